@@ -1,0 +1,1 @@
+"""Experiments: each takes settings and yields records."""

@@ -1,0 +1,382 @@
+"""Sweep (12.2a): snowballs over a range of sigma, and the census of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engine import check_seed, run
+from ..measures.census import Census
+from ..measures.geometry import geometry
+from ..numerics import as_grid, round_to
+from ..numerics.cells import cell_ranges
+from ..numerics.grids import median_ulp
+from ..numerics.grouping import n_cores
+from ..records import SCHEMA_VERSION, RunFolder, versions
+from .bases import DRAWN, Base, load_base
+from .cloud import SAMPLERS, Cloud, Snowball, draw, perturb
+from .notebook import NotebookStream
+
+PART_WORK = 1 << 26  # components drawn, counted for the slowest sigma, that make a part of the records
+SHARED_WORK = 1 << 21  # components drawn from which threads pay: below, they wait for each other's Python
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """One snowball. The first fourteen fields are seed 000's columns, in its order; L-infinity is among black holes."""
+
+    sigma: float
+    unique_vectors: int
+    n_black_holes: int
+    black_hole_population: int
+    n_singletons: int
+    largest_bh: int  # population of the largest group: 1 when there is no black hole
+    max_l_inf: float  # weight units; 0 with fewer than two black holes
+    mean_l_inf: float
+    median_l_inf: float  # the lower of two middle values
+    n_tokens: int
+    hidden_dim: int
+    epsilon: float | None  # the length that the user passed
+    sigma_over_epsilon: float | None
+    max_l_inf_over_epsilon: float | None
+    point: int
+    trial: int
+    sigma_over_median_ulp: float  # median over the components of the rounded base
+    max_l_inf_steps: int
+    mean_l_inf_steps: float
+    median_l_inf_steps: int
+    l_inf_rows: str  # over which rows L-infinity was taken
+    base: str
+    grid: str
+    arithmetic: str
+    sampler: str  # that drew these rows; "sparse" falls back on "dense"
+    seed: int
+    n_active_columns: int  # columns that were drawn
+    neglected_probability: float  # bound on the chance that the sampler's neglect of far tails shows in this record
+    schema_version: int
+
+
+def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
+    """Sigmas from ``START:STOP:COUNT`` (both ends included) or a comma-separated list, weight units.
+
+    Raises
+    ------
+    ValueError
+        Neither form, or a value that is not finite or is negative, or a log spacing from zero.
+
+    Examples
+    --------
+    >>> parse_sigmas("1e-9:3e-9:3"), parse_sigmas("1e-9:1e-7:3", "log"), parse_sigmas("0,2e-9")
+    ([1e-09, 2e-09, 3e-09], [1e-09, 1e-08, 1e-07], [0.0, 2e-09])
+    """
+    if spacing not in ("linear", "log"):
+        raise ValueError(f"unknown spacing {spacing!r}; choose linear or log")
+    try:
+        if ":" not in text:
+            sigmas = [float(part) for part in text.split(",")]
+        else:
+            first, last, number = text.split(":")
+            start, stop, count = float(first), float(last), int(number)
+            if count < 1:
+                raise ValueError
+            if spacing == "log" and not (start > 0 and stop > 0):
+                raise ValueError(f"a log spacing needs sigmas above 0, got {text!r}")
+            space = np.geomspace if spacing == "log" else np.linspace
+            sigmas = space(start, stop, count).tolist() if math.isfinite(start + stop) else [start, stop]
+    except ValueError as error:
+        if "log spacing" in str(error):
+            raise
+        raise ValueError(
+            f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100"
+        ) from None
+    for sigma in sigmas:
+        if not (sigma >= 0 and math.isfinite(sigma)):
+            raise ValueError(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
+    return sigmas
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """One part: consecutive trials, numbered through the sweep, and for the notebook sampler their bases and noise."""
+
+    part: int
+    trials: range
+    given: Sequence[tuple[np.ndarray | None, np.ndarray]] = ()
+
+
+class Sweep:
+    """The settings of a sweep, checked; iterate over it for its records, once or as often as you like."""
+
+    def __init__(
+        self,
+        sigmas: Iterable[float],
+        *,
+        trials: int = 1,
+        n_tokens: int = 2100,
+        dim: int | None = None,
+        base: str | Path | np.ndarray = "qwen3-4b",
+        redraw_base: bool = False,
+        grid: str = "bfloat16",
+        arithmetic: str = "float32",
+        sampler: str = "sparse",
+        epsilon: float | None = None,
+        seed: int = 42,
+    ) -> None:
+        self.sigmas = [float(sigma) for sigma in sigmas]
+        self.trials, self.n_tokens, self.grid = trials, n_tokens, as_grid(grid).name
+        self.arithmetic, self.sampler, self.epsilon = arithmetic, sampler, epsilon
+        self.seed, self.redraw_base = check_seed(seed), redraw_base
+        if not self.sigmas:
+            raise ValueError("needs at least one sigma")
+        if trials < 1:
+            raise ValueError(f"trials must be >= 1, got {trials}")
+        if sampler not in SAMPLERS:
+            raise ValueError(f"unknown sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}")
+        if epsilon is not None and not (epsilon > 0 and math.isfinite(epsilon)):
+            raise ValueError(f"epsilon must be a finite length > 0 (weight units), got {epsilon!r}")
+        if redraw_base and base not in DRAWN:
+            raise ValueError(f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(base)!r}")
+        if dim is not None and dim < 1:
+            raise ValueError(f"dim must be >= 1, got {dim}")
+        self._spec, self._dim = base, dim
+        self.base = self._base_at(0)
+        self.dim = self.base.vector.size
+        if sampler == "notebook":
+            NotebookStream(seed)  # fails here, not in the middle, where torch is missing
+        for sigma in (min(self.sigmas), max(self.sigmas)):
+            snowball = self._snowball(self.base, sigma)  # checks the rest
+        self._most_active = self._active_columns(snowball)
+
+    def _active_columns(self, snowball: Snowball) -> int:
+        _, low, high = cell_ranges(snowball.base, snowball.sigma, self.n_tokens, self.grid, self.arithmetic)
+        return int((high > low).sum())
+
+    def __len__(self) -> int:
+        return len(self.sigmas) * self.trials
+
+    @property
+    def part_size(self) -> int:
+        """Trials to a part: about a second's work or less, and at least sixteen parts where there are trials enough."""
+        return max(1, min(PART_WORK // self._trial_work, -(-len(self) // 16), 1024))
+
+    @property
+    def _trial_work(self) -> int:
+        """Components drawn for the slowest sigma, and as much again as grouping costs."""
+        return self.n_tokens * ((self._most_active if self.sampler == "sparse" else self.dim) + 16)
+
+    @property
+    def n_parts(self) -> int:
+        return -(-len(self) // self.part_size)
+
+    def manifest(self) -> dict[str, Any]:
+        """What ran, but for where, when and by how many workers: those do not change the records."""
+        drawn = self._spec in DRAWN if not isinstance(self._spec, np.ndarray) else False
+        return {
+            "experiment": "sweep",
+            "command": self.command(),
+            "parameters": {
+                "sigmas": self.sigmas,
+                "trials": self.trials,
+                "n_tokens": self.n_tokens,
+                "hidden_dim": self.dim,
+                "base": self.base.name,
+                "redraw_base": self.redraw_base,
+                "grid": self.grid,
+                "arithmetic": self.arithmetic,
+                "sampler": self.sampler,
+                "epsilon": self.epsilon,
+                "l_inf_rows": "black_holes",
+                "part_size": self.part_size,
+            },
+            "seed": self.seed,
+            "packages": versions(*(["torch"] if self.sampler == "notebook" else [])),
+            "inputs": [] if drawn else [{"base": self.base.name, "sha256": self.base.sha256, "shape": [self.dim]}],
+            "n_records": len(self),
+        }
+
+    def command(self) -> str:
+        """A command line that repeats this sweep (its sigmas in full)."""
+        words = ["darkvocab sweep", "--sigma", ",".join(repr(sigma) for sigma in self.sigmas)]
+        words += ["--trials", str(self.trials), "--tokens", str(self.n_tokens), "--dim", str(self.dim)]
+        words += ["--base", str(self.base.path or self.base.name), *(["--redraw-base"] if self.redraw_base else [])]
+        words += [
+            "--grid",
+            self.grid,
+            "--arithmetic",
+            self.arithmetic,
+            "--sampler",
+            self.sampler,
+            "--seed",
+            str(self.seed),
+        ]
+        return " ".join([*words, *(["--epsilon", repr(self.epsilon)] if self.epsilon is not None else [])])
+
+    def records(
+        self,
+        *,
+        workers: int | None = None,
+        executor: Executor | None = None,
+        out: str | Path | None = None,
+        resume: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[SweepRecord]:
+        """Records in order of point and trial, as they come; the same whatever the workers and interruptions.
+
+        Parameters
+        ----------
+        workers : threads; by default one per core where the compiled work of a trial is long enough to share, else one
+        executor : instead of threads of our own
+        out : a run folder to land them in
+        resume : go on with the run that the folder holds; its landed records are read, and come first
+        progress : told (records done, records in all)
+
+        Raises
+        ------
+        RunFolderRefused, CorruptFile, DiskFull
+            As `RunFolder`.
+        """
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers must be >= 1, got {workers}")
+        folder = RunFolder(out, SweepRecord, self.manifest(), resume=resume) if out is not None else None
+        threads = workers or (n_cores() if self._trial_work > SHARED_WORK else 1)
+        own = ThreadPoolExecutor(threads) if executor is None and threads > 1 else None
+        with folder or nullcontext(), own or nullcontext():
+            landed = {part for part in range(self.n_parts) if folder and folder.landed(part)}
+            fresh = run(self._measure_part, self._tasks(landed), executor or own, ahead=2 * threads)
+            done = 0
+            for part in range(self.n_parts):
+                if folder and part in landed:
+                    records = folder.read(part)
+                else:
+                    records = next(fresh)
+                    if folder:
+                        folder.land(part, records)
+                done += len(records)
+                if progress:
+                    progress(done, len(self))
+                yield from records
+            if folder and folder.manifest["status"] != "complete":
+                folder.finish(self.n_parts)
+
+    def __iter__(self) -> Iterator[SweepRecord]:
+        return self.records()
+
+    def _tasks(self, landed: set[int]) -> Iterator[_Task]:
+        stream = NotebookStream(self.seed) if self.sampler == "notebook" else None
+        base: np.ndarray | None = None
+        for part in range(self.n_parts):
+            trials = range(part * self.part_size, min((part + 1) * self.part_size, len(self)))
+            given = []
+            for number in trials if stream else ():
+                point, trial = divmod(number, self.trials)
+                if self._spec in DRAWN and trial == 0 and (point == 0 or self.redraw_base):
+                    base = stream.base(str(self._spec), self.dim)  # type: ignore[union-attr]
+                given.append((base, stream.noise(self.n_tokens, self.dim)))  # type: ignore[union-attr]
+            if part not in landed:
+                yield _Task(part=part, trials=trials, given=given)
+
+    def _measure_part(self, task: _Task) -> list[SweepRecord]:
+        records = []
+        cells, cells_point, base, ulp = None, -1, self.base, self._median_ulp
+        for k, number in enumerate(task.trials):
+            point, trial = divmod(number, self.trials)
+            if point != cells_point and self.redraw_base:
+                base = self._base_at(point)
+                ulp = median_ulp(round_to(base.vector, self.grid), self.grid)
+            if task.given:
+                vector, noise = task.given[k]
+                if vector is not None:
+                    base = Base(name=base.name, vector=vector)
+                    ulp = median_ulp(round_to(vector, self.grid), self.grid)
+                cloud = perturb(self._snowball(base, self.sigmas[point]), noise)
+            else:
+                snowball = self._snowball(base, self.sigmas[point])
+                if point != cells_point and self.sampler == "sparse":
+                    cells = snowball.cells()
+                cloud = draw(snowball, seed=self.seed, point=point, trial=trial, sampler=self.sampler, cells=cells)
+            cells_point = point
+            records.append(self._record(cloud, point, trial, ulp))
+        return records
+
+    def _record(self, cloud: Cloud, point: int, trial: int, ulp: float) -> SweepRecord:
+        census = Census(cloud.groups())
+        among = geometry(cloud.index(census.representatives), self.grid)
+        sigma, epsilon, furthest = self.sigmas[point], self.epsilon, among.weight.max
+        return SweepRecord(
+            sigma=sigma,
+            unique_vectors=census.n_unique,
+            n_black_holes=census.n_black_holes,
+            black_hole_population=census.black_hole_population,
+            n_singletons=census.n_singletons,
+            largest_bh=census.largest_group,
+            max_l_inf=furthest,
+            mean_l_inf=among.weight.mean,
+            median_l_inf=among.weight.lower_median,
+            n_tokens=self.n_tokens,
+            hidden_dim=self.dim,
+            epsilon=epsilon,
+            sigma_over_epsilon=sigma / epsilon if epsilon else None,
+            max_l_inf_over_epsilon=furthest / epsilon if epsilon else None,
+            point=point,
+            trial=trial,
+            sigma_over_median_ulp=sigma / ulp,
+            max_l_inf_steps=int(among.steps.max),
+            mean_l_inf_steps=among.steps.mean,
+            median_l_inf_steps=int(among.steps.lower_median),
+            l_inf_rows="black_holes",
+            base=self.base.name,
+            grid=self.grid,
+            arithmetic=self.arithmetic,
+            sampler=cloud.sampler,
+            seed=self.seed,
+            n_active_columns=len(cloud.columns),
+            neglected_probability=cloud.neglected,
+            schema_version=SCHEMA_VERSION,
+        )
+
+    def _base_at(self, point: int) -> Base:
+        return load_base(self._spec, self._dim, seed=self.seed, point=point)
+
+    def _snowball(self, base: Base, sigma: float) -> Snowball:
+        return Snowball(
+            base=base.vector, n_tokens=self.n_tokens, sigma=sigma, grid=self.grid, arithmetic=self.arithmetic
+        )
+
+    @cached_property
+    def _median_ulp(self) -> float:
+        return median_ulp(round_to(self.base.vector, self.grid), self.grid)
+
+
+def sweep(sigmas: Iterable[float], **settings: Any) -> Iterator[SweepRecord]:
+    """Snowballs over a range of sigma: records in order, as they come.
+
+    Parameters
+    ----------
+    sigmas : standard deviations of the noise, weight units
+    settings : of `Sweep` (trials, n_tokens, dim, base, redraw_base, grid, arithmetic, sampler, epsilon, seed) and of
+        `Sweep.records` (workers, executor, out, resume, progress)
+
+    Examples
+    --------
+    >>> for record in sweep([0.0, 2e-9], n_tokens=100):
+    ...     print(record.n_black_holes, record.black_hole_population)
+    1 100
+    5 98
+    """
+    running = {
+        name: settings.pop(name) for name in ("workers", "executor", "out", "resume", "progress") if name in settings
+    }
+    return Sweep(sigmas, **settings).records(**running)
+
+
+def as_dict(record: SweepRecord) -> dict[str, Any]:
+    """A record as a JSON-ready dict, in the order of its columns."""
+    return asdict(record)

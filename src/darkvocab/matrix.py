@@ -1,0 +1,306 @@
+"""EmbeddingMatrix: the rows that a model gives its tokens, on their number grid, with provenance and token texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int, Int64, UInt
+
+from .numerics import GRIDS, Grid, as_grid, decode, encode, to_index
+from .numerics.grids import regrid
+from .numerics.grouping import Groups, chunks, identical_rows
+from .sources import CorruptFile, Source, Tensor, open_source
+
+GRID_OF_DTYPE = {
+    "BF16": "bfloat16",
+    "F16": "float16",
+    "F32": "float32",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+
+# Endings of tensor names, the most telling first: Llama and Qwen, GPT-2, GPT-NeoX, BERT, T5, Mamba, bare.
+INPUT_NAMES = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+    "shared.weight",
+    "backbone.embedding.weight",
+    "backbone.embeddings.weight",
+    "token_embedding.weight",
+    "transformer.embedding.word_embeddings.weight",
+    "embedding.weight",
+    "embeddings.weight",
+)
+OUTPUT_NAMES = (
+    "lm_head.weight",
+    "embed_out.weight",
+    "output.weight",
+    "cls.predictions.decoder.weight",
+    "lm_head.decoder.weight",
+    "transformer.output_layer.weight",
+    "transformer.ff_out.weight",
+)
+
+
+class NoEmbedding(LookupError):
+    """No tensor of a source is, by name or by shape, plainly its embedding matrix."""
+
+
+def _ends(name: str, ending: str) -> bool:
+    return name == ending or name.endswith("." + ending)
+
+
+def _by_name(matrices: list[Tensor], endings: tuple[str, ...]) -> Tensor | None:
+    for ending in endings:
+        found = [tensor for tensor in matrices if _ends(tensor.name, ending)]
+        if found:
+            return max(found, key=lambda tensor: tensor.shape[0])
+    return None
+
+
+def _listed(matrices: list[Tensor]) -> str:
+    tallest = sorted(matrices, key=lambda tensor: -tensor.shape[0])
+    lines = [f"  {t.name}  {t.dtype} {t.shape[0]:,} x {t.shape[1]:,}" for t in tallest[:12]]
+    return "\n".join([*lines, f"  and {len(tallest) - 12} more"] if len(tallest) > 12 else lines)
+
+
+def _vocab_size(config: dict) -> int | None:
+    """`vocab_size` of a config, or of the text model that it nests."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        if type(part.get("vocab_size")) is int:
+            return part["vocab_size"]
+    return None
+
+
+def find_embedding(source: Source, tensor: str | None = None, n_texts: int | None = None) -> tuple[Tensor, str]:
+    """The input embedding tensor of a source, and how it was chosen.
+
+    By the name asked for; else by the usual names; else by shape: the only matrix with as many rows as the config's
+    vocabulary (or, without one, as the tokenizer has texts), or the only matrix, or one at least twice as tall as any
+    other.
+
+    Raises
+    ------
+    ValueError
+        The tensor asked for is not there, or is no matrix of floating-point numbers.
+    NoEmbedding
+        No choice is plain; the message lists the candidates.
+    """
+    matrices = [t for t in source.tensors.values() if t.is_float and len(t.shape) == 2 and 0 not in t.shape]
+    if tensor is not None:
+        if tensor not in source.tensors:
+            raise ValueError(f"no tensor {tensor!r} in {source.asked}; its matrices:\n{_listed(matrices)}")
+        asked = source.tensors[tensor]
+        if asked not in matrices:
+            raise ValueError(
+                f"tensor {tensor!r} is {asked.dtype} {list(asked.shape)}, not a matrix of floating-point numbers; "
+                f"the matrices of {source.asked}:\n{_listed(matrices)}"
+            )
+        return asked, "as asked"
+    if named := _by_name(matrices, INPUT_NAMES):
+        return named, "by name"
+    size = _vocab_size(source.config) or n_texts
+    fitting = [t for t in matrices if t.shape[0] == size]
+    if len(fitting) == 1:
+        return fitting[0], f"by shape: the only matrix of {size:,} rows, the size of the vocabulary"
+    if len(matrices) == 1:
+        return matrices[0], "by shape: the only matrix"
+    tallest = sorted(matrices, key=lambda t: -t.shape[0])
+    if tallest and tallest[0].shape[0] >= 2 * tallest[1].shape[0] and tallest[0].shape[0] > tallest[0].shape[1]:
+        return tallest[0], f"by shape: {tallest[0].shape[0]:,} rows, at least twice those of any other matrix"
+    if not matrices:
+        raise NoEmbedding(
+            f"{source.asked} has no matrix of floating-point numbers among its {len(source.tensors)} tensors"
+        )
+    raise NoEmbedding(
+        f"no tensor of {source.asked} is plainly the embedding; choose one with --tensor NAME:\n{_listed(matrices)}"
+    )
+
+
+def find_output(source: Source, embedding: Tensor) -> Tensor | None:
+    """The output embedding tensor (unembedding), by name; None where the source has none of its own."""
+    shaped = [t for t in source.tensors.values() if t.is_float and t.shape == embedding.shape and t != embedding]
+    return _by_name(shaped, OUTPUT_NAMES)
+
+
+def _same_words(a: Tensor, b: Tensor) -> bool:
+    if a.dtype != b.dtype:
+        return False
+    if (a.path, a.offset) == (b.path, b.offset):
+        return True
+    x, y = a.words(), b.words()
+    return all(np.array_equal(x[rows], y[rows]) for rows in chunks(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingMatrix:
+    """One row per token: the stored words on their grid, memory-mapped where they come from a file."""
+
+    words: UInt[np.ndarray, "n_tokens dim"]
+    grid: Grid
+    tensor: str = "array"
+    chosen: str = "as given"  # how the tensor was found
+    tied: bool = True  # no output tensor of its own, or one with the same words
+    output: str | None = None  # name of the output tensor, where there is one
+    texts: dict[int, str] = field(default_factory=dict, repr=False)  # token id to text, as the tokenizer names it
+    path: Path | None = None  # the file that holds the words
+
+    @classmethod
+    def open(
+        cls, source: str | Path | Source, *, tensor: str | None = None, tokenizer: str | Path | None = None
+    ) -> EmbeddingMatrix:
+        """The input embedding of a checkpoint: a `.safetensors` or `.npy` file, or a model folder.
+
+        Parameters
+        ----------
+        tensor : the tensor to take instead of the one found
+        tokenizer : a `tokenizer.json`, instead of the one in the folder; "none" for no texts
+
+        Raises
+        ------
+        FileNotFoundError, CorruptFile, ValueError
+            As `open_source`, and a `tokenizer.json` that cannot be read.
+        NoEmbedding
+            As `find_embedding`.
+        """
+        if not isinstance(source, Source):
+            source = open_source(source)
+        named = source.tokenizer if tokenizer is None else Path(tokenizer) if tokenizer != "none" else None
+        texts = _read_texts(named) if named else {}
+        found, chosen = find_embedding(source, tensor, len(texts) or None)
+        if found.dtype not in GRID_OF_DTYPE:
+            raise ValueError(
+                f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
+            )
+        output = find_output(source, found)
+        return cls(
+            words=found.words(),
+            grid=as_grid(GRID_OF_DTYPE[found.dtype]),
+            tensor=found.name,
+            chosen=chosen,
+            tied=output is None or _same_words(found, output),
+            output=output.name if output else None,
+            texts=texts,
+            path=found.path,
+        )
+
+    @classmethod
+    def from_array(cls, array: Any, grid: str | None = None) -> EmbeddingMatrix:
+        """Rows from memory: a numpy array (ml_dtypes included) or a torch tensor, [n_tokens, dim].
+
+        `grid` rounds them first; by default the array's own type is the grid.
+
+        Raises
+        ------
+        ValueError
+            Not two-dimensional, or a type that is no grid while none is given.
+        """
+        own = str(array.dtype).removeprefix("torch.")
+        if hasattr(array, "detach"):  # a torch tensor, without importing torch
+            array = array.detach().cpu().contiguous()
+            array = array.float().numpy() if own in GRIDS else array.numpy()
+        array = np.asarray(array)
+        if array.ndim != 2:
+            raise ValueError(f"needs rows, [n_tokens, dim], got shape {list(array.shape)}")
+        if grid is None and own not in GRIDS:
+            raise ValueError(f"{own} is no grid; give grid=, one of {', '.join(GRIDS)}")
+        values = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+        target = as_grid(grid or own)
+        return cls(words=encode(np.ascontiguousarray(values), target), grid=target)
+
+    @property
+    def n_tokens(self) -> int:
+        return self.words.shape[0]
+
+    @property
+    def dim(self) -> int:
+        return self.words.shape[1]
+
+    @property
+    def n_beyond_tokenizer(self) -> int | None:
+        """Rows whose id no tokenizer text has; None without a tokenizer."""
+        return self.n_tokens - sum(token < self.n_tokens for token in self.texts) if self.texts else None
+
+    def rows(self, tokens: Int[np.ndarray, " k"] | list[int] | slice) -> Float32[np.ndarray, "k dim"]:
+        """Values of these tokens' rows."""
+        return decode(self.words[tokens], self.grid)
+
+    def index(
+        self, tokens: Int[np.ndarray, " k"] | list[int], grid: str | Grid | None = None
+    ) -> Int64[np.ndarray, "k dim"]:
+        """Ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
+        target = as_grid(grid or self.grid)
+        return to_index(regrid(self.words[tokens], self.grid, target), target)
+
+    def groups(self, grid: str | Grid | None = None, *, bitwise: bool = False, **options: Any) -> Groups:
+        """Tokens with equal rows, after rounding to `grid` where one is given.
+
+        Raises
+        ------
+        CorruptFile
+            Rows with NaN or infinity; the message names the tokens.
+        ValueError
+            Rows that overflow `grid`.
+        """
+        target = as_grid(grid or self.grid)
+        rounded = None if target == self.grid else lambda words: regrid(words, self.grid, target)
+        groups = identical_rows(self.words, bitwise=bitwise, rounded=rounded, **options)
+        beyond = np.flatnonzero(groups.largest_code > target.max_code)
+        if beyond.size:
+            stored = np.isfinite(self.rows(beyond[:8])).all()
+            named = ", ".join(self.label(token) for token in beyond[:8]) + (", ..." if beyond.size > 8 else "")
+            if not stored:
+                raise CorruptFile(
+                    f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} hold NaN or infinity: tokens {named}; "
+                    "no census of such rows is true"
+                )
+            raise ValueError(
+                f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} overflow {target.name} "
+                f"(largest value {target.max_value:g}): tokens {named}; choose a wider grid"
+            )
+        return groups
+
+    def norms(self) -> Float64[np.ndarray, " n_tokens"]:
+        """Euclidean norm of every row, summed in float64."""
+        norms = np.empty(self.n_tokens)
+        for rows in chunks(self.words):
+            values = self.rows(rows).astype(np.float64)
+            np.sqrt(np.einsum("ij,ij->i", values, values), out=norms[rows])
+        return norms
+
+    def label(self, token: int) -> str:
+        """A token's id, and its text where there is one: ``125 '~'``."""
+        text = self.texts.get(int(token))
+        return f"{token}" if text is None else f"{token} {text!r}"
+
+
+def _read_texts(path: Path) -> dict[int, str]:
+    """Text of every token id in a `tokenizer.json`."""
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no tokenizer at {str(path)!r}; give a tokenizer.json, or --tokenizer none")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise CorruptFile(
+            f"{path}: not a tokenizer that can be read ({error}); --tokenizer none goes without"
+        ) from None
+    return {token: text for text, token in tokenizer.get_vocab(with_added_tokens=True).items()}
+
+
+def printable(text: str) -> str:
+    """Text that leaves a terminal as it was: control, format and unassigned characters as escapes.
+
+    Examples
+    --------
+    >>> print(printable("a\\x1b[2Jb\\u202ec"))
+    a\\x1b[2Jb\\u202ec
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

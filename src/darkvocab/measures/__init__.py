@@ -1,0 +1,1 @@
+"""Measures of a set of rows. Each file stands alone."""

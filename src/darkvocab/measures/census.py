@@ -1,0 +1,94 @@
+"""Census: which tokens share a row, in which black holes, and how many stand alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..matrix import EmbeddingMatrix
+from ..numerics.grouping import Groups
+
+
+@dataclass(frozen=True)
+class Census:
+    """The partition of tokens into groups of equal rows. Black hole: two or more; singleton: one."""
+
+    groups: Groups
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.groups.labels)
+
+    @property
+    def n_unique(self) -> int:
+        return len(self.groups.counts)
+
+    @cached_property
+    def _black(self) -> Int64[np.ndarray, " black_holes"]:
+        """Groups that are black holes: most populous first, then by first token."""
+        black = np.flatnonzero(self.groups.counts >= 2)
+        return black[np.lexsort((self.groups.first[black], -self.groups.counts[black]))]
+
+    @property
+    def n_black_holes(self) -> int:
+        return len(self._black)
+
+    @property
+    def n_singletons(self) -> int:
+        return self.n_unique - self.n_black_holes
+
+    @property
+    def black_hole_population(self) -> int:
+        """Tokens in black holes."""
+        return self.n_tokens - self.n_singletons
+
+    @property
+    def populations(self) -> Int64[np.ndarray, " black_holes"]:
+        """Tokens in each black hole, descending."""
+        return self.groups.counts[self._black]
+
+    @property
+    def largest_group(self) -> int:
+        """Population of the largest group: 1 when every token is a singleton, 0 without tokens."""
+        return int(self.groups.counts.max(initial=0))
+
+    @property
+    def representatives(self) -> Int64[np.ndarray, " black_holes"]:
+        """First token of each black hole, in the order of `populations`."""
+        return self.groups.first[self._black]
+
+    def members(self) -> list[Int64[np.ndarray, " population"]]:
+        """Token ids of each black hole, ascending, in the order of `populations`."""
+        order = np.argsort(self.groups.labels, kind="stable")
+        ends = np.cumsum(self.groups.counts)
+        return [order[ends[group] - self.groups.counts[group] : ends[group]] for group in self._black]
+
+
+def census(rows: EmbeddingMatrix | Any, grid: str | None = None, *, bitwise: bool = False) -> Census:
+    """Count the black holes and singletons of a set of rows.
+
+    Parameters
+    ----------
+    rows : an `EmbeddingMatrix`, or rows in memory: a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]
+    grid : round to it first ("what would coincide on this grid?"); by default the grid the rows are stored on
+    bitwise : compare bit patterns; by default -0.0 equals 0.0
+
+    Raises
+    ------
+    CorruptFile
+        NaN or infinity in a row.
+    ValueError
+        Rows that overflow `grid`; an array whose type is no grid.
+
+    Examples
+    --------
+    >>> c = census(np.array([[1, 2], [1, 2], [3, 4]], np.float32))
+    >>> c.n_unique, c.n_black_holes, c.black_hole_population, c.n_singletons
+    (2, 1, 2, 1)
+    """
+    matrix = rows if isinstance(rows, EmbeddingMatrix) else EmbeddingMatrix.from_array(rows)
+    return Census(matrix.groups(grid, bitwise=bitwise))

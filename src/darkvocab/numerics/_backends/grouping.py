@@ -1,0 +1,67 @@
+"""Identical-row grouping, compiled: a hash of every row, then a table that compares bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True)
+def hash_rows(words, keys, sign, folded, hashes, largest):  # type: ignore[no-untyped-def]
+    """Multilinear hash of each row, ``sum_d keys[d] * words[i, d] mod 2**64``, and its largest magnitude code.
+
+    words [n, dim] unsigned; keys [dim] random uint64; the word `folded` counts as 0 (-0.0; 0 to compare bits).
+    """
+    for i in range(words.shape[0]):
+        total = np.uint64(0)
+        top = sign ^ sign
+        for d in range(words.shape[1]):
+            word = words[i, d]
+            if word == folded:
+                word = sign ^ sign
+            top = max(top, word & ~sign)
+            total += keys[d] * np.uint64(word)
+        hashes[i] = total
+        largest[i] = top
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _same(words, a, b, folded):  # type: ignore[no-untyped-def]
+    zero = folded ^ folded
+    for d in range(words.shape[1]):
+        x, y = words[a, d], words[b, d]
+        if x != y and ((x != folded and x != zero) or (y != folded and y != zero)):
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def group_hashed(hashes, words, folded, labels, first):  # type: ignore[no-untyped-def]
+    """Label rows so that equal labels mean equal rows; groups are numbered in order of appearance.
+
+    An open-addressing table keyed by the hash; a row joins a group only after its words were compared with the group's
+    first row. labels [n], first [n] (first row of each group). Returns the number of groups.
+    """
+    n = hashes.size
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    table = np.full(size, -1, np.int64)  # group at this slot
+    mask = np.uint64(size - 1)
+    groups = 0
+    for i in range(n):
+        slot = (hashes[i] ^ (hashes[i] >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+        slot = (slot >> np.uint64(20)) & mask
+        while True:
+            group = table[slot]
+            if group < 0:
+                table[slot] = groups
+                labels[i] = groups
+                first[groups] = i
+                groups += 1
+                break
+            if hashes[first[group]] == hashes[i] and _same(words, first[group], i, folded):
+                labels[i] = group
+                break
+            slot = (slot + np.uint64(1)) & mask
+    return groups

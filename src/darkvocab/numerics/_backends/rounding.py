@@ -1,0 +1,102 @@
+"""Rounding to a number grid, compiled: values to signed codes (see `darkvocab.numerics.grids`)."""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def float64_bits(typingctx, x):  # type: ignore[no-untyped-def]
+    """The bit pattern of a float64 as int64."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.int64(types.float64), codegen
+
+
+@intrinsic
+def float64_from_bits(typingctx, bits):  # type: ignore[no-untyped-def]
+    """The float64 with this bit pattern."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.int64), codegen
+
+
+@intrinsic
+def float32_from_bits(typingctx, bits):  # type: ignore[no-untyped-def]
+    """The float32 with this bit pattern."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), codegen
+
+
+@njit(nogil=True, cache=True, inline="always")
+def index_of(x, mantissa_bits, min_exponent, max_code):  # type: ignore[no-untyped-def]
+    """Ordered index of float64 `x` rounded to nearest even; beyond the largest finite value: +-(max_code + 1)."""
+    bits = float64_bits(x)
+    exponent = max(((bits >> 52) & 0x7FF) - 1023, min_exponent)
+    scale = float64_from_bits((mantissa_bits - exponent + 1023) << 52)
+    code = ((exponent - min_exponent) << mantissa_bits) + np.int64(np.rint(abs(x) * scale))
+    code = min(code, max_code + 1)
+    return -code if bits < 0 else code
+
+
+@njit(nogil=True, cache=True, inline="always")
+def value_of(index, mantissa_bits, min_exponent):  # type: ignore[no-untyped-def]
+    """Float64 value of an ordered index (exact for every grid up to float32)."""
+    code = abs(index)
+    binade = max((code >> mantissa_bits) - 1, 0)
+    significand = code - (binade << mantissa_bits)
+    scale = float64_from_bits((binade + min_exponent - mantissa_bits + 1023) << 52)
+    value = significand * scale
+    return -value if index < 0 else value
+
+
+@njit(nogil=True, cache=True)
+def round_to_index(x, mantissa_bits, min_exponent, max_code, out):  # type: ignore[no-untyped-def]
+    """out[i] = index_of(x[i]) for a flat array of finite values."""
+    for i in range(x.size):
+        out[i] = index_of(np.float64(x[i]), mantissa_bits, min_exponent, max_code)
+
+
+@njit(nogil=True, cache=True)
+def values_of(index, mantissa_bits, min_exponent, out):  # type: ignore[no-untyped-def]
+    """out[i] = value_of(index[i]) for a flat array."""
+    for i in range(index.size):
+        out[i] = value_of(np.int64(index[i]), mantissa_bits, min_exponent)
+
+
+@njit(nogil=True, cache=True)
+def perturb_float32(base, z, sigma, mantissa_bits, min_exponent, max_code, out):  # type: ignore[no-untyped-def]
+    """Rows ``round(f32(base + f32(z * sigma)))`` as ordered indices: three float32 roundings, then the grid's.
+
+    base [dim] float32, z [n, dim] float32, sigma float32, out [n, dim] int. Returns the number of overflows.
+    """
+    overflows = 0
+    for i in range(z.shape[0]):
+        for d in range(z.shape[1]):
+            noise = np.float32(z[i, d] * sigma)
+            index = index_of(np.float64(np.float32(base[d] + noise)), mantissa_bits, min_exponent, max_code)
+            overflows += abs(index) > max_code
+            out[i, d] = index
+    return overflows
+
+
+@njit(nogil=True, cache=True)
+def perturb_exact(base, z, sigma, mantissa_bits, min_exponent, max_code, out):  # type: ignore[no-untyped-def]
+    """Rows ``round(base + z * sigma)`` with the sum in float64 and one rounding; otherwise as `perturb_float32`."""
+    overflows = 0
+    for i in range(z.shape[0]):
+        for d in range(z.shape[1]):
+            index = index_of(base[d] + z[i, d] * sigma, mantissa_bits, min_exponent, max_code)
+            overflows += abs(index) > max_code
+            out[i, d] = index
+    return overflows

@@ -1,0 +1,128 @@
+"""Cells: the grid values that each component of a base vector can take under noise, and with what probability.
+
+A component is rounded to the grid after the noise is added, so what can be seen of it is which *cell* (grid value) it
+landed in. Components are independent and the rounding is monotone in the noise: thresholds for each column say it all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt64
+
+from .grids import Grid, as_grid
+
+ARITHMETICS = ("float32", "exact")
+MOST_CELLS = 128  # of a column whose thresholds are listed: offsets from home fit into a signed byte
+NEGLECTED = 1e-9  # per snowball: the chance that noise beyond `reach` occurs at all
+
+_SQRT2 = math.sqrt(2.0)
+
+
+@lru_cache(maxsize=64)
+def reach(n_components: int) -> tuple[float, float]:
+    """How far noise is followed, in standard deviations, and the chance that any of n deviates goes farther.
+
+    Union bound: ``n * P(|Z| > reach) = n * erfc(reach / sqrt 2) <= 1e-9``, in steps of 1/16 of a standard deviation.
+
+    Examples
+    --------
+    >>> r, neglected = reach(2100 * 2560)
+    >>> r, neglected < 1e-9
+    (8.375, True)
+    """
+    z = 6.0
+    while n_components * math.erfc(z / _SQRT2) > NEGLECTED:
+        z += 1 / 16
+    return z, n_components * math.erfc(z / _SQRT2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """The cells of every column that noise can move; other columns keep their `home`.
+
+    A component in active column j lies in cell ``low[j] + #{t : u >= thresholds[starts[j] + t]}`` for a uniform 64-bit
+    word u, so cell ``low[j] + c`` has probability ``(thresholds[.. + c] - thresholds[.. + c - 1]) / 2**64``.
+    """
+
+    grid: Grid
+    home: Int64[np.ndarray, " dim"]  # ordered index of every component without noise
+    columns: Int64[np.ndarray, " active"]  # with 2 to 128 cells
+    wide: Int64[np.ndarray, " wide"]  # columns with more, for which no thresholds are listed
+    low: Int64[np.ndarray, " active"]  # ordered index of the lowest cell within reach
+    starts: Int64[np.ndarray, " active_plus_one"]
+    thresholds: UInt64[np.ndarray, " edges"]
+    neglected: float  # bound on the chance that a snowball of this size would leave the cells listed
+
+    def probabilities(self, j: int) -> Float64[np.ndarray, " cells"]:
+        """Probability of each cell of active column `j`, from ``low[j]`` upwards; they sum to 1."""
+        edges = self.thresholds[self.starts[j] : self.starts[j + 1]]
+        padded = np.concatenate([np.zeros(1, np.uint64), edges, np.zeros(1, np.uint64)])
+        return np.diff(padded) / 2.0**64  # unsigned differences wrap at 2**64, as the last cell needs
+
+
+def cell_ranges(
+    base: np.ndarray, sigma: float, n_tokens: int, grid: str | Grid, arithmetic: str = "float32"
+) -> tuple[Int64[np.ndarray, " dim"], Int64[np.ndarray, " dim"], Int64[np.ndarray, " dim"]]:
+    """Ordered index of every component without noise, and the lowest and highest that noise within `reach` gives it.
+
+    Parameters
+    ----------
+    base : [dim], weight units
+    sigma : standard deviation of the noise, weight units, before rounding
+    n_tokens : rows to be drawn; with the dimension it sets the reach
+
+    Raises
+    ------
+    ValueError
+        Noise within reach overflows the grid.
+    """
+    from ._backends.drawing import cell_ranges as kernel
+
+    grid = as_grid(grid)
+    home, low, high = (np.empty(base.size, np.int64) for _ in range(3))
+    z, _ = reach(n_tokens * base.size)
+    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
+    base = base.astype(np.float32) if arithmetic == "float32" else base
+    if kernel(base.astype(np.float64), z, sigma, arithmetic == "float32", *shape, home, low, high):
+        raise ValueError(
+            f"sigma {sigma:g} overflows {grid.name}: base + {z:.1f} sigma reaches beyond its largest value "
+            f"{grid.max_value:g}; choose a smaller sigma or a wider grid"
+        )
+    return home, low, high
+
+
+def cells(
+    base: np.ndarray, sigma: float, n_tokens: int, grid: str | Grid = "bfloat16", arithmetic: str = "float32"
+) -> Cells:
+    """Cells of every component under Gaussian noise, with their thresholds.
+
+    `arithmetic` "float32" follows the chain ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its double rounding,
+    "exact" rounds the real sum once. The thresholds are exact for the chain; the law's only errors are the neglected
+    tail and 2**-64 per threshold.
+
+    Raises
+    ------
+    ValueError
+        As `cell_ranges`.
+    """
+    from ._backends.drawing import cell_thresholds, normal_cdf_words
+
+    grid = as_grid(grid)
+    home, low, high = cell_ranges(base, sigma, n_tokens, grid, arithmetic)
+    spread = high - low
+    columns, wide = np.flatnonzero((spread > 0) & (spread < MOST_CELLS)), np.flatnonzero(spread >= MOST_CELLS)
+    low, high = low[columns], high[columns]
+    starts = np.concatenate([[0], np.cumsum(high - low)])
+    z = np.empty(starts[-1])
+    active = base[columns].astype(np.float64)
+    cell_thresholds(active, low, high, sigma, arithmetic == "float32", grid.mantissa_bits, grid.min_exponent, z)
+    words = np.empty(z.size, np.uint64)
+    normal_cdf_words(z, words)
+    _, neglected = reach(n_tokens * base.size)
+    return Cells(
+        grid=grid, home=home, columns=columns, wide=wide, low=low, starts=starts, thresholds=words, neglected=neglected
+    )

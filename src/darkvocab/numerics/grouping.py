@@ -1,0 +1,124 @@
+"""Identical-row grouping: hash every row, then compare the words of rows whose hashes agree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int64, UInt
+
+CHUNK_BYTES = 1 << 20
+
+
+def n_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def chunks(rows: np.ndarray, chunk_bytes: int = CHUNK_BYTES) -> Iterator[slice]:
+    """Consecutive row ranges of about `chunk_bytes` each."""
+    step = max(1, chunk_bytes // max(1, rows.shape[1] * rows.itemsize))
+    return (slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """A partition of rows into groups of equal rows, numbered in order of appearance."""
+
+    labels: Int64[np.ndarray, " n"]  # group of each row
+    first: Int64[np.ndarray, " groups"]  # first row of each group
+    counts: Int64[np.ndarray, " groups"]  # rows in each group
+    largest_code: UInt[
+        np.ndarray, " n"
+    ]  # largest magnitude code of each row: beyond a grid's max_code, NaN or infinity
+
+
+@lru_cache(maxsize=8)
+def _keys(dim: int) -> np.ndarray:
+    # Random in every process: results do not depend on them, and nobody can craft a file whose rows all collide.
+    return np.frombuffer(os.urandom(8 * dim + 8), np.uint64)
+
+
+def identical_rows(
+    words: UInt[np.ndarray, "n dim"],
+    *,
+    bitwise: bool = False,
+    rounded: Callable[[np.ndarray], np.ndarray] | None = None,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Groups:
+    """Group equal rows of a matrix of floating-point words, in memory or memory-mapped.
+
+    Parameters
+    ----------
+    words : [n, dim], uint8, uint16, uint32 or uint64 bit patterns
+    bitwise : compare patterns; by default -0.0 equals 0.0 (a NaN equals the same NaN either way: refuse it beforehand)
+    rounded : compare ``rounded(rows)`` instead, applied to a few rows at a time
+    threads : to hash with; by default one per core
+    progress : told the bytes of every chunk once it is hashed
+
+    Returns
+    -------
+    Groups
+        Exact: rows share a group only after their words were compared. Expected cost one pass over the bytes.
+
+    Examples
+    --------
+    >>> groups = identical_rows(np.array([[1, 0], [2, 0], [1, 0x8000]], np.uint16))
+    >>> groups.labels, groups.counts
+    (array([0, 1, 0]), array([2, 1]))
+    """
+    from ._backends.grouping import group_hashed, hash_rows
+
+    words = np.asarray(words)
+    if words.ndim != 2 or words.dtype.kind != "u":
+        raise ValueError(f"needs a 2-D array of unsigned words, got {words.dtype} {list(words.shape)}")
+    n, dim = words.shape
+    dtype = rounded(words[:0]).dtype if rounded else words.dtype
+    sign = dtype.type(1 << (8 * dtype.itemsize - 1))
+    folded = dtype.type(0) if bitwise else sign
+    keys = _keys(dim)
+    hashes, largest = np.empty(n, np.uint64), np.empty(n, dtype)
+
+    def hash_chunk(rows: slice) -> None:
+        chunk = rounded(words[rows]) if rounded else words[rows]
+        hash_rows(chunk, keys, sign, folded, hashes[rows], largest[rows])
+        if progress:
+            progress(words[rows].nbytes)
+
+    threads = threads or n_cores()
+    if threads == 1 or words.nbytes <= 2 * CHUNK_BYTES:
+        for rows in chunks(words):
+            hash_chunk(rows)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(hash_chunk, chunks(words)))
+
+    if rounded is None:
+        labels, first = np.empty(n, np.int64), np.empty(n, np.int64)
+        first = first[: group_hashed(hashes, words, folded, labels, first)]
+    else:
+        labels, first = _group_rounded(words, hashes, folded, rounded)
+    counts = np.bincount(labels, minlength=len(first)).astype(np.int64)
+    return Groups(labels=labels, first=first, counts=counts, largest_code=largest)
+
+
+def _group_rounded(
+    words: np.ndarray, hashes: np.ndarray, folded: np.unsignedinteger, rounded: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and first rows, rounding again only the rows whose hash is not alone."""
+    from ._backends.grouping import group_hashed
+
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    shared = np.flatnonzero(counts[inverse] > 1)
+    rows = rounded(words[shared])
+    local, first = np.empty(len(shared), np.int64), np.empty(len(shared), np.int64)
+    group_hashed(hashes[shared], rows, folded, local, first)
+    leader = np.arange(len(words))
+    leader[shared] = shared[first[local]]
+    firsts, labels = np.unique(leader, return_inverse=True)
+    return labels.astype(np.int64), firsts

@@ -1,0 +1,66 @@
+"""The report of a run folder: figures and one HTML page that opens offline, from what the folder holds."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from ..records import read_manifest, write_whole
+from ..sources import CorruptFile
+from .figures import save, sweep_figure
+from .tables import number, summary
+
+
+def report(folder: str | Path) -> list[Path]:
+    """Write `figures/` and `report.html` into a finished run folder. Reruns nothing; the same bytes every time.
+
+    Returns
+    -------
+    The files written, the page first.
+
+    Raises
+    ------
+    FileNotFoundError
+        No finished run there.
+    CorruptFile
+        A manifest or records that cannot be read.
+    """
+    import polars as pl
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    path = folder / "records.parquet"
+    if manifest["status"] != "complete" or not path.is_file():
+        raise FileNotFoundError(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
+    try:
+        frame = pl.read_parquet(path)
+        figure = sweep_figure(frame)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CorruptFile(f"{path}: not the records of a run ({error})") from None
+    figures = save(figure, folder / "figures" / "sweep")
+    parameters = dict(manifest["parameters"])
+    sigmas = parameters.pop("sigmas")
+    environment = Environment(
+        loader=PackageLoader("darkvocab", "reports"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+    )
+    environment.filters["figure"] = number
+    html = environment.get_template("page.html.j2").render(
+        title="Snowballs over a range of sigma",
+        lead=f"{len(frame):,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
+        f"rounded to {parameters['grid']}: how many tokens share a row, and how far apart the shared rows lie.",
+        summary=summary(frame),
+        picture=base64.b64encode(figures[0].read_bytes()).decode("ascii"),
+        parameters=[
+            ("sigma", f"{len(sigmas):,} from {min(sigmas):g} to {max(sigmas):g}"),
+            *((name, value) for name, value in parameters.items() if value is not None and name != "part_size"),
+            ("seed", manifest["seed"]),
+            *((f"{name} version", version) for name, version in manifest["packages"].items()),
+            *(("base sha256", item["sha256"]) for item in manifest["inputs"]),
+        ],
+        command=manifest["command"],
+    )
+    page = folder / "report.html"
+    write_whole(page, html.encode("utf-8"))
+    return [page, *figures]

@@ -1,0 +1,149 @@
+"""Safetensors headers, checked in full: every way in which one can be wrong has its own sentence.
+
+Our own reader, because the library's gives numpy no bfloat16 or float8 and copies what it loads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from .tensors import CorruptFile, Tensor
+
+MAX_HEADER = 100_000_000  # bytes, as the reference implementation
+BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+FORMAT = "see https://github.com/huggingface/safetensors#format; download the file again"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise CorruptFile(f"the header names {twice!r} twice")
+    return names
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of one `.safetensors` file, in the order of their bytes.
+
+    Raises
+    ------
+    FileNotFoundError
+    CorruptFile
+        Truncated file; header longer than the file or than 100 MB; header that is not such JSON; unknown dtype; offsets
+        that leave the file, overlap, leave a hole, or disagree with dtype and shape.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        if len(head) < 8:
+            raise CorruptFile(f"{path}: {size} bytes are too few for a safetensors file; download it again")
+        length = int.from_bytes(head, "little")
+        if length > size - 8:
+            raise CorruptFile(
+                f"{path}: the header should be {length:,} bytes but the file has {size:,}; "
+                "truncated, or not a safetensors file"
+            )
+        if length > MAX_HEADER:
+            raise CorruptFile(f"{path}: a header of {length:,} bytes; the format allows {MAX_HEADER:,}")
+        text = file.read(length)
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+    except CorruptFile as error:
+        raise CorruptFile(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{path}: the header is not JSON ({error}); {FORMAT}") from None
+    if not isinstance(header, dict):
+        raise CorruptFile(f"{path}: the header is not a JSON object; {FORMAT}")
+    header.pop("__metadata__", None)
+    start = 8 + length
+    tensors = [_tensor(path, name, entry, start, size) for name, entry in header.items()]
+    tensors.sort(key=lambda item: (item[1], item[2]))
+    at = start
+    for tensor, begin, end in tensors:
+        if begin < at:
+            raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {FORMAT}")
+        if begin > at:
+            raise CorruptFile(
+                f"{path}: {begin - at:,} bytes before tensor {tensor.name!r} belong to no tensor; {FORMAT}"
+            )
+        at = end
+    if at != size:
+        raise CorruptFile(f"{path}: {size - at:,} bytes at the end belong to no tensor; {FORMAT}")
+    return {tensor.name: tensor for tensor, _, _ in tensors}
+
+
+def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> tuple[Tensor, int, int]:
+    """One header entry, checked against the file, with where its bytes begin and end."""
+
+    def naturals(value: Any) -> bool:
+        return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+
+    if not (
+        isinstance(entry, dict)
+        and isinstance(entry.get("dtype"), str)
+        and naturals(entry.get("shape"))
+        and naturals(entry.get("data_offsets"))
+        and len(entry["data_offsets"]) == 2
+    ):
+        raise CorruptFile(f"{path}: tensor {name!r} needs dtype, shape and two data_offsets; {FORMAT}")
+    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    begin, end = (start + offset for offset in entry["data_offsets"])
+    if dtype not in BITS:
+        raise CorruptFile(f"{path}: tensor {name!r} has unknown dtype {dtype!r}; known: {', '.join(BITS)}")
+    if begin > end or end > size:
+        raise CorruptFile(
+            f"{path}: tensor {name!r} lies at bytes {begin:,} to {end:,} of a file of {size:,}; "
+            "truncated (download it again), or made to mislead"
+        )
+    bits = math.prod(shape) * BITS[dtype]
+    if bits != 8 * (end - begin):
+        raise CorruptFile(
+            f"{path}: tensor {name!r}, {dtype} {list(shape)}, needs {bits / 8:,.0f} bytes, has {end - begin:,}"
+        )
+    return Tensor(name=name, dtype=dtype, shape=shape, path=path, offset=begin), begin, end
+
+
+SHARD = re.compile(r"[^/\\:]+\.safetensors")
+
+
+def read_sharded(index: Path) -> dict[str, Tensor]:
+    """Tensors of all the shards that a `model.safetensors.index.json` names.
+
+    Raises
+    ------
+    FileNotFoundError
+        A shard is missing.
+    CorruptFile
+        Not such an index, a shard outside the index's folder, or one that lacks a tensor the index places there.
+    """
+    try:
+        places = json.loads(index.read_text("utf-8"))["weight_map"]
+        places = {str(name): str(shard) for name, shard in places.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptFile(f"{index}: not a safetensors index with a weight_map ({error!r})") from None
+    shards = sorted(set(places.values()))
+    for shard in shards:
+        if not SHARD.fullmatch(shard):
+            raise CorruptFile(f"{index}: points to {shard!r}; a shard must be a .safetensors file in the same folder")
+    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{index} names {len(shards)} shards, and {', '.join(missing)} not there; "
+            "download it, or scan the shard that holds the embedding by itself"
+        )
+    found = {shard: read_tensors(index.parent / shard) for shard in shards}
+    for name, shard in places.items():
+        if name not in found[shard]:
+            raise CorruptFile(f"{index}: places tensor {name!r} in {shard}, which does not hold it")
+    return {name: found[shard][name] for name, shard in places.items()}
