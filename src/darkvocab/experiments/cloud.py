@@ -115,20 +115,22 @@ def _draw_sparse(snowball: Snowball, cells: Cells, seed: int, point: int, trial:
     shift = cells.low - cells.home[cells.columns]
     key = seed & 0xFFFFFFFF, seed >> 32
     draw_sparse(cells.columns, shift, cells.starts, cells.thresholds, *key, point, trial, codes)
-    columns = cells.columns
-    if len(cells.wide):
+    columns, home = cells.columns, cells.home
+    if len(cells.wide):  # these by their indices, as a dense draw, from a home of 0
         z = generator(seed, point, trial).standard_normal((snowball.n_tokens, len(cells.wide)))
-        wide = _perturbed(snowball, snowball.base[cells.wide], z)
-        codes = np.concatenate([codes.astype(np.int64), wide - cells.home[cells.wide]], axis=1)
+        wide = _empty_index(snowball, z.shape)
+        _perturbed(snowball, snowball.base[cells.wide], z, wide)
+        codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1)
         columns = np.concatenate([columns, cells.wide])
+        home = home.copy()
+        home[cells.wide] = 0
     return Cloud(
-        grid=cells.grid, home=cells.home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected
+        grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected
     )
 
 
 def _draw_dense(snowball: Snowball, seed: int, point: int, trial: int) -> Cloud:
-    grid = as_grid(snowball.grid)
-    index = np.empty((snowball.n_tokens, snowball.dim), f"i{grid.bits // 8}")
+    index = _empty_index(snowball, (snowball.n_tokens, snowball.dim))
     for block, start in enumerate(range(0, snowball.n_tokens, ROWS_PER_BLOCK)):
         rows = index[start : start + ROWS_PER_BLOCK]
         z = generator(seed, point, trial, block=block).standard_normal(rows.shape)
@@ -146,9 +148,14 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
     """
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise ValueError(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
-    index = np.empty(z.shape, f"i{as_grid(snowball.grid).bits // 8}")
+    index = _empty_index(snowball, z.shape)
     _perturbed(snowball, snowball.base, z, index)
     return _whole(snowball, index, "notebook")
+
+
+def _empty_index(snowball: Snowball, shape: tuple[int, ...]) -> np.ndarray:
+    """Room for ordered indices: a grid's indices need as many bits as its words."""
+    return np.empty(shape, f"i{as_grid(snowball.grid).bits // 8}")
 
 
 def _whole(snowball: Snowball, index: np.ndarray, sampler: str) -> Cloud:
@@ -162,12 +169,11 @@ def _whole(snowball: Snowball, index: np.ndarray, sampler: str) -> Cloud:
     )
 
 
-def _perturbed(snowball: Snowball, base: np.ndarray, z: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Ordered indices of ``round(base + z * sigma)`` in the snowball's arithmetic."""
+def _perturbed(snowball: Snowball, base: np.ndarray, z: np.ndarray, out: np.ndarray) -> None:
+    """Put into `out` the ordered indices of ``round(base + z * sigma)`` in the snowball's arithmetic."""
     from ..numerics._backends.rounding import perturb_exact, perturb_float32
 
     grid = as_grid(snowball.grid)
-    out = np.empty(z.shape, np.int64) if out is None else out
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
     if snowball.arithmetic == "float32":
         overflows = perturb_float32(
@@ -180,4 +186,3 @@ def _perturbed(snowball: Snowball, base: np.ndarray, z: np.ndarray, out: np.ndar
             f"sigma {snowball.sigma:g} overflows {grid.name} (largest value {grid.max_value:g}); "
             "choose a smaller sigma or a wider grid"
         )
-    return out

@@ -74,8 +74,8 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
 
     Examples
     --------
-    >>> parse_sigmas("1e-9:3e-9:3"), parse_sigmas("1e-9:1e-7:3", "log"), parse_sigmas("0,2e-9")
-    ([1e-09, 2e-09, 3e-09], [1e-09, 1e-08, 1e-07], [0.0, 2e-09])
+    >>> parse_sigmas("1:2:3"), parse_sigmas("1e-9:1e-7:3", "log"), parse_sigmas("0,2e-9")
+    ([1.0, 1.5, 2.0], [1e-09, 1e-08, 1e-07], [0.0, 2e-09])
     """
     if spacing not in ("linear", "log"):
         raise ValueError(f"unknown spacing {spacing!r}; choose linear or log")
@@ -369,7 +369,7 @@ def sweep(sigmas: Iterable[float], **settings: Any) -> Iterator[SweepRecord]:
     >>> for record in sweep([0.0, 2e-9], n_tokens=100):
     ...     print(record.n_black_holes, record.black_hole_population)
     1 100
-    5 98
+    4 99
     """
     running = {
         name: settings.pop(name) for name in ("workers", "executor", "out", "resume", "progress") if name in settings

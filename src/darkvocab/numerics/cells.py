@@ -32,7 +32,7 @@ def reach(n_components: int) -> tuple[float, float]:
     --------
     >>> r, neglected = reach(2100 * 2560)
     >>> r, neglected < 1e-9
-    (8.375, True)
+    (8.25, True)
     """
     z = 6.0
     while n_components * math.erfc(z / _SQRT2) > NEGLECTED:

@@ -11,6 +11,7 @@ from .grids import Grid, as_grid, index_values
 
 UNITS = ("weight", "steps")
 BATCH = 1 << 20  # pairs measured before equal distances are added up
+MOST_UNITS = 1 << 15  # extent of a column, in common units, that fits into 16 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ def _unequal_pairs(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
     Columns are taken by descending extent, in blocks that no later column outreaches: a pair that differs in a block,
     and in none before it, has the distance that it has within the block. So rows that agree in a block are one there.
     """
-    from ._backends.pairs import pair_distances, peel, refine
+    from ._backends.pairs import peel, refine
 
     order, ends, uniform = _blocks(*_column_extents(x))
     x = x.take(order, axis=1)
@@ -116,18 +117,46 @@ def _unequal_pairs(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
         groups, first, sizes = refine(columns, parents, weights)
         family = np.argsort(parents[first], kind="stable")
         family_ends = np.searchsorted(parents[first[family]], parents[first[family]], side="right")
-        rows = np.ascontiguousarray(columns[first[family]])
-        n_pairs = int((family_ends - np.arange(1, len(family) + 1)).sum())
-        u, v = 0, 1
-        while n_pairs:
-            batch, multiplicity = np.empty(min(n_pairs, BATCH)), np.empty(min(n_pairs, BATCH), np.int64)
-            u, v, done = pair_distances(rows, family_ends, sizes[family], u, v, batch, multiplicity)
-            found.append(_merged(batch, multiplicity))
-            n_pairs -= done
+        found += _family_pairs(columns[first[family]], family_ends, sizes[family])
         block += 1
     met = np.flatnonzero(counts)
     found.append((uniform[met], counts[met]))
     return np.concatenate([d for d, _ in found]), np.concatenate([c for _, c in found])
+
+
+def _family_pairs(rows: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Distances and counts of the pairs (u, v), u < v < ends[u], each counted sizes[u] * sizes[v] times.
+
+    Where all values are few multiples of one length, distances are small integers: counted as they come. Else they are
+    listed and merged, a batch at a time.
+    """
+    from ._backends.pairs import count_distances, pair_distances
+
+    above = rows - rows.min(axis=0)
+    unit = _common_unit(above)
+    if above.max() / unit < MOST_UNITS:
+        multiples = np.ascontiguousarray((above / unit).astype(np.int16).T)
+        counts = np.zeros(int(multiples.max()) + 1, np.int64)
+        count_distances(multiples, ends, sizes, counts)
+        met = np.flatnonzero(counts)
+        return [(met * unit, counts[met])]
+    found = []
+    n_pairs = int((ends - np.arange(1, len(rows) + 1)).sum())
+    u, v = 0, 1
+    while n_pairs:
+        distances, counts = np.empty(min(n_pairs, BATCH)), np.empty(min(n_pairs, BATCH), np.int64)
+        u, v, done = pair_distances(rows, ends, sizes, u, v, distances, counts)
+        found.append(_merged(distances, counts))
+        n_pairs -= done
+    return found
+
+
+def _common_unit(x: np.ndarray) -> float:
+    """Largest power of two of which all these numbers are multiples."""
+    significand, exponent = np.frexp(x[x != 0])
+    integers = (significand * 2.0**53).astype(np.int64)
+    lowest_bit = np.log2((integers & -integers).astype(np.float64))
+    return float(np.ldexp(1.0, int((lowest_bit + exponent).min()) - 53))
 
 
 def _merged(distances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Num, UInt
-from numpy.typing import ArrayLike
+
+ArrayLike = float | int | list | tuple | np.generic | np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, ...]
     (0.0078125, 6.103515625e-05)
     """
     grid = as_grid(grid)
-    magnitudes = np.abs(_finite(x))
+    magnitudes = np.asarray(np.abs(_finite(x)))
     if (magnitudes > grid.max_value).any():
         raise ValueError(f"{grid.name} has no spacing beyond {grid.max_value:g}, got {magnitudes.max():g}")
     return np.asarray(np.ldexp(1.0, _exponent(magnitudes, grid) - grid.mantissa_bits))
@@ -123,7 +124,7 @@ def to_index(words: UInt[np.ndarray, ...], grid: str | Grid) -> Int64[np.ndarray
     grid = as_grid(grid)
     signed = np.asarray(words).astype(np.int64)
     code = signed & (grid.sign - 1)
-    return np.where(signed & grid.sign, -code, code)
+    return np.asarray(np.where(signed & grid.sign, -code, code))
 
 
 def from_index(index: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
@@ -138,7 +139,7 @@ def from_index(index: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
     index = np.asarray(index, dtype=np.int64)
     if (np.abs(index) > grid.max_code).any():
         raise ValueError(f"{grid.name} indices lie within +-{grid.max_code}, got {index.flat[np.abs(index).argmax()]}")
-    return (np.abs(index) | np.where(index < 0, grid.sign, 0)).astype(grid.word_dtype)
+    return np.asarray(np.abs(index) | np.where(index < 0, grid.sign, 0), grid.word_dtype)
 
 
 def decode(words: UInt[np.ndarray, ...], grid: str | Grid) -> Float32[np.ndarray, ...]:
@@ -150,8 +151,8 @@ def decode(words: UInt[np.ndarray, ...], grid: str | Grid) -> Float32[np.ndarray
     if grid.name == "float32":
         return words.view(np.float32)
     if grid.name == "bfloat16":
-        return (words.astype(np.uint32) << 16).view(np.float32)
-    return _table(grid)[words]
+        return np.asarray(words.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(_table(grid)[words])
 
 
 @lru_cache(maxsize=8)
@@ -183,7 +184,7 @@ def encode(values: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
     finite = np.isfinite(x)
     code = np.abs(_round(np.where(finite, x, 0), grid))
     code = np.where(finite, code, np.where(np.isinf(x), grid.max_code + 1, grid.sign - 1))
-    return (code | np.where(np.signbit(x), grid.sign, 0)).astype(grid.word_dtype)
+    return np.asarray(code | np.where(np.signbit(x), grid.sign, 0), grid.word_dtype)
 
 
 def _round(x: np.ndarray, grid: Grid) -> Int64[np.ndarray, ...]:
@@ -201,7 +202,7 @@ def round_to(values: ArrayLike, grid: str | Grid) -> Float32[np.ndarray, ...]:
     Examples
     --------
     >>> round_to([0.1, 3e-41], "bfloat16")
-    array([1.0009766e-01, 0.0000000e+00], dtype=float32)
+    array([0.10009766, 0.        ], dtype=float32)
     """
     return decode(encode(values, grid), grid)
 
@@ -257,7 +258,7 @@ def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, ...]
     if (np.abs(index) > grid.max_code).any():
         raise ValueError(f"a value overflows {grid.name} (largest finite value {grid.max_value:g})")
     below, at, above = (index_values(index + k, grid) for k in (-1, 0, 1))
-    return (below + at) / 2, (at + above) / 2
+    return np.asarray((below + at) / 2), np.asarray((at + above) / 2)
 
 
 def index_values(index: ArrayLike, grid: str | Grid) -> Float64[np.ndarray, ...]:
@@ -265,7 +266,7 @@ def index_values(index: ArrayLike, grid: str | Grid) -> Float64[np.ndarray, ...]
     from ._backends.rounding import values_of
 
     grid = as_grid(grid)
-    index = np.ascontiguousarray(index)
+    index = np.asarray(index, order="C")
     values = np.empty(index.shape)
     values_of(index.ravel(), grid.mantissa_bits, grid.min_exponent, values.ravel())
     return values

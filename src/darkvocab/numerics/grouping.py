@@ -44,7 +44,7 @@ def _keys(dim: int) -> np.ndarray:
 
 
 def identical_rows(
-    words: UInt[np.ndarray, "n dim"],
+    words: np.ndarray,
     *,
     bitwise: bool = False,
     rounded: Callable[[np.ndarray], np.ndarray] | None = None,

