@@ -54,7 +54,9 @@ class Cloud:
     """The drawn rows, as differences from home in the columns that were drawn; every other column is at home."""
 
     grid: Grid
-    home: Int64[np.ndarray, " dim"] = field(repr=False)  # ordered index of every component of the rounded base
+    home: Int64[np.ndarray, " dim"] = field(
+        repr=False
+    )  # ordered index of every component of the rounded base; 0 where codes are whole
     columns: Int64[np.ndarray, " drawn"] = field(repr=False)
     codes: Integer[np.ndarray, "n_tokens drawn"] = field(repr=False)  # ordered index minus home
     sampler: str  # that drew: "sparse", "dense" or "notebook"
@@ -124,9 +126,7 @@ def _draw_sparse(snowball: Snowball, cells: Cells, seed: int, point: int, trial:
         columns = np.concatenate([columns, cells.wide])
         home = home.copy()
         home[cells.wide] = 0
-    return Cloud(
-        grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected
-    )
+    return Cloud(grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected)
 
 
 def _draw_dense(snowball: Snowball, seed: int, point: int, trial: int) -> Cloud:

@@ -1,0 +1,263 @@
+"""Scans: how the embedding is found, what is reported, and the real checkpoint against numpy and ml_dtypes."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from darkvocab import EmbeddingMatrix, census, centroid, scan
+from darkvocab.experiments.bases import load_base
+from darkvocab.matrix import NoEmbedding
+
+MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
+real = pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
+
+
+def rows(n=60, dim=8, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+
+
+def dark_rows():
+    """Sixty tokens: 7, 9, 50 share a row; 3 and 4 share another, one of them with -0.0 for 0.0."""
+    matrix = rows()
+    matrix[[9, 50]] = matrix[7]
+    matrix[4] = matrix[3]
+    matrix[3, 2], matrix[4, 2] = 0.0, -0.0
+    return matrix
+
+
+def save_tokenizer(path: Path, texts: list[str]) -> None:
+    model = {"type": "WordLevel", "vocab": {text: i for i, text in enumerate(texts)}, "unk_token": texts[0]}
+    path.write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+
+
+def test_a_scan_reports_the_census_with_the_texts_of_each_black_hole(tmp_path):
+    save_file(
+        {"model.embed_tokens.weight": dark_rows(), "model.norm.weight": np.ones(8, "f4")},
+        tmp_path / "model.safetensors",
+    )
+    save_tokenizer(tmp_path / "tokenizer.json", [f"t{i}" for i in range(55)])
+    report = scan(tmp_path)
+    assert {
+        k: report[k] for k in ("n_tokens", "hidden_dim", "grid", "tensor", "tied", "n_unique", "n_black_holes")
+    } == {
+        **{"n_tokens": 60, "hidden_dim": 8, "grid": "float32", "tensor": "model.embed_tokens.weight", "tied": True},
+        **{"n_unique": 57, "n_black_holes": 2},
+    }
+    assert (report["black_hole_population"], report["n_singletons"], report["populations"]) == (5, 55, [3, 2])
+    assert [(h["population"], h["token_ids"], h["tokens"]) for h in report["black_holes"]] == [
+        (3, [7, 9, 50], ["t7", "t9", "t50"]),
+        (2, [3, 4], ["t3", "t4"]),
+    ]
+    assert report["n_beyond_tokenizer"] == 5
+    data = (tmp_path / "model.safetensors").read_bytes()
+    assert report["source"] == {
+        "asked": str(tmp_path),
+        "path": str(tmp_path / "model.safetensors"),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+    }
+    norms = np.linalg.norm(dark_rows().astype(np.float64), axis=1)
+    assert report["norms"]["p50"] == pytest.approx(np.median(norms), rel=1e-12)
+    assert (report["norms"]["min"], report["norms"]["max"]) == pytest.approx((norms.min(), norms.max()), rel=1e-12)
+    distance = np.abs(dark_rows()[7] - dark_rows()[3]).max()
+    assert report["l_inf"]["max"] == pytest.approx(float(distance), rel=1e-7)
+
+
+def test_bitwise_tells_the_zeros_apart(tmp_path):
+    np.save(tmp_path / "rows.npy", dark_rows())
+    assert scan(tmp_path / "rows.npy")["populations"] == [3, 2]
+    assert scan(tmp_path / "rows.npy", bitwise=True)["populations"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "grid"),
+    [
+        (np.float32, "F32", "float32"),
+        (np.float16, "F16", "float16"),
+        (ml_dtypes.bfloat16, "BF16", "bfloat16"),
+        (ml_dtypes.float8_e4m3fn, "F8_E4M3", "float8_e4m3fn"),
+        (ml_dtypes.float8_e5m2, "F8_E5M2", "float8_e5m2"),
+    ],
+)
+def test_every_stored_grid_is_read_without_torch(dtype, name, grid, tmp_path):
+    matrix = dark_rows().astype(dtype)
+    header = {"wte.weight": {"dtype": name, "shape": list(matrix.shape), "data_offsets": [0, matrix.nbytes]}}
+    head = json.dumps(header).encode()
+    (tmp_path / "m.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + matrix.tobytes())
+    found = EmbeddingMatrix.open(tmp_path / "m.safetensors")
+    assert found.grid.name == grid
+    assert isinstance(found.words.base, np.memmap) or isinstance(found.words, np.memmap)
+    assert np.array_equal(found.rows(slice(None)), matrix.astype(np.float32))
+    unique = np.unique(matrix.astype(np.float32) + 0.0, axis=0)
+    assert scan(tmp_path / "m.safetensors")["n_unique"] == len(unique) == census(matrix).n_unique
+
+
+@pytest.mark.parametrize(
+    ("tensors", "config", "tensor", "how"),
+    [
+        (
+            {"transformer.wte.weight": (9, 4), "transformer.wpe.weight": (99, 4)},
+            {},
+            "transformer.wte.weight",
+            "by name",
+        ),
+        ({"gpt_neox.embed_in.weight": (9, 4), "embed_out.weight": (9, 4)}, {}, "gpt_neox.embed_in.weight", "by name"),
+        (
+            {"language_model.model.embed_tokens.weight": (9, 4)},
+            {},
+            "language_model.model.embed_tokens.weight",
+            "by name",
+        ),
+        ({"a": (9, 4), "b": (8, 4), "c": (8, 9)}, {"vocab_size": 9}, "a", "by shape: the only matrix of 9 rows"),
+        ({"a": (9, 4), "b": (8, 4)}, {"text_config": {"vocab_size": 8}}, "b", "by shape: the only matrix of 8 rows"),
+        ({"a": (9, 4), "b": (9,)}, {}, "a", "by shape: the only matrix"),
+        ({"a": (40, 4), "b": (16, 4), "c": (4, 16)}, {}, "a", "by shape: 40 rows"),
+    ],
+)
+def test_the_embedding_is_found_by_name_else_by_shape(tensors, config, tensor, how, tmp_path):
+    save_file({name: np.ones(shape, np.float32) for name, shape in tensors.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = EmbeddingMatrix.open(tmp_path)
+    assert found.tensor == tensor
+    assert found.chosen.startswith(how)
+
+
+def test_where_no_choice_is_plain_the_candidates_are_listed(tmp_path):
+    save_file(
+        {"a": np.ones((9, 4), "f4"), "b": np.ones((8, 4), "f4"), "n": np.ones(9, "f4")}, tmp_path / "m.safetensors"
+    )
+    with pytest.raises(NoEmbedding, match=r"--tensor NAME:\n  a  F32 9 x 4\n  b  F32 8 x 4"):
+        scan(tmp_path / "m.safetensors")
+    assert scan(tmp_path / "m.safetensors", tensor="b")["n_tokens"] == 8
+    assert scan(tmp_path / "m.safetensors", tensor="b")["chosen"] == "as asked"
+
+
+@pytest.mark.parametrize(
+    ("output", "tied"), [(None, True), ("same", True), ("other", False), ("other dtype", False), ("other shape", True)]
+)
+def test_tied_is_told_by_the_tensors_not_by_the_config(output, tied, tmp_path):
+    tensors = {"model.embed_tokens.weight": rows()}
+    if output:
+        head = {"same": rows(), "other": rows(seed=1), "other dtype": rows().astype("f2"), "other shape": rows(n=61)}
+        tensors["lm_head.weight"] = head[output]
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": not tied}))
+    report = scan(tmp_path)
+    assert report["tied"] is tied
+    assert (report["output_tensor"] == "lm_head.weight") == (output in ("same", "other", "other dtype"))
+
+
+def test_shards_are_found_through_their_index(tmp_path):
+    save_file({"model.embed_tokens.weight": dark_rows()}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({"lm_head.weight": dark_rows() * 2}, tmp_path / "model-00002-of-00002.safetensors")
+    places = {
+        "model.embed_tokens.weight": "model-00001-of-00002.safetensors",
+        "lm_head.weight": "model-00002-of-00002.safetensors",
+    }
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    report = scan(tmp_path)
+    assert (report["populations"], report["tied"], report["output_tensor"]) == ([3, 2], False, "lm_head.weight")
+    assert report["source"]["path"].endswith("model-00001-of-00002.safetensors")
+
+
+def test_the_checksum_can_be_left_out(tmp_path):
+    np.save(tmp_path / "rows.npy", rows())
+    assert scan(tmp_path / "rows.npy", checksum=False)["source"]["sha256"] is None
+
+
+def test_progress_reaches_the_end(tmp_path):
+    np.save(tmp_path / "rows.npy", rows(3000, 500))
+    seen = []
+    scan(tmp_path / "rows.npy", progress=lambda done, total: seen.append((done, total)))
+    assert max(seen) == (seen[0][1], seen[0][1])
+
+
+def test_a_coarser_grid_makes_rows_coincide(tmp_path):
+    matrix = rows(500, 3)
+    matrix[250:] = matrix[:250] * np.float32(1 + 2.0**-13)
+    np.save(tmp_path / "rows.npy", matrix)
+    assert scan(tmp_path / "rows.npy")["n_black_holes"] == 0
+    report = scan(tmp_path / "rows.npy", grid="bfloat16")
+    plain = np.unique(matrix.astype(ml_dtypes.bfloat16).astype(np.float32), axis=0)
+    assert (report["grid"], report["stored_grid"], report["n_unique"]) == ("bfloat16", "float32", len(plain))
+    assert report["n_black_holes"] > 100
+
+
+def test_census_takes_torch_tensors_of_any_float_type():
+    torch = pytest.importorskip("torch")
+    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+        tensor = torch.from_numpy(dark_rows()).to(dtype)
+        unique = torch.unique(tensor.float() + 0.0, dim=0)
+        assert census(tensor).n_unique == len(unique)
+    assert census(torch.nn.Parameter(torch.ones(3, 2))).populations.tolist() == [3]
+
+
+def test_census_of_an_array_that_is_on_no_grid_needs_one():
+    with pytest.raises(ValueError, match="float64 is no grid"):
+        census(dark_rows().astype(np.float64))
+    with pytest.raises(ValueError, match=r"needs rows, \[n_tokens, dim\]"):
+        census(np.zeros(3, np.float32))
+
+
+def test_the_centroid_is_the_mean_over_the_tokens_of_black_holes(tmp_path):
+    np.save(tmp_path / "rows.npy", dark_rows())
+    made = centroid(tmp_path / "rows.npy", tmp_path / "c.safetensors")
+    vector = load_file(tmp_path / "c.safetensors")["centroid"]
+    expected = dark_rows()[[7, 9, 50, 3, 4]].astype(np.float64).mean(axis=0)
+    assert vector.dtype == np.float32
+    assert vector == pytest.approx(expected, rel=1e-6)
+    assert made["norm"] == pytest.approx(np.linalg.norm(expected), rel=1e-6)
+    assert load_base(tmp_path / "c.safetensors").vector.tolist() == vector.tolist()
+    assert made["provenance"]["source_sha256"] == hashlib.sha256((tmp_path / "rows.npy").read_bytes()).hexdigest()
+    assert made["provenance"] == json.loads(header(tmp_path / "c.safetensors")["__metadata__"]["provenance"])
+    centroid(tmp_path / "rows.npy", tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "c.safetensors").read_bytes()
+
+
+def header(path: Path) -> dict:
+    data = path.read_bytes()
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+
+def test_the_seeds_load_the_centroid_as_they_do(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file as load_torch
+
+    np.save(tmp_path / "rows.npy", dark_rows())
+    centroid(tmp_path / "rows.npy", tmp_path / "c.safetensors")
+    assert load_torch(tmp_path / "c.safetensors")["centroid"].to(torch.float32).shape == (8,)
+
+
+def test_without_black_holes_there_is_no_centroid(tmp_path):
+    np.save(tmp_path / "rows.npy", rows())
+    with pytest.raises(ValueError, match="no black holes"):
+        centroid(tmp_path / "rows.npy", tmp_path / "c.safetensors")
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+@real
+@pytest.mark.parametrize("grid", ["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_the_real_checkpoint_against_numpy(grid):
+    report = scan(MODEL, grid=grid, checksum=False)
+    stored = load_file(MODEL / "model.safetensors")["embeddings.word_embeddings.weight"]
+    dtype = {"float32": np.float32, "float16": np.float16}.get(grid) or getattr(ml_dtypes, grid)
+    unique, counts = np.unique(stored.astype(dtype).astype(np.float32) + 0.0, axis=0, return_counts=True)
+    assert (report["n_tokens"], report["hidden_dim"], report["tensor"]) == (
+        30522,
+        384,
+        "embeddings.word_embeddings.weight",
+    )
+    assert report["n_unique"] == len(unique)
+    assert report["populations"] == sorted(counts[counts > 1].tolist(), reverse=True)
+
+
+@real
+def test_the_real_checkpoint_has_a_text_for_every_row():
+    report = scan(MODEL, checksum=False)
+    assert report["n_beyond_tokenizer"] == 0
+    assert EmbeddingMatrix.open(MODEL).label(1) == "1 '[unused0]'"

@@ -1,0 +1,103 @@
+"""Tables, figures and the page, from stored records."""
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+from darkvocab import report, sweep
+from darkvocab.reports.tables import console, isolated, number, print_scan, summary, token_texts
+
+
+def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):
+    list(sweep(sigmas, **{"n_tokens": 60, "out": path, **settings}))
+    return path
+
+
+def test_a_report_reruns_nothing_and_is_the_same_bytes_again(tmp_path):
+    folder = run(tmp_path / "run")
+    first = {path.name: path.read_bytes() for path in report(folder)}
+    assert set(first) == {"report.html", "sweep.png", "sweep.pdf"}
+    assert {path.name: path.read_bytes() for path in report(folder)} == first
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sigmas": [0.0]},
+        {"sigmas": [0.0, 1e-9]},
+        {"sigmas": [1e-9], "trials": 3},
+        {"sigmas": np.geomspace(1e-10, 1e-7, 5), "trials": 2},
+        {"sigmas": [1e-6, 1e-5], "base": "random", "dim": 32, "redraw_base": True},
+    ],
+)
+def test_every_sweep_can_be_drawn(settings, tmp_path):
+    page = report(run(tmp_path / "run", **settings))[0]
+    assert "data:image/png;base64" in page.read_text()
+
+
+def test_the_page_opens_offline(tmp_path):
+    html = report(run(tmp_path / "run"))[0].read_text()
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", html)
+    assert "<script" not in html
+    for link in re.findall(r'href="([^"]+)"', html):
+        assert (tmp_path / "run" / link).exists()
+
+
+def test_the_page_escapes_what_it_did_not_write(tmp_path):
+    base = tmp_path / "<img src=x onerror=alert(1)>.npy"
+    np.save(base, np.ones(16, np.float32))
+    html = report(run(tmp_path / "run", base=base))[0].read_text()
+    assert "<img src=x" not in html
+    assert "&lt;img src=x" in html
+
+
+def test_an_unfinished_run_has_no_report(tmp_path):
+    running = sweep([1e-9] * 40, n_tokens=20, out=tmp_path / "run")
+    next(running)
+    running.close()
+    with pytest.raises(FileNotFoundError, match="interrupted; finish it with --resume"):
+        report(tmp_path / "run")
+
+
+def test_the_summary_has_the_range_of_each_statistic(tmp_path):
+    frame = pl.read_parquet(run(tmp_path / "run", trials=4) / "records.parquet")
+    rows = {row["statistic"]: row for row in summary(frame)}
+    holes = frame["n_black_holes"].to_list()
+    assert (rows["black holes C"]["min"], rows["black holes C"]["max"]) == (min(holes), max(holes))
+    assert rows["black holes C"]["first"] == sum(holes[:4]) / 4
+    assert rows["black holes C"]["last"] == sum(holes[-4:]) / 4
+    assert "max L-inf / epsilon" not in rows  # no epsilon was passed
+
+
+@pytest.mark.parametrize(("value", "text"), [(2100, "2,100"), (0.5, "0.5"), (1.23456e-9, "1.235e-09"), (3.0, "3")])
+def test_numbers_are_printed_for_people(value, text):
+    assert number(value) == text
+
+
+def test_token_texts_are_shown_up_to_a_number():
+    hole = {"population": 4, "token_ids": [5, 6, 7, 8], "tokens": ["a", None, "c", "d"]}
+    assert token_texts(hole, 3) == "a  #6  c  and 1 more"
+    assert token_texts(hole) == "a  #6  c  d"
+
+
+def test_right_to_left_texts_keep_their_place():
+    assert isolated("\u05d0\u05d1") == "\u2068\u05d0\u05d1\u2069"
+    assert isolated("abc") == "abc"
+
+
+def test_lines_in_a_pipe_have_no_trailing_blanks(capsys):
+    hole = {"population": 2, "token_ids": [1, 2], "tokens": ["[red]x[/red]", "[/]"]}
+    facts = {
+        **{"grid": "bfloat16", "stored_grid": "bfloat16", "output_tensor": None, "tied": True, "tensor": "t"},
+        **{"n_beyond_tokenizer": None, "chosen": "by name", "n_tokens": 9, "hidden_dim": 2, "n_unique": 8},
+        **{"n_black_holes": 1, "black_hole_population": 2, "n_singletons": 7, "black_holes": [hole]},
+        "norms": dict.fromkeys(("min", "p5", "p50", "mean", "p95", "max"), 1.0),
+        "l_inf": {"max": 0.0, "max_steps": 0, "mean": 0.0},
+        "source": {"path": "model"},
+    }
+    print_scan(facts, console())
+    printed = capsys.readouterr().out
+    assert "[red]x[/red]  [/]" in printed
+    assert not [line for line in printed.splitlines() if line != line.rstrip()]
