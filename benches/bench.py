@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import Sweep, census, sweep
+from darkvocab import Sweep, census
 from darkvocab.matrix import EmbeddingMatrix
 
 N_TOKENS, DIM = 2100, 2560

@@ -92,9 +92,13 @@ def peel(x, ends, uniform, block, groups, sizes, weights, counts):  # type: igno
     """
     while block < ends.size and uniform[block] > 0 and sizes.size < x.shape[0]:
         start = ends[block - 1] if block > 0 else 0
-        before = (sizes * sizes).sum()
+        together = 0
+        for size in sizes:
+            together += size * size
         groups, _, sizes = refine(x[:, start : ends[block]], groups, weights)
-        counts[block] = (before - (sizes * sizes).sum()) // 2
+        for size in sizes:
+            together -= size * size
+        counts[block] = together // 2
         block += 1
     return block, groups, sizes
 
