@@ -1,0 +1,108 @@
+"""README and docs/quickstart run as printed, in a fresh copy that `make demo` sets up from nothing."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "docs/quickstart.md")
+NOT_RUN = {"make test"}  # it is what runs this
+
+pytestmark = pytest.mark.xdist_group("documents")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fresh") / "darkvocab"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess:
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL")
+    }
+    activate = ". .venv/bin/activate; " if (folder / ".venv").exists() else ""
+    return subprocess.run(["sh", "-c", activate + command], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def commands(document: str) -> list[tuple[str, str]]:
+    """Commands of the console blocks, each with what is printed below it."""
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    found = []
+    for block in blocks:
+        for command, printed in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
+            found.append((command, printed))
+    return found
+
+
+def matches(printed: str, expected: str) -> bool:
+    """Equal, where a line of three dots stands for any lines."""
+    pattern = "".join(
+        r"(?:.*\n)*" if line == "...\n" else re.escape(line) for line in expected.splitlines(keepends=True)
+    )
+    return re.fullmatch(pattern, printed) is not None
+
+
+def test_every_command_runs_and_prints_what_is_printed(copy):
+    n_compared = 0
+    for document in DOCUMENTS:
+        found = commands(document)
+        assert found, document
+        for command, expected in found:
+            if command in NOT_RUN:
+                continue
+            ran = run(command, copy)
+            assert ran.returncode == 0, (document, command, ran.stdout[-2000:], ran.stderr[-2000:])
+            if expected:
+                assert matches(ran.stdout, expected), (document, command, ran.stdout)
+                n_compared += 1
+    assert n_compared >= 5
+    for name in ("demo/sweep/report.html", "demo/sweep/figures/sweep.pdf", "demo/sweep/records.csv"):
+        assert (copy / name).is_file()
+    for document in DOCUMENTS:
+        ran = run(f"python -m doctest {document}", copy)
+        assert ran.returncode == 0, (document, ran.stdout[-3000:])
+    assert (copy / "runs/log/figures/sweep.png").read_bytes() == (ROOT / "docs/images/sweep.png").read_bytes()
+
+
+def test_the_first_screen_has_the_two_commands():
+    first = (ROOT / "README.md").read_text().split("\n## ")[0]
+    assert [command for command, _ in commands("README.md")][:2] == ["make demo", "make test"]
+    assert "![" in first
+
+
+def test_every_command_and_option_is_documented():
+    from typer.main import get_command
+
+    from darkvocab.cli import app
+
+    text = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+    for name, command in get_command(app).commands.items():
+        assert f"darkvocab {name}" in text, name
+        assert command.help
+        assert "Example:" in command.help
+        for option in command.params:
+            assert option.help, (name, option.name)
+            longest = max(option.opts, key=len)
+            assert not longest.startswith("--") or longest in text, (name, longest)
+
+
+def test_every_link_between_documents_leads_somewhere():
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+            assert (document.parent / target).exists(), (document.name, target)
