@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/quickstart.md")
+DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/commands.md")
 NOT_RUN = {"make test"}  # it is what runs this
 
 pytestmark = pytest.mark.xdist_group("documents")
