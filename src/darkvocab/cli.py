@@ -269,25 +269,20 @@ def sweep(
     )
     _announce_compilation()
     with _progress("sweeping") as progress:
-        records = list(settings.records(workers=workers, out=out, resume=resume, progress=progress))
+        frame = settings.frame(workers=workers, out=out, resume=resume, progress=progress)
     written = darkvocab.report(out) if out else []
-    _print_records(records, as_json)
+    if as_json:
+        from .reports.tables import summary
+
+        _print_json({"summary": summary(frame), "records": frame.to_dicts()})
+    else:
+        from .reports.tables import console, print_sweep
+
+        print_sweep(frame, console())
     if written:
         _say(f"open {written[0]}; records in {Path(str(out)) / 'records.csv'}, figure for print {written[-1]}")
     else:
         _say("nothing was kept: --out DIR lands records, figures and a report")
-
-
-def _print_records(records: list[Any], as_json: bool) -> None:
-    from .experiments.sweep import SweepRecord, as_dict
-    from .records import frame_of
-    from .reports.tables import console, print_sweep, summary
-
-    frame = frame_of(SweepRecord, records)
-    if as_json:
-        _print_json({"summary": summary(frame), "records": [as_dict(record) for record in records]})
-    else:
-        print_sweep(frame, console())
 
 
 @app.command(no_args_is_help=True)

@@ -42,6 +42,8 @@ def write_whole(path: Path, content: bytes) -> None:
     ------
     DiskFull
         The disk, the quota or the file size limit.
+    ValueError
+        The place cannot be written to.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -55,7 +57,7 @@ def write_whole(path: Path, content: bytes) -> None:
             temporary.unlink()
         if error.errno in FULL:
             raise DiskFull(error.errno, f"no space left to write {path} ({len(content):,} bytes)") from None
-        raise
+        raise ValueError(f"cannot write {path}: {error.strerror}; choose another place") from None
 
 
 def csv_text(text: str) -> str:
@@ -128,6 +130,29 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def read_records(folder: str | Path) -> pl.DataFrame:
+    """All records of a finished run.
+
+    Raises
+    ------
+    FileNotFoundError
+        No run there, or one that is not finished.
+    CorruptFile
+        A manifest or records that cannot be read.
+    """
+    import polars as pl
+
+    folder = Path(folder)
+    status = read_manifest(folder)["status"]
+    path = folder / "records.parquet"
+    if status != "complete" or not path.is_file():
+        raise FileNotFoundError(f"{folder} holds a run that is {status}; finish it with --resume first")
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CorruptFile(f"{path}: not the records of a run ({error})") from None
+
+
 def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
@@ -166,7 +191,12 @@ class RunFolder(Generic[Row]):
         self._lock: int | None = None
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderRefused(f"{self.path} is a file; choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderRefused(
+                f"cannot make the folder {self.path}: {error.strerror}; choose another --out"
+            ) from None
         self._take()
         try:
             self._claim(resume)

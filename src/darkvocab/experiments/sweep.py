@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +21,13 @@ from ..numerics import as_grid, round_to
 from ..numerics.cells import cell_ranges
 from ..numerics.grids import median_ulp
 from ..numerics.grouping import n_cores
-from ..records import SCHEMA_VERSION, RunFolder, versions
+from ..records import SCHEMA_VERSION, RunFolder, frame_of, read_records, versions
 from .bases import DRAWN, Base, load_base
 from .cloud import SAMPLERS, Cloud, Snowball, draw, perturb
 from .notebook import NotebookStream
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PART_WORK = 1 << 26  # components drawn, counted for the slowest sigma, that make a part of the records
 SHARED_WORK = 1 << 21  # components drawn from which threads pay: below, they wait for each other's Python
@@ -269,6 +273,13 @@ class Sweep:
     def __iter__(self) -> Iterator[SweepRecord]:
         return self.records()
 
+    def frame(self, *, out: str | Path | None = None, **running: Any) -> pl.DataFrame:
+        """All records as one polars frame, through the run folder where there is one; arguments as `records`."""
+        if out is None:
+            return frame_of(SweepRecord, list(self.records(**running)))
+        deque(self.records(out=out, **running), maxlen=0)  # they land; none is kept in memory
+        return read_records(out)
+
     def _tasks(self, landed: set[int]) -> Iterator[_Task]:
         stream = NotebookStream(self.seed) if self.sampler == "notebook" else None
         base: np.ndarray | None = None
@@ -375,8 +386,3 @@ def sweep(sigmas: Iterable[float], **settings: Any) -> Iterator[SweepRecord]:
         name: settings.pop(name) for name in ("workers", "executor", "out", "resume", "progress") if name in settings
     }
     return Sweep(sigmas, **settings).records(**running)
-
-
-def as_dict(record: SweepRecord) -> dict[str, Any]:
-    """A record as a JSON-ready dict, in the order of its columns."""
-    return asdict(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from ..records import read_manifest, write_whole
+from ..records import read_manifest, read_records, write_whole
 from ..sources import CorruptFile
 from .figures import save, sweep_figure
 from .tables import number, summary
@@ -29,15 +29,11 @@ def report(folder: str | Path) -> list[Path]:
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    path = folder / "records.parquet"
-    if manifest["status"] != "complete" or not path.is_file():
-        raise FileNotFoundError(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
+    manifest, frame = read_manifest(folder), read_records(folder)
     try:
-        frame = pl.read_parquet(path)
         figure = sweep_figure(frame)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise CorruptFile(f"{path}: not the records of a run ({error})") from None
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise CorruptFile(f"{folder / 'records.parquet'}: not the records of a sweep ({error})") from None
     figures = save(figure, folder / "figures" / "sweep")
     parameters = dict(manifest["parameters"])
     sigmas = parameters.pop("sigmas")

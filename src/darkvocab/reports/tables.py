@@ -157,10 +157,13 @@ def print_sweep(frame: pl.DataFrame, to: Console) -> None:
     )
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("")
-    for heading in ("min", "median", "max", f"at {first:.4g}", f"at {last:.4g}"):
+    columns = {"min": "min", "median": "median", "max": "max"}
+    if first < last:
+        columns |= {"first": f"at {first:.4g}", "last": f"at {last:.4g}"}
+    for heading in columns.values():
         table.add_column(heading, justify="right")
     for row in summary(frame):
-        table.add_row(row["statistic"], *(number(row[key]) for key in ("min", "median", "max", "first", "last")))
+        table.add_row(row["statistic"], *(number(row[key]) for key in columns))
     show(table, to)
 
 

@@ -1,0 +1,155 @@
+"""`.npy` files that are wrong, and those that numpy writes."""
+
+import io
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from darkvocab.sources import CorruptFile, open_source
+
+HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
+
+
+def saved(array, path, **options):
+    with path.open("wb") as file:
+        np.save(file, array, **options)
+    return path
+
+
+class Touch:
+    """An object whose unpickling creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
+
+
+def test_pickle_in_an_array_is_not_executed(tmp_path, refuses):
+    mark = tmp_path / "mark"
+    path = saved(np.array([Touch(mark), None], object), tmp_path / "objects.npy", allow_pickle=True)
+    refuses("scan", path, code=4, says=["objects.npy", "Python objects"])
+    refuses("sweep", "--sigma", "0", "--base", path, code=4, says=["objects.npy", "Python objects"])
+    assert not mark.exists()
+    np.load(path, allow_pickle=True)
+    assert mark.exists()  # so the file would have shown it
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.bin", "model.pkl", "rows.npz", "model.gguf", "rows", "rows.NPY"])
+def test_unknown_kind_of_file_is_refused(tmp_path, refuses, name):
+    path = saved(np.zeros((2, 2), np.float32), tmp_path / name)
+    refuses("scan", path, code=2, says=[name, "give a .safetensors or .npy file, or a model folder"])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_truncated_array_is_refused_at_every_length(tmp_path, order):
+    path = saved(np.arange(6, dtype=f"{order}f4").reshape(2, 3), tmp_path / "rows.npy")
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(CorruptFile):
+            open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.asfortranarray(np.zeros((2, 3), np.float32)), "numpy.ascontiguousarray"),
+        (np.zeros((2, 3), np.int64), "'<i8'"),
+        (np.zeros((2, 3), np.uint16), "'<u2'"),
+        (np.zeros((2, 3), bool), "'|b1'"),
+        (np.zeros((2, 3), ">f4"), "'>f4'"),
+        (np.zeros((2, 3), np.complex64), "'<c8'"),
+        (np.zeros((2, 3), "U4"), "'<U4'"),
+        (np.zeros((2, 3), "f4,f4"), "'|V8'"),
+    ],
+)
+def test_array_of_another_kind_is_refused(tmp_path, refuses, array, says):
+    refuses("scan", saved(array, tmp_path / "rows.npy"), code=4, says=["rows.npy", says])
+
+
+def test_float64_rows_are_told_what_to_do(tmp_path, refuses):
+    refuses("scan", saved(np.zeros((2, 3)), tmp_path / "rows.npy"), code=2, says=["F64", "save it as float32"])
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4), (0, 3), (3, 0)])
+def test_array_that_is_no_matrix_is_refused(tmp_path, refuses, shape):
+    refuses("scan", saved(np.zeros(shape, np.float32), tmp_path / "rows.npy"), code=3, says=["has no matrix"])
+
+
+NUMPY_LETS_THROUGH = "numpy's header parser also raises TokenError, TypeError, IndexError and MemoryError, and warns"
+OTHER = pytest.mark.xfail(strict=True, reason=NUMPY_LETS_THROUGH)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "{}",
+        "[1, 2]",
+        "__import__('os').abort()",
+        HEADER.replace("(2, 3)", "(2, 300)"),
+        HEADER.replace("(2, 3)", "(-2, 3)"),
+        HEADER.replace("(2, 3)", "(2, 3.0)"),
+        HEADER.replace("(2, 3)", "(99999999999999999999999,)"),
+        HEADER.replace("<f4", "<f44"),
+        HEADER.replace("False", "0"),
+        HEADER + " " * 20_000,
+        pytest.param(HEADER[:-4], marks=OTHER, id="unclosed"),
+        pytest.param(HEADER.replace("(2, 3)", "(2, True)"), marks=OTHER),
+        pytest.param(HEADER.replace("'<f4'", "()"), marks=OTHER),
+        pytest.param(HEADER.replace("'shape'", "b'shape'"), marks=OTHER),
+        pytest.param(HEADER.replace("(2, 3)", "(4611686018427387904, 8)"), marks=OTHER),
+        pytest.param("-" * 9000 + "1", marks=OTHER, id="deep"),
+    ],
+)
+def test_header_that_is_none_is_refused(npy_file, header):
+    with pytest.raises(CorruptFile, match="not a readable .npy array"):
+        open_source(npy_file(header, bytes(24)))
+
+
+def written(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@OTHER
+@settings(max_examples=600)
+@given(data=st.data())
+def test_changed_arrays_are_read_or_refused(scratch, mutated, data):
+    path = scratch / "mutated.npy"
+    path.write_bytes(mutated(data, written(np.arange(6, dtype=np.float32).reshape(2, 3))))
+    try:
+        open_source(path).tensors["mutated"].words()
+    except CorruptFile as error:
+        assert str(path) in str(error)
+
+
+@settings(max_examples=200)
+@given(content=st.binary(max_size=40))
+def test_any_bytes_are_refused(scratch, content):
+    path = scratch / "bytes.npy"
+    path.write_bytes(content)
+    with pytest.raises(CorruptFile):
+        open_source(path)
+
+
+@given(
+    array=hnp.arrays(
+        st.sampled_from([np.float16, np.float32, np.float64, ml_dtypes.bfloat16]),
+        hnp.array_shapes(min_dims=1, max_dims=3, max_side=4),
+        elements=st.just(0),
+    ),
+    noise=st.randoms(use_true_random=False),
+)
+def test_what_numpy_writes_reads_back_word_for_word(scratch, array, noise):
+    array = np.frombuffer(noise.randbytes(array.nbytes), array.dtype).reshape(array.shape)
+    tensor = open_source(saved(array, scratch / "array.npy")).tensors["array"]
+    assert tensor.shape == array.shape
+    assert tensor.words().tobytes() == array.tobytes()
