@@ -170,6 +170,14 @@ def test_the_checksum_can_be_left_out(tmp_path):
     assert scan(tmp_path / "rows.npy", checksum=False)["source"]["sha256"] is None
 
 
+def test_distances_of_very_many_black_holes_are_left_out(tmp_path):
+    matrix = np.repeat(rows(3001, 4), 2, axis=0)
+    np.save(tmp_path / "rows.npy", matrix)
+    assert scan(tmp_path / "rows.npy")["l_inf"] is None
+    np.save(tmp_path / "rows.npy", matrix[2:])
+    assert scan(tmp_path / "rows.npy")["l_inf"]["max"] > 0
+
+
 def test_progress_reaches_the_end(tmp_path):
     np.save(tmp_path / "rows.npy", rows(3000, 500))
     seen = []

@@ -176,6 +176,16 @@ def test_seed_point_and_trial_each_make_another_snowball():
         assert np.array_equal(again, words[0])
 
 
+@pytest.mark.parametrize("arithmetic", ["float32", "exact"])
+@pytest.mark.parametrize("sigma", [1e38, 3e38, 1e300])
+def test_noise_that_overflows_is_refused(arithmetic, sigma):
+    snowball = Snowball(base=np.ones(3), n_tokens=5, sigma=sigma, arithmetic=arithmetic)
+    with pytest.raises(ValueError, match="reaches beyond its largest value"):
+        snowball.cells()
+    with pytest.raises(ValueError, match="overflows bfloat16"):
+        perturb(snowball, np.full((5, 3), 4.0, np.float32))
+
+
 def test_values_lie_on_the_grid_exactly():
     value = Fraction(float(index_values(0x3F81, "bfloat16")))
     assert value == 1 + Fraction(1, 128)

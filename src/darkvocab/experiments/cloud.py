@@ -176,9 +176,9 @@ def _perturbed(snowball: Snowball, base: np.ndarray, z: np.ndarray, out: np.ndar
     grid = as_grid(snowball.grid)
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
     if snowball.arithmetic == "float32":
-        overflows = perturb_float32(
-            base.astype(np.float32), z.astype(np.float32), np.float32(snowball.sigma), *shape, out
-        )
+        with np.errstate(over="ignore"):  # an infinite sigma shows as overflowing rows
+            sigma = np.float32(snowball.sigma)
+        overflows = perturb_float32(base.astype(np.float32), z.astype(np.float32), sigma, *shape, out)
     else:
         overflows = perturb_exact(base.astype(np.float64), z.astype(np.float64), snowball.sigma, *shape, out)
     if overflows:

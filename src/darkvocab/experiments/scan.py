@@ -18,6 +18,7 @@ from ..records import csv_bytes, versions, write_whole
 from ..sources import open_source, sha256
 
 SCHEMA_VERSION = 1
+MOST_COMPARED = 3000  # black holes whose distances are taken: all pairs, over all columns
 
 
 def scan(
@@ -73,7 +74,6 @@ def scan(
 
 def _report(matrix: EmbeddingMatrix, census: Census, grid: str, bitwise: bool) -> dict[str, Any]:
     members = census.members()
-    among = geometry(matrix.index(census.representatives, grid), grid)
     norms = matrix.norms()
     return {
         "schema_version": SCHEMA_VERSION,
@@ -98,13 +98,7 @@ def _report(matrix: EmbeddingMatrix, census: Census, grid: str, bitwise: bool) -
             "max": float(norms.max()),
             "mean": float(norms.mean()),
         },
-        "l_inf": {
-            "rows": "black_holes",
-            "max": among.weight.max,
-            "mean": among.weight.mean,
-            "median": among.weight.lower_median,
-            "max_steps": int(among.steps.max),
-        },
+        "l_inf": _distances(matrix, census, grid),
         "black_holes": [
             {
                 "population": len(tokens),
@@ -114,6 +108,20 @@ def _report(matrix: EmbeddingMatrix, census: Census, grid: str, bitwise: bool) -
             }
             for tokens in members
         ],
+    }
+
+
+def _distances(matrix: EmbeddingMatrix, census: Census, grid: str) -> dict[str, Any] | None:
+    """L-infinity among one row of each black hole; None where they are too many to compare all with all."""
+    if census.n_black_holes > MOST_COMPARED:
+        return None
+    among = geometry(matrix.index(census.representatives, grid), grid)
+    return {
+        "rows": "black_holes",
+        "max": among.weight.max,
+        "mean": among.weight.mean,
+        "median": among.weight.lower_median,
+        "max_steps": int(among.steps.max),
     }
 
 

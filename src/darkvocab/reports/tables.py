@@ -88,7 +88,9 @@ def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, m
             f"95% {norms['p95']:.4g}   max {norms['max']:.4g}",
         ),
     ]
-    if report["n_black_holes"] > 1:
+    if l_inf is None:
+        facts.append(("L-inf of black holes", "not computed: too many to compare all with all"))
+    elif report["n_black_holes"] > 1:
         facts.append(
             (
                 "L-inf of black holes",

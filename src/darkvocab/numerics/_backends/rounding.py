@@ -40,7 +40,7 @@ def float32_from_bits(typingctx, bits):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, inline="always")
 def index_of(x, mantissa_bits, min_exponent, max_code):  # type: ignore[no-untyped-def]
-    """Ordered index of float64 `x` rounded to nearest even; beyond the largest finite value, or infinite: +-(max_code + 1)."""
+    """Ordered index of float64 `x` rounded to nearest even; beyond the largest finite one: +-(max_code + 1)."""
     bits = float64_bits(x)
     exponent = max(((bits >> 52) & 0x7FF) - 1023, min_exponent)
     scale = float64_from_bits((mantissa_bits - exponent + 1023) << 52)
