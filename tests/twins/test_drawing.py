@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from darkvocab.experiments.cloud import Snowball, draw, perturb
 from darkvocab.numerics import GRIDS, encode, index_values, to_index
 from darkvocab.numerics._backends import drawing
-from darkvocab.numerics.cells import cells, reach
+from darkvocab.numerics.cells import Cells, cells, reach
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
 
@@ -149,6 +149,84 @@ KNOWN = [
 @pytest.mark.parametrize(("counter", "key", "result"), KNOWN)
 def test_philox_gives_the_known_answers(counter, key, result):
     assert drawing.philox(*(np.uint64(x) for x in counter + key)) == result
+
+
+def plain_philox(counter, key):
+    """Philox4x32-10 in Python's integers."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for _ in range(10):
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & 0xFFFFFFFF, (p0 >> 32) ^ c3 ^ k1, p0 & 0xFFFFFFFF
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c0, c1, c2, c3
+
+
+def plain_sparse(cells, n_tokens, seed, point, trial):
+    """The sparse sampler token by token: a whole 64-bit uniform word for each, and none of the shortcuts."""
+    key = seed & 0xFFFFFFFF, seed >> 32
+    index = np.tile(cells.home[cells.columns], (n_tokens, 1))
+    for j, column in enumerate(cells.columns.tolist()):
+        edges = cells.thresholds[cells.starts[j] : cells.starts[j + 1]].tolist()
+        low, home = int(cells.low[j]), int(cells.home[column] - cells.low[j])
+        below = edges[home - 1] if home > 0 else 0
+        above = edges[home] if home < len(edges) else 2**64
+        away = below + 2**64 - above
+        if away >= 2**59:
+            for token in range(n_tokens):
+                word, half = divmod(token % 1024 % 256, 2)
+                lane = plain_philox((token // 1024 * 128 + word, column, point, trial), key)[token % 1024 // 256]
+                w = plain_philox((token, column | 1 << 30, point, trial), key)
+                u = (lane >> (16 * half) & 0xFFFF) << 48 | (w[0] & 0xFFFF) << 32 | w[1]
+                index[token, j] = low + sum(u >= edge for edge in edges)
+        elif away:
+            token, block = -1.0, 0
+            while True:
+                w = plain_philox((block, column | 1 << 31, point, trial), key)
+                block += 1
+                uniform = ((w[0] << 20 | w[1] >> 12) + 0.5) * 2.0**-52
+                token += 1.0 + math.floor(math.log(uniform) * (1.0 / math.log1p(-away * 2.0**-64)))
+                if token >= n_tokens:
+                    break
+                u = (w[2] << 32 | w[3]) * away >> 64
+                u = u if u < below else u - below + above
+                index[int(token), j] = low + sum(u >= edge for edge in edges)
+    return index
+
+
+@pytest.mark.parametrize(("seed", "point", "trial"), [(1, 0, 0), (2**40 + 7, 3, 2**20)])
+def test_the_sparse_sampler_equals_its_plain_twin(seed, point, trial):
+    rng = np.random.default_rng(12)
+    snowball = Snowball(base=(rng.standard_normal(60) * 1e-2).astype(np.float32), n_tokens=2500, sigma=2e-6)
+    found = snowball.cells()
+    cloud = draw(snowball, seed=seed, point=point, trial=trial)
+    drawn = np.flatnonzero(np.isin(cloud.columns, found.columns))
+    index = cloud.index(slice(None))[:, drawn]
+    away = [1 - found.probabilities(j)[found.home[c] - found.low[j]] for j, c in enumerate(found.columns)]
+    assert sum(p > 1 / 32 for p in away) > 5
+    assert sum(1e-4 < p < 1 / 32 for p in away) > 2
+    assert np.array_equal(index, plain_sparse(found, 2500, seed, point, trial))
+
+
+@pytest.mark.parametrize("home", [0, 1, 2])
+def test_ties_with_a_threshold_are_settled_by_further_bits(home):
+    # Thresholds whose upper 16 bits nearly all tokens share with their word: 16 bits alone would decide nothing.
+    edges = np.array([3 << 48 | 5 << 44, 3 << 48 | 11 << 44], np.uint64)
+    found = Cells(
+        grid=GRIDS["bfloat16"],
+        home=np.array([100 + home]),
+        columns=np.array([0]),
+        wide=np.array([], np.int64),
+        low=np.array([100]),
+        starts=np.array([0, 2]),
+        thresholds=edges,
+        neglected=0.0,
+    )
+    out = np.zeros((400_000, 1), np.int8)
+    drawing.draw_sparse(found.columns, found.low - found.home, found.starts, edges, 5, 0, 0, 0, out)
+    if home < 2:  # else it leaves home seldom, and is drawn by gaps
+        cells = out[:, 0].astype(int) + home
+        assert np.array_equal(cells[:30_000], plain_sparse(found, 30_000, 5, 0, 0)[:, 0] - 100)
+    assert set(np.unique(out + home)) == {0, 1, 2}
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(1, 2**59))
