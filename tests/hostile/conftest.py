@@ -17,13 +17,16 @@ from typer.testing import CliRunner
 from darkvocab.cli import app
 
 COMMAND = Path(sys.executable).parent / "darkvocab"
-# A child that Ctrl-C reaches even where the tests run in the background, with a limit on the size of the files it writes.
+# Becomes the command, with Ctrl-C on even where the tests run in the background.
 LAUNCH = """\
 import os, resource, signal, sys
+largest, closed, *command = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-if sys.argv[1] != "-":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
-os.execv(sys.argv[2], sys.argv[2:])
+if largest:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
+if closed:
+    os.close(int(closed))
+os.execv(command[0], command)
 """
 
 
@@ -46,11 +49,10 @@ def cli():
 
 @pytest.fixture(scope="session")
 def start():
-    """Start the command as a process; `largest`: of the files it may write, in bytes."""
+    """Start the command as a process. `largest`: of the files it may write, in bytes; `closed`: a stream by number."""
 
-    def run(*arguments, largest=None, **options):
-        limit = "-" if largest is None else str(largest)
-        line = [sys.executable, "-c", LAUNCH, limit, COMMAND, *map(str, arguments)]
+    def run(*arguments, largest="", closed="", **options):
+        line = [sys.executable, "-c", LAUNCH, str(largest), str(closed), COMMAND, *map(str, arguments)]
         return subprocess.Popen(line, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options})
 
     return run
@@ -63,7 +65,7 @@ def process(start):
     def run(*arguments, **options):
         with start(*arguments, **options) as child:
             out, err = child.communicate(timeout=120)
-        return _outcome(child.returncode, out, err or "")
+        return _outcome(child.returncode, out or "", err)
 
     return run
 

@@ -88,7 +88,9 @@ def test_base_with_a_component_that_is_no_number_is_refused(base_file, refuses, 
     refuses("sweep", "--sigma", "0", "--base", path, code=4, says=["'base.npy': component 2 is", "2 such"])
 
 
-@pytest.mark.parametrize(("shape", "says"), [((), "no 1-D tensor"), ((0,), "must be a vector"), ((1, 4), "no 1-D tensor")])
+@pytest.mark.parametrize(
+    ("shape", "says"), [((), "no 1-D tensor"), ((0,), "must be a vector"), ((1, 4), "no 1-D tensor")]
+)
 def test_base_that_is_no_vector_is_refused(base_file, refuses, shape, says):
     refuses("sweep", "--sigma", "0", "--base", base_file(np.zeros(shape)), code=2, says=["base.npy", says])
 
@@ -125,7 +127,9 @@ def test_base_of_unknown_suffix_is_refused(tmp_path, refuses):
 @pytest.mark.parametrize(("value", "grid"), [(1e300, "bfloat16"), (1e39, "float32"), (1e5, "float16")])
 def test_base_beyond_its_grid_is_named(base_file, refuses, value, grid):
     path = base_file([0, value], np.float64)
-    result = refuses("sweep", "--sigma", "0", "--base", path, "--grid", grid, code=2, says=["'base.npy': component 1", grid])
+    result = refuses(
+        "sweep", "--sigma", "0", "--base", path, "--grid", grid, code=2, says=["'base.npy': component 1", grid]
+    )
     assert "sigma" not in result.err
 
 

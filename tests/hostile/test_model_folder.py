@@ -207,7 +207,9 @@ def test_nothing_is_written_of_rows_that_are_no_numbers(tmp_path, monkeypatch, c
 @pytest.mark.parametrize(("grid", "value"), [("float16", 65520), ("float8_e4m3fn", -465), ("bfloat16", 3.4e38)])
 def test_rows_that_overflow_a_grid_are_named(model, refuses, grid, value):
     folder = model([[0, 0], [0, value], [0, 0], [0, 0]], TEXTS)
-    refuses("scan", folder, "--grid", grid, code=2, says=[f"1 of 4 rows of embed_tokens.weight overflow {grid}", "1 '~'"])
+    refuses(
+        "scan", folder, "--grid", grid, code=2, says=[f"1 of 4 rows of embed_tokens.weight overflow {grid}", "1 '~'"]
+    )
 
 
 @pytest.mark.xfail(strict=True, reason="the L-infinity of two finite rows overflows float32, and JSON has no infinity")

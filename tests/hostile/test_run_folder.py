@@ -1,0 +1,412 @@
+"""Run folders: what is refused and left alone, and what an interruption or a full disk leaves behind."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import time
+
+import polars as pl
+import pytest
+
+from darkvocab import records
+from darkvocab.experiments.sweep import Sweep, SweepRecord
+from darkvocab.records import RunFolder, write_whole
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, locks and limits of POSIX")
+
+SIGMAS = "1e-9:3e-9:16"
+SWEEP = ("sweep", "--tokens", "50", "--sigma", SIGMAS)
+SETTINGS = {"n_tokens": 50}
+LONG = ("sweep", "--sigma", "1e-9:5e-9:160", "--sampler", "dense", "--tokens", "100")  # a second or more, sixteen parts
+
+
+@pytest.fixture(scope="session")
+def finished(cli, tmp_path_factory):
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert cli(*SWEEP, "--out", folder).code == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cli, tmp_path_factory, contents):
+    """What the long run leaves behind when nothing disturbs it."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert cli(*LONG, "--out", folder).code == 0
+    return contents(folder)
+
+
+@pytest.fixture
+def complete(finished, tmp_path):
+    """A finished run to change."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def unfinished(complete):
+    """The same, interrupted after its last part landed."""
+    for name in ("records.csv", "records.parquet", "report.html"):
+        (complete / name).unlink()
+    shutil.rmtree(complete / "figures")
+    rewrite(complete, status="interrupted")
+    return complete
+
+
+def rewrite(folder, **changes):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}, indent=2) + "\n")
+
+
+def part(folder, number=1):
+    return folder / "records" / f"part-{number:06d}.parquet"
+
+
+# A folder that is not ours ------------------------------------------------------------------------------------------
+
+
+def test_folder_that_is_a_file_is_refused(tmp_path, refuses):
+    (tmp_path / "file").write_text("mine")
+    refuses(*SWEEP, "--out", tmp_path / "file", code=2, says=["is a file; choose another --out"])
+    refuses(*SWEEP, "--out", tmp_path / "file" / "run", code=2, says=["choose another --out"])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_folder_that_is_a_link_to_nothing_is_refused(tmp_path, refuses):
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    refuses(*SWEEP, "--out", tmp_path / "link", code=2, says=["choose another --out"])
+    assert os.listdir(tmp_path) == ["link"]
+
+
+def test_folder_with_other_files_is_refused_and_left_alone(tmp_path, refuses, contents):
+    (tmp_path / "mine.txt").write_text("mine")
+    before = contents(tmp_path)
+    refuses(*SWEEP, "--out", tmp_path, code=2, says=["holds other files (mine.txt); choose another --out"])
+    refuses(*SWEEP, "--out", tmp_path, "--resume", code=2, says=["holds other files"])
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.xfail(strict=True, reason="temporaries are deleted, at any depth, before the folder is known to be ours")
+def test_temporary_files_of_others_are_left_alone(tmp_path, refuses, contents):
+    (tmp_path / "work" / "deep").mkdir(parents=True)
+    (tmp_path / "work" / "deep" / ".film.partial").write_text("mine")
+    before = contents(tmp_path)
+    refuses(*SWEEP, "--out", tmp_path, code=2, says=["holds other files"])
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.xfail(strict=True, reason="a folder `records` is taken for ours, and found out at the end of the run")
+def test_records_of_others_are_left_alone(tmp_path, refuses, contents):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "mine.txt").write_text("mine")
+    before = contents(tmp_path)
+    refuses(*SWEEP, "--out", tmp_path, code=2, says=["holds other files (records)"])
+    assert contents(tmp_path) == before
+
+
+ANOTHER = {
+    "sigmas": (["--sigma", "1e-9:3e-9:15"], "parameters.sigmas was"),
+    "tokens": (["--tokens", "51"], "parameters.n_tokens was 50, now 51"),
+    "trials": (["--trials", "2"], "parameters.trials was 1, now 2"),
+    "seed": (["--seed", "7"], "seed was 42, now 7"),
+    "base": (["--base", "random"], "parameters.base was"),
+    "grid": (["--grid", "float16"], "parameters.grid was"),
+    "sampler": (["--sampler", "dense"], "parameters.sampler was"),
+    "epsilon": (["--epsilon", "1e-5"], "parameters.epsilon was null, now 1e-05"),
+}
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+@pytest.mark.parametrize(("change", "says"), ANOTHER.values(), ids=ANOTHER)
+def test_folder_with_another_run_is_refused_and_left_alone(finished, refuses, contents, change, says, resume):
+    before = contents(finished)
+    refuses(*SWEEP, *change, "--out", finished, *resume, code=2, says=["holds another run", says])
+    assert contents(finished) == before
+
+
+def test_folder_with_a_run_from_another_base_of_that_name_is_refused(tmp_path, checkpoint, cli, refuses):
+    def run(component):
+        path = checkpoint(None, name="base.safetensors", centroid=[component, 1.0])
+        return "sweep", "--sigma", "0", "--tokens", 5, "--base", path, "--out", tmp_path / "run"
+
+    assert cli(*run(0.0)).code == 0
+    refuses(*run(0.5), "--resume", code=2, says=["holds another run", "inputs was"])
+
+
+def test_folder_with_this_run_is_refused_without_resume_and_left_alone(complete, refuses, contents):
+    for status in ("complete", "interrupted", "running"):
+        rewrite(complete, status=status)
+        before = contents(complete)
+        refuses(*SWEEP, "--out", complete, code=2, says=[f"holds this run already ({status}); --resume goes on"])
+        assert contents(complete) == before
+
+
+def test_folder_in_use_by_another_process_is_refused_and_left_alone(unfinished, refuses, process, contents):
+    sweep = Sweep([1e-9, 2e-9], n_tokens=5)
+    with RunFolder(unfinished.parent / "used", SweepRecord, sweep.manifest()):
+        before = contents(unfinished.parent)
+        command = "sweep", "--sigma", "1e-9,2e-9", "--tokens", 5, "--out", unfinished.parent / "used", "--resume"
+        second = process(*command)
+        assert (second.code, second.out) == (2, "")
+        assert (
+            second.err
+            == f"darkvocab: {unfinished.parent / 'used'} is in use by another process; wait for it, or choose another --out\n"
+        )
+        assert contents(unfinished.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("", 4), ("{", 4), ("[]", 4), ("5", 4), ('{"schema_version": 99}', 4), ('{"schema_version": 1}', 2)],
+)
+def test_manifest_that_is_none_is_refused_and_left_alone(unfinished, refuses, contents, text, code):
+    (unfinished / "manifest.json").write_text(text)
+    before = contents(unfinished)
+    refuses(*SWEEP, "--out", unfinished, "--resume", code=code, says=[str(unfinished)])
+    assert contents(unfinished) == before
+
+
+# Parts that are not ours --------------------------------------------------------------------------------------------
+
+
+def damaged(folder, change):
+    path = part(folder)
+    if change == "empty":
+        path.write_bytes(b"")
+    elif change == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif change == "text":
+        path.write_text("not parquet")
+    elif change == "folder":
+        path.unlink()
+        path.mkdir()
+    elif change == "other columns":
+        pl.DataFrame({"sigma": [1.0]}).write_parquet(path)
+    elif change == "one column more":
+        pl.read_parquet(path).with_columns(more=1).write_parquet(path)
+    elif change == "another part":
+        shutil.copy(part(folder, 2), path)
+    elif change == "no rows":
+        pl.read_parquet(path).head(0).write_parquet(path)
+    elif change == "another seed":
+        pl.read_parquet(path).with_columns(seed=pl.lit(7, pl.Int64)).write_parquet(path)
+    elif change == "another count":
+        pl.read_parquet(path).with_columns(pl.col("n_black_holes") + 1).write_parquet(path)
+    elif change == "one bit":
+        content = bytearray(path.read_bytes())
+        sigma = pl.read_parquet(path)["sigma"][0]
+        content[content.index(struct.pack("<d", sigma))] ^= 1
+        path.write_bytes(content)
+    return path
+
+
+UNNOTICED = pytest.mark.xfail(strict=True, reason="of a landed part only the columns are checked")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "empty",
+        "truncated",
+        "text",
+        "folder",
+        "other columns",
+        "one column more",
+        pytest.param("another part", marks=UNNOTICED),
+        pytest.param("no rows", marks=UNNOTICED),
+        pytest.param("another seed", marks=UNNOTICED),
+        pytest.param("another count", marks=UNNOTICED),
+        pytest.param("one bit", marks=UNNOTICED),
+    ],
+)
+def test_part_that_is_not_ours_is_named(unfinished, refuses, change):
+    path = damaged(unfinished, change)
+    refuses(*SWEEP, "--out", unfinished, "--resume", code=4, says=[str(path), "delete it and --resume"])
+    assert not (unfinished / "records.csv").exists()
+
+
+def test_part_that_was_deleted_as_told_is_drawn_again(unfinished, finished, cli, refuses, contents):
+    damaged(unfinished, "truncated")
+    refuses(*SWEEP, "--out", unfinished, "--resume", code=4)
+    part(unfinished).unlink()
+    assert cli(*SWEEP, "--out", unfinished, "--resume").code == 0
+    assert contents(unfinished) == contents(finished)
+
+
+@pytest.mark.parametrize("name", ["part-000016.parquet", "part-7.parquet", "mine.txt"])
+def test_file_among_the_parts_that_is_none_is_named(unfinished, refuses, name):
+    (unfinished / "records" / name).write_text("mine")
+    refuses(*SWEEP, "--out", unfinished, "--resume", code=4, says=[f"records holds {name}", "move it away"])
+    assert (unfinished / "records" / name).read_text() == "mine"
+    assert not (unfinished / "records.csv").exists()
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="polars takes the name of a file for a pattern")
+@pytest.mark.parametrize("name", ["run [1]", "run ?"])
+def test_folder_whose_name_is_a_pattern_is_a_folder(finished, tmp_path, cli, contents, name):
+    shutil.copytree(finished, tmp_path / "run 1")
+    assert cli(*SWEEP, "--out", tmp_path / name).code == 0
+    assert contents(tmp_path / name) == contents(finished)
+
+
+AGAIN = pytest.mark.xfail(strict=True, reason="--resume of a complete run does not merge its parts again")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(["records.parquet"], marks=AGAIN),
+        pytest.param(["records.csv"], marks=AGAIN),
+        ["report.html", "figures/sweep.png"],
+    ],
+)
+def test_what_is_missing_of_a_complete_run_is_made_again(complete, finished, cli, contents, names):
+    for name in names:
+        (complete / name).unlink()
+    assert cli(*SWEEP, "--out", complete, "--resume").code == 0
+    assert contents(complete) == contents(finished)
+
+
+# A report of what others made ---------------------------------------------------------------------------------------
+
+BAD_MANIFESTS = [
+    *(lambda manifest, key=key: manifest.pop(key) for key in ("status", "parameters", "seed", "packages", "command")),
+    lambda manifest: manifest.update(parameters=5),
+    lambda manifest: manifest.update(packages=5),
+    lambda manifest: manifest.update(inputs=5),
+    lambda manifest: manifest["parameters"].update(sigmas=5),
+    lambda manifest: manifest["parameters"].update(sigmas=[]),
+    lambda manifest: manifest["parameters"].update(sigmas=["<b>"]),
+    lambda manifest: manifest["parameters"].update(n_tokens="<b>"),
+]
+
+
+@pytest.mark.xfail(strict=True, reason="of a manifest only the schema version is checked")
+@pytest.mark.parametrize("change", BAD_MANIFESTS)
+def test_report_of_a_manifest_that_lacks_something_is_refused(complete, refuses, change):
+    manifest = json.loads((complete / "manifest.json").read_text())
+    change(manifest)
+    (complete / "manifest.json").write_text(json.dumps(manifest))
+    refuses("report", complete, code=4, says=["manifest.json"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda frame: frame.drop("sigma"), id="no sigma"),
+        *(
+            pytest.param(
+                change, id=name, marks=pytest.mark.xfail(strict=True, reason="only names of columns are checked")
+            )
+            for name, change in {
+                "no rows": lambda frame: frame.head(0),
+                "sigma is text": lambda frame: frame.with_columns(pl.col("sigma").cast(pl.String)),
+                "sigma is missing": lambda frame: frame.with_columns(sigma=pl.lit(None, pl.Float64)),
+                "count is text": lambda frame: frame.with_columns(n_black_holes=pl.lit("x")),
+            }.items()
+        ),
+    ],
+)
+def test_report_of_records_of_another_kind_is_refused(complete, refuses, change):
+    change(pl.read_parquet(complete / "records.parquet")).write_parquet(complete / "records.parquet")
+    refuses("report", complete, code=4, says=["records.parquet"])
+
+
+def test_report_of_damaged_records_is_refused(complete, refuses):
+    (complete / "records.parquet").write_bytes(b"PAR1")
+    refuses("report", complete, code=4, says=["records.parquet"])
+
+
+def test_report_of_no_run_or_an_unfinished_one_is_refused(tmp_path, unfinished, refuses):
+    refuses("report", tmp_path / "nothing", code=3, says=["holds no run"])
+    refuses("report", unfinished, code=3, says=["a run that is interrupted", "--resume"])
+
+
+# Interruptions ------------------------------------------------------------------------------------------------------
+
+
+def until(what, child):
+    """Wait for something that a child does."""
+    deadline = time.monotonic() + 60
+    while not what():
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_resumes_to_the_same_bytes(tmp_path, start, cli, refuses, contents, undisturbed, number):
+    folder = tmp_path / "run"
+    with start(*LONG, "--out", folder) as child:
+        until(part(folder, 0).exists, child)
+        refuses(*LONG, "--out", folder, "--resume", code=2, says=["in use by another process"])
+        child.send_signal(number)
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, "")
+    assert err == "darkvocab: interrupted (landed records are kept; go on with the same command and --resume)\n"
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
+    left = contents(folder)
+    assert left.keys() < undisturbed.keys()
+    assert all(content == undisturbed[name] for name, content in left.items() if name != "manifest.json")
+    assert cli(*LONG, "--out", folder, "--resume").code == 0
+    assert contents(folder) == undisturbed
+
+
+def test_temporary_file_of_a_killed_run_is_swept_away(unfinished, finished, cli, contents):
+    rewrite(unfinished, status="running")
+    part(unfinished, 3).rename(unfinished / "records" / ".part-000003.parquet.123.partial")
+    assert cli(*SWEEP, "--out", unfinished, "--resume").code == 0
+    assert contents(unfinished) == contents(finished)
+
+
+def test_caller_who_stops_asking_for_records_leaves_an_interrupted_run(tmp_path, finished, contents):
+    sweep = Sweep(json.loads((finished / "manifest.json").read_text())["parameters"]["sigmas"], **SETTINGS)
+    asking = sweep.records(out=tmp_path / "run")
+    next(asking)
+    asking.close()
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "interrupted"
+    again = list(sweep.records(out=tmp_path / "run", resume=True))
+    assert len(again) == len(sweep)
+    assert (tmp_path / "run" / "records.csv").read_bytes() == (finished / "records.csv").read_bytes()
+
+
+@pytest.mark.xfail(strict=True, reason="only an OSError removes the temporary file")
+def test_interrupted_write_leaves_no_temporary_file(tmp_path, monkeypatch):
+    def interrupt(file):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "file", b"content")
+    assert not list(tmp_path.iterdir())
+
+
+# A full disk --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "records/part-000000.parquet", "records.parquet", "figures/sweep.png"]
+)
+def test_run_that_meets_a_full_disk_resumes_to_the_same_bytes(tmp_path, finished, process, cli, contents, name):
+    """No file may be as large as this one: all that comes before it is smaller."""
+    folder = tmp_path / "run"
+    result = process(*SWEEP, "--out", folder, largest=(finished / name).stat().st_size - 2)
+    assert result.code == 130
+    assert result.err.startswith(f"darkvocab: no space left to write {folder / name}")
+    assert result.err.endswith("make room (landed records are kept; go on with the same command and --resume)\n")
+    whole = contents(finished)
+    assert all(content == whole[item] for item, content in contents(folder).items() if item != "manifest.json")
+    assert cli(*SWEEP, "--out", folder, "--resume").code == 0
+    assert contents(folder) == whole
+
+
+@pytest.mark.parametrize("command", [("scan", "--csv", "out.csv"), ("centroid", "-o", "out.safetensors")])
+def test_file_that_meets_a_full_disk_is_not_half_written(tmp_path, checkpoint, process, contents, command):
+    path = checkpoint([[0.0] * 100] * 200)
+    (tmp_path / command[-1]).write_text("earlier")
+    before = contents(tmp_path)
+    result = process(*command, path, cwd=tmp_path, largest=300)
+    assert (result.code, result.out) == (130, "")
+    assert result.err.startswith(f"darkvocab: no space left to write {command[-1]}")
+    assert contents(tmp_path) == before
