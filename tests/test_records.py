@@ -17,7 +17,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(number, tmp_path, monkeypatch):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DiskFull, match="no space left to write .*file"):
+    with pytest.raises(DiskFull, match=r"no space left to write .*file"):
         write_whole(path, b"after")
     assert path.read_bytes() == b"before"
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
@@ -32,8 +32,15 @@ def test_a_file_is_renamed_into_place_only_after_it_is_synced(tmp_path, monkeypa
     assert path.read_bytes() == b"12345"
 
 
+def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one_whole(tmp_path):
+    write_whole(tmp_path / "file", b"before")
+    with (tmp_path / "file").open("rb") as reader:
+        write_whole(tmp_path / "file", b"after!")
+        assert reader.read() == b"before"
+
+
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
-    with pytest.raises(ValueError, match="cannot write .*missing/file: No such file"):
+    with pytest.raises(ValueError, match=r"cannot write .*missing/file: No such file"):
         write_whole(tmp_path / "missing" / "file", b"")
 
 

@@ -72,7 +72,7 @@ def process(start):
 
 @pytest.fixture(scope="session")
 def refuses(cli):
-    """Run the command in this process, and see that it refuses with this exit code, in a sentence that has these words."""
+    """Run the command in this process, and see it refuse: with this exit code, in a sentence with these words."""
 
     def run(*arguments, code, says=()):
         result = cli(*arguments)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import darkvocab
 from darkvocab import cli as command_line
 
+FULL = Path("/dev/full")
 HOLES = np.array([[1, 2], [1, 2], [3, 4]], np.float32)
 
 
@@ -184,9 +186,9 @@ def test_reader_that_goes_away_is_no_error(checkpoint, process, arguments):
 
 
 @pytest.mark.parametrize("arguments", [["scan"], ["scan", "--json"]])
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 def test_stdout_on_a_full_disk_is_an_error_in_a_sentence(checkpoint, process, arguments):
-    with open("/dev/full", "w") as full:
+    with FULL.open("w") as full:
         result = process(*arguments, checkpoint(HOLES), stdout=full)
     assert result.code != 0
     assert re.fullmatch(r"darkvocab: .*No space left on device.*\n", result.err)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkvocab.experiments.cloud import Snowball, draw, perturb
-from darkvocab.numerics import GRIDS, encode, index_values, to_index
+from darkvocab.engine import generator
+from darkvocab.experiments.cloud import ROWS_PER_BLOCK, Snowball, draw, perturb
+from darkvocab.numerics import GRIDS, encode, from_index, index_values, to_index
 from darkvocab.numerics._backends import drawing
 from darkvocab.numerics.cells import Cells, cells, reach
 
@@ -207,6 +208,45 @@ def test_the_sparse_sampler_equals_its_plain_twin(seed, point, trial):
     assert sum(p > 1 / 32 for p in away) > 5
     assert sum(1e-4 < p < 1 / 32 for p in away) > 10
     assert np.array_equal(index, plain_sparse(found, 2500, seed, point, trial))
+
+
+def test_columns_of_very_many_cells_are_drawn_by_normal_deviates():
+    # Around zero the grid is finer than any noise: a component there takes thousands of values.
+    base = np.full(64, 2.0**-6, np.float32)
+    base[[3, 40]] = [0.0, 1e-12]
+    snowball = Snowball(base=base, n_tokens=300, sigma=1e-5)
+    assert snowball.cells().wide.tolist() == [3, 40]
+    cloud = draw(snowball, seed=6, point=2, trial=1)
+    z = generator(6, 2, 1).standard_normal((300, 2))
+    plain = plain_float32(base[[3, 40]], z, 1e-5, "bfloat16")
+    assert cloud.sampler == "sparse"
+    assert np.array_equal(cloud.words()[:, [3, 40]], from_index(plain, "bfloat16"))
+    assert np.array_equal(cloud.index(slice(None))[:, np.isin(cloud.columns, [3, 40])], plain)
+    rest = np.setdiff1d(np.arange(64), [3, 40])
+    assert np.abs(to_index(cloud.words()[:, rest], "bfloat16") - 0x3C80).max() == 1
+
+
+def test_where_many_columns_have_very_many_cells_the_draw_is_dense():
+    snowball = Snowball(base=np.zeros(16, np.float32), n_tokens=50, sigma=1e-5)
+    sparse, dense = (draw(snowball, seed=6, sampler=sampler) for sampler in ("sparse", "dense"))
+    assert (sparse.sampler, sparse.neglected) == ("dense", 0.0)
+    assert np.array_equal(sparse.words(), dense.words())
+    assert np.array_equal(
+        dense.words(), from_index(plain_float32(snowball.base, dense_noise(6, 50, 16), 1e-5, "bfloat16"), "bfloat16")
+    )
+
+
+def dense_noise(seed, n_tokens, dim):
+    blocks = range(0, n_tokens, ROWS_PER_BLOCK)
+    rows = [min(ROWS_PER_BLOCK, n_tokens - start) for start in blocks]
+    return np.concatenate([generator(seed, 0, 0, block=i).standard_normal((n, dim)) for i, n in enumerate(rows)])
+
+
+def test_a_dense_draw_is_made_of_blocks_with_their_own_generators():
+    snowball = Snowball(base=np.linspace(0.01, 0.02, 8), n_tokens=2 * ROWS_PER_BLOCK + 5, sigma=1e-4)
+    z = dense_noise(9, snowball.n_tokens, 8)
+    cloud = draw(snowball, seed=9, sampler="dense")
+    assert np.array_equal(cloud.index(slice(None)), plain_float32(snowball.base, z, 1e-4, "bfloat16"))
 
 
 @pytest.mark.parametrize("home", [0, 1, 2])
