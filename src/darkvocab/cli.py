@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_interrupted = False
 Command = TypeVar("Command", bound=Callable[..., None])
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -49,34 +50,41 @@ def _command(function: Command) -> Command:
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> None:
-        out = options.get("out")
-        resumable = " (landed records are kept; go on with the same command and --resume)" if out else ""
         try:
             function(*arguments, **options)
             sys.stdout.flush()
-        except KeyboardInterrupt:
-            _fail(f"interrupted{resumable}", INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has what it wanted
-        except ImportError as error:
-            _fail(error, MISSING)
-        except (FileNotFoundError, PermissionError, LookupError) as error:
-            described = (
-                f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        except typer.Exit:
+            raise
+        except BaseException as error:
+            resumable = (
+                " (what has landed is kept: the same command with --resume goes on)" if options.get("out") else ""
             )
-            _fail(described, MISSING)
-        except OSError as error:
-            from .records import DiskFull
-
-            if isinstance(error, DiskFull):
-                _fail(f"{error.strerror}; make room{resumable}", INTERRUPTED)
-            _fail(error, MISSING)
-        except ValueError as error:
-            from .sources import CorruptFile
-
-            _fail(error, CORRUPT if isinstance(error, CorruptFile) else USAGE)
+            _fail(*_explained(error, resumable))
 
     return wrapped  # type: ignore[return-value]
+
+
+def _explained(error: BaseException, resumable: str) -> tuple[BaseException | str, int]:
+    """What to say of an exception, and the exit code; raises it again where it is a bug of ours."""
+    from .matrix import NoEmbedding
+    from .records import DiskFull
+    from .sources import CorruptFile
+
+    if isinstance(error, KeyboardInterrupt) or _interrupted:  # a library may turn the interruption into its own error
+        return f"interrupted{resumable}", INTERRUPTED
+    if isinstance(error, DiskFull):
+        return f"{error.strerror}; make room{resumable}", INTERRUPTED
+    if isinstance(error, MemoryError):
+        return f"this needs more memory than there is ({error})", USAGE
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}", MISSING
+    if isinstance(error, (OSError, ImportError, NoEmbedding)):
+        return error, MISSING
+    if isinstance(error, ValueError):
+        return error, CORRUPT if isinstance(error, CorruptFile) else USAGE
+    raise error
 
 
 def _announce_compilation() -> None:
@@ -204,9 +212,11 @@ def centroid(
     if as_json:
         _print_json(made)
     else:
+        from .matrix import printable
+
         facts = made["provenance"]
         print(
-            f"{made['path']}: {made['hidden_dim']:,} components, norm {made['norm']:.6f}, the mean of "
+            f"{printable(made['path'])}: {made['hidden_dim']:,} components, norm {made['norm']:.6f}, the mean of "
             f"{facts['black_hole_population']:,} tokens in {facts['n_black_holes']:,} black holes on {facts['grid']}"
         )
 
@@ -340,11 +350,20 @@ def report(
         print("\n".join(str(path) for path in written))
 
 
-def _terminate(signum: int, frame: Any) -> NoReturn:
+def _interrupt(signum: int, frame: Any) -> NoReturn:
+    global _interrupted
+    _interrupted = True
     raise KeyboardInterrupt
 
 
 def main() -> None:
     """Entry point: SIGTERM ends a run as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed from the start: nobody listens
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a text that the terminal's encoding lacks
     app()

@@ -66,7 +66,7 @@ def _by_name(matrices: list[Tensor], endings: tuple[str, ...]) -> Tensor | None:
 
 def _listed(matrices: list[Tensor]) -> str:
     tallest = sorted(matrices, key=lambda tensor: -tensor.shape[0])
-    lines = [f"  {t.name}  {t.dtype} {t.shape[0]:,} x {t.shape[1]:,}" for t in tallest[:12]]
+    lines = [f"  {printable(t.name)}  {t.dtype} {t.shape[0]:,} x {t.shape[1]:,}" for t in tallest[:12]]
     return "\n".join([*lines, f"  and {len(tallest) - 12} more"] if len(tallest) > 12 else lines)
 
 
@@ -274,7 +274,7 @@ class EmbeddingMatrix:
             np.sqrt(np.einsum("ij,ij->i", values, values), out=norms[rows])
         return norms
 
-    def label(self, token: int) -> str:
+    def label(self, token: int | np.integer) -> str:
         """A token's id, and its text where there is one: ``125 '~'``."""
         text = self.texts.get(int(token))
         return f"{token}" if text is None else f"{token} {text!r}"
@@ -288,11 +288,14 @@ def _read_texts(path: Path) -> dict[int, str]:
         raise FileNotFoundError(f"no tokenizer at {str(path)!r}; give a tokenizer.json, or --tokenizer none")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
         raise CorruptFile(
             f"{path}: not a tokenizer that can be read ({error}); --tokenizer none goes without"
         ) from None
-    return {token: text for text, token in tokenizer.get_vocab(with_added_tokens=True).items()}
+    # The library's order changes from run to run: where several texts have one id, the last in alphabetical order.
+    return {token: text for text, token in sorted(tokenizer.get_vocab(with_added_tokens=True).items())}
 
 
 def printable(text: str) -> str:

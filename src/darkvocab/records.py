@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MANIFEST = {"status": str, "command": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
+SEAL = "darkvocab.seal"  # of a part, among its file's metadata
 Row = TypeVar("Row")
 
 
@@ -95,9 +98,9 @@ def frame_of(row: type[Row], records: Sequence[Row]) -> pl.DataFrame:
     return pl.DataFrame(values, schema=_schema(row), orient="row")
 
 
-def _parquet(frame: pl.DataFrame) -> bytes:
+def _parquet(frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> bytes:
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
+    frame.write_parquet(buffer, compression="zstd", metadata=metadata)
     return buffer.getvalue()
 
 
@@ -122,10 +125,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} holds no run: it has no manifest.json")
     try:
         manifest = json.loads(path.read_text("utf-8"))
-        known = manifest["schema_version"] == SCHEMA_VERSION
-    except (ValueError, KeyError, TypeError) as error:
+        version = manifest["schema_version"]
+        lacking = [key for key, kind in MANIFEST.items() if not isinstance(manifest.get(key), kind)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptFile(f"{path}: not a manifest ({error!r})") from None
-    if not known:
+    if version == SCHEMA_VERSION and lacking:
+        raise CorruptFile(f"{path}: not a manifest (no {', '.join(lacking)}, or of another type)")
+    if version != SCHEMA_VERSION:
         raise CorruptFile(f"{path}: schema version {manifest['schema_version']}, this darkvocab knows {SCHEMA_VERSION}")
     return manifest
 
@@ -148,8 +154,8 @@ def read_records(folder: str | Path) -> pl.DataFrame:
     if status != "complete" or not path.is_file():
         raise FileNotFoundError(f"{folder} holds a run that is {status}; finish it with --resume first")
     try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        return pl.read_parquet(path, glob=False)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CorruptFile(f"{path}: not the records of a run ({error})") from None
 
 
@@ -220,10 +226,8 @@ class RunFolder(Generic[Row]):
         self._lock = lock
 
     def _claim(self, resume: bool) -> None:
-        for stale in self.path.glob("**/.*.partial"):
-            stale.unlink()
         if not (self.path / "manifest.json").exists():
-            held = sorted(item.name for item in self.path.iterdir() if item.name != "records")
+            held = sorted(item.name for item in self.path.iterdir() if not item.match(".manifest.json.*.partial"))
             if held:
                 raise RunFolderRefused(f"{self.path} holds other files ({', '.join(held[:4])}); choose another --out")
             self.set_status("running")
@@ -242,6 +246,14 @@ class RunFolder(Generic[Row]):
             self.manifest["command"] = old["command"]
             self.set_status(old["status"] if old["status"] == "complete" else "running")
         (self.path / "records").mkdir(exist_ok=True)
+        for stale in (*self.path.glob(".*.partial"), *self.path.glob("records/.*.partial")):
+            stale.unlink()  # what a killed process was writing
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the run is complete and its merged records are there."""
+        merged = (self.path / name for name in ("records.parquet", "records.csv"))
+        return self.manifest["status"] == "complete" and all(path.is_file() for path in merged)
 
     def set_status(self, status: str) -> None:
         """Write the manifest with this status: running, interrupted or complete."""
@@ -257,7 +269,13 @@ class RunFolder(Generic[Row]):
 
     def land(self, number: int, records: Sequence[Row]) -> None:
         """Write one part."""
-        write_whole(self._part(number), _parquet(frame_of(self.row, records)))
+        frame = frame_of(self.row, records)
+        write_whole(self._part(number), _parquet(frame, {SEAL: self._seal(number, frame)}))
+
+    def _seal(self, number: int, frame: pl.DataFrame) -> str:
+        """Hash of the run, the part's number and its records: a part that does not bear it is not ours."""
+        run = {key: value for key, value in self.manifest.items() if key not in FREE}
+        return hashlib.sha256(f"{json.dumps(run, sort_keys=True)}\n{number}\n{frame.write_csv()}".encode()).hexdigest()
 
     def read(self, number: int) -> list[Row]:
         """Records of a landed part.
@@ -275,11 +293,12 @@ class RunFolder(Generic[Row]):
 
         path = self._part(number)
         try:
-            frame = pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
+            frame = pl.read_parquet(path, glob=False)
+            seal = pl.read_parquet_metadata(path).get(SEAL)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise CorruptFile(f"{path}: not a part of this run ({error}); delete it and --resume") from None
-        if dict(frame.schema) != _schema(self.row):
-            raise CorruptFile(f"{path}: its columns are not those of {self.row.__name__}; delete it and --resume")
+        if dict(frame.schema) != _schema(self.row) or seal != self._seal(number, frame):
+            raise CorruptFile(f"{path}: does not hold what this run wrote; delete it and --resume")
         return frame
 
     def finish(self, n_parts: int) -> None:

@@ -128,7 +128,7 @@ def test_base_of_unknown_suffix_is_refused(tmp_path, refuses):
 def test_base_beyond_its_grid_is_named(base_file, refuses, value, grid):
     path = base_file([0, value], np.float64)
     result = refuses(
-        "sweep", "--sigma", "0", "--base", path, "--grid", grid, code=2, says=["'base.npy': component 1", grid]
+        "sweep", "--sigma", "0", "--base", path, "--grid", grid, code=2, says=["component 1 is", grid]
     )
     assert "sigma" not in result.err
 

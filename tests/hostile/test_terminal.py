@@ -180,7 +180,7 @@ def test_name_of_a_base_is_no_formula_in_the_records(reported):
 
 
 @pytest.mark.xfail(strict=True, reason="the caption of a figure is read as mathematics, and drawn with warnings")
-@pytest.mark.parametrize("name", ["$\\nothing$.npy", "\x1b[2J.npy"])
+@pytest.mark.parametrize("name", ["$\\nothing$.npy", "\x1b[2J.npy", "\u4e2d.npy"])
 def test_name_of_a_base_is_text_in_the_figure(reported, name):
     assert (reported(name) / "figures" / "sweep.pdf").stat().st_size > 0
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt16
 
 from ..engine import BASE, generator
-from ..matrix import GRID_OF_DTYPE
+from ..matrix import GRID_OF_DTYPE, printable
 from ..numerics import decode, encode
 from ..sources import CorruptFile, open_source
 
@@ -214,7 +214,7 @@ def _read(path: Path) -> Base:
         vector = np.array(words).view(np.float64)
     else:
         vector = np.array(decode(np.array(words), GRID_OF_DTYPE[tensor.dtype]))
-    return Base(name=path.name, vector=vector, path=path)
+    return Base(name=printable(path.name), vector=vector, path=path)
 
 
 def varying_words() -> UInt16[np.ndarray, "holes dim"]:

@@ -36,7 +36,13 @@ class Snowball:
             raise ValueError(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
         if self.arithmetic not in ARITHMETICS:
             raise ValueError(f"unknown arithmetic {self.arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
-        as_grid(self.grid)
+        grid = as_grid(self.grid)
+        beyond = np.flatnonzero(np.abs(self.base) > grid.max_value)
+        if beyond.size:
+            raise ValueError(
+                f"base: component {beyond[0]} is {self.base[beyond[0]]:g}, beyond {grid.name}'s largest value "
+                f"{grid.max_value:g}; choose a wider grid"
+            )
         if self.arithmetic == "float32":
             object.__setattr__(self, "base", self.base.astype(np.float32))
 

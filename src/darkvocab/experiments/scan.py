@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..matrix import EmbeddingMatrix
+from ..matrix import EmbeddingMatrix, printable
 from ..measures.census import Census
 from ..measures.geometry import geometry
 from ..numerics import as_grid, index_values
@@ -118,11 +119,16 @@ def _distances(matrix: EmbeddingMatrix, census: Census, grid: str) -> dict[str, 
     among = geometry(matrix.index(census.representatives, grid), grid)
     return {
         "rows": "black_holes",
-        "max": among.weight.max,
-        "mean": among.weight.mean,
-        "median": among.weight.lower_median,
+        "max": _finite(among.weight.max),
+        "mean": _finite(among.weight.mean),
+        "median": _finite(among.weight.lower_median),
         "max_steps": int(among.steps.max),
     }
+
+
+def _finite(distance: float) -> float | None:
+    """None for a distance that float32 cannot hold, and JSON neither."""
+    return distance if math.isfinite(distance) else None
 
 
 def centroid(
@@ -144,10 +150,11 @@ def centroid(
     Raises
     ------
     ValueError
-        There is no black hole to average; otherwise as `scan`.
+        There is no black hole to average, or `out` is a file of the source; otherwise as `scan`.
     """
     from safetensors.numpy import save
 
+    _check_place(out, source)
     matrix = EmbeddingMatrix.open(open_source(source), tensor=tensor, tokenizer="none")
     census = Census(matrix.groups(grid, bitwise=bitwise))
     if not census.n_black_holes:
@@ -162,7 +169,7 @@ def centroid(
     assert matrix.path is not None
     provenance = {
         "made_by": f"darkvocab centroid {versions()['darkvocab']}",
-        "source": matrix.path.name,
+        "source": printable(matrix.path.name),
         "source_sha256": sha256(matrix.path),
         "tensor": matrix.tensor,
         "grid": as_grid(on).name,
@@ -176,15 +183,29 @@ def centroid(
     return {"path": str(out), "norm": norm, "hidden_dim": matrix.dim, "provenance": provenance}
 
 
+def _check_place(out: str | Path, source: str | Path) -> None:
+    """Refuse to write over a file of the source.
+
+    Raises
+    ------
+    ValueError
+    """
+    out, source = Path(out), Path(source)
+    if out.exists() and any(out.samefile(file) for file in (source, *source.glob("*")) if file.exists()):
+        raise ValueError(f"{out} is part of the source; choose another place to write to")
+
+
 def write_tokens(report: dict[str, Any], path: str | Path) -> None:
     """Write every token of a scan's black holes as CSV: black_hole (1 is the largest), population, token_id, token.
 
     Raises
     ------
-    DiskFull
+    DiskFull, ValueError
+        As `write_whole`; the place is a file of the source.
     """
     import polars as pl
 
+    _check_place(path, report["source"]["asked"])
     rows = [
         (number, hole["population"], token, text)
         for number, hole in enumerate(report["black_holes"], 1)

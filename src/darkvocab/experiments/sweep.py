@@ -144,8 +144,8 @@ class Sweep:
             raise ValueError(f"trials must be >= 1, got {trials}")
         if sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}")
-        if epsilon is not None and not (epsilon > 0 and math.isfinite(epsilon)):
-            raise ValueError(f"epsilon must be a finite length > 0 (weight units), got {epsilon!r}")
+        if epsilon is not None and not (epsilon > 0 and math.isfinite(epsilon) and math.isfinite(1e40 / epsilon)):
+            raise ValueError(f"epsilon must be a finite length > 0 to divide by (weight units), got {epsilon!r}")
         if redraw_base and base not in DRAWN:
             raise ValueError(f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(base)!r}")
         if dim is not None and dim < 1:
@@ -267,7 +267,7 @@ class Sweep:
                 if progress:
                     progress(done, len(self))
                 yield from records
-            if folder and folder.manifest["status"] != "complete":
+            if folder and not folder.is_whole:
                 folder.finish(self.n_parts)
 
     def __iter__(self) -> Iterator[SweepRecord]:

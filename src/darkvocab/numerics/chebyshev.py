@@ -90,7 +90,8 @@ def chebyshev_spectrum(
     if equal:
         distances, counts = np.concatenate([[0.0], distances]), np.concatenate([[equal], counts])
     if unit == "weight":
-        distances, counts = _merged(distances.astype(np.float32).astype(np.float64), counts)
+        with np.errstate(over="ignore"):  # two finite rows may be farther apart than the largest float32: infinity
+            distances, counts = _merged(distances.astype(np.float32).astype(np.float64), counts)
     return Spectrum(distances=distances, counts=counts)
 
 

@@ -78,7 +78,7 @@ def sweep_figure(frame: pl.DataFrame) -> Figure:
             for panel in axes[:2]:
                 top = panel.secondary_xaxis("top", functions=(lambda s: s * per_ulp, lambda u: u / per_ulp))
                 top.set_xlabel("sigma / median ulp of the base")
-        figure.suptitle(_caption(frame), fontsize=8, x=0.01, ha="left")
+        figure.suptitle(_caption(frame), fontsize=8, x=0.01, ha="left", parse_math=False)
     return figure
 
 
@@ -116,10 +116,15 @@ def _caption(frame: pl.DataFrame) -> str:
     trials = len(frame) // points
     shown = "a point each" if trials == 1 else f"{trials:,} trials each: mean, 10th to 90th percentile"
     return (
-        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {first['base']}, "
+        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {_plain(first['base'])}, "
         f"rounded to {first['grid']} ({first['arithmetic']} arithmetic), seed {first['seed']}\n"
         f"{points:,} sigma, {shown}"
     )
+
+
+def _plain(name: str) -> str:
+    """A name that any font can draw."""
+    return name.encode("ascii", "backslashreplace").decode()
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

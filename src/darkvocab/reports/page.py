@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 from ..records import read_manifest, read_records, write_whole
 from ..sources import CorruptFile
@@ -26,7 +27,6 @@ def report(folder: str | Path) -> list[Path]:
         A manifest or records that cannot be read.
     """
     import polars as pl
-    from jinja2 import Environment, PackageLoader, select_autoescape
 
     folder = Path(folder)
     manifest, frame = read_manifest(folder), read_records(folder)
@@ -35,6 +35,19 @@ def report(folder: str | Path) -> list[Path]:
     except pl.exceptions.ColumnNotFoundError as error:
         raise CorruptFile(f"{folder / 'records.parquet'}: not the records of a sweep ({error})") from None
     figures = save(figure, folder / "figures" / "sweep")
+    try:
+        html = _page(manifest, len(frame), summary(frame), figures[0])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a sweep ({error!r})") from None
+    page = folder / "report.html"
+    write_whole(page, html.encode("utf-8"))
+    return [page, *figures]
+
+
+def _page(manifest: dict[str, Any], n_records: int, rows: list[dict[str, Any]], picture: Path) -> str:
+    """The page of a sweep as HTML; whatever stands in the manifest is escaped."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
     parameters = dict(manifest["parameters"])
     sigmas = parameters.pop("sigmas")
     environment = Environment(
@@ -42,12 +55,12 @@ def report(folder: str | Path) -> list[Path]:
         autoescape=select_autoescape(default=True, default_for_string=True),
     )
     environment.filters["figure"] = number
-    html = environment.get_template("page.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         title="Snowballs over a range of sigma",
-        lead=f"{len(frame):,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
+        lead=f"{n_records:,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
         f"rounded to {parameters['grid']}: how many tokens share a row, and how far apart the shared rows lie.",
-        summary=summary(frame),
-        picture=base64.b64encode(figures[0].read_bytes()).decode("ascii"),
+        summary=rows,
+        picture=base64.b64encode(picture.read_bytes()).decode("ascii"),
         parameters=[
             ("sigma", f"{len(sigmas):,} from {min(sigmas):g} to {max(sigmas):g}"),
             *((name, value) for name, value in parameters.items() if value is not None and name != "part_size"),
@@ -57,6 +70,3 @@ def report(folder: str | Path) -> list[Path]:
         ],
         command=manifest["command"],
     )
-    page = folder / "report.html"
-    write_whole(page, html.encode("utf-8"))
-    return [page, *figures]

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 SHOWN_TOKENS = 12
 
 
-def console(stderr: bool = False) -> Console:
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the process here, with 1
+
+
+def console() -> Console:
     """A console that neither colours nor cuts what goes into a file or a pipe."""
-    plain = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    plain = _Console(highlight=False, emoji=False, markup=False)
     if not plain.is_terminal:
         plain.width = 160
     return plain
@@ -66,8 +71,8 @@ def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, m
         grid = f"{grid} (rounded from the stored {report['stored_grid']})"
     output = report["output_tensor"]
     tied = "tied" if report["tied"] else "untied"
-    tied += f": {output} holds the same words" if output and report["tied"] else ""
-    tied += f": the output tensor {output} differs" if not report["tied"] else ""
+    tied += f": {printable(output)} holds the same words" if output and report["tied"] else ""
+    tied += f": the output tensor {printable(output)} differs" if not report["tied"] else ""
     tied += ": no output tensor of its own" if not output else ""
     beyond = report["n_beyond_tokenizer"]
     norms, l_inf = report["norms"], report["l_inf"]
@@ -91,12 +96,8 @@ def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, m
     if l_inf is None:
         facts.append(("L-inf of black holes", "not computed: too many to compare all with all"))
     elif report["n_black_holes"] > 1:
-        facts.append(
-            (
-                "L-inf of black holes",
-                f"max {l_inf['max']:.4g} ({l_inf['max_steps']:,} steps)   mean {l_inf['mean']:.4g}",
-            )
-        )
+        furthest, mean = ("beyond float32" if l_inf[key] is None else f"{l_inf[key]:.4g}" for key in ("max", "mean"))
+        facts.append(("L-inf of black holes", f"max {furthest} ({l_inf['max_steps']:,} steps)   mean {mean}"))
     show(_facts(facts), to)
     if not report["black_holes"]:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +23,28 @@ def read_array(path: Path) -> Tensor:
         Truncated, not `.npy`, holds Python objects, in Fortran order, or of another type than float16, float32,
         float64 and (saved by ml_dtypes) bfloat16.
     """
+    size = path.stat().st_size
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, SyntaxError, OverflowError) as error:
-        raise CorruptFile(f"{path}: not a readable .npy array ({error})") from None
-    if array.dtype.str not in DTYPES:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            version = np.lib.format.read_magic(file)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
+            shape, by_columns, dtype = read_header(file)
+            offset = file.tell()
+    except Exception as error:  # numpy's parser lets through whatever Python's raises, TokenError and IndexError too
+        raise CorruptFile(f"{path}: not a readable .npy array ({type(error).__name__}: {error})") from None
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise CorruptFile(f"{path}: not a readable .npy array (shape {shape})")
+    if dtype.str not in DTYPES:
+        what = "Python objects" if dtype.hasobject else repr(dtype.str)
+        raise CorruptFile(f"{path}: holds {what}; save it as float32, float16 or (with ml_dtypes) bfloat16")
+    if size - offset < math.prod(shape) * dtype.itemsize:
         raise CorruptFile(
-            f"{path}: holds {array.dtype.str!r}; save it as float32, float16 or (with ml_dtypes) bfloat16"
+            f"{path}: not a readable .npy array: {size - offset:,} bytes of data are too few for shape {shape}; "
+            "truncated? Save or download it again"
         )
-    if array.ndim > 1 and not array.flags.c_contiguous:
+    if by_columns and len(shape) > 1:
         raise CorruptFile(f"{path}: stored column by column; save it with numpy.save(path, numpy.ascontiguousarray(x))")
-    return Tensor(name=path.stem, dtype=DTYPES[array.dtype.str], shape=array.shape, path=path, offset=int(array.offset))
+    return Tensor(name=path.stem, dtype=DTYPES[dtype.str], shape=shape, path=path, offset=offset)

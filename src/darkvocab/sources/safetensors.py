@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ FORMAT = "see https://github.com/huggingface/safetensors#format; download the fi
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = dict(pairs)
     if len(names) < len(pairs):
-        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
         raise CorruptFile(f"the header names {twice!r} twice")
     return names
 
@@ -108,8 +109,9 @@ def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> tuple[T
         )
     bits = math.prod(shape) * BITS[dtype]
     if bits != 8 * (end - begin):
+        needed = f"{-(-bits // 8):,}" if bits < 2**80 else "far more"
         raise CorruptFile(
-            f"{path}: tensor {name!r}, {dtype} {list(shape)}, needs {bits / 8:,.0f} bytes, has {end - begin:,}"
+            f"{path}: tensor {name!r}, {dtype} {str(list(shape))[:80]}, needs {needed} bytes, has {end - begin:,}"
         )
     return Tensor(name=name, dtype=dtype, shape=shape, path=path, offset=begin), begin, end
 
