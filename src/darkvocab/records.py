@@ -55,9 +55,11 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         if error.errno in FULL:
             raise DiskFull(error.errno, f"no space left to write {path} ({len(content):,} bytes)") from None
         raise ValueError(f"cannot write {path}: {error.strerror}; choose another place") from None
@@ -154,7 +156,8 @@ def read_records(folder: str | Path) -> pl.DataFrame:
     if status != "complete" or not path.is_file():
         raise FileNotFoundError(f"{folder} holds a run that is {status}; finish it with --resume first")
     try:
-        return pl.read_parquet(path, glob=False)
+        with path.open("rb") as file:
+            return pl.read_parquet(file)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CorruptFile(f"{path}: not the records of a run ({error})") from None
 
@@ -293,8 +296,9 @@ class RunFolder(Generic[Row]):
 
         path = self._part(number)
         try:
-            frame = pl.read_parquet(path, glob=False)
-            seal = pl.read_parquet_metadata(path).get(SEAL)
+            content = path.read_bytes()  # polars takes a name for a pattern, and wants it in UTF-8
+            frame = pl.read_parquet(io.BytesIO(content))
+            seal = pl.read_parquet_metadata(io.BytesIO(content)).get(SEAL)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise CorruptFile(f"{path}: not a part of this run ({error}); delete it and --resume") from None
         if dict(frame.schema) != _schema(self.row) or seal != self._seal(number, frame):

@@ -101,14 +101,12 @@ def test_header_over_100_mb_is_refused_unread(safetensors_file):
         open_source(path)
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="the message divides a count of bits as a float")
 @pytest.mark.parametrize("shape", [(2**600, 2**600), (10**4000,) * 3])
 def test_shape_beyond_all_numbers_is_refused(safetensors_file, shape):
     with pytest.raises(CorruptFile, match="has 4"):
         open_source(safetensors_file({"x": entry(0, 4, shape=shape)}, bytes(4)))
 
 
-@pytest.mark.xfail(strict=True, reason="finding the name that comes twice takes time in the square of the names")
 def test_name_that_comes_twice_is_found_at_once(safetensors_file):
     names = ",".join(f'"{n}":0' for n in [*range(12_000), 11_999])
     started = time.monotonic()

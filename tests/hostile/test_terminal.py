@@ -109,14 +109,8 @@ def test_any_text_is_made_harmless(text):
     "others",
     [
         {"tensor": "\x1b[2J\u202e.embed_tokens.weight"},
-        pytest.param(
-            {"\x1b[2J\u202e.lm_head.weight": np.zeros((2, 2))},
-            marks=pytest.mark.xfail(strict=True, reason="the name of the output tensor is printed as it comes"),
-        ),
-        pytest.param(
-            {"\x1b[2J\u202e.lm_head.weight": np.ones((2, 2))},
-            marks=pytest.mark.xfail(strict=True, reason="the name of the output tensor is printed as it comes"),
-        ),
+        {"\x1b[2J\u202e.lm_head.weight": np.zeros((2, 2))},
+        {"\x1b[2J\u202e.lm_head.weight": np.ones((2, 2))},
     ],
 )
 def test_name_of_a_tensor_reaches_the_terminal_harmless(model, cli, others):
@@ -139,16 +133,18 @@ def test_name_of_a_source_reaches_the_terminal_harmless_and_in_full(tmp_path, mo
     assert printable(name) in found.out
 
 
-@pytest.mark.xfail(strict=True, reason="a name that is not UTF-8 is printed and recorded as it comes")
-@pytest.mark.parametrize("command", ["centroid", "sweep"])
-def test_name_that_is_not_utf8_is_allowed(tmp_path, monkeypatch, cli, command):
+@pytest.mark.parametrize(
+    ("shape", "command"),
+    [
+        ((2, 2), ["centroid", "-o", os.fsdecode(b"\xe9.safetensors")]),
+        ((4,), ["sweep", "--sigma", "0", "--tokens", "5", "--out", os.fsdecode(b"\xe9"), "--base"]),
+    ],
+)
+def test_name_that_is_not_utf8_is_allowed(tmp_path, monkeypatch, cli, shape, command):
     monkeypatch.chdir(tmp_path)
-    name = os.fsdecode(b"caf\xe9")
-    np.save(f"{name}.npy", np.zeros((2, 2) if command == "centroid" else 4, np.float32))
-    if command == "centroid":
-        result = cli("centroid", f"{name}.npy", "-o", f"{name}.safetensors")
-    else:
-        result = cli("sweep", "--sigma", "0", "--tokens", 5, "--base", f"{name}.npy", "--out", "run")
+    name = os.fsdecode(b"caf\xe9.npy")
+    np.save(name, np.zeros(shape, np.float32))
+    result = cli(*command, name)
     assert result.code == 0
     assert harmless(result.out)
     assert harmless(result.err)
@@ -179,7 +175,6 @@ def test_name_of_a_base_is_no_formula_in_the_records(reported):
         assert [row["base"] for row in csv.DictReader(file)] == ["'=1+1.npy"] * 2
 
 
-@pytest.mark.xfail(strict=True, reason="the caption of a figure is read as mathematics, and drawn with warnings")
 @pytest.mark.parametrize("name", ["$\\nothing$.npy", "\x1b[2J.npy", "\u4e2d.npy"])
 def test_name_of_a_base_is_text_in_the_figure(reported, name):
     assert (reported(name) / "figures" / "sweep.pdf").stat().st_size > 0
@@ -203,7 +198,6 @@ def test_nothing_of_a_token_is_executed_on_a_terminal(model, start):
     assert "\u202e" not in text
 
 
-@pytest.mark.xfail(strict=True, reason="a text that the terminal's encoding lacks ends the scan")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_text_that_the_terminal_cannot_show_is_escaped(model, process, encoding):
     folder = twins(model, "plain", "\u4e2d")

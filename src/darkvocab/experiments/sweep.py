@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine import check_seed, run
+from ..matrix import printable
 from ..measures.census import Census
 from ..measures.geometry import geometry
 from ..numerics import as_grid, round_to
@@ -208,20 +210,14 @@ class Sweep:
 
     def command(self) -> str:
         """A command line that repeats this sweep (its sigmas in full)."""
-        words = ["darkvocab sweep", "--sigma", ",".join(repr(sigma) for sigma in self.sigmas)]
+        words = ["darkvocab", "sweep", "--sigma", ",".join(repr(sigma) for sigma in self.sigmas)]
         words += ["--trials", str(self.trials), "--tokens", str(self.n_tokens), "--dim", str(self.dim)]
-        words += ["--base", str(self.base.path or self.base.name), *(["--redraw-base"] if self.redraw_base else [])]
-        words += [
-            "--grid",
-            self.grid,
-            "--arithmetic",
-            self.arithmetic,
-            "--sampler",
-            self.sampler,
-            "--seed",
-            str(self.seed),
-        ]
-        return " ".join([*words, *(["--epsilon", repr(self.epsilon)] if self.epsilon is not None else [])])
+        words += ["--base", printable(str(self.base.path or self.base.name))]
+        words += ["--redraw-base"] if self.redraw_base else []
+        words += ["--grid", self.grid, "--arithmetic", self.arithmetic, "--sampler", self.sampler]
+        words += ["--seed", str(self.seed)]
+        words += ["--epsilon", repr(self.epsilon)] if self.epsilon is not None else []
+        return shlex.join(words)
 
     def records(
         self,

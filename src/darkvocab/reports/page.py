@@ -31,12 +31,14 @@ def report(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     manifest, frame = read_manifest(folder), read_records(folder)
     try:
-        figure = sweep_figure(frame)
-    except pl.exceptions.ColumnNotFoundError as error:
+        if frame["sigma"].null_count() or frame.is_empty():
+            raise ValueError("records without a sigma")
+        figure, rows = sweep_figure(frame), summary(frame)
+    except (pl.exceptions.PolarsError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CorruptFile(f"{folder / 'records.parquet'}: not the records of a sweep ({error})") from None
     figures = save(figure, folder / "figures" / "sweep")
     try:
-        html = _page(manifest, len(frame), summary(frame), figures[0])
+        html = _page(manifest, len(frame), rows, figures[0])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a sweep ({error!r})") from None
     page = folder / "report.html"

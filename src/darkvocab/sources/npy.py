@@ -28,11 +28,15 @@ def read_array(path: Path) -> Tensor:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("error")
             version = np.lib.format.read_magic(file)
+            if version not in ((1, 0), (2, 0), (3, 0)):
+                raise ValueError(f"version {version[0]}.{version[1]} of the format, known are 1.0, 2.0 and 3.0")
             read_header = (
                 np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             )
             shape, by_columns, dtype = read_header(file)
             offset = file.tell()
+    except OSError:
+        raise
     except Exception as error:  # numpy's parser lets through whatever Python's raises, TokenError and IndexError too
         raise CorruptFile(f"{path}: not a readable .npy array ({type(error).__name__}: {error})") from None
     if not all(type(n) is int and n >= 0 for n in shape):
