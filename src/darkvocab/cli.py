@@ -359,7 +359,8 @@ def _interrupt(signum: int, frame: Any) -> NoReturn:
 def main() -> None:
     """Entry point: SIGTERM ends a run as Ctrl-C does."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and background jobs of a script have it
+            signal.signal(number, _interrupt)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed from the start: nobody listens

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANIFEST = {"status": str, "command": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
-SEAL = "darkvocab.seal"  # of a part, among its file's metadata
+PART = re.compile(r"part-(\d{6,})-[0-9a-f]{16}\.parquet")  # its number; a hash of the run, the number and its bytes
 Row = TypeVar("Row")
 
 
@@ -100,9 +101,9 @@ def frame_of(row: type[Row], records: Sequence[Row]) -> pl.DataFrame:
     return pl.DataFrame(values, schema=_schema(row), orient="row")
 
 
-def _parquet(frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> bytes:
+def _parquet(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", metadata=metadata)
+    frame.write_parquet(buffer, compression="zstd")
     return buffer.getvalue()
 
 
@@ -176,14 +177,14 @@ def _short(value: Any) -> str:
 
 
 # Beside the status, what may differ between a run and its continuation.
-FREE = ("status", "n_records_landed", "command")
+FREE = ("status", "command")
 
 
 class RunFolder(Generic[Row]):
     """A folder that one process at a time fills with records, in numbered parts.
 
-    `manifest.json`, `records/part-NNNNNN.parquet`; at the end `records.parquet` and `records.csv`. The manifest has no
-    times and no machine in it: a run that was killed and resumed ends with the bytes of one that was not.
+    `manifest.json`, `records/part-NNNNNN-HASH.parquet`; at the end `records.parquet` and `records.csv`. The manifest has
+    no times and no machine in it: a run that was killed and resumed ends with the bytes of one that was not.
     """
 
     def __init__(self, path: str | Path, row: type[Row], manifest: dict[str, Any], *, resume: bool = False) -> None:
@@ -198,6 +199,7 @@ class RunFolder(Generic[Row]):
         self.row = row
         self.manifest = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **manifest}))
         self._lock: int | None = None
+        self._parts: dict[int, Path] = {}
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderRefused(f"{self.path} is a file; choose another --out")
         try:
@@ -223,9 +225,7 @@ class RunFolder(Generic[Row]):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
-            raise RunFolderRefused(
-                f"{self.path} is in use by another process; wait for it, or choose another --out"
-            ) from None
+            raise RunFolderRefused(f"{self.path} is in use by another process; wait, or choose another --out") from None
         self._lock = lock
 
     def _claim(self, resume: bool) -> None:
@@ -251,6 +251,9 @@ class RunFolder(Generic[Row]):
         (self.path / "records").mkdir(exist_ok=True)
         for stale in (*self.path.glob(".*.partial"), *self.path.glob("records/.*.partial")):
             stale.unlink()  # what a killed process was writing
+        for path in (self.path / "records").iterdir():
+            if named := PART.fullmatch(path.name):
+                self._parts[int(named[1])] = path
 
     @property
     def is_whole(self) -> bool:
@@ -263,22 +266,22 @@ class RunFolder(Generic[Row]):
         self.manifest["status"] = status
         write_whole(self.path / "manifest.json", (json.dumps(self.manifest, indent=2) + "\n").encode())
 
-    def _part(self, number: int) -> Path:
-        return self.path / "records" / f"part-{number:06d}.parquet"
-
     def landed(self, number: int) -> bool:
         """Whether this part is there, which means that it is whole."""
-        return self._part(number).exists()
+        return number in self._parts
 
     def land(self, number: int, records: Sequence[Row]) -> None:
         """Write one part."""
-        frame = frame_of(self.row, records)
-        write_whole(self._part(number), _parquet(frame, {SEAL: self._seal(number, frame)}))
+        content = _parquet(frame_of(self.row, records))
+        path = self.path / "records" / f"part-{number:06d}-{self._seal(number, content)}.parquet"
+        write_whole(path, content)
+        self._parts[number] = path
 
-    def _seal(self, number: int, frame: pl.DataFrame) -> str:
-        """Hash of the run, the part's number and its records: a part that does not bear it is not ours."""
+    def _seal(self, number: int, content: bytes) -> str:
+        """Hash of the run, the part's number and its bytes: a part whose name does not bear it is not parsed."""
         run = {key: value for key, value in self.manifest.items() if key not in FREE}
-        return hashlib.sha256(f"{json.dumps(run, sort_keys=True)}\n{number}\n{frame.write_csv()}".encode()).hexdigest()
+        head = f"{json.dumps(run, sort_keys=True)}\n{number}\n".encode()
+        return hashlib.sha256(head + content).hexdigest()[:16]
 
     def read(self, number: int) -> list[Row]:
         """Records of a landed part.
@@ -288,29 +291,26 @@ class RunFolder(Generic[Row]):
         CorruptFile
             Not the part that this run would have written.
         """
-        frame = self._frame(number)
-        return [self.row(*values) for values in frame.iter_rows()]
+        return [self.row(*values) for values in self._frame(number).iter_rows()]
 
     def _frame(self, number: int) -> pl.DataFrame:
         import polars as pl
 
-        path = self._part(number)
+        path = self._parts[number]
         try:
-            content = path.read_bytes()  # polars takes a name for a pattern, and wants it in UTF-8
-            frame = pl.read_parquet(io.BytesIO(content))
-            seal = pl.read_parquet_metadata(io.BytesIO(content)).get(SEAL)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-            raise CorruptFile(f"{path}: not a part of this run ({error}); delete it and --resume") from None
-        if dict(frame.schema) != _schema(self.row) or seal != self._seal(number, frame):
+            content = path.read_bytes()
+        except OSError as error:
+            raise CorruptFile(f"{path}: cannot be read ({error.strerror}); delete it and --resume") from None
+        if path.stem.rpartition("-")[2] != self._seal(number, content):
             raise CorruptFile(f"{path}: does not hold what this run wrote; delete it and --resume")
-        return frame
+        return pl.read_parquet(io.BytesIO(content))
 
     def finish(self, n_parts: int) -> None:
         """Merge the parts into `records.parquet` and `records.csv`, and call the run complete."""
         import polars as pl
 
-        expected = {self._part(number).name for number in range(n_parts)}
-        foreign = sorted({item.name for item in (self.path / "records").iterdir()} - expected)
+        ours = {self._parts[number].name for number in range(n_parts)}
+        foreign = sorted({item.name for item in (self.path / "records").iterdir()} - ours)
         if foreign:
             raise CorruptFile(
                 f"{self.path / 'records'} holds {', '.join(foreign[:4])}, no part of this run; move it away"

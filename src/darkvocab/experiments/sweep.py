@@ -249,7 +249,7 @@ class Sweep:
         threads = workers or (n_cores() if self._trial_work > SHARED_WORK else 1)
         own = ThreadPoolExecutor(threads) if executor is None and threads > 1 else None
         with folder or nullcontext(), own or nullcontext():
-            landed = {part for part in range(self.n_parts) if folder and folder.landed(part)}
+            landed = {part for part in range(self.n_parts) if folder.landed(part)} if folder else set()
             fresh = run(self._measure_part, self._tasks(landed), executor or own, ahead=2 * threads)
             done = 0
             for part in range(self.n_parts):
