@@ -76,24 +76,24 @@ def recipe_trial(base: torch.Tensor, sigma: float) -> int:
     return len(holes)
 
 
-def bench_sweep() -> dict[str, Any]:
+def bench_sweep(name: str) -> dict[str, Any]:
     sigmas = np.linspace(1.5e-9, 5e-9, 1000)
-    settings = Sweep(sigmas, n_tokens=N_TOKENS, base=BASE)
+    settings = Sweep(sigmas, n_tokens=N_TOKENS, base=name)
     records = list(settings)
     here = median_time(lambda: list(settings), 5) / 1000
     base = torch.from_numpy(settings.base.vector)
-    few = sigmas[:: len(sigmas) // 6]
-    recipe = median_time(lambda: [recipe_trial(base, sigma) for sigma in few], 1) / len(few)
+    few = sigmas[49::100]  # ten, evenly over the range
+    recipe = median_time(lambda: [recipe_trial(base, sigma) for sigma in few], 2) / len(few)
     needed = statistics.mean(record.n_active_columns for record in records) * N_TOKENS
     generator = np.random.Generator(np.random.SFC64(1))
     normals = median_time(lambda: generator.standard_normal(2_000_000, dtype=np.float32), 5) / 2_000_000
     return {
-        "what": "12.2a, a trial of the 1,000-sigma sweep",
+        "what": f"12.2a, a trial of the 1,000-sigma sweep, base {name}",
         "here_s": here,
         "recipe_s": recipe,
         "floor": f"drawing {needed:,.0f} float32 normals, the columns that can move (numpy SFC64, one core)",
         "floor_s": needed * normals,
-        **memory(f"import darkvocab, numpy; list(darkvocab.sweep(numpy.linspace(1.5e-9, 5e-9, 1000), base={BASE!r}))"),
+        **memory(f"import darkvocab, numpy; list(darkvocab.sweep(numpy.linspace(1.5e-9, 5e-9, 1000), base={name!r}))"),
     }
 
 
@@ -195,7 +195,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = [bench_sweep(), bench_vocabulary(), bench_census(Path(folder)), *bench_start(), *bench_first_call()]
+        rows = [
+            bench_sweep(BASE),
+            bench_sweep("qwen3-4b"),
+            bench_vocabulary(),
+            bench_census(Path(folder)),
+            *bench_start(),
+            *bench_first_call(),
+        ]
     if arguments.json:
         print(json.dumps({"cores": os.cpu_count(), "torch": torch.__version__, "rows": rows}, indent=2))
         return

@@ -183,8 +183,8 @@ FREE = ("status", "command")
 class RunFolder(Generic[Row]):
     """A folder that one process at a time fills with records, in numbered parts.
 
-    `manifest.json`, `records/part-NNNNNN-HASH.parquet`; at the end `records.parquet` and `records.csv`. The manifest has
-    no times and no machine in it: a run that was killed and resumed ends with the bytes of one that was not.
+    `manifest.json`, `records/part-NNNNNN-HASH.parquet`; at the end `records.parquet` and `records.csv`. The manifest
+    has no times and no machine in it: a run that was killed and resumed ends with the bytes of one that was not.
     """
 
     def __init__(self, path: str | Path, row: type[Row], manifest: dict[str, Any], *, resume: bool = False) -> None:

@@ -22,6 +22,14 @@ def indices(low, high):
     return hnp.arrays(np.int64, st.tuples(st.integers(1, 12), st.integers(1, 6)), elements=st.integers(low, high))
 
 
+@pytest.fixture(params=[0, chebyshev.FEW_COMPARISONS], ids=["by blocks", "listed"], autouse=True)
+def few_comparisons(request):
+    """Every test twice: small sets of rows are listed outright, here also cut into blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chebyshev, "FEW_COMPARISONS", request.param)
+        yield
+
+
 @pytest.mark.parametrize("unit", chebyshev.UNITS)
 @pytest.mark.parametrize("grid", ["bfloat16", "float16", "float8_e4m3fn"])
 @given(data=st.data())

@@ -32,13 +32,13 @@ class Snowball:
             raise ValueError(f"sigma must be finite and >= 0 (weight units), got {self.sigma!r}")
         if self.n_tokens < 1:
             raise ValueError(f"n_tokens must be >= 1, got {self.n_tokens}")
-        if self.base.ndim != 1 or not self.base.size or not np.isfinite(self.base).all():
+        if self.base.ndim != 1 or not self.base.size:
             raise ValueError(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
         if self.arithmetic not in ARITHMETICS:
             raise ValueError(f"unknown arithmetic {self.arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
         grid = as_grid(self.grid)
-        beyond = np.flatnonzero(np.abs(self.base) > grid.max_value)
-        if beyond.size:
+        if not max(self.base.max(), -self.base.min()) <= grid.max_value:  # NaN too
+            beyond = np.flatnonzero(~(np.abs(self.base) <= grid.max_value))
             raise ValueError(
                 f"base: component {beyond[0]} is {self.base[beyond[0]]:g}, beyond {grid.name}'s largest value "
                 f"{grid.max_value:g}; choose a wider grid"

@@ -11,6 +11,7 @@ from .grids import Grid, as_grid, index_values
 
 UNITS = ("weight", "steps")
 BATCH = 1 << 20  # pairs measured before equal distances are added up
+FEW_COMPARISONS = 1 << 15  # so few are made sooner than the columns are looked at
 MOST_UNITS = 1 << 15  # extent of a column, in common units, that fits into 16 bits
 
 
@@ -88,7 +89,7 @@ def chebyshev_spectrum(
     total = int(weights.sum())
     equal = total * (total - 1) // 2 - int(counts.sum())
     if equal:
-        distances, counts = np.concatenate([[0.0], distances]), np.concatenate([[equal], counts])
+        distances, counts = _merged(np.append(distances, 0.0), np.append(counts, equal))
     if unit == "weight":
         with np.errstate(over="ignore"):  # two finite rows may be farther apart than the largest float32: infinity
             distances, counts = _merged(distances.astype(np.float32).astype(np.float64), counts)
@@ -103,6 +104,9 @@ def _unequal_pairs(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
     """
     from ._backends.pairs import peel, refine
 
+    n, dim = x.shape
+    if n * n * dim <= FEW_COMPARISONS:
+        return _listed_pairs(x, np.full(n, n), weights)
     order, ends, uniform = _blocks(*_column_extents(x))
     x = x.take(order, axis=1)
     groups, sizes = np.zeros(len(x), np.int64), np.array([weights.sum()])
@@ -118,20 +122,20 @@ def _unequal_pairs(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
         groups, first, sizes = refine(columns, parents, weights)
         family = np.argsort(parents[first], kind="stable")
         family_ends = np.searchsorted(parents[first[family]], parents[first[family]], side="right")
-        found += _family_pairs(columns[first[family]], family_ends, sizes[family])
+        found.append(_family_pairs(columns[first[family]], family_ends, sizes[family]))
         block += 1
     met = np.flatnonzero(counts)
     found.append((uniform[met], counts[met]))
     return np.concatenate([d for d, _ in found]), np.concatenate([c for _, c in found])
 
 
-def _family_pairs(rows: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def _family_pairs(rows: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances and counts of the pairs (u, v), u < v < ends[u], each counted sizes[u] * sizes[v] times.
 
     Where all values are few multiples of one length, distances are small integers: counted as they come. Else they are
     listed and merged, a batch at a time.
     """
-    from ._backends.pairs import count_distances, pair_distances
+    from ._backends.pairs import count_distances
 
     above = rows - rows.min(axis=0)
     unit = _common_unit(above)
@@ -140,8 +144,15 @@ def _family_pairs(rows: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> list
         counts = np.zeros(int(multiples.max()) + 1, np.int64)
         count_distances(multiples, ends, sizes, counts)
         met = np.flatnonzero(counts)
-        return [(met * unit, counts[met])]
-    found = []
+        return met * unit, counts[met]
+    return _listed_pairs(rows, ends, sizes)
+
+
+def _listed_pairs(rows: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `_family_pairs`, every distance listed; rows that are equal count with distance 0."""
+    from ._backends.pairs import pair_distances
+
+    found = [(np.empty(0), np.empty(0, np.int64))]
     n_pairs = int((ends - np.arange(1, len(rows) + 1)).sum())
     u, v = 0, 1
     while n_pairs:
@@ -149,7 +160,7 @@ def _family_pairs(rows: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> list
         u, v, done = pair_distances(rows, ends, sizes, u, v, distances, counts)
         found.append(_merged(distances, counts))
         n_pairs -= done
-    return found
+    return np.concatenate([d for d, _ in found]), np.concatenate([c for _, c in found])
 
 
 def _common_unit(x: np.ndarray) -> float:

@@ -7,7 +7,7 @@ Four views of a row, and one word for each: *values* (weight units), *words* (th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Num, UInt
@@ -34,7 +34,7 @@ class Grid:
         """Word of -0.0: the sign bit alone."""
         return 1 << (self.bits - 1)
 
-    @property
+    @cached_property
     def max_value(self) -> float:
         """Largest finite value, weight units."""
         return float(decode(np.array([self.max_code], self.word_dtype), self)[0])
