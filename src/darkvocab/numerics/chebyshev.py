@@ -198,17 +198,9 @@ def _blocks(extent: np.ndarray, gap: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Returns the order of the columns, the end of each block, and the one distance that rows unequal in it have (0 where
     there are several).
     """
+    from ._backends.pairs import cut_blocks
+
     order = np.argsort(-extent, kind="stable")[: np.count_nonzero(extent)]
-    ends, uniform = [], []
-    widest, smallest = 0.0, np.inf
-    extents, gaps = extent[order].tolist(), gap[order].tolist()
-    for end in range(1, len(order) + 1):
-        widest, smallest = max(widest, extents[end - 1]), min(smallest, gaps[end - 1])
-        if end < len(order):
-            alike = widest == smallest == extents[end] == gaps[end]
-            if extents[end] > smallest or alike:
-                continue
-        ends.append(end)
-        uniform.append(smallest if smallest == widest else 0.0)
-        widest, smallest = 0.0, np.inf
-    return order, np.array(ends, np.int64), np.array(uniform, np.float64)
+    ends, uniform = np.empty(len(order), np.int64), np.empty(len(order))
+    n_blocks = cut_blocks(extent[order], gap[order], ends, uniform)
+    return order, ends[:n_blocks], uniform[:n_blocks]

@@ -43,6 +43,28 @@ def column_extents(x, extent, gap):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def cut_blocks(extent, gap, ends, uniform):  # type: ignore[no-untyped-def]
+    """Cut columns of descending extent where no later one extends farther than the smallest gap since the last cut.
+
+    ends [dim]: end of each block; uniform [dim]: the one distance that rows unequal in it have, 0 where there are
+    several. Columns of one and the same distance stay together. Returns the number of blocks.
+    """
+    blocks = 0
+    widest, smallest = 0.0, np.inf
+    for d in range(extent.size):
+        widest, smallest = max(widest, extent[d]), min(smallest, gap[d])
+        if d + 1 < extent.size:
+            alike = widest == smallest and extent[d + 1] == smallest and gap[d + 1] == smallest
+            if extent[d + 1] > smallest or alike:
+                continue
+        ends[blocks] = d + 1
+        uniform[blocks] = smallest if smallest == widest else 0.0
+        blocks += 1
+        widest, smallest = 0.0, np.inf
+    return blocks
+
+
+@njit(nogil=True, cache=True)
 def refine(x, parents, weights):  # type: ignore[no-untyped-def]
     """Split groups of rows by the values of `x`: new group of every row, the first row of each, its weight in all."""
     n = x.shape[0]
