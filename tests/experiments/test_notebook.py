@@ -37,6 +37,8 @@ def test_the_sweep_is_the_notebooks_to_the_bit(tmp_path):
     np.save(tmp_path / "base.npy", base)
     sigmas = np.linspace(2e-8, 2e-7, 12)
     records = list(sweep(sigmas, n_tokens=200, base=tmp_path / "base.npy", sampler="notebook", seed=42, workers=3))
+    in_memory = list(sweep(sigmas, n_tokens=200, base=base, sampler="notebook", seed=42))
+    assert [(r.unique_vectors, r.max_l_inf) for r in in_memory] == [(r.unique_vectors, r.max_l_inf) for r in records]
     torch.manual_seed(42)
     found = 0
     for sigma, record in zip(sigmas, records, strict=True):

@@ -54,7 +54,7 @@ def test_a_record_is_what_a_plain_census_of_the_rows_says(sampler):
     settings = Sweep(SIGMAS, sampler=sampler, trials=3, **SMALL)
     assert settings.part_size > 2 * settings.trials or sampler == "dense"  # a part has several points
     for record in list(settings)[::9]:
-        ball = settings._snowball(settings.base, record.sigma)
+        ball = settings._snowball(settings.base.vector, record.sigma)
         cloud = draw(ball, seed=42, point=record.point, trial=record.trial, sampler=sampler)
         plain = plain_record(decode(cloud.words(), "bfloat16"))
         assert {name: getattr(record, name) for name in plain} == plain
@@ -101,6 +101,15 @@ def test_a_redrawn_base_is_another_at_each_sigma_and_the_same_in_each_run():
     records = list(sweep([2e-6] * 8, workers=2, **settings))
     assert records == list(sweep([2e-6] * 8, workers=1, **settings))
     assert len({(r.unique_vectors, r.largest_bh, r.max_l_inf) for r in records}) == 8
+
+
+@pytest.mark.parametrize("sampler", ["sparse", "dense"])
+def test_a_base_can_be_an_array(sampler):
+    vector = np.linspace(0.01, 0.02, 40)
+    records = list(sweep([1e-5], base=vector, n_tokens=50, sampler=sampler))
+    assert (records[0].base, records[0].hidden_dim) == ("array", 40)
+    with pytest.raises(ValueError, match="only a drawn base"):
+        sweep([1e-5], base=vector, redraw_base=True)
 
 
 def test_a_point_does_not_depend_on_the_points_around_it():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import shlex
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,8 @@ class _Task:
 
     part: int
     trials: range
-    given: Sequence[tuple[np.ndarray | None, np.ndarray]] = ()
+    bases: dict[int, np.ndarray] = field(default_factory=dict)  # of a point
+    noise: dict[int, np.ndarray] = field(default_factory=dict)  # of a trial
 
 
 class Sweep:
@@ -148,7 +150,8 @@ class Sweep:
             raise ValueError(f"unknown sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}")
         if epsilon is not None and not (epsilon > 0 and math.isfinite(epsilon) and math.isfinite(1e40 / epsilon)):
             raise ValueError(f"epsilon must be a finite length > 0 to divide by (weight units), got {epsilon!r}")
-        if redraw_base and base not in DRAWN:
+        self._is_drawn = isinstance(base, str) and base in DRAWN
+        if redraw_base and not self._is_drawn:
             raise ValueError(f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(base)!r}")
         if dim is not None and dim < 1:
             raise ValueError(f"dim must be >= 1, got {dim}")
@@ -158,7 +161,7 @@ class Sweep:
         if sampler == "notebook":
             NotebookStream(seed)  # fails here, not in the middle, where torch is missing
         for sigma in (min(self.sigmas), max(self.sigmas)):
-            snowball = self._snowball(self.base, sigma)  # checks the rest
+            snowball = self._snowball(self.base.vector, sigma)  # checks the rest
         self._most_active = self._active_columns(snowball)
 
     def _active_columns(self, snowball: Snowball) -> int:
@@ -184,7 +187,6 @@ class Sweep:
 
     def manifest(self) -> dict[str, Any]:
         """What ran, but for where, when and by how many workers: those do not change the records."""
-        drawn = self._spec in DRAWN if not isinstance(self._spec, np.ndarray) else False
         return {
             "experiment": "sweep",
             "command": self.command(),
@@ -204,7 +206,9 @@ class Sweep:
             },
             "seed": self.seed,
             "packages": versions(*(["torch"] if self.sampler == "notebook" else [])),
-            "inputs": [] if drawn else [{"base": self.base.name, "sha256": self.base.sha256, "shape": [self.dim]}],
+            "inputs": []
+            if self._is_drawn
+            else [{"base": self.base.name, "sha256": self.base.sha256, "shape": [self.dim]}],
             "n_records": len(self),
         }
 
@@ -278,39 +282,34 @@ class Sweep:
 
     def _tasks(self, landed: set[int]) -> Iterator[_Task]:
         stream = NotebookStream(self.seed) if self.sampler == "notebook" else None
-        base: np.ndarray | None = None
+        vector = self.base.vector
         for part in range(self.n_parts):
-            trials = range(part * self.part_size, min((part + 1) * self.part_size, len(self)))
-            given = []
-            for number in trials if stream else ():
+            task = _Task(part=part, trials=range(part * self.part_size, min((part + 1) * self.part_size, len(self))))
+            for number in task.trials if stream else ():
                 point, trial = divmod(number, self.trials)
-                if self._spec in DRAWN and trial == 0 and (point == 0 or self.redraw_base):
-                    base = stream.base(str(self._spec), self.dim)  # type: ignore[union-attr]
-                given.append((base, stream.noise(self.n_tokens, self.dim)))  # type: ignore[union-attr]
+                if self._is_drawn and trial == 0 and (point == 0 or self.redraw_base):
+                    vector = stream.base(self.base.name, self.dim)  # type: ignore[union-attr]
+                task.bases[point] = vector
+                task.noise[number] = stream.noise(self.n_tokens, self.dim)  # type: ignore[union-attr]
             if part not in landed:
-                yield _Task(part=part, trials=trials, given=given)
+                yield task
 
     def _measure_part(self, task: _Task) -> list[SweepRecord]:
         records = []
-        cells, cells_point, base, ulp = None, -1, self.base, self._median_ulp
-        for k, number in enumerate(task.trials):
-            point, trial = divmod(number, self.trials)
-            if point != cells_point and self.redraw_base:
-                base = self._base_at(point)
-                ulp = median_ulp(round_to(base.vector, self.grid), self.grid)
-            if task.given:
-                vector, noise = task.given[k]
-                if vector is not None:
-                    base = Base(name=base.name, vector=vector)
-                    ulp = median_ulp(round_to(vector, self.grid), self.grid)
-                cloud = perturb(self._snowball(base, self.sigmas[point]), noise)
-            else:
-                snowball = self._snowball(base, self.sigmas[point])
-                if point != cells_point and self.sampler == "sparse":
-                    cells = snowball.cells()
-                cloud = draw(snowball, seed=self.seed, point=point, trial=trial, sampler=self.sampler, cells=cells)
-            cells_point = point
-            records.append(self._record(cloud, point, trial, ulp))
+        for point, numbers in groupby(task.trials, lambda number: number // self.trials):
+            vector, ulp = self.base.vector, self._median_ulp
+            if point in task.bases or self.redraw_base:
+                vector = task.bases[point] if point in task.bases else self._base_at(point).vector
+                ulp = median_ulp(round_to(vector, self.grid), self.grid)
+            snowball = self._snowball(vector, self.sigmas[point])
+            cells = snowball.cells() if self.sampler == "sparse" else None
+            for number in numbers:
+                trial = number % self.trials
+                if number in task.noise:
+                    cloud = perturb(snowball, task.noise[number])
+                else:
+                    cloud = draw(snowball, seed=self.seed, point=point, trial=trial, sampler=self.sampler, cells=cells)
+                records.append(self._record(cloud, point, trial, ulp))
         return records
 
     def _record(self, cloud: Cloud, point: int, trial: int, ulp: float) -> SweepRecord:
@@ -352,10 +351,8 @@ class Sweep:
     def _base_at(self, point: int) -> Base:
         return load_base(self._spec, self._dim, seed=self.seed, point=point)
 
-    def _snowball(self, base: Base, sigma: float) -> Snowball:
-        return Snowball(
-            base=base.vector, n_tokens=self.n_tokens, sigma=sigma, grid=self.grid, arithmetic=self.arithmetic
-        )
+    def _snowball(self, vector: np.ndarray, sigma: float) -> Snowball:
+        return Snowball(base=vector, n_tokens=self.n_tokens, sigma=sigma, grid=self.grid, arithmetic=self.arithmetic)
 
     @cached_property
     def _median_ulp(self) -> float:
