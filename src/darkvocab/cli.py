@@ -260,8 +260,6 @@ def sweep(
 
     Example: darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out runs/qwen
     """
-    if resume and out is None:
-        _fail("--resume needs the --out folder of the run to go on with", USAGE)
     from .experiments.sweep import parse_sigmas
 
     settings = darkvocab.Sweep(
@@ -314,8 +312,8 @@ def reproduce(
 
     from .experiments.recipes import DIFFERS
 
-    if recipe != "12.2a" and (base or out):
-        _fail(f"--base and --out are for 12.2a; {recipe} has neither", USAGE)
+    if recipe != "12.2a" and (base or out or resume):
+        _fail(f"--base and --out are for 12.2a, as is --resume; {recipe} has none of them", USAGE)
     _announce_compilation()
     with _progress(f"reproducing {recipe}") as progress:
         settings: dict[str, Any] = {"base": base, "out": out, "resume": resume, "progress": progress}

@@ -14,6 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -176,8 +177,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# Beside the status, what may differ between a run and its continuation.
-FREE = ("status", "command")
+def _fixed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a run and its continuation have in common."""
+    return {key: value for key, value in manifest.items() if key not in ("status", "command")}
 
 
 class RunFolder(Generic[Row]):
@@ -236,8 +238,7 @@ class RunFolder(Generic[Row]):
             self.set_status("running")
         else:
             old = read_manifest(self.path)
-            kept, ours = ({k: v for k, v in m.items() if k not in FREE} for m in (old, self.manifest))
-            differences = list(_differences(kept, ours))
+            differences = list(_differences(_fixed(old), _fixed(self.manifest)))
             if differences:
                 raise RunFolderRefused(
                     f"{self.path} holds another run: {'; '.join(differences[:3])}; choose another --out"
@@ -279,9 +280,12 @@ class RunFolder(Generic[Row]):
 
     def _seal(self, number: int, content: bytes) -> str:
         """Hash of the run, the part's number and its bytes: a part whose name does not bear it is not parsed."""
-        run = {key: value for key, value in self.manifest.items() if key not in FREE}
-        head = f"{json.dumps(run, sort_keys=True)}\n{number}\n".encode()
-        return hashlib.sha256(head + content).hexdigest()[:16]
+        return hashlib.sha256(self._identity + f"\n{number}\n".encode() + content).hexdigest()[:16]
+
+    @cached_property
+    def _identity(self) -> bytes:
+        """The manifest but for what may change, as bytes to hash."""
+        return json.dumps(_fixed(self.manifest), sort_keys=True).encode()
 
     def read(self, number: int) -> list[Row]:
         """Records of a landed part.

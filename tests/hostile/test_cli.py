@@ -70,6 +70,8 @@ def test_resume_without_a_folder_is_refused(refuses):
 def test_recipe_that_is_none_is_refused(refuses, tmp_path):
     refuses("reproduce", "99.9z", code=2, says=["unknown recipe '99.9z'; choose one of 12.2a, 12.1a, 11.2c-init"])
     refuses("reproduce", "12.1a", "--out", tmp_path / "run", code=2, says=["--base and --out are for 12.2a"])
+    refuses("reproduce", "12.1a", "--resume", code=2, says=["as is --resume"])
+    refuses("reproduce", "12.2a", "--resume", code=2, says=["--resume needs the --out folder"])
 
 
 @pytest.mark.parametrize("option", ["--grid", "--tokenizer"])

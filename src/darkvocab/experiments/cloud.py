@@ -60,9 +60,7 @@ class Cloud:
     """The drawn rows, as differences from home in the columns that were drawn; every other column is at home."""
 
     grid: Grid
-    home: Int64[np.ndarray, " dim"] = field(
-        repr=False
-    )  # ordered index of every component of the rounded base; 0 where codes are whole
+    home: Int64[np.ndarray, " dim"] = field(repr=False)  # ordered index of the rounded base; 0 where codes are whole
     columns: Int64[np.ndarray, " drawn"] = field(repr=False)
     codes: Integer[np.ndarray, "n_tokens drawn"] = field(repr=False)  # ordered index minus home
     sampler: str  # that drew: "sparse", "dense" or "notebook"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -86,28 +87,24 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
     """
     if spacing not in ("linear", "log"):
         raise ValueError(f"unknown spacing {spacing!r}; choose linear or log")
+    ends, colon, number = text.rpartition(":")
     try:
-        if ":" not in text:
-            sigmas = [float(part) for part in text.split(",")]
-        else:
-            first, last, number = text.split(":")
-            start, stop, count = float(first), float(last), int(number)
-            if count < 1:
-                raise ValueError
-            if spacing == "log" and not (start > 0 and stop > 0):
-                raise ValueError(f"a log spacing needs sigmas above 0, got {text!r}")
-            space = np.geomspace if spacing == "log" else np.linspace
-            sigmas = space(start, stop, count).tolist() if math.isfinite(start + stop) else [start, stop]
-    except ValueError as error:
-        if "log spacing" in str(error):
-            raise
-        raise ValueError(
-            f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100"
-        ) from None
+        sigmas = [float(part) for part in (ends.split(":") if colon else text.split(","))]
+        count = int(number) if colon else len(sigmas)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= sys.maxsize // 16 or (colon and len(sigmas) != 2):  # beyond, numpy has no array for them
+        raise ValueError(f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100")
     for sigma in sigmas:
         if not (sigma >= 0 and math.isfinite(sigma)):
             raise ValueError(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
-    return sigmas
+    if not colon:
+        return sigmas
+    if spacing == "log" and min(sigmas) == 0:
+        raise ValueError(f"a log spacing needs sigmas above 0, got {text!r}")
+    start, stop = sigmas
+    space = np.geomspace if spacing == "log" else np.linspace
+    return space(start, stop, count).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,9 +243,13 @@ class Sweep:
         ------
         RunFolderRefused, CorruptFile, DiskFull
             As `RunFolder`.
+        ValueError
+            Fewer than one worker; `resume` without `out`.
         """
         if workers is not None and workers < 1:
             raise ValueError(f"workers must be >= 1, got {workers}")
+        if resume and out is None:
+            raise ValueError("--resume needs the --out folder of the run to go on with")
         folder = RunFolder(out, SweepRecord, self.manifest(), resume=resume) if out is not None else None
         threads = workers or (n_cores() if self._trial_work > SHARED_WORK else 1)
         own = ThreadPoolExecutor(threads) if executor is None and threads > 1 else None

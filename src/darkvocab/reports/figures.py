@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ..records import write_whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -60,10 +63,11 @@ def sweep_figure(frame: pl.DataFrame) -> Figure:
         figure = Figure(figsize=(7.0, 7.6), layout="constrained")
         axes = figure.subplots(3, 2, sharex=True).ravel()
         sigma = frame["sigma"].to_numpy()
+        trials = len(frame) // frame["sigma"].n_unique()
         spread = sigma.max() / sigma.min() if sigma.min() > 0 else 0.0
         for panel, (title, series) in zip(axes, PANELS, strict=True):
             for column, label, colour, marker in series:
-                _plot(panel, frame, column, label, colour, marker, len(frame) // frame["sigma"].n_unique())
+                _plot(panel, frame, column, label, colour, marker, trials)
             panel.set_title(title)
             panel.set_ylim(0, 1.06 * max(panel.dataLim.ymax, 1e-300) if np.isfinite(panel.dataLim.ymax) else 1)
             if spread > 30:
@@ -129,10 +133,6 @@ def _plain(name: str) -> str:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG (200 dpi) and PDF, the same bytes every time."""
-    import io
-
-    from ..records import write_whole
-
     stem.parent.mkdir(parents=True, exist_ok=True)
     written = []
     plain: dict[str, Any] = {
