@@ -1,6 +1,6 @@
 """Every figure of speed and memory, beside the recipe (the notebook's way, in our own words) and a floor, in one run.
 
-    python benches/bench.py [--json]
+    python benches/bench.py [--json] [--only SECTION]
 
 Timings are medians; the recipe runs a few times only, it is slow. Nothing here fails: it is for reading.
 """
@@ -8,6 +8,7 @@ Timings are medians; the recipe runs a few times only, it is slow. Nothing here 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import statistics
@@ -19,16 +20,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import million
 import numpy as np
+import polars as pl
+import recipes
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import Sweep, census
+from darkvocab import Questions, Sweep, Trials, census
+from darkvocab.engine import open_engine
 from darkvocab.matrix import EmbeddingMatrix
+from darkvocab.numerics import Distances, to_index
 
 N_TOKENS, DIM = 2100, 2560
 BASE = "qwen3-4b-centred"
+EPSILON = 5.9604645e-5
 BIN = Path(sys.executable).parent
 
 # Run in a process of its own: prints the largest anonymous and total resident memory that it saw, in kB.
@@ -57,23 +64,15 @@ def median_time(work: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def memory(code: str) -> dict[str, float]:
-    """Peak memory of a fresh process that runs this, MB."""
+def watched(code: str) -> list[float]:
+    """Numbers that a fresh process prints that runs this; at last its peak memory, anonymous and resident, in kB."""
     run = subprocess.run([sys.executable, "-c", WATCHED.format(code=code)], check=True, capture_output=True, text=True)
-    anonymous, total = (int(word) / 1000 for word in run.stdout.split()[-2:])
-    return {"anonymous_mb": anonymous, "resident_mb": total}
+    return [float(word) for word in run.stdout.split()]
 
 
-def recipe_trial(base: torch.Tensor, sigma: float) -> int:
-    """12.2a as the notebook does it: normals for every component, a sort of the rows, a cube of differences."""
-    rows = (base + torch.randn(N_TOKENS, DIM) * sigma).to(torch.bfloat16).to(torch.float32)
-    unique, _, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
-    holes = unique[counts >= 2]
-    if len(holes) > 1:
-        distances = (holes[:, None] - holes[None]).abs().amax(dim=2)
-        pairs = distances[~torch.eye(len(holes), dtype=torch.bool)]
-        pairs.max(), pairs.mean(), pairs.median()
-    return len(holes)
+def memory(code: str) -> dict[str, float]:
+    *_, anonymous, total = watched(code)
+    return {"anonymous_mb": anonymous / 1000, "resident_mb": total / 1000}
 
 
 def bench_sweep(name: str) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def bench_sweep(name: str) -> dict[str, Any]:
     here = median_time(lambda: list(settings), 5) / 1000
     base = torch.from_numpy(settings.base.vector)
     few = sigmas[49::100]  # ten, evenly over the range
-    recipe = median_time(lambda: [recipe_trial(base, sigma) for sigma in few], 2) / len(few)
+    recipe = median_time(lambda: [recipes.sweep_trial(base, sigma, N_TOKENS) for sigma in few], 2) / len(few)
     needed = statistics.mean(record.n_active_columns for record in records) * N_TOKENS
     generator = np.random.Generator(np.random.SFC64(1))
     normals = median_time(lambda: generator.standard_normal(2_000_000, dtype=np.float32), 5) / 2_000_000
@@ -144,6 +143,177 @@ def bench_census(folder: Path) -> dict[str, Any]:
     }
 
 
+def bench_million(folder: Path) -> list[dict[str, Any]]:
+    """A run folder with a million synthetic records, each step in a process of its own."""
+    path, n = folder / "million", 1_000_000
+    what = {"land": "landing a million records", "finish": "finishing their run", "sum_up": "their summary"}
+    records = pl.concat(million.synthetic(first, min(first + 65_536, n)) for first in range(0, n, 65_536))
+
+    def zipped() -> None:
+        with gzip.open(folder / "once.csv.gz", "wb", 6) as file:
+            records.write_csv(file)
+
+    floors = {
+        "land": ("writing them at once to Parquet", lambda: records.write_parquet(folder / "once.parquet")),
+        "finish": ("writing them at once to CSV, compressed", zipped),
+        "sum_up": ("reading records.parquet", lambda: pl.read_parquet(path / "records.parquet")),
+    }
+    rows = []
+    for step, (floor, work) in floors.items():
+        code = (
+            f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r}); import million;"
+            f"start = time.perf_counter(); million.{step}({str(path)!r}, {n}); print(time.perf_counter() - start)"
+        )
+        taken, anonymous, total = watched(code)
+        row = {"what": f"{what[step]}, {million.megabytes(path):,.0f} MB in the folder", "here_s": taken}
+        row |= {"recipe_s": None, "floor": floor, "floor_s": median_time(work, 1)}
+        rows.append({**row, "anonymous_mb": anonymous / 1000, "resident_mb": total / 1000})
+    return rows
+
+
+def normals_rate() -> float:
+    """Seconds for a float32 normal (numpy SFC64, one core)."""
+    generator = np.random.Generator(np.random.SFC64(1))
+    return median_time(lambda: generator.standard_normal(2_000_000, dtype=np.float32), 5) / 2_000_000
+
+
+def compare_rate() -> float:
+    """Seconds for one |a - b| and a running maximum where everything is in the first-level cache, one core."""
+    from darkvocab.numerics._backends.distances import LANES, stream_all
+
+    rows = np.random.default_rng(1).standard_normal((LANES, 64)).astype(np.float32)
+    tiles, out = np.ascontiguousarray(rows.T)[None], np.zeros((LANES, LANES), np.float32)
+    columns = np.arange(64, dtype=np.int32)
+
+    def work() -> None:
+        for _ in range(200):
+            stream_all(tiles, rows, columns, out)
+
+    return median_time(work, 9) / (200 * LANES * LANES * 64)
+
+
+def visited(index: np.ndarray) -> int:
+    """Entries of the rows that the exact algorithm lists: each meets every row."""
+    from darkvocab.numerics.chebyshev import _Walk
+
+    walk = _Walk(Distances(index, "bfloat16").rows)
+    return int(walk.starts[-1]) if walk.width > 0 else len(index) * index.shape[1] // 2
+
+
+def bench_trials() -> list[dict[str, Any]]:
+    """12.4b on two cores, where every column moves and where few do; 13.5a."""
+    cores, rows = os.cpu_count() or 1, []
+    normal, compare = normals_rate(), compare_rate()
+
+    def here(settings: Any, repeats: int) -> float:
+        settings.trial_seconds  # noqa: B018, what is computed once for a run
+        return median_time(lambda: list(settings.records(workers=cores)), repeats) / len(settings)
+
+    for sigma, trials, few in ((3.281911e-3, 24, 1), (1.5e-9, 60_000, 5)):
+        settings = Trials(sigma, trials=trials, epsilon=EPSILON, base=BASE)
+        base = torch.from_numpy(settings.base.vector)
+        (_, _, cloud), *_ = settings.clouds(range(1))
+        index = cloud.index(cloud.groups().first)
+        floor = (cloud.codes.size * normal + visited(index) * len(index) * compare) / cores
+        code = f"import darkvocab; list(darkvocab.Trials({sigma}, trials=4, epsilon={EPSILON}, base={BASE!r}))"
+        rows.append(
+            {
+                "what": f"12.4b, a trial at {sigma:g} with every statistic, base {BASE}, {cores} cores",
+                "here_s": here(settings, 3 if trials < 1000 else 1),
+                "recipe_s": median_time(lambda b=base, s=sigma: recipes.trial(b, s, N_TOKENS, EPSILON), few),
+                "floor": f"{cloud.codes.size:,} float32 normals and {visited(index) * len(index):,} compares in the "
+                f"first-level cache, on {cores} cores",
+                "floor_s": floor,
+                **memory(code),
+            }
+        )
+    settings = Questions(np.geomspace(1e-6, 1e-4, 10).tolist() * 2)
+    clouds = [cloud for _, _, cloud in settings.clouds(range(10))]
+    indices = [cloud.index(cloud.groups().first) for cloud in clouds]
+    work = sum(c.codes.size * normal + visited(i) * len(i) * compare for c, i in zip(clouds, indices, strict=True))
+    rows.append(
+        {
+            "what": f"13.5a, a trial, mean of its ten sigma, {cores} cores",
+            "here_s": here(settings, 3),
+            "recipe_s": median_time(lambda: recipes.question(1e-5, 2221, DIM), 1),
+            "floor": f"normals and compares as above, for one unit, on {cores} cores",
+            "floor_s": work / 10 / cores,
+            **memory("import darkvocab; list(darkvocab.Questions([1e-6, 1e-5, 1e-4]))"),
+        }
+    )
+    return rows
+
+
+def plain_distances(rows: np.ndarray, first: int) -> float:
+    """The plain twin: every row from `first` on against all, in numpy."""
+    return max(float(np.abs(rows - row).max(axis=1).max()) for row in rows[first:])
+
+
+def bench_kernel() -> list[dict[str, Any]]:
+    """All distances of N Gaussian rows, one core, against torch, SciPy and numpy (of large N a part, scaled)."""
+    from scipy.spatial.distance import pdist
+
+    torch.set_num_threads(1)
+    compare, rows = compare_rate(), []
+    for n, dim in ((500, DIM), (2100, DIM), (8000, DIM), (2100, DIM // 4), (2100, DIM * 4)):
+        x = np.random.default_rng(1).standard_normal((n, dim), dtype=np.float32)
+        words = (x.view(np.uint32) >> 16).astype(np.uint16)
+        index, values = to_index(words, "bfloat16"), (words.astype(np.uint32) << 16).view(np.float32)
+        here = median_time(lambda i=index: Distances(i, "bfloat16").spread, 3)
+        part = min(n, 500 * DIM // dim)
+        share, tensor, wide = n / part, torch.from_numpy(values), values[:part].astype(np.float64)
+        some = tensor[:part]
+        theirs = {
+            "torch.cdist(p=inf)": lambda s=some, t=tensor: torch.cdist(s, t, p=float("inf")),
+            "pdist('chebyshev')": lambda w=wide: pdist(w, "chebyshev"),
+            "numpy, row by row": lambda v=values[:n]: plain_distances(v, len(v) - 100),
+        }
+        scale = {"torch.cdist(p=inf)": share, "pdist('chebyshev')": share**2, "numpy, row by row": n / 100}
+        for name, work in theirs.items():
+            rows.append(
+                {
+                    "what": f"L-infinity of {n:,} x {dim:,}: matrix, max, mean, medians; recipe {name}",
+                    "here_s": here,
+                    "recipe_s": median_time(work, 1) * scale[name],
+                    "floor": "compares of the visited entries in the first-level cache",
+                    "floor_s": visited(index) * n * compare,
+                }
+            )
+    torch.set_num_threads(os.cpu_count() or 1)
+    return rows
+
+
+def bench_dask(folder: Path) -> list[dict[str, Any]]:
+    """The same trials through two Dask workers on this machine, and through two processes."""
+    address = folder / "scheduler.json"
+    commands = [["scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(address)]]
+    commands += [["worker", "--scheduler-file", str(address), "--nthreads", "1", "--no-dashboard"]] * 2
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = [subprocess.Popen([str(BIN / "dask"), *words], **quiet) for words in commands]
+    try:
+        settings = Trials(1.5e-9, trials=60_000, epsilon=EPSILON, base=BASE)
+        while not (address.is_file() and address.read_text().endswith("}")):
+            time.sleep(0.1)
+        taken = {}
+        for engine in ("processes", f"dask:{address}"):
+            with open_engine(engine, 2):  # both workers are there
+                pass
+            list(Trials(1.5e-9, trials=2000, epsilon=EPSILON, base=BASE).records(engine=engine, workers=2))
+            taken[engine[:4]] = median_time(lambda e=engine: list(settings.records(engine=e, workers=2)), 3)
+    finally:
+        for process in started:
+            process.terminate()
+    return [
+        {
+            "what": f"12.4b, {len(settings):,} trials at 1.5e-9 in tasks of about a second, two Dask workers",
+            "here_s": taken["dask"],
+            "recipe_s": None,
+            "floor": "the same through two local processes",
+            "floor_s": taken["proc"],
+        }
+    ]
+
+
 def bench_start() -> list[dict[str, Any]]:
     def process(*words: str, **environment: str) -> float:
         env = {**os.environ, **environment}
@@ -193,16 +363,21 @@ def seconds(value: float | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    sections: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
+        "sweep": lambda folder: [bench_sweep(BASE), bench_sweep("qwen3-4b"), bench_vocabulary()],
+        "trials": lambda folder: bench_trials(),
+        "kernel": lambda folder: bench_kernel(),
+        "census": lambda folder: [bench_census(folder)],
+        "million": bench_million,
+        "dask": bench_dask,
+        "start": lambda folder: [*bench_start(), *bench_first_call()],
+    }
+    parser.add_argument("--only", choices=sections, action="append", help="run only this section; repeat for more")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [
-            bench_sweep(BASE),
-            bench_sweep("qwen3-4b"),
-            bench_vocabulary(),
-            bench_census(Path(folder)),
-            *bench_start(),
-            *bench_first_call(),
-        ]
+    rows = []
+    for name in arguments.only or sections:
+        with tempfile.TemporaryDirectory() as folder:
+            rows += sections[name](Path(folder))
     if arguments.json:
         print(json.dumps({"cores": os.cpu_count(), "torch": torch.__version__, "rows": rows}, indent=2))
         return

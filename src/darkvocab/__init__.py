@@ -7,22 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .experiments.cloud import Cloud, Snowball, draw
+    from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
     from .experiments.scan import centroid, scan
     from .experiments.sweep import Sweep, SweepRecord, sweep
+    from .experiments.trials import TrialRecord, Trials
     from .matrix import EmbeddingMatrix
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
+    from .measures.topology import Topology, Touching, topology
     from .reports.page import report
+    from .reports.summary import summary
 
 _HOMES = {
     "Census": "measures.census",
     "Cloud": "experiments.cloud",
     "EmbeddingMatrix": "matrix",
     "Geometry": "measures.geometry",
+    "QuestionRecord": "experiments.questions",
+    "Questions": "experiments.questions",
     "Snowball": "experiments.cloud",
     "Sweep": "experiments.sweep",
     "SweepRecord": "experiments.sweep",
+    "Topology": "measures.topology",
+    "Touching": "measures.topology",
+    "TrialRecord": "experiments.trials",
+    "Trials": "experiments.trials",
     "census": "measures.census",
     "centroid": "experiments.scan",
     "draw": "experiments.cloud",
@@ -30,7 +40,9 @@ _HOMES = {
     "report": "reports.page",
     "reproduce": "experiments.recipes",
     "scan": "experiments.scan",
+    "summary": "reports.summary",
     "sweep": "experiments.sweep",
+    "topology": "measures.topology",
 }
 
 __all__ = [
@@ -38,9 +50,15 @@ __all__ = [
     "Cloud",
     "EmbeddingMatrix",
     "Geometry",
+    "QuestionRecord",
+    "Questions",
     "Snowball",
     "Sweep",
     "SweepRecord",
+    "Topology",
+    "Touching",
+    "TrialRecord",
+    "Trials",
     "census",
     "centroid",
     "draw",
@@ -48,7 +66,9 @@ __all__ = [
     "report",
     "reproduce",
     "scan",
+    "summary",
     "sweep",
+    "topology",
 ]
 __version__ = "0.1.0"
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,7 @@ def _command(function: Command) -> Command:
 
 def _explained(error: BaseException, resumable: str) -> tuple[BaseException | str, int]:
     """What to say of an exception, and the exit code; raises it again where it is a bug of ours."""
+    from .engine import EngineLost, WorkerDied
     from .matrix import NoEmbedding
     from .records import DiskFull
     from .sources import CorruptFile
@@ -76,6 +78,8 @@ def _explained(error: BaseException, resumable: str) -> tuple[BaseException | st
         return f"interrupted{resumable}", INTERRUPTED
     if isinstance(error, DiskFull):
         return f"{error.strerror}; make room{resumable}", INTERRUPTED
+    if isinstance(error, (EngineLost, WorkerDied)):
+        return error, INTERRUPTED
     if isinstance(error, MemoryError):
         return f"this needs more memory than there is ({error})", USAGE
     if isinstance(error, OSError) and error.filename:
@@ -105,26 +109,51 @@ def _announce_compilation() -> None:
     event.register("numba:compile", Announce())
 
 
+class _Pace:
+    """How far, how fast over the last half minute, how long still. What the first call tells was done before us."""
+
+    def __init__(self, *, in_bytes: bool = False) -> None:
+        self._in_bytes = in_bytes
+        self._told: deque[tuple[float, int]] = deque()
+
+    def __call__(self, done: int, total: int) -> str:
+        now = time.monotonic()
+        self._told.append((now, done))
+        while len(self._told) > 2 and self._told[1][0] <= now - 30:
+            self._told.popleft()
+        then, before = self._told[0]
+        rate = (done - before) / (now - then) if now > then else 0.0
+        scale, unit = (1e9, " GB") if total >= 1e9 else (1e6, " MB")
+        far = f"{done / scale:,.1f} of {total / scale:,.1f}{unit}" if self._in_bytes else f"{done:,} of {total:,}"
+        if not rate:
+            return far
+        speed, unit = (rate / 1e6, " MB") if self._in_bytes else (rate, "")
+        left = (total - done) / rate
+        spoken = f"{left:,.0f} s" if left < 120 else f"{left / 60:,.0f} min" if left < 7200 else f"{left / 3600:,.1f} h"
+        return f"{far}, {f'{speed:,.0f}' if speed >= 10 else f'{speed:.2g}'}{unit}/s, about {spoken} left"
+
+
 @contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, total) that draws a bar on a terminal, and elsewhere writes a line every ten seconds."""
+    pace = _Pace(in_bytes=in_bytes)
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        columns = TextColumn(label, markup=False), BarColumn(), TextColumn("{task.description}", markup=False)
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task("", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total, description=pace(done, total))
         return
-    said = started = time.monotonic()
+    said = time.monotonic()
 
     def line(done: int, total: int) -> None:
         nonlocal said
-        now = time.monotonic()
-        if now - said >= 10:
-            said = now
-            _say(f"{label}: {done:,} of {total:,}, about {(now - started) * (total - done) / max(done, 1):,.0f} s left")
+        text = pace(done, total)
+        if time.monotonic() - said >= 10:
+            said = time.monotonic()
+            _say(f"{label}: {text}")
 
     yield line
 
@@ -177,7 +206,7 @@ def scan(
     Example: darkvocab scan path/to/model --grid bfloat16
     """
     _announce_compilation()
-    with _progress("reading") as progress:
+    with _progress("reading", in_bytes=True) as progress:
         report = darkvocab.scan(
             source, tensor=tensor, grid=grid, bitwise=bitwise, tokenizer=tokenizer, checksum=checksum, progress=progress
         )
@@ -221,39 +250,104 @@ def centroid(
         )
 
 
+Sigma = Annotated[
+    str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.", show_default=False)
+]
+Spacing = Annotated[str, typer.Option(help="Of START:STOP:COUNT: linear or log.")]
+TrialCount = Annotated[int, typer.Option(help="Snowballs at each sigma.")]
+Tokens = Annotated[int, typer.Option(help="Rows of a snowball.")]
+Dim = Annotated[int | None, typer.Option(help="Components; by default the base's.", show_default=False)]
+BaseName = Annotated[
+    str, typer.Option(help="qwen3-4b, qwen3-4b-centred, random, random-unit, or a file with a vector.")
+]
+RedrawBase = Annotated[bool, typer.Option("--redraw-base", help="Draw a random base anew at each sigma.")]
+RoundTo = Annotated[str, typer.Option(help="Number grid to round to.")]
+Distribution = Annotated[
+    str, typer.Option(help="Of the noise: gaussian, laplace, uniform-ball, uniform-shell; sigma is of each component.")
+]
+Arithmetic = Annotated[str, typer.Option(help="float32 (add in float32, then round) or exact (round once).")]
+Sampler = Annotated[str, typer.Option(help="sparse, dense (the same law, slower), or notebook (torch's stream).")]
+Seed = Annotated[int, typer.Option(help="Of every draw.")]
+Measure = Annotated[str, typer.Option(help="A comma list of census, geometry, steps, topology.")]
+Over = Annotated[str, typer.Option(help="L-infinity over black_holes, unique rows, or all tokens.")]
+Epsilon = Annotated[float | None, typer.Option(help="A length, weight units, to scale columns by.", show_default=False)]
+TouchingOption = Annotated[
+    float | None,
+    typer.Option(help="Rows touch within this; by default twice --epsilon, or else 2 steps.", show_default=False),
+]
+TouchingUnit = Annotated[str, typer.Option(help="Of --touching: weight or steps.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=) --touching.")]
+EngineName = Annotated[
+    str, typer.Option(help="local, serial, threads, processes, dask://HOST:PORT, or dask:SCHEDULER_FILE.json.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Of a local engine; by default as many as pay. Never changes a record.", show_default=False),
+]
+Out = Annotated[Path | None, typer.Option(help="Run folder for records, figures and report.", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+
+
+def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
+    """The threshold of the graph, or None for the default."""
+    if threshold is None:
+        if strict:
+            raise ValueError("--strict says how rows touch at --touching; give --touching, too")
+        return None
+    return darkvocab.Touching(threshold, unit, strict)
+
+
+def _run(settings: Any, label: str, as_json: bool, **running: Any) -> None:
+    """Run an experiment on snowballs; print its table or its JSON, and write its report where it has a folder."""
+    from .reports.tables import console, experiment_json, print_experiment
+
+    _announce_compilation()
+    out = running["out"]
+    with _progress(label) as progress:
+        if out:
+            settings.land(progress=progress, say=_say, **running)
+            made: Any = out
+        else:
+            made = settings.frame(progress=progress, say=_say, **running)
+    written = darkvocab.report(out) if out else []
+    if as_json:
+        sys.stdout.writelines(experiment_json(settings.experiment, made))
+    else:
+        print_experiment(settings.experiment, made, console())
+    if out:
+        from .records import csv_path, read_manifest
+
+        figures = f", figure for print {written[-1]}" if len(written) > 1 else ""
+        _say(f"open {written[0]}; records in {csv_path(out, read_manifest(out))}{figures}")
+    else:
+        _say("nothing was kept: --out DIR lands records, figures and a report")
+
+
 @app.command(no_args_is_help=True)
 @_command
 def sweep(
-    sigma: Annotated[
-        str,
-        typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.", show_default=False),
-    ],
-    spacing: Annotated[str, typer.Option(help="Of START:STOP:COUNT: linear or log.")] = "linear",
-    trials: Annotated[int, typer.Option(help="Snowballs at each sigma.")] = 1,
-    tokens: Annotated[int, typer.Option(help="Rows of a snowball.")] = 2100,
-    dim: Annotated[int | None, typer.Option(help="Components; by default the base's.", show_default=False)] = None,
-    base: Annotated[
-        str, typer.Option(help="qwen3-4b, qwen3-4b-centred, random, random-unit, or a file with a vector.")
-    ] = "qwen3-4b",
-    redraw_base: Annotated[bool, typer.Option("--redraw-base", help="Draw a random base anew at each sigma.")] = False,
-    grid: Annotated[str, typer.Option(help="Number grid to round to.")] = "bfloat16",
-    arithmetic: Annotated[
-        str, typer.Option(help="float32 (add in float32, then round) or exact (round once).")
-    ] = "float32",
-    epsilon: Annotated[
-        float | None, typer.Option(help="A length, weight units, to scale two columns by.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 42,
-    sampler: Annotated[
-        str, typer.Option(help="sparse, dense (the same law, slower), or notebook (torch's stream).")
-    ] = "sparse",
-    workers: Annotated[
-        int | None, typer.Option(help="Threads; by default as many as pay. Never changes a record.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder for records, figures and report.", show_default=False)
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    sigma: Sigma,
+    spacing: Spacing = "linear",
+    trials: TrialCount = 1,
+    tokens: Tokens = 2100,
+    dim: Dim = None,
+    base: BaseName = "qwen3-4b",
+    redraw_base: RedrawBase = False,
+    grid: RoundTo = "bfloat16",
+    distribution: Distribution = "gaussian",
+    arithmetic: Arithmetic = "float32",
+    measure: Measure = "census,geometry,steps",
+    over: Over = "black_holes",
+    epsilon: Epsilon = None,
+    touching: TouchingOption = None,
+    touching_unit: TouchingUnit = "weight",
+    strict: Strict = False,
+    seed: Seed = 42,
+    sampler: Sampler = "sparse",
+    engine: EngineName = "local",
+    workers: Workers = None,
+    out: Out = None,
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Draw snowballs over a range of sigma and count their black holes (12.2a).
@@ -270,38 +364,133 @@ def sweep(
         base=base,
         redraw_base=redraw_base,
         grid=grid,
+        distribution=distribution,
         arithmetic=arithmetic,
+        measure=[name.strip() for name in measure.split(",")],
+        over=over,
         epsilon=epsilon,
+        touching=_touching(touching, touching_unit, strict),
         seed=seed,
         sampler=sampler,
     )
-    _announce_compilation()
-    with _progress("sweeping") as progress:
-        frame = settings.frame(workers=workers, out=out, resume=resume, progress=progress)
-    written = darkvocab.report(out) if out else []
-    if as_json:
-        from .reports.tables import summary
+    _run(settings, "sweeping", as_json, engine=engine, workers=workers, out=out, resume=resume)
 
-        _print_json({"summary": summary(frame), "records": frame.to_dicts()})
-    else:
-        from .reports.tables import console, print_sweep
 
-        print_sweep(frame, console())
-    if written:
-        _say(f"open {written[0]}; records in {Path(str(out)) / 'records.csv'}, figure for print {written[-1]}")
-    else:
-        _say("nothing was kept: --out DIR lands records, figures and a report")
+@app.command(no_args_is_help=True)
+@_command
+def trials(
+    sigma: Sigma,
+    spacing: Spacing = "linear",
+    trials: TrialCount = 1000,
+    tokens: Tokens = 2100,
+    dim: Dim = None,
+    base: BaseName = "qwen3-4b",
+    redraw_base: RedrawBase = False,
+    grid: RoundTo = "bfloat16",
+    distribution: Distribution = "gaussian",
+    arithmetic: Arithmetic = "float32",
+    measure: Measure = "census,geometry,topology",
+    over: Over = "unique",
+    epsilon: Epsilon = None,
+    touching: TouchingOption = None,
+    touching_unit: TouchingUnit = "weight",
+    strict: Strict = False,
+    seed: Seed = 42,
+    sampler: Sampler = "sparse",
+    engine: EngineName = "local",
+    workers: Workers = None,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
+
+    Example: darkvocab trials --sigma 3.281911e-3 --trials 100 --epsilon 5.9604645e-5 --out runs/trials
+    """
+    from .experiments.sweep import parse_sigmas
+
+    settings = darkvocab.Trials(
+        parse_sigmas(sigma, spacing),
+        trials=trials,
+        n_tokens=tokens,
+        dim=dim,
+        base=base,
+        redraw_base=redraw_base,
+        grid=grid,
+        distribution=distribution,
+        arithmetic=arithmetic,
+        measure=[name.strip() for name in measure.split(",")],
+        over=over,
+        epsilon=epsilon,
+        touching=_touching(touching, touching_unit, strict),
+        seed=seed,
+        sampler=sampler,
+    )
+    _run(settings, "drawing", as_json, engine=engine, workers=workers, out=out, resume=resume)
+
+
+@app.command()
+@_command
+def questions(
+    sigma: Annotated[str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.")] = (
+        "1e-6:1e-4:10"
+    ),
+    spacing: Spacing = "log",
+    trials: TrialCount = 1,
+    tokens: Tokens = 2221,
+    dim: Dim = None,
+    base: BaseName = "random-unit",
+    fixed_base: Annotated[bool, typer.Option("--fixed-base", help="Keep one random base for every sigma.")] = False,
+    grid: RoundTo = "bfloat16",
+    distribution: Distribution = "gaussian",
+    arithmetic: Arithmetic = "float32",
+    threshold: Annotated[float, typer.Option(help="Tokens touch within this, weight units.")] = 1e-4,
+    inclusive: Annotated[bool, typer.Option("--inclusive", help="Tokens touch at <= (not <) --threshold.")] = False,
+    seed: Seed = 42,
+    sampler: Sampler = "sparse",
+    engine: EngineName = "local",
+    workers: Workers = None,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?
+
+    Example: darkvocab questions --out runs/questions
+    """
+    from .experiments.bases import DRAWN
+    from .experiments.sweep import parse_sigmas
+
+    settings = darkvocab.Questions(
+        parse_sigmas(sigma, spacing),
+        trials=trials,
+        n_tokens=tokens,
+        dim=dim,
+        base=base,
+        redraw_base=base in DRAWN and not fixed_base,
+        grid=grid,
+        distribution=distribution,
+        arithmetic=arithmetic,
+        touching=darkvocab.Touching(threshold, strict=not inclusive),
+        seed=seed,
+        sampler=sampler,
+    )
+    _run(settings, "asking", as_json, engine=engine, workers=workers, out=out, resume=resume)
 
 
 @app.command(no_args_is_help=True)
 @_command
 def reproduce(
-    recipe: Annotated[str, typer.Argument(help="12.2a, 12.1a or 11.2c-init.", show_default=False)],
+    recipe: Annotated[str, typer.Argument(help="12.2a, 12.4b, 13.5a, 12.1a or 11.2c-init.", show_default=False)],
     base: Annotated[
-        Path | None, typer.Option(help="12.2a: the centroid file that the notebook loads.", show_default=False)
+        Path | None, typer.Option(help="12.2a, 12.4b: the centroid file that the notebook loads.", show_default=False)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="12.2a: a run folder for its records.", show_default=False)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    engine: EngineName = "local",
+    workers: Workers = None,
+    out: Annotated[
+        Path | None, typer.Option(help="12.2a, 12.4b, 13.5a: a run folder for its records.", show_default=False)
+    ] = None,
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Run a notebook's experiment with its own parameters, beside what it published.
@@ -310,14 +499,18 @@ def reproduce(
     """
     from dataclasses import asdict
 
-    from .experiments.recipes import DIFFERS
+    from .experiments.recipes import CLOUDS, DIFFERS, WITH_CENTROID
 
-    if recipe != "12.2a" and (base or out or resume):
-        _fail(f"--base and --out are for 12.2a, as is --resume; {recipe} has none of them", USAGE)
+    if base and recipe not in WITH_CENTROID:
+        _fail(f"--base is for {' and '.join(WITH_CENTROID)}; {recipe} draws its own", USAGE)
+    if (out or resume) and recipe not in CLOUDS:
+        _fail(f"--out and --resume are for {', '.join(CLOUDS)}; {recipe} leaves no records", USAGE)
     _announce_compilation()
     with _progress(f"reproducing {recipe}") as progress:
-        settings: dict[str, Any] = {"base": base, "out": out, "resume": resume, "progress": progress}
-        comparison = darkvocab.reproduce(recipe, **(settings if recipe == "12.2a" else {}))
+        settings: dict[str, Any] = {"base": base} if base else {}
+        if recipe in CLOUDS:
+            settings |= {"engine": engine, "workers": workers, "out": out, "resume": resume, "say": _say}
+        comparison = darkvocab.reproduce(recipe, progress=progress, **settings)
     rows = [asdict(row) for row in comparison]
     if out:
         darkvocab.report(out)
@@ -346,6 +539,33 @@ def report(
         _print_json({"written": [str(path) for path in written]})
     else:
         print("\n".join(str(path) for path in written))
+
+
+@app.command(no_args_is_help=True)
+@_command
+def summary(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.", show_default=False)],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="This column, at each sigma; repeat for more.", show_default=False),
+    ] = None,
+    bins: Annotated[int, typer.Option(help="Of each histogram.", min=1, max=10_000)] = 30,
+    as_json: Json = False,
+) -> None:
+    """Statistics of a run's records, column by column: mean, spread, quantiles, histogram.
+
+    Example: darkvocab summary runs/qwen --column n_black_holes
+    """
+    made = darkvocab.summary(run, column or None, bins)
+    if as_json:
+        _print_json(made)
+    else:
+        from .reports.summary import print_summary
+        from .reports.tables import console
+
+        print_summary(made, console(), single=bool(column))
+    if made["n_landed"] < made["n_records"]:
+        _say(f"{made['n_landed']:,} of {made['n_records']:,} records have landed; the run is {made['status']}")
 
 
 def _interrupt(signum: int, frame: Any) -> NoReturn:

@@ -214,6 +214,13 @@ class EmbeddingMatrix:
         target = as_grid(grid or own)
         return cls(words=encode(np.ascontiguousarray(values), target), grid=target)
 
+    @classmethod
+    def of(cls, rows: EmbeddingMatrix | Any, grid: str | None = None) -> EmbeddingMatrix:
+        """A matrix itself, or rows from memory as `from_array`; `grid` serves where their type is no grid."""
+        if isinstance(rows, EmbeddingMatrix):
+            return rows
+        return cls.from_array(rows, None if str(rows.dtype).removeprefix("torch.") in GRIDS else grid)
+
     @property
     def n_tokens(self) -> int:
         return self.words.shape[0]

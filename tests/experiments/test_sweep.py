@@ -15,9 +15,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from darkvocab import Sweep, SweepRecord, report, sweep
+from darkvocab import Sweep, SweepRecord, Touching, report, sweep
+from darkvocab.experiments import clouds, columns
 from darkvocab.experiments.recipes import SEED_000_COLUMNS
 from darkvocab.experiments.sweep import parse_sigmas
+from darkvocab.records import RunFolder
 
 DARKVOCAB = Path(sys.executable).parent / "darkvocab"
 SMALL = {"n_tokens": 300, "base": "qwen3-4b-centred", "epsilon": 6e-5}
@@ -63,9 +65,58 @@ def test_a_record_is_what_a_plain_census_of_the_rows_says(sampler):
 def test_columns_are_seed_000s_and_then_ours():
     names = [field.name for field in fields(SweepRecord)]
     assert names[:14] == SEED_000_COLUMNS
-    assert {"trial", "sampler", "arithmetic", "n_active_columns", "neglected_probability", "max_l_inf_steps"} < set(
-        names
-    )
+    assert names[14:16] == ["point", "trial"]
+    ours = "sampler arithmetic distribution n_active_columns neglected_probability max_l_inf_steps l_inf_rows n_edges"
+    assert {*ours.split(), "gini_coefficient", "touching", "topology_rows"} < set(names)
+
+
+DISTANCES = ["max_l_inf", "mean_l_inf", "median_l_inf", "max_l_inf_over_epsilon"]
+STEPS = ["max_l_inf_steps", "mean_l_inf_steps", "median_l_inf_steps"]
+GRAPH = [f.name for record in (columns.Graph, columns.Degrees) for f in fields(record)]
+
+
+@pytest.mark.parametrize(
+    ("measure", "null"),
+    [
+        ((), [*DISTANCES, *STEPS, "l_inf_rows", *GRAPH]),
+        (("census",), [*DISTANCES, *STEPS, "l_inf_rows", *GRAPH]),
+        (("geometry",), [*STEPS, *GRAPH]),
+        (("steps",), [*DISTANCES, *GRAPH]),
+        (("topology",), [*DISTANCES, *STEPS, "l_inf_rows"]),
+        (("topology", "steps", "geometry"), []),
+    ],
+)
+def test_what_is_not_measured_is_null_and_changes_nothing_else(measure, null):
+    whole = Sweep([3e-9], measure=("geometry", "steps", "topology"), **SMALL)
+    part = Sweep([3e-9], measure=measure, **SMALL)
+    (ours,), (all_of_it,) = (asdict(next(iter(settings))) for settings in (part,)), (asdict(next(iter(whole))),)
+    assert [name for name, value in ours.items() if value is None] == [name for name in all_of_it if name in null]
+    assert {name: value for name, value in ours.items() if name not in null} == {
+        name: value for name, value in all_of_it.items() if name not in null
+    }
+
+
+def test_without_epsilon_its_columns_are_null():
+    (record,) = sweep([3e-9], n_tokens=50)
+    assert (record.epsilon, record.sigma_over_epsilon, record.max_l_inf_over_epsilon) == (None, None, None)
+    assert record.max_l_inf > 0
+
+
+def test_rows_and_touching_are_named_in_the_record():
+    for over in ("black_holes", "unique", "tokens"):
+        record = next(sweep([3e-9], measure=("geometry", "topology"), over=over, **SMALL))
+        assert (record.l_inf_rows, record.touching) == (over, f"<= {2 * 6e-5!r} weight")
+        assert record.topology_rows == ("tokens" if over == "tokens" else "unique")
+    record = next(sweep([3e-9], measure=["topology"], n_tokens=50))
+    assert record.touching == "<= 2 steps"  # where there is no epsilon to scale with
+    record = next(sweep([3e-9], measure=["topology"], touching=Touching(1e-5, strict=True), n_tokens=50))
+    assert record.touching == "< 1e-05 weight"
+
+
+def test_no_tokens_are_nothing():
+    (record,) = sweep([1e-8], n_tokens=0, measure=("geometry", "steps", "topology"))
+    assert (record.unique_vectors, record.n_black_holes, record.n_singletons, record.largest_bh) == (0, 0, 0, 0)
+    assert (record.max_l_inf, record.n_components, record.global_density) == (0, 0, 0)
 
 
 def test_sigma_zero_is_one_black_hole():
@@ -85,15 +136,17 @@ def test_every_grid_can_be_swept():
         assert record.n_singletons + record.black_hole_population == 50
 
 
-def test_records_are_the_same_for_any_number_of_workers_and_any_executor():
+def test_records_are_the_same_for_any_number_of_workers_and_any_engine():
     one = list(sweep(SIGMAS, trials=3, workers=1, **SMALL))
     assert len({r.unique_vectors for r in one}) > 20
     for workers in (2, 4):
         assert list(sweep(SIGMAS, trials=3, workers=workers, **SMALL)) == one
+    for engine in ("serial", "threads", "processes"):
+        assert list(sweep(SIGMAS, trials=3, engine=engine, workers=2, **SMALL)) == one
     with ThreadPoolExecutor(3) as threads:
-        assert list(sweep(SIGMAS, trials=3, executor=threads, **SMALL)) == one
+        assert list(sweep(SIGMAS, trials=3, engine=threads, **SMALL)) == one
     with ProcessPoolExecutor(2) as processes:
-        assert list(sweep(SIGMAS, trials=3, executor=processes, **SMALL)) == one
+        assert list(sweep(SIGMAS, trials=3, engine=processes, **SMALL)) == one
 
 
 def test_a_redrawn_base_is_another_at_each_sigma_and_the_same_in_each_run():
@@ -135,7 +188,9 @@ def test_a_run_folder_holds_what_the_design_names(tmp_path):
     assert pl.read_parquet(tmp_path / "run" / "records.parquet").rows(named=True) == [asdict(r) for r in records]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "run" / "records.csv").read_text())))
     for row, record in zip(rows, records, strict=True):
-        assert {k: type(v)(row[k]) for k, v in asdict(record).items()} == asdict(record)  # floats read back the same
+        # Floats read back the same; what was not measured is empty.
+        read = {k: (row[k] or None) if v is None else type(v)(row[k]) for k, v in asdict(record).items()}
+        assert read == asdict(record)
 
 
 def test_the_seeds_analysis_reads_our_csv(tmp_path):
@@ -185,11 +240,28 @@ def test_resume_reads_what_has_landed_and_draws_only_the_rest(tmp_path, monkeypa
     landed = sorted(p.name for p in (tmp_path / "run" / "records").iterdir())
     assert len(landed) >= 4
     drawn = []
-    measure = Sweep._measure_part
-    monkeypatch.setattr(Sweep, "_measure_part", lambda self, task: drawn.append(task.part) or measure(self, task))
+    measure = clouds._measure_part
+    monkeypatch.setattr(clouds, "_measure_part", lambda run, task: drawn.extend(task.trials) or measure(run, task))
     records = list(settings.records(workers=1, out=tmp_path / "run", resume=True))
     assert records[: len(first)] == first
-    assert drawn == list(range(len(landed), settings.n_parts))
+    assert drawn == list(range(len(landed) * settings.part_size, len(settings)))
+
+
+def test_a_frame_is_resumed_without_reading_what_has_landed(tmp_path, monkeypatch):
+    settings = Sweep(SIGMAS, **SMALL)
+    whole = settings.frame(out=tmp_path / "whole")
+    running = settings.records(workers=1, out=tmp_path / "run")
+    for _ in range(settings.part_size * 4):
+        next(running)
+    running.close()
+    monkeypatch.setattr(RunFolder, "read", None)
+    told = []
+    frame = settings.frame(out=tmp_path / "run", resume=True, progress=lambda *done: told.append(done))
+    assert frame.equals(whole)
+    assert files(tmp_path / "run") == files(tmp_path / "whole")
+    assert told[0] == (settings.part_size * 4, len(settings))  # what has landed counts at once
+    assert told == sorted(set(told))
+    assert told[-1] == (len(settings), len(settings))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +307,7 @@ def test_a_log_spacing_from_zero_is_refused():
     ("bad", "message"),
     [
         ({"trials": 0}, "trials must be >= 1"),
-        ({"n_tokens": 0}, "n_tokens must be >= 1"),
+        ({"n_tokens": -1}, "n_tokens must be >= 0"),
         ({"dim": 0}, "dim must be >= 1"),
         ({"sampler": "quick"}, "choose one of sparse, dense, notebook"),
         ({"arithmetic": "float64"}, "choose one of float32, exact"),
@@ -246,12 +318,42 @@ def test_a_log_spacing_from_zero_is_refused():
         ({"seed": 2**64}, "seed must be"),
         ({"redraw_base": True}, "only a drawn base"),
         ({"dim": 5}, "leave --dim out"),
+        ({"distribution": "cauchy"}, "choose one of gaussian, laplace, uniform-ball, uniform-shell"),
+        ({"distribution": "laplace", "sampler": "notebook"}, "notebook sampler draws gaussian noise, not laplace"),
+        ({"measure": ["geometry", "norms"]}, "unknown measure 'norms'; choose among census, geometry, steps, topology"),
+        ({"measure": "topology"}, "unknown measure 't'"),
+        ({"over": "all"}, "unknown rows 'all'; choose one of black_holes, unique, tokens"),
+        ({"epsilon": 0.0}, "epsilon must be"),
+        ({"epsilon": float("inf")}, "epsilon must be"),
+        ({"epsilon": 1e-300}, "epsilon must be"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_drawn(bad, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         sweep([1e-9], out=tmp_path / "run", **bad)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "laplace", "uniform-ball", "uniform-shell"])
+@pytest.mark.parametrize(
+    "sigma",
+    [
+        *(-1e-9, float("inf"), 1e38),
+        float("nan"),
+    ],
+)
+def test_sigmas_that_cannot_be_drawn_are_refused_before_anything_is_drawn(sigma, distribution):
+    with pytest.raises(ValueError, match="sigma"):
+        Sweep([1e-9, sigma, 2e-9], distribution=distribution)
+
+
+def test_measures_can_come_from_an_iterator():
+    assert Sweep([1e-9], measure=iter(["steps", "topology"])).measure == ("steps", "topology")
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(ValueError, match="unknown engine 'slurm'; choose local, serial, threads, processes, dask"):
+        next(sweep([1e-9], engine="slurm"))
 
 
 def test_no_sigma_and_no_workers_are_refused():

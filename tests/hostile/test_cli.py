@@ -44,8 +44,8 @@ def test_usage_that_is_wrong_ends_with_2(cli, arguments):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--tokens", "0"], "n_tokens must be >= 1, got 0"),
-        (["--tokens", "-1"], "n_tokens must be >= 1"),
+        (["--tokens", "-5"], "n_tokens must be >= 0, got -5"),
+        (["--tokens", "-1"], "n_tokens must be >= 0"),
         (["--trials", "0"], "trials must be >= 1, got 0"),
         (["--dim", "0"], "dim must be >= 1, got 0"),
         (["--workers", "0"], "workers must be >= 1, got 0"),
@@ -68,9 +68,16 @@ def test_resume_without_a_folder_is_refused(refuses):
 
 
 def test_recipe_that_is_none_is_refused(refuses, tmp_path):
-    refuses("reproduce", "99.9z", code=2, says=["unknown recipe '99.9z'; choose one of 12.2a, 12.1a, 11.2c-init"])
-    refuses("reproduce", "12.1a", "--out", tmp_path / "run", code=2, says=["--base and --out are for 12.2a"])
-    refuses("reproduce", "12.1a", "--resume", code=2, says=["as is --resume"])
+    refuses(
+        "reproduce",
+        "99.9z",
+        code=2,
+        says=["unknown recipe '99.9z'; choose one of 12.2a, 12.4b, 13.5a, 12.1a, 11.2c-init"],
+    )
+    refuses(
+        "reproduce", "12.1a", "--out", tmp_path / "run", code=2, says=["--out and --resume are for 12.2a, 12.4b, 13.5a"]
+    )
+    refuses("reproduce", "12.1a", "--resume", code=2, says=["leaves no records"])
     refuses("reproduce", "12.2a", "--resume", code=2, says=["--resume needs the --out folder"])
 
 

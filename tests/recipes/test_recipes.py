@@ -10,7 +10,7 @@ import pytest
 from darkvocab import reproduce
 from darkvocab.experiments.bases import load_base, qwen3_4b, qwen3_4b_centred, recorded, varying_words
 from darkvocab.experiments.recipes import AGREES, UNCHECKED, sweep_12_2a
-from darkvocab.measures.geometry import geometry
+from darkvocab.measures.geometry import Geometry
 from darkvocab.numerics import encode, to_index
 
 DARKVOCAB = Path(sys.executable).parent / "darkvocab"
@@ -110,5 +110,5 @@ def test_built_in_bases_are_the_same_everywhere():
 
 
 def test_the_thirteen_recorded_rows_have_the_published_geometry():
-    g = geometry(to_index(varying_words(), "bfloat16"), "bfloat16")
+    g = Geometry(to_index(varying_words(), "bfloat16"), "bfloat16")
     assert (f"{g.weight.max:.6e}", f"{g.weight.mean:.6e}") == ("6.103516e-05", "2.895315e-05")

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from darkvocab import report, sweep
-from darkvocab.reports.tables import console, isolated, number, print_scan, summary, token_texts
+from darkvocab.reports.tables import console, isolated, number, print_scan, ranges, token_texts
 
 
 def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):
@@ -63,7 +63,7 @@ def test_an_unfinished_run_has_no_report(tmp_path):
 
 def test_the_summary_has_the_range_of_each_statistic(tmp_path):
     frame = pl.read_parquet(run(tmp_path / "run", trials=4) / "records.parquet")
-    rows = {row["statistic"]: row for row in summary(frame)}
+    rows = {row["statistic"]: row for row in ranges(frame)}
     holes = frame["n_black_holes"].to_list()
     assert (rows["black holes C"]["min"], rows["black holes C"]["max"]) == (min(holes), max(holes))
     assert rows["black holes C"]["first"] == sum(holes[:4]) / 4

@@ -3,36 +3,28 @@
 import math
 from fractions import Fraction
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twin import plain_index, plain_philox, plain_row
 
-from darkvocab.engine import generator
-from darkvocab.experiments.cloud import ROWS_PER_BLOCK, Snowball, draw, perturb
+from darkvocab.experiments.cloud import Snowball, draw, perturb
 from darkvocab.numerics import GRIDS, encode, from_index, index_values, to_index
 from darkvocab.numerics._backends import drawing
 from darkvocab.numerics.cells import Cells, cells, reach
 
-DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
+GRIDS_DRAWN = ("bfloat16", "float16", "float8_e4m3fn")
 
 
-def plain_float32(base, z, sigma, grid):
-    """Ordered indices of ``grid(f32(base + f32(z * f32(sigma))))``, with ml_dtypes' rounding."""
-    rows = base.astype(np.float32) + z.astype(np.float32) * np.float32(sigma)
-    words = rows.astype(DTYPES[grid]).view(GRIDS[grid].word_dtype)
-    return to_index(words, grid)
-
-
-@pytest.mark.parametrize("grid", DTYPES)
+@pytest.mark.parametrize("grid", GRIDS_DRAWN)
 @pytest.mark.parametrize("sigma", [1e-9, 1e-5, 3e-3, 0.7])
 def test_float32_chain_equals_numpy(grid, sigma):
     rng = np.random.default_rng(1)
     base = (rng.standard_normal(50) * 10.0 ** rng.integers(-9, 1, 50)).astype(np.float32)
     z = rng.standard_normal((300, 50)).astype(np.float32)
     cloud = perturb(Snowball(base=base, n_tokens=300, sigma=sigma, grid=grid), z)
-    assert np.array_equal(cloud.index(slice(None)), plain_float32(base, z, sigma, grid))
+    assert np.array_equal(cloud.index(slice(None)), plain_index(base, z, sigma, grid, "float32"))
 
 
 def test_float32_chain_equals_torch():
@@ -67,7 +59,7 @@ def test_double_rounding_tells_the_two_arithmetics_apart():
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "exact"])
-@pytest.mark.parametrize("grid", DTYPES)
+@pytest.mark.parametrize("grid", GRIDS_DRAWN)
 @pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])
 def test_thresholds_reproduce_the_chain_for_any_noise(arithmetic, grid, scale):
     # Whatever z, the cell it lands in is the number of thresholds at or below it. Noise is drawn everywhere and put
@@ -120,18 +112,20 @@ def test_cell_probabilities_are_differences_of_the_normal_distribution():
     assert p.sum() == pytest.approx(1, abs=1e-15)
 
 
-def test_words_of_the_normal_distribution_are_exact_in_both_tails():
+@pytest.mark.parametrize("laplace", [False, True])
+def test_words_of_a_distribution_are_exact_in_both_tails(laplace):
     mpmath = pytest.importorskip("mpmath")
-    z = np.array([-8.3, -5.0, -1.0, -1e-9, 0.0, 1e-9, 1.0, 5.0, 8.3])
+    z = np.array([-26.0, -8.3, -5.0, -1.0, -1e-9, 0.0, 1e-9, 1.0, 5.0, 8.3, 26.0])
     words = np.empty(z.size, np.uint64)
-    drawing.normal_cdf_words(z, words)
-    with mpmath.workprec(200):
-        exact = [mpmath.ncdf(mpmath.mpf(float(x))) * 2**64 for x in z]
-        for x, word, true in zip(z, words.tolist(), exact, strict=True):
-            tail = true if x < 0 else 2**64 - true
-            assert abs(word - true) <= max(1, tail * mpmath.mpf(2) ** -50)
+    drawing.cdf_words(z, laplace, words)
+    with mpmath.workprec(300):
+        for x, word in zip(z.tolist(), words.tolist(), strict=True):
+            far = abs(mpmath.mpf(x))
+            tail = mpmath.exp(-far * mpmath.sqrt(2)) / 2 if laplace else mpmath.erfc(far / mpmath.sqrt(2)) / 2
+            ours = word if x < 0 else 2**64 - word
+            assert abs(ours - 2**64 * tail) <= max(1, 2**64 * tail * mpmath.mpf(2) ** -50)
     extremes = np.empty(2, np.uint64)
-    drawing.normal_cdf_words(np.array([-40.0, 40.0]), extremes)
+    drawing.cdf_words(np.array([-40.0, 40.0]), laplace, extremes)
     assert extremes.tolist() == [0, 2**64 - 1]
 
 
@@ -150,16 +144,6 @@ KNOWN = [
 @pytest.mark.parametrize(("counter", "key", "result"), KNOWN)
 def test_philox_gives_the_known_answers(counter, key, result):
     assert drawing.philox(*(np.uint64(x) for x in counter + key)) == result
-
-
-def plain_philox(counter, key):
-    """Philox4x32-10 in Python's integers."""
-    (c0, c1, c2, c3), (k0, k1) = counter, key
-    for _ in range(10):
-        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & 0xFFFFFFFF, (p0 >> 32) ^ c3 ^ k1, p0 & 0xFFFFFFFF
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return c0, c1, c2, c3
 
 
 def plain_sparse(cells, n_tokens, seed, point, trial):
@@ -194,12 +178,13 @@ def plain_sparse(cells, n_tokens, seed, point, trial):
     return index
 
 
+@pytest.mark.parametrize("distribution", ["gaussian", "laplace"])
 @pytest.mark.parametrize(("seed", "point", "trial"), [(1, 0, 0), (2**40 + 7, 3, 2**20)])
-def test_the_sparse_sampler_equals_its_plain_twin(seed, point, trial):
+def test_the_sparse_sampler_equals_its_plain_twin(seed, point, trial, distribution):
     rng = np.random.default_rng(12)
     base = (rng.standard_normal(60) * 1e-2).astype(np.float32)
     base[:10] = 2.0**-10 + np.arange(10) * 2.0**-17  # on the lattice: they leave seldom, to either side
-    snowball = Snowball(base=base, n_tokens=2500, sigma=1.7e-6)
+    snowball = Snowball(base=base, n_tokens=2500, sigma=1.7e-6, distribution=distribution)
     found = snowball.cells()
     cloud = draw(snowball, seed=seed, point=point, trial=trial)
     drawn = np.flatnonzero(np.isin(cloud.columns, found.columns))
@@ -210,43 +195,61 @@ def test_the_sparse_sampler_equals_its_plain_twin(seed, point, trial):
     assert np.array_equal(index, plain_sparse(found, 2500, seed, point, trial))
 
 
-def test_columns_of_very_many_cells_are_drawn_by_normal_deviates():
+@pytest.mark.parametrize("distribution", ["gaussian", "laplace"])
+def test_columns_of_very_many_cells_are_drawn_by_deviates_of_a_stream_of_their_own(distribution):
     # Around zero the grid is finer than any noise: a component there takes thousands of values.
     base = np.full(64, 2.0**-6, np.float32)
-    base[[3, 40]] = [0.0, 1e-12]
-    snowball = Snowball(base=base, n_tokens=300, sigma=1e-5)
-    assert snowball.cells().wide.tolist() == [3, 40]
+    base[[3, 40, 41, 63]] = [0.0, 1e-12, -1e-15, -1e-9]
+    snowball = Snowball(base=base, n_tokens=300, sigma=1e-5, distribution=distribution)
+    wide = [3, 40, 41, 63]
+    assert snowball.cells().wide.tolist() == wide
     cloud = draw(snowball, seed=6, point=2, trial=1)
-    z = generator(6, 2, 1).standard_normal((300, 2))
-    plain = plain_float32(base[[3, 40]], z, 1e-5, "bfloat16")
+    z = np.array([plain_row(row, 4, 6, 2, 1, stream=1, is_laplace=distribution == "laplace")[0] for row in range(300)])
+    plain = plain_index(base[wide], z, 1e-5, "bfloat16", "float32")
     assert cloud.sampler == "sparse"
-    assert np.array_equal(cloud.words()[:, [3, 40]], from_index(plain, "bfloat16"))
-    assert np.array_equal(cloud.index(slice(None))[:, np.isin(cloud.columns, [3, 40])], plain)
-    rest = np.setdiff1d(np.arange(64), [3, 40])
+    assert np.array_equal(cloud.words()[:, wide], from_index(plain, "bfloat16"))
+    assert np.array_equal(cloud.index(slice(None))[:, np.isin(cloud.columns, wide)], plain)
+    rest = np.setdiff1d(np.arange(64), wide)
     assert np.abs(to_index(cloud.words()[:, rest], "bfloat16") - 0x3C80).max() == 1
 
 
 def test_where_many_columns_have_very_many_cells_the_draw_is_dense():
     snowball = Snowball(base=np.zeros(16, np.float32), n_tokens=50, sigma=1e-5)
     sparse, dense = (draw(snowball, seed=6, sampler=sampler) for sampler in ("sparse", "dense"))
-    assert (sparse.sampler, sparse.neglected) == ("dense", 0.0)
+    assert (sparse.sampler, sparse.neglected) == ("dense", 50 * 16 * 2.0**-64)
     assert np.array_equal(sparse.words(), dense.words())
+    z = np.array([plain_row(row, 16, 6, 0, 0)[0] for row in range(50)])
     assert np.array_equal(
-        dense.words(), from_index(plain_float32(snowball.base, dense_noise(6, 50, 16), 1e-5, "bfloat16"), "bfloat16")
+        dense.words(), from_index(plain_index(snowball.base, z, 1e-5, "bfloat16", "float32"), "bfloat16")
     )
 
 
-def dense_noise(seed, n_tokens, dim):
-    blocks = range(0, n_tokens, ROWS_PER_BLOCK)
-    rows = [min(ROWS_PER_BLOCK, n_tokens - start) for start in blocks]
-    return np.concatenate([generator(seed, 0, 0, block=i).standard_normal((n, dim)) for i, n in enumerate(rows)])
+@pytest.mark.parametrize("distribution", ["uniform-ball", "uniform-shell"])
+def test_components_that_depend_on_each_other_are_drawn_densely(distribution):
+    ball = Snowball(base=np.full(16, 0.01, np.float32), n_tokens=20, sigma=1e-5, distribution=distribution)
+    sparse, dense = (draw(ball, seed=6, sampler=sampler) for sampler in ("sparse", "dense"))
+    assert (sparse.sampler, ball.has_cells) == ("dense", False)
+    assert np.array_equal(sparse.words(), dense.words())
 
 
-def test_a_dense_draw_is_made_of_blocks_with_their_own_generators():
-    snowball = Snowball(base=np.linspace(0.01, 0.02, 8), n_tokens=2 * ROWS_PER_BLOCK + 5, sigma=1e-4)
-    z = dense_noise(9, snowball.n_tokens, 8)
-    cloud = draw(snowball, seed=9, sampler="dense")
-    assert np.array_equal(cloud.index(slice(None)), plain_float32(snowball.base, z, 1e-4, "bfloat16"))
+@pytest.mark.parametrize("grid", GRIDS)
+def test_every_view_of_a_cloud_shows_the_same_rows(grid):
+    rng = np.random.default_rng(3)
+    base = (rng.standard_normal(100) * 1e-2).astype(np.float32)
+    base[[7, 50]] = [0.0, 1e-12]
+    snowball = Snowball(base=base, n_tokens=60, sigma=1e-6, grid=grid)
+    for cloud in (
+        draw(snowball, seed=2),
+        draw(snowball, seed=2, sampler="dense"),
+        perturb(snowball, rng.standard_normal((60, 100)).astype(np.float32)),
+    ):
+        index = to_index(cloud.words(), grid)
+        assert np.array_equal(cloud.index(slice(None)), index[:, cloud.columns])
+        still = np.setdiff1d(np.arange(100), cloud.columns)
+        assert (index[:, still] == cloud.home[still]).all()
+        tokens, columns = rng.integers(0, 60, 500), rng.integers(0, 100, 500)
+        assert np.array_equal(cloud.elements(tokens, columns), index[tokens, columns])
+        assert sorted(cloud.groups().counts) == sorted(np.unique(index, axis=0, return_counts=True)[1])
 
 
 @pytest.mark.parametrize("home", [0, 1, 2])
@@ -304,6 +307,17 @@ def test_noise_that_overflows_is_refused(arithmetic, sigma):
         snowball.cells()
     with pytest.raises(ValueError, match="overflows bfloat16"):
         perturb(snowball, np.full((5, 3), 4.0, np.float32))
+    for distribution in ("gaussian", "laplace", "uniform-ball", "uniform-shell"):
+        ball = Snowball(
+            base=np.ones(3), n_tokens=200, sigma=sigma * 4, arithmetic=arithmetic, distribution=distribution
+        )
+        with pytest.raises(ValueError, match="overflows bfloat16"):
+            draw(ball, sampler="dense")
+
+
+def test_an_unknown_sampler_is_refused():
+    with pytest.raises(ValueError, match="unknown sampler 'notebook'; draw knows sparse and dense"):
+        draw(Snowball(base=np.ones(3), n_tokens=5, sigma=1e-3), sampler="notebook")
 
 
 def test_values_lie_on_the_grid_exactly():

@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64, Integer, UInt
 
-from ..engine import generator
-from ..numerics import Grid, Groups, as_grid, from_index, identical_rows
+from ..engine import check_seed
+from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to
 from ..numerics.cells import ARITHMETICS, Cells, cells
+from ..numerics.grids import median_ulp
 
 SAMPLERS = ("sparse", "dense", "notebook")
-ROWS_PER_BLOCK = 256  # of a dense draw, each block with its own generator
+DISTRIBUTIONS = ("gaussian", "laplace", "uniform-ball", "uniform-shell")  # in the order of the kernels' numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snowball:
-    """What to draw: ``round(base + sigma * z)`` for `n_tokens` rows of i.i.d. standard normal z."""
+    """What to draw: ``round(base + sigma * z)`` for `n_tokens` rows of noise z of standard deviation 1 a component.
+
+    Gaussian and Laplace noise are independent in every component. The uniform ones are so from row to row only: a row
+    lies anywhere in a ball of radius sqrt(dim + 2), or on a sphere of radius sqrt(dim), both times sigma.
+    """
 
     base: Float[np.ndarray, " dim"] = field(repr=False)  # weight units; float64 or any type that fits into float32
     n_tokens: int
     sigma: float  # weight units, before rounding
     grid: str = "bfloat16"
     arithmetic: str = "float32"  # "float32": sum in float32, then round (the notebooks'); "exact": round once
+    distribution: str = "gaussian"  # or "laplace", "uniform-ball", "uniform-shell"
 
     def __post_init__(self) -> None:
         if not (self.sigma >= 0 and math.isfinite(self.sigma)):
             raise ValueError(f"sigma must be finite and >= 0 (weight units), got {self.sigma!r}")
-        if self.n_tokens < 1:
-            raise ValueError(f"n_tokens must be >= 1, got {self.n_tokens}")
+        if self.n_tokens < 0:
+            raise ValueError(f"n_tokens must be >= 0, got {self.n_tokens}")
         if self.base.ndim != 1 or not self.base.size:
             raise ValueError(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
         if self.arithmetic not in ARITHMETICS:
             raise ValueError(f"unknown arithmetic {self.arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
+        if self.distribution not in DISTRIBUTIONS:
+            raise ValueError(f"unknown distribution {self.distribution!r}; choose one of {', '.join(DISTRIBUTIONS)}")
         grid = as_grid(self.grid)
         if not max(self.base.max(), -self.base.min()) <= grid.max_value:  # NaN too
             beyond = np.flatnonzero(~(np.abs(self.base) <= grid.max_value))
@@ -52,7 +61,17 @@ class Snowball:
 
     def cells(self) -> Cells:
         """Cells of every component within the reach of the noise."""
-        return cells(self.base, self.sigma, self.n_tokens, self.grid, self.arithmetic)
+        return cells(self.base, self.sigma, self.n_tokens, self.grid, self.arithmetic, self.distribution)
+
+    @cached_property
+    def median_ulp(self) -> float:
+        """Median over the components of the rounded base, weight units."""
+        return median_ulp(round_to(self.base, self.grid), self.grid)
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether components are independent, so that each can be drawn on its own."""
+        return self.distribution in ("gaussian", "laplace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +90,19 @@ class Cloud:
         words = self.codes.view(f"u{self.codes.itemsize}")
         return identical_rows(words, bitwise=True, threads=1)
 
-    def index(self, tokens: Any) -> Int64[np.ndarray, "k drawn"]:
+    def index(self, tokens: Any) -> Integer[np.ndarray, "k drawn"]:
         """Ordered indices of these tokens' rows in the drawn columns."""
-        return self.codes[tokens] + self.home[self.columns]
+        home = self.home[self.columns]
+        return self.codes[tokens] + home.astype(f"i{max(4, self.grid.bits // 8)}") if home.any() else self.codes[tokens]
+
+    def elements(self, tokens: Int64[np.ndarray, " k"], columns: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
+        """Ordered indices of single components, of the columns as the base numbers them."""
+        place = np.full(self.home.size, -1)
+        place[self.columns] = np.arange(len(self.columns))
+        drawn = place[columns]
+        index = self.home[columns]
+        index[drawn >= 0] += self.codes[tokens[drawn >= 0], drawn[drawn >= 0]]
+        return index
 
     def words(self) -> UInt[np.ndarray, "n_tokens dim"]:
         """All rows as words of the grid; zeros are +0.0."""
@@ -96,8 +125,8 @@ def draw(
     Parameters
     ----------
     sampler : "sparse" draws the cell of every component in the columns that noise can move, and falls back on "dense"
-        where more than an eighth of the columns have over 127 cells; "dense" draws a normal deviate for every
-        component. Their laws agree but for `Cloud.neglected`.
+        where more than an eighth of the columns have over 128 cells, or components are not independent; "dense" draws
+        a deviate for every component. Their laws agree but for `Cloud.neglected` and 2**-33 a cell.
     cells : ``snowball.cells()``, where the caller has it already
 
     Raises
@@ -105,41 +134,49 @@ def draw(
     ValueError
         Unknown sampler, or noise that overflows the grid.
     """
-    if sampler == "sparse":
-        return _draw_sparse(snowball, cells or snowball.cells(), seed, point, trial)
-    if sampler == "dense":
-        return _draw_dense(snowball, seed, point, trial)
-    raise ValueError(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
+    check_seed(seed)
+    if sampler == "sparse" and snowball.has_cells:
+        found = cells or snowball.cells()
+        if len(found.wide) <= snowball.dim / 8:
+            return _draw_sparse(snowball, found, seed, point, trial)
+    elif sampler not in ("sparse", "dense"):
+        raise ValueError(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
+    index = _draw_dense(snowball, snowball.base, seed, point, trial, stream=0)
+    return _whole(snowball, index, "dense", index.size * 2.0**-64)
 
 
 def _draw_sparse(snowball: Snowball, cells: Cells, seed: int, point: int, trial: int) -> Cloud:
     from ..numerics._backends.drawing import draw_sparse
 
-    if len(cells.wide) > snowball.dim / 8:
-        return _draw_dense(snowball, seed, point, trial)
     codes = np.zeros((snowball.n_tokens, len(cells.columns)), np.int8)
     shift = cells.low - cells.home[cells.columns]
     key = seed & 0xFFFFFFFF, seed >> 32
     draw_sparse(cells.columns, shift, cells.starts, cells.thresholds, *key, point, trial, codes)
     columns, home = cells.columns, cells.home
     if len(cells.wide):  # these by their indices, as a dense draw, from a home of 0
-        z = generator(seed, point, trial).standard_normal((snowball.n_tokens, len(cells.wide)))
-        wide = _empty_index(snowball, z.shape)
-        _perturbed(snowball, snowball.base[cells.wide], z, wide)
-        codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1)
+        wide = _draw_dense(snowball, snowball.base[cells.wide], seed, point, trial, stream=1)
         columns = np.concatenate([columns, cells.wide])
+        order = np.argsort(columns)  # as the base has them, so that rows keep their lexicographic order
+        codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1).take(order, axis=1)
+        columns = columns[order]
         home = home.copy()
         home[cells.wide] = 0
     return Cloud(grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected)
 
 
-def _draw_dense(snowball: Snowball, seed: int, point: int, trial: int) -> Cloud:
-    index = _empty_index(snowball, (snowball.n_tokens, snowball.dim))
-    for block, start in enumerate(range(0, snowball.n_tokens, ROWS_PER_BLOCK)):
-        rows = index[start : start + ROWS_PER_BLOCK]
-        z = generator(seed, point, trial, block=block).standard_normal(rows.shape)
-        _perturbed(snowball, snowball.base, z, rows)
-    return _whole(snowball, index, "dense")
+def _draw_dense(
+    snowball: Snowball, base: np.ndarray, seed: int, point: int, trial: int, *, stream: int
+) -> Integer[np.ndarray, "n_tokens drawn"]:
+    """Ordered indices of rows around these components, from one of two streams of the trial."""
+    from ..numerics._backends.deviates import draw_dense
+
+    index = _empty_index(snowball, (snowball.n_tokens, base.size))
+    grid = as_grid(snowball.grid)
+    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
+    how = DISTRIBUTIONS.index(snowball.distribution), snowball.arithmetic == "float32", stream
+    overflows = draw_dense(base.astype(np.float64), snowball.sigma, *how, np.uint64(seed), point, trial, shape, index)
+    _refuse_overflow(overflows, snowball)
+    return index
 
 
 def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:
@@ -150,11 +187,21 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
     ValueError
         A row overflows the grid, or z has the wrong shape.
     """
+    from ..numerics._backends.rounding import perturb_exact, perturb_float32
+
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise ValueError(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
     index = _empty_index(snowball, z.shape)
-    _perturbed(snowball, snowball.base, z, index)
-    return _whole(snowball, index, "notebook")
+    grid = as_grid(snowball.grid)
+    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
+    if snowball.arithmetic == "float32":
+        with np.errstate(over="ignore"):  # an infinite sigma shows as overflowing rows
+            sigma = np.float32(snowball.sigma)
+        overflows = perturb_float32(snowball.base.astype(np.float32), z, sigma, *shape, index)
+    else:
+        overflows = perturb_exact(snowball.base.astype(np.float64), z.astype(np.float64), snowball.sigma, *shape, index)
+    _refuse_overflow(overflows, snowball)
+    return _whole(snowball, index, "notebook", 0.0)
 
 
 def _empty_index(snowball: Snowball, shape: tuple[int, ...]) -> np.ndarray:
@@ -162,30 +209,20 @@ def _empty_index(snowball: Snowball, shape: tuple[int, ...]) -> np.ndarray:
     return np.empty(shape, f"i{as_grid(snowball.grid).bits // 8}")
 
 
-def _whole(snowball: Snowball, index: np.ndarray, sampler: str) -> Cloud:
+def _whole(snowball: Snowball, index: np.ndarray, sampler: str, neglected: float) -> Cloud:
     return Cloud(
         grid=as_grid(snowball.grid),
         home=np.zeros(snowball.dim, np.int64),
         columns=np.arange(snowball.dim),
         codes=index,
         sampler=sampler,
-        neglected=0.0,
+        neglected=neglected,
     )
 
 
-def _perturbed(snowball: Snowball, base: np.ndarray, z: np.ndarray, out: np.ndarray) -> None:
-    """Put into `out` the ordered indices of ``round(base + z * sigma)`` in the snowball's arithmetic."""
-    from ..numerics._backends.rounding import perturb_exact, perturb_float32
-
-    grid = as_grid(snowball.grid)
-    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
-    if snowball.arithmetic == "float32":
-        with np.errstate(over="ignore"):  # an infinite sigma shows as overflowing rows
-            sigma = np.float32(snowball.sigma)
-        overflows = perturb_float32(base.astype(np.float32), z.astype(np.float32), sigma, *shape, out)
-    else:
-        overflows = perturb_exact(base.astype(np.float64), z.astype(np.float64), snowball.sigma, *shape, out)
+def _refuse_overflow(overflows: int, snowball: Snowball) -> None:
     if overflows:
+        grid = as_grid(snowball.grid)
         raise ValueError(
             f"sigma {snowball.sigma:g} overflows {grid.name} (largest value {grid.max_value:g}); "
             "choose a smaller sigma or a wider grid"

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from ..engine import MissingExtra
+
 INSTALL = "pip install 'darkvocab[train]'"
-
-
-class MissingExtra(ImportError):
-    """An optional dependency is not installed; the message has the command that installs it."""
 
 
 def import_torch(what: str) -> Any:
@@ -30,10 +28,18 @@ class NotebookStream:
     another rule than smaller ones, so draws must have the notebooks' shapes.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, state: bytes | None = None) -> None:
+        """The stream from its start, or from a `state` of it."""
         torch = import_torch("--sampler notebook")
         self._torch = torch
         self._generator = torch.Generator(device="cpu").manual_seed(seed)
+        if state is not None:
+            self._generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+    @property
+    def state(self) -> bytes:
+        """Where the stream is: a stream made from it goes on from there."""
+        return bytes(self._generator.get_state().numpy())
 
     def noise(self, *shape: int) -> Float32[np.ndarray, ...]:
         """``torch.randn(*shape)``, float32."""

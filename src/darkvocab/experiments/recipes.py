@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..engine import MissingExtra
 from ..measures.census import Census
-from ..measures.geometry import geometry
+from ..measures.geometry import Geometry
 from .cloud import Cloud, Snowball, perturb
-from .notebook import INSTALL, MissingExtra, NotebookStream, import_torch
+from .notebook import INSTALL, NotebookStream, import_torch
+from .questions import Questions
 from .sweep import Sweep, SweepRecord
+from .trials import Trials
 
 AGREES, DIFFERS, UNCHECKED = "yes", "NO", "cannot be checked"
 
@@ -87,11 +91,111 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
     yield _compare("max L-inf of the first and last five", "1.5e-05", f"{records[0].max_l_inf:.1e}", uncheckable=why)
 
 
+# 12.4b ---------------------------------------------------------------------------------------------------------------
+
+SEED_001_COLUMNS = (
+    "n_tokens n_unique n_black_holes n_singletons total_population black_hole_population largest_bh smallest_bh "
+    "mean_bh_size median_bh_size top2_population gini_coefficient max_l_inf mean_l_inf median_l_inf n_components "
+    "n_isolated largest_component_size largest_component_density global_density trial_id"
+).split()
+SEED_001_SUMMARY = (
+    "n_unique n_black_holes n_singletons black_hole_population largest_bh gini_coefficient max_l_inf n_components "
+    "largest_component_density global_density"
+).split()
+INTERRUPTED = "the notebook was interrupted in its first batch and published no statistic"
+
+
+def trials_12_4b(base: str | Path | None = None, sampler: str | None = None) -> Trials:
+    """The settings of 12.4b: 1,000 trials at 3.281911e-3, 2,100 x 2,560, epsilon 5.9604645e-5, touching <= 2 epsilon.
+
+    Base and sampler as `sweep_12_2a`; the notebook's sampler draws one ``torch.randn(N, D)`` a trial.
+    """
+    return Trials(
+        3.281911e-3,
+        trials=1000,
+        n_tokens=2100,
+        dim=2560,
+        base=base or "qwen3-4b-centred",
+        epsilon=5.9604645e-5,
+        seed=42,
+        sampler=sampler or ("notebook" if base else "sparse"),
+    )
+
+
+def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
+    """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `Trials.records`."""
+    trials = trials_12_4b(base)
+    frame = trials.frame(**running)
+    columns = frame.columns[: len(SEED_001_COLUMNS)]
+    norm = float(np.linalg.norm(trials.base.vector.astype(np.float64)))
+    yield _compare("trials", "1,000", f"{len(frame):,}")
+    yield _compare("columns, in order", len(SEED_001_COLUMNS), sum(map(str.__eq__, columns, SEED_001_COLUMNS)))
+    yield _compare("norm of the centroid", f"{THEIR_NORM:.6f}", f"{norm:.6f}")
+    for name in SEED_001_SUMMARY:
+        values = frame[name].to_numpy()
+        mean, std = values.mean(), values.std(ddof=1)
+        yield _compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=INTERRUPTED)
+
+
+# 13.5a ---------------------------------------------------------------------------------------------------------------
+
+PUBLISHED_13_5A = {
+    "sigma": [1.00e-6, 1.67e-6, 2.78e-6, 4.64e-6, 7.74e-6, 1.29e-5, 2.15e-5, 3.59e-5, 5.99e-5, 1.00e-4],
+    "mean_linf": [2.41e-4, 2.26e-4, 2.44e-4, 3.00e-4, 2.61e-4, 3.63e-4, 2.44e-4, 3.51e-4, 4.40e-4, 5.31e-4],
+    "median_linf": [2.44e-4] * 8 + [4.88e-4, 4.92e-4],
+}
+REDRAWN = 20  # bases at each sigma, to know how far a figure that depends on the base is spread
+ALARM = 1e-4
+PREDICTED = (
+    "its generator is not ours, and it has one random base at each sigma: agrees where it lies in Student's prediction "
+    f"interval of {REDRAWN} redrawn bases (here: mean ± standard deviation), which one more of them would miss with "
+    f"probability {ALARM:g}, were they normal"
+)
+
+
+def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comparison:
+    """Whether a published figure, as it was printed, may be one more of these values."""
+    from scipy.special import stdtrit
+
+    n, digit = len(values), 0.5 * 10.0 ** (Decimal(published).as_tuple().exponent)  # type: ignore[operator]
+    reach = float(stdtrit(n - 1, 1 - ALARM / 2)) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+    agrees = AGREES if abs(float(published) - values.mean()) <= reach + digit else DIFFERS
+    return Comparison(figure, published, f"{values.mean():{form}} ± {values.std(ddof=1):.0e}", agrees, PREDICTED)
+
+
+def questions_13_5a() -> Questions:
+    """The settings of 13.5a: ten sigma from 1e-6 to 1e-4, 2,221 x 2,560, `REDRAWN` random unit vectors at each."""
+    return Questions([sigma for sigma in np.geomspace(1e-6, 1e-4, 10).tolist() for _ in range(REDRAWN)])
+
+
+def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
+    """13.5a (seed 003): the three questions. `running`: of `Questions.records`."""
+    frame = questions_13_5a().frame(**running)
+    for number, (sigma, redrawn) in enumerate(frame.group_by("sigma", maintain_order=True)):
+        yield _compare("sigma", f"{PUBLISHED_13_5A['sigma'][number]:.2e}", f"{sigma[0]:.2e}")
+        drawn = {name: redrawn[name].to_numpy() for name in ("density", "mean_linf", "median_linf", "n_black_holes")}
+        yield _predict("  density", "0.0000", drawn["density"], ".4f")
+        yield _predict("  mean L-inf", f"{PUBLISHED_13_5A['mean_linf'][number]:.2e}", drawn["mean_linf"], ".2e")
+        yield _predict("  median L-inf", f"{PUBLISHED_13_5A['median_linf'][number]:.2e}", drawn["median_linf"], ".2e")
+        yield _predict("  black holes", "0", drawn["n_black_holes"], ".0f")
+    most = (frame[name].to_numpy().max() for name in ("density_1_step", "density_2_steps"))
+    steps = " and ".join(f"{density:.1e}" for density in most)
+    yield _compare("density at 1 and 2 grid steps, at most", "none", steps, uncheckable="the notebook did not ask")
+    coarser = frame["n_columns_coarser"].to_numpy() / questions_13_5a().dim
+    yield _compare(
+        "columns whose own step exceeds the threshold",
+        "none",
+        f"{coarser.min():.0%} to {coarser.max():.0%}",
+        uncheckable="a threshold below the grid's step forces a density near 0: two tokens that differ there at all "
+        "count as apart",
+    )
+
+
 # 12.1a ---------------------------------------------------------------------------------------------------------------
 
 
 def _toy(sigma: float, census: Census, cloud: Cloud) -> dict[str, Any]:
-    unique = geometry(cloud.index(census.groups.first), cloud.grid)
+    unique = Geometry(cloud.index(census.groups.first), cloud.grid)
     return {
         "sigma": sigma,
         "unique rows": census.n_unique,
@@ -184,9 +288,13 @@ def reproduce_11_2c_init(**_: Any) -> Iterator[Comparison]:
 
 RECIPES: dict[str, Callable[..., Iterator[Comparison]]] = {
     "12.2a": reproduce_12_2a,
+    "12.4b": reproduce_12_4b,
+    "13.5a": reproduce_13_5a,
     "12.1a": reproduce_12_1a,
     "11.2c-init": reproduce_11_2c_init,
 }
+CLOUDS = ("12.2a", "12.4b", "13.5a")  # leave records
+WITH_CENTROID = ("12.2a", "12.4b")  # load their centroid
 
 
 def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
@@ -195,7 +303,7 @@ def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
     Parameters
     ----------
     recipe : a key of `RECIPES`
-    settings : base (12.2a: a file), and for 12.2a those of `Sweep.records`
+    settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `Sweep.records`
 
     Raises
     ------

@@ -13,13 +13,14 @@ import numpy as np
 
 from ..matrix import EmbeddingMatrix, printable
 from ..measures.census import Census
-from ..measures.geometry import geometry
+from ..measures.geometry import Geometry
 from ..numerics import as_grid, index_values
+from ..numerics.grouping import n_cores
 from ..records import csv_bytes, versions, write_whole
 from ..sources import open_source, sha256
 
 SCHEMA_VERSION = 1
-MOST_COMPARED = 3000  # black holes whose distances are taken: all pairs, over all columns
+MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 
 
 def scan(
@@ -116,7 +117,7 @@ def _distances(matrix: EmbeddingMatrix, census: Census, grid: str) -> dict[str, 
     """L-infinity among one row of each black hole; None where they are too many to compare all with all."""
     if census.n_black_holes > MOST_COMPARED:
         return None
-    among = geometry(matrix.index(census.representatives, grid), grid)
+    among = Geometry(matrix.index(census.representatives, grid), grid, over="black_holes", threads=n_cores())
     return {
         "rows": "black_holes",
         "max": _finite(among.weight.max),

@@ -57,6 +57,47 @@ class Census:
         return int(self.groups.counts.max(initial=0))
 
     @property
+    def smallest_black_hole(self) -> int:
+        """Population of the smallest black hole; 0 without black holes, as the next four."""
+        return int(self.populations[-1]) if self.n_black_holes else 0
+
+    @property
+    def largest_black_hole(self) -> int:
+        return int(self.populations[0]) if self.n_black_holes else 0
+
+    @property
+    def mean_population(self) -> float:
+        """Of a black hole."""
+        return self.black_hole_population / self.n_black_holes if self.n_black_holes else 0.0
+
+    @property
+    def lower_median_population(self) -> int:
+        """Of the black holes: the lower of the two middle ones, as ``torch.median`` takes it."""
+        return int(self.populations[self.n_black_holes // 2]) if self.n_black_holes else 0
+
+    @property
+    def top2_population(self) -> int:
+        """Tokens in the two largest black holes."""
+        return int(self.populations[:2].sum())
+
+    @property
+    def gini(self) -> float:
+        """Gini coefficient G of the black holes' populations; 0 for fewer than two.
+
+        ``G = 2 sum(i x_i) / (n sum x_i) - (n + 1) / n`` for x ascending, i from 1 (seed 001).
+        """
+        n = self.n_black_holes
+        if n <= 1:
+            return 0.0
+        ascending = self.populations[::-1]
+        return 2 * float(np.arange(1, n + 1) @ ascending) / (n * float(ascending.sum())) - (n + 1) / n
+
+    def population_spectrum(self) -> tuple[Int64[np.ndarray, " sizes"], Int64[np.ndarray, " sizes"]]:
+        """Populations that occur, singletons' 1 included, ascending, and how many groups have each."""
+        sizes, groups = np.unique(self.groups.counts, return_counts=True)
+        return sizes, groups.astype(np.int64)
+
+    @property
     def representatives(self) -> Int64[np.ndarray, " black_holes"]:
         """First token of each black hole, in the order of `populations`."""
         return self.groups.first[self._black]
@@ -90,5 +131,5 @@ def census(rows: EmbeddingMatrix | Any, grid: str | None = None, *, bitwise: boo
     >>> c.n_unique, c.n_black_holes, c.black_hole_population, c.n_singletons
     (2, 1, 2, 1)
     """
-    matrix = rows if isinstance(rows, EmbeddingMatrix) else EmbeddingMatrix.from_array(rows)
+    matrix = EmbeddingMatrix.of(rows, grid)
     return Census(matrix.groups(grid, bitwise=bitwise))

@@ -1,32 +1,112 @@
-"""Geometry: how far apart rows lie, as L-infinity distances of all their pairs."""
+"""Geometry: how far apart rows lie, as L-infinity distances of all their pairs, and along which columns."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Float64, Int64, Integer
 
-from ..numerics import Grid, Spectrum, chebyshev_spectrum
+from ..matrix import EmbeddingMatrix
+from ..numerics import Distances, Grid, Spread, as_grid, index_values
+from ..numerics.grouping import n_cores
 
 
-@dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Distances of all unordered pairs of rows in both units; the caller knows, and says, which rows they are."""
+    """Distances of all unordered pairs of some rows, in weight units and in grid steps, each computed when asked for.
 
-    weight: Spectrum  # max over columns of |difference|, weight units, in float32
-    steps: Spectrum  # max over columns of |difference of ordered indices|
+    The caller knows, and says in `over`, which rows they are.
+    """
+
+    def __init__(
+        self,
+        index: Integer[np.ndarray, "n dim"],
+        grid: str | Grid,
+        *,
+        over: str = "unique",
+        weights: Integer[np.ndarray, " n"] | None = None,
+        threads: int = 1,
+    ) -> None:
+        """
+        Parameters
+        ----------
+        index : [n, dim] ordered indices of the rows; columns in which no row differs may be left out
+        grid : the grid they belong to
+        over : which rows they are: "black_holes", "unique" or "tokens"
+        weights : how many tokens each row stands for, 1 by default
+        threads : to compare rows with
+        """
+        self.index, self.grid, self.over = index, as_grid(grid), over
+        self._weights, self._threads = weights, threads
+
+    @cached_property
+    def in_weight(self) -> Distances:
+        """``max_d |a_d - b_d|`` in float32, weight units."""
+        return Distances(self.index, self.grid, unit="weight", weights=self._weights, threads=self._threads)
+
+    @cached_property
+    def in_steps(self) -> Distances:
+        """``max_d |difference of ordered indices|``."""
+        return Distances(self.index, self.grid, unit="steps", weights=self._weights, threads=self._threads)
+
+    def distances(self, unit: str) -> Distances:
+        return self.in_steps if unit == "steps" else self.in_weight
+
+    @property
+    def weight(self) -> Spread:
+        return self.in_weight.spread
+
+    @property
+    def steps(self) -> Spread:
+        return self.in_steps.spread
+
+    @property
+    def extent_steps(self) -> Int64[np.ndarray, " dim"]:
+        """Largest minus smallest ordered index of each column given; zeros without rows."""
+        wide = self.index.astype(np.int64)
+        return np.ptp(wide, axis=0) if len(wide) else np.zeros(wide.shape[1], np.int64)
+
+    @property
+    def extent(self) -> Float64[np.ndarray, " dim"]:
+        """Largest minus smallest value of each column given, weight units; zeros without rows."""
+        values = index_values(self.index, self.grid)
+        return np.ptp(values, axis=0) if len(values) else np.zeros(values.shape[1])
+
+    @property
+    def n_varying_columns(self) -> int:
+        """Columns in which not all rows are equal; the others are constant."""
+        return self.in_weight.rows.shape[1]
 
 
-def geometry(index: Integer[np.ndarray, "n dim"], grid: str | Grid) -> Geometry:
-    """Geometry of rows given by ordered indices on a grid. Columns in which no row differs may be left out.
+def geometry(
+    rows: EmbeddingMatrix | Any, grid: str | None = None, *, over: str = "unique", threads: int | None = None
+) -> Geometry:
+    """Geometry of a matrix or of rows in memory.
+
+    Parameters
+    ----------
+    rows : an `EmbeddingMatrix`, or a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]
+    grid : round to it first; by default the grid the rows are stored on
+    over : "black_holes" or "unique" (one row of each), or "tokens" (all; pairs of equal rows have distance 0)
+    threads : to compare rows with; by default one per core. The cost grows with the square of the distinct rows.
+
+    Raises
+    ------
+    CorruptFile
+        NaN or infinity in a row.
+    ValueError
+        Rows that overflow `grid`; an array whose type is no grid; another word for `over`.
 
     Examples
     --------
-    >>> g = geometry(np.array([[16256, 5], [16257, 5]]), "bfloat16")  # 1.0 and its successor
-    >>> g.weight.max, g.steps.max
-    (0.0078125, 1.0)
+    >>> g = geometry(np.array([[1, 5], [1, 5], [1, 2], [9, 5]], np.float32))
+    >>> g.weight.max, g.weight.mean, g.n_varying_columns
+    (8.0, 6.333333333333333, 2)
+    >>> geometry(np.array([[1], [1], [2]], np.float32), "bfloat16", over="tokens").steps.mean  # 0, 128 and 128 steps
+    85.33333333333333
     """
-    return Geometry(
-        weight=chebyshev_spectrum(index, grid, unit="weight"), steps=chebyshev_spectrum(index, grid, unit="steps")
-    )
+    matrix = EmbeddingMatrix.of(rows, grid)
+    tokens, weights = matrix.groups(grid).select(over)
+    index = matrix.index(tokens, grid)
+    return Geometry(index, grid or matrix.grid, over=over, weights=weights, threads=threads or n_cores())

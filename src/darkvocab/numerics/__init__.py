@@ -1,6 +1,6 @@
 """Number grids, identical-row grouping, Chebyshev distance, and the cells that noise can reach."""
 
-from .chebyshev import Spectrum, chebyshev_spectrum
+from .chebyshev import Distances, Spread
 from .grids import (
     GRIDS,
     Grid,
@@ -19,12 +19,12 @@ from .grouping import Groups, identical_rows
 
 __all__ = [
     "GRIDS",
+    "Distances",
     "Grid",
     "Groups",
-    "Spectrum",
+    "Spread",
     "as_grid",
     "boundaries",
-    "chebyshev_spectrum",
     "decode",
     "encode",
     "from_index",

@@ -22,11 +22,16 @@ NEGLECTED = 1e-9  # per snowball: the chance that noise beyond `reach` occurs at
 _SQRT2 = math.sqrt(2.0)
 
 
+def _beyond(z: float, distribution: str) -> float:
+    """P(|Z| > z) of the distribution of standard deviation 1."""
+    return math.exp(-z * _SQRT2) if distribution == "laplace" else math.erfc(z / _SQRT2)
+
+
 @lru_cache(maxsize=64)
-def reach(n_components: int) -> tuple[float, float]:
+def reach(n_components: int, distribution: str = "gaussian") -> tuple[float, float]:
     """How far noise is followed, in standard deviations, and the chance that any of n deviates goes farther.
 
-    Union bound: ``n * P(|Z| > reach) = n * erfc(reach / sqrt 2) <= 1e-9``, in steps of 1/16 of a standard deviation.
+    Union bound: ``n * P(|Z| > reach) <= 1e-9``, in steps of 1/16 of a standard deviation.
 
     Examples
     --------
@@ -35,9 +40,9 @@ def reach(n_components: int) -> tuple[float, float]:
     (8.25, True)
     """
     z = 6.0
-    while n_components * math.erfc(z / _SQRT2) > NEGLECTED:
+    while n_components * _beyond(z, distribution) > NEGLECTED:
         z += 1 / 16
-    return z, n_components * math.erfc(z / _SQRT2)
+    return z, n_components * _beyond(z, distribution)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,12 @@ class Cells:
 
 
 def cell_ranges(
-    base: np.ndarray, sigma: float, n_tokens: int, grid: str | Grid, arithmetic: str = "float32"
+    base: np.ndarray,
+    sigma: float,
+    n_tokens: int,
+    grid: str | Grid,
+    arithmetic: str = "float32",
+    distribution: str = "gaussian",
 ) -> tuple[Int64[np.ndarray, " dim"], Int64[np.ndarray, " dim"], Int64[np.ndarray, " dim"]]:
     """Ordered index of every component without noise, and the lowest and highest that noise within `reach` gives it.
 
@@ -84,7 +94,7 @@ def cell_ranges(
 
     grid = as_grid(grid)
     home, low, high = (np.empty(base.size, np.int64) for _ in range(3))
-    z, _ = reach(n_tokens * base.size)
+    z, _ = reach(n_tokens * base.size, distribution)
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
     base = base.astype(np.float32) if arithmetic == "float32" else base
     if kernel(base.astype(np.float64), z, sigma, arithmetic == "float32", *shape, home, low, high):
@@ -96,9 +106,14 @@ def cell_ranges(
 
 
 def cells(
-    base: np.ndarray, sigma: float, n_tokens: int, grid: str | Grid = "bfloat16", arithmetic: str = "float32"
+    base: np.ndarray,
+    sigma: float,
+    n_tokens: int,
+    grid: str | Grid = "bfloat16",
+    arithmetic: str = "float32",
+    distribution: str = "gaussian",
 ) -> Cells:
-    """Cells of every component under Gaussian noise, with their thresholds.
+    """Cells of every component under independent Gaussian or Laplace noise, with their thresholds.
 
     `arithmetic` "float32" follows the chain ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its double rounding,
     "exact" rounds the real sum once. The thresholds are exact for the chain; the law's only errors are the neglected
@@ -109,10 +124,10 @@ def cells(
     ValueError
         As `cell_ranges`.
     """
-    from ._backends.drawing import cell_thresholds, normal_cdf_words
+    from ._backends.drawing import cdf_words, cell_thresholds
 
     grid = as_grid(grid)
-    home, low, high = cell_ranges(base, sigma, n_tokens, grid, arithmetic)
+    home, low, high = cell_ranges(base, sigma, n_tokens, grid, arithmetic, distribution)
     spread = high - low
     columns, wide = np.flatnonzero((spread > 0) & (spread < MOST_CELLS)), np.flatnonzero(spread >= MOST_CELLS)
     low, high = low[columns], high[columns]
@@ -121,8 +136,8 @@ def cells(
     active = base[columns].astype(np.float64)
     cell_thresholds(active, low, high, sigma, arithmetic == "float32", grid.mantissa_bits, grid.min_exponent, z)
     words = np.empty(z.size, np.uint64)
-    normal_cdf_words(z, words)
-    _, neglected = reach(n_tokens * base.size)
+    cdf_words(z, distribution == "laplace", words)
+    _, neglected = reach(n_tokens * base.size, distribution)
     return Cells(
         grid=grid, home=home, columns=columns, wide=wide, low=low, starts=starts, thresholds=words, neglected=neglected
     )

@@ -1,206 +1,324 @@
-"""Chebyshev (L-infinity) distances among a set of rows, in weight units or in grid steps."""
+"""Chebyshev (L-infinity) distances of all pairs of a set of rows, in weight units or in grid steps."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
 
 from .grids import Grid, as_grid, index_values
 
 UNITS = ("weight", "steps")
-BATCH = 1 << 20  # pairs measured before equal distances are added up
-FEW_COMPARISONS = 1 << 15  # so few are made sooner than the columns are looked at
-MOST_UNITS = 1 << 15  # extent of a column, in common units, that fits into 16 bits
+BLOCK = 1 << 23  # distances computed at a time
+KEPT = 1 << 26  # distances kept for a second look; beyond, they are computed again
+FEW_ROWS = 512  # whose distances are sorted rather than tallied
+FEW_ENTRIES = 1 << 24  # of all pairs of rows, below which choosing windows costs more than it saves
+SAMPLE = 96  # rows from whose distances the widths of windows are chosen
+QUANTILES = (
+    0.0,
+    0.001,
+    0.003,
+    0.01,
+    0.03,
+    0.1,
+    0.3,
+)  # of the sampled distances: candidates for the width of the windows
+# What an entry costs, beside one of the walk over all: listed and streamed, compared in full for one pair.
+STREAMING, SETTLING = 1.5, 12
+OPTIMISM = 1.6  # so many more entries lie outside windows than of the rows that the windows were fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spectrum:
-    """Distances of all unordered pairs: each distinct one, ascending, and how many pairs have it."""
+class Spread:
+    """A summary of the distances of all pairs; zeros where there is no pair."""
 
-    distances: Float64[np.ndarray, " distinct"]
-    counts: Int64[np.ndarray, " distinct"]
+    n_pairs: int
+    max: float
+    mean: float
+    lower_median: float  # the lower of the two middle distances, as ``torch.median`` takes it
+    median: float  # the mean of the two, as ``numpy.median`` takes it
+
+
+class Distances:
+    """L-infinity distances of all unordered pairs of rows; exact, a block of rows at a time.
+
+    In weight units a distance is ``max_d |float32(a_d - b_d)|``, in steps ``max_d |difference of ordered indices|``.
+
+    Of each column a window no wider than w is chosen. Two rows that are at least w apart are so in a column in which
+    one of them lies outside its window: only those entries are visited, and the pairs that come out nearer than w are
+    compared in full. Any windows give the same, exact, distances; sampled rows decide which make the least work (for
+    Gaussian rows 4% of the entries). Where every entry would be visited, all columns of all pairs are, once.
+    """
+
+    def __init__(
+        self,
+        index: Integer[np.ndarray, "n dim"],
+        grid: str | Grid,
+        *,
+        unit: str = "weight",
+        weights: Integer[np.ndarray, " n"] | None = None,
+        threads: int = 1,
+    ) -> None:
+        """
+        Parameters
+        ----------
+        index : [n, dim] ordered indices (`darkvocab.numerics.to_index`)
+        grid : the grid they belong to
+        unit : "weight" or "steps"
+        weights : how many equal rows each row stands for, 1 by default; pairs among them have distance 0
+        threads : that compute blocks
+        """
+        if unit not in UNITS:
+            raise ValueError(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
+        self.unit, self.threads = unit, threads
+        self.n = len(index)
+        self.weights = np.ones(self.n, np.int64) if weights is None else np.asarray(weights, np.int64)
+        # What distances are differences of, without the columns in which no row differs from another.
+        self.rows = _values(_varying(index), as_grid(grid), unit)
 
     @property
     def n_pairs(self) -> int:
-        return int(self.counts.sum())
+        total = int(self.weights.sum())
+        return total * (total - 1) // 2
 
     @property
-    def max(self) -> float:
-        """Largest distance; 0.0 when there is no pair."""
-        return float(self.distances[-1]) if self.distances.size else 0.0
+    def n_equal(self) -> int:
+        """Pairs within the rows that one row stands for."""
+        return int((self.weights * (self.weights - 1) // 2).sum())
 
-    @property
-    def mean(self) -> float:
-        """Mean over pairs; 0.0 when there is no pair."""
-        return float(self.distances @ self.counts / self.n_pairs) if self.distances.size else 0.0
+    def blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "rows later"]]]:
+        """Blocks (first, d): ``d[i, j]`` is the distance of rows first + i and first + j, for every j > i only."""
+        if "_kept" not in self.__dict__ and self.n * self.n // 2 <= KEPT:
+            self._kept = list(self._computed())
+        return iter(self._kept) if "_kept" in self.__dict__ else self._computed()
 
-    @property
-    def lower_median(self) -> float:
-        """The lower of the two middle distances, as ``torch.median`` takes it; 0.0 when there is no pair."""
-        return self._at((self.n_pairs - 1) // 2)
+    def _computed(self) -> Iterator[tuple[int, np.ndarray]]:
+        from ._backends.distances import LANES
 
-    @property
-    def median(self) -> float:
-        """The mean of the two middle distances, as ``numpy.median`` takes it; 0.0 when there is no pair."""
-        return (self._at((self.n_pairs - 1) // 2) + self._at(self.n_pairs // 2)) / 2
+        size = max(LANES, BLOCK // max(self.n, 1) // LANES * LANES)
+        starts = range(0, self.n - 1, size)
+        if not len(starts):
+            return
+        walk = _Walk(self.rows)
+        if self.threads == 1 or len(starts) == 1:
+            yield from ((first, walk.block(first, size)) for first in starts)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            for group in range(0, len(starts), self.threads):  # no more in memory than threads
+                some = starts[group : group + self.threads]
+                yield from zip(some, pool.map(walk.block, some, [size] * len(some)), strict=True)
 
-    def _at(self, rank: int) -> float:
-        if not self.distances.size:
-            return 0.0
-        return float(self.distances[np.searchsorted(np.cumsum(self.counts), rank, side="right")])
+    @cached_property
+    def spread(self) -> Spread:
+        """Largest, mean and median distance."""
+        from ._backends.distances import tally
 
+        if not self.n_pairs:
+            return Spread(n_pairs=0, max=0.0, mean=0.0, lower_median=0.0, median=0.0)
+        if self.n <= FEW_ROWS:  # in place: what is allocated anew costs more than the sort
+            return self._spread_of_few()
+        high = np.zeros(1 << 15 if self.rows.dtype == np.float32 else 1 << 18, np.int64)
+        high[0] = self.n_equal
+        largest, total, alike = 0.0, 0.0, not self.n_equal
+        for first, block in self.blocks():
+            top, part = tally(block, _keys(block), first, self.weights, alike, high)
+            largest, total = max(largest, float(top)), total + part
+        lows: dict[int, np.ndarray] = {}
+        lower, upper = (self._ranked(rank, high, lows) for rank in ((self.n_pairs - 1) // 2, self.n_pairs // 2))
+        return Spread(
+            n_pairs=self.n_pairs, max=largest, mean=total / self.n_pairs, lower_median=lower, median=(lower + upper) / 2
+        )
 
-def chebyshev_spectrum(
-    index: Integer[np.ndarray, "n dim"],
-    grid: str | Grid,
-    *,
-    unit: str = "weight",
-    weights: Integer[np.ndarray, " n"] | None = None,
-) -> Spectrum:
-    """Spectrum of the L-infinity distances of all pairs of rows.
+    def _spread_of_few(self) -> Spread:
+        ranks = ((self.n_pairs - 1) // 2, self.n_pairs // 2)
+        if self.n_equal:
+            distances, counts = self.spectrum()
+            lower, upper = distances[np.searchsorted(np.cumsum(counts), ranks, side="right")].tolist()
+            mean = float(distances @ counts) / self.n_pairs
+        else:
+            parts = [self._listed(first, block) for first, block in self.blocks()]
+            distances = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            distances.sort()
+            lower, upper = (float(distances[rank]) for rank in ranks)
+            mean = float(distances.sum(dtype=np.float64)) / self.n_pairs
+        return Spread(
+            n_pairs=self.n_pairs,
+            max=float(distances[-1]),
+            mean=mean,
+            lower_median=lower,
+            median=(lower + upper) / 2,
+        )
 
-    Parameters
-    ----------
-    index : [n, dim] ordered indices (`darkvocab.numerics.to_index`)
-    grid : the grid they belong to
-    unit : "weight": ``max_d |float32(a_d - b_d)|``; "steps": ``max_d |index difference|``
-    weights : how many equal rows each row stands for, 1 by default; pairs of equal rows have distance 0
+    def _listed(self, first: int, block: np.ndarray) -> np.ndarray:
+        """Distances of a block, row after row."""
+        from ._backends.distances import list_pairs
 
-    Returns
-    -------
-    Spectrum
-        Exact. Where columns take few values of very different extents (a collapsed cloud) coarse columns decide most
-        pairs at once, and the cost is about n * dim; in general it is n**2 / 2 * dim.
+        later = self.n - first
+        out = np.empty(len(block) * later - len(block) * (len(block) + 1) // 2, block.dtype)
+        list_pairs(block, later, out)
+        return out
 
-    Examples
-    --------
-    >>> rows = np.array([[0, 0], [0, 1], [2, 1]])
-    >>> chebyshev_spectrum(rows, "bfloat16", unit="steps")
-    Spectrum(distances=array([1., 2.]), counts=array([1, 2]))
-    """
-    if unit not in UNITS:
-        raise ValueError(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
-    n = len(index)
-    weights = np.ones(n, np.int64) if weights is None else np.asarray(weights, np.int64)
-    x = index.astype(np.float64) if unit == "steps" else index_values(index, as_grid(grid))
-    distances, counts = _merged(*_unequal_pairs(x, weights))
-    total = int(weights.sum())
-    equal = total * (total - 1) // 2 - int(counts.sum())
-    if equal:
-        distances, counts = _merged(np.append(distances, 0.0), np.append(counts, equal))
-    if unit == "weight":
-        with np.errstate(over="ignore"):  # two finite rows may be farther apart than the largest float32: infinity
-            distances, counts = _merged(distances.astype(np.float32).astype(np.float64), counts)
-    return Spectrum(distances=distances, counts=counts)
+    def _ranked(self, rank: int, high: np.ndarray, lows: dict[int, np.ndarray]) -> float:
+        """The distance of this rank from 0; high counts pairs by the upper bits of their keys, lows[h] by the lower."""
+        from ._backends.distances import find_rank, tally_within
 
+        upper, rank = find_rank(high, rank)
+        if upper not in lows:
+            lows[upper] = np.zeros(1 << 16, np.int64)
+            lows[upper][0] = 0 if upper else self.n_equal
+            for first, block in self.blocks():
+                tally_within(_keys(block), first, self.weights, upper, lows[upper])
+        lower, _ = find_rank(lows[upper], rank)
+        return _distance_of((upper << 16) + lower, self.rows.dtype)
 
-def _unequal_pairs(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of all pairs of unequal rows and their counts, in no order, a distance possibly more than once.
+    def within(self, threshold: float | int, *, strict: bool = False) -> int:
+        """Pairs at a distance <= threshold (`strict`: < threshold)."""
+        from ._backends.distances import count_near
 
-    Columns are taken by descending extent, in blocks that no later column outreaches: a pair that differs in a block,
-    and in none before it, has the distance that it has within the block. So rows that agree in a block are one there.
-    """
-    from ._backends.pairs import peel, refine
+        limit = largest_within(threshold, self.rows.dtype, strict=strict)
+        count = self.n_equal if limit >= 0 else 0
+        return count + sum(count_near(block, first, self.weights, limit) for first, block in self.blocks())
 
-    n, dim = x.shape
-    if n * n * dim <= FEW_COMPARISONS:
-        return _listed_pairs(x, np.full(n, n), weights)
-    order, ends, uniform = _blocks(*_column_extents(x))
-    x = x.take(order, axis=1)
-    groups, sizes = np.zeros(len(x), np.int64), np.array([weights.sum()])
-    counts = np.zeros(len(ends), np.int64)
-    found = []
-    block = 0
-    while True:
-        block, groups, sizes = peel(x, ends, uniform, block, groups, sizes, weights, counts)
-        if block == len(ends) or len(sizes) == len(x):
-            break
-        columns = x[:, ends[block - 1] if block else 0 : ends[block]]
-        parents = groups
-        groups, first, sizes = refine(columns, parents, weights)
-        family = np.argsort(parents[first], kind="stable")
-        family_ends = np.searchsorted(parents[first[family]], parents[first[family]], side="right")
-        found.append(_family_pairs(columns[first[family]], family_ends, sizes[family]))
-        block += 1
-    met = np.flatnonzero(counts)
-    found.append((uniform[met], counts[met]))
-    return np.concatenate([d for d, _ in found]), np.concatenate([c for _, c in found])
+    def connections(
+        self, threshold: float | int, *, strict: bool = False
+    ) -> tuple[Int64[np.ndarray, " n"], Int32[np.ndarray, "2 edges"]]:
+        """Degrees of the rows in the graph of pairs within the threshold, and edges that connect what it connects.
 
+        A row that stands for several counts as so many neighbours of its neighbours, and the others of its kind as its
+        own. Edges between two rows with the same first neighbour are left out, since both are connected by way of it.
+        """
+        from ._backends.distances import connect, count_near
 
-def _family_pairs(rows: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances and counts of the pairs (u, v), u < v < ends[u], each counted sizes[u] * sizes[v] times.
+        limit, ones = largest_within(threshold, self.rows.dtype, strict=strict), np.ones(self.n, np.int64)
+        degrees, nearest = self.weights - 1, np.full(self.n, -1, np.int64)
+        edges = [np.empty((2, 0), np.int32)]
+        for first, block in self.blocks():
+            count = count_near(block, first, ones, limit)
+            if count:
+                found = np.empty((2, count), np.int32)
+                found = found[:, : connect(block, first, self.weights, limit, degrees, nearest, found)]
+                edges.append(found.copy())
+        return degrees, np.concatenate(edges, axis=1)
 
-    Where all values are few multiples of one length, distances are small integers: counted as they come. Else they are
-    listed and merged, a batch at a time.
-    """
-    from ._backends.pairs import count_distances
-
-    above = rows - rows.min(axis=0)
-    unit = _common_unit(above)
-    if above.max() / unit < MOST_UNITS:
-        multiples = np.ascontiguousarray((above / unit).astype(np.int16).T)
-        counts = np.zeros(int(multiples.max()) + 1, np.int64)
-        count_distances(multiples, ends, sizes, counts)
-        met = np.flatnonzero(counts)
-        return met * unit, counts[met]
-    return _listed_pairs(rows, ends, sizes)
-
-
-def _listed_pairs(rows: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `_family_pairs`, every distance listed; rows that are equal count with distance 0."""
-    from ._backends.pairs import pair_distances
-
-    found = [(np.empty(0), np.empty(0, np.int64))]
-    n_pairs = int((ends - np.arange(1, len(rows) + 1)).sum())
-    u, v = 0, 1
-    while n_pairs:
-        distances, counts = np.empty(min(n_pairs, BATCH)), np.empty(min(n_pairs, BATCH), np.int64)
-        u, v, done = pair_distances(rows, ends, sizes, u, v, distances, counts)
-        found.append(_merged(distances, counts))
-        n_pairs -= done
-    return np.concatenate([d for d, _ in found]), np.concatenate([c for _, c in found])
-
-
-def _common_unit(x: np.ndarray) -> float:
-    """Largest power of two of which all these numbers are multiples."""
-    significand, exponent = np.frexp(x[x != 0])
-    integers = (significand * 2.0**53).astype(np.int64)
-    lowest_bit = np.log2((integers & -integers).astype(np.float64))
-    return float(np.ldexp(1.0, int((lowest_bit + exponent).min()) - 53))
+    def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:
+        """Every distance that occurs, ascending, and how many pairs have it."""
+        distances, counts = np.zeros(1), np.array([self.n_equal])
+        for first, block in self.blocks():
+            rows = self.weights[first : first + len(block)]
+            weights = self._listed(first, np.multiply.outer(rows, self.weights[first:]))
+            distances, counts = _merged(np.append(distances, self._listed(first, block)), np.append(counts, weights))
+        return distances[counts > 0], counts[counts > 0]
 
 
 def _merged(distances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distinct distances, ascending, with the sums of their counts."""
     order = np.argsort(distances)
     distances, counts = distances[order], counts[order]
-    starts = np.flatnonzero(np.concatenate([[True], distances[1:] != distances[:-1]])[: len(distances)])
-    return distances[starts], np.add.reduceat(counts, starts) if starts.size else counts
+    starts = np.flatnonzero(np.append(True, distances[1:] != distances[:-1]))
+    return distances[starts], np.add.reduceat(counts, starts)
 
 
-def _column_extents(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest and smallest non-zero distance between two values of each column; 0 and infinity where it is constant."""
-    from ._backends.pairs import column_extents
-
-    extent, gap = np.zeros(x.shape[1]), np.full(x.shape[1], np.inf)
-    if len(x):
-        column_extents(x, extent, gap)
-    for d in np.flatnonzero(gap < 0):
-        values = np.unique(x[:, d])
-        extent[d], gap[d] = values[-1] - values[0], np.diff(values).min()
-    return extent, gap
+def largest_within(threshold: float | int, dtype: np.dtype, *, strict: bool) -> np.floating:
+    """The largest distance of this type that counts as within the threshold, itself rounded to it; below 0 if none."""
+    with np.errstate(over="ignore"):
+        limit = dtype.type(threshold)
+    return np.nextafter(limit, dtype.type(-np.inf)) if strict else limit
 
 
-def _blocks(extent: np.ndarray, gap: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut the columns that vary, by descending extent, where no later one extends farther than the smallest gap so far.
+def _varying(index: np.ndarray) -> np.ndarray:
+    """The columns in which not all rows are equal, contiguous."""
+    from ._backends.distances import column_range
 
-    Returns the order of the columns, the end of each block, and the one distance that rows unequal in it have (0 where
-    there are several).
+    if not len(index):
+        return index[:, :0]
+    low, high = np.empty(index.shape[1], index.dtype), np.empty(index.shape[1], index.dtype)
+    column_range(index, low, high)
+    varying = np.flatnonzero(low != high)
+    return np.ascontiguousarray(index if len(varying) == index.shape[1] else index.take(varying, axis=1))
+
+
+def _values(index: np.ndarray, grid: Grid, unit: str) -> np.ndarray:
+    """What distances are differences of, in the narrowest type in which they are right."""
+    if unit == "steps":
+        return index.astype(np.float32 if grid.bits <= 16 else np.float64)
+    return index_values(index, grid, np.float32)
+
+
+def _keys(distances: np.ndarray) -> UInt[np.ndarray, "rows later"]:
+    """Unsigned integers in the order of these distances: float32's bits, or (steps beyond them) the number itself."""
+    return distances.view(np.uint32) if distances.dtype == np.float32 else distances.astype(np.uint64)
+
+
+def _distance_of(key: int, dtype: np.dtype) -> float:
+    return float(np.uint32(key).view(np.float32)) if dtype == np.float32 else float(key)
+
+
+class _Walk:
+    """Rows, their tiles, and which of their entries are visited: those outside windows of this width, or all (0)."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        from ._backends.distances import LANES, fill_tiles
+
+        self.rows = rows
+        self.tiles = np.empty((-(-len(rows) // LANES), rows.shape[1], LANES), rows.dtype)
+        fill_tiles(rows, self.tiles)
+        self.width, low, high, expected = _windows(rows)
+        if self.width > 0:
+            self._list(low, high, expected)
+
+    def _list(self, low: np.ndarray, high: np.ndarray, expected: int) -> None:
+        from ._backends.distances import list_outside
+
+        self.starts = np.empty(len(self.rows) + 1, np.int64)
+        found = expected
+        while found >= expected:
+            expected = found + 1
+            self.columns, self.values = np.empty(expected, np.int32), np.empty(expected, self.rows.dtype)
+            found = list_outside(self.rows, low, high, self.starts, self.columns, self.values)
+
+    def block(self, first: int, size: int) -> np.ndarray:
+        """Distances of `size` rows from `first` on to all rows from there, final above the diagonal."""
+        from ._backends.distances import LANES, settle, stream, stream_all
+
+        size = min(size, len(self.rows) - first)
+        rows, tiles = self.rows[first:], self.tiles[first // LANES :]
+        out = np.zeros((size, len(tiles) * LANES), rows.dtype)
+        if self.width == 0:
+            stream_all(tiles, rows, np.arange(rows.shape[1], dtype=np.int32), out)
+            return out
+        later = np.zeros((len(rows) - size, size), rows.dtype)
+        stream(tiles, self.starts, self.columns, self.values, first, out)
+        stream(tiles[: size // LANES], self.starts, self.columns, self.values, first + size, later)
+        settle(rows, later, self.width, out)
+        return out
+
+
+def _windows(rows: np.ndarray) -> tuple[float | np.floating, np.ndarray, np.ndarray, int]:
+    """Width of the windows and their ends that make the least work, and how many entries may lie outside.
+
+    Judged from sampled rows; width 0 where no windows save work.
     """
-    from ._backends.pairs import cut_blocks
+    from ._backends.distances import fit_windows
 
-    order = np.argsort(-extent, kind="stable")[: np.count_nonzero(extent)]
-    ends, uniform = np.empty(len(order), np.int64), np.empty(len(order))
-    n_blocks = cut_blocks(extent[order], gap[order], ends, uniform)
-    return order, ends[:n_blocks], uniform[:n_blocks]
+    n, dim = rows.shape
+    best, windows = 0.5 * n * n * dim, (0.0, np.empty(0), np.empty(0), 0)  # the work of visiting everything
+    if n <= SAMPLE or best < FEW_ENTRIES:
+        return windows
+    sample = np.ascontiguousarray(rows[np.linspace(0, n - 1, SAMPLE).astype(np.int64)])
+    apart = np.sort(_Walk(sample).block(0, SAMPLE)[np.triu_indices(SAMPLE, 1)])
+    ordered = np.sort(sample.T.copy(), axis=1)
+    for distance in np.unique(np.quantile(apart, QUANTILES, method="lower")):
+        width = np.nextafter(distance, distance.dtype.type(0))
+        if not 0 < width < np.inf:
+            continue
+        low, high = np.empty(dim, rows.dtype), np.empty(dim, rows.dtype)
+        outside = OPTIMISM * fit_windows(ordered, width, low, high) / SAMPLE
+        nearer = np.searchsorted(apart, width) / len(apart)
+        work = STREAMING * n * n * outside + SETTLING * nearer * 0.5 * n * n * dim
+        if work < best:
+            best, windows = work, (width, low, high, int(1.2 * n * outside))
+    return windows

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Num, UInt
+from jaxtyping import Float, Float32, Float64, Int64, Num, UInt
 
 ArrayLike = float | int | list | tuple | np.generic | np.ndarray
 
@@ -261,13 +261,13 @@ def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, ...]
     return np.asarray((below + at) / 2), np.asarray((at + above) / 2)
 
 
-def index_values(index: ArrayLike, grid: str | Grid) -> Float64[np.ndarray, ...]:
-    """Values of ordered indices as float64, exactly; beyond the largest finite value as if the binade went on."""
+def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -> Float[np.ndarray, ...]:
+    """Values of ordered indices, float64 or float32, exactly; beyond the largest finite one as if binades went on."""
     from ._backends.rounding import values_of
 
     grid = as_grid(grid)
     index = np.asarray(index, order="C")
-    values = np.empty(index.shape)
+    values: np.ndarray = np.empty(index.shape, dtype)
     values_of(index.ravel(), grid.mantissa_bits, grid.min_exponent, values.ravel())
     return values
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64, UInt
 
 CHUNK_BYTES = 1 << 20
+SELECTIONS = ("black_holes", "unique", "tokens")
 
 
 def n_cores() -> int:
@@ -35,6 +36,24 @@ class Groups:
     largest_code: UInt[
         np.ndarray, " n"
     ]  # largest magnitude code of each row: beyond a grid's max_code, NaN or infinity
+
+    def select(self, over: str) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
+        """The first row of each group that is asked for, and how many rows each stands for.
+
+        Parameters
+        ----------
+        over : "black_holes" (groups of two rows and more, once each), "unique" (all groups, once each), or "tokens"
+            (all groups, as often as they have rows)
+
+        Raises
+        ------
+        ValueError
+            Another word.
+        """
+        if over not in SELECTIONS:
+            raise ValueError(f"unknown rows {over!r}; choose one of {', '.join(SELECTIONS)}")
+        first = self.first[self.counts >= 2] if over == "black_holes" else self.first
+        return first, self.counts if over == "tokens" else np.ones(len(first), np.int64)
 
 
 @lru_cache(maxsize=8)

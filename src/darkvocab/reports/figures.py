@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..records import write_whole
+from .tables import Recorded
 
 if TYPE_CHECKING:
-    import polars as pl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -31,17 +31,18 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "darkvocab",
     "pdf.fonttype": 42,
 }
+SIGMA = "sigma (weight units, before rounding)"
 PANELS: tuple[tuple[str, list[tuple[str, str | None, str, str]]], ...] = (
     ("black holes, C", [("n_black_holes", None, BLUE, "o")]),
     ("tokens in black holes, P", [("black_hole_population", None, BLUE, "o")]),
     ("singletons", [("n_singletons", None, BLUE, "o")]),
     ("tokens in the largest group", [("largest_bh", None, BLUE, "o")]),
     (
-        "L-infinity among black holes (weight units)",
+        "L-infinity among {rows} (weight units)",
         [("median_l_inf", "median", ORANGE, "s"), ("mean_l_inf", "mean", BLUE, "o"), ("max_l_inf", "max", BLACK, "^")],
     ),
     (
-        "L-infinity among black holes (grid steps)",
+        "L-infinity among {rows} (grid steps)",
         [
             ("median_l_inf_steps", "median", ORANGE, "s"),
             ("mean_l_inf_steps", "mean", BLUE, "o"),
@@ -51,7 +52,7 @@ PANELS: tuple[tuple[str, list[tuple[str, str | None, str, str]]], ...] = (
 )
 
 
-def sweep_figure(frame: pl.DataFrame) -> Figure:
+def sweep_figure(records: Recorded) -> Figure:
     """C, P, singletons, largest group and L-infinity against sigma, with sigma over the base's median ulp on top.
 
     One trial at a sigma: a point a record. Several: their mean, and a band from the 10th to the 90th percentile.
@@ -62,39 +63,48 @@ def sweep_figure(frame: pl.DataFrame) -> Figure:
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(7.0, 7.6), layout="constrained")
         axes = figure.subplots(3, 2, sharex=True).ravel()
-        sigma = frame["sigma"].to_numpy()
-        trials = len(frame) // frame["sigma"].n_unique()
-        spread = sigma.max() / sigma.min() if sigma.min() > 0 else 0.0
+        sigma = records["sigma"].to_numpy()
+        trials = len(records) // records["sigma"].n_unique()
+        rows = str(records["l_inf_rows"][0] or "rows").replace("_", " ")
         for panel, (title, series) in zip(axes, PANELS, strict=True):
             for column, label, colour, marker in series:
-                _plot(panel, frame, column, label, colour, marker, trials)
-            panel.set_title(title)
+                _plot(panel, records, column, label, colour, marker, trials)
+            panel.set_title(title.format(rows=rows))
             panel.set_ylim(0, 1.06 * max(panel.dataLim.ymax, 1e-300) if np.isfinite(panel.dataLim.ymax) else 1)
-            if spread > 30:
-                panel.set_xscale("log")
-            if len(series) > 1:
+            _scale(panel, sigma)
+            if len(series) > 1 and panel.lines:
                 panel.legend(loc="best", reverse=True, handletextpad=0.3, borderaxespad=0.2, markerscale=2)
         for panel in axes[-2:]:
-            panel.set_xlabel("sigma (weight units, before rounding)")
-        ratio = (frame["sigma_over_median_ulp"] / frame["sigma"]).drop_nans()
+            panel.set_xlabel(SIGMA)
+        ratio = (records["sigma_over_median_ulp"] / records["sigma"]).drop_nans()
         if len(ratio) and sigma.max() > 0:
             per_ulp = float(ratio.median())  # type: ignore[arg-type]
             for panel in axes[:2]:
                 top = panel.secondary_xaxis("top", functions=(lambda s: s * per_ulp, lambda u: u / per_ulp))
                 top.set_xlabel("sigma / median ulp of the base")
-        figure.suptitle(_caption(frame), fontsize=8, x=0.01, ha="left", parse_math=False)
+        shown = "a point each" if trials == 1 else f"{trials:,} trials each: mean, 10th to 90th percentile"
+        _caption(figure, records, f"{records['sigma'].n_unique():,} sigma, {shown}")
     return figure
 
 
+def _scale(panel: Axes, sigma: np.ndarray) -> None:
+    """A log axis where sigma spans much."""
+    if sigma.min() > 0 and sigma.max() / sigma.min() > 30:
+        panel.set_xscale("log")
+
+
 def _plot(
-    panel: Axes, frame: pl.DataFrame, column: str, label: str | None, colour: str, marker: str, trials: int
+    panel: Axes, records: Recorded, column: str, label: str | None, colour: str, marker: str, trials: int
 ) -> None:
     import polars as pl
 
-    if "l_inf" in column:  # between fewer than two black holes there is no distance, whatever the column says
-        frame = frame.filter(pl.col("n_black_holes") > 1)
+    frame = pl.DataFrame({"sigma": records["sigma"], column: records[column]})
+    if "l_inf" in column and records["l_inf_rows"][0] == "black_holes":
+        # Between fewer than two black holes there is no distance, whatever the column says.
+        frame = frame.filter(records["n_black_holes"] > 1)
     points = (
-        frame.group_by("sigma")
+        frame.drop_nulls()
+        .group_by("sigma")
         .agg(
             pl.col(column).mean().alias("mean"),
             pl.col(column).quantile(0.1).alias("low"),
@@ -114,16 +124,124 @@ def _plot(
     panel.plot(sigma, mean, f"{marker}-", color=colour, markersize=2.5, linewidth=1, label=label)
 
 
-def _caption(frame: pl.DataFrame) -> str:
-    first = frame.row(0, named=True)
-    points = frame["sigma"].n_unique()
-    trials = len(frame) // points
-    shown = "a point each" if trials == 1 else f"{trials:,} trials each: mean, 10th to 90th percentile"
-    return (
-        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {_plain(first['base'])}, "
-        f"rounded to {first['grid']} ({first['arithmetic']} arithmetic), seed {first['seed']}\n"
-        f"{points:,} sigma, {shown}"
+def elements_figure(path: Path, records: Recorded) -> Figure:
+    """Elements of `row - base`: their histogram with the fitted normal density, and a Q-Q plot.
+
+    Of several sigma the middle one's. Skewness and excess kurtosis are those of the sample (moments, not unbiased).
+    """
+    import matplotlib
+    import polars as pl
+    from matplotlib.figure import Figure
+    from scipy.special import ndtr, ndtri
+
+    sample = pl.read_parquet(io.BytesIO(path.read_bytes()))
+    points = sample["point"].unique().sort()
+    point = points[len(points) // 2]
+    sample = sample.filter(pl.col("point") == point)
+    values = np.sort(sample["value"].to_numpy().astype(np.float64))
+    n, mean, std = len(values), values.mean(), values.std()
+    scaled = (values - mean) / std if std > 0 else np.zeros(n)
+    skewness, kurtosis = (scaled**3).mean(), (scaled**4).mean() - 3
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(7.0, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        low, high = values[0], values[-1]
+        if high > low:
+            left.hist(values, bins=100, density=True, color=BLUE, alpha=0.55, histtype="stepfilled")
+            x = np.linspace(low, high, 1000)
+            left.plot(x, np.exp(-(((x - mean) / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi)), color=BLACK, linewidth=1)
+            left.set_xlim(low, high)
+        left.set_title("elements of row - base, and the fitted normal")
+        left.set_xlabel("row - base (weight units)")
+        left.set_ylabel("density")
+        facts = f"mean {mean:.3e}\nstd {std:.6e}\nskewness {skewness:+.4f}\nexcess kurtosis {kurtosis:+.4f}\nn {n:,}"
+        left.text(0.98, 0.97, facts, transform=left.transAxes, ha="right", va="top", fontsize=7)
+        # As many as can be told apart, evenly along the axis: the outermost are all there.
+        shown = np.unique((ndtr(np.linspace(-6, 6, 600)) * n).astype(int).clip(0, n - 1))
+        expected = ndtri((shown + 0.5) / n)
+        right.plot(expected, mean + std * expected, color=BLACK, linewidth=1, label="normal of that mean and std")
+        right.plot(expected, values[shown], "o", color=BLUE, markersize=2, markeredgewidth=0, label="elements")
+        right.set_title("Q-Q plot")
+        right.set_xlabel("quantile of the standard normal distribution")
+        right.set_ylabel("quantile of the elements")
+        right.legend(loc="upper left")
+        _caption(figure, records, f"sampled at sigma {sample['sigma'][0]:.7g}")
+    return figure
+
+
+def singletons_figure(records: Recorded) -> Figure:
+    """Singletons against sigma, a point for every trial (of very many, ten thousand)."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    sigma, singletons = records["sigma"].to_numpy(), records["n_singletons"].to_numpy()
+    some = np.linspace(0, len(sigma) - 1, min(len(sigma), 10_000)).astype(int)
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(7.0, 3.4), layout="constrained")
+        panel = figure.subplots()
+        size = float(np.clip(60 / len(some) ** 0.5, 1.6, 4))
+        panel.plot(sigma[some], singletons[some], "o", color=BLUE, markersize=size, markeredgewidth=0, alpha=0.5)
+        panel.set_title("singletons, a point a trial")
+        panel.set_ylim(0, 1.06 * max(singletons.max(), 1))
+        panel.set_xlabel(SIGMA)
+        _scale(panel, sigma)
+        _caption(figure, records, f"{len(sigma):,} trials")
+    return figure
+
+
+def questions_figure(records: Recorded) -> Figure:
+    """The three answers against sigma: how connected, how far apart, in what populations."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    sigma = records["sigma"].to_numpy()
+    trials = len(records) // records["sigma"].n_unique()
+    touching = str(records["touching"][0]).replace("weight", "(weight units)")
+    panels = (
+        (
+            "density over all tokens",
+            1e-3,
+            [
+                ("density_2_steps", "<= 2 steps", ORANGE, "s"),
+                ("density_1_step", "<= 1 step", BLACK, "^"),
+                ("density", touching, BLUE, "o"),
+            ],
+        ),
+        (
+            "L-infinity (weight units)",
+            1e-300,
+            [("median_linf", "median", ORANGE, "s"), ("mean_linf", "mean", BLUE, "o"), ("max_linf", "max", BLACK, "^")],
+        ),
+        ("rows", 1.0, [("n_unique", "unique rows", BLUE, "o"), ("n_black_holes", "black holes", BLACK, "^")]),
     )
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(7.0, 3.0), layout="constrained")
+        for panel, (title, least, series) in zip(figure.subplots(1, 3), panels, strict=True):
+            for column, label, colour, marker in series:
+                _plot(panel, records, column, label, colour, marker, trials)
+            panel.set_title(title)
+            panel.set_xlabel("sigma (weight units)")
+            top = max(1.08 * panel.dataLim.ymax, least)
+            panel.set_ylim(-0.03 * top, top)  # what lies at 0 is seen whole
+            _scale(panel, sigma)
+            place = "upper right" if title.startswith("density") else "best"
+            panel.legend(loc=place, handletextpad=0.3, borderaxespad=0.2)
+        _caption(figure, records, f"{records['sigma'].n_unique():,} sigma, {trials:,} trial{'s' * (trials > 1)} each")
+    return figure
+
+
+def _caption(figure: Figure, records: Recorded, last: str) -> None:
+    """What was drawn, above the panels."""
+    first = {
+        name: records[name][0]
+        for name in ("n_tokens", "hidden_dim", "base", "grid", "arithmetic", "distribution", "seed")
+    }
+    noise = "" if first["distribution"] == "gaussian" else f"{first['distribution']} noise, "
+    text = (
+        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {_plain(first['base'])}, {noise}"
+        f"rounded to {first['grid']} ({first['arithmetic']} arithmetic), seed {first['seed']}\n{last}"
+    )
+    figure.suptitle(text, fontsize=8, x=0.01, ha="left", parse_math=False)
 
 
 def _plain(name: str) -> str:

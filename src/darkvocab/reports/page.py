@@ -3,13 +3,52 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..records import read_manifest, read_records, write_whole
+from ..records import Records, csv_path, scan_records, write_whole
 from ..sources import CorruptFile
-from .figures import save, sweep_figure
-from .tables import number, summary
+from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
+from .tables import QWEN3_4B, TRIALS, by_sigma, density, largest, moments, number, power, ranges, remarks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLACK_HOLE = (
+    "black hole",
+    "two or more tokens whose rows are equal, element by element, on the grid; its population is how many it holds",
+)
+SINGLETON = "singleton", "a row that one token has alone"
+L_INFINITY = "L-infinity", "the largest difference of two rows in any one component"
+STEP = "step", "from one number of the grid to the next"
+TOUCHING = (
+    "touching",
+    "two rows touch where their L-infinity distance is within the threshold; density is the part of all pairs that do",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure with its file name, and what it shows for who cannot see it."""
+
+    name: str
+    figure: Figure
+    shows: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a page says of a run: a title, a sentence, one table, remarks, pictures, and the words that it uses."""
+
+    title: str
+    lead: str
+    headings: list[str]
+    rows: list[list[str]]
+    remarks: list[str] = field(default_factory=list)
+    pictures: list[Picture]
+    words: list[tuple[str, str]]
 
 
 def report(folder: str | Path) -> list[Path]:
@@ -29,25 +68,137 @@ def report(folder: str | Path) -> list[Path]:
     import polars as pl
 
     folder = Path(folder)
-    manifest, frame = read_manifest(folder), read_records(folder)
+    records = scan_records(folder)
+    manifest = records.manifest
+    if manifest["status"] != "complete":
+        raise FileNotFoundError(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
     try:
-        if frame["sigma"].null_count() or frame.is_empty():
+        make, lead = PAGES[manifest["experiment"]], _snowballs(records)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run on snowballs ({error!r})") from None
+    try:
+        if not len(records) or records["sigma"].null_count():
             raise ValueError("records without a sigma")
-        figure, rows = sweep_figure(frame), summary(frame)
-    except (pl.exceptions.PolarsError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise CorruptFile(f"{folder / 'records.parquet'}: not the records of a sweep ({error})") from None
-    figures = save(figure, folder / "figures" / "sweep")
+        page = make(records, folder, lead)
+    except CorruptFile:
+        raise
+    except (pl.exceptions.PolarsError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CorruptFile(f"{folder / 'records.parquet'}: not the records of a run ({error})") from None
+    written = [path for picture in page.pictures for path in save(picture.figure, folder / "figures" / picture.name)]
     try:
-        html = _page(manifest, len(frame), rows, figures[0])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a sweep ({error!r})") from None
-    page = folder / "report.html"
-    write_whole(page, html.encode("utf-8"))
-    return [page, *figures]
+        html = _html(manifest, page, folder)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
+    write_whole(folder / "report.html", html.encode("utf-8"))
+    return [folder / "report.html", *written]
 
 
-def _page(manifest: dict[str, Any], n_records: int, rows: list[dict[str, Any]], picture: Path) -> str:
-    """The page of a sweep as HTML; whatever stands in the manifest is escaped."""
+def _snowballs(records: Records) -> str:
+    parameters = records.manifest["parameters"]
+    return (
+        f"{len(records):,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
+        f"rounded to {parameters['grid']}"
+    )
+
+
+def _ranged(records: Records, **labels: Any) -> tuple[list[str], list[list[str]]]:
+    keys = ["min", "median", "max", "first", "last"]
+    headings = ["", "min", "median", "max", "at the smallest sigma", "at the largest sigma"]
+    return headings, [[row["statistic"], *(number(row[k]) for k in keys)] for row in ranges(records, **labels)]
+
+
+def _sweep(records: Records, folder: Path, lead: str) -> Page:
+    headings, rows = _ranged(records)
+    return Page(
+        title="Snowballs over a range of sigma",
+        lead=f"{lead}: how many tokens share a row, and how far apart the shared rows lie.",
+        headings=headings,
+        rows=rows,
+        pictures=[
+            Picture(
+                name="sweep",
+                figure=sweep_figure(records),
+                shows="Six panels against sigma: black holes, tokens in black holes, singletons, largest group, and "
+                "L-infinity in weight units and in grid steps",
+            )
+        ],
+        words=[BLACK_HOLE, SINGLETON, L_INFINITY, STEP],
+    )
+
+
+def _trials(records: Records, folder: Path, lead: str) -> Page:
+    swept = records["sigma"].n_unique() > 1
+    if swept:
+        headings, rows = _ranged(records, labels=TRIALS)
+    else:
+        keys = ["mean", "std", "min", "max"]
+        headings = ["", "mean", "standard deviation", "min", "max"]
+        rows = [[r["statistic"], *("" if r[k] is None else number(r[k]) for k in keys)] for r in moments(records)]
+    pictures = []
+    if (folder / "elements.parquet").is_file():
+        shows = "Histogram of the elements of row minus base with the fitted normal density, and their Q-Q plot"
+        pictures.append(
+            Picture(name="elements", figure=elements_figure(folder / "elements.parquet", records), shows=shows)
+        )
+    if swept:
+        shows = "Singletons against sigma, a point for every trial"
+        pictures.append(Picture(name="singletons", figure=singletons_figure(records), shows=shows))
+    return Page(
+        title="Trials",
+        lead=f"{lead}: every statistic of each.",
+        headings=headings,
+        rows=rows,
+        pictures=pictures,
+        words=[BLACK_HOLE, SINGLETON, L_INFINITY, TOUCHING],
+    )
+
+
+def _questions(records: Records, folder: Path, lead: str) -> Page:
+    rows = [
+        [
+            power(row["sigma"]),
+            density(row["density"]),
+            power(row["mean_linf"]),
+            power(row["median_linf"]),
+            number(row["n_black_holes"]),
+            density(row["density_1_step"]),
+            density(row["density_2_steps"]),
+            largest(row["demographics"]),
+        ]
+        for row in by_sigma(records)
+    ]
+    return Page(
+        title="Three questions about rounding",
+        lead=f"{lead}: are all tokens connected, at the limit of the grid, in plausible populations?",
+        headings=[
+            "sigma",
+            "density",
+            "mean L-inf",
+            "median L-inf",
+            "black holes",
+            "density at 1 step",
+            "at 2 steps",
+            "largest populations",
+        ],
+        rows=rows,
+        remarks=[QWEN3_4B + ".", *remarks(records)],
+        pictures=[
+            Picture(
+                name="questions",
+                figure=questions_figure(records),
+                shows="Three panels against sigma: density at the threshold and at one and two grid steps; L-infinity "
+                "of all pairs of tokens; unique rows and black holes",
+            )
+        ],
+        words=[BLACK_HOLE, L_INFINITY, STEP, TOUCHING],
+    )
+
+
+PAGES: dict[str, Callable[[Records, Path, str], Page]] = {"sweep": _sweep, "trials": _trials, "questions": _questions}
+
+
+def _html(manifest: dict[str, Any], page: Page, folder: Path) -> str:
+    """The page as HTML; whatever stands in the manifest is escaped."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     parameters = dict(manifest["parameters"])
@@ -56,16 +207,18 @@ def _page(manifest: dict[str, Any], n_records: int, rows: list[dict[str, Any]], 
         loader=PackageLoader("darkvocab", "reports"),
         autoescape=select_autoescape(default=True, default_for_string=True),
     )
-    environment.filters["figure"] = number
+    shown = ((name, ", ".join(v) if isinstance(v, list) else v) for name, v in parameters.items() if v is not None)
+    between = f"{len(sigmas):,} from {min(sigmas):g} to {max(sigmas):g}" if len(sigmas) > 1 else f"{sigmas[0]:g}"
     return environment.get_template("page.html.j2").render(
-        title="Snowballs over a range of sigma",
-        lead=f"{n_records:,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
-        f"rounded to {parameters['grid']}: how many tokens share a row, and how far apart the shared rows lie.",
-        summary=rows,
-        picture=base64.b64encode(picture.read_bytes()).decode("ascii"),
+        page=page,
+        pictures=[
+            (picture, base64.b64encode((folder / "figures" / f"{picture.name}.png").read_bytes()).decode("ascii"))
+            for picture in page.pictures
+        ],
+        csv=csv_path(folder, manifest).name,
         parameters=[
-            ("sigma", f"{len(sigmas):,} from {min(sigmas):g} to {max(sigmas):g}"),
-            *((name, value) for name, value in parameters.items() if value is not None and name != "part_size"),
+            ("sigma", between),
+            *((name.replace("_", " "), value) for name, value in shown),
             ("seed", manifest["seed"]),
             *((f"{name} version", version) for name, version in manifest["packages"].items()),
             *(("base sha256", item["sha256"]) for item in manifest["inputs"]),

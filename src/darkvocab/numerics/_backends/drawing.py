@@ -1,4 +1,4 @@
-"""Drawing grid cells under noise, compiled: cell thresholds, a counter-based generator, and the sparse sampler."""
+"""Drawing grid cells under noise, compiled: cell thresholds and the sparse sampler."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
+from .deviates import philox
 from .rounding import float32_from_bits, index_of, value_of
 
 LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
@@ -50,7 +51,7 @@ def cell_thresholds(base, low, high, sigma, float32, mantissa_bits, min_exponent
     `out` is flat, column after column.
     """
     t = 0
-    top = 0x41800000  # ordered index of float32 16.0
+    top = 0x42800000  # ordered index of float32 64.0, beyond any deviate
     for d in range(base.size):
         for k in range(low[d] + 1, high[d] + 1):
             below = value_of(k - 1, mantissa_bits, min_exponent)
@@ -72,32 +73,17 @@ def cell_thresholds(base, low, high, sigma, float32, mantissa_bits, min_exponent
 
 
 @njit(nogil=True, cache=True)
-def normal_cdf_words(z, out):  # type: ignore[no-untyped-def]
-    """out[i] = round(2**64 * Phi(z[i])): the uniform 64-bit word from which the normal deviate is at least z.
+def cdf_words(z, laplace, out):  # type: ignore[no-untyped-def]
+    """out[i] = round(2**64 * P(deviate < z[i])): the uniform 64-bit word from which the deviate is at least z.
 
-    Full relative precision in both tails; clipped to [0, 2**64 - 1].
+    Standard normal, or Laplace of standard deviation 1. Full relative precision in both tails; clipped to
+    [0, 2**64 - 1].
     """
     for i in range(z.size):
-        tail = 0.5 * math.erfc(abs(z[i]) / math.sqrt(2.0))
+        far = abs(z[i])
+        tail = 0.5 * math.exp(-far * math.sqrt(2.0)) if laplace else 0.5 * math.erfc(far / math.sqrt(2.0))
         word = np.uint64(np.rint(tail * 2.0**64))  # tail <= 1/2
         out[i] = word if z[i] < 0 else np.uint64(0xFFFFFFFFFFFFFFFF) - max(word, np.uint64(1)) + np.uint64(1)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """Philox4x32-10: four 32-bit words from a counter and a key.
-
-    J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-    """
-    mask = np.uint64(0xFFFFFFFF)
-    half = np.uint64(32)
-    for _ in range(10):
-        p0 = c0 * np.uint64(0xD2511F53)
-        p1 = c2 * np.uint64(0xCD9E8D57)
-        c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1 & mask, (p0 >> half) ^ c3 ^ k1, p0 & mask
-        k0 = (k0 + np.uint64(0x9E3779B9)) & mask
-        k1 = (k1 + np.uint64(0xBB67AE85)) & mask
-    return c0, c1, c2, c3
 
 
 @njit(nogil=True, cache=True, inline="always")

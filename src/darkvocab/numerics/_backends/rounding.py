@@ -38,6 +38,16 @@ def float32_from_bits(typingctx, bits):  # type: ignore[no-untyped-def]
     return types.float32(types.int32), codegen
 
 
+@intrinsic
+def fma(typingctx, a, b, c):  # type: ignore[no-untyped-def]
+    """a * b + c with one rounding, on every machine."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.fma(*args)
+
+    return types.float64(types.float64, types.float64, types.float64), codegen
+
+
 @njit(nogil=True, cache=True, inline="always")
 def index_of(x, mantissa_bits, min_exponent, max_code):  # type: ignore[no-untyped-def]
     """Ordered index of float64 `x` rounded to nearest even; beyond the largest finite one: +-(max_code + 1)."""

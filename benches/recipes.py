@@ -1,0 +1,58 @@
+"""One trial of each notebook, the notebook's way in our own words: what the benchmark measures against."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import networkx as nx
+import numpy as np
+import torch
+
+
+def sweep_trial(base: torch.Tensor, sigma: float, n_tokens: int) -> int:
+    """12.2a: normals for every component, a sort of the rows, a cube of differences."""
+    rows = (base + torch.randn(n_tokens, base.numel()) * sigma).to(torch.bfloat16).to(torch.float32)
+    unique, _, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
+    holes = unique[counts >= 2]
+    if len(holes) > 1:
+        distances = (holes[:, None] - holes[None]).abs().amax(dim=2)
+        pairs = distances[~torch.eye(len(holes), dtype=torch.bool)]
+        pairs.max(), pairs.mean(), pairs.median()
+    return len(holes)
+
+
+def trial(base: torch.Tensor, sigma: float, n_tokens: int, epsilon: float) -> tuple[float, int, float]:
+    """12.4b: every statistic, the distance matrix twice, the graph by networkx."""
+    rows = (base + torch.randn(n_tokens, base.numel()) * sigma).to(torch.bfloat16).to(torch.float32)
+    unique, _, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
+    holes = torch.sort(counts[counts >= 2].float()).values
+    if len(holes) > 1:
+        place = torch.arange(1, len(holes) + 1)
+        (2 * (place * holes).sum() / (len(holes) * holes.sum()) - (len(holes) + 1) / len(holes)).item()
+    if len(unique) < 2:
+        return 0.0, len(unique), 1.0
+    others = ~torch.eye(len(unique), dtype=torch.bool)
+    distances = torch.cdist(unique, unique, p=float("inf"))[others] / epsilon
+    distances.mean().item(), distances.median().item()
+    near = (torch.cdist(unique, unique, p=float("inf")) <= 2 * epsilon) & others
+    graph = nx.Graph()
+    graph.add_nodes_from(range(len(unique)))
+    graph.add_edges_from(torch.nonzero(near).tolist())
+    components = list(nx.connected_components(graph))
+    inside = graph.subgraph(max(components, key=len)).number_of_edges()
+    [graph.degree(node) for node in graph.nodes()]
+    return distances.max().item(), len(components), inside
+
+
+def question(sigma: float, n_tokens: int, dim: int) -> tuple[float, float, float, int]:
+    """13.5a: a cube of differences by 300 rows, hashes of tuples."""
+    base = torch.randn(dim)
+    rows = (base / base.norm() + torch.randn(n_tokens, dim) * sigma).to(torch.bfloat16).float()
+    parts = [(rows[i : i + 300].unsqueeze(1) - rows.unsqueeze(0)).abs().max(dim=2)[0] for i in range(0, n_tokens, 300)]
+    distances = torch.cat(parts)
+    near = (distances < 1e-4).float()
+    near.fill_diagonal_(0)
+    upper = torch.triu_indices(n_tokens, n_tokens, offset=1)
+    pairs = distances[upper[0], upper[1]].numpy()
+    populations = Counter(hash(tuple(row.numpy())) for row in rows).values()
+    return near.sum().item(), float(pairs.mean()), float(np.median(pairs)), sum(p >= 2 for p in populations)

@@ -1,0 +1,176 @@
+"""Topology: the graph of rows that touch, its components and its density."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from ..matrix import EmbeddingMatrix
+from ..numerics import Distances
+from ..numerics.chebyshev import UNITS
+from ..numerics.grouping import n_cores
+
+
+@dataclass(frozen=True)
+class Touching:
+    """When two rows touch: their L-infinity distance is <= (or, `strict`, <) the threshold."""
+
+    threshold: float | int  # weight units, rounded to float32 as distances are; or grid steps
+    unit: str = "weight"
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", float(self.threshold))
+        if self.unit not in UNITS:
+            raise ValueError(f"unknown unit {self.unit!r} of touching; choose one of {', '.join(UNITS)}")
+        if not (self.threshold >= 0 and math.isfinite(self.threshold)):
+            raise ValueError(f"touching must be a finite length >= 0 ({self.unit}), got {self.threshold!r}")
+        if self.strict and self.threshold <= 2.0**-150:
+            raise ValueError(
+                f"nothing is nearer than {self.threshold!r}: choose a larger threshold, or <= for equal rows"
+            )
+
+    def __str__(self) -> str:
+        return f"{'<' if self.strict else '<='} {repr(self.threshold).removesuffix('.0')} {self.unit}"
+
+
+class Topology:
+    """The graph of rows, an edge wherever two of them touch.
+
+    A row that stands for several tokens is that many vertices, which touch each other too. With one vertex: one
+    component, isolated, densities 1; with none: zeros (seed 001's conventions).
+    """
+
+    def __init__(self, distances: Distances, touching: Touching, *, over: str = "unique") -> None:
+        if distances.unit != touching.unit:
+            raise ValueError(f"distances in {distances.unit} cannot be held against touching {touching}")
+        self.touching, self.over = touching, over
+        self._rows, self._weights = distances.rows, distances.weights
+        degrees, edges = distances.connections(touching.threshold, strict=touching.strict)
+        labels = _components(edges, distances.n)
+        self.degrees: Int64[np.ndarray, " n"] = degrees  # of each row's vertices
+        self.labels: Int64[np.ndarray, " n"] = labels  # the first row of each row's component
+
+    @property
+    def n_vertices(self) -> int:
+        return int(self._weights.sum())
+
+    @property
+    def n_edges(self) -> int:
+        return int(self.degrees @ self._weights) // 2
+
+    @property
+    def n_isolated(self) -> int:
+        """Vertices that touch no other."""
+        return int((self.degrees == 0).sum())
+
+    @property
+    def global_density(self) -> float:
+        return _density(self.n_edges, self.n_vertices)
+
+    @cached_property
+    def sizes(self) -> Int64[np.ndarray, " components"]:
+        """Vertices of each component, descending."""
+        return np.sort(self._size_of[self._size_of > 0])[::-1]
+
+    @property
+    def n_components(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def largest_component_size(self) -> int:
+        return int(self.sizes[0]) if self.n_components else 0
+
+    @property
+    def largest_component_density(self) -> float:
+        """Of components of equal size: of the one that holds the first row in lexicographic order of values."""
+        if not self.n_components:
+            return 0.0
+        largest = np.isin(self.labels, np.flatnonzero(self._size_of == self.largest_component_size))
+        members = self.labels == self.labels[_first_row(self._rows, np.flatnonzero(largest))]
+        return _density(int(self.degrees[members] @ self._weights[members]) // 2, self.largest_component_size)
+
+    @property
+    def mean_degree(self) -> float:
+        return 2 * self.n_edges / self.n_vertices if self.n_vertices else 0.0
+
+    @property
+    def max_degree(self) -> int:
+        return int(self.degrees.max(initial=0))
+
+    @cached_property
+    def _size_of(self) -> Int64[np.ndarray, " n"]:
+        """Vertices of the component that goes by this row; 0 for rows that none goes by."""
+        return np.bincount(self.labels, self._weights, len(self.labels)).astype(np.int64)
+
+
+def _components(edges: Int32[np.ndarray, "2 edges"], n: int) -> Int64[np.ndarray, " n"]:
+    """The first row of each row's component."""
+    one, other = edges
+    if not len(one):
+        return np.arange(n)
+    if len(one) == n - 1 and not one.any():  # all to the first
+        return np.zeros(n, np.int64)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    return np.unique(component, return_index=True)[1][component]
+
+
+def _density(edges: int, vertices: int) -> float:
+    return edges / (vertices * (vertices - 1) // 2) if vertices > 1 else float(vertices)
+
+
+def _first_row(rows: np.ndarray, candidates: np.ndarray) -> int:
+    """Which of these rows comes first in lexicographic order."""
+    for d in range(rows.shape[1]):
+        if len(candidates) == 1:
+            break
+        column = rows[candidates, d]
+        candidates = candidates[column == column.min()]
+    return int(candidates[0])
+
+
+def topology(
+    rows: EmbeddingMatrix | Any,
+    touching: Touching,
+    grid: str | None = None,
+    *,
+    over: str = "unique",
+    threads: int | None = None,
+) -> Topology:
+    """Topology of a matrix or of rows in memory.
+
+    Parameters
+    ----------
+    rows, grid, over, threads : as `darkvocab.geometry`
+    touching : when two rows touch
+
+    Raises
+    ------
+    CorruptFile, ValueError
+        As `darkvocab.geometry`.
+
+    Examples
+    --------
+    >>> t = topology(np.array([[0.0], [1.0], [2.5], [9.0]], np.float32), Touching(1.5))
+    >>> t.n_components, t.n_isolated, t.largest_component_size, round(t.largest_component_density, 3)
+    (2, 1, 3, 0.667)
+    """
+    matrix = EmbeddingMatrix.of(rows, grid)
+    tokens, weights = matrix.groups(grid).select(over)
+    distances = Distances(
+        matrix.index(tokens, grid),
+        grid or matrix.grid,
+        unit=touching.unit,
+        weights=weights,
+        threads=threads or n_cores(),
+    )
+    return Topology(distances, touching, over=over)

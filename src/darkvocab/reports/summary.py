@@ -1,0 +1,287 @@
+"""What a run's records say in numbers: statistics of each column, over all records and at each sigma."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..matrix import printable
+from ..records import Records, scan_records
+from ..sources import CorruptFile
+from .tables import facts, number, show
+
+if TYPE_CHECKING:
+    import polars as pl
+
+QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
+STATISTICS = ("mean", "std", "min", *QUANTILES, "max")
+MOST_BINS = 10_000
+MOST_NUMBERS = 1 << 21  # said of single sigma, in all; beyond, only what is said of all records is
+MOST_TEXTS = 100
+HEADINGS = {"p5": "5%", "p25": "25%", "p50": "median", "p75": "75%", "p95": "95%"}
+NARROW = 120  # columns of a terminal, below which only some of the statistics are shown
+
+
+def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int = 30) -> dict[str, Any]:
+    """Statistics of a run, finished or not: of each column, over all records and at each sigma.
+
+    In memory are one column at a time, sigma, and some working copies of these: about 50 bytes a record, however many
+    columns there are. `docs/files.md` names what the result holds.
+
+    Parameters
+    ----------
+    columns : only these; by default all, where those that are the same in every record are told apart
+    bins : of each histogram, from 1 to 10,000, equally wide between the least and the greatest value
+
+    Raises
+    ------
+    ValueError
+        No such column, or number of bins.
+    FileNotFoundError, CorruptFile
+        As `scan_records`.
+    """
+    if not 1 <= bins <= MOST_BINS:
+        raise ValueError(f"bins must be from 1 to {MOST_BINS:,}, got {bins}")
+    records = scan_records(folder)
+    asked = list(records.schema) if columns is None or not records.schema else list(dict.fromkeys(columns))
+    for name in asked:
+        if name not in records.schema:
+            raise ValueError(f"no column {name!r}; choose one of {', '.join(records.schema)}")
+    numeric = [name for name in asked if records.schema[name].is_numeric()]
+    sigmas = _Sigmas(records)
+    n_numbers = len(sigmas.values) * len(numeric) * (bins + 12)
+    same: dict[str, Any] = {}
+    told: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
+    for name in asked:
+        if name not in numeric:
+            counts = _texts(records, name)
+            if len(counts) > 1 or columns:
+                texts[name] = {"n_distinct": len(counts), "counts": dict(counts.most_common(MOST_TEXTS))}
+            else:
+                same[name] = next(iter(counts), None)
+            continue
+        column = _Column(records.column(name), sigmas.order)
+        of_all = column.statistics(0, records.n_landed, bins)
+        if columns is None and (of_all["nulls"] == records.n_landed or _is_constant(of_all, records.n_landed)):
+            same[name] = of_all["min"]
+            continue
+        if len(sigmas.values) > 1:
+            of_all["mean_over_sigmas"] = column.mean_range(sigmas)
+            of_all["by_sigma"] = (
+                [{"sigma": sigma, **column.statistics(start, stop, bins)} for sigma, start, stop in sigmas]
+                if n_numbers <= MOST_NUMBERS
+                else None
+            )
+        told[name] = of_all
+    return {
+        "run": str(folder),
+        "experiment": records.manifest.get("experiment"),
+        "status": records.manifest["status"],
+        "n_records": records.manifest["n_records"],
+        "n_landed": records.n_landed,
+        "sigmas": {"count": len(sigmas.values), "min": sigmas.least, "max": sigmas.greatest},
+        "bins": bins,
+        "same": same,
+        "columns": told,
+        "texts": texts,
+    }
+
+
+class _Sigmas:
+    """Which records have which sigma: their order by sigma, where each begins in it. Those without come last."""
+
+    def __init__(self, records: Records) -> None:
+        import polars as pl
+
+        sigma = np.full(records.n_landed, np.nan)
+        if "sigma" in records.schema:
+            if not records.schema["sigma"].is_numeric():
+                raise CorruptFile(f"records whose sigma is no number but {records.schema['sigma']}")
+            sigma = records.column("sigma").cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
+            sigma[~np.isfinite(sigma)] = np.nan
+        self.order: np.ndarray | None = None
+        if not np.all(sigma[:-1] <= sigma[1:]):  # mostly they come sorted
+            self.order = np.argsort(sigma, kind="stable")
+            sigma = sigma[self.order]
+        self.values, self.starts = np.unique(sigma, return_index=True)
+        self.stops = np.append(self.starts[1:], len(sigma))
+        known = self.values[np.isfinite(self.values)]
+        self.least = float(known[0]) if len(known) else None
+        self.greatest = float(known[-1]) if len(known) else None
+
+    def __iter__(self) -> Iterator[tuple[float | None, int, int]]:
+        """Each sigma, and from where to where its records are."""
+        return zip(map(_json, self.values), self.starts.tolist(), self.stops.tolist(), strict=True)
+
+
+class _Column:
+    """The numbers of a column, in the order of sigma."""
+
+    def __init__(self, series: pl.Series, order: np.ndarray | None) -> None:
+        import polars as pl
+
+        exact = series.dtype.is_integer() and series.dtype not in (pl.Int128, pl.UInt128)
+        series = series if exact else series.cast(pl.Float64)
+        self.is_there = series.is_not_null().to_numpy()
+        self.values = series.fill_null(0).to_numpy()
+        if order is not None:
+            self.is_there, self.values = self.is_there[order], self.values[order]
+
+    def statistics(self, start: int, stop: int, bins: int) -> dict[str, Any]:
+        """Of the records from `start` to `stop`; over the finite values, the others counted apart."""
+        values = self.values[start:stop][self.is_there[start:stop]]
+        finite = np.sort(values[np.isfinite(values)])
+        n_nan = int(np.isnan(values).sum())
+        row: dict[str, Any] = {
+            "count": len(finite),
+            "nulls": stop - start - len(values),
+            "nan": n_nan,
+            "infinite": len(values) - len(finite) - n_nan,
+            **dict.fromkeys((*STATISTICS, "histogram")),
+        }
+        if not len(finite):
+            return row
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float64: null in what follows
+            quantiles = np.quantile(finite, list(QUANTILES.values()))
+            row |= {"mean": _json(finite.mean()), "std": _json(finite.std(ddof=1)) if len(finite) > 1 else None}
+            row |= {"min": finite[0].item(), "max": finite[-1].item(), "histogram": _histogram(finite, bins)}
+            return row | dict(zip(QUANTILES, map(_json, quantiles), strict=True))
+
+    def mean_range(self, sigmas: _Sigmas) -> dict[str, Any]:
+        """Least and greatest of the means at single sigma, and at which."""
+        usable = self.is_there & np.isfinite(self.values)
+        with np.errstate(all="ignore"):
+            sums = np.add.reduceat(np.where(usable, self.values, 0.0), sigmas.starts)
+            means = sums / np.add.reduceat(usable.astype(np.int64), sigmas.starts)
+        if not np.isfinite(means).any():
+            return {}
+        ends = {"lowest": np.nanargmin(means), "highest": np.nanargmax(means)}
+        return {end: {"mean": _json(means[at]), "sigma": _json(sigmas.values[at])} for end, at in ends.items()}
+
+
+def _is_constant(row: dict[str, Any], n_records: int) -> bool:
+    return row["count"] == n_records and row["min"] == row["max"]
+
+
+def _json(value: float) -> float | None:
+    """A number that JSON has."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _histogram(ordered: np.ndarray, bins: int) -> dict[str, Any]:
+    """Edges and counts, as numpy's; one bin where all values are equal."""
+    low, high = float(ordered[0]), float(ordered[-1])
+    if ordered[0] == ordered[-1]:
+        return {"edges": [low, high], "counts": [len(ordered)]}
+    # Where the range is beyond float64, its half is not.
+    edges = (
+        np.linspace(low, high, bins + 1) if np.isfinite(high - low) else 2 * np.linspace(low / 2, high / 2, bins + 1)
+    )
+    below = np.searchsorted(ordered, edges[1:-1], side="left")
+    return {"edges": edges.tolist(), "counts": np.diff(below, prepend=0, append=len(ordered)).tolist()}
+
+
+def _texts(records: Records, name: str) -> Counter[str | None]:
+    import polars as pl
+
+    counts: Counter[str | None] = Counter()
+    for frame in records.frames([name]):
+        counts.update(dict(frame[name].cast(pl.String).value_counts().iter_rows()))
+    return counts
+
+
+# For people ---------------------------------------------------------------------------------------------------------
+
+
+def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) -> None:
+    """Tables of a summary: a row for each column; with `single`, also a row for each sigma."""
+    to.print(_headline(report))
+    narrow = to.width < NARROW
+    shown = ("mean", "min", "p50", "max") if narrow else STATISTICS
+    has_range = any("mean_over_sigmas" in row for row in report["columns"].values())
+    headings = [HEADINGS.get(key, key) for key in shown]
+    if report["columns"]:
+        to.print()
+        table = _table("", [*headings, *(["lowest mean", "highest mean"] if has_range else [])])
+        for name, row in report["columns"].items():
+            ends = row.get("mean_over_sigmas") or {}
+            means = [_shown(ends.get(end, {}).get("mean")) for end in ("lowest", "highest")] if has_range else []
+            table.add_row(Text(printable(name)), *(_shown(row[key]) for key in shown), *means)
+        show(table, to)
+        if has_range:
+            to.print("lowest and highest mean: of the means at single sigma")
+    for name, row in report["columns"].items():
+        apart = [f"{row[key]:,} {word}" for key, word in (("nulls", "missing"), ("nan", "NaN")) if row[key]]
+        apart += [f"{row['infinite']:,} infinite"] if row["infinite"] else []
+        if apart:
+            to.print(f"{printable(name)}: {', '.join(apart)}, left out above")
+    for name, row in report["columns"].items() if single else ():
+        _print_single(name, row, to, shown, narrow)
+    for name, text in report["texts"].items():
+        counts = ", ".join(f"{_text(value)} {count:,}" for value, count in list(text["counts"].items())[:10])
+        left = text["n_distinct"] - min(10, len(text["counts"]))
+        to.print(f"\n{printable(name)}: {counts}{f', and {left:,} more' if left else ''}")
+    if report["same"]:
+        to.print("\nthe same in every record:")
+        show(facts((printable(name), _text(value)) for name, value in report["same"].items()), to)
+
+
+def _headline(report: dict[str, Any]) -> str:
+    sigmas = report["sigmas"]
+    where = ""
+    if sigmas["min"] is not None:
+        between = f"from {sigmas['min']:g} to {sigmas['max']:g}"
+        where = f" at {sigmas['count']:,} sigma {between}" if sigmas["count"] > 1 else f" at sigma {sigmas['min']:g}"
+    return f"{report['n_landed']:,} records{where}"
+
+
+def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[str], narrow: bool) -> None:
+    """A column's histogram, or one for each sigma."""
+    rows = row.get("by_sigma") or [{"sigma": None, **row}]
+    if row.get("by_sigma", ()) is None:
+        to.print(f"\n{printable(name)}: too many sigma for a row each; name fewer columns or bins, or read the records")
+        return
+    table = _table("sigma", ["count", *(HEADINGS.get(key, key) for key in shown)])
+    if not narrow:
+        table.add_column("histogram, min to max", no_wrap=True)
+    for at in rows:
+        sigma = "all" if "by_sigma" not in row else "none" if at["sigma"] is None else f"{at['sigma']:.6g}"
+        bars = [] if narrow else [Text(_bars(at["histogram"], to))]
+        table.add_row(sigma, f"{at['count']:,}", *(_shown(at[key]) for key in shown), *bars)
+    to.print(f"\n{printable(name)}")
+    show(table, to)
+
+
+def _table(first: str, headings: Sequence[str]) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _bars(histogram: dict[str, Any] | None, to: Console) -> str:
+    """Counts as a line of bars, a character each."""
+    if histogram is None:
+        return ""
+    levels = " ▁▂▃▄▅▆▇█" if to.encoding.startswith("utf") else " .:-=+*#@"
+    most = max(histogram["counts"])
+    return "".join(levels[-(-count * 8 // most)] for count in histogram["counts"])
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else number(value)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else printable(value)
