@@ -420,7 +420,9 @@ class RunFolder(Generic[Row]):
             self.manifest["command"] = old["command"]
             self.manifest["status"] = old["status"] if old["status"] == "complete" else "running"
         (self.path / "records").mkdir(exist_ok=True)
-        for stale in (*self.path.glob(".*.partial"), *self.path.glob("records/.*.partial")):
+        for stale in (
+            found for place in ("", "records/", "figures/") for found in self.path.glob(f"{place}.*.partial")
+        ):
             stale.unlink()  # what a killed process was writing
         self._parts = Parts(self.path, self.manifest)
         self._parts.heal()

@@ -347,6 +347,9 @@ def test_interrupted_run_resumes_to_the_same_bytes(tmp_path, start, cli, content
 def test_temporary_file_of_a_killed_run_is_swept_away(unfinished, finished, cli, contents):
     rewrite(unfinished, status="running")
     part(unfinished, 3).rename(unfinished / "records" / f".{part(unfinished, 3).name}.123.partial")
+    (unfinished / "figures").mkdir(exist_ok=True)
+    (unfinished / "figures" / ".sweep.pdf.123.partial").write_bytes(b"%PDF")
+    (unfinished / ".report.html.123.partial").write_bytes(b"<!doctype")
     assert cli(*SWEEP, "--out", unfinished, "--resume").code == 0
     assert contents(unfinished) == contents(finished)
 

@@ -39,7 +39,7 @@ class Patched:
         self.patch.undo()
 
 
-WINDOWS = {"FEW_ROWS": 0, "FEW_ENTRIES": 0, "SAMPLE": 16, "BLOCK": 1}
+WINDOWS = {"FEW_ROWS": 0, "FEW_ENTRIES": 0, "SAMPLE": 16, "BLOCK": 1, "STREAMING": 0.5, "SETTLING": 1, "OPTIMISM": 1}
 
 
 @pytest.fixture(scope="module")
