@@ -29,7 +29,6 @@ from rich.console import Console
 from rich.table import Table
 
 from darkvocab import Questions, Sweep, Trials, census
-from darkvocab.engine import open_engine
 from darkvocab.matrix import EmbeddingMatrix
 from darkvocab.numerics import Distances, to_index
 
@@ -285,19 +284,21 @@ def bench_kernel() -> list[dict[str, Any]]:
 
 def bench_dask(folder: Path) -> list[dict[str, Any]]:
     """The same trials through two Dask workers on this machine, and through two processes."""
+    from distributed import Client
+
     address = folder / "scheduler.json"
     commands = [["scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(address)]]
-    commands += [["worker", "--scheduler-file", str(address), "--nthreads", "1", "--no-dashboard"]] * 2
+    commands += [["worker", "--scheduler-file", str(address), "--nthreads", "1", "--no-nanny", "--no-dashboard"]] * 2
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = [subprocess.Popen([str(BIN / "dask"), *words], **quiet) for words in commands]
     try:
-        settings = Trials(1.5e-9, trials=60_000, epsilon=EPSILON, base=BASE)
+        settings = Trials(1.5e-9, trials=30_000, epsilon=EPSILON, base=BASE)
         while not (address.is_file() and address.read_text().endswith("}")):
             time.sleep(0.1)
+        with Client(scheduler_file=str(address), set_as_default=False) as client:
+            client.wait_for_workers(2)
         taken = {}
         for engine in ("processes", f"dask:{address}"):
-            with open_engine(engine, 2):  # both workers are there
-                pass
             list(Trials(1.5e-9, trials=2000, epsilon=EPSILON, base=BASE).records(engine=engine, workers=2))
             taken[engine[:4]] = median_time(lambda e=engine: list(settings.records(engine=e, workers=2)), 3)
     finally:
