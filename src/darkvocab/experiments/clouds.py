@@ -266,28 +266,11 @@ class Clouds(Generic[Row]):
     def __iter__(self) -> Iterator[Row]:
         return self.records()
 
-    def frame(
-        self,
-        *,
-        engine: str | Executor = "local",
-        workers: int | None = None,
-        out: str | Path | None = None,
-        resume: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-        say: Callable[[str], None] | None = None,
-    ) -> pl.DataFrame:
+    def frame(self, *, out: str | Path | None = None, **running: Any) -> pl.DataFrame:
         """All records as one polars frame, through the run folder where there is one; arguments as `records`."""
-        running: dict[str, Any] = {
-            "engine": engine,
-            "workers": workers,
-            "resume": resume,
-            "progress": progress,
-            "say": say,
-        }
-        if out is not None:
-            return read_records(self.land(out, **running))
-        parts = self._parts(out=None, reading=True, **running)
-        return frame_of(self.record, [record for records in parts for record in records])
+        if out is None:
+            return frame_of(self.record, list(self.records(**running)))
+        return read_records(self.land(out, **running))
 
     def land(self, out: str | Path, **running: Any) -> Path:
         """Run what is missing into the run folder `out` and finish it; no record is kept in memory.

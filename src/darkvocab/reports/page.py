@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..records import Records, csv_path, scan_records, write_whole
 from ..sources import CorruptFile
 from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
-from .tables import QWEN3_4B, TRIALS, by_sigma, density, largest, moments, number, power, ranges, remarks
+from .tables import QWEN3_4B, TRIALS, answer_cells, moment_cells, number, ranges, remarks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,9 +131,7 @@ def _trials(records: Records, folder: Path, lead: str) -> Page:
     if swept:
         headings, rows = _ranged(records, labels=TRIALS)
     else:
-        keys = ["mean", "std", "min", "max"]
-        headings = ["", "mean", "standard deviation", "min", "max"]
-        rows = [[r["statistic"], *("" if r[k] is None else number(r[k]) for k in keys)] for r in moments(records)]
+        headings, rows = ["", "mean", "standard deviation", "min", "max"], moment_cells(records)
     pictures = []
     if (folder / "elements.parquet").is_file():
         shows = "Histogram of the elements of row minus base with the fitted normal density, and their Q-Q plot"
@@ -154,19 +152,6 @@ def _trials(records: Records, folder: Path, lead: str) -> Page:
 
 
 def _questions(records: Records, folder: Path, lead: str) -> Page:
-    rows = [
-        [
-            power(row["sigma"]),
-            density(row["density"]),
-            power(row["mean_linf"]),
-            power(row["median_linf"]),
-            number(row["n_black_holes"]),
-            density(row["density_1_step"]),
-            density(row["density_2_steps"]),
-            largest(row["demographics"]),
-        ]
-        for row in by_sigma(records)
-    ]
     return Page(
         title="Three questions about rounding",
         lead=f"{lead}: are all tokens connected, at the limit of the grid, in plausible populations?",
@@ -180,7 +165,7 @@ def _questions(records: Records, folder: Path, lead: str) -> Page:
             "at 2 steps",
             "largest populations",
         ],
-        rows=rows,
+        rows=answer_cells(records),
         remarks=[QWEN3_4B + ".", *remarks(records)],
         pictures=[
             Picture(

@@ -159,6 +159,11 @@ TRIALS = {
     "largest_component_density": "density of the largest component",
     "global_density": "density of the graph",
 }
+MOMENTS = ("mean", "std", "min", "max")
+ANSWERS = (
+    *("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps"),
+    "populations",
+)
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 
 
@@ -255,24 +260,39 @@ def print_trials(records: Recorded, to: Console) -> None:
         print_ranges(records, to, TRIALS)
         return
     to.print(_head(records))
-    table = _grid(("mean", "std", "min", "max"))
-    for row in moments(records):
-        table.add_row(
-            row["statistic"], *("" if row[k] is None else number(row[k]) for k in ("mean", "std", "min", "max"))
-        )
+    table = _grid(MOMENTS)
+    for cells in moment_cells(records):
+        table.add_row(*cells)
     show(table, to)
+
+
+def moment_cells(records: Recorded) -> list[list[str]]:
+    """`moments` for people: the statistic, then `MOMENTS`."""
+    return [
+        [row["statistic"], *("" if row[key] is None else number(row[key]) for key in MOMENTS)]
+        for row in moments(records)
+    ]
 
 
 def print_questions(records: Recorded, to: Console) -> None:
     """The notebook's table of the three answers, its target, densities in grid steps, and what the threshold forces."""
     to.print(_head(records))
-    headings = ("density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps")
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("sigma", *headings):
+    for heading in ANSWERS[:-1]:
         table.add_column(heading, justify="right")
-    table.add_column("populations")
-    for row in by_sigma(records):
-        table.add_row(
+    table.add_column(ANSWERS[-1])
+    for cells in answer_cells(records):
+        table.add_row(*cells)
+    show(table, to)
+    to.print(f"\n{QWEN3_4B}")
+    for sentence in remarks(records):
+        to.print(sentence, soft_wrap=not to.is_terminal)
+
+
+def answer_cells(records: Recorded) -> list[list[str]]:
+    """`by_sigma` for people, in the columns of `ANSWERS`."""
+    return [
+        [
             power(row["sigma"]),
             density(row["density"]),
             power(row["mean_linf"]),
@@ -281,11 +301,9 @@ def print_questions(records: Recorded, to: Console) -> None:
             density(row["density_1_step"]),
             density(row["density_2_steps"]),
             largest(row["demographics"]),
-        )
-    show(table, to)
-    to.print(f"\n{QWEN3_4B}")
-    for sentence in remarks(records):
-        to.print(sentence, soft_wrap=not to.is_terminal)
+        ]
+        for row in by_sigma(records)
+    ]
 
 
 def density(value: float) -> str:
