@@ -44,6 +44,11 @@ def synthetic(first: int, last: int) -> pl.DataFrame:
         "max_l_inf_over_epsilon": steps * 2.0**-17 / 6e-5,
         "point": point,
         "trial": numbers % TRIALS,
+        "smallest_bh": rng.integers(2, 5, n),
+        "mean_bh_size": (2100 - singletons) / np.maximum(holes, 1),
+        "median_bh_size": rng.integers(2, 9, n),
+        "top2_population": rng.poisson(1700, n),
+        "gini_coefficient": rng.random(n),
         "sigma_over_median_ulp": sigma / 1.5e-5,
         "max_l_inf_steps": steps,
         "mean_l_inf_steps": rng.random(n) * 10,
@@ -53,9 +58,11 @@ def synthetic(first: int, last: int) -> pl.DataFrame:
     }
     same = {"n_tokens": 2100, "hidden_dim": 2560, "epsilon": 6e-5, "seed": 42, "schema_version": 1}
     same |= {"l_inf_rows": "black_holes", "base": "qwen3-4b-centred", "grid": "bfloat16", "arithmetic": "float32"}
+    same |= {"distribution": "gaussian", "sampler": "sparse"}
     schema = frame_of(SweepRecord, []).schema
+    same |= dict.fromkeys(schema.keys() - columns.keys() - same.keys())  # the graph, which a sweep leaves out
     made = pl.DataFrame(columns).with_columns(pl.lit(value).alias(name) for name, value in same.items())
-    return made.with_columns(sampler=pl.lit("sparse")).select(schema.names()).cast(dict(schema))
+    return made.select(schema.names()).cast(dict(schema))
 
 
 def folder(path: str | Path, n: int, *, resume: bool = False) -> RunFolder[SweepRecord]:
