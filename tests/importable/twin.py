@@ -4,7 +4,6 @@ import math
 
 import ml_dtypes
 import numpy as np
-from scipy import special
 
 from darkvocab.numerics import GRIDS, encode, to_index
 
@@ -28,12 +27,30 @@ def plain_philox(counter, key):
     return c0, c1, c2, c3
 
 
-def plain_quantile(word, more, is_laplace):
+def plain_laplace(word, more):
     """The deviate of a word; of a rare one, of 64 bits."""
     from_end = min(word, 2**32 - 1 - word)
     p = (from_end * 2**32 + more + 0.5) * 2.0**-64 if from_end < 2**20 else (from_end + 0.5) * 2.0**-32
-    z = math.log(2 * p) / math.sqrt(2) if is_laplace else special.ndtri(p)
+    z = math.log(2 * p) / math.sqrt(2)
     return z if word < 2**31 else -z
+
+
+def plain_turn(word):
+    """Cosine and sine of (word + 1/2) / 2**32 of a full turn; what a quarter of it leaves is found in integers."""
+    quarters, rest = divmod(word + 2**29, 2**30)
+    x = (rest - 2**29 + 0.5) * math.tau / 2**32
+    return [
+        (math.cos(x), math.sin(x)),
+        (-math.sin(x), math.cos(x)),
+        (-math.cos(x), -math.sin(x)),
+        (math.sin(x), -math.cos(x)),
+    ][quarters % 4]
+
+
+def plain_normals(word, angle, more):
+    """Two deviates of a word for their radius, of 64 bits where it is rare, and one for their angle."""
+    p = (word * 2**32 + more + 0.5) * 2.0**-64 if word < 2**20 else (word + 0.5) * 2.0**-32
+    return [math.sqrt(-2 * math.log(p)) * part for part in plain_turn(angle)]
 
 
 def plain_row(row, dim, seed, point, trial, stream=0, is_laplace=False):
@@ -43,9 +60,15 @@ def plain_row(row, dim, seed, point, trial, stream=0, is_laplace=False):
     def words(c0):
         return plain_philox((c0, row | stream << 31, point, trial), key)
 
-    planes = list(zip(*(words(DENSE | block) for block in range((dim + 3) // 4)), strict=True))
-    flat = [word for plane in planes for word in plane][:dim]
-    return np.array([plain_quantile(word, words(TAIL | d)[0], is_laplace) for d, word in enumerate(flat)]), flat
+    blocks = (dim + 3) // 4
+    planes = list(zip(*(words(DENSE | block) for block in range(blocks)), strict=True))
+    more = [[words(TAIL | plane * blocks + block)[0] for block in range(blocks)] for plane in range(4)]
+    if is_laplace:
+        z = [list(map(plain_laplace, *pair)) for pair in zip(planes, more, strict=True)]
+    else:
+        pairs = [list(map(plain_normals, planes[k], planes[k + 1], more[k])) for k in (0, 2)]
+        z = [[pair[i] for pair in some] for some in pairs for i in (0, 1)]
+    return np.concatenate(z)[:dim], [word for plane in planes for word in plane][:dim]
 
 
 def plain_index(base, z, sigma, grid, arithmetic):

@@ -274,18 +274,22 @@ def test_windows_and_several_blocks_are_taken_and_equal_all_pairs(dtype, kept, m
     # The tests above would pass if every path fell back on the plainest: here is one that surely does not.
     rng = np.random.default_rng(8)
     index = np.rint(np.clip(rng.standard_normal((150, 30)) * 20, -120, 120)).astype(dtype)
-    visited, settled = [], []
-    stream, settle = kernels.stream, kernels.settle
-    monkeypatch.setattr(kernels, "stream", lambda *args: visited.append(args[3].size) or stream(*args))
-    monkeypatch.setattr(kernels, "settle", lambda *args: settled.append(args[2]) or settle(*args))
+    widths, listed, stream = [], [], kernels.stream
+
+    def watched(*args):
+        listed.append(args[4].size)
+        widths.append(args[6])
+        return stream(*args)
+
+    monkeypatch.setattr(kernels, "stream", watched)
     with Patched(**{**WINDOWS, "KEPT": kept}):
         ours = Distances(index, "bfloat16", unit="steps")
         assert [first for first, _ in ours.blocks()] == [0, 32, 64, 96, 128]
-        assert all(width > 0 for width in settled)
-        assert len(settled) == 5
-        assert max(visited) < 0.4 * index.size
+        assert all(width > 0 for width in widths)
+        assert len(widths) == 5
+        assert max(listed) < 0.4 * index.size
         assert ours.spread.n_pairs == 150 * 149 // 2
-        assert (len(settled) == 5) == (kept > 0)  # else computed anew
+        assert (len(widths) == 5) == (kept > 0)  # else computed anew
         for unit in chebyshev.UNITS:
             assert_distances_are_plain(index, "bfloat16", unit, threads=2)
             one, two = (Distances(index, "bfloat16", unit=unit, threads=threads).spread for threads in (1, 2))

@@ -1,11 +1,10 @@
-"""Deviates: quantiles against many digits, rows against a plain twin of the counters, dense draws against both."""
+"""Deviates: formulas against many digits, rows against a plain twin of the counters, dense draws against both."""
 
 import math
 
 import numpy as np
 import pytest
-from scipy import special
-from twin import DENSE, RADIUS, TAIL, plain_index, plain_philox, plain_quantile, plain_row
+from twin import DENSE, RADIUS, TAIL, plain_index, plain_laplace, plain_normals, plain_philox, plain_row
 
 from darkvocab.experiments.cloud import DISTRIBUTIONS, Snowball, draw
 from darkvocab.numerics._backends import deviates
@@ -13,54 +12,29 @@ from darkvocab.numerics._backends import deviates
 WHERE = (2**40 + 7, 3, 2**20 + 1)  # seed, point, trial
 
 
-# Quantiles -----------------------------------------------------------------------------------------------------------
+# Formulas ------------------------------------------------------------------------------------------------------------
 
 
-def probabilities(smallest):
-    """Of the lower half, down to this one: evenly, by powers of two, and around the seams of the formulas."""
+def probabilities():
+    """Of the lower half, down to 2**-65: evenly, by powers of two, and near the middle."""
     rng = np.random.default_rng(1)
-    powers = 2.0 ** -np.arange(1, -math.log2(smallest) + 1)
-    seams = [0.075, math.exp(-25), math.exp(-(1.6**2))]
-    around = [p * (1 + k * 1e-9) for p in seams for k in (-1, 0, 1)]
+    powers = 2.0 ** -np.arange(2, 66)
     near_the_middle = 0.5 - 2.0 ** -np.arange(2, 34)
-    p = np.concatenate(
-        [rng.uniform(0, 0.5, 100), powers, powers * rng.uniform(1, 2, len(powers)), around, near_the_middle]
-    )
-    return p[(p >= smallest) & (p < 0.5)]
-
-
-def worst(quantile, exact, smallest):
-    """Largest relative error on both sides of the middle."""
-    mpmath = pytest.importorskip("mpmath")
-    error = 0.0
-    with mpmath.workdps(60):
-        for p in probabilities(smallest).tolist():
-            true = exact(mpmath, mpmath.mpf(p))
-            error = max(error, abs(float((quantile(p - 0.5, p) + true) / true)))
-            assert quantile(0.5 - p, p) == -quantile(p - 0.5, p)
-    return error
-
-
-def normal(mpmath, p):
-    return mpmath.sqrt(2) * mpmath.erfinv(1 - 2 * p)
-
-
-def laplace(mpmath, p):
-    return -mpmath.log(2 * p) / mpmath.sqrt(2)
-
-
-def test_the_normal_quantile_is_right_to_fourteen_digits():
-    assert worst(deviates.normal_quantile, normal, 1.4e-11) < 1e-14
-    assert worst(deviates.far_normal_quantile, normal, 2.0**-65) < 1e-14
+    return np.concatenate([rng.uniform(0, 0.5, 100), powers, powers * rng.uniform(1, 2, len(powers)), near_the_middle])
 
 
 def test_the_laplace_quantile_is_right_to_fifteen_digits():
-    assert worst(deviates.laplace_quantile, laplace, 2.0**-65) < 2e-15
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(60):
+        for p in probabilities().tolist():
+            true = mpmath.log(2 * mpmath.mpf(p)) / mpmath.sqrt(2)
+            assert abs(deviates.laplace_quantile(p - 0.5, p) / true - 1) < 2e-15
+            assert deviates.laplace_quantile(0.5 - p, p) == -deviates.laplace_quantile(p - 0.5, p)
 
 
 def test_the_logarithm_is_right_to_fifteen_digits():
     mpmath = pytest.importorskip("mpmath")
-    x = np.concatenate([probabilities(2.0**-65), 2 * probabilities(2.0**-65), 1 - 2.0 ** -np.arange(1, 50), [1.0, 2.0]])
+    x = np.concatenate([probabilities(), 2 * probabilities(), 1 - 2.0 ** -np.arange(1, 50), [1.0, 2.0]])
     with mpmath.workdps(60):
         exact = [mpmath.log(mpmath.mpf(value)) for value in x.tolist()]
         ours = [deviates.log(value) for value in x.tolist()]
@@ -68,11 +42,24 @@ def test_the_logarithm_is_right_to_fifteen_digits():
     assert max(errors) < 1e-15
 
 
-def test_quantiles_by_hand():
-    assert deviates.normal_quantile(0.475, 0.025) == pytest.approx(1.959963984540054, rel=1e-14)
-    assert deviates.far_normal_quantile(-0.5, 1e-15) == pytest.approx(-7.941345326170998, rel=1e-14)
+def test_cosine_and_sine_of_every_part_of_a_turn_are_right_to_fifteen_digits():
+    mpmath = pytest.importorskip("mpmath")
+    seams = [k * 2**29 + i for k in range(8) for i in (-2, -1, 0, 1)]  # eighths of a turn
+    words = [word % 2**32 for word in seams] + np.random.default_rng(1).integers(0, 2**32, 300).tolist()
+    with mpmath.workdps(60):
+        for word in words:
+            angle = 2 * mpmath.pi * (mpmath.mpf(word) + mpmath.mpf("0.5")) / 2**32
+            cosine, sine = deviates.turn(np.uint32(word))
+            assert abs(cosine / mpmath.cos(angle) - 1) < 1e-15
+            assert abs(sine / mpmath.sin(angle) - 1) < 1e-15
+
+
+def test_formulas_by_hand():
     assert deviates.laplace_quantile(0.25, 0.25) == pytest.approx(math.log(2) / math.sqrt(2), rel=1e-15)
-    assert (deviates.normal_quantile(0.0, 0.5), deviates.laplace_quantile(0.0, 0.5)) == (0, 0)
+    assert deviates.laplace_quantile(0.0, 0.5) == 0
+    eighth = np.uint32(2**29)  # of a turn, and half a word's width
+    assert deviates.turn(eighth) == pytest.approx((math.sqrt(0.5), math.sqrt(0.5)), rel=1e-9)
+    assert deviates.normal_pair(math.exp(-2), np.uint32(2**31 + 2**29)) == pytest.approx((-math.sqrt(2),) * 2, rel=1e-9)
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -80,8 +67,8 @@ def test_quantiles_by_hand():
 
 def compiled_row(row, dim, seed, point, trial, stream=0, is_laplace=False, kind=None):
     """What `draw_dense` draws of a row before it rounds."""
-    words = np.empty((4, (dim + 3) // 4), np.uint32)
-    z, rare = np.empty(dim + 4), np.empty(words.size, np.int64)
+    words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
+    z = planes.reshape(-1)[:dim]
     where = (
         np.uint64(stream << 31),
         np.uint64(seed & 0xFFFFFFFF),
@@ -89,10 +76,10 @@ def compiled_row(row, dim, seed, point, trial, stream=0, is_laplace=False, kind=
         np.uint64(point),
         np.uint64(trial),
     )
-    deviates.row_deviates(row, is_laplace, *where, words, rare, z[:dim])
+    deviates.row_deviates(row, is_laplace, *where, words, planes)
     if kind in ("uniform-ball", "uniform-shell"):
-        deviates.spread(row, kind == "uniform-ball", *where, z[:dim])
-    return z[:dim]
+        deviates.spread(row, kind == "uniform-ball", *where, z)
+    return z
 
 
 @pytest.mark.parametrize("is_laplace", [False, True])
@@ -107,53 +94,57 @@ def test_a_row_equals_its_plain_twin(dim, stream, is_laplace):
 
 @pytest.mark.parametrize("is_laplace", [False, True])
 def test_rare_words_are_given_more_bits(is_laplace):
-    # Every 2,048th: of 16 rows of 2,560, about 20.
+    # Every 4,096th word for a radius, every 2,048th for Laplace: of 32 rows of 2,560, about 10 and 40.
     found = 0
-    for row in range(16):
-        z = compiled_row(row, 2560, 5, 0, 0, is_laplace=is_laplace)
+    for row in range(32):
+        z = compiled_row(row, 2560, 5, 0, 0, is_laplace=is_laplace).reshape(4, -1)
         plain, words = plain_row(row, 2560, 5, 0, 0, is_laplace=is_laplace)
-        rare = np.flatnonzero([min(word, 2**32 - 1 - word) < 2**20 for word in words])
-        coarse = [(min(words[d], 2**32 - 1 - words[d]) + 0.5) * 2.0**-32 for d in rare]
-        coarse = np.log(2 * np.array(coarse)) / math.sqrt(2) if is_laplace else special.ndtri(coarse)
+        plain, words = plain.reshape(4, -1), np.reshape(words, (4, -1))
+        if is_laplace:
+            rare = np.minimum(words, 2**32 - 1 - words) < 2**20
+            coarse = np.array([plain_laplace(max(word, 2**20), 0) for word in words[rare].tolist()])
+        else:
+            rare = np.repeat(words[::2] < 2**20, 2, axis=0)
+            coarse = math.sqrt(-2 * math.log(2.0**-12)) * np.ones(rare.sum())
+            assert (np.hypot(z[::2], z[1::2])[rare[::2]] > coarse[::2]).all()
         assert z[rare] == pytest.approx(plain[rare], rel=1e-13, abs=0)
-        assert (np.abs(z[rare]) != np.abs(coarse)).all()
-        found += len(rare)
-    assert found > 8
+        found += int(rare.sum())
+    assert found > 12
 
 
-def test_words_at_the_seams_of_the_tails():
-    words = np.array([0, 1, 2**20 - 1, 2**20, 2**31, 2**32 - 2**20 - 1, 2**32 - 2**20, 2**32 - 2, 2**32 - 1], np.uint32)
-    z, rare = np.zeros(len(words)), np.empty(len(words), np.int64)
+@pytest.mark.parametrize("is_laplace", [False, True])
+def test_words_at_the_seams_of_the_tails(is_laplace):
+    seams = [0, 1, 2**20 - 1, 2**20, 2**31, 2**32 - 2**20 - 1, 2**32 - 2**20, 2**32 - 2, 2**32 - 1]
+    words, z = np.array([seams] * 4, np.uint32), np.zeros((4, len(seams)))
     zero = np.uint64(0)
     where = np.uint64(7), np.uint64(1 << 31), np.uint64(5), zero, np.uint64(2), np.uint64(3)
-    deviates._tails(where[0], False, *where[1:], words, rare, z)
-    more = [plain_philox((TAIL | d, 7 | 1 << 31, 2, 3), (5, 0))[0] for d in range(len(words))]
-    plain = [plain_quantile(word, bits, False) for word, bits in zip(words.tolist(), more, strict=True)]
-    rare_words = [0, 1, 2, 6, 7, 8]
-    assert z[rare_words] == pytest.approx([plain[i] for i in rare_words], rel=1e-13, abs=0)
-    assert z[[3, 4, 5]].tolist() == [0, 0, 0]
-    assert z[0] < -6
-    assert z[8] > 6
+    deviates._tails(where[0], is_laplace, *where[1:], words, z)
+    more = [[plain_philox((TAIL | k * 9 + d, 7 | 1 << 31, 2, 3), (5, 0))[0] for d in range(9)] for k in range(4)]
+    plain = np.zeros((4, len(seams)))
+    for d in [0, 1, 2, 6, 7, 8] if is_laplace else [0, 1, 2]:
+        for k in range(4) if is_laplace else (0, 2):
+            if is_laplace:
+                plain[k, d] = plain_laplace(seams[d], more[k][d])
+            else:
+                plain[k : k + 2, d] = plain_normals(seams[d], seams[d], more[k][d])
+    assert z == pytest.approx(plain, rel=1e-13, abs=0)
+    assert (z[:, [0, 8 if is_laplace else 1]] != 0).all()
 
 
 @pytest.mark.parametrize("is_laplace", [False, True])
 def test_the_farthest_tails_are_followed(is_laplace):
     # The rarest word in every one of 3,000 columns: probabilities from 2**-32 down to about 2**-43.
-    words, z, rare = np.zeros(3000, np.uint32), np.zeros(3000), np.empty(3000, np.int64)
+    words, z = np.zeros((4, 750), np.uint32), np.zeros((4, 750))
     zero = np.uint64(0)
-    deviates._tails(zero, is_laplace, zero, np.uint64(9), zero, zero, zero, words, rare, z)
+    deviates._tails(zero, is_laplace, zero, np.uint64(9), zero, zero, zero, words, z)
     more = [plain_philox((TAIL | d, 0, 0, 0), (9, 0))[0] for d in range(3000)]
-    assert z == pytest.approx(np.array([plain_quantile(0, bits, is_laplace) for bits in more]), rel=1e-14, abs=0)
+    if is_laplace:
+        assert z.reshape(-1) == pytest.approx(np.array([plain_laplace(0, bits) for bits in more]), rel=1e-14, abs=0)
+    else:
+        plain = np.array([plain_normals(0, 0, bits) for bits in more[:750] + more[1500:2250]])
+        assert z[::2].reshape(-1) == pytest.approx(plain[:, 0], rel=1e-14, abs=0)
+        assert z[1::2].reshape(-1) == pytest.approx(plain[:, 1], rel=1e-14, abs=0)
     assert min(more) < 2**22
-
-
-@pytest.mark.parametrize("dim", [1, 2, 3, 5])
-def test_nothing_is_written_behind_a_row(dim):
-    words, rare, zero = np.empty((4, (dim + 3) // 4), np.uint32), np.empty(8, np.int64), np.uint64(0)
-    z = np.full(dim + 8, np.nan)
-    for row in range(4000):
-        deviates.row_deviates(row, False, zero, zero, zero, zero, zero, words, rare, z[:dim])
-    assert np.isnan(z[dim:]).all()
 
 
 @pytest.mark.parametrize("kind", ["uniform-ball", "uniform-shell"])

@@ -126,7 +126,7 @@ def draw(
     ----------
     sampler : "sparse" draws the cell of every component in the columns that noise can move, and falls back on "dense"
         where more than an eighth of the columns have over 128 cells, or components are not independent; "dense" draws
-        a deviate for every component. Their laws agree but for `Cloud.neglected` and 2**-33 a cell.
+        a deviate for every component. Their laws agree but for `Cloud.neglected` and 2**-30 a cell.
     cells : ``snowball.cells()``, where the caller has it already
 
     Raises

@@ -28,7 +28,7 @@ QUANTILES = (
     0.3,
 )  # of the sampled distances: candidates for the width of the windows
 # What an entry costs, beside one of the walk over all: listed and streamed, compared in full for one pair.
-STREAMING, SETTLING = 1.5, 12
+STREAMING, SETTLING = 1.0, 4.0
 OPTIMISM = 1.6  # so many more entries lie outside windows than of the rows that the windows were fitted to
 
 
@@ -78,7 +78,9 @@ class Distances:
         self.n = len(index)
         self.weights = np.ones(self.n, np.int64) if weights is None else np.asarray(weights, np.int64)
         # What distances are differences of, without the columns in which no row differs from another.
-        self.rows = _values(_varying(index), as_grid(grid), unit)
+        grid = as_grid(grid)
+        self.rows = _values(_varying(index), grid, unit)
+        self._packed = unit == "weight" and grid.mantissa_bits <= 7 and grid.bits <= 16  # what bfloat16 holds
 
     @property
     def n_pairs(self) -> int:
@@ -97,13 +99,11 @@ class Distances:
         return iter(self._kept) if "_kept" in self.__dict__ else self._computed()
 
     def _computed(self) -> Iterator[tuple[int, np.ndarray]]:
-        from ._backends.distances import LANES
-
-        size = max(LANES, BLOCK // max(self.n, 1) // LANES * LANES)
-        starts = range(0, self.n - 1, size)
-        if not len(starts):
+        if self.n < 2:
             return
-        walk = _Walk(self.rows)
+        walk = _Walk(self.rows, packed=self._packed)
+        size = max(1, BLOCK // self.n // walk.lanes) * walk.lanes
+        starts = range(0, self.n - 1, size)
         if self.threads == 1 or len(starts) == 1:
             yield from ((first, walk.block(first, size)) for first in starts)
             return
@@ -260,12 +260,19 @@ def _distance_of(key: int, dtype: np.dtype) -> float:
 class _Walk:
     """Rows, their tiles, and which of their entries are visited: those outside windows of this width, or all (0)."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        from ._backends.distances import LANES, fill_tiles
+    def __init__(self, rows: np.ndarray, *, packed: bool = False) -> None:
+        from ._backends.distances import TILE_BYTES, fill_packed, fill_tiles
 
         self.rows = rows
-        self.tiles = np.empty((-(-len(rows) // LANES), rows.shape[1], LANES), rows.dtype)
-        fill_tiles(rows, self.tiles)
+        self.lanes = TILE_BYTES // (2 if packed else rows.itemsize)
+        tiles = -(-len(rows) // self.lanes), rows.shape[1]
+        if packed:
+            pairs = np.empty((*tiles, self.lanes // 2), np.uint32)
+            fill_packed(rows, pairs)
+            self.tiles = pairs.view(np.uint16)
+        else:
+            self.tiles = np.empty((*tiles, self.lanes), rows.dtype)
+            fill_tiles(rows, self.tiles)
         self.width, low, high, expected = _windows(rows)
         if self.width > 0:
             self._list(low, high, expected)
@@ -273,27 +280,24 @@ class _Walk:
     def _list(self, low: np.ndarray, high: np.ndarray, expected: int) -> None:
         from ._backends.distances import list_outside
 
-        self.starts = np.empty(len(self.rows) + 1, np.int64)
-        found = expected
-        while found >= expected:
-            expected = found + 1
+        self.starts = np.empty(2 * len(self.rows) + 1, np.int64)
+        found = expected + 1
+        while found > expected:
+            expected = max(expected, found)
             self.columns, self.values = np.empty(expected, np.int32), np.empty(expected, self.rows.dtype)
             found = list_outside(self.rows, low, high, self.starts, self.columns, self.values)
 
     def block(self, first: int, size: int) -> np.ndarray:
-        """Distances of `size` rows from `first` on to all rows from there, final above the diagonal."""
-        from ._backends.distances import LANES, settle, stream, stream_all
+        """Distances of `size` rows from `first` on to all rows from there, above the diagonal; first at a tile's."""
+        from ._backends.distances import stream, stream_all
 
-        size = min(size, len(self.rows) - first)
-        rows, tiles = self.rows[first:], self.tiles[first // LANES :]
-        out = np.zeros((size, len(tiles) * LANES), rows.dtype)
+        rows, tiles = self.rows[first:], self.tiles[first // self.lanes :]
+        out = np.zeros((min(size, len(rows)), len(tiles) * self.lanes), rows.dtype)
         if self.width == 0:
-            stream_all(tiles, rows, np.arange(rows.shape[1], dtype=np.int32), out)
-            return out
-        later = np.zeros((len(rows) - size, size), rows.dtype)
-        stream(tiles, self.starts, self.columns, self.values, first, out)
-        stream(tiles[: size // LANES], self.starts, self.columns, self.values, first + size, later)
-        settle(rows, later, self.width, out)
+            stream_all(tiles, self.lanes, rows, np.arange(rows.shape[1], dtype=np.int32), out)
+        else:
+            lists = self.starts[2 * first :], self.columns, self.values
+            stream(tiles, self.lanes, rows, *lists, self.width, out)
         return out
 
 

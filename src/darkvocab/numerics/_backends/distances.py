@@ -1,10 +1,14 @@
 """Chebyshev distances of all pairs of rows, compiled: what `darkvocab.numerics.chebyshev` composes.
 
-Rows are kept twice: as they come, [n, dim], and in tiles [tiles, dim, LANES], where one column of `LANES` rows is
-contiguous. The inner loop holds the distances of one row to a tile in registers and visits the columns that it is told.
+Rows are kept twice: as they come, [n, dim], and in tiles [tiles, dim, lanes], where one column of as many rows as fill
+`TILE_BYTES` is contiguous. The inner loop holds the distances of one row to a tile in registers and visits the columns
+that it is told. float32 values whose lower 16 bits are 0 (bfloat16 and all that it holds) are tiled by their upper 16.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -12,58 +16,82 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 32  # rows of a tile: its part of 2,560 float32 columns fits into a second-level cache
+from .rounding import bits_of, from_bits
+
+TILE_BYTES = 128  # of one column of a tile: with 2,560 columns it fits into a second-level cache
+MASKED = 64  # entries that one word of a mask stands for
 
 
-@intrinsic
-def raise_to(typingctx, tile, columns, values, start, stop, out):  # type: ignore[no-untyped-def]
-    """out[l] = max(out[l], abs(tile[columns[k], l] - values[k])) for start <= k < stop and all `LANES` l.
+def _raise_by(further: str) -> Callable[..., Any]:
+    """A kernel: out[l] = max(out[l], d(tile[columns[k]] of lane l, values[k])) for start <= k < stop and all lanes l.
 
-    Written in vectors, because no loop over a small array is kept in registers by the compiler.
+    d(a, b) is a - b (`further` "above"), b - a ("below") or the larger of them ("apart"). Written in vectors, because
+    no loop over a small array is kept in registers by the compiler.
     """
-    signature = types.void(tile, columns, values, types.int64, types.int64, out)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         def pointer(n: int) -> ir.Value:
             return context.make_array(signature.args[n])(context, builder, args[n]).data
 
-        number = context.get_data_type(signature.args[0].dtype)
-        bits = {ir.FloatType(): 32, ir.DoubleType(): 64}[number]
-        vector, int64, lane = ir.VectorType(number, LANES), ir.IntType(64), ir.IntType(32)
+        stored, number = (context.get_data_type(signature.args[n].dtype) for n in (0, 2))
+        number_bytes = {ir.FloatType(): 4, ir.DoubleType(): 8}[number]
+        packed = stored == ir.IntType(16)
+        lanes = TILE_BYTES // number_bytes  # of one vector
+        vector, int64, int32 = ir.VectorType(number, lanes), ir.IntType(64), ir.IntType(32)
+        words = ir.VectorType(int32, lanes)
         undefined = ir.Constant(vector, ir.Undefined)
-        absolute = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector]), f"llvm.fabs.v{LANES}f{bits}"
+        magnitude = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(vector, [vector]), f"llvm.fabs.v{lanes}f{8 * number_bytes}"
         )
-        tiles, places, theirs = pointer(0), pointer(1), pointer(2)
-        target = builder.bitcast(pointer(5), vector.as_pointer())
-        before = builder.load(target, align=bits // 8)
+
+        def values_at(address: ir.Value) -> list[ir.Value]:
+            """The lanes of a tile's column, in vectors."""
+            if not packed:
+                return [builder.load(builder.bitcast(address, vector.as_pointer()), align=number_bytes)]
+            pairs = builder.load(builder.bitcast(address, words.as_pointer()), align=2)
+            lower = builder.shl(pairs, ir.Constant(words, [16] * lanes))
+            upper = builder.and_(pairs, ir.Constant(words, [0xFFFF0000] * lanes))
+            return [builder.bitcast(half, vector) for half in (lower, upper)]
+
+        tiles, places, theirs, targets = (pointer(n) for n in (0, 1, 2, 5))
+        targets = builder.bitcast(targets, vector.as_pointer())
+        targets = [builder.gep(targets, [ir.Constant(int64, n)]) for n in range(1 + packed)]
+        before = [builder.load(target, align=number_bytes) for target in targets]
         entry, head = builder.block, builder.append_basic_block("columns")
         body, done = builder.append_basic_block("column"), builder.append_basic_block("columns.done")
         builder.branch(head)
 
         builder.position_at_end(head)
-        k, furthest = builder.phi(int64), builder.phi(vector)
+        k, furthest = builder.phi(int64), [builder.phi(vector) for _ in targets]
         k.add_incoming(args[3], entry)
-        furthest.add_incoming(before, entry)
+        for phi, value in zip(furthest, before, strict=True):
+            phi.add_incoming(value, entry)
         builder.cbranch(builder.icmp_signed("<", k, args[4]), body, done)
 
         builder.position_at_end(body)
         column = builder.sext(builder.load(builder.gep(places, [k])), int64)
-        here = builder.insert_element(undefined, builder.load(builder.gep(theirs, [k])), ir.Constant(lane, 0))
-        here = builder.shuffle_vector(here, undefined, ir.Constant(ir.VectorType(lane, LANES), [0] * LANES))
-        address = builder.gep(tiles, [builder.mul(column, ir.Constant(int64, LANES))])
-        there = builder.load(builder.bitcast(address, vector.as_pointer()), align=bits // 8)
-        apart = builder.call(absolute, [builder.fsub(there, here)])
-        further = builder.select(builder.fcmp_ordered(">", apart, furthest), apart, furthest)
+        here = builder.insert_element(undefined, builder.load(builder.gep(theirs, [k])), ir.Constant(int32, 0))
+        here = builder.shuffle_vector(here, undefined, ir.Constant(words, [0] * lanes))
+        address = builder.gep(tiles, [builder.mul(column, ir.Constant(int64, lanes * len(targets)))])
         k.add_incoming(builder.add(k, ir.Constant(int64, 1)), body)
-        furthest.add_incoming(further, body)
+        for phi, there in zip(furthest, values_at(address), strict=True):
+            by = builder.fsub(here, there) if further == "below" else builder.fsub(there, here)
+            by = builder.call(magnitude, [by]) if further == "apart" else by
+            phi.add_incoming(builder.select(builder.fcmp_ordered(">", by, phi), by, phi), body)
         builder.branch(head)
 
         builder.position_at_end(done)
-        builder.store(furthest, target, align=bits // 8)
+        for target, phi in zip(targets, furthest, strict=True):
+            builder.store(phi, target, align=number_bytes)
         return context.get_dummy_value()
 
-    return signature, codegen
+    def typed(typingctx, tile, columns, values, start, stop, out):  # type: ignore[no-untyped-def]
+        return types.void(tile, columns, values, types.int64, types.int64, out), codegen
+
+    return intrinsic(typed)
+
+
+raise_above, raise_below, raise_apart = (_raise_by(further) for further in ("above", "below", "apart"))
 
 
 @njit(nogil=True, cache=True)
@@ -79,77 +107,180 @@ def column_range(x, low, high):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def fill_tiles(rows, tiles):  # type: ignore[no-untyped-def]
-    """tiles[t, d, l] = rows[t * LANES + l, d], the last row again where there is none."""
-    n = rows.shape[0]
-    for t in range(tiles.shape[0]):
-        for start in range(0, rows.shape[1], 64):
-            stop = min(start + 64, rows.shape[1])
-            for lane in range(LANES):
-                row = rows[min(t * LANES + lane, n - 1)]
+    """tiles[t, d, l] = rows[t * lanes + l, d], the last row again where there is none."""
+    n, dim = rows.shape
+    lanes = tiles.shape[2]
+    for t in range(len(tiles)):
+        for start in range(0, dim, 64):
+            stop = min(start + 64, dim)
+            for lane in range(lanes):
+                row = rows[min(t * lanes + lane, n - 1)]
                 for d in range(start, stop):
                     tiles[t, d, lane] = row[d]
 
 
 @njit(nogil=True, cache=True)
-def list_outside(rows, low, high, starts, columns, values):  # type: ignore[no-untyped-def]
-    """Columns and values of the entries outside [low, high] of their column, row after row; starts [n + 1] of each row.
+def fill_packed(rows, pairs):  # type: ignore[no-untyped-def]
+    """As `fill_tiles`, of float32's upper halves: pairs[t, d, l] uint32 has lane l and, above, l + lanes / 2."""
+    n, dim = rows.shape
+    half = pairs.shape[2]
+    for t in range(len(pairs)):
+        for start in range(0, dim, 64):
+            stop = min(start + 64, dim)
+            for lane in range(half):
+                lower = rows[min(2 * t * half + lane, n - 1)]
+                upper = rows[min(2 * t * half + lane + half, n - 1)]
+                for d in range(start, stop):
+                    low, high = np.uint32(bits_of(lower[d])), np.uint32(bits_of(upper[d]))
+                    pairs[t, d, lane] = (low >> np.uint32(16)) | (high & np.uint32(0xFFFF0000))
 
-    Returns how many there are; where that is not less than the room given, the lists are not whole.
+
+@intrinsic
+def masks_outside(typingctx, row, low, high, start):  # type: ignore[no-untyped-def]
+    """Two words whose bit l says that row[start + l] is below low[start + l], or above high[start + l], for l < MASKED.
+
+    Written in vectors, because the compiler finds no other way to skip the many entries that lie inside.
     """
-    room = columns.size - 1
-    count = 0
-    for i in range(rows.shape[0]):
-        starts[i] = count
+    signature = types.UniTuple(types.uint64, 2)(row, low, high, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        number = context.get_data_type(signature.args[0].dtype)
+        vector = ir.VectorType(number, MASKED)
+
+        def entries(n: int) -> ir.Value:
+            address = builder.gep(context.make_array(signature.args[n])(context, builder, args[n]).data, [args[3]])
+            return builder.load(builder.bitcast(address, vector.as_pointer()), align=4)
+
+        values = entries(0)
+        masks = [builder.fcmp_ordered(sign, values, entries(n)) for sign, n in (("<", 1), (">", 2))]
+        masks = [builder.bitcast(mask, ir.IntType(MASKED)) for mask in masks]
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    return signature, codegen
+
+
+@intrinsic
+def lowest_bit(typingctx, bits):  # type: ignore[no-untyped-def]
+    """The place of the lowest bit that is set in uint64 `bits`, which are not all 0."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
+@njit(nogil=True, cache=True)
+def list_outside(rows, low, high, starts, columns, values):  # type: ignore[no-untyped-def]
+    """Columns and values of the entries below low and above high of their column: starts [2 n + 1] of each row's.
+
+    Row after row, first those below, then those above. Returns how many there are; where that is more than the room
+    given, the lists are not whole.
+    """
+    n, dim = rows.shape
+    room, count = columns.size, 0
+    above = np.empty((dim + MASKED - 1) // MASKED, np.uint64)
+    for i in range(n):
         row = rows[i]
-        for d in range(row.size):
-            at = min(count, room)
-            columns[at] = d
-            values[at] = row[d]
-            count += (row[d] < low[d]) | (row[d] > high[d])
-    starts[rows.shape[0]] = count
+        starts[2 * i] = count
+        for word in range(above.size):
+            start = word * MASKED
+            below = np.uint64(0)
+            if start + MASKED <= dim:
+                below, above[word] = masks_outside(row, low, high, start)
+            else:
+                above[word] = 0
+                for d in range(start, dim):
+                    below |= np.uint64(row[d] < low[d]) << np.uint64(d - start)
+                    above[word] |= np.uint64(row[d] > high[d]) << np.uint64(d - start)
+            count = _list(row, below, start, count, room, columns, values)
+        starts[2 * i + 1] = count
+        for word in range(above.size):
+            count = _list(row, above[word], word * MASKED, count, room, columns, values)
+    starts[2 * n] = count
+    return count
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _list(row, bits, start, count, room, columns, values):  # type: ignore[no-untyped-def]
+    while bits:
+        d = start + lowest_bit(bits)
+        bits &= bits - np.uint64(1)
+        if count < room:
+            columns[count] = d
+            values[count] = row[d]
+        count += 1
     return count
 
 
 @njit(nogil=True, cache=True)
-def stream(tiles, starts, columns, values, row, out):  # type: ignore[no-untyped-def]
-    """Raise the distances of rows `row`.. to all rows of `tiles` by their listed columns: out [rows, tiles * LANES]."""
-    for t in range(tiles.shape[0]):
-        for i in range(out.shape[0]):
-            here = out[i, t * LANES : (t + 1) * LANES]
-            raise_to(tiles[t], columns, values, starts[row + i], starts[row + i + 1], here)
-
-
-@njit(nogil=True, cache=True)
-def stream_all(tiles, rows, all_columns, out):  # type: ignore[no-untyped-def]
-    """Raise the distances of rows 0.. to rows of the same and later tiles by every column."""
-    for t in range(tiles.shape[0]):
-        for i in range(min(out.shape[0], (t + 1) * LANES)):
-            raise_to(tiles[t], all_columns, rows[i], 0, rows.shape[1], out[i, t * LANES : (t + 1) * LANES])
-
-
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"}, inline="always")
 def _distance(a, b):  # type: ignore[no-untyped-def]
-    top = a[0] * 0
+    top = bits_of(a[0] - a[0])  # lengths in the order of their bits: integers, because a compiler reorders no floats
     for d in range(a.size):
-        top = max(top, abs(a[d] - b[d]))
-    return top
+        top = max(top, bits_of(abs(a[d] - b[d])))
+    return from_bits(top)
 
 
 @njit(nogil=True, cache=True)
-def settle(rows, later, width, out):  # type: ignore[no-untyped-def]
-    """Make the upper triangle of `out` final: distances of rows 0..m to rows 0..n.
+def _settle(row, rows, width, out):  # type: ignore[no-untyped-def]
+    """Compare `row` in full with those of the rows that it comes out nearer to than `width`."""
+    near = False
+    for j in range(out.size):
+        near |= out[j] < width
+    if near:
+        for j in range(out.size):
+            if out[j] < width:
+                out[j] = _distance(row, rows[j])
 
-    out [m, >= n] and later [n - m, >= m] hold what the listed columns of the first and of the second row gave. Pairs
-    nearer than `width` may differ most in a column that neither listed: they are compared in full.
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _raise(tile, starts, i, columns, values, out):  # type: ignore[no-untyped-def]
+    """Raise the distances of row i to a tile by its listed entries: how far below others, how far above others it is.
+
+    Where the other is lower still, or higher, it lists the column too.
     """
-    m, n = out.shape[0], rows.shape[0]
-    for block in range(0, n, LANES):
-        for i in range(min(m, block + LANES)):
-            for j in range(max(i + 1, block), min(n, block + LANES)):
-                top = max(out[i, j], out[j, i] if j < m else later[j - m, i])
-                if top < width:
-                    top = _distance(rows[i], rows[j])
-                out[i, j] = top
+    raise_above(tile, columns, values, starts[2 * i], starts[2 * i + 1], out)
+    raise_below(tile, columns, values, starts[2 * i + 1], starts[2 * i + 2], out)
+
+
+@njit(nogil=True, cache=True)
+def stream(tiles, lanes, rows, starts, columns, values, width, out):  # type: ignore[no-untyped-def]
+    """Distances of rows 0..m to later rows of 0..n, from the listed entries: the part of `out` above its diagonal.
+
+    starts [2 n + 1]; out [m, tiles * lanes], zeros. A pair is as far apart as the entries of either row make it, those of
+    the later row first; pairs that come out nearer than `width` may differ most in a column that neither lists.
+    """
+    n, m = len(rows), len(out)
+    square = np.empty((lanes, lanes), out.dtype)
+    for t in range(len(tiles)):
+        tile, first, last = tiles[t], t * lanes, min((t + 1) * lanes, n)
+        for i in range(min(m, first)):
+            here = out[i, first:last]
+            _raise(tile, starts, i, columns, values, here)
+            _settle(rows[i], rows[first:last], width, here)
+        if first >= m:
+            continue
+        for start in range(first, n, lanes):  # to where they are found again above the diagonal
+            stop = min(start + lanes, n)
+            square[:] = 0
+            for i in range(start, stop):
+                _raise(tile, starts, i, columns, values, square[i - start])
+            if start > first:
+                for j in range(first, min(last, m)):
+                    for i in range(start, stop):
+                        out[j, i] = square[i - start, j - first]
+            else:
+                for j in range(first, min(last, m)):
+                    for i in range(j + 1, last):
+                        out[j, i] = max(square[i - start, j - first], square[j - first, i - start])
+                    _settle(rows[j], rows[j + 1 : last], width, out[j, j + 1 : last])
+
+
+@njit(nogil=True, cache=True)
+def stream_all(tiles, lanes, rows, all_columns, out):  # type: ignore[no-untyped-def]
+    """Distances of rows 0..m to rows of the same and later tiles, from every column; out as in `stream`."""
+    for t in range(len(tiles)):
+        for i in range(min(len(out), (t + 1) * lanes)):
+            raise_apart(tiles[t], all_columns, rows[i], 0, rows.shape[1], out[i, t * lanes : (t + 1) * lanes])
 
 
 @njit(nogil=True, cache=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from .deviates import philox
-from .rounding import float32_from_bits, index_of, value_of
+from .rounding import from_bits, index_of, value_of
 
 LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
 RARE = np.uint64(1 << 59)  # of 2**64: columns that move less often than 1 in 32 are drawn by the gaps between moves
@@ -39,7 +39,7 @@ def _perturbed(base, z, sigma, float32):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, inline="always")
 def _float32_of(order):  # type: ignore[no-untyped-def]
     """The float32 whose ordered index is `order`."""
-    return float32_from_bits(np.int32(order if order >= 0 else -order | -0x80000000))
+    return from_bits(np.int32(order if order >= 0 else -order | -0x80000000))
 
 
 @njit(nogil=True, cache=True)

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-
-@intrinsic
-def float64_bits(typingctx, x):  # type: ignore[no-untyped-def]
-    """The bit pattern of a float64 as int64."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], ir.IntType(64))
-
-    return types.int64(types.float64), codegen
+_SAME_WIDTH = {types.float32: types.int32, types.float64: types.int64}
 
 
 @intrinsic
-def float64_from_bits(typingctx, bits):  # type: ignore[no-untyped-def]
-    """The float64 with this bit pattern."""
+def bits_of(typingctx, x):  # type: ignore[no-untyped-def]
+    """The bit pattern of a float as a signed integer of its width."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], ir.DoubleType())
+        return builder.bitcast(args[0], context.get_data_type(signature.return_type))
 
-    return types.float64(types.int64), codegen
+    return _SAME_WIDTH[x](x), codegen
 
 
 @intrinsic
-def float32_from_bits(typingctx, bits):  # type: ignore[no-untyped-def]
-    """The float32 with this bit pattern."""
+def from_bits(typingctx, bits):  # type: ignore[no-untyped-def]
+    """The float with this bit pattern, an int32 or an int64."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], ir.FloatType())
+        return builder.bitcast(args[0], context.get_data_type(signature.return_type))
 
-    return types.float32(types.int32), codegen
+    return {of: number for number, of in _SAME_WIDTH.items()}[bits](bits), codegen
 
 
 @intrinsic
@@ -51,9 +42,9 @@ def fma(typingctx, a, b, c):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, inline="always")
 def index_of(x, mantissa_bits, min_exponent, max_code):  # type: ignore[no-untyped-def]
     """Ordered index of float64 `x` rounded to nearest even; beyond the largest finite one: +-(max_code + 1)."""
-    bits = float64_bits(x)
+    bits = bits_of(x)
     exponent = max(((bits >> 52) & 0x7FF) - 1023, min_exponent)
-    scale = float64_from_bits((mantissa_bits - exponent + 1023) << 52)
+    scale = from_bits((mantissa_bits - exponent + 1023) << 52)
     significand = np.int64(np.rint(min(abs(x) * scale, 2.0**30)))  # at most 2**24, but for infinity
     code = ((exponent - min_exponent) << mantissa_bits) + significand
     code = min(code, max_code + 1)
@@ -66,7 +57,7 @@ def value_of(index, mantissa_bits, min_exponent):  # type: ignore[no-untyped-def
     code = abs(index)
     binade = max((code >> mantissa_bits) - 1, 0)
     significand = code - (binade << mantissa_bits)
-    scale = float64_from_bits((binade + min_exponent - mantissa_bits + 1023) << 52)
+    scale = from_bits((binade + min_exponent - mantissa_bits + 1023) << 52)
     value = significand * scale
     return -value if index < 0 else value
 
