@@ -96,7 +96,7 @@ def test_what_the_notebook_did_not_ask_is_counted_plainly(grid):
     settings = Questions([1e-4, 1e-3, 1e-2], grid=grid, trials=2, base="random", **SMALL)
     densities = set()
     for record, cloud in zip(settings, drawn(settings), strict=True):
-        index = cloud.index(slice(None)).astype(np.int64)
+        index = cloud.index().astype(np.int64)
         steps = np.abs(index[:, None] - index[None]).max(axis=2, initial=0)[np.triu_indices(70, 1)]
         assert (record.density_1_step, record.density_2_steps) == ((steps <= 1).mean(), (steps <= 2).mean())
         assert (record.max_linf_steps, record.median_linf_steps) == (steps.max(), np.median(steps))

@@ -172,7 +172,7 @@ def test_no_token_follows_the_notebook():
 def test_steps_are_measured_when_asked_for():
     settings = Trials(SIGMAS, trials=1, measure=("geometry", "steps"), **SMALL)
     for record, (_, _, cloud) in zip(settings, settings.clouds(range(len(settings))), strict=True):
-        index = np.unique(cloud.index(slice(None)).astype(np.int64), axis=0)
+        index = np.unique(cloud.index().astype(np.int64), axis=0)
         pairs = np.sort(np.abs(index[:, None] - index[None]).max(axis=2)[np.triu_indices(len(index), 1)])
         assert (record.max_l_inf_steps, record.median_l_inf_steps) == (pairs[-1], pairs[(len(pairs) - 1) // 2])
         assert record.mean_l_inf_steps == pytest.approx(pairs.mean(), rel=1e-12)

@@ -37,7 +37,7 @@ def test_each_column_leaves_home_as_often_as_its_cells_say(sampler, arithmetic, 
     for trial in range(10):
         cloud = draw(ball, seed=7, trial=trial, sampler=sampler)
         index = np.tile(cloud.home, (len(cloud.codes), 1))
-        index[:, cloud.columns] = cloud.index(slice(None))
+        index[:, cloud.columns] = cloud.index()
         away += (index != cells.home).sum(axis=0)
     moved = 0
     for j, column in enumerate(cells.columns):
@@ -60,7 +60,7 @@ def test_every_cell_is_as_full_as_its_probability_says(sampler, distribution):
     cells = ball.cells()
     cloud = draw(ball, seed=3, sampler=sampler)
     index = np.tile(cloud.home, (len(cloud.codes), 1))
-    index[:, cloud.columns] = cloud.index(slice(None))
+    index[:, cloud.columns] = cloud.index()
     assert len(cells.columns) == 2
     for j, column in enumerate(cells.columns):
         p = cells.probabilities(j)
@@ -93,7 +93,7 @@ def test_cells_at_a_large_sigma_are_as_full_as_the_distribution_says(sampler, di
     ball = Snowball(base=base, n_tokens=n, sigma=sigma, distribution=distribution, arithmetic=arithmetic)
     assert len(ball.cells().wide) == 3
     cloud = draw(ball, seed=12, sampler=sampler)
-    index = cloud.index(slice(None))
+    index = cloud.index()
     law = stats.norm if distribution == "gaussian" else stats.laplace(scale=math.sqrt(0.5))
     for d, centre in enumerate(base.astype(np.float64)):
         low, high = to_index(encode([centre - 20 * sigma, centre + 20 * sigma], "bfloat16"), "bfloat16")
@@ -116,7 +116,7 @@ def deviates(distribution, n, dim, seed=21):
     """Rows around 0 on the float32 grid: as good as unrounded."""
     ball = Snowball(base=np.zeros(dim, np.float32), n_tokens=n, sigma=1.0, grid="float32", distribution=distribution)
     cloud = draw(ball, seed=seed, sampler="dense")
-    return index_values(cloud.index(slice(None)), "float32")
+    return index_values(cloud.index(), "float32")
 
 
 @pytest.mark.parametrize("dim", [1, 3, 30])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64, Integer, UInt
@@ -90,10 +89,11 @@ class Cloud:
         words = self.codes.view(f"u{self.codes.itemsize}")
         return identical_rows(words, bitwise=True, threads=1)
 
-    def index(self, tokens: Any) -> Integer[np.ndarray, "k drawn"]:
-        """Ordered indices of these tokens' rows in the drawn columns."""
+    def index(self, tokens: Int64[np.ndarray, " k"] | None = None) -> Integer[np.ndarray, "k drawn"]:
+        """Ordered indices of the rows of these tokens, ascending, in the drawn columns; by default of all."""
         home = self.home[self.columns]
-        return self.codes[tokens] + home.astype(f"i{max(4, self.grid.bits // 8)}") if home.any() else self.codes[tokens]
+        codes = self.codes if tokens is None or len(tokens) == len(self.codes) else self.codes[tokens]
+        return codes + home.astype(f"i{max(4, self.grid.bits // 8)}") if home.any() else codes
 
     def elements(self, tokens: Int64[np.ndarray, " k"], columns: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
         """Ordered indices of single components, of the columns as the base numbers them."""
@@ -107,7 +107,7 @@ class Cloud:
     def words(self) -> UInt[np.ndarray, "n_tokens dim"]:
         """All rows as words of the grid; zeros are +0.0."""
         rows = np.tile(from_index(self.home, self.grid), (len(self.codes), 1))
-        rows[:, self.columns] = from_index(self.index(slice(None)), self.grid)
+        rows[:, self.columns] = from_index(self.index(), self.grid)
         return rows
 
 

@@ -91,8 +91,11 @@ class Topology:
         """Of components of equal size: of the one that holds the first row in lexicographic order of values."""
         if not self.n_components:
             return 0.0
-        largest = np.isin(self.labels, np.flatnonzero(self._size_of == self.largest_component_size))
-        members = self.labels == self.labels[_first_row(self._rows, np.flatnonzero(largest))]
+        (largest,) = np.nonzero(self._size_of == self.largest_component_size)
+        if len(largest) > 1:
+            among = np.flatnonzero(np.isin(self.labels, largest))
+            largest = self.labels[[_first_row(self._rows, among)]]
+        members = self.labels == largest
         return _density(int(self.degrees[members] @ self._weights[members]) // 2, self.largest_component_size)
 
     @property

@@ -15,7 +15,7 @@ from .grids import Grid, as_grid, index_values
 UNITS = ("weight", "steps")
 BLOCK = 1 << 23  # distances computed at a time
 KEPT = 1 << 26  # distances kept for a second look; beyond, they are computed again
-FEW_ROWS = 512  # whose distances are sorted rather than tallied
+FEW_ROWS = 512  # whose distances are listed rather than tallied
 FEW_ENTRIES = 1 << 24  # of all pairs of rows, below which choosing windows costs more than it saves
 SAMPLE = 96  # rows from whose distances the widths of windows are chosen
 QUANTILES = (
@@ -77,17 +77,14 @@ class Distances:
         self.unit, self.threads = unit, threads
         self.n = len(index)
         self.weights = np.ones(self.n, np.int64) if weights is None else np.asarray(weights, np.int64)
-        # What distances are differences of, without the columns in which no row differs from another.
-        grid = as_grid(grid)
-        self.rows = _values(_varying(index), grid, unit)
-        self._packed = unit == "weight" and grid.mantissa_bits <= 7 and grid.bits <= 16  # what bfloat16 holds
+        self.rows, self._packed = _differing(index, as_grid(grid), unit)
 
-    @property
+    @cached_property
     def n_pairs(self) -> int:
         total = int(self.weights.sum())
         return total * (total - 1) // 2
 
-    @property
+    @cached_property
     def n_equal(self) -> int:
         """Pairs within the rows that one row stands for."""
         return int((self.weights * (self.weights - 1) // 2).sum())
@@ -119,7 +116,7 @@ class Distances:
 
         if not self.n_pairs:
             return Spread(n_pairs=0, max=0.0, mean=0.0, lower_median=0.0, median=0.0)
-        if self.n <= FEW_ROWS:  # in place: what is allocated anew costs more than the sort
+        if self.n <= FEW_ROWS:  # what histograms need anew costs more than several passes over a list
             return self._spread_of_few()
         high = np.zeros(1 << 15 if self.rows.dtype == np.float32 else 1 << 18, np.int64)
         high[0] = self.n_equal
@@ -134,21 +131,22 @@ class Distances:
         )
 
     def _spread_of_few(self) -> Spread:
-        ranks = ((self.n_pairs - 1) // 2, self.n_pairs // 2)
+        from ._backends.distances import find_middle
+
         if self.n_equal:
             distances, counts = self.spectrum()
+            ranks = ((self.n_pairs - 1) // 2, self.n_pairs // 2)
             lower, upper = distances[np.searchsorted(np.cumsum(counts), ranks, side="right")].tolist()
-            mean = float(distances @ counts) / self.n_pairs
+            largest, total = float(distances[-1]), float(distances @ counts)
         else:
             parts = [self._listed(first, block) for first, block in self.blocks()]
             distances = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            distances.sort()
-            lower, upper = (float(distances[rank]) for rank in ranks)
-            mean = float(distances.sum(dtype=np.float64)) / self.n_pairs
+            lower, upper, largest = find_middle(distances.view(f"i{distances.itemsize}"))
+            total = float(distances.sum(dtype=np.float64))
         return Spread(
             n_pairs=self.n_pairs,
-            max=float(distances[-1]),
-            mean=mean,
+            max=largest,
+            mean=total / self.n_pairs,
             lower_median=lower,
             median=(lower + upper) / 2,
         )
@@ -194,10 +192,13 @@ class Distances:
         from ._backends.distances import connect, count_near
 
         limit, ones = largest_within(threshold, self.rows.dtype, strict=strict), np.ones(self.n, np.int64)
+        counts = [count_near(block, first, ones, limit) for first, block in self.blocks()]
+        if sum(counts) == self.n * (self.n - 1) // 2:  # all: the first row is everybody's first neighbour
+            others = np.arange(1, self.n, dtype=np.int32)
+            return np.full(self.n, self.weights.sum() - 1), np.stack([np.zeros_like(others), others])
         degrees, nearest = self.weights - 1, np.full(self.n, -1, np.int64)
         edges = [np.empty((2, 0), np.int32)]
-        for first, block in self.blocks():
-            count = count_near(block, first, ones, limit)
+        for count, (first, block) in zip(counts, self.blocks(), strict=True):
             if count:
                 found = np.empty((2, count), np.int32)
                 found = found[:, : connect(block, first, self.weights, limit, degrees, nearest, found)]
@@ -229,23 +230,25 @@ def largest_within(threshold: float | int, dtype: np.dtype, *, strict: bool) -> 
     return np.nextafter(limit, dtype.type(-np.inf)) if strict else limit
 
 
-def _varying(index: np.ndarray) -> np.ndarray:
-    """The columns in which not all rows are equal, contiguous."""
+def _differing(index: np.ndarray, grid: Grid, unit: str) -> tuple[np.ndarray, bool]:
+    """What distances are differences of, without the columns in which all rows are equal; whether bfloat16 holds it.
+
+    Steps are counted from the column's smallest index, and in the narrowest type in which they are right.
+    """
     from ._backends.distances import column_range
 
     if not len(index):
-        return index[:, :0]
+        return np.empty((0, 0), np.float32), False
     low, high = np.empty(index.shape[1], index.dtype), np.empty(index.shape[1], index.dtype)
     column_range(index, low, high)
     varying = np.flatnonzero(low != high)
-    return np.ascontiguousarray(index if len(varying) == index.shape[1] else index.take(varying, axis=1))
-
-
-def _values(index: np.ndarray, grid: Grid, unit: str) -> np.ndarray:
-    """What distances are differences of, in the narrowest type in which they are right."""
-    if unit == "steps":
-        return index.astype(np.float32 if grid.bits <= 16 else np.float64)
-    return index_values(index, grid, np.float32)
+    index = index if len(varying) == index.shape[1] else index.take(varying, axis=1)
+    if unit == "weight":
+        return index_values(np.ascontiguousarray(index), grid, np.float32), grid.mantissa_bits <= 7
+    low, high = (ends[varying].astype(np.int64) for ends in (low, high))
+    extent = int((high - low).max(initial=0))
+    rows = np.subtract(index, low, dtype=np.float32 if grid.bits <= 16 else np.float64)
+    return rows.astype(np.float32 if extent <= 1 << 24 else np.float64, copy=False), extent <= 1 << 8
 
 
 def _keys(distances: np.ndarray) -> UInt[np.ndarray, "rows later"]:

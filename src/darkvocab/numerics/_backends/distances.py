@@ -246,8 +246,8 @@ def _raise(tile, starts, i, columns, values, out):  # type: ignore[no-untyped-de
 def stream(tiles, lanes, rows, starts, columns, values, width, out):  # type: ignore[no-untyped-def]
     """Distances of rows 0..m to later rows of 0..n, from the listed entries: the part of `out` above its diagonal.
 
-    starts [2 n + 1]; out [m, tiles * lanes], zeros. A pair is as far apart as the entries of either row make it, those of
-    the later row first; pairs that come out nearer than `width` may differ most in a column that neither lists.
+    starts [2 n + 1]; out [m, tiles * lanes], zeros. A pair is as far apart as the entries of either row make it, the
+    later row's first; pairs that come out nearer than `width` may differ most in a column that neither lists.
     """
     n, m = len(rows), len(out)
     square = np.empty((lanes, lanes), out.dtype)
@@ -404,6 +404,37 @@ def list_pairs(block, later, out):  # type: ignore[no-untyped-def]
     """The entries of a block of rows and `later` columns above its diagonal, row after row."""
     at = 0
     for i in range(block.shape[0]):
-        for j in range(i + 1, later):
-            out[at] = block[i, j]
-            at += 1
+        row = block[i, i + 1 : later]
+        there = out[at : at + row.size]
+        for j in range(row.size):
+            there[j] = row[j]
+        at += row.size
+
+
+@njit(nogil=True, cache=True)
+def find_middle(keys):  # type: ignore[no-untyped-def]
+    """The two middle values of some lengths, and the largest, from their bits (signed integers) as keys.
+
+    By bisection: as many passes as distinct keys, or else their bits, can be halved.
+    """
+    low, top = keys[0], keys[0]
+    for i in range(keys.size):
+        low = min(low, keys[i])
+        top = max(top, keys[i])
+    high = top
+    while low < high:
+        low, high = _halve(keys, (keys.size - 1) // 2, low, keys.dtype.type(low + (high - low) // 2), high)
+    upper, _ = _halve(keys, keys.size // 2, low, low, top)
+    return from_bits(low), from_bits(upper), from_bits(top)
+
+
+@njit(nogil=True, cache=True)
+def _halve(keys, rank, low, middle, high):  # type: ignore[no-untyped-def]
+    """The smallest and largest key of those from `low` to `high` on the side of `middle` where the rank lies."""
+    count, below, above = np.int32(0), low, high
+    for i in range(keys.size):
+        key = keys[i]
+        count += np.int32(key <= middle)
+        below = max(below, low if key > middle else key)
+        above = min(above, key if key > middle else high)
+    return (low, below) if rank < count else (above, high)
