@@ -178,17 +178,18 @@ def normals_rate() -> float:
 
 def compare_rate() -> float:
     """Seconds for one |a - b| and a running maximum where everything is in the first-level cache, one core."""
-    from darkvocab.numerics._backends.distances import LANES, stream_all
+    from darkvocab.numerics._backends.distances import TILE_BYTES, stream_all
 
-    rows = np.random.default_rng(1).standard_normal((LANES, 64)).astype(np.float32)
-    tiles, out = np.ascontiguousarray(rows.T)[None], np.zeros((LANES, LANES), np.float32)
+    lanes = TILE_BYTES // 4
+    rows = np.random.default_rng(1).standard_normal((lanes, 64)).astype(np.float32)
+    tiles, out = np.ascontiguousarray(rows.T)[None], np.zeros((lanes, lanes), np.float32)
     columns = np.arange(64, dtype=np.int32)
 
     def work() -> None:
         for _ in range(200):
-            stream_all(tiles, rows, columns, out)
+            stream_all(tiles, lanes, rows, columns, out)
 
-    return median_time(work, 9) / (200 * LANES * LANES * 64)
+    return median_time(work, 9) / (200 * lanes * lanes * 64)
 
 
 def visited(index: np.ndarray) -> int:

@@ -142,8 +142,8 @@ class Clouds(Generic[Row]):
                 likely = 4 * math.exp(min(_entropy(cells), 50.0))
                 rows *= likely / (likely + rows)
         matrices = len(self._units) if self.over != "black_holes" or "topology" in self.measure else 0
-        draw = 2.5e-4 + self.n_tokens * (5e-9 * drawn if is_dense else 2e-9 * drawn + 1e-8)
-        return draw + matrices * rows * (5e-9 * drawn + 5e-9 * rows + 2.5e-12 * rows * drawn)
+        draw = 2.0e-4 + self.n_tokens * (2.5e-9 * drawn if is_dense else 1e-9 * drawn + 1e-8)
+        return draw + matrices * rows * (3e-9 * drawn + 2e-9 * rows + 2e-12 * rows * drawn)
 
     @property
     def _units(self) -> set[str]:
