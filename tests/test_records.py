@@ -418,7 +418,7 @@ def test_records_of_a_finished_run_are_read_in_pieces(tmp_path, monkeypatch):
     assert (scanned.n_landed, dict(scanned.schema)) == (N, SCHEMA)
     assert [len(piece) for piece in scanned.frames()] == [8, 8, 8, 7]
     assert rows(scanned) == EXPECTED
-    assert scanned.column("count").to_list() == list(range(N))
+    assert scanned["count"].to_list() == list(range(N))
 
 
 def test_records_of_an_unfinished_run_are_those_that_landed(tmp_path, monkeypatch):
@@ -431,7 +431,7 @@ def test_records_of_an_unfinished_run_are_those_that_landed(tmp_path, monkeypatc
         expected = [EXPECTED[k] for number in sorted(numbers) for k in range(number * 3, min(number * 3 + 3, N))]
         assert scanned.n_landed == len(expected)
         assert rows(scanned) == expected
-        assert scanned.column("count").to_list() == [count for _, count, _ in expected]
+        assert scanned["count"].to_list() == [count for _, count, _ in expected]
     assert files(path).keys() == before.keys()
     (path / "manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="holds no run"):
@@ -448,7 +448,7 @@ def test_records_are_those_of_the_moment_although_the_run_goes_on(tmp_path, monk
         land(folder, 4, N, SIZE)
     assert spans(path) == ["000000-000003", "000004"]
     assert rows(scanned) == expected
-    assert scanned.column("count").to_list() == [0, 1, 2, 6, 7, 8, 9, 10, 11]
+    assert scanned["count"].to_list() == [0, 1, 2, 6, 7, 8, 9, 10, 11]
 
 
 def test_a_run_of_which_nothing_landed_has_no_records(tmp_path):

@@ -570,11 +570,7 @@ class Records:
         return self.n_landed
 
     def __getitem__(self, name: str) -> pl.Series:
-        """As `column`: reports read a run folder and a frame in memory alike."""
-        return self.column(name)
-
-    def column(self, name: str) -> pl.Series:
-        """One column of all the records that had landed."""
+        """One column of all the records that had landed, as of a frame in memory."""
         import polars as pl
 
         frames = [pl.DataFrame(schema={name: self.schema[name]}), *self.frames([name])]

@@ -17,8 +17,8 @@ import pytest
 
 from darkvocab import Sweep, SweepRecord, Touching, report, sweep
 from darkvocab.experiments import clouds, columns
+from darkvocab.experiments.clouds import parse_sigmas
 from darkvocab.experiments.recipes import SEED_000_COLUMNS
-from darkvocab.experiments.sweep import parse_sigmas
 from darkvocab.records import RunFolder
 
 DARKVOCAB = Path(sys.executable).parent / "darkvocab"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -426,6 +427,41 @@ class Clouds(Generic[Row]):
             arithmetic=self.arithmetic,
             distribution=self.distribution,
         )
+
+
+def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
+    """Sigmas from ``START:STOP:COUNT`` (both ends included) or a comma-separated list, weight units.
+
+    Raises
+    ------
+    ValueError
+        Neither form, or a value that is not finite or is negative, or a log spacing from zero.
+
+    Examples
+    --------
+    >>> parse_sigmas("1:2:3"), parse_sigmas("1e-9:1e-7:3", "log"), parse_sigmas("0,2e-9")
+    ([1.0, 1.5, 2.0], [1e-09, 1e-08, 1e-07], [0.0, 2e-09])
+    """
+    if spacing not in ("linear", "log"):
+        raise ValueError(f"unknown spacing {spacing!r}; choose linear or log")
+    ends, colon, number = text.rpartition(":")
+    try:
+        sigmas = [float(part) for part in (ends.split(":") if colon else text.split(","))]
+        count = int(number) if colon else len(sigmas)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= sys.maxsize // 16 or (colon and len(sigmas) != 2):  # beyond, numpy has no array for them
+        raise ValueError(f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100")
+    for sigma in sigmas:
+        if not (sigma >= 0 and math.isfinite(sigma)):
+            raise ValueError(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
+    if not colon:
+        return sigmas
+    if spacing == "log" and min(sigmas) == 0:
+        raise ValueError(f"a log spacing needs sigmas above 0, got {text!r}")
+    start, stop = sigmas
+    space = np.geomspace if spacing == "log" else np.linspace
+    return space(start, stop, count).tolist()
 
 
 def _silent(text: str) -> None:

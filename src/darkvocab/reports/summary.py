@@ -68,7 +68,7 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
             else:
                 same[name] = next(iter(counts), None)
             continue
-        column = _Column(records.column(name), sigmas.order)
+        column = _Column(records[name], sigmas.order)
         of_all = column.statistics(0, records.n_landed, bins)
         if columns is None and (of_all["nulls"] == records.n_landed or _is_constant(of_all, records.n_landed)):
             same[name] = of_all["min"]
@@ -105,7 +105,7 @@ class _Sigmas:
         if "sigma" in records.schema:
             if not records.schema["sigma"].is_numeric():
                 raise CorruptFile(f"records whose sigma is no number but {records.schema['sigma']}")
-            sigma = records.column("sigma").cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
+            sigma = records["sigma"].cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
             sigma[~np.isfinite(sigma)] = np.nan
         self.order: np.ndarray | None = None
         if not np.all(sigma[:-1] <= sigma[1:]):  # mostly they come sorted
