@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -19,16 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from darkvocab import records
-from darkvocab.records import (
-    DiskFull,
-    Parts,
-    RunFolder,
-    csv_bytes,
-    csv_text,
-    read_records,
-    scan_records,
-    write_whole,
-)
+from darkvocab.folder import DiskFull, read_manifest, write_whole
+from darkvocab.records import Parts, RunFolder, csv_bytes, csv_text, read_records, scan_records
 from darkvocab.sources import CorruptFile
 
 
@@ -475,6 +468,6 @@ def test_records_that_are_another_number_than_the_manifest_says_are_named(tmp_pa
 @pytest.mark.parametrize("change", [{"records_per_part": 0}, {"n_records": -1}, {"n_records": "5"}])
 def test_a_manifest_with_impossible_numbers_is_none(tmp_path, change):
     path = landed(tmp_path / "run", N, SIZE)
-    write_whole(path / "manifest.json", records.json.dumps({**records.read_manifest(path), **change}).encode())
+    write_whole(path / "manifest.json", json.dumps({**read_manifest(path), **change}).encode())
     with pytest.raises(CorruptFile, match="not a manifest"):
         scan_records(path)

@@ -70,8 +70,8 @@ def _command(function: Command) -> Command:
 def _explained(error: BaseException, resumable: str) -> tuple[BaseException | str, int]:
     """What to say of an exception, and the exit code; raises it again where it is a bug of ours."""
     from .engine import EngineLost, WorkerDied
+    from .folder import DiskFull
     from .matrix import NoEmbedding
-    from .records import DiskFull
     from .sources import CorruptFile
 
     if isinstance(error, KeyboardInterrupt) or _interrupted:  # a library may turn the interruption into its own error
@@ -315,7 +315,8 @@ def _run(settings: Any, label: str, as_json: bool, **running: Any) -> None:
     else:
         print_experiment(settings.experiment, made, console())
     if out:
-        from .records import csv_path, read_manifest
+        from .folder import read_manifest
+        from .records import csv_path
 
         figures = f", figure for print {written[-1]}" if len(written) > 1 else ""
         _say(f"open {written[0]}; records in {csv_path(out, read_manifest(out))}{figures}")

@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import gzip
 import hashlib
 import io
 import json
 import os
-import platform
 import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypeVar
 
+from .folder import Folder, fixed, landing, read_manifest, write_whole
 from .matrix import printable
 from .sources import CorruptFile
 
 if TYPE_CHECKING:
     import polars as pl
 
-SCHEMA_VERSION = 1
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MANIFEST = {
-    "status": str,
-    "command": str,
-    "parameters": dict,
-    "seed": int,
-    "packages": dict,
-    "inputs": list,
-    "n_records": int,
-    "records_per_part": int,
-}
 # Its number, or the first and last of those merged in it; a hash of the run, these numbers and its bytes.
 PART = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?-[0-9a-f]{16}\.parquet")
 MERGED_PARTS, MERGED_RECORDS = 64, 1 << 18  # at most these are merged into one file while a run goes on
@@ -44,48 +30,6 @@ ROW_GROUP = 1 << 16  # records of a row group, and of what is written or read of
 PLAIN_CSV = 250_000  # with more records the CSV is compressed: a million would take 300 MB
 Row = TypeVar("Row")
 Unsigned = NewType("Unsigned", int)  # a column of integers from 0 to 2**64 - 1, as seeds are
-
-
-class RunFolderRefused(ValueError):
-    """The folder holds another run or other files, or another process works in it."""
-
-
-class DiskFull(OSError):
-    """No space was left to land a file; what had landed before is whole."""
-
-
-@contextlib.contextmanager
-def landing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that is there whole at the end, or not at all: a temporary beside it, synced, then renamed.
-
-    Raises
-    ------
-    DiskFull
-        The disk, the quota or the file size limit.
-    ValueError
-        The place cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
-        if error.errno in FULL:
-            raise DiskFull(error.errno, f"no space left to write {path}") from None
-        raise ValueError(f"cannot write {path}: {error.strerror}; choose another place") from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; raises as `landing`."""
-    with landing(path) as file:
-        file.write(content)
 
 
 def csv_text(text: str) -> str:
@@ -145,37 +89,12 @@ def _write_parquet(frames: Iterable[pl.DataFrame], schema: dict[str, Any], file:
         raise
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """Versions of Python, of darkvocab and of the packages that its numbers depend on."""
-    named = {name: metadata.version(name) for name in ("darkvocab", "numpy", "numba", "polars", *packages)}
-    return {"python": platform.python_version(), **named}
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        The folder holds none.
-    CorruptFile
-        Not a manifest that this version knows.
-    """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no run: it has no manifest.json")
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-        version = manifest["schema_version"]
-        lacking = [key for key, kind in MANIFEST.items() if not isinstance(manifest.get(key), kind)]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptFile(f"{path}: not a manifest ({error!r})") from None
-    if version == SCHEMA_VERSION and lacking:
-        raise CorruptFile(f"{path}: not a manifest (no {', '.join(lacking)}, or of another type)")
-    if version != SCHEMA_VERSION:
-        raise CorruptFile(f"{path}: schema version {manifest['schema_version']}, this darkvocab knows {SCHEMA_VERSION}")
-    if manifest["n_records"] < 1 or manifest["records_per_part"] < 1:
-        raise CorruptFile(f"{path}: not a manifest (no records, or parts that hold none)")
+def read_records_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run of records; raises as `read_manifest`."""
+    manifest = read_manifest(folder)
+    for key in ("n_records", "records_per_part"):
+        if not isinstance(manifest.get(key), int) or manifest[key] < 1:
+            raise CorruptFile(f"{folder / 'manifest.json'}: not a manifest of records ({key} is no positive number)")
     return manifest
 
 
@@ -205,24 +124,6 @@ def read_records(folder: str | Path) -> pl.DataFrame:
         return pl.read_parquet(file)
 
 
-def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
-    elif old != new:
-        yield f"{at} was {_short(old)}, now {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _fixed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What a run and its continuation have in common."""
-    return {key: value for key, value in manifest.items() if key not in ("status", "command")}
-
-
 class Part(NamedTuple):
     """A file of consecutive records: a part, or a block of them merged into one."""
 
@@ -242,7 +143,7 @@ class Parts:
         self.n_records, self.size = manifest["n_records"], manifest["records_per_part"]
         self.n_parts = -(-self.n_records // self.size)
         self.block = max(1, min(MERGED_PARTS, MERGED_RECORDS // self.size))
-        self._identity = json.dumps(_fixed(manifest), sort_keys=True).encode()
+        self._identity = json.dumps(fixed(manifest), sort_keys=True).encode()
         names = sorted(os.listdir(self.folder)) if self.folder.is_dir() else []  # noqa: PTH208
         found = [part for name in names if (part := self._named(name))]
         merged = [part for part in found if part.first < part.last]
@@ -340,7 +241,7 @@ class Parts:
             part.path.unlink()
 
 
-class RunFolder(Generic[Row]):
+class RunFolder(Folder, Generic[Row]):
     """A folder that one process at a time fills with records, in numbered parts.
 
     `manifest.json`, `records/part-*.parquet`; at the end `records.parquet` and `records.csv`. The manifest has no times
@@ -361,83 +262,23 @@ class RunFolder(Generic[Row]):
 
         Raises
         ------
-        RunFolderRefused
-            It is in use; or holds other files, another run, or (without `resume`) this one.
-        CorruptFile
-            What it holds is damaged.
+        RunFolderRefused, CorruptFile
+            As `Folder`.
         """
-        self.path = Path(path)
         self.row = row
-        manifest = {"schema_version": SCHEMA_VERSION, **manifest, "records_per_part": records_per_part}
-        self.manifest = json.loads(json.dumps(manifest))
-        self._lock: int | None = None
         self._last_read: tuple[Part, pl.DataFrame] | None = None
-        if self.path.exists() and not self.path.is_dir():
-            raise RunFolderRefused(f"{self.path} is a file; choose another --out")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderRefused(
-                f"cannot make the folder {self.path}: {error.strerror}; choose another --out"
-            ) from None
-        self._take()
-        try:
-            self._claim(resume)
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(path, {**manifest, "records_per_part": records_per_part}, resume=resume)
 
-    def _take(self) -> None:
-        if os.name != "posix":
-            return  # the lock is advisory and POSIX only; docs/files.md says so
-        import fcntl
-
-        lock = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise RunFolderRefused(f"{self.path} is in use by another process; wait, or choose another --out") from None
-        self._lock = lock
-
-    def _claim(self, resume: bool) -> None:
-        if not (self.path / "manifest.json").exists():
-            held = sorted(item.name for item in self.path.iterdir() if not item.match(".manifest.json.*.partial"))
-            if held:
-                raise RunFolderRefused(f"{self.path} holds other files ({', '.join(held[:4])}); choose another --out")
-            self.set_status("running")
-        else:
-            old = read_manifest(self.path)
-            differences = list(_differences(_fixed(old), _fixed(self.manifest)))
-            if differences:
-                raise RunFolderRefused(
-                    f"{self.path} holds another run: {'; '.join(differences[:3])}; choose another --out"
-                )
-            if not resume:
-                raise RunFolderRefused(
-                    f"{self.path} holds this run already ({old['status']}); --resume goes on with it"
-                )
-            self.manifest["command"] = old["command"]
-            self.manifest["status"] = old["status"] if old["status"] == "complete" else "running"
+    def _prepare(self) -> None:
         (self.path / "records").mkdir(exist_ok=True)
-        for stale in (
-            found for place in ("", "records/", "figures/") for found in self.path.glob(f"{place}.*.partial")
-        ):
-            stale.unlink()  # what a killed process was writing
         self._parts = Parts(self.path, self.manifest)
         self._parts.heal()
-        self.set_status(self.manifest["status"])
 
     @property
     def is_whole(self) -> bool:
         """Whether the run is complete and its merged records are there."""
         merged = (self.path / "records.parquet", csv_path(self.path, self.manifest))
         return self.manifest["status"] == "complete" and all(path.is_file() for path in merged)
-
-    def set_status(self, status: str) -> None:
-        """Write the manifest with this status: running, interrupted or complete."""
-        self.manifest["status"] = status
-        write_whole(self.path / "manifest.json", (json.dumps(self.manifest, indent=2) + "\n").encode())
 
     @property
     def n_landed(self) -> int:
@@ -505,22 +346,6 @@ class RunFolder(Generic[Row]):
         for part in self._parts:
             yield from self._parts.read(part).iter_slices(ROW_GROUP)
 
-    def close(self) -> None:
-        """Let go of the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # An exception, or a caller that stopped asking for records: the run can go on another day.
-        if self.manifest["status"] == "running":
-            with contextlib.suppress(OSError):
-                self.set_status("interrupted")
-        self.close()
-
 
 class Records:
     """The records of a run, finished or not, as many as had landed when this was made.
@@ -532,7 +357,7 @@ class Records:
         import polars as pl
 
         folder = Path(folder)
-        self.manifest = read_manifest(folder)
+        self.manifest = read_records_manifest(folder)
         self._parts = Parts(folder, self.manifest)
         self._landed = list(self._parts)
         self._path = folder / "records.parquet"

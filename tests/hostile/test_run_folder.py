@@ -11,9 +11,10 @@ import time
 import polars as pl
 import pytest
 
-from darkvocab import records
+from darkvocab import folder as run_folder
 from darkvocab.experiments.sweep import Sweep, SweepRecord
-from darkvocab.records import RunFolder, write_whole
+from darkvocab.folder import write_whole
+from darkvocab.records import RunFolder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, locks and limits of POSIX")
 
@@ -369,7 +370,7 @@ def test_interrupted_write_leaves_no_temporary_file(tmp_path, monkeypatch):
     def interrupt(file):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(records.os, "fsync", interrupt)
+    monkeypatch.setattr(run_folder.os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_whole(tmp_path / "file", b"content")
     assert not list(tmp_path.iterdir())

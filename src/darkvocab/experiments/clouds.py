@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from ..engine import check_seed, open_engine
+from ..folder import SCHEMA_VERSION, versions
 from ..matrix import printable
 from ..measures.census import Census
 from ..measures.geometry import Geometry
@@ -26,7 +27,7 @@ from ..measures.topology import Topology, Touching
 from ..numerics import as_grid
 from ..numerics.cells import Cells, cell_ranges
 from ..numerics.grouping import SELECTIONS
-from ..records import SCHEMA_VERSION, RunFolder, Unsigned, frame_of, read_records, versions
+from ..records import RunFolder, Unsigned, frame_of, read_records
 from .bases import DRAWN, Base, load_base
 from .cloud import SAMPLERS, Cloud, Snowball, draw, perturb
 from .notebook import NotebookStream

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ..folder import versions, write_whole
 from ..matrix import EmbeddingMatrix, printable
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..numerics import as_grid, index_values
 from ..numerics.grouping import n_cores
-from ..records import csv_bytes, versions, write_whole
+from ..records import csv_bytes
 from ..sources import open_source, sha256
 
 SCHEMA_VERSION = 1

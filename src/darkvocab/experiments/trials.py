@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..engine import SAMPLE, generator
+from ..folder import write_whole
 from ..measures.census import Census
 from ..numerics import index_values
-from ..records import RunFolder, write_whole
+from ..records import RunFolder
 from .cloud import Cloud, Snowball
 from .clouds import Clouds
 from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..records import Records, csv_path, scan_records, write_whole
+from ..folder import write_whole
+from ..records import Records, csv_path, scan_records
 from ..sources import CorruptFile
 from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
 from .tables import QWEN3_4B, TRIALS, answer_cells, moment_cells, number, ranges, remarks
