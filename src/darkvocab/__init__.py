@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .experiments.recipes import reproduce
     from .experiments.scan import centroid, scan
     from .experiments.sweep import Sweep, SweepRecord, sweep
+    from .experiments.training.corpus import load_corpus
+    from .experiments.training.lab import Training
     from .experiments.trials import TrialRecord, Trials
     from .matrix import EmbeddingMatrix
     from .measures.census import Census, census
@@ -31,12 +33,14 @@ _HOMES = {
     "SweepRecord": "experiments.sweep",
     "Topology": "measures.topology",
     "Touching": "measures.topology",
+    "Training": "experiments.training.lab",
     "TrialRecord": "experiments.trials",
     "Trials": "experiments.trials",
     "census": "measures.census",
     "centroid": "experiments.scan",
     "draw": "experiments.cloud",
     "geometry": "measures.geometry",
+    "load_corpus": "experiments.training.corpus",
     "report": "reports.page",
     "reproduce": "experiments.recipes",
     "scan": "experiments.scan",
@@ -57,12 +61,14 @@ __all__ = [
     "SweepRecord",
     "Topology",
     "Touching",
+    "Training",
     "TrialRecord",
     "Trials",
     "census",
     "centroid",
     "draw",
     "geometry",
+    "load_corpus",
     "report",
     "reproduce",
     "scan",

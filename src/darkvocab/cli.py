@@ -78,6 +78,8 @@ def _explained(error: BaseException, resumable: str) -> tuple[BaseException | st
         return f"interrupted{resumable}", INTERRUPTED
     if isinstance(error, DiskFull):
         return f"{error.strerror}; make room{resumable}", INTERRUPTED
+    if isinstance(error, ArithmeticError):  # a training that diverged
+        return error, FINDINGS
     if isinstance(error, (EngineLost, WorkerDied)):
         return error, INTERRUPTED
     if isinstance(error, MemoryError):
@@ -477,6 +479,107 @@ def questions(
         sampler=sampler,
     )
     _run(settings, "asking", as_json, engine=engine, workers=workers, out=out, resume=resume)
+
+
+@app.command()
+@_command
+def train(
+    out: Annotated[Path, typer.Option(help="Run folder for the recording.", show_default=False)],
+    corpus: Annotated[
+        Path | None, typer.Option(help="A text file; by default the help topics of Python.", show_default=False)
+    ] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Bytes below this are tokens, 128 or 256; by default 128.", show_default=False)
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, instead of bytes.", show_default=False)
+    ] = None,
+    start: Annotated[str, typer.Option(help="Rows before step 1: normal, point, or snowball.")] = "snowball",
+    init_unit: Annotated[bool, typer.Option(help="point: a vector of length 1.")] = True,
+    init_sigma: Annotated[float, typer.Option(help="snowball: noise around its vector, weight units.")] = 1e-5,
+    init_drawn: Annotated[str, typer.Option(help="snowball: summed in float32, or in the weights' grid.")] = "float32",
+    noise: Annotated[str, typer.Option(help="After each step: none or gaussian.")] = "none",
+    noise_sigma: Annotated[float, typer.Option(help="Of that noise, weight units.")] = 3e-6,
+    noise_rows: Annotated[str, typer.Option(help="It moves all rows, or unseen ones.")] = "all",
+    precision: Annotated[
+        str, typer.Option(help="pure-bf16 (the notebooks'), bf16-weights (float32 state), mixed, or float32.")
+    ] = "bf16-weights",
+    rounding: Annotated[str, typer.Option(help="bf16-weights: nearest or stochastic.")] = "nearest",
+    norm: Annotated[str, typer.Option(help="layernorm or rmsnorm.")] = "layernorm",
+    tied: Annotated[bool, typer.Option(help="The output matrix is the embedding.")] = True,
+    layers: Annotated[int, typer.Option(help="Of the GPT-2.")] = 2,
+    heads: Annotated[int, typer.Option(help="Of each layer.")] = 2,
+    width: Annotated[int, typer.Option(help="Components of an embedding row.")] = 64,
+    context: Annotated[int, typer.Option(help="Tokens of an example.")] = 128,
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="At step 1.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of matrices; biases and norms have none.")] = 0.01,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: linear (down to 0) or constant.")] = "linear",
+    clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0: any.")] = 1.0,
+    batch: Annotated[int, typer.Option(help="Examples of a step.")] = 32,
+    steps: Annotated[int, typer.Option(help="To make.")] = 10_000,
+    label_shift: Annotated[int, typer.Option(help="Tokens ahead to predict: 1, or 2 as the notebooks do.")] = 1,
+    seed: Seed = 42,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    record_every: Annotated[int, typer.Option(help="Steps from one recorded state to the next.")] = 1,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(help="Also record gradients, or moments, of the embedding; repeat for both.", show_default=False),
+    ] = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small GPT-2 from such a start, recording its embedding after every step (11.2c, 11.2b, 11.2a).
+
+    Example: darkvocab train --steps 2000 --out runs/train
+    """
+    from .experiments.training import choices
+    from .experiments.training.lab import outcome
+
+    settings = darkvocab.Training(
+        corpus=darkvocab.load_corpus(corpus, vocabulary=vocabulary, tokenizer=tokenizer),
+        architecture=choices.Architecture(
+            layers=layers, heads=heads, width=width, context=context, norm=norm, tied=tied
+        ),
+        start=choices.start(start, unit=init_unit, sigma=init_sigma, drawn=init_drawn),
+        noise=choices.noise(noise, sigma=noise_sigma, rows=noise_rows),
+        precision=precision,
+        rounding=rounding,
+        optimizer=choices.optimizer(optimizer, learning_rate=learning_rate, weight_decay=weight_decay),
+        schedule=schedule,
+        clip=clip or None,
+        batch=batch,
+        steps=steps,
+        label_shift=label_shift,
+        seed=seed,
+        device=device,
+        record_every=record_every,
+        record=tuple(record or ()),
+    )
+    about = settings.corpus
+    dropped = f", {about.n_dropped:,} bytes dropped" if about.n_dropped else ""
+    _say(f"corpus {about.name}: {len(about.ids):,} tokens{dropped}; {_unseen(about.unseen)}")
+    with _progress("training") as progress:
+        settings.run(out, resume=resume, progress=progress)
+    made = outcome(out)
+    if as_json:
+        _print_json(made)
+    else:
+        from .reports.tables import console, print_training
+
+        print_training(made, console())
+
+
+def _unseen(ids: Any) -> str:
+    """How many tokens are unseen, and which, as ranges."""
+    runs: list[list[int]] = []
+    for token in ids.tolist():
+        if runs and runs[-1][-1] == token - 1:
+            runs[-1] = [runs[-1][0], token]
+        else:
+            runs.append([token])
+    named = ", ".join("-".join(map(str, run)) for run in runs[:20])
+    return f"{len(ids):,} of the vocabulary unseen" + (f" ({named}{', ...' if len(runs) > 20 else ''})" if runs else "")
 
 
 @app.command(no_args_is_help=True)

@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 from .sources import CorruptFile
 
 SCHEMA_VERSION = 1
+UNFINISHED = ("running", "interrupted")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANIFEST = {"status": str, "command": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
 
@@ -170,7 +171,7 @@ class Folder:
                     f"{self.path} holds this run already ({old['status']}); --resume goes on with it"
                 )
             self.manifest["command"] = old["command"]
-            self.manifest["status"] = old["status"] if old["status"] == "complete" else "running"
+            self.manifest["status"] = "running" if old["status"] in UNFINISHED else old["status"]
         self._prepare()
         for stale in (found for place in ("", "*/") for found in self.path.glob(f"{place}.*.partial")):
             stale.unlink()  # what a killed process was writing
@@ -180,7 +181,7 @@ class Folder:
         """What else a folder that is ours must have or must not hold."""
 
     def set_status(self, status: str) -> None:
-        """Write the manifest with this status: running, interrupted or complete."""
+        """Write the manifest with this status: running, interrupted, complete, or diverged (a training)."""
         self.manifest["status"] = status
         write_json(self.path / "manifest.json", self.manifest)
 

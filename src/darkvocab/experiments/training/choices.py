@@ -1,0 +1,177 @@
+"""What one may choose of a training: its start, its noise, its optimizer, how its numbers are kept. Plain objects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+def _positive(value: float, name: str, *, or_zero: bool = False) -> None:
+    if not (math.isfinite(value) and (value >= 0 if or_zero else value > 0)):
+        raise ValueError(f"{name} must be finite and {'>= 0' if or_zero else '> 0'}, got {value!r}")
+
+
+def _one_of(value: Any, name: str, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(map(str, known))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A GPT-2. 11.2c's: 2 layers, 2 heads, width 64, context 128, tied."""
+
+    layers: int = 2
+    heads: int = 2
+    width: int = 64
+    context: int = 128
+    norm: str = "layernorm"  # or "rmsnorm": 11.2a's
+    tied: bool = True  # the output matrix is the embedding
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.context < 2:
+            raise ValueError(f"context must be >= 2, or there is nothing to predict, got {self.context}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+        _one_of(self.norm, "norm", ("layernorm", "rmsnorm"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalStart:
+    """The model's own rows: normal with standard deviation 0.02."""
+
+    name: ClassVar[str] = "normal"
+
+    def rows(self, torch: Any, shape: tuple[int, int], dtype: Any) -> Any | None:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointStart:
+    """One random vector for all rows (11.2a, 11.2b: `unit`)."""
+
+    name: ClassVar[str] = "point"
+    unit: bool = True  # divided by its Euclidean norm
+
+    def rows(self, torch: Any, shape: tuple[int, int], dtype: Any) -> Any:
+        point = torch.randn(shape[1])
+        return (point / point.norm() if self.unit else point).to(dtype).expand(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnowballStart:
+    """A random vector, and noise of this sigma for every row (11.2c)."""
+
+    name: ClassVar[str] = "snowball"
+    sigma: float = 1e-5  # weight units, before rounding
+    drawn: str = "float32"  # the sum, rounded once (11.2c); or "grid": vector, noise and sum each rounded
+
+    def __post_init__(self) -> None:
+        _positive(self.sigma, "the start's sigma", or_zero=True)
+        _one_of(self.drawn, "way to draw a start", ("float32", "grid"))
+
+    def rows(self, torch: Any, shape: tuple[int, int], dtype: Any) -> Any:
+        kind = dtype if self.drawn == "grid" else torch.float32
+        base = torch.randn(shape[1]).to(kind)
+        noise = torch.randn(*shape).to(kind) * self.sigma
+        return (base + noise).to(dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianNoise:
+    """Added to embedding rows after every step, in the weights' grid (11.2b: sigma = epsilon / 10 = 3e-6)."""
+
+    sigma: float  # weight units
+    rows: str = "all"  # or "unseen"
+
+    def __post_init__(self) -> None:
+        _positive(self.sigma, "the noise's sigma", or_zero=True)
+        _one_of(self.rows, "rows for noise", ("all", "unseen"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Decoupled weight decay of all but vectors (biases and norms), as transformers' Trainer has it."""
+
+    name: ClassVar[str] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _positive(self.learning_rate, "the learning rate", or_zero=True)
+        _positive(self.weight_decay, "weight decay", or_zero=True)
+        _positive(self.eps, "eps")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be >= 0 and < 1, got {self.betas}")
+
+    def make(self, torch: Any, groups: list[dict[str, Any]]) -> Any:
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.eps, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Stochastic gradient descent; weight decay as of `AdamW`, but through the gradient."""
+
+    name: ClassVar[str] = "sgd"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self.learning_rate, "the learning rate", or_zero=True)
+        _positive(self.weight_decay, "weight decay", or_zero=True)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be >= 0 and < 1, got {self.momentum!r}")
+
+    def make(self, torch: Any, groups: list[dict[str, Any]]) -> Any:
+        return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """How the numbers of a training are kept from step to step; they are computed with in float32 unless said."""
+
+    weights: str  # their grid, which is the recording's
+    optimizer: str  # grid of gradients and optimizer state, and of the arithmetic of the update
+    autocast: bool = False  # matrix products in bfloat16
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the update is made in float32 and then rounded to the weights' grid."""
+        return self.weights != self.optimizer
+
+
+PRECISIONS = {
+    "pure-bf16": Precision(weights="bfloat16", optimizer="bfloat16"),  # the notebooks'
+    "bf16-weights": Precision(weights="bfloat16", optimizer="float32"),
+    "mixed": Precision(weights="float32", optimizer="float32", autocast=True),
+    "float32": Precision(weights="float32", optimizer="float32"),
+}
+SCHEDULES = ("linear", "constant")
+ROUNDINGS = ("nearest", "stochastic")
+
+
+def start(name: str, *, unit: bool, sigma: float, drawn: str) -> NormalStart | PointStart | SnowballStart:
+    """The start of this name, with those of the settings that it has."""
+    _one_of(name, "start", ("normal", "point", "snowball"))
+    if name == "snowball":
+        return SnowballStart(sigma=sigma, drawn=drawn)
+    return PointStart(unit=unit) if name == "point" else NormalStart()
+
+
+def noise(name: str, *, sigma: float, rows: str) -> GaussianNoise | None:
+    """The noise of this name."""
+    _one_of(name, "noise", ("none", "gaussian"))
+    return GaussianNoise(sigma=sigma, rows=rows) if name == "gaussian" else None
+
+
+def optimizer(name: str, *, learning_rate: float, weight_decay: float) -> AdamW | SGD:
+    """The optimizer of this name."""
+    _one_of(name, "optimizer", ("adamw", "sgd"))
+    made = AdamW if name == "adamw" else SGD
+    return made(learning_rate=learning_rate, weight_decay=weight_decay)

@@ -1,0 +1,356 @@
+"""A training and its recording: the embedding after every step, in a run folder that a killed run goes on in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...engine import check_seed
+from ...folder import Folder, landing, read_manifest, versions, write_json, write_whole
+from ...measures.census import Census
+from ...numerics import identical_rows, index_values, to_index
+from ...sources import CorruptFile
+from ...sources.safetensors import read_tensors
+from .choices import (
+    PRECISIONS,
+    ROUNDINGS,
+    SCHEDULES,
+    SGD,
+    AdamW,
+    Architecture,
+    GaussianNoise,
+    NormalStart,
+    PointStart,
+    Precision,
+    SnowballStart,
+)
+from .corpus import Batches, Corpus, load_corpus
+from .learner import Diverged, Learner, Metrics
+from .recording import Recording
+
+HISTORY, KEY = "embedding_evolution.safetensors", "embedding_history"
+CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.safetensors"
+SECONDS = 20.0  # between checkpoints
+EXTRAS = ("gradients", "moments")
+ENDED = ("complete", "diverged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Settings of a training, checked; `run` makes it.
+
+    By default 11.2c's model from a snowball, with weights in bfloat16 and optimizer state in float32, without the
+    notebooks' defects.
+    """
+
+    corpus: Corpus = field(default_factory=load_corpus)
+    architecture: Architecture = field(default_factory=Architecture)
+    start: NormalStart | PointStart | SnowballStart = field(default_factory=SnowballStart)
+    noise: GaussianNoise | None = None
+    precision: str = "bf16-weights"  # a key of `PRECISIONS`
+    rounding: str = "nearest"  # of bf16-weights: or "stochastic"
+    optimizer: AdamW | SGD = field(default_factory=AdamW)
+    schedule: str = "linear"  # of the learning rate, down to 0; or "constant"
+    clip: float | None = 1.0  # largest Euclidean norm of the gradient
+    batch: int = 32
+    steps: int = 10_000
+    label_shift: int = 1  # 2: the notebooks', whose data set and model shift once each
+    seed: int = 42
+    device: str = "cpu"
+    record_every: int = 1
+    record: tuple[str, ...] = ()  # of `EXTRAS`, beside the embedding
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name in ("batch", "steps", "record_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name, known in (("precision", PRECISIONS), ("rounding", ROUNDINGS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        if self.label_shift not in (1, 2):
+            raise ValueError(f"label_shift must be 1 or 2, got {self.label_shift}")
+        if self.rounding == "stochastic" and not self.kept.rounded:
+            raise ValueError(
+                f"precision {self.precision} does not round what it updates; stochastic is for bf16-weights"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be > 0, got {self.clip!r}")
+        if self.steps % self.record_every:
+            raise ValueError(f"{self.steps:,} steps are no multiple of record_every {self.record_every:,}")
+        unknown = [name for name in self.record if name not in EXTRAS]
+        if unknown:
+            raise ValueError(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
+        if "moments" in self.record and not isinstance(self.optimizer, AdamW):
+            raise ValueError("moments are Adam's; this optimizer has none")
+        self.batches  # noqa: B018, checks the corpus against the context
+
+    @property
+    def kept(self) -> Precision:
+        return PRECISIONS[self.precision]
+
+    @cached_property
+    def batches(self) -> Batches:
+        return Batches(
+            corpus=self.corpus,
+            context=self.architecture.context,
+            batch=self.batch,
+            seed=self.seed,
+            label_shift=self.label_shift,
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """Of step `step`, counted from 1."""
+        whole = self.optimizer.learning_rate
+        return whole * (self.steps - step + 1) / self.steps if self.schedule == "linear" else whole
+
+    # What ran ---------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> dict[str, Any]:
+        """Every setting but the seed, for the manifest."""
+        start, noise = dataclasses.asdict(self.start), self.noise
+        return {
+            **dataclasses.asdict(self.architecture),
+            "start": self.start.name,
+            **{f"init_{name}": value for name, value in start.items()},
+            "noise": "none" if noise is None else "gaussian",
+            **({} if noise is None else {"noise_sigma": noise.sigma, "noise_rows": noise.rows}),
+            "precision": self.precision,
+            "rounding": self.rounding,
+            "optimizer": self.optimizer.name,
+            **dataclasses.asdict(self.optimizer),
+            "schedule": self.schedule,
+            "clip": self.clip,
+            "batch": self.batch,
+            "steps": self.steps,
+            "label_shift": self.label_shift,
+            "vocabulary": self.corpus.n_vocabulary,
+            "n_unseen": len(self.corpus.unseen),
+            "device": self.device,
+            "record_every": self.record_every,
+            "record": list(self.record),
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """What ran, but for where and when."""
+        corpus = self.corpus
+        return {
+            "experiment": "train",
+            "command": self.command(),
+            "parameters": self.parameters(),
+            "seed": self.seed,
+            "packages": versions("torch", "transformers"),
+            "inputs": [{"corpus": corpus.name, "sha256": corpus.sha256, "shape": [len(corpus.ids)]}],
+        }
+
+    def command(self) -> str:
+        """A command line that repeats this run, given its corpus."""
+        options = {
+            "corpus": None if self.corpus.is_default else self.corpus.name,
+            **self.parameters(),
+            "seed": self.seed,
+        }
+        for name in ("n_unseen", "betas", "eps", "momentum", "record"):
+            options.pop(name, None)
+        words = ["darkvocab", "train"]
+        for name, value in options.items():
+            option = f"--{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                words += [option if value else f"--no-{name.replace('_', '-')}"]
+            elif value is not None:
+                words += [option, str(value)]
+        words += [word for name in self.record for word in ("--record", name)]
+        return shlex.join(words)
+
+    # Running ----------------------------------------------------------------------------------------------------
+
+    def metrics(self, learner: Learner | None = None, after: int = 0) -> Iterator[Metrics]:
+        """Make the steps, one at a time, without a record of them; `learner` is what is trained."""
+        learner = learner or Learner(self)
+        for step in range(after + 1, self.steps + 1):
+            yield learner.step(step, *self.batches(step))
+
+    def run(
+        self,
+        out: str | Path,
+        *,
+        resume: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """Train, recording every step into a run folder; returns the folder.
+
+        Parameters
+        ----------
+        resume : go on with the run of these settings that the folder holds, from its last checkpoint
+        progress : is called with (steps made, steps)
+
+        Raises
+        ------
+        Diverged
+            The loss is no number any more; the recording ends with the last step that was made.
+        RunFolderRefused, CorruptFile, DiskFull
+            As `RunFolder`.
+        """
+        with Folder(out, self.manifest(), resume=resume) as folder:
+            status = folder.manifest["status"]
+            if status == "diverged":
+                raise Diverged(f"{folder.path} holds a training that diverged; choose other settings and another --out")
+            if status == "running":
+                write_json(folder.path / "corpus.json", self.corpus.description())
+                try:
+                    with ExitStack() as opened:
+                        self._train(folder.path, opened, progress)
+                except Diverged:
+                    status = "diverged"
+                    raise
+                else:
+                    status = "complete"
+                finally:
+                    if status != "running":
+                        write_metrics(folder.path)
+                        folder.set_status(status)
+            for name in (CHECKPOINT, METRICS):  # what only an unfinished run needs
+                (folder.path / name).unlink(missing_ok=True)
+        return folder.path
+
+    def _train(self, path: Path, opened: ExitStack, progress: Callable[[int, int], None] | None) -> None:
+        learner = Learner(self)
+        done = self._restore(learner, path / CHECKPOINT)
+        history, others, metrics = self._recordings(path, opened, done)
+        if not done:
+            history.append(learner.rows)
+        if progress:
+            progress(done, self.steps)
+        saved = time.monotonic()
+        try:
+            for made in self.metrics(learner, done):
+                if made.step % self.record_every == 0:
+                    history.append(learner.rows)
+                    for recording, rows in zip(others, self._others(learner), strict=True):
+                        recording.append(rows)
+                metrics.append(np.array(made[1:]))
+                if time.monotonic() - saved > SECONDS or made.step == self.steps:
+                    for recording in (history, *others, metrics):
+                        recording.sync()
+                    self._save(learner, made.step, path / CHECKPOINT)
+                    saved = time.monotonic()
+                if progress:
+                    progress(made.step, self.steps)
+        except Diverged:
+            for recording in (history, *others, metrics):
+                recording.shorten()
+            raise
+        learner.save(path / "model")
+
+    def _recordings(self, path: Path, opened: ExitStack, done: int) -> tuple[Recording, list[Recording], Recording]:
+        """Of the embedding; of what else is asked for; of the metrics. Behind what `done` steps left in them."""
+        shape, grid = (self.corpus.n_vocabulary, self.architecture.width), self.kept.weights
+        n_rows, at = self.steps // self.record_every, done // self.record_every
+        about = {"record_every": self.record_every}
+
+        def recording(name: str, key: str, n_rows: int, shape: tuple[int, ...], dtype: str, at: int) -> Recording:
+            made = Recording(path / name, key, n_rows, shape, dtype, about, resume_at=at)
+            return opened.enter_context(made)
+
+        keys = ["embedding_gradient"] * ("gradients" in self.record)
+        keys += ["embedding_exp_avg", "embedding_exp_avg_sq"] * ("moments" in self.record)
+        return (
+            recording(HISTORY, KEY, n_rows + 1, shape, grid, at + 1 if done else 0),
+            [recording(f"{key}.safetensors", key, n_rows, shape, grid, at) for key in keys],
+            recording(METRICS, "metrics", self.steps, (len(Metrics._fields) - 1,), "float64", done),
+        )
+
+    def _others(self, learner: Learner) -> Iterator[np.ndarray]:
+        if "gradients" in self.record:
+            yield learner.gradient
+        if "moments" in self.record:
+            yield from learner.moments
+
+    def _save(self, learner: Learner, done: int, path: Path) -> None:
+        from safetensors.torch import save
+
+        write_whole(path, save(learner.state(), {"done": str(done)}))
+
+    def _restore(self, learner: Learner, path: Path) -> int:
+        """Bring the learner to the checkpoint, if there is one; the steps it has made."""
+        if not path.is_file():
+            return 0
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+                done = int(file.metadata()["done"])
+            learner.load(tensors)
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CorruptFile(f"{path}: not a checkpoint of this run ({error}); delete it to train anew") from None
+        return done
+
+
+def write_metrics(path: Path) -> None:
+    """Turn a run's recording of its metrics into `metrics.parquet`."""
+    import polars as pl
+    from safetensors.numpy import load_file
+
+    values = load_file(path / METRICS)["metrics"]
+    columns = dict(zip(Metrics._fields[1:], values.T, strict=True))
+    frame = pl.DataFrame({"step": np.arange(1, len(values) + 1), **columns})
+    with landing(path / "metrics.parquet") as file:
+        frame.write_parquet(file, compression="zstd")
+
+
+def outcome(run: str | Path) -> dict[str, Any]:
+    """What a training came to: the census of its first and last recorded state, over all and over unseen tokens.
+
+    Raises
+    ------
+    FileNotFoundError
+        No finished training there.
+    CorruptFile
+        Its files cannot be read.
+    """
+    import polars as pl
+
+    path = Path(run)
+    manifest = read_manifest(path)
+    if manifest.get("experiment") != "train" or manifest["status"] not in ENDED:
+        raise FileNotFoundError(f"{path} holds no training that has ended")
+    words = read_tensors(path / HISTORY)[KEY].words()
+    unseen = np.array(json.loads((path / "corpus.json").read_text("utf-8"))["unseen"], np.int64)
+    losses = pl.read_parquet(path / "metrics.parquet")["loss"]
+    grid, every = PRECISIONS[manifest["parameters"]["precision"]].weights, manifest["parameters"]["record_every"]
+    ends = [np.asarray(words[0]), np.asarray(words[-1])]
+    centroids = [index_values(to_index(end, grid), grid).mean(axis=0) for end in ends]
+    return {
+        "run": str(path),
+        "status": manifest["status"],
+        "steps": len(losses),
+        "n_unseen": len(unseen),
+        "loss": {"first": losses[0], "last": losses[-1]} if len(losses) else None,
+        "states": [
+            {"step": step, "all": _counts(end), "unseen": _counts(end[unseen])}
+            for step, end in zip((0, (len(words) - 1) * every), ends, strict=True)
+        ],
+        "centroid_displacement": float(np.linalg.norm(centroids[1] - centroids[0])),
+    }
+
+
+def _counts(words: np.ndarray) -> dict[str, int]:
+    made = Census(identical_rows(np.ascontiguousarray(words)))
+    return {
+        "n_unique": made.n_unique,
+        "n_black_holes": made.n_black_holes,
+        "black_hole_population": made.black_hole_population,
+        "n_singletons": made.n_singletons,
+        "largest_bh": made.largest_black_hole,
+    }
