@@ -556,11 +556,8 @@ def train(
         record_every=record_every,
         record=tuple(record or ()),
     )
-    about = settings.corpus
-    dropped = f", {about.n_dropped:,} bytes dropped" if about.n_dropped else ""
-    _say(f"corpus {about.name}: {len(about.ids):,} tokens{dropped}; {_unseen(about.unseen)}")
     with _progress("training") as progress:
-        settings.run(out, resume=resume, progress=progress)
+        settings.run(out, resume=resume, progress=progress, say=_say)
     made = outcome(out)
     if as_json:
         _print_json(made)
@@ -568,18 +565,6 @@ def train(
         from .reports.tables import console, print_training
 
         print_training(made, console())
-
-
-def _unseen(ids: Any) -> str:
-    """How many tokens are unseen, and which, as ranges."""
-    runs: list[list[int]] = []
-    for token in ids.tolist():
-        if runs and runs[-1][-1] == token - 1:
-            runs[-1] = [runs[-1][0], token]
-        else:
-            runs.append([token])
-    named = ", ".join("-".join(map(str, run)) for run in runs[:20])
-    return f"{len(ids):,} of the vocabulary unseen" + (f" ({named}{', ...' if len(runs) > 20 else ''})" if runs else "")
 
 
 @app.command(no_args_is_help=True)

@@ -92,6 +92,8 @@ def _write_parquet(frames: Iterable[pl.DataFrame], schema: dict[str, Any], file:
 def read_records_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run of records; raises as `read_manifest`."""
     manifest = read_manifest(folder)
+    if manifest.get("experiment") == "train":
+        raise FileNotFoundError(f"{folder} holds a training, which has a recording and no records")
     for key in ("n_records", "records_per_part"):
         if not isinstance(manifest.get(key), int) or manifest[key] < 1:
             raise CorruptFile(f"{folder / 'manifest.json'}: not a manifest of records ({key} is no positive number)")

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer
 
+from ...matrix import printable
+
 DEFAULT = "pydoc-topics"
 DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
 
@@ -40,6 +42,10 @@ class Corpus:
         """Tokens that the text has not, ascending."""
         return np.flatnonzero(np.bincount(self.ids, minlength=self.n_vocabulary) == 0)
 
+    def __str__(self) -> str:
+        dropped = f" ({self.n_dropped:,} bytes beyond the vocabulary dropped)" if self.n_dropped else ""
+        return f"corpus {printable(self.name)}: {len(self.ids):,} tokens{dropped}; unseen: {spans(self.unseen)}"
+
     @property
     def is_default(self) -> bool:
         return self.name.startswith(DEFAULT)
@@ -54,6 +60,22 @@ class Corpus:
             "n_vocabulary": self.n_vocabulary,
             "unseen": self.unseen.tolist(),
         }
+
+
+def spans(ids: Int64[np.ndarray, " n"], most: int = 20) -> str:
+    """How many token ids, and which: ascending, as ranges, the first of them.
+
+    Examples
+    --------
+    >>> spans(np.array([0, 1, 2, 7]))
+    '4 tokens (0-2, 7)'
+    """
+    if not len(ids):
+        return "none"
+    ends = np.flatnonzero(np.diff(ids) != 1)
+    runs = zip(ids[np.append(0, ends + 1)], ids[np.append(ends, -1)], strict=True)
+    named = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    return f"{len(ids):,} tokens ({', '.join(named[:most])}{', ...' if len(named) > most else ''})"
 
 
 def default_text() -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ from .recording import Recording
 HISTORY, KEY = "embedding_evolution.safetensors", "embedding_history"
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.safetensors"
 SECONDS = 20.0  # between checkpoints
+DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 EXTRAS = ("gradients", "moments")
 ENDED = ("complete", "diverged")
 
@@ -88,6 +90,8 @@ class Training:
             raise ValueError(f"clip must be > 0, got {self.clip!r}")
         if self.steps % self.record_every:
             raise ValueError(f"{self.steps:,} steps are no multiple of record_every {self.record_every:,}")
+        if not DEVICE.fullmatch(self.device):
+            raise ValueError(f"unknown device {self.device!r}; choose one of cpu, cuda, cuda:N, mps")
         unknown = [name for name in self.record if name not in EXTRAS]
         if unknown:
             raise ValueError(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
@@ -186,6 +190,7 @@ class Training:
         *,
         resume: bool = False,
         progress: Callable[[int, int], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> Path:
         """Train, recording every step into a run folder; returns the folder.
 
@@ -193,6 +198,7 @@ class Training:
         ----------
         resume : go on with the run of these settings that the folder holds, from its last checkpoint
         progress : is called with (steps made, steps)
+        say : is called with what a person should know at the start
 
         Raises
         ------
@@ -207,6 +213,8 @@ class Training:
                 raise Diverged(f"{folder.path} holds a training that diverged; choose other settings and another --out")
             if status == "running":
                 write_json(folder.path / "corpus.json", self.corpus.description())
+                if say:
+                    say(str(self.corpus))
                 try:
                     with ExitStack() as opened:
                         self._train(folder.path, opened, progress)

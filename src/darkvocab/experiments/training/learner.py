@@ -67,6 +67,13 @@ def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
     return model
 
 
+def _device(torch: Any, name: str) -> Any:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[name.partition(":")[0]]:
+        raise ValueError(f"torch sees no {name} here; choose one of {', '.join(kind for kind in there if there[kind])}")
+    return torch.device(name)
+
+
 class Learner:
     """The model of a training, from its start; its state is a function of the settings and the steps made.
 
@@ -80,7 +87,7 @@ class Learner:
         self._precision = training.kept
         grid = {"bfloat16": torch.bfloat16, "float32": torch.float32}
         weights, kept = grid[self._precision.weights], grid[self._precision.optimizer]
-        n_vocabulary, device = training.corpus.n_vocabulary, torch.device(training.device)
+        n_vocabulary, device = training.corpus.n_vocabulary, _device(torch, training.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)  # the notebooks' order: model, its rounding, then the start
             model = build(torch, training.architecture, n_vocabulary)

@@ -63,7 +63,7 @@ class Recording:
             self._count()
         else:
             self._write(header, 0)
-            os.ftruncate(self._file, self._start + n_rows * self.row_bytes)
+            self._resize()
 
     def _header(self, n_rows: int, at_least: int = 0) -> bytes:
         """Length and header of a file with so many rows, of which none is said to be recorded."""
@@ -97,6 +97,12 @@ class Recording:
         except OSError as error:
             raise refuse_write(self.path, error) from None
 
+    def _resize(self) -> None:
+        try:
+            os.ftruncate(self._file, self._start + self.n_rows * self.row_bytes)
+        except OSError as error:
+            raise refuse_write(self.path, error) from None
+
     def _count(self) -> None:
         self._write(f"{self.n:0{DIGITS}d}".encode(), self._count_at)
 
@@ -119,7 +125,7 @@ class Recording:
         self.n_rows = self.n
         self._write(header, 0)
         self._count()
-        os.ftruncate(self._file, self._start + self.n * self.row_bytes)
+        self._resize()
 
     def close(self) -> None:
         os.close(self._file)
