@@ -139,6 +139,40 @@ def test_losses_are_those_of_transformers_trainer(tmp_path, precision):
     assert apart.max() < 2e-5 if precision == "float32" else (apart.max() < 0.2 and apart.mean() < 0.02)
 
 
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("mixed", 0.05)])
+@pytest.mark.parametrize(("batch", "context", "width", "heads"), [(3, 12, 24, 3), (8, 128, 64, 2), (1, 2, 8, 1)])
+def test_passes_written_out_equal_autograd(norm, tied, precision, within, batch, context, width, heads):
+    # Loss, and gradient of every parameter, of a model that is not at its start; bfloat16 products have 8 bits.
+    architecture = Architecture(norm=norm, tied=tied, context=context, width=width, heads=heads)
+    training = Training(
+        architecture=architecture, precision=precision, batch=batch, steps=1, start=SnowballStart(sigma=0.3)
+    )
+    learner = Learner(training)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        learner._shown.add_(torch.randn_like(learner._shown) * 0.05)
+    inputs, labels = training.batches(1)
+    ours = learner._passes(inputs, labels)
+    by_hand = {name: value.grad.clone() for name, value in learner.model.named_parameters()}
+    learner._products = torch.float32
+    assert ours == pytest.approx(learner._differentiate(inputs, labels), rel=within / 10)
+    for name, value in learner.model.named_parameters():
+        scale = value.grad.abs().max().item()
+        assert (by_hand[name] - value.grad).abs().max().item() < within * scale + 1e-7, name
+
+
+def test_rows_that_are_equal_and_unseen_stay_equal():
+    training = Training(steps=30, start=PointStart(), batch=16)
+    learner = Learner(training)
+    for step in range(1, 31):
+        learner.step(step, *training.batches(step))
+    rows = learner.rows[training.corpus.unseen]
+    assert (rows == rows[0]).all()
+    assert len(np.unique(learner.rows, axis=0)) > 60
+
+
 # By hand -------------------------------------------------------------------------------------------------------------
 
 

@@ -134,11 +134,11 @@ class SGD:
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """How the numbers of a training are kept from step to step; they are computed with in float32 unless said."""
+    """How the numbers of a training are kept from step to step; sums, norms and losses are float32 in all of them."""
 
     weights: str  # their grid, which is the recording's
     optimizer: str  # grid of gradients and optimizer state, and of the arithmetic of the update
-    autocast: bool = False  # matrix products in bfloat16
+    products: str = "bfloat16"  # grid of what matrix products multiply
 
     @property
     def rounded(self) -> bool:
@@ -149,8 +149,8 @@ class Precision:
 PRECISIONS = {
     "pure-bf16": Precision(weights="bfloat16", optimizer="bfloat16"),  # the notebooks'
     "bf16-weights": Precision(weights="bfloat16", optimizer="float32"),
-    "mixed": Precision(weights="float32", optimizer="float32", autocast=True),
-    "float32": Precision(weights="float32", optimizer="float32"),
+    "mixed": Precision(weights="float32", optimizer="float32"),
+    "float32": Precision(weights="float32", optimizer="float32", products="float32"),
 }
 SCHEDULES = ("linear", "constant")
 ROUNDINGS = ("nearest", "stochastic")

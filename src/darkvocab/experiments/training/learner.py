@@ -12,6 +12,7 @@ from ...engine import MissingExtra
 from ...folder import write_whole
 from ..notebook import INSTALL, import_torch
 from .choices import Architecture
+from .passes import Passes
 
 if TYPE_CHECKING:
     from .lab import Training
@@ -103,11 +104,14 @@ class Learner:
         self._gradient = torch.zeros_like(self._shown)
         self._kept = self._shown if kept == torch.float32 else self._shown.to(kept)
         self._kept_gradient = self._gradient if kept == torch.float32 else torch.zeros_like(self._kept)
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        shown, gradients = {}, {}
         self._clipped, at = [], 0
         for parameter in parameters:
             part = slice(at, at + parameter.numel())
             parameter.data = self._shown[part].view_as(parameter)
             parameter.grad = self._gradient[part].view_as(parameter)
+            shown[names[parameter]], gradients[names[parameter]] = parameter.data, parameter.grad
             self._clipped.append(self._kept_gradient[part])
             at += parameter.numel()
         groups = []
@@ -121,6 +125,10 @@ class Learner:
         noise = training.noise
         self._noisy = None if noise is None or noise.rows == "all" else torch.from_numpy(training.corpus.unseen)
         self._shape = shape
+        self._products = grid[self._precision.products]
+        self._passes = None
+        if device.type == "cpu":
+            self._passes = Passes(training.architecture, shown, gradients, self._products)
 
     # What is recorded -------------------------------------------------------------------------------------------
 
@@ -161,16 +169,11 @@ class Learner:
             The loss or the gradient is no number; the weights are as they were before.
         """
         torch, training = self._torch, self.training
-        device = self._shown.device
-        batch, targets = torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device)
-        self._gradient.zero_()
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._precision.autocast):
-            loss = self.model(input_ids=batch, labels=targets).loss
-        loss.backward()
+        loss = self._passes(inputs, labels) if self._passes else self._differentiate(inputs, labels)
         if self._kept_gradient is not self._gradient:
             self._kept_gradient.copy_(self._gradient)
         norm = torch.nn.utils.get_total_norm(self._clipped)
-        metrics = Metrics(number, loss.item(), norm.item(), training.learning_rate(number))
+        metrics = Metrics(number, loss, norm.item(), training.learning_rate(number))
         if not (math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm)):
             what = f"loss {metrics.loss}, gradient norm {metrics.gradient_norm}"
             raise Diverged(f"the training diverged at step {number:,}: {what}; what was recorded before is kept")
@@ -183,6 +186,16 @@ class Learner:
             self._round(number)
             self._add_noise(number)
         return metrics
+
+    def _differentiate(self, inputs: np.ndarray, labels: np.ndarray) -> float:
+        """Loss and gradient by transformers' own forward pass and torch's autograd."""
+        torch, device = self._torch, self._shown.device
+        batch, targets = torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device)
+        self._gradient.zero_()
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._products == torch.bfloat16):
+            loss = self.model(input_ids=batch, labels=targets).loss
+        loss.backward()
+        return float(loss.item())
 
     def _generator(self, number: int, purpose: int) -> Any:
         """A step's own random numbers, so that a continued training draws those of one that was not interrupted."""

@@ -1,0 +1,236 @@
+"""What lies between the matrix products of a GPT-2, forwards and backwards, compiled for one core.
+
+Rows of activations are float32, or uint16 that hold bfloat16 words; all is computed in float32. `reassoc` lets sums be
+vectorised: the same bits on one machine, not on all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from .rounding import bits_of, from_bits
+
+FAST = {"reassoc", "contract", "nsz"}
+
+
+@intrinsic
+def widen(typingctx, x):  # type: ignore[no-untyped-def]
+    """The float32 that an entry holds."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        if signature.args[0] == types.float32:
+            return args[0]
+        word = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return builder.bitcast(word, ir.FloatType())
+
+    return types.float32(x), codegen
+
+
+@intrinsic
+def narrow(typingctx, value, like):  # type: ignore[no-untyped-def]
+    """A finite float32 as an entry of the type of `like`: itself, or its bfloat16 word, to nearest even."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        if signature.args[1] == types.float32:
+            return args[0]
+        word = ir.IntType(32)
+        bits = builder.bitcast(args[0], word)
+        odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
+        bits = builder.add(builder.add(bits, ir.Constant(word, 0x7FFF)), odd)
+        return builder.trunc(builder.lshr(bits, ir.Constant(word, 16)), ir.IntType(16))
+
+    return like(types.float32, like), codegen
+
+
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FAST)
+def exp(x):  # type: ignore[no-untyped-def]
+    """e**x of a float32 to 2e-7; 0 below -87, and the largest power of 2 above 88."""
+    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
+    n = np.rint(x * np.float32(1.4426950408889634))
+    r = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # Cody and Waite
+    series = np.float32(1 / 5040)
+    for term in (720, 120, 24, 6, 2, 1, 1):
+        series = series * r + np.float32(1 / term)
+    return series * from_bits(np.int32((np.int32(n) + 127) << 23))
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def in_order(bits):  # type: ignore[no-untyped-def]
+    """A float32's bits as an integer in the order of the floats (whose largest is found in vectors), and back."""
+    return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):  # type: ignore[no-untyped-def]
+    """total [n, dim] float32 = x + added; out = its rows over their deviation, times gain, plus shift.
+
+    `centred`: their mean is taken off first (LayerNorm; else RMSNorm). mean and scale [n] are each row's.
+    """
+    n, dim = x.shape
+    for i in range(n):
+        row = total[i]
+        level = np.float32(0)
+        for d in range(dim):
+            row[d] = x[i, d] + widen(added[i, d])
+            level += row[d]
+        m = level / np.float32(dim) if centred else np.float32(0)
+        square = np.float32(0)
+        for d in range(dim):
+            square += (row[d] - m) * (row[d] - m)
+        s = np.float32(1) / np.sqrt(square / np.float32(dim) + eps)
+        mean[i], scale[i] = m, s
+        for d in range(dim):
+            out[i, d] = narrow((row[d] - m) * s * gain[d] + shift[d], out[i, d])
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gain, push_shift):  # type: ignore[no-untyped-def]
+    """push [n, dim] float32 += what the gradient `pushed` of the output says of the input; passed: the same, narrowed.
+
+    push_gain and push_shift [dim] are added to.
+    """
+    n, dim = x.shape
+    for i in range(n):
+        m, s = mean[i], scale[i]
+        along, level = np.float32(0), np.float32(0)
+        for d in range(dim):
+            unit = (x[i, d] - m) * s
+            by = widen(pushed[i, d])
+            push_gain[d] += by * unit
+            push_shift[d] += by
+            along += by * gain[d] * unit
+            level += by * gain[d]
+        along /= np.float32(dim)
+        level = level / np.float32(dim) if centred else np.float32(0)
+        for d in range(dim):
+            unit = (x[i, d] - m) * s
+            push[i, d] += s * (widen(pushed[i, d]) * gain[d] - level - unit * along)
+            passed[i, d] = narrow(push[i, d], passed[i, d])
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def gelu(u, slope):  # type: ignore[no-untyped-def]
+    """u = GELU(u) in its tanh form, slope = its derivative; both flat."""
+    k, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
+    half, one, two, three = np.float32(0.5), np.float32(1), np.float32(2), np.float32(3)
+    for i in range(u.size):
+        x = widen(u[i])
+        tanh = one - two / (exp(two * k * (x + cubic * x * x * x)) + one)
+        u[i] = narrow(half * x * (one + tanh), u[i])
+        steep = half * (one + tanh) + half * x * (one - tanh * tanh) * k * (one + three * cubic * x * x)
+        slope[i] = narrow(steep, slope[i])
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def gelu_back(pushed, slope, sums):  # type: ignore[no-untyped-def]
+    """pushed [n, dim] *= slope; sums [dim] += the sums of its columns."""
+    for i in range(pushed.shape[0]):
+        for d in range(pushed.shape[1]):
+            by = widen(pushed[i, d]) * widen(slope[i, d])
+            pushed[i, d] = narrow(by, pushed[i, d])
+            sums[d] += by
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def add_columns(x, sums):  # type: ignore[no-untyped-def]
+    """sums [dim] += the sums of the columns of x [n, dim]."""
+    for i in range(x.shape[0]):
+        for d in range(x.shape[1]):
+            sums[d] += widen(x[i, d])
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def attend(scores, scale):  # type: ignore[no-untyped-def]
+    """scores [heads, t, t] = softmax of scale * scores over the places up to each one's own; 0 beyond."""
+    heads, places, _ = scores.shape
+    room = np.empty(places, np.float32)
+    for h in range(heads):
+        for i in range(places):
+            row = scores[h, i]
+            top = np.int32(-(2**31))
+            for j in range(i + 1):
+                room[j] = widen(row[j]) * scale
+                top = max(top, in_order(bits_of(room[j])))
+            most = from_bits(in_order(top))
+            total = np.float32(0)
+            for j in range(i + 1):
+                room[j] = exp(room[j] - most)
+                total += room[j]
+            total = np.float32(1) / total
+            for j in range(i + 1):
+                row[j] = narrow(room[j] * total, row[j])
+            for j in range(i + 1, places):
+                row[j] = narrow(np.float32(0), row[j])
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def attend_back(chances, pushed, scale):  # type: ignore[no-untyped-def]
+    """pushed [heads, t, t]: from the gradient of the chances to that of the scores."""
+    heads, places, _ = chances.shape
+    for h in range(heads):
+        for i in range(places):
+            p, by = chances[h, i], pushed[h, i]
+            along = np.float32(0)
+            for j in range(i + 1):
+                along += widen(p[j]) * widen(by[j])
+            for j in range(i + 1):
+                by[j] = narrow(widen(p[j]) * (widen(by[j]) - along) * scale, by[j])
+            for j in range(i + 1, places):
+                by[j] = narrow(np.float32(0), by[j])
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def cross_entropy(logits, labels, share):  # type: ignore[no-untyped-def]
+    """Sum of the losses of places whose label is >= 0; logits [n, vocabulary] = share * their gradient."""
+    n, vocabulary = logits.shape
+    room = np.empty(vocabulary, np.float32)
+    loss = 0.0
+    for i in range(n):
+        row = logits[i]
+        if labels[i] < 0:
+            for v in range(vocabulary):
+                row[v] = narrow(np.float32(0), row[v])
+            continue
+        top = np.int32(-(2**31))
+        for v in range(vocabulary):
+            room[v] = widen(row[v])
+            top = max(top, in_order(bits_of(room[v])))
+        most = from_bits(in_order(top))
+        right = np.float64(room[labels[i]] - most)
+        total = np.float32(0)
+        for v in range(vocabulary):
+            room[v] = exp(room[v] - most)
+            total += room[v]
+        loss += math.log(np.float64(total)) - right
+        for v in range(vocabulary):
+            room[v] = room[v] / total
+        room[labels[i]] -= np.float32(1)
+        for v in range(vocabulary):
+            row[v] = narrow(room[v] * share, row[v])
+    return loss
+
+
+@njit(nogil=True, cache=True)
+def embed(ids, tokens, places, out):  # type: ignore[no-untyped-def]
+    """out [n, dim] = the token's row plus its place's; ids [batch, t]."""
+    batch, length = ids.shape
+    for b in range(batch):
+        for t in range(length):
+            for d in range(out.shape[1]):
+                out[b * length + t, d] = tokens[ids[b, t], d] + places[t, d]
+
+
+@njit(nogil=True, cache=True)
+def embed_back(ids, push, tokens, places):  # type: ignore[no-untyped-def]
+    """tokens and places += what the gradient of the embedded rows says of them."""
+    batch, length = ids.shape
+    for b in range(batch):
+        for t in range(length):
+            for d in range(push.shape[1]):
+                tokens[ids[b, t], d] += push[b * length + t, d]
+                places[t, d] += push[b * length + t, d]
