@@ -570,14 +570,19 @@ def train(
 @app.command(no_args_is_help=True)
 @_command
 def reproduce(
-    recipe: Annotated[str, typer.Argument(help="12.2a, 12.4b, 13.5a, 12.1a or 11.2c-init.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="12.2a, 12.4b, 13.5a, 11.2c, 11.2b, 11.2a, 12.1a or 11.2c-init.", show_default=False)
+    ],
     base: Annotated[
         Path | None, typer.Option(help="12.2a, 12.4b: the centroid file that the notebook loads.", show_default=False)
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="11.2c, 11.2b, 11.2a: the text that the notebook trains on.", show_default=False)
     ] = None,
     engine: EngineName = "local",
     workers: Workers = None,
     out: Annotated[
-        Path | None, typer.Option(help="12.2a, 12.4b, 13.5a: a run folder for its records.", show_default=False)
+        Path | None, typer.Option(help="A run folder for its records, or its recording.", show_default=False)
     ] = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -588,20 +593,25 @@ def reproduce(
     """
     from dataclasses import asdict
 
-    from .experiments.recipes import CLOUDS, DIFFERS, WITH_CENTROID
+    from .experiments.comparison import DIFFERS
+    from .experiments.recipes import CLOUDS, TRAININGS, WITH_CENTROID
 
     if base and recipe not in WITH_CENTROID:
         _fail(f"--base is for {' and '.join(WITH_CENTROID)}; {recipe} draws its own", USAGE)
-    if (out or resume) and recipe not in CLOUDS:
-        _fail(f"--out and --resume are for {', '.join(CLOUDS)}; {recipe} leaves no records", USAGE)
+    if corpus and recipe not in TRAININGS:
+        _fail(f"--corpus is for {', '.join(TRAININGS)}; {recipe} trains nothing", USAGE)
+    if (out or resume) and recipe not in (*CLOUDS, *TRAININGS):
+        _fail(f"--out and --resume are for {', '.join((*CLOUDS, *TRAININGS))}; {recipe} leaves no records", USAGE)
     _announce_compilation()
     with _progress(f"reproducing {recipe}") as progress:
         settings: dict[str, Any] = {"base": base} if base else {}
         if recipe in CLOUDS:
             settings |= {"engine": engine, "workers": workers, "out": out, "resume": resume, "say": _say}
+        if recipe in TRAININGS:
+            settings |= {"corpus": corpus, "out": out, "resume": resume, "say": _say}
         comparison = darkvocab.reproduce(recipe, progress=progress, **settings)
     rows = [asdict(row) for row in comparison]
-    if out:
+    if out and recipe in CLOUDS:
         darkvocab.report(out)
     if as_json:
         _print_json({"recipe": recipe, "figures": rows})

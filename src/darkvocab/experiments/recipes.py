@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,12 @@ from ..engine import MissingExtra
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from .cloud import Cloud, Snowball, perturb
+from .comparison import AGREES, DIFFERS, Comparison, compare
 from .notebook import INSTALL, NotebookStream, import_torch
 from .questions import Questions
 from .sweep import Sweep, SweepRecord
+from .training.recipes import reproduce_11_2a, reproduce_11_2b, reproduce_11_2c
 from .trials import Trials
-
-AGREES, DIFFERS, UNCHECKED = "yes", "NO", "cannot be checked"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One published figure, ours, and the verdict: "yes", "NO" or "cannot be checked"; a note says why."""
-
-    figure: str
-    published: str
-    here: str
-    agrees: str
-    note: str | None = None
-
-
-def _compare(figure: str, published: object, here: object, *, uncheckable: str | None = None) -> Comparison:
-    verdict = UNCHECKED if uncheckable else AGREES if str(published) == str(here) else DIFFERS
-    return Comparison(figure, str(published), str(here), verdict, uncheckable)
-
 
 # 12.2a ---------------------------------------------------------------------------------------------------------------
 
@@ -74,21 +57,21 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
     why = None if base is not None else THEIR_CENTROID
     records = list(sweep.records(**running))
     columns = [field.name for field in fields(SweepRecord)][: len(SEED_000_COLUMNS)]
-    yield _compare("samples", "1,000", f"{len(records):,}")
-    yield _compare("columns, in order", len(SEED_000_COLUMNS), sum(map(str.__eq__, columns, SEED_000_COLUMNS)))
+    yield compare("samples", "1,000", f"{len(records):,}")
+    yield compare("columns, in order", len(SEED_000_COLUMNS), sum(map(str.__eq__, columns, SEED_000_COLUMNS)))
     norm = float(np.linalg.norm(sweep.base.vector.astype(np.float64)))
-    yield _compare("norm of the centroid", f"{THEIR_NORM:.6f}", f"{norm:.6f}")
+    yield compare("norm of the centroid", f"{THEIR_NORM:.6f}", f"{norm:.6f}")
     holes = [record.n_black_holes for record in records]
-    yield _compare("black hole count, range", "[12, 240]", f"[{min(holes)}, {max(holes)}]", uncheckable=why)
+    yield compare("black hole count, range", "[12, 240]", f"[{min(holes)}, {max(holes)}]", uncheckable=why)
     furthest = [record.max_l_inf_over_epsilon or 0.0 for record in records]
-    yield _compare(
+    yield compare(
         "max L-inf / epsilon, range", "[0.01, 0.25]", f"[{min(furthest):.2f}, {max(furthest):.2f}]", uncheckable=why
     )
     first = " ".join(f"{r.n_black_holes}/{r.black_hole_population}" for r in records[:5])
-    yield _compare("C/P of the first five", "14/2099 14/2098 14/2098 13/2097 13/2099", first, uncheckable=why)
+    yield compare("C/P of the first five", "14/2099 14/2098 14/2098 13/2097 13/2099", first, uncheckable=why)
     last = " ".join(f"{r.n_black_holes}/{r.black_hole_population}" for r in records[-5:])
-    yield _compare("C/P of the last five", "230/1698 222/1703 235/1720 227/1696 232/1690", last, uncheckable=why)
-    yield _compare("max L-inf of the first and last five", "1.5e-05", f"{records[0].max_l_inf:.1e}", uncheckable=why)
+    yield compare("C/P of the last five", "230/1698 222/1703 235/1720 227/1696 232/1690", last, uncheckable=why)
+    yield compare("max L-inf of the first and last five", "1.5e-05", f"{records[0].max_l_inf:.1e}", uncheckable=why)
 
 
 # 12.4b ---------------------------------------------------------------------------------------------------------------
@@ -128,13 +111,13 @@ def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterat
     frame = trials.frame(**running)
     columns = frame.columns[: len(SEED_001_COLUMNS)]
     norm = float(np.linalg.norm(trials.base.vector.astype(np.float64)))
-    yield _compare("trials", "1,000", f"{len(frame):,}")
-    yield _compare("columns, in order", len(SEED_001_COLUMNS), sum(map(str.__eq__, columns, SEED_001_COLUMNS)))
-    yield _compare("norm of the centroid", f"{THEIR_NORM:.6f}", f"{norm:.6f}")
+    yield compare("trials", "1,000", f"{len(frame):,}")
+    yield compare("columns, in order", len(SEED_001_COLUMNS), sum(map(str.__eq__, columns, SEED_001_COLUMNS)))
+    yield compare("norm of the centroid", f"{THEIR_NORM:.6f}", f"{norm:.6f}")
     for name in SEED_001_SUMMARY:
         values = frame[name].to_numpy()
         mean, std = values.mean(), values.std(ddof=1)
-        yield _compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=INTERRUPTED)
+        yield compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=INTERRUPTED)
 
 
 # 13.5a ---------------------------------------------------------------------------------------------------------------
@@ -172,7 +155,7 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
     """13.5a (seed 003): the three questions. `running`: of `Questions.records`."""
     frame = questions_13_5a().frame(**running)
     for number, (sigma, redrawn) in enumerate(frame.group_by("sigma", maintain_order=True)):
-        yield _compare("sigma", f"{PUBLISHED_13_5A['sigma'][number]:.2e}", f"{sigma[0]:.2e}")
+        yield compare("sigma", f"{PUBLISHED_13_5A['sigma'][number]:.2e}", f"{sigma[0]:.2e}")
         drawn = {name: redrawn[name].to_numpy() for name in ("density", "mean_linf", "median_linf", "n_black_holes")}
         yield _predict("  density", "0.0000", drawn["density"], ".4f")
         yield _predict("  mean L-inf", f"{PUBLISHED_13_5A['mean_linf'][number]:.2e}", drawn["mean_linf"], ".2e")
@@ -180,9 +163,9 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
         yield _predict("  black holes", "0", drawn["n_black_holes"], ".0f")
     most = (frame[name].to_numpy().max() for name in ("density_1_step", "density_2_steps"))
     steps = " and ".join(f"{density:.1e}" for density in most)
-    yield _compare("density at 1 and 2 grid steps, at most", "none", steps, uncheckable="the notebook did not ask")
+    yield compare("density at 1 and 2 grid steps, at most", "none", steps, uncheckable="the notebook did not ask")
     coarser = frame["n_columns_coarser"].to_numpy() / questions_13_5a().dim
-    yield _compare(
+    yield compare(
         "columns whose own step exceeds the threshold",
         "none",
         f"{coarser.min():.0%} to {coarser.max():.0%}",
@@ -236,9 +219,9 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
     points = list(toy_sweep())
     for sigma, published in PUBLISHED_12_1A.items():
         here = min(points, key=lambda point: abs(point["sigma"] - sigma))
-        yield _compare("sigma", f"{sigma:.2e}", f"{here['sigma']:.2e}")
+        yield compare("sigma", f"{sigma:.2e}", f"{here['sigma']:.2e}")
         for figure, value in published.items():
-            row = _compare(f"  {figure}", value, here[figure])
+            row = compare(f"  {figure}", value, here[figure])
             yield replace(row, note=EXCHANGED) if (figure, value) in {("singletons", 5), ("black holes C", 19)} else row
 
 
@@ -279,11 +262,11 @@ def reproduce_11_2c_init(**_: Any) -> Iterator[Comparison]:
     """The initial state of 11.2c (seed 002), exact on any CPU."""
     base, noise, facts = initial_11_2c()
     census = Census(perturb(Snowball(base=base, n_tokens=128, sigma=1e-5), noise).groups())
-    yield _compare("parameters", "116,480", f"{facts['parameters']:,}")
-    yield _compare("norm of the base", "8.201394", f"{facts['norm']:.6f}")
-    yield _compare("unique rows", 21, census.n_unique)
-    yield _compare("black holes C0", 15, census.n_black_holes)
-    yield _compare("population P0", 122, census.black_hole_population)
+    yield compare("parameters", "116,480", f"{facts['parameters']:,}")
+    yield compare("norm of the base", "8.201394", f"{facts['norm']:.6f}")
+    yield compare("unique rows", 21, census.n_unique)
+    yield compare("black holes C0", 15, census.n_black_holes)
+    yield compare("population P0", 122, census.black_hole_population)
 
 
 RECIPES: dict[str, Callable[..., Iterator[Comparison]]] = {
@@ -291,9 +274,13 @@ RECIPES: dict[str, Callable[..., Iterator[Comparison]]] = {
     "12.4b": reproduce_12_4b,
     "13.5a": reproduce_13_5a,
     "12.1a": reproduce_12_1a,
+    "11.2c": reproduce_11_2c,
+    "11.2b": reproduce_11_2b,
+    "11.2a": reproduce_11_2a,
     "11.2c-init": reproduce_11_2c_init,
 }
 CLOUDS = ("12.2a", "12.4b", "13.5a")  # leave records
+TRAININGS = ("11.2c", "11.2b", "11.2a")  # leave recordings
 WITH_CENTROID = ("12.2a", "12.4b")  # load their centroid
 
 
@@ -303,7 +290,8 @@ def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
     Parameters
     ----------
     recipe : a key of `RECIPES`
-    settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `Sweep.records`
+    settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `Sweep.records`; for 11.2c, 11.2b and
+        11.2a corpus (a file) and those of `Training.run`, of which `out` may be None
 
     Raises
     ------

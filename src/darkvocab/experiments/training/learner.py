@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +19,7 @@ from .passes import Passes
 if TYPE_CHECKING:
     from .lab import Training
 
+SMALL = 1 << 22  # weights whose update one core makes
 NOISE, ROUNDING = range(2)  # what a step's generators are for
 
 
@@ -105,13 +108,13 @@ class Learner:
         self._kept = self._shown if kept == torch.float32 else self._shown.to(kept)
         self._kept_gradient = self._gradient if kept == torch.float32 else torch.zeros_like(self._kept)
         names = {parameter: name for name, parameter in model.named_parameters()}
-        shown, gradients = {}, {}
+        places = {}
         self._clipped, at = [], 0
         for parameter in parameters:
             part = slice(at, at + parameter.numel())
             parameter.data = self._shown[part].view_as(parameter)
             parameter.grad = self._gradient[part].view_as(parameter)
-            shown[names[parameter]], gradients[names[parameter]] = parameter.data, parameter.grad
+            places[names[parameter]] = part, parameter.shape
             self._clipped.append(self._kept_gradient[part])
             at += parameter.numel()
         groups = []
@@ -128,7 +131,7 @@ class Learner:
         self._products = grid[self._precision.products]
         self._passes = None
         if device.type == "cpu":
-            self._passes = Passes(training.architecture, shown, gradients, self._products)
+            self._passes = Passes(training.architecture, places, self._shown, self._gradient, self._products)
 
     # What is recorded -------------------------------------------------------------------------------------------
 
@@ -168,8 +171,12 @@ class Learner:
         Diverged
             The loss or the gradient is no number; the weights are as they were before.
         """
-        torch, training = self._torch, self.training
         loss = self._passes(inputs, labels) if self._passes else self._differentiate(inputs, labels)
+        with self._alone(), self._torch.no_grad():
+            return self._update(number, loss)
+
+    def _update(self, number: int, loss: float) -> Metrics:
+        torch, training = self._torch, self.training
         if self._kept_gradient is not self._gradient:
             self._kept_gradient.copy_(self._gradient)
         norm = torch.nn.utils.get_total_norm(self._clipped)
@@ -182,10 +189,22 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = metrics.learning_rate
         self.optimizer.step()
-        with torch.no_grad():
-            self._round(number)
-            self._add_noise(number)
+        self._round(number)
+        self._add_noise(number)
         return metrics
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One core for what is too small to be shared out: threads that wait for each other cost more than it does."""
+        threads = self._torch.get_num_threads()
+        if self._passes is None or self._shown.numel() > SMALL:
+            yield
+            return
+        self._torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            self._torch.set_num_threads(threads)
 
     def _differentiate(self, inputs: np.ndarray, labels: np.ndarray) -> float:
         """Loss and gradient by transformers' own forward pass and torch's autograd."""

@@ -38,38 +38,38 @@ class Passes:
     """
 
     def __init__(
-        self, architecture: Architecture, weights: dict[str, Any], gradients: dict[str, Any], dtype: Any
+        self, architecture: Architecture, places: dict[str, tuple[slice, Any]], weights: Any, gradient: Any, dtype: Any
     ) -> None:
         """
         Parameters
         ----------
-        weights, gradients : of the model's parameters by their names, float32: views of one vector each
+        places : of the model's parameters, by their names: part of the vectors, shape
+        weights, gradient : one float32 vector each, of all parameters
         dtype : torch.bfloat16 or torch.float32, of the products
         """
-        self._architecture, self._dtype = architecture, dtype
-        self._weights, self._gradients = weights, gradients
+        self._architecture, self._places, self._dtype = architecture, places, dtype
+        self._weights, self._gradient = weights, gradient
         self._shards: list[_Shard] = []
         self._shape: tuple[int, ...] = ()
         self._pool: ThreadPoolExecutor | None = None
 
     def __call__(self, inputs: np.ndarray, labels: np.ndarray) -> float:
-        """Mean loss of a batch [batch, context] of inputs and transformers' labels; its gradient into `gradients`."""
+        """Mean loss of a batch [batch, context] of inputs and transformers' labels; its gradient into `gradient`."""
         if inputs.shape != self._shape:
             self._share_out(inputs.shape)
         targets = np.full(labels.shape, -1)
         targets[:, :-1] = labels[:, 1:]
         count = labels.shape[0] * (labels.shape[1] - 1)
-        narrow = {name: weight.to(self._dtype) for name, weight in self._weights.items()}
+        narrow = named(self._weights.to(self._dtype), self._places)
         assert self._pool is not None
 
         def pass_through(shard: _Shard) -> float:
             return shard.run(inputs[shard.part], targets[shard.part], narrow, np.float32(1 / count))
 
         total = sum(self._pool.map(pass_through, self._shards))
-        for name, gradient in self._gradients.items():
-            gradient.copy_(self._shards[0].gradients[name])
-            for shard in self._shards[1:]:
-                gradient.add_(shard.gradients[name])
+        self._gradient.copy_(self._shards[0].gradient)
+        for shard in self._shards[1:]:
+            self._gradient.add_(shard.gradient)
         return total / count
 
     def _share_out(self, shape: tuple[int, ...]) -> None:
@@ -78,9 +78,15 @@ class Passes:
         n = min(n_cores(), shape[0])
         ends = np.linspace(0, shape[0], n + 1).astype(int)
         parts = [slice(int(first), int(last)) for first, last in pairwise(ends)]
-        self._shards = [_Shard(torch, self._architecture, self._weights, part, shape[1], self._dtype) for part in parts]
+        settings = self._architecture, self._places, self._weights
+        self._shards = [_Shard(torch, *settings, part, shape[1], self._dtype) for part in parts]
         self._pool = ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
         self._shape = shape
+
+
+def named(vector: Any, places: dict[str, tuple[slice, Any]]) -> dict[str, Any]:
+    """Views of the parameters in a vector of all."""
+    return {name: vector[part].view(shape) for name, (part, shape) in places.items()}
 
 
 class _Norm:
@@ -96,15 +102,23 @@ class _Shard:
     """One core's part of the batch, with room for all that the way back needs."""
 
     def __init__(
-        self, torch: Any, architecture: Architecture, weights: dict[str, Any], part: slice, length: int, dtype: Any
+        self,
+        torch: Any,
+        architecture: Architecture,
+        places: dict[str, tuple[slice, Any]],
+        weights: Any,
+        part: slice,
+        length: int,
+        dtype: Any,
     ) -> None:
         self._torch, self._architecture, self.part = torch, architecture, part
         batch, width, heads = part.stop - part.start, architecture.width, architecture.heads
         n, layers = batch * length, range(architecture.layers)
         self._batch, self._length, self._n = batch, length, n
-        self._values = {name: weight.numpy() for name, weight in weights.items()}
-        self.gradients = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        self._sums = {name: gradient.numpy() for name, gradient in self.gradients.items()}
+        self.gradient = torch.zeros_like(weights)
+        self._gradients = named(self.gradient, places)
+        self._values = {name: weight.numpy() for name, weight in named(weights, places).items()}
+        self._sums = {name: gradient.numpy() for name, gradient in self._gradients.items()}
 
         def room(*shape: int) -> Any:
             return torch.empty(shape, dtype=dtype)
@@ -123,12 +137,11 @@ class _Shard:
         self._level = np.zeros(width, np.float32)  # RMSNorm's shift, and where its gradient goes
 
     def run(self, ids: np.ndarray, targets: np.ndarray, narrow: dict[str, Any], share: np.float32) -> float:
-        """Sum of the losses; the gradient of `share` times it into `gradients`."""
+        """Sum of the losses; the gradient of `share` times it into `gradient`."""
         from ...numerics._backends.layers import cross_entropy, embed
 
         torch, layers = self._torch, self._architecture.layers
-        for gradient in self.gradients.values():
-            gradient.zero_()
+        self.gradient.zero_()
         head = "lm_head.weight" if "lm_head.weight" in narrow else "transformer.wte.weight"
         with torch.no_grad():
             embed(ids, self._values["transformer.wte.weight"], self._values["transformer.wpe.weight"], self._start)
@@ -142,7 +155,7 @@ class _Shard:
             last = self._norms[-1].out
             logits = torch.mm(last, narrow[head].t())
             loss = cross_entropy(_array(logits), targets.reshape(-1), share)
-            self.gradients[head].add_(torch.mm(logits.t(), last))
+            self._gradients[head].add_(torch.mm(logits.t(), last))
             torch.mm(logits, narrow[head], out=self._pushed)
             self._push.zero_()
             self._normalise_back(2 * layers, "transformer.ln_f")
@@ -185,7 +198,7 @@ class _Shard:
 
     def _linear_back(self, pushed: Any, x: Any, name: str, narrow: dict[str, Any], out: Any) -> None:
         """Gradients of a product's weights from that of its output, and into `out` that of its input."""
-        self.gradients[f"{name}.weight"].add_(self._torch.mm(x.t(), pushed))
+        self._gradients[f"{name}.weight"].add_(self._torch.mm(x.t(), pushed))
         self._torch.mm(pushed, narrow[f"{name}.weight"].t(), out=out)
 
     def _expand(self, layer: int, narrow: dict[str, Any]) -> Any:
