@@ -316,6 +316,35 @@ def bench_dask(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def bench_train(folder: Path) -> list[dict[str, Any]]:
+    """A step of 11.2c, recorded."""
+    from darkvocab.experiments.training.recipes import training_11_2
+
+    training, ends = training_11_2("11.2c", steps=300), [0.0]
+    training.run(folder / "run", progress=lambda *_: ends.append(time.perf_counter()))
+    steps = np.diff(ends[30:]).tolist()
+    model = training.architecture
+    weights = 12 * model.layers * model.width**2 + training.corpus.n_vocabulary * model.width
+    tokens = training.batch * model.context
+    products = tokens * 3 * (weights + 2 * model.layers * model.context * model.width)  # forwards, and twice backwards
+    x, w = torch.randn(tokens, 64).to(torch.bfloat16), torch.randn(64, 256).to(torch.bfloat16)
+    rate = median_time(lambda: x @ w, 200) / (tokens * 64 * 256)
+    code = (
+        "import sys; from darkvocab.experiments.training.recipes import training_11_2;"
+        f"training_11_2('11.2c', steps=200).run({str(folder / 'watched')!r})"
+    )
+    return [
+        {
+            "what": f"11.2c, a step with its recording, {os.cpu_count()} cores",
+            "here_s": statistics.median(steps),
+            "recipe_s": statistics.median(recipes.train_steps(60, str(folder / "trainer"))[5:]),
+            "floor": f"{products / 1e9:.2f} G multiply-adds at the rate of a bfloat16 product of {tokens:,} x 64 x 256",
+            "floor_s": products * rate,
+            **memory(code),
+        }
+    ]
+
+
 def bench_start() -> list[dict[str, Any]]:
     def process(*words: str, **environment: str) -> float:
         env = {**os.environ, **environment}
@@ -372,6 +401,7 @@ def main() -> None:
         "census": lambda folder: [bench_census(folder)],
         "million": bench_million,
         "dask": bench_dask,
+        "train": bench_train,
         "start": lambda folder: [*bench_start(), *bench_first_call()],
     }
     parser.add_argument("--only", choices=sections, action="append", help="run only this section; repeat for more")

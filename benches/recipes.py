@@ -56,3 +56,53 @@ def question(sigma: float, n_tokens: int, dim: int) -> tuple[float, float, float
     pairs = distances[upper[0], upper[1]].numpy()
     populations = Counter(hash(tuple(row.numpy())) for row in rows).values()
     return near.sum().item(), float(pairs.mean()), float(np.median(pairs)), sum(p >= 2 for p in populations)
+
+
+def train_steps(steps: int, folder: str) -> list[float]:
+    """11.2c: transformers' Trainer on a bfloat16 model under autocast, every step's embedding kept; seconds a step."""
+    import time
+
+    import transformers
+
+    from darkvocab.experiments.training.corpus import load_corpus
+
+    transformers.logging.set_verbosity_error()
+    text = load_corpus().ids.tolist()
+
+    class Bytes(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(text) - 128
+
+        def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
+            chunk = text[place : place + 129]
+            return {"input_ids": torch.tensor(chunk[:-1]), "labels": torch.tensor(chunk[1:])}
+
+    torch.manual_seed(42)
+    sizes = {"vocab_size": 128, "n_positions": 128, "n_embd": 64, "n_layer": 2, "n_head": 2}
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    ).to(torch.bfloat16)
+    history = torch.zeros(steps + 1, 128, 64, dtype=torch.bfloat16)
+    times: list[float] = []
+
+    class Keep(transformers.TrainerCallback):
+        def on_step_end(self, arguments, state, control, **_):  # type: ignore[no-untyped-def]
+            history[state.global_step] = model.transformer.wte.weight.data.clone()
+            times.append(time.perf_counter())
+
+    arguments = transformers.TrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        per_device_train_batch_size=32,
+        learning_rate=1e-3,
+        weight_decay=0.01,
+        logging_steps=100,
+        save_strategy="no",
+        seed=42,
+        use_cpu=True,
+        bf16=True,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    transformers.Trainer(model=model, args=arguments, train_dataset=Bytes(), callbacks=[Keep()]).train()
+    return np.diff(times).tolist()
