@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .experiments.cloud import Cloud, Snowball, draw
+    from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
     from .experiments.scan import centroid, scan
     from .experiments.sweep import Sweep, SweepRecord, sweep
     from .experiments.trials import TrialRecord, Trials
+    from .history import History
     from .matrix import EmbeddingMatrix
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
@@ -23,7 +25,11 @@ _HOMES = {
     "Census": "measures.census",
     "Cloud": "experiments.cloud",
     "EmbeddingMatrix": "matrix",
+    "Evolution": "experiments.evolve",
+    "EvolutionRecord": "experiments.evolve",
+    "Evolve": "experiments.evolve",
     "Geometry": "measures.geometry",
+    "History": "history",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
     "Snowball": "experiments.cloud",
@@ -36,6 +42,7 @@ _HOMES = {
     "census": "measures.census",
     "centroid": "experiments.scan",
     "draw": "experiments.cloud",
+    "evolve": "experiments.evolve",
     "geometry": "measures.geometry",
     "report": "reports.page",
     "reproduce": "experiments.recipes",
@@ -49,7 +56,11 @@ __all__ = [
     "Census",
     "Cloud",
     "EmbeddingMatrix",
+    "Evolution",
+    "EvolutionRecord",
+    "Evolve",
     "Geometry",
+    "History",
     "QuestionRecord",
     "Questions",
     "Snowball",
@@ -62,6 +73,7 @@ __all__ = [
     "census",
     "centroid",
     "draw",
+    "evolve",
     "geometry",
     "report",
     "reproduce",
