@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from histories import write_words
 
 from darkvocab.history import BLOCK_BYTES, History, parse_tokens
 from darkvocab.sources import CorruptFile
@@ -11,11 +12,8 @@ from darkvocab.sources import CorruptFile
 WORDS = np.arange(5 * 3 * 2, dtype=np.uint16).reshape(5, 3, 2)
 
 
-def write(path, words=WORDS, *, dtype="BF16", key="embedding_history", **metadata):
-    header = {key: {"dtype": dtype, "shape": list(words.shape), "data_offsets": [0, words.nbytes]}}
-    text = json.dumps({"__metadata__": metadata, **header} if metadata else header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + words.tobytes())
-    return path
+def write(path, words=WORDS, *, dtype="BF16", **metadata):
+    return write_words(path, words, dtype, **metadata)
 
 
 def read(history, rows):

@@ -6,6 +6,7 @@ every component, so a verdict of theirs may say more of the epsilon than of the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +49,9 @@ def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[st
         "n_unique": census.n_unique,
         "n_black_holes": census.n_black_holes,
         "black_hole_population": census.black_hole_population,
-        "min_l_inf": _nearest(state, tokens[groups.first])
-        if mean and not census.n_black_holes
-        else 0.0
-        if mean
-        else None,
-        "max_l_inf": farthest.weight,
-        "mean_l_inf": mean and mean[0],
+        "min_l_inf": _finite(_nearest(state, tokens[groups.first], census)) if mean else None,
+        "max_l_inf": _finite(farthest.weight),
+        "mean_l_inf": mean and _finite(mean[0]),
         "component": farthest.column,
         "component_ulp": float(ulps[farthest.column]),
         "component_steps": int(there.max()) - int(there.min()),
@@ -67,9 +64,14 @@ def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[st
     }
 
 
-def _nearest(state: State, rows: np.ndarray) -> float:
-    """Smallest L-infinity distance of distinct rows."""
-    return float(Distances(state.index[rows], state.grid).spectrum()[0][0])
+def _nearest(state: State, rows: np.ndarray, census: Census) -> float:
+    """Smallest L-infinity distance of two tokens: 0 where two share a row."""
+    return 0.0 if census.n_black_holes else float(Distances(state.index[rows], state.grid).spectrum()[0][0])
+
+
+def _finite(distance: float) -> float | None:
+    """None for a distance that float32 cannot hold, and JSON neither."""
+    return distance if math.isfinite(distance) else None
 
 
 def component_ulps(state: State, tokens: np.ndarray) -> Float64[np.ndarray, " dim"]:
@@ -90,7 +92,7 @@ def verdicts(ends: Ends, geometry: dict[str, Any] | None) -> list[dict[str, Any]
     made = []
     if geometry and ends.init_sigma:
         made.append(_snowball(ends, geometry, ends.init_sigma))
-    if geometry and ends.noise_epsilon is not None:
+    if geometry and ends.noise_epsilon:
         made.append(_jiggling(ends, geometry, ends.noise_epsilon))
     return made
 
@@ -98,7 +100,7 @@ def verdicts(ends: Ends, geometry: dict[str, Any] | None) -> list[dict[str, Any]
 def _snowball(ends: Ends, geometry: dict[str, Any], epsilon: float) -> dict[str, Any]:
     before, after = Census(ends.first.groups), Census(ends.last.groups)
     c0, c = before.n_black_holes, after.n_black_holes
-    far = geometry["max_l_inf"]
+    far = math.inf if geometry["max_l_inf"] is None else geometry["max_l_inf"]
     notebook = [
         f"Black hole count: initial {c0:,}, final {c:,}. Black hole population: initial "
         f"{before.black_hole_population:,}, final {after.black_hole_population:,}. Dead tokens: {len(ends.unseen):,}."
