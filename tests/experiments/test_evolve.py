@@ -388,13 +388,13 @@ def test_verdicts_need_the_lengths_and_the_unseen_tokens(finished, tmp_path):
     assert (alone.summary["geometry"], alone.summary["verdicts"]) == (None, [])
 
 
-def test_the_displacement_of_the_notebooks_is_rounded_at_every_step(tmp_path):
+@pytest.mark.parametrize("seed", range(12))
+def test_the_displacement_of_the_notebooks_is_rounded_at_every_step(tmp_path, seed):
     torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(3)
-    values = rng.standard_normal((2, 128, 64)).astype(np.float32) * 0.01 + rng.standard_normal(64).astype(np.float32)
-    values[1] += 0.05
+    rng = np.random.default_rng(seed)
+    values = (rng.standard_normal((2, 128, 5)) * 0.01 + rng.standard_normal((2, 1, 5))).astype(np.float32)
     made = evolve(write_history(tmp_path / "h.safetensors", values))
     history = torch.from_numpy(values).to(torch.bfloat16)
     theirs = (history[1].mean(dim=0) - history[0].mean(dim=0)).norm().item()
     assert made.summary["notebook_displacement"] == theirs
-    assert made.records["centroid_displacement"][-1] == pytest.approx(theirs, rel=0.02)
+    assert made.records["centroid_displacement"][-1] == pytest.approx(theirs, rel=0.01)

@@ -56,6 +56,15 @@ def test_a_measured_folder_is_the_same_bytes_again(by_hand, cli, contents):
     assert contents(by_hand) == before
 
 
+def test_report_draws_a_measured_history_again(by_hand, cli, contents):
+    cli("evolve", by_hand)
+    before = contents(by_hand)
+    (by_hand / "figures" / "counts.png").unlink()
+    result = cli("report", by_hand)
+    assert (result.code, len(result.out.splitlines())) == (0, 8)
+    assert contents(by_hand) == before
+
+
 def test_a_foreign_file_leaves_nothing_behind_unless_asked(tmp_path, cli, contents):
     path = write_history(tmp_path / "in" / "h.safetensors", BY_HAND)
     result = cli("evolve", path, "--unseen", "3-5", "--init-sigma", "1e-5")

@@ -17,6 +17,7 @@ from ..measures.census import Census
 from ..measures.evolution import (
     KINDS,
     Cloud,
+    Drift,
     Moves,
     State,
     cloud,
@@ -448,8 +449,9 @@ def _motion(before: Measured | None, state: State, moved: Moves | None, tokens: 
     """The columns from `since` on."""
     if before is None or moved is None:
         return dict.fromkeys(MOTION)
-    drifted = drift(before.state, state, tokens)
-    columns = before.records[0].step, *moved.spread(tokens), drifted.bulk, drifted.thermal
+    spread = moved.spread(tokens)
+    drifted = drift(before.state, state, tokens) if spread[0] else Drift(bulk=0.0, thermal=0.0)
+    columns = before.records[0].step, *spread, drifted.bulk, drifted.thermal
     return dict(zip(MOTION, columns, strict=True))
 
 

@@ -167,7 +167,10 @@ def moves(before: State, after: State) -> Moves:
 
     n = len(before.words)
     l1, l2, l_inf = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int64)
-    tally_moves(before.index, after.index, l1, l2, l_inf)
+    if before is after:
+        l1[:], l2[:], l_inf[:] = 0, 0.0, 0
+    else:
+        tally_moves(before.index, after.index, l1, l2, l_inf)
     return Moves(l1=l1, l2=l2, l_inf=l_inf)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
 SHOWN_ROWS, SHOWN_EVENTS, SHOWN_TOKENS = 12, 20, 12
 HEADINGS = (
     *("step", "tokens", "unique", "C", "P", "single", "largest", "max L-inf", "steps", "radius", "displaced"),
@@ -466,7 +467,7 @@ def draw_evolution(folder: str | Path) -> list[Path]:
 
     folder = Path(folder)
     try:
-        summary = json.loads((folder / "evolution.json").read_text("utf-8"))
+        summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / f"{name}.parquet") for name in READ)
         told_again = tell(records, events, summary["n_tokens"])
         figures = {

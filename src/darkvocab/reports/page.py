@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..records import Records, csv_path, scan_records, write_whole
 from ..sources import CorruptFile
+from .evolution import EVOLUTION, draw_evolution
 from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
 from .tables import QWEN3_4B, TRIALS, answer_cells, moment_cells, number, ranges, remarks
 
@@ -54,6 +55,8 @@ class Page:
 def report(folder: str | Path) -> list[Path]:
     """Write `figures/` and `report.html` into a finished run folder. Reruns nothing; the same bytes every time.
 
+    Of a measured history (`darkvocab evolve`) the figures only.
+
     Returns
     -------
     The files written, the page first.
@@ -68,6 +71,8 @@ def report(folder: str | Path) -> list[Path]:
     import polars as pl
 
     folder = Path(folder)
+    if (folder / EVOLUTION).is_file():
+        return draw_evolution(folder)
     records = scan_records(folder)
     manifest = records.manifest
     if manifest["status"] != "complete":
