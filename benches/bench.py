@@ -28,7 +28,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import Questions, Sweep, Trials, census
+from darkvocab import History, Questions, Sweep, Trials, census, evolve
 from darkvocab.matrix import EmbeddingMatrix
 from darkvocab.numerics import Distances, to_index
 
@@ -140,6 +140,65 @@ def bench_census(folder: Path) -> dict[str, Any]:
         "floor_s": reading,
         **memory(f"import darkvocab; darkvocab.census(darkvocab.EmbeddingMatrix.open({str(path)!r}))"),
     }
+
+
+def write_states(path: Path, n_rows: int, n_tokens: int, dim: int, moving: int) -> None:
+    """A bfloat16 history: tokens in a few clouds that all move for so many rows, then stand still, a large one at 0."""
+    rng = np.random.default_rng(1)
+    size = 2 * n_rows * n_tokens * dim
+    spec = {"embedding_history": {"dtype": "BF16", "shape": [n_rows, n_tokens, dim], "data_offsets": [0, size]}}
+    head = json.dumps(spec).encode()
+    rows = np.repeat(rng.standard_normal((8, dim)), n_tokens // 8, axis=0).astype(np.float32)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for row in range(n_rows):
+            if row < moving:
+                rows += 0.02 * rng.standard_normal(dim) + 0.004 * rng.standard_normal((n_tokens, 1))
+            elif size > 1e9:
+                break  # a hole in the file: all 0
+            file.write((rows.view(np.uint32) >> 16).astype(np.uint16))
+        file.truncate(8 + len(head) + size)
+
+
+def bench_evolve(folder: Path) -> list[dict[str, Any]]:
+    rows = []
+    for n_rows, n_tokens, dim, moving in (
+        (10_001, 128, 64, 10_001),
+        (10_001, 128, 64, 300),
+        (10_001, 8192, 128, 20),
+    ):
+        path = folder / "history.safetensors"
+        write_states(path, n_rows, n_tokens, dim, moving)
+        unseen = range(n_tokens * 3 // 5, n_tokens)
+        small = n_tokens == 128
+        evolve(path, unseen=unseen, every=n_rows // 3)
+        here = median_time(lambda p=path, u=unseen: evolve(p, unseen=u), 3 if small else 1)
+        recipe = None
+        if small:
+            few = [words.copy() for _, words in History.open(path).words(range(0, n_rows, 500))]
+            states = [torch.from_numpy(words.view(np.int16)).view(torch.bfloat16) for words in few]
+            dead = torch.tensor(unseen)
+            recipe = median_time(lambda s=states, d=dead: [recipes.state(x, d) for x in s], 3) / len(states) * n_rows
+        rows.append(
+            {
+                "what": f"evolve {n_rows:,} x {n_tokens:,} x {dim} bfloat16, all tokens moving for {moving:,} rows",
+                "here_s": here,
+                "recipe_s": recipe,
+                "floor": "reading the file from the page cache, 4 MB at a time",
+                "floor_s": median_time(lambda p=path: read_through(p), 3),
+                **memory(f"import darkvocab; darkvocab.evolve({str(path)!r}, unseen={list(unseen)})"),
+            }
+        )
+    return rows
+
+
+def read_through(path: Path) -> int:
+    """Read a file and do nothing with it."""
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            total += len(block)
+    return total
 
 
 def bench_million(folder: Path) -> list[dict[str, Any]]:
@@ -399,6 +458,7 @@ def main() -> None:
         "trials": lambda folder: bench_trials(),
         "kernel": lambda folder: bench_kernel(),
         "census": lambda folder: [bench_census(folder)],
+        "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,
         "train": bench_train,

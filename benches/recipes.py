@@ -21,6 +21,16 @@ def sweep_trial(base: torch.Tensor, sigma: float, n_tokens: int) -> int:
     return len(holes)
 
 
+def state(rows: torch.Tensor, unseen: torch.Tensor) -> float:
+    """11.2c, what it asks of the last state: black holes, L-infinity of unseen tokens by a cube, the centroid."""
+    _, _, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
+    counts[counts >= 2].sum().item()
+    dead = rows[unseen].float()
+    distances = (dead[:, None] - dead[None]).abs().amax(dim=2)[~torch.eye(len(dead), dtype=torch.bool)]
+    distances.min().item(), distances.max().item(), distances.mean().item()
+    return rows.mean(dim=0).norm().item()
+
+
 def trial(base: torch.Tensor, sigma: float, n_tokens: int, epsilon: float) -> tuple[float, int, float]:
     """12.4b: every statistic, the distance matrix twice, the graph by networkx."""
     rows = (base + torch.randn(n_tokens, base.numel()) * sigma).to(torch.bfloat16).to(torch.float32)

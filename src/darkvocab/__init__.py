@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .experiments.cloud import Cloud, Snowball, draw
+    from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
     from .experiments.scan import centroid, scan
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from .experiments.training.corpus import load_corpus
     from .experiments.training.lab import Training
     from .experiments.trials import TrialRecord, Trials
+    from .history import History
     from .matrix import EmbeddingMatrix
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
@@ -25,7 +27,11 @@ _HOMES = {
     "Census": "measures.census",
     "Cloud": "experiments.cloud",
     "EmbeddingMatrix": "matrix",
+    "Evolution": "experiments.evolve",
+    "EvolutionRecord": "experiments.evolve",
+    "Evolve": "experiments.evolve",
     "Geometry": "measures.geometry",
+    "History": "history",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
     "Snowball": "experiments.cloud",
@@ -39,6 +45,7 @@ _HOMES = {
     "census": "measures.census",
     "centroid": "experiments.scan",
     "draw": "experiments.cloud",
+    "evolve": "experiments.evolve",
     "geometry": "measures.geometry",
     "load_corpus": "experiments.training.corpus",
     "report": "reports.page",
@@ -53,7 +60,11 @@ __all__ = [
     "Census",
     "Cloud",
     "EmbeddingMatrix",
+    "Evolution",
+    "EvolutionRecord",
+    "Evolve",
     "Geometry",
+    "History",
     "QuestionRecord",
     "Questions",
     "Snowball",
@@ -67,6 +78,7 @@ __all__ = [
     "census",
     "centroid",
     "draw",
+    "evolve",
     "geometry",
     "load_corpus",
     "report",

@@ -60,7 +60,9 @@ def _command(function: Command) -> Command:
             raise
         except BaseException as error:
             resumable = (
-                " (what has landed is kept: the same command with --resume goes on)" if options.get("out") else ""
+                " (what has landed is kept: the same command with --resume goes on)"
+                if options.get("resume") is not None and options.get("out")
+                else ""
             )
             _fail(*_explained(error, resumable))
 
@@ -565,6 +567,70 @@ def train(
         from .reports.tables import console, print_training
 
         print_training(made, console())
+
+
+@app.command(no_args_is_help=True)
+@_command
+def evolve(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE", show_default=False),
+    ],
+    unseen: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says.",
+            show_default=False,
+        ),
+    ] = None,
+    tensor: Annotated[
+        str | None, typer.Option(help="Take this tensor instead of embedding_history.", show_default=False)
+    ] = None,
+    every: Annotated[int, typer.Option(help="Take every so many recorded rows, and the last.", min=1)] = 1,
+    init_sigma: Annotated[
+        float | None,
+        typer.Option(help="Of 11.2c's verdict, weight units; by default the run's.", show_default=False),
+    ] = None,
+    noise_epsilon: Annotated[
+        float | None,
+        typer.Option(help="Of 11.2b's verdict, weight units; by default the run's.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for records, events and figures; by default the run folder.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What became of the black holes while a model was trained: step by step, over all, seen and unseen tokens.
+
+    Example: darkvocab evolve runs/lab --every 10
+    """
+    from .reports.evolution import draw_evolution, evolution_json, print_evolution
+    from .reports.tables import console
+
+    _announce_compilation()
+    if out is None and (source / "manifest.json").is_file():
+        out = source
+    with _progress("measuring") as progress:
+        made = darkvocab.evolve(
+            source,
+            unseen=unseen,
+            tensor=tensor,
+            every=every,
+            init_sigma=init_sigma,
+            noise_epsilon=noise_epsilon,
+            out=out,
+            progress=progress,
+        )
+    written = draw_evolution(out) if out else []
+    if as_json:
+        sys.stdout.writelines(evolution_json(made.records, made.events, made.tokens, made.summary))
+    else:
+        print_evolution(made.records, made.events, made.summary, console())
+    if out:
+        _say(f"records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}, figures {written[0].parent}")
+    else:
+        _say("nothing was kept: --out DIR lands records, events and figures")
 
 
 @app.command(no_args_is_help=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gzip
 import hashlib
 import io
@@ -13,6 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypeVar
 
@@ -53,7 +53,14 @@ def _dtype(annotation: Any) -> Any:
 
     if isinstance(annotation, types.UnionType):
         annotation = next(kind for kind in typing.get_args(annotation) if kind is not types.NoneType)
-    return {int: pl.Int64, Unsigned: pl.UInt64, float: pl.Float64, str: pl.String}[annotation]
+    return {
+        int: pl.Int64,
+        Unsigned: pl.UInt64,
+        float: pl.Float64,
+        str: pl.String,
+        bool: pl.Boolean,
+        tuple[int, ...]: pl.List(pl.Int64),
+    }[annotation]
 
 
 def _schema(row: type) -> dict[str, Any]:
@@ -64,8 +71,8 @@ def frame_of(row: type[Row], records: Sequence[Row]) -> pl.DataFrame:
     """Records of one type as a polars frame; columns are the fields, in their order."""
     import polars as pl
 
-    values = [tuple(getattr(record, field.name) for field in dataclasses.fields(row)) for record in records]  # type: ignore[arg-type]
-    return pl.DataFrame(values, schema=_schema(row), orient="row")
+    schema = _schema(row)
+    return pl.DataFrame({name: list(map(attrgetter(name), records)) for name in schema}, schema=schema)
 
 
 def _write_parquet(frames: Iterable[pl.DataFrame], schema: dict[str, Any], file: IO[bytes]) -> None:
@@ -87,6 +94,12 @@ def _write_parquet(frames: Iterable[pl.DataFrame], schema: dict[str, Any], file:
             number = int(found[1] or found[2])
             raise OSError(number, os.strerror(number)) from None
         raise
+
+
+def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
+    """Write frames of records of one type as Parquet, whole or not at all; raises as `landing`."""
+    with landing(path) as file:
+        _write_parquet(frames, _schema(row), file)
 
 
 def read_records_manifest(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..folder import write_whole
 from ..records import Records, csv_path, scan_records
 from ..sources import CorruptFile
+from .evolution import EVOLUTION, draw_evolution
 from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
 from .tables import QWEN3_4B, TRIALS, answer_cells, moment_cells, number, ranges, remarks
 
@@ -55,6 +56,8 @@ class Page:
 def report(folder: str | Path) -> list[Path]:
     """Write `figures/` and `report.html` into a finished run folder. Reruns nothing; the same bytes every time.
 
+    Of a measured history (`darkvocab evolve`) the figures only.
+
     Returns
     -------
     The files written, the page first.
@@ -69,6 +72,8 @@ def report(folder: str | Path) -> list[Path]:
     import polars as pl
 
     folder = Path(folder)
+    if (folder / EVOLUTION).is_file():
+        return draw_evolution(folder)
     records = scan_records(folder)
     manifest = records.manifest
     if manifest["status"] != "complete":

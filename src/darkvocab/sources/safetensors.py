@@ -34,16 +34,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return names
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of one `.safetensors` file, in the order of their bytes.
-
-    Raises
-    ------
-    FileNotFoundError
-    CorruptFile
-        Truncated file; header longer than the file or than 100 MB; header that is not such JSON; unknown dtype; offsets
-        that leave the file, overlap, leave a hole, or disagree with dtype and shape.
-    """
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The JSON object at the start of a file, and how many bytes it takes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
@@ -66,8 +58,37 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CorruptFile(f"{path}: the header is not JSON ({error}); {FORMAT}") from None
     if not isinstance(header, dict):
         raise CorruptFile(f"{path}: the header is not a JSON object; {FORMAT}")
+    return header, 8 + length
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a file's header keeps under `__metadata__`; none where it has no such entry.
+
+    Raises
+    ------
+    FileNotFoundError
+    CorruptFile
+        As `read_tensors` where the header cannot be read; an entry that is not texts by name.
+    """
+    metadata = _read_header(path)[0].get("__metadata__", {})
+    if not (isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())):
+        raise CorruptFile(f"{path}: __metadata__ must hold texts by name; {FORMAT}")
+    return metadata
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of one `.safetensors` file, in the order of their bytes.
+
+    Raises
+    ------
+    FileNotFoundError
+    CorruptFile
+        Truncated file; header longer than the file or than 100 MB; header that is not such JSON; unknown dtype; offsets
+        that leave the file, overlap, leave a hole, or disagree with dtype and shape.
+    """
+    size = path.stat().st_size
+    header, start = _read_header(path)
     header.pop("__metadata__", None)
-    start = 8 + length
     tensors = [_tensor(path, name, entry, start, size) for name, entry in header.items()]
     tensors.sort(key=lambda item: (item[1], item[2]))
     at = start

@@ -1,0 +1,307 @@
+"""Evolution: what changes between two states of the same tokens, how far they move and in which black holes they are.
+
+A black hole keeps its number as long as it can be followed; the numbers count up from 1, and 0 is for tokens in none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int, Int64, Integer, UInt
+
+from ..numerics import Distances, Grid, as_grid, decode
+from ..numerics.chebyshev import UNITS
+from ..numerics.grouping import Groups, identical_rows, n_cores
+
+FEW = 512  # distinct rows whose pairs are compared one by one
+
+START, BIRTH, VANISH, MERGE, SPLIT, GAIN, LOSE = KINDS = "start", "birth", "vanish", "merge", "split", "gain", "lose"
+
+
+# States and motion ---------------------------------------------------------------------------------------------------
+
+
+class State:
+    """All tokens' rows at one time: words on their grid, and what follows from them."""
+
+    def __init__(self, words: UInt[np.ndarray, "n dim"], grid: str | Grid) -> None:
+        from ..numerics._backends.motion import to_ordered
+
+        self.words, self.grid = words, as_grid(grid)
+        self.index: Integer[np.ndarray, "n dim"] = np.empty(words.shape, np.int32 if self.grid.bits < 32 else np.int64)
+        to_ordered(words, self.grid.word_dtype.type(self.grid.sign), self.index)
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Tokens with equal rows; -0.0 equals 0.0."""
+        return identical_rows(self.words)
+
+    @cached_property
+    def values(self) -> Float32[np.ndarray, "n dim"]:
+        """Weight units."""
+        return decode(self.words, self.grid)
+
+    @property
+    def beyond(self) -> Int64[np.ndarray, " k"]:
+        """Tokens whose row holds NaN or infinity."""
+        return np.flatnonzero(self.groups.largest_code > self.grid.max_code)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """Where some tokens are: their centroid and how far they lie from it (Euclidean, weight units, in float64)."""
+
+    centroid: Float64[np.ndarray, " dim"]
+    radius_max: float  # of the token farthest from the centroid
+    radius_rms: float  # root of the mean squared distance from the centroid
+
+
+def cloud(state: State, tokens: Int[np.ndarray, " k"]) -> Cloud:
+    """Centroid and radii of these tokens, at least one."""
+    from ..numerics._backends.motion import average, squares_around
+
+    centroid = np.empty(state.words.shape[1])
+    average(state.values, tokens, centroid)
+    total, largest = squares_around(state.values, tokens, centroid)
+    return Cloud(centroid=centroid, radius_max=largest**0.5, radius_rms=(total / len(tokens)) ** 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """Largest L-infinity distance of some rows, and in which component they are so far apart."""
+
+    weight: float  # weight units, in float32; infinite beyond it
+    column: int  # where they are that far apart
+    steps: int  # grid steps
+    column_of_steps: int
+
+
+def extent(state: State, tokens: Int[np.ndarray, " k"]) -> Extent:
+    """Largest distance of all pairs of these tokens, at least one: how wide their widest column is."""
+    low, high = _ends(state.values, tokens)
+    with np.errstate(over="ignore"):
+        wide = high - low
+    low, high = _ends(state.index, tokens)
+    steps = high - low
+    column, column_of_steps = int(wide.argmax()), int(steps.argmax())
+    return Extent(
+        weight=float(wide[column]), column=column, steps=int(steps[column_of_steps]), column_of_steps=column_of_steps
+    )
+
+
+def _ends(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest entry of each column."""
+    from ..numerics._backends.motion import widen
+
+    low, high = np.empty((2, rows.shape[1]), rows.dtype)
+    widen(rows, tokens, low, high)
+    return low, high
+
+
+def mean_distances(
+    state: State, sets: Sequence[Int[np.ndarray, ...]], most_rows: int
+) -> list[tuple[float, float] | None]:
+    """Mean L-infinity distance over all pairs of each set's tokens, in weight units and in grid steps.
+
+    0 for a set without a pair; None for one with more distinct rows than `most_rows`. Pairs of equal rows are at
+    distance 0. Cost: the square of the distinct rows, once for all sets where they are few.
+    """
+    from ..numerics._backends.motion import sum_pairs
+
+    first = state.groups.first
+    counts = [np.bincount(state.groups.labels[tokens], minlength=len(first)) for tokens in sets]
+    pairs = [len(tokens) * (len(tokens) - 1) / 2 for tokens in sets]
+    if len(first) <= min(FEW, most_rows):
+        sums = np.empty((2, len(sets)))
+        weights = np.array(counts, np.float64)
+        sum_pairs(state.values[first], state.index[first], weights, sums[0], sums[1])
+        return [(a / n, b / n) if n else (0.0, 0.0) for a, b, n in zip(*sums.tolist(), pairs, strict=True)]
+    means: list[tuple[float, float] | None] = []
+    for count in counts:
+        there = np.flatnonzero(count)
+        if len(there) > most_rows:
+            means.append(None)
+            continue
+        index, tokens_each = state.index[first[there]], count[there]
+        mean = (
+            Distances(index, state.grid, unit=unit, weights=tokens_each, threads=n_cores()).spread.mean
+            for unit in UNITS
+        )
+        means.append((next(mean), next(mean)))
+    return means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moves:
+    """How far each token moved, in grid steps: lengths of the difference of its row's ordered indices."""
+
+    l1: Int64[np.ndarray, " n"]  # steps taken in all components together
+    l2: Float64[np.ndarray, " n"]
+    l_inf: Int64[np.ndarray, " n"]  # steps in the component that took most; 0 where the token did not move
+
+    def spread(self, tokens: Int[np.ndarray, " k"]) -> tuple[int, float, int, float, float, float, int]:
+        """Of these tokens, at least one: how many moved; mean and maximum over all of them of l1, l2, l_inf."""
+        from ..numerics._backends.motion import summarise_moves
+
+        n = len(tokens)
+        n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = summarise_moves(
+            self.l1, self.l2, self.l_inf, tokens
+        )
+        return n_moved, sum_l1 / n, max_l1, sum_l2 / n, max_l2, sum_l_inf / n, max_l_inf
+
+
+def moves(before: State, after: State) -> Moves:
+    """Steps from one state of the same tokens to another.
+
+    Examples
+    --------
+    >>> one, other = (State(np.array([row], np.uint16), "bfloat16") for row in ([0x3F80, 0x0001], [0x3F83, 0x8001]))
+    >>> m = moves(one, other)
+    >>> m.l1, m.l_inf
+    (array([5]), array([3]))
+    """
+    from ..numerics._backends.motion import tally_moves
+
+    n = len(before.words)
+    l1, l2, l_inf = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int64)
+    if before is after:
+        l1[:], l2[:], l_inf[:] = 0, 0.0, 0
+    else:
+        tally_moves(before.index, after.index, l1, l2, l_inf)
+    return Moves(l1=l1, l2=l2, l_inf=l_inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """The motion of some tokens, taken apart: what all share, and what is each token's own (weight units)."""
+
+    bulk: float  # Euclidean length of the mean displacement, that is, of the centroid's
+    thermal: float  # root mean square, over tokens, of the length of displacement minus mean displacement
+
+
+def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
+    """Bulk and thermal motion of these tokens, at least one, from one state to another."""
+    from ..numerics._backends.motion import average_move, squares_around_move
+
+    mean = np.empty(before.words.shape[1])
+    average_move(before.values, after.values, tokens, mean)
+    total = squares_around_move(before.values, after.values, tokens, mean)
+    return Drift(bulk=float(np.sqrt(mean @ mean)), thermal=(total / len(tokens)) ** 0.5)
+
+
+# Black holes through time --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What happened to tokens of one black hole between two states.
+
+    start   `hole` is there at the first state, with these tokens
+    birth   `hole` is new and takes nobody from another: these tokens were in none
+    split   `hole` is new: these tokens left `other`, which goes on
+    gain    `hole` goes on, or is new by a split: these tokens join it, from `other` (which goes on) or from none (0)
+    lose    `hole` goes on, or ended in a merger: these tokens leave it, for `other` (which goes on) or for none (0)
+    merge   `hole` ended: these tokens are now in `other`, which goes on
+    vanish  `hole` ended: these tokens, all it had, are in none
+    """
+
+    kind: str
+    hole: int
+    other: int  # 0: none
+    tokens: tuple[int, ...]  # ascending
+
+
+def holes_of(groups: Groups) -> Int64[np.ndarray, " n"]:
+    """Black holes of a first state, numbered from 1 in order of their first tokens; 0 for tokens that stand alone."""
+    black = groups.counts >= 2
+    return np.where(black, np.cumsum(black), 0)[groups.labels]
+
+
+def follow(
+    before: Int64[np.ndarray, " n"], groups: Groups, fresh: int
+) -> tuple[Int64[np.ndarray, " n"], list[Event], int]:
+    """The numbers of the black holes after a change, and the events that make it up.
+
+    A black hole goes on as the one that it shares most tokens with: pairs of old and new are matched one to one,
+    the most shared tokens first, of equal pairs the smaller old number, then the smaller first shared token. So of any
+    old and new that share a token at least one is matched. An old one that is not has ended, a new one gets a new
+    number.
+    Every token whose number changes is in one event; in two, `lose` and `gain`, where both numbers go on.
+
+    Parameters
+    ----------
+    before : black hole of each token, 0 for none
+    groups : tokens with equal rows, after
+    fresh : the first number that no black hole has had
+
+    Returns
+    -------
+    after : as `before`
+    events : in the order of `KINDS`, then of numbers; `replay` makes `after` of them
+    fresh : the first number that is free now
+
+    Examples
+    --------
+    >>> groups = identical_rows(np.array([[1], [1], [1], [2], [2]], np.uint8))
+    >>> after, events, _ = follow(np.array([1, 1, 2, 2, 2]), groups, 3)
+    >>> after
+    array([1, 1, 1, 2, 2])
+    >>> [(event.kind, event.hole, event.other, event.tokens) for event in events]
+    [('gain', 1, 2, (2,)), ('lose', 2, 1, (2,))]
+    """
+    new = holes_of(groups)
+    number = np.zeros(int(new.max(initial=0)) + 1, np.int64)
+    both = np.flatnonzero((before > 0) & (new > 0))
+    pairs, firsts, shared = np.unique(before[both] * len(number) + new[both], return_index=True, return_counts=True)
+    ongoing = set()
+    for pair in pairs[np.lexsort((both[firsts], pairs // len(number), -shared))].tolist():
+        old, here = divmod(pair, len(number))
+        if old not in ongoing and not number[here]:
+            ongoing.add(old)
+            number[here] = old
+    born = np.flatnonzero(number == 0)[1:]  # 0 is for no black hole, not a new one
+    number[born] = range(fresh, fresh + len(born))
+    after = number[new]
+    events = list(_events(before, after, ongoing, fresh))
+    events.sort(key=lambda event: (KINDS.index(event.kind), event.hole, event.other))
+    return after, events, fresh + len(born)
+
+
+def _events(before: np.ndarray, after: np.ndarray, ongoing: set[int], fresh: int) -> Iterator[Event]:
+    changed = np.flatnonzero(before != after)
+    ways: dict[tuple[int, int], list[int]] = {}
+    for token, old, new in zip(changed.tolist(), before[changed].tolist(), after[changed].tolist(), strict=True):
+        ways.setdefault((old, new), []).append(token)
+    merged = {old for old, new in ways if old and new and old not in ongoing}
+    split = {new for old, new in ways if old and new >= fresh}
+    for (old, new), moved in ways.items():
+        tokens = tuple(moved)
+        if old and new:
+            if old not in ongoing:
+                yield Event(kind=MERGE, hole=old, other=new, tokens=tokens)
+            elif new >= fresh:
+                yield Event(kind=SPLIT, hole=new, other=old, tokens=tokens)
+            else:
+                yield Event(kind=LOSE, hole=old, other=new, tokens=tokens)
+                yield Event(kind=GAIN, hole=new, other=old, tokens=tokens)
+        elif old:
+            yield Event(kind=LOSE if old in ongoing or old in merged else VANISH, hole=old, other=0, tokens=tokens)
+        else:
+            yield Event(kind=BIRTH if new >= fresh and new not in split else GAIN, hole=new, other=0, tokens=tokens)
+
+
+def starts(holes: Int64[np.ndarray, " n"]) -> list[Event]:
+    """The black holes of a first state as events."""
+    numbers = range(1, int(holes.max(initial=0)) + 1)
+    return [
+        Event(kind=START, hole=hole, other=0, tokens=tuple(np.flatnonzero(holes == hole).tolist())) for hole in numbers
+    ]
+
+
+def replay(holes: Int64[np.ndarray, " n"], events: Iterable[tuple[str, int, int, Sequence[int]]]) -> None:
+    """Change the black holes of tokens, in place, as events (kind, hole, other, tokens) of one moment say."""
+    for kind, hole, other, tokens in events:
+        holes[list(tokens)] = other if kind in (MERGE, LOSE, VANISH) else hole

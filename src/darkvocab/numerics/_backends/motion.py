@@ -1,0 +1,127 @@
+"""Motion between two states of the same rows, compiled: in grid steps token by token, in weights around the bulk."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from .rounding import bits_of, from_bits
+
+
+@njit(nogil=True, cache=True)
+def to_ordered(words, sign, index):  # type: ignore[no-untyped-def]
+    """Ordered indices [n, dim] of words (see `darkvocab.numerics.to_index`)."""
+    for i in range(words.shape[0]):
+        for d in range(words.shape[1]):
+            code = index.dtype.type(words[i, d] & (sign - 1))
+            index[i, d] = -code if words[i, d] & sign else code
+
+
+@njit(nogil=True, cache=True)
+def tally_moves(before, after, l1, l2, l_inf):  # type: ignore[no-untyped-def]
+    """Lengths [n] of each row's displacement in steps, from its ordered indices [n, dim] before and after."""
+    for i in range(before.shape[0]):
+        total, top = np.int64(0), np.int64(0)
+        for d in range(before.shape[1]):
+            moved = abs(np.int64(after[i, d]) - np.int64(before[i, d]))
+            total += moved
+            top = max(top, moved)
+        l1[i], l_inf[i] = total, top
+        squares = 0.0
+        if total:
+            for d in range(before.shape[1]):
+                squares += (np.float64(after[i, d]) - np.float64(before[i, d])) ** 2
+        l2[i] = np.sqrt(squares)
+
+
+@njit(nogil=True, cache=True)
+def summarise_moves(l1, l2, l_inf, tokens):  # type: ignore[no-untyped-def]
+    """How many of these rows moved; sum and maximum over them of each length."""
+    n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = 0, 0, 0, 0.0, 0.0, 0, 0
+    for token in tokens:
+        n_moved += l_inf[token] > 0
+        sum_l1 += l1[token]
+        max_l1 = max(max_l1, l1[token])
+        sum_l2 += l2[token]
+        max_l2 = max(max_l2, l2[token])
+        sum_l_inf += l_inf[token]
+        max_l_inf = max(max_l_inf, l_inf[token])
+    return n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf
+
+
+@njit(nogil=True, cache=True)
+def sum_pairs(values, index, weights, in_weight, in_steps):  # type: ignore[no-untyped-def]
+    """Sums of the L-infinity distances of all pairs of rows, in weight units (float32) and steps, for sets of tokens.
+
+    values [n, dim] float32, index [n, dim] ordered indices; weights [sets, n] float64: of how many tokens of a set each
+    row is. in_weight, in_steps [sets].
+    """
+    in_weight[:] = 0.0
+    in_steps[:] = 0.0
+    for i in range(values.shape[0]):
+        for j in range(i):
+            top, most = bits_of(np.float32(0)), index.dtype.type(0)
+            for d in range(values.shape[1]):  # as integers, because a compiler reorders no floats
+                top = max(top, bits_of(abs(values[i, d] - values[j, d])))
+                most = max(most, abs(index[i, d] - index[j, d]))
+            apart = np.float64(from_bits(top))
+            for k in range(len(weights)):
+                pairs = weights[k, i] * weights[k, j]
+                in_weight[k] += pairs * apart
+                in_steps[k] += pairs * np.float64(most)
+
+
+@njit(nogil=True, cache=True)
+def widen(rows, tokens, low, high):  # type: ignore[no-untyped-def]
+    """Smallest and largest entry of each column of these rows, to low and high [dim]."""
+    low[:] = rows[tokens[0]]
+    high[:] = rows[tokens[0]]
+    for token in tokens[1:]:
+        for d in range(low.size):
+            low[d] = rows[token, d] if rows[token, d] < low[d] else low[d]
+            high[d] = rows[token, d] if rows[token, d] > high[d] else high[d]
+
+
+@njit(nogil=True, cache=True)
+def average(values, tokens, mean):  # type: ignore[no-untyped-def]
+    """mean [dim] of these rows of values [n, dim], summed in float64."""
+    mean[:] = 0.0
+    for token in tokens:
+        for d in range(mean.size):
+            mean[d] += np.float64(values[token, d])
+    mean /= tokens.size
+
+
+@njit(nogil=True, cache=True)
+def average_move(before, after, tokens, mean):  # type: ignore[no-untyped-def]
+    """mean [dim] of the displacements of these rows; exactly 0 where none has moved."""
+    mean[:] = 0.0
+    for token in tokens:
+        for d in range(mean.size):
+            mean[d] += np.float64(after[token, d]) - np.float64(before[token, d])
+    mean /= tokens.size
+
+
+@njit(nogil=True, cache=True)
+def squares_around(values, tokens, centre):  # type: ignore[no-untyped-def]
+    """Sum and maximum over these rows of the squared distance from `centre` [dim]."""
+    total, largest = 0.0, 0.0
+    for token in tokens:
+        here = 0.0
+        for d in range(centre.size):
+            apart = np.float64(values[token, d]) - centre[d]
+            here += apart * apart
+        total += here
+        largest = max(largest, here)
+    return total, largest
+
+
+@njit(nogil=True, cache=True)
+def squares_around_move(before, after, tokens, centre):  # type: ignore[no-untyped-def]
+    """Sum over these rows of the squared difference of their displacement from `centre` [dim]."""
+    total = 0.0
+    for token in tokens:
+        for d in range(centre.size):
+            apart = (np.float64(after[token, d]) - np.float64(before[token, d])) - centre[d]
+            total += apart * apart
+    return total
