@@ -114,7 +114,8 @@ def _froze(froze: dict[str, Any], last_step: int) -> str:
 def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]:
     """First, some and last measured rows for people, in the columns of `HEADINGS`: early ones more densely."""
     rows = records["row"].unique().sort().to_numpy()
-    some = np.unique(np.geomspace(1, len(rows), min(shown, len(rows))).round().astype(int) - 1)
+    n = len(rows)
+    some = np.arange(n) if n <= shown else np.unique(np.geomspace(1, n, shown).round().astype(int) - 1)
     cells = []
     for row in records.filter(records["row"].is_in(rows[some].tolist())).iter_rows(named=True):
         cells.append(
