@@ -284,6 +284,10 @@ def test_a_distance_that_float32_cannot_hold_is_infinite_in_records_and_null_in_
     assert made.records["max_l_inf"][0] == math.inf
     assert made.summary["geometry"]["max_l_inf"] is None
     json.dumps(made.summary, allow_nan=False)
+    there_and_back = [[[3e38], [3e38]], [[-3e38], [-3e38]]]
+    made = evolve(write_history(tmp_path / "h.safetensors", there_and_back, "float32"))
+    assert made.records["bulk_motion"][-1] == pytest.approx(6e38, rel=1e-6)
+    assert made.summary["notebook_displacement"] is None
 
 
 # The notebooks' verdicts ---------------------------------------------------------------------------------------------

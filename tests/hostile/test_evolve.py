@@ -37,6 +37,7 @@ def test_a_run_folder_gets_records_events_and_figures(by_hand, cli):
     assert result.code == 0
     assert result.out.splitlines()[0] == "history          embedding_evolution.safetensors: 6 rows, 10 steps apart"
     assert "unseen tokens    frozen since step 40" in result.out
+    assert re.findall(r"^ *(\d+)  all ", result.out, re.MULTILINE) == ["0", "10", "20", "30", "40", "50"]
     assert "step        40  #1 merges into #2 with 2 tokens: 3 4" in result.out
     made = evolve(by_hand)
     for name, frame in (("evolution", made.records), ("events", made.events), ("tokens", made.tokens)):

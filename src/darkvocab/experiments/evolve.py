@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 SCHEMA_VERSION = 1
-MOST_COMPARED = 4096  # distinct rows whose distances are taken: all pairs, over all columns, at every step
+MOST_COMPARED = 1024  # distinct rows whose distances are taken: all pairs, over all columns, at every step
 FRAMED = 4096  # records kept as objects before they become columns
 MOTION = (
     "since n_moved mean_move_l1_steps max_move_l1_steps mean_move_l2_steps max_move_l2_steps mean_move_l_inf_steps "
@@ -63,7 +63,7 @@ class EvolutionRecord:
     largest_bh: int  # 0 without black holes
     gini_coefficient: float
     max_l_inf: float  # over all pairs of these tokens
-    mean_l_inf: float | None  # null with more than 4,096 distinct rows
+    mean_l_inf: float | None  # null with more than 1,024 distinct rows
     max_l_inf_steps: int
     mean_l_inf_steps: float | None
     centroid_norm: float
@@ -173,6 +173,7 @@ class Evolution:
         check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / name for name in FILES]
+        paths[-1].unlink(missing_ok=True)  # of an earlier measurement, which the others would not be of
         kinds = (EvolutionRecord, EventRecord, TokenRecord)
         for path, row, frame in zip(paths, kinds, (self.records, self.events, self.tokens), strict=False):
             write_frames(path, row, [frame])

@@ -79,12 +79,16 @@ def component_ulps(state: State, tokens: np.ndarray) -> Float64[np.ndarray, " di
     return ulp(np.abs(state.values[tokens]).max(axis=0), state.grid)
 
 
-def notebook_displacement(first: State, last: State) -> float:
-    """Displacement of the centroid as the notebooks take it: every intermediate result rounded to the state's grid."""
+def notebook_displacement(first: State, last: State) -> float | None:
+    """Displacement of the centroid as the notebooks take it: every intermediate result rounded to the state's grid.
+
+    None where the grid cannot hold it.
+    """
     tokens = np.arange(len(first.words))
     start, end = (round_to(cloud(state, tokens).centroid.astype(np.float32), state.grid) for state in (first, last))
-    apart = round_to(end - start, first.grid).astype(np.float64)
-    return float(round_to(np.sqrt(apart @ apart), first.grid))
+    with np.errstate(over="ignore"):
+        apart = round_to(end - start, first.grid).astype(np.float64)
+    return _finite(float(round_to(np.sqrt(apart @ apart), first.grid)))
 
 
 def verdicts(ends: Ends, geometry: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -98,7 +98,8 @@ def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{geometry['component']}, ulp {geometry['component_ulp']:.4g}){mean}   at most "
             f"{geometry['max_l_inf_steps']:,} grid steps",
         )
-    yield "displacement", f"{summary['notebook_displacement']:.6g} as the notebooks round it"
+    if summary["notebook_displacement"] is not None:
+        yield "displacement", f"{summary['notebook_displacement']:.6g} as the notebooks round it"
 
 
 def _froze(froze: dict[str, Any], last_step: int) -> str:
@@ -113,7 +114,8 @@ def _froze(froze: dict[str, Any], last_step: int) -> str:
 def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]:
     """First, some and last measured rows for people, in the columns of `HEADINGS`: early ones more densely."""
     rows = records["row"].unique().sort().to_numpy()
-    some = np.unique(np.geomspace(1, len(rows), min(shown, len(rows))).round().astype(int) - 1)
+    n = len(rows)
+    some = np.arange(n) if n <= shown else np.unique(np.geomspace(1, n, shown).round().astype(int) - 1)
     cells = []
     for row in records.filter(records["row"].is_in(rows[some].tolist())).iter_rows(named=True):
         cells.append(
@@ -348,11 +350,17 @@ def motion_figure(records: pl.DataFrame, summary: dict[str, Any]) -> Figure:
             for column, label, style in (("bulk_motion", "bulk", "-"), ("thermal_motion", "thermal", "--")):
                 speed = frame[column].to_numpy() / apart
                 right.plot(
-                    *_binned(steps, speed), color=look["color"], linestyle=style, linewidth=1, label=f"{name}, {label}"
+                    *_binned(steps, speed),
+                    color=look["color"],
+                    linestyle=style,
+                    linewidth=1,
+                    marker=".",  # for one that is alone between zeros
+                    markersize=2,
+                    label=f"{name}, {label}",
                 )
         left.set_title("centroid's distance from its start")
         left.set_ylabel("weight units")
-        right.set_title("speed: bulk, and thermal around it")
+        right.set_title("bulk and thermal speed (0 is not drawn)")
         right.set_ylabel("weight units per step")
         for panel in (left, right):
             panel.set_xlabel(STEP)
