@@ -72,12 +72,13 @@ def test_recipe_that_is_none_is_refused(refuses, tmp_path):
         "reproduce",
         "99.9z",
         code=2,
-        says=["unknown recipe '99.9z'; choose one of 12.2a, 12.4b, 13.5a, 12.1a, 11.2c-init"],
+        says=["unknown recipe '99.9z'; choose one of 12.2a, 12.4b, 13.5a, 12.1a, 11.2c, 11.2b, 11.2a, 11.2c-init"],
     )
     refuses(
         "reproduce", "12.1a", "--out", tmp_path / "run", code=2, says=["--out and --resume are for 12.2a, 12.4b, 13.5a"]
     )
     refuses("reproduce", "12.1a", "--resume", code=2, says=["leaves no records"])
+    refuses("reproduce", "12.1a", "--corpus", "text", code=2, says=["12.1a trains nothing"])
     refuses("reproduce", "12.2a", "--resume", code=2, says=["--resume needs the --out folder"])
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from darkvocab import reproduce
 from darkvocab.experiments.bases import load_base, qwen3_4b, qwen3_4b_centred, recorded, varying_words
-from darkvocab.experiments.recipes import AGREES, UNCHECKED, sweep_12_2a
+from darkvocab.experiments.comparison import AGREES, UNCHECKED
+from darkvocab.experiments.recipes import sweep_12_2a
+from darkvocab.experiments.training import recipes as trainings
 from darkvocab.measures.geometry import Geometry
 from darkvocab.numerics import encode, to_index
 
@@ -112,3 +114,19 @@ def test_built_in_bases_are_the_same_everywhere():
 def test_the_thirteen_recorded_rows_have_the_published_geometry():
     g = Geometry(to_index(varying_words(), "bfloat16"), "bfloat16")
     assert (f"{g.weight.max:.6e}", f"{g.weight.mean:.6e}") == ("6.103516e-05", "2.895315e-05")
+
+
+@pytest.mark.parametrize(("recipe", "unseen_holes"), [("11.2c", 6), ("11.2b", 12), ("11.2a", 1)])
+def test_a_short_training_of_11_2_starts_as_published_and_its_unseen_tokens_gather(recipe, unseen_holes, monkeypatch):
+    # 150 steps of 10,000: enough for what must hold for any corpus, but for few tokens that still stand alone.
+    pytest.importorskip("transformers")
+    whole = trainings.training_11_2
+    monkeypatch.setattr(trainings, "training_11_2", lambda *settings: whole(*settings, steps=150))
+    made = {row.figure.strip(): row for row in reproduce(recipe)}
+    for name in ("parameters", "unique rows at the start", "black holes C0 at the start", "population P0 at the start"):
+        assert made[name].agrees == AGREES, made[name]
+    assert int(made["black holes C at the end, few"].here) <= unseen_holes
+    held = next(row for name, row in made.items() if name.startswith("population P of unseen tokens"))
+    assert int(held.here.split()[0]) >= int(made["unseen tokens"].here) - 10
+    assert made["unseen tokens"].agrees == UNCHECKED
+    assert "loss logged at step 10,000" not in made

@@ -124,6 +124,8 @@ def _compared(published: _Published, training: Training, run: Path) -> Iterator[
     yield compare("  in grid steps, max", "none", int(geometry.steps.max), uncheckable="the notebook did not ask")
     losses = pl.read_parquet(run / "metrics.parquet")["loss"].to_numpy() * 127 / 128
     for step, loss in published.losses.items():
+        if step > training.steps:
+            continue
         logged = f"{losses[step - 100 : step].mean():.4f}"
         yield compare(f"loss logged at step {step:,}", f"{loss:.4f}", logged, uncheckable=THEIR_MEAN)
     if published.displacement is not None:
