@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/commands.md")
-NOT_RUN = {"make test"}  # it is what runs this
+TRAINED = "darkvocab train --steps 300 --out runs/train"  # the copy stays without torch
+NOT_RUN = {"make test", "pip install -q -e '.[train]'", "darkvocab evolve runs/train"}  # `make test` runs this
 
 pytestmark = pytest.mark.xdist_group("documents")
 
@@ -67,6 +68,11 @@ def test_every_command_runs_and_prints_what_is_printed(copy):
             if command in NOT_RUN:
                 continue
             ran = run(command, copy)
+            if command == TRAINED:
+                assert (ran.returncode, ran.stdout) == (3, "")
+                assert "install it with: pip install 'darkvocab[train]'" in ran.stderr
+                assert not (copy / "runs/train").exists()
+                continue
             assert ran.returncode == 0, (document, command, ran.stdout[-2000:], ran.stderr[-2000:])
             if expected:
                 assert matches(ran.stdout, expected), (document, command, ran.stdout)

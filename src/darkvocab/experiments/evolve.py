@@ -231,6 +231,8 @@ class Evolve:
         self.every, self._rows = every, self.history.rows(every)
         self.init_sigma = self._length("init_sigma", init_sigma)
         self.noise_epsilon = self._length("noise_epsilon", noise_epsilon)
+        if self.noise_epsilon is None and (sigma := self._length("noise_sigma", None)) is not None:
+            self.noise_epsilon = 10 * sigma  # 11.2b adds noise of epsilon / 10, and `train` names the noise itself
         tokens = np.arange(n)
         self.selections = {"all": tokens}
         if self.unseen is not None:

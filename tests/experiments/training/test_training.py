@@ -12,8 +12,16 @@ import polars as pl
 import pytest
 from safetensors import safe_open
 
-from darkvocab import Training, load_corpus
-from darkvocab.experiments.training.choices import SGD, AdamW, Architecture, GaussianNoise, PointStart, SnowballStart
+from darkvocab import Training, evolve, load_corpus
+from darkvocab.experiments.training.choices import (
+    SGD,
+    AdamW,
+    Architecture,
+    GaussianNoise,
+    NormalStart,
+    PointStart,
+    SnowballStart,
+)
 from darkvocab.experiments.training.corpus import Corpus
 from darkvocab.experiments.training.lab import outcome
 from darkvocab.experiments.training.learner import Diverged, Learner
@@ -84,12 +92,22 @@ def test_a_start_drawn_in_the_grid_is_another_than_one_that_is_rounded_once():
 # Against transformers' own Trainer -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["float32", "pure-bf16"])
-def test_losses_are_those_of_transformers_trainer(tmp_path, precision):
-    # 11.2c's model, 50 steps of the same batches. In float32 they agree to rounding; in bfloat16 Trainer computes
-    # with 8 bits where we compute with 24, so that losses agree to a few of those bits.
+@pytest.mark.parametrize(
+    ("precision", "start", "largest", "mean"),
+    [
+        ("float32", NormalStart(), 2e-6, 5e-7),
+        ("float32", SnowballStart(sigma=0.1), 2e-6, 5e-7),
+        ("float32", SnowballStart(sigma=1e-5), 5e-5, 3e-5),
+        ("pure-bf16", NormalStart(), 3e-3, 1e-3),
+        ("pure-bf16", SnowballStart(sigma=1e-5), 0.2, 0.01),
+    ],
+)
+def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, largest, mean):
+    # 11.2c's model, 50 steps of the same batches. In float32 they agree to rounding. In bfloat16 Trainer also rounds
+    # what lies between the products, and we do not: losses agree to some of 8 bits. Where all rows are nearly equal,
+    # the first gradient of the last norm is as small as its rounding, and Adam makes whole steps of that.
     pytest.importorskip("accelerate")
-    training = Training(steps=50, precision=precision, label_shift=2, batch=8)
+    training = Training(steps=50, precision=precision, start=start, label_shift=2, batch=8)
     ours = [made.loss for made in training.metrics()]
 
     class Examples(torch.utils.data.Dataset):
@@ -136,7 +154,8 @@ def test_losses_are_those_of_transformers_trainer(tmp_path, precision):
     trainer.train()
     assert losses[0] > losses[-1] + 0.5
     apart = np.abs(np.array(ours) - losses)
-    assert apart.max() < 2e-5 if precision == "float32" else (apart.max() < 0.2 and apart.mean() < 0.02)
+    assert apart.max() < largest
+    assert apart.mean() < mean
 
 
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
@@ -358,6 +377,33 @@ def test_untied_the_output_matrix_is_its_own(tmp_path):
     training.run(tmp_path / "run")
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "run" / "model")
     assert not torch.equal(model.lm_head.weight, model.transformer.wte.weight)
+
+
+def test_evolve_has_both_notebooks_verdicts_of_a_training_with_noise(tmp_path):
+    # What `train` names its settings by is what `evolve` looks for: 11.2b's epsilon is ten times the noise.
+    small(noise=GaussianNoise(sigma=3e-6), start=SnowballStart(sigma=1e-5)).run(tmp_path / "run")
+    verdicts = {made["seed"]: made["epsilon"] for made in evolve(tmp_path / "run").summary["verdicts"]}
+    assert verdicts == {"11.2c": 1e-5, "11.2b": pytest.approx(3e-5)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("corpus.json", "{}"),
+        ("corpus.json", "x"),
+        ("corpus.json", '{"unseen": [999]}'),
+        ("metrics.parquet", "x"),
+        ("metrics.parquet", None),
+        ("embedding_evolution.safetensors", "x"),
+    ],
+)
+def test_the_outcome_of_a_damaged_run_is_a_sentence(tmp_path, name, content):
+    small(steps=2).run(tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    if content is not None:
+        (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(CorruptFile, match=name.split(".")[0]):
+        outcome(tmp_path / "run")
 
 
 # Again, and on ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import shlex
 import time
@@ -12,16 +11,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...engine import check_seed
 from ...folder import Folder, landing, read_manifest, versions, write_json, write_whole
+from ...history import FILE, KEY, History
 from ...measures.census import Census
-from ...numerics import identical_rows, index_values, to_index
+from ...numerics import Grid, identical_rows, index_values, to_index
 from ...sources import CorruptFile
-from ...sources.safetensors import read_tensors
+from ..notebook import import_torch
 from .choices import (
     PRECISIONS,
     ROUNDINGS,
@@ -36,10 +36,12 @@ from .choices import (
     SnowballStart,
 )
 from .corpus import Batches, Corpus, load_corpus
-from .learner import Diverged, Learner, Metrics
+from .learner import Diverged, Learner, Metrics, import_models
 from .recording import Recording
 
-HISTORY, KEY = "embedding_evolution.safetensors", "embedding_history"
+if TYPE_CHECKING:
+    import polars as pl
+
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.safetensors"
 SECONDS = 20.0  # between checkpoints
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
@@ -206,7 +208,11 @@ class Training:
             The loss is no number any more; the recording ends with the last step that was made.
         RunFolderRefused, CorruptFile, DiskFull
             As `RunFolder`.
+        MissingExtra
+            torch or transformers is not installed.
         """
+        import_torch("train")
+        import_models()
         with Folder(out, self.manifest(), resume=resume) as folder:
             status = folder.manifest["status"]
             if status == "diverged":
@@ -273,7 +279,7 @@ class Training:
         keys = ["embedding_gradient"] * ("gradients" in self.record)
         keys += ["embedding_exp_avg", "embedding_exp_avg_sq"] * ("moments" in self.record)
         return (
-            recording(HISTORY, KEY, n_rows + 1, shape, grid, at + 1 if done else 0),
+            recording(FILE, KEY, n_rows + 1, shape, grid, at + 1 if done else 0),
             [recording(f"{key}.safetensors", key, n_rows, shape, grid, at) for key in keys],
             recording(METRICS, "metrics", self.steps, (len(Metrics._fields) - 1,), "float64", done),
         )
@@ -327,18 +333,15 @@ def outcome(run: str | Path) -> dict[str, Any]:
     CorruptFile
         Its files cannot be read.
     """
-    import polars as pl
-
     path = Path(run)
     manifest = read_manifest(path)
     if manifest.get("experiment") != "train" or manifest["status"] not in ENDED:
         raise FileNotFoundError(f"{path} holds no training that has ended")
-    words = read_tensors(path / HISTORY)[KEY].words()
-    unseen = np.array(json.loads((path / "corpus.json").read_text("utf-8"))["unseen"], np.int64)
-    losses = pl.read_parquet(path / "metrics.parquet")["loss"]
-    grid, every = PRECISIONS[manifest["parameters"]["precision"]].weights, manifest["parameters"]["record_every"]
-    ends = [np.asarray(words[0]), np.asarray(words[-1])]
-    centroids = [index_values(to_index(end, grid), grid).mean(axis=0) for end in ends]
+    history, ends = read_ends(path)
+    if history.unseen is None:
+        raise CorruptFile(f"{path}: its corpus.json does not say which tokens are unseen")
+    unseen = np.array(history.unseen, np.int64)
+    losses = read_metrics(path)["loss"]
     return {
         "run": str(path),
         "status": manifest["status"],
@@ -347,10 +350,40 @@ def outcome(run: str | Path) -> dict[str, Any]:
         "loss": {"first": losses[0], "last": losses[-1]} if len(losses) else None,
         "states": [
             {"step": step, "all": _counts(end), "unseen": _counts(end[unseen])}
-            for step, end in zip((0, (len(words) - 1) * every), ends, strict=True)
+            for step, end in zip((0, history.step(history.n_rows - 1)), ends, strict=True)
         ],
-        "centroid_displacement": float(np.linalg.norm(centroids[1] - centroids[0])),
+        "centroid_displacement": displacement(*ends, history.grid),
     }
+
+
+def read_ends(run: Path) -> tuple[History, tuple[np.ndarray, np.ndarray]]:
+    """A run's history, and the words [vocabulary, dim] of its first and last state; raises as `History.open`."""
+    history = History.open(run)
+    (_, first), (_, last) = history.words((0, history.n_rows - 1))
+    return history, (first, last)
+
+
+def read_metrics(run: Path) -> pl.DataFrame:
+    """The metrics of an ended training.
+
+    Raises
+    ------
+    CorruptFile
+        They are missing, or not what a training leaves.
+    """
+    import polars as pl
+
+    path = run / "metrics.parquet"
+    try:
+        return pl.read_parquet(path, columns=["step", *Metrics._fields[1:]])
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CorruptFile(f"{path}: not the metrics of a training ({error})") from None
+
+
+def displacement(first: np.ndarray, last: np.ndarray, grid: Grid) -> float:
+    """How far the centroid moved, Euclidean, weight units, between two states of words [vocabulary, dim]."""
+    before, after = (index_values(to_index(words, grid), grid).mean(axis=0) for words in (first, last))
+    return float(np.linalg.norm(after - before))
 
 
 def _counts(words: np.ndarray) -> dict[str, int]:

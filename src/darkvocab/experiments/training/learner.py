@@ -14,7 +14,7 @@ from ...engine import MissingExtra
 from ...folder import write_whole
 from ..notebook import INSTALL, import_torch
 from .choices import Architecture
-from .passes import Passes
+from .passes import Passes, array
 
 if TYPE_CHECKING:
     from .lab import Training
@@ -36,16 +36,22 @@ class Metrics(NamedTuple):
     learning_rate: float
 
 
+def import_models() -> Any:
+    """transformers, or a sentence that says how to get it."""
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtra(f"train needs transformers, which is not installed; install it with: {INSTALL}") from None
+    return transformers
+
+
 def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
     """transformers' GPT2LMHeadModel of this size, drawn from torch's global generator, in float32.
 
     Its GELU is the fused one of the same formula.
     """
-    try:
-        from transformers import GPT2Config, GPT2LMHeadModel
-    except ImportError:
-        raise MissingExtra(f"train needs transformers, which is not installed; install it with: {INSTALL}") from None
-    config = GPT2Config(
+    transformers = import_models()
+    config = transformers.GPT2Config(
         vocab_size=n_vocabulary,
         n_positions=architecture.context,
         n_embd=architecture.width,
@@ -61,7 +67,7 @@ def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
         eos_token_id=None,
         attn_implementation="sdpa",
     )
-    model = GPT2LMHeadModel(config)
+    model = transformers.GPT2LMHeadModel(config)
     model.loss_type = "ForCausalLM"  # else it says, on every start, that it takes this one
     if architecture.norm == "rmsnorm":
         for module in list(model.modules()):
@@ -137,10 +143,8 @@ class Learner:
 
     def words(self, tensor: Any) -> np.ndarray:
         """A tensor of the embedding's shape as words of the weights' grid."""
-        tensor = tensor.detach().to(self._weights).cpu().contiguous()
-        if self._weights == self._torch.bfloat16:
-            return tensor.view(self._torch.int16).numpy().view(np.uint16)
-        return tensor.numpy().view(np.uint32)
+        own = array(tensor.detach().to(self._weights).cpu().contiguous())
+        return own.view(f"u{own.itemsize}")
 
     @property
     def rows(self) -> np.ndarray:

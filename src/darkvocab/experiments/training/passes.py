@@ -17,17 +17,11 @@ from .choices import Architecture
 EPS = np.float32(1e-5)  # of the norms
 
 
-def _array(tensor: Any) -> np.ndarray:
+def array(tensor: Any) -> np.ndarray:
     """A tensor's own memory; of bfloat16 the words."""
-    if tensor.element_size() == 2:
-        return tensor.view(_torch(tensor).int16).numpy().view(np.uint16)
-    return tensor.numpy()
-
-
-def _torch(tensor: Any) -> Any:
     import torch
 
-    return torch
+    return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.element_size() == 2 else tensor.numpy()
 
 
 class Passes:
@@ -154,7 +148,7 @@ class _Shard:
             self._normalise(2 * layers, "transformer.ln_f", x, added)
             last = self._norms[-1].out
             logits = torch.mm(last, narrow[head].t())
-            loss = cross_entropy(_array(logits), targets.reshape(-1), share)
+            loss = cross_entropy(array(logits), targets.reshape(-1), share)
             self._gradients[head].add_(torch.mm(logits.t(), last))
             torch.mm(logits, narrow[head], out=self._pushed)
             self._push.zero_()
@@ -178,8 +172,8 @@ class _Shard:
 
         norm = self._norms[number]
         gain, shift = self._values[f"{name}.weight"], self._values.get(f"{name}.bias", self._level)
-        where = norm.total, _array(norm.out), norm.mean, norm.scale
-        normalise(x, _array(added), gain, shift, self._centred, EPS, *where)
+        where = norm.total, array(norm.out), norm.mean, norm.scale
+        normalise(x, array(added), gain, shift, self._centred, EPS, *where)
         return norm.total
 
     def _normalise_back(self, number: int, name: str) -> None:
@@ -189,7 +183,7 @@ class _Shard:
         norm = self._norms[number]
         sums = self._sums[f"{name}.weight"], self._sums.get(f"{name}.bias", np.empty_like(self._level))
         how = norm.total, norm.mean, norm.scale, self._values[f"{name}.weight"], self._centred
-        normalise_back(*how, _array(self._pushed), self._push.numpy(), _array(self._passed), *sums)
+        normalise_back(*how, array(self._pushed), self._push.numpy(), array(self._passed), *sums)
 
     # Layers -----------------------------------------------------------------------------------------------------
 
@@ -206,16 +200,16 @@ class _Shard:
 
         name = f"transformer.h.{layer}.mlp"
         inner = self._linear(self._norms[2 * layer + 1].out, f"{name}.c_fc", narrow, self._inner[layer])
-        gelu(_array(inner).reshape(-1), _array(self._slope[layer]).reshape(-1))
+        gelu(array(inner).reshape(-1), array(self._slope[layer]).reshape(-1))
         return self._linear(inner, f"{name}.c_proj", narrow, self._added)
 
     def _expand_back(self, layer: int, narrow: dict[str, Any]) -> None:
         from ...numerics._backends.layers import add_columns, gelu_back
 
         name = f"transformer.h.{layer}.mlp"
-        add_columns(_array(self._passed), self._sums[f"{name}.c_proj.bias"])
+        add_columns(array(self._passed), self._sums[f"{name}.c_proj.bias"])
         self._linear_back(self._passed, self._inner[layer], f"{name}.c_proj", narrow, self._wide)
-        gelu_back(_array(self._wide), _array(self._slope[layer]), self._sums[f"{name}.c_fc.bias"])
+        gelu_back(array(self._wide), array(self._slope[layer]), self._sums[f"{name}.c_fc.bias"])
         self._linear_back(self._wide, self._norms[2 * layer + 1].out, f"{name}.c_fc", narrow, self._pushed)
 
     def _heads(self, rows: Any, part: int) -> list[Any]:
@@ -236,7 +230,7 @@ class _Shard:
         scores, mixed = self._scores[layer], self._heads(self._mixed[layer], 0)
         for h, (query, key) in enumerate(zip(queries, keys, strict=True)):
             torch.bmm(query, key.transpose(1, 2), out=scores[h])
-        attend(_array(scores).reshape(-1, self._length, self._length), self._scale())
+        attend(array(scores).reshape(-1, self._length, self._length), self._scale())
         for h, value in enumerate(values):
             torch.bmm(scores[h], value, out=mixed[h])
         return self._linear(self._mixed[layer], f"{name}.c_proj", narrow, self._added)
@@ -245,7 +239,7 @@ class _Shard:
         from ...numerics._backends.layers import add_columns, attend_back
 
         torch, name = self._torch, f"transformer.h.{layer}.attn"
-        add_columns(_array(self._passed), self._sums[f"{name}.c_proj.bias"])
+        add_columns(array(self._passed), self._sums[f"{name}.c_proj.bias"])
         self._linear_back(self._passed, self._mixed[layer], f"{name}.c_proj", narrow, self._pushed)
         queries, keys, values = (self._heads(self._qkv[layer], part) for part in range(3))
         to_queries, to_keys, to_values = (self._heads(self._pushed_qkv, part) for part in range(3))
@@ -254,11 +248,11 @@ class _Shard:
             torch.bmm(mixed, values[h].transpose(1, 2), out=pushed[h])
             torch.bmm(chances[h].transpose(1, 2), mixed, out=to_values[h])
         square = -1, self._length, self._length
-        attend_back(_array(chances).reshape(square), _array(pushed).reshape(square), self._scale())
+        attend_back(array(chances).reshape(square), array(pushed).reshape(square), self._scale())
         for h in range(len(queries)):
             torch.bmm(pushed[h], keys[h], out=to_queries[h])
             torch.bmm(pushed[h].transpose(1, 2), queries[h], out=to_keys[h])
-        add_columns(_array(self._pushed_qkv), self._sums[f"{name}.c_attn.bias"])
+        add_columns(array(self._pushed_qkv), self._sums[f"{name}.c_attn.bias"])
         self._linear_back(self._pushed_qkv, self._norms[2 * layer].out, f"{name}.c_attn", narrow, self._pushed)
 
     def _embed_back(self, ids: np.ndarray) -> None:

@@ -9,16 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from ...measures.census import Census
 from ...measures.geometry import Geometry
-from ...numerics import identical_rows, index_values, to_index
+from ...numerics import identical_rows, to_index
 from ...sources.safetensors import read_tensors
 from ..comparison import AGREES, DIFFERS, Comparison, compare
 from .choices import Architecture, GaussianNoise, PointStart, SnowballStart
 from .corpus import load_corpus
-from .lab import HISTORY, KEY, Training
+from .lab import Training, displacement, read_ends, read_metrics
 
 THEIR_CORPUS = "depends on their corpus, a novel that is not public; here: another text, of as many bytes"
 THEIR_MEAN = (
@@ -86,12 +84,10 @@ def _reproduce(
 
 
 def _compared(published: _Published, training: Training, run: Path) -> Iterator[Comparison]:
-    import polars as pl
-
-    grid, unseen = training.kept.weights, training.corpus.unseen
-    words = read_tensors(run / HISTORY)[KEY].words()
-    first, last = np.asarray(words[0]), np.asarray(words[-1])
-    start, end, among = (Census(identical_rows(np.ascontiguousarray(state))) for state in (first, last, last[unseen]))
+    unseen = training.corpus.unseen
+    history, (first, last) = read_ends(run)
+    grid = history.grid
+    start, end, among = (Census(identical_rows(state)) for state in (first, last, last[unseen]))
     n_parameters = sum(math.prod(tensor.shape) for tensor in read_tensors(run / "model" / "model.safetensors").values())
     yield compare("parameters", f"{published.parameters:,}", f"{n_parameters:,}")
     if published.start:
@@ -114,7 +110,7 @@ def _compared(published: _Published, training: Training, run: Path) -> Iterator[
     listed = [", ".join(map(str, sizes)) for sizes in (published.populations, among.populations.tolist())]
     yield compare("  their populations", *listed, uncheckable=THEIR_CORPUS)
     tokens, weights = among.groups.select("tokens")
-    rows = to_index(np.ascontiguousarray(last[unseen]), grid)[tokens]
+    rows = to_index(last[unseen], grid)[tokens]
     geometry = Geometry(rows, grid, over="tokens", weights=weights)
     if published.l_inf:
         for name, far, apart in zip(
@@ -122,16 +118,15 @@ def _compared(published: _Published, training: Training, run: Path) -> Iterator[
         ):
             yield compare(f"{name} L-inf of unseen tokens", f"{far:.6e}", f"{apart:.6e}", uncheckable=THEIR_CORPUS)
     yield compare("  in grid steps, max", "none", int(geometry.steps.max), uncheckable="the notebook did not ask")
-    losses = pl.read_parquet(run / "metrics.parquet")["loss"].to_numpy() * 127 / 128
+    losses = read_metrics(run)["loss"].to_numpy() * 127 / 128
     for step, loss in published.losses.items():
         if step > training.steps:
             continue
         logged = f"{losses[step - 100 : step].mean():.4f}"
         yield compare(f"loss logged at step {step:,}", f"{loss:.4f}", logged, uncheckable=THEIR_MEAN)
     if published.displacement is not None:
-        centroids = [index_values(to_index(state, grid), grid).mean(axis=0) for state in (first, last)]
-        moved = float(np.linalg.norm(centroids[1] - centroids[0]))
-        yield compare("displacement of the centroid", published.displacement, f"{moved:.6f}", uncheckable=THEIR_CORPUS)
+        moved = f"{displacement(first, last, grid):.6f}"
+        yield compare("displacement of the centroid", published.displacement, moved, uncheckable=THEIR_CORPUS)
 
 
 def _must(figure: str, published: str, here: int, wanted: int) -> Comparison:
