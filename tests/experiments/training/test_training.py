@@ -182,6 +182,37 @@ def test_passes_written_out_equal_autograd(norm, tied, precision, within, batch,
         assert (by_hand[name] - value.grad).abs().max().item() < within * scale + 1e-7, name
 
 
+def test_the_passes_do_not_depend_on_the_cores(monkeypatch):
+    made = []
+    for cores in (1, 2, 3):
+        monkeypatch.setattr("darkvocab.experiments.training.passes.n_cores", lambda cores=cores: cores)
+        training = small(batch=7)
+        learner = Learner(training)
+        assert learner._passes.n_blocks == cores
+        learner._passes.n_blocks = 3
+        loss = learner._passes(*training.batches(1))
+        made.append((loss, learner._gradient.clone()))
+    assert made[0][0] == made[1][0] == made[2][0]
+    assert torch.equal(made[0][1], made[1][1])
+    assert torch.equal(made[0][1], made[2][1])
+
+
+def test_a_training_that_goes_on_with_fewer_cores_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("darkvocab.experiments.training.passes.n_cores", lambda: 3)
+    small().run(tmp_path / "whole")
+    monkeypatch.setattr("darkvocab.experiments.training.lab.SECONDS", 0)
+
+    def interrupt(done, _):
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small().run(tmp_path / "cut", progress=interrupt)
+    monkeypatch.setattr("darkvocab.experiments.training.passes.n_cores", lambda: 1)
+    small().run(tmp_path / "cut", resume=True)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
 def test_rows_that_are_equal_and_unseen_stay_equal():
     training = Training(steps=30, start=PointStart(), batch=16)
     learner = Learner(training)

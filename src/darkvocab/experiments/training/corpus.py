@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ...matrix import printable
 
 DEFAULT = "pydoc-topics"
 DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
+AHEAD = 4096  # examples whose order is made at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,19 @@ def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndar
     return out.astype(np.int64)
 
 
+@lru_cache(maxsize=8)
+def examples(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
+    """The part-th `AHEAD` of all examples that a training sees: 0 to n - 1 in a new order every epoch."""
+    places = part * AHEAD + np.arange(AHEAD)
+    epochs = places // n
+    out = np.empty(AHEAD, np.int64)
+    for epoch in np.unique(epochs):
+        of_epoch = epochs == epoch
+        key = np.random.SeedSequence([seed, int(epoch)]).generate_state(1, np.uint64)[0]
+        out[of_epoch] = shuffled(places[of_epoch] % n, n, int(key))
+    return out
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batches:
     """Which stretches of a corpus each step learns from: all of them, in a new order every epoch.
@@ -197,14 +211,10 @@ class Batches:
 
     def starts(self, step: int) -> Int64[np.ndarray, " batch"]:
         """First token of each example of the batch that makes step `step`, counted from 1."""
-        places = (step - 1) * self.batch + np.arange(self.batch)
-        epochs = places // self.n_examples
-        out = np.empty(self.batch, np.int64)
-        for epoch in np.unique(epochs):
-            of_epoch = epochs == epoch
-            key = np.random.SeedSequence([self.seed, int(epoch)]).generate_state(1, np.uint64)[0]
-            out[of_epoch] = shuffled(places[of_epoch] % self.n_examples, self.n_examples, int(key))
-        return out
+        first = (step - 1) * self.batch
+        parts = range(first // AHEAD, (first + self.batch - 1) // AHEAD + 1)
+        order = np.concatenate([examples(self.seed, self.n_examples, part) for part in parts])
+        return order[first - parts[0] * AHEAD :][: self.batch]
 
     def __call__(self, step: int) -> tuple[Int64[np.ndarray, "batch context"], Int64[np.ndarray, "batch context"]]:
         """Inputs and labels as transformers' models take them: label t + 1 is what place t is to predict."""

@@ -175,9 +175,10 @@ class Learner:
         Diverged
             The loss or the gradient is no number; the weights are as they were before.
         """
-        loss = self._passes(inputs, labels) if self._passes else self._differentiate(inputs, labels)
-        with self._alone(), self._torch.no_grad():
-            return self._update(number, loss)
+        with self._alone():
+            loss = self._passes(inputs, labels) if self._passes else self._differentiate(inputs, labels)
+            with self._torch.no_grad():
+                return self._update(number, loss)
 
     def _update(self, number: int, loss: float) -> Metrics:
         torch, training = self._torch, self.training
@@ -267,6 +268,8 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that the next steps depend on, as named tensors."""
         tensors = {"weights": self._kept}
+        if self._passes:
+            tensors["blocks"] = self._torch.tensor(self._passes.n_blocks)
         for name, group in zip(("matrices", "vectors"), self.optimizer.param_groups, strict=True):
             for key, value in self.optimizer.state.get(group["params"][0], {}).items():
                 if self._torch.is_tensor(value):
@@ -276,6 +279,8 @@ class Learner:
     def load(self, tensors: dict[str, Any]) -> None:
         """Go on from a state."""
         self._kept.copy_(tensors["weights"])
+        if self._passes:
+            self._passes.n_blocks = max(1, int(tensors["blocks"]))  # whatever cores there are now
         if self._kept is not self._shown:
             self._shown.copy_(self._kept)
         for name, group in zip(("matrices", "vectors"), self.optimizer.param_groups, strict=True):

@@ -5,8 +5,9 @@ The plain twin is transformers' model with autograd, which every other device ru
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,10 @@ def array(tensor: Any) -> np.ndarray:
 
 
 class Passes:
-    """Forwards and backwards through a model, its batch shared out among the cores.
+    """Forwards and backwards through a model, its batch cut into `n_blocks`, by default one for every core.
 
-    Products are of bfloat16 numbers, or of float32; sums, norms, softmax and GELU are float32. Each core adds up its
-    own gradient, so that the result depends on how many there are, in its last bits.
+    Products are of bfloat16 numbers, or of float32; sums, norms, softmax and GELU are float32. The blocks' gradients
+    are added up in their order, so that the result depends on how many there are, in its last bits, and on no cores.
     """
 
     def __init__(
@@ -41,41 +42,41 @@ class Passes:
         weights, gradient : one float32 vector each, of all parameters
         dtype : torch.bfloat16 or torch.float32, of the products
         """
-        self._architecture, self._places, self._dtype = architecture, places, dtype
+        self._architecture, self._places = architecture, places
         self._weights, self._gradient = weights, gradient
-        self._shards: list[_Shard] = []
+        self._narrow = weights.to(dtype)  # of float32 it is the weights
+        self.n_blocks = n_cores()
+        self._blocks: list[_Block] = []
         self._shape: tuple[int, ...] = ()
         self._pool: ThreadPoolExecutor | None = None
 
     def __call__(self, inputs: np.ndarray, labels: np.ndarray) -> float:
         """Mean loss of a batch [batch, context] of inputs and transformers' labels; its gradient into `gradient`."""
-        if inputs.shape != self._shape:
-            self._share_out(inputs.shape)
-        targets = np.full(labels.shape, -1)
-        targets[:, :-1] = labels[:, 1:]
-        count = labels.shape[0] * (labels.shape[1] - 1)
-        narrow = named(self._weights.to(self._dtype), self._places)
+        if (*inputs.shape, self.n_blocks) != self._shape:
+            self._cut(*inputs.shape)
+        if self._narrow is not self._weights:
+            self._narrow.copy_(self._weights)
+        at = 0
+        for block in self._blocks:
+            block.take(inputs[at : at + len(block.ids)], labels[at : at + len(block.ids)])
+            at += len(block.ids)
         assert self._pool is not None
+        total = sum(self._pool.map(_Block.run, self._blocks))
+        self._gradient.copy_(self._blocks[0].gradient)
+        for block in self._blocks[1:]:
+            self._gradient.add_(block.gradient)
+        return total / (labels.shape[0] * (labels.shape[1] - 1))
 
-        def pass_through(shard: _Shard) -> float:
-            return shard.run(inputs[shard.part], targets[shard.part], narrow, np.float32(1 / count))
-
-        total = sum(self._pool.map(pass_through, self._shards))
-        self._gradient.copy_(self._shards[0].gradient)
-        for shard in self._shards[1:]:
-            self._gradient.add_(shard.gradient)
-        return total / count
-
-    def _share_out(self, shape: tuple[int, ...]) -> None:
+    def _cut(self, batch: int, length: int) -> None:
         import torch
 
-        n = min(n_cores(), shape[0])
-        ends = np.linspace(0, shape[0], n + 1).astype(int)
-        parts = [slice(int(first), int(last)) for first, last in pairwise(ends)]
-        settings = self._architecture, self._places, self._weights
-        self._shards = [_Shard(torch, *settings, part, shape[1], self._dtype) for part in parts]
-        self._pool = ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
-        self._shape = shape
+        settings = self._architecture, self._places, self._weights, self._narrow
+        share = np.float32(1 / (batch * (length - 1)))
+        parts = np.array_split(np.arange(batch), min(batch, self.n_blocks))
+        self._blocks = [_Block(torch, *settings, len(part), length, share) for part in parts]
+        threads = min(n_cores(), len(parts))
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self._shape = batch, length, self.n_blocks
 
 
 def named(vector: Any, places: dict[str, tuple[slice, Any]]) -> dict[str, Any]:
@@ -92,8 +93,12 @@ class _Norm:
         self.mean, self.scale = np.empty(n, np.float32), np.empty(n, np.float32)
 
 
-class _Shard:
-    """One core's part of the batch, with room for all that the way back needs."""
+class _Block:
+    """Some sequences of the batch: room for all that the way back needs, and the calls that fill it.
+
+    The calls and their arguments are made once, so that Python, whose lock the cores share, has next to nothing to do
+    between them.
+    """
 
     def __init__(
         self,
@@ -101,25 +106,28 @@ class _Shard:
         architecture: Architecture,
         places: dict[str, tuple[slice, Any]],
         weights: Any,
-        part: slice,
+        narrow: Any,
+        batch: int,
         length: int,
-        dtype: Any,
+        share: np.float32,
     ) -> None:
-        self._torch, self._architecture, self.part = torch, architecture, part
-        batch, width, heads = part.stop - part.start, architecture.width, architecture.heads
+        self._torch, self._architecture = torch, architecture
+        width, heads = architecture.width, architecture.heads
         n, layers = batch * length, range(architecture.layers)
-        self._batch, self._length, self._n = batch, length, n
+        self._batch, self._length = batch, length
+        self.ids, self._targets = np.empty((batch, length), np.int64), np.empty((batch, length), np.int64)
         self.gradient = torch.zeros_like(weights)
-        self._gradients = named(self.gradient, places)
-        self._values = {name: weight.numpy() for name, weight in named(weights, places).items()}
-        self._sums = {name: gradient.numpy() for name, gradient in self._gradients.items()}
+        self._narrow = named(narrow, places)
+        self._values = {name: array(weight) for name, weight in named(weights, places).items()}
+        self._sums = {name: array(gradient) for name, gradient in named(self.gradient, places).items()}
 
         def room(*shape: int) -> Any:
-            return torch.empty(shape, dtype=dtype)
+            return torch.empty(shape, dtype=narrow.dtype)
 
-        self._norms = [_Norm(torch, n, width, dtype) for _ in range(2 * architecture.layers + 1)]
-        self._qkv = [room(n, 3 * width) for _ in layers]
-        self._scores = [room(heads, batch, length, length) for _ in layers]
+        self._norms = [_Norm(torch, n, width, narrow.dtype) for _ in range(2 * architecture.layers + 1)]
+        size = width // heads
+        self._apart = [room(3 * heads, n, size) for _ in layers]
+        self._chances = [room(heads * batch, length, length) for _ in layers]
         self._mixed = [room(n, width) for _ in layers]
         self._inner, self._slope = ([room(n, 4 * width) for _ in layers] for _ in range(2))
         self._start = torch.empty(n, width).numpy()
@@ -127,39 +135,66 @@ class _Shard:
         self._nothing.zero_()
         self._push = torch.empty(n, width)
         self._wide, self._pushed_qkv = room(n, 4 * width), room(n, 3 * width)
-        self._pushed_scores = room(heads, batch, length, length)
+        self._head, self._pushed_apart = room(heads, n, size), room(3 * heads, n, size)
+        self._pushed_chances = room(heads * batch, length, length)
         self._level = np.zeros(width, np.float32)  # RMSNorm's shift, and where its gradient goes
+        self._logits = room(n, self._narrow["transformer.wte.weight"].shape[0])
+        self._product = torch.zeros_like(narrow)  # gradients of products' weights
+        self._products = named(self._product, places)
+        self._loss = 0.0
+        self._calls: list[Callable[[], Any]] = []
+        self._write_out(share)
 
-    def run(self, ids: np.ndarray, targets: np.ndarray, narrow: dict[str, Any], share: np.float32) -> float:
+    def take(self, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """The block's sequences of a batch, labels as transformers takes them."""
+        self.ids[:] = inputs
+        self._targets[:, :-1], self._targets[:, -1] = labels[:, 1:], -1
+
+    def run(self) -> float:
         """Sum of the losses; the gradient of `share` times it into `gradient`."""
-        from ...numerics._backends.layers import cross_entropy, embed
+        for call in self._calls:
+            call()
+        return self._loss
+
+    # The calls, in their order ----------------------------------------------------------------------------------
+
+    def _then(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        self._calls.append(partial(function, *arguments, **named))
+
+    def _write_out(self, share: np.float32) -> None:
+        from ...numerics._backends.layers import embed, embed_back
 
         torch, layers = self._torch, self._architecture.layers
-        self.gradient.zero_()
-        head = "lm_head.weight" if "lm_head.weight" in narrow else "transformer.wte.weight"
-        with torch.no_grad():
-            embed(ids, self._values["transformer.wte.weight"], self._values["transformer.wpe.weight"], self._start)
-            x, added = self._start, self._nothing
-            for layer in range(layers):
-                x = self._normalise(2 * layer, f"transformer.h.{layer}.ln_1", x, added)
-                added = self._attend(layer, narrow)
-                x = self._normalise(2 * layer + 1, f"transformer.h.{layer}.ln_2", x, added)
-                added = self._expand(layer, narrow)
-            self._normalise(2 * layers, "transformer.ln_f", x, added)
-            last = self._norms[-1].out
-            logits = torch.mm(last, narrow[head].t())
-            loss = cross_entropy(array(logits), targets.reshape(-1), share)
-            self._gradients[head].add_(torch.mm(logits.t(), last))
-            torch.mm(logits, narrow[head], out=self._pushed)
-            self._push.zero_()
-            self._normalise_back(2 * layers, "transformer.ln_f")
-            for layer in reversed(range(layers)):
-                self._expand_back(layer, narrow)
-                self._normalise_back(2 * layer + 1, f"transformer.h.{layer}.ln_2")
-                self._attend_back(layer, narrow)
-                self._normalise_back(2 * layer, f"transformer.h.{layer}.ln_1")
-            self._embed_back(ids)
-        return float(loss)
+        tokens, places = "transformer.wte.weight", "transformer.wpe.weight"
+        self._then(self.gradient.zero_)
+        self._then(embed, self.ids, self._values[tokens], self._values[places], self._start)
+        x, added = self._start, self._nothing
+        for layer in range(layers):
+            x = self._normalise(2 * layer, f"transformer.h.{layer}.ln_1", x, added)
+            added = self._attend(layer)
+            x = self._normalise(2 * layer + 1, f"transformer.h.{layer}.ln_2", x, added)
+            added = self._expand(layer)
+        self._normalise(2 * layers, "transformer.ln_f", x, added)
+        head = "lm_head.weight" if "lm_head.weight" in self._narrow else tokens
+        last, logits = self._norms[-1].out, self._logits
+        self._then(torch.mm, last, self._narrow[head].t(), out=logits)
+        self._then(self._score, share)
+        self._multiply_back(logits.t(), last, head)
+        self._then(torch.mm, logits, self._narrow[head], out=self._pushed)
+        self._then(self._push.zero_)
+        self._normalise_back(2 * layers, "transformer.ln_f")
+        for layer in reversed(range(layers)):
+            self._expand_back(layer)
+            self._normalise_back(2 * layer + 1, f"transformer.h.{layer}.ln_2")
+            self._attend_back(layer)
+            self._normalise_back(2 * layer, f"transformer.h.{layer}.ln_1")
+        self._then(embed_back, self.ids, array(self._push), self._sums[tokens], self._sums[places])
+        self._then(self.gradient.add_, self._product)
+
+    def _score(self, share: np.float32) -> None:
+        from ...numerics._backends.layers import cross_entropy
+
+        self._loss = cross_entropy(array(self._logits), self._targets.reshape(-1), share)
 
     # Norms ------------------------------------------------------------------------------------------------------
 
@@ -173,7 +208,7 @@ class _Shard:
         norm = self._norms[number]
         gain, shift = self._values[f"{name}.weight"], self._values.get(f"{name}.bias", self._level)
         where = norm.total, array(norm.out), norm.mean, norm.scale
-        normalise(x, array(added), gain, shift, self._centred, EPS, *where)
+        self._then(normalise, x, array(added), gain, shift, self._centred, EPS, *where)
         return norm.total
 
     def _normalise_back(self, number: int, name: str) -> None:
@@ -183,80 +218,88 @@ class _Shard:
         norm = self._norms[number]
         sums = self._sums[f"{name}.weight"], self._sums.get(f"{name}.bias", np.empty_like(self._level))
         how = norm.total, norm.mean, norm.scale, self._values[f"{name}.weight"], self._centred
-        normalise_back(*how, array(self._pushed), self._push.numpy(), array(self._passed), *sums)
+        self._then(normalise_back, *how, array(self._pushed), array(self._push), array(self._passed), *sums)
 
     # Layers -----------------------------------------------------------------------------------------------------
 
-    def _linear(self, x: Any, name: str, narrow: dict[str, Any], out: Any) -> Any:
-        return self._torch.addmm(narrow[f"{name}.bias"], x, narrow[f"{name}.weight"], out=out)
+    def _multiply(self, x: Any, name: str, out: Any) -> Any:
+        self._then(self._torch.addmm, self._narrow[f"{name}.bias"], x, self._narrow[f"{name}.weight"], out=out)
+        return out
 
-    def _linear_back(self, pushed: Any, x: Any, name: str, narrow: dict[str, Any], out: Any) -> None:
-        """Gradients of a product's weights from that of its output, and into `out` that of its input."""
-        self._gradients[f"{name}.weight"].add_(self._torch.mm(x.t(), pushed))
-        self._torch.mm(pushed, narrow[f"{name}.weight"].t(), out=out)
+    def _multiply_back(self, x: Any, pushed: Any, weight: str) -> None:
+        """Gradient of a product's weights, x @ pushed."""
+        self._then(self._torch.mm, x, pushed, out=self._products[weight])
 
-    def _expand(self, layer: int, narrow: dict[str, Any]) -> Any:
+    def _linear_back(self, pushed: Any, x: Any, name: str, out: Any) -> None:
+        """Gradients of a layer's weights from that of its output, and into `out` that of its input."""
+        self._multiply_back(x.t(), pushed, f"{name}.weight")
+        self._then(self._torch.mm, pushed, self._narrow[f"{name}.weight"].t(), out=out)
+
+    def _add_columns(self, pushed: Any, name: str) -> None:
+        from ...numerics._backends.layers import add_columns
+
+        self._then(add_columns, array(pushed), self._sums[f"{name}.bias"])
+
+    def _expand(self, layer: int) -> Any:
         from ...numerics._backends.layers import gelu
 
         name = f"transformer.h.{layer}.mlp"
-        inner = self._linear(self._norms[2 * layer + 1].out, f"{name}.c_fc", narrow, self._inner[layer])
-        gelu(array(inner).reshape(-1), array(self._slope[layer]).reshape(-1))
-        return self._linear(inner, f"{name}.c_proj", narrow, self._added)
+        inner = self._multiply(self._norms[2 * layer + 1].out, f"{name}.c_fc", self._inner[layer])
+        self._then(gelu, array(inner).reshape(-1), array(self._slope[layer]).reshape(-1))
+        return self._multiply(inner, f"{name}.c_proj", self._added)
 
-    def _expand_back(self, layer: int, narrow: dict[str, Any]) -> None:
-        from ...numerics._backends.layers import add_columns, gelu_back
+    def _expand_back(self, layer: int) -> None:
+        from ...numerics._backends.layers import gelu_back
 
         name = f"transformer.h.{layer}.mlp"
-        add_columns(array(self._passed), self._sums[f"{name}.c_proj.bias"])
-        self._linear_back(self._passed, self._inner[layer], f"{name}.c_proj", narrow, self._wide)
-        gelu_back(array(self._wide), array(self._slope[layer]), self._sums[f"{name}.c_fc.bias"])
-        self._linear_back(self._wide, self._norms[2 * layer + 1].out, f"{name}.c_fc", narrow, self._pushed)
+        self._add_columns(self._passed, f"{name}.c_proj")
+        self._linear_back(self._passed, self._inner[layer], f"{name}.c_proj", self._wide)
+        self._then(gelu_back, array(self._wide), array(self._slope[layer]), self._sums[f"{name}.c_fc.bias"])
+        self._linear_back(self._wide, self._norms[2 * layer + 1].out, f"{name}.c_fc", self._pushed)
 
-    def _heads(self, rows: Any, part: int) -> list[Any]:
-        """Columns of every head of queries (0), keys (1) or values (2): views [batch, t, size]."""
-        size = self._architecture.width // self._architecture.heads
-        shaped, first = rows.view(self._batch, self._length, -1), part * self._architecture.width
-        return [shaped[:, :, first + h * size : first + (h + 1) * size] for h in range(self._architecture.heads)]
+    # Attention: queries, keys and values lie apart, head by head, so that all heads' products are one call.
 
     def _scale(self) -> np.float32:
         return np.float32((self._architecture.width // self._architecture.heads) ** -0.5)
 
-    def _attend(self, layer: int, narrow: dict[str, Any]) -> Any:
+    def _sequences(self, apart: Any) -> Any:
+        """Of [heads, n, size]: [heads * batch, t, size]."""
+        return apart.view(-1, self._length, apart.shape[-1])
+
+    def _attend(self, layer: int) -> Any:
         from ...numerics._backends.layers import attend
 
         torch, name = self._torch, f"transformer.h.{layer}.attn"
-        qkv = self._linear(self._norms[2 * layer].out, f"{name}.c_attn", narrow, self._qkv[layer])
-        queries, keys, values = (self._heads(qkv, part) for part in range(3))
-        scores, mixed = self._scores[layer], self._heads(self._mixed[layer], 0)
-        for h, (query, key) in enumerate(zip(queries, keys, strict=True)):
-            torch.bmm(query, key.transpose(1, 2), out=scores[h])
-        attend(array(scores).reshape(-1, self._length, self._length), self._scale())
-        for h, value in enumerate(values):
-            torch.bmm(scores[h], value, out=mixed[h])
-        return self._linear(self._mixed[layer], f"{name}.c_proj", narrow, self._added)
+        x, apart, chances = self._norms[2 * layer].out, self._apart[layer], self._chances[layer]
+        kinds, n, size = apart.shape
+        weight = self._narrow[f"{name}.c_attn.weight"].view(-1, kinds, size).transpose(0, 1)
+        bias = self._narrow[f"{name}.c_attn.bias"].view(kinds, 1, size)
+        self._then(torch.baddbmm, bias, x.expand(kinds, *x.shape), weight, out=apart)
+        queries, keys, values = (self._sequences(part) for part in apart.chunk(3))
+        self._then(torch.bmm, queries, keys.transpose(1, 2), out=chances)
+        self._then(attend, array(chances), self._scale())
+        self._then(torch.bmm, chances, values, out=self._sequences(self._head))
+        self._then(self._mixed[layer].view(n, -1, size).copy_, self._head.transpose(0, 1))
+        return self._multiply(self._mixed[layer], f"{name}.c_proj", self._added)
 
-    def _attend_back(self, layer: int, narrow: dict[str, Any]) -> None:
-        from ...numerics._backends.layers import add_columns, attend_back
+    def _attend_back(self, layer: int) -> None:
+        from ...numerics._backends.layers import attend_back
 
         torch, name = self._torch, f"transformer.h.{layer}.attn"
-        add_columns(array(self._passed), self._sums[f"{name}.c_proj.bias"])
-        self._linear_back(self._passed, self._mixed[layer], f"{name}.c_proj", narrow, self._pushed)
-        queries, keys, values = (self._heads(self._qkv[layer], part) for part in range(3))
-        to_queries, to_keys, to_values = (self._heads(self._pushed_qkv, part) for part in range(3))
-        chances, pushed = self._scores[layer], self._pushed_scores
-        for h, mixed in enumerate(self._heads(self._pushed, 0)):
-            torch.bmm(mixed, values[h].transpose(1, 2), out=pushed[h])
-            torch.bmm(chances[h].transpose(1, 2), mixed, out=to_values[h])
-        square = -1, self._length, self._length
-        attend_back(array(chances).reshape(square), array(pushed).reshape(square), self._scale())
-        for h in range(len(queries)):
-            torch.bmm(pushed[h], keys[h], out=to_queries[h])
-            torch.bmm(pushed[h].transpose(1, 2), queries[h], out=to_keys[h])
-        add_columns(array(self._pushed_qkv), self._sums[f"{name}.c_attn.bias"])
-        self._linear_back(self._pushed_qkv, self._norms[2 * layer].out, f"{name}.c_attn", narrow, self._pushed)
-
-    def _embed_back(self, ids: np.ndarray) -> None:
-        from ...numerics._backends.layers import embed_back
-
-        tokens, places = self._sums["transformer.wte.weight"], self._sums["transformer.wpe.weight"]
-        embed_back(ids, self._push.numpy(), tokens, places)
+        chances, pushed = self._chances[layer], self._pushed_chances
+        heads, n, size = self._head.shape
+        self._add_columns(self._passed, f"{name}.c_proj")
+        self._multiply_back(self._mixed[layer].t(), self._passed, f"{name}.c_proj.weight")
+        weight = self._narrow[f"{name}.c_proj.weight"].view(heads, size, -1).transpose(1, 2)
+        self._then(torch.bmm, self._passed.expand(heads, *self._passed.shape), weight, out=self._head)
+        head = self._sequences(self._head)
+        queries, keys, values = (self._sequences(part) for part in self._apart[layer].chunk(3))
+        to_queries, to_keys, to_values = (self._sequences(part) for part in self._pushed_apart.chunk(3))
+        self._then(torch.bmm, head, values.transpose(1, 2), out=pushed)
+        self._then(torch.bmm, chances.transpose(1, 2), head, out=to_values)
+        self._then(attend_back, array(chances), array(pushed), self._scale())
+        self._then(torch.bmm, pushed, keys, out=to_queries)
+        self._then(torch.bmm, pushed.transpose(1, 2), queries, out=to_keys)
+        self._then(self._pushed_qkv.view(n, -1, size).copy_, self._pushed_apart.transpose(0, 1))
+        self._add_columns(self._pushed_qkv, f"{name}.c_attn")
+        self._linear_back(self._pushed_qkv, self._norms[2 * layer].out, f"{name}.c_attn", self._pushed)

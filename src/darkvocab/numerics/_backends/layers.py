@@ -221,8 +221,9 @@ def embed(ids, tokens, places, out):  # type: ignore[no-untyped-def]
     batch, length = ids.shape
     for b in range(batch):
         for t in range(length):
-            for d in range(out.shape[1]):
-                out[b * length + t, d] = tokens[ids[b, t], d] + places[t, d]
+            row, token, place = out[b * length + t], tokens[ids[b, t]], places[t]
+            for d in range(row.size):
+                row[d] = token[d] + place[d]
 
 
 @njit(nogil=True, cache=True)
@@ -231,6 +232,7 @@ def embed_back(ids, push, tokens, places):  # type: ignore[no-untyped-def]
     batch, length = ids.shape
     for b in range(batch):
         for t in range(length):
-            for d in range(push.shape[1]):
-                tokens[ids[b, t], d] += push[b * length + t, d]
-                places[t, d] += push[b * length + t, d]
+            row, token, place = push[b * length + t], tokens[ids[b, t]], places[t]
+            for d in range(row.size):
+                token[d] += row[d]
+                place[d] += row[d]
