@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -175,10 +175,15 @@ class Learner:
         Diverged
             The loss or the gradient is no number; the weights are as they were before.
         """
-        with self._alone():
-            loss = self._passes(inputs, labels) if self._passes else self._differentiate(inputs, labels)
-            with self._torch.no_grad():
-                return self._update(number, loss)
+        if self._passes:
+            with self._alone():  # their threads are our own
+                loss = self._passes(inputs, labels)
+        else:
+            loss = self._differentiate(inputs, labels)
+        # Threads that wait for each other cost more than what is too small to be shared out.
+        alone = self._alone() if self._passes and self._shown.numel() <= SMALL else nullcontext()
+        with alone, self._torch.no_grad():
+            return self._update(number, loss)
 
     def _update(self, number: int, loss: float) -> Metrics:
         torch, training = self._torch, self.training
@@ -200,11 +205,8 @@ class Learner:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One core for what is too small to be shared out: threads that wait for each other cost more than it does."""
+        """torch keeps to this thread."""
         threads = self._torch.get_num_threads()
-        if self._passes is None or self._shown.numel() > SMALL:
-            yield
-            return
         self._torch.set_num_threads(1)
         try:
             yield

@@ -61,7 +61,8 @@ class Passes:
             block.take(inputs[at : at + len(block.ids)], labels[at : at + len(block.ids)])
             at += len(block.ids)
         assert self._pool is not None
-        total = sum(self._pool.map(_Block.run, self._blocks))
+        others = [self._pool.submit(block.run) for block in self._blocks[1:]]
+        total = self._blocks[0].run() + sum(other.result() for other in others)
         self._gradient.copy_(self._blocks[0].gradient)
         for block in self._blocks[1:]:
             self._gradient.add_(block.gradient)
@@ -74,8 +75,8 @@ class Passes:
         share = np.float32(1 / (batch * (length - 1)))
         parts = np.array_split(np.arange(batch), min(batch, self.n_blocks))
         self._blocks = [_Block(torch, *settings, len(part), length, share) for part in parts]
-        threads = min(n_cores(), len(parts))
-        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        others = max(1, min(n_cores(), len(parts)) - 1)  # threads beside the caller's
+        self._pool = ThreadPoolExecutor(others, initializer=torch.set_num_threads, initargs=(1,))
         self._shape = batch, length, self.n_blocks
 
 
