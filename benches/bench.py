@@ -396,7 +396,7 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
         {
             "what": f"11.2c, a step with its recording, {os.cpu_count()} cores",
             "here_s": statistics.median(steps),
-            "recipe_s": statistics.median(recipes.train_steps(60, str(folder / "trainer"))[5:]),
+            "recipe_s": statistics.median(recipes.train(60, str(folder / "trainer"))[1][5:]),
             "floor": f"{products / 1e9:.2f} G multiply-adds at the rate of a bfloat16 product of {tokens:,} x 64 x 256",
             "floor_s": products * rate,
             **memory(code),

@@ -68,8 +68,11 @@ def question(sigma: float, n_tokens: int, dim: int) -> tuple[float, float, float
     return near.sum().item(), float(pairs.mean()), float(np.median(pairs)), sum(p >= 2 for p in populations)
 
 
-def train_steps(steps: int, folder: str) -> list[float]:
-    """11.2c: transformers' Trainer on a bfloat16 model under autocast, every step's embedding kept; seconds a step."""
+def train(steps: int, folder: str, seed: int = 42) -> tuple[torch.Tensor, list[float], list[float]]:
+    """11.2c: transformers' Trainer on a bfloat16 model under autocast, from a snowball, every step's embedding kept.
+
+    The history [steps + 1, 128, 64], seconds of each step but the first, and losses as logged every 100 steps.
+    """
     import time
 
     import transformers
@@ -87,12 +90,15 @@ def train_steps(steps: int, folder: str) -> list[float]:
             chunk = text[place : place + 129]
             return {"input_ids": torch.tensor(chunk[:-1]), "labels": torch.tensor(chunk[1:])}
 
-    torch.manual_seed(42)
+    torch.manual_seed(seed)
     sizes = {"vocab_size": 128, "n_positions": 128, "n_embd": 64, "n_layer": 2, "n_head": 2}
     model = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     ).to(torch.bfloat16)
+    with torch.no_grad():
+        model.transformer.wte.weight[:] = torch.randn(64) + torch.randn(128, 64) * 1e-5
     history = torch.zeros(steps + 1, 128, 64, dtype=torch.bfloat16)
+    history[0] = model.transformer.wte.weight.data.clone()
     times: list[float] = []
 
     class Keep(transformers.TrainerCallback):
@@ -108,11 +114,14 @@ def train_steps(steps: int, folder: str) -> list[float]:
         weight_decay=0.01,
         logging_steps=100,
         save_strategy="no",
-        seed=42,
+        seed=seed,
         use_cpu=True,
         bf16=True,
         report_to="none",
         disable_tqdm=True,
     )
-    transformers.Trainer(model=model, args=arguments, train_dataset=Bytes(), callbacks=[Keep()]).train()
-    return np.diff(times).tolist()
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Bytes(), callbacks=[Keep()])
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+    losses = [float(made["loss"]) for made in trainer.state.log_history if "loss" in made]
+    return history, np.diff(times).tolist(), losses

@@ -1,0 +1,68 @@
+"""Whether trainings here end as transformers' Trainer's do: 11.2c from the same starts, over several seeds.
+
+Each seed's start is the same bit for bit; batches come in another order. Distances between the two sets of ends are
+held against all ways to deal the ends out to the two (an exact permutation test of the means).
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+
+import numpy as np
+import recipes
+from scipy.stats import permutation_test
+
+from darkvocab import Census
+from darkvocab.experiments.training.learner import Learner
+from darkvocab.experiments.training.passes import array
+from darkvocab.experiments.training.recipes import training_11_2
+from darkvocab.numerics import identical_rows
+
+FIGURES = ("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "largest_black_hole")
+
+
+def figures(words: np.ndarray, unseen: np.ndarray, loss: float) -> dict[str, float]:
+    made = {"loss": loss}
+    for name, rows in (("all", words), ("unseen", words[unseen])):
+        census = Census(identical_rows(np.ascontiguousarray(rows)))
+        made |= {f"{figure} of {name}": getattr(census, figure) for figure in FIGURES}
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    here, there = [], []
+    for seed in range(42, 42 + asked.seeds):
+        training = training_11_2("11.2c", steps=asked.steps, seed=seed)
+        unseen = training.corpus.unseen
+        with tempfile.TemporaryDirectory() as folder:
+            history, _, losses = recipes.train(asked.steps, folder, seed)
+        words = [array(state) for state in history[[0, -1]]]
+        there.append(figures(words[1], unseen, losses[-1] * 128 / 127))  # it divides by 128 labels
+        learner = Learner(training)
+        if not np.array_equal(learner.rows, words[0]):
+            sys.exit(f"seed {seed}: the starts differ")
+        made = [step.loss for step in training.metrics(learner)]
+        here.append(figures(learner.rows, unseen, float(np.mean(made[-100:]))))
+        print(f"seed {seed}: here {here[-1]}, there {there[-1]}", file=sys.stderr, flush=True)
+    rows = []
+    for figure in here[0]:
+        ours, theirs = (np.array([made[figure] for made in side]) for side in (here, there))
+        test = permutation_test((ours, theirs), lambda a, b, axis: a.mean(axis) - b.mean(axis), n_resamples=np.inf)
+        rows.append({"figure": figure, "here": ours.tolist(), "trainer": theirs.tolist(), "p": float(test.pvalue)})
+    if asked.json:
+        print(json.dumps(rows))
+        return
+    print(f"{'':30}  {'here':>14}  {'Trainer':>14}     p")
+    for row in rows:
+        sides = [f"{np.mean(row[side]):7.2f} ± {np.std(row[side], ddof=1):4.2f}" for side in ("here", "trainer")]
+        print(f"{row['figure']:30}  {sides[0]:>14}  {sides[1]:>14}  {row['p']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
