@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .experiments.sweep import Sweep, SweepRecord, sweep
     from .experiments.training.corpus import load_corpus
     from .experiments.training.lab import Training
+    from .experiments.training.replicas import ReplicaRecord, Replicas
     from .experiments.trials import TrialRecord, Trials
     from .history import History
     from .matrix import EmbeddingMatrix
@@ -34,6 +35,8 @@ _HOMES = {
     "History": "history",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
+    "ReplicaRecord": "experiments.training.replicas",
+    "Replicas": "experiments.training.replicas",
     "Snowball": "experiments.cloud",
     "Sweep": "experiments.sweep",
     "SweepRecord": "experiments.sweep",
@@ -67,6 +70,8 @@ __all__ = [
     "History",
     "QuestionRecord",
     "Questions",
+    "ReplicaRecord",
+    "Replicas",
     "Snowball",
     "Sweep",
     "SweepRecord",

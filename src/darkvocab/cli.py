@@ -72,7 +72,7 @@ def _command(function: Command) -> Command:
 def _explained(error: BaseException, resumable: str) -> tuple[BaseException | str, int]:
     """What to say of an exception, and the exit code; raises it again where it is a bug of ours."""
     from .engine import EngineLost, WorkerDied
-    from .folder import DiskFull
+    from .folder import FULL, DiskFull
     from .matrix import NoEmbedding
     from .sources import CorruptFile
 
@@ -80,6 +80,11 @@ def _explained(error: BaseException, resumable: str) -> tuple[BaseException | st
         return f"interrupted{resumable}", INTERRUPTED
     if isinstance(error, DiskFull):
         return f"{error.strerror}; make room{resumable}", INTERRUPTED
+    if isinstance(error, OSError) and error.errno in FULL:  # numba keeps what it compiles
+        return (
+            f"no space left to write ({error}); make room, or set NUMBA_CACHE_DIR to where there is{resumable}",
+            INTERRUPTED,
+        )
     if isinstance(error, ArithmeticError):  # a training that diverged
         return error, FINDINGS
     if isinstance(error, (EngineLost, WorkerDied)):
@@ -528,6 +533,9 @@ def train(
         list[str] | None,
         typer.Option(help="Also record gradients, or moments, of the embedding; repeat for both.", show_default=False),
     ] = None,
+    replicas: Annotated[int, typer.Option(help="Trainings, from --seed and the seeds that follow.", min=1)] = 1,
+    engine: EngineName = "local",
+    workers: Workers = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
@@ -558,6 +566,11 @@ def train(
         record_every=record_every,
         record=tuple(record or ()),
     )
+    if replicas > 1:
+        _replicas(settings, replicas, out, as_json, engine=engine, workers=workers, resume=resume)
+        return
+    if engine != "local" or workers is not None:
+        raise ValueError("--engine and --workers are for several --replicas; one training takes the cores there are")
     with _progress("training") as progress:
         settings.run(out, resume=resume, progress=progress, say=_say)
     made = outcome(out)
@@ -567,6 +580,23 @@ def train(
         from .reports.tables import console, print_training
 
         print_training(made, console())
+
+
+def _replicas(settings: Any, n: int, out: Path, as_json: bool, **running: Any) -> None:
+    """Train from several seeds, and print where they ended."""
+    from .records import read_records
+    from .reports.replicas import print_replicas, replicas_json
+    from .reports.tables import console
+
+    _announce_compilation()
+    with _progress("training") as progress:
+        darkvocab.Replicas(training=settings, n=n).run(out, progress=progress, say=_say, **running)
+    page, *_, figure = darkvocab.report(out)
+    if as_json:
+        _print_json(replicas_json(out, read_records(out)))
+    else:
+        print_replicas(read_records(out), console())
+    _say(f"open {page}; records in {out / 'records.csv'}, figure for print {figure}")
 
 
 @app.command(no_args_is_help=True)

@@ -64,7 +64,11 @@ class History:
         path = asked / FILE if asked.is_dir() else asked
         if not path.is_file():
             found = sorted(item.name for item in asked.glob("*.safetensors"))
+            inside = sorted(item.parent.name for item in asked.glob(f"*/{FILE}"))
             hint = f"it has {', '.join(found[:5])}: give one of these" if found else "give the folder of a training run"
+            if inside:
+                more = f" and {len(inside) - 3:,} more" if len(inside) > 3 else ""
+                hint = f"{', '.join(inside[:3])}{more} in it have one: give one of these folders"
             raise FileNotFoundError(f"{asked} has no {FILE}; {hint}")
         key = tensor or KEY
         tensors = read_tensors(path)

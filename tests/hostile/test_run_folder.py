@@ -397,9 +397,18 @@ def test_run_that_meets_a_full_disk_resumes_to_the_same_bytes(tmp_path, finished
     assert contents(folder) == whole
 
 
+def test_where_compiled_kernels_cannot_be_kept_it_says_so(tmp_path, checkpoint, process, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    result = process("scan", checkpoint([[0.0] * 100] * 200), largest=300)
+    assert (result.code, result.out) == (130, "")
+    assert "darkvocab: no space left to write" in result.err
+    assert "NUMBA_CACHE_DIR" in result.err
+
+
 @pytest.mark.parametrize("command", [("scan", "--csv", "out.csv"), ("centroid", "-o", "out.safetensors")])
 def test_file_that_meets_a_full_disk_is_not_half_written(tmp_path, checkpoint, process, contents, command):
     path = checkpoint([[0.0] * 100] * 200)
+    assert process(*command, path, cwd=tmp_path).code == 0  # what it compiles is kept
     (tmp_path / command[-1]).write_text("earlier")
     before = contents(tmp_path)
     result = process(*command, path, cwd=tmp_path, largest=300)

@@ -239,7 +239,7 @@ def _is_long(steps: np.ndarray) -> bool:
     return len(steps) > 1 and bool(steps[-1] > 100 * steps[1])
 
 
-def _stretch(panel: Axes, steps: np.ndarray) -> None:
+def stretch(panel: Axes, steps: np.ndarray) -> None:
     """Steps on a log axis where there are many, with room for step 0."""
     panel.set_xlim(steps[0], max(steps[-1], steps[0] + 1))
     if _is_long(steps):
@@ -265,7 +265,7 @@ def counts_figure(records: pl.DataFrame, summary: dict[str, Any]) -> Figure:
                 panel.plot(frame["step"], frame[column], drawstyle="steps-post", label=name, **LOOKS[name])
             panel.set_title(title)
             panel.set_ylim(0, 1.06 * max(panel.dataLim.ymax, 1))
-            _stretch(panel, records["step"].unique().sort().to_numpy())
+            stretch(panel, records["step"].unique().sort().to_numpy())
         axes[-1].set_yscale("symlog", linthresh=1, linscale=0.4)
         for panel in axes[2:]:
             panel.set_xlabel(STEP)
@@ -315,7 +315,7 @@ def populations_figure(told: Told, tokens: pl.DataFrame, summary: dict[str, Any]
             panel.set_title(f"{name}, by black hole")
             panel.set_ylabel("tokens")
             panel.set_ylim(0, max(holes.shape[1], 1))
-            _stretch(panel, told.steps)
+            stretch(panel, told.steps)
         axes[-1].set_xlabel(STEP)
         figure.legend(handles=_key(told, Patch), loc="outside right upper")
         _say(figure, summary)
@@ -423,7 +423,7 @@ def spacetime_figure(told: Told, tokens: pl.DataFrame, summary: dict[str, Any]) 
         panel.set_title(f"black hole of each {'unseen ' if unseen else ''}token")
         panel.set_ylabel("token id" if len(chosen) <= 64 else "tokens, in order of their last black hole")
         panel.set_xlabel(STEP)
-        _stretch(panel, edges)
+        stretch(panel, edges)
         figure.legend(handles=_key(told, Patch), loc="outside right upper")
         _say(figure, summary)
     return figure

@@ -13,6 +13,7 @@ from ..records import Records, csv_path, scan_records
 from ..sources import CorruptFile
 from .evolution import EVOLUTION, draw_evolution
 from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
+from .replicas import CURVES, cells, replicas_figure, sentences
 from .tables import QWEN3_4B, TRIALS, answer_cells, moment_cells, number, ranges, remarks
 
 if TYPE_CHECKING:
@@ -79,13 +80,14 @@ def report(folder: str | Path) -> list[Path]:
     if manifest["status"] != "complete":
         raise FileNotFoundError(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
     try:
-        make, lead = PAGES[manifest["experiment"]], _snowballs(records)
+        make, lead = PAGES[manifest["experiment"]]
+        told = lead(records)
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run on snowballs ({error!r})") from None
+        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
     try:
-        if not len(records) or records["sigma"].null_count():
-            raise ValueError("records without a sigma")
-        page = make(records, folder, lead)
+        if not len(records) or ("sigmas" in manifest["parameters"] and records["sigma"].null_count()):
+            raise ValueError("no records, or without a sigma")
+        page = make(records, folder, told)
     except CorruptFile:
         raise
     except (pl.exceptions.PolarsError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -185,7 +187,48 @@ def _questions(records: Records, folder: Path, lead: str) -> Page:
     )
 
 
-PAGES: dict[str, Callable[[Records, Path, str], Page]] = {"sweep": _sweep, "trials": _trials, "questions": _questions}
+def _trainings(records: Records) -> str:
+    parameters = records.manifest["parameters"]
+    return (
+        f"{len(records):,} trainings of {parameters['steps']:,} steps from a {parameters['start']} start; "
+        f"{parameters['n_unseen']:,} of {parameters['vocabulary']:,} tokens do not occur in the text"
+    )
+
+
+def _replicas(records: Records, folder: Path, lead: str) -> Page:
+    import polars as pl
+
+    path = folder / CURVES
+    try:
+        curves = pl.read_parquet(path)
+        figure = replicas_figure(records, curves)
+    except (pl.exceptions.PolarsError, OSError, LookupError, TypeError, ValueError) as error:
+        raise CorruptFile(f"{path}: not the curves of a run of replicas ({error})") from None
+    frame = pl.DataFrame({name: records[name] for name in records.schema})
+    return Page(
+        title="Replicas of a training",
+        lead=f"{lead}: where they started and ended, mean ± standard deviation.",
+        headings=["", "at the start", "of them unseen", "at the end", "of them unseen"],
+        rows=cells(frame),
+        remarks=[f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences(frame)],
+        pictures=[
+            Picture(
+                name="replicas",
+                figure=figure,
+                shows="Four panels against the step, all and unseen tokens: black holes, tokens in black holes, unique "
+                "rows, largest black hole",
+            )
+        ],
+        words=[BLACK_HOLE, SINGLETON, L_INFINITY, STEP],
+    )
+
+
+PAGES: dict[str, tuple[Callable[[Records, Path, str], Page], Callable[[Records], str]]] = {
+    "sweep": (_sweep, _snowballs),
+    "trials": (_trials, _snowballs),
+    "questions": (_questions, _snowballs),
+    "replicas": (_replicas, _trainings),
+}
 
 
 def _html(manifest: dict[str, Any], page: Page, folder: Path) -> str:
@@ -193,13 +236,15 @@ def _html(manifest: dict[str, Any], page: Page, folder: Path) -> str:
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     parameters = dict(manifest["parameters"])
-    sigmas = parameters.pop("sigmas")
+    sigmas = parameters.pop("sigmas", None)
     environment = Environment(
         loader=PackageLoader("darkvocab", "reports"),
         autoescape=select_autoescape(default=True, default_for_string=True),
     )
-    shown = ((name, ", ".join(v) if isinstance(v, list) else v) for name, v in parameters.items() if v is not None)
-    between = f"{len(sigmas):,} from {min(sigmas):g} to {max(sigmas):g}" if len(sigmas) > 1 else f"{sigmas[0]:g}"
+    shown = {name: ", ".join(map(str, v)) if isinstance(v, list) else v for name, v in parameters.items()}
+    if sigmas is not None:
+        between = f"{len(sigmas):,} from {min(sigmas):g} to {max(sigmas):g}" if len(sigmas) > 1 else f"{sigmas[0]:g}"
+        shown = {"sigma": between, **shown}
     return environment.get_template("page.html.j2").render(
         page=page,
         pictures=[
@@ -208,11 +253,10 @@ def _html(manifest: dict[str, Any], page: Page, folder: Path) -> str:
         ],
         csv=csv_path(folder, manifest).name,
         parameters=[
-            ("sigma", between),
-            *((name.replace("_", " "), value) for name, value in shown),
+            *((name.replace("_", " "), value) for name, value in shown.items() if value not in (None, "")),
             ("seed", manifest["seed"]),
             *((f"{name} version", version) for name, version in manifest["packages"].items()),
-            *(("base sha256", item["sha256"]) for item in manifest["inputs"]),
+            *((f"{next(iter(item))} sha256", item["sha256"]) for item in manifest["inputs"]),
         ],
         command=manifest["command"],
     )

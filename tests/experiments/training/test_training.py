@@ -482,7 +482,7 @@ from darkvocab import Training
 from darkvocab.experiments.training import lab
 from darkvocab.experiments.training.choices import Architecture
 lab.SECONDS = 0.02
-Training(architecture=Architecture(layers=1, heads=2, width=16, context=12), batch=4, steps=150, seed=7).run(
+Training(architecture=Architecture(layers=1, heads=2, width=16, context=12), batch=4, steps=400, seed=7).run(
     sys.argv[1], resume=len(sys.argv) > 2
 )
 """
@@ -496,14 +496,14 @@ def test_killed_at_random_and_resumed_it_ends_with_the_same_bytes(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", RUN, tmp_path / "killed", *resume])
         before = recorded(tmp_path / "killed") if resume else 0
         wanted = before + int(rng.integers(5, 40))
-        while child.poll() is None and kills < 6:
+        while child.poll() is None and kills < 10:
             try:
                 if recorded(tmp_path / "killed") >= wanted:
                     break
-            except (FileNotFoundError, OSError, Exception):
+            except Exception:  # it is not there yet, or being written
                 pass
             time.sleep(0.005)
-        if child.poll() is None and kills < 6:
+        if child.poll() is None and kills < 10:
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
             kills += 1
@@ -511,7 +511,7 @@ def test_killed_at_random_and_resumed_it_ends_with_the_same_bytes(tmp_path):
             continue
         assert child.wait() == 0
         break
-    assert kills >= 3
+    assert kills == 10
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 

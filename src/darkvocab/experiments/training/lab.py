@@ -19,6 +19,7 @@ from ...engine import check_seed
 from ...folder import Folder, landing, read_manifest, versions, write_json, write_whole
 from ...history import FILE, KEY, History
 from ...measures.census import Census
+from ...measures.geometry import Geometry
 from ...numerics import Grid, identical_rows, index_values, to_index
 from ...sources import CorruptFile
 from ..notebook import import_torch
@@ -191,6 +192,7 @@ class Training:
         out: str | Path,
         *,
         resume: bool = False,
+        cores: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Path:
@@ -199,6 +201,7 @@ class Training:
         Parameters
         ----------
         resume : go on with the run of these settings that the folder holds, from its last checkpoint
+        cores : to work on, by default all; never changes a result
         progress : is called with (steps made, steps)
         say : is called with what a person should know at the start
 
@@ -211,8 +214,7 @@ class Training:
         MissingExtra
             torch or transformers is not installed.
         """
-        import_torch("train")
-        import_models()
+        require()
         with Folder(out, self.manifest(), resume=resume) as folder:
             status = folder.manifest["status"]
             if status == "diverged":
@@ -223,7 +225,7 @@ class Training:
                     say(str(self.corpus))
                 try:
                     with ExitStack() as opened:
-                        self._train(folder.path, opened, progress)
+                        self._train(folder.path, opened, cores, progress)
                 except Diverged:
                     status = "diverged"
                     raise
@@ -237,8 +239,10 @@ class Training:
                 (folder.path / name).unlink(missing_ok=True)
         return folder.path
 
-    def _train(self, path: Path, opened: ExitStack, progress: Callable[[int, int], None] | None) -> None:
-        learner = Learner(self)
+    def _train(
+        self, path: Path, opened: ExitStack, cores: int | None, progress: Callable[[int, int], None] | None
+    ) -> None:
+        learner = Learner(self, cores)
         done = self._restore(learner, path / CHECKPOINT)
         history, others, metrics = self._recordings(path, opened, done)
         if not done:
@@ -311,6 +315,12 @@ class Training:
         return done
 
 
+def require() -> None:
+    """See that what a training needs is installed, or raise `MissingExtra`."""
+    import_torch("train")
+    import_models()
+
+
 def write_metrics(path: Path) -> None:
     """Turn a run's recording of its metrics into `metrics.parquet`."""
     import polars as pl
@@ -349,9 +359,10 @@ def outcome(run: str | Path) -> dict[str, Any]:
         "n_unseen": len(unseen),
         "loss": {"first": losses[0], "last": losses[-1]} if len(losses) else None,
         "states": [
-            {"step": step, "all": _counts(end), "unseen": _counts(end[unseen])}
+            {"step": step, "all": counts(end), "unseen": counts(end[unseen])}
             for step, end in zip((0, history.step(history.n_rows - 1)), ends, strict=True)
         ],
+        "unseen_l_inf": _l_inf(ends[1][unseen], history.grid),
         "centroid_displacement": displacement(*ends, history.grid),
     }
 
@@ -386,7 +397,25 @@ def displacement(first: np.ndarray, last: np.ndarray, grid: Grid) -> float:
     return float(np.linalg.norm(after - before))
 
 
-def _counts(words: np.ndarray) -> dict[str, int]:
+def apart(words: np.ndarray, grid: Grid) -> Geometry:
+    """Distances over all pairs of tokens, of words [n, dim]."""
+    tokens, weights = Census(identical_rows(words)).groups.select("tokens")
+    return Geometry(to_index(words, grid)[tokens], grid, over="tokens", weights=weights)
+
+
+def _l_inf(words: np.ndarray, grid: Grid) -> dict[str, float | int | None]:
+    if len(words) < 2:
+        return dict.fromkeys(("max_l_inf", "mean_l_inf", "max_l_inf_steps"))
+    made = apart(np.ascontiguousarray(words), grid)
+    return {
+        "max_l_inf": float(made.weight.max),
+        "mean_l_inf": float(made.weight.mean),
+        "max_l_inf_steps": int(made.steps.max),
+    }
+
+
+def counts(words: np.ndarray) -> dict[str, int]:
+    """Census of a state's words [n, dim], under the names that records have."""
     made = Census(identical_rows(np.ascontiguousarray(words)))
     return {
         "n_unique": made.n_unique,

@@ -91,7 +91,8 @@ class Learner:
     are views. Where the optimizer keeps its own grid, it has a vector of its own, and the model a float32 copy.
     """
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Training, cores: int | None = None) -> None:
+        """`cores` to work on, where there is no other device; by default all. Never changes a result."""
         torch = self._torch = import_torch("train")
         self.training = training
         self._precision = training.kept
@@ -137,7 +138,8 @@ class Learner:
         self._products = grid[self._precision.products]
         self._passes = None
         if device.type == "cpu":
-            self._passes = Passes(training.architecture, places, self._shown, self._gradient, self._products)
+            vectors = self._shown, self._gradient
+            self._passes = Passes(training.architecture, places, *vectors, self._products, cores)
 
     # What is recorded -------------------------------------------------------------------------------------------
 

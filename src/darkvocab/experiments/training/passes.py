@@ -5,6 +5,7 @@ The plain twin is transformers' model with autograd, which every other device ru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,6 +17,7 @@ from ...numerics.grouping import n_cores
 from .choices import Architecture
 
 EPS = np.float32(1e-5)  # of the norms
+MOST_BLOCKS = 8  # beyond, Python's lock and small products eat what more cores bring
 
 
 def array(tensor: Any) -> np.ndarray:
@@ -26,14 +28,20 @@ def array(tensor: Any) -> np.ndarray:
 
 
 class Passes:
-    """Forwards and backwards through a model, its batch cut into `n_blocks`, by default one for every core.
+    """Forwards and backwards through a model, its batch cut into `n_blocks`, by default one for every core up to 8.
 
     Products are of bfloat16 numbers, or of float32; sums, norms, softmax and GELU are float32. The blocks' gradients
     are added up in their order, so that the result depends on how many there are, in its last bits, and on no cores.
     """
 
     def __init__(
-        self, architecture: Architecture, places: dict[str, tuple[slice, Any]], weights: Any, gradient: Any, dtype: Any
+        self,
+        architecture: Architecture,
+        places: dict[str, tuple[slice, Any]],
+        weights: Any,
+        gradient: Any,
+        dtype: Any,
+        cores: int | None = None,
     ) -> None:
         """
         Parameters
@@ -41,11 +49,13 @@ class Passes:
         places : of the model's parameters, by their names: part of the vectors, shape
         weights, gradient : one float32 vector each, of all parameters
         dtype : torch.bfloat16 or torch.float32, of the products
+        cores : to work on, by default all there are
         """
         self._architecture, self._places = architecture, places
         self._weights, self._gradient = weights, gradient
         self._narrow = weights.to(dtype)  # of float32 it is the weights
-        self.n_blocks = n_cores()
+        self._cores = cores or n_cores()
+        self.n_blocks = min(n_cores(), MOST_BLOCKS)
         self._blocks: list[_Block] = []
         self._shape: tuple[int, ...] = ()
         self._pool: ThreadPoolExecutor | None = None
@@ -60,13 +70,24 @@ class Passes:
         for block in self._blocks:
             block.take(inputs[at : at + len(block.ids)], labels[at : at + len(block.ids)])
             at += len(block.ids)
-        assert self._pool is not None
-        others = [self._pool.submit(block.run) for block in self._blocks[1:]]
-        total = self._blocks[0].run() + sum(other.result() for other in others)
+        total = sum(self._run())
         self._gradient.copy_(self._blocks[0].gradient)
         for block in self._blocks[1:]:
             self._gradient.add_(block.gradient)
         return total / (labels.shape[0] * (labels.shape[1] - 1))
+
+    def _run(self) -> list[float]:
+        """Run the blocks, here and on the other cores; their losses, in order."""
+        if self._cores == 1 or len(self._blocks) == 1:
+            return [block.run() for block in self._blocks]
+        assert self._pool is not None
+        first, *others = self._blocks
+        futures = [self._pool.submit(block.run) for block in others]
+        losses = [first.run(), *(math.nan for _ in others)]
+        for number in reversed(range(len(others))):  # the other cores begin at the front
+            mine = futures[number].cancel()
+            losses[number + 1] = others[number].run() if mine else futures[number].result()
+        return losses
 
     def _cut(self, batch: int, length: int) -> None:
         import torch
@@ -75,7 +96,7 @@ class Passes:
         share = np.float32(1 / (batch * (length - 1)))
         parts = np.array_split(np.arange(batch), min(batch, self.n_blocks))
         self._blocks = [_Block(torch, *settings, len(part), length, share) for part in parts]
-        others = max(1, min(n_cores(), len(parts)) - 1)  # threads beside the caller's
+        others = max(1, min(self._cores, len(parts)) - 1)  # threads beside the caller's
         self._pool = ThreadPoolExecutor(others, initializer=torch.set_num_threads, initargs=(1,))
         self._shape = batch, length, self.n_blocks
 

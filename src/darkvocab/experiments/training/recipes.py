@@ -10,13 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...measures.census import Census
-from ...measures.geometry import Geometry
-from ...numerics import identical_rows, to_index
+from ...numerics import identical_rows
 from ...sources.safetensors import read_tensors
 from ..comparison import AGREES, DIFFERS, Comparison, compare
 from .choices import Architecture, GaussianNoise, PointStart, SnowballStart
 from .corpus import load_corpus
-from .lab import Training, displacement, read_ends, read_metrics
+from .lab import Training, apart, displacement, read_ends, read_metrics
 
 THEIR_CORPUS = "depends on their corpus, a novel that is not public; here: another text, of as many bytes"
 THEIR_MEAN = (
@@ -109,14 +108,12 @@ def _compared(published: _Published, training: Training, run: Path) -> Iterator[
     yield Comparison("black holes C at the end, few", theirs_c, ours_c, verdict, ANY_CORPUS)
     listed = [", ".join(map(str, sizes)) for sizes in (published.populations, among.populations.tolist())]
     yield compare("  their populations", *listed, uncheckable=THEIR_CORPUS)
-    tokens, weights = among.groups.select("tokens")
-    rows = to_index(last[unseen], grid)[tokens]
-    geometry = Geometry(rows, grid, over="tokens", weights=weights)
+    geometry = apart(last[unseen], grid)
     if published.l_inf:
-        for name, far, apart in zip(
+        for name, far, length in zip(
             ("max", "mean"), published.l_inf, (geometry.weight.max, geometry.weight.mean), strict=True
         ):
-            yield compare(f"{name} L-inf of unseen tokens", f"{far:.6e}", f"{apart:.6e}", uncheckable=THEIR_CORPUS)
+            yield compare(f"{name} L-inf of unseen tokens", f"{far:.6e}", f"{length:.6e}", uncheckable=THEIR_CORPUS)
     yield compare("  in grid steps, max", "none", int(geometry.steps.max), uncheckable="the notebook did not ask")
     losses = read_metrics(run)["loss"].to_numpy() * 127 / 128
     for step, loss in published.losses.items():

@@ -135,3 +135,13 @@ class Recording:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def recorded(path: Path) -> int:
+    """Rows of a recording that are written, as its header says; 0 where there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return int(header["__metadata__"]["recorded"])
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
+        return 0

@@ -1,0 +1,259 @@
+"""Replicas: one training from several seeds, each with its recording, and a record of where each ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...engine import check_seed, open_engine
+from ...folder import landing
+from ...history import FILE, History
+from ...numerics.grouping import n_cores
+from ...records import RunFolder, Unsigned
+from .lab import METRICS, Training, counts, outcome, read_metrics, require
+from .learner import Diverged
+from .recording import recorded
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CURVES = "curves.parquet"
+POINTS = 100  # steps at which the replicas are held against each other
+TICK = 1.0  # seconds between looks at how far they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    start_n_unique: int
+    start_n_black_holes: int
+    start_black_hole_population: int
+    start_n_singletons: int
+    start_largest_bh: int
+    start_unseen_n_unique: int
+    start_unseen_n_black_holes: int
+    start_unseen_black_hole_population: int
+    start_unseen_n_singletons: int
+    start_unseen_largest_bh: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    n_unique: int
+    n_black_holes: int
+    black_hole_population: int
+    n_singletons: int
+    largest_bh: int
+    unseen_n_unique: int
+    unseen_n_black_holes: int
+    unseen_black_hole_population: int
+    unseen_n_singletons: int
+    unseen_largest_bh: int
+    unseen_max_l_inf: float | None  # weight units, over all pairs of unseen tokens; null with fewer than two
+    unseen_mean_l_inf: float | None
+    unseen_max_l_inf_steps: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    replica: int
+    seed: Unsigned
+    status: str  # complete, or diverged: then its last state is that before
+    steps: int  # made
+    n_unseen: int
+    loss_first: float | None
+    loss_last: float | None
+    loss_last_100: float | None  # mean over the last 100 steps
+    centroid_displacement: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaRecord(_End, _Start, _Made):
+    """One replica: what it made, its first and its last recorded state, over all tokens and over unseen ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    number: int
+    folder: str
+    cores: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicas:
+    """A training from `n` seeds: its own, and those that follow. Each is the run that the training of that seed is."""
+
+    training: Training
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"replicas must be >= 1, got {self.n}")
+        check_seed(self.training.seed + self.n - 1)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def replica(self, number: int) -> Training:
+        """The training of one of them, counted from 0."""
+        return dataclasses.replace(self.training, seed=self.training.seed + number)
+
+    def folder(self, out: Path, number: int) -> Path:
+        """Where its recording is."""
+        return out / f"seed-{self.training.seed + number}"
+
+    def manifest(self) -> dict[str, Any]:
+        """What ran, but for where and when."""
+        made = self.training.manifest()
+        return {
+            **made,
+            "experiment": "replicas",
+            "command": f"{made['command']} --replicas {self.n}",
+            "parameters": {**made["parameters"], "replicas": self.n},
+            "n_records": self.n,
+        }
+
+    def run(
+        self,
+        out: str | Path,
+        *,
+        resume: bool = False,
+        engine: str | Executor = "local",
+        workers: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Path:
+        """Train all of them, several side by side; returns the run folder.
+
+        In it are the records, `curves.parquet`, and a run folder `seed-S` for each. One that diverges is recorded as
+        such, and the others go on.
+
+        Parameters
+        ----------
+        resume : go on with what the folder holds, each replica from its last checkpoint
+        engine, workers : as `open_engine`, by default a process for each core. Other machines must see the folder at
+            the same place. Threads cannot be used: replicas share torch's global generator
+        progress : is called with (steps made, steps of all)
+        say : is called with what a person should know
+
+        Raises
+        ------
+        RunFolderRefused, CorruptFile, DiskFull, MissingExtra
+            As `Training.run`.
+        ValueError
+            Threads; an engine that there is not.
+        """
+        require()
+        if engine == "threads":
+            raise ValueError("replicas share torch's global generator; use the engine processes, or serial")
+        wide = self.training.device == "cpu" and engine in ("local", "processes")
+        if engine == "local" or wide:
+            workers = workers or (min(self.n, n_cores()) if wide else 1)
+        if workers == 1 and engine == "local":
+            engine = "serial"
+        cores = 0 if engine == "serial" else max(1, n_cores() // workers) if wide and workers else 1
+        with ExitStack() as opened:
+            runner = opened.enter_context(open_engine(engine, workers, say=say or (lambda _: None)))
+            made: RunFolder[ReplicaRecord] = RunFolder(
+                out, ReplicaRecord, self.manifest(), records_per_part=1, resume=resume
+            )
+            folder = opened.enter_context(made)
+            if say and not folder.is_whole:
+                say(str(self.training.corpus))
+            missing = folder.missing()
+            with self._watched(folder.path, progress):
+                tasks = (
+                    _Task(number=number, folder=str(self.folder(folder.path, number).absolute()), cores=cores)
+                    for number in missing
+                )
+                for number, record in zip(missing, runner.map(_train, self, tasks), strict=True):
+                    folder.land(number, [record])
+            if not folder.is_whole:
+                with landing(folder.path / CURVES) as file:
+                    self.curves(folder.path).write_parquet(file, compression="zstd")
+                folder.finish()
+        return folder.path
+
+    @contextmanager
+    def _watched(self, out: Path, progress: Callable[[int, int], None] | None) -> Iterator[None]:
+        """Say how far all replicas are, by what their files say."""
+        if progress is None:
+            yield
+            return
+        total = self.n * self.training.steps
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(TICK):
+                progress(min(sum(map(self._made, folders)), total), total)
+
+        folders = [self.folder(out, number) for number in range(self.n)]
+        progress(sum(map(self._made, folders)), total)
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.join()
+        progress(total, total)
+
+    def _made(self, folder: Path) -> int:
+        """Steps that a replica has made."""
+        return self.training.steps if (folder / "metrics.parquet").is_file() else recorded(folder / METRICS)
+
+    def curves(self, out: Path) -> pl.DataFrame:
+        """Counts of every replica at about a hundred steps, early ones more densely, over all and unseen tokens."""
+        import polars as pl
+
+        unseen, rows = self.training.corpus.unseen, []
+        for number in range(self.n):
+            history = History.open(self.folder(out, number) / FILE)
+            last = self.training.steps // self.training.record_every
+            taken = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), POINTS).round()]).astype(int))
+            for row, words in history.words(taken[taken < history.n_rows].tolist()):
+                for tokens, some in (("all", words), ("unseen", words[unseen])):
+                    rows.append(
+                        {
+                            "seed": self.training.seed + number,
+                            "step": history.step(row),
+                            "tokens": tokens,
+                            **counts(some),
+                        }
+                    )
+        return pl.DataFrame(rows, schema_overrides={"seed": pl.UInt64})
+
+
+def _train(replicas: Replicas, task: _Task) -> ReplicaRecord:
+    """Make one replica, or go on with it; in a process of its own."""
+    training, path = replicas.replica(task.number), Path(task.folder)
+    with suppress(Diverged):  # its folder says so
+        training.run(path, resume=(path / "manifest.json").is_file(), cores=task.cores or None)
+    made = outcome(path)
+    losses = read_metrics(path)["loss"].to_numpy()
+    values: dict[str, Any] = {
+        f"{when}{name}{key}": value
+        for when, state in zip(("start_", ""), made["states"], strict=True)
+        for name, of in (("", "all"), ("unseen_", "unseen"))
+        for key, value in state[of].items()
+    }
+    return ReplicaRecord(
+        replica=task.number,
+        seed=Unsigned(training.seed),
+        status=made["status"],
+        steps=made["steps"],
+        n_unseen=made["n_unseen"],
+        loss_first=made["loss"] and made["loss"]["first"],
+        loss_last=made["loss"] and made["loss"]["last"],
+        loss_last_100=float(losses[-100:].mean()) if len(losses) else None,
+        centroid_displacement=made["centroid_displacement"],
+        **{f"unseen_{name}": made["unseen_l_inf"][name] for name in ("max_l_inf", "mean_l_inf", "max_l_inf_steps")},
+        **values,
+    )
