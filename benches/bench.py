@@ -389,9 +389,9 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
     x, w = torch.randn(tokens, 64).to(torch.bfloat16), torch.randn(64, 256).to(torch.bfloat16)
     rate = median_time(lambda: x @ w, 200) / (tokens * 64 * 256)
     code = (
-        "import sys; from darkvocab.experiments.training.recipes import training_11_2;"
-        f"training_11_2('11.2c', steps=200).run({str(folder / 'watched')!r})"
+        "from darkvocab.experiments.training.recipes import training_11_2; made = training_11_2('11.2c', steps=200); "
     )
+    recorded, bare = (memory(code + end) for end in (f"made.run({str(folder / 'watched')!r})", "list(made.metrics())"))
     return [
         {
             "what": f"11.2c, a step with its recording, {os.cpu_count()} cores",
@@ -399,9 +399,38 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
             "recipe_s": statistics.median(recipes.train(60, str(folder / "trainer"))[1][5:]),
             "floor": f"{products / 1e9:.2f} G multiply-adds at the rate of a bfloat16 product of {tokens:,} x 64 x 256",
             "floor_s": products * rate,
-            **memory(code),
-        }
+            **recorded,
+        },
+        {
+            **_bench_recording(folder, training),
+            **{name: max(0.0, recorded[name] - bare[name]) for name in recorded},
+        },
     ]
+
+
+def _bench_recording(folder: Path, training: Any) -> dict[str, Any]:
+    """What of a step is its recording: the state's words, and the metrics."""
+    from darkvocab.experiments.training.learner import Learner
+    from darkvocab.experiments.training.recording import Recording
+
+    learner, n = Learner(training), 1000
+    with (
+        Recording(folder / "states", "rows", n + 1, learner.rows.shape, "bfloat16") as states,
+        Recording(folder / "numbers", "metrics", n + 1, (3,), "float64") as numbers,
+        (folder / "plain").open("wb", buffering=0) as plain,
+    ):
+
+        def record() -> None:
+            states.append(learner.rows)
+            numbers.append(np.zeros(3))
+
+        return {
+            "what": "of it the recording: a state [128, 64] and three metrics",
+            "here_s": median_time(record, n),
+            "recipe_s": None,
+            "floor": "writing as many bytes",
+            "floor_s": median_time(lambda: plain.write(bytes(2 * 128 * 64 + 24)), n),
+        }
 
 
 def bench_start() -> list[dict[str, Any]]:

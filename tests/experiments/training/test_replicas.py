@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -194,8 +195,9 @@ def test_what_cannot_be_is_refused(run, tmp_path):
         Replicas(training=small(), n=0)
     with pytest.raises(ValueError, match="seed"):
         Replicas(training=small(seed=2**64 - 1), n=2)
-    with pytest.raises(ValueError, match="processes, or serial"):
-        Replicas(training=small(), n=2).run(tmp_path / "run", engine="threads")
+    for threads in ("threads", ThreadPoolExecutor(2)):
+        with pytest.raises(ValueError, match="processes, or serial"):
+            Replicas(training=small(), n=2).run(tmp_path / "run", engine=threads)
     assert not (tmp_path / "run").exists()
     with pytest.raises(RunFolderRefused, match=r"parameters\.replicas was 3, now 2"):
         Replicas(training=small(), n=2).run(run, resume=True)

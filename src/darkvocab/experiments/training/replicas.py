@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +151,7 @@ class Replicas:
             Threads; an engine that there is not.
         """
         require()
-        if engine == "threads":
+        if engine == "threads" or isinstance(engine, ThreadPoolExecutor):
             raise ValueError("replicas share torch's global generator; use the engine processes, or serial")
         wide = self.training.device == "cpu" and engine in ("local", "processes")
         if engine == "local" or wide:
