@@ -33,11 +33,12 @@ def figures(words: np.ndarray, unseen: np.ndarray, loss: float) -> dict[str, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first", type=int, default=42, help="seed")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     here, there = [], []
-    for seed in range(42, 42 + asked.seeds):
+    for seed in range(asked.first, asked.first + asked.seeds):
         training = training_11_2("11.2c", steps=asked.steps, seed=seed)
         unseen = training.corpus.unseen
         with tempfile.TemporaryDirectory() as folder:

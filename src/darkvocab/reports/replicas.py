@@ -88,7 +88,9 @@ def sentences(records: pl.DataFrame) -> Iterator[str]:
     for name, what in OTHERS.items():
         if name in made:
             yield f"{what} {_spread(made[name])}"
-    if len(ended):
+    if len(ended) and not ended["n_unseen"][0]:
+        yield "no token is unseen: the text has them all"
+    elif len(ended):
         held = int((ended["unseen_black_hole_population"] == ended["n_unseen"]).sum())
         yield f"every unseen token ({ended['n_unseen'][0]:,}) in a black hole in {held:,} of {len(ended):,} replicas"
     if lost := records.filter(records["status"] != "complete")["seed"].to_list():

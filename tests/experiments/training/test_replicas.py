@@ -17,6 +17,7 @@ from scipy import stats
 import darkvocab
 from darkvocab import Replicas, Training, evolve, report
 from darkvocab.experiments.training.choices import SGD, Architecture
+from darkvocab.experiments.training.corpus import Corpus
 from darkvocab.experiments.training.lab import outcome
 from darkvocab.experiments.training.recording import recorded
 from darkvocab.experiments.training.replicas import CURVES
@@ -205,6 +206,36 @@ def test_what_cannot_be_is_refused(run, tmp_path):
         Replicas(training=small(), n=3).run(run)
     with pytest.raises(FileNotFoundError, match="seed-7, seed-8, seed-9 in it have one"):
         evolve(run)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gets"),
+    [
+        (("local", None), ("processes", 3, 2)),
+        (("local", 1), ("serial", 1, None)),
+        (("local", 2), ("processes", 2, 3)),
+        (("serial", None), ("serial", None, None)),
+        (("processes", None), ("processes", 3, 2)),
+        (("processes", 12), ("processes", 12, 1)),
+        (("dask://host:1", None), ("dask://host:1", None, 1)),
+    ],
+)
+def test_processes_share_the_cores(asked, gets, monkeypatch):
+    monkeypatch.setattr("darkvocab.experiments.training.replicas.n_cores", lambda: 6)
+    assert Replicas(training=small(), n=3)._spread(*asked) == gets
+    on_a_gpu = Replicas(training=small(device="cuda"), n=3)
+    assert on_a_gpu._spread("local", None) == ("serial", 1, None)
+
+
+def test_a_text_with_every_token_leaves_none_unseen(tmp_path, capsys):
+    corpus = Corpus(name="all", sha256="", n_vocabulary=32, ids=np.arange(320) % 32)
+    run = Replicas(training=small(corpus=corpus, steps=2), n=2).run(tmp_path / "run", engine="serial")
+    records = read_records(run)
+    assert records["unseen_n_unique"].to_list() == [0, 0]
+    assert records["unseen_max_l_inf"].null_count() == 2
+    print_replicas(records, console())
+    assert "no token is unseen" in capsys.readouterr().out
+    report(run)
 
 
 def test_progress_counts_the_steps_of_all(tmp_path):

@@ -83,7 +83,7 @@ class ReplicaRecord(_End, _Start, _Made):
 class _Task:
     number: int
     folder: str
-    cores: int
+    cores: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,12 +153,7 @@ class Replicas:
         require()
         if engine == "threads" or isinstance(engine, ThreadPoolExecutor):
             raise ValueError("replicas share torch's global generator; use the engine processes, or serial")
-        wide = self.training.device == "cpu" and engine in ("local", "processes")
-        if engine == "local" or wide:
-            workers = workers or (min(self.n, n_cores()) if wide else 1)
-        if workers == 1 and engine == "local":
-            engine = "serial"
-        cores = 0 if engine == "serial" else max(1, n_cores() // workers) if wide and workers else 1
+        engine, workers, cores = self._spread(engine, workers)
         with ExitStack() as opened:
             runner = opened.enter_context(open_engine(engine, workers, say=say or (lambda _: None)))
             made: RunFolder[ReplicaRecord] = RunFolder(
@@ -180,6 +175,18 @@ class Replicas:
                     self.curves(folder.path).write_parquet(file, compression="zstd")
                 folder.finish()
         return folder.path
+
+    def _spread(self, engine: str | Executor, workers: int | None) -> tuple[str | Executor, int | None, int | None]:
+        """Where to run: engine, workers, and cores for each of them (None: all)."""
+        if engine == "local":
+            workers = workers or (min(self.n, n_cores()) if self.training.device == "cpu" else 1)
+            engine = "serial" if workers == 1 else "processes"
+        if engine == "serial":
+            return engine, workers, None
+        if engine == "processes":
+            workers = workers or min(self.n, n_cores())
+            return engine, workers, max(1, n_cores() // max(1, workers))
+        return engine, workers, 1
 
     @contextmanager
     def _watched(self, out: Path, progress: Callable[[int, int], None] | None) -> Iterator[None]:
@@ -235,7 +242,7 @@ def _train(replicas: Replicas, task: _Task) -> ReplicaRecord:
     """Make one replica, or go on with it; in a process of its own."""
     training, path = replicas.replica(task.number), Path(task.folder)
     with suppress(Diverged):  # its folder says so
-        training.run(path, resume=(path / "manifest.json").is_file(), cores=task.cores or None)
+        training.run(path, resume=(path / "manifest.json").is_file(), cores=task.cores)
     made = outcome(path)
     losses = read_metrics(path)["loss"].to_numpy()
     values: dict[str, Any] = {
