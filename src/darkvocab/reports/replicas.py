@@ -159,10 +159,14 @@ def replicas_figure(records: Records, curves: pl.DataFrame) -> Figure:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower right", ncols=2)
         parameters = records.manifest["parameters"]
+        noise = parameters["noise"]
+        if noise != "none":
+            noise = f"{noise} noise of {parameters['noise_sigma']:g} on {parameters['noise_rows']} rows at every step"
         text = (
             f"{n:,} trainings of {parameters['vocabulary']:,} tokens x {parameters['width']:,} from a "
             f"{parameters['start']} start, {parameters['n_unseen']:,} tokens unseen; {parameters['precision']}, "
-            f"{parameters['steps']:,} steps\neach replica thin, their mean thick"
+            f"{parameters['steps']:,} steps\n{'no noise' if noise == 'none' else noise}; each replica thin, "
+            "their mean thick"
         )
         figure.suptitle(text, fontsize=8, x=0.01, ha="left", parse_math=False)
     return figure
