@@ -99,7 +99,7 @@ def test_name_that_no_file_can_have_is_refused(refuses):
 
 
 def test_folder_without_weights_says_what_it_has(tmp_path, refuses, checkpoint):
-    refuses("scan", tmp_path, code=3, says=["neither model.safetensors nor", INDEX])
+    refuses("scan", tmp_path, code=3, says=["none of model.safetensors, ", INDEX, "pytorch_model.bin.index.json"])
     checkpoint(ROWS, name="adapter.safetensors")
     refuses("scan", tmp_path, code=3, says=["it has adapter.safetensors: give one of these"])
 
@@ -221,7 +221,7 @@ def test_file_that_may_not_be_read_is_missing_and_not_corrupt(tmp_path, monkeypa
 
 def test_folder_that_holds_a_folder_for_a_file_is_refused(tmp_path, refuses):
     (tmp_path / "model.safetensors").mkdir()
-    refuses("scan", tmp_path, code=3, says=["neither model.safetensors nor"])
+    refuses("scan", tmp_path, code=3, says=["none of model.safetensors"])
 
 
 def test_a_file_that_shrinks_to_nothing_is_refused(checkpoint):
