@@ -178,7 +178,10 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-Tensor = Annotated[str | None, typer.Option(help="Take this tensor instead of the one found.", show_default=False)]
+Tensor = Annotated[
+    str | None,
+    typer.Option(help="Take this tensor instead of the one found; NAME[ROW] of a history.", show_default=False),
+]
 GridName = Annotated[
     str | None,
     typer.Option(
@@ -187,7 +190,12 @@ GridName = Annotated[
 ]
 Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, so that -0.0 is not 0.0.")]
 SourceArgument = Annotated[
-    str, typer.Argument(help="A .safetensors or .npy file, or a model folder.", metavar="SOURCE", show_default=False)
+    str,
+    typer.Argument(
+        help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, or a model folder.",
+        metavar="SOURCE",
+        show_default=False,
+    ),
 ]
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from .matrix import GRID_OF_DTYPE, NoEmbedding, printable
+from .matrix import GRID_OF_DTYPE, HISTORY, NoEmbedding, header_count, n_recorded, printable
 from .numerics import Grid, as_grid
 from .sources import CorruptFile, Tensor
 from .sources.safetensors import read_metadata, read_tensors
 
-FILE, KEY = "embedding_evolution.safetensors", "embedding_history"
+FILE, KEY = "embedding_evolution.safetensors", HISTORY
 DTYPES = ("BF16", "F16", "F32")
 BLOCK_BYTES = 1 << 23  # read at a time, or one state where that is more
 
@@ -87,12 +87,8 @@ class History:
         if 0 in held.shape:
             raise CorruptFile(f"{what}: nothing is in it")
         metadata = read_metadata(path)
-        n_rows = _count(path, metadata, "recorded", held.shape[0])
-        if n_rows > held.shape[0]:
-            raise CorruptFile(f"{path}: says that {n_rows:,} rows are recorded, has room for {held.shape[0]:,}")
-        if not n_rows:
-            raise CorruptFile(f"{path}: no row is recorded yet; wait for the first, or train again")
-        every = _count(path, metadata, "record_every", 1)
+        n_rows = n_recorded(held, metadata)
+        every = header_count(path, metadata, "record_every", 1)
         if not every:
             raise CorruptFile(f"{path}: record_every is 0; rows must be an optimizer step apart or more")
         corpus, manifest = (_beside(path, name) for name in ("corpus.json", "manifest.json"))
@@ -177,13 +173,6 @@ def _runs(rows: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
         first, n = (first, n + 1) if n else (row, 1)
     if n:
         yield first, n
-
-
-def _count(path: Path, metadata: dict[str, str], name: str, absent: int) -> int:
-    text = metadata.get(name, str(absent)).strip()
-    if not re.fullmatch("[0-9]{1,18}", text):
-        raise CorruptFile(f"{path}: {name} must be a count, its header says {printable(text)[:40]!r}")
-    return int(text)
 
 
 def _json(place: Path) -> Any:

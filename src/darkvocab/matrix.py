@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from .numerics import GRIDS, Grid, as_grid, decode, encode, to_index
 from .numerics.grids import regrid
 from .numerics.grouping import Groups, chunks, identical_rows
 from .sources import CorruptFile, Source, Tensor, open_source
+from .sources.gguf import dequantised, n_numbers
+from .sources.safetensors import read_metadata
 
 GRID_OF_DTYPE = {
     "BF16": "bfloat16",
@@ -22,14 +25,18 @@ GRID_OF_DTYPE = {
     "F8_E5M2": "float8_e5m2",
 }
 
-# Endings of tensor names, the most telling first: Llama and Qwen, GPT-2, GPT-NeoX, BERT, T5, Mamba, bare.
+HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
+
+# Endings of tensor names, the most telling first: T5 and BART (whose encoder and decoder may hold copies), Llama, Qwen,
+# Gemma and DeepSeek, GPT-2, GPT-NeoX, BERT, GGUF, Mamba, bare.
 INPUT_NAMES = (
+    "shared.weight",
     "embed_tokens.weight",
     "wte.weight",
     "embed_in.weight",
     "word_embeddings.weight",
     "tok_embeddings.weight",
-    "shared.weight",
+    "token_embd.weight",
     "backbone.embedding.weight",
     "backbone.embeddings.weight",
     "token_embedding.weight",
@@ -78,12 +85,64 @@ def _vocab_size(config: dict) -> int | None:
     return None
 
 
+def header_count(path: Path, metadata: dict[str, str], name: str, absent: int) -> int:
+    """A count that a header's texts hold under this name.
+
+    Raises
+    ------
+    CorruptFile
+        The text is no count.
+    """
+    text = metadata.get(name, str(absent)).strip()
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise CorruptFile(f"{path}: {name} must be a count, its header says {printable(text)[:40]!r}")
+    return int(text)
+
+
+def n_recorded(history: Tensor, metadata: dict[str, str]) -> int:
+    """States [rows, n_tokens, dim] that are written, by the texts of the file's header; behind them are zeros.
+
+    Raises
+    ------
+    CorruptFile
+        More than there is room for, or none.
+    """
+    n_rows = header_count(history.path, metadata, "recorded", history.shape[0])
+    if n_rows > history.shape[0]:
+        raise CorruptFile(f"{history.path}: says that {n_rows:,} rows are recorded, has room for {history.shape[0]:,}")
+    if not n_rows:
+        raise CorruptFile(f"{history.path}: no row is recorded yet; wait for the first, or train again")
+    return n_rows
+
+
+def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
+    """One state of a history, by default the last that is recorded, and which it is.
+
+    Raises
+    ------
+    CorruptFile
+        As `n_recorded`.
+    ValueError
+        No such row.
+    """
+    metadata = read_metadata(history.path) if history.path.suffix == ".safetensors" else {}
+    n_rows = n_recorded(history, metadata)
+    at = n_rows - 1 if row is None else row
+    if at >= n_rows:
+        raise ValueError(
+            f"{history.path}: {n_rows:,} rows of {history.name!r} are recorded, {history.name}[0] to "
+            f"{history.name}[{n_rows - 1}]; there is no row {at}"
+        )
+    which = f"the last of {n_rows:,} recorded rows" if at == n_rows - 1 else f"row {at:,} of {n_rows:,} recorded"
+    return history.part(at), which
+
+
 def find_embedding(source: Source, tensor: str | None = None, n_texts: int | None = None) -> tuple[Tensor, str]:
     """The input embedding tensor of a source, and how it was chosen.
 
-    By the name asked for; else by the usual names; else by shape: the only matrix with as many rows as the config's
-    vocabulary (or, without one, as the tokenizer has texts), or the only matrix, or one at least twice as tall as any
-    other.
+    By the name asked for (`NAME[ROW]`: a row of a three-dimensional tensor, as a history is); else by the usual names;
+    else the last recorded row of a history; else by shape: the only matrix with as many rows as the config's vocabulary
+    (or, without one, as the tokenizer has texts), or the only matrix, or one at least twice as tall as any other.
 
     Raises
     ------
@@ -93,18 +152,30 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
         No choice is plain; the message lists the candidates.
     """
     matrices = [t for t in source.tensors.values() if t.is_float and len(t.shape) == 2 and 0 not in t.shape]
+    histories = {t.name: t for t in source.tensors.values() if t.is_float and len(t.shape) == 3 and 0 not in t.shape}
     if tensor is not None:
+        numbered = re.fullmatch(r"(.+)\[([0-9]{1,18})\]", tensor, re.DOTALL)
+        if tensor not in source.tensors and numbered and numbered[1] in histories:
+            part, which = _state(histories[numbered[1]], int(numbered[2]))
+            return part, f"as asked: {which}"
         if tensor not in source.tensors:
             raise ValueError(f"no tensor {tensor!r} in {source.asked}; its matrices:\n{_listed(matrices)}")
         asked = source.tensors[tensor]
+        if tensor == HISTORY and tensor in histories:
+            last, which = _state(asked)
+            return last, f"as asked: {which}"
         if asked not in matrices:
+            parts = f"; {tensor}[0] is one" if tensor in histories else ""
             raise ValueError(
-                f"tensor {tensor!r} is {asked.dtype} {list(asked.shape)}, not a matrix of floating-point numbers; "
-                f"the matrices of {source.asked}:\n{_listed(matrices)}"
+                f"tensor {tensor!r} is {asked.dtype} {list(asked.shape)}, not a matrix of floating-point numbers{parts}"
+                f"; the matrices of {source.asked}:\n{_listed(matrices)}"
             )
         return asked, "as asked"
     if named := _by_name(matrices, INPUT_NAMES):
         return named, "by name"
+    if HISTORY in histories:
+        last, which = _state(histories[HISTORY])
+        return last, f"by name: {which}"
     size = _vocab_size(source.config) or n_texts
     fitting = [t for t in matrices if t.shape[0] == size]
     if len(fitting) == 1:
@@ -121,6 +192,13 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     raise NoEmbedding(
         f"no tensor of {source.asked} is plainly the embedding; choose one with --tensor NAME:\n{_listed(matrices)}"
     )
+
+
+def _scales(source: Source, tensor: Tensor) -> str | None:
+    """Name of the tensor that scales an 8-bit one, where it lies beside it."""
+    stem = tensor.name.removesuffix("weight").removesuffix(".")
+    names = (*(f"{tensor.name}{end}" for end in ("_scale_inv", "_scale", "_scales")), f"{stem}.scale", f"{stem}.scales")
+    return next((name for name in names if tensor.dtype.startswith("F8") and name in source.tensors), None)
 
 
 def find_output(source: Source, embedding: Tensor) -> Tensor | None:
@@ -140,10 +218,16 @@ def _same_words(a: Tensor, b: Tensor) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingMatrix:
-    """One row per token: the stored words on their grid, memory-mapped where they come from a file."""
+    """One row per token: the stored words on their grid, memory-mapped where they come from a file.
 
-    words: UInt[np.ndarray, "n_tokens dim"]
+    Of a quantised matrix the words are the blocks' bytes; its rows are what these dequantise to, in float32, a few rows
+    at a time. Its census is over those values: equal blocks are equal rows, and so are blocks that differ and mean the
+    same.
+    """
+
+    words: UInt[np.ndarray, "n_tokens stored"]
     grid: Grid
+    quantised: str | None = None  # type of the blocks whose bytes `words` holds, where each row is such; Q4_K, ...
     tensor: str = "array"
     chosen: str = "as given"  # how the tensor was found
     tied: bool = True  # no output tensor of its own, or one with the same words
@@ -155,12 +239,12 @@ class EmbeddingMatrix:
     def open(
         cls, source: str | Path | Source, *, tensor: str | None = None, tokenizer: str | Path | None = None
     ) -> EmbeddingMatrix:
-        """The input embedding of a checkpoint: a `.safetensors` or `.npy` file, or a model folder.
+        """The input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
 
         Parameters
         ----------
-        tensor : the tensor to take instead of the one found
-        tokenizer : a `tokenizer.json`, instead of the one in the folder; "none" for no texts
+        tensor : the tensor to take instead of the one found; `NAME[ROW]` for a row of a history
+        tokenizer : a `tokenizer.json`, instead of the one in the folder or the file; "none" for no texts
 
         Raises
         ------
@@ -172,16 +256,19 @@ class EmbeddingMatrix:
         if not isinstance(source, Source):
             source = open_source(source)
         named = source.tokenizer if tokenizer is None else Path(tokenizer) if tokenizer != "none" else None
-        texts = _read_texts(named) if named else {}
+        texts = _read_texts(named) if named else {} if tokenizer == "none" else source.texts
         found, chosen = find_embedding(source, tensor, len(texts) or None)
-        if found.dtype not in GRID_OF_DTYPE:
+        if found.dtype not in GRID_OF_DTYPE and not found.block:
             raise ValueError(
                 f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
             )
+        if scales := _scales(source, found):
+            chosen += f"; rows as stored, not multiplied by {scales}"
         output = find_output(source, found)
         return cls(
             words=found.words(),
-            grid=as_grid(GRID_OF_DTYPE[found.dtype]),
+            grid=as_grid(GRID_OF_DTYPE.get(found.dtype, "float32")),
+            quantised=found.dtype if found.block else None,
             tensor=found.name,
             chosen=chosen,
             tied=output is None or _same_words(found, output),
@@ -227,23 +314,33 @@ class EmbeddingMatrix:
 
     @property
     def dim(self) -> int:
-        return self.words.shape[1]
+        stored = self.words.shape[1]
+        return n_numbers(stored, self.quantised) if self.quantised else stored
+
+    @property
+    def stored(self) -> str:
+        """What a row is stored in: a grid, or a quantised type."""
+        return self.quantised or self.grid.name
 
     @property
     def n_beyond_tokenizer(self) -> int | None:
         """Rows whose id no tokenizer text has; None without a tokenizer."""
         return self.n_tokens - sum(token < self.n_tokens for token in self.texts) if self.texts else None
 
+    def _read(self, words: np.ndarray) -> np.ndarray:
+        """Words on the grid, of rows as they are stored."""
+        return dequantised(words, self.quantised).view(np.uint32) if self.quantised else words
+
     def rows(self, tokens: Int[np.ndarray, " k"] | list[int] | slice) -> Float32[np.ndarray, "k dim"]:
         """Values of these tokens' rows."""
-        return decode(self.words[tokens], self.grid)
+        return decode(self._read(self.words[tokens]), self.grid)
 
     def index(
         self, tokens: Int[np.ndarray, " k"] | list[int], grid: str | Grid | None = None
     ) -> Int64[np.ndarray, "k dim"]:
         """Ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
         target = as_grid(grid or self.grid)
-        return to_index(regrid(self.words[tokens], self.grid, target), target)
+        return to_index(regrid(self._read(self.words[tokens]), self.grid, target), target)
 
     def groups(self, grid: str | Grid | None = None, *, bitwise: bool = False, **options: Any) -> Groups:
         """Tokens with equal rows, after rounding to `grid` where one is given.
@@ -256,7 +353,8 @@ class EmbeddingMatrix:
             Rows that overflow `grid`.
         """
         target = as_grid(grid or self.grid)
-        rounded = None if target == self.grid else lambda words: regrid(words, self.grid, target)
+        plain = target == self.grid and not self.quantised
+        rounded = None if plain else lambda words: regrid(self._read(words), self.grid, target)
         groups = identical_rows(self.words, bitwise=bitwise, rounded=rounded, **options)
         beyond = np.flatnonzero(groups.largest_code > target.max_code)
         if beyond.size:

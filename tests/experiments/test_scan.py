@@ -270,3 +270,90 @@ def test_the_real_checkpoint_has_a_text_for_every_row():
     report = scan(MODEL, checksum=False)
     assert report["n_beyond_tokenizer"] == 0
     assert EmbeddingMatrix.open(MODEL).label(1) == "1 '[unused0]'"
+
+
+# Histories and arrays -----------------------------------------------------------------------------------------------
+
+
+def history(folder, *, recorded=None, key="embedding_history"):
+    """Four states of sixty tokens; in each, as many tokens share a row as its number says."""
+    states = np.stack([rows(seed=n) for n in range(4)])
+    for n in range(1, 4):
+        states[n, : n + 1] = states[n, 0]
+    if recorded is not None:
+        states[recorded:] = 0
+    metadata = {"record_every": "5"} | ({} if recorded is None else {"recorded": str(recorded)})
+    path = folder / "embedding_evolution.safetensors"
+    save_file({key: states.astype(ml_dtypes.bfloat16)}, path, metadata=metadata)
+    return path
+
+
+@pytest.mark.parametrize("recorded", [None, 3, 1])
+def test_of_a_history_the_last_recorded_row_is_taken(tmp_path, recorded):
+    path = history(tmp_path, recorded=recorded)
+    last = 3 if recorded is None else recorded - 1
+    for source, tensor in ((tmp_path, None), (path, None), (path, "embedding_history")):
+        report = scan(source, tensor=tensor)
+        assert report["tensor"] == f"embedding_history[{last}]"
+        how = "as asked" if tensor else "by name"
+        assert report["chosen"] == f"{how}: the last of {last + 1} recorded rows"
+        assert report["populations"] == ([last + 1] if last else [])
+        assert (report["grid"], report["output_tensor"], report["tied"]) == ("bfloat16", None, True)
+
+
+def test_any_row_of_a_history_can_be_asked_for(tmp_path):
+    path = history(tmp_path, recorded=3)
+    report = scan(path, tensor="embedding_history[1]")
+    assert (report["tensor"], report["populations"]) == ("embedding_history[1]", [2])
+    assert report["chosen"] == "as asked: row 1 of 3 recorded"
+    assert scan(path, tensor=report["tensor"]) == report
+    made = centroid(path, tmp_path / "c.safetensors", tensor="embedding_history[2]")
+    assert (made["provenance"]["tensor"], made["provenance"]["black_hole_population"]) == ("embedding_history[2]", 3)
+
+
+@pytest.mark.parametrize(("row", "says"), [(3, "3 rows of 'embedding_history' are recorded"), (99, "no row 99")])
+def test_row_that_is_not_recorded_is_refused(tmp_path, row, says):
+    with pytest.raises(ValueError, match=says):
+        scan(history(tmp_path, recorded=3), tensor=f"embedding_history[{row}]")
+
+
+def test_history_under_another_name_is_read_by_row(tmp_path):
+    path = history(tmp_path, key="w")
+    with pytest.raises(
+        ValueError, match=r"'w' is BF16 \[4, 60, 8\], not a matrix of floating-point numbers; w\[0\] is one"
+    ):
+        scan(path, tensor="w")
+    assert scan(path, tensor="w[3]")["populations"] == [4]
+
+
+def test_model_in_a_folder_comes_before_a_history(tmp_path):
+    history(tmp_path)
+    save_file({"wte.weight": rows()}, tmp_path / "model.safetensors")
+    assert scan(tmp_path)["tensor"] == "wte.weight"
+
+
+def test_arrays_of_an_npz_are_read_by_name(tmp_path):
+    path = tmp_path / "arrays.npz"
+    np.savez(
+        path,
+        **{"embedding.weight": dark_rows(), "output": rows(70).astype(ml_dtypes.bfloat16), "half": rows().astype("f2")},
+        turned=np.asfortranarray(rows()),
+        ids=np.arange(60),
+        objects=np.array([{}], object),
+        names=np.array(["a"]),
+        history=np.stack([rows(), dark_rows()]),
+    )
+    report = scan(path)
+    assert (report["tensor"], report["populations"]) == ("embedding.weight", [3, 2])
+    matrix = EmbeddingMatrix.open(path, tensor="output")
+    assert matrix.grid.name == "bfloat16"
+    assert isinstance(matrix.words, np.memmap)
+    assert np.array_equal(matrix.rows(slice(None)), rows(70).astype(ml_dtypes.bfloat16).astype(np.float32))
+    assert scan(path, tensor="half")["grid"] == "float16"
+    assert scan(path, tensor="history[1]")["populations"] == [3, 2]
+    with pytest.raises(ValueError, match=r"'turned' is a view.*numpy\.ascontiguousarray"):
+        scan(path, tensor="turned")
+    for name in ("ids", "objects", "names"):
+        with pytest.raises(ValueError, match=f"tensor '{name}' is .* not a matrix of floating-point numbers"):
+            scan(path, tensor=name)
+    assert centroid(path, tmp_path / "c.safetensors")["provenance"]["black_hole_population"] == 5

@@ -115,12 +115,12 @@ def test_centroid_is_taken_among_vectors(checkpoint, cli):
 def test_missing_base_names_what_there_is(tmp_path, monkeypatch, refuses, base):
     monkeypatch.chdir(tmp_path)
     built_in = "neither built in (qwen3-4b, qwen3-4b-centred, random, random-unit) nor a file"
-    refuses("sweep", "--sigma", "0", "--base", base, code=3, says=[built_in] if base else ["neither"])
+    refuses("sweep", "--sigma", "0", "--base", base, code=3, says=[built_in] if base else ["has none of"])
 
 
 def test_base_of_unknown_suffix_is_refused(tmp_path, refuses):
-    (tmp_path / "base.pt").write_bytes(b"\x80\x04.")
-    refuses("sweep", "--sigma", "0", "--base", tmp_path / "base.pt", code=2, says=["cannot read 'base.pt'"])
+    (tmp_path / "base.pkl").write_bytes(b"\x80\x04.")
+    refuses("sweep", "--sigma", "0", "--base", tmp_path / "base.pkl", code=2, says=["cannot read 'base.pkl'"])
 
 
 @pytest.mark.parametrize(("value", "grid"), [(1e300, "bfloat16"), (1e39, "float32"), (1e5, "float16")])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from darkvocab import EmbeddingMatrix
 from darkvocab.sources import CorruptFile, open_source
@@ -99,7 +100,7 @@ def test_name_that_no_file_can_have_is_refused(refuses):
 
 
 def test_folder_without_weights_says_what_it_has(tmp_path, refuses, checkpoint):
-    refuses("scan", tmp_path, code=3, says=["neither model.safetensors nor", INDEX])
+    refuses("scan", tmp_path, code=3, says=["none of model.safetensors, ", INDEX, "pytorch_model.bin.index.json"])
     checkpoint(ROWS, name="adapter.safetensors")
     refuses("scan", tmp_path, code=3, says=["it has adapter.safetensors: give one of these"])
 
@@ -221,7 +222,7 @@ def test_file_that_may_not_be_read_is_missing_and_not_corrupt(tmp_path, monkeypa
 
 def test_folder_that_holds_a_folder_for_a_file_is_refused(tmp_path, refuses):
     (tmp_path / "model.safetensors").mkdir()
-    refuses("scan", tmp_path, code=3, says=["neither model.safetensors nor"])
+    refuses("scan", tmp_path, code=3, says=["none of model.safetensors"])
 
 
 def test_a_file_that_shrinks_to_nothing_is_refused(checkpoint):
@@ -231,3 +232,84 @@ def test_a_file_that_shrinks_to_nothing_is_refused(checkpoint):
     path.with_name("copy.safetensors").write_bytes(b"")
     with pytest.raises(CorruptFile, match="0 bytes are too few"):
         open_source(copy)
+
+
+# Indexes and files of torch's format ---------------------------------------------------------------------------------
+
+
+def placed_in_bin(folder, index):
+    (folder / "pytorch_model.bin.index.json").write_text(index if isinstance(index, str) else json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "shard",
+    ["../outside.bin", "/etc/passwd", "x/../../outside.bin", "..\\outside.bin", "model.safetensors", "a\0.bin", ""],
+)
+def test_index_of_torch_files_cannot_point_outside_its_folder(tmp_path, refuses, shard):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "outside.bin").write_bytes(b"")
+    refuses("scan", placed_in_bin(folder, placed(shard)), code=4, says=["a .bin file in the same folder"])
+
+
+def test_missing_shard_of_torch_files_is_named(tmp_path, refuses):
+    index = placed("pytorch_model-00001-of-00002.bin")
+    refuses("scan", placed_in_bin(tmp_path, index), code=3, says=["pytorch_model-00001-of-00002.bin not there"])
+
+
+@pytest.mark.parametrize("where", ["pytorch_model.bin.index.json", INDEX])
+def test_index_that_names_a_tensor_twice_is_refused(tmp_path, refuses, where):
+    (tmp_path / where).write_text('{"weight_map": {"a": "1.bin", "a": "2.bin"}}')
+    refuses("scan", tmp_path, code=4, says=[where, "names 'a' twice"])
+
+
+def test_index_that_is_itself_a_shard_is_refused(tmp_path, refuses):
+    index = placed("pytorch_model.bin.index.json")
+    refuses("scan", placed_in_bin(tmp_path, index), code=4, says=["a .bin file in the same folder"])
+
+
+@pytest.mark.parametrize(
+    "name", ["model.bin.index.json", "a.gguf.index.json", ".index.json", "index.json", "a.index.json"]
+)
+def test_any_index_is_read_or_refused_in_a_sentence(tmp_path, refuses, name):
+    (tmp_path / name).write_text("{}")
+    refuses("scan", tmp_path / name, code=4 if ".bin" in name else 2, says=[name])
+
+
+def test_folder_with_other_weights_says_which(tmp_path, refuses):
+    for name in ("adapter.pt", "model-Q4_K_M.gguf", "rows.npz", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    refuses("scan", tmp_path, code=3, says=["it has adapter.pt, model-Q4_K_M.gguf, rows.npz: give one of these"])
+
+
+# Histories ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recorded", "says"),
+    [
+        ("5", "says that 5 rows are recorded, has room for 2"),
+        ("0", "no row is recorded yet"),
+        ("-1", "recorded must be a count"),
+        ("9" * 30, "recorded must be a count"),
+        ("all", "recorded must be a count"),
+    ],
+)
+def test_history_whose_header_contradicts_it_is_refused(tmp_path, refuses, recorded, says):
+    path = tmp_path / "embedding_evolution.safetensors"
+    save_file({"embedding_history": np.zeros((2, 3, 4), np.float32)}, path, metadata={"recorded": recorded})
+    refuses("scan", tmp_path, code=4, says=[says])
+
+
+@pytest.mark.parametrize("row", ["2", "-1", "1.0", "", "x", "9" * 17, "9" * 40, "1][0"])
+def test_row_that_is_none_is_refused(tmp_path, refuses, row):
+    save_file({"embedding_history": np.zeros((2, 3, 4), np.float32)}, tmp_path / "a.safetensors")
+    refuses(
+        "scan",
+        tmp_path / "a.safetensors",
+        "--tensor",
+        f"embedding_history[{row}]",
+        code=2,
+        says=["row" if row in ("2", "9" * 17) else "no tensor"],
+    )

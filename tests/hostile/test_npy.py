@@ -1,6 +1,7 @@
 """`.npy` files that are wrong, and those that numpy writes."""
 
 import io
+import zipfile
 from contextlib import suppress
 
 import ml_dtypes
@@ -41,10 +42,10 @@ def test_pickle_in_an_array_is_not_executed(tmp_path, refuses):
     assert mark.exists()  # so the file would have shown it
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model.bin", "model.pkl", "rows.npz", "model.gguf", "rows", "rows.NPY"])
+@pytest.mark.parametrize("name", ["model.pkl", "model.onnx", "model.ckpt", "rows", "rows.NPY", "a.npy.index.jso"])
 def test_unknown_kind_of_file_is_refused(tmp_path, refuses, name):
     path = saved(np.zeros((2, 2), np.float32), tmp_path / name)
-    refuses("scan", path, code=2, says=[name, "give a .safetensors or .npy file, or a model folder"])
+    refuses("scan", path, code=2, says=[name, "give a .safetensors, .bin,", "or a model folder"])
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -163,3 +164,69 @@ def test_what_numpy_writes_reads_back_word_for_word(scratch, array, noise):
     tensor = open_source(saved(array, scratch / "array.npy")).tensors["array"]
     assert tensor.shape == array.shape
     assert tensor.words().tobytes() == array.tobytes()
+
+
+# Members of an .npz -------------------------------------------------------------------------------------------------
+
+
+def zipped(members, compression=zipfile.ZIP_STORED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, compression)
+    return file.getvalue()
+
+
+def test_pickle_in_a_member_is_not_executed(tmp_path, cli, refuses):
+    mark = tmp_path / "mark"
+    path = tmp_path / "objects.npz"
+    np.savez(path, objects=np.array([[Touch(mark), None]], object), rows=np.zeros((2, 3), np.float32))
+    assert cli("scan", path).code == 0
+    refuses("scan", path, "--tensor", "objects", code=2, says=["'objects' is |O [1, 2], not a matrix"])
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("member", ["rows.npy", "../rows.npy", "/etc/rows.npy"])
+def test_member_is_read_where_it_lies(tmp_path, cli, member):
+    (tmp_path / "a.npz").write_bytes(zipped({"notes.txt": b"none", member: written(np.zeros((2, 3), np.float32))}))
+    assert cli("scan", tmp_path / "a.npz").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_compressed_arrays_are_refused_and_not_inflated(tmp_path, refuses):
+    np.savez_compressed(tmp_path / "a.npz", rows=np.zeros((3000, 3000), np.float32))
+    refuses("scan", tmp_path / "a.npz", code=4, says=["'rows.npy' is compressed", "numpy.savez"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "member 'rows'"),
+        (written(np.zeros((2, 3), np.float32))[:-1], "23 bytes of data are too few"),
+        (written(np.zeros((2, 3), np.float32))[:70], "member 'rows'"),
+        (b"\x93NUMPY\x01\x00" + HEADER.encode(), "member 'rows'"),
+        (b"\x93NUMPY\x09\x00" + HEADER.encode(), "version 9.0"),
+    ],
+)
+def test_member_that_is_cut_is_refused(tmp_path, refuses, content, says):
+    """Bytes of the next member are none of this one's."""
+    more = written(np.zeros((20, 30), np.float32))
+    (tmp_path / "a.npz").write_bytes(zipped({"rows.npy": content, "more.npy": more}))
+    refuses("scan", tmp_path / "a.npz", "--tensor", "more", code=4, says=["a.npz", says])
+
+
+def test_archive_without_arrays_has_no_matrix(tmp_path, refuses):
+    (tmp_path / "a.npz").write_bytes(zipped({"notes.txt": b"none"}))
+    refuses("scan", tmp_path / "a.npz", code=3, says=["has no matrix"])
+
+
+@settings(max_examples=250)
+@given(data=st.data())
+def test_changed_archives_are_read_or_refused(scratch, mutated, data):
+    good = zipped({"a.npy": written(np.arange(6, dtype=np.float32).reshape(2, 3)), "b.npy": written(np.zeros(3))})
+    path = scratch / "mutated.npz"
+    path.write_bytes(mutated(data, good))
+    with suppress(CorruptFile):
+        for tensor in open_source(path).tensors.values():
+            with suppress(CorruptFile, ValueError):  # no number, or stored by columns
+                tensor.words().tobytes()

@@ -75,6 +75,16 @@ def test_a_memory_mapped_matrix_groups_as_one_in_memory(tmp_path):
     assert sum(seen) == rows.nbytes
 
 
+def test_rounding_may_change_how_many_columns_there_are(monkeypatch):
+    """A key for each column that is hashed: fewer, and the kernel reads behind them, which need not show."""
+    keys, asked = grouping._keys, []
+    monkeypatch.setattr(grouping, "_keys", lambda dim: asked.append(dim) or keys(dim))
+    rows = np.random.default_rng(0).integers(0, 9, (3000, 2), dtype=np.uint16)
+    wide = identical_rows(rows, rounded=lambda r: np.repeat(r.astype("u4"), 300, axis=1))
+    assert np.array_equal(wide.labels, sorted_groups(rows))
+    assert asked == [600]
+
+
 def test_rounding_first_groups_the_rounded_rows():
     rows = np.random.default_rng(2).integers(0, 9, (400, 3)).astype("u2")
     halves = identical_rows(rows, rounded=lambda r: (r // 4).astype("u1"))

@@ -201,7 +201,7 @@ def _read(path: Path) -> Base:
     if not path.exists():
         names = ", ".join([*FIXED, *DRAWN])
         raise FileNotFoundError(f"no base {str(path)!r}: neither built in ({names}) nor a file")
-    vectors = {name: t for name, t in open_source(path).tensors.items() if t.is_float and len(t.shape) == 1}
+    vectors = {n: t for n, t in open_source(path).tensors.items() if t.is_float and not t.block and len(t.shape) == 1}
     if not vectors:
         raise ValueError(f"{path} holds no 1-D tensor of floating-point numbers to use as base")
     if "centroid" not in vectors and len(vectors) > 1:

@@ -38,7 +38,7 @@ def scan(
 
     Parameters
     ----------
-    source : a `.safetensors` or `.npy` file, or a model folder
+    source : a file of a kind that `docs/files.md` lists, or a model folder
     tensor, tokenizer : as `EmbeddingMatrix.open`
     grid, bitwise : as `census`
     checksum : hash the file that holds the tensor; this reads all of it, everything else only the embedding's rows
@@ -83,7 +83,7 @@ def _report(matrix: EmbeddingMatrix, census: Census, grid: str, bitwise: bool) -
         "n_tokens": matrix.n_tokens,
         "hidden_dim": matrix.dim,
         "grid": grid,
-        "stored_grid": matrix.grid.name,
+        "stored_grid": matrix.stored,
         "equality": "bits" if bitwise else "values",
         "tensor": matrix.tensor,
         "chosen": matrix.chosen,
@@ -175,6 +175,7 @@ def centroid(
         "source_sha256": sha256(matrix.path),
         "tensor": matrix.tensor,
         "grid": as_grid(on).name,
+        "stored_grid": matrix.stored,
         "n_black_holes": census.n_black_holes,
         "black_hole_population": census.black_hole_population,
         "weighting": "population",

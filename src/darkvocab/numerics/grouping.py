@@ -76,7 +76,7 @@ def identical_rows(
     ----------
     words : [n, dim], uint8, uint16, uint32 or uint64 bit patterns
     bitwise : compare patterns; by default -0.0 equals 0.0 (a NaN equals the same NaN either way: refuse it beforehand)
-    rounded : compare ``rounded(rows)`` instead, applied to a few rows at a time
+    rounded : compare ``rounded(rows)`` instead, applied to a few rows at a time; other words, of any number of columns
     threads : to hash with; by default one per core
     progress : told the bytes of every chunk once it is hashed
 
@@ -96,8 +96,9 @@ def identical_rows(
     words = np.asarray(words)
     if words.ndim != 2 or words.dtype.kind != "u":
         raise ValueError(f"needs a 2-D array of unsigned words, got {words.dtype} {list(words.shape)}")
-    n, dim = words.shape
-    dtype = rounded(words[:0]).dtype if rounded else words.dtype
+    n = len(words)
+    kind = rounded(words[:0]) if rounded else words[:0]  # rounding may change how many columns there are, too
+    dtype, dim = kind.dtype, kind.shape[1]
     sign = dtype.type(1 << (8 * dtype.itemsize - 1))
     folded = dtype.type(0) if bitwise else sign
     keys = _keys(dim)

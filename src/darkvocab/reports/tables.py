@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..matrix import printable
+from ..numerics import GRIDS
 from ..records import scan_records
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, m
     """The census of a checkpoint for people: facts, then the black holes in descending order."""
     grid = report["grid"]
     if grid != report["stored_grid"]:
-        grid = f"{grid} (rounded from the stored {report['stored_grid']})"
+        how = "rounded" if report["stored_grid"] in GRIDS else "dequantised"
+        grid = f"{grid} ({how} from the stored {report['stored_grid']})"
     output = report["output_tensor"]
     tied = "tied" if report["tied"] else "untied"
     tied += f": {printable(output)} holds the same words" if output and report["tied"] else ""

@@ -1,17 +1,28 @@
-"""Arrays of numpy's `.npy` format, memory-mapped; no pickle is executed."""
+"""Arrays of numpy's `.npy` format, alone or as members of an `.npz`, memory-mapped; no pickle is executed."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from .archive import read_archive
 from .tensors import CorruptFile, Tensor
 
 # numpy has no name for bfloat16: ml_dtypes saves it as two opaque bytes.
 DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
+
+
+class _Array(NamedTuple):
+    """What a header says, and where the words begin."""
+
+    shape: tuple[int, ...]
+    by_columns: bool
+    dtype: np.dtype
+    offset: int
 
 
 def read_array(path: Path) -> Tensor:
@@ -23,10 +34,40 @@ def read_array(path: Path) -> Tensor:
         Truncated, not `.npy`, holds Python objects, in Fortran order, or of another type than float16, float32,
         float64 and (saved by ml_dtypes) bfloat16.
     """
-    size = path.stat().st_size
+    array = _read_header(path, str(path), 0, path.stat().st_size)
+    if array.dtype.str not in DTYPES:
+        what = "Python objects" if array.dtype.hasobject else repr(array.dtype.str)
+        raise CorruptFile(f"{path}: holds {what}; save it as float32, float16 or (with ml_dtypes) bfloat16")
+    if array.by_columns:
+        raise CorruptFile(f"{path}: stored column by column; save it with numpy.save(path, numpy.ascontiguousarray(x))")
+    return _tensor(path, path.stem, array)
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of an `.npz` file that `numpy.savez` wrote, by name; members that are no arrays are left out.
+
+    An array of another type, or stored column by column, is listed, and an error only where it is asked for.
+
+    Raises
+    ------
+    CorruptFile
+        As `read_archive` (so what `numpy.savez_compressed` wrote, too); a member that is truncated or not `.npy`.
+    """
+    tensors = {}
+    for member, entry in read_archive(path).items():
+        if member.endswith(".npy"):
+            name = member.removesuffix(".npy")
+            array = _read_header(path, f"{path}: member {name[:80]!r}", entry.offset, entry.offset + entry.size)
+            tensors[name] = _tensor(path, name, array)
+    return tensors
+
+
+def _read_header(path: Path, what: str, start: int, end: int) -> _Array:
+    """The header of the array between these bytes of a file, checked against them."""
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a header that Python 2 wrote
+            file.seek(start)
             version = np.lib.format.read_magic(file)
             if version not in ((1, 0), (2, 0), (3, 0)):
                 raise ValueError(f"version {version[0]}.{version[1]} of the format, known are 1.0, 2.0 and 3.0")
@@ -38,17 +79,25 @@ def read_array(path: Path) -> Tensor:
     except OSError:
         raise
     except Exception as error:  # numpy's parser lets through whatever Python's raises, TokenError and IndexError too
-        raise CorruptFile(f"{path}: not a readable .npy array ({type(error).__name__}: {error})") from None
+        raise CorruptFile(f"{what}: not a readable .npy array ({type(error).__name__}: {error})") from None
     if not all(type(n) is int and n >= 0 for n in shape):
-        raise CorruptFile(f"{path}: not a readable .npy array (shape {shape})")
-    if dtype.str not in DTYPES:
-        what = "Python objects" if dtype.hasobject else repr(dtype.str)
-        raise CorruptFile(f"{path}: holds {what}; save it as float32, float16 or (with ml_dtypes) bfloat16")
-    if size - offset < math.prod(shape) * dtype.itemsize:
+        raise CorruptFile(f"{what}: not a readable .npy array (shape {shape})")
+    needed = 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize  # objects are a pickle, of any length
+    if end - offset < needed:
         raise CorruptFile(
-            f"{path}: not a readable .npy array: {size - offset:,} bytes of data are too few for shape {shape}; "
+            f"{what}: not a readable .npy array: {end - offset:,} bytes of data are too few for shape {shape}; "
             "truncated? Save or download it again"
         )
-    if by_columns and len(shape) > 1:
-        raise CorruptFile(f"{path}: stored column by column; save it with numpy.save(path, numpy.ascontiguousarray(x))")
-    return Tensor(name=path.stem, dtype=DTYPES[dtype.str], shape=shape, path=path, offset=offset)
+    return _Array(shape, by_columns and len(shape) > 1, dtype, offset)
+
+
+def _tensor(path: Path, name: str, array: _Array) -> Tensor:
+    by_columns = tuple(math.prod(array.shape[:axis]) for axis in range(len(array.shape)))
+    return Tensor(
+        name=name,
+        dtype=DTYPES.get(array.dtype.str, array.dtype.str),
+        shape=array.shape,
+        path=path,
+        offset=array.offset,
+        strides=by_columns if array.by_columns else None,
+    )

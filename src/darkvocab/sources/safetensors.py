@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,12 @@ BITS = {
 FORMAT = "see https://github.com/huggingface/safetensors#format; download the file again"
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for `json.loads`; a name that comes twice is a `CorruptFile`."""
     names = dict(pairs)
     if len(names) < len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        raise CorruptFile(f"the header names {twice!r} twice")
+        raise CorruptFile(f"names {twice!r} twice")
     return names
 
 
@@ -51,9 +51,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             raise CorruptFile(f"{path}: a header of {length:,} bytes; the format allows {MAX_HEADER:,}")
         text = file.read(length)
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique_names)
     except CorruptFile as error:
-        raise CorruptFile(f"{path}: {error}") from None
+        raise CorruptFile(f"{path}: the header {error}") from None
     except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path}: the header is not JSON ({error}); {FORMAT}") from None
     if not isinstance(header, dict):
@@ -135,38 +135,3 @@ def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> tuple[T
             f"{path}: tensor {name!r}, {dtype} {str(list(shape))[:80]}, needs {needed} bytes, has {end - begin:,}"
         )
     return Tensor(name=name, dtype=dtype, shape=shape, path=path, offset=begin), begin, end
-
-
-SHARD = re.compile(r"[^/\\:]+\.safetensors")
-
-
-def read_sharded(index: Path) -> dict[str, Tensor]:
-    """Tensors of all the shards that a `model.safetensors.index.json` names.
-
-    Raises
-    ------
-    FileNotFoundError
-        A shard is missing.
-    CorruptFile
-        Not such an index, a shard outside the index's folder, or one that lacks a tensor the index places there.
-    """
-    try:
-        places = json.loads(index.read_text("utf-8"))["weight_map"]
-        places = {str(name): str(shard) for name, shard in places.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptFile(f"{index}: not a safetensors index with a weight_map ({error!r})") from None
-    shards = sorted(set(places.values()))
-    for shard in shards:
-        if not SHARD.fullmatch(shard):
-            raise CorruptFile(f"{index}: points to {shard!r}; a shard must be a .safetensors file in the same folder")
-    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{index} names {len(shards)} shards, and {', '.join(missing)} not there; "
-            "download it, or scan the shard that holds the embedding by itself"
-        )
-    found = {shard: read_tensors(index.parent / shard) for shard in shards}
-    for name, shard in places.items():
-        if name not in found[shard]:
-            raise CorruptFile(f"{index}: places tensor {name!r} in {shard}, which does not hold it")
-    return {name: found[shard][name] for name, shard in places.items()}

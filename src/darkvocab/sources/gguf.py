@@ -1,0 +1,270 @@
+"""GGUF files, checked in full, without the `gguf` package; with it, rows of quantised types.
+
+Our own reader, because the package's follows a count that lies for as long as the count says and makes arrays of every
+text of the tokenizer, and files in F32, F16 and BF16 should need no package.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .tensors import CorruptFile, Tensor
+
+MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
+MAX_NAME = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
+MAX_DIMS = 4
+FORMAT = "see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; download the file again"
+
+# Types of values by number: how they are unpacked. 8 is a text, 9 an array.
+SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+TEXT, ARRAY = 8, 9
+
+# Types of tensors by number: name, and how many numbers share how many bytes.
+TYPES = {
+    **{0: ("F32", 1, 4), 1: ("F16", 1, 2), 28: ("F64", 1, 8), 30: ("BF16", 1, 2)},
+    **{24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8)},
+    **{2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24)},
+    **{8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40), 20: ("IQ4_NL", 32, 18), 39: ("MXFP4", 32, 17)},
+    **{10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176)},
+    **{14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74)},
+    **{18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82)},
+    **{23: ("IQ4_XS", 256, 136), 29: ("IQ1_M", 256, 56), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66)},
+    **{40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18)},
+}
+NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
+WHOLE = ("F32", "F16", "F64", "BF16", "I8", "I16", "I32", "I64")  # not quantised
+
+
+@dataclass(kw_only=True)
+class _Reader:
+    """Takes values from a header, one after the other, never from behind the file's end."""
+
+    path: Path
+    data: mmap.mmap
+    at: int = 0
+    n_items: int = 0
+
+    def wrong(self, what: str) -> CorruptFile:
+        return CorruptFile(f"{self.path}: {what}; {FORMAT}")
+
+    def skip(self, size: int) -> int:
+        """Go on by so many bytes; where they began."""
+        begin = self.at
+        if size > len(self.data) - begin:
+            raise CorruptFile(
+                f"{self.path}: the header needs {size:,} bytes at byte {begin:,} of a file of {len(self.data):,}; "
+                "truncated (download it again), or made to mislead"
+            )
+        self.at += size
+        return begin
+
+    def number(self, code: str) -> Any:
+        return struct.unpack_from(f"<{code}", self.data, self.skip(struct.calcsize(f"<{code}")))[0]
+
+    def text(self, *, errors: str = "strict", most: int | None = None) -> str:
+        size = self.number("Q")
+        if most is not None and size > most:
+            raise self.wrong(f"a name of {size:,} bytes at byte {self.at:,}; at most {most:,} are read")
+        begin = self.skip(size)
+        try:
+            return self.data[begin : self.at].decode("utf-8", errors)
+        except UnicodeDecodeError:
+            raise self.wrong(f"a text at byte {begin:,} that is not UTF-8") from None
+
+    def count(self, n: int) -> int:
+        """So many items follow, each of some bytes."""
+        self.n_items += n
+        if self.n_items > MAX_ITEMS:
+            raise self.wrong(f"a header of {self.n_items:,} items; at most {MAX_ITEMS:,} are read")
+        return n
+
+    def value(self, *, keep: bool) -> Any:
+        """A number, a text, or a list of them; None where it is not to be kept."""
+        kind = self.number("I")
+        if kind != ARRAY:
+            return self._one(kind, keep)
+        kind, n = self.number("I"), self.number("Q")
+        if kind in SCALARS:
+            self.skip(n * struct.calcsize(SCALARS[kind]))
+            return None
+        if kind != TEXT:
+            raise self.wrong(f"an array of values of unknown type {kind} at byte {self.at:,}")
+        values = [self._one(kind, keep) for _ in range(self.count(n))]
+        return values if keep else None
+
+    def _one(self, kind: int, keep: bool) -> Any:
+        if kind in SCALARS:
+            return self.number(SCALARS[kind])
+        if kind != TEXT:
+            raise self.wrong(f"a value of unknown type {kind} at byte {self.at:,}")
+        if keep:
+            return self.text(errors="replace")  # a token may be a piece of a character
+        self.skip(self.number("Q"))
+        return None
+
+
+KEPT = ("general.alignment", "split.count", "tokenizer.ggml.tokens")
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[int, str]]:
+    """Tensors of a GGUF file (of all its parts, where it was split), and the texts of its tokens, by id.
+
+    A quantised tensor's words are the bytes of its blocks; `dequantised` makes numbers of them.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file, or another part of it, is missing.
+    CorruptFile
+        Truncated file; no GGUF, or of a version that is not 2 or 3, or big-endian; counts that the file has no bytes
+        for; an unknown type; a name that comes twice; tensors that leave the file or overlap.
+    """
+    tensors, metadata = _read_one(path)
+    count = metadata.get("split.count", 0)
+    if type(count) is int and count > 1:
+        for part in _parts(path, count):
+            if part != path:
+                others, more = _read_one(part)
+                if twice := tensors.keys() & others.keys():
+                    raise CorruptFile(f"{part}: holds tensor {min(twice)!r}, which another part holds, too")
+                tensors |= others
+                metadata = {**more, **metadata}
+    texts = metadata.get("tokenizer.ggml.tokens")
+    return tensors, dict(enumerate(texts)) if isinstance(texts, list) else {}
+
+
+def _parts(path: Path, count: int) -> list[Path]:
+    named = re.fullmatch(r"(.+)-[0-9]{5}-of-([0-9]{5})\.gguf", path.name)
+    if not named or int(named[2]) != count:
+        raise CorruptFile(
+            f"{path}: is one of {count:,} parts; their names must end in -00001-of-{count:05}.gguf and so on"
+        )
+    parts = [path.with_name(f"{named[1]}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+        raise FileNotFoundError(
+            f"{path} is one of {count:,} parts, and {', '.join(missing[:3])}{more} not there; download all of them"
+        )
+    return parts
+
+
+def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and the metadata that are used, of one file."""
+    size = path.stat().st_size
+    if size < 24:
+        raise CorruptFile(f"{path}: {size} bytes are too few for a GGUF file; download it again")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        reader = _Reader(path=path, data=data)
+        if data[:4] != b"GGUF":
+            raise reader.wrong("not a GGUF file")
+        reader.skip(4)
+        version = reader.number("I")
+        if version not in (2, 3):
+            big = int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3)
+            raise reader.wrong("big-endian" if big else f"version {version:,} of the format, known are 2 and 3")
+        n_tensors, n_values = reader.number("Q"), reader.number("Q")
+        metadata: dict[str, Any] = {}
+        for _ in range(reader.count(n_values)):
+            key = reader.text(most=MAX_NAME)
+            if key in metadata:
+                raise reader.wrong(f"the header names {key!r} twice")
+            metadata[key] = reader.value(keep=key in KEPT)
+        alignment = metadata.get("general.alignment", 32)
+        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+            raise reader.wrong(f"an alignment of {alignment!r}, which is no power of two")
+        entries = [_entry(reader) for _ in range(reader.count(n_tensors))]
+        start = -(-reader.at // alignment) * alignment
+    tensors: dict[str, Tensor] = {}
+    for entry in entries:
+        tensor = _tensor(path, entry, start, size)
+        if tensor.name in tensors:
+            raise reader.wrong(f"the header names tensor {tensor.name!r} twice")
+        tensors[tensor.name] = tensor
+    at = start
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
+        if tensor.offset < at:
+            raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {FORMAT}")
+        at = tensor.offset + tensor.nbytes
+    return tensors, {key: metadata[key] for key in KEPT if key in metadata}
+
+
+def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
+    """Name, shape, type and offset of a tensor."""
+    name = reader.text(most=MAX_NAME)
+    n_dims = reader.number("I")
+    if n_dims > MAX_DIMS:
+        raise reader.wrong(f"tensor {name!r} has {n_dims:,} dimensions; the format allows {MAX_DIMS}")
+    shape = tuple(reader.number("Q") for _ in range(n_dims))[::-1]  # GGUF says how long a row is first
+    return name, shape, reader.number("I"), reader.number("Q")
+
+
+def _tensor(path: Path, entry: tuple[str, tuple[int, ...], int, int], start: int, size: int) -> Tensor:
+    name, shape, kind, offset = entry
+    if kind not in TYPES:
+        raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(NUMBERS)}")
+    dtype, numbers, block = TYPES[kind]
+    row = shape[-1] if shape else 1
+    if row % numbers:
+        raise CorruptFile(
+            f"{path}: tensor {name!r}, {dtype} {list(shape)}: {row:,} is no multiple of {numbers}; {FORMAT}"
+        )
+    begin = start + offset
+    end = begin + math.prod(shape) // numbers * block
+    if end > size:
+        raise CorruptFile(
+            f"{path}: tensor {name!r}, {dtype} {list(shape)}, lies at bytes {begin:,} to {end:,} of a file of {size:,}"
+            "; truncated (download it again), or made to mislead"
+        )
+    return Tensor(
+        name=name,
+        dtype=dtype,
+        shape=shape,
+        path=path,
+        offset=begin,
+        block=None if dtype in WHOLE else (numbers, block),
+    )
+
+
+def n_numbers(size: int, dtype: str) -> int:
+    """Numbers in a row of so many bytes."""
+    _, numbers, block = TYPES[NUMBERS[dtype]]
+    return size // block * numbers
+
+
+def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers of quantised rows: [n, bytes of a row] uint8 to [n, dim] float32, as the `gguf` package makes them.
+
+    Raises
+    ------
+    ImportError
+        The `gguf` package is missing.
+    ValueError
+        A type that it cannot make numbers of.
+    """
+    try:
+        from gguf.constants import GGMLQuantizationType
+        from gguf.quants import dequantize
+    except ImportError as error:
+        raise ImportError(
+            f"rows of type {dtype} need the gguf package ({error}); install it with: pip install 'darkvocab[gguf]'"
+        ) from None
+    shape = (len(words), n_numbers(words.shape[1], dtype))
+    if 0 in shape:
+        return np.empty(shape, np.float32)
+    try:
+        with np.errstate(all="ignore"):  # a scale that is no number makes a row that is none, which is found later
+            rows = dequantize(np.ascontiguousarray(words), GGMLQuantizationType(NUMBERS[dtype]))
+    except (NotImplementedError, ValueError):  # not yet, or a type that an older package does not know
+        raise ValueError(
+            f"the gguf package that is installed makes no numbers of {dtype}; requantise the model"
+        ) from None
+    return np.asarray(rows, np.float32).reshape(shape)

@@ -1,0 +1,48 @@
+"""Checkpoints in several files of one kind, and the index that says which tensor lies in which."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from .safetensors import unique_names
+from .tensors import CorruptFile, Tensor
+
+
+def read_sharded(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of all the shards that a `model.safetensors.index.json` or a `pytorch_model.bin.index.json` names.
+
+    `read` reads a shard; the index's own name says what a shard's name must end with.
+
+    Raises
+    ------
+    FileNotFoundError
+        A shard is missing.
+    CorruptFile
+        Not such an index, a shard outside the index's folder, or one that lacks a tensor the index places there.
+    """
+    ending = Path(index.name.removesuffix(".index.json")).suffix
+    try:
+        places = json.loads(index.read_text("utf-8"), object_pairs_hook=unique_names)["weight_map"]
+        places = {str(name): str(shard) for name, shard in places.items()}
+    except CorruptFile as error:
+        raise CorruptFile(f"{index}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptFile(f"{index}: not an index of {ending} files with a weight_map ({error!r})") from None
+    shards = sorted(set(places.values()))
+    for shard in shards:
+        if not re.fullmatch(r"[^/\\:\0]+" + re.escape(ending), shard):
+            raise CorruptFile(f"{index}: points to {shard!r}; a shard must be a {ending} file in the same folder")
+    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{index} names {len(shards)} shards, and {', '.join(missing)} not there; "
+            "download it, or scan the shard that holds the embedding by itself"
+        )
+    found = {shard: read(index.parent / shard) for shard in shards}
+    for name, shard in places.items():
+        if name not in found[shard]:
+            raise CorruptFile(f"{index}: places tensor {name!r} in {shard}, which does not hold it")
+    return {name: found[shard][name] for name, shard in places.items()}

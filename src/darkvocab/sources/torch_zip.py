@@ -1,0 +1,242 @@
+"""Tensors that `torch.save` wrote (`.bin`, `.pt`, `.pth`), memory-mapped; without torch, and no pickle is executed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .archive import Entry, read_archive
+from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
+from .tensors import CorruptFile, Tensor
+
+MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
+MAX_TENSORS = 1 << 18
+MAX_DEPTH, MAX_NAME = 16, 500  # of dicts in dicts; characters
+MAX_DIMS, MAX_COUNT = 64, 1 << 63
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled
+
+# Types of torch: as safetensors names them, and bytes of a word.
+DTYPES = {
+    **{"float64": ("F64", 8), "float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)},
+    **{"float8_e4m3fn": ("F8_E4M3", 1), "float8_e5m2": ("F8_E5M2", 1), "float8_e8m0fnu": ("F8_E8M0", 1)},
+    **{"float8_e4m3fnuz": ("F8_E4M3FNUZ", 1), "float8_e5m2fnuz": ("F8_E5M2FNUZ", 1), "bool": ("BOOL", 1)},
+    **{"uint8": ("U8", 1), "uint16": ("U16", 2), "uint32": ("U32", 4), "uint64": ("U64", 8)},
+    **{"int8": ("I8", 1), "int16": ("I16", 2), "int32": ("I32", 4), "int64": ("I64", 8)},
+    **{"complex32": ("C32", 4), "complex64": ("C64", 8), "complex128": ("C128", 16)},
+}
+HOLDERS = (Pairs, list, tuple)
+STORAGES = {
+    **{"DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16"},
+    **{"ByteStorage": "uint8", "CharStorage": "int8", "ShortStorage": "int16", "IntStorage": "int32"},
+    **{"LongStorage": "int64", "BoolStorage": "bool", "UntypedStorage": "uint8"},
+    **{"ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Stand-in for a storage: an entry of the archive."""
+
+    dtype: str
+    key: str
+    count: int  # of words
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Stand-in for a tensor: what it sees of a storage. Not checked yet."""
+
+    storage: Storage
+    dtype: str
+    offset: Any  # words from the start of the storage
+    size: Any
+    stride: Any
+
+
+def _rebuild(
+    storage: Any, offset: Any, size: Any, stride: Any, gradient: Any = None, hooks: Any = None, marks: Any = None
+) -> View:
+    if type(storage) is not Storage:
+        raise ValueError("a tensor without a storage")
+    if marks:
+        raise ValueError("a tensor that stands for the negative or the conjugate of what is stored")
+    return View(storage, storage.dtype, offset, size, stride)
+
+
+def _rebuild_typed(
+    storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, marks: Any = None
+) -> View:
+    if type(dtype) is not Name or dtype.module != "torch":
+        raise ValueError("a tensor without a type")
+    return replace(_rebuild(storage, offset, size, stride, marks=marks), dtype=dtype.name)
+
+
+def _rebuild_parameter(data: Any, *_: Any) -> View:
+    if type(data) is not View:
+        raise ValueError("a parameter without a tensor")
+    return data
+
+
+def _rebuild_subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> View:
+    """A tensor with attributes, which are dropped."""
+    if str(kind) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
+        raise ValueError(f"a tensor of its own kind, {str(kind)[:80]}" if type(kind) is Name else "a tensor of no kind")
+    if type(function) is not Name or str(function) not in TENSORS or not _few(arguments):
+        raise ValueError("a tensor that is rebuilt in no known way")
+    return TENSORS[str(function)](*arguments)
+
+
+def _ordered() -> Pairs:
+    """Stand-in for an OrderedDict, which is made empty and then filled."""
+    return Pairs()
+
+
+def _nothing(*_: Any) -> None:
+    """Stand-in for what is no tensor."""
+
+
+TENSORS: dict[str, Callable[..., View]] = {
+    "torch._utils._rebuild_tensor": _rebuild,
+    "torch._utils._rebuild_tensor_v2": _rebuild,
+    "torch._utils._rebuild_tensor_v3": _rebuild_typed,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+}
+CALLS: dict[str, Callable[..., Any]] = {
+    **TENSORS,
+    "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
+    "collections.OrderedDict": _ordered,
+    "torch.Size": _nothing,
+    "torch.device": _nothing,
+}
+
+
+def _refer(identifier: Any) -> Storage:
+    """The storage that a persistent id names: ("storage", kind, key, device, count)."""
+    if type(identifier) is not tuple or len(identifier) != 5 or identifier[0] != "storage":
+        raise ValueError("a persistent id that is no storage")
+    _, kind, key, _, count = identifier
+    if type(kind) is not Name or kind.name not in STORAGES or kind.module.split(".")[0] != "torch":
+        raise CorruptFile(f"a storage of unknown kind, {kind}" if type(kind) is Name else "a storage of no kind")
+    if type(key) is not str or len(key) > MAX_NAME or not _natural(count):
+        raise ValueError("a storage without a key and a size")
+    return Storage(STORAGES[kind.name], key, count)
+
+
+def _few(arguments: Any) -> bool:
+    return type(arguments) is tuple and len(arguments) <= MAX_ARGUMENTS
+
+
+def _natural(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_COUNT
+
+
+def read_torch(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file that `torch.save` wrote, named by their keys, joined by points where dicts hold dicts.
+
+    Raises
+    ------
+    FileNotFoundError
+    CorruptFile
+        As `read_archive`; the format before torch 1.6; no pickle, or one that calls anything but what makes tensors and
+        dicts; a tensor that leaves its storage, a storage that is missing or of another size, a name that comes twice;
+        big-endian.
+    """
+    with path.open("rb") as file:
+        head = file.read(len(LEGACY))
+    if head == LEGACY:
+        raise CorruptFile(
+            f"{path}: the format of torch before 1.6, which is one long pickle and is not read; where you trust it, "
+            "load it with torch and torch.save it again, better as .safetensors"
+        )
+    entries = read_archive(path)
+    roots = [name for name in entries if name.split("/", 1)[-1] == "data.pkl"]
+    if len(roots) != 1:
+        raise CorruptFile(f"{path}: {len(roots)} entries named data.pkl, where torch.save writes one")
+    root = roots[0].removesuffix("data.pkl")
+    pickle, order = entries[roots[0]], entries.get(f"{root}byteorder")
+    if pickle.size > MAX_PICKLE:
+        raise CorruptFile(f"{path}: a pickle of {pickle.size:,} bytes; read are {MAX_PICKLE:,}. Save the weights alone")
+    with path.open("rb") as file:
+        if order:
+            file.seek(order.offset)
+            if (said := file.read(min(order.size, 16))) != b"little":
+                raise CorruptFile(f"{path}: says its byte order is {said!r}; only little-endian files are read")
+        file.seek(pickle.offset)
+        data = file.read(pickle.size)
+    try:
+        value = read_pickle(data, calls=CALLS, builds=(Pairs, View), refer=_refer)
+        tensors: dict[str, Tensor] = {}
+        for name, view in _views(value, path.stem):
+            if name in tensors:
+                raise CorruptFile(f"names tensor {name!r} twice")
+            if len(tensors) == MAX_TENSORS:
+                raise CorruptFile(f"more than {MAX_TENSORS:,} tensors; save the weights alone")
+            tensors[name] = _tensor(path, name, view, entries.get(f"{root}data/{view.storage.key}"))
+    except CorruptFile as error:
+        raise CorruptFile(f"{path}: {error}") from None
+    return tensors
+
+
+def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
+    """Tensors in dicts and lists, each dict and list once, so that cycles end."""
+    if type(value) is View:
+        yield name, value
+        return
+    seen: set[int] = set()
+    waiting = [("", 0, value)] if type(value) in HOLDERS else []
+    while waiting:
+        prefix, depth, holder = waiting.pop()
+        if id(holder) in seen:
+            continue
+        seen.add(id(holder))
+        inner = []
+        for key, item in holder if type(holder) is Pairs else enumerate(holder):
+            if type(item) not in (View, *HOLDERS) or not (type(key) is str or _natural(key)):
+                continue
+            full = f"{prefix}{key}"
+            if len(full) > MAX_NAME:
+                raise CorruptFile(f"a name of {len(full):,} characters, {full[:40]!r}...; at most {MAX_NAME} are read")
+            if type(item) is View:
+                yield full, item
+            elif depth == MAX_DEPTH:
+                raise CorruptFile(f"dicts and lists in one another, more than {MAX_DEPTH} deep; save the weights alone")
+            else:
+                inner.append((f"{full}.", depth + 1, item))
+        waiting += reversed(inner)
+
+
+def _tensor(path: Path, name: str, view: View, entry: Entry | None) -> Tensor:
+    """A view, checked against the storage that it sees, and that against the file."""
+    storage, size, stride, offset = view.storage, view.size, view.stride, view.offset
+    for dtype in (view.dtype, storage.dtype):
+        if dtype not in DTYPES:
+            raise CorruptFile(f"tensor {name!r} has unknown dtype {dtype[:40]!r}; known: {', '.join(DTYPES)}")
+    (dtype, word), held = DTYPES[view.dtype], storage.count * DTYPES[storage.dtype][1]
+    if entry is None:
+        raise CorruptFile(f"tensor {name!r} lies in storage {storage.key[:40]!r}, which the archive does not hold")
+    if entry.size != held:
+        raise CorruptFile(f"storage {storage.key[:40]!r} should be {held:,} bytes, the archive has {entry.size:,}")
+    whole = all(type(n) is tuple and len(n) <= MAX_DIMS and all(map(_natural, n)) for n in (size, stride))
+    if not (whole and len(size) == len(stride) and _natural(offset)):
+        raise CorruptFile(f"tensor {name!r} needs a size, as many strides, and an offset, all natural numbers")
+    end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if 0 not in size else offset
+    if end * word > held:
+        raise CorruptFile(
+            f"tensor {name!r}, {dtype} {list(size)} with strides {list(stride)}, ends at byte {end * word:,} of a "
+            f"storage of {held:,}; truncated, or made to mislead"
+        )
+    rows_follow = all(
+        n == 1 or step == math.prod(size[axis + 1 :]) for axis, (n, step) in enumerate(zip(size, stride, strict=True))
+    )
+    return Tensor(
+        name=name,
+        dtype=dtype,
+        shape=size,
+        path=path,
+        offset=entry.offset + offset * word,
+        strides=None if rows_follow or 0 in size else stride,
+    )
