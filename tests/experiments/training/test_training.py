@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -195,6 +196,19 @@ def test_the_passes_do_not_depend_on_the_cores(monkeypatch):
     assert made[0][0] == made[1][0] == made[2][0]
     assert torch.equal(made[0][1], made[1][1])
     assert torch.equal(made[0][1], made[2][1])
+
+
+def test_where_other_cores_are_busy_this_one_does_their_blocks(monkeypatch):
+    monkeypatch.setattr("darkvocab.experiments.training.passes.n_cores", lambda: 3)
+    training = small(batch=7)
+    learner = Learner(training)
+    before, gradient = learner._passes(*training.batches(1)), learner._gradient.clone()
+    free = threading.Event()
+    busy = [learner._passes._pool.submit(free.wait) for _ in range(2)]
+    assert learner._passes(*training.batches(1)) == before
+    assert torch.equal(learner._gradient, gradient)
+    free.set()
+    assert all(one.result() for one in busy)
 
 
 def test_a_training_that_goes_on_with_fewer_cores_ends_with_the_same_bytes(tmp_path, monkeypatch):
