@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkvocab import load_corpus
-from darkvocab.experiments.training.corpus import Batches, shuffled
+from darkvocab.experiments.training.corpus import Batches, Corpus, shuffled
 
 
 def written(tmp_path, content):
@@ -111,6 +111,16 @@ def test_every_example_comes_once_an_epoch_in_another_order(tmp_path):
     assert np.array_equal(np.sort(starts[n:]), np.arange(n))
     assert not np.array_equal(starts[:n], starts[n:])
     assert not np.array_equal(batches.starts(1), Batches(corpus=corpus, context=8, batch=5, seed=4).starts(1))
+
+
+def test_the_order_of_a_long_text_is_one_permutation_an_epoch():
+    # More examples than are ordered at once, and epochs that begin within what is.
+    corpus = Corpus(name="long", sha256="", n_vocabulary=8, ids=np.arange(9_008) % 8)
+    batches = Batches(corpus=corpus, context=8, batch=37, seed=3)
+    starts = np.concatenate([batches.starts(step) for step in range(1, 490)])
+    assert np.array_equal(np.sort(starts[:9_000]), np.arange(9_000))
+    assert np.array_equal(np.sort(starts[9_000:18_000]), np.arange(9_000))
+    assert (starts[:9_000] != starts[9_000:18_000]).mean() > 0.99
 
 
 @pytest.mark.parametrize("shift", [1, 2])
