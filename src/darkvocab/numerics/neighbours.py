@@ -231,7 +231,10 @@ class _Search:
 
     def _blocks(self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray) -> Iterator[tuple[np.ndarray, int, np.ndarray, int]]:
         """Tiles of rows, the first one's place, and those of later rows that they may be near to."""
-        size = max(1, BLOCK_BYTES // (len(columns) * self.read.dtype.itemsize))
+        from ._backends.neighbours import TILE_BYTES
+
+        lanes = TILE_BYTES // self.read.dtype.itemsize
+        size = max(1, BLOCK_BYTES // (len(columns) * TILE_BYTES)) * lanes
         for first in range(0, len(rows), size):
             tiles = _tiled(self._columns(rows[first : first + size], columns))
             yield tiles, first, tiles, first
@@ -247,7 +250,7 @@ class _Search:
         degrees, tokens = np.zeros((threads, m), np.int64), np.zeros((threads, m), np.int64)
         listed: list[np.ndarray] = []
         for x, x_first, y, y_first in blocks:
-            room = max(0, min(self.max_pairs - self.n_pairs, x.shape[1] * y.shape[1])) if m else 0
+            room = max(0, min(self.max_pairs - self.n_pairs, x[:, 0].size * y[:, 0].size)) if m else 0
 
             def work(worker: int) -> tuple[int, np.ndarray]:
                 pairs = np.empty((2, room), np.int32)
@@ -306,16 +309,13 @@ def _ends(key: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _tiled(numbers: np.ndarray) -> np.ndarray:
-    """[words, n, lanes] of [n, columns], the rest of the last word 0."""
-    from ._backends.neighbours import WORD_BYTES
+    """[tiles, columns, lanes] of [n, columns], the last row again where there is none."""
+    from ._backends.distances import fill_tiles
+    from ._backends.neighbours import TILE_BYTES
 
-    n, columns = numbers.shape
-    lanes = WORD_BYTES // numbers.itemsize
-    words = -(-columns // lanes)
-    tiles = np.zeros((words, n, lanes), numbers.dtype)
-    for word in range(words):
-        part = numbers[:, word * lanes : (word + 1) * lanes]
-        tiles[word, :, : part.shape[1]] = part
+    lanes = TILE_BYTES // numbers.itemsize
+    tiles = np.empty((-(-len(numbers) // lanes), numbers.shape[1], lanes), numbers.dtype)
+    fill_tiles(numbers, tiles)
     return tiles
 
 

@@ -1,8 +1,8 @@
 """Pairs of rows within a limit in every column, compiled: what `darkvocab.numerics.neighbours` composes.
 
-Rows lie in tiles [words, n, lanes]: so many columns of a row as fill `WORD_BYTES` are a word, which is compared at once,
-and the first words of all rows lie together, since most pairs go no further. Numbers are ordered indices, int16 or
-int32, or float32 values; two are apart where their difference, as an unsigned integer or in float32, exceeds the limit.
+Rows lie in tiles [tiles, columns, lanes], where a column of `TILE_BYTES` worth of rows is contiguous: one row meets as
+many at once, column by column, until all are apart from it. Numbers are ordered indices, int16 or int32, or float32
+values; two are apart where their difference, as an unsigned integer or in float32, exceeds the limit.
 """
 
 from __future__ import annotations
@@ -13,47 +13,44 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from .distances import lowest_bit
 from .rounding import bits_of
 
-WORD_BYTES = 64
-ROWS = 8  # rows that meet another one while it is in the first-level cache
+TILE_BYTES = 128
+ROWS = 8  # rows that meet a tile while it is in the first-level cache
 FURTHEST = 2**31 - 1  # deviation that is told from larger ones
 
 
 @intrinsic
-def words_apart(typingctx, x, at, y, there, limit):  # type: ignore[no-untyped-def]
-    """Whether any lane of the word of x at this place (of flat x) and that of y are more than `limit` apart.
+def lanes_near(typingctx, tiles, at, number, limit):  # type: ignore[no-untyped-def]
+    """A word whose bit l says that entry at + l of flat `tiles` and `number` are not more than `limit` apart.
 
-    Written in vectors, because the compiler makes no one test of a loop that may end early.
+    Written in vectors, because the compiler makes no word of a loop's comparisons.
     """
-    signature = types.boolean(x, types.int64, y, types.int64, limit)
+    signature = types.uint64(tiles, types.int64, number, limit)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        number = context.get_data_type(signature.args[0].dtype)
-        bits = signature.args[0].dtype.bitwidth
-        lanes = 8 * WORD_BYTES // bits
-        vector = ir.VectorType(number, lanes)
+        kind, width = (context.get_data_type(signature.args[2]), signature.args[2].bitwidth)
+        lanes = 8 * TILE_BYTES // width
+        vector = ir.VectorType(kind, lanes)
 
-        def word(array: int, place: int) -> ir.Value:
-            data = context.make_array(signature.args[array])(context, builder, args[array]).data
-            return builder.load(
-                builder.bitcast(builder.gep(data, [args[place]]), vector.as_pointer()), align=bits // 8
-            )
+        def all_lanes(value: ir.Value) -> ir.Value:
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
-        one, other = word(0, 1), word(2, 3)
-        many = ir.Constant(vector, ir.Undefined)
-        many = builder.insert_element(many, args[4], ir.Constant(ir.IntType(32), 0))
-        many = builder.shuffle_vector(many, many, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
-        if isinstance(number, ir.FloatType):
-            kind = ir.FunctionType(vector, [vector])
-            magnitude = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fabs.v{lanes}f{bits}")
-            beyond = builder.fcmp_ordered(">", builder.call(magnitude, [builder.fsub(one, other)]), many)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        there = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        there, here, most = builder.load(there, align=width // 8), all_lanes(args[2]), all_lanes(args[3])
+        if isinstance(kind, ir.FloatType):
+            of = ir.FunctionType(vector, [vector])
+            magnitude = cgutils.get_or_insert_function(builder.module, of, f"llvm.fabs.v{lanes}f{width}")
+            near = builder.fcmp_unordered("<=", builder.call(magnitude, [builder.fsub(there, here)]), most)
         else:
-            above = builder.icmp_signed(">", one, other)
-            by = builder.sub(builder.select(above, one, other), builder.select(above, other, one))
-            beyond = builder.icmp_unsigned(">", by, many)
-        mask = builder.bitcast(beyond, ir.IntType(lanes))
-        return builder.icmp_unsigned("!=", mask, ir.Constant(mask.type, 0))
+            above = builder.icmp_signed(">", there, here)
+            by = builder.sub(builder.select(above, there, here), builder.select(above, here, there))
+            near = builder.icmp_unsigned("<=", by, most)
+        word = builder.bitcast(near, ir.IntType(lanes))
+        return word if lanes == 64 else builder.zext(word, ir.IntType(64))
 
     return signature, codegen
 
@@ -90,47 +87,50 @@ def flatten(parent):  # type: ignore[no-untyped-def]
         parent[i] = _root(parent, i)
 
 
+@njit(nogil=True, cache=True, forceinline=True)
+def _up_to(n):  # type: ignore[no-untyped-def]
+    """A word with its lowest n bits set, n from 0 to 64."""
+    return ~np.uint64(0) >> np.uint64(64 - n) if n > 0 else np.uint64(0)
+
+
 @njit(nogil=True, cache=True)
 def join(x, x_first, y, y_first, ends, limit, worker, workers, parent, weights, degrees, tokens, pairs):  # type: ignore[no-untyped-def]
     """Pairs of rows x_first.. (tiles x) and later rows y_first.. (tiles y) before ends[row] that are nowhere apart.
 
-    ends [n] ascending; of the blocks of `ROWS` rows of x this worker takes every `workers`-th. Near rows get into one
-    set of `parent` [n]; degrees [n] and tokens [n] grow by 1 and by the other's weight, pairs [2, room] lists what it
-    has room for. Returns how many pairs there are. Where `degrees` is empty, only the sets are made, and pairs
-    that are in one set already not compared.
+    x and y are the same, or y begins behind x; ends [n] ascending. Of blocks of `ROWS` rows of x this worker takes every
+    `workers`-th. Near rows get into one set of `parent` [n]; unless `degrees` is empty, degrees [n] and tokens [n] grow
+    by 1 and the other's weight, and pairs [2, room] lists what it has room for. Returns how many pairs there are.
     """
-    words, n_x, lanes = x.shape
-    n_y = y.shape[1]
-    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    tiles, columns, lanes = y.shape
+    n, flat = ends.size, y.reshape(-1)
     counting = degrees.size > 0
-    ahead = y_first - x_first
     count = 0
-    for start in range(worker * ROWS, n_x, workers * ROWS):
-        low, stop = start, min(start + ROWS, n_x)
-        for j in range(max(start + 1 - ahead, 0), min(ends[x_first + stop - 1] - y_first, n_y)):
-            other = y_first + j
-            while ends[x_first + low] <= other:
-                low += 1
-            for i in range(low, min(stop, j + ahead)):
+    for start in range(worker * ROWS, min(len(x) * lanes, n - x_first), workers * ROWS):
+        stop = min(start + ROWS, len(x) * lanes, n - x_first)
+        last = ends[x_first + stop - 1]
+        for tile in range(max(x_first + start + 1 - y_first, 0) // lanes, min(tiles, (last - y_first + lanes - 1) // lanes)):
+            first = y_first + tile * lanes
+            for i in range(start, stop):
                 row = x_first + i
-                if not counting and parent[row] == parent[other]:
-                    continue
-                near = True
-                for word in range(words):
-                    if words_apart(flat_x, (word * n_x + i) * lanes, flat_y, (word * n_y + j) * lanes, limit):
-                        near = False
+                near = _up_to(min(max(ends[row] - first, 0), lanes)) & ~_up_to(min(max(row + 1 - first, 0), lanes))
+                own = x[i // lanes]
+                for d in range(columns):
+                    if near == 0:
                         break
-                if not near:
-                    continue
-                _unite(parent, row, other)
-                if counting:
-                    degrees[row] += 1
-                    degrees[other] += 1
-                    tokens[row] += weights[other]
-                    tokens[other] += weights[row]
-                    if count < pairs.shape[1]:
-                        pairs[0, count] = row
-                        pairs[1, count] = other
+                    near &= lanes_near(flat, (tile * columns + d) * lanes, own[d, i % lanes], limit)
+                while near:
+                    other = first + lowest_bit(near)
+                    near &= near - np.uint64(1)
+                    if parent[row] != parent[other]:
+                        _unite(parent, row, other)
+                    if counting:
+                        degrees[row] += 1
+                        degrees[other] += 1
+                        tokens[row] += weights[other]
+                        tokens[other] += weights[row]
+                        if count < pairs.shape[1]:
+                            pairs[0, count] = row
+                            pairs[1, count] = other
                     count += 1
     return count
 
