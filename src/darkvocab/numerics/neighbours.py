@@ -19,7 +19,9 @@ FEATURES = 32  # that rows are told apart by before they are compared in full
 BLOCKS = 16  # of columns, whose largest and smallest deviations may be such features
 SAMPLE = 512  # rows that say which features tell most pairs apart
 SMALL = 256  # rows of a component below which all its pairs are compared
+LISTED = 4  # pairs a row that features do not tell apart, up to which they are compared one by one
 STUCK = 0.75  # of the rows in one component: features do not tell them apart, and all columns must
+FEW_ROWS = 1000  # that one thread compares
 BLOCK_BYTES = 1 << 26  # of rows that are compared in full at a time
 
 
@@ -124,6 +126,16 @@ class _Rows:
         return index
 
 
+@dataclass(frozen=True)
+class _Telling:
+    """What tells some rows apart."""
+
+    columns: np.ndarray  # in which any two are apart, the most telling first
+    features: np.ndarray  # [rows, features], the most telling first: some of the columns, and deviations
+    slack: float  # by which features may differ more than the rows, from rounding
+    whole: bool  # features are all the columns
+
+
 class _Search:
     """What is still to be compared, and what was found so far."""
 
@@ -149,34 +161,43 @@ class _Search:
         return Near(degrees=self.degrees, tokens=self.tokens, labels=self.parent, n_pairs=self.n_pairs, pairs=pairs)
 
     def _descend(self) -> None:
-        """Take rows apart until components are small, or stuck, and compare what is left of them."""
+        """Take rows apart until what may be near is little, or does not fall apart any more, and compare it."""
         waiting, small, sizes_of_small = [(np.arange(len(self.weights)), False)], [], []
         while waiting:
             rows, stuck = waiting.pop()
-            columns, features, slack = self._telling(rows)
-            if not len(columns):
+            told = self._telling(rows)
+            if not len(told.columns):
                 self._all_near(rows)
-            elif stuck or features is None:
-                key = self._columns(rows, columns[:1])[:, 0]
-                order = np.argsort(key, kind="stable")
-                self._compare(rows[order], columns, _ends(key[order], self._reach(0.0)))
-            else:
-                order, sizes = self._components(rows, features, slack)
-                starts = np.cumsum(sizes) - sizes
-                for start, size in zip(starts[sizes > SMALL], sizes[sizes > SMALL], strict=True):
-                    waiting.append((order[start : start + size], size > STUCK * len(rows)))
-                few = (sizes > 1) & (sizes <= SMALL)
-                small.append(order[np.repeat(few, sizes)])
-                sizes_of_small.append(sizes[few])
+                continue
+            order = np.argsort(told.features[:, 0], kind="stable")
+            rows, features = rows[order], told.features[order]
+            ends = _ends(features[:, 0], self._reach(told.slack))
+            if stuck or told.whole:
+                columns = told.columns[:0] if told.whole else told.columns
+                self._compare(rows, columns, ends, features, told.slack)
+                continue
+            tiles = _tiled(features)
+            found = self._join(
+                [(tiles, 0, tiles, 0)], ends, np.full(FEATURES, self._most(told.slack)), LISTED * len(rows)
+            )
+            if found.pairs is not None:
+                self._settle(rows, found.pairs)
+                continue
+            order = np.argsort(found.labels, kind="stable")
+            _, sizes = np.unique(found.labels, return_counts=True)
+            starts = np.cumsum(sizes) - sizes
+            for start, size in zip(starts[sizes > SMALL], sizes[sizes > SMALL], strict=True):
+                waiting.append((np.sort(rows[order[start : start + size]]), size > STUCK * len(rows)))
+            few = (sizes > 1) & (sizes <= SMALL)
+            small.append(rows[order[np.repeat(few, sizes)]])
+            sizes_of_small.append(sizes[few])
         if small:
             sizes = np.concatenate(sizes_of_small)
-            self._compare(np.concatenate(small), np.arange(self.read.dim), np.repeat(np.cumsum(sizes), sizes))
+            rows, ends = np.concatenate(small), np.repeat(np.cumsum(sizes), sizes)
+            self._compare(rows, np.arange(self.read.dim), ends, np.empty((len(rows), 0), self.read.dtype), 0.0)
 
-    def _telling(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, float]:
-        """Columns that tell any of these rows apart, most telling first; if many, features [rows, FEATURES] that do.
-
-        And by how much more than the rows features may differ, from rounding.
-        """
+    def _telling(self, rows: np.ndarray) -> _Telling:
+        """What tells these rows apart, judged by a sample of them."""
         from ._backends.neighbours import count_alike, profile
 
         read, blocks = self.read, min(BLOCKS, self.read.dim)
@@ -194,89 +215,131 @@ class _Search:
         with np.errstate(over="ignore"):
             apart = high - low if read.dtype == np.float32 else high.astype(np.int64) - low
         columns = np.flatnonzero(apart > self.limit)
+        bits = np.column_stack([bits[:, :blocks].max(axis=1), bits[:, blocks:].min(axis=1), bits])
         extremes, slack = _deviations(bits, read.dtype)
         sample = np.random.default_rng(len(rows)).permutation(len(rows))[:SAMPLE]
         values = np.concatenate([read.whole(rows[sample])[:, columns], extremes[sample]], axis=1)
         alike = np.zeros(values.shape[1], np.int64)
         count_alike(np.sort(values.T.astype(np.float64), axis=1), self._reach(slack), alike)
-        telling = columns[np.argsort(alike[: len(columns)], kind="stable")]
+        columns = columns[np.argsort(alike[: len(columns)], kind="stable")]
         if len(columns) <= FEATURES:
-            return telling, None, slack
-        best = np.argsort(alike, kind="stable")[:FEATURES]
-        single = best[best < len(columns)]
-        features = np.concatenate([self._columns(rows, columns[single]), extremes[:, best[best >= len(columns)] - len(columns)]], axis=1)
-        return telling, features[:, np.argsort(np.argsort(best >= len(columns), kind="stable"))], slack
+            return _Telling(columns, self._columns(rows, columns), 0.0, True)
+        telling = np.argsort(alike, kind="stable")[:FEATURES] - len(columns)
+        features = np.empty((len(rows), FEATURES), read.dtype)
+        features[:, telling < 0] = self._columns(rows, columns[: (telling < 0).sum()])
+        features[:, telling >= 0] = extremes[:, telling[telling >= 0]]
+        return _Telling(columns, features, slack, False)
 
-    def _components(self, rows: np.ndarray, features: np.ndarray, slack: float) -> tuple[np.ndarray, np.ndarray]:
-        """Rows, component after component of the graph of near features, ascending in each; the components' sizes."""
-        order = np.argsort(features[:, 0], kind="stable")
-        features = features[order]
-        tiles, none = _tiled(features), np.empty(0, np.int64)
-        parent, *_ = self._join([(tiles, 0, tiles, 0)], _ends(features[:, 0], self._reach(slack)), self._most(slack), none)
-        component = np.empty(len(rows), np.int64)
-        component[order] = parent
-        order = np.argsort(component, kind="stable")
-        _, sizes = np.unique(component[order], return_counts=True)
-        return rows[order], sizes
-
-    def _compare(self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray) -> None:
-        """Compare each of these rows with those after it and before its end, in these columns."""
+    def _compare(
+        self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray, features: np.ndarray, slack: float
+    ) -> None:
+        """Compare each of these rows with those after it and before its end, by its features and in these columns."""
         from ._backends.neighbours import unite_all
 
-        parent, degrees, tokens, pairs = self._join(self._blocks(rows, columns, ends), ends, self._most(0.0), self.weights[rows])
-        unite_all(self.parent, rows, parent)
-        self.degrees[rows] += degrees
-        self.tokens[rows] += tokens
-        self.pairs += [rows[some].astype(np.int32) for some in pairs]
+        limits = np.repeat([self._most(slack), self._most(0.0)], [features.shape[1], len(columns)])
+        room = self.max_pairs - self.n_pairs
+        found = self._join(self._blocks(rows, columns, ends, features), ends, limits, room, self.weights[rows])
+        unite_all(self.parent, rows, rows[found.labels])
+        self.degrees[rows] += found.degrees
+        self.tokens[rows] += found.tokens
+        self._list(found.n_pairs, None if found.pairs is None else rows[found.pairs])
 
-    def _blocks(self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray) -> Iterator[tuple[np.ndarray, int, np.ndarray, int]]:
-        """Tiles of rows, the first one's place, and those of later rows that they may be near to."""
+    def _blocks(
+        self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray, features: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, int, np.ndarray, int]]:
+        """Tiles of some rows, the place of the first, and the same of later rows that they may be near to."""
         from ._backends.neighbours import TILE_BYTES
 
-        lanes = TILE_BYTES // self.read.dtype.itemsize
-        size = max(1, BLOCK_BYTES // (len(columns) * TILE_BYTES)) * lanes
+        def tiled(some: slice) -> np.ndarray:
+            return _tiled(np.concatenate([features[some], self._columns(rows[some], columns)], axis=1))
+
+        width = features.shape[1] + len(columns)
+        size = max(1, BLOCK_BYTES // (width * TILE_BYTES)) * TILE_BYTES // self.read.dtype.itemsize
         for first in range(0, len(rows), size):
-            tiles = _tiled(self._columns(rows[first : first + size], columns))
+            tiles = tiled(slice(first, first + size))
             yield tiles, first, tiles, first
             last = ends[min(first + size, len(rows)) - 1]
             for later in range(first + size, last, size):
-                yield tiles, first, _tiled(self._columns(rows[later : min(later + size, last)], columns)), later
+                yield tiles, first, tiled(slice(later, min(later + size, last))), later
 
-    def _join(self, blocks: Iterable[tuple[np.ndarray, int, np.ndarray, int]], ends: np.ndarray, most: Any, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-        from ._backends.neighbours import join, unite_all, flatten
+    def _join(
+        self,
+        blocks: Iterable[tuple[np.ndarray, int, np.ndarray, int]],
+        ends: np.ndarray,
+        limits: np.ndarray,
+        room: int,
+        weights: np.ndarray | None = None,
+    ) -> Near:
+        """The graph of rows in blocks of tiles; degrees and tokens only where weights are given."""
+        from ._backends.neighbours import flatten, join, unite_all
 
-        n, m, threads = len(ends), len(weights), self.threads if len(ends) > 1000 else 1
+        n, threads = len(ends), self.threads if len(ends) > FEW_ROWS else 1
+        weights = np.empty(0, np.int64) if weights is None else weights
         parents = [np.arange(n) for _ in range(threads)]
-        degrees, tokens = np.zeros((threads, m), np.int64), np.zeros((threads, m), np.int64)
-        listed: list[np.ndarray] = []
+        degrees, tokens = np.zeros((2, threads, len(weights)), np.int64)
+        n_pairs, listed = 0, [np.empty((2, 0), np.int32)]
         for x, x_first, y, y_first in blocks:
-            room = max(0, min(self.max_pairs - self.n_pairs, x[:, 0].size * y[:, 0].size)) if m else 0
+            here = max(0, min(room - n_pairs, x[:, 0].size * y[:, 0].size))
 
             def work(worker: int) -> tuple[int, np.ndarray]:
-                pairs = np.empty((2, room), np.int32)
-                count = join(x, x_first, y, y_first, ends, most, worker, threads, parents[worker], weights, degrees[worker], tokens[worker], pairs)
-                return count, pairs[:, : min(count, room)].copy()
+                pairs = np.empty((2, here), np.int32)  # noqa: B023
+                graph = parents[worker], weights, degrees[worker], tokens[worker]
+                count = join(x, x_first, y, y_first, ends, limits, worker, threads, *graph, pairs)  # noqa: B023
+                return count, pairs[:, :count].copy()
 
             for count, pairs in self.pool.map(work, range(threads)):
-                self.n_pairs += count
+                n_pairs += count
                 listed.append(pairs)
-            if self.n_pairs > self.max_pairs:
-                listed = []
+            if n_pairs > room:
+                listed = listed[:1]
         for parent in parents[1:]:
             unite_all(parents[0], np.arange(n), parent)
         flatten(parents[0])
-        return parents[0], degrees.sum(axis=0), tokens.sum(axis=0), listed
+        return Near(
+            degrees=degrees.sum(axis=0),
+            tokens=tokens.sum(axis=0),
+            labels=parents[0],
+            n_pairs=n_pairs,
+            pairs=np.concatenate(listed, axis=1) if n_pairs <= room else None,
+        )
+
+    def _settle(self, rows: np.ndarray, pairs: np.ndarray) -> None:
+        """Compare these pairs of rows in full."""
+        from ._backends.neighbours import compare_each, unite_all
+
+        pairs = rows[pairs]
+        near = np.empty(pairs.shape[1], np.bool_)
+
+        def compare(some: slice) -> None:
+            one, other = (self.read.whole(of[some]) for of in pairs)
+            compare_each(one, other, self._most(0.0), near[some])
+
+        list(self.pool.map(compare, self._chunks(pairs[0])))
+        one, other = pairs = pairs[:, near]
+        unite_all(self.parent, one, other)
+        for a, b in ((one, other), (other, one)):
+            np.add.at(self.degrees, a, 1)
+            np.add.at(self.tokens, a, self.weights[b])
+        self._list(pairs.shape[1], pairs)
+
+    def _list(self, n_pairs: int, pairs: np.ndarray | None) -> None:
+        """Keep pairs, as long as they are no more than may be."""
+        self.n_pairs += n_pairs
+        if self.n_pairs > self.max_pairs:
+            self.pairs = []
+        elif pairs is not None:
+            self.pairs.append(pairs.astype(np.int32))
 
     def _all_near(self, rows: np.ndarray) -> None:
         """Every two of these rows are near."""
         from ._backends.neighbours import unite_all
 
-        unite_all(self.parent, rows, np.zeros(len(rows), np.int64))
+        unite_all(self.parent, rows, np.full(len(rows), rows[0]))
         self.degrees[rows] += len(rows) - 1
         self.tokens[rows] += self.weights[rows].sum() - self.weights[rows]
-        self.n_pairs += len(rows) * (len(rows) - 1) // 2
-        if self.n_pairs <= self.max_pairs:
-            self.pairs.append(rows[np.stack(np.triu_indices(len(rows), 1))].astype(np.int32))
+        n_pairs = len(rows) * (len(rows) - 1) // 2
+        here = self.n_pairs + n_pairs <= self.max_pairs
+        self._list(n_pairs, rows[np.stack(np.triu_indices(len(rows), 1))] if here else None)
 
     def _chunks(self, rows: np.ndarray) -> Iterator[slice]:
         return chunks(np.broadcast_to(self.read.words[:1], (len(rows), self.read.dim)))

@@ -18,6 +18,7 @@ from .rounding import bits_of
 
 TILE_BYTES = 128
 ROWS = 8  # rows that meet a tile while it is in the first-level cache
+AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at
 FURTHEST = 2**31 - 1  # deviation that is told from larger ones
 
 
@@ -74,10 +75,10 @@ def _unite(parent, i, j):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def unite_all(parent, rows, sets):  # type: ignore[no-untyped-def]
-    """Make one set of rows[i] and rows[sets[i]], for all i."""
-    for i in range(sets.size):
-        _unite(parent, rows[i], rows[sets[i]])
+def unite_all(parent, one, other):  # type: ignore[no-untyped-def]
+    """Make one set of one[i] and other[i], for all i."""
+    for i in range(one.size):
+        _unite(parent, one[i], other[i])
 
 
 @njit(nogil=True, cache=True)
@@ -94,12 +95,12 @@ def _up_to(n):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def join(x, x_first, y, y_first, ends, limit, worker, workers, parent, weights, degrees, tokens, pairs):  # type: ignore[no-untyped-def]
+def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights, degrees, tokens, pairs):  # type: ignore[no-untyped-def]
     """Pairs of rows x_first.. (tiles x) and later rows y_first.. (tiles y) before ends[row] that are nowhere apart.
 
-    x and y are the same, or y begins behind x; ends [n] ascending. Of blocks of `ROWS` rows of x this worker takes every
+    Apart is what differs by more than limits [columns] in its column. x and y are the same, or y begins behind x; ends [n] ascending. Of blocks of `ROWS` rows of x this worker takes every
     `workers`-th. Near rows get into one set of `parent` [n]; unless `degrees` is empty, degrees [n] and tokens [n] grow
-    by 1 and the other's weight, and pairs [2, room] lists what it has room for. Returns how many pairs there are.
+    by 1 and the other's weight. pairs [2, room] lists what it has room for. Returns how many pairs there are.
     """
     tiles, columns, lanes = y.shape
     n, flat = ends.size, y.reshape(-1)
@@ -117,7 +118,7 @@ def join(x, x_first, y, y_first, ends, limit, worker, workers, parent, weights, 
                 for d in range(columns):
                     if near == 0:
                         break
-                    near &= lanes_near(flat, (tile * columns + d) * lanes, own[d, i % lanes], limit)
+                    near &= lanes_near(flat, (tile * columns + d) * lanes, own[d, i % lanes], limits[d])
                 while near:
                     other = first + lowest_bit(near)
                     near &= near - np.uint64(1)
@@ -128,11 +129,27 @@ def join(x, x_first, y, y_first, ends, limit, worker, workers, parent, weights, 
                         degrees[other] += 1
                         tokens[row] += weights[other]
                         tokens[other] += weights[row]
-                        if count < pairs.shape[1]:
-                            pairs[0, count] = row
-                            pairs[1, count] = other
+                    if count < pairs.shape[1]:
+                        pairs[0, count] = row
+                        pairs[1, count] = other
                     count += 1
     return count
+
+
+@njit(nogil=True, cache=True)
+def compare_each(one, other, limit, near):  # type: ignore[no-untyped-def]
+    """near[i]: one[i] and other[i] are nowhere more than `limit` apart."""
+    n, dim = one.shape
+    for i in range(n):
+        near[i] = True
+        for start in range(0, dim, AT_ONCE):
+            a, b = one[i, start : start + AT_ONCE], other[i, start : start + AT_ONCE]
+            beyond = False
+            for d in range(a.size):
+                beyond |= abs(a[d] - b[d]) > limit
+            if beyond:
+                near[i] = False
+                break
 
 
 @njit(nogil=True, cache=True)
