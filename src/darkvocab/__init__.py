@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from .matrix import EmbeddingMatrix
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
-    from .measures.topology import Topology, Touching, topology
+    from .measures.neighbours import Neighbours, neighbours
+    from .measures.topology import Topology, topology
+    from .numerics import Touching
     from .reports.page import report
     from .reports.summary import summary
 
@@ -32,13 +34,14 @@ _HOMES = {
     "Evolve": "experiments.evolve",
     "Geometry": "measures.geometry",
     "History": "history",
+    "Neighbours": "measures.neighbours",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
     "Snowball": "experiments.cloud",
     "Sweep": "experiments.sweep",
     "SweepRecord": "experiments.sweep",
     "Topology": "measures.topology",
-    "Touching": "measures.topology",
+    "Touching": "numerics.touching",
     "Training": "experiments.training.lab",
     "TrialRecord": "experiments.trials",
     "Trials": "experiments.trials",
@@ -48,6 +51,7 @@ _HOMES = {
     "evolve": "experiments.evolve",
     "geometry": "measures.geometry",
     "load_corpus": "experiments.training.corpus",
+    "neighbours": "measures.neighbours",
     "report": "reports.page",
     "reproduce": "experiments.recipes",
     "scan": "experiments.scan",
@@ -65,6 +69,7 @@ __all__ = [
     "Evolve",
     "Geometry",
     "History",
+    "Neighbours",
     "QuestionRecord",
     "Questions",
     "Snowball",
@@ -81,6 +86,7 @@ __all__ = [
     "evolve",
     "geometry",
     "load_corpus",
+    "neighbours",
     "report",
     "reproduce",
     "scan",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Int64, Integer, Num, UInt
+from jaxtyping import Int32, Int64, Integer, UInt
 
-from .chebyshev import UNITS, largest_within
+from .chebyshev import largest_within
 from .grids import Grid, as_grid, decode
 from .grouping import chunks, n_cores
+from .touching import Touching
 
 MAX_PAIRS = 1 << 22  # listed unless more are asked for: 32 MB
 FEATURES = 32  # that rows are told apart by before they are compared in full
@@ -37,19 +39,17 @@ class Near:
 
 
 def near_rows(
-    words: UInt[np.ndarray, "n dim"],
+    words: UInt[np.ndarray, "rows dim"],
     grid: str | Grid,
-    threshold: float | int,
+    touching: Touching,
     *,
-    unit: str = "weight",
-    strict: bool = False,
     weights: Integer[np.ndarray, " n"] | None = None,
     tokens: Integer[np.ndarray, " n"] | None = None,
     rounded: Callable[[np.ndarray], np.ndarray] | None = None,
     max_pairs: int = MAX_PAIRS,
     threads: int | None = None,
 ) -> Near:
-    """Rows at an L-infinity distance <= threshold (`strict`: < threshold) of each other, exactly.
+    """All pairs of rows that touch: whose L-infinity distance is <= (or <) a threshold; exactly.
 
     Every row gets a few features, none of which differs by more between two rows than their L-infinity distance:
     single columns, and the largest and smallest deviation of a block of columns from one row's. Rows whose features are
@@ -59,9 +59,9 @@ def near_rows(
 
     Parameters
     ----------
-    words : [n, dim] finite numbers as unsigned words, in memory or memory-mapped
+    words : [rows, dim] finite numbers as unsigned words, in memory or memory-mapped
     grid : the grid they belong to, after `rounded`
-    threshold, unit, strict : a length >= 0 in "weight" units (rounded to float32, as distances are) or grid "steps"
+    touching : threshold, unit and inequality; in weight units rounded to float32, as distances are
     weights : how many tokens each row stands for, 1 by default
     tokens : the rows of `words` to take, all by default; `n` counts these
     rounded : what to apply to words, a few rows at a time, before they are compared
@@ -76,17 +76,16 @@ def near_rows(
 
     Examples
     --------
-    >>> near = near_rows(np.array([[0, 9], [1, 9], [2, 9], [7, 9]], np.uint16), "bfloat16", 1, unit="steps")
+    >>> near = near_rows(np.array([[0, 9], [1, 9], [2, 9], [7, 9]], np.uint16), "bfloat16", Touching(1, "steps"))
     >>> near.pairs.tolist(), near.degrees.tolist(), near.labels.tolist()
     ([[0, 1], [1, 2]], [1, 2, 1, 0], [0, 0, 0, 3])
     """
-    if unit not in UNITS:
-        raise ValueError(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
     tokens = np.arange(len(words)) if tokens is None else np.asarray(tokens)
     weights = np.ones(len(tokens), np.int64) if weights is None else np.asarray(weights, np.int64)
-    read = _Rows(words, tokens, as_grid(grid), unit, rounded)
-    with ThreadPoolExecutor(threads or n_cores()) as pool:
-        search = _Search(read, read.limit(threshold, strict), weights, max_pairs, pool, threads or n_cores())
+    read = _Rows(words, tokens, as_grid(grid), touching.unit, rounded)
+    threads = threads or n_cores()
+    with ThreadPoolExecutor(threads) as pool:
+        search = _Search(read, read.limit(touching), weights, max_pairs, pool, threads)
         return search.result()
 
 
@@ -98,12 +97,13 @@ class _Rows:
         self.dim = words.shape[1]
         self.dtype = np.dtype(np.float32 if unit == "weight" else np.int16 if grid.bits <= 16 else np.int32)
 
-    def limit(self, threshold: float | int, strict: bool) -> float | int:
-        """The largest difference that counts as near; below 0 if none."""
+    def limit(self, touching: Touching) -> float | int:
+        """The largest difference that counts as near."""
         if self.dtype == np.float32:
-            return float(largest_within(threshold, self.dtype, strict=strict))
-        whole = int(min(threshold, 1 << 32))
-        return min(whole - (strict and whole == threshold), np.iinfo(f"u{self.dtype.itemsize}").max)
+            return float(largest_within(touching.threshold, self.dtype, strict=touching.strict))
+        furthest = (1 << self.dtype.itemsize * 8) - 1  # no two indices are
+        whole = math.ceil(touching.threshold) - 1 if touching.strict else math.floor(touching.threshold)
+        return min(whole, furthest)
 
     def columns(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """These columns of these rows, [rows, columns]."""
@@ -151,7 +151,7 @@ class _Search:
     def result(self) -> Near:
         from ._backends.neighbours import flatten
 
-        if self.limit >= 0 and len(self.weights) > 1:
+        if len(self.weights) > 1:
             self._descend()
         flatten(self.parent)
         pairs = None
@@ -177,9 +177,8 @@ class _Search:
                 self._compare(rows, columns, ends, features, told.slack)
                 continue
             tiles = _tiled(features)
-            found = self._join(
-                [(tiles, 0, tiles, 0)], ends, np.full(FEATURES, self._most(told.slack)), LISTED * len(rows)
-            )
+            limits = np.full(FEATURES, self._most(told.slack))
+            found = self._join([(tiles, 0, tiles, 0)], ends, limits, LISTED * len(rows), self.weights[rows])
             if found.pairs is not None:
                 self._settle(rows, found.pairs)
                 continue
@@ -268,15 +267,14 @@ class _Search:
         ends: np.ndarray,
         limits: np.ndarray,
         room: int,
-        weights: np.ndarray | None = None,
+        weights: np.ndarray,
     ) -> Near:
-        """The graph of rows in blocks of tiles; degrees and tokens only where weights are given."""
+        """The graph of rows in blocks of tiles; no pairs where there are more than room for."""
         from ._backends.neighbours import flatten, join, unite_all
 
         n, threads = len(ends), self.threads if len(ends) > FEW_ROWS else 1
-        weights = np.empty(0, np.int64) if weights is None else weights
         parents = [np.arange(n) for _ in range(threads)]
-        degrees, tokens = np.zeros((2, threads, len(weights)), np.int64)
+        degrees, tokens = np.zeros((2, threads, n), np.int64)
         n_pairs, listed = 0, [np.empty((2, 0), np.int32)]
         for x, x_first, y, y_first in blocks:
             here = max(0, min(room - n_pairs, x[:, 0].size * y[:, 0].size))
@@ -356,13 +354,20 @@ class _Search:
 
     def _reach(self, slack: float) -> float:
         """No two numbers, or features, that count as near lie farther apart than this."""
-        return float(np.nextafter(self._most(slack), np.float32(np.inf))) if self.read.dtype == np.float32 else self.limit
+        most = self._most(slack)
+        return float(_above(float(most)) if self.read.dtype == np.float32 else most)
 
     def _most(self, slack: float) -> Any:
-        """The limit, and slack, in the type of differences."""
-        if self.read.dtype == np.float32:
-            return np.float32(self.limit) if not slack else np.nextafter(np.float32(self.limit * (1 + 2.0**-22) + slack), np.float32(np.inf))
-        return np.dtype(f"u{self.read.dtype.itemsize}").type(self.limit)
+        """The limit, or for features with slack a little more, in the type of differences."""
+        if self.read.dtype != np.float32:
+            return np.dtype(f"u{self.read.dtype.itemsize}").type(self.limit)
+        return _above(self.limit * (1 + 2.0**-22) + slack) if slack else np.float32(self.limit)
+
+
+def _above(length: float) -> np.float32:
+    """The float32 above."""
+    with np.errstate(over="ignore"):
+        return np.nextafter(np.float32(length), np.float32(np.inf))
 
 
 def _ends(key: np.ndarray, reach: float) -> np.ndarray:

@@ -98,18 +98,20 @@ def _up_to(n):  # type: ignore[no-untyped-def]
 def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights, degrees, tokens, pairs):  # type: ignore[no-untyped-def]
     """Pairs of rows x_first.. (tiles x) and later rows y_first.. (tiles y) before ends[row] that are nowhere apart.
 
-    Apart is what differs by more than limits [columns] in its column. x and y are the same, or y begins behind x; ends [n] ascending. Of blocks of `ROWS` rows of x this worker takes every
-    `workers`-th. Near rows get into one set of `parent` [n]; unless `degrees` is empty, degrees [n] and tokens [n] grow
-    by 1 and the other's weight. pairs [2, room] lists what it has room for. Returns how many pairs there are.
+    Apart is what differs by more than limits [columns] in its column. x and y are the same, or y begins behind x; ends
+    [n] ascending. Of blocks of `ROWS` rows of x this worker takes every `workers`-th. Near rows get into one set of
+    `parent` [n]; degrees [n] and tokens [n] grow by 1 and the other's weight; pairs [2, room] lists what it has room
+    for. Returns how many pairs there are.
     """
     tiles, columns, lanes = y.shape
     n, flat = ends.size, y.reshape(-1)
-    counting = degrees.size > 0
     count = 0
     for start in range(worker * ROWS, min(len(x) * lanes, n - x_first), workers * ROWS):
         stop = min(start + ROWS, len(x) * lanes, n - x_first)
         last = ends[x_first + stop - 1]
-        for tile in range(max(x_first + start + 1 - y_first, 0) // lanes, min(tiles, (last - y_first + lanes - 1) // lanes)):
+        for tile in range(
+            max(x_first + start + 1 - y_first, 0) // lanes, min(tiles, (last - y_first + lanes - 1) // lanes)
+        ):
             first = y_first + tile * lanes
             for i in range(start, stop):
                 row = x_first + i
@@ -124,11 +126,10 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
                     near &= near - np.uint64(1)
                     if parent[row] != parent[other]:
                         _unite(parent, row, other)
-                    if counting:
-                        degrees[row] += 1
-                        degrees[other] += 1
-                        tokens[row] += weights[other]
-                        tokens[other] += weights[row]
+                    degrees[row] += 1
+                    degrees[other] += 1
+                    tokens[row] += weights[other]
+                    tokens[other] += weights[row]
                     if count < pairs.shape[1]:
                         pairs[0, count] = row
                         pairs[1, count] = other
