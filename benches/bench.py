@@ -177,7 +177,7 @@ def bench_neighbours(folder: Path) -> list[dict[str, Any]]:
                 f"of {cluster:,} at {sigma:g}: {found.n_pairs:,} pairs of {found.n_unique:,} rows",
                 "here_s": median_time(lambda m=matrix, t=touching: neighbours(m, t), repeats),
                 "recipe_s": recipe,
-                "floor": "summing the same 778 MB as uint64 in numpy, one core; recipe: 400 x 8,000 by torch.cdist, scaled",
+                "floor": "summing the same 778 MB as uint64, one core; recipe: 400 x 8,000 by torch.cdist, scaled",
                 "floor_s": median_time(lambda w=words64: w.sum(), 5),
                 **memory(
                     f"import darkvocab as d; d.neighbours(d.EmbeddingMatrix.open({str(path)!r}), "

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from darkvocab.numerics import GRIDS, Touching, encode, from_index, index_values, near_rows
+from darkvocab.numerics import GRIDS, Touching, encode, from_index, index_values, near_rows, to_index
 from darkvocab.numerics import neighbours as module
 from darkvocab.numerics._backends import neighbours as kernels
 
@@ -102,6 +102,14 @@ def test_thresholds_between_steps_and_beyond_all_of_them():
     words = from_index(np.array([[0], [1], [2], [-32639], [32639]]), "bfloat16")
     counts = {(1, True): 0, (1.5, False): 2, (1.5, True): 2, (2, True): 2, (2, False): 3, (1e9, True): 10}
     assert {key: near_rows(words, "bfloat16", Touching(key[0], "steps", key[1])).n_pairs for key in counts} == counts
+
+
+@pytest.mark.parametrize("grid", ["bfloat16", "float32"])
+def test_rows_may_be_farther_apart_than_a_signed_word_can_say(grid):
+    far = GRIDS[grid].max_code - 9
+    words = from_index(np.array([[0, -far, 0], [0, far, 1], [1, far - 5, 1]]), grid)
+    counts = {1: 0, 5: 1, 300: 1, 2 * far - 1: 2, 2 * far: 3}
+    assert {k: near_rows(words, grid, Touching(k, "steps")).n_pairs for k in counts} == counts
 
 
 def test_differences_and_thresholds_are_rounded_to_float32():
@@ -244,6 +252,19 @@ def test_features_differ_by_no_more_than_the_rows():
     deviations = rows.astype(int) - rows[0]
     assert bits[:, 0].tolist() == deviations[:, :13].max(axis=1).tolist()
     assert bits[:, 5].tolist() == deviations[:, 26:].min(axis=1).tolist()
+
+
+def test_deviations_that_are_rounded_part_no_near_rows(patched):
+    # The first row is a thousand away, so that deviations from it are rounded by more than the threshold.
+    patched(FEATURES=2)
+    rng = np.random.default_rng(7)
+    rows = np.zeros((400, 40), np.float32)
+    rows[0] = 1000
+    rows[1:, 0] = 1e-5 * rng.integers(1, 2000, 399)
+    rows[1:] = np.array([np.roll(row, column) for row, column in zip(rows[1:], rng.integers(0, 40, 399), strict=True)])
+    index = to_index(encode(rows, "float32"), "float32")
+    assert plain_near(index, "float32", Touching(1.5e-5)).any()
+    assert_near_is_plain(index, "float32", Touching(1.5e-5))
 
 
 # Where output or work could be quadratic -----------------------------------------------------------------------------
