@@ -28,9 +28,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import History, Questions, Sweep, Trials, census, evolve
+from darkvocab import History, Questions, Sweep, Touching, Trials, census, evolve, neighbours
+from darkvocab.experiments.bases import load_base
 from darkvocab.matrix import EmbeddingMatrix
-from darkvocab.numerics import Distances, to_index
+from darkvocab.numerics import Distances, encode, to_index
 
 N_TOKENS, DIM = 2100, 2560
 BASE = "qwen3-4b-centred"
@@ -140,6 +141,51 @@ def bench_census(folder: Path) -> dict[str, Any]:
         "floor_s": reading,
         **memory(f"import darkvocab; darkvocab.census(darkvocab.EmbeddingMatrix.open({str(path)!r}))"),
     }
+
+
+def write_rows(path: Path, n: int, cluster: int, sigma: float) -> np.ndarray:
+    """A bfloat16 vocabulary: Gaussian rows, and among them a snowball of tokens around one centroid, at random ids."""
+    rng = np.random.default_rng(1)
+    words = ((rng.standard_normal((n, DIM), dtype=np.float32) * 0.02).view(np.uint32) >> 16).astype(np.uint16)
+    noise = sigma * rng.standard_normal((cluster, DIM))
+    words[rng.choice(n, cluster, replace=False)] = encode(load_base(BASE).vector + noise, "bfloat16")
+    spec = {"model.embed_tokens.weight": {"dtype": "BF16", "shape": [n, DIM], "data_offsets": [0, words.nbytes]}}
+    head = json.dumps(spec).encode()
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.write(words)
+    return words
+
+
+def bench_neighbours(folder: Path) -> list[dict[str, Any]]:
+    """Touching rows of a whole vocabulary with a snowball in it, collapsed or of many different rows."""
+    path, n, rows = folder / "rows.safetensors", 151_936, []
+    for cluster, sigma, touching, repeats in (
+        (2100, 1e-8, Touching(1, "steps"), 5),
+        (20_000, 1e-6, Touching(1, "steps"), 3),
+        (20_000, 1e-6, Touching(2 * EPSILON), 3),
+    ):
+        words = write_rows(path, n, cluster, sigma)
+        matrix = EmbeddingMatrix.open(path)
+        found = neighbours(matrix, touching)
+        some = torch.from_numpy(words[:8000].view(np.int16)).view(torch.bfloat16).float()
+        recipe = median_time(lambda x=some: torch.cdist(x[:400], x, p=float("inf")), 1) * n * n / (400 * 8000)
+        words64 = words.view(np.uint64)
+        rows.append(
+            {
+                "what": f"neighbours {touching} of {n:,} x {DIM:,} bfloat16 with a snowball "
+                f"of {cluster:,} at {sigma:g}: {found.n_pairs:,} pairs of {found.n_unique:,} rows",
+                "here_s": median_time(lambda m=matrix, t=touching: neighbours(m, t), repeats),
+                "recipe_s": recipe,
+                "floor": "summing the same 778 MB as uint64, one core; recipe: 400 x 8,000 by torch.cdist, scaled",
+                "floor_s": median_time(lambda w=words64: w.sum(), 5),
+                **memory(
+                    f"import darkvocab as d; d.neighbours(d.EmbeddingMatrix.open({str(path)!r}), "
+                    f"d.Touching({touching.threshold!r}, {touching.unit!r}))"
+                ),
+            }
+        )
+    return rows
 
 
 def write_states(path: Path, n_rows: int, n_tokens: int, dim: int, moving: int) -> None:
@@ -487,6 +533,7 @@ def main() -> None:
         "trials": lambda folder: bench_trials(),
         "kernel": lambda folder: bench_kernel(),
         "census": lambda folder: [bench_census(folder)],
+        "neighbours": bench_neighbours,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .matrix import EmbeddingMatrix
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
-    from .measures.topology import Topology, Touching, topology
+    from .measures.neighbours import Neighbours, neighbours
+    from .measures.topology import Topology, topology
+    from .numerics import Touching
     from .reports.page import report
     from .reports.summary import summary
 
@@ -33,6 +35,7 @@ _HOMES = {
     "Evolve": "experiments.evolve",
     "Geometry": "measures.geometry",
     "History": "history",
+    "Neighbours": "measures.neighbours",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
     "ReplicaRecord": "experiments.training.replicas",
@@ -41,7 +44,7 @@ _HOMES = {
     "Sweep": "experiments.sweep",
     "SweepRecord": "experiments.sweep",
     "Topology": "measures.topology",
-    "Touching": "measures.topology",
+    "Touching": "numerics.touching",
     "Training": "experiments.training.lab",
     "TrialRecord": "experiments.trials",
     "Trials": "experiments.trials",
@@ -51,6 +54,7 @@ _HOMES = {
     "evolve": "experiments.evolve",
     "geometry": "measures.geometry",
     "load_corpus": "experiments.training.corpus",
+    "neighbours": "measures.neighbours",
     "report": "reports.page",
     "reproduce": "experiments.recipes",
     "scan": "experiments.scan",
@@ -68,6 +72,7 @@ __all__ = [
     "Evolve",
     "Geometry",
     "History",
+    "Neighbours",
     "QuestionRecord",
     "Questions",
     "ReplicaRecord",
@@ -86,6 +91,7 @@ __all__ = [
     "evolve",
     "geometry",
     "load_corpus",
+    "neighbours",
     "report",
     "reproduce",
     "scan",

@@ -9,10 +9,9 @@ import polars as pl
 import pytest
 import torch
 
-from darkvocab import TrialRecord, Trials, topology
+from darkvocab import Touching, TrialRecord, Trials, topology
 from darkvocab.experiments import trials as module
 from darkvocab.experiments.clouds import Clouds
-from darkvocab.measures.topology import Touching
 from darkvocab.numerics import decode, round_to, ulp
 from darkvocab.records import frame_of
 

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from darkvocab import EmbeddingMatrix, centroid, scan
+from darkvocab import EmbeddingMatrix, Touching, centroid, neighbours, scan
 from darkvocab.sources import gguf as reader
 from darkvocab.sources import open_source
 
@@ -130,6 +130,20 @@ def test_quantised_rows_are_counted_by_what_they_mean(tmp_path):
     assert centroid(path, tmp_path / "c.safetensors")["provenance"]["stored_grid"] == "Q8_0"
     assert scan(path, bitwise=True)["populations"] == [3]
     assert scan(path, grid="bfloat16")["populations"] == [3]
+
+
+def test_neighbours_of_quantised_rows_are_those_of_their_values(tmp_path):
+    pytest.importorskip("gguf")
+    rng = np.random.default_rng(0)
+    blocks = np.zeros((40, 2, 34), np.uint8)  # Q8_0: a float16 scale, and 32 numbers
+    blocks[:, :, :2] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
+    blocks[:, :, 2:] = rng.integers(0, 2, (40, 2, 32))
+    held = ("Q8_0", (40, 64), blocks.tobytes())
+    matrix = EmbeddingMatrix.open(ggufs.saved(tmp_path / "model.gguf", {"token_embd.weight": held}))
+    touching = Touching(0.5, "weight")
+    ours, theirs = neighbours(matrix, touching), neighbours(matrix.rows(slice(None)), touching)
+    assert ours.n_pairs == theirs.n_pairs == 40 * 39 // 2
+    assert neighbours(matrix, Touching(0.5, "weight", strict=True)).n_pairs == 0
 
 
 def test_quantised_rows_that_are_no_numbers_are_refused(tmp_path):

@@ -23,8 +23,8 @@ from ..folder import SCHEMA_VERSION, versions
 from ..matrix import printable
 from ..measures.census import Census
 from ..measures.geometry import Geometry
-from ..measures.topology import Topology, Touching
-from ..numerics import as_grid
+from ..measures.topology import Topology
+from ..numerics import Touching, as_grid
 from ..numerics.cells import Cells, cell_ranges
 from ..numerics.grouping import SELECTIONS
 from ..records import RunFolder, Unsigned, frame_of, read_records

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..measures.census import Census
-from ..measures.topology import Touching
-from ..numerics import round_to, ulp
+from ..numerics import Touching, round_to, ulp
 from .bases import DRAWN
 from .cloud import Cloud, Snowball
 from .clouds import Clouds

@@ -1,4 +1,4 @@
-"""Number grids, identical-row grouping, Chebyshev distance, and the cells that noise can reach."""
+"""Number grids, identical-row grouping, Chebyshev distance, near rows, and the cells that noise can reach."""
 
 from .chebyshev import Distances, Spread
 from .grids import (
@@ -16,13 +16,17 @@ from .grids import (
     ulp,
 )
 from .grouping import Groups, identical_rows
+from .neighbours import Near, near_rows
+from .touching import Touching
 
 __all__ = [
     "GRIDS",
     "Distances",
     "Grid",
     "Groups",
+    "Near",
     "Spread",
+    "Touching",
     "as_grid",
     "boundaries",
     "decode",
@@ -30,6 +34,7 @@ __all__ = [
     "from_index",
     "identical_rows",
     "index_values",
+    "near_rows",
     "round_to",
     "steps",
     "to_index",

@@ -1,0 +1,199 @@
+"""Neighbours: which rows of a whole vocabulary touch, and the cluster that its black holes lie in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from ..matrix import EmbeddingMatrix
+from ..numerics import Near, Touching, as_grid, near_rows
+from ..numerics.grids import regrid
+from ..numerics.grouping import Groups
+from ..numerics.neighbours import MAX_PAIRS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """What touches, directly or by way of others: the most tokens first, then by the first row."""
+
+    rows: Int64[np.ndarray, " components"]  # distinct ones
+    tokens: Int64[np.ndarray, " components"]
+    black_holes: Int64[np.ndarray, " components"]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The graph of distinct rows, an edge wherever two of them touch; a row stands for the tokens that have it."""
+
+    groups: Groups  # the distinct rows: `first` token, `counts` of tokens, `labels` of each token
+    near: Near
+    touching: Touching
+    max_pairs: int = MAX_PAIRS
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.groups.labels)
+
+    @property
+    def n_unique(self) -> int:
+        return len(self.groups.counts)
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of distinct rows that touch."""
+        return self.near.n_pairs
+
+    @property
+    def n_token_pairs(self) -> int:
+        """Pairs of tokens that touch, those with equal rows included."""
+        return int(self.token_degrees @ self.groups.counts) // 2
+
+    @property
+    def degrees(self) -> Int64[np.ndarray, " n_unique"]:
+        """Distinct rows that touch each one."""
+        return self.near.degrees
+
+    @property
+    def token_degrees(self) -> Int64[np.ndarray, " n_unique"]:
+        """Tokens that touch a token of each row, the others of the row included."""
+        return self.near.tokens + self.groups.counts - 1
+
+    @property
+    def n_isolated(self) -> int:
+        """Distinct rows that touch no other."""
+        return int((self.degrees == 0).sum())
+
+    @property
+    def pairs(self) -> Int32[np.ndarray, "2 n_pairs"]:
+        """Distinct rows that touch, each pair once, ascending.
+
+        Raises
+        ------
+        ValueError
+            More pairs than `max_pairs` were found: degrees and components count them all, but no list was kept.
+        """
+        if self.near.pairs is None:
+            raise ValueError(
+                f"{self.n_pairs:,} pairs of rows touch ({self.touching}), more than the {self.max_pairs:,} that were "
+                f"to be listed; degrees and components are whole, for the list ask for max_pairs={self.n_pairs}"
+            )
+        return self.near.pairs
+
+    def adjacency(self) -> tuple[Int64[np.ndarray, " n_unique_plus_1"], Int32[np.ndarray, " both_ways"]]:
+        """Starts and neighbours: those of row i, ascending, are ``neighbours[starts[i] : starts[i + 1]]`` (CSR)."""
+        one, other = self.pairs
+        rows, neighbours = np.concatenate([one, other]), np.concatenate([other, one])
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.degrees)])
+        return starts, neighbours[np.lexsort((neighbours, rows))]
+
+    def degree_table(
+        self,
+    ) -> tuple[Int64[np.ndarray, " degrees"], Int64[np.ndarray, " degrees"], Int64[np.ndarray, " degrees"]]:
+        """Degrees that occur, ascending; how many distinct rows have each, and how many tokens those are."""
+        degrees, which = np.unique(self.degrees, return_inverse=True)
+        return degrees, np.bincount(which), self._sums(which, self.groups.counts)
+
+    @cached_property
+    def component(self) -> Int64[np.ndarray, " n_unique"]:
+        """Of each distinct row, the number of its component in `components`."""
+        labels, which = np.unique(self.near.labels, return_inverse=True)
+        order = np.lexsort((labels, -self._sums(which, self.groups.counts)))
+        return np.argsort(order)[which]
+
+    @cached_property
+    def components(self) -> Components:
+        return Components(
+            rows=np.bincount(self.component),
+            tokens=self._sums(self.component, self.groups.counts),
+            black_holes=self._sums(self.component, self.groups.counts >= 2),
+        )
+
+    @property
+    def n_components(self) -> int:
+        return len(self.components.rows)
+
+    @cached_property
+    def _core(self) -> Bool[np.ndarray, " n_unique"]:
+        """Rows that are a black hole, or touch one: whose neighbours are more tokens than rows."""
+        return (self.groups.counts >= 2) | (self.near.tokens > self.degrees)
+
+    @cached_property
+    def _cluster(self) -> Bool[np.ndarray, " n_unique"]:
+        """Rows of the component with the most tokens among those that hold a black hole; none without."""
+        with_holes = np.flatnonzero(self.components.black_holes)
+        return self.component == (with_holes[0] if len(with_holes) else -1)
+
+    @property
+    def cluster(self) -> Int64[np.ndarray, " tokens"]:
+        """Tokens of the black holes' cluster ("frozen smoke"), of those with black holes the one with most tokens."""
+        return np.flatnonzero(self._cluster[self.groups.labels])
+
+    @property
+    def core(self) -> Int64[np.ndarray, " tokens"]:
+        """Tokens of the cluster that are in a black hole or touch one."""
+        return np.flatnonzero((self._cluster & self._core)[self.groups.labels])
+
+    @property
+    def outliers(self) -> Int64[np.ndarray, " tokens"]:
+        """Tokens of the cluster that touch no black hole: they belong to it by way of others."""
+        return np.flatnonzero((self._cluster & ~self._core)[self.groups.labels])
+
+    @staticmethod
+    def _sums(which: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+        return np.bincount(which, amounts).astype(np.int64)
+
+
+def neighbours(
+    rows: EmbeddingMatrix | Any,
+    touching: Touching | None = None,
+    grid: str | None = None,
+    *,
+    max_pairs: int = MAX_PAIRS,
+    threads: int | None = None,
+) -> Neighbours:
+    """Which rows of a matrix touch, without comparing all of them with all: for whole vocabularies.
+
+    Parameters
+    ----------
+    rows : an `EmbeddingMatrix`, or a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]; a quantised
+        matrix is dequantised in memory, 4 bytes a number
+    touching : when two rows touch, by default where no column differs by more than one grid step
+    grid : round to it first; by default the grid the rows are stored on
+    max_pairs : how many pairs of distinct rows may be listed; beyond, there are degrees and components alone
+    threads : to compare rows with; by default one per core
+
+    Raises
+    ------
+    CorruptFile
+        NaN or infinity in a row.
+    ValueError
+        Rows that overflow `grid`; an array whose type is no grid.
+
+    Examples
+    --------
+    >>> found = neighbours(np.array([[1.0], [1.0], [1.0078125], [1.015625], [3.0]], np.float32), grid="bfloat16")
+    >>> found.pairs.tolist(), found.degrees.tolist(), found.token_degrees.tolist()
+    ([[0, 1], [1, 2]], [1, 2, 1, 0], [2, 3, 1, 0])
+    >>> found.cluster.tolist(), found.core.tolist(), found.outliers.tolist()
+    ([0, 1, 2, 3], [0, 1, 2], [3])
+    """
+    touching = touching or Touching(1, "steps")
+    matrix = EmbeddingMatrix.of(rows, grid)
+    if matrix.quantised:
+        matrix = EmbeddingMatrix.of(matrix.rows(slice(None)))  # any column of any row is asked for
+    target, groups = as_grid(grid or matrix.grid), matrix.groups(grid)
+    near = near_rows(
+        matrix.words,
+        target,
+        touching,
+        weights=groups.counts,
+        tokens=groups.first,
+        rounded=None if target == matrix.grid else lambda words: regrid(words, matrix.grid, target),
+        max_pairs=max_pairs,
+        threads=threads,
+    )
+    return Neighbours(groups, near, touching, max_pairs)

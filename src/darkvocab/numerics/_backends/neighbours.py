@@ -1,0 +1,214 @@
+"""Pairs of rows within a limit in every column, compiled: what `darkvocab.numerics.neighbours` composes.
+
+Rows lie in tiles [tiles, columns, lanes], where a column of `TILE_BYTES` worth of rows is contiguous: one row meets as
+many at once, column by column, until all are apart from it. Numbers are ordered indices, int16 or int32, or float32
+values; two are apart where their difference, as an unsigned integer or in float32, exceeds the limit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from .distances import lowest_bit
+from .rounding import bits_of
+
+TILE_BYTES = 128
+ROWS = 8  # rows that meet a tile while it is in the first-level cache
+AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at
+FURTHEST = 2**31 - 1  # deviation that is told from larger ones
+
+
+@intrinsic
+def lanes_near(typingctx, tiles, at, number, limit):  # type: ignore[no-untyped-def]
+    """A word whose bit l says that entry at + l of flat `tiles` and `number` are not more than `limit` apart.
+
+    Written in vectors, because the compiler makes no word of a loop's comparisons.
+    """
+    signature = types.uint64(tiles, types.int64, number, limit)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        kind, width = (context.get_data_type(signature.args[2]), signature.args[2].bitwidth)
+        lanes = 8 * TILE_BYTES // width
+        vector = ir.VectorType(kind, lanes)
+
+        def all_lanes(value: ir.Value) -> ir.Value:
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        there = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        there, here, most = builder.load(there, align=width // 8), all_lanes(args[2]), all_lanes(args[3])
+        if isinstance(kind, ir.FloatType):
+            of = ir.FunctionType(vector, [vector])
+            magnitude = cgutils.get_or_insert_function(builder.module, of, f"llvm.fabs.v{lanes}f{width}")
+            near = builder.fcmp_unordered("<=", builder.call(magnitude, [builder.fsub(there, here)]), most)
+        else:
+            above = builder.icmp_signed(">", there, here)
+            by = builder.sub(builder.select(above, there, here), builder.select(above, here, there))
+            near = builder.icmp_unsigned("<=", by, most)
+        word = builder.bitcast(near, ir.IntType(lanes))
+        return word if lanes == 64 else builder.zext(word, ir.IntType(64))
+
+    return signature, codegen
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _root(parent, i):  # type: ignore[no-untyped-def]
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _unite(parent, i, j):  # type: ignore[no-untyped-def]
+    """Make one set of those of i and j; a set goes by its smallest member."""
+    i, j = _root(parent, i), _root(parent, j)
+    if i < j:
+        parent[j] = i
+    else:
+        parent[i] = j
+
+
+@njit(nogil=True, cache=True)
+def unite_all(parent, one, other):  # type: ignore[no-untyped-def]
+    """Make one set of one[i] and other[i], for all i."""
+    for i in range(one.size):
+        _unite(parent, one[i], other[i])
+
+
+@njit(nogil=True, cache=True)
+def flatten(parent):  # type: ignore[no-untyped-def]
+    """Let every row's parent be the smallest member of its set."""
+    for i in range(parent.size):
+        parent[i] = _root(parent, i)
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _up_to(n):  # type: ignore[no-untyped-def]
+    """A word with its lowest n bits set, n from 0 to 64."""
+    return ~np.uint64(0) >> np.uint64(64 - n) if n > 0 else np.uint64(0)
+
+
+@njit(nogil=True, cache=True)
+def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights, degrees, tokens, pairs):  # type: ignore[no-untyped-def]
+    """Pairs of rows x_first.. (tiles x) and later rows y_first.. (tiles y) before ends[row] that are nowhere apart.
+
+    Apart is what differs by more than limits [columns] in its column. x and y are the same, or y begins behind x; ends
+    [n] ascending. Of blocks of `ROWS` rows of x this worker takes every `workers`-th. Near rows get into one set of
+    `parent` [n]; degrees [n] and tokens [n] grow by 1 and the other's weight; pairs [2, room] lists what it has room
+    for. Returns how many pairs there are.
+    """
+    tiles, columns, lanes = y.shape
+    n, flat = ends.size, y.reshape(-1)
+    count = 0
+    for start in range(worker * ROWS, min(len(x) * lanes, n - x_first), workers * ROWS):
+        stop = min(start + ROWS, len(x) * lanes, n - x_first)
+        last = ends[x_first + stop - 1]
+        for tile in range(
+            max(x_first + start + 1 - y_first, 0) // lanes, min(tiles, (last - y_first + lanes - 1) // lanes)
+        ):
+            first = y_first + tile * lanes
+            for i in range(start, stop):
+                row = x_first + i
+                near = _up_to(min(max(ends[row] - first, 0), lanes)) & ~_up_to(min(max(row + 1 - first, 0), lanes))
+                own = x[i // lanes]
+                for d in range(columns):
+                    if near == 0:
+                        break
+                    near &= lanes_near(flat, (tile * columns + d) * lanes, own[d, i % lanes], limits[d])
+                while near:
+                    other = first + lowest_bit(near)
+                    near &= near - np.uint64(1)
+                    if parent[row] != parent[other]:
+                        _unite(parent, row, other)
+                    degrees[row] += 1
+                    degrees[other] += 1
+                    tokens[row] += weights[other]
+                    tokens[other] += weights[row]
+                    if count < pairs.shape[1]:
+                        pairs[0, count] = row
+                        pairs[1, count] = other
+                    count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def compare_each(one, other, limit, near):  # type: ignore[no-untyped-def]
+    """near[i]: one[i] and other[i] are nowhere more than `limit` apart."""
+    n, dim = one.shape
+    for i in range(n):
+        near[i] = True
+        for start in range(0, dim, AT_ONCE):
+            a, b = one[i, start : start + AT_ONCE], other[i, start : start + AT_ONCE]
+            beyond = False
+            for d in range(a.size):
+                beyond |= abs(a[d] - b[d]) > limit
+            if beyond:
+                near[i] = False
+                break
+
+
+@njit(nogil=True, cache=True)
+def index_words(words, sign, index):  # type: ignore[no-untyped-def]
+    """index[i, d] = ordered index of words[i, d], unsigned bit patterns whose sign bit is the word `sign`."""
+    for i in range(words.shape[0]):
+        row, out = words[i], index[i]
+        for d in range(row.size):
+            code = np.int32(row[d] & ~sign)
+            out[d] = -code if row[d] & sign else code
+
+
+def _deviation(x, centre):  # type: ignore[no-untyped-def]
+    """x - centre as an integer of its order: itself, or the bits of the float32, turned round below zero."""
+
+
+@overload(_deviation, inline="always")
+def _deviation_of(x, centre):  # type: ignore[no-untyped-def]
+    if isinstance(x, types.Integer):
+        return lambda x, centre: np.int64(x) - np.int64(centre)
+
+    def of_floats(x, centre):  # type: ignore[no-untyped-def]
+        bits = bits_of(x - centre)
+        return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+    return of_floats
+
+
+@njit(nogil=True, cache=True)
+def profile(rows, centre, low, high, extremes):  # type: ignore[no-untyped-def]
+    """Range of each column of rows [n, dim], and each row's largest and smallest deviation from `centre` by blocks.
+
+    low and high [dim] are widened; extremes [n, 2 blocks] int32 has the largest, then the smallest, of each block of
+    columns, clipped: whole numbers as they are, float32 as integers of their order.
+    """
+    dim, blocks = rows.shape[1], extremes.shape[1] // 2
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        for d in range(dim):
+            low[d] = min(low[d], row[d])
+            high[d] = max(high[d], row[d])
+        for block in range(blocks):
+            start = block * dim // blocks
+            part, middle = row[start : (block + 1) * dim // blocks], centre[start:]
+            largest = smallest = _deviation(part[0], middle[0])
+            for d in range(part.size):
+                here = _deviation(part[d], middle[d])
+                largest, smallest = max(largest, here), min(smallest, here)
+            extremes[i, block] = min(max(largest, -FURTHEST), FURTHEST)
+            extremes[i, blocks + block] = min(max(smallest, -FURTHEST), FURTHEST)
+
+
+@njit(nogil=True, cache=True)
+def count_alike(ordered, reach, counts):  # type: ignore[no-untyped-def]
+    """counts[d] = pairs of the ascending float64 values ordered[d] that are at most `reach` apart."""
+    for d in range(ordered.shape[0]):
+        values, first = ordered[d], 0
+        for last in range(values.size):
+            while values[last] - values[first] > reach:
+                first += 1
+            counts[d] += last - first

@@ -1,0 +1,398 @@
+"""Neighbours: all pairs of many rows that lie within a limit in every column, without comparing all pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Int64, Integer, UInt
+
+from .chebyshev import largest_within
+from .grids import Grid, as_grid, decode
+from .grouping import chunks, n_cores
+from .touching import Touching
+
+MAX_PAIRS = 1 << 22  # listed unless more are asked for: 32 MB
+FEATURES = 32  # that rows are told apart by before they are compared in full
+BLOCKS = 16  # of columns, whose largest and smallest deviations may be such features
+SAMPLE = 512  # rows that say which features tell most pairs apart
+SMALL = 256  # rows of a component below which all its pairs are compared
+LISTED = 4  # pairs a row that features do not tell apart, up to which they are compared one by one
+STUCK = 0.75  # of the rows in one component: features do not tell them apart, and all columns must
+FEW_ROWS = 1000  # that one thread compares
+BLOCK_BYTES = 1 << 26  # of rows that are compared in full at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Near:
+    """The graph of rows that are near each other."""
+
+    degrees: Int64[np.ndarray, " n"]  # rows near each row
+    tokens: Int64[np.ndarray, " n"]  # the sum of their weights
+    labels: Int64[np.ndarray, " n"]  # the first row of each row's component
+    n_pairs: int
+    pairs: Int32[np.ndarray, "2 pairs"] | None  # each once, in ascending order; None where more than were asked for
+
+
+def near_rows(
+    words: UInt[np.ndarray, "rows dim"],
+    grid: str | Grid,
+    touching: Touching,
+    *,
+    weights: Integer[np.ndarray, " n"] | None = None,
+    tokens: Integer[np.ndarray, " n"] | None = None,
+    rounded: Callable[[np.ndarray], np.ndarray] | None = None,
+    max_pairs: int = MAX_PAIRS,
+    threads: int | None = None,
+) -> Near:
+    """All pairs of rows that touch: whose L-infinity distance is <= (or <) a threshold; exactly.
+
+    Every row gets a few features, none of which differs by more between two rows than their L-infinity distance:
+    single columns, and the largest and smallest deviation of a block of columns from one row's. Rows whose features are
+    near make a graph that holds the one asked for; each of its components is taken up again by itself, with features
+    that tell its own rows apart, until it falls apart no further; then its pairs are compared, in columns that
+    differ by more than the threshold there at all, the most telling first, up to the first that tells them apart.
+
+    Parameters
+    ----------
+    words : [rows, dim] finite numbers as unsigned words, in memory or memory-mapped
+    grid : the grid they belong to, after `rounded`
+    touching : threshold, unit and inequality; in weight units rounded to float32, as distances are
+    weights : how many tokens each row stands for, 1 by default
+    tokens : the rows of `words` to take, all by default; `n` counts these
+    rounded : what to apply to words, a few rows at a time, before they are compared
+    max_pairs : how many pairs may be listed; degrees and components need no list
+    threads : to compare with; by default one per core
+
+    Returns
+    -------
+    Near
+        The cost is a few passes over the words, n log n, and what is near or nearly so; where no column tells rows
+        apart, all pairs of these, a word of memory each.
+
+    Examples
+    --------
+    >>> near = near_rows(np.array([[0, 9], [1, 9], [2, 9], [7, 9]], np.uint16), "bfloat16", Touching(1, "steps"))
+    >>> near.pairs.tolist(), near.degrees.tolist(), near.labels.tolist()
+    ([[0, 1], [1, 2]], [1, 2, 1, 0], [0, 0, 0, 3])
+    """
+    tokens = np.arange(len(words)) if tokens is None else np.asarray(tokens)
+    weights = np.ones(len(tokens), np.int64) if weights is None else np.asarray(weights, np.int64)
+    read = _Rows(words, tokens, as_grid(grid), touching.unit, rounded)
+    threads = threads or n_cores()
+    with ThreadPoolExecutor(threads) as pool:
+        search = _Search(read, read.limit(touching), weights, max_pairs, pool, threads)
+        return search.result()
+
+
+class _Rows:
+    """Rows as numbers whose differences are distances: float32 values, or ordered indices in int16 or int32."""
+
+    def __init__(self, words: np.ndarray, tokens: np.ndarray, grid: Grid, unit: str, rounded: Any) -> None:
+        self.words, self.tokens, self.grid, self.rounded = words, tokens, grid, rounded
+        self.dim = words.shape[1]
+        self.dtype = np.dtype(np.float32 if unit == "weight" else np.int16 if grid.bits <= 16 else np.int32)
+
+    def limit(self, touching: Touching) -> float | int:
+        """The largest difference that counts as near."""
+        if self.dtype == np.float32:
+            return float(largest_within(touching.threshold, self.dtype, strict=touching.strict))
+        furthest = (1 << self.dtype.itemsize * 8) - 1  # no two indices are
+        whole = math.ceil(touching.threshold) - 1 if touching.strict else math.floor(touching.threshold)
+        return min(whole, furthest)
+
+    def columns(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """These columns of these rows, [rows, columns]."""
+        return self._numbers(self.words[self.tokens[rows][:, None], columns])
+
+    def whole(self, rows: np.ndarray) -> np.ndarray:
+        """All columns of these rows, [rows, dim]."""
+        tokens = self.tokens[rows]
+        together = tokens[-1] - tokens[0] == len(tokens) - 1 and (np.diff(tokens) == 1).all()
+        return self._numbers(self.words[tokens[0] : tokens[-1] + 1] if together else self.words[tokens])
+
+    def _numbers(self, words: np.ndarray) -> np.ndarray:
+        from ._backends.neighbours import index_words
+
+        words = self.rounded(words) if self.rounded else words
+        if self.dtype == np.float32:
+            return decode(words, self.grid)
+        index = np.empty(words.shape, self.dtype)
+        index_words(words, self.grid.word_dtype.type(self.grid.sign), index)
+        return index
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """What tells some rows apart."""
+
+    columns: np.ndarray  # in which any two are apart, the most telling first
+    features: np.ndarray  # [rows, features], the most telling first: some of the columns, and deviations
+    slack: float  # by which features may differ more than the rows, from rounding
+    whole: bool  # features are all the columns
+
+
+class _Search:
+    """What is still to be compared, and what was found so far."""
+
+    def __init__(
+        self, read: _Rows, limit: float, weights: np.ndarray, max_pairs: int, pool: ThreadPoolExecutor, threads: int
+    ) -> None:
+        self.read, self.limit, self.weights, self.pool, self.threads = read, limit, weights, pool, threads
+        n = len(weights)
+        self.degrees, self.tokens, self.parent = np.zeros(n, np.int64), np.zeros(n, np.int64), np.arange(n)
+        self.n_pairs, self.max_pairs = 0, max_pairs
+        self.pairs: list[np.ndarray] = []
+
+    def result(self) -> Near:
+        from ._backends.neighbours import flatten
+
+        if len(self.weights) > 1:
+            self._descend()
+        flatten(self.parent)
+        pairs = None
+        if self.n_pairs <= self.max_pairs:
+            pairs = np.sort(np.concatenate([np.empty((2, 0), np.int32), *self.pairs], axis=1), axis=0)
+            pairs = pairs[:, np.lexsort(pairs[::-1])]
+        return Near(degrees=self.degrees, tokens=self.tokens, labels=self.parent, n_pairs=self.n_pairs, pairs=pairs)
+
+    def _descend(self) -> None:
+        """Take rows apart until what may be near is little, or does not fall apart any more, and compare it."""
+        waiting, small, sizes_of_small = [(np.arange(len(self.weights)), False)], [], []
+        while waiting:
+            rows, stuck = waiting.pop()
+            told = self._telling(rows)
+            if not len(told.columns):
+                self._all_near(rows)
+                continue
+            order = np.argsort(told.features[:, 0], kind="stable")
+            rows, features = rows[order], told.features[order]
+            ends = _ends(features[:, 0], self._reach(told.slack))
+            if stuck or told.whole:
+                columns = told.columns[:0] if told.whole else told.columns
+                self._compare(rows, columns, ends, features, told.slack)
+                continue
+            tiles = _tiled(features)
+            limits = np.full(FEATURES, self._most(told.slack))
+            found = self._join([(tiles, 0, tiles, 0)], ends, limits, LISTED * len(rows), self.weights[rows])
+            if found.pairs is not None:
+                self._settle(rows, found.pairs)
+                continue
+            order = np.argsort(found.labels, kind="stable")
+            _, sizes = np.unique(found.labels, return_counts=True)
+            starts = np.cumsum(sizes) - sizes
+            for start, size in zip(starts[sizes > SMALL], sizes[sizes > SMALL], strict=True):
+                waiting.append((np.sort(rows[order[start : start + size]]), size > STUCK * len(rows)))
+            few = (sizes > 1) & (sizes <= SMALL)
+            small.append(rows[order[np.repeat(few, sizes)]])
+            sizes_of_small.append(sizes[few])
+        if small:
+            sizes = np.concatenate(sizes_of_small)
+            rows, ends = np.concatenate(small), np.repeat(np.cumsum(sizes), sizes)
+            self._compare(rows, np.arange(self.read.dim), ends, np.empty((len(rows), 0), self.read.dtype), 0.0)
+
+    def _telling(self, rows: np.ndarray) -> _Telling:
+        """What tells these rows apart, judged by a sample of them."""
+        from ._backends.neighbours import count_alike, profile
+
+        read, blocks = self.read, min(BLOCKS, self.read.dim)
+        centre = read.whole(rows[:1])[0]
+        bits = np.empty((len(rows), 2 * blocks), np.int32)
+
+        def look(some: slice) -> tuple[np.ndarray, np.ndarray]:
+            numbers = read.whole(rows[some])
+            low, high = centre.copy(), centre.copy()
+            profile(numbers, centre, low, high, bits[some])
+            return low, high
+
+        lows, highs = zip(*self.pool.map(look, self._chunks(rows)), strict=True)
+        low, high = np.min(lows, axis=0), np.max(highs, axis=0)
+        with np.errstate(over="ignore"):
+            apart = high - low if read.dtype == np.float32 else high.astype(np.int64) - low
+        columns = np.flatnonzero(apart > self.limit)
+        bits = np.column_stack([bits[:, :blocks].max(axis=1), bits[:, blocks:].min(axis=1), bits])
+        extremes, slack = _deviations(bits, read.dtype)
+        sample = np.random.default_rng(len(rows)).permutation(len(rows))[:SAMPLE]
+        values = np.concatenate([read.whole(rows[sample])[:, columns], extremes[sample]], axis=1)
+        alike = np.zeros(values.shape[1], np.int64)
+        count_alike(np.sort(values.T.astype(np.float64), axis=1), self._reach(slack), alike)
+        columns = columns[np.argsort(alike[: len(columns)], kind="stable")]
+        if len(columns) <= FEATURES:
+            return _Telling(columns, self._columns(rows, columns), 0.0, True)
+        telling = np.argsort(alike, kind="stable")[:FEATURES] - len(columns)
+        features = np.empty((len(rows), FEATURES), read.dtype)
+        features[:, telling < 0] = self._columns(rows, columns[: (telling < 0).sum()])
+        features[:, telling >= 0] = extremes[:, telling[telling >= 0]]
+        return _Telling(columns, features, slack, False)
+
+    def _compare(
+        self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray, features: np.ndarray, slack: float
+    ) -> None:
+        """Compare each of these rows with those after it and before its end, by its features and in these columns."""
+        from ._backends.neighbours import unite_all
+
+        limits = np.repeat([self._most(slack), self._most(0.0)], [features.shape[1], len(columns)])
+        room = self.max_pairs - self.n_pairs
+        found = self._join(self._blocks(rows, columns, ends, features), ends, limits, room, self.weights[rows])
+        unite_all(self.parent, rows, rows[found.labels])
+        self.degrees[rows] += found.degrees
+        self.tokens[rows] += found.tokens
+        self._list(found.n_pairs, None if found.pairs is None else rows[found.pairs])
+
+    def _blocks(
+        self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray, features: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, int, np.ndarray, int]]:
+        """Tiles of some rows, the place of the first, and the same of later rows that they may be near to."""
+        from ._backends.neighbours import TILE_BYTES
+
+        def tiled(some: slice) -> np.ndarray:
+            return _tiled(np.concatenate([features[some], self._columns(rows[some], columns)], axis=1))
+
+        width = features.shape[1] + len(columns)
+        size = max(1, BLOCK_BYTES // (width * TILE_BYTES)) * TILE_BYTES // self.read.dtype.itemsize
+        for first in range(0, len(rows), size):
+            tiles = tiled(slice(first, first + size))
+            yield tiles, first, tiles, first
+            last = ends[min(first + size, len(rows)) - 1]
+            for later in range(first + size, last, size):
+                yield tiles, first, tiled(slice(later, min(later + size, last))), later
+
+    def _join(
+        self,
+        blocks: Iterable[tuple[np.ndarray, int, np.ndarray, int]],
+        ends: np.ndarray,
+        limits: np.ndarray,
+        room: int,
+        weights: np.ndarray,
+    ) -> Near:
+        """The graph of rows in blocks of tiles; no pairs where there are more than room for."""
+        from ._backends.neighbours import flatten, join, unite_all
+
+        n, threads = len(ends), self.threads if len(ends) > FEW_ROWS else 1
+        parents = [np.arange(n) for _ in range(threads)]
+        degrees, tokens = np.zeros((2, threads, n), np.int64)
+        n_pairs, listed = 0, [np.empty((2, 0), np.int32)]
+        for x, x_first, y, y_first in blocks:
+            here = max(0, min(room - n_pairs, x[:, 0].size * y[:, 0].size))
+
+            def work(worker: int) -> tuple[int, np.ndarray]:
+                pairs = np.empty((2, here), np.int32)  # noqa: B023
+                graph = parents[worker], weights, degrees[worker], tokens[worker]
+                count = join(x, x_first, y, y_first, ends, limits, worker, threads, *graph, pairs)  # noqa: B023
+                return count, pairs[:, :count].copy()
+
+            for count, pairs in self.pool.map(work, range(threads)):
+                n_pairs += count
+                listed.append(pairs)
+            if n_pairs > room:
+                listed = listed[:1]
+        for parent in parents[1:]:
+            unite_all(parents[0], np.arange(n), parent)
+        flatten(parents[0])
+        return Near(
+            degrees=degrees.sum(axis=0),
+            tokens=tokens.sum(axis=0),
+            labels=parents[0],
+            n_pairs=n_pairs,
+            pairs=np.concatenate(listed, axis=1) if n_pairs <= room else None,
+        )
+
+    def _settle(self, rows: np.ndarray, pairs: np.ndarray) -> None:
+        """Compare these pairs of rows in full."""
+        from ._backends.neighbours import compare_each, unite_all
+
+        pairs = rows[pairs]
+        near = np.empty(pairs.shape[1], np.bool_)
+
+        def compare(some: slice) -> None:
+            one, other = (self.read.whole(of[some]) for of in pairs)
+            compare_each(one, other, self._most(0.0), near[some])
+
+        list(self.pool.map(compare, self._chunks(pairs[0])))
+        one, other = pairs = pairs[:, near]
+        unite_all(self.parent, one, other)
+        for a, b in ((one, other), (other, one)):
+            np.add.at(self.degrees, a, 1)
+            np.add.at(self.tokens, a, self.weights[b])
+        self._list(pairs.shape[1], pairs)
+
+    def _list(self, n_pairs: int, pairs: np.ndarray | None) -> None:
+        """Keep pairs, as long as they are no more than may be."""
+        self.n_pairs += n_pairs
+        if self.n_pairs > self.max_pairs:
+            self.pairs = []
+        elif pairs is not None:
+            self.pairs.append(pairs.astype(np.int32))
+
+    def _all_near(self, rows: np.ndarray) -> None:
+        """Every two of these rows are near."""
+        from ._backends.neighbours import unite_all
+
+        unite_all(self.parent, rows, np.full(len(rows), rows[0]))
+        self.degrees[rows] += len(rows) - 1
+        self.tokens[rows] += self.weights[rows].sum() - self.weights[rows]
+        n_pairs = len(rows) * (len(rows) - 1) // 2
+        here = self.n_pairs + n_pairs <= self.max_pairs
+        self._list(n_pairs, rows[np.stack(np.triu_indices(len(rows), 1))] if here else None)
+
+    def _chunks(self, rows: np.ndarray) -> Iterator[slice]:
+        return chunks(np.broadcast_to(self.read.words[:1], (len(rows), self.read.dim)))
+
+    def _columns(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """These columns of these rows, [rows, columns]."""
+        out = np.empty((len(rows), len(columns)), self.read.dtype)
+
+        def take(some: slice) -> None:
+            out[some] = self.read.columns(rows[some], columns)
+
+        list(self.pool.map(take, self._chunks(rows)))
+        return out
+
+    def _reach(self, slack: float) -> float:
+        """No two numbers, or features, that count as near lie farther apart than this."""
+        most = self._most(slack)
+        return float(_above(float(most)) if self.read.dtype == np.float32 else most)
+
+    def _most(self, slack: float) -> Any:
+        """The limit, or for features with slack a little more, in the type of differences."""
+        if self.read.dtype != np.float32:
+            return np.dtype(f"u{self.read.dtype.itemsize}").type(self.limit)
+        return _above(self.limit * (1 + 2.0**-22) + slack) if slack else np.float32(self.limit)
+
+
+def _above(length: float) -> np.float32:
+    """The float32 above."""
+    with np.errstate(over="ignore"):
+        return np.nextafter(np.float32(length), np.float32(np.inf))
+
+
+def _ends(key: np.ndarray, reach: float) -> np.ndarray:
+    """Behind the last of the ascending numbers that is at most `reach` above each."""
+    wide = key.astype(np.float64)
+    return np.searchsorted(wide, wide + reach, side="right")
+
+
+def _tiled(numbers: np.ndarray) -> np.ndarray:
+    """[tiles, columns, lanes] of [n, columns], the last row again where there is none."""
+    from ._backends.distances import fill_tiles
+    from ._backends.neighbours import TILE_BYTES
+
+    lanes = TILE_BYTES // numbers.itemsize
+    tiles = np.empty((-(-len(numbers) // lanes), numbers.shape[1], lanes), numbers.dtype)
+    fill_tiles(numbers, tiles)
+    return tiles
+
+
+def _deviations(bits: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float]:
+    """Features of `profile` as numbers of this type, and by how much their rounding may part two of them."""
+    if dtype != np.float32:
+        far = np.iinfo(dtype).max  # clipped numbers are no farther apart
+        return np.clip(bits, -far, far).astype(dtype), 0.0
+    values = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
+    if not np.isfinite(values).all():
+        return np.zeros_like(values), 0.0  # overflowed: they tell nothing
+    return values, float(np.abs(values).max(initial=0)) * 2.0**-22
