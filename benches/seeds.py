@@ -13,21 +13,16 @@ import numpy as np
 import recipes
 from scipy.stats import permutation_test
 
-from darkvocab import Census
+from darkvocab.experiments.training.lab import counts
 from darkvocab.experiments.training.learner import Learner
 from darkvocab.experiments.training.passes import array
 from darkvocab.experiments.training.recipes import training_11_2
-from darkvocab.numerics import identical_rows
-
-FIGURES = ("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "largest_black_hole")
 
 
 def figures(words: np.ndarray, unseen: np.ndarray, loss: float) -> dict[str, float]:
-    made = {"loss": loss}
-    for name, rows in (("all", words), ("unseen", words[unseen])):
-        census = Census(identical_rows(np.ascontiguousarray(rows)))
-        made |= {f"{figure} of {name}": getattr(census, figure) for figure in FIGURES}
-    return made
+    selections = {"all": words, "unseen": words[unseen]}
+    counted = {f"{name} of {of}": n for of, rows in selections.items() for name, n in counts(rows).items()}
+    return {"loss": loss, **counted}
 
 
 def main() -> None:

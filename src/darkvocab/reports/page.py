@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..folder import write_whole
-from ..records import Records, csv_path, scan_records
+from ..records import CURVES, Records, csv_path, scan_records
 from ..sources import CorruptFile
 from .evolution import EVOLUTION, draw_evolution
 from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
-from .replicas import CURVES, cells, replicas_figure, sentences
+from .replicas import cells, replicas_figure, sentences
 from .tables import QWEN3_4B, TRIALS, answer_cells, moment_cells, number, ranges, remarks
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
 
-CURVES = "curves.parquet"
 CONFIDENCE = 0.95  # of the intervals of means
 COUNTED = {
     "n_unique": "unique rows",

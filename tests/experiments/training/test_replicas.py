@@ -20,9 +20,8 @@ from darkvocab.experiments.training.choices import SGD, Architecture
 from darkvocab.experiments.training.corpus import Corpus
 from darkvocab.experiments.training.lab import outcome
 from darkvocab.experiments.training.recording import recorded
-from darkvocab.experiments.training.replicas import CURVES
 from darkvocab.folder import RunFolderRefused, read_manifest
-from darkvocab.records import read_records
+from darkvocab.records import CURVES, read_records
 from darkvocab.reports.replicas import print_replicas, replicas_json, statistics
 from darkvocab.reports.tables import console
 from darkvocab.sources import CorruptFile

@@ -48,6 +48,14 @@ def small(**settings):
     return Training(**{"architecture": SMALL, "batch": 4, "steps": 20, "seed": 7, **settings})
 
 
+def interrupt_at(step):
+    def progress(done, _):
+        if done == step:
+            raise KeyboardInterrupt
+
+    return progress
+
+
 def history(path, name="embedding_evolution.safetensors"):
     (tensor,) = read_tensors(path / name).values()
     return tensor.words()
@@ -219,12 +227,8 @@ def test_a_training_that_goes_on_with_fewer_cores_ends_with_the_same_bytes(tmp_p
     small().run(tmp_path / "whole")
     monkeypatch.setattr("darkvocab.experiments.training.lab.SECONDS", 0)
 
-    def interrupt(done, _):
-        if done == 9:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        small().run(tmp_path / "cut", progress=interrupt)
+        small().run(tmp_path / "cut", progress=interrupt_at(9))
     monkeypatch.setattr("darkvocab.experiments.training.passes.n_cores", lambda: 1)
     small().run(tmp_path / "cut", resume=True)
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
@@ -477,13 +481,8 @@ def test_two_runs_are_the_same_bytes_and_an_interrupted_one_too(name, tmp_path, 
 
     monkeypatch.setattr("darkvocab.experiments.training.lab.SECONDS", 0)  # a checkpoint after every step
     for stop in (1, 7, 13, 20):
-
-        def interrupt(done, _, stop=stop):
-            if done == stop:
-                raise KeyboardInterrupt
-
         with pytest.raises(KeyboardInterrupt):
-            training.run(tmp_path / "cut", resume=stop > 1, progress=interrupt)
+            training.run(tmp_path / "cut", resume=stop > 1, progress=interrupt_at(stop))
         assert read_manifest(tmp_path / "cut")["status"] == "interrupted"
         assert recorded(tmp_path / "cut") == stop + 1
     training.run(tmp_path / "cut", resume=True)
@@ -565,12 +564,8 @@ def test_a_training_that_diverges_keeps_what_it_recorded(tmp_path):
 def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("darkvocab.experiments.training.lab.SECONDS", 0)
 
-    def interrupt(done, _):
-        if done == 5:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        small().run(tmp_path / "run", progress=interrupt)
+        small().run(tmp_path / "run", progress=interrupt_at(5))
     path = tmp_path / "run" / "checkpoint.safetensors"
     whole = path.read_bytes()
     for damaged in (b"", whole[:100], b"x" * len(whole)):

@@ -17,7 +17,7 @@ from ...engine import check_seed, open_engine
 from ...folder import landing
 from ...history import FILE, History
 from ...numerics.grouping import n_cores
-from ...records import RunFolder, Unsigned
+from ...records import CURVES, RunFolder, Unsigned
 from .lab import METRICS, Training, counts, outcome, read_metrics, require
 from .learner import Diverged
 from .recording import recorded
@@ -25,7 +25,6 @@ from .recording import recorded
 if TYPE_CHECKING:
     import polars as pl
 
-CURVES = "curves.parquet"
 POINTS = 100  # steps at which the replicas are held against each other
 TICK = 1.0  # seconds between looks at how far they are
 
