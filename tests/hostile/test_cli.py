@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import darkvocab
-from darkvocab import cli as command_line
+from darkvocab.cli import shell as command_line
 
 FULL = Path("/dev/full")
 HOLES = np.array([[1, 2], [1, 2], [3, 4]], np.float32)

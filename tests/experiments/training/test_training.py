@@ -635,8 +635,14 @@ def test_a_command_repeats_the_run(tmp_path):
     training = small(**settings, start=PointStart(unit=False), record=("gradients",))
     training.run(tmp_path / "run")
     words = read_manifest(tmp_path / "run")["command"].split()
-    again = [sys.executable, "-m", "darkvocab.cli", *words[1:], "--out", str(tmp_path / "again")]
-    code = "import sys; from darkvocab.cli import main; main()"
-    subprocess.run([sys.executable, "-c", code, *again[3:]], check=True, capture_output=True)
+    again = [
+        sys.executable,
+        "-c",
+        "from darkvocab.cli import main; main()",
+        *words[1:],
+        "--out",
+        str(tmp_path / "again"),
+    ]
+    subprocess.run(again, check=True, capture_output=True)
     assert content(tmp_path / "again") == content(tmp_path / "run")
     assert to_index(history(tmp_path / "again")[0], "bfloat16").shape == (128, 16)

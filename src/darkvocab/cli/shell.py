@@ -1,0 +1,208 @@
+"""What every command shares: the application, errors as sentences and exit codes, progress, common options."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+import darkvocab
+
+FINDINGS, USAGE, MISSING, CORRUPT, INTERRUPTED = 1, 2, 3, 4, 130
+
+app = typer.Typer(
+    name="darkvocab",
+    help="Which tokens did a model never learn, what structure do they form, and how did it get there?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_interrupted = False
+Command = TypeVar("Command", bound=Callable[..., None])
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def fail(error: BaseException | str, code: int) -> NoReturn:
+    from ..matrix import printable
+
+    lines = str(error).split("\n")
+    say("\n".join(["darkvocab: " + printable(lines[0]), *map(printable, lines[1:])]))
+    raise typer.Exit(code)
+
+
+def command(function: Command) -> Command:
+    """Turn what a library call raises into a sentence and an exit code."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has what it wanted
+        except typer.Exit:
+            raise
+        except BaseException as error:
+            resumable = (
+                " (what has landed is kept: the same command with --resume goes on)"
+                if options.get("resume") is not None and options.get("out")
+                else ""
+            )
+            fail(*_explained(error, resumable))
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _explained(error: BaseException, resumable: str) -> tuple[BaseException | str, int]:
+    """What to say of an exception, and the exit code; raises it again where it is a bug of ours."""
+    from ..engine import EngineLost, WorkerDied
+    from ..folder import FULL, DiskFull
+    from ..matrix import NoEmbedding
+    from ..sources import CorruptFile
+
+    if isinstance(error, KeyboardInterrupt) or _interrupted:  # a library may turn the interruption into its own error
+        return f"interrupted{resumable}", INTERRUPTED
+    if isinstance(error, DiskFull):
+        return f"{error.strerror}; make room{resumable}", INTERRUPTED
+    if isinstance(error, OSError) and error.errno in FULL:  # numba keeps what it compiles
+        return (
+            f"no space left to write ({error}); make room, or set NUMBA_CACHE_DIR to where there is{resumable}",
+            INTERRUPTED,
+        )
+    if isinstance(error, ArithmeticError):  # a training that diverged
+        return error, FINDINGS
+    if isinstance(error, (EngineLost, WorkerDied)):
+        return error, INTERRUPTED
+    if isinstance(error, MemoryError):
+        return f"this needs more memory than there is ({error})", USAGE
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}", MISSING
+    if isinstance(error, (OSError, ImportError, NoEmbedding)):
+        return error, MISSING
+    if isinstance(error, ValueError):
+        return error, CORRUPT if isinstance(error, CorruptFile) else USAGE
+    raise error
+
+
+def announce_compilation() -> None:
+    """Say once that kernels are being compiled, when they are; the compiled ones are kept for the next time."""
+    from numba.core import event
+
+    class Announce(event.Listener):  # type: ignore[misc]
+        said = False
+
+        def on_start(self, event: Any) -> None:
+            if not Announce.said:
+                Announce.said = True
+                say("compiling kernels for this machine: a few seconds, the first time only")
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    event.register("numba:compile", Announce())
+
+
+class _Pace:
+    """How far, how fast over the last half minute, how long still. What the first call tells was done before us."""
+
+    def __init__(self, *, in_bytes: bool = False) -> None:
+        self._in_bytes = in_bytes
+        self._told: deque[tuple[float, int]] = deque()
+
+    def __call__(self, done: int, total: int) -> str:
+        now = time.monotonic()
+        self._told.append((now, done))
+        while len(self._told) > 2 and self._told[1][0] <= now - 30:
+            self._told.popleft()
+        then, before = self._told[0]
+        rate = (done - before) / (now - then) if now > then else 0.0
+        scale, unit = (1e9, " GB") if total >= 1e9 else (1e6, " MB")
+        far = f"{done / scale:,.1f} of {total / scale:,.1f}{unit}" if self._in_bytes else f"{done:,} of {total:,}"
+        if not rate:
+            return far
+        speed, unit = (rate / 1e6, " MB") if self._in_bytes else (rate, "")
+        left = (total - done) / rate
+        spoken = f"{left:,.0f} s" if left < 120 else f"{left / 60:,.0f} min" if left < 7200 else f"{left / 3600:,.1f} h"
+        return f"{far}, {f'{speed:,.0f}' if speed >= 10 else f'{speed:.2g}'}{unit}/s, about {spoken} left"
+
+
+@contextmanager
+def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that draws a bar on a terminal, and elsewhere writes a line every ten seconds."""
+    pace = _Pace(in_bytes=in_bytes)
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = TextColumn(label, markup=False), BarColumn(), TextColumn("{task.description}", markup=False)
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total, description=pace(done, total))
+        return
+    said = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal said
+        text = pace(done, total)
+        if time.monotonic() - said >= 10:
+            said = time.monotonic()
+            say(f"{label}: {text}")
+
+    yield line
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, allow_nan=False))
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(darkvocab.__version__)
+        raise typer.Exit
+
+
+Seed = Annotated[int, typer.Option(help="Of every draw.")]
+EngineName = Annotated[
+    str, typer.Option(help="local, serial, threads, processes, dask://HOST:PORT, or dask:SCHEDULER_FILE.json.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Of a local engine; by default as many as pay. Never changes a record.", show_default=False),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+
+
+def _interrupt(signum: int, frame: Any) -> NoReturn:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: SIGTERM ends a run as Ctrl-C does."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and background jobs of a script have it
+            signal.signal(number, _interrupt)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed from the start: nobody listens
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a text that the terminal's encoding lacks
+    app()

@@ -1,0 +1,200 @@
+"""Commands on trainings: train, evolve."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import darkvocab
+
+from .shell import (
+    EngineName,
+    Json,
+    Resume,
+    Seed,
+    Workers,
+    announce_compilation,
+    app,
+    command,
+    print_json,
+    progress_bar,
+    say,
+)
+
+
+@app.command()
+@command
+def train(
+    out: Annotated[Path, typer.Option(help="Run folder for the recording.", show_default=False)],
+    corpus: Annotated[
+        Path | None, typer.Option(help="A text file; by default the help topics of Python.", show_default=False)
+    ] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Bytes below this are tokens, 128 or 256; by default 128.", show_default=False)
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, instead of bytes.", show_default=False)
+    ] = None,
+    start: Annotated[str, typer.Option(help="Rows before step 1: normal, point, or snowball.")] = "snowball",
+    init_unit: Annotated[bool, typer.Option(help="point: a vector of length 1.")] = True,
+    init_sigma: Annotated[float, typer.Option(help="snowball: noise around its vector, weight units.")] = 1e-5,
+    init_drawn: Annotated[str, typer.Option(help="snowball: summed in float32, or in the weights' grid.")] = "float32",
+    noise: Annotated[str, typer.Option(help="After each step: none or gaussian.")] = "none",
+    noise_sigma: Annotated[float, typer.Option(help="Of that noise, weight units.")] = 3e-6,
+    noise_rows: Annotated[str, typer.Option(help="It moves all rows, or unseen ones.")] = "all",
+    precision: Annotated[
+        str, typer.Option(help="pure-bf16 (the notebooks'), bf16-weights (float32 state), mixed, or float32.")
+    ] = "bf16-weights",
+    rounding: Annotated[str, typer.Option(help="bf16-weights: nearest or stochastic.")] = "nearest",
+    norm: Annotated[str, typer.Option(help="layernorm or rmsnorm.")] = "layernorm",
+    tied: Annotated[bool, typer.Option(help="The output matrix is the embedding.")] = True,
+    layers: Annotated[int, typer.Option(help="Of the GPT-2.")] = 2,
+    heads: Annotated[int, typer.Option(help="Of each layer.")] = 2,
+    width: Annotated[int, typer.Option(help="Components of an embedding row.")] = 64,
+    context: Annotated[int, typer.Option(help="Tokens of an example.")] = 128,
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="At step 1.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of matrices; biases and norms have none.")] = 0.01,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: linear (down to 0) or constant.")] = "linear",
+    clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0: any.")] = 1.0,
+    batch: Annotated[int, typer.Option(help="Examples of a step.")] = 32,
+    steps: Annotated[int, typer.Option(help="To make.")] = 10_000,
+    label_shift: Annotated[int, typer.Option(help="Tokens ahead to predict: 1, or 2 as the notebooks do.")] = 1,
+    seed: Seed = 42,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    record_every: Annotated[int, typer.Option(help="Steps from one recorded state to the next.")] = 1,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(help="Also record gradients, or moments, of the embedding; repeat for both.", show_default=False),
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="Trainings, from --seed and the seeds that follow.", min=1)] = 1,
+    engine: EngineName = "local",
+    workers: Workers = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small GPT-2 from such a start, recording its embedding after every step (11.2c, 11.2b, 11.2a).
+
+    Example: darkvocab train --steps 2000 --out runs/train
+    """
+    from ..experiments.training import choices
+    from ..experiments.training.lab import outcome
+
+    settings = darkvocab.Training(
+        corpus=darkvocab.load_corpus(corpus, vocabulary=vocabulary, tokenizer=tokenizer),
+        architecture=choices.Architecture(
+            layers=layers, heads=heads, width=width, context=context, norm=norm, tied=tied
+        ),
+        start=choices.start(start, unit=init_unit, sigma=init_sigma, drawn=init_drawn),
+        noise=choices.noise(noise, sigma=noise_sigma, rows=noise_rows),
+        precision=precision,
+        rounding=rounding,
+        optimizer=choices.optimizer(optimizer, learning_rate=learning_rate, weight_decay=weight_decay),
+        schedule=schedule,
+        clip=clip or None,
+        batch=batch,
+        steps=steps,
+        label_shift=label_shift,
+        seed=seed,
+        device=device,
+        record_every=record_every,
+        record=tuple(record or ()),
+    )
+    if replicas > 1:
+        _replicas(settings, replicas, out, as_json, engine=engine, workers=workers, resume=resume)
+        return
+    if engine != "local" or workers is not None:
+        raise ValueError("--engine and --workers are for several --replicas; one training takes the cores there are")
+    with progress_bar("training") as progress:
+        settings.run(out, resume=resume, progress=progress, say=say)
+    made = outcome(out)
+    if as_json:
+        print_json(made)
+    else:
+        from ..reports.tables import console, print_training
+
+        print_training(made, console())
+
+
+def _replicas(settings: Any, n: int, out: Path, as_json: bool, **running: Any) -> None:
+    """Train from several seeds, and print where they ended."""
+    from ..records import read_records
+    from ..reports.replicas import print_replicas, replicas_json
+    from ..reports.tables import console
+
+    announce_compilation()
+    with progress_bar("training") as progress:
+        darkvocab.Replicas(training=settings, n=n).run(out, progress=progress, say=say, **running)
+    page, *_, figure = darkvocab.report(out)
+    if as_json:
+        print_json(replicas_json(out, read_records(out)))
+    else:
+        print_replicas(read_records(out), console())
+    say(f"open {page}; records in {out / 'records.csv'}, figure for print {figure}")
+
+
+@app.command(no_args_is_help=True)
+@command
+def evolve(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE", show_default=False),
+    ],
+    unseen: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says.",
+            show_default=False,
+        ),
+    ] = None,
+    tensor: Annotated[
+        str | None, typer.Option(help="Take this tensor instead of embedding_history.", show_default=False)
+    ] = None,
+    every: Annotated[int, typer.Option(help="Take every so many recorded rows, and the last.", min=1)] = 1,
+    init_sigma: Annotated[
+        float | None,
+        typer.Option(help="Of 11.2c's verdict, weight units; by default the run's.", show_default=False),
+    ] = None,
+    noise_epsilon: Annotated[
+        float | None,
+        typer.Option(help="Of 11.2b's verdict, weight units; by default the run's.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for records, events and figures; by default the run folder.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What became of the black holes while a model was trained: step by step, over all, seen and unseen tokens.
+
+    Example: darkvocab evolve runs/lab --every 10
+    """
+    from ..reports.evolution import draw_evolution, evolution_json, print_evolution
+    from ..reports.tables import console
+
+    announce_compilation()
+    if out is None and (source / "manifest.json").is_file():
+        out = source
+    with progress_bar("measuring") as progress:
+        made = darkvocab.evolve(
+            source,
+            unseen=unseen,
+            tensor=tensor,
+            every=every,
+            init_sigma=init_sigma,
+            noise_epsilon=noise_epsilon,
+            out=out,
+            progress=progress,
+        )
+    written = draw_evolution(out) if out else []
+    if as_json:
+        sys.stdout.writelines(evolution_json(made.records, made.events, made.tokens, made.summary))
+    else:
+        print_evolution(made.records, made.events, made.summary, console())
+    if out:
+        say(f"records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}, figures {written[0].parent}")
+    else:
+        say("nothing was kept: --out DIR lands records, events and figures")
