@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .matrix import EmbeddingMatrix
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
+    from .measures.indicators import Indicators, indicators
     from .measures.neighbours import Neighbours, neighbours
     from .measures.topology import Topology, topology
     from .numerics import Touching
@@ -35,6 +36,7 @@ _HOMES = {
     "Evolve": "experiments.evolve",
     "Geometry": "measures.geometry",
     "History": "history",
+    "Indicators": "measures.indicators",
     "Neighbours": "measures.neighbours",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
@@ -53,6 +55,7 @@ _HOMES = {
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
     "geometry": "measures.geometry",
+    "indicators": "measures.indicators",
     "load_corpus": "experiments.training.corpus",
     "neighbours": "measures.neighbours",
     "report": "reports.page",
@@ -72,6 +75,7 @@ __all__ = [
     "Evolve",
     "Geometry",
     "History",
+    "Indicators",
     "Neighbours",
     "QuestionRecord",
     "Questions",
@@ -90,6 +94,7 @@ __all__ = [
     "draw",
     "evolve",
     "geometry",
+    "indicators",
     "load_corpus",
     "neighbours",
     "report",
