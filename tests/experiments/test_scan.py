@@ -137,19 +137,63 @@ def test_where_no_choice_is_plain_the_candidates_are_listed(tmp_path):
     assert scan(tmp_path / "m.safetensors", tensor="b")["chosen"] == "as asked"
 
 
-@pytest.mark.parametrize(
-    ("output", "tied"), [(None, True), ("same", True), ("other", False), ("other dtype", False), ("other shape", True)]
-)
+HEADS = {
+    "same": rows(),
+    "other": rows(seed=1),
+    "other dtype": rows().astype("f2"),
+    "padded": np.concatenate([rows(), rows(4)]),  # more rows than the embedding, the first of them the same
+    "shorter": rows(n=50),
+    "wider": rows(dim=16),
+}
+
+
+@pytest.mark.parametrize(("output", "tied"), [(output, output == "same") for output in HEADS])
 def test_tied_is_told_by_the_tensors_not_by_the_config(output, tied, tmp_path):
-    tensors = {"model.embed_tokens.weight": rows()}
-    if output:
-        head = {"same": rows(), "other": rows(seed=1), "other dtype": rows().astype("f2"), "other shape": rows(n=61)}
-        tensors["lm_head.weight"] = head[output]
+    tensors = {"model.embed_tokens.weight": rows(), "lm_head.weight": HEADS[output]}
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": not tied}))
     report = scan(tmp_path)
-    assert report["tied"] is tied
-    assert (report["output_tensor"] == "lm_head.weight") == (output in ("same", "other", "other dtype"))
+    assert (report["tied"], report["output_tensor"]) == (tied, "lm_head.weight")
+    assert report["output_shape"] == list(HEADS[output].shape)
+    unembedding = EmbeddingMatrix.open(tmp_path).unembedding()
+    assert np.array_equal(unembedding.rows(slice(None)), HEADS[output].astype(np.float32))
+    assert unembedding.tensor == ("model.embed_tokens.weight" if tied else "lm_head.weight")
+    asked = scan(tmp_path, tensor="lm_head.weight")
+    assert (asked["tied"], asked["output_tensor"]) == (tied, "lm_head.weight")
+
+
+@pytest.mark.parametrize(
+    ("config", "tied"),
+    [
+        ({}, True),
+        ({"tie_word_embeddings": True}, True),
+        ({"tie_word_embeddings": False}, False),
+        ({"tie_word_embeddings": "no"}, True),
+        ({"text_config": {"vocab_size": 60, "tie_word_embeddings": False}}, False),
+        ({"tie_word_embeddings": False, "text_config": {"vocab_size": 60, "tie_word_embeddings": True}}, False),
+        ({"vision_config": {"tie_word_embeddings": False}}, True),  # what has no vocabulary ties no words
+    ],
+)
+def test_where_no_tensor_is_the_output_the_config_says_whether_it_is_tied(config, tied, tmp_path):
+    save_file({"model.embed_tokens.weight": rows()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = scan(tmp_path)
+    assert (report["tied"], report["output_tensor"], report["output_shape"]) == (tied, None, None)
+    matrix = EmbeddingMatrix.open(tmp_path)
+    assert matrix.unembedding() is (matrix if tied else None)
+
+
+def test_a_layer_that_is_named_output_is_no_output_matrix(tmp_path):
+    tensors = {"wte.weight": rows(), "vision.output.weight": rows(8)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert scan(tmp_path)["output_tensor"] is None
+    save_file({**tensors, "output.weight": rows(64)}, tmp_path / "model.safetensors")
+    assert scan(tmp_path)["output_tensor"] == "output.weight"
+
+
+def test_rows_in_memory_are_their_own_output():
+    matrix = EmbeddingMatrix.from_array(rows())
+    assert matrix.unembedding() is matrix
 
 
 def test_shards_are_found_through_their_index(tmp_path):

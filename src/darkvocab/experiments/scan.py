@@ -88,6 +88,7 @@ def _report(matrix: EmbeddingMatrix, census: Census, grid: str, bitwise: bool) -
         "tensor": matrix.tensor,
         "chosen": matrix.chosen,
         "output_tensor": matrix.output,
+        "output_shape": list(matrix.output_shape) if matrix.output_shape else None,
         "tied": matrix.tied,
         "n_unique": census.n_unique,
         "n_black_holes": census.n_black_holes,
