@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
-    from .experiments.scan import centroid, scan
+    from .experiments.scan import Scan, centroid, explain, scan
     from .experiments.sweep import Sweep, SweepRecord, sweep
     from .experiments.training.corpus import load_corpus
     from .experiments.training.lab import Training
@@ -42,6 +42,7 @@ _HOMES = {
     "Questions": "experiments.questions",
     "ReplicaRecord": "experiments.training.replicas",
     "Replicas": "experiments.training.replicas",
+    "Scan": "experiments.scan",
     "Snowball": "experiments.cloud",
     "Sweep": "experiments.sweep",
     "SweepRecord": "experiments.sweep",
@@ -54,6 +55,7 @@ _HOMES = {
     "centroid": "experiments.scan",
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
+    "explain": "experiments.scan",
     "geometry": "measures.geometry",
     "indicators": "measures.indicators",
     "load_corpus": "experiments.training.corpus",
@@ -81,6 +83,7 @@ __all__ = [
     "Questions",
     "ReplicaRecord",
     "Replicas",
+    "Scan",
     "Snowball",
     "Sweep",
     "SweepRecord",
@@ -93,6 +96,7 @@ __all__ = [
     "centroid",
     "draw",
     "evolve",
+    "explain",
     "geometry",
     "indicators",
     "load_corpus",

@@ -391,7 +391,11 @@ class EmbeddingMatrix:
     ) -> Int64[np.ndarray, "k dim"]:
         """Ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
         target = as_grid(grid or self.grid)
-        return to_index(regrid(self._read(self.words[tokens]), self.grid, target), target)
+        return to_index(self.rounded(tokens, target), target)
+
+    def rounded(self, tokens: Int[np.ndarray, " k"] | list[int] | slice, grid: str | Grid) -> UInt[np.ndarray, "k dim"]:
+        """Words of these tokens' rows, rounded to a grid."""
+        return regrid(self._read(self.words[tokens]), self.grid, as_grid(grid))
 
     def groups(self, grid: str | Grid | None = None, *, bitwise: bool = False, **options: Any) -> Groups:
         """Tokens with equal rows, after rounding to `grid` where one is given.
@@ -424,11 +428,12 @@ class EmbeddingMatrix:
 
     def norms(self) -> Float64[np.ndarray, " n_tokens"]:
         """Euclidean norm of every row, summed in float64."""
-        norms = np.empty(self.n_tokens)
+        from .numerics._backends.products import squares_and_sums
+
+        squares, sums = np.empty(self.n_tokens), np.empty(self.dim)
         for rows in chunks(self.words):
-            values = self.rows(rows).astype(np.float64)
-            np.sqrt(np.einsum("ij,ij->i", values, values), out=norms[rows])
-        return norms
+            squares_and_sums(self.rows(rows), squares[rows], sums)
+        return np.sqrt(squares)
 
     def label(self, token: int | np.integer) -> str:
         """A token's id, and its text where there is one: ``125 '~'``."""

@@ -7,9 +7,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from qwen import FIRST, qwen_words
 from safetensors.numpy import load_file, save_file
 
-from darkvocab import EmbeddingMatrix, census, centroid, scan
+from darkvocab import EmbeddingMatrix, census, centroid, explain, scan
 from darkvocab.experiments.bases import load_base
 from darkvocab.matrix import NoEmbedding
 
@@ -401,3 +402,27 @@ def test_arrays_of_an_npz_are_read_by_name(tmp_path):
         with pytest.raises(ValueError, match=f"tensor '{name}' is .* not a matrix of floating-point numbers"):
             scan(path, tensor=name)
     assert centroid(path, tmp_path / "c.safetensors")["provenance"]["black_hole_population"] == 5
+
+
+# Dark tokens ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_with_the_recorded_rows_gives_the_published_figures(tmp_path):
+    """151,936 x 2,560 bfloat16, as Qwen3-4B's: census and `published_geometry_of_the_13` of the recorded figures."""
+    words, members, single = qwen_words()
+    save_file({"model.embed_tokens.weight": words.view(ml_dtypes.bfloat16)}, tmp_path / "model.safetensors")
+    scanned = explain(tmp_path, checksum=False)
+    report = scanned.report
+    assert (report["n_tokens"], report["hidden_dim"], report["grid"]) == (151_936, 2_560, "bfloat16")
+    assert (report["n_unique"], report["n_black_holes"], report["black_hole_population"]) == (149_849, 13, 2_100)
+    assert report["populations"] == [814, 704, 306, 228, 11, 10, 6, 5, 4, 4, 3, 3, 2]
+    assert report["top2_population"] == 1_518
+    assert round(report["gini_coefficient"], 3) == 0.753
+    assert f"{report['l_inf']['max']:.6e} {report['l_inf']['mean']:.6e}" == "6.103516e-05 2.895315e-05"
+    assert [hole["token_ids"][0] for hole in report["black_holes"]] == FIRST
+    tokens = scanned.tokens
+    assert tokens.filter("dark")["id"].to_list() == sorted([*single, *(token for hole in members for token in hole)])
+    assert tokens.filter("dark")["steps"].max() < 128
+    assert tokens.filter(~tokens["dark"])["steps"].min() > 10_000
+    assert tokens.filter(tokens["black_hole"] == 1)["id"].to_list() == sorted(members[0])
+    assert report["neighbours"]["n_pairs"] > 0

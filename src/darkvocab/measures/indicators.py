@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from ..matrix import EmbeddingMatrix
-from ..numerics import ulp
+from ..numerics import as_grid, ulp
 from ..numerics.grouping import chunks, n_cores
 from ..numerics.populations import Law, low_mode, membership
 
@@ -20,7 +20,8 @@ SEPARATION = 0.95  # area under the ROC curve of the reference against them, at 
 TIGHTNESS = 0.5  # and median distance over theirs, at most
 BETTER = 0.01  # area that another indicator must gain over the Euclidean distance to be preferred
 DARK = 0.5  # chance from which a token is called dark
-BLOCK, PASSES = 8, 3  # vectors iterated together towards the first principal component, and how often
+BLOCK = 8  # vectors iterated together towards the first principal component,
+PASSES_OF_SAMPLE, PASSES = 8, 2  # so often over the sample, and then over all rows
 MODE = "low-norm mode"
 
 REFERENCE = "the mean of the reference rows"
@@ -115,7 +116,7 @@ def indicators(
     matrix = EmbeddingMatrix.of(rows)
     advance = progress or (lambda n: None)
     norms, frame = _framed(matrix, threads or n_cores(), advance)
-    sample = np.unique(np.linspace(0, matrix.n_tokens - 1, SAMPLE).astype(np.int64))
+    sample = _evenly(matrix.n_tokens)
     for kind, tokens in _candidates(known or {}, norms, matrix.n_tokens):
         found = _standing_apart(matrix, frame, kind, tokens, sample)
         if found is None:
@@ -126,6 +127,53 @@ def indicators(
         score = membership(logarithms, law, at_least=len(found.reference.tokens), furthest=found.furthest)
         return Indicators(norms=norms, reference=found.reference, columns=columns, by=found.by, score=score)
     return Indicators(norms=norms, reference=None, columns={}, by=None, score=np.zeros(matrix.n_tokens))
+
+
+def steps_to_nearest(
+    matrix: EmbeddingMatrix,
+    tokens: Int64[np.ndarray, " k"],
+    grid: str | None = None,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Int64[np.ndarray, " n_tokens"]:
+    """L-infinity distance of every row, in steps of its grid (or of `grid`), to the nearest of these tokens' rows.
+
+    Raises
+    ------
+    ValueError
+        No tokens.
+
+    Examples
+    --------
+    >>> rows = EmbeddingMatrix.from_array(np.array([[1.0, 2.0], [1.0078125, 2.0], [0.0, 0.0]]), "bfloat16")
+    >>> steps_to_nearest(rows, np.array([0])).tolist()
+    [0, 1, 16384]
+    """
+    from ..numerics._backends.nearest import nearest
+    from ..numerics._backends.neighbours import index_words
+
+    if not len(tokens):
+        raise ValueError("needs one token or more to measure the distance to")
+    target = as_grid(grid or matrix.grid)
+
+    def index(rows: Any) -> np.ndarray:
+        words = matrix.rounded(rows, target)
+        out = np.empty(words.shape, np.int32)
+        index_words(words, words.dtype.type(target.sign), out)
+        return out
+
+    targets = index(tokens)
+    steps = np.empty(matrix.n_tokens, np.int64)
+
+    def measure(rows: slice) -> None:
+        nearest(index(rows), targets, steps[rows])
+        if progress:
+            progress(matrix.words[rows].nbytes)
+
+    with ThreadPoolExecutor(threads or n_cores()) as pool:
+        list(pool.map(measure, list(chunks(matrix.words))))
+    return steps
 
 
 @dataclass(frozen=True)
@@ -148,6 +196,10 @@ class _Apart:
     furthest: float  # half-way, in logarithms, to the other rows
 
 
+def _evenly(n_tokens: int) -> Int64[np.ndarray, " s"]:
+    return np.unique(np.linspace(0, n_tokens - 1, SAMPLE).astype(np.int64))
+
+
 def _candidates(
     known: Mapping[str, Any], norms: np.ndarray, n_tokens: int
 ) -> Iterator[tuple[str, Int64[np.ndarray, " m"]]]:
@@ -168,11 +220,11 @@ def _candidates(
 def _framed(
     matrix: EmbeddingMatrix, threads: int, advance: Callable[[int], None]
 ) -> tuple[Float64[np.ndarray, " n_tokens"], _Frame]:
-    """Norms of all rows, and their mean and first principal component: `PASSES` iterations of `BLOCK` vectors, from
-    those of the sample, each of which narrows the angle to it by the ratio of the variances, the 9th over the 1st.
-    """
-    from scipy.sparse.linalg import svds
+    """Norms of all rows, and their mean and first principal component.
 
+    Subspace iteration, over the sample and then over all rows: each pass narrows the angle to the component by the
+    ratio of the variances, the 9th over the 1st.
+    """
     from ..numerics._backends.products import scatter, squares_and_sums
 
     def summed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,22 +232,26 @@ def _framed(
         squares_and_sums(rows, squares, sums)
         return squares, sums
 
-    squares, sums = zip(*_over(matrix, summed, threads, advance), strict=True)
-    mean = np.sum(sums, axis=0) / matrix.n_tokens
-    drawn = matrix.rows(np.unique(np.linspace(0, matrix.n_tokens - 1, SAMPLE).astype(np.int64))) - mean
-    if min(drawn.shape) <= BLOCK:
-        directions = np.linalg.svd(drawn, full_matrices=False)[2]
-    else:
-        directions = svds(drawn, BLOCK, v0=np.ones(min(drawn.shape)), return_singular_vectors="vh")[2][::-1]
+    squares, mean = [], np.zeros(matrix.dim)
+    for of_rows, sums in _over(matrix, summed, threads, advance):
+        squares.append(of_rows)
+        mean += sums / matrix.n_tokens
+    drawn = matrix.rows(_evenly(matrix.n_tokens)) - mean.astype(np.float32)
+    directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
+    for _ in range(PASSES_OF_SAMPLE):
+        directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
 
     def moved(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        moments, weights = np.zeros(directions.shape, np.float32), np.zeros(len(directions), np.float32)
-        scatter(rows, across, offsets, moments, weights)
-        return moments.astype(np.float64), weights.astype(np.float64)
+        of_rows, sums = np.zeros(directions.shape, np.float32), np.zeros(len(directions), np.float32)
+        scatter(rows, across, offsets, of_rows, sums)
+        return of_rows, sums
 
     for _ in range(PASSES):
-        across, offsets = directions.astype(np.float32), (directions @ mean).astype(np.float32)
-        moments, weights = (np.sum(part, axis=0) for part in zip(*_over(matrix, moved, threads, advance), strict=True))
+        across, offsets = directions.astype(np.float32, order="C"), (directions @ mean).astype(np.float32)
+        moments, weights = np.zeros(directions.shape), np.zeros(len(directions))
+        for of_rows, sums in _over(matrix, moved, threads, advance):
+            moments += of_rows
+            weights += sums
         moments -= np.outer(weights, mean)  # covariance times directions, but for a factor
         turn = np.linalg.eigh((directions @ moments.T + moments @ directions.T) / 2)[1][:, ::-1]
         directions = np.linalg.qr((turn.T @ moments).T)[0].T
