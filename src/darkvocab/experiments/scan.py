@@ -18,7 +18,7 @@ from ..measures.geometry import Geometry
 from ..numerics import as_grid, index_values
 from ..numerics.grouping import n_cores
 from ..records import csv_bytes
-from ..sources import open_source, sha256
+from ..sources import RemoteFile, open_source, sha256
 
 SCHEMA_VERSION = 1
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
@@ -38,22 +38,23 @@ def scan(
 
     Parameters
     ----------
-    source : a file of a kind that `docs/files.md` lists, or a model folder
+    source : a file of a kind that `docs/files.md` lists, a model folder, or `org/name[@revision]` on the Hub
     tensor, tokenizer : as `EmbeddingMatrix.open`
     grid, bitwise : as `census`
-    checksum : hash the file that holds the tensor; this reads all of it, everything else only the embedding's rows
-    progress : told (bytes done, bytes in all) as rows and the checksum are read
+    checksum : hash the file that holds the tensor; this reads all of it, everything else only the embedding's rows. Of
+        a file on the Hub, the hash that the Hub says
+    progress : told (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and checksum are read
 
     Raises
     ------
     FileNotFoundError, CorruptFile, NoEmbedding, ValueError
         As `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
     """
-    matrix = EmbeddingMatrix.open(source, tensor=tensor, tokenizer=tokenizer)
+    matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
     path = matrix.path
     assert path is not None
     size = path.stat().st_size
-    total = matrix.words.nbytes + (size if checksum else 0)
+    total = matrix.words.nbytes + (size if checksum and isinstance(path, Path) else 0)
     done = 0
 
     def advance(n: int) -> None:
@@ -71,6 +72,7 @@ def scan(
             "path": str(path),
             "sha256": digest.result() if digest else None,
             "bytes": size,
+            **(path.origin() if isinstance(path, RemoteFile) else {}),
         }
     return report
 
@@ -171,7 +173,7 @@ def centroid(
     assert matrix.path is not None
     provenance = {
         "made_by": f"darkvocab centroid {versions()['darkvocab']}",
-        "source": printable(matrix.path.name),
+        "source": printable(matrix.path.name if isinstance(matrix.path, Path) else str(matrix.path)),
         "source_sha256": sha256(matrix.path),
         "tensor": matrix.tensor,
         "grid": as_grid(on).name,
