@@ -22,6 +22,7 @@ def hub(tmp_path, monkeypatch):
         home = tmp_path / "hf"
         there = {"HF_HUB_CACHE": str(home / "hub"), "HF_ASSETS_CACHE": str(home / "assets")}
         there |= {"ENDPOINT": served.endpoint, "HF_TOKEN_PATH": str(home / "token"), "HF_HUB_OFFLINE": False}
+        there["HUGGINGFACE_CO_URL_TEMPLATE"] = served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         for name, value in there.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(source, "PAUSES", (0.0,) * len(source.PAUSES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,10 +72,10 @@ def _is_history(tensor: Tensor) -> bool:
     return tensor.is_float and len(tensor.shape) == 3 and 0 not in tensor.shape
 
 
-def _by_name(tensors: Mapping[str, Tensor], endings: tuple[str, ...], fits: Callable[[Tensor], bool]) -> Tensor | None:
+def _by_name(source: Source, endings: tuple[str, ...], fits: Callable[[Tensor], bool]) -> Tensor | None:
     """The tallest that fits of those named most tellingly; only tensors with such names are looked up."""
     for ending in endings:
-        named = [tensors[name] for name in tensors if _ends(name, ending)]
+        named = [source.tensors[name] for name in source.tensors if _ends(name, ending)]
         if found := [tensor for tensor in named if fits(tensor)]:
             return max(found, key=lambda tensor: tensor.shape[0])
     return None
@@ -184,7 +184,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
                 f"; the matrices of {source.asked}:\n{_listed(_matrices(source))}"
             )
         return asked, "as asked"
-    if named := _by_name(tensors, INPUT_NAMES, _is_matrix):
+    if named := _by_name(source, INPUT_NAMES, _is_matrix):
         return named, "by name"
     if HISTORY in tensors and _is_history(tensors[HISTORY]):
         last, which = _state(tensors[HISTORY])
@@ -217,9 +217,7 @@ def _scales(source: Source, tensor: Tensor) -> str | None:
 
 def find_output(source: Source, embedding: Tensor) -> Tensor | None:
     """The output embedding tensor (unembedding), by name; None where the source has none of its own."""
-    return _by_name(
-        source.tensors, OUTPUT_NAMES, lambda t: t.is_float and t.shape == embedding.shape and t != embedding
-    )
+    return _by_name(source, OUTPUT_NAMES, lambda t: t.is_float and t.shape == embedding.shape and t != embedding)
 
 
 def _same_words(a: Tensor, b: Tensor) -> bool:

@@ -39,7 +39,7 @@ class Blob:
 class Fault:
     """Something that goes wrong with requests for paths that match, `times` times after the first `after`."""
 
-    kind: str  # status, cut, no ranges, range, short, long, etag, no etag, commit, gzip, body, listing
+    kind: str  # status, cut, no ranges, range, short, long, stall, etag, no etag, commit, gzip, body, listing
     path: str = ""
     times: int = 1
     after: int = 0
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self):
         hub, path = self.server.hub, unquote(self.path)
         with hub._lock:
-            hub.asked.append((self.command, path, dict(self.headers)))
+            hub.asked.append((self.command, path, {name.lower(): text for name, text in self.headers.items()}))
         self.fault = hub._strike(path)
         if self.fault and self.fault.kind == "status":
             self._send(self.fault.value, b"", self.fault.headers)
@@ -170,6 +170,14 @@ class _Handler(BaseHTTPRequestHandler):
             body = bytes(len(body))
         elif kind == "cut":  # after this many bytes
             self._send(206 if partial else 200, body[: self.fault.value or len(body) // 2], headers, length=len(body))
+            self.close_connection = True
+            return
+        elif kind == "stall":  # after this many bytes, until the client has gone
+            sent, stalled = self.fault.value
+            self._send(206 if partial else 200, body[:sent], headers, length=len(body))
+            self.wfile.flush()
+            stalled.set()
+            self.rfile.read(1)
             self.close_connection = True
             return
         elif kind == "short":

@@ -36,7 +36,6 @@ CONNECTIONS = 4
 PIECE = 8 << 20  # bytes of a request
 BLOCK = 1 << 16  # what is read of a header begins and ends at multiples of this
 AHEAD = 1 << 20  # most that is read ahead of a header that is read from one end to the other
-CHUNK = 1 << 18  # bytes written at a time
 MAX_WHOLE = 1 << 28  # bytes of a file that is read as a whole: a config, an index, a tokenizer
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each retry of a request that failed
@@ -261,7 +260,7 @@ class HubFile(RemoteFile):
             _check_status(response, self.repo.name, self.repo.revision, self.repo.endpoint, str(self.path))
             self._check(response, begin, end)
             left = end - begin
-            for block in response.iter_raw(CHUNK):
+            for block in response.iter_raw():  # as it arrives, so that nothing is lost where it is cut
                 left -= len(block)
                 if left < 0:
                     raise ConnectionError(f"{self}: the server sends more than the {end - begin:,} bytes asked for")
@@ -370,10 +369,7 @@ def _persist(
             failed, most = _Failed(str(error) or type(error).__name__), len(PAUSES)
         except _Failed as error:
             failed, most = error, len(PAUSES)
-        except (
-            httpx2.HTTPError,
-            httpx2.InvalidURL,
-        ) as error:  # a proxy, a redirect without an end, a protocol that is none
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:  # a proxy, redirects without end
             raise ConnectionError(f"{what}: {error}; check HF_ENDPOINT and the proxy") from None
         failures = 1 if progress() - before >= ENOUGH else failures + 1
         if failures > most:
