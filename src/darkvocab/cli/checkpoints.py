@@ -25,7 +25,8 @@ Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, 
 SourceArgument = Annotated[
     str,
     typer.Argument(
-        help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, or a model folder.",
+        help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, a model folder, or org/name[@revision][/file] "
+        "on the Hugging Face Hub.",
         metavar="SOURCE",
         show_default=False,
     ),
@@ -49,12 +50,26 @@ def scan(
     csv: Annotated[
         Path | None, typer.Option(help="Also write every token of a black hole to this CSV.", show_default=False)
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read; read headers only.")] = False,
     as_json: Json = False,
 ) -> None:
     """Census of a checkpoint: which tokens share an embedding row, bit for bit?
 
+    Of a model on the Hub only the embedding's bytes are read.
+
     Example: darkvocab scan path/to/model --grid bfloat16
     """
+    if dry_run:
+        from ..experiments.plan import plan
+
+        found = plan(source, tensor=tensor, tokenizer=tokenizer, checksum=checksum)
+        if as_json:
+            print_json(found)
+        else:
+            from ..reports.tables import console, print_plan
+
+            print_plan(found, console())
+        return
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
         report = darkvocab.scan(
