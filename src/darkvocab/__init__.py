@@ -6,8 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .experiments.check import Verdict, check
     from .experiments.cloud import Cloud, Snowball, draw
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
+    from .experiments.policy import Policy
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
     from .experiments.scan import centroid, scan
@@ -36,6 +38,7 @@ _HOMES = {
     "Geometry": "measures.geometry",
     "History": "history",
     "Neighbours": "measures.neighbours",
+    "Policy": "experiments.policy",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
     "ReplicaRecord": "experiments.training.replicas",
@@ -48,8 +51,10 @@ _HOMES = {
     "Training": "experiments.training.lab",
     "TrialRecord": "experiments.trials",
     "Trials": "experiments.trials",
+    "Verdict": "experiments.check",
     "census": "measures.census",
     "centroid": "experiments.scan",
+    "check": "experiments.check",
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
     "geometry": "measures.geometry",
@@ -73,6 +78,7 @@ __all__ = [
     "Geometry",
     "History",
     "Neighbours",
+    "Policy",
     "QuestionRecord",
     "Questions",
     "ReplicaRecord",
@@ -85,8 +91,10 @@ __all__ = [
     "Training",
     "TrialRecord",
     "Trials",
+    "Verdict",
     "census",
     "centroid",
+    "check",
     "draw",
     "evolve",
     "geometry",
