@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .experiments.policy import Policy
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
-    from .experiments.scan import centroid, scan
+    from .experiments.scan import Scan, centroid, explain, scan
     from .experiments.sweep import Sweep, SweepRecord, sweep
     from .experiments.training.corpus import load_corpus
     from .experiments.training.lab import Training
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .matrix import EmbeddingMatrix
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
+    from .measures.indicators import Indicators, indicators
     from .measures.neighbours import Neighbours, neighbours
     from .measures.topology import Topology, topology
     from .numerics import Touching
@@ -37,12 +38,14 @@ _HOMES = {
     "Evolve": "experiments.evolve",
     "Geometry": "measures.geometry",
     "History": "history",
+    "Indicators": "measures.indicators",
     "Neighbours": "measures.neighbours",
     "Policy": "experiments.policy",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
     "ReplicaRecord": "experiments.training.replicas",
     "Replicas": "experiments.training.replicas",
+    "Scan": "experiments.scan",
     "Snowball": "experiments.cloud",
     "Sweep": "experiments.sweep",
     "SweepRecord": "experiments.sweep",
@@ -57,7 +60,9 @@ _HOMES = {
     "check": "experiments.check",
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
+    "explain": "experiments.scan",
     "geometry": "measures.geometry",
+    "indicators": "measures.indicators",
     "load_corpus": "experiments.training.corpus",
     "neighbours": "measures.neighbours",
     "report": "reports.page",
@@ -77,12 +82,14 @@ __all__ = [
     "Evolve",
     "Geometry",
     "History",
+    "Indicators",
     "Neighbours",
     "Policy",
     "QuestionRecord",
     "Questions",
     "ReplicaRecord",
     "Replicas",
+    "Scan",
     "Snowball",
     "Sweep",
     "SweepRecord",
@@ -97,7 +104,9 @@ __all__ = [
     "check",
     "draw",
     "evolve",
+    "explain",
     "geometry",
+    "indicators",
     "load_corpus",
     "neighbours",
     "report",

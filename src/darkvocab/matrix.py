@@ -63,6 +63,11 @@ def _ends(name: str, ending: str) -> bool:
     return name == ending or name.endswith("." + ending)
 
 
+def _matrices(source: Source) -> list[Tensor]:
+    """Tensors of floating-point numbers that have rows and columns."""
+    return [t for t in source.tensors.values() if t.is_float and len(t.shape) == 2 and 0 not in t.shape]
+
+
 def _by_name(matrices: list[Tensor], endings: tuple[str, ...]) -> Tensor | None:
     for ending in endings:
         found = [tensor for tensor in matrices if _ends(tensor.name, ending)]
@@ -77,12 +82,10 @@ def _listed(matrices: list[Tensor]) -> str:
     return "\n".join([*lines, f"  and {len(tallest) - 12} more"] if len(tallest) > 12 else lines)
 
 
-def _vocab_size(config: dict) -> int | None:
-    """`vocab_size` of a config, or of the text model that it nests."""
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        if type(part.get("vocab_size")) is int:
-            return part["vocab_size"]
-    return None
+def _setting(config: dict, name: str, kind: type) -> Any:
+    """A setting of this type of a config, or of a text model (what has a vocabulary) that it nests; else None."""
+    nested = (value for value in config.values() if isinstance(value, dict) and type(value.get("vocab_size")) is int)
+    return next((part[name] for part in (config, *nested) if type(part.get(name)) is kind), None)
 
 
 def header_count(path: Path, metadata: dict[str, str], name: str, absent: int) -> int:
@@ -151,7 +154,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     NoEmbedding
         No choice is plain; the message lists the candidates.
     """
-    matrices = [t for t in source.tensors.values() if t.is_float and len(t.shape) == 2 and 0 not in t.shape]
+    matrices = _matrices(source)
     histories = {t.name: t for t in source.tensors.values() if t.is_float and len(t.shape) == 3 and 0 not in t.shape}
     if tensor is not None:
         numbered = re.fullmatch(r"(.+)\[([0-9]{1,18})\]", tensor, re.DOTALL)
@@ -176,7 +179,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     if HISTORY in histories:
         last, which = _state(histories[HISTORY])
         return last, f"by name: {which}"
-    size = _vocab_size(source.config) or n_texts
+    size = _setting(source.config, "vocab_size", int) or n_texts
     fitting = [t for t in matrices if t.shape[0] == size]
     if len(fitting) == 1:
         return fitting[0], f"by shape: the only matrix of {size:,} rows, the size of the vocabulary"
@@ -202,13 +205,33 @@ def _scales(source: Source, tensor: Tensor) -> str | None:
 
 
 def find_output(source: Source, embedding: Tensor) -> Tensor | None:
-    """The output embedding tensor (unembedding), by name; None where the source has none of its own."""
-    shaped = [t for t in source.tensors.values() if t.is_float and t.shape == embedding.shape and t != embedding]
-    return _by_name(shaped, OUTPUT_NAMES)
+    """The output embedding tensor (unembedding), by name; None where the source has none of its own.
+
+    One of the embedding's shape, else one that has other rows (a head that is padded) or another width. The embedding
+    itself where it goes by such a name.
+    """
+    if _by_name([embedding], OUTPUT_NAMES):
+        return embedding
+    matrices = _matrices(source)
+    shaped = [t for t in matrices if t.shape == embedding.shape and t != embedding]
+    # An `output.weight` of another shape within a model is a layer's.
+    others = [t for t in matrices if not t.name.endswith(".output.weight")]
+    return _by_name(shaped, OUTPUT_NAMES) or _by_name(others, OUTPUT_NAMES)
+
+
+def _is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
+    """Whether input and output are one matrix: told by the tensors, and by the config where there is no output tensor.
+
+    No word in the config means tied, as `transformers` has it.
+    """
+    other = _by_name(_matrices(source), INPUT_NAMES) if output == embedding else output
+    if other is None:
+        return _setting(source.config, "tie_word_embeddings", bool) is not False
+    return _same_words(embedding, other)
 
 
 def _same_words(a: Tensor, b: Tensor) -> bool:
-    if a.dtype != b.dtype:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
     if (a.path, a.offset) == (b.path, b.offset):
         return True
@@ -230,10 +253,11 @@ class EmbeddingMatrix:
     quantised: str | None = None  # type of the blocks whose bytes `words` holds, where each row is such; Q4_K, ...
     tensor: str = "array"
     chosen: str = "as given"  # how the tensor was found
-    tied: bool = True  # no output tensor of its own, or one with the same words
+    tied: bool = True  # the output matrix is this one: by its words, or by the config where no tensor holds it
     output: str | None = None  # name of the output tensor, where there is one
     texts: dict[int, str] = field(default_factory=dict, repr=False)  # token id to text, as the tokenizer names it
     path: Path | None = None  # the file that holds the words
+    source: Source | None = field(default=None, repr=False)  # the checkpoint
 
     @classmethod
     def open(
@@ -257,7 +281,11 @@ class EmbeddingMatrix:
             source = open_source(source)
         named = source.tokenizer if tokenizer is None else Path(tokenizer) if tokenizer != "none" else None
         texts = _read_texts(named) if named else {} if tokenizer == "none" else source.texts
-        found, chosen = find_embedding(source, tensor, len(texts) or None)
+        return cls._made(source, *find_embedding(source, tensor, len(texts) or None), texts)
+
+    @classmethod
+    def _made(cls, source: Source, found: Tensor, chosen: str, texts: dict[int, str]) -> EmbeddingMatrix:
+        """Matrix of a tensor; raises ValueError where its type is no grid."""
         if found.dtype not in GRID_OF_DTYPE and not found.block:
             raise ValueError(
                 f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
@@ -271,11 +299,34 @@ class EmbeddingMatrix:
             quantised=found.dtype if found.block else None,
             tensor=found.name,
             chosen=chosen,
-            tied=output is None or _same_words(found, output),
+            tied=_is_tied(source, found, output),
             output=output.name if output else None,
             texts=texts,
             path=found.path,
+            source=source,
         )
+
+    def unembedding(self) -> EmbeddingMatrix | None:
+        """The output matrix, whose rows score the tokens: this one where it is tied, else the output tensor.
+
+        None where the model is untied and the checkpoint holds no output tensor. It may have other rows than the
+        embedding (a head that is padded).
+
+        Raises
+        ------
+        ValueError
+            The output tensor's type is no grid.
+        """
+        if self.tied or self.output == self.tensor:
+            return self
+        if self.source is None or self.output is None:
+            return None
+        return self._made(self.source, self.source.tensors[self.output], "by name, as the output", self.texts)
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        """Rows and columns of the output tensor, where there is one."""
+        return self.source.tensors[self.output].shape if self.source and self.output else None
 
     @classmethod
     def from_array(cls, array: Any, grid: str | None = None) -> EmbeddingMatrix:
@@ -340,7 +391,11 @@ class EmbeddingMatrix:
     ) -> Int64[np.ndarray, "k dim"]:
         """Ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
         target = as_grid(grid or self.grid)
-        return to_index(regrid(self._read(self.words[tokens]), self.grid, target), target)
+        return to_index(self.rounded(tokens, target), target)
+
+    def rounded(self, tokens: Int[np.ndarray, " k"] | list[int] | slice, grid: str | Grid) -> UInt[np.ndarray, "k dim"]:
+        """Words of these tokens' rows, rounded to a grid."""
+        return regrid(self._read(self.words[tokens]), self.grid, as_grid(grid))
 
     def groups(self, grid: str | Grid | None = None, *, bitwise: bool = False, **options: Any) -> Groups:
         """Tokens with equal rows, after rounding to `grid` where one is given.
@@ -373,11 +428,12 @@ class EmbeddingMatrix:
 
     def norms(self) -> Float64[np.ndarray, " n_tokens"]:
         """Euclidean norm of every row, summed in float64."""
-        norms = np.empty(self.n_tokens)
+        from .numerics._backends.products import squares_and_sums
+
+        squares, sums = np.empty(self.n_tokens), np.empty(self.dim)
         for rows in chunks(self.words):
-            values = self.rows(rows).astype(np.float64)
-            np.sqrt(np.einsum("ij,ij->i", values, values), out=norms[rows])
-        return norms
+            squares_and_sums(self.rows(rows), squares[rows], sums)
+        return np.sqrt(squares)
 
     def label(self, token: int | np.integer) -> str:
         """A token's id, and its text where there is one: ``125 '~'``."""
