@@ -104,6 +104,34 @@ def test_without_a_tokenizer_what_needs_one_is_a_finding_of_its_severity():
     assert check(scanned.report, scanned.tokens, Policy.parse(off)).passed
 
 
+def test_where_nothing_is_dark_no_tokenizer_is_needed_to_say_so():
+    scanned = scan_of({}, {}, tokenizer=False)
+    found = outcome(check(scanned.report, scanned.tokens), "dark-reachable-tokens")
+    assert (found.status, found.measured) == ("passed", 0)
+
+
+def test_tokens_that_a_search_left_undecided_are_not_passed_in_silence():
+    unknown = {"category": "unknown", "dark": True}
+    scanned = scan_of({}, unknown, {"category": "unknown"})
+    verdict = check(scanned.report, scanned.tokens)
+    dark, unreachable = outcome(verdict, "dark-reachable-tokens"), outcome(verdict, "unreachable-tokens")
+    assert (dark.status, dark.token_ids) == ("unmeasured", [1])
+    assert dark.message == "Not measured: of 1 dark tokens it is not known whether a text reaches them."
+    assert (unreachable.status, unreachable.token_ids) == ("unmeasured", [1, 2])
+    exempt = Policy.parse("[[allow]]\nreason = 'known'\nids = [1]\nrules = ['dark-reachable-tokens']")
+    assert outcome(check(scanned.report, scanned.tokens, exempt), "dark-reachable-tokens").status == "passed"
+    failing = scan_of({"dark": True}, unknown)
+    found = outcome(check(failing.report, failing.tokens), "dark-reachable-tokens")
+    assert (found.status, found.measured, found.token_ids) == ("failed", 1, [0])
+
+
+def test_neighbours_of_quantised_rows_are_not_measured():
+    scanned = scan_of({}, {}, quantised=True)
+    (finding,) = check(scanned.report, scanned.tokens).findings
+    assert (finding.rule.name, finding.status, finding.severity) == ("near-duplicates", "unmeasured", "warning")
+    assert finding.message == "Not measured: neighbours are not sought among quantised rows."
+
+
 EXEMPTING = {
     "ids": ("ids = [1, 99999]", [2, 3, 4]),
     "texts": ("texts = ['ⱼ', 'nowhere']", [1, 3, 4]),

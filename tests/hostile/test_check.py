@@ -2,7 +2,6 @@
 
 import json
 import os
-from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -20,9 +19,7 @@ def scanned(monkeypatch, tmp_path):
 
     def give(*tokens, **options):
         found = scan_of(*tokens, **options)
-        monkeypatch.setattr(
-            "darkvocab.experiments.scan.Scan", SimpleNamespace(of=lambda source, **asked: found), raising=False
-        )
+        monkeypatch.setattr("darkvocab.experiments.scan.explain", lambda source, **asked: found)
         np.save(tmp_path / "rows.npy", np.zeros((2, 2), np.float32))
         return tmp_path / "rows.npy"
 
@@ -117,10 +114,10 @@ REFUSED = {
 
 @pytest.mark.parametrize(("arguments", "says"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_is_refused_before_the_scan(monkeypatch, cli, refuses, tmp_path, arguments, says):
-    def scan(*_, **__):
+    def explain(*_, **__):
         raise AssertionError("scanned")
 
-    monkeypatch.setattr("darkvocab.experiments.scan.Scan", SimpleNamespace(of=scan), raising=False)
+    monkeypatch.setattr("darkvocab.experiments.scan.explain", explain)
     np.save(tmp_path / "rows.npy", np.zeros((2, 2), np.float32))
     (tmp_path / "p.toml").write_text("[black-hols]")
     words = {"SOURCE": str(tmp_path / "rows.npy"), "POLICY": str(tmp_path / "p.toml")}

@@ -1,4 +1,4 @@
-"""Scans made by hand: a report and its tokens, as `darkvocab.experiments.scan.Scan` has them."""
+"""Scans made by hand: a report and its tokens, as `darkvocab.experiments.scan.Scan` holds them."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,9 @@ COLUMNS = {
 }
 
 
-def scan_of(*tokens, n_without_row=0, tokenizer=True, path="model/model.safetensors", tensor="embed.weight"):
+def scan_of(
+    *tokens, n_without_row=0, tokenizer=True, quantised=False, path="model/model.safetensors", tensor="embed.weight"
+):
     """A scan of these tokens, each as what differs from an ordinary one: `dark`, `black_hole`, `category`, ..."""
     rows = []
     for number, told in enumerate(tokens):
@@ -41,7 +43,7 @@ def scan_of(*tokens, n_without_row=0, tokenizer=True, path="model/model.safetens
             "reserved": None,
             "black_hole": hole,
             "population": population,
-            "n_touching": population - 1,
+            "n_touching": None if quantised else population - 1,
             "steps": None,
             "norm": 1.0,
             "euclidean": 1.0,
@@ -72,6 +74,7 @@ def scan_of(*tokens, n_without_row=0, tokenizer=True, path="model/model.safetens
         "norms": norms,
         "source": {"asked": "model", "path": path, "sha256": "0" * 64, "bytes": 4096},
         "vocabulary": None,
+        "neighbours": None if quantised else {"touching": "<= 1 steps"},
         "indicators": {
             "matrix": tensor,
             "reference": {"kind": "reserved names", "n": 3, "how": "three rows"},

@@ -130,7 +130,7 @@ def check(
         print(default_policy(), end="")
         return
     from ..experiments.check import parse_suppressed, to_suppress
-    from ..experiments.scan import Scan, check_place  # type: ignore[attr-defined]
+    from ..experiments.scan import check_place, explain
     from ..folder import write_whole
     from ..reports import findings
 
@@ -146,7 +146,7 @@ def check(
             check_place(path, source)
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
-        scanned = Scan.of(
+        scanned = explain(
             source, tensor=tensor, grid=grid, bitwise=bitwise, tokenizer=tokenizer, checksum=checksum, progress=progress
         )
     verdict = darkvocab.check(scanned.report, scanned.tokens, held_against)

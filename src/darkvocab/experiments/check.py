@@ -42,6 +42,13 @@ FIRST = {
     "near-duplicates": -pl.col("n_touching"),
     "small-rows": pl.col("norm"),
 }
+# Tokens that a rule might be about, for all that is known.
+UNKNOWN = pl.col("category") == "unknown"
+UNDECIDED = {"dark-reachable-tokens": pl.col("dark") & UNKNOWN, "unreachable-tokens": UNKNOWN}
+LACKING = {
+    "vocabulary": "there is no tokenizer",
+    "neighbours": "neighbours are not sought among quantised rows",
+}
 SUPPRESSED = {
     "dark": CONCERNED["dark-tokens"],
     "beyond-tokenizer": CONCERNED["rows-beyond-tokenizer"],
@@ -174,14 +181,25 @@ def _named(exemption: Exemption) -> pl.Expr:
 def _outcome(rule: Rule, limit: Limit, report: dict[str, Any], tokens: pl.DataFrame) -> Outcome:
     if limit.severity == OFF:
         return Outcome(rule=rule, limit=limit, status=OFF, message="Switched off by the policy.")
-    if rule.needs_tokenizer and report["vocabulary"] is None:
-        message = f"Without a tokenizer nobody knows of {rule.many}: name one, or switch the rule off."
-        return Outcome(rule=rule, limit=limit, status=UNMEASURED, message=message)
+    if rule.needs and report[rule.needs] is None:
+        return Outcome(rule=rule, limit=limit, status=UNMEASURED, message=f"Not measured: {LACKING[rule.needs]}.")
     concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else CONCERNED[rule.name]
     judged, exempt = tokens.filter(~pl.col("exempt")), tokens.filter(pl.col("exempt") & concerned)
     found = judged.filter(concerned).sort(FIRST.get(rule.name, pl.col("id")), "id")
     measured = MEASURED[rule.name](report, judged, found) if rule.name in MEASURED else len(found)
     fails = measured < limit.allowed if rule.bound == "least" else measured > limit.allowed
+    undecided = judged.filter(UNDECIDED.get(rule.name, pl.lit(False)))
+    if len(undecided) and not fails:
+        tokens_of = "dark tokens" if rule.name == "dark-reachable-tokens" else "tokens"
+        message = f"Not measured: of {len(undecided):,} {tokens_of} it is not known whether a text reaches them."
+        return Outcome(
+            rule=rule,
+            limit=limit,
+            status=UNMEASURED,
+            message=message,
+            token_ids=undecided["id"].to_list(),
+            tokens=undecided["text"].to_list(),
+        )
     return Outcome(
         rule=rule,
         limit=limit,

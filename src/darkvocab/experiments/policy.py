@@ -36,7 +36,7 @@ class Rule:
     bound: str = "most"  # or "least": the measured number must not be below
     limit: int | float = 0  # by default
     severity: str = WARNING  # by default
-    needs_tokenizer: bool = False
+    needs: str | None = None  # key of a scan's report, without whose value nothing can be measured
     can_exempt: bool = True  # there are rows to be exempt
 
 
@@ -81,7 +81,6 @@ RULES = (
         why="A user can type them.",
         remedy="Train them, re-initialise them from their pieces (darkvocab repair), or change the tokenizer.",
         severity=ERROR,
-        needs_tokenizer=True,
     ),
     Rule(
         id="DV005",
@@ -91,7 +90,6 @@ RULES = (
         counts="Tokens of category unreachable: their text never encodes back to them.",
         why="They take rows and probability, and no text ever uses them.",
         remedy="Suppress them at sampling, or drop them from the tokenizer.",
-        needs_tokenizer=True,
     ),
     Rule(
         id="DV006",
@@ -101,7 +99,7 @@ RULES = (
         counts="Rows whose id no token of the tokenizer has: padding.",
         why="Where one is sampled, the tokenizer has no text for it.",
         remedy="Suppress them at sampling.",
-        needs_tokenizer=True,
+        needs="vocabulary",
     ),
     Rule(
         id="DV007",
@@ -112,6 +110,7 @@ RULES = (
         "the black holes'.",
         why="The model can hardly tell them apart, and the next rounding may make them equal.",
         remedy="Give them rows of their own (darkvocab repair), or do not quantise the embedding.",
+        needs="neighbours",
     ),
     Rule(
         id="DV008",
@@ -134,7 +133,7 @@ RULES = (
         why="A text that holds one reads beyond the embedding, which ends the process or worse.",
         remedy="Resize the embedding to the tokenizer, or take the tokenizer that the model was trained with.",
         severity=ERROR,
-        needs_tokenizer=True,
+        needs="vocabulary",
         can_exempt=False,
     ),
 )
@@ -352,7 +351,7 @@ def _check_pattern(pattern: str) -> None:
 HEAD = """\
 # Policy of `darkvocab check`: what a release may have. This is the default, key by key.
 # A rule or key that is left out has its default. severity: error (exit code 1), warning, or off.
-# A rule that cannot be measured (no tokenizer) is a finding of its severity.
+# A rule that cannot be measured (without a tokenizer, say) is a finding of its severity.
 """
 ALLOW = """\
 # Tokens that are exempt, those that any of these name: ids = [17], texts = ["Ġfoo"] (as the tokenizer names them),
