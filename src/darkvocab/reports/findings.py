@@ -80,10 +80,8 @@ def _number(value: float | None) -> str:
 def _reference(scan: dict[str, Any]) -> str:
     indicators = scan["indicators"]
     expected = indicators["expected_false_positives"]
-    share = "" if expected is None else f", {expected:.1%} of them expected by chance"
-    kind = indicators["reference"]["kind"]
-    by = "no set of unused tokens was found to compare with" if kind == "none" else f"by their likeness to {kind}"
-    return f"{indicators['n_dark']:,} {by}{share}"
+    share = "" if expected is None else f", {expected:.1%} of them expected to be false"
+    return f"{indicators['n_dark']:,}, by the reference {indicators['reference']['kind']}{share}"
 
 
 def _token(token: int, text: str | None) -> str:
