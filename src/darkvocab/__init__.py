@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .experiments.check import Verdict, check
     from .experiments.cloud import Cloud, Snowball, draw
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
+    from .experiments.neighbourhood import Neighbourhood, neighbourhood
     from .experiments.policy import Policy
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
@@ -39,6 +40,7 @@ _HOMES = {
     "Geometry": "measures.geometry",
     "History": "history",
     "Indicators": "measures.indicators",
+    "Neighbourhood": "experiments.neighbourhood",
     "Neighbours": "measures.neighbours",
     "Policy": "experiments.policy",
     "QuestionRecord": "experiments.questions",
@@ -64,6 +66,7 @@ _HOMES = {
     "geometry": "measures.geometry",
     "indicators": "measures.indicators",
     "load_corpus": "experiments.training.corpus",
+    "neighbourhood": "experiments.neighbourhood",
     "neighbours": "measures.neighbours",
     "report": "reports.page",
     "reproduce": "experiments.recipes",
@@ -83,6 +86,7 @@ __all__ = [
     "Geometry",
     "History",
     "Indicators",
+    "Neighbourhood",
     "Neighbours",
     "Policy",
     "QuestionRecord",
@@ -108,6 +112,7 @@ __all__ = [
     "geometry",
     "indicators",
     "load_corpus",
+    "neighbourhood",
     "neighbours",
     "report",
     "reproduce",

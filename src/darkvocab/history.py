@@ -108,6 +108,7 @@ class History:
 
     @property
     def path(self) -> Path:
+        assert isinstance(self.tensor.path, Path)  # `open` takes nothing else
         return self.tensor.path
 
     @property

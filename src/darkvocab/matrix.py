@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from jaxtyping import Float32, Float64, Int, Int64, UInt
 from .numerics import GRIDS, Grid, as_grid, decode, encode, to_index
 from .numerics.grids import regrid
 from .numerics.grouping import Groups, chunks, identical_rows
-from .sources import CorruptFile, Source, Tensor, open_source
+from .sources import CorruptFile, File, Source, Tensor, open_source
 from .sources.gguf import dequantised, n_numbers
 from .sources.safetensors import read_metadata
 
@@ -63,15 +64,19 @@ def _ends(name: str, ending: str) -> bool:
     return name == ending or name.endswith("." + ending)
 
 
-def _matrices(source: Source) -> list[Tensor]:
-    """Tensors of floating-point numbers that have rows and columns."""
-    return [t for t in source.tensors.values() if t.is_float and len(t.shape) == 2 and 0 not in t.shape]
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.is_float and len(tensor.shape) == 2 and 0 not in tensor.shape
 
 
-def _by_name(matrices: list[Tensor], endings: tuple[str, ...]) -> Tensor | None:
+def _is_history(tensor: Tensor) -> bool:
+    return tensor.is_float and len(tensor.shape) == 3 and 0 not in tensor.shape
+
+
+def _by_name(source: Source, endings: tuple[str, ...], fits: Callable[[Tensor], bool]) -> Tensor | None:
+    """The tallest that fits of those named most tellingly; only tensors with such names are looked up."""
     for ending in endings:
-        found = [tensor for tensor in matrices if _ends(tensor.name, ending)]
-        if found:
+        named = [source.tensors[name] for name in source.tensors if _ends(name, ending)]
+        if found := [tensor for tensor in named if fits(tensor)]:
             return max(found, key=lambda tensor: tensor.shape[0])
     return None
 
@@ -88,7 +93,7 @@ def _setting(config: dict, name: str, kind: type) -> Any:
     return next((part[name] for part in (config, *nested) if type(part.get(name)) is kind), None)
 
 
-def header_count(path: Path, metadata: dict[str, str], name: str, absent: int) -> int:
+def header_count(path: File, metadata: dict[str, str], name: str, absent: int) -> int:
     """A count that a header's texts hold under this name.
 
     Raises
@@ -140,6 +145,10 @@ def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
     return history.part(at), which
 
 
+def _matrices(source: Source) -> list[Tensor]:
+    return [tensor for tensor in source.tensors.values() if _is_matrix(tensor)]
+
+
 def find_embedding(source: Source, tensor: str | None = None, n_texts: int | None = None) -> tuple[Tensor, str]:
     """The input embedding tensor of a source, and how it was chosen.
 
@@ -154,31 +163,31 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     NoEmbedding
         No choice is plain; the message lists the candidates.
     """
-    matrices = _matrices(source)
-    histories = {t.name: t for t in source.tensors.values() if t.is_float and len(t.shape) == 3 and 0 not in t.shape}
+    tensors = source.tensors
     if tensor is not None:
         numbered = re.fullmatch(r"(.+)\[([0-9]{1,18})\]", tensor, re.DOTALL)
-        if tensor not in source.tensors and numbered and numbered[1] in histories:
-            part, which = _state(histories[numbered[1]], int(numbered[2]))
+        if tensor not in tensors and numbered and numbered[1] in tensors and _is_history(tensors[numbered[1]]):
+            part, which = _state(tensors[numbered[1]], int(numbered[2]))
             return part, f"as asked: {which}"
-        if tensor not in source.tensors:
-            raise ValueError(f"no tensor {tensor!r} in {source.asked}; its matrices:\n{_listed(matrices)}")
-        asked = source.tensors[tensor]
-        if tensor == HISTORY and tensor in histories:
+        if tensor not in tensors:
+            raise ValueError(f"no tensor {tensor!r} in {source.asked}; its matrices:\n{_listed(_matrices(source))}")
+        asked = tensors[tensor]
+        if tensor == HISTORY and _is_history(asked):
             last, which = _state(asked)
             return last, f"as asked: {which}"
-        if asked not in matrices:
-            parts = f"; {tensor}[0] is one" if tensor in histories else ""
+        if not _is_matrix(asked):
+            parts = f"; {tensor}[0] is one" if _is_history(asked) else ""
             raise ValueError(
                 f"tensor {tensor!r} is {asked.dtype} {list(asked.shape)}, not a matrix of floating-point numbers{parts}"
-                f"; the matrices of {source.asked}:\n{_listed(matrices)}"
+                f"; the matrices of {source.asked}:\n{_listed(_matrices(source))}"
             )
         return asked, "as asked"
-    if named := _by_name(matrices, INPUT_NAMES):
+    if named := _by_name(source, INPUT_NAMES, _is_matrix):
         return named, "by name"
-    if HISTORY in histories:
-        last, which = _state(histories[HISTORY])
+    if HISTORY in tensors and _is_history(tensors[HISTORY]):
+        last, which = _state(tensors[HISTORY])
         return last, f"by name: {which}"
+    matrices = _matrices(source)
     size = _setting(source.config, "vocab_size", int) or n_texts
     fitting = [t for t in matrices if t.shape[0] == size]
     if len(fitting) == 1:
@@ -210,13 +219,16 @@ def find_output(source: Source, embedding: Tensor) -> Tensor | None:
     One of the embedding's shape, else one that has other rows (a head that is padded) or another width. The embedding
     itself where it goes by such a name.
     """
-    if _by_name([embedding], OUTPUT_NAMES):
+    if any(_ends(embedding.name, ending) for ending in OUTPUT_NAMES):
         return embedding
-    matrices = _matrices(source)
-    shaped = [t for t in matrices if t.shape == embedding.shape and t != embedding]
-    # An `output.weight` of another shape within a model is a layer's.
-    others = [t for t in matrices if not t.name.endswith(".output.weight")]
-    return _by_name(shaped, OUTPUT_NAMES) or _by_name(others, OUTPUT_NAMES)
+
+    def shaped(tensor: Tensor) -> bool:
+        return _is_matrix(tensor) and tensor.shape == embedding.shape and tensor != embedding
+
+    def other(tensor: Tensor) -> bool:  # an `output.weight` of another shape within a model is a layer's
+        return _is_matrix(tensor) and not tensor.name.endswith(".output.weight")
+
+    return _by_name(source, OUTPUT_NAMES, shaped) or _by_name(source, OUTPUT_NAMES, other)
 
 
 def _is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
@@ -224,7 +236,7 @@ def _is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
 
     No word in the config means tied, as `transformers` has it.
     """
-    other = _by_name(_matrices(source), INPUT_NAMES) if output == embedding else output
+    other = _by_name(source, INPUT_NAMES, _is_matrix) if output == embedding else output
     if other is None:
         return _setting(source.config, "tie_word_embeddings", bool) is not False
     return _same_words(embedding, other)
@@ -256,7 +268,7 @@ class EmbeddingMatrix:
     tied: bool = True  # the output matrix is this one: by its words, or by the config where no tensor holds it
     output: str | None = None  # name of the output tensor, where there is one
     texts: dict[int, str] = field(default_factory=dict, repr=False)  # token id to text, as the tokenizer names it
-    path: Path | None = None  # the file that holds the words
+    path: File | None = None  # the file that holds the words
     source: Source | None = field(default=None, repr=False)  # the checkpoint
 
     @classmethod

@@ -187,12 +187,18 @@ def test_in_a_message_of_sarif_texts_are_neither_links_nor_placeholders():
         ("/models/x.bin", "file:///models/x.bin"),
         ("c:x.bin", "c%3Ax.bin"),
         ("caf\udce9.bin", "caf%E9.bin"),
-        ("hf://org/name@main/model.safetensors", "hf://org/name@main/model.safetensors"),
     ],
 )
 def test_a_path_becomes_a_uri(path, uri):
     log = json.loads(findings.sarif(verdict_of(scan_of({}, path=path))))
     assert log["runs"][0]["artifacts"][0]["location"]["uri"] == uri
+
+
+def test_a_file_on_the_hub_is_named_by_its_url():
+    scanned = scan_of({}, path="org/name@0123/model.safetensors")
+    scanned.report["source"]["url"] = "https://hub.example/org/name/resolve/0123/model.safetensors"
+    (run,) = json.loads(findings.sarif(verdict_of(scanned)))["runs"]
+    assert run["artifacts"][0]["location"]["uri"] == scanned.report["source"]["url"]
 
 
 # JUnit ---------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Commands on checkpoints: scan, check, centroid."""
+"""Commands on checkpoints: scan, check, neighbours, centroid."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ Tokenizer = Annotated[
 Checksum = Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")]
 Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, so that -0.0 is not 0.0.")]
 SOURCE = typer.Argument(
-    help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, or a model folder.",
+    help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, a model folder, or org/name[@revision][/file] "
+    "on the Hugging Face Hub.",
     metavar="SOURCE",
     show_default=False,
 )
@@ -58,12 +59,26 @@ def scan(
     csv: Annotated[
         Path | None, typer.Option(help="Also write every token of a black hole to this CSV.", show_default=False)
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read; read headers only.")] = False,
     as_json: Json = False,
 ) -> None:
     """Census of a checkpoint: which tokens share an embedding row, bit for bit?
 
+    Of a model on the Hub only the embedding's bytes are read.
+
     Example: darkvocab scan path/to/model --grid bfloat16
     """
+    if dry_run:
+        from ..experiments.plan import plan
+
+        found = plan(source, tensor=tensor, tokenizer=tokenizer, checksum=checksum)
+        if as_json:
+            print_json(found)
+        else:
+            from ..reports.tables import console, print_plan
+
+            print_plan(found, console())
+        return
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
         report = darkvocab.scan(
@@ -184,6 +199,43 @@ def _form_and_file(asked: str) -> tuple[str, Path]:
     if form not in SUPPRESSIONS or not path:
         raise ValueError(f"--suppress takes FORMAT:FILE, with FORMAT one of {', '.join(SUPPRESSIONS)}; got {asked!r}")
     return form, Path(path)
+
+
+@app.command(no_args_is_help=True)
+@command
+def neighbours(
+    source: SourceArgument,
+    touching: Annotated[float, typer.Option(help="Rows touch where no column differs by more.")] = 1,
+    touching_unit: Annotated[str, typer.Option(help="Of --touching: steps or weight.")] = "steps",
+    strict: Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=) --touching.")] = False,
+    tensor: Tensor = None,
+    grid: GridName = None,
+    tokenizer: Tokenizer = None,
+    show: Annotated[int, typer.Option(help="Tokens to print of each component.", min=1)] = 12,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write every token with what it touches to this CSV.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Which tokens touch: pairs, components, degrees, and the cluster around the black holes ("frozen smoke").
+
+    Example: darkvocab neighbours path/to/model --touching 2 --csv touching.csv
+    """
+    from ..reports.neighbourhood import print_neighbourhood
+    from ..reports.tables import console
+
+    announce_compilation()
+    within = darkvocab.Touching(touching, touching_unit, strict)
+    with progress_bar("reading", in_bytes=True) as progress:
+        found = darkvocab.neighbourhood(
+            source, within, tensor=tensor, grid=grid, tokenizer=tokenizer, progress=progress
+        )
+    if csv is not None:
+        found.write_tokens(csv)
+    if as_json:
+        print_json(found.report)
+    else:
+        print_neighbourhood(found.report, console(), show)
 
 
 @app.command(no_args_is_help=True)

@@ -81,7 +81,8 @@ def _explained(error: BaseException, resumable: str) -> tuple[BaseException | st
         return f"{error.strerror}; make room{resumable}", INTERRUPTED
     if isinstance(error, OSError) and error.errno in FULL:  # numba keeps what it compiles
         return (
-            f"no space left to write ({error}); make room, or set NUMBA_CACHE_DIR to where there is{resumable}",
+            f"no space left to write ({error}); make room, or set NUMBA_CACHE_DIR (compiled kernels) or HF_HOME (what "
+            f"is read from the Hub) to where there is{resumable}",
             INTERRUPTED,
         )
     if isinstance(error, ArithmeticError):  # a training that diverged
@@ -126,6 +127,8 @@ class _Pace:
 
     def __call__(self, done: int, total: int) -> str:
         now = time.monotonic()
+        if self._told and done < self._told[-1][1]:  # another thing has begun
+            self._told.clear()
         self._told.append((now, done))
         while len(self._told) > 2 and self._told[1][0] <= now - 30:
             self._told.popleft()

@@ -21,7 +21,7 @@ from ..measures.neighbours import Neighbours, neighbours
 from ..numerics import as_grid, index_values
 from ..numerics.grouping import n_cores
 from ..records import csv_bytes
-from ..sources import open_source, sha256
+from ..sources import RemoteFile, open_source, sha256
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,9 +58,10 @@ class Scan:
         """The dark tokens, the surest first; or all, by id."""
         if tokens not in WHICH:
             raise ValueError(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
-        return (
-            self.tokens if tokens == "all" else self.tokens.filter("dark").sort("score", "id", descending=[True, False])
-        )
+        if tokens == "all":
+            return self.tokens
+        by = self.report["indicators"]["by"] or "id"
+        return self.tokens.filter("dark").sort("score", by, "id", descending=[True, False, False])
 
 
 def scan(source: str | Path, *, tokens: str | None = None, **options: Any) -> dict[str, Any]:
@@ -93,22 +94,23 @@ def explain(
 
     Parameters
     ----------
-    source : a file of a kind that `docs/files.md` lists, or a model folder
+    source : a file of a kind that `docs/files.md` lists, a model folder, or `org/name[@revision]` on the Hub
     tensor, tokenizer : as `EmbeddingMatrix.open`
     grid, bitwise : of census and neighbours, as `census`; indicators are of the rows as they are stored
-    checksum : hash the file that holds the tensor; this reads all of it, everything else only the embedding's rows
-    progress : told (bytes done, bytes in all) as rows and the checksum are read
+    checksum : hash the file that holds the tensor; this reads all of it, everything else only the embedding's rows. Of
+        a file on the Hub, the hash that the Hub says
+    progress : told (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and checksum are read
 
     Raises
     ------
     FileNotFoundError, CorruptFile, NoEmbedding, ValueError
         As `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
     """
-    matrix = EmbeddingMatrix.open(source, tensor=tensor, tokenizer=tokenizer)
+    matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
     path = matrix.path
     assert path is not None
     size = path.stat().st_size
-    total = PASSES * matrix.words.nbytes + (size if checksum else 0)
+    total = PASSES * matrix.words.nbytes + (size if checksum and isinstance(path, Path) else 0)
     done = 0
 
     def advance(n: int) -> None:
@@ -125,6 +127,7 @@ def explain(
             "path": str(path),
             "sha256": digest.result() if digest else None,
             "bytes": size,
+            **(path.origin() if isinstance(path, RemoteFile) else {}),
         }
     if progress:
         progress(total, total)
@@ -368,7 +371,7 @@ def centroid(
     assert matrix.path is not None
     provenance = {
         "made_by": f"darkvocab centroid {versions()['darkvocab']}",
-        "source": printable(matrix.path.name),
+        "source": printable(matrix.path.name if isinstance(matrix.path, Path) else str(matrix.path)),
         "source_sha256": sha256(matrix.path),
         "tensor": matrix.tensor,
         "grid": as_grid(on).name,

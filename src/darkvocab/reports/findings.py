@@ -165,7 +165,7 @@ def sarif(verdict: dict[str, Any]) -> bytes:
     """
     scan = verdict["scan"]
     source = scan["source"]
-    uri = _uri(source["path"])
+    uri = source.get("url") or _uri(source["path"])
     artifact = {"location": {"uri": uri}, "length": source["bytes"], "roles": ["analysisTarget"]}
     if source["sha256"]:
         artifact["hashes"] = {"sha-256": source["sha256"]}
@@ -208,7 +208,7 @@ def _sarif_result(number: int, rule: dict[str, Any], scan: dict[str, Any], uri: 
             {"name": _token(*pair), "fullyQualifiedName": f"{tensor}[{pair[0]}]", "kind": "token"} for pair in located
         ]
     tokens = f" Tokens: {_some(rule)}." if located else ""
-    fingerprint = hashlib.sha256(f"{rule['id']} {uri} {tensor}".encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"{rule['id']} {tensor}".encode()).hexdigest()
     return {
         "ruleId": rule["id"],
         "ruleIndex": number,
@@ -227,8 +227,6 @@ def _sarif_text(text: str) -> str:
 
 def _uri(path: str) -> str:
     """A path as a URI reference: relative ones as they are, against the folder that the check ran in."""
-    if re.match("[a-z][a-z0-9+.-]+://", path):
-        return quote(path, safe="/:@")
     escaped = quote(os.fsencode(path).replace(os.sep.encode(), b"/"))
     return f"file://{escaped}" if escaped.startswith("/") else escaped
 

@@ -94,6 +94,25 @@ def tied(report: dict[str, Any]) -> str:
     return f"untied: the output tensor {output} differs"
 
 
+def _transferred(source: dict[str, Any]) -> tuple[str, str]:
+    read, size = source["bytes_read"], source["bytes"]
+    return "read", f"{read / 1e6:,.1f} MB from the Hub; the file has {size / 1e6:,.1f} MB" if read else "from the cache"
+
+
+def print_plan(plan: dict[str, Any], to: Console) -> None:
+    """What a scan would read, for people."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("would read", "of", "for", "tensor", "file"):
+        table.add_column(name, justify="right" if name in ("would read", "of") else "left", overflow="fold")
+    for read in plan["reads"]:
+        shape = f"{printable(read['tensor'])}  {read['dtype']} {read['shape']}" if read["tensor"] else ""
+        sizes = (f"{read[key] / 1e6:,.1f} MB" for key in ("bytes", "file_bytes"))
+        table.add_row(*sizes, read["purpose"], Text(shape), Text(printable(read["file"])))
+    show(table, to)
+    transfer = f"; {plan['bytes_to_transfer'] / 1e6:,.1f} MB of it from the Hub" if plan["source"] else ""
+    show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
+
+
 def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40) -> None:
     """The census of a checkpoint for people: facts, then the black holes in descending order."""
     grid = report["grid"]
@@ -104,6 +123,7 @@ def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, m
     norms, l_inf = report["norms"], report["l_inf"]
     pairs = [
         ("source", printable(report["source"]["path"])),
+        *([_transferred(report["source"])] if "repo" in report["source"] else []),
         ("tensor", f"{printable(report['tensor'])} (found {report['chosen']}), {tied(report)}"),
         ("tokens", f"{report['n_tokens']:,}"),
         ("dimension", f"{report['hidden_dim']:,}"),

@@ -1,21 +1,22 @@
-"""Files to tensors: `open_source` finds out what a path holds."""
+"""Files to tensors: `open_source` finds out what a path holds, or a model on the Hub."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors
 from .shards import read_sharded
-from .tensors import CorruptFile, Source, Tensor, sha256
+from .tensors import CorruptFile, File, RemoteFile, Source, Tensor, sha256
 from .torch_zip import read_torch
 
-__all__ = ["CorruptFile", "Source", "Tensor", "open_source", "sha256"]
+__all__ = ["CorruptFile", "File", "RemoteFile", "Source", "Tensor", "open_source", "revisions", "sha256"]
 
-READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
+READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".safetensors": read_tensors,
     ".bin": read_torch,
     ".pt": read_torch,
@@ -33,54 +34,122 @@ WEIGHTS = (
     "embedding_evolution.safetensors",
 )
 INDEX = ".index.json"
+LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
+# What can be a name on the Hub: hf://..., an address, or org/name[@revision][/path].
+ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Source:
     """Tensors of a file, or of a model folder (one file, or shards with their index); what is read: `docs/files.md`.
 
     Only headers are read. Beside a folder's tensors: its `config.json` and `tokenizer.json`, where there are any.
+
+    Parameters
+    ----------
+    path : a path; where nothing lies there, a text may also be `org/name[@revision][/file or folder]` on the Hub
+    progress : told (bytes read, bytes asked for) as pieces of the Hub's files arrive, now and later
 
     Raises
     ------
     FileNotFoundError
         Nothing there, or a folder without weights, or a missing shard.
+    PermissionError, ConnectionError
+        As `hub.HubFile.bring`.
     CorruptFile
         See `read_tensors`, `read_torch`, `read_gguf`, `read_array`, `read_arrays`, `read_sharded`.
     ValueError
         A kind of file that is not known.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder {str(path)!r}; {GIVE}")
-    if path.is_file():
-        return _open_file(path)
-    weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+    place = Path(path)
+    if place.is_file():
+        return _open_file(place, path)
+    if place.is_dir():
+        names = sorted(item.name for item in place.iterdir() if item.is_file())
+        return _open_folder(path, str(place), names, place.__truediv__, alone=False)
+    if not (isinstance(path, str) and ON_HUB.fullmatch(path)):
+        raise FileNotFoundError(f"no file or folder {str(path)!r}; {GIVE}, or org/name[@revision] on the Hub")
+    name, revision, within = _parse(path)
+    from .hub import open_repo
+
+    try:
+        repo = open_repo(name, revision, progress)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no file or folder {path!r} here, and {error}") from None
+    file = repo.file(within)
+    if within and file.is_file():
+        return _open_file(file, path)
+    folder = PurePosixPath(within)
+    names = sorted(found.name for found in map(PurePosixPath, repo.listing) if found.parent == folder)
+    if not names:
+        raise FileNotFoundError(f"{repo} has no file or folder {within!r}")
+    return _open_folder(path, str(file if within else repo), names, lambda name: repo.file(folder / name), alone=True)
+
+
+def revisions(path: str) -> dict[str, str] | None:
+    """Commit of every branch and tag of a model on the Hub, by name; None where a path or a text names none.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ConnectionError, CorruptFile
+        As `hub.revisions`.
+    """
+    if Path(path).exists() or not ON_HUB.fullmatch(path):
+        return None
+    from . import hub
+
+    name, revision, within = _parse(path)
+    return None if revision or within else hub.revisions(name)
+
+
+def _parse(text: str) -> tuple[str, str | None, str]:
+    from .hub import parse
+
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise FileNotFoundError(
+            f"no file or folder {text!r} here, and no name of a model on the Hub: {error}"
+        ) from None
+
+
+def _open_folder(
+    asked: str | Path, said: str, names: Iterable[str], file: Callable[[str], File], *, alone: bool
+) -> Source:
+    """What a folder holds that has files of these names; `alone`: its only weights, whatever they are called."""
+    there = set(names)
+    weights = next((name for name in WEIGHTS if name in there), None)
     if weights is None:
-        found = sorted(item.name for item in path.iterdir() if item.suffix in (*READERS, ".gguf"))
-        hint = f"it has {', '.join(found[:5])}: give one of these" if found else "give a folder that has one of them"
-        raise FileNotFoundError(f"{path} has none of {', '.join(WEIGHTS)}; {hint}")
-    config, tokenizer = path / "config.json", path / "tokenizer.json"
+        found = [name for name in sorted(there) if Path(name).suffix in (*READERS, ".gguf")]
+        first = [name for name in found if not LATER_PART.fullmatch(name)]
+        if not (alone and len(first) == 1):
+            hint = (
+                f"it has {', '.join(found[:5])}: give one of these" if found else "give a folder that has one of them"
+            )
+            raise FileNotFoundError(f"{said} has none of {', '.join(WEIGHTS)}; {hint}")
+        weights = first[0]
+    opened = _open_file(file(weights), asked)
     return Source(
-        asked=path,
-        tensors=_open_file(weights).tensors,
-        config=_read_config(config) if config.is_file() else {},
-        tokenizer=tokenizer if tokenizer.is_file() else None,
+        asked=asked,
+        tensors=opened.tensors,
+        config=_read_config(file("config.json")) if "config.json" in there else {},
+        tokenizer_file=file("tokenizer.json") if "tokenizer.json" in there else None,
+        texts=opened.texts,
     )
 
 
-def _open_file(path: Path) -> Source:
+def _open_file(path: File, asked: str | Path) -> Source:
     if path.suffix == ".gguf":
         tensors, texts = read_gguf(path)
-        return Source(asked=path, tensors=tensors, texts=texts)
+        return Source(asked=asked, tensors=tensors, texts=texts)
     if path.suffix in READERS:
-        return Source(asked=path, tensors=READERS[path.suffix](path))
+        return Source(asked=asked, tensors=READERS[path.suffix](path))
     kind = Path(path.name.removesuffix(INDEX)).suffix
     if path.name.endswith(INDEX) and kind in READERS:
-        return Source(asked=path, tensors=read_sharded(path, READERS[kind]))
+        return Source(asked=asked, tensors=read_sharded(path, READERS[kind]))
     raise ValueError(f"cannot read {path.name!r}; {GIVE}")
 
 
-def _read_config(path: Path) -> dict:
+def _read_config(path: File) -> dict:
     try:
         config = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-from .tensors import CorruptFile
+from .tensors import CorruptFile, File
 
 ENCRYPTED = 1  # flag bits
+END = 22 + 65_535  # bytes at the end, where a directory's place is written: the record, and the longest comment
 LOCAL = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 
 
@@ -23,8 +26,43 @@ class Entry:
     size: int
 
 
-def read_archive(path: Path) -> dict[str, Entry]:
+class _Entries(Mapping[str, Entry]):
+    """Entries by name; where one's bytes lie is looked up, and checked, when it is asked for."""
+
+    def __init__(self, path: File, file: BinaryIO, infos: list[zipfile.ZipInfo], end: int) -> None:
+        self._path, self._file, self._end = path, file, end
+        ordered = [*sorted(infos, key=lambda info: info.header_offset), None]
+        self._infos = {info.filename: (info, after) for info, after in pairwise(ordered) if info}
+
+    def __getitem__(self, name: str) -> Entry:
+        info, after = self._infos[name]
+        what = f"{self._path}: entry {name[:80]!r}"
+        self._file.seek(info.header_offset)
+        head = self._file.read(LOCAL.size)
+        signature, named, extra = LOCAL.unpack(head) if len(head) == LOCAL.size else (b"", 0, 0)
+        if signature != b"PK\x03\x04":
+            raise CorruptFile(f"{what} has no header at byte {info.header_offset:,}; truncated, or made to mislead")
+        entry = Entry(info.header_offset + LOCAL.size + named + extra, info.file_size)
+        if after and entry.offset + entry.size > after.header_offset:
+            raise CorruptFile(f"{self._path}: entry {after.filename[:80]!r} overlaps {name[:80]!r}")
+        if entry.offset + entry.size > self._end:
+            raise CorruptFile(
+                f"{what} should end at byte {entry.offset + entry.size:,}, the archive's entries end at {self._end:,}; "
+                "truncated, or made to mislead"
+            )
+        return entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+
+def read_archive(path: File) -> Mapping[str, Entry]:
     """Entries of a zip archive by name; nothing is decompressed, and checksums are not compared.
+
+    Of a remote one the directory is read and checked, and each entry when it is asked for.
 
     Raises
     ------
@@ -33,45 +71,43 @@ def read_archive(path: Path) -> dict[str, Entry]:
         Truncated, or not a zip archive; a name that comes twice; an entry that is compressed or encrypted, leaves the
         file, or overlaps another.
     """
-    size = path.stat().st_size
+    if not isinstance(path, Path):
+        file = path.open("rb")
+        file.seek(max(0, path.stat().st_size - END))
+        file.read()  # here an error of the network is one; zipfile would take it for a bad archive
+        return _entries(path, file)
     with path.open("rb") as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                infos, end = archive.infolist(), archive.start_dir
-        except Exception as error:  # on odd bytes zipfile lets through struct.error, OSError, NotImplementedError
-            raise CorruptFile(
-                f"{path}: {size:,} bytes whose directory cannot be read ({error}); truncated, or not a zip archive"
-            ) from None
-        name, times = Counter(info.filename for info in infos).most_common(1)[0] if infos else ("", 0)
-        if times > 1:
-            raise CorruptFile(f"{path}: the archive names {name[:80]!r} twice")
-        entries, at, before = {}, 0, "the start of the file"
-        for info in sorted(infos, key=lambda info: info.header_offset):
-            if info.header_offset < at:
-                raise CorruptFile(f"{path}: entry {info.filename[:80]!r} overlaps {before[:80]!r}")
-            entries[info.filename] = entry = _entry(path, file, info)
-            at, before = entry.offset + entry.size, info.filename
-            if at > end:
-                raise CorruptFile(
-                    f"{path}: entry {before[:80]!r} should end at byte {at:,}, the archive's entries end at {end:,}; "
-                    "truncated, or made to mislead"
-                )
-    return entries
+        return dict(_entries(path, file))
 
 
-def _entry(path: Path, file: BinaryIO, info: zipfile.ZipInfo) -> Entry:
+def _entries(path: File, file: BinaryIO) -> _Entries:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos, end = archive.infolist(), archive.start_dir
+    except Exception as error:  # on odd bytes zipfile lets through struct.error, OSError, NotImplementedError
+        if isinstance(error, OSError) and not isinstance(path, Path):
+            raise
+        raise CorruptFile(
+            f"{path}: {path.stat().st_size:,} bytes whose directory cannot be read ({error}); truncated, or not a zip "
+            "archive"
+        ) from None
+    name, times = Counter(info.filename for info in infos).most_common(1)[0] if infos else ("", 0)
+    if times > 1:
+        raise CorruptFile(f"{path}: the archive names {name[:80]!r} twice")
+    for info in infos:
+        _check(path, info)
+    return _Entries(path, file, infos, end)
+
+
+def _check(path: File, info: zipfile.ZipInfo) -> None:
     what = f"{path}: entry {info.filename[:80]!r}"
     if info.flag_bits & ENCRYPTED:
         raise CorruptFile(f"{what} is encrypted; decrypt it, and save it again without a password")
     if info.compress_type != zipfile.ZIP_STORED:
         raise CorruptFile(f"{what} is compressed and cannot be mapped; save it again with numpy.savez or torch.save")
+    if info.header_offset < 0:
+        raise CorruptFile(f"{what} should begin before the file does; truncated, or made to mislead")
     if info.file_size != info.compress_size:
         raise CorruptFile(
             f"{what} is stored as it is, yet of {info.file_size:,} bytes {info.compress_size:,} are there"
         )
-    file.seek(info.header_offset)
-    head = file.read(LOCAL.size)
-    signature, name, extra = LOCAL.unpack(head) if len(head) == LOCAL.size else (b"", 0, 0)
-    if signature != b"PK\x03\x04":
-        raise CorruptFile(f"{what} has no header at byte {info.header_offset:,}; truncated, or made to mislead")
-    return Entry(info.header_offset + LOCAL.size + name + extra, info.file_size)

@@ -7,16 +7,14 @@ text of the tokenizer, and files in F32, F16 and BF16 should need no package.
 from __future__ import annotations
 
 import math
-import mmap
 import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from .tensors import CorruptFile, Tensor
+from .tensors import CorruptFile, File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
 MAX_NAME = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
@@ -47,37 +45,46 @@ WHOLE = ("F32", "F16", "F64", "BF16", "I8", "I16", "I32", "I64")  # not quantise
 class _Reader:
     """Takes values from a header, one after the other, never from behind the file's end."""
 
-    path: Path
-    data: mmap.mmap
+    path: File
+    data: BinaryIO
+    size: int  # of the file
     at: int = 0
     n_items: int = 0
 
     def wrong(self, what: str) -> CorruptFile:
         return CorruptFile(f"{self.path}: {what}; {FORMAT}")
 
-    def skip(self, size: int) -> int:
-        """Go on by so many bytes; where they began."""
-        begin = self.at
-        if size > len(self.data) - begin:
+    def _go(self, size: int) -> None:
+        """Go on by so many bytes, if the file has them."""
+        if size > self.size - self.at:
             raise CorruptFile(
-                f"{self.path}: the header needs {size:,} bytes at byte {begin:,} of a file of {len(self.data):,}; "
+                f"{self.path}: the header needs {size:,} bytes at byte {self.at:,} of a file of {self.size:,}; "
                 "truncated (download it again), or made to mislead"
             )
         self.at += size
-        return begin
+
+    def skip(self, size: int) -> None:
+        self._go(size)
+        self.data.seek(self.at)
+
+    def take(self, size: int) -> bytes:
+        self._go(size)
+        taken = self.data.read(size)
+        if len(taken) < size:
+            raise CorruptFile(f"{self.path}: ends within its header; it was cut while it was read")
+        return taken
 
     def number(self, code: str) -> Any:
-        return struct.unpack_from(f"<{code}", self.data, self.skip(struct.calcsize(f"<{code}")))[0]
+        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
 
     def text(self, *, errors: str = "strict", most: int | None = None) -> str:
         size = self.number("Q")
         if most is not None and size > most:
             raise self.wrong(f"a name of {size:,} bytes at byte {self.at:,}; at most {most:,} are read")
-        begin = self.skip(size)
         try:
-            return self.data[begin : self.at].decode("utf-8", errors)
+            return self.take(size).decode("utf-8", errors)
         except UnicodeDecodeError:
-            raise self.wrong(f"a text at byte {begin:,} that is not UTF-8") from None
+            raise self.wrong(f"a text at byte {self.at - size:,} that is not UTF-8") from None
 
     def count(self, n: int) -> int:
         """So many items follow, each of some bytes."""
@@ -114,7 +121,7 @@ class _Reader:
 KEPT = ("general.alignment", "split.count", "tokenizer.ggml.tokens")
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[int, str]]:
+def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[int, str]]:
     """Tensors of a GGUF file (of all its parts, where it was split), and the texts of its tokens, by id.
 
     A quantised tensor's words are the bytes of its blocks; `dequantised` makes numbers of them.
@@ -131,7 +138,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[int, str]]:
     count = metadata.get("split.count", 0)
     if type(count) is int and count > 1:
         for part in _parts(path, count):
-            if part != path:
+            if part.name != path.name:
                 others, more = _read_one(part)
                 if twice := tensors.keys() & others.keys():
                     raise CorruptFile(f"{part}: holds tensor {min(twice)!r}, which another part holds, too")
@@ -141,7 +148,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[int, str]]:
     return tensors, dict(enumerate(texts)) if isinstance(texts, list) else {}
 
 
-def _parts(path: Path, count: int) -> list[Path]:
+def _parts(path: File, count: int) -> list[File]:
     named = re.fullmatch(r"(.+)-[0-9]{5}-of-([0-9]{5})\.gguf", path.name)
     if not named or int(named[2]) != count:
         raise CorruptFile(
@@ -157,16 +164,15 @@ def _parts(path: Path, count: int) -> list[Path]:
     return parts
 
 
-def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and the metadata that are used, of one file."""
     size = path.stat().st_size
     if size < 24:
         raise CorruptFile(f"{path}: {size} bytes are too few for a GGUF file; download it again")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        reader = _Reader(path=path, data=data)
-        if data[:4] != b"GGUF":
+    with path.open("rb") as file:
+        reader = _Reader(path=path, data=file, size=size)
+        if reader.take(4) != b"GGUF":
             raise reader.wrong("not a GGUF file")
-        reader.skip(4)
         version = reader.number("I")
         if version not in (2, 3):
             big = int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3)
@@ -207,7 +213,7 @@ def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
     return name, shape, reader.number("I"), reader.number("Q")
 
 
-def _tensor(path: Path, entry: tuple[str, tuple[int, ...], int, int], start: int, size: int) -> Tensor:
+def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int, size: int) -> Tensor:
     name, shape, kind, offset = entry
     if kind not in TYPES:
         raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(NUMBERS)}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .archive import read_archive
-from .tensors import CorruptFile, Tensor
+from .tensors import CorruptFile, File, Tensor
 
 # numpy has no name for bfloat16: ml_dtypes saves it as two opaque bytes.
 DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
@@ -25,7 +24,7 @@ class _Array(NamedTuple):
     offset: int
 
 
-def read_array(path: Path) -> Tensor:
+def read_array(path: File) -> Tensor:
     """The array of a `.npy` file as a tensor named after the file.
 
     Raises
@@ -43,7 +42,7 @@ def read_array(path: Path) -> Tensor:
     return _tensor(path, path.stem, array)
 
 
-def read_arrays(path: Path) -> dict[str, Tensor]:
+def read_arrays(path: File) -> dict[str, Tensor]:
     """The arrays of an `.npz` file that `numpy.savez` wrote, by name; members that are no arrays are left out.
 
     An array of another type, or stored column by column, is listed, and an error only where it is asked for.
@@ -62,7 +61,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_header(path: Path, what: str, start: int, end: int) -> _Array:
+def _read_header(path: File, what: str, start: int, end: int) -> _Array:
     """The header of the array between these bytes of a file, checked against them."""
     try:
         with path.open("rb") as file, warnings.catch_warnings():
@@ -91,7 +90,7 @@ def _read_header(path: Path, what: str, start: int, end: int) -> _Array:
     return _Array(shape, by_columns and len(shape) > 1, dtype, offset)
 
 
-def _tensor(path: Path, name: str, array: _Array) -> Tensor:
+def _tensor(path: File, name: str, array: _Array) -> Tensor:
     by_columns = tuple(math.prod(array.shape[:axis]) for axis in range(len(array.shape)))
     return Tensor(
         name=name,

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from .tensors import CorruptFile, Tensor
+from .tensors import CorruptFile, File, Tensor
 
 MAX_HEADER = 100_000_000  # bytes, as the reference implementation
 BITS = {
@@ -34,7 +33,7 @@ def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return names
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+def _read_header(path: File) -> tuple[dict[str, Any], int]:
     """The JSON object at the start of a file, and how many bytes it takes."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -61,7 +60,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: File) -> dict[str, str]:
     """The texts that a file's header keeps under `__metadata__`; none where it has no such entry.
 
     Raises
@@ -76,7 +75,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: File) -> dict[str, Tensor]:
     """Tensors of one `.safetensors` file, in the order of their bytes.
 
     Raises
@@ -105,7 +104,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {tensor.name: tensor for tensor, _, _ in tensors}
 
 
-def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> tuple[Tensor, int, int]:
+def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[Tensor, int, int]:
     """One header entry, checked against the file, with where its bytes begin and end."""
 
     def naturals(value: Any) -> bool:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from .safetensors import unique_names
-from .tensors import CorruptFile, Tensor
+from .tensors import CorruptFile, File, LazyTensors, Tensor
 
 
-def read_sharded(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     """Tensors of all the shards that a `model.safetensors.index.json` or a `pytorch_model.bin.index.json` names.
 
-    `read` reads a shard; the index's own name says what a shard's name must end with.
+    `read` reads a shard, of a remote index only when a tensor in it is asked for; the index's own name says what a
+    shard's name must end with.
 
     Raises
     ------
@@ -35,14 +37,30 @@ def read_sharded(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
     for shard in shards:
         if not re.fullmatch(r"[^/\\:\0]+" + re.escape(ending), shard):
             raise CorruptFile(f"{index}: points to {shard!r}; a shard must be a {ending} file in the same folder")
-    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{index} names {len(shards)} shards, and {', '.join(missing)} not there; "
-            "download it, or scan the shard that holds the embedding by itself"
-        )
-    found = {shard: read(index.parent / shard) for shard in shards}
-    for name, shard in places.items():
-        if name not in found[shard]:
+    here = isinstance(index, Path)
+
+    def check(needed: list[str]) -> None:
+        missing = [shard for shard in needed if not index.with_name(shard).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{index} names {len(shards)} shards, and {', '.join(missing)} not there; "
+                "download it, or scan the shard that holds the embedding by itself"
+            )
+
+    @cache
+    def tensors_of(shard: str) -> Mapping[str, Tensor]:
+        check([shard])
+        return read(index.with_name(shard))
+
+    def look_up(name: str) -> Tensor:
+        shard = places[name]
+        tensors = tensors_of(shard)
+        if name not in tensors:
             raise CorruptFile(f"{index}: places tensor {name!r} in {shard}, which does not hold it")
-    return {name: found[shard][name] for name, shard in places.items()}
+        return tensors[name]
+
+    tensors = LazyTensors(places, look_up)
+    if not here:
+        return tensors
+    check(shards)
+    return dict(tensors)

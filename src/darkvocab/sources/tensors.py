@@ -1,12 +1,17 @@
-"""A tensor in a file: its raw words, memory-mapped, with the dtype that the file declares. No embedding knowledge."""
+"""A tensor in a file: its raw words, memory-mapped, with the dtype that the file declares. No embedding knowledge.
+
+A file is a path, or a `RemoteFile`, which comes here piece by piece as it is looked at.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
@@ -17,14 +22,106 @@ class CorruptFile(ValueError):
     """A file that contradicts itself or its format: truncated, overlapping, unknown dtype, not a matrix of numbers."""
 
 
+class Size(NamedTuple):
+    """What `RemoteFile.stat` knows."""
+
+    st_size: int  # bytes
+
+
+class RemoteFile(ABC):
+    """A file elsewhere, in a path's place: pieces of it are brought here when they are asked for.
+
+    `str` names it for people. What a path is asked by the readers of formats, it answers.
+    """
+
+    path: PurePosixPath  # where it lies there
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+    @property
+    def suffix(self) -> str:
+        return self.path.suffix
+
+    @abstractmethod
+    def is_file(self) -> bool:
+        """Whether there is such a file; nothing else can be asked of one that is not there."""
+
+    @abstractmethod
+    def stat(self) -> Size: ...
+
+    @abstractmethod
+    def with_name(self, name: str) -> Self:
+        """The file of this name in the same folder, there or not."""
+
+    @abstractmethod
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """Its bytes; what is read is brought here."""
+
+    @abstractmethod
+    def read_text(self, encoding: str = "utf-8") -> str: ...
+
+    @abstractmethod
+    def bring(self, offset: int, size: int) -> Path:
+        """A file here that has the same bytes at these places; elsewhere it may have holes."""
+
+    @abstractmethod
+    def here(self, offset: int, size: int) -> int:
+        """How many of these bytes `bring` need not bring any more."""
+
+    @abstractmethod
+    def whole(self) -> Path:
+        """All of it, here; for small files."""
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Of the whole file, hexadecimal, as those say who keep it."""
+
+    @abstractmethod
+    def origin(self) -> dict[str, Any]:
+        """Where it is from and what was read of it, JSON-ready."""
+
+
+File = Path | RemoteFile
+
+
+class LazyTensors(Mapping[str, "Tensor"]):
+    """Tensors by name, of which each is looked up when it is first asked for: names are known, headers not yet."""
+
+    def __init__(self, names: Mapping[str, Any], look_up: Callable[[str], Tensor]) -> None:
+        self._names, self._look_up, self._known = names, look_up, dict[str, Tensor]()
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._known:
+            self._known[name] = self._look_up(name)
+        return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """Where a tensor's words lie. `words` reads nothing but the pages that are looked at."""
+    """Where a tensor's words lie. `words` reads the pages that are looked at; of a remote file, the tensor."""
 
     name: str
     dtype: str  # as safetensors names it: BF16, F16, F32, F8_E4M3, F8_E5M2, ...; or as GGUF: Q4_K, ...
     shape: tuple[int, ...]
-    path: Path
+    path: File
     offset: int  # bytes from the start of the file
     strides: tuple[int, ...] | None = None  # words from one index to the next, where rows do not follow one another
     block: tuple[int, int] | None = None  # numbers and bytes of a block, where numbers are quantised together
@@ -54,6 +151,8 @@ class Tensor:
             Not a floating-point dtype.
         ValueError
             Rows that do not lie one after the other.
+        OSError
+            As `RemoteFile.bring`.
         """
         if not self.is_float:
             raise CorruptFile(f"{self.path}: tensor {self.name!r} is {self.dtype}; can read {', '.join(WORDS)}")
@@ -66,7 +165,8 @@ class Tensor:
         dtype = WORDS.get(self.dtype, "u1")
         if 0 in self.shape:
             return np.empty(self.words_shape, dtype)
-        return np.memmap(self.path, dtype=dtype, mode="r", offset=self.offset, shape=self.words_shape)
+        here = self.path if isinstance(self.path, Path) else self.path.bring(self.offset, self.nbytes)
+        return np.memmap(here, dtype=dtype, mode="r", offset=self.offset, shape=self.words_shape)
 
     def part(self, index: int) -> Tensor:
         """One entry of the first axis: a state of a history, an expert's matrix.
@@ -90,15 +190,23 @@ class Tensor:
 class Source:
     """The tensors of a checkpoint, and the files beside them."""
 
-    asked: Path
-    tensors: dict[str, Tensor]
+    asked: Path | str
+    tensors: Mapping[str, Tensor]
     config: dict = field(default_factory=dict)  # config.json of a model folder
-    tokenizer: Path | None = None  # its tokenizer.json
+    tokenizer_file: File | None = None  # its tokenizer.json
     texts: dict[int, str] = field(default_factory=dict, repr=False)  # of tokens, where the weights' file holds them
 
+    @property
+    def tokenizer(self) -> Path | None:
+        """The tokenizer.json of a model folder; a remote one is read now."""
+        file = self.tokenizer_file
+        return file if file is None or isinstance(file, Path) else file.whole()
 
-def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file, hexadecimal; `progress` is told the bytes of every block read."""
+
+def sha256(path: File, progress: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file, hexadecimal; `progress` is told the bytes of every block read, of a remote one none."""
+    if not isinstance(path, Path):
+        return path.sha256
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .archive import Entry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
-from .tensors import CorruptFile, Tensor
+from .tensors import CorruptFile, File, LazyTensors, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
@@ -134,8 +134,10 @@ def _natural(value: Any) -> bool:
     return type(value) is int and 0 <= value < MAX_COUNT
 
 
-def read_torch(path: Path) -> dict[str, Tensor]:
+def read_torch(path: File) -> Mapping[str, Tensor]:
     """Tensors of a file that `torch.save` wrote, named by their keys, joined by points where dicts hold dicts.
+
+    Of a remote file each tensor is checked when it is asked for.
 
     Raises
     ------
@@ -167,18 +169,26 @@ def read_torch(path: Path) -> dict[str, Tensor]:
                 raise CorruptFile(f"{path}: says its byte order is {said!r}; only little-endian files are read")
         file.seek(pickle.offset)
         data = file.read(pickle.size)
+    views: dict[str, View] = {}
     try:
-        value = read_pickle(data, calls=CALLS, builds=(Pairs, View), refer=_refer)
-        tensors: dict[str, Tensor] = {}
-        for name, view in _views(value, path.stem):
-            if name in tensors:
+        for name, view in _views(read_pickle(data, calls=CALLS, builds=(Pairs, View), refer=_refer), path.stem):
+            if name in views:
                 raise CorruptFile(f"names tensor {name!r} twice")
-            if len(tensors) == MAX_TENSORS:
+            if len(views) == MAX_TENSORS:
                 raise CorruptFile(f"more than {MAX_TENSORS:,} tensors; save the weights alone")
-            tensors[name] = _tensor(path, name, view, entries.get(f"{root}data/{view.storage.key}"))
+            views[name] = view
     except CorruptFile as error:
         raise CorruptFile(f"{path}: {error}") from None
-    return tensors
+
+    def look_up(name: str) -> Tensor:
+        entry = entries.get(f"{root}data/{views[name].storage.key}")
+        try:
+            return _tensor(path, name, views[name], entry)
+        except CorruptFile as error:
+            raise CorruptFile(f"{path}: {error}") from None
+
+    tensors = LazyTensors(views, look_up)
+    return dict(tensors) if isinstance(path, Path) else tensors
 
 
 def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
@@ -209,7 +219,7 @@ def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
         waiting += reversed(inner)
 
 
-def _tensor(path: Path, name: str, view: View, entry: Entry | None) -> Tensor:
+def _tensor(path: File, name: str, view: View, entry: Entry | None) -> Tensor:
     """A view, checked against the storage that it sees, and that against the file."""
     storage, size, stride, offset = view.storage, view.size, view.stride, view.offset
     for dtype in (view.dtype, storage.dtype):
