@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .measures.indicators import Indicators, indicators
     from .measures.neighbours import Neighbours, neighbours
     from .measures.topology import Topology, topology
+    from .measures.vocabulary import Vocabulary, vocabulary
     from .numerics import Touching
     from .reports.page import report
     from .reports.summary import summary
@@ -51,6 +52,7 @@ _HOMES = {
     "Training": "experiments.training.lab",
     "TrialRecord": "experiments.trials",
     "Trials": "experiments.trials",
+    "Vocabulary": "measures.vocabulary",
     "census": "measures.census",
     "centroid": "experiments.scan",
     "draw": "experiments.cloud",
@@ -66,6 +68,7 @@ _HOMES = {
     "summary": "reports.summary",
     "sweep": "experiments.sweep",
     "topology": "measures.topology",
+    "vocabulary": "measures.vocabulary",
 }
 
 __all__ = [
@@ -92,6 +95,7 @@ __all__ = [
     "Training",
     "TrialRecord",
     "Trials",
+    "Vocabulary",
     "census",
     "centroid",
     "draw",
@@ -107,6 +111,7 @@ __all__ = [
     "summary",
     "sweep",
     "topology",
+    "vocabulary",
 ]
 __version__ = "0.1.0"
 

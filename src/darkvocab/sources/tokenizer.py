@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
 # Numbers of the types of tokens in a GGUF file (llama.h).
-UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
 
 
 def _byte_level() -> dict[int, int]:
@@ -31,6 +31,15 @@ def _byte_level() -> dict[int, int]:
 BYTE_LEVEL = _byte_level()
 # A character of Latin-1 that stands for no byte must not pass for one.
 _FROM_BYTE_LEVEL = {**{code: 0xFFFD for code in range(256) if code not in BYTE_LEVEL}, **BYTE_LEVEL}
+
+
+class TokenTexts(dict[int, str]):
+    """Texts of tokens by id, and what a GGUF file says of them: not all that makes tokens of a text."""
+
+    def __init__(self, texts: Mapping[int, str], model: str = "", types: Mapping[int, int] | None = None) -> None:
+        super().__init__(texts)
+        self.model = model  # as the file names it: gpt2, llama, bert, t5, ...
+        self.types = types or {}  # by id, numbers as llama.h has them
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -85,10 +94,10 @@ def plain(tokenizer: Tokenizer, *, copy: bool = True) -> Tokenizer:
     return tokenizer
 
 
-def texts_by_id(tokenizer: Tokenizer | TokenList) -> dict[int, str]:
+def texts_by_id(tokenizer: Tokenizer | dict[int, str]) -> dict[int, str]:
     """Text of every token id, ascending; where several texts have one id, the last in alphabetical order."""
-    if isinstance(tokenizer, TokenList):
-        return dict(tokenizer.texts)
+    if isinstance(tokenizer, dict):
+        return tokenizer
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     texts = {token: text for text, token in vocabulary.items()}
     if len(texts) < len(vocabulary):  # the library's order changes from run to run
@@ -119,15 +128,6 @@ def parts(component: Any) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenList:
-    """Texts of tokens without the rules that make them: what a GGUF file holds of its tokenizer."""
-
-    model: str  # as the file names it: gpt2, llama, bert, t5, ...
-    texts: Mapping[int, str] = field(repr=False)
-    types: Mapping[int, int] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Spelling:
     """How a tokenizer writes in a token's text which bytes the token stands for."""
 
@@ -138,9 +138,9 @@ class Spelling:
     byte_tokens: bool = False  # <0x41> stands for a byte
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer | TokenList) -> Spelling:
+    def of(cls, tokenizer: Tokenizer | TokenTexts) -> Spelling:
         """The spelling of a tokenizer, by its model and decoder; without a decoder by what comes before the model."""
-        if isinstance(tokenizer, TokenList):
+        if isinstance(tokenizer, TokenTexts):
             return {
                 "gpt2": cls(byte_level=True),
                 "llama": cls(space="\u2581", byte_tokens=True),
@@ -220,9 +220,9 @@ class Pieces:
     added: set[str]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer | TokenList, spelling: Spelling) -> Pieces:
-        if isinstance(tokenizer, TokenList):
-            vocabulary = [(text, token) for token, text in tokenizer.texts.items()]
+    def of(cls, tokenizer: Tokenizer | TokenTexts, spelling: Spelling) -> Pieces:
+        if isinstance(tokenizer, TokenTexts):
+            vocabulary = [(text, token) for token, text in tokenizer.items()]
             kinds = tokenizer.types
             added = {text for text, token in vocabulary if kinds.get(token) in (UNKNOWN, CONTROL, USER_DEFINED)}
         else:

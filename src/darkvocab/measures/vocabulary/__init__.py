@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ...sources import CorruptFile
-from ...sources.tokenizer import Pieces, Spelling, TokenList, load_tokenizer, plain
+from ...sources.tokenizer import Pieces, Spelling, TokenTexts, load_tokenizer, plain
 from .names import reserved_patterns, script_of
 from .reachability import Search
 
@@ -70,7 +70,7 @@ class Vocabulary:
 
 
 def vocabulary(
-    tokenizer: str | Path | Tokenizer | TokenList | None, n_tokens: int, *, seconds: float = 120.0
+    tokenizer: str | Path | Tokenizer | TokenTexts | None, n_tokens: int, *, seconds: float = 120.0
 ) -> Vocabulary:
     """Text, bytes, category, witness, script and reserved name of every row of an embedding.
 
@@ -110,7 +110,7 @@ def vocabulary(
         return _without_tokenizer(n_tokens)
     if isinstance(tokenizer, str | Path):
         tokenizer = load_tokenizer(Path(tokenizer))
-    if isinstance(tokenizer, TokenList):
+    if isinstance(tokenizer, TokenTexts):
         pieces = Pieces.of(tokenizer, Spelling.of(tokenizer))
         said = "nothing was encoded: the file holds the tokens' texts, but not all that makes tokens of a text"
         return _explained(pieces, [None] * n_tokens, lambda token: "unknown", {}, model=tokenizer.model, search=said)
@@ -126,7 +126,7 @@ def vocabulary(
 
 def _without_tokenizer(n_tokens: int) -> Vocabulary:
     nothing: list[Any] = [None] * n_tokens
-    columns = {name: nothing for name in ("text", "data", "witness", "proof", "script", "reserved")}
+    columns = dict.fromkeys(("text", "data", "witness", "proof", "script", "reserved"), nothing)
     unknown = ["unknown"] * n_tokens
     return Vocabulary(
         model=None, category=unknown, n_texts=0, n_texts_beyond_matrix=0, search="no tokenizer", **columns

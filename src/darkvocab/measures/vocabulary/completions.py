@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import unicodedata
 from collections.abc import Sequence
 
@@ -15,10 +16,10 @@ _CODES = 0x110000
 
 
 def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
-    """What makes whole characters of bytes that are none: characters to begin with, the text between, those to end with.
+    """What makes whole UTF-8 of bytes that are none: characters to begin with, text between, characters to end with.
 
-    Of many characters 4,096 by lot, the same ones every time; those first that Unicode assigns. Where the bytes lie inside of
-    one character, that is what they begin with, and they end with nothing.
+    Of many characters 4,096 by lot, the same ones every time, and those first that Unicode assigns. Where the bytes are
+    part of one character, that is what they begin with, and they end with nothing.
 
     Returns
     -------
@@ -36,20 +37,17 @@ def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
     if n > 3:
         return None
     bits = _bits(data[:n])
-    if n == len(data):
-        inside = _chosen(n, bits, 0) if n else ("",)
-        for after in range(1, 4 - n):
-            inside = (*inside, *_chosen(n, bits, after))
-        return inside, "", ("",)
+    if n == len(data) > 0:
+        inside = (_chosen(n, bits, after) for after in range(4 - n))
+        return tuple(itertools.chain.from_iterable(inside)), "", ("",)
     heads = _chosen(n, bits, 0) if n else ("",)
     try:
-        between, tails = data[n:].decode(), ("",)
+        return heads, data[n:].decode(), ("",)
     except UnicodeDecodeError as error:
         if error.reason != "unexpected end of data":
             return None
         begin = n + error.start
-        between, tails = data[n:begin].decode(), _begun(data[begin:])
-    return heads, between, tails
+        return heads, data[n:begin].decode(), _begun(data[begin:])
 
 
 def _bits(continuation: bytes) -> int:

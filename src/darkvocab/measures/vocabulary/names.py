@@ -1,4 +1,4 @@
-"""What a token's text says by itself: its script, and whether it is one of a family of reserved names."""
+"""What a token's text says by itself: its script, and whether it is one of a family of names in reserve."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-# Any of these words, in brackets or pipes and with a number, names a token that was held in reserve: [unused5],
-# <|reserved_special_token_7|>, <extra_id_3>, <|placeholder1|>, <SPECIAL_12>, <｜place▁holder▁no▁3｜>, >>UNUSED_1<<.
-_WORDS = r"unused|reserved|extra|place\W?holder|dummy|made\W?up|pad|padding|filler|spare|blank|empty|unk|special|control|custom"
-_IN_BRACKETS = re.compile(rf"[<\[{{|>].*(?<![a-z])(?:{_WORDS})(?![a-z]).*[>\]}}|<]\W?", re.IGNORECASE | re.DOTALL)
-# These say it without brackets, too: madeupword0001.
-_BARE = re.compile(r"\W?(?:unused|reserved|place\W?holder|dummy|made\W?up)(?:\W?(?:word|token))?[\W_]?[0-9]+", re.IGNORECASE)
+from fontTools import unicodedata
+
+# Words that, in brackets and with a number, name a token in reserve: [unused5], <|reserved_special_token_7|>,
+# <extra_id_3>, <|placeholder1|>, <SPECIAL_12>, [control_8], >>UNUSED_1<<, DeepSeek's place_holder_no_3.
+PLAIN = (r"unused", r"reserved", r"place\W?holder", r"dummy", r"made\W?up")  # need no brackets: madeupword0001
+BRACKETED = (*PLAIN, *"extra pad padding filler spare blank empty unk special control custom".split())
+_BRACKETED = re.compile(rf"[<\[{{|>].*(?<![a-z])(?:{'|'.join(BRACKETED)})(?![a-z]).*[>\]}}|<]\W?", re.I | re.S)
+_PLAIN = re.compile(rf"\W?(?:{'|'.join(PLAIN)})(?:\W?(?:word|token))?[\W_]?[0-9]+", re.I)
 _NUMBER = re.compile("[0-9]+")
 LONGEST_NAME = 100  # characters
-FAMILY = 3  # names that differ in their number only, from which on they are a family
+FAMILY = 3  # names that differ in their numbers only
 
 
 def reserved_patterns(texts: Iterable[str]) -> dict[str, str]:
     """Texts that are names of tokens in reserve, and the pattern of each: ``[unused12]`` is ``[unused#]``.
 
-    A name in reserve holds a number and, as a word of its own, one of: unused, reserved, extra, placeholder, dummy,
-    madeup, pad, padding, filler, spare, blank, empty, unk, special, control, custom; and stands in brackets, pipes or
-    angles, where it is not one of the plainest alone with its number (unused, reserved, placeholder, dummy, madeup, each
-    also with -word or -token). And at least three texts differ from each other in the number only. So `<0x41>`, `1999`,
-    `##12`, `<2024>` and `iPad2` are none.
+    A name in reserve holds a number and, as a word of its own, one of unused, reserved, placeholder, dummy, madeup; or
+    in brackets, angles or pipes also extra, pad, padding, filler, spare, blank, empty, unk, special, control, custom.
+    And it is one of a family: at least three texts that differ in their numbers only. So `<0x41>`, `1999`, `##12`,
+    `<2024>`, `iPad2` and `extra1` are none.
 
     Examples
     --------
@@ -36,15 +37,13 @@ def reserved_patterns(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         if text.isalpha() or len(text) > LONGEST_NAME or not _NUMBER.search(text):
             continue
-        if _IN_BRACKETS.fullmatch(text) or _BARE.fullmatch(text):
+        if _BRACKETED.fullmatch(text) or _PLAIN.fullmatch(text):
             families[_NUMBER.sub("#", text)].append(text)
     return {text: pattern for pattern, family in families.items() if len(family) >= FAMILY for text in family}
 
 
 @functools.cache
 def _script(character: str) -> str | None:
-    from fontTools import unicodedata
-
     code = unicodedata.script(character)
     return None if code in ("Zyyy", "Zinh", "Zzzz") else unicodedata.script_name(code)
 

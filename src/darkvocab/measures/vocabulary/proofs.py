@@ -24,18 +24,18 @@ KINDS = "a1①!_☃中"  # and a character of each kind that they tell apart.
 class Proofs:
     """Reasons why no text can reach a piece of this tokenizer.
 
-    **Merges.** BPE merges the pair of lowest rank, again and again. Where a token stands in a result, no merge crossed its
-    borders, so the merges within them were those that its characters see when they are alone: whatever stands beside
-    it, a token that its own characters do not give when they are alone is never given.
+    **Merges.** BPE merges the pair of lowest rank, again and again. Where a token stands in a result, no merge has
+    crossed its borders, so those within were the ones that its characters see when they are alone. A token that
+    its own characters do not give when they are alone is never given, whatever stands beside them.
 
     **Bytes for characters.** The tokens of single bytes stand in for characters without a token.
 
     **Normaliser.** NFC, NFD, NFKC, NFKD and lowercase letters leave what they have made as it is, and every part of it
     [1]_. So a token whose text they change is in no text that they have made.
 
-    **Pre-tokenizer.** Those in `CUTTERS` cut, or do not, between two characters for the sake of these two. So a token that
-    they cut is always cut, and a piece that continues a word is always cut off where they cut between its first character
-    and a character of any kind.
+    **Pre-tokenizer.** Those in `CUTTERS` cut between two characters, or do not, for the sake of these two. So a token
+    that they cut is always cut; and a piece that continues a word is always cut off where they cut between its first
+    character and one of each kind.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Reachability: for each token a text whose encoding holds it, found by encoding; or that none was found, or none is."""
+"""Reachability: for each token a text whose encoding holds it, or that none was found, or that there is none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -27,12 +27,13 @@ MOST_COMPLETED = 100_000  # texts in each round of completing pieces of characte
 MOST_AMONG = 60_000  # texts of tokens among others, in each arrangement
 LONGEST_BESIDE = 16  # characters of another token that a token is put beside
 ROUNDS = (8, 64, 512, 4096)  # completions of a piece of a character
+SOME = 16_384  # texts that are made at a time
 CHUNK_SECONDS = 0.2  # of encoding, after which it can be interrupted
-CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 20
+CHUNK_TEXTS, CHUNK_CHARACTERS = 1024, 1 << 20
 
 OWN = None  # a token's own first or last character
-BEFORE = (" ", "a", "A", "1", ".", "\n", "(", "-", "_", "'", "é", "я", "中", "か", "ا", "\t", "  ", "a ", ". ", OWN)
-AFTER = (" ", "a", "A", "1", ".", "\n", ")", "-", "_", "'", "é", "я", "中", "か", "ا", "\n\n", "  ", " a", OWN)
+BEFORE = (" ", "a", "A", "1", ".", "\n", "(", "-", "_", "'", "é", "я", "中", "か", "ب", "\t", "  ", "a ", ". ", OWN)
+AFTER = (" ", "a", "A", "1", ".", "\n", ")", "-", "_", "'", "é", "я", "中", "か", "ب", "\n\n", "  ", " a", OWN)
 BESIDE = (" ", "a", "1", ".", "\n")
 Context = tuple[str | None, str | None]
 CONTEXTS: tuple[Context, ...] = (
@@ -98,14 +99,16 @@ class Search:
             said += f"ended after {self.seconds:g} seconds, before all of this was done; "
         if self.too_long:
             said += f"{len(self.too_long):,} tokens longer than {LONGEST:,} characters were not encoded; "
-        return said + f"{n_without:,} tokens were not reached, of which {len(self.proofs):,} are proved to be out of reach"
+        return (
+            said + f"{n_without:,} tokens were not reached, of which {len(self.proofs):,} are proved to be out of reach"
+        )
 
     def _run(self) -> None:
         token, text, body = self.pieces.token, self.pieces.text, self.pieces.body
         every = [n for n in range(len(self.pieces)) if token[n] < self.n_tokens and len(text[n]) <= LONGEST]
         self.too_long = {token[n] for n in range(len(self.pieces)) if len(text[n]) > LONGEST}
         whole = [n for n in every if body[n] is not None]
-        self._tried.append("each token alone, or where more are reached so after a space or a letter")
+        self._tried.append("each token alone or, where that reaches more, after a space or a letter")
         strangers = self._strangers()
         self._encode([], [*RARE, *strangers])  # what is unknown has a token, too
         first: list[Context] = [("", ""), *((letter, "") for letter in strangers), (" ", ""), ("a", ""), ("", "a")]
@@ -184,8 +187,8 @@ class Search:
         if not n_contexts:
             return
         self._tried.append(
-            f"what this did not reach beside spaces, line ends, letters, digits and punctuation ({n_contexts} contexts), "
-            "in other cases and Unicode forms"
+            f"what this did not reach in {n_contexts} contexts (spaces, line ends, letters, digits and punctuation "
+            "before and after), in other cases and Unicode forms"
         )
         replaced = [
             (part["pattern"]["String"], part["content"])
@@ -204,8 +207,9 @@ class Search:
 
     def _completed(self, pieces: list[int]) -> None:
         """Pieces of characters within whole characters, of which many are tried."""
-        if pieces:
-            self._tried.append(f"pieces of characters in up to {ROUNDS[-1]:,} whole ones")
+        if not pieces:
+            return
+        self._tried.append(f"pieces of characters as parts of up to {ROUNDS[-1]:,} whole texts")
         done = 0
         for most in ROUNDS:
             left = self._left(pieces)
@@ -247,17 +251,17 @@ class Search:
 
     def _encode_some(self, pieces: list[int], texts: Callable[[int], Iterable[str]], most: int) -> None:
         """Encode so many texts for these pieces."""
-        every = ((n, text) for n in pieces for text in texts(n))
-        if some := list(itertools.islice(every, max(0, most))):
+        every = itertools.islice(((n, text) for n in pieces for text in texts(n)), max(0, most))
+        while some := list(itertools.islice(every, SOME)):
             self._encode([n for n, _ in some], [text for _, text in some])
 
-    def _encode(self, pieces: Sequence[int], texts: list[str]) -> int:
+    def _encode(self, pieces: list[int], texts: list[str]) -> int:
         """Encode texts, each meant to reach a piece's token; how many did. Other tokens that they reach count, too.
 
         `pieces` may be empty: then the texts are meant for none.
         """
         meant = np.array([self.pieces.token[n] for n in pieces] or [-1] * len(texts), np.int64)
-        n_reached, by_chance = 0, dict[int, str]()
+        n_reached, by_chance = 0, dict[int, int]()
         try:
             for begin, encoded in self._encoded(texts):
                 lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
