@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MOST = 4096  # characters to choose from on each side
+MOST = 1024  # characters to choose from on each side
 _CONTINUED = (0, 0x80, 0x800, 0x10000)  # the first code point with so many continuation bytes
 _PLANES = 0x40000  # hardly anything is assigned behind these planes
 _CODES = 0x110000
@@ -18,8 +18,8 @@ _CODES = 0x110000
 def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
     """What makes whole UTF-8 of bytes that are none: characters to begin with, text between, characters to end with.
 
-    Of many characters 4,096 by lot, the same ones every time, and those first that Unicode assigns. Where the bytes are
-    part of one character, that is what they begin with, and they end with nothing.
+    Of many characters 1,024 by lot, the same ones every time, and those first that Unicode assigns. Where the bytes are
+    part of one character, those are what they begin with, and they end with nothing.
 
     Returns
     -------

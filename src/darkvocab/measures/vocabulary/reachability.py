@@ -24,7 +24,7 @@ LONGEST = 4096  # characters of a token that is encoded; real ones have at most 
 SAMPLE = 64  # tokens of a kind that decide in which context all of the kind are encoded first
 MOST_IN_CONTEXTS = 2_000_000  # texts
 MOST_COMPLETED = 100_000  # texts in each round of completing pieces of characters
-MOST_AMONG = 60_000  # texts of tokens among others, in each arrangement
+MOST_AMONG = 20_000  # texts of tokens among others, with one other and with two
 LONGEST_BESIDE = 16  # characters of another token that a token is put beside
 ROUNDS = (8, 64, 512, 4096)  # completions of a piece of a character
 SOME = 16_384  # texts that are made at a time
@@ -48,7 +48,7 @@ FORMS: tuple[Callable[[str], str], ...] = (
     str.strip,
     *(functools.partial(unicodedata.normalize, form) for form in ("NFC", "NFD", "NFKC", "NFKD")),
 )
-RARE = "ꙮꆈᏣ𐍈ʬԖ龘"  # letters that few tokens have
+LETTERS = "qxzjQXZJ", "ꙮꆈᏣ𐍈ʬԖ龘"  # such as no token may have: usual ones, and of rare scripts
 
 
 class _OutOfTime(Exception):
@@ -74,7 +74,6 @@ class Search:
     def __post_init__(self) -> None:
         self.witnesses = [None] * self.n_tokens
         self._found = np.zeros(self.n_tokens, bool)
-        self._rarest_first = functools.cache(functools.partial(sorted, key=set(self.pieces.body).__contains__))
         self._size = 32  # texts to encode at a time
         self._began = time.monotonic()
 
@@ -110,7 +109,8 @@ class Search:
         whole = [n for n in every if body[n] is not None]
         self._tried.append("each token alone or, where that reaches more, after a space or a letter")
         strangers = self._strangers()
-        self._encode([], [*RARE, *strangers])  # what is unknown has a token, too
+        self._encode([], ["a"])  # where the library breaks down it says so, once
+        self._encode([], [*LETTERS[1], *strangers])  # what is unknown has a token, too
         first: list[Context] = [("", ""), *((letter, "") for letter in strangers), (" ", ""), ("a", ""), ("", "a")]
         for group in self._groups(whole):
             sample = group[:: max(1, len(group) // SAMPLE)]
@@ -149,7 +149,7 @@ class Search:
         """Letters that are part of no longer token, so that one ends before what follows them."""
         if type(self.tokenizer.model).__name__ != "WordPiece":
             characters = set().union(*filter(None, self.pieces.body))
-            return [letter for letter in RARE if letter not in characters][:2]
+            return [letter for some in LETTERS for letter in [a for a in some if a not in characters][:2]]
         begin = sorted(text for text in self.pieces.text if not text.startswith(self.spelling.before or "\0"))
         alone = (a for a, b in itertools.pairwise([*begin, ""]) if len(a) == 1 and not b.startswith(a))
         words = Proofs(self.tokenizer, self.spelling).words
@@ -199,8 +199,9 @@ class Search:
         def others(piece: int) -> Iterator[str]:
             body = self.pieces.body[piece] or ""
             forms = {form(body) for form in FORMS} | {body.replace(new, old) for old, new in replaced}
-            forms = {form for form in (*forms, self.pieces.text[piece]) if len(form) <= LONGEST} - {body}
-            sides = itertools.product(("", " ", *strangers), ("", " ", "a"))
+            forms |= {letter.join(body) for letter in strangers}  # which the model may drop
+            forms = {form for form in (*forms, self.pieces.text[piece]) if len(form) <= 2 * LONGEST} - {body}
+            sides = itertools.product(("", " ", "a", *strangers), ("", " ", "a"))
             return (before + form + after for before, after in sides for form in sorted(forms))
 
         self._encode_some(self._left(pieces), others, allowed - self.n_texts)
@@ -224,11 +225,11 @@ class Search:
         self._encode_some(self._left(pieces), beside, MOST_COMPLETED)
 
     def _wholes(self, piece: int, begin: int, end: int) -> Iterator[str]:
-        """Some completions of a piece of a character, those first whose characters are no tokens by themselves."""
+        """Some completions of a piece of a character."""
         completed = completions(self.pieces.data[piece])
         if completed is None:
             return
-        heads, between, tails = self._rarest_first(completed[0]), completed[1], self._rarest_first(completed[2])
+        heads, between, tails = completed
         for n in range(begin, min(end, len(heads) * len(tails))):
             yield heads[n % len(heads)] + between + tails[(n // len(heads) + n) % len(tails)]
 
