@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .measures.indicators import Indicators, indicators
     from .measures.neighbours import Neighbours, neighbours
     from .measures.topology import Topology, topology
+    from .measures.vocabulary import Vocabulary, vocabulary
     from .numerics import Touching
     from .reports.page import report
     from .reports.summary import summary
@@ -57,6 +58,7 @@ _HOMES = {
     "TrialRecord": "experiments.trials",
     "Trials": "experiments.trials",
     "Verdict": "experiments.check",
+    "Vocabulary": "measures.vocabulary",
     "census": "measures.census",
     "centroid": "experiments.scan",
     "check": "experiments.check",
@@ -74,6 +76,7 @@ _HOMES = {
     "summary": "reports.summary",
     "sweep": "experiments.sweep",
     "topology": "measures.topology",
+    "vocabulary": "measures.vocabulary",
 }
 
 __all__ = [
@@ -103,6 +106,7 @@ __all__ = [
     "TrialRecord",
     "Trials",
     "Verdict",
+    "Vocabulary",
     "census",
     "centroid",
     "check",
@@ -120,6 +124,7 @@ __all__ = [
     "summary",
     "sweep",
     "topology",
+    "vocabulary",
 ]
 __version__ = "0.1.0"
 

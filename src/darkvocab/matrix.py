@@ -17,6 +17,7 @@ from .numerics.grouping import Groups, chunks, identical_rows
 from .sources import CorruptFile, File, Source, Tensor, open_source
 from .sources.gguf import dequantised, n_numbers
 from .sources.safetensors import read_metadata
+from .sources.tokenizer import load_tokenizer, texts_by_id
 
 GRID_OF_DTYPE = {
     "BF16": "bfloat16",
@@ -268,6 +269,7 @@ class EmbeddingMatrix:
     tied: bool = True  # the output matrix is this one: by its words, or by the config where no tensor holds it
     output: str | None = None  # name of the output tensor, where there is one
     texts: dict[int, str] = field(default_factory=dict, repr=False)  # token id to text, as the tokenizer names it
+    tokenizer: Any = field(default=None, repr=False)  # tokenizers.Tokenizer, or the TokenTexts of a GGUF file
     path: File | None = None  # the file that holds the words
     source: Source | None = field(default=None, repr=False)  # the checkpoint
 
@@ -292,11 +294,14 @@ class EmbeddingMatrix:
         if not isinstance(source, Source):
             source = open_source(source)
         named = source.tokenizer if tokenizer is None else Path(tokenizer) if tokenizer != "none" else None
-        texts = _read_texts(named) if named else {} if tokenizer == "none" else source.texts
-        return cls._made(source, *find_embedding(source, tensor, len(texts) or None), texts)
+        loaded = load_tokenizer(named) if named else None if tokenizer == "none" else source.texts or None
+        texts = {} if loaded is None else texts_by_id(loaded)
+        return cls._made(source, *find_embedding(source, tensor, len(texts) or None), texts, loaded)
 
     @classmethod
-    def _made(cls, source: Source, found: Tensor, chosen: str, texts: dict[int, str]) -> EmbeddingMatrix:
+    def _made(
+        cls, source: Source, found: Tensor, chosen: str, texts: dict[int, str], tokenizer: Any
+    ) -> EmbeddingMatrix:
         """Matrix of a tensor; raises ValueError where its type is no grid."""
         if found.dtype not in GRID_OF_DTYPE and not found.block:
             raise ValueError(
@@ -314,6 +319,7 @@ class EmbeddingMatrix:
             tied=_is_tied(source, found, output),
             output=output.name if output else None,
             texts=texts,
+            tokenizer=tokenizer,
             path=found.path,
             source=source,
         )
@@ -333,7 +339,9 @@ class EmbeddingMatrix:
             return self
         if self.source is None or self.output is None:
             return None
-        return self._made(self.source, self.source.tensors[self.output], "by name, as the output", self.texts)
+        return self._made(
+            self.source, self.source.tensors[self.output], "by name, as the output", self.texts, self.tokenizer
+        )
 
     @property
     def output_shape(self) -> tuple[int, ...] | None:
@@ -451,24 +459,6 @@ class EmbeddingMatrix:
         """A token's id, and its text where there is one: ``125 '~'``."""
         text = self.texts.get(int(token))
         return f"{token}" if text is None else f"{token} {text!r}"
-
-
-def _read_texts(path: Path) -> dict[int, str]:
-    """Text of every token id in a `tokenizer.json`."""
-    from tokenizers import Tokenizer
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no tokenizer at {str(path)!r}; give a tokenizer.json, or --tokenizer none")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
-        raise CorruptFile(
-            f"{path}: not a tokenizer that can be read ({error}); --tokenizer none goes without"
-        ) from None
-    # The library's order changes from run to run: where several texts have one id, the last in alphabetical order.
-    return {token: text for text, token in sorted(tokenizer.get_vocab(with_added_tokens=True).items())}
 
 
 def printable(text: str) -> str:
