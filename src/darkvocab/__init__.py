@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .experiments.cloud import Cloud, Snowball, draw
+    from .experiments.diff import Diff, MatrixDiff, diff
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Census": "measures.census",
     "Cloud": "experiments.cloud",
+    "Diff": "experiments.diff",
     "EmbeddingMatrix": "matrix",
     "Evolution": "experiments.evolve",
     "EvolutionRecord": "experiments.evolve",
     "Evolve": "experiments.evolve",
     "Geometry": "measures.geometry",
     "History": "history",
+    "MatrixDiff": "experiments.diff",
     "Neighbours": "measures.neighbours",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
@@ -50,6 +53,7 @@ _HOMES = {
     "Trials": "experiments.trials",
     "census": "measures.census",
     "centroid": "experiments.scan",
+    "diff": "experiments.diff",
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
     "geometry": "measures.geometry",
@@ -66,12 +70,14 @@ _HOMES = {
 __all__ = [
     "Census",
     "Cloud",
+    "Diff",
     "EmbeddingMatrix",
     "Evolution",
     "EvolutionRecord",
     "Evolve",
     "Geometry",
     "History",
+    "MatrixDiff",
     "Neighbours",
     "QuestionRecord",
     "Questions",
@@ -87,6 +93,7 @@ __all__ = [
     "Trials",
     "census",
     "centroid",
+    "diff",
     "draw",
     "evolve",
     "geometry",

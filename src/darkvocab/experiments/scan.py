@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..folder import versions, write_whole
+from ..folder import check_place, versions, write_whole
 from ..matrix import EmbeddingMatrix, printable
 from ..measures.census import Census
 from ..measures.geometry import Geometry
@@ -157,7 +157,7 @@ def centroid(
     """
     from safetensors.numpy import save
 
-    _check_place(out, source)
+    check_place(out, source)
     matrix = EmbeddingMatrix.open(open_source(source), tensor=tensor, tokenizer="none")
     census = Census(matrix.groups(grid, bitwise=bitwise))
     if not census.n_black_holes:
@@ -187,18 +187,6 @@ def centroid(
     return {"path": str(out), "norm": norm, "hidden_dim": matrix.dim, "provenance": provenance}
 
 
-def _check_place(out: str | Path, source: str | Path) -> None:
-    """Refuse to write over a file of the source.
-
-    Raises
-    ------
-    ValueError
-    """
-    out, source = Path(out), Path(source)
-    if out.exists() and any(out.samefile(file) for file in (source, *source.glob("*")) if file.exists()):
-        raise ValueError(f"{out} is part of the source; choose another place to write to")
-
-
 def write_tokens(report: dict[str, Any], path: str | Path) -> None:
     """Write every token of a scan's black holes as CSV: black_hole (1 is the largest), population, token_id, token.
 
@@ -209,7 +197,7 @@ def write_tokens(report: dict[str, Any], path: str | Path) -> None:
     """
     import polars as pl
 
-    _check_place(path, report["source"]["asked"])
+    check_place(path, report["source"]["asked"])
     rows = [
         (number, hole["population"], token, text)
         for number, hole in enumerate(report["black_holes"], 1)
