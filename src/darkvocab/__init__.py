@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
+    from .experiments.repair import repair
     from .experiments.scan import centroid, scan
     from .experiments.sweep import Sweep, SweepRecord, sweep
     from .experiments.training.corpus import load_corpus
@@ -59,6 +60,7 @@ _HOMES = {
     "geometry": "measures.geometry",
     "load_corpus": "experiments.training.corpus",
     "neighbours": "measures.neighbours",
+    "repair": "experiments.repair",
     "report": "reports.page",
     "reproduce": "experiments.recipes",
     "scan": "experiments.scan",
@@ -99,6 +101,7 @@ __all__ = [
     "geometry",
     "load_corpus",
     "neighbours",
+    "repair",
     "report",
     "reproduce",
     "scan",

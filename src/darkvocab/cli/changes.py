@@ -9,8 +9,8 @@ import typer
 
 import darkvocab
 
-from .checkpoints import Bitwise, GridName
-from .shell import FINDINGS, Json, announce_compilation, app, command, print_json, progress_bar
+from .checkpoints import Bitwise, GridName, SourceArgument, Tensor
+from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, progress_bar
 
 
 @app.command(no_args_is_help=True)
@@ -69,3 +69,63 @@ def diff(
         print_diff(report, console(), show)
     if exit_code and found.differs:
         raise typer.Exit(FINDINGS)
+
+
+@app.command(no_args_is_help=True)
+@command
+def repair(
+    source: SourceArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The folder to write, new or empty.", show_default=False)
+    ],
+    tokens: Annotated[
+        str,
+        typer.Option(help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, with commas between."),
+    ] = "black-holes",
+    how: Annotated[
+        str,
+        typer.Option(
+            help="mean of all other rows; pieces: of those that spell a token; gaussian: their mean and covariance."
+        ),
+    ] = "mean",
+    matrix: Annotated[str, typer.Option(help="input, output, or both: the output too where it is untied.")] = "both",
+    jitter: Annotated[int, typer.Option(help="Steps, 1 to so many, by which each component leaves a mean.")] = 1,
+    seed: Seed = 0,
+    tensor: Tensor = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A tokenizer.json, instead of the one beside the weights.", show_default=False)
+    ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard links for files that stay the same, which then are the source's.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing, print what would be.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Copy a safetensors checkpoint, with fresh rows for tokens that were never trained; every other byte is the same.
+
+    What was written is compared with the source, and its census taken.
+    Example: darkvocab repair path/to/model -o repaired --how pieces
+    """
+    announce_compilation()
+    with progress_bar("repairing", in_bytes=True) as progress:
+        report = darkvocab.repair(
+            source,
+            output,
+            tokens=tokens,
+            how=how,
+            matrix=matrix,
+            jitter=jitter,
+            seed=seed,
+            tensor=tensor,
+            tokenizer=tokenizer,
+            link=link,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    if as_json:
+        print_json(report)
+    else:
+        from ..reports.changes import print_repair
+        from ..reports.tables import console
+
+        print_repair(report, console())

@@ -119,3 +119,54 @@ def _named(word: str, holes: list[list[int]], most: int = 4) -> str:
     """Black holes of the other side and how many tokens each has part in."""
     named = [f"{word} #{number} ({n:,})" for number, n in holes[:most]]
     return "".join(f" {hole}" for hole in [*named, *(["..."] if len(holes) > most else [])])
+
+
+HOW = {
+    "mean": "the mean of the trained rows",
+    "pieces": "the mean of the pieces that spell each token",
+    "gaussian": "draws with the mean and covariance of the trained rows",
+}
+
+
+def print_repair(report: dict[str, Any], to: Console) -> None:
+    """A repair for people: what was or would be changed, how, and what was found when it was read again."""
+    around = "" if report["how"] == "gaussian" else f", each component {_steps(report['jitter_steps'])} up or down"
+    would = "would be " if report["dry_run"] else ""
+    pairs = [
+        ("source", printable(report["source"])),
+        ("output", printable(report["out"]) + (" (dry run: nothing is written)" if report["dry_run"] else "")),
+        ("fresh rows", f"{HOW[report['how']]}{around}; seed {report['seed']}"),
+    ]
+    for part in report["matrices"]:
+        ids = " ".join(map(str, part["token_ids"][:12])) + (" ..." if part["n_repaired"] > 12 else "")
+        pairs += [
+            (f"{part['matrix']} matrix", " and ".join(map(printable, part["tensors"]))),
+            ("repaired", f"{part['n_repaired']:,} of {part['n_tokens']:,} rows on {part['stored_grid']}: {ids}"),
+        ]
+        if part["without_pieces"]:
+            pairs.append(("no pieces", f"{len(part['without_pieces']):,} tokens: around the mean of the trained rows"))
+        if not report["dry_run"]:
+            before, after = part["black_holes"]["before"], part["black_holes"]["after"]
+            was = "rows that were no numbers" if before is None else f"{before[0]:,} with {before[1]:,} tokens"
+            norm = part["norm"]
+            again = f" ({part['n_redrawn']:,} drawn again)" if part["n_redrawn"] else ""
+            pairs += [
+                (
+                    "black holes",
+                    f"{was} -> {after[0]:,} with {after[1]:,} tokens; no repaired row is like another{again}",
+                ),
+                ("norm", f"root mean square {norm['repaired_rms']:.4g}, of trained rows {norm['trained_rms']:.4g}"),
+            ]
+    files = report["files"]
+    pairs += [
+        (f"{would}{how.replace('_', ' ')}", ", ".join(map(printable, named))) for how, named in files.items() if named
+    ]
+    if not report["dry_run"]:
+        pairs.append(
+            ("compared", f"{report['n_bytes_compared']:,} other bytes of the rewritten files: all as they were")
+        )
+    show(facts([*pairs, *(("note", note) for note in report["notes"])]), to)
+
+
+def _steps(jitter: int) -> str:
+    return "a step" if jitter == 1 else f"1 to {jitter:,} steps"
