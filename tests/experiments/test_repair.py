@@ -176,6 +176,13 @@ def test_both_matrices_of_an_untied_model_each_from_its_own_rows(tmp_path):
         assert (steps_from(made[name][tokens].view(np.uint32), kept.astype(float).mean(axis=0)) == 1).all()
         assert np.array_equal(np.delete(made[name], tokens, axis=0), kept)
     assert [part.movers().size for part in diff(source, tmp_path / "b").parts] == [5, 6]
+    # The matrices are jittered each on its own.
+    jitters = [
+        to_index(made[name][7].view(np.uint32), "float32")
+        > to_index(encode(np.delete(matrix, tokens, axis=0).astype(float).mean(axis=0), "float32"), "float32")
+        for name, matrix, tokens in ((EMBEDDING, dark_rows(), HOLES), ("lm_head.weight", head, [*HOLES, 62]))
+    ]
+    assert (jitters[0] != jitters[1]).any()
 
 
 @pytest.mark.parametrize(("matrix", "changed"), [("input", EMBEDDING), ("output", "lm_head.weight")])

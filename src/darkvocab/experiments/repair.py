@@ -160,7 +160,7 @@ def repair(
             described |= _write(target, rows, written, advance)
         for path, copy in written.items():
             report["n_bytes_compared"] += _check(path, copy, targets, advance)
-            with copy.open("rb") as file:
+            with copy.open("r+b") as file:
                 os.fsync(file.fileno())
     return report
 
