@@ -392,17 +392,16 @@ class EmbeddingMatrix:
         """Values of these tokens' rows."""
         return decode(self._read(self.words[tokens]), self.grid)
 
-    def words_on(
-        self, tokens: Int[np.ndarray, " k"] | list[int] | slice, grid: str | Grid | None = None
-    ) -> UInt[np.ndarray, "k dim"]:
-        """Words of these tokens' rows, after rounding to `grid` where one is given."""
-        return regrid(self._read(self.words[tokens]), self.grid, as_grid(grid or self.grid))
-
     def index(
         self, tokens: Int[np.ndarray, " k"] | list[int], grid: str | Grid | None = None
     ) -> Int64[np.ndarray, "k dim"]:
         """Ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
-        return to_index(self.words_on(tokens, grid), grid or self.grid)
+        target = as_grid(grid or self.grid)
+        return to_index(self.rounded(tokens, target), target)
+
+    def rounded(self, tokens: Int[np.ndarray, " k"] | list[int] | slice, grid: str | Grid) -> UInt[np.ndarray, "k dim"]:
+        """Words of these tokens' rows, rounded to a grid."""
+        return regrid(self._read(self.words[tokens]), self.grid, as_grid(grid))
 
     def groups(self, grid: str | Grid | None = None, *, bitwise: bool = False, **options: Any) -> Groups:
         """Tokens with equal rows, after rounding to `grid` where one is given.

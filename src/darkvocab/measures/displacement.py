@@ -63,7 +63,7 @@ def displacements(
     sign = target.word_dtype.type(target.sign)
 
     def compare(rows: slice) -> None:
-        words = a.words_on(rows, target), b.words_on(rows, target)
+        words = a.rounded(rows, target), b.rounded(rows, target)
         values = decode(words[0], target), decode(words[1], target)
         tally_displacements(*words, sign, *values, same[rows], steps[rows], l_inf[rows], euclidean[rows])
         if progress:
