@@ -241,8 +241,9 @@ def _same_words(a: Tensor, b: Tensor) -> bool:
 
 def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
     """The tensor itself, and those under the usual names of embeddings, input or output, that hold the same words."""
-    named = [t for t in _matrices(source) if _by_name([t], INPUT_NAMES + OUTPUT_NAMES) and t != tensor]
-    return [tensor, *(t for t in named if _same_words(t, tensor))]
+    endings = INPUT_NAMES + OUTPUT_NAMES
+    named = [source.tensors[name] for name in source.tensors if any(_ends(name, ending) for ending in endings)]
+    return [tensor, *(t for t in named if t != tensor and t.is_float and _same_words(t, tensor))]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,10 +118,15 @@ def repair(
             raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
     if not 1 <= jitter <= LONGEST_JITTER:
         raise ValueError(f"jitter must be 1 to {LONGEST_JITTER:,} steps, got {jitter}")
+    asked = Path(source)
+    if not asked.exists():
+        raise FileNotFoundError(
+            f"no file or folder {str(source)!r}; repair copies what is here: of a model on the Hub, download all first"
+        )
+    _check_out(Path(out), asked)
     opened = open_source(source)
-    _check_out(Path(out), opened.asked)
     targets, notes = _targets(opened, tokens, how, matrix, tensor, tokenizer)
-    files = _files(opened, {t.path for target in targets for t in target.tensors})
+    files = _files(asked, opened, {_path(tensor) for target in targets for tensor in target.tensors})
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **{"source": str(source), "out": str(out), "dry_run": dry_run},
@@ -249,13 +254,19 @@ def _check_source(source: Source, matrix: EmbeddingMatrix) -> None:
         )
 
 
-def _files(source: Source, touched: set[Path]) -> _Files:
+def _path(tensor: Tensor) -> Path:
+    """The file here that holds a tensor."""
+    assert isinstance(tensor.path, Path)
+    return tensor.path
+
+
+def _files(asked: Path, source: Source, touched: set[Path]) -> _Files:
     """Files of the output: of a model folder all, but for hidden ones and weights that are not the model's."""
-    weights, left_out = {tensor.path for tensor in source.tensors.values()}, []
-    if source.asked.is_file():
-        found, root = [*weights, source.asked], source.asked.parent
+    weights, left_out = {_path(tensor) for tensor in source.tensors.values()}, []
+    if asked.is_file():
+        found, root = [*weights, asked], asked.parent
     else:
-        found, root = [], source.asked
+        found, root = [], asked
         for path in _walk(root):
             ours = path in weights or (path.name == INDEX and root / "model.safetensors" not in weights)
             stale = path.parent == root and path.name.endswith(WEIGHTS) and not ours
@@ -320,13 +331,13 @@ def _write(target: _Target, fresh: FreshRows, written: dict[Path, Path], advance
     """
     attempts, pending = np.zeros(len(target.tokens), np.int64), np.arange(len(target.tokens))
     first = target.tensors[0]
-    after = replace(target.matrix, words=replace(first, path=written[first.path]).words())
+    after = replace(target.matrix, words=replace(first, path=written[_path(first)]).words())
     for _ in range(MOST_ATTEMPTS):
         for some in np.split(pending, range(BLOCK, len(pending), BLOCK)):
             tokens = target.tokens[some]
             words = fresh.draw(tokens, attempts[some])
             for tensor in target.tensors:
-                _write_rows(tensor, written[tensor.path], tokens, words)
+                _write_rows(tensor, written[_path(tensor)], tokens, words)
         census = Census(after.groups(progress=advance))
         pending = _alike(census.groups, target.tokens)
         if not len(pending):
