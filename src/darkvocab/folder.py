@@ -126,18 +126,6 @@ def copy_file(source: Path, target: Path, progress: Callable[[int], None] | None
         os.fsync(copy.fileno())
 
 
-def check_place(out: str | Path, source: str | Path) -> None:
-    """Refuse to write over a file of the source.
-
-    Raises
-    ------
-    ValueError
-    """
-    out, source = Path(out), Path(source)
-    if out.exists() and any(out.samefile(file) for file in (source, *source.glob("*")) if file.exists()):
-        raise ValueError(f"{out} is part of the source; choose another place to write to")
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all; raises as `landing`."""
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())

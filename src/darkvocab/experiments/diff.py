@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ..folder import check_place, write_whole
+from ..folder import write_whole
 from ..matrix import EmbeddingMatrix
 from ..measures.census import Census
 from ..measures.displacement import Displacements, displacements
 from ..measures.evolution import follow
 from ..numerics import Grid, Groups, as_grid
 from ..records import csv_bytes
+from .scan import check_place
 
 if TYPE_CHECKING:
     import polars as pl

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..folder import check_place, versions, write_whole
+from ..folder import versions, write_whole
 from ..matrix import EmbeddingMatrix, printable
 from ..measures.census import Census
 from ..measures.geometry import Geometry
@@ -185,6 +185,18 @@ def centroid(
     write_whole(Path(out), save({"centroid": vector}, metadata={"provenance": json.dumps(provenance)}))
     norm = float(np.linalg.norm(vector.astype(np.float64)))
     return {"path": str(out), "norm": norm, "hidden_dim": matrix.dim, "provenance": provenance}
+
+
+def check_place(out: str | Path, source: str | Path) -> None:
+    """Refuse to write over a file of the source.
+
+    Raises
+    ------
+    ValueError
+    """
+    out, source = Path(out), Path(source)
+    if out.exists() and any(out.samefile(file) for file in (source, *source.glob("*")) if file.exists()):
+        raise ValueError(f"{out} is part of the source; choose another place to write to")
 
 
 def write_tokens(report: dict[str, Any], path: str | Path) -> None:
