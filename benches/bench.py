@@ -28,7 +28,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import History, Questions, Sweep, Touching, Trials, census, evolve, neighbours
+from darkvocab import History, Questions, Sweep, Touching, Trials, census, diff, evolve, neighbours
 from darkvocab.experiments.bases import load_base
 from darkvocab.matrix import EmbeddingMatrix
 from darkvocab.numerics import Distances, encode, to_index
@@ -186,6 +186,31 @@ def bench_neighbours(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def bench_diff(folder: Path) -> list[dict[str, Any]]:
+    """Two vocabularies of Qwen's size with a snowball each: every row moved by a step in one column of three."""
+    n, one, other = 151_936, folder / "a.safetensors", folder / "b.safetensors"
+    words = write_rows(one, n, 2100, 1e-8)
+    header = one.stat().st_size - words.nbytes
+    moved = words.copy()
+    moved[:, ::3] ^= 1
+    with one.open("rb") as file, other.open("wb") as made:
+        made.write(file.read(header))
+        made.write(moved)
+    found = diff(one, other)
+    (part,) = found.parts
+    wide = words.view(np.uint64), moved.view(np.uint64)
+    return [
+        {
+            "what": f"diff of two {n:,} x {DIM:,} bfloat16, {len(part.movers()):,} rows moved",
+            "here_s": median_time(lambda: diff(one, other), 3),
+            "recipe_s": None,
+            "floor": "summing the same 1,556 MB as uint64 in numpy, one core",
+            "floor_s": median_time(lambda: [words.sum() for words in wide], 3),
+            **memory(f"import darkvocab; darkvocab.diff({str(one)!r}, {str(other)!r})"),
+        }
+    ]
 
 
 def write_states(path: Path, n_rows: int, n_tokens: int, dim: int, moving: int) -> None:
@@ -534,6 +559,7 @@ def main() -> None:
         "kernel": lambda folder: bench_kernel(),
         "census": lambda folder: [bench_census(folder)],
         "neighbours": bench_neighbours,
+        "diff": bench_diff,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .experiments.check import Verdict, check
     from .experiments.cloud import Cloud, Snowball, draw
+    from .experiments.diff import Diff, MatrixDiff, diff
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .experiments.neighbourhood import Neighbourhood, neighbourhood
     from .experiments.policy import Policy
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
+    from .experiments.repair import repair
     from .experiments.scan import Scan, centroid, explain, scan
     from .experiments.sweep import Sweep, SweepRecord, sweep
     from .experiments.training.corpus import load_corpus
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Census": "measures.census",
     "Cloud": "experiments.cloud",
+    "Diff": "experiments.diff",
     "EmbeddingMatrix": "matrix",
     "Evolution": "experiments.evolve",
     "EvolutionRecord": "experiments.evolve",
@@ -42,6 +45,7 @@ _HOMES = {
     "History": "history",
     "Indicators": "measures.indicators",
     "Neighbourhood": "experiments.neighbourhood",
+    "MatrixDiff": "experiments.diff",
     "Neighbours": "measures.neighbours",
     "Policy": "experiments.policy",
     "QuestionRecord": "experiments.questions",
@@ -62,6 +66,7 @@ _HOMES = {
     "census": "measures.census",
     "centroid": "experiments.scan",
     "check": "experiments.check",
+    "diff": "experiments.diff",
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
     "explain": "experiments.scan",
@@ -70,6 +75,7 @@ _HOMES = {
     "load_corpus": "experiments.training.corpus",
     "neighbourhood": "experiments.neighbourhood",
     "neighbours": "measures.neighbours",
+    "repair": "experiments.repair",
     "report": "reports.page",
     "reproduce": "experiments.recipes",
     "scan": "experiments.scan",
@@ -82,6 +88,7 @@ _HOMES = {
 __all__ = [
     "Census",
     "Cloud",
+    "Diff",
     "EmbeddingMatrix",
     "Evolution",
     "EvolutionRecord",
@@ -89,6 +96,7 @@ __all__ = [
     "Geometry",
     "History",
     "Indicators",
+    "MatrixDiff",
     "Neighbourhood",
     "Neighbours",
     "Policy",
@@ -110,6 +118,7 @@ __all__ = [
     "census",
     "centroid",
     "check",
+    "diff",
     "draw",
     "evolve",
     "explain",
@@ -118,6 +127,7 @@ __all__ = [
     "load_corpus",
     "neighbourhood",
     "neighbours",
+    "repair",
     "report",
     "reproduce",
     "scan",

@@ -207,7 +207,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     )
 
 
-def _scales(source: Source, tensor: Tensor) -> str | None:
+def find_scales(source: Source, tensor: Tensor) -> str | None:
     """Name of the tensor that scales an 8-bit one, where it lies beside it."""
     stem = tensor.name.removesuffix("weight").removesuffix(".")
     names = (*(f"{tensor.name}{end}" for end in ("_scale_inv", "_scale", "_scales")), f"{stem}.scale", f"{stem}.scales")
@@ -250,6 +250,13 @@ def _same_words(a: Tensor, b: Tensor) -> bool:
         return True
     x, y = a.words(), b.words()
     return all(np.array_equal(x[rows], y[rows]) for rows in chunks(x))
+
+
+def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
+    """The tensor itself, and those under the usual names of embeddings, input or output, that hold the same words."""
+    endings = INPUT_NAMES + OUTPUT_NAMES
+    named = [source.tensors[name] for name in source.tensors if any(_ends(name, ending) for ending in endings)]
+    return [tensor, *(t for t in named if t != tensor and t.is_float and _same_words(t, tensor))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +314,7 @@ class EmbeddingMatrix:
             raise ValueError(
                 f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
             )
-        if scales := _scales(source, found):
+        if scales := find_scales(source, found):
             chosen += f"; rows as stored, not multiplied by {scales}"
         output = find_output(source, found)
         return cls(
