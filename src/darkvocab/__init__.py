@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
     from .experiments.scan import centroid, scan
+    from .experiments.series import Series, series
     from .experiments.sweep import Sweep, SweepRecord, sweep
     from .experiments.training.corpus import load_corpus
     from .experiments.training.lab import Training
@@ -40,6 +41,7 @@ _HOMES = {
     "Questions": "experiments.questions",
     "ReplicaRecord": "experiments.training.replicas",
     "Replicas": "experiments.training.replicas",
+    "Series": "experiments.series",
     "Snowball": "experiments.cloud",
     "Sweep": "experiments.sweep",
     "SweepRecord": "experiments.sweep",
@@ -58,6 +60,7 @@ _HOMES = {
     "report": "reports.page",
     "reproduce": "experiments.recipes",
     "scan": "experiments.scan",
+    "series": "experiments.series",
     "summary": "reports.summary",
     "sweep": "experiments.sweep",
     "topology": "measures.topology",
@@ -77,6 +80,7 @@ __all__ = [
     "Questions",
     "ReplicaRecord",
     "Replicas",
+    "Series",
     "Snowball",
     "Sweep",
     "SweepRecord",
@@ -95,6 +99,7 @@ __all__ = [
     "report",
     "reproduce",
     "scan",
+    "series",
     "summary",
     "sweep",
     "topology",

@@ -250,7 +250,12 @@ class EmbeddingMatrix:
 
     @classmethod
     def open(
-        cls, source: str | Path | Source, *, tensor: str | None = None, tokenizer: str | Path | None = None
+        cls,
+        source: str | Path | Source,
+        *,
+        tensor: str | None = None,
+        tokenizer: str | Path | None = None,
+        output: bool = True,
     ) -> EmbeddingMatrix:
         """The input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
 
@@ -258,6 +263,7 @@ class EmbeddingMatrix:
         ----------
         tensor : the tensor to take instead of the one found; `NAME[ROW]` for a row of a history
         tokenizer : a `tokenizer.json`, instead of the one in the folder or the file; "none" for no texts
+        output : look at the output tensor, too, where there is one
 
         Raises
         ------
@@ -277,15 +283,15 @@ class EmbeddingMatrix:
             )
         if scales := _scales(source, found):
             chosen += f"; rows as stored, not multiplied by {scales}"
-        output = find_output(source, found)
+        other = find_output(source, found) if output else None
         return cls(
             words=found.words(),
             grid=as_grid(GRID_OF_DTYPE.get(found.dtype, "float32")),
             quantised=found.dtype if found.block else None,
             tensor=found.name,
             chosen=chosen,
-            tied=output is None or _same_words(found, output),
-            output=output.name if output else None,
+            tied=other is None or _same_words(found, other),
+            output=other.name if other else None,
             texts=texts,
             path=found.path,
         )
@@ -353,7 +359,13 @@ class EmbeddingMatrix:
     ) -> Int64[np.ndarray, "k dim"]:
         """Ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
         target = as_grid(grid or self.grid)
-        return to_index(regrid(self._read(self.words[tokens]), self.grid, target), target)
+        return to_index(self.words_on(tokens, target), target)
+
+    def words_on(
+        self, tokens: Int[np.ndarray, " k"] | list[int] | slice, grid: str | Grid | None = None
+    ) -> UInt[np.ndarray, "k dim"]:
+        """Words of these tokens' rows, after rounding to `grid` where one is given."""
+        return np.asarray(regrid(self._read(self.words[tokens]), self.grid, as_grid(grid or self.grid)))
 
     def groups(self, grid: str | Grid | None = None, *, bitwise: bool = False, **options: Any) -> Groups:
         """Tokens with equal rows, after rounding to `grid` where one is given.

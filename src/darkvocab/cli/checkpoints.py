@@ -22,6 +22,9 @@ GridName = Annotated[
     ),
 ]
 Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, so that -0.0 is not 0.0.")]
+Tokenizer = Annotated[
+    str | None, typer.Option(help='A tokenizer.json to name tokens by; "none" for ids only.', show_default=False)
+]
 SourceArgument = Annotated[
     str,
     typer.Argument(
@@ -40,9 +43,7 @@ def scan(
     tensor: Tensor = None,
     grid: GridName = None,
     bitwise: Bitwise = False,
-    tokenizer: Annotated[
-        str | None, typer.Option(help='A tokenizer.json to name tokens by; "none" for ids only.', show_default=False)
-    ] = None,
+    tokenizer: Tokenizer = None,
     checksum: Annotated[
         bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")
     ] = True,
