@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
-    from .experiments.scan import centroid, scan
+    from .experiments.scan import Scan, centroid, explain, scan
     from .experiments.series import Series, series
     from .experiments.sweep import Sweep, SweepRecord, sweep
     from .experiments.training.corpus import load_corpus
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .matrix import EmbeddingMatrix
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
+    from .measures.indicators import Indicators, indicators
     from .measures.neighbours import Neighbours, neighbours
     from .measures.topology import Topology, topology
     from .numerics import Touching
@@ -36,11 +37,13 @@ _HOMES = {
     "Evolve": "experiments.evolve",
     "Geometry": "measures.geometry",
     "History": "history",
+    "Indicators": "measures.indicators",
     "Neighbours": "measures.neighbours",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
     "ReplicaRecord": "experiments.training.replicas",
     "Replicas": "experiments.training.replicas",
+    "Scan": "experiments.scan",
     "Series": "experiments.series",
     "Snowball": "experiments.cloud",
     "Sweep": "experiments.sweep",
@@ -54,7 +57,9 @@ _HOMES = {
     "centroid": "experiments.scan",
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
+    "explain": "experiments.scan",
     "geometry": "measures.geometry",
+    "indicators": "measures.indicators",
     "load_corpus": "experiments.training.corpus",
     "neighbours": "measures.neighbours",
     "report": "reports.page",
@@ -75,11 +80,13 @@ __all__ = [
     "Evolve",
     "Geometry",
     "History",
+    "Indicators",
     "Neighbours",
     "QuestionRecord",
     "Questions",
     "ReplicaRecord",
     "Replicas",
+    "Scan",
     "Series",
     "Snowball",
     "Sweep",
@@ -93,7 +100,9 @@ __all__ = [
     "centroid",
     "draw",
     "evolve",
+    "explain",
     "geometry",
+    "indicators",
     "load_corpus",
     "neighbours",
     "report",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,10 @@ def _listed(matrices: list[Tensor]) -> str:
     return "\n".join([*lines, f"  and {len(tallest) - 12} more"] if len(tallest) > 12 else lines)
 
 
-def _vocab_size(config: dict) -> int | None:
-    """`vocab_size` of a config, or of the text model that it nests."""
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        if type(part.get("vocab_size")) is int:
-            return part["vocab_size"]
-    return None
+def _setting(config: dict, name: str, kind: type) -> Any:
+    """A setting of this type of a config, or of a text model (what has a vocabulary) that it nests; else None."""
+    nested = (value for value in config.values() if isinstance(value, dict) and type(value.get("vocab_size")) is int)
+    return next((part[name] for part in (config, *nested) if type(part.get(name)) is kind), None)
 
 
 def header_count(path: File, metadata: dict[str, str], name: str, absent: int) -> int:
@@ -190,7 +189,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
         last, which = _state(tensors[HISTORY])
         return last, f"by name: {which}"
     matrices = _matrices(source)
-    size = _vocab_size(source.config) or n_texts
+    size = _setting(source.config, "vocab_size", int) or n_texts
     fitting = [t for t in matrices if t.shape[0] == size]
     if len(fitting) == 1:
         return fitting[0], f"by shape: the only matrix of {size:,} rows, the size of the vocabulary"
@@ -216,12 +215,36 @@ def _scales(source: Source, tensor: Tensor) -> str | None:
 
 
 def find_output(source: Source, embedding: Tensor) -> Tensor | None:
-    """The output embedding tensor (unembedding), by name; None where the source has none of its own."""
-    return _by_name(source, OUTPUT_NAMES, lambda t: t.is_float and t.shape == embedding.shape and t != embedding)
+    """The output embedding tensor (unembedding), by name; None where the source has none of its own.
+
+    One of the embedding's shape, else one that has other rows (a head that is padded) or another width. The embedding
+    itself where it goes by such a name.
+    """
+    if any(_ends(embedding.name, ending) for ending in OUTPUT_NAMES):
+        return embedding
+
+    def shaped(tensor: Tensor) -> bool:
+        return _is_matrix(tensor) and tensor.shape == embedding.shape and tensor != embedding
+
+    def other(tensor: Tensor) -> bool:  # an `output.weight` of another shape within a model is a layer's
+        return _is_matrix(tensor) and not tensor.name.endswith(".output.weight")
+
+    return _by_name(source, OUTPUT_NAMES, shaped) or _by_name(source, OUTPUT_NAMES, other)
+
+
+def _is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
+    """Whether input and output are one matrix: told by the tensors, and by the config where there is no output tensor.
+
+    No word in the config means tied, as `transformers` has it.
+    """
+    other = _by_name(source, INPUT_NAMES, _is_matrix) if output == embedding else output
+    if other is None:
+        return _setting(source.config, "tie_word_embeddings", bool) is not False
+    return _same_words(embedding, other)
 
 
 def _same_words(a: Tensor, b: Tensor) -> bool:
-    if a.dtype != b.dtype:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
     if (a.path, a.offset) == (b.path, b.offset):
         return True
@@ -243,19 +266,15 @@ class EmbeddingMatrix:
     quantised: str | None = None  # type of the blocks whose bytes `words` holds, where each row is such; Q4_K, ...
     tensor: str = "array"
     chosen: str = "as given"  # how the tensor was found
-    tied: bool = True  # no output tensor of its own, or one with the same words
     output: str | None = None  # name of the output tensor, where there is one
     texts: dict[int, str] = field(default_factory=dict, repr=False)  # token id to text, as the tokenizer names it
     path: File | None = None  # the file that holds the words
+    source: Source | None = field(default=None, repr=False)  # the checkpoint
+    held: Tensor | None = field(default=None, repr=False)  # its tensor that holds the words
 
     @classmethod
     def open(
-        cls,
-        source: str | Path | Source,
-        *,
-        tensor: str | None = None,
-        tokenizer: str | Path | None = None,
-        output: bool = True,
+        cls, source: str | Path | Source, *, tensor: str | None = None, tokenizer: str | Path | None = None
     ) -> EmbeddingMatrix:
         """The input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
 
@@ -263,7 +282,6 @@ class EmbeddingMatrix:
         ----------
         tensor : the tensor to take instead of the one found; `NAME[ROW]` for a row of a history
         tokenizer : a `tokenizer.json`, instead of the one in the folder or the file; "none" for no texts
-        output : look at the output tensor, too, where there is one
 
         Raises
         ------
@@ -276,25 +294,60 @@ class EmbeddingMatrix:
             source = open_source(source)
         named = source.tokenizer if tokenizer is None else Path(tokenizer) if tokenizer != "none" else None
         texts = _read_texts(named) if named else {} if tokenizer == "none" else source.texts
-        found, chosen = find_embedding(source, tensor, len(texts) or None)
+        return cls._made(source, *find_embedding(source, tensor, len(texts) or None), texts)
+
+    @classmethod
+    def _made(cls, source: Source, found: Tensor, chosen: str, texts: dict[int, str]) -> EmbeddingMatrix:
+        """Matrix of a tensor; raises ValueError where its type is no grid."""
         if found.dtype not in GRID_OF_DTYPE and not found.block:
             raise ValueError(
                 f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
             )
         if scales := _scales(source, found):
             chosen += f"; rows as stored, not multiplied by {scales}"
-        other = find_output(source, found) if output else None
+        output = find_output(source, found)
         return cls(
             words=found.words(),
             grid=as_grid(GRID_OF_DTYPE.get(found.dtype, "float32")),
             quantised=found.dtype if found.block else None,
             tensor=found.name,
             chosen=chosen,
-            tied=other is None or _same_words(found, other),
-            output=other.name if other else None,
+            output=output.name if output else None,
             texts=texts,
             path=found.path,
+            source=source,
+            held=found,
         )
+
+    @cached_property
+    def tied(self) -> bool:
+        """Whether the output matrix is this one: by its words, which are read for it now, or by the config where no
+        tensor holds it."""
+        if self.source is None or self.held is None:
+            return True
+        return _is_tied(self.source, self.held, self.source.tensors[self.output] if self.output else None)
+
+    def unembedding(self) -> EmbeddingMatrix | None:
+        """The output matrix, whose rows score the tokens: this one where it is tied, else the output tensor.
+
+        None where the model is untied and the checkpoint holds no output tensor. It may have other rows than the
+        embedding (a head that is padded).
+
+        Raises
+        ------
+        ValueError
+            The output tensor's type is no grid.
+        """
+        if self.tied or self.output == self.tensor:
+            return self
+        if self.source is None or self.output is None:
+            return None
+        return self._made(self.source, self.source.tensors[self.output], "by name, as the output", self.texts)
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        """Rows and columns of the output tensor, where there is one."""
+        return self.source.tensors[self.output].shape if self.source and self.output else None
 
     @classmethod
     def from_array(cls, array: Any, grid: str | None = None) -> EmbeddingMatrix:
@@ -359,13 +412,11 @@ class EmbeddingMatrix:
     ) -> Int64[np.ndarray, "k dim"]:
         """Ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
         target = as_grid(grid or self.grid)
-        return to_index(self.words_on(tokens, target), target)
+        return to_index(self.rounded(tokens, target), target)
 
-    def words_on(
-        self, tokens: Int[np.ndarray, " k"] | list[int] | slice, grid: str | Grid | None = None
-    ) -> UInt[np.ndarray, "k dim"]:
-        """Words of these tokens' rows, after rounding to `grid` where one is given."""
-        return np.asarray(regrid(self._read(self.words[tokens]), self.grid, as_grid(grid or self.grid)))
+    def rounded(self, tokens: Int[np.ndarray, " k"] | list[int] | slice, grid: str | Grid) -> UInt[np.ndarray, "k dim"]:
+        """Words of these tokens' rows, rounded to a grid."""
+        return regrid(self._read(self.words[tokens]), self.grid, as_grid(grid))
 
     def groups(self, grid: str | Grid | None = None, *, bitwise: bool = False, **options: Any) -> Groups:
         """Tokens with equal rows, after rounding to `grid` where one is given.
@@ -398,11 +449,12 @@ class EmbeddingMatrix:
 
     def norms(self) -> Float64[np.ndarray, " n_tokens"]:
         """Euclidean norm of every row, summed in float64."""
-        norms = np.empty(self.n_tokens)
+        from .numerics._backends.products import squares_and_sums
+
+        squares, sums = np.empty(self.n_tokens), np.empty(self.dim)
         for rows in chunks(self.words):
-            values = self.rows(rows).astype(np.float64)
-            np.sqrt(np.einsum("ij,ij->i", values, values), out=norms[rows])
-        return norms
+            squares_and_sums(self.rows(rows), squares[rows], sums)
+        return np.sqrt(squares)
 
     def label(self, token: int | np.integer) -> str:
         """A token's id, and its text where there is one: ``125 '~'``."""

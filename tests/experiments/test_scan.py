@@ -7,9 +7,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from qwen import FIRST, qwen_words
 from safetensors.numpy import load_file, save_file
 
-from darkvocab import EmbeddingMatrix, census, centroid, scan
+from darkvocab import EmbeddingMatrix, census, centroid, explain, scan
 from darkvocab.experiments.bases import load_base
 from darkvocab.matrix import NoEmbedding
 
@@ -137,19 +138,63 @@ def test_where_no_choice_is_plain_the_candidates_are_listed(tmp_path):
     assert scan(tmp_path / "m.safetensors", tensor="b")["chosen"] == "as asked"
 
 
-@pytest.mark.parametrize(
-    ("output", "tied"), [(None, True), ("same", True), ("other", False), ("other dtype", False), ("other shape", True)]
-)
+HEADS = {
+    "same": rows(),
+    "other": rows(seed=1),
+    "other dtype": rows().astype("f2"),
+    "padded": np.concatenate([rows(), rows(4)]),  # more rows than the embedding, the first of them the same
+    "shorter": rows(n=50),
+    "wider": rows(dim=16),
+}
+
+
+@pytest.mark.parametrize(("output", "tied"), [(output, output == "same") for output in HEADS])
 def test_tied_is_told_by_the_tensors_not_by_the_config(output, tied, tmp_path):
-    tensors = {"model.embed_tokens.weight": rows()}
-    if output:
-        head = {"same": rows(), "other": rows(seed=1), "other dtype": rows().astype("f2"), "other shape": rows(n=61)}
-        tensors["lm_head.weight"] = head[output]
+    tensors = {"model.embed_tokens.weight": rows(), "lm_head.weight": HEADS[output]}
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": not tied}))
     report = scan(tmp_path)
-    assert report["tied"] is tied
-    assert (report["output_tensor"] == "lm_head.weight") == (output in ("same", "other", "other dtype"))
+    assert (report["tied"], report["output_tensor"]) == (tied, "lm_head.weight")
+    assert report["output_shape"] == list(HEADS[output].shape)
+    unembedding = EmbeddingMatrix.open(tmp_path).unembedding()
+    assert np.array_equal(unembedding.rows(slice(None)), HEADS[output].astype(np.float32))
+    assert unembedding.tensor == ("model.embed_tokens.weight" if tied else "lm_head.weight")
+    asked = scan(tmp_path, tensor="lm_head.weight")
+    assert (asked["tied"], asked["output_tensor"]) == (tied, "lm_head.weight")
+
+
+@pytest.mark.parametrize(
+    ("config", "tied"),
+    [
+        ({}, True),
+        ({"tie_word_embeddings": True}, True),
+        ({"tie_word_embeddings": False}, False),
+        ({"tie_word_embeddings": "no"}, True),
+        ({"text_config": {"vocab_size": 60, "tie_word_embeddings": False}}, False),
+        ({"tie_word_embeddings": False, "text_config": {"vocab_size": 60, "tie_word_embeddings": True}}, False),
+        ({"vision_config": {"tie_word_embeddings": False}}, True),  # what has no vocabulary ties no words
+    ],
+)
+def test_where_no_tensor_is_the_output_the_config_says_whether_it_is_tied(config, tied, tmp_path):
+    save_file({"model.embed_tokens.weight": rows()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = scan(tmp_path)
+    assert (report["tied"], report["output_tensor"], report["output_shape"]) == (tied, None, None)
+    matrix = EmbeddingMatrix.open(tmp_path)
+    assert matrix.unembedding() is (matrix if tied else None)
+
+
+def test_a_layer_that_is_named_output_is_no_output_matrix(tmp_path):
+    tensors = {"wte.weight": rows(), "vision.output.weight": rows(8)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert scan(tmp_path)["output_tensor"] is None
+    save_file({**tensors, "output.weight": rows(64)}, tmp_path / "model.safetensors")
+    assert scan(tmp_path)["output_tensor"] == "output.weight"
+
+
+def test_rows_in_memory_are_their_own_output():
+    matrix = EmbeddingMatrix.from_array(rows())
+    assert matrix.unembedding() is matrix
 
 
 def test_shards_are_found_through_their_index(tmp_path):
@@ -357,3 +402,27 @@ def test_arrays_of_an_npz_are_read_by_name(tmp_path):
         with pytest.raises(ValueError, match=f"tensor '{name}' is .* not a matrix of floating-point numbers"):
             scan(path, tensor=name)
     assert centroid(path, tmp_path / "c.safetensors")["provenance"]["black_hole_population"] == 5
+
+
+# Dark tokens ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_with_the_recorded_rows_gives_the_published_figures(tmp_path):
+    """151,936 x 2,560 bfloat16, as Qwen3-4B's: census and `published_geometry_of_the_13` of the recorded figures."""
+    words, members, single = qwen_words()
+    save_file({"model.embed_tokens.weight": words.view(ml_dtypes.bfloat16)}, tmp_path / "model.safetensors")
+    scanned = explain(tmp_path, checksum=False)
+    report = scanned.report
+    assert (report["n_tokens"], report["hidden_dim"], report["grid"]) == (151_936, 2_560, "bfloat16")
+    assert (report["n_unique"], report["n_black_holes"], report["black_hole_population"]) == (149_849, 13, 2_100)
+    assert report["populations"] == [814, 704, 306, 228, 11, 10, 6, 5, 4, 4, 3, 3, 2]
+    assert report["top2_population"] == 1_518
+    assert round(report["gini_coefficient"], 3) == 0.753
+    assert f"{report['l_inf']['max']:.6e} {report['l_inf']['mean']:.6e}" == "6.103516e-05 2.895315e-05"
+    assert [hole["token_ids"][0] for hole in report["black_holes"]] == FIRST
+    tokens = scanned.tokens
+    assert tokens.filter("dark")["id"].to_list() == sorted([*single, *(token for hole in members for token in hole)])
+    assert tokens.filter("dark")["steps"].max() < 128
+    assert tokens.filter(~tokens["dark"])["steps"].min() > 10_000
+    assert tokens.filter(tokens["black_hole"] == 1)["id"].to_list() == sorted(members[0])
+    assert report["neighbours"]["n_pairs"] > 0

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from darkvocab import report, sweep
-from darkvocab.reports.tables import console, isolated, number, print_scan, ranges, token_texts
+from darkvocab.reports.tables import console, isolated, number, print_scan, ranges, tied, token_texts
 
 
 def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):
@@ -101,3 +101,19 @@ def test_lines_in_a_pipe_have_no_trailing_blanks(capsys):
     printed = capsys.readouterr().out
     assert "[red]x[/red]  [/]" in printed
     assert not [line for line in printed.splitlines() if line != line.rstrip()]
+
+
+@pytest.mark.parametrize(
+    ("output", "shape", "is_tied", "says"),
+    [
+        (None, None, True, "tied: no output tensor of its own"),
+        (None, None, False, "untied, its config says, but no output tensor is here"),
+        ("head", [9, 2], True, "tied: head holds the same words"),
+        ("head", [9, 2], False, "untied: the output tensor head differs"),
+        ("head", [16, 2], False, "untied: the output tensor head is 16 x 2"),
+        ("rows", [9, 2], False, "the output tensor, untied"),
+    ],
+)
+def test_what_the_output_matrix_is_to_the_rows_stands_in_words(output, shape, is_tied, says):
+    report = {"tensor": "rows", "n_tokens": 9, "hidden_dim": 2, "output_tensor": output, "output_shape": shape}
+    assert tied({**report, "tied": is_tied}) == says

@@ -1,4 +1,4 @@
-"""Scan: the census of a checkpoint's embedding, with token texts and provenance; the centroid of its black holes."""
+"""Scan: which tokens of a checkpoint are dark, and why; the centroid of its black holes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,16 +16,68 @@ from ..folder import versions, write_whole
 from ..matrix import EmbeddingMatrix, printable
 from ..measures.census import Census
 from ..measures.geometry import Geometry
+from ..measures.indicators import COLUMNS, Indicators, indicators, steps_to_nearest
+from ..measures.neighbours import Neighbours, neighbours
 from ..numerics import as_grid, index_values
 from ..numerics.grouping import n_cores
 from ..records import csv_bytes
 from ..sources import RemoteFile, open_source, sha256
 
-SCHEMA_VERSION = 1
+if TYPE_CHECKING:
+    import polars as pl
+
+SCHEMA_VERSION = 2
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
+MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
+MOST_EDGES = 20_000  # of the neighbour graph, in a report
+MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
+PASSES = 6  # over the rows: census, steps, and four for the indicators
+WHICH = ("dark", "all")
 
 
-def scan(
+@dataclass(frozen=True)
+class Scan:
+    """What is known of a checkpoint's tokens: a report, JSON-ready, and a row for every token (`docs/files.md`)."""
+
+    report: dict[str, Any]
+    tokens: pl.DataFrame
+
+    def json(self, tokens: str | None = None) -> dict[str, Any]:
+        """The report, with the dark tokens or all of them where that is asked.
+
+        Raises
+        ------
+        ValueError
+            Another word than "dark" or "all".
+        """
+        if tokens is None:
+            return self.report
+        return {**self.report, "tokens": self.listed(tokens).to_dicts()}
+
+    def listed(self, tokens: str) -> pl.DataFrame:
+        """The dark tokens, the surest first; or all, by id."""
+        if tokens not in WHICH:
+            raise ValueError(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
+        if tokens == "all":
+            return self.tokens
+        by = self.report["indicators"]["by"] or "id"
+        return self.tokens.filter("dark").sort("score", by, "id", descending=[True, False, False])
+
+
+def scan(source: str | Path, *, tokens: str | None = None, **options: Any) -> dict[str, Any]:
+    """`explain` as a JSON-ready dict (its keys: `docs/files.md`).
+
+    Parameters
+    ----------
+    tokens : list "dark" tokens, or "all" of them, too
+    source, options : as `explain`
+    """
+    if tokens is not None and tokens not in WHICH:
+        raise ValueError(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
+    return explain(source, **options).json(tokens)
+
+
+def explain(
     source: str | Path,
     *,
     tensor: str | None = None,
@@ -33,14 +86,17 @@ def scan(
     tokenizer: str | Path | None = None,
     checksum: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Census of the input embedding of a checkpoint, as a JSON-ready dict (its keys: `docs/files.md`).
+) -> Scan:
+    """Census, indicators, neighbours and vocabulary of a checkpoint: which tokens are dark, and why.
+
+    Black holes, neighbours and norms are of the input embedding; indicators and score of the output matrix, whose rows
+    training moves whenever a token is not predicted, where the model has one of its own (as Land & Bartolo do).
 
     Parameters
     ----------
     source : a file of a kind that `docs/files.md` lists, a model folder, or `org/name[@revision]` on the Hub
     tensor, tokenizer : as `EmbeddingMatrix.open`
-    grid, bitwise : as `census`
+    grid, bitwise : of census and neighbours, as `census`; indicators are of the rows as they are stored
     checksum : hash the file that holds the tensor; this reads all of it, everything else only the embedding's rows. Of
         a file on the Hub, the hash that the Hub says
     progress : told (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and checksum are read
@@ -54,7 +110,7 @@ def scan(
     path = matrix.path
     assert path is not None
     size = path.stat().st_size
-    total = matrix.words.nbytes + (size if checksum and isinstance(path, Path) else 0)
+    total = PASSES * matrix.words.nbytes + (size if checksum and isinstance(path, Path) else 0)
     done = 0
 
     def advance(n: int) -> None:
@@ -65,22 +121,28 @@ def scan(
 
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, path, advance) if checksum else None
-        census = Census(matrix.groups(grid, bitwise=bitwise, progress=advance))
-        report = _report(matrix, census, as_grid(grid or matrix.grid).name, bitwise)
-        report["source"] = {
+        found = _explained(matrix, as_grid(grid or matrix.grid).name, bitwise, advance)
+        found.report["source"] = {
             "asked": str(source),
             "path": str(path),
             "sha256": digest.result() if digest else None,
             "bytes": size,
             **(path.origin() if isinstance(path, RemoteFile) else {}),
         }
-    return report
+    if progress:
+        progress(total, total)
+    return found
 
 
-def _report(matrix: EmbeddingMatrix, census: Census, grid: str, bitwise: bool) -> dict[str, Any]:
-    members = census.members()
-    norms = matrix.norms()
-    return {
+def _explained(matrix: EmbeddingMatrix, grid: str, bitwise: bool, advance: Callable[[int], None]) -> Scan:
+    groups = matrix.groups(grid, bitwise=bitwise, progress=advance)
+    census = Census(groups)
+    near = None if matrix.quantised else neighbours(matrix, grid=grid, groups=groups)
+    scored = _scored(matrix)
+    own = census if scored is matrix else Census(scored.groups())
+    shown = indicators(scored, _untrained(scored, own), progress=advance)
+    norms = shown.norms if scored is matrix else matrix.norms()
+    report = {
         "schema_version": SCHEMA_VERSION,
         "n_tokens": matrix.n_tokens,
         "hidden_dim": matrix.dim,
@@ -90,12 +152,9 @@ def _report(matrix: EmbeddingMatrix, census: Census, grid: str, bitwise: bool) -
         "tensor": matrix.tensor,
         "chosen": matrix.chosen,
         "output_tensor": matrix.output,
+        "output_shape": list(matrix.output_shape) if matrix.output_shape else None,
         "tied": matrix.tied,
-        "n_unique": census.n_unique,
-        "n_black_holes": census.n_black_holes,
-        "black_hole_population": census.black_hole_population,
-        "n_singletons": census.n_singletons,
-        "populations": census.populations.tolist(),
+        **_counts(census),
         "n_beyond_tokenizer": matrix.n_beyond_tokenizer,
         "norms": {
             "min": float(norms.min()),
@@ -104,6 +163,10 @@ def _report(matrix: EmbeddingMatrix, census: Census, grid: str, bitwise: bool) -
             "mean": float(norms.mean()),
         },
         "l_inf": _distances(matrix, census, grid),
+        "output": None if scored is matrix else {"tensor": scored.tensor, **_counts(own)},
+        "vocabulary": None,
+        "indicators": _indicators_report(shown, scored, matrix.n_tokens),
+        "neighbours": near and _neighbours_report(near, matrix),
         "black_holes": [
             {
                 "population": len(tokens),
@@ -111,9 +174,144 @@ def _report(matrix: EmbeddingMatrix, census: Census, grid: str, bitwise: bool) -
                 "tokens": [matrix.texts.get(token) for token in tokens.tolist()],
                 "norm": float(norms[tokens[0]]),
             }
-            for tokens in members
+            for tokens in census.members()
         ],
     }
+    steps = _steps(matrix, census, near, grid, advance)
+    return Scan(report, _frame(matrix, census, near, steps, norms, shown, scored))
+
+
+def _scored(matrix: EmbeddingMatrix) -> EmbeddingMatrix:
+    """The matrix whose rows tell what training did: the output matrix, where it has a row for every token."""
+    output = matrix.unembedding()
+    return output if output is not None and output.n_tokens >= matrix.n_tokens else matrix
+
+
+def _untrained(matrix: EmbeddingMatrix, census: Census) -> dict[str, np.ndarray]:
+    """Tokens that no training can have moved, or none can have moved apart."""
+    known = {}
+    if matrix.texts:
+        known["rows beyond the tokenizer"] = np.setdiff1d(np.arange(matrix.n_tokens), list(matrix.texts))
+    known["black holes"] = np.flatnonzero(census.groups.counts[census.groups.labels] >= 2)
+    return known
+
+
+def _counts(census: Census) -> dict[str, Any]:
+    return {
+        "n_unique": census.n_unique,
+        "n_black_holes": census.n_black_holes,
+        "black_hole_population": census.black_hole_population,
+        "n_singletons": census.n_singletons,
+        "populations": census.populations.tolist(),
+        "top2_population": census.top2_population,
+        "gini_coefficient": census.gini,
+    }
+
+
+def _indicators_report(shown: Indicators, scored: EmbeddingMatrix, n_tokens: int) -> dict[str, Any]:
+    reference = shown.reference
+    return {
+        "matrix": scored.tensor,
+        "reference": {
+            "kind": reference.kind if reference else "none",
+            "n": len(reference.tokens) if reference else 0,
+            "n_left_out": reference.n_left_out if reference else 0,
+            "how": "rows that stand apart from the others, around a mean of their own"
+            if reference
+            else "no rows stand apart from the others: no token is called dark",
+        },
+        "by": shown.by,
+        "score": f"chance to be trained as little as the reference, by {COLUMNS[shown.by][0]}" if shown.by else None,
+        "threshold": shown.threshold,
+        "n_dark": int(shown.dark[:n_tokens].sum()),
+        "expected_false_positives": shown.expected_false_positives,
+        "columns": [{"name": name, "title": COLUMNS[name][0], "formula": COLUMNS[name][1]} for name in shown.columns],
+    }
+
+
+def _neighbours_report(near: Neighbours, matrix: EmbeddingMatrix) -> dict[str, Any]:
+    cluster, edges = near.cluster, None
+    if near.n_pairs <= min(MOST_EDGES, near.max_pairs):
+        edges = near.groups.first[near.pairs].T.tolist()
+    return {
+        "touching": str(near.touching),
+        "n_pairs": near.n_pairs,
+        "n_components": near.n_components,
+        "degrees": np.transpose(near.degree_table()).tolist(),
+        "cluster": {
+            "n_tokens": len(cluster),
+            "n_core": len(near.core),
+            "n_outliers": len(near.outliers),
+            "token_ids": cluster.tolist(),
+            "map": _mapped(near, matrix),
+        },
+        "edges": edges,
+    }
+
+
+def _mapped(near: Neighbours, matrix: EmbeddingMatrix) -> list[list[float]] | None:
+    """The cluster's distinct rows at their first two principal components: first token, x, y, weight units."""
+    first = near.groups.first
+    tokens = np.intersect1d(first, near.cluster)
+    if not 3 <= len(tokens) <= MOST_MAPPED:
+        return None
+    rows = matrix.rows(tokens).astype(np.float64)
+    rows -= rows.mean(0)
+    differing = rows[:, np.ptp(rows, 0) > 0]
+    if differing.shape[1] < 2:
+        return None
+    values, vectors = np.linalg.eigh(differing @ differing.T)
+    places = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 0))
+    places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)  # a sign is no finding: make it the same
+    return [[token, x, y] for token, (x, y) in zip(tokens.tolist(), places.tolist(), strict=True)]
+
+
+def _steps(
+    matrix: EmbeddingMatrix,
+    census: Census,
+    near: Neighbours | None,
+    grid: str,
+    advance: Callable[[int], None],
+) -> np.ndarray | None:
+    """Steps from each row to the nearest black hole, or else to the row that most tokens touch; None without either."""
+    targets = census.representatives[:MOST_TARGETS]
+    if not len(targets) and near is not None and near.n_pairs:
+        targets = near.groups.first[[near.token_degrees.argmax()]]
+    return steps_to_nearest(matrix, targets, grid, progress=advance) if len(targets) else None
+
+
+def _frame(
+    matrix: EmbeddingMatrix,
+    census: Census,
+    near: Neighbours | None,
+    steps: np.ndarray | None,
+    norms: np.ndarray,
+    shown: Indicators,
+    scored: EmbeddingMatrix,
+) -> pl.DataFrame:
+    """A row for every token: what it is, which rows it has and touches, its indicators, its score."""
+    import polars as pl
+
+    n, labels = matrix.n_tokens, census.groups.labels
+    holes = np.zeros(n, np.int64)
+    for number, tokens in enumerate(census.members(), 1):
+        holes[tokens] = number
+    unexplained = [None] * n
+    return pl.DataFrame(
+        {
+            "id": pl.int_range(n, eager=True),
+            "text": pl.Series([matrix.texts.get(token) for token in range(n)], dtype=pl.String),
+            "black_hole": pl.Series(holes).replace(0, None),
+            "population": census.groups.counts[labels],
+            "n_touching": pl.Series(near.token_degrees[labels] if near else unexplained, dtype=pl.Int64),
+            "steps": pl.Series(steps if steps is not None else unexplained, dtype=pl.Int64),
+            "norm": norms,
+            **({} if scored is matrix else {"output_norm": shown.norms[:n]}),
+            **{name: column[:n] for name, column in shown.columns.items()},
+            "score": shown.score[:n],
+            "dark": shown.dark[:n],
+        }
+    )
 
 
 def _distances(matrix: EmbeddingMatrix, census: Census, grid: str) -> dict[str, Any] | None:

@@ -35,7 +35,7 @@ from ..measures.evolution import (
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks
 from ..records import csv_bytes, frame_of, write_frames
-from ..sources import CorruptFile, Tensor, open_source
+from ..sources import CorruptFile, open_source
 from .checkpoints import find_checkpoints
 from .evolve import check_folder
 
@@ -192,9 +192,10 @@ class _Course:
         self._first: dict[tuple[Any, ...], str] = {}  # checkpoint, by the identity of its words
         self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # identity of words, by their place in a file
 
-    def take(self, name: str, tensor: Tensor, matrix: EmbeddingMatrix) -> None:
-        """The next checkpoint, and its rows."""
-        at, before, identity = len(self.records), self.last, self._identity(tensor, matrix)
+    def take(self, name: str, matrix: EmbeddingMatrix) -> None:
+        """The next checkpoint."""
+        assert matrix.path is not None
+        at, before, identity = len(self.records), self.last, self._identity(matrix)
         same = before is not None and identity == before.identity
         groups = before.groups if before and same else self._groups(name, matrix)
         census, grid = Census(groups), as_grid(self.grid or matrix.grid).name
@@ -204,11 +205,11 @@ class _Course:
         events = self._follow(at, groups, moved) if compared else self._begin(at, groups)
         kinds = Counter(event.kind for event in events)
         n_moved = int((moved.l_inf > 0).sum()) if moved else 0
-        remote = {} if isinstance(tensor.path, Path) else tensor.path.origin()
+        remote = {} if isinstance(matrix.path, Path) else matrix.path.origin()
         record = CheckpointRecord(
             checkpoint=at,
             name=printable(name),
-            path=printable(str(tensor.path)),
+            path=printable(str(matrix.path)),
             commit=remote.get("commit"),
             bytes_read=remote.get("bytes_read"),
             identical_to=self._first.get(identity),
@@ -246,8 +247,10 @@ class _Course:
         ]
         self.last = _Measured(record=record, matrix=matrix, groups=groups, identity=identity)
 
-    def _identity(self, tensor: Tensor, matrix: EmbeddingMatrix) -> tuple[Any, ...]:
+    def _identity(self, matrix: EmbeddingMatrix) -> tuple[Any, ...]:
         """Equal where the words are. They are not looked at where a file of the same hash was."""
+        tensor = matrix.held
+        assert tensor is not None
         place = None if isinstance(tensor.path, Path) else (tensor.path.sha256, tensor.offset, tensor.shape)
         if place in self._known:
             return self._known[place]
@@ -305,7 +308,7 @@ def _why_not(then: CheckpointRecord, found: EmbeddingMatrix, grid: str) -> str |
 def _moves(before: EmbeddingMatrix, after: EmbeddingMatrix, grid: str) -> Moves:
     """How far each token moved, a few rows at a time."""
     parts = [
-        moves(State(before.words_on(rows, grid), grid), State(after.words_on(rows, grid), grid))
+        moves(State(before.rounded(rows, grid), grid), State(after.rounded(rows, grid), grid))
         for rows in chunks(before.words, CHUNK_BYTES)
     ]
     return Moves(
@@ -353,11 +356,9 @@ def series(
 
     for at, (name, source) in enumerate(named, 1):
         opened = open_source(source, transferred)
-        found, _ = find_embedding(opened, tensor)
-        size = size or found.nbytes
-        texts = tokenizer if at == len(named) else "none"
-        matrix = EmbeddingMatrix.open(opened, tensor=tensor, tokenizer=texts, output=False)
-        course.take(name, found, matrix)
+        size = size or find_embedding(opened, tensor)[0].nbytes
+        matrix = EmbeddingMatrix.open(opened, tensor=tensor, tokenizer=tokenizer if at == len(named) else "none")
+        course.take(name, matrix)
         done = at * size
         transferred(0, 0)
     asked = {"asked": [printable(str(source)) for source in sources], "revisions": revisions}

@@ -152,6 +152,7 @@ def neighbours(
     touching: Touching | None = None,
     grid: str | None = None,
     *,
+    groups: Groups | None = None,
     max_pairs: int = MAX_PAIRS,
     threads: int | None = None,
 ) -> Neighbours:
@@ -163,6 +164,7 @@ def neighbours(
         matrix is dequantised in memory, 4 bytes a number
     touching : when two rows touch, by default where no column differs by more than one grid step
     grid : round to it first; by default the grid the rows are stored on
+    groups : the rows' groups on that grid, as `EmbeddingMatrix.groups` gives them, where they are known already
     max_pairs : how many pairs of distinct rows may be listed; beyond, there are degrees and components alone
     threads : to compare rows with; by default one per core
 
@@ -185,7 +187,7 @@ def neighbours(
     matrix = EmbeddingMatrix.of(rows, grid)
     if matrix.quantised:
         matrix = EmbeddingMatrix.of(matrix.rows(slice(None)))  # any column of any row is asked for
-    target, groups = as_grid(grid or matrix.grid), matrix.groups(grid)
+    target, groups = as_grid(grid or matrix.grid), groups or matrix.groups(grid)
     near = near_rows(
         matrix.words,
         target,

@@ -78,6 +78,22 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
+def tied(report: dict[str, Any]) -> str:
+    """What the output matrix is to the rows of a scan."""
+    if not report["output_tensor"]:
+        own = "tied: no output tensor of its own"
+        return own if report["tied"] else "untied, its config says, but no output tensor is here"
+    output = printable(report["output_tensor"])
+    if report["output_tensor"] == report["tensor"]:
+        return f"the output tensor, {'tied' if report['tied'] else 'untied'}"
+    if report["tied"]:
+        return f"tied: {output} holds the same words"
+    rows, columns = report["output_shape"]
+    if [rows, columns] != [report["n_tokens"], report["hidden_dim"]]:
+        return f"untied: the output tensor {output} is {rows:,} x {columns:,}"
+    return f"untied: the output tensor {output} differs"
+
+
 def _transferred(source: dict[str, Any]) -> tuple[str, str]:
     read, size = source["bytes_read"], source["bytes"]
     return "read", f"{read / 1e6:,.1f} MB from the Hub; the file has {size / 1e6:,.1f} MB" if read else "from the cache"
@@ -103,17 +119,12 @@ def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, m
     if grid != report["stored_grid"]:
         how = "rounded" if report["stored_grid"] in GRIDS else "dequantised"
         grid = f"{grid} ({how} from the stored {report['stored_grid']})"
-    output = report["output_tensor"]
-    tied = "tied" if report["tied"] else "untied"
-    tied += f": {printable(output)} holds the same words" if output and report["tied"] else ""
-    tied += f": the output tensor {printable(output)} differs" if not report["tied"] else ""
-    tied += ": no output tensor of its own" if not output else ""
     beyond = report["n_beyond_tokenizer"]
     norms, l_inf = report["norms"], report["l_inf"]
     pairs = [
         ("source", printable(report["source"]["path"])),
         *([_transferred(report["source"])] if "repo" in report["source"] else []),
-        ("tensor", f"{printable(report['tensor'])} (found {report['chosen']}), {tied}"),
+        ("tensor", f"{printable(report['tensor'])} (found {report['chosen']}), {tied(report)}"),
         ("tokens", f"{report['n_tokens']:,}"),
         ("dimension", f"{report['hidden_dim']:,}"),
         ("grid", grid),

@@ -1,0 +1,387 @@
+"""Indicators of under-trained tokens: how near each row lies to rows that no training can have moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from ..matrix import EmbeddingMatrix
+from ..numerics import as_grid, ulp
+from ..numerics.grouping import chunks, n_cores
+from ..numerics.populations import Law, low_mode, membership
+
+SAMPLE = 4_096  # rows, evenly spaced, that a reference must stand apart from
+SEPARATION = 0.95  # area under the ROC curve of the reference against them, at least
+TIGHTNESS = 0.5  # and median distance over theirs, at most
+BETTER = 0.01  # area that another indicator must gain over the Euclidean distance to be preferred
+DARK = 0.5  # chance from which a token is called dark
+BLOCK = 8  # vectors iterated together towards the first principal component,
+PASSES_OF_SAMPLE, PASSES = 8, 2  # so often over the sample, and then over all rows
+MODE = "low-norm mode"
+
+REFERENCE = "the mean of the reference rows"
+COLUMNS = {
+    "euclidean": (f"Euclidean distance to {REFERENCE}", "|x - u|"),
+    "cosine": (f"Cosine distance to {REFERENCE}", "1 - x.u / (|x| |u|)"),
+    "cosine_mean_removed": (
+        "Cosine distance, mean removed",
+        "1 - x'.u' / (|x'| |u'|), x' = x - m, u' = u - m, m the mean of all rows",
+    ),
+    "cosine_pc_removed": (
+        "Cosine distance, first principal component removed",
+        "1 - x'.u' / (|x'| |u'|), x' = x - (x.c) c, u' = u - (u.c) c, c the first principal component of all rows",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Rows taken as never trained."""
+
+    kind: str  # of `known`, several joined by ", "; or "low-norm mode"
+    tokens: Int64[np.ndarray, " m"]
+    n_left_out: int  # candidates of this kind that lie nearer to the other rows than to these
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indicators:
+    """Each token's distances to the reference, and the chance that it belongs to the same population."""
+
+    norms: Float64[np.ndarray, " n_tokens"]
+    reference: Reference | None  # None where no rows stand apart from the others
+    columns: dict[str, Float64[np.ndarray, " n_tokens"]]  # by the names of `COLUMNS`; empty without a reference
+    by: str | None  # the column that `score` is made of
+    score: Float64[np.ndarray, " n_tokens"]
+
+    @property
+    def dark(self) -> Bool[np.ndarray, " n_tokens"]:
+        """Tokens that are rather of the reference's population than not."""
+        return self.score >= DARK
+
+    @property
+    def threshold(self) -> float | None:
+        """The largest value of the column `by` among dark tokens; None without any."""
+        return float(self.columns[self.by][self.dark].max()) if self.by and self.dark.any() else None
+
+    @property
+    def expected_false_positives(self) -> float | None:
+        """Part of the dark tokens that is expected not to be of the reference's population; None without any."""
+        return float(1 - self.score[self.dark].mean()) if self.dark.any() else None
+
+
+def indicators(
+    rows: EmbeddingMatrix | Any,
+    known: Mapping[str, Any] | None = None,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Indicators:
+    """Land & Bartolo's indicators [1]_ of every row, from a reference that is found here, and a calibrated score.
+
+    The reference is all that `known` names where that stands apart from the other rows; else the first kind of it that
+    does; else the low-norm mode: the rows up to the peak of a mode of the norms, in their lower half, that a valley
+    parts from the rest. To stand apart is to be told from 4,096 of the other rows by the distance to the own mean: area
+    under the ROC curve at least 0.95, at no more than half their median distance. Candidates nearer to the others than
+    to the reference (beyond the geometric mean of both medians) are left out of it.
+
+    The score is `darkvocab.numerics.populations.membership` of the logarithm of a distance, Euclidean unless another
+    indicator tells the reference from the others better. It says how likely a token was trained as little as the
+    reference, not whether it is a good token. Where nothing stands apart there is no reference, and every score is 0.
+
+    Parameters
+    ----------
+    rows : an `EmbeddingMatrix`, or an array as `EmbeddingMatrix.of`; of an untied model its output matrix
+    known : kinds of token that no training can have moved, the surest first, each with its token ids
+    progress : told the bytes of rows that each pass has read
+
+    References
+    ----------
+    .. [1] S. Land, M. Bartolo, "Fishing for Magikarp: Automatically Detecting Under-trained Tokens in Large Language
+       Models", EMNLP 2024, arXiv:2405.05417, section 3.2; the first principal component is of the centred rows, taken
+       off the rows as they are, as in the authors' own code.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> rows = np.concatenate([rng.normal(0, 1, (960, 64)), rng.normal(0.1, 0.01, (40, 64))]).astype(np.float32)
+    >>> found = indicators(rows, {"reserved names": np.arange(990, 1000)})
+    >>> found.reference.kind, np.flatnonzero(found.dark).tolist() == list(range(960, 1000))
+    ('reserved names', True)
+    """
+    matrix = EmbeddingMatrix.of(rows)
+    advance = progress or (lambda n: None)
+    norms, frame = _framed(matrix, threads or n_cores(), advance)
+    sample = _evenly(matrix.n_tokens)
+    for kind, tokens in _candidates(known or {}, norms, matrix.n_tokens):
+        found = _standing_apart(matrix, frame, kind, tokens, sample)
+        if found is None:
+            continue
+        columns = _columns(matrix, frame, found.centre, threads or n_cores(), advance)
+        logarithms = _logarithms(columns[found.by], found.floor)
+        law = Law.of_lower_half(logarithms, found.logarithms) if kind == MODE else Law.of_sample(found.logarithms)
+        score = membership(logarithms, law, at_least=len(found.reference.tokens), furthest=found.furthest)
+        return Indicators(norms=norms, reference=found.reference, columns=columns, by=found.by, score=score)
+    return Indicators(norms=norms, reference=None, columns={}, by=None, score=np.zeros(matrix.n_tokens))
+
+
+def steps_to_nearest(
+    matrix: EmbeddingMatrix,
+    tokens: Int64[np.ndarray, " k"],
+    grid: str | None = None,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Int64[np.ndarray, " n_tokens"]:
+    """L-infinity distance of every row, in steps of its grid (or of `grid`), to the nearest of these tokens' rows.
+
+    Raises
+    ------
+    ValueError
+        No tokens.
+
+    Examples
+    --------
+    >>> rows = EmbeddingMatrix.from_array(np.array([[1.0, 2.0], [1.0078125, 2.0], [0.0, 0.0]]), "bfloat16")
+    >>> steps_to_nearest(rows, np.array([0])).tolist()
+    [0, 1, 16384]
+    """
+    from ..numerics._backends.nearest import nearest
+    from ..numerics._backends.neighbours import index_words
+
+    if not len(tokens):
+        raise ValueError("needs one token or more to measure the distance to")
+    target = as_grid(grid or matrix.grid)
+
+    def index(rows: Any) -> np.ndarray:
+        words = matrix.rounded(rows, target)
+        out = np.empty(words.shape, np.int32)
+        index_words(words, words.dtype.type(target.sign), out)
+        return out
+
+    targets = index(tokens)
+    steps = np.empty(matrix.n_tokens, np.int64)
+
+    def measure(rows: slice) -> None:
+        nearest(index(rows), targets, steps[rows])
+        if progress:
+            progress(matrix.words[rows].nbytes)
+
+    with ThreadPoolExecutor(threads or n_cores()) as pool:
+        list(pool.map(measure, list(chunks(matrix.words))))
+    return steps
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What is taken off rows before their angle is."""
+
+    mean: Float64[np.ndarray, " dim"]
+    component: Float64[np.ndarray, " dim"]  # the first principal one, of length 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Apart:
+    """A reference that stands apart: its mean, the indicator that shows it best, and its own members by that."""
+
+    reference: Reference
+    centre: Float64[np.ndarray, " dim"]
+    by: str
+    floor: float  # of that indicator: what rounding alone makes of 0
+    logarithms: Float64[np.ndarray, " rows"]  # of its distinct rows, each against the mean of the others
+    furthest: float  # half-way, in logarithms, to the other rows
+
+
+def _evenly(n_tokens: int) -> Int64[np.ndarray, " s"]:
+    return np.unique(np.linspace(0, n_tokens - 1, SAMPLE).astype(np.int64))
+
+
+def _candidates(
+    known: Mapping[str, Any], norms: np.ndarray, n_tokens: int
+) -> Iterator[tuple[str, Int64[np.ndarray, " m"]]]:
+    kinds = {}
+    for kind, tokens in known.items():
+        tokens = np.unique(np.asarray(tokens, np.int64))
+        if len(tokens) and not (tokens[0] >= 0 and tokens[-1] < n_tokens):
+            raise ValueError(f"{kind}: token ids must be 0 to {n_tokens - 1:,}, got {tokens[0]} to {tokens[-1]}")
+        if len(tokens) > 1:
+            kinds[kind] = tokens
+    if len(kinds) > 1:
+        yield ", ".join(kinds), np.unique(np.concatenate(list(kinds.values())))
+    yield from kinds.items()
+    if mode := low_mode(norms):
+        yield MODE, np.flatnonzero(norms <= mode.peak)
+
+
+def _framed(
+    matrix: EmbeddingMatrix, threads: int, advance: Callable[[int], None]
+) -> tuple[Float64[np.ndarray, " n_tokens"], _Frame]:
+    """Norms of all rows, and their mean and first principal component.
+
+    Subspace iteration, over the sample and then over all rows: each pass narrows the angle to the component by the
+    ratio of the variances, the 9th over the 1st.
+    """
+    from ..numerics._backends.products import scatter, squares_and_sums
+
+    def summed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        squares, sums = np.empty(len(rows)), np.zeros(matrix.dim)
+        squares_and_sums(rows, squares, sums)
+        return squares, sums
+
+    squares, mean = [], np.zeros(matrix.dim)
+    for of_rows, sums in _over(matrix, summed, threads, advance):
+        squares.append(of_rows)
+        mean += sums / matrix.n_tokens
+    drawn = matrix.rows(_evenly(matrix.n_tokens)) - mean.astype(np.float32)
+    directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
+    for _ in range(PASSES_OF_SAMPLE):
+        directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
+
+    def moved(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        of_rows, sums = np.zeros(directions.shape, np.float32), np.zeros(len(directions), np.float32)
+        scatter(rows, across, offsets, of_rows, sums)
+        return of_rows, sums
+
+    for _ in range(PASSES):
+        across, offsets = directions.astype(np.float32, order="C"), (directions @ mean).astype(np.float32)
+        moments, weights = np.zeros(directions.shape), np.zeros(len(directions))
+        for of_rows, sums in _over(matrix, moved, threads, advance):
+            moments += of_rows
+            weights += sums
+        moments -= np.outer(weights, mean)  # covariance times directions, but for a factor
+        turn = np.linalg.eigh((directions @ moments.T + moments @ directions.T) / 2)[1][:, ::-1]
+        directions = np.linalg.qr((turn.T @ moments).T)[0].T
+    return np.sqrt(np.concatenate(squares)), _Frame(mean, directions[0])
+
+
+def _over(
+    matrix: EmbeddingMatrix,
+    function: Callable[[Float32[np.ndarray, "rows dim"]], Any],
+    threads: int,
+    advance: Callable[[int], None],
+) -> Iterator[Any]:
+    """This function of all rows, a few at a time, in their order."""
+
+    def of(rows: slice) -> Any:
+        made = function(matrix.rows(rows))
+        advance(matrix.words[rows].nbytes)
+        return made
+
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(of, list(chunks(matrix.words)))
+
+
+def _columns(
+    matrix: EmbeddingMatrix, frame: _Frame, centre: np.ndarray, threads: int, advance: Callable[[int], None]
+) -> dict[str, Float64[np.ndarray, " n_tokens"]]:
+    from ..numerics._backends.products import products
+
+    vectors = np.stack([centre, frame.mean, frame.component])
+
+    def against(rows: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), 5))
+        products(rows, vectors, out)
+        return out
+
+    return _distances(np.concatenate(list(_over(matrix, against, threads, advance))), centre, frame)
+
+
+def _distances(
+    products: Float64[np.ndarray, "rows 5"], centre: Float64[np.ndarray, "*rows dim"], frame: _Frame
+) -> dict[str, Float64[np.ndarray, " rows"]]:
+    """The columns, from |x - u|^2, |x|^2, x.u, x.m and x.c of every row, u each row's own centre or that of all."""
+    apart, squares, xu, xm, xc = products.T
+    uu, um, uc = (centre * centre).sum(-1), centre @ frame.mean, centre @ frame.component
+    mm = float(frame.mean @ frame.mean)
+    return {
+        "euclidean": np.sqrt(apart),
+        "cosine": _cosine_distance(xu, squares, uu),
+        "cosine_mean_removed": _cosine_distance(xu - xm - um + mm, squares - 2 * xm + mm, uu - 2 * um + mm),
+        "cosine_pc_removed": _cosine_distance(xu - xc * uc, squares - xc * xc, uu - uc * uc),
+    }
+
+
+def _cosine_distance(product: np.ndarray, one: np.ndarray, other: np.ndarray | np.floating) -> np.ndarray:
+    """Of two vectors with this product and these squared lengths; 1 where one of them is 0."""
+    lengths = np.sqrt(np.maximum(one, 0) * np.maximum(other, 0))
+    return 1 - np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
+
+
+def _against(
+    rows: Float64[np.ndarray, "rows dim"], centre: Float64[np.ndarray, "*rows dim"], frame: _Frame
+) -> dict[str, Float64[np.ndarray, " rows"]]:
+    apart = rows - centre
+    parts = (apart * apart).sum(1), (rows * rows).sum(1), (rows * centre).sum(1), rows @ frame.mean
+    return _distances(np.stack([*parts, rows @ frame.component], 1), centre, frame)
+
+
+def _standing_apart(
+    matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: Int64[np.ndarray, " m"], sample: Int64[np.ndarray, " s"]
+) -> _Apart | None:
+    """These tokens as a reference, where they stand apart from the sampled others."""
+    others = matrix.rows(np.setdiff1d(sample, tokens)).astype(np.float64)
+    if len(others) < 2:
+        return None
+    kept = tokens
+    for _ in range(2):
+        centre = _mean(matrix, kept)
+        near = _near(matrix, tokens, centre, others)
+        kept = tokens[near]
+        if len(kept) < 2:
+            return None
+    centre, members = _mean(matrix, kept), matrix.rows(kept[:: -(-len(kept) // SAMPLE)]).astype(np.float64)
+    without = (len(kept) * centre - members) / (len(kept) - 1)  # the mean of all the others of the reference
+    inside, outside = _against(members, without, frame), _against(others, centre, frame)
+    areas = {
+        name: _area(inside[name], outside[name])
+        for name in COLUMNS
+        if np.median(inside[name]) <= TIGHTNESS * np.median(outside[name])
+    }
+    by = max(areas, key=lambda name: areas[name] + BETTER * (name == "euclidean"), default=None)
+    if by is None or areas[by] < SEPARATION:
+        return None
+    rounding = np.sqrt(np.sum(ulp(centre, matrix.grid) ** 2) / 12)
+    floor = rounding if by == "euclidean" else max(0.5 * rounding**2 / max(centre @ centre, rounding**2), 1e-12)
+    logarithms = _logarithms(inside[by], floor)
+    return _Apart(
+        reference=Reference(kind=kind, tokens=kept, n_left_out=len(tokens) - len(kept)),
+        centre=centre,
+        by=by,
+        floor=float(floor),
+        logarithms=np.unique(logarithms),
+        furthest=float(np.median(logarithms) + np.median(_logarithms(outside[by], floor))) / 2,
+    )
+
+
+def _mean(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " dim"]:
+    total = np.zeros(matrix.dim)
+    for start in range(0, len(tokens), SAMPLE):
+        total += matrix.rows(tokens[start : start + SAMPLE]).sum(0, dtype=np.float64)
+    return total / len(tokens)
+
+
+def _near(
+    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, others: np.ndarray
+) -> Bool[np.ndarray, " m"]:
+    """Which of these tokens are nearer than the geometric mean of their median distance and the others'."""
+    apart = [
+        np.linalg.norm(matrix.rows(tokens[start : start + SAMPLE]) - centre, axis=1)
+        for start in range(0, len(tokens), SAMPLE)
+    ]
+    distances = np.concatenate(apart)
+    return distances <= np.sqrt(np.median(distances) * np.median(np.linalg.norm(others - centre, axis=1)))
+
+
+def _area(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Area under the ROC curve: how often a distance inside is below one outside, ties counting half."""
+    ordered = np.sort(outside)
+    below = np.searchsorted(ordered, inside, "left") + np.searchsorted(ordered, inside, "right")
+    return float(1 - below.mean() / (2 * len(ordered)))
+
+
+def _logarithms(distances: np.ndarray, floor: float) -> np.ndarray:
+    return np.log(np.maximum(distances, floor))

@@ -1,0 +1,54 @@
+"""Products of rows with a few vectors, compiled: what indicators are made of. Rows are float32, sums float64."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+SUMS = {"reassoc", "contract"}  # of a sum, in any order: vectors of them
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
+def squares_and_sums(rows, squares, sums):  # type: ignore[no-untyped-def]
+    """|x|^2 of each row, and the sum of all rows added to `sums`."""
+    for i in range(rows.shape[0]):
+        x, total = rows[i], 0.0
+        for d in range(x.size):
+            value = np.float64(x[d])
+            total += value * value
+            sums[d] += value
+        squares[i] = total
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
+def products(rows, vectors, out):  # type: ignore[no-untyped-def]
+    """Of each row: |x - v0|^2, |x|^2, then x.v0, x.v1, ... in `out` [rows, 2 + vectors]."""
+    first = vectors[0]
+    for i in range(rows.shape[0]):
+        x, apart, square = rows[i], 0.0, 0.0
+        for d in range(x.size):
+            value = np.float64(x[d])
+            by = value - first[d]
+            apart += by * by
+            square += value * value
+        out[i, 0], out[i, 1] = apart, square
+        for k in range(vectors.shape[0]):
+            vector, total = vectors[k], 0.0
+            for d in range(x.size):
+                total += np.float64(x[d]) * vector[d]
+            out[i, 2 + k] = total
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
+def scatter(rows, directions, offsets, moments, weights):  # type: ignore[no-untyped-def]
+    """Add a x to moments[k], and a to weights[k], with a = x.directions[k] - offsets[k], for every row x; float32."""
+    for i in range(rows.shape[0]):
+        x = rows[i]
+        for k in range(directions.shape[0]):
+            direction, moment, total = directions[k], moments[k], offsets.dtype.type(0)
+            for d in range(x.size):
+                total += x[d] * direction[d]
+            total -= offsets[k]
+            weights[k] += total
+            for d in range(x.size):
+                moment[d] += total * x[d]

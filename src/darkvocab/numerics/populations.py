@@ -1,0 +1,156 @@
+"""Two populations in one list of numbers: a low mode apart from the rest, and the chance of belonging to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+WINDOW = 32  # consecutive numbers whose width gives a density: its relative error is 1 / sqrt(32)
+DEPTH = 4.0  # how many times rarer numbers must be between two modes than in either
+PREDICTION = 0.99  # part of the population's own law beyond which nothing is said to belong to it
+PRIOR = 0.3  # scale of logarithms, a factor of 1.35, taken as if one number had shown it
+QUANTILES = np.linspace(0.8, PREDICTION, 20)  # where the size of the population is estimated
+
+
+@dataclass(frozen=True)
+class LowMode:
+    """The lower of two modes: where it is densest, and the sparsest place between it and the rest."""
+
+    peak: float
+    valley: float
+
+
+def low_mode(numbers: Float64[np.ndarray, " n"]) -> LowMode | None:
+    """The mode below a valley in the lower half of these numbers; None where their density only rises to its mode.
+
+    The density around 32 consecutive numbers is 32 over their width. A valley is where it is a quarter, or less, of
+    the densest place on either side: sampling alone makes one in fewer than one of 10,000 lists of 100,000 numbers.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> both = np.concatenate([rng.normal(1, 0.1, 500), rng.normal(5, 1, 9_500)])
+    >>> found = low_mode(both)
+    >>> 0.8 < found.peak < 1.2 < found.valley < 2.5
+    True
+    >>> low_mode(rng.normal(5, 1, 10_000)) is None
+    True
+    """
+    ordered = np.sort(numbers)
+    if len(ordered) < 4 * WINDOW:
+        return None
+    width, middle = ordered[WINDOW:] - ordered[:-WINDOW], (ordered[WINDOW:] + ordered[:-WINDOW]) / 2
+    width = np.maximum(width, np.spacing(np.abs(middle)))  # equal numbers
+    below, above = np.minimum.accumulate(width), np.minimum.accumulate(width[::-1])[::-1]
+    depth = width / np.maximum(below, above)
+    depth[len(ordered) // 2 :] = 0
+    valley = int(depth.argmax())
+    if not depth[valley] >= DEPTH:
+        return None
+    return LowMode(peak=float(middle[width[:valley].argmin()]), valley=float(middle[valley]))
+
+
+def densest(numbers: Float64[np.ndarray, " n"]) -> float:
+    """Where these numbers lie most densely: the half-sample mode [1]_, of any number of them but none.
+
+    References
+    ----------
+    .. [1] D. R. Bickel, R. Frühwirth, "On a fast, robust estimator of the mode", Computational Statistics & Data
+       Analysis 50, 2006.
+    """
+    left = np.sort(numbers)
+    while len(left) > 2:
+        half = (len(left) + 1) // 2
+        at = int(np.argmin(left[half - 1 :] - left[: len(left) - half + 1]))
+        left = left[at : at + half]
+    return float(left.mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """How the logarithms of one population's numbers are spread: Student's t, or a normal law without `freedom`."""
+
+    location: float
+    scale: float
+    freedom: float = np.inf
+
+    @classmethod
+    def of_sample(cls, logarithms: Float64[np.ndarray, " m"]) -> Law:
+        """The law that predicts one more: from the median, and the median absolute deviation, of these.
+
+        From few of them the prediction is wide: m degrees of freedom, and a scale to which `PRIOR` adds one number.
+        """
+        m, location = len(logarithms), float(np.median(logarithms))
+        scale = 1.4826 * np.median(np.abs(logarithms - location))
+        return cls(location=location, scale=_with_prior(scale, m - 1) * float(np.sqrt(1 + 1 / m)), freedom=m)
+
+    @classmethod
+    def of_lower_half(cls, logarithms: Float64[np.ndarray, " n"], inside: Float64[np.ndarray, " m"]) -> Law:
+        """The normal law around the peak of all of these, where some that belong to it lie.
+
+        Only what lies below the peak says how wide the law is: what lies above it may be of another kind.
+        """
+        middle = np.median(inside)
+        reach = 4 * 1.4826 * np.median(np.abs(inside - middle))
+        peak = densest(logarithms[np.abs(logarithms - middle) <= reach])
+        lower = logarithms[logarithms <= peak]
+        return cls(location=peak, scale=_with_prior(np.sqrt(np.mean((lower - peak) ** 2)), len(lower)))
+
+    def cdf(self, logarithms: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        from scipy import special
+
+        z = (logarithms - self.location) / self.scale
+        return special.ndtr(z) if np.isinf(self.freedom) else special.stdtr(self.freedom, z)
+
+    def quantile(self, share: Float64[np.ndarray, "*k"] | float) -> Float64[np.ndarray, "*k"]:
+        from scipy import special
+
+        z = special.ndtri(share) if np.isinf(self.freedom) else special.stdtrit(self.freedom, share)
+        return np.asarray(self.location + self.scale * z)
+
+
+def _with_prior(scale: float | np.floating, n: int) -> float:
+    return float(np.sqrt((PRIOR**2 + n * scale**2) / (1 + n)))
+
+
+def membership(
+    logarithms: Float64[np.ndarray, " n"], law: Law, *, at_least: int = 0, furthest: float = np.inf
+) -> Float64[np.ndarray, " n"]:
+    """Chance of each number to belong to the population of this law, by its place among all of them.
+
+    The population is taken to hold ``min over t of #{x <= t} / F0(t)``, t from F0's 80% to its 99% quantile and F0 its
+    law, because what else is there only adds to a count; and no fewer than the `at_least` that are known. The chance
+    is then its expected density over that of all numbers (one minus the local false discovery rate [1]_), made to fall
+    with the number as the slope of the least concave majorant of expected against counted members (Grenander's
+    estimate, as in [2]_), between the middles of whose steps it is interpolated. Beyond F0's 99% quantile, or
+    `furthest`, it falls by e with every scale of the law: as good as 0, and still in order.
+
+    References
+    ----------
+    .. [1] B. Efron, "Microarrays, Empirical Bayes and the Two-Groups Model", Statistical Science 23, 2008.
+    .. [2] K. Strimmer, "A unified approach to false discovery rate estimation", BMC Bioinformatics 9, 303, 2008.
+    """
+    from scipy.optimize import isotonic_regression
+
+    values, which, counts = np.unique(logarithms, return_inverse=True, return_counts=True)
+    counted = np.cumsum(counts)
+    bound = min(float(law.quantile(PREDICTION)), furthest)
+    places = law.quantile(QUANTILES)
+    places, shares = places[places <= bound], QUANTILES[places <= bound]
+    if not len(places):
+        places, shares = np.array([bound]), law.cdf(np.array([bound]))
+    at_most = np.searchsorted(values, places, side="right")
+    size = max(at_least, float(np.min(np.concatenate([[0], counted])[at_most] / shares)))
+    expected = np.diff(law.cdf(np.minimum(values, bound)), prepend=0.0) * size
+    within = values <= bound
+    if not within.any():
+        return np.zeros(len(logarithms))
+    fitted = isotonic_regression(expected / counts, weights=counts, increasing=False)
+    ends = np.minimum(fitted.blocks, within.sum())
+    starts = np.unique(ends[:-1][ends[:-1] < ends[-1]])
+    middles = np.add.reduceat(values[: ends[-1]], starts) / np.diff(np.append(starts, ends[-1]))
+    chance = np.interp(np.minimum(values, bound), middles, fitted.x[starts].clip(0, 1))
+    chance *= np.exp(-np.maximum(values - bound, 0) / law.scale)
+    return chance[which]
