@@ -6,8 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .experiments.check import Verdict, check
     from .experiments.cloud import Cloud, Snowball, draw
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
+    from .experiments.neighbourhood import Neighbourhood, neighbourhood
+    from .experiments.policy import Policy
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
     from .experiments.scan import Scan, centroid, explain, scan
@@ -38,7 +41,9 @@ _HOMES = {
     "Geometry": "measures.geometry",
     "History": "history",
     "Indicators": "measures.indicators",
+    "Neighbourhood": "experiments.neighbourhood",
     "Neighbours": "measures.neighbours",
+    "Policy": "experiments.policy",
     "QuestionRecord": "experiments.questions",
     "Questions": "experiments.questions",
     "ReplicaRecord": "experiments.training.replicas",
@@ -53,14 +58,17 @@ _HOMES = {
     "Training": "experiments.training.lab",
     "TrialRecord": "experiments.trials",
     "Trials": "experiments.trials",
+    "Verdict": "experiments.check",
     "census": "measures.census",
     "centroid": "experiments.scan",
+    "check": "experiments.check",
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
     "explain": "experiments.scan",
     "geometry": "measures.geometry",
     "indicators": "measures.indicators",
     "load_corpus": "experiments.training.corpus",
+    "neighbourhood": "experiments.neighbourhood",
     "neighbours": "measures.neighbours",
     "report": "reports.page",
     "reproduce": "experiments.recipes",
@@ -81,7 +89,9 @@ __all__ = [
     "Geometry",
     "History",
     "Indicators",
+    "Neighbourhood",
     "Neighbours",
+    "Policy",
     "QuestionRecord",
     "Questions",
     "ReplicaRecord",
@@ -96,14 +106,17 @@ __all__ = [
     "Training",
     "TrialRecord",
     "Trials",
+    "Verdict",
     "census",
     "centroid",
+    "check",
     "draw",
     "evolve",
     "explain",
     "geometry",
     "indicators",
     "load_corpus",
+    "neighbourhood",
     "neighbours",
     "report",
     "reproduce",

@@ -37,7 +37,8 @@ def area(score, members):
 
 
 def test_columns_are_their_formulas():
-    rows = two_populations(0, 200, n_trained=3_000, dim=64)
+    rows, rng = two_populations(0, 200, n_trained=3_000, dim=64), np.random.default_rng(1)
+    rows[200:] += np.outer(rng.normal(0, 0.1, 3_000), rng.normal(0, 1, 64)).astype(np.float32)  # one to be first
     found = indicators(rows, {"reserved names": np.arange(200)})
     x = rows.astype(np.float64)
     u, mean, c = x[:200].mean(0), x.mean(0), first_component(x)
@@ -131,6 +132,15 @@ def test_a_few_black_holes_show_the_rest_of_their_cloud():
     holes = np.flatnonzero(counts >= 2)
     assert 100 < len(holes) < 250
     assert np.flatnonzero(indicators(matrix, {"black holes": holes}).dark).tolist() == list(range(300))
+
+
+@pytest.mark.parametrize("exponent", [-100, 100])
+def test_no_scale_of_the_rows_changes_a_score(exponent):
+    rows = two_populations(4, 300, n_trained=3_000)
+    plain, scaled = indicators(rows), indicators(np.ldexp(rows, exponent))
+    assert scaled.score == pytest.approx(plain.score, abs=1e-9)
+    for name in ("cosine", "cosine_mean_removed", "cosine_pc_removed"):
+        assert scaled.columns[name] == pytest.approx(plain.columns[name], abs=1e-6)
 
 
 def test_ids_outside_the_matrix_are_refused():

@@ -1,4 +1,4 @@
-"""Commands on checkpoints: scan, centroid."""
+"""Commands on checkpoints: scan, check, neighbours, centroid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ import typer
 
 import darkvocab
 
-from .shell import Json, announce_compilation, app, command, print_json, progress_bar
+from .shell import (
+    FINDINGS,
+    USAGE,
+    Json,
+    announce_compilation,
+    app,
+    command,
+    fail,
+    print_json,
+    progress_bar,
+    say,
+)
 
 Tensor = Annotated[
     str | None,
@@ -21,19 +32,18 @@ GridName = Annotated[
         help="Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2.", show_default=False
     ),
 ]
-Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, so that -0.0 is not 0.0.")]
 Tokenizer = Annotated[
     str | None, typer.Option(help='A tokenizer.json to name tokens by; "none" for ids only.', show_default=False)
 ]
-SourceArgument = Annotated[
-    str,
-    typer.Argument(
-        help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, a model folder, or org/name[@revision][/file] "
-        "on the Hugging Face Hub.",
-        metavar="SOURCE",
-        show_default=False,
-    ),
-]
+Checksum = Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")]
+Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, so that -0.0 is not 0.0.")]
+SOURCE = typer.Argument(
+    help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, a model folder, or org/name[@revision][/file] "
+    "on the Hugging Face Hub.",
+    metavar="SOURCE",
+    show_default=False,
+)
+SourceArgument = Annotated[str, SOURCE]
 
 
 @app.command(no_args_is_help=True)
@@ -44,9 +54,7 @@ def scan(
     grid: GridName = None,
     bitwise: Bitwise = False,
     tokenizer: Tokenizer = None,
-    checksum: Annotated[
-        bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")
-    ] = True,
+    checksum: Checksum = True,
     show: Annotated[int, typer.Option(help="Tokens to print of each black hole.", min=1)] = 12,
     csv: Annotated[
         Path | None, typer.Option(help="Also write every token of a black hole to this CSV.", show_default=False)
@@ -86,6 +94,148 @@ def scan(
         from ..reports.tables import console, print_scan
 
         print_scan(report, console(), show)
+
+
+@app.command(no_args_is_help=True)
+@command
+def check(
+    source: Annotated[str | None, SOURCE] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="What is allowed, as TOML; by default as --print-policy.", show_default=False)
+    ] = None,
+    print_policy: Annotated[
+        bool, typer.Option("--print-policy", help="Print the default policy, to start from, and do nothing else.")
+    ] = False,
+    tensor: Tensor = None,
+    grid: GridName = None,
+    bitwise: Bitwise = False,
+    tokenizer: Tokenizer = None,
+    checksum: Checksum = True,
+    show: Annotated[int, typer.Option(help="Tokens to print of each finding.", min=1)] = 12,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.", show_default=False)] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Also write SARIF 2.1.0 to this file.", show_default=False)] = None,
+    model_card: Annotated[
+        str | None,
+        typer.Option(
+            help="Also write a section for the model card to this file; - prints it instead of the table.",
+            show_default=False,
+        ),
+    ] = None,
+    suppress: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also write the ids to suppress at sampling: bad-words:FILE or suppress-tokens:FILE (transformers), "
+            "logit-bias:FILE (OpenAI, vLLM); repeat for more.",
+            metavar="FORMAT:FILE",
+            show_default=False,
+        ),
+    ] = None,
+    suppress_which: Annotated[
+        str, typer.Option(help="Which tokens these are, of dark, beyond-tokenizer, black-holes, unreachable.")
+    ] = "dark,beyond-tokenizer,black-holes",
+    as_json: Json = False,
+) -> None:
+    """A gate for releases: hold a checkpoint against a policy.
+
+    Exits with 1 where a rule of severity error finds something. Example: darkvocab check path/to/model --junit dark.xml
+    """
+    from ..experiments.policy import Policy, default_policy
+
+    if print_policy:
+        print(default_policy(), end="")
+        return
+    from ..experiments.check import parse_suppressed, to_suppress
+    from ..experiments.scan import check_place, explain
+    from ..folder import write_whole
+    from ..reports import findings
+
+    if source is None:
+        fail("which checkpoint? give a SOURCE, or --print-policy", USAGE)
+    if as_json and model_card == "-":
+        fail("--json and --model-card - both print; give the card a file", USAGE)
+    held_against = Policy() if policy is None else Policy.read(policy)
+    parse_suppressed(suppress_which)
+    lists = [_form_and_file(asked) for asked in suppress or []]
+    for path in (junit, sarif, model_card if model_card != "-" else None, *(path for _, path in lists)):
+        if path is not None:
+            check_place(path, source)
+    announce_compilation()
+    with progress_bar("reading", in_bytes=True) as progress:
+        scanned = explain(
+            source, tensor=tensor, grid=grid, bitwise=bitwise, tokenizer=tokenizer, checksum=checksum, progress=progress
+        )
+    verdict = darkvocab.check(scanned.report, scanned.tokens, held_against)
+    made = verdict.as_json()
+    if junit is not None:
+        write_whole(junit, findings.junit(made))
+    if sarif is not None:
+        write_whole(sarif, findings.sarif(made))
+    if lists:
+        ids, spared = to_suppress(scanned.tokens, suppress_which)
+        for form, path in lists:
+            write_whole(path, findings.SUPPRESSIONS[form](ids))
+        if spared:
+            named = ", ".join(str(token) for token in spared[:12]) + (", ..." if len(spared) > 12 else "")
+            say(f"not suppressed: {len(spared):,} special tokens whose names are not reserved ({named})")
+    if model_card is not None and model_card != "-":
+        write_whole(Path(model_card), findings.model_card(made, show).encode())
+    if as_json:
+        print_json(made)
+    elif model_card == "-":
+        print(findings.model_card(made, show), end="")
+    else:
+        from ..reports.tables import console
+
+        findings.print_verdict(made, console(), show)
+    if not verdict.passed:
+        raise typer.Exit(FINDINGS)
+
+
+def _form_and_file(asked: str) -> tuple[str, Path]:
+    """What `--suppress FORMAT:FILE` names."""
+    from ..reports.findings import SUPPRESSIONS
+
+    form, _, path = asked.partition(":")
+    if form not in SUPPRESSIONS or not path:
+        raise ValueError(f"--suppress takes FORMAT:FILE, with FORMAT one of {', '.join(SUPPRESSIONS)}; got {asked!r}")
+    return form, Path(path)
+
+
+@app.command(no_args_is_help=True)
+@command
+def neighbours(
+    source: SourceArgument,
+    touching: Annotated[float, typer.Option(help="Rows touch where no column differs by more.")] = 1,
+    touching_unit: Annotated[str, typer.Option(help="Of --touching: steps or weight.")] = "steps",
+    strict: Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=) --touching.")] = False,
+    tensor: Tensor = None,
+    grid: GridName = None,
+    tokenizer: Tokenizer = None,
+    show: Annotated[int, typer.Option(help="Tokens to print of each component.", min=1)] = 12,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write every token with what it touches to this CSV.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Which tokens touch: pairs, components, degrees, and the cluster around the black holes ("frozen smoke").
+
+    Example: darkvocab neighbours path/to/model --touching 2 --csv touching.csv
+    """
+    from ..reports.neighbourhood import print_neighbourhood
+    from ..reports.tables import console
+
+    announce_compilation()
+    within = darkvocab.Touching(touching, touching_unit, strict)
+    with progress_bar("reading", in_bytes=True) as progress:
+        found = darkvocab.neighbourhood(
+            source, within, tensor=tensor, grid=grid, tokenizer=tokenizer, progress=progress
+        )
+    if csv is not None:
+        found.write_tokens(csv)
+    if as_json:
+        print_json(found.report)
+    else:
+        print_neighbourhood(found.report, console(), show)
 
 
 @app.command(no_args_is_help=True)

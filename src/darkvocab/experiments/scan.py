@@ -356,7 +356,7 @@ def centroid(
     """
     from safetensors.numpy import save
 
-    _check_place(out, source)
+    check_place(out, source)
     matrix = EmbeddingMatrix.open(open_source(source), tensor=tensor, tokenizer="none")
     census = Census(matrix.groups(grid, bitwise=bitwise))
     if not census.n_black_holes:
@@ -386,7 +386,7 @@ def centroid(
     return {"path": str(out), "norm": norm, "hidden_dim": matrix.dim, "provenance": provenance}
 
 
-def _check_place(out: str | Path, source: str | Path) -> None:
+def check_place(out: str | Path, source: str | Path) -> None:
     """Refuse to write over a file of the source.
 
     Raises
@@ -408,7 +408,7 @@ def write_tokens(report: dict[str, Any], path: str | Path) -> None:
     """
     import polars as pl
 
-    _check_place(path, report["source"]["asked"])
+    check_place(path, report["source"]["asked"])
     rows = [
         (number, hole["population"], token, text)
         for number, hole in enumerate(report["black_holes"], 1)

@@ -22,6 +22,7 @@ BETTER = 0.01  # area that another indicator must gain over the Euclidean distan
 DARK = 0.5  # chance from which a token is called dark
 BLOCK = 8  # vectors iterated together towards the first principal component,
 PASSES_OF_SAMPLE, PASSES = 8, 2  # so often over the sample, and then over all rows
+FAR = 40  # power of two beyond which rows are scaled for it
 MODE = "low-norm mode"
 
 REFERENCE = "the mean of the reference rows"
@@ -236,26 +237,30 @@ def _framed(
     for of_rows, sums in _over(matrix, summed, threads, advance):
         squares.append(of_rows)
         mean += sums / matrix.n_tokens
-    drawn = matrix.rows(_evenly(matrix.n_tokens)) - mean.astype(np.float32)
+    norms = np.sqrt(np.concatenate(squares))
+    exponent = int(np.frexp(norms.max())[1])
+    scale = np.float32(2.0**-exponent if abs(exponent) > FAR else 1.0)  # so that no square is beyond float32
+    middle = mean * scale
+    drawn = matrix.rows(_evenly(matrix.n_tokens)) * scale - middle.astype(np.float32)
     directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
     for _ in range(PASSES_OF_SAMPLE):
         directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
 
     def moved(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         of_rows, sums = np.zeros(directions.shape, np.float32), np.zeros(len(directions), np.float32)
-        scatter(rows, across, offsets, of_rows, sums)
+        scatter(rows if scale == 1 else rows * scale, across, offsets, of_rows, sums)
         return of_rows, sums
 
     for _ in range(PASSES):
-        across, offsets = directions.astype(np.float32, order="C"), (directions @ mean).astype(np.float32)
+        across, offsets = directions.astype(np.float32, order="C"), (directions @ middle).astype(np.float32)
         moments, weights = np.zeros(directions.shape), np.zeros(len(directions))
         for of_rows, sums in _over(matrix, moved, threads, advance):
             moments += of_rows
             weights += sums
-        moments -= np.outer(weights, mean)  # covariance times directions, but for a factor
+        moments -= np.outer(weights, middle)  # covariance times directions, but for a factor
         turn = np.linalg.eigh((directions @ moments.T + moments @ directions.T) / 2)[1][:, ::-1]
         directions = np.linalg.qr((turn.T @ moments).T)[0].T
-    return np.sqrt(np.concatenate(squares)), _Frame(mean, directions[0])
+    return norms, _Frame(mean, directions[0])
 
 
 def _over(

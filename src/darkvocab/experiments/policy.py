@@ -1,0 +1,381 @@
+"""Policy: how much of each kind of trouble in a vocabulary a release may have, as a TOML file says."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import polars as pl
+
+ERROR, WARNING, OFF = "error", "warning", "off"
+SEVERITIES = (ERROR, WARNING, OFF)
+CATEGORIES = ("beyond_tokenizer", "special", "partial_utf8", "unreachable", "reachable", "unknown")
+MOST_BYTES = 1 << 20  # of a policy file
+MOST_POINTS = 1000  # in a line: tomllib takes a minute to read a key of 100,000 parts
+MOST_EXEMPTIONS, MOST_PATTERNS = 1000, 200  # each is asked of every token
+MOST_NUMBER = (1 << 63) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One thing that a vocabulary is checked for. Its id keeps its meaning for ever; its name is its table's."""
+
+    id: str
+    name: str
+    one: str  # of what is counted
+    many: str
+    counts: str  # which tokens these are, in a sentence
+    why: str  # what goes wrong with them
+    remedy: str
+    bound: str = "most"  # or "least": the measured number must not be below
+    limit: int | float = 0  # by default
+    severity: str = WARNING  # by default
+    needs: str | None = None  # key of a scan's report, without whose value nothing can be measured
+    can_exempt: bool = True  # there are rows to be exempt
+
+
+RULES = (
+    Rule(
+        id="DV001",
+        name="black-holes",
+        one="black hole",
+        many="black holes",
+        counts="Groups of two or more tokens whose rows are equal, element by element; one is counted while any of its "
+        "tokens is not exempt.",
+        why="The model cannot tell the tokens of a black hole apart: what it reads is the same number for number.",
+        remedy="Give them rows of their own (darkvocab repair), or suppress them at sampling.",
+        severity=ERROR,
+    ),
+    Rule(
+        id="DV002",
+        name="black-hole-tokens",
+        one="token in black holes",
+        many="tokens in black holes",
+        counts="Tokens that share their row with another.",
+        why="As for black-holes: a limit where the number of tokens, not that of groups, is what is accepted.",
+        remedy="Give them rows of their own (darkvocab repair), or suppress them at sampling.",
+        severity=OFF,
+    ),
+    Rule(
+        id="DV003",
+        name="dark-tokens",
+        one="dark token",
+        many="dark tokens",
+        counts="Tokens that the indicators find under-trained, reachable or not.",
+        why="What the model does with a token that it never learned is left to chance.",
+        remedy="Suppress them at sampling (--suppress), or drop them from the tokenizer.",
+    ),
+    Rule(
+        id="DV004",
+        name="dark-reachable-tokens",
+        one="dark token that a text reaches",
+        many="dark tokens that a text reaches",
+        counts="Dark tokens that some text is encoded to: of category reachable, or of any other but special with a "
+        "witness.",
+        why="A user can type them.",
+        remedy="Train them, re-initialise them from their pieces (darkvocab repair), or change the tokenizer.",
+        severity=ERROR,
+    ),
+    Rule(
+        id="DV005",
+        name="unreachable-tokens",
+        one="unreachable token",
+        many="unreachable tokens",
+        counts="Tokens of category unreachable: their text never encodes back to them.",
+        why="They take rows and probability, and no text ever uses them.",
+        remedy="Suppress them at sampling, or drop them from the tokenizer.",
+    ),
+    Rule(
+        id="DV006",
+        name="rows-beyond-tokenizer",
+        one="row beyond the tokenizer",
+        many="rows beyond the tokenizer",
+        counts="Rows whose id no token of the tokenizer has: padding.",
+        why="Where one is sampled, the tokenizer has no text for it.",
+        remedy="Suppress them at sampling.",
+        needs="vocabulary",
+    ),
+    Rule(
+        id="DV007",
+        name="near-duplicates",
+        one="near-duplicate",
+        many="near-duplicates",
+        counts="Tokens with a token of another row no more than one grid step away in every coordinate; equal rows are "
+        "the black holes'.",
+        why="The model can hardly tell them apart, and the next rounding may make them equal.",
+        remedy="Give them rows of their own (darkvocab repair), or do not quantise the embedding.",
+        needs="neighbours",
+    ),
+    Rule(
+        id="DV008",
+        name="small-rows",
+        one="row",
+        many="rows",
+        counts="Tokens whose row has a Euclidean norm below the limit.",
+        why="A row near zero says next to nothing, and normalising it magnifies its rounding.",
+        remedy="Give them rows of their own (darkvocab repair).",
+        bound="least",
+        limit=0.0,
+        severity=OFF,
+    ),
+    Rule(
+        id="DV009",
+        name="tokens-without-row",
+        one="token of the tokenizer without a row",
+        many="tokens of the tokenizer without a row",
+        counts="Tokens of the tokenizer whose id lies beyond the matrix.",
+        why="A text that holds one reads beyond the embedding, which ends the process or worse.",
+        remedy="Resize the embedding to the tokenizer, or take the tokenizer that the model was trained with.",
+        severity=ERROR,
+        needs="vocabulary",
+        can_exempt=False,
+    ),
+)
+BY_NAME = {rule.name: rule for rule in RULES}
+EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
+
+
+def _nearest(asked: Any, known: Iterable[str]) -> str:
+    """The end of a sentence on an unknown name: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(str(asked)[:100], known, 1, 0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(known)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What a rule allows, and how bad it is to have more (of a `least` rule: less)."""
+
+    allowed: int | float
+    severity: str
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(f"unknown severity {_short(self.severity)}{_nearest(self.severity, SEVERITIES)}")
+        number = isinstance(self.allowed, (int, float)) and not isinstance(self.allowed, bool)
+        if not (number and 0 <= self.allowed <= MOST_NUMBER):
+            raise ValueError(f"a limit must be a number >= 0, got {_short(self.allowed)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exemption:
+    """Tokens that some rules leave out: those of any of these ids, texts, patterns or categories, for a reason."""
+
+    reason: str
+    rules: tuple[str, ...] = EXEMPTING
+    ids: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()  # as the tokenizer names them
+    patterns: tuple[str, ...] = ()  # regular expressions (of Rust's `regex`), found anywhere in the text
+    categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise ValueError("reason must say why, it is empty")
+        for name in self.rules:
+            if name in BY_NAME and name not in EXEMPTING:
+                raise ValueError(f"{name} has no rows to be exempt; raise its limit instead")
+            if name not in BY_NAME:
+                raise ValueError(f"unknown rule {_short(name)}{_nearest(name, EXEMPTING)}")
+        for category in self.categories:
+            if category not in CATEGORIES:
+                raise ValueError(f"unknown category {_short(category)}{_nearest(category, CATEGORIES)}")
+        for token in self.ids:
+            if not 0 <= token <= MOST_NUMBER:
+                raise ValueError(f"ids must be token ids >= 0, got {_short(token)}")
+        for pattern in self.patterns:
+            _check_pattern(pattern)
+        if not (self.ids or self.texts or self.patterns or self.categories):
+            raise ValueError("names no tokens: give ids, texts, patterns or categories")
+
+
+DEFAULT_LIMITS = {rule.name: Limit(allowed=rule.limit, severity=rule.severity) for rule in RULES}
+DEFAULT_ALLOW = (
+    Exemption(
+        reason="padding: no text is encoded to these rows, and rows-beyond-tokenizer counts them",
+        rules=("black-holes", "black-hole-tokens", "dark-tokens", "near-duplicates", "small-rows"),
+        categories=("beyond_tokenizer",),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A limit for every rule, and the tokens that are exempt. `Policy()` is the default one.
+
+    Examples
+    --------
+    >>> policy = Policy.parse('[black-holes]\\nmost = 13')
+    >>> policy.limits["black-holes"], policy.limits["dark-reachable-tokens"]
+    (Limit(allowed=13, severity='error'), Limit(allowed=0, severity='error'))
+    >>> Policy.parse('[black-hole]\\nmost = 13')
+    Traceback (most recent call last):
+        ...
+    ValueError: policy: unknown key 'black-hole'; did you mean 'black-holes'?
+    """
+
+    limits: Mapping[str, Limit] = field(default_factory=dict)  # by name; a rule that is not named has its default
+    allow: tuple[Exemption, ...] = DEFAULT_ALLOW
+    origin: str | None = None  # the file it was read from
+
+    def __post_init__(self) -> None:
+        for name in self.limits:
+            if name not in BY_NAME:
+                raise ValueError(f"unknown rule {_short(name)}{_nearest(name, BY_NAME)}")
+        n_patterns = sum(len(exemption.patterns) for exemption in self.allow)
+        if len(self.allow) > MOST_EXEMPTIONS or n_patterns > MOST_PATTERNS:
+            raise ValueError(
+                f"{len(self.allow):,} [[allow]] with {n_patterns:,} patterns; at most {MOST_EXEMPTIONS:,} with "
+                f"{MOST_PATTERNS:,} are taken, so join some"
+            )
+        object.__setattr__(self, "limits", {name: self.limits.get(name, DEFAULT_LIMITS[name]) for name in BY_NAME})
+
+    @classmethod
+    def read(cls, path: str | Path) -> Policy:
+        """A policy from a TOML file.
+
+        Raises
+        ------
+        FileNotFoundError
+        ValueError
+            No file, a large one, not UTF-8, or as `parse`.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"no policy at {str(path)!r}; --print-policy prints one to start from")
+        if not path.is_file():
+            raise ValueError(f"{path}: a policy is a TOML file, this is none")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"{path}: more than {MOST_BYTES:,} bytes, which no policy needs")
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8, which TOML is (byte {error.start:,}); save it as UTF-8") from None
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, origin: str | None = None) -> Policy:
+        """A policy from the text of a TOML file; what it does not name is as in the default.
+
+        Raises
+        ------
+        ValueError
+            Not TOML, an unknown key (the nearest known one is named), a value of another type or out of range.
+        """
+        where = origin or "policy"
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.count(".") > MOST_POINTS:
+                raise ValueError(f"{where}: line {number:,} has more than {MOST_POINTS:,} points; break it up")
+        try:
+            content = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise ValueError(f"{where}: not TOML ({said})") from None
+        try:
+            _check_keys(content, (*BY_NAME, "allow"))
+            limits = {name: _limit(BY_NAME[name], value) for name, value in content.items() if name != "allow"}
+            allow = _allow(content["allow"]) if "allow" in content else DEFAULT_ALLOW
+            return cls(limits=limits, allow=allow, origin=origin)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+
+def _limit(rule: Rule, table: Any) -> Limit:
+    default = DEFAULT_LIMITS[rule.name]
+    try:
+        if not isinstance(table, dict):
+            raise ValueError(f"must be a table with {rule.bound} and severity, got {_short(table)}")
+        _check_keys(table, (rule.bound, "severity"))
+        allowed, severity = table.get(rule.bound, default.allowed), table.get("severity", default.severity)
+        if rule.bound == "most" and (not isinstance(allowed, int) or isinstance(allowed, bool)):
+            raise ValueError(f"most must be a whole number >= 0, got {_short(allowed)}")
+        return Limit(allowed=allowed, severity=severity)
+    except ValueError as error:
+        raise ValueError(f"[{rule.name}] {error}") from None
+
+
+def _allow(entries: Any) -> tuple[Exemption, ...]:
+    if not isinstance(entries, list):
+        raise ValueError("allow must be tables, each under [[allow]]")
+    return tuple(_exemption(number, entry) for number, entry in enumerate(entries, 1))
+
+
+def _exemption(number: int, entry: Any) -> Exemption:
+    try:
+        if not isinstance(entry, dict):
+            raise ValueError(f"must be a table, got {_short(entry)}")
+        _check_keys(entry, ("reason", *LISTS))
+        if not isinstance(entry.get("reason"), str):
+            raise ValueError("needs a reason, a text that says why")
+        for key, kind in LISTS.items():
+            value = entry.get(key, [])
+            if not isinstance(value, list) or any(type(item) is not kind for item in value):
+                raise ValueError(
+                    f"{key} must be a list of {'numbers' if kind is int else 'texts'}, got {_short(value)}"
+                )
+        lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
+        return Exemption(reason=entry["reason"], **lists)
+    except ValueError as error:
+        raise ValueError(f"[[allow]] number {number}: {error}") from None
+
+
+LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": str, "categories": str}
+
+
+def _check_keys(table: dict[str, Any], known: Iterable[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise ValueError(f"unknown key {_short(key)}{_nearest(key, known)}")
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        pl.Series([""]).str.contains(pattern)
+    except pl.exceptions.ComputeError as error:
+        said = re.search("^(?:regex )?error: (?!regex parse)(.+)$", str(error), re.MULTILINE)
+        why = f" ({said[1]})" if said else ""
+        raise ValueError(f"no regular expression: {_short(pattern)}{why}") from None
+
+
+HEAD = """\
+# Policy of `darkvocab check`: what a release may have. This is the default, key by key.
+# A rule or key that is left out has its default. severity: error (exit code 1), warning, or off.
+# A rule that cannot be measured (without a tokenizer, say) is a finding of its severity.
+"""
+ALLOW = """\
+# Tokens that are exempt, those that any of these name: ids = [17], texts = ["Ġfoo"] (as the tokenizer names them),
+# patterns = ['^\\[unused[0-9]+\\]$'] (regular expressions, found anywhere in the text), categories = ["special"]
+# ({categories}).
+# rules says from what, by default from every rule that has rows; reason says why, and stands in every report.
+# A file that has an [[allow]], or allow = [] above its first table, has none of the following.
+"""
+
+
+def default_policy() -> str:
+    """The default policy as commented TOML, to start from."""
+    blocks = [HEAD]
+    for rule in RULES:
+        comment = "".join(f"# {line}\n" for line in wrap(f"{rule.id}. {rule.counts} {rule.why}", 118))
+        blocks.append(f'{comment}[{rule.name}]\n{rule.bound} = {rule.limit}\nseverity = "{rule.severity}"\n')
+    comment = ALLOW.format(categories=", ".join(CATEGORIES))
+    for exemption in DEFAULT_ALLOW:
+        rules, categories = _listed(exemption.rules), _listed(exemption.categories)
+        entry = f'[[allow]]\nreason = "{exemption.reason}"\nrules = [{rules}]\ncategories = [{categories}]\n'
+        blocks.append(comment + entry)
+        comment = ""
+    return "\n".join(blocks)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
