@@ -11,11 +11,13 @@ import argparse
 import gzip
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,81 @@ def bench_census(folder: Path) -> dict[str, Any]:
         "floor_s": reading,
         **memory(f"import darkvocab; darkvocab.census(darkvocab.EmbeddingMatrix.open({str(path)!r}))"),
     }
+
+
+# Serves a model on loopback as the Hub does, until its standard input ends; prints where.
+SERVE = """
+import sys
+from pathlib import Path
+import hubs
+hub = hubs.Hub()
+hub.add("bench/model", {"model.safetensors": Path(sys.argv[1])})
+with hub.running():
+    print(hub.endpoint, hub.storage, *hub.blobs, flush=True)
+    sys.stdin.read()
+"""
+# Prints seconds, bytes read and bytes of the tensor.
+READ = """
+import time
+from darkvocab.sources import hub, open_source
+begun = time.perf_counter()
+tensor = open_source("bench/model").tensors["model.embed_tokens.weight"]
+tensor.words()
+print(time.perf_counter() - begun, tensor.path.origin()["bytes_read"], tensor.nbytes)
+"""
+
+
+def bench_hub(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "model.safetensors"
+    n, others = 151_936, 1 << 30
+    size = n * DIM * 2
+    spec = {
+        "model.embed_tokens.weight": {"dtype": "BF16", "shape": [n, DIM], "data_offsets": [0, size]},
+        "layers": {"dtype": "U8", "shape": [others], "data_offsets": [size, size + others]},
+    }
+    head = json.dumps(spec).encode()
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for _ in range(n // 2374):
+            file.write(np.random.default_rng(1).bytes(2374 * DIM * 2))
+        file.truncate(8 + len(head) + size + others)
+    importable = Path(__file__).parents[1] / "tests/importable"
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, path],
+        env={**os.environ, "PYTHONPATH": str(importable)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as served:
+        assert served.stdout is not None
+        endpoint, storage, blob = served.stdout.readline().split()
+        request = urllib.request.Request(f"{storage}/blobs/{blob}", headers={"Range": f"bytes=0-{size - 1}"})
+        floor = median_time(lambda: _read_all(request), 3)
+        runs = []
+        for number in range(3):
+            os.environ |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / f"home{number}")}
+            runs.append(watched(READ))
+            shutil.rmtree(folder / f"home{number}")
+        served.communicate()
+    here, read, _, anonymous, resident = (statistics.median(numbers) for numbers in zip(*runs, strict=True))
+    return [
+        {
+            "what": f"the embedding of a model on the Hub, {size / 1e6:,.0f} of {(size + others) / 1e6:,.0f} MB, over "
+            f"loopback: {read / size:.5f} of its bytes, {read / here / 1e6:,.0f} MB/s",
+            "here_s": here,
+            "recipe_s": None,
+            "floor": "reading as many bytes by one request of the standard library, and keeping none",
+            "floor_s": floor,
+            "anonymous_mb": anonymous / 1000,
+            "resident_mb": resident / 1000,
+        }
+    ]
+
+
+def _read_all(request: urllib.request.Request) -> None:
+    with urllib.request.urlopen(request) as answer:
+        while answer.read(1 << 20):
+            pass
 
 
 def write_rows(path: Path, n: int, cluster: int, sigma: float) -> np.ndarray:
@@ -558,6 +635,7 @@ def main() -> None:
         "trials": lambda folder: bench_trials(),
         "kernel": lambda folder: bench_kernel(),
         "census": lambda folder: [bench_census(folder)],
+        "hub": bench_hub,
         "neighbours": bench_neighbours,
         "diff": bench_diff,
         "evolve": bench_evolve,

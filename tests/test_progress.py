@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from darkvocab import cli
+from darkvocab.cli import shell as cli
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def clock(monkeypatch):
 
 def told(clock, *calls, **options):
     """What is written of calls (seconds, done, total)."""
-    with cli._progress("sweeping", **options) as progress:
+    with cli.progress_bar("sweeping", **options) as progress:
         for seconds, *done in calls:
             clock.now = 100.0 + seconds
             progress(*done)
@@ -55,6 +55,12 @@ def test_the_rate_is_that_of_the_last_half_minute(clock, capsys):
 def test_a_rate_is_told_of_steps_longer_than_half_a_minute(clock, capsys):
     told(clock, (0, 0, 10), (40, 1, 10), (80, 2, 10))
     assert capsys.readouterr().err.splitlines()[-1] == "sweeping: 2 of 10, 0.025/s, about 5 min left"
+
+
+def test_what_begins_anew_has_a_rate_of_its_own(clock, capsys):
+    transfer = [(second, 1000 * second, 100_000) for second in range(10)]
+    told(clock, *transfer, *((9 + second, 10 * second, 1000) for second in range(20)))
+    assert capsys.readouterr().err.splitlines()[-1] == "sweeping: 110 of 1,000, 10/s, about 89 s left"
 
 
 def test_bytes_are_told_as_bytes(clock, capsys):
@@ -89,7 +95,7 @@ def test_a_terminal_shows_rate_and_remaining_time_in_a_bar(clock, monkeypatch):
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setenv("COLUMNS", "120")
         monkeypatch.setenv("TERM", "xterm")
-        with cli._progress("[red]sweeping") as progress:
+        with cli.progress_bar("[red]sweeping") as progress:
             for second in range(3):
                 clock.now = 100.0 + second
                 progress(1000 * second, 10_000)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .experiments.recipes import reproduce
     from .experiments.repair import repair
     from .experiments.scan import Scan, centroid, explain, scan
+    from .experiments.series import Series, series
     from .experiments.sweep import Sweep, SweepRecord, sweep
     from .experiments.training.corpus import load_corpus
     from .experiments.training.lab import Training
@@ -53,6 +54,7 @@ _HOMES = {
     "ReplicaRecord": "experiments.training.replicas",
     "Replicas": "experiments.training.replicas",
     "Scan": "experiments.scan",
+    "Series": "experiments.series",
     "Snowball": "experiments.cloud",
     "Sweep": "experiments.sweep",
     "SweepRecord": "experiments.sweep",
@@ -79,6 +81,7 @@ _HOMES = {
     "report": "reports.page",
     "reproduce": "experiments.recipes",
     "scan": "experiments.scan",
+    "series": "experiments.series",
     "summary": "reports.summary",
     "sweep": "experiments.sweep",
     "topology": "measures.topology",
@@ -105,6 +108,7 @@ __all__ = [
     "ReplicaRecord",
     "Replicas",
     "Scan",
+    "Series",
     "Snowball",
     "Sweep",
     "SweepRecord",
@@ -131,6 +135,7 @@ __all__ = [
     "report",
     "reproduce",
     "scan",
+    "series",
     "summary",
     "sweep",
     "topology",

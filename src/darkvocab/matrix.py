@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -273,12 +274,12 @@ class EmbeddingMatrix:
     quantised: str | None = None  # type of the blocks whose bytes `words` holds, where each row is such; Q4_K, ...
     tensor: str = "array"
     chosen: str = "as given"  # how the tensor was found
-    tied: bool = True  # the output matrix is this one: by its words, or by the config where no tensor holds it
     output: str | None = None  # name of the output tensor, where there is one
     texts: dict[int, str] = field(default_factory=dict, repr=False)  # token id to text, as the tokenizer names it
     tokenizer: Any = field(default=None, repr=False)  # tokenizers.Tokenizer, or the TokenTexts of a GGUF file
     path: File | None = None  # the file that holds the words
     source: Source | None = field(default=None, repr=False)  # the checkpoint
+    held: Tensor | None = field(default=None, repr=False)  # its tensor that holds the words
 
     @classmethod
     def open(
@@ -323,13 +324,21 @@ class EmbeddingMatrix:
             quantised=found.dtype if found.block else None,
             tensor=found.name,
             chosen=chosen,
-            tied=_is_tied(source, found, output),
             output=output.name if output else None,
             texts=texts,
             tokenizer=tokenizer,
             path=found.path,
             source=source,
+            held=found,
         )
+
+    @cached_property
+    def tied(self) -> bool:
+        """Whether the output matrix is this one: by its words, which are read for it now, or by the config where no
+        tensor holds it."""
+        if self.source is None or self.held is None:
+            return True
+        return _is_tied(self.source, self.held, self.source.tensors[self.output] if self.output else None)
 
     def unembedding(self) -> EmbeddingMatrix | None:
         """The output matrix, whose rows score the tokens: this one where it is tied, else the output tensor.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from darkvocab import EmbeddingMatrix
+from darkvocab.experiments.scan import explained
 from darkvocab.experiments.selection import select
 from darkvocab.sources import CorruptFile
 
@@ -92,3 +93,14 @@ def test_file_of_ids_beyond_the_matrix_or_missing_is_refused(tmp_path):
         select(f"@{path}", MATRIX)
     with pytest.raises(FileNotFoundError):
         select("@nothing.json", MATRIX)
+
+
+def test_dark_tokens_are_those_of_a_scan():
+    rng = np.random.default_rng(1)
+    rows = rng.normal(0, 0.05, (3_000, 32)).astype(np.float32)
+    rows[[7, 9, 400]] = rows[7]
+    rows[500:520] = rows[7] + rng.normal(0, 1e-4, (20, 32)).astype(np.float32)
+    rows[2_000] = rows[7] + np.float32(1e-5)
+    matrix = EmbeddingMatrix.from_array(rows)
+    assert select("dark", matrix).tolist() == explained(matrix).tokens.filter("dark")["id"].to_list()
+    assert {7, 9, 400} <= set(select("dark,3", matrix).tolist()) < set(range(3_000))

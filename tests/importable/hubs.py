@@ -1,6 +1,7 @@
 """A stand-in for the Hub on loopback: its routes, redirects and ranges, and what can go wrong with them."""
 
 import hashlib
+import io
 import json
 import re
 import threading
@@ -23,9 +24,13 @@ class Blob:
     lfs: bool
 
     def __post_init__(self):
-        data = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
-        self.size, self.sha256 = len(data), hashlib.sha256(data).hexdigest()
-        self.oid = self.sha256 if self.lfs else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        with io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb") as file:
+            self.sha256, self.size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+            self.oid = self.sha256 if self.lfs else self._git(file)
+
+    def _git(self, file):
+        file.seek(0)
+        return hashlib.sha1(b"blob %d\0" % self.size + file.read()).hexdigest()
 
     def read(self, begin, end):
         if isinstance(self.content, bytes):
@@ -205,7 +210,9 @@ class _Pages(_Handler):
                 return self._refuse(401 if "Authorization" not in self.headers else 403, "GatedRepo")
             return self._resolve(name, *resolve.groups())
         if route.endswith("/refs"):
-            return self._json({"branches": self._refs(hub.refs, name), "tags": self._refs(hub.tags, name)})
+            return self._json(
+                {"branches": self._refs(hub.refs, name), "tags": self._refs(hub.tags, name), "converts": []}
+            )
         revision = re.fullmatch(r"/api/models/[^/]+/[^/]+/revision/(.+)", route)
         commit = self._commit(name, revision[1] if revision else "main")
         if commit is None:

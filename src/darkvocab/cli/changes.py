@@ -80,7 +80,9 @@ def repair(
     ],
     tokens: Annotated[
         str,
-        typer.Option(help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, with commas between."),
+        typer.Option(
+            help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark; with commas."
+        ),
     ] = "black-holes",
     how: Annotated[
         str,

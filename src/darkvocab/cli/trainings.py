@@ -1,4 +1,4 @@
-"""Commands on trainings: train, evolve."""
+"""Commands on trainings: train, evolve, history."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 import darkvocab
 
+from .checkpoints import GridName, Tensor, Tokenizer
 from .shell import (
     EngineName,
     Json,
@@ -198,3 +199,56 @@ def evolve(
         say(f"records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}, figures {written[0].parent}")
     else:
         say("nothing was kept: --out DIR lands records, events and figures")
+
+
+@app.command(no_args_is_help=True)
+@command
+def history(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="org/name on the Hugging Face Hub, a folder of checkpoints, or several sources in their order.",
+            metavar="SOURCE...",
+            show_default=False,
+        ),
+    ],
+    revisions: Annotated[
+        str | None,
+        typer.Option(
+            help="Of one source: only branches and tags, or checkpoints in the folder, that match; 'step*,main'.",
+            show_default=False,
+        ),
+    ] = None,
+    tensor: Tensor = None,
+    grid: GridName = None,
+    tokenizer: Tokenizer = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for all records, as Parquet, CSV and JSON.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What became of black holes and rows from checkpoint to checkpoint: which are equal, who moved, since when frozen.
+
+    Example: darkvocab history org/name --revisions 'step*' --out runs/history
+    """
+    from ..reports.evolution import frames_json
+    from ..reports.series import print_series
+    from ..reports.tables import console
+
+    announce_compilation()
+    with progress_bar("measuring", in_bytes=True) as progress:
+        made = darkvocab.series(
+            *sources, revisions=revisions, tensor=tensor, grid=grid, tokenizer=tokenizer, out=out, progress=progress
+        )
+    frames = {
+        "checkpoints": made.checkpoints,
+        "black_holes": made.black_holes,
+        "tokens": made.tokens,
+        "events": made.events,
+    }
+    if as_json:
+        sys.stdout.writelines(frames_json(made.summary, **frames))
+    else:
+        print_series(**frames, summary=made.summary, to=console())
+    if out:
+        say(f"checkpoints in {out / 'checkpoints.csv'}, events and tokens beside it")

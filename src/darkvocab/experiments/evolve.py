@@ -170,7 +170,7 @@ class Evolution:
             As `write_whole`.
         """
         folder = Path(folder)
-        check_folder(folder)
+        check_folder(folder, FILES)
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / name for name in FILES]
         paths[-1].unlink(missing_ok=True)  # of an earlier measurement, which the others would not be of
@@ -181,7 +181,7 @@ class Evolution:
         return paths
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, ours: Sequence[str]) -> None:
     """Refuse to write among files that are neither a run's nor ours.
 
     Raises
@@ -191,7 +191,7 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunFolderRefused(f"{folder} is a file; choose another --out")
     held = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
-    if held and not {"manifest.json", *FILES} & set(held):
+    if held and not {"manifest.json", *ours} & set(held):
         raise RunFolderRefused(f"{folder} holds other files ({', '.join(held[:4])}); choose another --out")
 
 
@@ -481,7 +481,7 @@ def evolve(
     """
     measuring = Evolve(source, **settings)
     if out is not None:
-        check_folder(Path(out))
+        check_folder(Path(out), FILES)
     made = measuring.evolution(progress)
     if out is not None:
         made.write(out)

@@ -132,7 +132,7 @@ def explain(
 
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, path, advance) if checksum else None
-        found = _explained(matrix, as_grid(grid or matrix.grid).name, bitwise, advance)
+        found = explained(matrix, grid, bitwise=bitwise, advance=advance)
         found.report["source"] = {
             "asked": str(source),
             "path": str(path),
@@ -145,9 +145,17 @@ def explain(
     return found
 
 
-def _explained(matrix: EmbeddingMatrix, grid: str, bitwise: bool, advance: Callable[[int], None]) -> Scan:
+def explained(
+    matrix: EmbeddingMatrix,
+    grid: str | None = None,
+    *,
+    bitwise: bool = False,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Scan:
+    """`explain` of an open matrix; its report has no `source`. `advance` is told the bytes of each pass."""
     from ..measures.vocabulary import vocabulary
 
+    grid = as_grid(grid or matrix.grid).name
     groups = matrix.groups(grid, bitwise=bitwise, progress=advance)
     census = Census(groups)
     near = None if matrix.quantised else neighbours(matrix, grid=grid, groups=groups)

@@ -35,9 +35,17 @@ def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray
     return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
 
 
+def dark(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
+    """Tokens that a scan calls dark."""
+    from .scan import explained
+
+    return explained(matrix).tokens.filter("dark")["id"].to_numpy()
+
+
 NAMED: dict[str, Callable[[EmbeddingMatrix, int], np.ndarray]] = {
     "black-holes": in_black_holes,
     "beyond-tokenizer": beyond_tokenizer,
+    "dark": dark,
 }
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 

@@ -157,11 +157,16 @@ def evolution_json(
     records: pl.DataFrame, events: pl.DataFrame, tokens: pl.DataFrame, summary: dict[str, Any]
 ) -> Iterator[str]:
     """`{"summary": {...}, "tokens": [...], "events": [...], "records": [...]}` piece by piece."""
+    return frames_json(summary, tokens=tokens, events=events, records=records)
+
+
+def frames_json(summary: dict[str, Any], **frames: pl.DataFrame) -> Iterator[str]:
+    """A JSON object of a summary, and of frames by name as lists of objects, piece by piece."""
     import polars as pl
     import polars.selectors as cs
 
     yield '{"summary": ' + json.dumps(summary, allow_nan=False)
-    for name, frame in (("tokens", tokens), ("events", events), ("records", records)):
+    for name, frame in frames.items():
         yield f', "{name}": ['
         comma = ""
         for row in frame.with_columns(pl.when(cs.float().is_finite()).then(cs.float())).iter_rows(named=True):

@@ -14,7 +14,18 @@ from .shards import read_sharded
 from .tensors import CorruptFile, File, RemoteFile, Source, Tensor, sha256
 from .torch_zip import read_torch
 
-__all__ = ["CorruptFile", "File", "RemoteFile", "Source", "Tensor", "open_source", "revisions", "sha256"]
+__all__ = [
+    "READERS",
+    "WEIGHTS",
+    "CorruptFile",
+    "File",
+    "RemoteFile",
+    "Source",
+    "Tensor",
+    "open_source",
+    "revisions",
+    "sha256",
+]
 
 READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".safetensors": read_tensors,
@@ -86,7 +97,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
 
 
 def revisions(path: str) -> dict[str, str] | None:
-    """Commit of every branch and tag of a model on the Hub, by name; None where a path or a text names none.
+    """What opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
 
     Raises
     ------
@@ -98,7 +109,9 @@ def revisions(path: str) -> dict[str, str] | None:
     from . import hub
 
     name, revision, within = _parse(path)
-    return None if revision or within else hub.revisions(name)
+    if revision or within:
+        return None
+    return {ref: f"hf://{name}@{commit}" for ref, commit in hub.revisions(name).items()}
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:

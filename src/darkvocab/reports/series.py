@@ -1,0 +1,101 @@
+"""A series of checkpoints for people, from what `darkvocab history` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .evolution import told
+from .tables import facts, show, token_texts
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SHOWN_EVENTS, SHOWN_HOLES, SHOWN_TOKENS = 20, 20, 8
+HEADINGS = {
+    **{"checkpoint": "name", "tokens": "n_tokens", "unique": "n_unique", "C": "n_black_holes"},
+    **{"P": "black_hole_population", "largest": "largest_bh", "moved": "n_moved", "equal": "n_equal"},
+    **{"max step": "max_move_l_inf_steps", "born": "n_born", "split": "n_split", "merged": "n_merged"},
+    **{"vanished": "n_vanished", "gained": "n_gained", "lost": "n_lost"},
+}
+
+
+def print_series(
+    checkpoints: pl.DataFrame,
+    events: pl.DataFrame,
+    black_holes: pl.DataFrame,
+    tokens: pl.DataFrame,
+    summary: dict[str, Any],
+    to: Console,
+) -> None:
+    """Each checkpoint's census and what changed, events, and the black holes of the last."""
+    show(facts(_facts(checkpoints, summary)), to)
+    to.print()
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in (*HEADINGS, ""):
+        table.add_column(heading, justify="left" if heading in ("checkpoint", "") else "right", overflow="fold")
+    for row in checkpoints.iter_rows(named=True):
+        table.add_row(*(Text(_cell(row[column])) for column in HEADINGS.values()), Text(_note(row)))
+    show(table, to)
+    to.print(
+        "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps",
+        soft_wrap=not to.is_terminal,
+    )
+    _print_events(events, to)
+    if black_holes.height:
+        to.print()
+        show(_holes(black_holes, tokens), to)
+        if (left := black_holes.height - SHOWN_HOLES) > 0:
+            to.print(f"and {left:,} more black holes; --out and --json have them all")
+
+
+def _facts(checkpoints: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    n, last = summary["n_checkpoints"], checkpoints.row(-1, named=True)
+    yield "series", f"{n:,} checkpoint{'s' * (n != 1)}, {summary['n_distinct']:,} with other rows than all before"
+    yield "embedding", f"{last['n_tokens']:,} tokens x {last['hidden_dim']:,}, {last['grid']}, at the last"
+    yield "never moved", f"{summary['n_never_moved']:,} tokens"
+    frozen = sorted(summary["frozen_since"], key=lambda item: -item["n_tokens"])[:4]
+    yield "frozen since", ", ".join(f"{item['name']}: {item['n_tokens']:,}" for item in frozen)
+    kinds = {kind: n for kind, n in summary["events"].items() if kind != "start"}
+    yield "events", ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none"
+    read = checkpoints["bytes_read"].drop_nulls().to_list()
+    if read:
+        yield "read", f"{sum(read) / 1e6:,.1f} MB from the Hub"
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:,}"
+
+
+def _note(row: dict[str, Any]) -> str:
+    same = f"as {row['identical_to']}" if row["identical_to"] is not None else ""
+    return row["not_compared"] or same
+
+
+def _print_events(events: pl.DataFrame, to: Console) -> None:
+    happened = events.filter(events["kind"] != "start")
+    if not happened.height:
+        return
+    to.print()
+    for event in happened.head(SHOWN_EVENTS).iter_rows(named=True):
+        to.print(f"{event['name']}  {told(event)}", soft_wrap=True)
+    if (left := happened.height - SHOWN_EVENTS) > 0:
+        to.print(f"and {left:,} more events; --out and --json have them all")
+
+
+def _holes(black_holes: pl.DataFrame, tokens: pl.DataFrame) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("#", "population", "born", "these since", "frozen since", "tokens"):
+        right = heading in ("#", "population")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    texts = tokens["text"]
+    for row in black_holes.head(SHOWN_HOLES).iter_rows(named=True):
+        ids = row["tokens"]
+        hole = {"token_ids": ids, "tokens": [texts[token] for token in ids[:SHOWN_TOKENS]], "population": len(ids)}
+        cells = (str(row["hole"]), f"{row['population']:,}", row["born"], row["joined"], row["frozen"])
+        table.add_row(*map(Text, cells), Text(token_texts(hole, SHOWN_TOKENS)))
+    return table
