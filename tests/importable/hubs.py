@@ -24,13 +24,12 @@ class Blob:
     lfs: bool
 
     def __post_init__(self):
-        with io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb") as file:
-            self.sha256, self.size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
-            self.oid = self.sha256 if self.lfs else self._git(file)
-
-    def _git(self, file):
-        file.seek(0)
-        return hashlib.sha1(b"blob %d\0" % self.size + file.read()).hexdigest()
+        here = isinstance(self.content, bytes)
+        self.size = len(self.content) if here else self.content.stat().st_size
+        with io.BytesIO(self.content) if here else self.content.open("rb") as file:
+            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        git = hashlib.sha1(b"blob %d\0" % self.size + (b"" if self.lfs else self.read(0, self.size))).hexdigest()
+        self.oid = self.sha256 if self.lfs else git
 
     def read(self, begin, end):
         if isinstance(self.content, bytes):
