@@ -78,8 +78,8 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40) -> None:
-    """The census of a checkpoint for people: facts, then the black holes in descending order."""
+def scan_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a scan says of the embedding as a whole: names and values for people."""
     grid = report["grid"]
     if grid != report["stored_grid"]:
         how = "rounded" if report["stored_grid"] in GRIDS else "dequantised"
@@ -113,7 +113,12 @@ def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, m
     elif report["n_black_holes"] > 1:
         furthest, mean = ("beyond float32" if l_inf[key] is None else f"{l_inf[key]:.4g}" for key in ("max", "mean"))
         pairs.append(("L-inf of black holes", f"max {furthest} ({l_inf['max_steps']:,} steps)   mean {mean}"))
-    show(facts(pairs), to)
+    return pairs
+
+
+def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40) -> None:
+    """The census of a checkpoint for people: facts, then the black holes in descending order."""
+    show(facts(scan_facts(report)), to)
     if not report["black_holes"]:
         return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
