@@ -1,4 +1,4 @@
-"""Scans for the page, as the library makes them: a Qwen-shaped one, one of hostile texts, and one of all-MiniLM-L6-v2."""
+"""Scans for the page, as the library makes them: a Qwen-shaped one, and one of hostile texts."""
 
 import numpy as np
 import polars as pl
@@ -143,7 +143,10 @@ def qwen_shaped(n=151_936, seed=1):
     syllables = ["ing", "tion", "er", "un", "the", "con", "pre", "al", "中", "文", "の", "ка", "ни", "ar", "λο", "é"]
     picks = rng.integers(0, len(syllables), (n, 4))
     used = rng.integers(1, 5, n)
-    texts = ["Ġ" * (i % 2) + "".join(syllables[k] for k in row[:m]) + str(i % 97) for i, (row, m) in enumerate(zip(picks, used, strict=True))]
+    texts = [
+        "Ġ" * (i % 2) + "".join(syllables[k] for k in row[:m]) + str(i % 97)
+        for i, (row, m) in enumerate(zip(picks, used, strict=True))
+    ]
     n_beyond, n_partial, n_out = 267, 40, 112
     dark_ids = rng.choice(np.arange(300, n - n_beyond), sum(POPULATIONS) - n_beyond + n_out, replace=False)
     ids = np.concatenate([np.arange(n - n_beyond, n), dark_ids])
@@ -164,15 +167,23 @@ def qwen_shaped(n=151_936, seed=1):
     away = np.where(dark, 2e-3 * (1 + (np.maximum(hole, 1) % 7)), norm * rng.normal(1, 0.05, n))
     away[dark_ids[-n_out:]] *= rng.uniform(1, 5, n_out)
     cosine = np.where(dark, 1e-6 * (1 + hole), rng.normal(0.9, 0.05, n).clip(0.2, 1.2))
-    indicators = {"euclidean": away, "cosine": cosine, "cosine_mean_removed": cosine * 1.1 + rng.normal(0, 0.01, n) * ~dark}
+    indicators = {
+        "euclidean": away,
+        "cosine": cosine,
+        "cosine_mean_removed": cosine * 1.1 + rng.normal(0, 0.01, n) * ~dark,
+    }
     indicators["cosine_pc_removed"] = cosine * 0.9 + rng.normal(0, 0.01, n) * ~dark
     population = np.where(hole > 0, np.array([0, *POPULATIONS])[hole], 1)
     tokens = token_frame(
         n,
         text=[None if gone else text for text, gone in zip(texts, beyond, strict=True)],
         category=category.tolist(),
-        witness=[text.replace("Ġ", " ") if kind == "reachable" else None for text, kind in zip(texts, category, strict=True)],
-        script=[None if gone else ("Han" if "中" in text else "Latin") for text, gone in zip(texts, beyond, strict=True)],
+        witness=[
+            text.replace("Ġ", " ") if kind == "reachable" else None for text, kind in zip(texts, category, strict=True)
+        ],
+        script=[
+            None if gone else ("Han" if "中" in text else "Latin") for text, gone in zip(texts, beyond, strict=True)
+        ],
         black_hole=[int(number) or None for number in hole],
         population=population,
         n_touching=np.where(dark, sum(POPULATIONS) - population, 0),

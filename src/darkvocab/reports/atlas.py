@@ -1,4 +1,4 @@
-"""The page of a scan: every token on one sheet that opens offline, with the finding, figures, a list, and provenance."""
+"""The page of a scan: every token on one sheet that opens offline; the finding, figures, a list, and provenance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .tables import number, scan_facts
 if TYPE_CHECKING:
     import polars as pl
 
-SCRIPTS = ("plane.js", "list.js", "packed.js", "atlas.js")
+SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
 LISTED = 200  # tokens in the page as text: without a script, and in print
 SHOWN_HOLES, SHOWN_MEMBERS = 50, 100  # black holes and their members in the page as text
 LONGEST = 200  # characters of a token in such text
@@ -130,8 +130,9 @@ def write_page(report: dict[str, Any], tokens: pl.DataFrame, path: str | Path, *
     path : the HTML file
     command : the line that made it
 
-    The report's `neighbours.cluster.map`, where it is there, is drawn: `[[token id, x, y], ...]`, the first token of each
-    distinct row of the cluster at the first two principal components of these rows (classical scaling), in weight units.
+    The report's `neighbours.cluster.map`, where it is there, is drawn: `[[token id, x, y], ...]`, the first token of
+    each distinct row of the cluster at the first two principal components of these rows (classical scaling), in
+    weight units.
 
     Raises
     ------
@@ -207,7 +208,9 @@ def finding(report: dict[str, Any], kinds: np.ndarray, dark: np.ndarray) -> str:
         return f"{told}; no two tokens share a row."
     if rows == 1:
         return f"{told}; {population:,} tokens share one row, a black hole."
-    return f"{told}; {population:,} tokens share {rows:,} rows, black holes, the largest {max(report['populations']):,}."
+    return (
+        f"{told}; {population:,} tokens share {rows:,} rows, black holes, the largest {max(report['populations']):,}."
+    )
 
 
 def _and(parts: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A page: one HTML file with its style and scripts in it, and a policy under which nothing else comes in or goes out."""
+"""A page: one HTML file with its style and scripts in it, and a policy that lets nothing else in or out."""
 
 from __future__ import annotations
 

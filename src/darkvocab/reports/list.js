@@ -152,13 +152,3 @@ class List {
     this.pager.replaceChildren(first, before, where, next, last);
   }
 }
-
-function make(name, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(name), properties);
-  element.append(...children);
-  return element;
-}
-
-function thousands(value) {
-  return value.toLocaleString("en");
-}

@@ -4,8 +4,6 @@ const MARGIN = { left: 58, right: 16, top: 14, bottom: 40 };
 const NAMED = { ...MARGIN, left: 150 }; // names, not numbers, at the left
 const BARE = { left: 14, right: 14, top: 14, bottom: 14 };
 const REACH = 28; // pixels from a mark within which it answers
-const still = matchMedia("(prefers-reduced-motion: reduce)");
-const night = matchMedia("(prefers-color-scheme: dark)");
 let printing = false;
 
 class Plane {
@@ -34,7 +32,7 @@ class Plane {
       });
     d3.select(box).call(this.zoom);
     box.addEventListener("pointermove", (event) => this.#hover(event));
-    box.addEventListener("pointerleave", () => this.#hide());
+    box.addEventListener("pointerleave", (event) => event.pointerType === "touch" || this.#hide());
     box.addEventListener("click", (event) => this.#click(event));
     box.addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(() => this.layout()).observe(box);
@@ -83,6 +81,7 @@ class Plane {
   }
 
   #soon() {
+    if (printing) return this.draw();
     if (this.asked) return;
     this.asked = true;
     requestAnimationFrame(() => this.draw());
@@ -197,7 +196,7 @@ class Plane {
       return;
     }
     const radius = Math.max(9, (this.size?.[this.at] ?? 0) + 4);
-    const [x, y] = this.transform.apply([this.px[this.at], this.py[this.at]]);
+    const [x, y] = this.#place(this.at);
     this.ring?.attr("cx", x).attr("cy", y).attr("r", radius).style("display", null);
   }
 
@@ -214,8 +213,13 @@ class Plane {
     }
     if (!this.near.found) return -1;
     const i = this.near.points[this.near.found.find(...this.transform.invert([x, y]))];
+    return Math.hypot(...this.#place(i, x, y)) <= Math.max(REACH, this.size?.[i] ?? 0) ? i : -1;
+  }
+
+  // Where a point is on the screen, as seen from a place.
+  #place(i, x = 0, y = 0) {
     const [px, py] = this.transform.apply([this.px[i], this.py[i]]);
-    return Math.hypot(px - x, py - y) <= Math.max(REACH, this.size?.[i] ?? 0) ? i : -1;
+    return [px - x, py - y];
   }
 
   #hover(event) {
@@ -233,7 +237,7 @@ class Plane {
     const [name, ...lines] = this.describe(i);
     const hint = this.choose && this.hint ? [this.hint] : [];
     this.tip.replaceChildren(make("b", { textContent: name }), ...[...lines, ...hint].map((line) => make("span", { textContent: line })));
-    const [x, y] = this.transform.apply([this.px[i], this.py[i]]);
+    const [x, y] = this.#place(i);
     const across = this.tip.offsetWidth;
     const down = this.tip.offsetHeight;
     this.tip.style.left = `${Math.max(4, x + 16 + across > this.width ? x - 16 - across : x + 16)}px`;
@@ -247,10 +251,11 @@ class Plane {
 
   #click(event) {
     if (event.target.closest("button") || !this.px) return;
-    const i = this.#nearest(d3.pointer(event, this.box));
-    const first = event.pointerType === "touch" && i !== this.at; // a finger cannot hover: the first tap tells, the next goes
-    this.point(i, false);
-    if (i >= 0 && !first) this.choose?.(i);
+    const [x, y] = d3.pointer(event, this.box);
+    const told = this.at >= 0 && Math.hypot(...this.#place(this.at, x, y)) <= REACH;
+    if (!told) this.point(this.#nearest([x, y]), false);
+    // A finger cannot hover: the first tap tells, the next one goes.
+    if (this.at >= 0 && (told || event.pointerType !== "touch")) this.choose?.(this.at);
   }
 
   #key(event) {
@@ -342,12 +347,6 @@ function placed(values, to, log) {
 function ticked(axis, room) {
   const n = Math.max(2, Math.floor(room));
   return (axis.scale().base ? axis.ticks(n, short) : axis.ticks(n).tickFormat(short)).tickSizeOuter(0);
-}
-
-function short(value) {
-  const size = Math.abs(value);
-  if (value === 0 || (size >= 1e-4 && size < 1e7)) return value.toLocaleString("en", { maximumSignificantDigits: 6 });
-  return value.toExponential().replace(/(\.\d{3})\d+/, "$1").replace("e+", "e");
 }
 
 // A mark drawn once, to be put down many times.
