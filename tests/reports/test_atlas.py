@@ -47,9 +47,9 @@ def test_one_kind_and_one_token_have_words_of_their_own():
 
 def test_black_holes_are_counted_in_the_finding():
     holes = {"black_hole": [1, 1, 1, 2, 2, None, None, None], "population": [3, 3, 3, 2, 2, 1, 1, 1]}
-    assert told(**holes).endswith("; 5 tokens share 2 rows, black holes, the largest 3.")
+    assert told(**holes).endswith("; 5 tokens share only 2 rows (black holes), 3 of them the same one.")
     one = {"black_hole": [1, 1] + [None] * 6, "population": [2, 2] + [1] * 6}
-    assert told(**one).endswith("; 2 tokens share one row, a black hole.")
+    assert told(**one).endswith("; 2 tokens share one row (a black hole).")
 
 
 def test_a_token_is_of_one_kind():

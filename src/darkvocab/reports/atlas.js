@@ -227,7 +227,8 @@ async function open() {
   $("log-x").checked = wide(column[axis]);
   axes();
 
-  const radius = (n) => Math.min(26, 3 + 0.8 * Math.sqrt(n));
+  // Of a mark that stands for so many tokens, beside so many others.
+  const radius = (n, others) => Math.min(26, 3 + 0.8 * Math.sqrt(n)) * Math.min(1, 15 / Math.sqrt(others));
   const later = new Map(); // figures that are made when they come into sight
   later.set($("spectrum"), () => spectrum(report.black_holes, listHole, name, place));
   const { edges, cluster } = report.neighbours ?? {};
@@ -298,7 +299,7 @@ function spectrum(holes, choose, name, place) {
 function graph(edges, { column, looks, describe, find, radius }) {
   const rows = [...new Set(edges.flat())].filter((i) => i >= 0);
   const node = new Map(rows.map((i, at) => [i, at]));
-  const nodes = rows.map((i) => ({ r: radius(column.population[i]) }));
+  const nodes = rows.map((i) => ({ r: radius(column.population[i], rows.length) }));
   const pairs = edges.filter((edge) => edge.every((i) => node.has(i))).map((edge) => edge.map((i) => node.get(i)));
   const links = pairs.map(([source, target]) => ({ source, target }));
   const forces = d3
@@ -353,7 +354,7 @@ function map(places, { place, column, looks, describe, find, radius }) {
     x: { values: Float32Array.from(places, ([, x]) => x), title: "component 1" },
     y: { values: Float32Array.from(places, ([, , y]) => y), title: "component 2" },
     look: rows.map((i) => column.kind[i]),
-    size: rows.map((i) => radius(column.population[i]) * 0.7),
+    size: rows.map((i) => radius(column.population[i], rows.length) * 0.7),
     equal: true,
     route: rows.map((_, at) => at).sort((a, b) => column.population[rows[b]] - column.population[rows[a]]),
   });

@@ -207,10 +207,9 @@ def finding(report: dict[str, Any], kinds: np.ndarray, dark: np.ndarray) -> str:
     if not rows:
         return f"{told}; no two tokens share a row."
     if rows == 1:
-        return f"{told}; {population:,} tokens share one row, a black hole."
-    return (
-        f"{told}; {population:,} tokens share {rows:,} rows, black holes, the largest {max(report['populations']):,}."
-    )
+        return f"{told}; {population:,} tokens share one row (a black hole)."
+    largest = max(report["populations"])
+    return f"{told}; {population:,} tokens share only {rows:,} rows (black holes), {largest:,} of them the same one."
 
 
 def _and(parts: list[str]) -> str:

@@ -78,6 +78,7 @@ class Plane {
         this.there[i] = 1;
         this.points[look[i]].push(i);
       }
+    if (this.size) for (const points of this.points) points.sort((i, j) => this.size[j] - this.size[i]); // small over large
   }
 
   #soon() {
