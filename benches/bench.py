@@ -581,6 +581,45 @@ def _bench_recording(folder: Path, training: Any) -> dict[str, Any]:
         }
 
 
+def bench_page(folder: Path) -> list[dict[str, Any]]:
+    """The page of a scan of 151,936 tokens: to write it, and to have it painted and usable in Chromium."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "importable"))
+    from atlases import qwen_shaped
+    from playwright.sync_api import sync_playwright
+
+    from darkvocab.reports.atlas import pack, write_page
+
+    report, tokens = qwen_shaped()
+    path = folder / "page.html"
+    write = median_time(lambda: write_page(report, tokens, path), 5)
+    zipped = gzip.decompress(pack(report, tokens, np.zeros(len(tokens), np.int64)))
+    zipping = median_time(lambda: gzip.compress(zipped, 6), 5)
+    page = f"the page of 151,936 tokens, {path.stat().st_size / 1e6:.1f} MB"
+    rows = [{"what": f"{page}: written", "here_s": write, "floor": "compressing what it packs", "floor_s": zipping}]
+    told = """[performance.getEntriesByName('first-contentful-paint')[0].startTime,
+               performance.getEntriesByName('usable')[0]?.startTime]"""
+    (folder / "empty.html").write_text("<!doctype html><p>nothing")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"))
+
+        def opened(name: str, waits: str) -> Any:
+            tab = browser.new_page(viewport={"width": 1280, "height": 900})
+            tab.goto((folder / name).as_uri())
+            tab.locator(waits).wait_for(state="attached")
+            tab.wait_for_timeout(300)  # until the browser has noted its paint
+            made = tab.evaluate(told)
+            tab.close()
+            return made
+
+        paints, usables = zip(*(opened(path.name, "html[data-ready]") for _ in range(7)), strict=True)
+        bare = statistics.median(opened("empty.html", "p")[0] for _ in range(7))
+        browser.close()
+    for what, times in (("first paint", paints), ("usable", usables)):
+        row = {"what": f"{page}: {what}", "here_s": statistics.median(times) / 1e3}
+        rows.append({**row, "floor": "first paint of an empty page", "floor_s": bare / 1e3})
+    return [{**row, "recipe_s": None} for row in rows]
+
+
 def bench_start() -> list[dict[str, Any]]:
     def process(*words: str, **environment: str) -> float:
         env = {**os.environ, **environment}
@@ -642,6 +681,7 @@ def main() -> None:
         "million": bench_million,
         "dask": bench_dask,
         "train": bench_train,
+        "page": bench_page,
         "start": lambda folder: [*bench_start(), *bench_first_call()],
     }
     parser.add_argument("--only", choices=sections, action="append", help="run only this section; repeat for more")

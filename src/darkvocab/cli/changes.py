@@ -80,9 +80,7 @@ def repair(
     ],
     tokens: Annotated[
         str,
-        typer.Option(
-            help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark; with commas."
-        ),
+        typer.Option(help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark; with commas."),
     ] = "black-holes",
     how: Annotated[
         str,

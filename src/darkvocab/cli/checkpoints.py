@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -66,6 +68,9 @@ def scan(
             help="Also write tokens to this CSV: those of --tokens, by default all in black holes.", show_default=False
         ),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the page of the scan, which opens offline.", show_default=False)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read; read headers only.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -89,8 +94,9 @@ def scan(
             print_plan(found, console())
         return
     check_which(tokens)
-    if csv is not None:
-        check_place(csv, source)
+    for path in (csv, html):
+        if path is not None:
+            check_place(path, source)
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
         scanned = explain(
@@ -98,6 +104,11 @@ def scan(
         )
     if csv is not None:
         write_tokens(scanned, csv, tokens)
+    if html is not None:
+        from ..reports.atlas import write_page
+
+        write_page(scanned.report, scanned.tokens, html, command=shlex.join(["darkvocab", *sys.argv[1:]]))
+        say(f"open {html}")
     if as_json:
         print_json(scanned.json(tokens))
     else:

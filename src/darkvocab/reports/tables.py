@@ -113,10 +113,8 @@ def print_plan(plan: dict[str, Any], to: Console) -> None:
     show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
 
 
-def print_scan(
-    report: dict[str, Any], tokens: pl.DataFrame, to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40
-) -> None:
-    """A scan for people: facts, the dark tokens by category, the black holes in descending order."""
+def scan_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a scan says of the embedding as a whole: names and values for people."""
     grid = report["grid"]
     if grid != report["stored_grid"]:
         how = "rounded" if report["stored_grid"] in GRIDS else "dequantised"
@@ -146,7 +144,14 @@ def print_scan(
     elif report["n_black_holes"] > 1:
         furthest, mean = ("beyond float32" if l_inf[key] is None else f"{l_inf[key]:.4g}" for key in ("max", "mean"))
         pairs.append(("L-inf of black holes", f"max {furthest} ({l_inf['max_steps']:,} steps)   mean {mean}"))
-    pairs.append(("dark tokens", _dark(report["indicators"], report["n_tokens"])))
+    return pairs
+
+
+def print_scan(
+    report: dict[str, Any], tokens: pl.DataFrame, to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40
+) -> None:
+    """A scan for people: facts, the dark tokens by category, the black holes in descending order."""
+    pairs = [*scan_facts(report), ("dark tokens", _dark(report["indicators"], report["n_tokens"]))]
     show(facts(pairs), to)
     to.print()
     show(_categories(tokens, shown), to)
