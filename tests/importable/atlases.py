@@ -31,6 +31,7 @@ INDICATORS = {
 }
 POPULATIONS = (814, 704, 306, 228, 11, 10, 6, 5, 4, 4, 3, 3, 2)  # of Qwen3-4B
 HOSTILE = [
+    "\ufeffmarked",
     "<script>window.owned=1</script>",
     "</script><script>window.owned=2</script>",
     "<!--<script>",
@@ -41,7 +42,6 @@ HOSTILE = [
     "+1",
     "-2",
     "@SUM(1)",
-    "\ufeffmarked",
     "a\u202eb",
     "\u2028line\u2029",
     "nul\x00l",

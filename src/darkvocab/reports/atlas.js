@@ -271,9 +271,14 @@ async function open() {
 
   addEventListener("beforeprint", () => {
     for (const box of [...later.keys()]) if (box) draw(box);
-    list.draw(Number(document.body.dataset.printed));
+    const most = Number(document.body.dataset.printed);
+    list.draw(most);
+    $("printed").textContent = list.rows.length - list.at > most ? `, of which ${thousands(most)} are printed` : "";
   });
-  addEventListener("afterprint", () => list.draw());
+  addEventListener("afterprint", () => {
+    list.draw();
+    $("printed").textContent = "";
+  });
   $("count").textContent = `all ${thousands(data.n)} tokens`;
 }
 

@@ -359,7 +359,7 @@ def rounded(values: np.ndarray) -> np.ndarray:
     Examples
     --------
     >>> [float(value) for value in rounded(np.array([0.1, 1.0, np.nan]))]
-    [0.100006103515625, 1.0, nan]
+    [0.09999847412109375, 1.0, nan]
     """
     words = values.astype(np.float32).view(np.uint32)
     finite = np.isfinite(values)
