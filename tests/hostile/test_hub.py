@@ -283,7 +283,7 @@ def test_index_that_names_what_is_not_there_is_refused(hub, refuses):
 def test_errors_on_the_way_through_an_archive_are_errors_of_the_network(hub, refuses):
     hub.add("org/model", {"pytorch_model.bin": b"PK\x05\x06" + bytes(200_000)})
     refuses("scan", "org/model", code=4, says=["whose directory cannot be read"])
-    hub.fail("status", "/blobs/", times=100, value=500)
+    hub.fail("status", "/blobs/", after=1, times=100, value=500)
     hub.add("org/model", {"pytorch_model.bin": b"PK\x05\x06" + bytes(200_001)})
     refuses("scan", "org/model", code=3, says=["answers 500"])
 
