@@ -98,7 +98,7 @@ def test_connection_that_is_cut_again_and_again_ends_the_command(model, refuses)
 
 def test_no_network_is_said_soon(hub, refuses, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    refuses("scan", "org/model", code=3, says=["http://127.0.0.1:9/org/model", "failed 3 times", "no connection"])
+    refuses("scan", "org/model", code=3, says=["http://127.0.0.1:9/", "failed 3 times", "no connection"])
 
 
 @pytest.mark.parametrize("endpoint", ["gopher://x", "nonsense"])
@@ -232,6 +232,19 @@ LISTINGS = {
 def test_listing_that_is_none_is_refused(model, refuses, lie):
     model.fail("listing", "api/models", times=100, value=lie)
     refuses("scan", "org/model", code=4, says=["listing of org/model", "is it a Hub?"])
+
+
+@pytest.mark.parametrize("answer", [b"[", [], {}, {"tags": 5, "branches": []}, {"tags": [], "branches": [{"name": 1}]}])
+def test_list_of_branches_that_is_none_is_refused(model, refuses, answer):
+    model.fail("listing", "/refs", times=100, value=lambda listing: answer)
+    refuses("history", "org/model", code=4, says=["listing of org/model", "is it a Hub?"])
+
+
+def test_listing_of_another_commit_and_one_without_an_end_are_refused(model, refuses, monkeypatch):
+    model.fail("listing", "api/models", value=changed(sha="a" * 40))
+    refuses("scan", f"org/model@{model.commit}", code=4, says=["listing of org/model", "commit"])
+    monkeypatch.setattr(source, "MAX_ANSWER", 10)
+    refuses("scan", "org/model", code=3, says=["answers with more than 10 bytes"])
 
 
 def test_names_that_reach_outside_are_no_files(model, refuses):
