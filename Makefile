@@ -18,6 +18,8 @@ demo: .venv/base $(MODEL)
 	@echo; echo "Open demo/sweep/report.html (the page), demo/sweep/figures/sweep.pdf (for print), demo/sweep/records.csv"
 
 test: .venv/dev $(MODEL) lint
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit; done; \
+		echo "no Chromium here: the pages are not tested in a browser (on Debian: apt-get install chromium)" >&2
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --quiet
 
 lint: .venv/dev

@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import History, Questions, Sweep, Touching, Trials, census, evolve, neighbours
+from darkvocab import History, Questions, Sweep, Touching, Trials, census, diff, evolve, neighbours
 from darkvocab.experiments.bases import load_base
 from darkvocab.matrix import EmbeddingMatrix
 from darkvocab.numerics import Distances, encode, to_index
@@ -263,6 +263,31 @@ def bench_neighbours(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def bench_diff(folder: Path) -> list[dict[str, Any]]:
+    """Two vocabularies of Qwen's size with a snowball each: every row moved by a step in one column of three."""
+    n, one, other = 151_936, folder / "a.safetensors", folder / "b.safetensors"
+    words = write_rows(one, n, 2100, 1e-8)
+    header = one.stat().st_size - words.nbytes
+    moved = words.copy()
+    moved[:, ::3] ^= 1
+    with one.open("rb") as file, other.open("wb") as made:
+        made.write(file.read(header))
+        made.write(moved)
+    found = diff(one, other)
+    (part,) = found.parts
+    wide = words.view(np.uint64), moved.view(np.uint64)
+    return [
+        {
+            "what": f"diff of two {n:,} x {DIM:,} bfloat16, {len(part.movers()):,} rows moved",
+            "here_s": median_time(lambda: diff(one, other), 3),
+            "recipe_s": None,
+            "floor": "summing the same 1,556 MB as uint64 in numpy, one core",
+            "floor_s": median_time(lambda: [words.sum() for words in wide], 3),
+            **memory(f"import darkvocab; darkvocab.diff({str(one)!r}, {str(other)!r})"),
+        }
+    ]
 
 
 def write_states(path: Path, n_rows: int, n_tokens: int, dim: int, moving: int) -> None:
@@ -556,6 +581,45 @@ def _bench_recording(folder: Path, training: Any) -> dict[str, Any]:
         }
 
 
+def bench_page(folder: Path) -> list[dict[str, Any]]:
+    """The page of a scan of 151,936 tokens: to write it, and to have it painted and usable in Chromium."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "importable"))
+    from atlases import qwen_shaped
+    from playwright.sync_api import sync_playwright
+
+    from darkvocab.reports.atlas import pack, write_page
+
+    report, tokens = qwen_shaped()
+    path = folder / "page.html"
+    write = median_time(lambda: write_page(report, tokens, path), 5)
+    zipped = gzip.decompress(pack(report, tokens, np.zeros(len(tokens), np.int64)))
+    zipping = median_time(lambda: gzip.compress(zipped, 6), 5)
+    page = f"the page of 151,936 tokens, {path.stat().st_size / 1e6:.1f} MB"
+    rows = [{"what": f"{page}: written", "here_s": write, "floor": "compressing what it packs", "floor_s": zipping}]
+    told = """[performance.getEntriesByName('first-contentful-paint')[0].startTime,
+               performance.getEntriesByName('usable')[0]?.startTime]"""
+    (folder / "empty.html").write_text("<!doctype html><p>nothing")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"))
+
+        def opened(name: str, waits: str) -> Any:
+            tab = browser.new_page(viewport={"width": 1280, "height": 900})
+            tab.goto((folder / name).as_uri())
+            tab.locator(waits).wait_for(state="attached")
+            tab.wait_for_timeout(300)  # until the browser has noted its paint
+            made = tab.evaluate(told)
+            tab.close()
+            return made
+
+        paints, usables = zip(*(opened(path.name, "html[data-ready]") for _ in range(7)), strict=True)
+        bare = statistics.median(opened("empty.html", "p")[0] for _ in range(7))
+        browser.close()
+    for what, times in (("first paint", paints), ("usable", usables)):
+        row = {"what": f"{page}: {what}", "here_s": statistics.median(times) / 1e3}
+        rows.append({**row, "floor": "first paint of an empty page", "floor_s": bare / 1e3})
+    return [{**row, "recipe_s": None} for row in rows]
+
+
 def bench_start() -> list[dict[str, Any]]:
     def process(*words: str, **environment: str) -> float:
         env = {**os.environ, **environment}
@@ -612,10 +676,12 @@ def main() -> None:
         "census": lambda folder: [bench_census(folder)],
         "hub": bench_hub,
         "neighbours": bench_neighbours,
+        "diff": bench_diff,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,
         "train": bench_train,
+        "page": bench_page,
         "start": lambda folder: [*bench_start(), *bench_first_call()],
     }
     parser.add_argument("--only", choices=sections, action="append", help="run only this section; repeat for more")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .experiments.check import Verdict, check
     from .experiments.cloud import Cloud, Snowball, draw
+    from .experiments.diff import Diff, MatrixDiff, diff
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .experiments.neighbourhood import Neighbourhood, neighbourhood
     from .experiments.policy import Policy
     from .experiments.questions import QuestionRecord, Questions
     from .experiments.recipes import reproduce
+    from .experiments.repair import repair
     from .experiments.scan import Scan, centroid, explain, scan
     from .experiments.series import Series, series
     from .experiments.sweep import Sweep, SweepRecord, sweep
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from .measures.indicators import Indicators, indicators
     from .measures.neighbours import Neighbours, neighbours
     from .measures.topology import Topology, topology
+    from .measures.vocabulary import Vocabulary, vocabulary
     from .numerics import Touching
     from .reports.page import report
     from .reports.summary import summary
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Census": "measures.census",
     "Cloud": "experiments.cloud",
+    "Diff": "experiments.diff",
     "EmbeddingMatrix": "matrix",
     "Evolution": "experiments.evolve",
     "EvolutionRecord": "experiments.evolve",
@@ -42,6 +46,7 @@ _HOMES = {
     "History": "history",
     "Indicators": "measures.indicators",
     "Neighbourhood": "experiments.neighbourhood",
+    "MatrixDiff": "experiments.diff",
     "Neighbours": "measures.neighbours",
     "Policy": "experiments.policy",
     "QuestionRecord": "experiments.questions",
@@ -59,9 +64,11 @@ _HOMES = {
     "TrialRecord": "experiments.trials",
     "Trials": "experiments.trials",
     "Verdict": "experiments.check",
+    "Vocabulary": "measures.vocabulary",
     "census": "measures.census",
     "centroid": "experiments.scan",
     "check": "experiments.check",
+    "diff": "experiments.diff",
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
     "explain": "experiments.scan",
@@ -70,6 +77,7 @@ _HOMES = {
     "load_corpus": "experiments.training.corpus",
     "neighbourhood": "experiments.neighbourhood",
     "neighbours": "measures.neighbours",
+    "repair": "experiments.repair",
     "report": "reports.page",
     "reproduce": "experiments.recipes",
     "scan": "experiments.scan",
@@ -77,11 +85,13 @@ _HOMES = {
     "summary": "reports.summary",
     "sweep": "experiments.sweep",
     "topology": "measures.topology",
+    "vocabulary": "measures.vocabulary",
 }
 
 __all__ = [
     "Census",
     "Cloud",
+    "Diff",
     "EmbeddingMatrix",
     "Evolution",
     "EvolutionRecord",
@@ -89,6 +99,7 @@ __all__ = [
     "Geometry",
     "History",
     "Indicators",
+    "MatrixDiff",
     "Neighbourhood",
     "Neighbours",
     "Policy",
@@ -107,9 +118,11 @@ __all__ = [
     "TrialRecord",
     "Trials",
     "Verdict",
+    "Vocabulary",
     "census",
     "centroid",
     "check",
+    "diff",
     "draw",
     "evolve",
     "explain",
@@ -118,6 +131,7 @@ __all__ = [
     "load_corpus",
     "neighbourhood",
     "neighbours",
+    "repair",
     "report",
     "reproduce",
     "scan",
@@ -125,6 +139,7 @@ __all__ = [
     "summary",
     "sweep",
     "topology",
+    "vocabulary",
 ]
 __version__ = "0.1.0"
 

@@ -7,7 +7,8 @@ import errno
 import json
 import os
 import platform
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Self
@@ -65,6 +66,64 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; raises as `landing`."""
     with landing(path) as file:
         file.write(content)
+
+
+@contextlib.contextmanager
+def landing_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that is there whole at the end, or not at all: a temporary beside it, then renamed.
+
+    Raises
+    ------
+    DiskFull
+        The disk, the quota or the file size limit.
+    ValueError
+        The place is taken, or cannot be written to.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 (gives `.` a name, and leaves links what they are)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{path} is there already; choose another place")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise refuse_write(path, error) from None
+
+
+def copy_file(source: Path, target: Path, progress: Callable[[int], None] | None = None) -> None:
+    """Copy what a file holds; file systems that can let the two share their blocks until one is written to.
+
+    `progress` is told the bytes of every piece.
+    """
+    with source.open("rb") as file, target.open("wb") as copy:
+        size, piece = os.fstat(file.fileno()).st_size, 1 << 26
+        done = 0
+        while done < size:
+            try:
+                n = os.copy_file_range(file.fileno(), copy.fileno(), piece, done, done)
+            except (AttributeError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise
+                break  # not on this system, or not between these two
+            if not n:
+                break
+            done += n
+            if progress:
+                progress(n)
+        file.seek(done)
+        copy.seek(done)
+        while block := file.read(1 << 22):
+            copy.write(block)
+            if progress:
+                progress(len(block))
+        copy.flush()
+        os.fsync(copy.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,6 +18,7 @@ from .numerics.grouping import Groups, chunks, identical_rows
 from .sources import CorruptFile, File, Source, Tensor, open_source
 from .sources.gguf import dequantised, n_numbers
 from .sources.safetensors import read_metadata
+from .sources.tokenizer import load_tokenizer, texts_by_id
 
 GRID_OF_DTYPE = {
     "BF16": "bfloat16",
@@ -207,7 +208,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     )
 
 
-def _scales(source: Source, tensor: Tensor) -> str | None:
+def find_scales(source: Source, tensor: Tensor) -> str | None:
     """Name of the tensor that scales an 8-bit one, where it lies beside it."""
     stem = tensor.name.removesuffix("weight").removesuffix(".")
     names = (*(f"{tensor.name}{end}" for end in ("_scale_inv", "_scale", "_scales")), f"{stem}.scale", f"{stem}.scales")
@@ -252,6 +253,13 @@ def _same_words(a: Tensor, b: Tensor) -> bool:
     return all(np.array_equal(x[rows], y[rows]) for rows in chunks(x))
 
 
+def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
+    """The tensor itself, and those under the usual names of embeddings, input or output, that hold the same words."""
+    endings = INPUT_NAMES + OUTPUT_NAMES
+    named = [source.tensors[name] for name in source.tensors if any(_ends(name, ending) for ending in endings)]
+    return [tensor, *(t for t in named if t != tensor and t.is_float and _same_words(t, tensor))]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingMatrix:
     """One row per token: the stored words on their grid, memory-mapped where they come from a file.
@@ -268,6 +276,7 @@ class EmbeddingMatrix:
     chosen: str = "as given"  # how the tensor was found
     output: str | None = None  # name of the output tensor, where there is one
     texts: dict[int, str] = field(default_factory=dict, repr=False)  # token id to text, as the tokenizer names it
+    tokenizer: Any = field(default=None, repr=False)  # tokenizers.Tokenizer, or the TokenTexts of a GGUF file
     path: File | None = None  # the file that holds the words
     source: Source | None = field(default=None, repr=False)  # the checkpoint
     held: Tensor | None = field(default=None, repr=False)  # its tensor that holds the words
@@ -293,17 +302,20 @@ class EmbeddingMatrix:
         if not isinstance(source, Source):
             source = open_source(source)
         named = source.tokenizer if tokenizer is None else Path(tokenizer) if tokenizer != "none" else None
-        texts = _read_texts(named) if named else {} if tokenizer == "none" else source.texts
-        return cls._made(source, *find_embedding(source, tensor, len(texts) or None), texts)
+        loaded = load_tokenizer(named) if named else None if tokenizer == "none" else source.texts or None
+        texts = {} if loaded is None else texts_by_id(loaded)
+        return cls._made(source, *find_embedding(source, tensor, len(texts) or None), texts, loaded)
 
     @classmethod
-    def _made(cls, source: Source, found: Tensor, chosen: str, texts: dict[int, str]) -> EmbeddingMatrix:
+    def _made(
+        cls, source: Source, found: Tensor, chosen: str, texts: dict[int, str], tokenizer: Any
+    ) -> EmbeddingMatrix:
         """Matrix of a tensor; raises ValueError where its type is no grid."""
         if found.dtype not in GRID_OF_DTYPE and not found.block:
             raise ValueError(
                 f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
             )
-        if scales := _scales(source, found):
+        if scales := find_scales(source, found):
             chosen += f"; rows as stored, not multiplied by {scales}"
         output = find_output(source, found)
         return cls(
@@ -314,6 +326,7 @@ class EmbeddingMatrix:
             chosen=chosen,
             output=output.name if output else None,
             texts=texts,
+            tokenizer=tokenizer,
             path=found.path,
             source=source,
             held=found,
@@ -342,7 +355,9 @@ class EmbeddingMatrix:
             return self
         if self.source is None or self.output is None:
             return None
-        return self._made(self.source, self.source.tensors[self.output], "by name, as the output", self.texts)
+        return self._made(
+            self.source, self.source.tensors[self.output], "by name, as the output", self.texts, self.tokenizer
+        )
 
     @property
     def output_shape(self) -> tuple[int, ...] | None:
@@ -460,24 +475,6 @@ class EmbeddingMatrix:
         """A token's id, and its text where there is one: ``125 '~'``."""
         text = self.texts.get(int(token))
         return f"{token}" if text is None else f"{token} {text!r}"
-
-
-def _read_texts(path: Path) -> dict[int, str]:
-    """Text of every token id in a `tokenizer.json`."""
-    from tokenizers import Tokenizer
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no tokenizer at {str(path)!r}; give a tokenizer.json, or --tokenizer none")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
-        raise CorruptFile(
-            f"{path}: not a tokenizer that can be read ({error}); --tokenizer none goes without"
-        ) from None
-    # The library's order changes from run to run: where several texts have one id, the last in alphabetical order.
-    return {token: text for text, token in sorted(tokenizer.get_vocab(with_added_tokens=True).items())}
 
 
 def printable(text: str) -> str:

@@ -131,7 +131,7 @@ def test_long_tables_are_cut_and_say_so(folder, capsys):
     report["components"] = report["components"][:1] * 22
     print_neighbourhood(report, console())
     told = capsys.readouterr().out
-    assert "\nand 5 more degrees up to 24, of 10 rows with 15 tokens; --json lists them all\n" in told
+    assert "\n    19     2       3\nand 5 more degrees up to 24, of 10 rows with 15 tokens; --json" in told
     assert told.endswith("\nand 2 more components with 10 tokens; --json lists them all\n")
 
 

@@ -12,7 +12,7 @@ from histories import BY_HAND, ONE, UP, write_history, write_run, write_words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkvocab import evolve
+from darkvocab import evolve, report
 from darkvocab.experiments.evolve import FILES
 from darkvocab.history import History
 from darkvocab.matrix import NoEmbedding
@@ -62,7 +62,7 @@ def test_report_draws_a_measured_history_again(by_hand, cli, contents):
     before = contents(by_hand)
     (by_hand / "figures" / "counts.png").unlink()
     result = cli("report", by_hand)
-    assert (result.code, len(result.out.splitlines())) == (0, 8)
+    assert (result.code, len(result.out.splitlines())) == (0, 9)
     assert contents(by_hand) == before
 
 
@@ -253,16 +253,14 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, history, refuses, 
 
 @pytest.mark.parametrize("name", [*FILES, "metrics.parquet"])
 def test_figures_of_files_that_are_not_ours_are_refused(by_hand, cli, name):
-    from darkvocab.reports.evolution import draw_evolution
-
     assert cli("evolve", by_hand).code == 0
     (by_hand / name).write_bytes(b"PAR1 nothing")
     with pytest.raises(CorruptFile, match="not what darkvocab evolve left there"):
-        draw_evolution(by_hand)
+        report(by_hand)
     (by_hand / name).unlink()
-    if name != "metrics.parquet":
+    if name not in ("metrics.parquet", "evolution.json"):
         with pytest.raises(FileNotFoundError, match="no measured history"):
-            draw_evolution(by_hand)
+            report(by_hand)
 
 
 @settings(max_examples=150)

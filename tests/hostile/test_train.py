@@ -75,7 +75,6 @@ def test_a_folder_of_another_run_is_refused(tmp_path, cli, refuses):
     assert cli("train", *SMALL, "--out", tmp_path / "run").code == 0
     refuses("train", *SMALL, "--out", tmp_path / "run", code=2, says=["--resume goes on with it"])
     refuses("train", *SMALL, "--batch", 3, "--out", tmp_path / "run", "--resume", code=2, says=["batch was 2, now 3"])
-    refuses("report", tmp_path / "run", code=3, says=["training"])
     refuses("summary", tmp_path / "run", code=3, says=["training"])
 
 

@@ -87,5 +87,8 @@ def scan_of(
     }
     if tokenizer:
         n_texts = len(rows) - n_beyond + n_without_row
-        report["vocabulary"] = {"tokenizer": "model/tokenizer.json", "model": "BPE", "n_texts": n_texts}
+        report["vocabulary"] = {
+            **{"tokenizer": "model/tokenizer.json", "model": "BPE"},
+            **{"n_texts": n_texts, "n_texts_beyond_matrix": n_without_row},
+        }
     return SimpleNamespace(report=report, tokens=frame)

@@ -1,13 +1,16 @@
 """Tables, figures and the page, from stored records."""
 
+import json
 import re
 
 import numpy as np
 import polars as pl
 import pytest
+from histories import BY_HAND, write_run
 
-from darkvocab import report, sweep
+from darkvocab import evolve, report, sweep
 from darkvocab.reports.tables import console, isolated, number, print_scan, ranges, tied, token_texts
+from darkvocab.sources import CorruptFile
 
 
 def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):
@@ -40,9 +43,9 @@ def test_every_sweep_can_be_drawn(settings, tmp_path):
 def test_the_page_opens_offline(tmp_path):
     html = report(run(tmp_path / "run"))[0].read_text()
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", html)
-    assert "<script" not in html
-    for link in re.findall(r'href="([^"]+)"', html):
-        assert (tmp_path / "run" / link).exists()
+    assert "default-src &#39;none&#39;" in html
+    for link in re.findall(r'href="([^"#]+)"', html):
+        assert link == "data:," or (tmp_path / "run" / link).exists()
 
 
 def test_the_page_escapes_what_it_did_not_write(tmp_path):
@@ -96,8 +99,10 @@ def test_lines_in_a_pipe_have_no_trailing_blanks(capsys):
         "norms": dict.fromkeys(("min", "p5", "p50", "mean", "p95", "max"), 1.0),
         "l_inf": {"max": 0.0, "max_steps": 0, "mean": 0.0},
         "source": {"path": "model"},
+        "indicators": {"by": None, "reference": {"kind": "none", "n": 0}},
     }
-    print_scan(facts, console())
+    tokens = {"id": [1], "text": ["[/]"], "category": ["reachable"], "norm": [1.0], "score": [0.0], "dark": [False]}
+    print_scan(facts, pl.DataFrame(tokens), console())
     printed = capsys.readouterr().out
     assert "[red]x[/red]  [/]" in printed
     assert not [line for line in printed.splitlines() if line != line.rstrip()]
@@ -117,3 +122,57 @@ def test_lines_in_a_pipe_have_no_trailing_blanks(capsys):
 def test_what_the_output_matrix_is_to_the_rows_stands_in_words(output, shape, is_tied, says):
     report = {"tensor": "rows", "n_tokens": 9, "hidden_dim": 2, "output_tensor": output, "output_shape": shape}
     assert tied({**report, "tied": is_tied}) == says
+
+
+def trained(folder, losses=(4.0, 3.0, 2.5), status="complete"):
+    """A training's folder as the lab leaves it, as far as its page looks at it."""
+    parameters = {"steps": 3, "start": "snowball", "n_unseen": 3, "vocabulary": 6}
+    write_run(folder, BY_HAND, [3, 4, 5], record_every="10")
+    manifest = {"schema_version": 1, "experiment": "train", "command": "darkvocab train", "parameters": parameters}
+    manifest |= {"seed": 1, "packages": {"python": "3"}, "inputs": [{"corpus": "x", "sha256": "0"}], "status": status}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    metrics = {"step": range(1, len(losses) + 1), "loss": losses}
+    pl.DataFrame(metrics, schema={"step": pl.Int64, "loss": pl.Float64}).write_parquet(folder / "metrics.parquet")
+    return folder
+
+
+def test_a_training_has_a_page(tmp_path):
+    written = report(trained(tmp_path / "run"))
+    assert [path.name for path in written] == ["report.html", "loss.png", "loss.pdf"]
+    html = written[0].read_text()
+    assert "3 steps from a snowball start; 3 of 6 tokens do not occur in the text." in html
+    assert "The loss fell from 4.0000 to 2.5000 nats per token." in html
+    assert '<tr><th scope="row">black holes C</th><td class="n">1</td><td class="n">1</td><td class="n">1</td>' in html
+    before = [path.read_bytes() for path in written]
+    assert [path.read_bytes() for path in report(tmp_path / "run")] == before
+
+
+def test_a_training_that_diverged_at_once_has_a_page_without_a_figure(tmp_path):
+    written = report(trained(tmp_path / "run", losses=(), status="diverged"))
+    assert [path.name for path in written] == ["report.html"]
+    assert "It diverged" in written[0].read_text()
+
+
+def test_a_training_that_goes_on_has_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="interrupted; finish it with --resume"):
+        report(trained(tmp_path / "run", status="interrupted"))
+
+
+@pytest.mark.parametrize("name", ["metrics.parquet", "embedding_evolution.safetensors", "manifest.json"])
+def test_a_damaged_training_is_named(tmp_path, name):
+    folder = trained(tmp_path / "run")
+    (folder / name).write_bytes(b"{}")
+    with pytest.raises(CorruptFile, match=name):
+        report(folder)
+
+
+def test_an_evolution_has_a_page_with_or_without_its_manifest(tmp_path):
+    folder = trained(tmp_path / "run")
+    evolve(folder, out=folder)
+    page = report(folder)[0]
+    assert "6 tokens, 3 of them unseen, over 50 optimizer steps." in page.read_text()
+    assert "darkvocab train" in page.read_text()
+    evolve(folder / "embedding_evolution.safetensors", out=tmp_path / "apart")
+    html = report(tmp_path / "apart")[0].read_text()
+    assert "#2 splits off #1 with 2 tokens: 1 2" in html
+    assert report(tmp_path / "apart")[0].read_text() == html

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from darkvocab import EmbeddingMatrix, Touching, centroid, neighbours, scan
+from darkvocab import EmbeddingMatrix, Touching, centroid, explain, neighbours, scan
 from darkvocab.sources import gguf as reader
 from darkvocab.sources import open_source
 
@@ -159,7 +159,8 @@ def test_table_names_the_quantised_type(tmp_path, capsys):
     from darkvocab.reports.tables import console, print_scan
 
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": ("Q8_0", (60, 32), q8_0(rows())[0].tobytes())})
-    print_scan(scan(path), console())
+    scanned = explain(path)
+    print_scan(scanned.report, scanned.tokens, console())
     assert "float32 (dequantised from the stored Q8_0)" in capsys.readouterr().out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -55,19 +57,31 @@ def scan(
     bitwise: Bitwise = False,
     tokenizer: Tokenizer = None,
     checksum: Checksum = True,
-    show: Annotated[int, typer.Option(help="Tokens to print of each black hole.", min=1)] = 12,
+    tokens: Annotated[
+        str | None,
+        typer.Option(help="List dark tokens, or all, in --json and --csv, with all that is known.", show_default=False),
+    ] = None,
+    show: Annotated[int, typer.Option(help="Tokens to print of each kind and black hole.", min=1)] = 12,
     csv: Annotated[
-        Path | None, typer.Option(help="Also write every token of a black hole to this CSV.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Also write tokens to this CSV: those of --tokens, by default all in black holes.", show_default=False
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the page of the scan, which opens offline.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read; read headers only.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Census of a checkpoint: which tokens share an embedding row, bit for bit?
+    """Which tokens did a checkpoint never learn, which share a row, bit for bit, and why?
 
     Of a model on the Hub only the embedding's bytes are read.
 
-    Example: darkvocab scan path/to/model --grid bfloat16
+    Example: darkvocab scan path/to/model --tokens dark --csv dark.csv
     """
+    from ..experiments.scan import check_place, check_which, explain, write_tokens
+
     if dry_run:
         from ..experiments.plan import plan
 
@@ -79,21 +93,28 @@ def scan(
 
             print_plan(found, console())
         return
+    check_which(tokens)
+    for path in (csv, html):
+        if path is not None:
+            check_place(path, source)
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
-        report = darkvocab.scan(
+        scanned = explain(
             source, tensor=tensor, grid=grid, bitwise=bitwise, tokenizer=tokenizer, checksum=checksum, progress=progress
         )
     if csv is not None:
-        from ..experiments.scan import write_tokens
+        write_tokens(scanned, csv, tokens)
+    if html is not None:
+        from ..reports.atlas import write_page
 
-        write_tokens(report, csv)
+        write_page(scanned.report, scanned.tokens, html, command=shlex.join(["darkvocab", *sys.argv[1:]]))
+        say(f"open {html}")
     if as_json:
-        print_json(report)
+        print_json(scanned.json(tokens))
     else:
         from ..reports.tables import console, print_scan
 
-        print_scan(report, console(), show)
+        print_scan(scanned.report, scanned.tokens, console(), show)
 
 
 @app.command(no_args_is_help=True)

@@ -85,10 +85,10 @@ def reproduce(
 @app.command(no_args_is_help=True)
 @command
 def report(
-    run: Annotated[Path, typer.Argument(help="A finished run folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run or training.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Write the figures and the report of a finished run again, from its records.
+    """Write the figures and the page of a finished run, a training or a measured history, from what its folder holds.
 
     Example: darkvocab report runs/qwen
     """

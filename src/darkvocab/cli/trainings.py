@@ -173,7 +173,7 @@ def evolve(
 
     Example: darkvocab evolve runs/lab --every 10
     """
-    from ..reports.evolution import draw_evolution, evolution_json, print_evolution
+    from ..reports.evolution import evolution_json, print_evolution
     from ..reports.tables import console
 
     announce_compilation()
@@ -190,13 +190,13 @@ def evolve(
             out=out,
             progress=progress,
         )
-    written = draw_evolution(out) if out else []
+    page = darkvocab.report(out)[0] if out else None
     if as_json:
         sys.stdout.writelines(evolution_json(made.records, made.events, made.tokens, made.summary))
     else:
         print_evolution(made.records, made.events, made.summary, console())
     if out:
-        say(f"records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}, figures {written[0].parent}")
+        say(f"open {page}; records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}")
     else:
         say("nothing was kept: --out DIR lands records, events and figures")
 

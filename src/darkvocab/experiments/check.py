@@ -212,16 +212,11 @@ def _outcome(rule: Rule, limit: Limit, report: dict[str, Any], tokens: pl.DataFr
     )
 
 
-def _without_row(report: dict[str, Any], judged: pl.DataFrame, found: pl.DataFrame) -> int:
-    """Ids that the tokenizer has texts for, less those that are rows."""
-    return report["vocabulary"]["n_texts"] - (report["n_tokens"] - report["n_beyond_tokenizer"])
-
-
 # What is measured, where it is not the number of tokens concerned.
 MEASURED: dict[str, Callable[[dict[str, Any], pl.DataFrame, pl.DataFrame], int | float]] = {
     "black-holes": lambda report, judged, found: found["black_hole"].n_unique(),
     "small-rows": lambda report, judged, found: float(judged.get_column("norm").to_numpy().min(initial=math.inf)),
-    "tokens-without-row": _without_row,
+    "tokens-without-row": lambda report, judged, found: report["vocabulary"]["n_texts_beyond_matrix"],
 }
 
 

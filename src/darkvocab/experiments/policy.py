@@ -13,9 +13,10 @@ from typing import Any
 
 import polars as pl
 
+from ..measures.vocabulary import CATEGORIES
+
 ERROR, WARNING, OFF = "error", "warning", "off"
 SEVERITIES = (ERROR, WARNING, OFF)
-CATEGORIES = ("beyond_tokenizer", "special", "partial_utf8", "unreachable", "reachable", "unknown")
 MOST_BYTES = 1 << 20  # of a policy file
 MOST_POINTS = 1000  # in a line: tomllib takes a minute to read a key of 100,000 parts
 MOST_EXEMPTIONS, MOST_PATTERNS = 1000, 200  # each is asked of every token

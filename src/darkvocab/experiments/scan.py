@@ -26,6 +26,8 @@ from ..sources import RemoteFile, open_source, sha256
 if TYPE_CHECKING:
     import polars as pl
 
+    from ..measures.vocabulary import Vocabulary
+
 SCHEMA_VERSION = 2
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
@@ -56,12 +58,22 @@ class Scan:
 
     def listed(self, tokens: str) -> pl.DataFrame:
         """The dark tokens, the surest first; or all, by id."""
-        if tokens not in WHICH:
-            raise ValueError(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
+        check_which(tokens)
         if tokens == "all":
             return self.tokens
         by = self.report["indicators"]["by"] or "id"
         return self.tokens.filter("dark").sort("score", by, "id", descending=[True, False, False])
+
+
+def check_which(tokens: str | None) -> None:
+    """Refuse a word that names no tokens.
+
+    Raises
+    ------
+    ValueError
+    """
+    if tokens not in (None, *WHICH):
+        raise ValueError(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
 
 
 def scan(source: str | Path, *, tokens: str | None = None, **options: Any) -> dict[str, Any]:
@@ -72,8 +84,7 @@ def scan(source: str | Path, *, tokens: str | None = None, **options: Any) -> di
     tokens : list "dark" tokens, or "all" of them, too
     source, options : as `explain`
     """
-    if tokens is not None and tokens not in WHICH:
-        raise ValueError(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
+    check_which(tokens)
     return explain(source, **options).json(tokens)
 
 
@@ -121,7 +132,7 @@ def explain(
 
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, path, advance) if checksum else None
-        found = _explained(matrix, as_grid(grid or matrix.grid).name, bitwise, advance)
+        found = explained(matrix, grid, bitwise=bitwise, advance=advance)
         found.report["source"] = {
             "asked": str(source),
             "path": str(path),
@@ -134,13 +145,24 @@ def explain(
     return found
 
 
-def _explained(matrix: EmbeddingMatrix, grid: str, bitwise: bool, advance: Callable[[int], None]) -> Scan:
+def explained(
+    matrix: EmbeddingMatrix,
+    grid: str | None = None,
+    *,
+    bitwise: bool = False,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Scan:
+    """`explain` of an open matrix; its report has no `source`. `advance` is told the bytes of each pass."""
+    from ..measures.vocabulary import vocabulary
+
+    grid = as_grid(grid or matrix.grid).name
     groups = matrix.groups(grid, bitwise=bitwise, progress=advance)
     census = Census(groups)
     near = None if matrix.quantised else neighbours(matrix, grid=grid, groups=groups)
+    words = vocabulary(matrix.tokenizer, matrix.n_tokens)
     scored = _scored(matrix)
     own = census if scored is matrix else Census(scored.groups())
-    shown = indicators(scored, _untrained(scored, own), progress=advance)
+    shown = indicators(scored, _untrained(scored, own, words), progress=advance)
     norms = shown.norms if scored is matrix else matrix.norms()
     report = {
         "schema_version": SCHEMA_VERSION,
@@ -164,7 +186,7 @@ def _explained(matrix: EmbeddingMatrix, grid: str, bitwise: bool, advance: Calla
         },
         "l_inf": _distances(matrix, census, grid),
         "output": None if scored is matrix else {"tensor": scored.tensor, **_counts(own)},
-        "vocabulary": None,
+        "vocabulary": _vocabulary_report(words, matrix),
         "indicators": _indicators_report(shown, scored, matrix.n_tokens),
         "neighbours": near and _neighbours_report(near, matrix),
         "black_holes": [
@@ -178,7 +200,7 @@ def _explained(matrix: EmbeddingMatrix, grid: str, bitwise: bool, advance: Calla
         ],
     }
     steps = _steps(matrix, census, near, grid, advance)
-    return Scan(report, _frame(matrix, census, near, steps, norms, shown, scored))
+    return Scan(report, _frame(words, matrix, census, near, steps, norms, shown, scored))
 
 
 def _scored(matrix: EmbeddingMatrix) -> EmbeddingMatrix:
@@ -187,13 +209,16 @@ def _scored(matrix: EmbeddingMatrix) -> EmbeddingMatrix:
     return output if output is not None and output.n_tokens >= matrix.n_tokens else matrix
 
 
-def _untrained(matrix: EmbeddingMatrix, census: Census) -> dict[str, np.ndarray]:
+def _untrained(matrix: EmbeddingMatrix, census: Census, words: Vocabulary) -> dict[str, np.ndarray]:
     """Tokens that no training can have moved, or none can have moved apart."""
-    known = {}
-    if matrix.texts:
-        known["rows beyond the tokenizer"] = np.setdiff1d(np.arange(matrix.n_tokens), list(matrix.texts))
-    known["black holes"] = np.flatnonzero(census.groups.counts[census.groups.labels] >= 2)
-    return known
+    category, reserved = np.array(words.category), np.array([name is not None for name in words.reserved])
+    beyond = np.arange(len(category), matrix.n_tokens)  # rows that pad the output matrix
+    return {
+        "rows beyond the tokenizer": np.concatenate([np.flatnonzero(category == "beyond_tokenizer"), beyond]),
+        "black holes": np.flatnonzero(census.groups.counts[census.groups.labels] >= 2),
+        "reserved names": np.flatnonzero(reserved),
+        "unreachable tokens": np.flatnonzero((category == "unreachable") & ~reserved),
+    }
 
 
 def _counts(census: Census) -> dict[str, Any]:
@@ -205,6 +230,20 @@ def _counts(census: Census) -> dict[str, Any]:
         "populations": census.populations.tolist(),
         "top2_population": census.top2_population,
         "gini_coefficient": census.gini,
+    }
+
+
+def _vocabulary_report(words: Vocabulary, matrix: EmbeddingMatrix) -> dict[str, Any] | None:
+    if words.model is None:
+        return None
+    named = matrix.source and matrix.source.tokenizer
+    return {
+        "tokenizer": str(named or matrix.path),
+        "model": words.model,
+        "n_texts": words.n_texts,
+        "n_texts_beyond_matrix": words.n_texts_beyond_matrix,
+        "categories": words.categories,
+        "search": words.search,
     }
 
 
@@ -281,6 +320,7 @@ def _steps(
 
 
 def _frame(
+    words: Vocabulary,
     matrix: EmbeddingMatrix,
     census: Census,
     near: Neighbours | None,
@@ -293,24 +333,23 @@ def _frame(
     import polars as pl
 
     n, labels = matrix.n_tokens, census.groups.labels
-    holes = np.zeros(n, np.int64)
+    holes, unknown = np.zeros(n, np.int64), [None] * n
     for number, tokens in enumerate(census.members(), 1):
         holes[tokens] = number
-    unexplained = [None] * n
-    return pl.DataFrame(
-        {
-            "id": pl.int_range(n, eager=True),
-            "text": pl.Series([matrix.texts.get(token) for token in range(n)], dtype=pl.String),
-            "black_hole": pl.Series(holes).replace(0, None),
-            "population": census.groups.counts[labels],
-            "n_touching": pl.Series(near.token_degrees[labels] if near else unexplained, dtype=pl.Int64),
-            "steps": pl.Series(steps if steps is not None else unexplained, dtype=pl.Int64),
-            "norm": norms,
-            **({} if scored is matrix else {"output_norm": shown.norms[:n]}),
-            **{name: column[:n] for name, column in shown.columns.items()},
-            "score": shown.score[:n],
-            "dark": shown.dark[:n],
-        }
+    return words.frame().hstack(
+        pl.DataFrame(
+            {
+                "black_hole": pl.Series(holes).replace(0, None),
+                "population": census.groups.counts[labels],
+                "n_touching": pl.Series(near.token_degrees[labels] if near else unknown, dtype=pl.Int64),
+                "steps": pl.Series(steps if steps is not None else unknown, dtype=pl.Int64),
+                "norm": norms,
+                **({} if scored is matrix else {"output_norm": shown.norms[:n]}),
+                **{name: column[:n] for name, column in shown.columns.items()},
+                "score": shown.score[:n],
+                "dark": shown.dark[:n],
+            }
+        )
     )
 
 
@@ -398,21 +437,23 @@ def check_place(out: str | Path, source: str | Path) -> None:
         raise ValueError(f"{out} is part of the source; choose another place to write to")
 
 
-def write_tokens(report: dict[str, Any], path: str | Path) -> None:
-    """Write every token of a scan's black holes as CSV: black_hole (1 is the largest), population, token_id, token.
+def write_tokens(scanned: Scan, path: str | Path, tokens: str | None = None) -> None:
+    """Write tokens of a scan as CSV.
+
+    Those asked for ("dark", "all") with all that is known of each; by default those in black holes: black_hole (1 is
+    the largest), population, token_id, token.
 
     Raises
     ------
     DiskFull, ValueError
-        As `write_whole`; the place is a file of the source.
+        As `write_whole`; the place is a file of the source; another word for the tokens.
     """
     import polars as pl
 
-    check_place(path, report["source"]["asked"])
-    rows = [
-        (number, hole["population"], token, text)
-        for number, hole in enumerate(report["black_holes"], 1)
-        for token, text in zip(hole["token_ids"], hole["tokens"], strict=True)
-    ]
-    schema = {"black_hole": pl.Int64, "population": pl.Int64, "token_id": pl.Int64, "token": pl.String}
-    write_whole(Path(path), csv_bytes(pl.DataFrame(rows, schema=schema, orient="row")))
+    check_place(path, scanned.report["source"]["asked"])
+    if tokens is None:
+        inside = scanned.tokens.filter(pl.col("black_hole").is_not_null()).sort("black_hole", "id")
+        frame = inside.select("black_hole", "population", token_id="id", token="text")
+    else:
+        frame = scanned.listed(tokens)
+    write_whole(Path(path), csv_bytes(frame))

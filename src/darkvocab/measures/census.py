@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..matrix import EmbeddingMatrix
-from ..numerics.grouping import Groups
+from ..numerics.grouping import Groups, identical_rows
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,15 @@ def census(rows: EmbeddingMatrix | Any, grid: str | None = None, *, bitwise: boo
     """
     matrix = EmbeddingMatrix.of(rows, grid)
     return Census(matrix.groups(grid, bitwise=bitwise))
+
+
+def counts(words: np.ndarray) -> dict[str, int]:
+    """Census of a state's words [n, dim], under the names that records have."""
+    made = Census(identical_rows(np.ascontiguousarray(words)))
+    return {
+        "n_unique": made.n_unique,
+        "n_black_holes": made.n_black_holes,
+        "black_hole_population": made.black_hole_population,
+        "n_singletons": made.n_singletons,
+        "largest_bh": made.largest_black_hole,
+    }

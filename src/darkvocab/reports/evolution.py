@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..measures.evolution import replay
 from ..sources import CorruptFile
-from .figures import BLACK, BLUE, ORANGE, STYLE, save
+from .figures import BLACK, BLUE, ORANGE, STYLE
 from .tables import facts, number, show
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
+METRICS = "metrics.parquet"  # what a training leaves
 SHOWN_ROWS, SHOWN_EVENTS, SHOWN_TOKENS = 12, 20, 12
+TOLD_EVENTS = 200  # on a page
 HEADINGS = (
     *("step", "tokens", "unique", "C", "P", "single", "largest", "max L-inf", "steps", "radius", "displaced"),
     *("moved", "max step", "bulk", "thermal"),
@@ -466,8 +468,19 @@ def _say(figure: Figure, summary: dict[str, Any]) -> None:
     figure.suptitle(text, fontsize=8, x=0.01, ha="left", parse_math=False)
 
 
-def draw_evolution(folder: str | Path) -> list[Path]:
-    """Write `figures/` of a measured history from the files that `darkvocab evolve` left in a folder.
+@dataclass(frozen=True, kw_only=True)
+class Evolution:
+    """What `darkvocab evolve` left in a folder, and its figures."""
+
+    summary: dict[str, Any]
+    facts: list[tuple[str, str]]
+    rows: list[list[str]]  # in the columns of `HEADINGS`
+    told: list[tuple[str, list[str]]]  # titles and sentences
+    figures: dict[str, Figure]
+
+
+def read_evolution(folder: Path) -> Evolution:
+    """A measured history, from the files that `darkvocab evolve` left in a folder.
 
     Raises
     ------
@@ -478,7 +491,6 @@ def draw_evolution(folder: str | Path) -> list[Path]:
     """
     import polars as pl
 
-    folder = Path(folder)
     try:
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / f"{name}.parquet") for name in READ)
@@ -489,16 +501,35 @@ def draw_evolution(folder: str | Path) -> list[Path]:
             "motion": motion_figure(records, summary),
             "spacetime": spacetime_figure(told_again, tokens, summary),
         }
-        if (folder / "metrics.parquet").is_file():
-            metrics = pl.read_parquet(folder / "metrics.parquet", columns=["step", "loss"]).drop_nulls()
+        if (folder / METRICS).is_file():
+            metrics = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
             if len(metrics := metrics.filter(metrics["step"] > 0)):
                 figures["loss"] = loss_figure(metrics, summary)
+        return Evolution(
+            summary=summary,
+            facts=list(_facts(summary)),
+            rows=row_cells(records),
+            told=list(_happened(events, summary)),
+            figures=figures,
+        )
     except FileNotFoundError as error:
         missing = Path(str(error.filename or folder)).name
         raise FileNotFoundError(f"{folder} holds no measured history ({missing}); darkvocab evolve makes one") from None
-    except (pl.exceptions.PolarsError, LookupError, TypeError, ValueError, RecursionError) as error:
+    except (pl.exceptions.PolarsError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CorruptFile(f"{folder}: not what darkvocab evolve left there ({error!r})") from None
-    return [path for name, figure in figures.items() for path in save(figure, folder / "figures" / name)]
+
+
+def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Events and verdicts in words, for a page."""
+    happened = [event for event in events.iter_rows(named=True) if event["kind"] != "start"]
+    if happened:
+        sentences = [f"step {event['step']:,}: {told(event)}" for event in happened[:TOLD_EVENTS]]
+        if (left := len(happened) - TOLD_EVENTS) > 0:
+            sentences.append(f"and {left:,} more, in events.parquet")
+        yield "Events", sentences
+    for verdict in summary["verdicts"]:
+        yield f"{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g})", list(verdict["notebook"])
+        yield f"{verdict['seed']}, on the grid", list(verdict["grid"])
 
 
 READ = ("evolution", "events", "tokens")

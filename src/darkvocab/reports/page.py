@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..folder import write_whole
+from ..folder import read_manifest, write_whole
+from ..history import FILE
 from ..records import CURVES, Records, csv_path, scan_records
 from ..sources import CorruptFile
-from .evolution import EVOLUTION, draw_evolution
+from .curves import curves
+from .document import render
+from .evolution import EVOLUTION, HEADINGS, METRICS, READ, read_evolution
 from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
 from .replicas import cells, replicas_figure, sentences
 from .tables import QWEN3_4B, TRIALS, answer_cells, moment_cells, number, ranges, remarks
+from .training import read_training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +31,8 @@ BLACK_HOLE = (
 SINGLETON = "singleton", "a row that one token has alone"
 L_INFINITY = "L-infinity", "the largest difference of two rows in any one component"
 STEP = "step", "from one number of the grid to the next"
+BULK = "bulk motion", "length of the mean displacement of the tokens, in weight units"
+THERMAL = "thermal motion", "root mean square of what is left of each token's displacement when the mean is taken away"
 TOUCHING = (
     "touching",
     "two rows touch where their L-infinity distance is within the threshold; density is the part of all pairs that do",
@@ -39,25 +46,29 @@ class Picture:
     name: str
     figure: Figure
     shows: str
+    moving: bool = True  # its curves can be read off
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a page says of a run: a title, a sentence, one table, remarks, pictures, and the words that it uses."""
+    """What a page says of a run: a title, a sentence, tables, remarks, pictures, and the words that it uses."""
 
     title: str
     lead: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
     headings: list[str]
     rows: list[list[str]]
     remarks: list[str] = field(default_factory=list)
     pictures: list[Picture]
+    told: list[tuple[str, list[str]]] = field(default_factory=list)  # titles and sentences
     words: list[tuple[str, str]]
+    files: list[str]  # beside the page
 
 
 def report(folder: str | Path) -> list[Path]:
-    """Write `figures/` and `report.html` into a finished run folder. Reruns nothing; the same bytes every time.
+    """Write `figures/` and `report.html` into the folder of a finished run, a training, or a measured history.
 
-    Of a measured history (`darkvocab evolve`) the figures only.
+    Reruns nothing; the same bytes every time.
 
     Returns
     -------
@@ -70,11 +81,29 @@ def report(folder: str | Path) -> list[Path]:
     CorruptFile
         A manifest or records that cannot be read.
     """
+    folder = Path(folder)
+    manifest: dict[str, Any] | None = None
+    if (folder / EVOLUTION).is_file():
+        with contextlib.suppress(FileNotFoundError, CorruptFile):
+            manifest = read_manifest(folder)  # a history may come without one
+        page = _evolution(folder)
+    elif (manifest := read_manifest(folder)).get("experiment") == "train":
+        page = _training(folder, manifest)
+    else:
+        page, manifest = _records(folder)
+    written = [path for picture in page.pictures for path in save(picture.figure, folder / "figures" / picture.name)]
+    try:
+        html = _html(manifest, page, folder)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
+    write_whole(folder / "report.html", html)
+    return [folder / "report.html", *written]
+
+
+def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
+    """The page of a run of records, and its manifest."""
     import polars as pl
 
-    folder = Path(folder)
-    if (folder / EVOLUTION).is_file():
-        return draw_evolution(folder)
     records = scan_records(folder)
     manifest = records.manifest
     if manifest["status"] != "complete":
@@ -87,18 +116,66 @@ def report(folder: str | Path) -> list[Path]:
     try:
         if not len(records) or ("sigmas" in manifest["parameters"] and records["sigma"].null_count()):
             raise ValueError("no records, or without a sigma")
-        page = make(records, folder, told)
+        return make(records, folder, told), manifest
     except CorruptFile:
         raise
     except (pl.exceptions.PolarsError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CorruptFile(f"{folder / 'records.parquet'}: not the records of a run ({error})") from None
-    written = [path for picture in page.pictures for path in save(picture.figure, folder / "figures" / picture.name)]
+
+
+def _evolution(folder: Path) -> Page:
+    made = read_evolution(folder)
+    summary = made.summary
+    unseen = f", {len(summary['unseen']):,} of them unseen" if summary["unseen"] is not None else ""
+    left = [f"{name}.parquet" for name in READ]
+    return Page(
+        title="What became of the black holes",
+        lead=f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,} optimizer steps.",
+        facts=made.facts,
+        headings=[heading.replace("L-inf", "L-infinity") for heading in HEADINGS],
+        rows=made.rows,
+        pictures=[
+            Picture(name=name, figure=figure, shows=SHOWS[name], moving=name not in ("populations", "spacetime"))
+            for name, figure in made.figures.items()
+        ],
+        told=made.told,
+        words=[BLACK_HOLE, SINGLETON, L_INFINITY, STEP, BULK, THERMAL],
+        files=[EVOLUTION, *left, *([METRICS] if (folder / METRICS).is_file() else [])],
+    )
+
+
+def _training(folder: Path, manifest: dict[str, Any]) -> Page:
+    rows, sentences, figure = read_training(folder, manifest)
+    parameters = manifest["parameters"]
     try:
-        html = _html(manifest, page, folder)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
-    write_whole(folder / "report.html", html.encode("utf-8"))
-    return [folder / "report.html", *written]
+        lead = (
+            f"{parameters['steps']:,} steps from a {parameters['start']} start; {parameters['n_unseen']:,} of "
+            f"{parameters['vocabulary']:,} tokens do not occur in the text."
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a training ({error!r})") from None
+    return Page(
+        title="A training",
+        lead=lead,
+        headings=["", "at the start", "of them unseen", "at the end", "of them unseen"],
+        rows=rows,
+        remarks=sentences,
+        pictures=[Picture(name="loss", figure=figure, shows=SHOWS["loss"])] if figure else [],
+        words=[BLACK_HOLE, SINGLETON],
+        files=[FILE, METRICS, "corpus.json"],
+    )
+
+
+SHOWS = {
+    "counts": "Four panels against the step: black holes, tokens in black holes, unique rows, and the largest "
+    "L-infinity of all pairs, of all, seen and unseen tokens",
+    "populations": "The tokens in each black hole against the step, stacked: the largest in colour, the others grey, "
+    "tokens alone light",
+    "motion": "Two panels against the step: how far the centroid is from its start, and how fast the cloud and the "
+    "tokens in it move",
+    "spacetime": "Which black hole each unseen token is in at each step, a line for each token",
+    "loss": "Training loss against the step: of every step, and its mean over stretches",
+}
 
 
 def _snowballs(records: Records) -> str:
@@ -107,6 +184,12 @@ def _snowballs(records: Records) -> str:
         f"{len(records):,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
         f"rounded to {parameters['grid']}"
     )
+
+
+def _files(records: Records, folder: Path) -> list[str]:
+    others = ("elements.parquet", CURVES)
+    found = [name for name in others if (folder / name).is_file()]
+    return [csv_path(folder, records.manifest).name, "records.parquet", *found]
 
 
 def _ranged(records: Records, **labels: Any) -> tuple[list[str], list[list[str]]]:
@@ -131,6 +214,7 @@ def _sweep(records: Records, folder: Path, lead: str) -> Page:
             )
         ],
         words=[BLACK_HOLE, SINGLETON, L_INFINITY, STEP],
+        files=_files(records, folder),
     )
 
 
@@ -144,7 +228,12 @@ def _trials(records: Records, folder: Path, lead: str) -> Page:
     if (folder / "elements.parquet").is_file():
         shows = "Histogram of the elements of row minus base with the fitted normal density, and their Q-Q plot"
         pictures.append(
-            Picture(name="elements", figure=elements_figure(folder / "elements.parquet", records), shows=shows)
+            Picture(
+                name="elements",
+                figure=elements_figure(folder / "elements.parquet", records),
+                shows=shows,
+                moving=False,
+            )
         )
     if swept:
         shows = "Singletons against sigma, a point for every trial"
@@ -156,6 +245,7 @@ def _trials(records: Records, folder: Path, lead: str) -> Page:
         rows=rows,
         pictures=pictures,
         words=[BLACK_HOLE, SINGLETON, L_INFINITY, TOUCHING],
+        files=_files(records, folder),
     )
 
 
@@ -184,6 +274,7 @@ def _questions(records: Records, folder: Path, lead: str) -> Page:
             )
         ],
         words=[BLACK_HOLE, L_INFINITY, STEP, TOUCHING],
+        files=_files(records, folder),
     )
 
 
@@ -220,6 +311,7 @@ def _replicas(records: Records, folder: Path, lead: str) -> Page:
             )
         ],
         words=[BLACK_HOLE, SINGLETON, L_INFINITY, STEP],
+        files=_files(records, folder),
     )
 
 
@@ -231,32 +323,38 @@ PAGES: dict[str, tuple[Callable[[Records, Path, str], Page], Callable[[Records],
 }
 
 
-def _html(manifest: dict[str, Any], page: Page, folder: Path) -> str:
+def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
     """The page as HTML; whatever stands in the manifest is escaped."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
+    moving = {picture.name: curves(picture.figure) for picture in page.pictures if picture.moving}
+    return render(
+        "run.html.j2",
+        ("page.js", "curves.js") if any(moving.values()) else (),
+        title=page.title,
+        eyebrow=f"darkvocab {manifest['experiment'] if manifest and not page.told else 'evolve'}",
+        page=page,
+        pictures=[
+            (
+                picture,
+                base64.b64encode((folder / "figures" / f"{picture.name}.png").read_bytes()).decode("ascii"),
+                moving.get(picture.name),
+            )
+            for picture in page.pictures
+        ],
+        parameters=_parameters(manifest) if manifest else [],
+        command=manifest["command"] if manifest else None,
+    )
 
+
+def _parameters(manifest: dict[str, Any]) -> list[tuple[str, Any]]:
     parameters = dict(manifest["parameters"])
     sigmas = parameters.pop("sigmas", None)
-    environment = Environment(
-        loader=PackageLoader("darkvocab", "reports"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-    )
     shown = {name: ", ".join(map(str, v)) if isinstance(v, list) else v for name, v in parameters.items()}
     if sigmas is not None:
         between = f"{len(sigmas):,} from {min(sigmas):g} to {max(sigmas):g}" if len(sigmas) > 1 else f"{sigmas[0]:g}"
         shown = {"sigma": between, **shown}
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        pictures=[
-            (picture, base64.b64encode((folder / "figures" / f"{picture.name}.png").read_bytes()).decode("ascii"))
-            for picture in page.pictures
-        ],
-        csv=csv_path(folder, manifest).name,
-        parameters=[
-            *((name.replace("_", " "), value) for name, value in shown.items() if value not in (None, "")),
-            ("seed", manifest["seed"]),
-            *((f"{name} version", version) for name, version in manifest["packages"].items()),
-            *((f"{next(iter(item))} sha256", item["sha256"]) for item in manifest["inputs"]),
-        ],
-        command=manifest["command"],
-    )
+    return [
+        *((name.replace("_", " "), value) for name, value in shown.items() if value not in (None, "")),
+        ("seed", manifest["seed"]),
+        *((f"{name} version", version) for name, version in manifest["packages"].items()),
+        *((f"{next(iter(item))} sha256", item["sha256"]) for item in manifest["inputs"]),
+    ]

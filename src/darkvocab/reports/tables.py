@@ -113,8 +113,8 @@ def print_plan(plan: dict[str, Any], to: Console) -> None:
     show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
 
 
-def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40) -> None:
-    """The census of a checkpoint for people: facts, then the black holes in descending order."""
+def scan_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a scan says of the embedding as a whole: names and values for people."""
     grid = report["grid"]
     if grid != report["stored_grid"]:
         how = "rounded" if report["stored_grid"] in GRIDS else "dequantised"
@@ -144,7 +144,17 @@ def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, m
     elif report["n_black_holes"] > 1:
         furthest, mean = ("beyond float32" if l_inf[key] is None else f"{l_inf[key]:.4g}" for key in ("max", "mean"))
         pairs.append(("L-inf of black holes", f"max {furthest} ({l_inf['max_steps']:,} steps)   mean {mean}"))
+    return pairs
+
+
+def print_scan(
+    report: dict[str, Any], tokens: pl.DataFrame, to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40
+) -> None:
+    """A scan for people: facts, the dark tokens by category, the black holes in descending order."""
+    pairs = [*scan_facts(report), ("dark tokens", _dark(report["indicators"], report["n_tokens"]))]
     show(facts(pairs), to)
+    to.print()
+    show(_categories(tokens, shown), to)
     if not report["black_holes"]:
         return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
@@ -159,6 +169,47 @@ def print_scan(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS, m
     if left:
         population = sum(hole["population"] for hole in left)
         to.print(f"and {len(left):,} more black holes with {population:,} tokens; --json lists them all")
+
+
+def _dark(indicators: dict[str, Any], n_tokens: int) -> str:
+    """How many tokens are dark, by what, and how sure."""
+    reference = indicators["reference"]
+    if indicators["by"] is None:
+        return "none: no rows stand apart from the others"
+    share = indicators["expected_false_positives"]
+    sure = "" if share is None else f", about {share:.1%} of them wrongly"
+    return (
+        f"{indicators['n_dark']:,} of {n_tokens:,}{sure}; as {reference['n']:,} rows that were never trained: "
+        f"{reference['kind']}"
+    )
+
+
+CATEGORIES = {
+    "reachable": "reachable",
+    "partial_utf8": "part of a character",
+    "special": "special",
+    "unreachable": "unreachable",
+    "beyond_tokenizer": "beyond the tokenizer",
+    "unknown": "without a tokenizer",
+}
+
+
+def _categories(tokens: pl.DataFrame, shown: int) -> Table:
+    """Of each category how many tokens there are, how many are dark, and the surest of these."""
+    import polars as pl
+
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("tokens")
+    table.add_column("all", justify="right")
+    table.add_column("dark", justify="right")
+    table.add_column("the surest", overflow="fold")
+    for category, title in CATEGORIES.items():
+        of = tokens.filter(pl.col("category") == category)
+        dark = of.filter("dark").sort("score", "norm", descending=[True, False])
+        if len(of):
+            listed = {"population": len(dark), "token_ids": dark["id"].to_list(), "tokens": dark["text"].to_list()}
+            table.add_row(title, f"{len(of):,}", f"{len(dark):,}", Text(token_texts(listed, shown)))
+    return table
 
 
 SWEEP = {

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .tensors import CorruptFile, File, Tensor
+from .tokenizer import UNUSED, TokenTexts
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
 MAX_NAME = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
@@ -99,10 +100,10 @@ class _Reader:
         if kind != ARRAY:
             return self._one(kind, keep)
         kind, n = self.number("I"), self.number("Q")
-        if kind in SCALARS:
+        if kind in SCALARS and not keep:
             self.skip(n * struct.calcsize(SCALARS[kind]))
             return None
-        if kind != TEXT:
+        if kind not in (TEXT, *SCALARS):
             raise self.wrong(f"an array of values of unknown type {kind} at byte {self.at:,}")
         values = [self._one(kind, keep) for _ in range(self.count(n))]
         return values if keep else None
@@ -118,10 +119,11 @@ class _Reader:
         return None
 
 
-KEPT = ("general.alignment", "split.count", "tokenizer.ggml.tokens")
+OF_TOKENS = ("tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
+KEPT = ("general.alignment", "split.count", *OF_TOKENS)
 
 
-def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[int, str]]:
+def read_gguf(path: File) -> tuple[dict[str, Tensor], TokenTexts]:
     """Tensors of a GGUF file (of all its parts, where it was split), and the texts of its tokens, by id.
 
     A quantised tensor's words are the bytes of its blocks; `dequantised` makes numbers of them.
@@ -144,8 +146,18 @@ def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[int, str]]:
                     raise CorruptFile(f"{part}: holds tensor {min(twice)!r}, which another part holds, too")
                 tensors |= others
                 metadata = {**more, **metadata}
-    texts = metadata.get("tokenizer.ggml.tokens")
-    return tensors, dict(enumerate(texts)) if isinstance(texts, list) else {}
+    return tensors, _texts(metadata)
+
+
+def _texts(metadata: dict[str, Any]) -> TokenTexts:
+    """Texts of the tokens, without those that converters give to rows for which the tokenizer has none."""
+    model, texts, types = (metadata.get(key) for key in OF_TOKENS)
+    named = dict(enumerate(texts)) if isinstance(texts, list) else {}
+    kinds = dict(enumerate(types)) if isinstance(types, list) and len(types) == len(named) else {}
+    for token, kind in kinds.items():
+        if kind == UNUSED and named[token] == f"[PAD{token}]":
+            del named[token]
+    return TokenTexts(named, model if isinstance(model, str) else "", kinds)
 
 
 def _parts(path: File, count: int) -> list[File]:

@@ -18,7 +18,7 @@ import numpy as np
 from ...engine import check_seed
 from ...folder import Folder, landing, read_manifest, versions, write_json, write_whole
 from ...history import FILE, KEY, History
-from ...measures.census import Census
+from ...measures.census import Census, counts
 from ...measures.geometry import Geometry
 from ...numerics import Grid, identical_rows, index_values, to_index
 from ...sources import CorruptFile
@@ -411,16 +411,4 @@ def _l_inf(words: np.ndarray, grid: Grid) -> dict[str, float | int | None]:
         "max_l_inf": float(made.weight.max),
         "mean_l_inf": float(made.weight.mean),
         "max_l_inf_steps": int(made.steps.max),
-    }
-
-
-def counts(words: np.ndarray) -> dict[str, int]:
-    """Census of a state's words [n, dim], under the names that records have."""
-    made = Census(identical_rows(np.ascontiguousarray(words)))
-    return {
-        "n_unique": made.n_unique,
-        "n_black_holes": made.n_black_holes,
-        "black_hole_population": made.black_hole_population,
-        "n_singletons": made.n_singletons,
-        "largest_bh": made.largest_black_hole,
     }

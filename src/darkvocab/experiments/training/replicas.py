@@ -16,9 +16,10 @@ import numpy as np
 from ...engine import check_seed, open_engine
 from ...folder import landing
 from ...history import FILE, History
+from ...measures.census import counts
 from ...numerics.grouping import n_cores
 from ...records import CURVES, RunFolder, Unsigned
-from .lab import METRICS, Training, counts, outcome, read_metrics, require
+from .lab import METRICS, Training, outcome, read_metrics, require
 from .learner import Diverged
 from .recording import recorded
 

@@ -213,3 +213,30 @@ def draw_dense(base, sigma, distribution, float32, stream, seed, point, trial, s
                 overflows += abs(index) > max_code
                 out[i, d] = index
     return overflows
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def token_normals(tokens, attempts, seed, matrix, z):  # type: ignore[no-untyped-def]
+    """Standard normal deviates of tokens, z [k, dim]: functions of (seed, token, attempt, matrix) and of dim."""
+    dim = z.shape[1]
+    key0, key1 = np.uint64(seed & np.uint64(0xFFFFFFFF)), np.uint64(seed >> np.uint64(32))
+    words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
+    for i in range(tokens.size):
+        attempt = np.uint64(attempts[i])
+        row_deviates(tokens[i], False, np.uint64(0), key0, key1, attempt, np.uint64(matrix), words, planes)
+        z[i] = planes.reshape(-1)[:dim]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def token_steps(tokens, attempts, most, seed, matrix, steps):  # type: ignore[no-untyped-def]
+    """Whole numbers from 1 to `most` < 2**32 or from -1 to -most, all as likely, steps [k, dim]; as `token_normals`."""
+    dim = steps.shape[1]
+    key0, key1 = np.uint64(seed & np.uint64(0xFFFFFFFF)), np.uint64(seed >> np.uint64(32))
+    words = np.empty((4, (dim + 3) // 4), np.uint32)
+    stream = np.uint64(1 << 31)
+    for i in range(tokens.size):
+        _words(np.uint64(tokens[i]), stream, key0, key1, np.uint64(attempts[i]), np.uint64(matrix), words)
+        flat = words.reshape(-1)
+        for d in range(dim):
+            length = 1 + np.int64((np.uint64(flat[d] >> np.uint32(1)) * np.uint64(most)) >> np.uint64(31))
+            steps[i, d] = length if flat[d] & np.uint32(1) else -length

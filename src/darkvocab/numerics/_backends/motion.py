@@ -35,6 +35,40 @@ def tally_moves(before, after, l1, l2, l_inf):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def tally_displacements(before, after, sign, values_before, values_after, same, steps, l_inf, euclidean):  # type: ignore[no-untyped-def]
+    """How far each row of words [n, dim] is from another's: in steps, and in weight units by their float32 values.
+
+    same [n]: whether the words are the same ones. Squares are summed in eight lanes, in a fixed order.
+    """
+    lanes = np.empty(8)
+    for i in range(before.shape[0]):
+        different = before[i, 0] ^ before[i, 0]
+        for d in range(before.shape[1]):
+            different |= before[i, d] ^ after[i, d]
+        same[i], steps[i], l_inf[i], euclidean[i] = different == 0, 0, 0.0, 0.0
+        if different == 0:
+            continue
+        top, most = np.int64(0), np.int64(0)
+        for d in range(before.shape[1]):
+            old, new = np.int64(before[i, d] & (sign - 1)), np.int64(after[i, d] & (sign - 1))
+            old = -old if before[i, d] & sign else old
+            new = -new if after[i, d] & sign else new
+            top = max(top, abs(old - new))
+        for d in range(before.shape[1]):  # as integers, because a compiler reorders no floats
+            most = max(most, bits_of(abs(np.float64(values_before[i, d]) - np.float64(values_after[i, d]))))
+        lanes[:] = 0.0
+        whole = before.shape[1] // 8 * 8
+        for d in range(0, whole, 8):
+            for j in range(8):
+                apart = np.float64(values_before[i, d + j]) - np.float64(values_after[i, d + j])
+                lanes[j] += apart * apart
+        for d in range(whole, before.shape[1]):
+            apart = np.float64(values_before[i, d]) - np.float64(values_after[i, d])
+            lanes[d - whole] += apart * apart
+        steps[i], l_inf[i], euclidean[i] = top, from_bits(most), np.sqrt(lanes.sum())
+
+
+@njit(nogil=True, cache=True)
 def summarise_moves(l1, l2, l_inf, tokens):  # type: ignore[no-untyped-def]
     """How many of these rows moved; sum and maximum over them of each length."""
     n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = 0, 0, 0, 0.0, 0.0, 0, 0

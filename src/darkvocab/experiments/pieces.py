@@ -1,0 +1,114 @@
+"""Pieces: the tokens that spell another token's text when it is not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..sources import CorruptFile
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def spell(path: Path, tokens: Iterable[int]) -> dict[int, list[int]]:
+    """Ids that spell each of these tokens, as this `tokenizer.json` would if it had none of them.
+
+    A token of the model is spelled by the model itself (its merges, its scores, its longest pieces), so that one that
+    is part of a character is spelled, too. The text of an added token, and of a WordPiece that starts a word, takes the
+    way of any text. A token that cannot be spelled in full is left out.
+
+    Raises
+    ------
+    FileNotFoundError
+    CorruptFile
+        Not a tokenizer that can be read.
+    """
+    try:
+        held = json.loads(path.read_text("utf-8"))
+        return _spelled(held, set(tokens))
+    except (KeyboardInterrupt, SystemExit, OSError, MemoryError):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
+        raise CorruptFile(f"{path}: no pieces can be had of this tokenizer ({error!r}); choose another --how") from None
+
+
+def _spelled(held: dict[str, Any], tokens: set[int]) -> dict[int, list[int]]:
+    from tokenizers import Tokenizer
+
+    model = held["model"]
+    kind = model.get("type") or _kind(model)
+    pairs = enumerate(piece for piece, _ in model["vocab"]) if kind == "Unigram" else _turned(model["vocab"])
+    own = dict(pairs)
+    added = {entry["id"]: entry["content"] for entry in held.get("added_tokens") or []}
+    ids = {text: token for token, text in {**own, **added}.items()}
+    unknown = own.get(model.get("unk_id")) if kind == "Unigram" else model.get("unk_token")
+    gone = {text for token, text in own.items() if token in tokens and text != unknown}
+    left = {**held, "model": _without(model, kind, gone), "truncation": None, "padding": None, "post_processor": None}
+    left["added_tokens"] = [entry for entry in held.get("added_tokens") or [] if entry["id"] not in tokens]
+    whole = Tokenizer.from_str(json.dumps(left))
+    bare = Tokenizer.from_str(json.dumps({**left, "added_tokens": [], "normalizer": None, "pre_tokenizer": None}))
+    prefix = model.get("continuing_subword_prefix") or "##"
+    known = {text for text in own.values() if text not in gone}
+    by_model, by_text, found = {}, {}, {}
+    for token in sorted(tokens):
+        if token in own and token not in added and kind == "WordPiece" and own[token].startswith(prefix):
+            found[token] = _longest(own[token], prefix, known)
+        elif token in own and token not in added and kind != "WordPiece":
+            by_model[token] = own[token]
+        elif text := added.get(token, own.get(token)):
+            by_text[token] = text
+    found |= _encoded(bare, by_model, exact=kind == "BPE" and not model.get("byte_fallback"))
+    found |= _encoded(whole, by_text)
+    there = ids.keys() - gone - {unknown}  # what stands for an unknown character may also be that character
+    return {token: [ids[t] for t in texts] for token, texts in found.items() if texts and there.issuperset(texts)}
+
+
+def _turned(vocab: dict[str, int]) -> Iterable[tuple[int, str]]:
+    return ((token, text) for text, token in vocab.items())
+
+
+def _kind(model: dict[str, Any]) -> str:
+    """The type of a model of an older file, which does not name it."""
+    if isinstance(model["vocab"], list):
+        return "Unigram"
+    return "BPE" if "merges" in model else "WordPiece" if "max_input_chars_per_word" in model else "WordLevel"
+
+
+def _without(model: dict[str, Any], kind: str, gone: set[str]) -> dict[str, Any]:
+    """A tokenizer's model without some of its texts."""
+    if kind == "Unigram":  # ids are places: these keep theirs, under a name that no text has
+        vocab = [[f"\uffff{n}", -1e9] if row[0] in gone else row for n, row in enumerate(model["vocab"])]
+        return {**model, "vocab": vocab}
+    left = {**model, "vocab": {text: token for text, token in model["vocab"].items() if text not in gone}}
+    if kind == "BPE":
+        prefix = len(model.get("continuing_subword_prefix") or "")
+        merges = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
+        left["merges"] = [
+            [one, other] for one, other in merges if not gone & {one, other, one + other[prefix:], one + other}
+        ]
+        left["dropout"] = None
+    return left
+
+
+def _longest(text: str, prefix: str, known: set[str]) -> list[str]:
+    """The longest pieces of what continues a word, from its start; none where they do not reach its end."""
+    rest, pieces = text[len(prefix) :], []
+    while rest:
+        size = next((n for n in range(len(rest), 0, -1) if prefix + rest[:n] in known), 0)
+        if not size:
+            return []
+        pieces.append(prefix + rest[:size])
+        rest = rest[size:]
+    return pieces
+
+
+def _encoded(tokenizer: Tokenizer, texts: dict[int, str], *, exact: bool = False) -> dict[int, list[str]]:
+    """Texts of the pieces of each; none where they should be `exact`, all of the text, and are not."""
+    encoded = tokenizer.encode_batch(list(texts.values()), add_special_tokens=False)
+    return {
+        token: found.tokens if not exact or "".join(found.tokens) == text else []
+        for (token, text), found in zip(texts.items(), encoded, strict=True)
+    }

@@ -1,0 +1,74 @@
+"""Displacement: how far each token's row in one matrix is from its row in another, a few rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from ..matrix import EmbeddingMatrix
+from ..numerics import Grid, as_grid, decode
+from ..numerics.grouping import chunks, n_cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Displacements:
+    """Of each token that two matrices have: whether its row is the same, and how far apart the two are."""
+
+    same: Bool[np.ndarray, " n"]  # bit for bit, on the grid that they were compared on
+    l_inf_steps: Int64[np.ndarray, " n"]  # grid steps in the column that differs most; 0 between -0.0 and 0.0
+    l_inf: Float64[np.ndarray, " n"]  # largest difference of a column, weight units
+    euclidean: Float64[np.ndarray, " n"]  # weight units, summed in float64
+
+
+def displacements(
+    a: EmbeddingMatrix,
+    b: EmbeddingMatrix,
+    grid: str | Grid | None = None,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Displacements:
+    """From `a` to `b`, of the tokens that both have; their rows must be finite.
+
+    Parameters
+    ----------
+    grid : rows are rounded to it first; by default the grid of `a`
+    threads : by default one per core
+    progress : told the bytes of `a` and `b` as they are compared
+
+    Raises
+    ------
+    ValueError
+        Rows of different length.
+
+    Examples
+    --------
+    >>> one, other = (EmbeddingMatrix.from_array(np.float32([[0, 1], row])) for row in ([3, 4], [0, 0]))
+    >>> found = displacements(one, other, "bfloat16")
+    >>> found.same, found.euclidean, found.l_inf
+    (array([ True, False]), array([0., 5.]), array([0., 4.]))
+    """
+    from ..numerics._backends.motion import tally_displacements
+
+    if a.dim != b.dim:
+        raise ValueError(f"rows of {a.dim:,} and of {b.dim:,} columns cannot be compared")
+    target = as_grid(grid or a.grid)
+    n = min(a.n_tokens, b.n_tokens)
+    same, steps = np.empty(n, bool), np.empty(n, np.int64)
+    l_inf, euclidean = np.empty(n), np.empty(n)
+    sign = target.word_dtype.type(target.sign)
+
+    def compare(rows: slice) -> None:
+        words = a.rounded(rows, target), b.rounded(rows, target)
+        values = decode(words[0], target), decode(words[1], target)
+        tally_displacements(*words, sign, *values, same[rows], steps[rows], l_inf[rows], euclidean[rows])
+        if progress:
+            progress(a.words[rows].nbytes + b.words[rows].nbytes)
+
+    with ThreadPoolExecutor(threads or n_cores()) as pool:
+        list(pool.map(compare, chunks(a.words[:n])))
+    return Displacements(same=same, l_inf_steps=steps, l_inf=l_inf, euclidean=euclidean)

@@ -1,0 +1,190 @@
+"""Vocabulary: what every token stands for, and whether any text can reach it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from ...sources import CorruptFile
+from ...sources.tokenizer import Pieces, Spelling, TokenTexts, load_tokenizer, plain
+from .names import reserved_patterns, script_of
+from .reachability import Search
+
+CATEGORIES = ("reachable", "partial_utf8", "unreachable", "special", "beyond_tokenizer", "unknown")
+COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """What the rows of an embedding stand for; lists are by token id.
+
+    A category is one of
+
+    - ``beyond_tokenizer``: no text has this id;
+    - ``special``: an added token, special or not: it is cut out of a text before the model sees it;
+    - ``partial_utf8``: its bytes are no whole UTF-8 text, as they begin or end inside a character;
+    - ``reachable``: a text encodes to it, `witness`;
+    - ``unreachable``: no text of the search does;
+    - ``unknown``: nothing could be encoded, or the search ended before it had come so far.
+
+    Special tokens and pieces of characters have a witness, too, where one was found.
+    """
+
+    model: str | None  # BPE, WordPiece, Unigram, WordLevel; or as a GGUF file names it; None without a tokenizer
+    text: list[str | None] = field(repr=False)  # as the tokenizer names it
+    data: list[bytes | None] = field(repr=False)  # the bytes that it stands for
+    category: list[str] = field(repr=False)
+    witness: list[str | None] = field(repr=False)  # a text whose encoding holds it
+    proof: list[str | None] = field(repr=False)  # why no text at all can reach it, where that is proved
+    script: list[str | None] = field(repr=False)  # as `script_of`; None where the bytes are no whole UTF-8
+    reserved: list[str | None] = field(repr=False)  # as `reserved_patterns`
+    n_texts: int  # of the tokenizer
+    n_texts_beyond_matrix: int  # whose ids are no rows
+    search: str  # what was encoded, in a sentence
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.text)
+
+    @property
+    def categories(self) -> dict[str, int]:
+        """Tokens of each category, of those that there are."""
+        counts = Counter(self.category)
+        return {name: counts[name] for name in CATEGORIES if counts[name]}
+
+    def frame(self) -> Any:
+        """A polars frame, one row per token: id, text, bytes (hexadecimal), category, witness, script, reserved."""
+        import polars as pl
+
+        texts = {name: getattr(self, name) for name in ("text", "category", "witness", "script", "reserved")}
+        texts["bytes"] = [None if data is None else data.hex() for data in self.data]
+        columns = {"id": range(self.n_tokens), **texts}
+        schema = {name: pl.Int64 if name == "id" else pl.String for name in COLUMNS}
+        return pl.DataFrame({name: columns[name] for name in COLUMNS}, schema=schema)
+
+
+def vocabulary(
+    tokenizer: str | Path | Tokenizer | TokenTexts | None, n_tokens: int, *, seconds: float = 120.0
+) -> Vocabulary:
+    """Text, bytes, category, witness, script and reserved name of every row of an embedding.
+
+    Whether a token can be reached is found by encoding: alone, then beside spaces, letters and so on; `search` says
+    what was done. A witness was encoded, and its ids hold the token. That a token is unreachable means that no text of
+    the search reached it; where `proof` gives a reason, that none can (`measures.vocabulary.proofs` has the proofs).
+    The library's own threads encode (`RAYON_NUM_THREADS`, `TOKENIZERS_PARALLELISM`).
+
+    Parameters
+    ----------
+    tokenizer : a `tokenizer.json`, by its path or loaded; or what a GGUF file holds (`EmbeddingMatrix.tokenizer`), by
+        which nothing can be encoded; or None
+    n_tokens : rows of the embedding
+    seconds : when the search ends at the latest; what it has not decided until then is `unknown`
+
+    Raises
+    ------
+    FileNotFoundError, CorruptFile
+        As `load_tokenizer`; the tokenizer breaks down while it encodes.
+    ValueError
+        `n_tokens` below 0; a tokenizer that truncates, pads or encodes by chance, and cannot be copied without.
+
+    Examples
+    --------
+    >>> from tokenizers import Tokenizer, models, pre_tokenizers
+    >>> made = Tokenizer(models.WordPiece({"[UNK]": 0, "un": 1, "##used": 2, "[unused1]": 3}, unk_token="[UNK]"))
+    >>> made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    >>> found = vocabulary(made, 5)
+    >>> found.category
+    ['reachable', 'reachable', 'reachable', 'unreachable', 'beyond_tokenizer']
+    >>> found.witness[2], found.data[2], found.proof[3]
+    ('unused', b'used', 'the pre-tokenizer splits its characters, wherever they stand')
+    """
+    if n_tokens < 0:
+        raise ValueError(f"n_tokens must be >= 0, got {n_tokens}")
+    if tokenizer is None:
+        return _without_tokenizer(n_tokens)
+    if isinstance(tokenizer, str | Path):
+        tokenizer = load_tokenizer(Path(tokenizer))
+    if isinstance(tokenizer, TokenTexts):
+        pieces = Pieces.of(tokenizer, Spelling.of(tokenizer))
+        said = "nothing was encoded: the file holds the tokens' texts, but not all that makes tokens of a text"
+        return _explained(pieces, [None] * n_tokens, lambda token: "unknown", {}, model=tokenizer.model, search=said)
+    tokenizer = plain(tokenizer)
+    spelling = Spelling.of(tokenizer)
+    pieces = Pieces.of(tokenizer, spelling)
+    search = Search(tokenizer=tokenizer, spelling=spelling, pieces=pieces, n_tokens=n_tokens, seconds=seconds)
+    with _breakdowns():
+        search.run()
+    model = type(tokenizer.model).__name__
+    return _explained(pieces, search.witnesses, search.verdict, search.proofs, model=model, search=search.sentence())
+
+
+def _without_tokenizer(n_tokens: int) -> Vocabulary:
+    nothing: list[Any] = [None] * n_tokens
+    columns = dict.fromkeys(("text", "data", "witness", "proof", "script", "reserved"), nothing)
+    unknown = ["unknown"] * n_tokens
+    return Vocabulary(
+        model=None, category=unknown, n_texts=0, n_texts_beyond_matrix=0, search="no tokenizer", **columns
+    )
+
+
+def _explained(
+    pieces: Pieces,
+    witness: list[str | None],
+    verdict: Callable[[int], str],
+    proofs: dict[int, str],
+    *,
+    model: str,
+    search: str,
+) -> Vocabulary:
+    """The columns, from the tokenizer's texts and what the search found; `verdict` of tokens that are texts."""
+    n_tokens = len(witness)
+    text: list[str | None] = [None] * n_tokens
+    data: list[bytes | None] = [None] * n_tokens
+    script: list[str | None] = [None] * n_tokens
+    category = ["beyond_tokenizer"] * n_tokens
+    n_beyond = 0
+    for token, name, held, body in zip(pieces.token, pieces.text, pieces.data, pieces.body, strict=True):
+        if token >= n_tokens:
+            n_beyond += 1
+            continue
+        text[token], data[token] = name, held
+        script[token] = None if body is None else script_of(body)
+        category[token] = "special" if name in pieces.added else "partial_utf8" if body is None else verdict(token)
+    patterns = reserved_patterns(name for name in text if name is not None)
+    return Vocabulary(
+        model=model,
+        text=text,
+        data=data,
+        category=category,
+        witness=witness,
+        proof=[proofs.get(token) for token in range(n_tokens)],
+        script=script,
+        reserved=[None if name is None else patterns.get(name) for name in text],
+        n_texts=len(pieces),
+        n_texts_beyond_matrix=n_beyond,
+        search=search,
+    )
+
+
+@contextmanager
+def _breakdowns() -> Any:
+    """What the library raises besides proper errors: bare Exception, and panics, which are not even that.
+
+    Raises
+    ------
+    CorruptFile
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is Exception or type(error).__name__ == "PanicException":
+            raise CorruptFile(
+                f"the tokenizer breaks down while it encodes ({str(error)[:200]}); --tokenizer none goes without"
+            ) from None
+        raise

@@ -1,0 +1,90 @@
+"""Bytes that begin or end inside a character: the characters that can make whole UTF-8 of them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+MOST = 1024  # characters to choose from on each side
+_CONTINUED = (0, 0x80, 0x800, 0x10000)  # the first code point with so many continuation bytes
+_PLANES = 0x40000  # hardly anything is assigned behind these planes
+_CODES = 0x110000
+
+
+def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
+    """What makes whole UTF-8 of bytes that are none: characters to begin with, text between, characters to end with.
+
+    Of many characters 1,024 by lot, the same ones every time, and those first that Unicode assigns. Where the bytes are
+    part of one character, those are what they begin with, and they end with nothing.
+
+    Returns
+    -------
+    None where no UTF-8 text holds these bytes
+
+    Examples
+    --------
+    >>> heads, between, tails = completions(b" the \\xe4\\xb8")
+    >>> heads, between, len(tails), all(tail.encode().startswith(b"\\xe4\\xb8") for tail in tails)
+    (('',), ' the ', 64, True)
+    >>> completions(b"\\xff") is None
+    True
+    """
+    n = next((n for n, byte in enumerate(data) if byte & 0xC0 != 0x80), len(data))
+    if n > 3:
+        return None
+    bits = _bits(data[:n])
+    if n == len(data) > 0:
+        inside = (_chosen(n, bits, after) for after in range(4 - n))
+        return tuple(itertools.chain.from_iterable(inside)), "", ("",)
+    heads = _chosen(n, bits, 0) if n else ("",)
+    try:
+        return heads, data[n:].decode(), ("",)
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":
+            return None
+        begin = n + error.start
+        return heads, data[n:begin].decode(), _begun(data[begin:])
+
+
+def _bits(continuation: bytes) -> int:
+    bits = 0
+    for byte in continuation:
+        bits = bits << 6 | byte & 0x3F
+    return bits
+
+
+@functools.lru_cache(1024)
+def _chosen(n: int, bits: int, after: int) -> tuple[str, ...]:
+    """Characters in which `n` continuation bytes with these bits are followed by `after` others."""
+    high = np.arange(0, _CODES, 64 ** (n + after))
+    codes = (high[:, None] + (bits << 6 * after) + np.arange(64**after)).ravel()
+    return _drawn(codes[(codes >= _CONTINUED[n + after]) & (codes < _CODES)])
+
+
+@functools.lru_cache(1024)
+def _begun(data: bytes) -> tuple[str, ...]:
+    """Characters whose UTF-8 begins with a lead byte and what follows here."""
+    n_bytes = 2 + (data[0] >= 0xE0) + (data[0] >= 0xF0)
+    lead = data[0] & (0x7F >> n_bytes)
+    missing = n_bytes - len(data)
+    begin = (lead << 6 * (len(data) - 1) | _bits(data[1:])) << 6 * missing
+    return _drawn(np.arange(max(begin, _CONTINUED[n_bytes - 1]), min(begin + 64**missing, _CODES)))
+
+
+def _drawn(codes: np.ndarray) -> tuple[str, ...]:
+    """Characters by lot, those first that Unicode assigns."""
+    codes = np.random.default_rng(0).permutation(codes[(codes < 0xD800) | (codes >= 0xE000)])
+    assigned = np.zeros(len(codes), bool)
+    usual = codes < _PLANES
+    assigned[usual] = _assigned()[codes[usual]]
+    return tuple(map(chr, np.concatenate([codes[assigned], codes[~assigned]])[:MOST].tolist()))
+
+
+@functools.cache
+def _assigned() -> np.ndarray:
+    """Which code points of the first planes are characters, controls apart."""
+    return np.array([category[0] != "C" for category in map(unicodedata.category, map(chr, range(_PLANES)))])

@@ -1,0 +1,324 @@
+"""Reachability: for each token a text whose encoding holds it, or that none was found, or that there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import math
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ...sources.tokenizer import Pieces, Spelling, parts
+from .completions import completions
+from .proofs import Proofs
+
+LONGEST = 4096  # characters of a token that is encoded; real ones have at most some hundreds
+SAMPLE = 64  # tokens of a kind that decide in which context all of the kind are encoded first
+MOST_IN_CONTEXTS = 2_000_000  # texts
+MOST_COMPLETED = 100_000  # texts in each round of completing pieces of characters
+MOST_AMONG = 20_000  # texts of tokens among others, with one other and with two
+LONGEST_BESIDE = 16  # characters of another token that a token is put beside
+ROUNDS = (8, 64, 512, 4096)  # completions of a piece of a character
+SOME = 16_384  # texts that are made at a time
+CHUNK_SECONDS = 0.2  # of encoding, after which it can be interrupted
+CHUNK_TEXTS, CHUNK_CHARACTERS = 1024, 1 << 20
+
+OWN = None  # a token's own first or last character
+BEFORE = (" ", "a", "A", "1", ".", "\n", "(", "-", "_", "'", "é", "я", "中", "か", "ب", "\t", "  ", "a ", ". ", OWN)
+AFTER = (" ", "a", "A", "1", ".", "\n", ")", "-", "_", "'", "é", "я", "中", "か", "ب", "\n\n", "  ", " a", OWN)
+BESIDE = (" ", "a", "1", ".", "\n")
+Context = tuple[str | None, str | None]
+CONTEXTS: tuple[Context, ...] = (
+    *((before, "") for before in BEFORE),
+    *(("", after) for after in AFTER),
+    *itertools.product(BESIDE, BESIDE),
+)
+FORMS: tuple[Callable[[str], str], ...] = (
+    str.lower,
+    str.upper,
+    str.title,
+    str.strip,
+    *(functools.partial(unicodedata.normalize, form) for form in ("NFC", "NFD", "NFKC", "NFKD")),
+)
+LETTERS = "qxzjQXZJ", "ꙮꆈᏣ𐍈ʬԖ龘"  # such as no token may have: usual ones, and of rare scripts
+
+
+class _OutOfTime(Exception):
+    """The search has taken as long as it may."""
+
+
+@dataclass(kw_only=True)
+class Search:
+    """What was encoded, and what it reached. Pieces are named by their number."""
+
+    tokenizer: Tokenizer  # without truncation, padding and chance
+    spelling: Spelling
+    pieces: Pieces
+    n_tokens: int
+    seconds: float  # after which the search ends, decided or not
+    witnesses: list[str | None] = field(init=False)  # of each token
+    proofs: dict[int, str] = field(init=False, default_factory=dict)  # why no text can reach a token
+    n_texts: int = field(init=False, default=0)  # encoded
+    ended: bool = field(init=False, default=False)  # by itself, not by `seconds`
+    too_long: set[int] = field(init=False, default_factory=set)  # tokens that were not encoded
+    _tried: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.witnesses = [None] * self.n_tokens
+        self._found = np.zeros(self.n_tokens, bool)
+        self._size = 32  # texts to encode at a time
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """Look for a witness of every piece, in the likeliest texts first."""
+        with contextlib.suppress(_OutOfTime):
+            self._run()
+            self.ended = True
+
+    def verdict(self, token: int) -> str:
+        """Category of a token that stands for a text."""
+        if self.witnesses[token] is not None:
+            return "reachable"
+        return "unreachable" if token in self.proofs or (self.ended and token not in self.too_long) else "unknown"
+
+    def sentence(self) -> str:
+        """What was encoded, and how much of what that did not reach is proved."""
+        tokens = {token for token in self.pieces.token if token < self.n_tokens}
+        n_without = sum(self.witnesses[token] is None for token in tokens)
+        said = f"{self.n_texts:,} texts encoded without special tokens: {'; '.join(self._tried)}; "
+        if not self.ended:
+            said += f"ended after {self.seconds:g} seconds, before all of this was done; "
+        if self.too_long:
+            said += f"{len(self.too_long):,} tokens longer than {LONGEST:,} characters were not encoded; "
+        return (
+            said + f"{n_without:,} tokens were not reached, of which {len(self.proofs):,} are proved to be out of reach"
+        )
+
+    def _run(self) -> None:
+        token, text, body = self.pieces.token, self.pieces.text, self.pieces.body
+        every = [n for n in range(len(self.pieces)) if token[n] < self.n_tokens and len(text[n]) <= LONGEST]
+        self.too_long = {token[n] for n in range(len(self.pieces)) if len(text[n]) > LONGEST}
+        whole = [n for n in every if body[n] is not None]
+        self._tried.append("each token alone or, where that reaches more, after a space or a letter")
+        strangers = self._strangers()
+        self._encode([], ["a"])  # where the library breaks down it says so, once
+        self._encode([], [*LETTERS[1], *strangers])  # what is unknown has a token, too
+        first: list[Context] = [("", ""), *((letter, "") for letter in strangers), (" ", ""), ("a", ""), ("", "a")]
+        for group in self._groups(whole):
+            sample = group[:: max(1, len(group) // SAMPLE)]
+            reached = [self._in_context(sample, context) for context in first]
+            self._in_context(group, first[reached.index(max(reached))])
+        whole = self._left(whole)
+        for context in first:
+            whole = self._left(whole)
+            self._in_context(whole, context)
+        in_part = [n for n in every if body[n] is None]
+        self._prove(self._left(whole + in_part))
+        self._in_contexts(self._left(whole), strangers)
+        self._completed(in_part)
+        self._among(whole)
+
+    # Which pieces, in which order -----------------------------------------------------------------------------------
+
+    def _left(self, pieces: list[int]) -> list[int]:
+        """Pieces of tokens that are neither reached nor out of reach."""
+        token = self.pieces.token
+        return [n for n in pieces if not self._found[token[n]] and token[n] not in self.proofs]
+
+    def _groups(self, pieces: list[int]) -> list[list[int]]:
+        """Pieces that want like contexts: added, continuing a word, after a space, ending a word."""
+        groups: dict[tuple[bool, ...], list[int]] = {}
+        before, after = self.spelling.before, self.spelling.after
+        for n in pieces:
+            text = self.pieces.text[n]
+            continuing = before != "" and text.startswith(before)
+            ending = after != "" and text.endswith(after)
+            spaced = self.pieces.data[n][:1] == b" "
+            groups.setdefault((text in self.pieces.added, continuing, spaced, ending), []).append(n)
+        return list(groups.values())
+
+    def _strangers(self) -> list[str]:
+        """Letters that are part of no longer token, so that one ends before what follows them."""
+        if type(self.tokenizer.model).__name__ != "WordPiece":
+            characters = set().union(*filter(None, self.pieces.body))
+            return [letter for some in LETTERS for letter in [a for a in some if a not in characters][:2]]
+        begin = sorted(text for text in self.pieces.text if not text.startswith(self.spelling.before or "\0"))
+        alone = (a for a, b in itertools.pairwise([*begin, ""]) if len(a) == 1 and not b.startswith(a))
+        words = Proofs(self.tokenizer, self.spelling).words
+        return list(itertools.islice((a for a in alone if a.isalpha() and words(f"{a}a") == [f"{a}a"]), 3))
+
+    # What is tried --------------------------------------------------------------------------------------------------
+
+    def _within(self, piece: int, context: Context) -> str:
+        body, (before, after) = self.pieces.body[piece] or "", context
+        return (body[:1] if before is OWN else before) + body + (body[-1:] if after is OWN else after)
+
+    def _in_context(self, pieces: list[int], context: Context) -> int:
+        return self._encode(pieces, [self._within(n, context) for n in pieces])
+
+    def _prove(self, pieces: list[int]) -> None:
+        """Tokens of which every text is out of reach."""
+        texts = Counter(self.pieces.token)
+        proofs = Proofs(self.tokenizer, self.spelling, one_text_each=len(texts) == len(self.pieces))
+        proved: dict[int, list[str]] = {}
+        for n in pieces:
+            if reason := proofs.of(self.pieces[n]):
+                proved.setdefault(self.pieces.token[n], []).append(reason)
+        self.proofs |= {token: found[0] for token, found in proved.items() if len(found) == texts[token]}
+
+    def _in_contexts(self, pieces: list[int], strangers: list[str]) -> None:
+        """Spaces, letters, digits and so on before and after; other cases and Unicode forms; other spellings."""
+        beside: list[Context] = [*((letter, letter) for letter in strangers), *(("", letter) for letter in strangers)]
+        allowed, n_contexts = self.n_texts + MOST_IN_CONTEXTS, 0
+        for context in (*CONTEXTS, *beside):
+            left = self._left(pieces)
+            if not left or self.n_texts + len(left) > allowed:
+                break
+            self._in_context(left, context)
+            n_contexts += 1
+        if not n_contexts:
+            return
+        self._tried.append(
+            f"what this did not reach in {n_contexts} contexts (spaces, line ends, letters, digits and punctuation "
+            "before and after), in other cases and Unicode forms"
+        )
+        replaced = [
+            (part["pattern"]["String"], part["content"])
+            for part in parts(self.tokenizer.normalizer)
+            if part["type"] == "Replace" and part["content"] and "String" in part["pattern"]
+        ]
+
+        def others(piece: int) -> Iterator[str]:
+            body = self.pieces.body[piece] or ""
+            forms = {form(body) for form in FORMS} | {body.replace(new, old) for old, new in replaced}
+            forms |= {letter.join(body) for letter in strangers}  # which the model may drop
+            forms = {form for form in (*forms, self.pieces.text[piece]) if len(form) <= 2 * LONGEST} - {body}
+            sides = itertools.product(("", " ", "a", *strangers), ("", " ", "a"))
+            return (before + form + after for before, after in sides for form in sorted(forms))
+
+        self._encode_some(self._left(pieces), others, allowed - self.n_texts)
+
+    def _completed(self, pieces: list[int]) -> None:
+        """Pieces of characters within whole characters, of which many are tried."""
+        if not pieces:
+            return
+        self._tried.append(f"pieces of characters as parts of up to {ROUNDS[-1]:,} whole texts")
+        done = 0
+        for most in ROUNDS:
+            left = self._left(pieces)
+            until = min(most, MOST_COMPLETED // max(1, len(left)))
+            self._encode_some(left, functools.partial(self._wholes, begin=done, end=until), MOST_COMPLETED)
+            done = max(done, until)
+
+        def beside(piece: int) -> Iterator[str]:
+            sides = (("", "a"), ("a", ""), (" ", ""), ("", " "))
+            return (before + text + after for text in self._wholes(piece, 0, ROUNDS[1]) for before, after in sides)
+
+        self._encode_some(self._left(pieces), beside, MOST_COMPLETED)
+
+    def _wholes(self, piece: int, begin: int, end: int) -> Iterator[str]:
+        """Some completions of a piece of a character."""
+        completed = completions(self.pieces.data[piece])
+        if completed is None:
+            return
+        heads, between, tails = completed
+        for n in range(begin, min(end, len(heads) * len(tails))):
+            yield heads[n % len(heads)] + between + tails[(n // len(heads) + n) % len(tails)]
+
+    def _among(self, pieces: list[int]) -> None:
+        """Other tokens before and after, the shortest first, one and two at a time."""
+        left = self._left(pieces)
+        if not left:
+            return
+        self._tried.append("what was left between other tokens")
+        bodies = {body for body in self.pieces.body if body and len(body) <= LONGEST_BESIDE}
+        some = sorted(bodies, key=lambda body: (len(body), body))
+        ones = some[: MOST_AMONG // (2 * len(left))]
+        twos = some[: math.isqrt(MOST_AMONG // (3 * len(left)))]
+        around: list[Context] = [*((one, "") for one in ones), *(("", one) for one in ones)]
+        for a, b in itertools.product(twos, twos):
+            around += [(a, b), (a + b, ""), ("", a + b)]
+        self._encode_some(left, lambda piece: (self._within(piece, context) for context in around), 2 * MOST_AMONG)
+
+    # Encoding ---------------------------------------------------------------------------------------------------------
+
+    def _encode_some(self, pieces: list[int], texts: Callable[[int], Iterable[str]], most: int) -> None:
+        """Encode so many texts for these pieces."""
+        every = itertools.islice(((n, text) for n in pieces for text in texts(n)), max(0, most))
+        while some := list(itertools.islice(every, SOME)):
+            self._encode([n for n, _ in some], [text for _, text in some])
+
+    def _encode(self, pieces: list[int], texts: list[str]) -> int:
+        """Encode texts, each meant to reach a piece's token; how many did. Other tokens that they reach count, too.
+
+        `pieces` may be empty: then the texts are meant for none.
+        """
+        meant = np.array([self.pieces.token[n] for n in pieces] or [-1] * len(texts), np.int64)
+        n_reached, by_chance = 0, dict[int, int]()
+        try:
+            for begin, encoded in self._encoded(texts):
+                lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+                ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int64, int(lengths.sum()))
+                text_of = np.repeat(np.arange(begin, begin + len(encoded)), lengths)
+                ids, text_of = ids[ids < self.n_tokens], text_of[ids < self.n_tokens]
+                own = ids == meant[text_of]
+                n_reached += len(np.unique(text_of[own]))
+                self._reached(ids[own], text_of[own], texts)
+                others, at = np.unique(ids[~self._found[ids]], return_index=True)
+                text_of = text_of[~self._found[ids]][at]
+                for token, n in zip(others.tolist(), text_of.tolist(), strict=True):
+                    by_chance.setdefault(token, n)
+        finally:
+            self._reached(np.array([*by_chance], np.int64), np.array([*by_chance.values()], np.int64), texts)
+        return n_reached
+
+    def _reached(self, tokens: np.ndarray, text_of: np.ndarray, texts: list[str]) -> None:
+        new = ~self._found[tokens]
+        for token, n in zip(tokens[new].tolist(), text_of[new].tolist(), strict=True):
+            if self.witnesses[token] is None:
+                self.witnesses[token] = texts[n]
+        self._found[tokens] = True
+
+    def _encoded(self, texts: list[str]) -> Iterator[tuple[int, list[list[int]]]]:
+        """Where a chunk of the texts begins, and the ids of each; while the caller looks the next one is encoded."""
+        at, waiting = 0, None
+        with ThreadPoolExecutor(1) as pool:
+            while waiting or at < len(texts):
+                following = None
+                if at < len(texts):
+                    chunk = texts[at : at + self._size]
+                    following = at, pool.submit(self._ids_in_time, chunk)
+                    at += len(chunk)
+                if waiting:
+                    yield waiting[0], waiting[1].result()
+                waiting = following
+
+    def _ids_in_time(self, texts: list[str]) -> list[list[int]]:
+        began = time.monotonic()
+        if began - self._began > self.seconds:
+            raise _OutOfTime
+        longest = max(map(len, texts))
+        n = max(1, CHUNK_CHARACTERS // max(1, longest))
+        ids = [found for begin in range(0, len(texts), n) for found in self._ids(texts[begin : begin + n])]
+        self.n_texts += len(texts)
+        rate = len(texts) / max(1e-6, time.monotonic() - began)
+        self._size = max(1, min(CHUNK_TEXTS, 4 * self._size, int(rate * CHUNK_SECONDS)))
+        return ids
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text; none of one that the tokenizer refuses, as one does that has no token for the unknown."""
+        try:
+            return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        except Exception:  # the library raises bare Exception
+            if len(texts) == 1:
+                return [[]]
+            middle = len(texts) // 2
+            return self._ids(texts[:middle]) + self._ids(texts[middle:])

@@ -1,0 +1,384 @@
+"""The page of a scan: every token on one sheet that opens offline; the finding, figures, a list, and provenance."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..folder import versions, write_whole
+from ..matrix import printable
+from .document import render
+from .tables import number, scan_facts
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
+LISTED = 200  # tokens in the page as text: without a script, and in print
+SHOWN_HOLES, SHOWN_MEMBERS = 50, 100  # black holes and their members in the page as text
+LONGEST = 200  # characters of a token in such text
+TEXTS = ("text", "witness", "bytes")  # of each token, packed side by side, so that what they share costs nothing
+CODES = ("category", "script", "reserved")  # few values, packed as numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Tokens that look alike in figures and lists: their name, shape (an SVG path around 0, 0) and colours."""
+
+    key: str
+    title: str
+    counted: str  # after their number, in a sentence
+    meaning: str
+    shape: str
+    light: str  # on light paper: Okabe & Ito (2008), and a grey
+    dark: str  # on dark paper
+
+
+DOT = "M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z"
+KINDS = (
+    Kind(
+        key="reachable",
+        title="reachable",
+        counted="reachable",
+        meaning="some text encodes to them",
+        shape=DOT,
+        light="#8b9098",
+        dark="#767c85",
+    ),
+    Kind(
+        key="unknown",
+        title="not explained",
+        counted="not explained",
+        meaning="there was no tokenizer to ask",
+        shape=DOT,
+        light="#8b9098",
+        dark="#767c85",
+    ),
+    Kind(
+        key="special",
+        title="special",
+        counted="special",
+        meaning="added to the tokenizer, or a control token",
+        shape="M0,-1.3L.38,-.4L1.24,-.4L.6,.2L.8,1.1L0,.55L-.8,1.1L-.6,.2L-1.24,-.4L-.38,-.4Z",
+        light="#000000",
+        dark="#F0E442",
+    ),
+    Kind(
+        key="partial_utf8",
+        title="partial UTF-8",
+        counted="of partial UTF-8",
+        meaning="part of a character's bytes, no text of its own",
+        shape="M-.38,-1.2H.38V-.38H1.2V.38H.38V1.2H-.38V.38H-1.2V-.38H-.38Z",
+        light="#009E73",
+        dark="#009E73",
+    ),
+    Kind(
+        key="unreachable",
+        title="unreachable",
+        counted="unreachable",
+        meaning="no text was found that encodes to them",
+        shape="M-.95,-.95H.95V.95H-.95Z",
+        light="#0072B2",
+        dark="#56B4E9",
+    ),
+    Kind(
+        key="reserved",
+        title="reserved name",
+        counted="with reserved names",
+        meaning="named for later use, as [unused5]",
+        shape="M0,-1.3L1.3,0L0,1.3L-1.3,0Z",
+        light="#E69F00",
+        dark="#E69F00",
+    ),
+    Kind(
+        key="beyond_tokenizer",
+        title="beyond the tokenizer",
+        counted="beyond the tokenizer",
+        meaning="rows for which the tokenizer has no token",
+        shape="M-1.2,-.7L-.7,-1.2L0,-.5L.7,-1.2L1.2,-.7L.5,0L1.2,.7L.7,1.2L0,.5L-.7,1.2L-1.2,.7L-.5,0Z",
+        light="#CC79A7",
+        dark="#CC79A7",
+    ),
+    Kind(
+        key="under_trained",
+        title="reachable, yet dark",
+        counted="reachable, yet under-trained",
+        meaning="some text encodes to them, and training hardly moved them",
+        shape="M0,-1.25L1.2,.85H-1.2Z",
+        light="#D55E00",
+        dark="#D55E00",
+    ),
+)
+NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
+
+
+def write_page(report: dict[str, Any], tokens: pl.DataFrame, path: str | Path, *, command: str | None = None) -> None:
+    """Write the page of a scan: the same report and tokens give the same bytes.
+
+    Parameters
+    ----------
+    report : what `darkvocab.scan` returns (`docs/files.md`)
+    tokens : a row per token, sorted by id, with the columns of `docs/files.md`; indicators as the report names them
+    path : the HTML file
+    command : the line that made it
+
+    The report's `neighbours.cluster.map`, where it is there, is drawn: `[[token id, x, y], ...]`, the first token of
+    each distinct row of the cluster at the first two principal components of these rows (classical scaling), in
+    weight units.
+
+    Raises
+    ------
+    DiskFull, ValueError
+        As `write_whole`.
+    """
+    write_whole(Path(path), page(report, tokens, command))
+
+
+def page(report: dict[str, Any], tokens: pl.DataFrame, command: str | None = None) -> bytes:
+    """The page as `write_page` writes it."""
+    kinds = kinds_of(tokens)
+    dark = tokens["dark"].fill_null(False).to_numpy()
+    asked = printable(str(report["source"]["asked"]))
+    indicators = report.get("indicators") or {}
+    holes = report["black_holes"]
+    return render(
+        "atlas.html.j2",
+        SCRIPTS,
+        title=f"Dark tokens of {asked}",
+        asked=asked,
+        finding=finding(report, kinds, dark),
+        tiles=list(_tiles(report, dark, kinds)),
+        kinds=list(_kind_rows(tokens, kinds, dark)),
+        n_tokens=len(tokens),
+        n_dark=int(dark.sum()),
+        listed=_listed(tokens, kinds, dark),
+        holes=[_hole(at, hole) for at, hole in enumerate(holes[:SHOWN_HOLES], 1)],
+        n_holes=len(holes),
+        population=report["black_hole_population"],
+        neighbours=report.get("neighbours"),
+        indicators=indicators,
+        vocabulary=report.get("vocabulary"),
+        writing=_writing(tokens),
+        score=indicators.get("score"),
+        share=None
+        if indicators.get("expected_false_positives") is None
+        else f"{indicators['expected_false_positives']:.2%}",
+        facts=scan_facts(report),
+        provenance=list(_provenance(report, command)),
+        packed=base64.b64encode(pack(report, tokens, kinds)).decode("ascii"),
+        printed=LISTED,
+    )
+
+
+def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
+    """Which of `KINDS` each token is: its category, but reserved names, and what is dark though reachable, apart."""
+    kinds = tokens["category"].replace_strict(NUMBER, default=NUMBER["unknown"], return_dtype=_int64()).to_numpy()
+    dark = tokens["dark"].fill_null(False).to_numpy()
+    kinds = np.where((kinds == NUMBER["reachable"]) & dark, NUMBER["under_trained"], kinds)
+    return np.where(tokens["reserved"].is_not_null().to_numpy(), NUMBER["reserved"], kinds)
+
+
+def _int64() -> Any:
+    import polars as pl
+
+    return pl.Int64
+
+
+def finding(report: dict[str, Any], kinds: np.ndarray, dark: np.ndarray) -> str:
+    """The scan in one sentence: how many tokens are dark, of what kinds, and how many share a row."""
+    n, n_dark = len(dark), int(dark.sum())
+    if n_dark:
+        counts = [(int((dark & (kinds == place)).sum()), kind) for place, kind in enumerate(KINDS)]
+        counted = [f"{count:,} {kind.counted}" for count, kind in sorted(counts, key=lambda c: -c[0]) if count]
+        one = counted[0].removeprefix(f"{n_dark:,} ") if len(counted) == 1 else None
+        told = f"{n_dark:,} of {n:,} tokens ({_share(n_dark / n)}) {'is' if n_dark == 1 else 'are'} dark: "
+        told += (f"all {one}" if n_dark > 1 else f"it is {one}") if one else _and(counted)
+    else:
+        told = f"None of {n:,} tokens stands out as dark"
+    rows, population = report["n_black_holes"], report["black_hole_population"]
+    if not rows:
+        return f"{told}; no two tokens share a row."
+    if rows == 1:
+        return f"{told}; {population:,} tokens share one row (a black hole)."
+    largest = max(report["populations"])
+    return f"{told}; {population:,} tokens share only {rows:,} rows (black holes), {largest:,} of them the same one."
+
+
+def _and(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _share(part: float) -> str:
+    return f"{part:.1%}" if part >= 0.001 else f"{part:.2g}".replace("e-0", "e-") if part < 1e-5 else f"{part:.3%}"
+
+
+def _tiles(report: dict[str, Any], dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[str, str]]:
+    """The few numbers that a reader looks for first."""
+    yield f"{report['n_tokens']:,}", "tokens"
+    yield f"{int(dark.sum()):,}", "dark"
+    yield f"{report['n_black_holes']:,}", f"black hole{'s' * (report['n_black_holes'] != 1)}"
+    yield f"{report['black_hole_population']:,}", "tokens in black holes"
+    for key in ("reserved", "unreachable", "beyond_tokenizer", "under_trained"):
+        if n := int((kinds == NUMBER[key]).sum()):
+            yield f"{n:,}", KINDS[NUMBER[key]].title
+
+
+def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Of each kind that there is: what it is, how many tokens, and where they lie."""
+    norm, score = tokens["norm"].to_numpy(), tokens["score"].fill_null(math.nan).to_numpy()
+    for place, kind in enumerate(KINDS):
+        of = kinds == place
+        if of.any():
+            scores = score[of][~np.isnan(score[of])]
+            yield {
+                **asdict(kind),
+                "n": f"{of.sum():,}",
+                "n_dark": f"{(of & dark).sum():,}",
+                "norm": f"{np.median(norm[of]):.4g}",
+                "score": f"{np.median(scores):.3g}" if len(scores) else "",
+            }
+
+
+def _listed(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> list[dict[str, Any]]:
+    """The first tokens of the list in its order: by falling score, dark ones where it has an end."""
+    import polars as pl
+
+    frame = tokens.with_columns(kind=pl.Series(kinds), order=pl.Series(-rounded(tokens["score"].to_numpy())))
+    frame = frame.sort(pl.col("order").fill_nan(None), nulls_last=True, maintain_order=True)  # as the script has it
+    if dark.any():
+        frame = frame.filter("dark")
+    shown = frame.head(LISTED).select(
+        *("id", "text", "kind", "score", "norm", "population", "black_hole", "n_touching", "witness")
+    )
+    return [
+        {
+            **row,
+            "text": _cut(row["text"]),
+            "witness": _cut(row["witness"]),
+            "kind": KINDS[row["kind"]],
+            **{name: "" if row[name] is None else number(row[name]) for name in ("score", "norm", "population")},
+        }
+        for row in shown.iter_rows(named=True)
+    ]
+
+
+def _cut(text: str | None) -> str | None:
+    """A token's text as a page shows it: no character that could hide or turn others, and not without an end."""
+    if text is None:
+        return None
+    more = len(text) - LONGEST
+    return printable(text[:LONGEST]) + (f"… and {more:,} characters more" if more > 0 else "")
+
+
+def _hole(at: int, hole: dict[str, Any]) -> dict[str, Any]:
+    members = list(zip(hole["token_ids"], hole["tokens"], strict=True))[:SHOWN_MEMBERS]
+    return {
+        "number": at,
+        "population": f"{hole['population']:,}",
+        "norm": number(hole["norm"]),
+        "members": [(token, _cut(text)) for token, text in members],
+        "left": hole["population"] - len(members),
+    }
+
+
+def _writing(tokens: pl.DataFrame) -> list[tuple[str, int]]:
+    """Scripts of the tokens, most tokens first."""
+    counts = tokens["script"].drop_nulls().value_counts(sort=True)
+    return sorted(((printable(name), n) for name, n in counts.iter_rows()), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _provenance(report: dict[str, Any], command: str | None) -> Iterator[tuple[str, str]]:
+    source = report["source"]
+    yield "asked for", printable(str(source["asked"]))
+    yield "file", printable(str(source["path"]))
+    yield "sha256", source["sha256"] or "not taken"
+    if source.get("bytes") is not None:
+        yield "bytes", f"{source['bytes']:,}"
+    if report.get("vocabulary"):
+        yield "tokenizer", printable(str(report["vocabulary"]["tokenizer"]))
+    if command:
+        yield "command", printable(command)
+    for name, version in versions().items():
+        yield f"{name} version", version
+
+
+# Packing -------------------------------------------------------------------------------------------------------------
+
+
+def pack(report: dict[str, Any], tokens: pl.DataFrame, kinds: np.ndarray) -> bytes:
+    """Report and tokens for the page's script (`packed.js` reads them): gzip of a header and columns.
+
+    uint32 length of the header; the header, JSON; columns of 4 bytes a value, the first bytes of all values, then the
+    second ones, and so on, because so they compress; at the end the texts. Floats are rounded to 14 bits, four digits:
+    what a page shows. A missing float is NaN, a missing integer -1, a missing text has length -1.
+    """
+    columns, names, codes = [], [], {}
+    floats = [name for name, dtype in tokens.schema.items() if dtype.is_float()]
+    integers = ["id", "black_hole", "population", "n_touching", "steps"]
+    for name in floats:
+        columns.append(rounded(tokens[name].fill_null(math.nan).to_numpy()).view(np.int32))
+    for name in integers:
+        columns.append(tokens[name].fill_null(-1).to_numpy().astype(np.int32))
+    for name in CODES:
+        values = tokens[name].unique().drop_nulls().sort().to_list()
+        codes[name] = [printable(value) for value in values]
+        places = {value: place for place, value in enumerate(values)}
+        columns.append(np.array([places.get(value, -1) for value in tokens[name]], np.int32))
+    columns.append(tokens["dark"].fill_null(False).to_numpy().astype(np.int32))
+    columns.append(kinds.astype(np.int32))
+    names = [*floats, *integers, *CODES, "dark", "kind"]
+    lengths, blob, shown = _texts(tokens)
+    header = {
+        "n": len(tokens),
+        "names": names,
+        "floats": floats,
+        "codes": codes,
+        "texts": TEXTS,
+        "shown": shown,
+        "columns": tokens.columns,
+        "kinds": [asdict(kind) for kind in KINDS],
+        "report": report,
+    }
+    head = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    planes = np.array([*columns, *lengths]).view(np.uint8).reshape(len(columns) + len(TEXTS), -1, 4)
+    packed = len(head).to_bytes(4, "little") + head + planes.transpose(0, 2, 1).tobytes() + blob
+    return gzip.compress(packed, 6, mtime=0)
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """float32 with 14 significant bits: off by 2^-14 of the value at most, so that it compresses to half.
+
+    Examples
+    --------
+    >>> [float(value) for value in rounded(np.array([0.1, 1.0, np.nan]))]
+    [0.100006103515625, 1.0, nan]
+    """
+    words = values.astype(np.float32).view(np.uint32)
+    finite = np.isfinite(values)
+    return np.where(finite, (words + 0x200) & 0xFFFFFC00, words).astype(np.uint32).view(np.float32)
+
+
+def _texts(tokens: pl.DataFrame) -> tuple[list[np.ndarray], bytes, dict[str, dict[int, str]]]:
+    """Lengths of each of `TEXTS` as JavaScript counts them, all in one after another, and how unsafe ones are shown."""
+    lists = [tokens[name].to_list() for name in TEXTS[:-1]]
+    lists.append([None if digits is None else bytes.fromhex(digits).decode("latin-1") for digits in tokens[TEXTS[-1]]])
+    lengths = [np.array([-1 if text is None else _units(text) for text in texts], np.int32) for texts in lists]
+    blob = "".join(text for side_by_side in zip(*lists, strict=True) for text in side_by_side if text is not None)
+    shown = {
+        name: {row: printable(text) for row, text in enumerate(texts) if text and not text.isprintable()}
+        for name, texts in zip(TEXTS[:-1], lists, strict=False)
+    }
+    return lengths, blob.encode(), shown
+
+
+def _units(text: str) -> int:
+    """UTF-16 code units: characters beyond the first plane count twice."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2

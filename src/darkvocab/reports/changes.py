@@ -1,0 +1,172 @@
+"""Tables of what differs between two checkpoints, and of what a repair changed, from their JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..matrix import printable
+from .tables import facts, isolated, show
+
+MOST_CHANGES = 40
+
+
+def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
+    """A diff for people: facts of each matrix, the farthest movers, what became of black holes."""
+    pairs = [("A", printable(report["a"])), ("B", printable(report["b"])), ("texts", _texts(report["texts"], shown))]
+    pairs += [("", note) for note in report["notes"]]
+    show(facts(pairs), to)
+    for part in report["matrices"]:
+        to.print()
+        show(facts(_rows(part)), to)
+        if part["movers"]:
+            to.print()
+            show(_movers(part, shown), to)
+            _left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
+        changes = [change for change in part["black_holes"] if change["kind"] != "kept"]
+        if changes:
+            to.print()
+            show(_changes(changes[:MOST_CHANGES]), to)
+            _left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
+
+
+def _left(n: int, what: str, to: Console) -> None:
+    if n > 0:
+        to.print(f"and {n:,} more {what}")
+
+
+def _texts(texts: dict[str, Any] | None, shown: int) -> str:
+    if texts is None:
+        return "not compared: no tokenizer beside A, or beside B"
+    only = f"; {texts['n_only_a']:,} ids with a text in A alone, {texts['n_only_b']:,} in B alone"
+    only = only if texts["n_only_a"] or texts["n_only_b"] else ""
+    if not texts["n_different"]:
+        return f"the same for every id{' that has one in both' if only else ''}{only}"
+    named = "  ".join(
+        f"{token['token_id']} {isolated(printable(token['a']))} | {isolated(printable(token['b']))}"
+        for token in texts["different"][:shown]
+    )
+    more = "  ..." if texts["n_different"] > shown else ""
+    return f"{texts['n_different']:,} ids with another text: {named}{more}{only}"
+
+
+def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
+    a, b = part["a"], part["b"]
+    rounded = [
+        f"{name} rounded from {side['stored_grid']}"
+        for name, side in (("A", a), ("B", b))
+        if side["stored_grid"] != part["grid"]
+    ]
+    how = "bit for bit" if part["equality"] == "bits" else "by value"
+    on = ", ".join([part["grid"], *rounded])
+    same = f", of which {part['n_same_bits']:,} bit for bit" if how == "by value" else ""
+    pairs = [
+        (f"{part['matrix']} matrix", " | ".join(dict.fromkeys(printable(side["tensor"]) for side in (a, b)))),
+        ("compared", f"{part['n_common']:,} rows of {a['hidden_dim']:,}, {how}, on {on}"),
+        ("equal", f"{part['n_equal']:,}{same}"),
+        ("moved", f"{part['n_moved']:,}"),
+    ]
+    if moved := part["moved"]:
+        lengths = [("L-inf in steps", "l_inf_steps"), ("L-inf", "l_inf"), ("Euclidean", "euclidean")]
+        pairs += [(name, f"median {moved[key]['median']:,.4g}   max {moved[key]['max']:,.4g}") for name, key in lengths]
+    pairs += [(f"only in {name.upper()}", f"{n:,}") for name in "ab" if (n := part[f"n_only_{name}"])]
+    pairs += [
+        ("black holes C", f"{a['n_black_holes']:,} -> {b['n_black_holes']:,}"),
+        ("population P", f"{a['black_hole_population']:,} -> {b['black_hole_population']:,}"),
+    ]
+    if counts := ", ".join(f"{n:,} {kind}" for kind, n in part["counts"].items() if n):
+        pairs.append(("of black holes", counts))
+    return pairs
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name, justify in columns:
+        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    return table
+
+
+def _movers(part: dict[str, Any], shown: int) -> Table:
+    """The tokens that moved farthest."""
+    table = _table(("token", "right"), ("text", ""), ("steps", "right"), ("L-inf", "right"), ("Euclidean", "right"))
+    for token in part["movers"][:shown]:
+        texts = dict.fromkeys(isolated(printable(text)) for name in "ab" if (text := token[name]) is not None)
+        lengths = f"{token['l_inf_steps']:,}", f"{token['l_inf']:.4g}", f"{token['euclidean']:.4g}"
+        table.add_row(str(token["token_id"]), Text(" | ".join(texts)), *lengths)
+    return table
+
+
+def _changes(changes: list[dict[str, Any]]) -> Table:
+    """Black holes that are not what they were."""
+    table = _table(("black hole", ""), ("in A", "right"), ("in B", "right"), ("tokens", "right"), ("", ""))
+    for change in changes:
+        came = _named("from A", change["came_from"]), _named("into B", change["went_to"])
+        what = (
+            f"{sign}{len(tokens):,}{whence}"
+            for sign, tokens, whence in zip("+-", (change["joined"], change["left"]), came, strict=True)
+            if tokens
+        )
+        numbers = ("" if change[name] is None else f"#{change[name]}" for name in "ab")
+        populations = f"{change['population_a']:,} -> {change['population_b']:,}"
+        table.add_row(change["kind"], *numbers, populations, "   ".join(what))
+    return table
+
+
+def _named(word: str, holes: list[list[int]], most: int = 4) -> str:
+    """Black holes of the other side and how many tokens each has part in."""
+    named = [f"{word} #{number} ({n:,})" for number, n in holes[:most]]
+    return "".join(f" {hole}" for hole in [*named, *(["..."] if len(holes) > most else [])])
+
+
+HOW = {
+    "mean": "the mean of the trained rows",
+    "pieces": "the mean of the pieces that spell each token",
+    "gaussian": "draws with the mean and covariance of the trained rows",
+}
+
+
+def print_repair(report: dict[str, Any], to: Console) -> None:
+    """A repair for people: what was or would be changed, how, and what was found when it was read again."""
+    around = "" if report["how"] == "gaussian" else f", each component {_steps(report['jitter_steps'])} up or down"
+    would = "would be " if report["dry_run"] else ""
+    pairs = [
+        ("source", printable(report["source"])),
+        ("output", printable(report["out"]) + (" (dry run: nothing is written)" if report["dry_run"] else "")),
+        ("fresh rows", f"{HOW[report['how']]}{around}; seed {report['seed']}"),
+    ]
+    for part in report["matrices"]:
+        ids = " ".join(map(str, part["token_ids"][:12])) + (" ..." if part["n_repaired"] > 12 else "")
+        pairs += [
+            (f"{part['matrix']} matrix", " and ".join(map(printable, part["tensors"]))),
+            ("repaired", f"{part['n_repaired']:,} of {part['n_tokens']:,} rows on {part['stored_grid']}: {ids}"),
+        ]
+        if part["without_pieces"]:
+            pairs.append(("no pieces", f"{len(part['without_pieces']):,} tokens: around the mean of the trained rows"))
+        if not report["dry_run"]:
+            before, after = part["black_holes"]["before"], part["black_holes"]["after"]
+            was = "rows that were no numbers" if before is None else f"{before[0]:,} with {before[1]:,} tokens"
+            norm = part["norm"]
+            again = f" ({part['n_redrawn']:,} drawn again)" if part["n_redrawn"] else ""
+            pairs += [
+                (
+                    "black holes",
+                    f"{was} -> {after[0]:,} with {after[1]:,} tokens; no repaired row is like another{again}",
+                ),
+                ("norm", f"root mean square {norm['repaired_rms']:.4g}, of trained rows {norm['trained_rms']:.4g}"),
+            ]
+    files = report["files"]
+    pairs += [
+        (f"{would}{how.replace('_', ' ')}", ", ".join(map(printable, named))) for how, named in files.items() if named
+    ]
+    if not report["dry_run"]:
+        pairs.append(
+            ("compared", f"{report['n_bytes_compared']:,} other bytes of the rewritten files: all as they were")
+        )
+    show(facts([*pairs, *(("note", note) for note in report["notes"])]), to)
+
+
+def _steps(jitter: int) -> str:
+    return "a step" if jitter == 1 else f"1 to {jitter:,} steps"

@@ -1,0 +1,59 @@
+"""A page: one HTML file with its style and scripts in it, and a policy that lets nothing else in or out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+LIBRARY = "vendor/d3.min.js"  # d3 7.9.2 as npm has it; its licences lie beside it
+LICENCE = "vendor/LICENSE"
+
+
+def render(template: str, scripts: Sequence[str], **values: Any) -> bytes:
+    """A template of this package as a page; values are escaped, the same values give the same bytes.
+
+    Parameters
+    ----------
+    template : its name; it extends `page.html.j2`
+    scripts : files of this package that make up the page's script, in this order; none: a page without any
+
+    Returns
+    -------
+    UTF-8. Its Content-Security-Policy names the style and the scripts by their hashes: no other script runs, whatever
+    text found its way into the page, and nothing is fetched.
+    """
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("darkvocab", "reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    style = read("page.css")
+    library = read(LIBRARY) if scripts else ""
+    script = "\n".join(map(read, scripts))
+    allowed = " ".join(map(_hash, (library, script))) if scripts else "'none'"
+    policy = (
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; base-uri 'none'; "
+        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+    html = environment.get_template(template).render(
+        **values,
+        policy=policy,
+        style=Markup(style),
+        library=Markup(library),
+        script=Markup(script),
+        licence=read(LICENCE),
+    )
+    return html.encode("utf-8", "replace")  # a path that is not UTF-8 has no letters for some of its bytes
+
+
+def read(name: str) -> str:
+    """A file of this package."""
+    return (resources.files(__package__) / name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,254 @@
+"""Tokenizers: the texts of a `tokenizer.json`, and the bytes that each of them stands for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .tensors import CorruptFile
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
+
+# Numbers of the types of tokens in a GGUF file (llama.h).
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
+
+
+def _byte_level() -> dict[int, int]:
+    """GPT-2's alphabet: the character that stands for each byte, for `str.translate` into Latin-1."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = sorted(set(range(256)) - set(plain))
+    return {**{byte: byte for byte in plain}, **{256 + n: byte for n, byte in enumerate(others)}}
+
+
+BYTE_LEVEL = _byte_level()
+# A character of Latin-1 that stands for no byte must not pass for one.
+_FROM_BYTE_LEVEL = {**{code: 0xFFFD for code in range(256) if code not in BYTE_LEVEL}, **BYTE_LEVEL}
+
+
+class TokenTexts(dict[int, str]):
+    """Texts of tokens by id, and what a GGUF file says of them: not all that makes tokens of a text."""
+
+    def __init__(self, texts: Mapping[int, str], model: str = "", types: Mapping[int, int] | None = None) -> None:
+        super().__init__(texts)
+        self.model = model  # as the file names it: gpt2, llama, bert, t5, ...
+        self.types = types or {}  # by id, numbers as llama.h has them
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """A `tokenizer.json`, as the `tokenizers` library reads it.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    CorruptFile
+        The library cannot read it.
+    """
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no tokenizer at {str(path)!r}; give a tokenizer.json, or --tokenizer none")
+    try:
+        return plain(Tokenizer.from_file(str(path)), copy=False)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
+        raise CorruptFile(
+            f"{path}: not a tokenizer that can be read ({error}); --tokenizer none goes without"
+        ) from None
+
+
+def plain(tokenizer: Tokenizer, *, copy: bool = True) -> Tokenizer:
+    """A tokenizer that encodes every text in full and always alike: no truncation, no padding, no dropout.
+
+    The same one where it does already; else a copy, or where `copy` is false the same one, changed.
+
+    Raises
+    ------
+    ValueError
+        It cannot be copied, since a part of it is written in Python.
+    """
+    chances = [name for name in ("dropout", "alpha", "nbest_size") if getattr(tokenizer.model, name, None)]
+    if not (tokenizer.truncation or tokenizer.padding or chances):
+        return tokenizer
+    if copy:
+        try:
+            tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+        except Exception as error:  # what the library raises has no class of its own
+            raise ValueError(
+                f"the tokenizer truncates, pads or encodes by chance, and cannot be copied without ({error}); "
+                "call no_truncation() and no_padding() on it, and set its model's dropout to None"
+            ) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for name in chances:
+        setattr(tokenizer.model, name, None)
+    return tokenizer
+
+
+def texts_by_id(tokenizer: Tokenizer | dict[int, str]) -> dict[int, str]:
+    """Text of every token id, ascending; where several texts have one id, the last in alphabetical order."""
+    if isinstance(tokenizer, dict):
+        return tokenizer
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    texts = {token: text for text, token in vocabulary.items()}
+    if len(texts) < len(vocabulary):  # the library's order changes from run to run
+        texts = {token: text for text, token in sorted(vocabulary.items())}
+    return dict(sorted(texts.items()))
+
+
+def parts(component: Any) -> list[dict[str, Any]]:
+    """A normaliser, pre-tokenizer or decoder as the JSON objects of its parts, sequences laid out.
+
+    A component written in Python has no JSON: it is one part of type `Custom`.
+    """
+    if component is None:
+        return []
+    try:
+        state = json.loads(component.__getstate__())
+    except Exception:  # what the library raises has no class of its own
+        return [{"type": "Custom"}]
+    found, open_ = [], [state]
+    while open_:
+        part = open_.pop()
+        inner = next((part[key] for key in ("normalizers", "pretokenizers", "decoders") if key in part), None)
+        if inner is None:
+            found.append(part)
+        else:
+            open_.extend(reversed(inner))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spelling:
+    """How a tokenizer writes in a token's text which bytes the token stands for."""
+
+    byte_level: bool = False  # each character stands for a byte, as GPT-2 has it
+    space: str = ""  # stands for a space, as ▁ does
+    before: str = ""  # begins a piece that continues a word, as ## does
+    after: str = ""  # ends a piece that ends a word, as </w> does
+    byte_tokens: bool = False  # <0x41> stands for a byte
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer | TokenTexts) -> Spelling:
+        """The spelling of a tokenizer, by its model and decoder; without a decoder by what comes before the model."""
+        if isinstance(tokenizer, TokenTexts):
+            return {
+                "gpt2": cls(byte_level=True),
+                "llama": cls(space="\u2581", byte_tokens=True),
+                "t5": cls(space="\u2581"),
+                "bert": cls(before="\u2581"),  # here it begins a piece that begins a word, and stands for nothing
+            }.get(tokenizer.model, cls())
+        model, kind = tokenizer.model, type(tokenizer.model).__name__
+        decoder, made = parts(tokenizer.decoder), [*parts(tokenizer.pre_tokenizer), *parts(tokenizer.normalizer)]
+        if any(part["type"] == "ByteLevel" for part in [*decoder, *made]):
+            return cls(byte_level=True, after=getattr(model, "end_of_word_suffix", None) or "")
+        byte_tokens = getattr(model, "byte_fallback", False)
+        if kind == "Unigram" and tokenizer.token_to_id("<0x00>") is not None:
+            byte_tokens = bool(json.loads(model.__getstate__()).get("byte_fallback"))
+        return cls(
+            space=next(filter(None, [*map(_space_read, decoder), *map(_space_written, made)]), ""),
+            before=getattr(model, "continuing_subword_prefix", None) or "",
+            after=getattr(model, "end_of_word_suffix", None) or "",
+            byte_tokens=byte_tokens,
+        )
+
+    def bytes_of(self, text: str) -> bytes:
+        """The bytes that a token of this text stands for.
+
+        Examples
+        --------
+        >>> Spelling(byte_level=True).bytes_of("Ġthe"), Spelling(before="##").bytes_of("##ing")
+        (b' the', b'ing')
+        >>> Spelling(space="▁", byte_tokens=True).bytes_of("<0xE4>")
+        b'\\xe4'
+        """
+        if self.byte_level:
+            text = text.removesuffix(self.after) if text != self.after else text
+            try:
+                return text.translate(_FROM_BYTE_LEVEL).encode("latin-1")
+            except UnicodeEncodeError:  # no text of this alphabet
+                return text.encode()
+        if self.byte_tokens and (byte := BYTE_TOKEN.fullmatch(text)):
+            return bytes.fromhex(byte[1])
+        for mark in (self.before, self.after):  # a text that is nothing but the mark stands for itself
+            if mark and text != mark:
+                text = text.removeprefix(mark) if mark is self.before else text.removesuffix(mark)
+        return (text.replace(self.space, " ") if self.space else text).encode()
+
+
+def _space_read(part: dict[str, Any]) -> str:
+    """What a part of a decoder takes for a space; nothing where it does not say."""
+    if part["type"] == "Replace" and part["content"] == " ":
+        return str(part["pattern"].get("String", ""))
+    return _space_written(part) if part["type"] == "Metaspace" else ""
+
+
+def _space_written(part: dict[str, Any]) -> str:
+    """What a part of a normaliser or pre-tokenizer writes for a space; nothing where it does not say."""
+    if part["type"] == "Replace" and part["pattern"].get("String") == " ":
+        return str(part["content"])
+    return str(part["replacement"]) if part["type"] == "Metaspace" else ""
+
+
+class Piece(NamedTuple):
+    """A text of a tokenizer: its token, and what it stands for."""
+
+    token: int
+    text: str
+    data: bytes
+    body: str | None  # the bytes as text; None where they are no whole UTF-8
+    added: bool  # cut out of a text before the model sees it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """Every text of a tokenizer by id and text, in columns: so many objects would keep the garbage collector busy."""
+
+    token: list[int]
+    text: list[str]
+    data: list[bytes]
+    body: list[str | None]
+    added: set[str]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer | TokenTexts, spelling: Spelling) -> Pieces:
+        if isinstance(tokenizer, TokenTexts):
+            vocabulary = [(text, token) for token, text in tokenizer.items()]
+            kinds = tokenizer.types
+            added = {text for text, token in vocabulary if kinds.get(token) in (UNKNOWN, CONTROL, USER_DEFINED)}
+        else:
+            vocabulary = sorted(tokenizer.get_vocab(with_added_tokens=True).items())
+            added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+        vocabulary.sort(key=itemgetter(1))
+        data = [text.encode() if text in added else spelling.bytes_of(text) for text, _ in vocabulary]
+        return cls(
+            token=[token for _, token in vocabulary],
+            text=[text for text, _ in vocabulary],
+            data=data,
+            body=[decoded(held) for held in data],
+            added=added,
+        )
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def __getitem__(self, n: int) -> Piece:
+        text = self.text[n]
+        return Piece(self.token[n], text, self.data[n], self.body[n], text in self.added)
+
+
+def decoded(data: bytes) -> str | None:
+    """Bytes as text; None where they are no whole UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,233 @@
+"""Scans for the page, as the library makes them: a Qwen-shaped one, and one of hostile texts."""
+
+import numpy as np
+import polars as pl
+
+COLUMNS = {
+    "id": pl.Int64,
+    "text": pl.String,
+    "bytes": pl.String,
+    "category": pl.String,
+    "witness": pl.String,
+    "script": pl.String,
+    "reserved": pl.String,
+    "black_hole": pl.Int64,
+    "population": pl.Int64,
+    "n_touching": pl.Int64,
+    "steps": pl.Int64,
+    "norm": pl.Float64,
+    "euclidean": pl.Float64,
+    "cosine": pl.Float64,
+    "cosine_mean_removed": pl.Float64,
+    "cosine_pc_removed": pl.Float64,
+    "score": pl.Float64,
+    "dark": pl.Boolean,
+}
+INDICATORS = {
+    "euclidean": ("Euclidean distance to the reference", "|r - mean(ref)|"),
+    "cosine": ("cosine distance to the reference", "1 - cos(r, mean(ref))"),
+    "cosine_mean_removed": ("cosine distance, mean removed", "1 - cos(r - mean, mean(ref) - mean)"),
+    "cosine_pc_removed": ("cosine distance, first component removed", "1 - cos(r - pr, mean(ref) - pr)"),
+}
+POPULATIONS = (814, 704, 306, 228, 11, 10, 6, 5, 4, 4, 3, 3, 2)  # of Qwen3-4B
+HOSTILE = [
+    "<script>window.owned=1</script>",
+    "</script><script>window.owned=2</script>",
+    "<!--<script>",
+    "<img src=x onerror=window.owned=3>",
+    '"><svg onload=window.owned=4>',
+    "{{ 7 * 7 }}",
+    "=HYPERLINK(1)",
+    "+1",
+    "-2",
+    "@SUM(1)",
+    "\ufeffmarked",
+    "a\u202eb",
+    "\u2028line\u2029",
+    "nul\x00l",
+    "\x1b[31m",
+    'quote"comma,',
+    "two\nlines\r",
+    "",
+    "\U0001f600",
+    "x" * 30_000,
+    "\u05d0\u05d1",
+    "' onmouseover='window.owned=5",
+]
+
+
+def token_frame(n, **columns):
+    """A frame of n tokens with plain values wherever a column is not given."""
+    plain = {
+        "id": np.arange(n),
+        "text": [f"t{i}" for i in range(n)],
+        "category": ["reachable"] * n,
+        "population": np.ones(n, int),
+        "n_touching": np.zeros(n, int),
+        "norm": np.ones(n),
+        "score": np.zeros(n),
+        "dark": np.zeros(n, bool),
+        **{name: np.linspace(1, 2, n) for name in INDICATORS},
+    }
+    made = {**plain, **columns}
+    if "bytes" not in made:
+        made["bytes"] = [None if text is None else text.encode().hex() for text in made["text"]]
+    return pl.DataFrame({name: pl.Series(made.get(name, [None] * n), dtype=dtype) for name, dtype in COLUMNS.items()})
+
+
+def report_of(tokens, asked="org/model", **more):
+    """The report that goes with a frame of tokens."""
+    holes = tokens.filter(pl.col("black_hole").is_not_null())
+    members = {number: frame for (number,), frame in holes.group_by("black_hole")}
+    listed = [members[number] for number in sorted(members)]
+    populations = [len(frame) for frame in listed]
+    n, population = len(tokens), sum(populations)
+    norms = tokens["norm"]
+    counts = tokens["category"].value_counts()
+    return {
+        "schema_version": 2,
+        "n_tokens": n,
+        "hidden_dim": 2560,
+        "grid": "bfloat16",
+        "stored_grid": "bfloat16",
+        "equality": "values",
+        "tensor": "model.embed_tokens.weight",
+        "chosen": "by name",
+        "output_tensor": None,
+        "tied": True,
+        "n_unique": n - population + len(listed),
+        "n_black_holes": len(listed),
+        "black_hole_population": population,
+        "n_singletons": n - population,
+        "populations": populations,
+        "n_beyond_tokenizer": int((tokens["category"] == "beyond_tokenizer").sum()),
+        "norms": {
+            **{f"p{q}": norms.quantile(q / 100) for q in (1, 5, 25, 50, 75, 95, 99)},
+            **{"min": norms.min(), "max": norms.max(), "mean": norms.mean()},
+        },
+        "l_inf": {"rows": "black_holes", "max": 6.1e-05, "mean": 2.9e-05, "median": 3e-05, "max_steps": 1},
+        "black_holes": [
+            {
+                "population": len(frame),
+                "token_ids": frame["id"].to_list(),
+                "tokens": frame["text"].to_list(),
+                "norm": frame["norm"][0],
+            }
+            for frame in listed
+        ],
+        "source": {"asked": asked, "path": f"{asked}/model.safetensors", "sha256": "0" * 64, "bytes": 777_912_320},
+        "vocabulary": {
+            "tokenizer": f"{asked}/tokenizer.json",
+            "model": "BPE",
+            "n_texts": n,
+            "categories": dict(counts.iter_rows()),
+            "search": "each text was encoded alone, after a space, after a letter, and at the start",
+        },
+        "indicators": {
+            "matrix": "model.embed_tokens.weight",
+            "reference": {"kind": "black holes", "n": population, "how": "rows shared by more than one token"},
+            "score": INDICATORS["euclidean"][0],
+            "threshold": 0.5,
+            "n_dark": int(tokens["dark"].sum()),
+            "expected_false_positives": 0.004,
+            "columns": [{"name": k, "title": title, "formula": how} for k, (title, how) in INDICATORS.items()],
+        },
+        "neighbours": None,
+        **more,
+    }
+
+
+def qwen_shaped(n=151_936, seed=1):
+    """A scan with the populations of Qwen3-4B's black holes, its cluster, and as many tokens: report and tokens."""
+    rng = np.random.default_rng(seed)
+    syllables = ["ing", "tion", "er", "un", "the", "con", "pre", "al", "中", "文", "の", "ка", "ни", "ar", "λο", "é"]
+    picks = rng.integers(0, len(syllables), (n, 4))
+    used = rng.integers(1, 5, n)
+    texts = [
+        "Ġ" * (i % 2) + "".join(syllables[k] for k in row[:m]) + str(i % 97)
+        for i, (row, m) in enumerate(zip(picks, used, strict=True))
+    ]
+    n_beyond, n_partial, n_out = 267, 40, 112
+    dark_ids = rng.choice(np.arange(300, n - n_beyond), sum(POPULATIONS) - n_beyond + n_out, replace=False)
+    ids = np.concatenate([np.arange(n - n_beyond, n), dark_ids])
+    hole = np.zeros(n, int)
+    bounds = np.cumsum(POPULATIONS)
+    for number, (start, end) in enumerate(zip([0, *bounds], bounds, strict=False), 1):
+        hole[ids[start:end]] = number
+    dark = np.isin(np.arange(n), ids)
+    category = np.where(dark, "unreachable", "reachable").astype(object)
+    category[dark_ids[-60:]] = "reachable"
+    category[n - n_beyond :] = "beyond_tokenizer"
+    category[128 : 128 + n_partial] = "partial_utf8"
+    category[n - n_beyond - 26 : n - n_beyond] = "special"
+    beyond = category == "beyond_tokenizer"
+    norm = np.where(dark, 0.3709 + rng.normal(0, 2e-5, n) * (hole == 0), rng.normal(1.25, 0.12, n).clip(0.6))
+    for number in range(1, len(POPULATIONS) + 1):
+        norm[hole == number] = 0.3709 + 1e-5 * number
+    away = np.where(dark, 2e-3 * (1 + (np.maximum(hole, 1) % 7)), norm * rng.normal(1, 0.05, n))
+    away[dark_ids[-n_out:]] *= rng.uniform(1, 5, n_out)
+    cosine = np.where(dark, 1e-6 * (1 + hole), rng.normal(0.9, 0.05, n).clip(0.2, 1.2))
+    indicators = {
+        "euclidean": away,
+        "cosine": cosine,
+        "cosine_mean_removed": cosine * 1.1 + rng.normal(0, 0.01, n) * ~dark,
+    }
+    indicators["cosine_pc_removed"] = cosine * 0.9 + rng.normal(0, 0.01, n) * ~dark
+    population = np.where(hole > 0, np.array([0, *POPULATIONS])[hole], 1)
+    tokens = token_frame(
+        n,
+        text=[None if gone else text for text, gone in zip(texts, beyond, strict=True)],
+        category=category.tolist(),
+        witness=[
+            text.replace("Ġ", " ") if kind == "reachable" else None for text, kind in zip(texts, category, strict=True)
+        ],
+        script=[
+            None if gone else ("Han" if "中" in text else "Latin") for text, gone in zip(texts, beyond, strict=True)
+        ],
+        black_hole=[int(number) or None for number in hole],
+        population=population,
+        n_touching=np.where(dark, sum(POPULATIONS) - population, 0),
+        steps=np.where(dark, (hole == 0).astype(int), 4000),
+        norm=norm,
+        **indicators,
+        score=np.where(dark, 1 - 1e-3 * rng.random(n), 0.02 * rng.random(n) ** 4),
+        dark=dark,
+    )
+    firsts = [int(np.flatnonzero(hole == number)[0]) for number in range(1, len(POPULATIONS) + 1)]
+    outliers = [int(i) for i in dark_ids[-n_out:]]
+    rows = firsts + outliers
+    edges = [[a, b] for k, a in enumerate(firsts) for b in firsts[:k]]
+    edges += [[int(rng.choice(firsts[:6])), b] for b in outliers for _ in range(int(rng.integers(1, 4)))]
+    neighbours = {
+        "touching": "<= 1 step",
+        "n_pairs": 2_204_118,
+        "n_components": 1,
+        "degrees": [[1, 40, 40], [2, 38, 38], [3, 34, 34], [12, 8, 30], [40, 5, 2070]],
+        "cluster": {
+            "n_tokens": len(ids),
+            "n_core": sum(POPULATIONS),
+            "n_outliers": n_out,
+            "token_ids": sorted(ids.tolist()),
+            "map": [[i, *(rng.normal(0, 2e-5 if i in firsts else 8e-5, 2)).tolist()] for i in rows],
+        },
+        "edges": edges,
+    }
+    return report_of(tokens, "Qwen/Qwen3-4B", neighbours=neighbours), tokens
+
+
+def hostile():
+    """A scan whose every text would like to be something else: report and tokens."""
+    n = len(HOSTILE)
+    tokens = token_frame(
+        n,
+        text=HOSTILE,
+        witness=HOSTILE[::-1],
+        script=["<b>Latin</b>"] * n,
+        reserved=[*(["<i>reserved</i>"] * 2), *([None] * (n - 2))],
+        black_hole=[1, 1, *([None] * (n - 2))],
+        population=[2, 2, *([1] * (n - 2))],
+        score=np.linspace(1, 0, n),
+        dark=[True] * n,
+    )
+    asked = "</title><script>window.owned=6</script>"
+    return report_of(tokens, asked), tokens
