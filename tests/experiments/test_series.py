@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 from typer.testing import CliRunner
 
-from darkvocab import evolve, series
+from darkvocab import EmbeddingMatrix, evolve, series
 from darkvocab.cli import app
 from darkvocab.experiments.checkpoints import find_checkpoints, naturally
 from darkvocab.sources import CorruptFile
@@ -223,7 +223,9 @@ def revisions(hub):
     return hub
 
 
-def test_revisions_on_the_hub_are_read_once_where_their_hash_says_so(revisions):
+def test_revisions_on_the_hub_are_read_once_where_their_hash_says_so(revisions, monkeypatch):
+    grouped, groups = [], EmbeddingMatrix.groups
+    monkeypatch.setattr(EmbeddingMatrix, "groups", lambda *args, **how: grouped.append(args) or groups(*args, **how))
     made = series("org/model", revisions="step*,main")
     assert made.checkpoints.select("name", "identical_to", "n_moved").rows() == [
         ("step2", None, None),
@@ -240,6 +242,7 @@ def test_revisions_on_the_hub_are_read_once_where_their_hash_says_so(revisions):
         (2, "step2", "main", "step2"),
         (2, "main", "main", "main"),  # what split off, and moved
     ]
+    assert len(grouped) == 2  # of step2 and main: the others have the words of the one before
     assert len(find_checkpoints(["org/model"])) == 4
 
 

@@ -98,7 +98,7 @@ def test_connection_that_is_cut_again_and_again_ends_the_command(model, refuses)
 
 def test_no_network_is_said_soon(hub, refuses, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    refuses("scan", "org/model", code=3, says=["http://127.0.0.1:9/org/model", "failed 3 times", "no connection"])
+    refuses("scan", "org/model", code=3, says=["http://127.0.0.1:9/", "failed 3 times", "no connection"])
 
 
 @pytest.mark.parametrize("endpoint", ["gopher://x", "nonsense"])
@@ -234,6 +234,19 @@ def test_listing_that_is_none_is_refused(model, refuses, lie):
     refuses("scan", "org/model", code=4, says=["listing of org/model", "is it a Hub?"])
 
 
+@pytest.mark.parametrize("answer", [b"[", [], {}, {"tags": 5, "branches": []}, {"tags": [], "branches": [{"name": 1}]}])
+def test_list_of_branches_that_is_none_is_refused(model, refuses, answer):
+    model.fail("listing", "/refs", times=100, value=lambda listing: answer)
+    refuses("history", "org/model", code=4, says=["listing of org/model", "is it a Hub?"])
+
+
+def test_listing_of_another_commit_and_one_without_an_end_are_refused(model, refuses, monkeypatch):
+    model.fail("listing", "api/models", value=changed(sha="a" * 40))
+    refuses("scan", f"org/model@{model.commit}", code=4, says=["listing of org/model", "commit"])
+    monkeypatch.setattr(source, "MAX_ANSWER", 10)
+    refuses("scan", "org/model", code=3, says=["answers with more than 10 bytes"])
+
+
 def test_names_that_reach_outside_are_no_files(model, refuses):
     model.fail("listing", "api/models", times=100, value=sibling(rfilename="../../model.safetensors"))
     refuses("scan", "org/model/../../model.safetensors", code=3, says=["no file or folder"])
@@ -283,7 +296,7 @@ def test_index_that_names_what_is_not_there_is_refused(hub, refuses):
 def test_errors_on_the_way_through_an_archive_are_errors_of_the_network(hub, refuses):
     hub.add("org/model", {"pytorch_model.bin": b"PK\x05\x06" + bytes(200_000)})
     refuses("scan", "org/model", code=4, says=["whose directory cannot be read"])
-    hub.fail("status", "/blobs/", times=100, value=500)
+    hub.fail("status", "/blobs/", after=1, times=100, value=500)
     hub.add("org/model", {"pytorch_model.bin": b"PK\x05\x06" + bytes(200_001)})
     refuses("scan", "org/model", code=3, says=["answers 500"])
 

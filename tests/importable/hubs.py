@@ -209,17 +209,14 @@ class _Pages(_Handler):
                 return self._refuse(401 if "Authorization" not in self.headers else 403, "GatedRepo")
             return self._resolve(name, *resolve.groups())
         if route.endswith("/refs"):
-            return self._json(
-                {"branches": self._refs(hub.refs, name), "tags": self._refs(hub.tags, name), "converts": []}
-            )
+            refs = {"branches": self._refs(hub.refs, name), "tags": self._refs(hub.tags, name), "converts": []}
+            return self._listing(refs)
         revision = re.fullmatch(r"/api/models/[^/]+/[^/]+/revision/(.+)", route)
         commit = self._commit(name, revision[1] if revision else "main")
         if commit is None:
             return self._refuse(404, "RevisionNotFound")
         listing = {"id": name, "sha": commit, "siblings": [self._sibling(*item) for item in self._files(name, commit)]}
-        if self.fault and self.fault.kind == "listing":
-            listing = self.fault.value(listing)
-        return self._json(listing)
+        return self._listing(listing)
 
     def _refs(self, refs, name):
         return [
@@ -243,7 +240,8 @@ class _Pages(_Handler):
     def _refuse(self, status, code):
         self._send(status, b'{"error": "no"}', {"X-Error-Code": code, "X-Error-Message": "no"})
 
-    def _json(self, value):
+    def _listing(self, listing):
+        value = self.fault.value(listing) if self.fault and self.fault.kind == "listing" else listing
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         self._send(200, body, {"Content-Type": "application/json"})
 

@@ -23,10 +23,10 @@ from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self, TypeVar, cast
+from urllib.parse import quote
 
 import httpx2
-from huggingface_hub import HfApi, cached_assets_path, constants, hf_hub_url, parse_hf_uri
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import cached_assets_path, constants, hf_hub_url, parse_hf_uri
 from huggingface_hub.utils import build_hf_headers, get_session, parse_ratelimit_headers
 
 from .pieces import Pieces, Span
@@ -36,6 +36,7 @@ CONNECTIONS = 4
 PIECE = 8 << 20  # bytes of a request
 BLOCK = 1 << 16  # what is read of a header begins and ends at multiples of this
 AHEAD = 1 << 20  # most that is read ahead of a header that is read from one end to the other
+MAX_ANSWER = 1 << 26  # bytes of a list of files, or of branches
 MAX_WHOLE = 1 << 28  # bytes of a file that is read as a whole: a config, an index, a tokenizer
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each retry of a request that failed
@@ -66,7 +67,8 @@ class Entry:
     lfs: bool
 
     def __post_init__(self) -> None:
-        if not (type(self.size) is int and self.size >= 0 and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", self.oid)):
+        hexadecimal = type(self.oid) is str and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", self.oid)
+        if not (type(self.size) is int and self.size >= 0 and hexadecimal):
             raise ValueError(f"a file of size {self.size!r} and hash {str(self.oid)[:80]!r}")
 
 
@@ -412,20 +414,29 @@ def _check_status(response: httpx2.Response, repo: str, revision: str, endpoint:
     raise ConnectionError(f"{response.url.host} answers {status} ({response.reason_phrase}) when asked for {repo}")
 
 
-def _call(ask: Callable[[HfApi], Answer], repo: str, revision: str) -> Answer:
-    """What the Hub's interface answers to a question on a repository."""
-    api = HfApi(endpoint=constants.ENDPOINT, library_name="darkvocab", library_version=metadata.version("darkvocab"))
+def _ask(route: str, repo: str, revision: str, **parameters: Any) -> dict[str, Any]:
+    """The JSON object that the Hub's interface answers with to a question on a repository."""
+    where = f"{constants.ENDPOINT}/api/models/{repo}{route}"
 
-    def once() -> Answer:
-        try:
-            return ask(api)
-        except HfHubHTTPError as error:
-            _check_status(error.response, repo, revision, constants.ENDPOINT)
-            raise ConnectionError(f"{constants.ENDPOINT}: {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptFile(f"{constants.ENDPOINT}: no listing of {repo} ({error!r}); is it a Hub?") from None
+    def once() -> bytes:
+        with get_session().stream(
+            "GET", where, params=parameters, headers=_headers(), timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+        ) as response:
+            _check_status(response, repo, revision, constants.ENDPOINT)
+            body = b""
+            for block in response.iter_bytes():
+                body += block
+                if len(body) > MAX_ANSWER:
+                    raise ConnectionError(f"{where}: answers with more than {MAX_ANSWER:,} bytes; is it a Hub?")
+            return body
 
-    return cast(Answer, _persist(once, f"{constants.ENDPOINT}/{repo}"))
+    try:
+        answer = json.loads(cast(bytes, _persist(once, where)))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{where}: no listing of {repo} ({error}); is it a Hub?") from None
+    if not isinstance(answer, dict):
+        raise CorruptFile(f"{where}: no listing of {repo} (not a JSON object); is it a Hub?")
+    return answer
 
 
 # Repositories --------------------------------------------------------------------------------------------------------
@@ -484,8 +495,11 @@ def revisions(name: str) -> dict[str, str]:
     """
     if constants.is_offline_mode():
         return _known_revisions(name)
-    refs = _call(lambda api: api.list_repo_refs(name), name, constants.DEFAULT_REVISION)
-    return {str(ref.name): str(ref.target_commit) for ref in (*refs.tags, *refs.branches)}
+    answer = _ask("/refs", name, constants.DEFAULT_REVISION)
+    try:
+        return {str(ref["name"]): str(ref["targetCommit"]) for kind in ("tags", "branches") for ref in answer[kind]}
+    except (KeyError, TypeError) as error:
+        raise CorruptFile(f"{constants.ENDPOINT}: no listing of {name} ({error!r}); is it a Hub?") from None
 
 
 def _is_commit(revision: str) -> bool:
@@ -493,21 +507,25 @@ def _is_commit(revision: str) -> bool:
 
 
 def _ask_listing(name: str, revision: str) -> tuple[str, dict[str, Entry]]:
-    info = _call(lambda api: api.model_info(name, revision=revision, files_metadata=True), name, revision)
+    answer = _ask(f"/revision/{quote(revision, safe='')}", name, revision, blobs=True)
     try:
+        commit = answer["sha"]
+        if not _is_commit(commit) or (_is_commit(revision) and commit != revision):
+            raise ValueError(f"commit {commit[:80]!r}")
         listing = {
-            str(found.rfilename): Entry(found.lfs.size, found.lfs.sha256, True)
-            if found.lfs
-            else Entry(cast(int, found.size), cast(str, found.blob_id), False)
-            for found in info.siblings or []
-            if ".." not in PurePosixPath(found.rfilename).parts and not found.rfilename.startswith("/")
+            held["rfilename"]: _entry(held)
+            for held in answer["siblings"]
+            if not {"", ".", ".."} & set(held["rfilename"].split("/"))
         }
-        if not (isinstance(info.sha, str) and _is_commit(info.sha)):
-            raise ValueError(f"commit {str(info.sha)[:80]!r}")
-    except (ValueError, TypeError) as error:
-        raise CorruptFile(f"{constants.ENDPOINT}: the listing of {name} holds {error}; is it a Hub?") from None
-    _remember(name, revision, info.sha, listing)
-    return info.sha, listing
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptFile(f"{constants.ENDPOINT}: no listing of {name} ({error!r}); is it a Hub?") from None
+    _remember(name, revision, commit, listing)
+    return commit, listing
+
+
+def _entry(held: dict[str, Any]) -> Entry:
+    lfs = held.get("lfs")
+    return Entry(lfs["size"], lfs["sha256"], True) if lfs else Entry(held["size"], held["blobId"], False)
 
 
 # The cache -----------------------------------------------------------------------------------------------------------
