@@ -27,13 +27,15 @@ import numpy as np
 import polars as pl
 import recipes
 import torch
+import vocabularies
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import History, Questions, Sweep, Touching, Trials, census, diff, evolve, neighbours
+from darkvocab import History, Questions, Sweep, Touching, Trials, census, diff, evolve, neighbours, vocabulary
 from darkvocab.experiments.bases import load_base
 from darkvocab.matrix import EmbeddingMatrix
 from darkvocab.numerics import Distances, encode, to_index
+from darkvocab.sources.tokenizer import load_tokenizer
 
 N_TOKENS, DIM = 2100, 2560
 BASE = "qwen3-4b-centred"
@@ -620,6 +622,26 @@ def bench_page(folder: Path) -> list[dict[str, Any]]:
     return [{**row, "recipe_s": None} for row in rows]
 
 
+def bench_reachability(folder: Path) -> list[dict[str, Any]]:
+    """Every token of a byte-level BPE of Qwen's size explained; loading it is not counted."""
+    path, n_rows = folder / "tokenizer.json", 151_936
+    vocabularies.byte_level(151_669).save(str(path))
+    tokenizer = load_tokenizer(path)
+    found = vocabulary(tokenizer, n_rows)
+    here = median_time(lambda: vocabulary(tokenizer, n_rows), 7)
+    texts = [witness for witness in found.witness if witness is not None]
+    return [
+        {
+            "what": f"vocabulary of {found.n_texts:,} texts, {found.n_texts / here:,.0f} a second",
+            "here_s": here,
+            "recipe_s": None,
+            "floor": "the library's encode_batch_fast of the witnesses at once",
+            "floor_s": median_time(lambda: tokenizer.encode_batch_fast(texts, add_special_tokens=False), 5),
+            **memory(f"import darkvocab; darkvocab.vocabulary({str(path)!r}, {n_rows})"),
+        }
+    ]
+
+
 def bench_start() -> list[dict[str, Any]]:
     def process(*words: str, **environment: str) -> float:
         env = {**os.environ, **environment}
@@ -677,6 +699,7 @@ def main() -> None:
         "hub": bench_hub,
         "neighbours": bench_neighbours,
         "diff": bench_diff,
+        "vocabulary": bench_reachability,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,

@@ -56,6 +56,11 @@ def lies(n, inner=None):
 DATA = ROWS.tobytes()
 CONTRADICTIONS = {
     "no magic": (([], one(), DATA), {"magic": b"GGML"}, "not a GGUF file"),
+    "types of tokens": (
+        (raw(9, lies(1 << 60), name="tokenizer.ggml.token_type"), one(), DATA),
+        {},
+        "a header of 1,152,921,504,606,846,97",
+    ),
     "version 1": (([], one(), DATA), {"version": 1}, "version 1 of the format, known are 2 and 3"),
     "version 4": (([], one(), DATA), {"version": 4}, "version 4 of the format"),
     "big-endian": (([], one(), DATA), {"version": 3 << 24}, "big-endian"),

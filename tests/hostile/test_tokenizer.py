@@ -31,14 +31,20 @@ def test_texts_that_a_terminal_or_a_page_would_take_for_more_are_kept_as_they_ar
 
 
 def test_a_tokenizer_without_a_token_for_the_unknown_refuses_texts_and_is_searched_all_the_same():
-    found = vocabulary(words(["a", "b c"], cutter=pre_tokenizers.WhitespaceSplit()), 2)
-    assert (found.category, found.witness) == (["reachable", "unreachable"], ["a", None])
+    texts = ["a", "b c", "d", "e f", "g", "h"]
+    found = vocabulary(words(texts, cutter=pre_tokenizers.WhitespaceSplit()), 6)
+    assert found.witness == [None if " " in text else text for text in texts]
 
 
 def test_texts_longer_than_any_token_are_not_encoded():
     found = vocabulary(words(["a", "x" * 1_000_000, "y" * 4097, "z" * 4096]), 4)
     assert found.category == ["reachable", "unknown", "unknown", "reachable"]
     assert "2 tokens longer than 4,096 characters were not encoded" in found.search
+
+
+def test_many_long_texts_are_encoded_some_at_a_time():
+    texts = [f"{n}" + "x" * 4000 for n in range(800)]
+    assert vocabulary(words(texts), 800).witness == texts
 
 
 def test_a_panic_of_the_library_is_a_corrupt_file(capfd):

@@ -78,6 +78,7 @@ def test_columns_of_a_tokenizer_worked_by_hand():
         (Spelling(byte_level=True), "ĊĠ", b"\n "),
         (Spelling(byte_level=True), LEAD, b"\xe4\xb8"),
         (Spelling(byte_level=True), "a b", b"a b"),  # not of the alphabet: stands for itself
+        (Spelling(byte_level=True), "\xa0", b"\xc2\xa0"),
         (Spelling(byte_level=True, after="</w>"), "the</w>", b"the"),
         (Spelling(space="▁", byte_tokens=True), "▁the", b" the"),
         (Spelling(space="▁", byte_tokens=True), "<0xE4>", b"\xe4"),
@@ -309,19 +310,20 @@ def test_a_matrix_holds_the_tokenizer_that_its_texts_are_of(tmp_path):
 
 
 def test_a_gguf_file_says_what_its_tokens_are_but_not_whether_they_are_reached(tmp_path):
-    texts = ["<unk>", "<s>", "▁the", "<0xE4>", "<0x41>", "▁<tool>", "[PAD6]", "[PAD8]"]
-    types = [2, 3, 1, 6, 6, 4, 5, 5]
+    texts = ["<unk>", "<s>", "▁the", "<0xE4>", "<0x41>", "▁<tool>", "[PAD6]", "[PAD8]", "[PAD8]"]
+    types = [2, 3, 1, 6, 6, 4, 5, 5, 1]
     values = [
         ("tokenizer.ggml.model", ggufs.value("text", "llama")),
         ("tokenizer.ggml.tokens", ggufs.value("text", texts)),
         ("tokenizer.ggml.token_type", ggufs.value("i32", types)),
     ]
-    path = ggufs.saved(tmp_path / "a.gguf", {"token_embd.weight": np.ones((8, 2), "f4")}, values)
+    path = ggufs.saved(tmp_path / "a.gguf", {"token_embd.weight": np.ones((9, 2), "f4")}, values)
     matrix = EmbeddingMatrix.open(path)
     found = vocabulary(matrix.tokenizer, matrix.n_tokens)
     assert found.model == "llama"
     assert found.category == [
-        *("special", "special", "unknown", "partial_utf8", "unknown", "special", "beyond_tokenizer", "unknown"),
+        *("special", "special", "unknown", "partial_utf8", "unknown", "special", "beyond_tokenizer"),
+        *("unknown", "unknown"),  # [PAD7] would be row 7's, and row 8 is no unused one
     ]
     assert found.data[2:5] == [b" the", b"\xe4", b"A"]
     assert "nothing was encoded" in found.search
@@ -373,5 +375,7 @@ def test_two_bytes_have_completions_where_any_text_holds_them():
     possible = within | {a + b for a in last for b in first}
     some = [bytes([a, b]) for a in (0x41, 0x80, 0xBF, 0xC1, 0xC2, 0xE0, 0xED, 0xF0, 0xF4, 0xF5) for b in range(256)]
     assert [completions(pair) is not None for pair in some] == [pair in possible for pair in some]
+    assert completions(b"\x80" * 3) is not None  # the end of a character of four bytes
+    assert completions(b"\x80" * 4) is None
     alone = [byte for byte in range(256) if completions(bytes([byte])) is None]
     assert alone == [0xC0, 0xC1, *range(0xF5, 0x100)]

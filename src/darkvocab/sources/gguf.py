@@ -100,10 +100,13 @@ class _Reader:
         if kind != ARRAY:
             return self._one(kind, keep)
         kind, n = self.number("I"), self.number("Q")
-        if kind in SCALARS and not keep:
-            self.skip(n * struct.calcsize(SCALARS[kind]))
+        if kind in SCALARS:
+            size = n * struct.calcsize(SCALARS[kind])
+            if keep:
+                return list(struct.unpack(f"<{self.count(n)}{SCALARS[kind]}", self.take(size)))
+            self.skip(size)
             return None
-        if kind not in (TEXT, *SCALARS):
+        if kind != TEXT:
             raise self.wrong(f"an array of values of unknown type {kind} at byte {self.at:,}")
         values = [self._one(kind, keep) for _ in range(self.count(n))]
         return values if keep else None

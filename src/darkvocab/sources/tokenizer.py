@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -172,7 +171,8 @@ class Spelling:
         b'\\xe4'
         """
         if self.byte_level:
-            text = text.removesuffix(self.after) if text != self.after else text
+            if self.after and text != self.after:
+                text = text.removesuffix(self.after)
             try:
                 return text.translate(_FROM_BYTE_LEVEL).encode("latin-1")
             except UnicodeEncodeError:  # no text of this alphabet
@@ -222,21 +222,17 @@ class Pieces:
     @classmethod
     def of(cls, tokenizer: Tokenizer | TokenTexts, spelling: Spelling) -> Pieces:
         if isinstance(tokenizer, TokenTexts):
-            vocabulary = [(text, token) for token, text in tokenizer.items()]
-            kinds = tokenizer.types
-            added = {text for text, token in vocabulary if kinds.get(token) in (UNKNOWN, CONTROL, USER_DEFINED)}
+            token, text = list(tokenizer), list(tokenizer.values())
+            kinds = (UNKNOWN, CONTROL, USER_DEFINED)
+            added = {held for n, held in tokenizer.items() if tokenizer.types.get(n) in kinds}
         else:
-            vocabulary = sorted(tokenizer.get_vocab(with_added_tokens=True).items())
-            added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-        vocabulary.sort(key=itemgetter(1))
-        data = [text.encode() if text in added else spelling.bytes_of(text) for text, _ in vocabulary]
-        return cls(
-            token=[token for _, token in vocabulary],
-            text=[text for text, _ in vocabulary],
-            data=data,
-            body=[decoded(held) for held in data],
-            added=added,
-        )
+            vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+            text = sorted(vocabulary) if len(set(vocabulary.values())) < len(vocabulary) else list(vocabulary)
+            text.sort(key=vocabulary.__getitem__)
+            token = [vocabulary[held] for held in text]
+            added = {one.content for one in tokenizer.get_added_tokens_decoder().values()}
+        data = [held.encode() if held in added else spelling.bytes_of(held) for held in text]
+        return cls(token=token, text=text, data=data, body=list(map(decoded, data)), added=added)
 
     def __len__(self) -> int:
         return len(self.token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,15 +114,26 @@ def vocabulary(
     if isinstance(tokenizer, TokenTexts):
         pieces = Pieces.of(tokenizer, Spelling.of(tokenizer))
         said = "nothing was encoded: the file holds the tokens' texts, but not all that makes tokens of a text"
-        return _explained(pieces, [None] * n_tokens, lambda token: "unknown", {}, model=tokenizer.model, search=said)
+        nothing: list[str | None] = [None] * n_tokens
+        return _explained(
+            pieces, _named(pieces), nothing, lambda token: "unknown", {}, model=tokenizer.model, search=said
+        )
     tokenizer = plain(tokenizer)
     spelling = Spelling.of(tokenizer)
     pieces = Pieces.of(tokenizer, spelling)
     search = Search(tokenizer=tokenizer, spelling=spelling, pieces=pieces, n_tokens=n_tokens, seconds=seconds)
-    with _breakdowns():
+    with _breakdowns(), ThreadPoolExecutor(1) as pool:
+        named = pool.submit(_named, pieces)  # while the library encodes
         search.run()
-    model = type(tokenizer.model).__name__
-    return _explained(pieces, search.witnesses, search.verdict, search.proofs, model=model, search=search.sentence())
+    return _explained(
+        pieces,
+        named.result(),
+        search.witnesses,
+        search.verdict,
+        search.proofs,
+        model=type(tokenizer.model).__name__,
+        search=search.sentence(),
+    )
 
 
 def _without_tokenizer(n_tokens: int) -> Vocabulary:
@@ -133,8 +145,14 @@ def _without_tokenizer(n_tokens: int) -> Vocabulary:
     )
 
 
+def _named(pieces: Pieces) -> tuple[list[str | None], dict[str, str]]:
+    """Script of each piece, and the pattern of each text that is a name in reserve."""
+    return [None if body is None else script_of(body) for body in pieces.body], reserved_patterns(pieces.text)
+
+
 def _explained(
     pieces: Pieces,
+    named: tuple[list[str | None], dict[str, str]],
     witness: list[str | None],
     verdict: Callable[[int], str],
     proofs: dict[int, str],
@@ -142,21 +160,19 @@ def _explained(
     model: str,
     search: str,
 ) -> Vocabulary:
-    """The columns, from the tokenizer's texts and what the search found; `verdict` of tokens that are texts."""
-    n_tokens = len(witness)
+    """The columns, from the texts, their names and what the search found; `verdict` of a token that is a text."""
+    n_tokens, (scripts, patterns) = len(witness), named
     text: list[str | None] = [None] * n_tokens
     data: list[bytes | None] = [None] * n_tokens
     script: list[str | None] = [None] * n_tokens
     category = ["beyond_tokenizer"] * n_tokens
     n_beyond = 0
-    for token, name, held, body in zip(pieces.token, pieces.text, pieces.data, pieces.body, strict=True):
+    for token, name, held, written in zip(pieces.token, pieces.text, pieces.data, scripts, strict=True):
         if token >= n_tokens:
             n_beyond += 1
             continue
-        text[token], data[token] = name, held
-        script[token] = None if body is None else script_of(body)
-        category[token] = "special" if name in pieces.added else "partial_utf8" if body is None else verdict(token)
-    patterns = reserved_patterns(name for name in text if name is not None)
+        text[token], data[token], script[token] = name, held, written
+        category[token] = "special" if name in pieces.added else "partial_utf8" if written is None else verdict(token)
     return Vocabulary(
         model=model,
         text=text,

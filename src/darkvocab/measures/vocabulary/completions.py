@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import functools
 import itertools
-import unicodedata
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 MOST = 1024  # characters to choose from on each side
 _CONTINUED = (0, 0x80, 0x800, 0x10000)  # the first code point with so many continuation bytes
-_PLANES = 0x40000  # hardly anything is assigned behind these planes
+_PLANES = 0x40000  # no letters are behind these planes
 _CODES = 0x110000
+_SIGN, _LETTER = 1, 2
 
 
 def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
     """What makes whole UTF-8 of bytes that are none: characters to begin with, text between, characters to end with.
 
-    Of many characters 1,024 by lot, the same ones every time, and those first that Unicode assigns. Where the bytes are
+    Of many characters 1,024 by lot, the same ones every time, letters and signs first. Where the bytes are
     part of one character, those are what they begin with, and they end with nothing.
 
     Returns
@@ -76,15 +77,20 @@ def _begun(data: bytes) -> tuple[str, ...]:
 
 
 def _drawn(codes: np.ndarray) -> tuple[str, ...]:
-    """Characters by lot, those first that Unicode assigns."""
+    """Characters by lot: letters and digits, and signs, in turn, as these go with other neighbours; then all others."""
     codes = np.random.default_rng(0).permutation(codes[(codes < 0xD800) | (codes >= 0xE000)])
-    assigned = np.zeros(len(codes), bool)
-    usual = codes < _PLANES
-    assigned[usual] = _assigned()[codes[usual]]
-    return tuple(map(chr, np.concatenate([codes[assigned], codes[~assigned]])[:MOST].tolist()))
+    kinds = np.zeros(len(codes), np.uint8)
+    kinds[codes < _PLANES] = _kinds()[codes[codes < _PLANES]]
+    turns = itertools.zip_longest(codes[kinds == _LETTER].tolist(), codes[kinds == _SIGN].tolist())
+    usual = (code for turn in turns for code in turn if code is not None)
+    return tuple(map(chr, itertools.islice(itertools.chain(usual, codes[kinds == 0].tolist()), MOST)))
 
 
 @functools.cache
-def _assigned() -> np.ndarray:
-    """Which code points of the first planes are characters, controls apart."""
-    return np.array([category[0] != "C" for category in map(unicodedata.category, map(chr, range(_PLANES)))])
+def _kinds() -> np.ndarray:
+    """Of each code point of the first planes: letter or digit, sign, or neither."""
+    characters = list(map(chr, range(_PLANES)))
+    kinds = np.fromiter(map(str.isprintable, characters), np.uint8, _PLANES) * np.uint8(_SIGN)
+    for word in re.finditer(r"\w+", "".join(characters)):
+        kinds[word.start() : word.end()] = _LETTER
+    return kinds

@@ -29,7 +29,8 @@ LONGEST_BESIDE = 16  # characters of another token that a token is put beside
 ROUNDS = (8, 64, 512, 4096)  # completions of a piece of a character
 SOME = 16_384  # texts that are made at a time
 CHUNK_SECONDS = 0.2  # of encoding, after which it can be interrupted
-CHUNK_TEXTS, CHUNK_CHARACTERS = 1024, 1 << 20
+CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 20
+TOGETHER = 256  # texts in one call's list of words
 
 OWN = None  # a token's own first or last character
 BEFORE = (" ", "a", "A", "1", ".", "\n", "(", "-", "_", "'", "é", "я", "中", "か", "ب", "\t", "  ", "a ", ". ", OWN)
@@ -114,7 +115,7 @@ class Search:
         first: list[Context] = [("", ""), *((letter, "") for letter in strangers), (" ", ""), ("a", ""), ("", "a")]
         for group in self._groups(whole):
             sample = group[:: max(1, len(group) // SAMPLE)]
-            reached = [self._in_context(sample, context) for context in first]
+            reached = [self._in_context(sample, context, by_chance=False) for context in first]
             self._in_context(group, first[reached.index(max(reached))])
         whole = self._left(whole)
         for context in first:
@@ -161,8 +162,8 @@ class Search:
         body, (before, after) = self.pieces.body[piece] or "", context
         return (body[:1] if before is OWN else before) + body + (body[-1:] if after is OWN else after)
 
-    def _in_context(self, pieces: list[int], context: Context) -> int:
-        return self._encode(pieces, [self._within(n, context) for n in pieces])
+    def _in_context(self, pieces: list[int], context: Context, *, by_chance: bool = True) -> int:
+        return self._encode(pieces, [self._within(n, context) for n in pieces], by_chance=by_chance)
 
     def _prove(self, pieces: list[int]) -> None:
         """Tokens of which every text is out of reach."""
@@ -220,7 +221,9 @@ class Search:
 
         def beside(piece: int) -> Iterator[str]:
             sides = (("", "a"), ("a", ""), (" ", ""), ("", " "))
-            return (before + text + after for text in self._wholes(piece, 0, ROUNDS[1]) for before, after in sides)
+            for text in self._wholes(piece, 0, ROUNDS[1]):
+                yield text.upper()
+                yield from (before + text + after for before, after in sides)
 
         self._encode_some(self._left(pieces), beside, MOST_COMPLETED)
 
@@ -256,28 +259,25 @@ class Search:
         while some := list(itertools.islice(every, SOME)):
             self._encode([n for n, _ in some], [text for _, text in some])
 
-    def _encode(self, pieces: list[int], texts: list[str]) -> int:
-        """Encode texts, each meant to reach a piece's token; how many did. Other tokens that they reach count, too.
+    def _encode(self, pieces: list[int], texts: list[str], *, by_chance: bool = True) -> int:
+        """Encode texts, each meant to reach a piece's token; how many did. `by_chance`, others that they reach count.
 
         `pieces` may be empty: then the texts are meant for none.
         """
         meant = np.array([self.pieces.token[n] for n in pieces] or [-1] * len(texts), np.int64)
-        n_reached, by_chance = 0, dict[int, int]()
+        n_reached, others = 0, dict[int, int]()
         try:
-            for begin, encoded in self._encoded(texts):
-                lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-                ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int64, int(lengths.sum()))
-                text_of = np.repeat(np.arange(begin, begin + len(encoded)), lengths)
+            for ids, text_of in self._encoded(texts):
                 ids, text_of = ids[ids < self.n_tokens], text_of[ids < self.n_tokens]
                 own = ids == meant[text_of]
                 n_reached += len(np.unique(text_of[own]))
                 self._reached(ids[own], text_of[own], texts)
-                others, at = np.unique(ids[~self._found[ids]], return_index=True)
-                text_of = text_of[~self._found[ids]][at]
-                for token, n in zip(others.tolist(), text_of.tolist(), strict=True):
-                    by_chance.setdefault(token, n)
+                new = ~self._found[ids]
+                for token, n in zip(ids[new].tolist(), text_of[new].tolist(), strict=True):
+                    others.setdefault(token, n)
         finally:
-            self._reached(np.array([*by_chance], np.int64), np.array([*by_chance.values()], np.int64), texts)
+            if by_chance:
+                self._reached(np.array([*others], np.int64), np.array([*others.values()], np.int64), texts)
         return n_reached
 
     def _reached(self, tokens: np.ndarray, text_of: np.ndarray, texts: list[str]) -> None:
@@ -287,38 +287,47 @@ class Search:
                 self.witnesses[token] = texts[n]
         self._found[tokens] = True
 
-    def _encoded(self, texts: list[str]) -> Iterator[tuple[int, list[list[int]]]]:
-        """Where a chunk of the texts begins, and the ids of each; while the caller looks the next one is encoded."""
+    def _encoded(self, texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Ids of some texts at a time, and of which text each is; while the caller looks the next are encoded."""
         at, waiting = 0, None
         with ThreadPoolExecutor(1) as pool:
             while waiting or at < len(texts):
                 following = None
                 if at < len(texts):
-                    chunk = texts[at : at + self._size]
-                    following = at, pool.submit(self._ids_in_time, chunk)
-                    at += len(chunk)
+                    some = texts[at : at + self._size]
+                    following = at, pool.submit(self._ids_in_time, some)
+                    at += len(some)
                 if waiting:
-                    yield waiting[0], waiting[1].result()
+                    ids, text_of = waiting[1].result()
+                    yield ids, text_of + waiting[0]
                 waiting = following
 
-    def _ids_in_time(self, texts: list[str]) -> list[list[int]]:
+    def _ids_in_time(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         began = time.monotonic()
         if began - self._began > self.seconds:
             raise _OutOfTime
-        longest = max(map(len, texts))
-        n = max(1, CHUNK_CHARACTERS // max(1, longest))
-        ids = [found for begin in range(0, len(texts), n) for found in self._ids(texts[begin : begin + n])]
+        n = max(1, CHUNK_CHARACTERS // max(1, *map(len, texts)))
+        found = [self._ids(texts[begin : begin + n]) for begin in range(0, len(texts), n)]
         self.n_texts += len(texts)
         rate = len(texts) / max(1e-6, time.monotonic() - began)
         self._size = max(1, min(CHUNK_TEXTS, 4 * self._size, int(rate * CHUNK_SECONDS)))
-        return ids
+        text_of = [numbers + n * chunk for chunk, (_, numbers) in enumerate(found)]
+        return np.concatenate([ids for ids, _ in found]), np.concatenate(text_of)
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text; none of one that the tokenizer refuses, as one does that has no token for the unknown."""
+    def _ids(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids, and of which text each is; none of a text that the tokenizer refuses, as it may what is unknown to it.
+
+        Texts go to the library some together, as the words of a text that is cut already: each is encoded by itself,
+        and the library makes fewer objects.
+        """
+        together = [texts[begin : begin + TOGETHER] for begin in range(0, len(texts), TOGETHER)]
         try:
-            return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            encoded = self.tokenizer.encode_batch(together, is_pretokenized=True, add_special_tokens=False)
         except Exception:  # the library raises bare Exception
             if len(texts) == 1:
-                return [[]]
+                return np.empty(0, np.int64), np.empty(0, np.int64)
             middle = len(texts) // 2
-            return self._ids(texts[:middle]) + self._ids(texts[middle:])
+            (ids, text_of), (more, text_of_more) = self._ids(texts[:middle]), self._ids(texts[middle:])
+            return np.concatenate([ids, more]), np.concatenate([text_of, text_of_more + middle])
+        numbers = (np.array(found.word_ids, np.int64) + TOGETHER * n for n, found in enumerate(encoded))
+        return np.concatenate([np.array(found.ids, np.int64) for found in encoded]), np.concatenate([*numbers])
