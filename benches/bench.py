@@ -642,6 +642,45 @@ def bench_reachability(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def bench_scan(folder: Path) -> list[dict[str, Any]]:
+    """A whole scan with its page, as a process: census, neighbours, vocabulary, indicators; with and without sha256."""
+    n = 151_936
+    model = folder / "model"
+    model.mkdir()
+    path, rows = model / "model.safetensors", []
+    write_rows(path, n, 2_100, 1.5e-9)
+    vocabularies.byte_level(151_669).save(str(model / "tokenizer.json"))
+    for hashed in (False, True):
+        flags = [] if hashed else ["--no-sha256"]
+        words = [str(BIN / "darkvocab"), "scan", str(model), "--html", str(folder / "dark.html"), "--json", *flags]
+
+        def process(words: list[str] = words) -> None:
+            subprocess.run(words, check=True, capture_output=True)
+
+        process()  # compiles
+        code = (
+            "import contextlib, io; from darkvocab.cli import app\n"
+            f"with contextlib.redirect_stdout(io.StringIO()): app({words[1:]!r}, standalone_mode=False)"
+        )
+        rows.append(
+            {
+                "what": f"scan --html of {n:,} x {DIM:,} bfloat16, a process" + ", hashed, too" * hashed,
+                "here_s": median_time(process, 3),
+                "recipe_s": None,
+                "floor": "reading the file once",
+                "floor_s": median_time(lambda: _read_file(path), 3),
+                **memory(code),
+            }
+        )
+    return rows
+
+
+def _read_file(path: Path) -> None:
+    with path.open("rb") as file:
+        while file.read(1 << 22):
+            pass
+
+
 def bench_start() -> list[dict[str, Any]]:
     def process(*words: str, **environment: str) -> float:
         env = {**os.environ, **environment}
@@ -700,6 +739,7 @@ def main() -> None:
         "neighbours": bench_neighbours,
         "diff": bench_diff,
         "vocabulary": bench_reachability,
+        "scan": bench_scan,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,

@@ -156,10 +156,12 @@ def explained(
     from ..measures.vocabulary import vocabulary
 
     grid = as_grid(grid or matrix.grid).name
-    groups = matrix.groups(grid, bitwise=bitwise, progress=advance)
-    census = Census(groups)
-    near = None if matrix.quantised else neighbours(matrix, grid=grid, groups=groups)
-    words = vocabulary(matrix.tokenizer, matrix.n_tokens)
+    with ThreadPoolExecutor(1) as pool:  # texts beside rows: the one is mostly Python, the other never
+        reading = pool.submit(vocabulary, matrix.tokenizer, matrix.n_tokens)
+        groups = matrix.groups(grid, bitwise=bitwise, progress=advance)
+        census = Census(groups)
+        near = None if matrix.quantised else neighbours(matrix, grid=grid, groups=groups)
+        words = reading.result()
     scored = _scored(matrix)
     own = census if scored is matrix else Census(scored.groups())
     shown = indicators(scored, _untrained(scored, own, words), progress=advance)

@@ -15,7 +15,7 @@ from ..numerics import as_grid, ulp
 from ..numerics.grouping import chunks, n_cores
 from ..numerics.populations import Law, low_mode, membership
 
-SAMPLE = 4_096  # rows, evenly spaced, that a reference must stand apart from
+SAMPLE = 2_048  # rows, evenly spaced, that a reference must stand apart from
 SEPARATION = 0.95  # area under the ROC curve of the reference against them, at least
 TIGHTNESS = 0.5  # and median distance over theirs, at most
 BETTER = 0.01  # area that another indicator must gain over the Euclidean distance to be preferred
@@ -86,7 +86,7 @@ def indicators(
 
     The reference is all that `known` names where that stands apart from the other rows; else the first kind of it that
     does; else the low-norm mode: the rows up to the peak of a mode of the norms, in their lower half, that a valley
-    parts from the rest. To stand apart is to be told from 4,096 of the other rows by the distance to the own mean: area
+    parts from the rest. To stand apart is to be told from 2,048 of the other rows by the distance to the own mean: area
     under the ROC curve at least 0.95, at no more than half their median distance. Candidates nearer to the others than
     to the reference (beyond the geometric mean of both medians) are left out of it.
 
