@@ -8,14 +8,14 @@ MODEL := demo/all-MiniLM-L6-v2
 .DELETE_ON_ERROR:
 
 demo: .venv/base $(MODEL)
-	@echo; echo "1. A real checkpoint: which of its tokens share an embedding row?"; echo
-	$(BIN)/darkvocab scan $(MODEL)
+	@echo; echo "1. A real checkpoint: which of its tokens did it never learn?"; echo
+	$(BIN)/darkvocab scan $(MODEL) --html demo/dark.html
 	@echo; echo "2. The same on a coarser grid: what would coincide in 8 bits?"; echo
 	$(BIN)/darkvocab scan $(MODEL) --grid float8_e5m2
 	@echo; echo "3. How black holes arise: 1,000 snowballs of 2,100 tokens around Qwen3-4B's black hole (12.2a)"; echo
 	@rm -rf demo/sweep
 	$(BIN)/darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out demo/sweep
-	@echo; echo "Open demo/sweep/report.html (the page), demo/sweep/figures/sweep.pdf (for print), demo/sweep/records.csv"
+	@echo; echo "Open demo/dark.html (the scan), demo/sweep/report.html (the sweep), demo/sweep/figures/sweep.pdf (for print), demo/sweep/records.csv"
 
 test: .venv/dev $(MODEL) lint
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit; done; \

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import polars as pl
 import pytest
 from qwen import FIRST, qwen_words
 from safetensors.numpy import load_file, save_file
 
 from darkvocab import EmbeddingMatrix, census, centroid, explain, scan
 from darkvocab.experiments.bases import load_base
+from darkvocab.experiments.scan import write_tokens
 from darkvocab.matrix import NoEmbedding
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
@@ -426,3 +428,90 @@ def test_a_checkpoint_with_the_recorded_rows_gives_the_published_figures(tmp_pat
     assert tokens.filter(~tokens["dark"])["steps"].min() > 10_000
     assert tokens.filter(tokens["black_hole"] == 1)["id"].to_list() == sorted(members[0])
     assert report["neighbours"]["n_pairs"] > 0
+
+
+def untied(folder, n=3_000, dim=32):
+    """Input rows all trained; of the output rows the last 100 are as they began, and two share a row."""
+    rng = np.random.default_rng(3)
+    inputs, outputs = (rng.normal(0, 0.05, (n, dim)).astype(np.float32) for _ in range(2))
+    outputs[-100:] = rng.normal(0.1, 0.002, (100, dim))
+    outputs[-1] = outputs[-2]
+    save_file({"model.embed_tokens.weight": inputs, "lm_head.weight": outputs}, folder / "model.safetensors")
+    save_tokenizer(folder / "tokenizer.json", [f"t{i}" for i in range(n - 50)])
+
+
+def test_of_an_untied_model_both_matrices_are_counted_and_the_output_is_scored(tmp_path):
+    untied(tmp_path)
+    report = scan(tmp_path, tokens="all")
+    assert (report["n_black_holes"], report["output"]["n_black_holes"]) == (0, 1)
+    assert report["output"]["tensor"] == report["indicators"]["matrix"] == "lm_head.weight"
+    assert report["indicators"]["reference"]["kind"] == "rows beyond the tokenizer, black holes"
+    assert [token["id"] for token in report["tokens"] if token["dark"]] == list(range(2_900, 3_000))
+    token = report["tokens"][2_950]
+    assert (token["text"], token["category"], token["black_hole"], token["population"]) == (
+        None,
+        "beyond_tokenizer",
+        None,
+        1,
+    )
+    assert token["output_norm"] == pytest.approx(0.1 * np.sqrt(32), rel=0.1) != token["norm"]
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_dark_tokens_are_listed_the_surest_first(tmp_path):
+    untied(tmp_path)
+    scanned = explain(tmp_path)
+    listed = scanned.json("dark")["tokens"]
+    assert len(listed) == scanned.report["indicators"]["n_dark"] == 100
+    scores = [token["score"] for token in listed]
+    assert scores == sorted(scores, reverse=True)
+    assert "tokens" not in scanned.json()
+    with pytest.raises(ValueError, match="unknown tokens 'light'; choose one of dark, all"):
+        scan(tmp_path, tokens="light")
+
+
+def test_tokens_are_written_with_all_that_is_known(tmp_path):
+    (tmp_path / "model").mkdir()
+    untied(tmp_path / "model")
+    scanned = explain(tmp_path / "model")
+    write_tokens(scanned, tmp_path / "all.csv", "all")
+    written = pl.read_csv(tmp_path / "all.csv")
+    assert written.columns == scanned.tokens.columns
+    assert written["score"].to_list() == scanned.tokens["score"].to_list()
+    with pytest.raises(ValueError, match="part of the source"):
+        write_tokens(scanned, tmp_path / "model" / "tokenizer.json", "all")
+
+
+def test_where_nothing_stands_apart_no_token_is_dark(tmp_path):
+    np.save(tmp_path / "rows.npy", rows(2_000, 16))
+    report = scan(tmp_path / "rows.npy", tokens="dark")
+    assert (report["tokens"], report["indicators"]["n_dark"], report["indicators"]["reference"]["kind"]) == (
+        [],
+        0,
+        "none",
+    )
+
+
+def area(score, members):
+    """Under the ROC curve, by counting."""
+    ordered = np.sort(score[~members])
+    below, up_to = (np.searchsorted(ordered, score[members], side) for side in ("left", "right"))
+    return float((below + up_to).mean() / 2 / len(ordered))
+
+
+@real
+def test_minilm_s_three_populations_are_found_without_and_with_its_texts():
+    """Ground truth: 994 tokens `[unused...]`, and pieces that no text reaches; hidden from the first scan."""
+    hidden, told = explain(MODEL, tokenizer="none", checksum=False), explain(MODEL, checksum=False)
+    tokens = told.tokens
+    unused = tokens["reserved"].is_not_null().to_numpy()
+    unreachable = (tokens["category"] == "unreachable").to_numpy()
+    assert (unused.sum(), (unreachable & ~unused).sum()) == (994, 337)
+    assert tokens.filter(text="##劉")["category"].item() == "unreachable"
+    for scanned in (hidden, told):
+        score = scanned.tokens["score"].to_numpy()
+        assert area(score, unused) > 0.9925
+        assert area(score, unused | unreachable) > 0.998
+    surest = tokens.filter((pl.col("category") == "reachable") & pl.col("dark"))
+    assert {"ⱼ", "ಾ"} <= set(surest["text"])
+    assert 100 < len(surest) < 250
