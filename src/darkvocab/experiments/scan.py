@@ -156,12 +156,15 @@ def explained(
     from ..measures.vocabulary import vocabulary
 
     grid = as_grid(grid or matrix.grid).name
-    with ThreadPoolExecutor(1) as pool:  # texts beside rows: the one is mostly Python, the other never
-        reading = pool.submit(vocabulary, matrix.tokenizer, matrix.n_tokens)
+
+    def counted() -> tuple[Census, Neighbours | None]:
         groups = matrix.groups(grid, bitwise=bitwise, progress=advance)
-        census = Census(groups)
-        near = None if matrix.quantised else neighbours(matrix, grid=grid, groups=groups)
-        words = reading.result()
+        return Census(groups), None if matrix.quantised else neighbours(matrix, grid=grid, groups=groups)
+
+    with ThreadPoolExecutor(1) as pool:  # rows beside texts, whose search takes long where a tokenizer is slow
+        counting = pool.submit(counted)
+        words = vocabulary(matrix.tokenizer, matrix.n_tokens)
+        census, near = counting.result()
     scored = _scored(matrix)
     own = census if scored is matrix else Census(scored.groups())
     shown = indicators(scored, _untrained(scored, own, words), progress=advance)
