@@ -97,11 +97,18 @@ def texts_by_id(tokenizer: Tokenizer | dict[int, str]) -> dict[int, str]:
     """Text of every token id, ascending; where several texts have one id, the last in alphabetical order."""
     if isinstance(tokenizer, dict):
         return tokenizer
+    return dict(zip(*_every(tokenizer), strict=True))
+
+
+def _every(tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
+    """Every text of a tokenizer and its id, by id and text."""
+    n_texts = tokenizer.get_vocab_size(with_added_tokens=True)
+    named = [text for text in map(tokenizer.id_to_token, range(n_texts)) if text is not None]
+    if len(named) == n_texts:  # so each of these ids has one text, and there is no other; to list all takes longer
+        return list(range(n_texts)), named
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    texts = {token: text for text, token in vocabulary.items()}
-    if len(texts) < len(vocabulary):  # the library's order changes from run to run
-        texts = {token: text for text, token in sorted(vocabulary.items())}
-    return dict(sorted(texts.items()))
+    texts = sorted(sorted(vocabulary), key=vocabulary.__getitem__)
+    return [vocabulary[text] for text in texts], texts
 
 
 def parts(component: Any) -> list[dict[str, Any]]:
@@ -226,10 +233,7 @@ class Pieces:
             kinds = (UNKNOWN, CONTROL, USER_DEFINED)
             added = {held for n, held in tokenizer.items() if tokenizer.types.get(n) in kinds}
         else:
-            vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-            text = sorted(vocabulary) if len(set(vocabulary.values())) < len(vocabulary) else list(vocabulary)
-            text.sort(key=vocabulary.__getitem__)
-            token = [vocabulary[held] for held in text]
+            token, text = _every(tokenizer)
             added = {one.content for one in tokenizer.get_added_tokens_decoder().values()}
         data = [held.encode() if held in added else spelling.bytes_of(held) for held in text]
         return cls(token=token, text=text, data=data, body=list(map(decoded, data)), added=added)
