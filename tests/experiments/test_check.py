@@ -1,14 +1,16 @@
 """Checks: each rule by hand, exemptions, limits, and which tokens a model should not sample."""
 
 import json
+from pathlib import Path
 
 import pytest
 from scans import scan_of
 
-from darkvocab import Policy, check
+from darkvocab import Policy, check, explain
 from darkvocab.experiments.check import CONCERNED, FACTS, to_suppress
-from darkvocab.experiments.policy import RULES
+from darkvocab.experiments.policy import RULES, Limit
 
+MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
 HOLE = {"black_hole": 1}
 SMALLER_HOLE = {"black_hole": 2}
 PADDING = {"category": "beyond_tokenizer", "black_hole": 3, "dark": True}
@@ -211,3 +213,19 @@ def test_which_tokens_a_model_should_not_sample(which, ids, spared):
 def test_unknown_tokens_to_suppress_are_refused():
     with pytest.raises(ValueError, match="unknown tokens 'darkest' to suppress; choose from dark, beyond-tokenizer"):
         to_suppress(SAMPLED.tokens, "dark,darkest")
+
+
+@pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
+def test_a_real_checkpoint_is_held_against_the_default_policy():
+    scanned = explain(MODEL, checksum=False)
+    verdict = check(scanned.report, scanned.tokens)
+    measured = {outcome.rule.name: outcome.measured for outcome in verdict.outcomes}
+    assert (measured["black-holes"], measured["unreachable-tokens"], measured["tokens-without-row"]) == (0, 1_331, 0)
+    assert not verdict.passed
+    reachable = next(finding for finding in verdict.findings if finding.rule.name == "dark-reachable-tokens")
+    assert "ⱼ" in reachable.tokens
+    limits = {"dark-reachable-tokens": Limit(allowed=len(reachable.tokens), severity="error")}
+    assert check(scanned.report, scanned.tokens, Policy(limits=limits)).passed
+    ids, spared = to_suppress(scanned.tokens)
+    assert len(ids) == measured["dark-tokens"]
+    assert not spared

@@ -15,6 +15,7 @@ from darkvocab import EmbeddingMatrix, census, centroid, explain, scan
 from darkvocab.experiments.bases import load_base
 from darkvocab.experiments.scan import write_tokens
 from darkvocab.matrix import NoEmbedding
+from darkvocab.reports.tables import scan_facts
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
 real = pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
@@ -490,6 +491,16 @@ def test_where_nothing_stands_apart_no_token_is_dark(tmp_path):
         0,
         "none",
     )
+
+
+def test_tokens_of_the_tokenizer_without_a_row_are_told(tmp_path):
+    untied(tmp_path)
+    save_tokenizer(tmp_path / "tokenizer.json", [f"t{i}" for i in range(3_010)])
+    scanned = explain(tmp_path)
+    assert scanned.report["vocabulary"]["n_texts_beyond_matrix"] == 10
+    told = dict(scan_facts(scanned.report))
+    assert told["beyond the matrix"] == "10 tokens of the tokenizer, for which there are no rows"
+    assert told["beyond tokenizer"] == "0 rows"
 
 
 def area(score, members):

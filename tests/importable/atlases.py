@@ -120,6 +120,7 @@ def report_of(tokens, asked="org/model", **more):
             "tokenizer": f"{asked}/tokenizer.json",
             "model": "BPE",
             "n_texts": n,
+            "n_texts_beyond_matrix": 0,
             "categories": dict(counts.iter_rows()),
             "search": "each text was encoded alone, after a space, after a letter, and at the start",
         },

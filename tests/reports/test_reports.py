@@ -99,6 +99,7 @@ def test_lines_in_a_pipe_have_no_trailing_blanks(capsys):
         "norms": dict.fromkeys(("min", "p5", "p50", "mean", "p95", "max"), 1.0),
         "l_inf": {"max": 0.0, "max_steps": 0, "mean": 0.0},
         "source": {"path": "model"},
+        "vocabulary": None,
         "indicators": {"by": None, "reference": {"kind": "none", "n": 0}},
     }
     tokens = {"id": [1], "text": ["[/]"], "category": ["reachable"], "norm": [1.0], "score": [0.0], "dark": [False]}

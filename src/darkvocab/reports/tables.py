@@ -113,6 +113,11 @@ def print_plan(plan: dict[str, Any], to: Console) -> None:
     show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
 
 
+def _without_rows(vocabulary: dict[str, Any] | None) -> list[tuple[str, str]]:
+    n = vocabulary["n_texts_beyond_matrix"] if vocabulary else 0
+    return [("beyond the matrix", f"{n:,} tokens of the tokenizer, for which there are no rows")] if n else []
+
+
 def scan_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     """What a scan says of the embedding as a whole: names and values for people."""
     grid = report["grid"]
@@ -133,6 +138,7 @@ def scan_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("population P", f"{report['black_hole_population']:,} tokens in black holes"),
         ("singletons", f"{report['n_singletons']:,}"),
         ("beyond tokenizer", "no tokenizer beside the weights" if beyond is None else f"{beyond:,} rows"),
+        *_without_rows(report["vocabulary"]),
         (
             "norm of rows",
             f"min {norms['min']:.4g}   5% {norms['p5']:.4g}   median {norms['p50']:.4g}   mean {norms['mean']:.4g}   "
