@@ -493,6 +493,13 @@ def test_where_nothing_stands_apart_no_token_is_dark(tmp_path):
     )
 
 
+def test_steps_are_to_the_nearest_of_all_black_holes(tmp_path):
+    np.save(tmp_path / "rows.npy", dark_rows())
+    tokens = explain(tmp_path / "rows.npy", checksum=False).tokens
+    assert tokens.filter(pl.col("steps") == 0)["id"].to_list() == [3, 4, 7, 9, 50]
+    assert tokens.filter(pl.col("black_hole") == 2)["id"].to_list() == [3, 4]
+
+
 def test_tokens_of_the_tokenizer_without_a_row_are_told(tmp_path):
     untied(tmp_path)
     save_tokenizer(tmp_path / "tokenizer.json", [f"t{i}" for i in range(3_010)])

@@ -16,8 +16,7 @@ from ..numerics.grouping import chunks, n_cores
 from ..numerics.populations import Law, low_mode, membership
 
 SAMPLE = 2_048  # rows, evenly spaced, that a reference must stand apart from
-SEPARATION = 0.95  # area under the ROC curve of the reference against them, at least
-TIGHTNESS = 0.5  # and median distance over theirs, at most
+TIGHTNESS = 0.5  # median distance to the reference's mean, of its rows over that of the others, at most
 BETTER = 0.01  # area that another indicator must gain over the Euclidean distance to be preferred
 DARK = 0.5  # chance from which a token is called dark
 BLOCK = 8  # vectors iterated together towards the first principal component,
@@ -86,8 +85,8 @@ def indicators(
 
     The reference is all that `known` names where that stands apart from the other rows; else the first kind of it that
     does; else the low-norm mode: the rows up to the peak of a mode of the norms, in their lower half, that a valley
-    parts from the rest. To stand apart is to be told from 2,048 of the other rows by the distance to the own mean: area
-    under the ROC curve at least 0.95, at no more than half their median distance. Candidates nearer to the others than
+    parts from the rest. To stand apart is to lie, in the median, at no more than half the distance from the own mean (a
+    member's own share taken out of it) of 2,048 other rows. Candidates nearer to the others than
     to the reference (beyond the geometric mean of both medians) are left out of it.
 
     The score is `darkvocab.numerics.populations.membership` of the logarithm of a distance, Euclidean unless another
@@ -246,18 +245,16 @@ def _framed(
     for _ in range(PASSES_OF_SAMPLE):
         directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
 
-    def moved(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        of_rows, sums = np.zeros(directions.shape, np.float32), np.zeros(len(directions), np.float32)
-        scatter(rows if scale == 1 else rows * scale, across, offsets, of_rows, sums)
-        return of_rows, sums
+    def moved(rows: np.ndarray) -> np.ndarray:
+        of_rows = np.zeros(directions.shape, np.float32)
+        scatter(rows if scale == 1 else rows * scale, across, offsets, of_rows)
+        return of_rows
 
     for _ in range(PASSES):
         across, offsets = directions.astype(np.float32, order="C"), (directions @ middle).astype(np.float32)
-        moments, weights = np.zeros(directions.shape), np.zeros(len(directions))
-        for of_rows, sums in _over(matrix, moved, threads, advance):
+        moments = np.zeros(directions.shape)  # covariance times directions, but for a factor
+        for of_rows in _over(matrix, moved, threads, advance):
             moments += of_rows
-            weights += sums
-        moments -= np.outer(weights, middle)  # covariance times directions, but for a factor
         turn = np.linalg.eigh((directions @ moments.T + moments @ directions.T) / 2)[1][:, ::-1]
         directions = np.linalg.qr((turn.T @ moments).T)[0].T
     return norms, _Frame(mean, directions[0])
@@ -347,7 +344,7 @@ def _standing_apart(
         if np.median(inside[name]) <= TIGHTNESS * np.median(outside[name])
     }
     by = max(areas, key=lambda name: areas[name] + BETTER * (name == "euclidean"), default=None)
-    if by is None or areas[by] < SEPARATION:
+    if by is None:
         return None
     rounding = np.sqrt(np.sum(ulp(centre, matrix.grid) ** 2) / 12)
     floor = rounding if by == "euclidean" else max(0.5 * rounding**2 / max(centre @ centre, rounding**2), 1e-12)

@@ -40,8 +40,8 @@ def products(rows, vectors, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
-def scatter(rows, directions, offsets, moments, weights):  # type: ignore[no-untyped-def]
-    """Add a x to moments[k], and a to weights[k], with a = x.directions[k] - offsets[k], for every row x; float32."""
+def scatter(rows, directions, offsets, moments):  # type: ignore[no-untyped-def]
+    """Add a x to moments[k], with a = x.directions[k] - offsets[k], for every row x; float32."""
     for i in range(rows.shape[0]):
         x = rows[i]
         for k in range(directions.shape[0]):
@@ -49,6 +49,5 @@ def scatter(rows, directions, offsets, moments, weights):  # type: ignore[no-unt
             for d in range(x.size):
                 total += x[d] * direction[d]
             total -= offsets[k]
-            weights[k] += total
             for d in range(x.size):
                 moment[d] += total * x[d]
