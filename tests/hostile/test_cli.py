@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import darkvocab
 from darkvocab.cli import shell as command_line
+from darkvocab.experiments import scan as scanning
 
 FULL = Path("/dev/full")
 HOLES = np.array([[1, 2], [1, 2], [3, 4]], np.float32)
@@ -217,5 +217,5 @@ def test_interruption_that_a_library_swallows_still_ends_with_130(monkeypatch, r
         except KeyboardInterrupt:
             raise ImportError("cannot load module more than once per process") from None
 
-    monkeypatch.setattr(darkvocab, "scan", interrupted)
+    monkeypatch.setattr(scanning, "explain", interrupted)
     refuses("scan", "a.npy", code=130, says=["interrupted"])

@@ -184,7 +184,9 @@ def test_a_local_path_wins_and_a_path_is_never_asked_for_elsewhere(tmp_path, hub
 
 
 @pytest.mark.parametrize("text", ["nowhere", "./org/model", "../x", "org/model/", "org//model", "o rg/model", "/org/m"])
-def test_what_cannot_be_a_name_there_is_not_asked_for(hub, text):
+def test_what_cannot_be_a_name_there_is_not_asked_for(hub, text, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(FileNotFoundError, match="no file or folder"):
         scan(text)
     assert not hub.asked
