@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from qwen import FIRST, qwen_words
 from safetensors.numpy import load_file, save_file
+from untrained import area
 
 from darkvocab import EmbeddingMatrix, census, centroid, explain, scan
 from darkvocab.experiments.bases import load_base
@@ -508,13 +509,6 @@ def test_tokens_of_the_tokenizer_without_a_row_are_told(tmp_path):
     told = dict(scan_facts(scanned.report))
     assert told["beyond the matrix"] == "10 tokens of the tokenizer, for which there are no rows"
     assert told["beyond tokenizer"] == "0 rows"
-
-
-def area(score, members):
-    """Under the ROC curve, by counting."""
-    ordered = np.sort(score[~members])
-    below, up_to = (np.searchsorted(ordered, score[members], side) for side in ("left", "right"))
-    return float((below + up_to).mean() / 2 / len(ordered))
 
 
 @real

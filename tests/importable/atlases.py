@@ -2,32 +2,18 @@
 
 import numpy as np
 import polars as pl
+from scans import COLUMNS as SCANNED
 
-COLUMNS = {
-    "id": pl.Int64,
-    "text": pl.String,
-    "bytes": pl.String,
-    "category": pl.String,
-    "witness": pl.String,
-    "script": pl.String,
-    "reserved": pl.String,
-    "black_hole": pl.Int64,
-    "population": pl.Int64,
-    "n_touching": pl.Int64,
-    "steps": pl.Int64,
-    "norm": pl.Float64,
-    "euclidean": pl.Float64,
-    "cosine": pl.Float64,
-    "cosine_mean_removed": pl.Float64,
-    "cosine_pc_removed": pl.Float64,
-    "score": pl.Float64,
-    "dark": pl.Boolean,
-}
 INDICATORS = {
     "euclidean": ("Euclidean distance to the reference", "|r - mean(ref)|"),
     "cosine": ("cosine distance to the reference", "1 - cos(r, mean(ref))"),
     "cosine_mean_removed": ("cosine distance, mean removed", "1 - cos(r - mean, mean(ref) - mean)"),
     "cosine_pc_removed": ("cosine distance, first component removed", "1 - cos(r - pr, mean(ref) - pr)"),
+}
+COLUMNS = {
+    **{name: SCANNED[name] for name in SCANNED if name not in ("score", "dark")},
+    **dict.fromkeys(INDICATORS, pl.Float64),
+    **{name: SCANNED[name] for name in ("score", "dark")},
 }
 POPULATIONS = (814, 704, 306, 228, 11, 10, 6, 5, 4, 4, 3, 3, 2)  # of Qwen3-4B
 HOSTILE = [

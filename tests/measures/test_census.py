@@ -140,6 +140,13 @@ def test_a_tensor_of_torch_gives_the_same():
     assert census(rows).populations.tolist() == census(rows.float().numpy()).populations.tolist()
 
 
+def test_every_token_has_the_number_of_its_black_hole():
+    found = census(np.array([[1], [2], [3], [2], [1], [2], [4]], np.float32))
+    assert found.numbers.tolist() == [2, 1, 0, 1, 2, 1, 0]
+    for number, tokens in enumerate(found.members(), 1):
+        assert np.flatnonzero(found.numbers == number).tolist() == tokens.tolist()
+
+
 @given(hnp.arrays(np.float32, (12, 2), elements=st.floats(-2, 2, width=32)), st.sampled_from(sorted(GRIDS)))
 def test_a_coarser_grid_is_rounded_to_first(rows, grid):
     assert census(rows, grid).populations.tolist() == census(round_to(rows, grid)).populations.tolist()

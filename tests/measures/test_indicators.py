@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from untrained import area, two_populations
 
 from darkvocab import EmbeddingMatrix, indicators
 from darkvocab.measures.indicators import MODE, steps_to_nearest
@@ -17,23 +18,6 @@ def cosine_distances(rows, centre):
 
 def first_component(rows):
     return np.linalg.eigh(np.cov(rows.T))[1][:, -1]
-
-
-def two_populations(seed, n_untrained, *, n_trained=20_000, dim=128):
-    """A made-up vocabulary: rows that differ by noise alone, and rows that training moved, some of them little."""
-    rng = np.random.default_rng(seed)
-    centre = rng.normal(0, 0.02, dim)
-    moved = rng.beta(3, 1, n_trained)[:, None] * rng.normal(0, 0.06, (n_trained, dim))
-    rows = centre + rng.normal(0, 0.01, (n_untrained + n_trained, dim))
-    rows[n_untrained:] += moved
-    return rows.astype(np.float32)
-
-
-def area(score, members):
-    """Under the ROC curve, by counting."""
-    ordered = np.sort(score[~members])
-    below, up_to = (np.searchsorted(ordered, score[members], side) for side in ("left", "right"))
-    return float((below + up_to).mean() / 2 / len(ordered))
 
 
 def test_columns_are_their_formulas():
@@ -168,8 +152,9 @@ def test_ids_outside_the_matrix_are_refused():
 
 
 def test_false_positives_are_as_many_as_stated():
-    """Of 16 made-up models, half with 40 known tokens: the stated and the true share differ by less than 0.06 in the
-    mean (0.041 with these seeds), and the true one by no more than 0.1 from 0 anywhere; 95% of the untrained are found.
+    """Of 16 made-up models, half with 40 known tokens: the stated and the true share differ by less than 0.09 in the
+    mean (0.051 with these seeds), the true one is below 0.1 everywhere (0.078 at most), and over 95% of the untrained
+    are found (99.7%). The seeds are fixed: no alarm is false.
     """
     differences, true, found = [], [], []
     for seed in range(16):

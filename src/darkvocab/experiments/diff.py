@@ -306,7 +306,7 @@ def _compared(
 ) -> MatrixDiff:
     on = as_grid(grid) if grid else _coarser(a, b)
     groups = [matrix.groups(on, bitwise=bitwise, progress=progress) for matrix in (a, b)]
-    holes_a, holes_b = (_numbered(Census(of)) for of in groups)
+    holes_a, holes_b = (Census(of).numbers for of in groups)
     return MatrixDiff(
         matrix=name,
         a=a,
@@ -318,14 +318,6 @@ def _compared(
         holes_b=holes_b,
         changes=tuple(changes(holes_a, holes_b, groups[1])),
     )
-
-
-def _numbered(census: Census) -> Int64[np.ndarray, " n_tokens"]:
-    """Black hole of each token, 1 for the largest, 0 for none."""
-    holes = np.zeros(census.n_tokens, np.int64)
-    for number, tokens in enumerate(census.members(), 1):
-        holes[tokens] = number
-    return holes
 
 
 def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b"], groups_b: Groups) -> list[Change]:

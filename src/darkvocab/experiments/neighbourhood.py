@@ -135,16 +135,14 @@ def _frame(near: Neighbours, census: Census, matrix: EmbeddingMatrix) -> pl.Data
     import polars as pl
 
     labels = near.groups.labels
-    holes, smoke = np.zeros(near.n_tokens, np.int64), np.zeros(near.n_tokens, np.int64)
-    for number, members in enumerate(census.members(), 1):
-        holes[members] = number
+    smoke = np.zeros(near.n_tokens, np.int64)
     smoke[near.core], smoke[near.outliers] = 1, 2
     component = near.component[labels]
     return pl.DataFrame(
         {
             "token_id": pl.int_range(near.n_tokens, eager=True),
             "token": pl.Series([matrix.texts.get(token) for token in range(near.n_tokens)], dtype=pl.String),
-            "black_hole": pl.Series(holes).replace(0, None),
+            "black_hole": pl.Series(census.numbers).replace(0, None),
             "component": component + 1,
             "component_tokens": near.components.tokens[component],
             "degree": near.degrees[labels],

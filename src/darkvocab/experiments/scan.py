@@ -220,7 +220,7 @@ def _untrained(matrix: EmbeddingMatrix, census: Census, words: Vocabulary) -> di
     beyond = np.arange(len(category), matrix.n_tokens)  # rows that pad the output matrix
     return {
         "rows beyond the tokenizer": np.concatenate([np.flatnonzero(category == "beyond_tokenizer"), beyond]),
-        "black holes": np.flatnonzero(census.groups.counts[census.groups.labels] >= 2),
+        "black holes": np.flatnonzero(census.numbers),
         "reserved names": np.flatnonzero(reserved),
         "unreachable tokens": np.flatnonzero((category == "unreachable") & ~reserved),
     }
@@ -338,13 +338,11 @@ def _frame(
     import polars as pl
 
     n, labels = matrix.n_tokens, census.groups.labels
-    holes, unknown = np.zeros(n, np.int64), [None] * n
-    for number, tokens in enumerate(census.members(), 1):
-        holes[tokens] = number
+    unknown = [None] * n
     return words.frame().hstack(
         pl.DataFrame(
             {
-                "black_hole": pl.Series(holes).replace(0, None),
+                "black_hole": pl.Series(census.numbers).replace(0, None),
                 "population": census.groups.counts[labels],
                 "n_touching": pl.Series(near.token_degrees[labels] if near else unknown, dtype=pl.Int64),
                 "steps": pl.Series(steps if steps is not None else unknown, dtype=pl.Int64),

@@ -18,8 +18,7 @@ from ..sources import CorruptFile
 
 def in_black_holes(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
     """Tokens that share their row, on the stored grid, by value."""
-    groups = Census(matrix.groups()).groups
-    return np.flatnonzero(groups.counts[groups.labels] >= 2)
+    return np.flatnonzero(Census(matrix.groups()).numbers)
 
 
 def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:

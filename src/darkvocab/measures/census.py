@@ -102,6 +102,13 @@ class Census:
         """First token of each black hole, in the order of `populations`."""
         return self.groups.first[self._black]
 
+    @cached_property
+    def numbers(self) -> Int64[np.ndarray, " n_tokens"]:
+        """Of each token the number of its black hole, 1 the first of `populations`; 0 outside of any."""
+        numbers = np.zeros(self.n_unique, np.int64)
+        numbers[self._black] = np.arange(1, self.n_black_holes + 1)
+        return numbers[self.groups.labels]
+
     def members(self) -> list[Int64[np.ndarray, " population"]]:
         """Token ids of each black hole, ascending, in the order of `populations`."""
         order = np.argsort(self.groups.labels, kind="stable")
