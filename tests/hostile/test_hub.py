@@ -98,7 +98,8 @@ def test_connection_that_is_cut_again_and_again_ends_the_command(model, refuses)
 
 def test_no_network_is_said_soon(hub, refuses, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    refuses("scan", "org/model", code=3, says=["http://127.0.0.1:9/", "failed 3 times", "no connection"])
+    says = ["no file or folder 'org/model' here, and http://127.0.0.1:9/", "failed 3 times", "no connection"]
+    refuses("scan", "org/model", code=3, says=says)
 
 
 @pytest.mark.parametrize("endpoint", ["gopher://x", "nonsense"])

@@ -84,8 +84,8 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
 
     try:
         repo = open_repo(name, revision, progress)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no file or folder {path!r} here, and {error}") from None
+    except (FileNotFoundError, ConnectionError) as error:  # a path that is misspelt may pass for a name on the Hub
+        raise type(error)(f"no file or folder {path!r} here, and {error}") from None
     file = repo.file(within)
     if within and file.is_file():
         return _open_file(file, path)
