@@ -25,7 +25,7 @@ from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..measures.topology import Topology
 from ..numerics import Touching, as_grid
-from ..numerics.cells import Cells, cell_ranges
+from ..numerics.cells import Cells, cell_ranges, reach
 from ..numerics.grouping import SELECTIONS
 from ..records import RunFolder, Unsigned, frame_of, read_records
 from .bases import DRAWN, Base, load_base
@@ -114,14 +114,8 @@ class Clouds(Generic[Row]):
             NotebookStream(seed)  # fails here, not in the middle, where torch is missing
         for sigma in (min(self.sigmas), max(self.sigmas)):
             self._widest = self._snowball(self.base.vector, sigma)  # checks the rest
-            cell_ranges(
-                self._widest.base,
-                sigma,
-                n_tokens,
-                self.grid,
-                arithmetic,
-                distribution if self._widest.has_cells else "gaussian",
-            )
+            followed, _ = reach(n_tokens * self.dim, distribution if self._widest.has_cells else "gaussian")
+            cell_ranges(self._widest.base, sigma, followed, self.grid, arithmetic)
 
     @abstractmethod
     def _measured(self, cloud: Cloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:

@@ -70,12 +70,7 @@ class Cells:
 
 
 def cell_ranges(
-    base: np.ndarray,
-    sigma: float,
-    n_tokens: int,
-    grid: str | Grid,
-    arithmetic: str = "float32",
-    distribution: str = "gaussian",
+    base: np.ndarray, sigma: float, reach: float, grid: str | Grid, arithmetic: str = "float32"
 ) -> tuple[Int64[np.ndarray, " dim"], Int64[np.ndarray, " dim"], Int64[np.ndarray, " dim"]]:
     """Ordered index of every component without noise, and the lowest and highest that noise within `reach` gives it.
 
@@ -83,7 +78,7 @@ def cell_ranges(
     ----------
     base : [dim], weight units
     sigma : standard deviation of the noise, weight units, before rounding
-    n_tokens : rows to be drawn; with the dimension it sets the reach
+    reach : how far noise is followed, in standard deviations
 
     Raises
     ------
@@ -94,12 +89,11 @@ def cell_ranges(
 
     grid = as_grid(grid)
     home, low, high = (np.empty(base.size, np.int64) for _ in range(3))
-    z, _ = reach(n_tokens * base.size, distribution)
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
     base = base.astype(np.float32) if arithmetic == "float32" else base
-    if kernel(base.astype(np.float64), z, sigma, arithmetic == "float32", *shape, home, low, high):
+    if kernel(base.astype(np.float64), reach, sigma, arithmetic == "float32", *shape, home, low, high):
         raise ValueError(
-            f"sigma {sigma:g} overflows {grid.name}: base + {z:.1f} sigma reaches beyond its largest value "
+            f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
             f"{grid.max_value:g}; choose a smaller sigma or a wider grid"
         )
     return home, low, high
@@ -127,17 +121,17 @@ def cells(
     from ._backends.drawing import cdf_words, cell_thresholds
 
     grid = as_grid(grid)
-    home, low, high = cell_ranges(base, sigma, n_tokens, grid, arithmetic, distribution)
+    z, neglected = reach(n_tokens * base.size, distribution)
+    home, low, high = cell_ranges(base, sigma, z, grid, arithmetic)
     spread = high - low
     columns, wide = np.flatnonzero((spread > 0) & (spread < MOST_CELLS)), np.flatnonzero(spread >= MOST_CELLS)
     low, high = low[columns], high[columns]
     starts = np.concatenate([[0], np.cumsum(high - low)])
-    z = np.empty(starts[-1])
+    deviates = np.empty(starts[-1])
     active = base[columns].astype(np.float64)
-    cell_thresholds(active, low, high, sigma, arithmetic == "float32", grid.mantissa_bits, grid.min_exponent, z)
-    words = np.empty(z.size, np.uint64)
-    cdf_words(z, distribution == "laplace", words)
-    _, neglected = reach(n_tokens * base.size, distribution)
+    cell_thresholds(active, low, high, sigma, arithmetic == "float32", grid.mantissa_bits, grid.min_exponent, deviates)
+    words = np.empty(deviates.size, np.uint64)
+    cdf_words(deviates, distribution == "laplace", words)
     return Cells(
         grid=grid, home=home, columns=columns, wide=wide, low=low, starts=starts, thresholds=words, neglected=neglected
     )

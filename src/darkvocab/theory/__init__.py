@@ -1,0 +1,1 @@
+"""Closed forms: what the census of a snowball is expected to be."""
