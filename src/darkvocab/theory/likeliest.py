@@ -1,0 +1,67 @@
+"""Likeliest: the most probable cells of a snowball."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from .columns import Columns
+
+
+@dataclass(frozen=True)
+class Likeliest:
+    """The most probable cells, descending; of equally probable ones any."""
+
+    log_p: Float64[np.ndarray, " cells"]
+    columns: Int64[np.ndarray, " touched"] = field(repr=False)  # original numbers of the columns in which they differ
+    index: Int64[np.ndarray, "cells touched"] = field(repr=False)  # ordered index of each cell in these columns
+
+
+def likeliest(columns: Columns, count: int) -> Likeliest:
+    """The `count` most probable cells of all (fewer where there are fewer), exactly.
+
+    The best of all columns are among the best of some columns times the cells of the next; columns whose second cell is
+    too improbable to come in are left out.
+
+    Examples
+    --------
+    >>> from darkvocab.theory import columns
+    >>> found = likeliest(columns(np.array([1.0, 1.0039]), 0.001, 100, arithmetic="exact"), 3)
+    >>> np.exp(found.log_p).round(3), found.columns
+    (array([0.502, 0.473, 0.013]), array([0, 1]))
+    """
+    ordered = [_cells(columns, j, count) for j in range(len(columns.columns))]
+    second = np.array([cost[1] if len(cost) > 1 else np.inf for cost, _ in ordered])
+    found = np.zeros(1)
+    steps = []
+    for j in np.argsort(second, kind="stable"):
+        if not second[j] < (found[-1] if len(found) == count else np.inf):
+            break
+        cost, index = ordered[j]
+        sums = (found[:, None] + cost).ravel()
+        best = np.argsort(sums, kind="stable")[:count]
+        steps.append((j, best // len(cost), index[best % len(cost)]))
+        found = sums[best]
+    touched = np.array([j for j, _, _ in steps], np.int64)
+    where = np.empty((len(found), len(steps)), np.int64)
+    place = np.arange(len(found))
+    for step in reversed(range(len(steps))):
+        _, came_from, index = steps[step]
+        where[:, step] = index[place]
+        place = came_from[place]
+    order = np.argsort(touched)
+    return Likeliest(float(columns.log_likeliest.sum()) - found, columns.columns[touched][order], where[:, order])
+
+
+def _cells(columns: Columns, j: int, count: int) -> tuple[Float64[np.ndarray, " cells"], Int64[np.ndarray, " cells"]]:
+    """How much less probable than its likeliest each cell of an active column is, in nats, ascending; and its index."""
+    start, end = columns.starts[j], columns.starts[j + 1]
+    cost = columns.log_likeliest[j] - columns.log_cell[start:end]
+    runs = np.argsort(cost, kind="stable")[:count]
+    runs = runs[np.isfinite(cost[runs])]
+    each = np.minimum(columns.count[start + runs], count)
+    member = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+    repeated = np.repeat(runs, each)[:count]
+    return cost[repeated], columns.first[start + repeated] + member[:count]
