@@ -12,10 +12,10 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import betainc, gammaln, xlog1py
+from scipy.special import betainc, betaincc, gammaln, xlog1py
 
-from .columns import Columns
-from .likeliest import likeliest
+from .marginals import Columns
+from .ranking import likeliest
 
 LISTED = 1 << 14  # cells that are listed one by one, where there are no more
 BIN = 1 / 128  # of the logarithm of a cell's probability, where there are
@@ -371,6 +371,28 @@ class Occupancy:
         apart = -np.expm1(np.log1p(-np.minimum(over, 1 - 2.0**-53)) @ cells)
         together = np.minimum(over @ cells, 1.0)
         return self._counted(ends, apart), self._counted(ends, together)
+
+    def at_least(self, rank: int, population: int) -> float:
+        """Bound on the chance that the `rank` largest groups all hold this many tokens or more, as a logarithm.
+
+        ``S**r / r!``, S the sum over cells of P(n >= m): the union over sets of r cells, whose counts are negatively
+        associated.
+        """
+        p, cells = self._weighed
+        if population > self._n:
+            return -math.inf
+        over = betainc(float(population), self._n - population + 1, p) if population else np.ones_like(p)
+        total = float(over @ cells)
+        return min(0.0, rank * math.log(total) - math.lgamma(rank + 1)) if total > 0 else -math.inf
+
+    def at_most(self, rank: int, population: int) -> float:
+        """Bound on the chance that the group of this rank (1: the largest) holds this many tokens or fewer, as a
+        logarithm: then one of the r likeliest cells does, so the sum over them of P(n <= m)."""
+        found = np.minimum(np.exp(likeliest(self.columns, rank).log_p), 1.0)
+        if len(found) < rank or population >= self._n:
+            return 0.0
+        total = float(betaincc(population + 1.0, self._n - population, found).sum())
+        return min(0.0, math.log(total)) if total > 0 else -math.inf
 
     @property
     def _weighed(self) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from .columns import Columns
+from .marginals import Columns
 
 
 @dataclass(frozen=True)
