@@ -107,7 +107,7 @@ class Occupancy:
     Examples
     --------
     >>> from darkvocab.theory import columns
-    >>> pair = Occupancy(columns(np.array([1.00390625]), 0.001, 2, arithmetic="exact"), 2)  # between two cells
+    >>> pair = Occupancy(columns(np.array([1.00390625]), 1e-4, 2, arithmetic="exact"), 2)  # between two cells
     >>> round(pair.n_black_holes.mean, 12), round(pair.n_unique.mean, 12)
     (0.5, 1.5)
     """

@@ -1,0 +1,139 @@
+"""Targets: an observed census that a snowball is to be fitted to, checked for contradictions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..matrix import printable
+from ..numerics import to_index
+from ..sources import CorruptFile
+from ..theory import Partition
+from .bases import recorded, varying_words
+
+BUILT_IN = "qwen3-4b"
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was observed: populations, tokens alone (None: not known), and, where known, the black holes' rows."""
+
+    name: str
+    partition: Partition
+    index: Int64[np.ndarray, "black_holes dim"] | None = field(default=None, repr=False)  # ordered indices
+    grid: str | None = None  # of the rows
+    remark: str | None = None  # how the singletons were found
+
+
+def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Target:
+    """The target of this name, this file, or this list of populations.
+
+    Parameters
+    ----------
+    spec : "qwen3-4b"; a JSON of `darkvocab scan --json`, or one with `populations` and, if known, `n_singletons` or
+        `n_tokens`; or populations, comma-separated
+    n_singletons : tokens of the snowball that are alone: a number, or "unknown"; by default what the target says (of a
+        scan: dark tokens outside of black holes), and 0 for a list
+
+    Raises
+    ------
+    FileNotFoundError
+        Neither a name nor a list nor a file.
+    CorruptFile
+        A file that is no JSON object, or none of these.
+    ValueError
+        Populations that are no populations of black holes, or that contradict the counts beside them.
+
+    Examples
+    --------
+    >>> load_target("5,3", 2).partition.n_tokens
+    10
+    """
+    text = str(spec)
+    if text == BUILT_IN:
+        facts = recorded()
+        target = _target(text, facts["black_hole_populations"], facts["singletons_in_cluster"], index=varying_words())
+    elif text.replace(",", "").replace(" ", "").isdigit():
+        target = _target("these populations", [int(part) for part in text.split(",") if part.strip()], 0)
+    else:
+        target = _read(Path(spec))
+    if n_singletons is None:
+        return target
+    if n_singletons != UNKNOWN and not str(n_singletons).isdigit():
+        raise ValueError(f"--singletons is a number >= 0, or unknown; got {printable(str(n_singletons))!r}")
+    known = None if n_singletons == UNKNOWN else int(n_singletons)
+    return Target(target.name, Partition(target.partition.populations, known), target.index, target.grid)
+
+
+def _target(
+    name: str, populations: list[Any], n_singletons: int | None, *, index: np.ndarray | None = None, **more: Any
+) -> Target:
+    for population in populations:
+        if not isinstance(population, int) or isinstance(population, bool):
+            raise ValueError(f"{name}: {printable(str(population))[:40]!r} is no population")
+        if population < 2:
+            raise ValueError(
+                f"{name}: a black hole holds two tokens or more, not {population}; tokens alone go into --singletons"
+            )
+    if not populations and not n_singletons:
+        raise ValueError(f"{name}: no black holes and no tokens alone: there is nothing to fit")
+    if sum(populations) + (n_singletons or 0) > 1e15:
+        raise ValueError(f"{name}: more than 1e15 tokens")
+    ordered = np.array(sorted(populations, reverse=True), np.int64)
+    grid = "bfloat16" if index is not None else None
+    where = None if index is None else to_index(index, "bfloat16")
+    return Target(name, Partition(ordered, n_singletons), where, grid, **more)
+
+
+def _read(path: Path) -> Target:
+    name = printable(path.name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no target {printable(str(path))!r}: neither {BUILT_IN}, nor a file, nor populations such as 814,704,306"
+        )
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{name} is not JSON ({printable(str(error))}); give what darkvocab scan --json prints") from None
+    if not isinstance(found, dict) or not isinstance(found.get("populations"), list):
+        raise CorruptFile(f"{name} holds no list of populations; give what darkvocab scan --json prints")
+    populations = found["populations"]
+    told: dict[str, int] = {}
+    for key in ("n_tokens", "n_black_holes", "black_hole_population", "n_singletons", "n_unique"):
+        value = found.get(key)
+        if value is not None:
+            if not isinstance(value, int) or value < 0:
+                raise CorruptFile(f"{name}: {key} is no count: {printable(str(value))[:40]!r}")
+            told[key] = value
+    target = _target(name, populations, None if populations else told.get("n_singletons", 0))
+    counted = {"n_black_holes": len(populations), "black_hole_population": sum(populations)}
+    if "n_singletons" in told:
+        counted["n_unique"] = len(populations) + told["n_singletons"]
+        counted["n_tokens"] = sum(populations) + told["n_singletons"]
+    for key, count in counted.items():
+        if told.get(key, count) != count:
+            raise ValueError(f"{name} contradicts itself: {key} is {told[key]:,}, by its populations {count:,}")
+    n_singletons = told.get("n_singletons")
+    if n_singletons is None and "n_tokens" in told:
+        n_singletons = told["n_tokens"] - sum(populations)
+        if n_singletons < 0:
+            raise ValueError(
+                f"{name} contradicts itself: populations of {sum(populations):,} tokens among {told['n_tokens']:,}"
+            )
+    remark = None
+    if isinstance(found.get("indicators"), dict):  # of a scan: most tokens that are alone were trained
+        n_dark = found["indicators"].get("n_dark")
+        alone = n_dark - sum(populations) if isinstance(n_dark, int) else -1
+        n_singletons = alone if alone >= 0 and populations else None
+        remark = (
+            f"{n_singletons:,} dark tokens outside of black holes count as alone"
+            if n_singletons is not None
+            else "how many of its tokens alone belong to the snowball is not known"
+        )
+    return Target(name, Partition(target.partition.populations, n_singletons), remark=remark)
