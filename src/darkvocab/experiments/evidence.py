@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 from scipy.special import betaln, gammaln, logsumexp
 
-from ..numerics import as_grid, index_values
+from ..numerics import as_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,7 @@ class Association:
     log10_p: float
 
 
-def gap(
-    index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str
-) -> Gap | None:
+def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> Gap | None:
     """The emptiest place between two values of one column, by its probability; None where there is none.
 
     Noise with one peak gives a cell between two others, all equally wide, no less than the smaller of the two: of the
@@ -70,9 +69,7 @@ def gap(
     return Gap(**{**best.__dict__, "log10_p": min(0.0, best.log10_p + math.log10(looked))})
 
 
-def association(
-    index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"]
-) -> Association | None:
+def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"]) -> Association | None:
     """The two columns most strongly bound together, by Fisher's exact test; None where fewer than two differ.
 
     Given how many tokens are away from each column's commonest value, independent columns share as many of them as a
@@ -83,7 +80,7 @@ def association(
         return None
     away = np.empty((len(populations), len(columns)))
     for j, column in enumerate(columns):
-        cells, place = np.unique(index[:, column], return_inverse=True)
+        _, place = np.unique(index[:, column], return_inverse=True)
         away[:, j] = place != np.bincount(place, populations).argmax()
     both = (away * populations[:, None]).T @ away
     n, alone = int(populations.sum()), np.diag(both)
@@ -103,12 +100,6 @@ def association(
     )
 
 
-def equal_spacing(grid: str, cells: tuple[int, int, int]) -> float:
-    """Spacing of the grid at these cells, weight units."""
-    values = index_values(np.array(cells[:1]) + np.arange(2), grid)
-    return float(abs(values[1] - values[0]))
-
-
 def _at_most(k: int, n: int) -> float:
     """log P(Bin(n, 1/2) <= k)."""
     i = np.arange(k + 1.0)
@@ -118,6 +109,9 @@ def _at_most(k: int, n: int) -> float:
 def _shared(both: int, first: int, second: int, n: int) -> float:
     """log P(X >= both), X hypergeometric: of `first` tokens among n, how many are among `second`."""
     i = np.arange(both, min(first, second) + 1.0)
-    log_choose = lambda a, b: gammaln(a + 1) - gammaln(b + 1) - gammaln(a - b + 1)  # noqa: E731
-    terms = log_choose(first, i) + log_choose(n - first, second - i) - log_choose(n, second)
+    terms = _log_choose(first, i) + _log_choose(n - first, second - i) - _log_choose(n, second)
     return float(min(0.0, logsumexp(terms)))
+
+
+def _log_choose(n: float, k: Any) -> Any:
+    return gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)

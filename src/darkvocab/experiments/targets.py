@@ -100,7 +100,9 @@ def _read(path: Path) -> Target:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{name} is not JSON ({printable(str(error))}); give what darkvocab scan --json prints") from None
+        raise CorruptFile(
+            f"{name} is not JSON ({printable(str(error))}); give what darkvocab scan --json prints"
+        ) from None
     if not isinstance(found, dict) or not isinstance(found.get("populations"), list):
         raise CorruptFile(f"{name} holds no list of populations; give what darkvocab scan --json prints")
     populations = found["populations"]

@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64
 from ..numerics import Touching, index_values
 from ..numerics.chebyshev import UNITS
 from ..numerics.grids import ArrayLike
-from .columns import Columns
+from .marginals import Columns
 
 TOLERANCE = 1e-9  # of a mean, below which its error is not brought down
 WORK = 4_000_000  # runs visited to tabulate one law
@@ -170,20 +170,20 @@ class LInfinity:
     Exact but for rounding, and for what `Columns.neglected` says, where runs are single cells. In runs of several, the
     cells of a run count as equally probable. Two components in the same runs differ by less than a run's width,
     sigma / 32, from where this puts them: ``P(distance <= t)`` lies between the true ones at t -+ sigma / 16 (in weight
-    units). The error is far smaller, below a thousandth of a column's probability: see docs/theory.md.
+    units). The error is far smaller, below a ten-thousandth of a column's probability: see docs/theory.md.
     """
 
     def __init__(self, columns: Columns, n_tokens: float, unit: str = "steps") -> None:
         """
         Parameters
         ----------
-        columns : of `darkvocab.theory.columns.columns`, made for so many tokens
+        columns : of `darkvocab.theory.columns`, made for so many tokens
         n_tokens : >= 1; as good as any up to 1e12
         unit : "weight" (differences of values, exactly) or "steps" (of ordered indices)
 
         Examples
         --------
-        >>> from darkvocab.theory.columns import columns
+        >>> from darkvocab.theory import columns
         >>> made = LInfinity(columns(np.array([1.0, 3.0]), 0.001, 1000, arithmetic="exact"), 1000)
         >>> made.pairs_within([0, 1, 2]).round(1)
         array([474722. , 499498.8, 499500. ])

@@ -13,22 +13,26 @@ from .rounding import bits_of, index_of, value_of
 def _run_end(k, width, mantissa_bits, min_exponent):  # type: ignore[no-untyped-def]
     """Last cell of the run that cell k begins: an aligned block of its binade no wider than `width`, or k alone.
 
-    Within 2**-12 of `width` around zero all cells are one run.
+    A power of two, whose cell is narrower than those above it, is always alone.
     """
-    code = abs(k)
+    code, mantissa = abs(k), (1 << mantissa_bits) - 1
+    if code & mantissa == 0:
+        return k
     binade = max((code >> mantissa_bits) - 1, 0)
     size = 1
     while size < (1 << mantissa_bits) and 2 * size * value_of(1, 0, binade + min_exponent - mantissa_bits) <= width:
         size *= 2
     if k >= 0:
         return k | (size - 1)
-    end = code & -size
-    return -max(end, 1)
+    end = max(code & -size, 1)
+    return -end if end & mantissa else -end - 1
 
 
 @njit(nogil=True, cache=True)
 def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, last):  # type: ignore[no-untyped-def]
-    """Runs of every column's cells low..high. starts [columns + 1]; last [runs] their last cells, or empty: count only.
+    """Runs of every column's cells low..high; within 2**-12 of `width` around zero all cells are one run.
+
+    starts [columns + 1]; last [runs] their last cells, or empty: count only.
 
     Returns the number of runs.
     """
