@@ -161,7 +161,8 @@ class Likelihood:
             )
             found, log_likelihood = np.array([float(made.x)]), -float(made.fun)
         if self.free:
-            start = np.array([found[0], *(0.05 if name == "offset" else 2.0 for name in self.free)])
+            moved, found[0] = self._best_offset(found[0], log_likelihood)
+            start = np.array([found[0], *(moved if name == "offset" else 2.0 for name in self.free)])
             made = minimize(
                 lambda theta: -self._inside(theta), start, method="Nelder-Mead",
                 options={"initial_simplex": _simplex(start), "xatol": 1e-5, "fatol": 1e-4, "maxiter": 400},
