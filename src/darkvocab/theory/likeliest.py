@@ -30,7 +30,7 @@ def likeliest(columns: Columns, count: int) -> Likeliest:
     >>> from darkvocab.theory import columns
     >>> found = likeliest(columns(np.array([1.0, 1.0039]), 0.001, 100, arithmetic="exact"), 3)
     >>> np.exp(found.log_p).round(3), found.columns
-    (array([0.502, 0.473, 0.013]), array([0, 1]))
+    (array([0.49 , 0.485, 0.013]), array([0, 1]))
     """
     ordered = [_cells(columns, j, count) for j in range(len(columns.columns))]
     second = np.array([cost[1] if len(cost) > 1 else np.inf for cost, _ in ordered])
