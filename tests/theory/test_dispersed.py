@@ -42,7 +42,8 @@ def test_some_columns_keep_fewer_tokens_apart_than_all():
         assert whole.log_power_sum(2) < some.log_power_sum(2)
         assert -1.2 * nats - 9 < some.log_power_sum(2) < -0.85 * nats  # the last column can be worth nine
         left = np.setdiff1d(whole.columns, some.columns)
-        assert np.abs(BASE[some.columns]).max() <= 2 * np.abs(BASE[left]).min()  # of a binade any
+        reached = np.abs(BASE) + 3e-6
+        assert reached[some.columns].max() <= 2 * reached[left].min()  # of a binade any
 
 
 def test_columns_that_keep_too_few_apart_are_not_taken_for_enough(monkeypatch):
