@@ -25,7 +25,7 @@ class Points:
         *,
         n_tokens: int = 2100,
         dim: int | None = None,
-        base: str | Path | np.ndarray = "qwen3-4b",
+        base: str | Path | np.ndarray | Base = "qwen3-4b",
         redraw_base: bool = False,
         grid: str = "bfloat16",
         distribution: str = "gaussian",

@@ -115,9 +115,15 @@ class Occupancy:
     """
 
     def __init__(self, columns: Columns, n_tokens: int) -> None:
-        _check(n_tokens)
+        self.check(n_tokens)
         self.columns, self.n_tokens = columns, int(n_tokens)
         self._n = float(n_tokens)
+
+    @staticmethod
+    def check(n_tokens: int) -> None:
+        """Raise ValueError for fewer tokens than one, or for more than floats can count."""
+        if not 1 <= n_tokens <= 1e15:
+            raise ValueError(f"n_tokens must be 1 to 1e15, got {n_tokens}")
 
     @classmethod
     def of(
@@ -140,7 +146,7 @@ class Occupancy:
         >>> made.n_unique, made.columns.n_active, len(made.columns.columns) < 300
         (Moments(mean=2100.0, std=0.0), 2560, True)
         """
-        _check(n_tokens)
+        cls.check(n_tokens)
         how = base, sigma, n_tokens, grid, arithmetic, distribution
         if n_tokens > 1:
             enough = NEVER + math.log(n_tokens * (n_tokens - 1) / 2)
@@ -443,8 +449,3 @@ class Occupancy:
         width, first, second = np.diff(ends), chances[:, :-1], chances[:, 1:]
         low, high = ends[0] + (width * (first + second) / 2 + (first - second) / 2).sum(axis=1)
         return float(low), float(high)
-
-
-def _check(n_tokens: int) -> None:
-    if not 1 <= n_tokens <= 1e15:
-        raise ValueError(f"n_tokens must be 1 to 1e15, got {n_tokens}")
