@@ -6,10 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .experiments.agreement import Agreement, agreement
     from .experiments.check import Verdict, check
     from .experiments.cloud import Cloud, Snowball, draw
     from .experiments.diff import Diff, MatrixDiff, diff
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
+    from .experiments.expect import Expect, Expected, expect
     from .experiments.neighbourhood import Neighbourhood, neighbourhood
     from .experiments.policy import Policy
     from .experiments.questions import QuestionRecord, Questions
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from .reports.summary import summary
 
 _HOMES = {
+    "Agreement": "experiments.agreement",
     "Census": "measures.census",
     "Cloud": "experiments.cloud",
     "Diff": "experiments.diff",
@@ -42,6 +45,8 @@ _HOMES = {
     "Evolution": "experiments.evolve",
     "EvolutionRecord": "experiments.evolve",
     "Evolve": "experiments.evolve",
+    "Expect": "experiments.expect",
+    "Expected": "experiments.expect",
     "Geometry": "measures.geometry",
     "History": "history",
     "Indicators": "measures.indicators",
@@ -65,12 +70,14 @@ _HOMES = {
     "Trials": "experiments.trials",
     "Verdict": "experiments.check",
     "Vocabulary": "measures.vocabulary",
+    "agreement": "experiments.agreement",
     "census": "measures.census",
     "centroid": "experiments.scan",
     "check": "experiments.check",
     "diff": "experiments.diff",
     "draw": "experiments.cloud",
     "evolve": "experiments.evolve",
+    "expect": "experiments.expect",
     "explain": "experiments.scan",
     "geometry": "measures.geometry",
     "indicators": "measures.indicators",
@@ -89,6 +96,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Agreement",
     "Census",
     "Cloud",
     "Diff",
@@ -96,6 +104,8 @@ __all__ = [
     "Evolution",
     "EvolutionRecord",
     "Evolve",
+    "Expect",
+    "Expected",
     "Geometry",
     "History",
     "Indicators",
@@ -119,12 +129,14 @@ __all__ = [
     "Trials",
     "Verdict",
     "Vocabulary",
+    "agreement",
     "census",
     "centroid",
     "check",
     "diff",
     "draw",
     "evolve",
+    "expect",
     "explain",
     "geometry",
     "indicators",

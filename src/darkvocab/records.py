@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PART = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?-[0-9a-f]{16}\.parquet")
 MERGED_PARTS, MERGED_RECORDS = 64, 1 << 18  # at most these are merged into one file while a run goes on
 ROW_GROUP = 1 << 16  # records of a row group, and of what is written or read of the final files at a time
+EXPECTED = "expected.parquet"  # of a sweep: its census in closed form, along sigma
 CURVES = "curves.parquet"  # of replicas: the way to their records
 PLAIN_CSV = 250_000  # with more records the CSV is compressed: a million would take 300 MB
 Row = TypeVar("Row")

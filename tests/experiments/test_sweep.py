@@ -17,7 +17,7 @@ import pytest
 
 from darkvocab import Sweep, SweepRecord, Touching, report, sweep
 from darkvocab.experiments import clouds, columns
-from darkvocab.experiments.clouds import parse_sigmas
+from darkvocab.experiments.points import parse_sigmas
 from darkvocab.experiments.recipes import SEED_000_COLUMNS
 from darkvocab.records import RunFolder
 

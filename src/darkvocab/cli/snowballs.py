@@ -108,7 +108,7 @@ def sweep(
 
     Example: darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out runs/qwen
     """
-    from ..experiments.clouds import parse_sigmas
+    from ..experiments.points import parse_sigmas
 
     settings = darkvocab.Sweep(
         parse_sigmas(sigma, spacing),
@@ -161,7 +161,7 @@ def trials(
 
     Example: darkvocab trials --sigma 3.281911e-3 --trials 100 --epsilon 5.9604645e-5 --out runs/trials
     """
-    from ..experiments.clouds import parse_sigmas
+    from ..experiments.points import parse_sigmas
 
     settings = darkvocab.Trials(
         parse_sigmas(sigma, spacing),
@@ -213,7 +213,7 @@ def questions(
     Example: darkvocab questions --out runs/questions
     """
     from ..experiments.bases import DRAWN
-    from ..experiments.clouds import parse_sigmas
+    from ..experiments.points import parse_sigmas
 
     settings = darkvocab.Questions(
         parse_sigmas(sigma, spacing),

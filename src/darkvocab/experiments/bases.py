@@ -162,13 +162,13 @@ FIXED = {"qwen3-4b": qwen3_4b, "qwen3-4b-centred": qwen3_4b_centred}
 DRAWN = {"random": random, "random-unit": random_unit}
 
 
-def load_base(spec: str | Path | np.ndarray, dim: int | None = None, *, seed: int = 0, point: int = 0) -> Base:
+def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, seed: int = 0, point: int = 0) -> Base:
     """The base vector of this name, from this file, or this array.
 
     Parameters
     ----------
     spec : "qwen3-4b", "qwen3-4b-centred", "random", "random-unit"; a `.safetensors` file with a 1-D float tensor (key
-        `centroid` preferred) or a 1-D `.npy`; or an array
+        `centroid` preferred) or a 1-D `.npy`; or an array; or a `Base`, as it is
     dim : its size; needed by none, must agree with a vector that has its own (drawn: 2,560 by default)
     seed, point : of the drawn ones
 
@@ -179,7 +179,9 @@ def load_base(spec: str | Path | np.ndarray, dim: int | None = None, *, seed: in
     ValueError
         No vector in the file, several of which none is named `centroid`, or a size that contradicts `dim`.
     """
-    if isinstance(spec, np.ndarray):
+    if isinstance(spec, Base):
+        base = spec
+    elif isinstance(spec, np.ndarray):
         base = Base(name="array", vector=np.asarray(spec, np.float64 if spec.dtype == np.float64 else np.float32))
     elif spec in DRAWN:
         return Base(name=str(spec), vector=DRAWN[str(spec)](dim or DEFAULT_DIM, seed, point))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import sys
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,19 +17,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from ..engine import check_seed, open_engine
+from ..engine import open_engine
 from ..folder import SCHEMA_VERSION, versions
 from ..matrix import printable
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..measures.topology import Topology
-from ..numerics import Touching, as_grid
+from ..numerics import Touching
 from ..numerics.cells import Cells, cell_ranges, reach
 from ..numerics.grouping import SELECTIONS
 from ..records import RunFolder, Unsigned, frame_of, read_records
-from .bases import DRAWN, Base, load_base
 from .cloud import SAMPLERS, Cloud, Snowball, draw, perturb
 from .notebook import NotebookStream
+from .points import Points
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,7 +52,7 @@ class _Task:
     base: np.ndarray | None = None  # the drawn base that was last in the stream
 
 
-class Clouds(Generic[Row]):
+class Clouds(Points, Generic[Row]):
     """Settings of a run of snowballs, checked; iterate over it for its records, once or as often as you like."""
 
     experiment: ClassVar[str]
@@ -78,16 +77,20 @@ class Clouds(Generic[Row]):
         epsilon: float | None = None,
         seed: int = 42,
     ) -> None:
-        self.sigmas, measure = [float(sigma) for sigma in sigmas], tuple(measure)
-        self.trials, self.n_tokens, self.grid = trials, n_tokens, as_grid(grid).name
-        self.distribution, self.arithmetic, self.sampler = distribution, arithmetic, sampler
+        super().__init__(
+            sigmas,
+            n_tokens=n_tokens,
+            dim=dim,
+            base=base,
+            redraw_base=redraw_base,
+            grid=grid,
+            distribution=distribution,
+            arithmetic=arithmetic,
+            seed=seed,
+        )
+        measure = tuple(measure)
+        self.trials, self.sampler = trials, sampler
         self.measure, self.over, self.epsilon = tuple(name for name in MEASURES if name in measure), over, epsilon
-        self.seed, self.redraw_base = check_seed(seed), redraw_base
-        if not self.sigmas:
-            raise ValueError("needs at least one sigma")
-        for sigma in self.sigmas:
-            if not (sigma >= 0 and math.isfinite(sigma)):
-                raise ValueError(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
         if trials < 1:
             raise ValueError(f"trials must be >= 1, got {trials}")
         if sampler not in SAMPLERS:
@@ -102,14 +105,6 @@ class Clouds(Generic[Row]):
         if epsilon is not None and not (epsilon > 0 and math.isfinite(epsilon) and math.isfinite(1e40 / epsilon)):
             raise ValueError(f"epsilon must be a finite length > 0 to divide by (weight units), got {epsilon!r}")
         self.touching = touching or (Touching(2 * epsilon) if epsilon else Touching(2, "steps"))
-        self._is_drawn = isinstance(base, str) and base in DRAWN
-        if redraw_base and not self._is_drawn:
-            raise ValueError(f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(base)!r}")
-        if dim is not None and dim < 1:
-            raise ValueError(f"dim must be >= 1, got {dim}")
-        self._spec, self._dim = base, dim
-        self.base = self._base_at(0)
-        self.dim = self.base.vector.size
         if sampler == "notebook":
             NotebookStream(seed)  # fails here, not in the middle, where torch is missing
         for sigma in (min(self.sigmas), max(self.sigmas)):
@@ -404,14 +399,7 @@ class Clouds(Generic[Row]):
 
     @property
     def _has_one_base(self) -> bool:
-        return not (self.redraw_base or (self._is_drawn and self.sampler == "notebook"))
-
-    @cached_property
-    def _base_ulp(self) -> float:
-        return self._snowball(self.base.vector, 0.0).median_ulp
-
-    def _base_at(self, point: int) -> Base:
-        return load_base(self._spec, self._dim, seed=self.seed, point=point)
+        return super()._has_one_base and not (self._is_drawn and self.sampler == "notebook")
 
     def _snowball(self, vector: np.ndarray, sigma: float) -> Snowball:
         return Snowball(
@@ -422,41 +410,6 @@ class Clouds(Generic[Row]):
             arithmetic=self.arithmetic,
             distribution=self.distribution,
         )
-
-
-def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
-    """Sigmas from ``START:STOP:COUNT`` (both ends included) or a comma-separated list, weight units.
-
-    Raises
-    ------
-    ValueError
-        Neither form, or a value that is not finite or is negative, or a log spacing from zero.
-
-    Examples
-    --------
-    >>> parse_sigmas("1:2:3"), parse_sigmas("1e-9:1e-7:3", "log"), parse_sigmas("0,2e-9")
-    ([1.0, 1.5, 2.0], [1e-09, 1e-08, 1e-07], [0.0, 2e-09])
-    """
-    if spacing not in ("linear", "log"):
-        raise ValueError(f"unknown spacing {spacing!r}; choose linear or log")
-    ends, colon, number = text.rpartition(":")
-    try:
-        sigmas = [float(part) for part in (ends.split(":") if colon else text.split(","))]
-        count = int(number) if colon else len(sigmas)
-    except ValueError:
-        count = 0
-    if not 1 <= count <= sys.maxsize // 16 or (colon and len(sigmas) != 2):  # beyond, numpy has no array for them
-        raise ValueError(f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100")
-    for sigma in sigmas:
-        if not (sigma >= 0 and math.isfinite(sigma)):
-            raise ValueError(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
-    if not colon:
-        return sigmas
-    if spacing == "log" and min(sigmas) == 0:
-        raise ValueError(f"a log spacing needs sigmas above 0, got {text!r}")
-    start, stop = sigmas
-    space = np.geomspace if spacing == "log" else np.linspace
-    return space(start, stop, count).tolist()
 
 
 def _silent(text: str) -> None:

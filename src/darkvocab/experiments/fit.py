@@ -53,8 +53,7 @@ class Hypothesis:
         return self.base + self.offset * ulp(round_to(self.base, self.grid), self.grid)
 
     def occupancy(self, sigma: float, n_tokens: int) -> Occupancy:
-        made = columns(self.centre, sigma, n_tokens, self.grid, self.arithmetic, self.distribution)
-        return Occupancy(made, n_tokens)
+        return Occupancy.of(self.centre, sigma, n_tokens, self.grid, self.arithmetic, self.distribution)
 
     def snowball(self, sigma: float, n_tokens: int) -> Snowball:
         return Snowball(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..folder import write_whole
 from ..measures.census import Census
+from ..records import EXPECTED, RunFolder
+from ..theory import MARGINALS
 from .cloud import Cloud, Snowball
 from .clouds import RUNNING, Clouds
 from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
+from .expect import Expect, along
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +91,25 @@ class Sweep(Clouds[SweepRecord]):
             **steps(among if "steps" in self.measure else None, self.over if among else None),
             **graph(topology),
         }
+
+    def expected(self) -> pl.DataFrame | None:
+        """The expected census along this sweep, for a curve; None where it has none.
+
+        Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma makes another curve
+        at each (`darkvocab.agreement` takes each at its own), one from torch's stream is not known here.
+        """
+        if self.distribution not in MARGINALS or not self.n_tokens or not self._has_one_base:
+            return None
+        settings = {"grid": self.grid, "distribution": self.distribution, "arithmetic": self.arithmetic}
+        return Expect(along(self.sigmas), n_tokens=self.n_tokens, base=self.base, seed=self.seed, **settings).frame()
+
+    def _finish(self, folder: RunFolder[SweepRecord]) -> None:
+        expected = self.expected()
+        if expected is not None:
+            buffer = io.BytesIO()
+            expected.write_parquet(buffer, compression="zstd")
+            write_whole(folder.path / EXPECTED, buffer.getvalue())
+        super()._finish(folder)
 
 
 def sweep(sigmas: Iterable[float], **settings: Any) -> Iterator[SweepRecord]:

@@ -12,6 +12,7 @@ from ..folder import write_whole
 from .tables import Recorded
 
 if TYPE_CHECKING:
+    import polars as pl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -31,6 +32,8 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "darkvocab",
     "pdf.fonttype": 42,
 }
+CENSUS = "n_black_holes", "black_hole_population", "n_singletons", "largest_bh"  # of which a closed form is known
+SIMULATED = "simulated"
 SIGMA = "sigma (weight units, before rounding)"
 PANELS: tuple[tuple[str, list[tuple[str, str | None, str, str]]], ...] = (
     ("black holes, C", [("n_black_holes", None, BLUE, "o")]),
@@ -52,10 +55,11 @@ PANELS: tuple[tuple[str, list[tuple[str, str | None, str, str]]], ...] = (
 )
 
 
-def sweep_figure(records: Recorded) -> Figure:
+def sweep_figure(records: Recorded, expected: pl.DataFrame | None = None) -> Figure:
     """C, P, singletons, largest group and L-infinity against sigma, with sigma over the base's median ulp on top.
 
     One trial at a sigma: a point a record. Several: their mean, and a band from the 10th to the 90th percentile.
+    `expected`: the census in closed form at some sigma: a line over the points.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -68,11 +72,14 @@ def sweep_figure(records: Recorded) -> Figure:
         rows = str(records["l_inf_rows"][0] or "rows").replace("_", " ")
         for panel, (title, series) in zip(axes, PANELS, strict=True):
             for column, label, colour, marker in series:
-                _plot(panel, records, column, label, colour, marker, trials)
+                census = expected is not None and column in CENSUS
+                _plot(panel, records, column, label or (SIMULATED if census else None), colour, marker, trials)
+                if expected is not None and census:
+                    draw_expected(panel, expected, column, trials)
             panel.set_title(title.format(rows=rows))
             panel.set_ylim(0, 1.06 * max(panel.dataLim.ymax, 1e-300) if np.isfinite(panel.dataLim.ymax) else 1)
-            _scale(panel, sigma)
-            if len(series) > 1 and panel.lines:
+            scale_of(panel, sigma)
+            if (len(series) > 1 or (expected is not None and panel is axes[0])) and panel.lines:
                 panel.legend(loc="best", reverse=True, handletextpad=0.3, borderaxespad=0.2, markerscale=2)
         for panel in axes[-2:]:
             panel.set_xlabel(SIGMA)
@@ -83,11 +90,32 @@ def sweep_figure(records: Recorded) -> Figure:
                 top = panel.secondary_xaxis("top", functions=(lambda s: s * per_ulp, lambda u: u / per_ulp))
                 top.set_xlabel("sigma / median ulp of the base")
         shown = "a point each" if trials == 1 else f"{trials:,} trials each: mean, 10th to 90th percentile"
-        _caption(figure, records, f"{records['sigma'].n_unique():,} sigma, {shown}")
+        curve = "" if expected is None else f"; line: expected, ± 1 standard deviation of {_what(trials)}"
+        _caption(figure, records, f"{records['sigma'].n_unique():,} sigma, {shown}{curve}")
     return figure
 
 
-def _scale(panel: Axes, sigma: np.ndarray) -> None:
+def _what(trials: int) -> str:
+    return "a snowball" if trials == 1 else "the mean"
+
+
+def draw_expected(panel: Axes, expected: pl.DataFrame, column: str, trials: int = 1) -> None:
+    """Expected value of a statistic, in a band of one standard deviation of the mean of so many trials.
+
+    Of the largest group the middle between the bounds of its expected value, in a band from one to the other.
+    """
+    sigma = expected["sigma"].to_numpy()
+    if column == "largest_bh":
+        low, high = expected["largest_bh_low"].to_numpy(), expected["largest_bh_high"].to_numpy()
+        label = "expected, between bounds"
+    else:
+        mean, error = expected[column].to_numpy(), expected[f"{column}_std"].to_numpy() / trials**0.5
+        low, high, label = mean - error, mean + error, "expected"
+    panel.fill_between(sigma, low, high, color=BLACK, alpha=0.18, linewidth=0)
+    panel.plot(sigma, (low + high) / 2, "-", color=BLACK, linewidth=0.8, label=label)
+
+
+def scale_of(panel: Axes, sigma: np.ndarray) -> None:
     """A log axis where sigma spans much."""
     if sigma.min() > 0 and sigma.max() / sigma.min() > 30:
         panel.set_xscale("log")
@@ -121,7 +149,8 @@ def _plot(
         panel.plot(sigma, mean, marker, color=colour, label=label, **look)
         return
     panel.fill_between(sigma, points["low"].to_numpy(), points["high"].to_numpy(), color=colour, alpha=0.2, linewidth=0)
-    panel.plot(sigma, mean, f"{marker}-", color=colour, markersize=2.5, linewidth=1, label=label)
+    line = "" if label == SIMULATED else "-"  # a curve goes through these
+    panel.plot(sigma, mean, f"{marker}{line}", color=colour, markersize=2.5, linewidth=1, label=label)
 
 
 def elements_figure(path: Path, records: Recorded) -> Figure:
@@ -184,7 +213,7 @@ def singletons_figure(records: Recorded) -> Figure:
         panel.set_title("singletons, a point a trial")
         panel.set_ylim(0, 1.06 * max(singletons.max(), 1))
         panel.set_xlabel(SIGMA)
-        _scale(panel, sigma)
+        scale_of(panel, sigma)
         _caption(figure, records, f"{len(sigma):,} trials")
     return figure
 
@@ -223,7 +252,7 @@ def questions_figure(records: Recorded) -> Figure:
             panel.set_xlabel("sigma (weight units)")
             top = max(1.08 * panel.dataLim.ymax, least)
             panel.set_ylim(-0.03 * top, top)  # what lies at 0 is seen whole
-            _scale(panel, sigma)
+            scale_of(panel, sigma)
             place = "upper right" if title.startswith("density") else "best"
             panel.legend(loc=place, handletextpad=0.3, borderaxespad=0.2)
         _caption(figure, records, f"{records['sigma'].n_unique():,} sigma, {trials:,} trial{'s' * (trials > 1)} each")
@@ -232,16 +261,19 @@ def questions_figure(records: Recorded) -> Figure:
 
 def _caption(figure: Figure, records: Recorded, last: str) -> None:
     """What was drawn, above the panels."""
-    first = {
-        name: records[name][0]
-        for name in ("n_tokens", "hidden_dim", "base", "grid", "arithmetic", "distribution", "seed")
-    }
-    noise = "" if first["distribution"] == "gaussian" else f"{first['distribution']} noise, "
-    text = (
-        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {_plain(first['base'])}, {noise}"
-        f"rounded to {first['grid']} ({first['arithmetic']} arithmetic), seed {first['seed']}\n{last}"
-    )
+    names = ("n_tokens", "hidden_dim", "base", "grid", "arithmetic", "distribution", "seed")
+    text = titled({name: records[name][0] for name in names}, last)
     figure.suptitle(text, fontsize=8, x=0.01, ha="left", parse_math=False)
+
+
+def titled(first: dict[str, Any], last: str) -> str:
+    """Of which snowballs a figure is, by the settings in a record, and a line of its own."""
+    noise = "" if first["distribution"] == "gaussian" else f"{first['distribution']} noise, "
+    seed = f", seed {first['seed']}" if "seed" in first else ""
+    return (
+        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {_plain(first['base'])}, {noise}"
+        f"rounded to {first['grid']} ({first['arithmetic']} arithmetic){seed}\n{last}"
+    )
 
 
 def _plain(name: str) -> str:
@@ -249,17 +281,35 @@ def _plain(name: str) -> str:
     return name.encode("ascii", "backslashreplace").decode()
 
 
+WITHOUT_TIME: dict[str, Any] = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+}
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG (200 dpi) and PDF, the same bytes every time."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    plain: dict[str, Any] = {
-        ".png": {"Software": None},
-        ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-    }
-    for suffix, metadata in plain.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=metadata)
-        write_whole(stem.with_suffix(suffix), buffer.getvalue())
-        written.append(stem.with_suffix(suffix))
-    return written
+    return [save_as(figure, stem.with_suffix(suffix)) for suffix in WITHOUT_TIME]
+
+
+def save_as(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG (200 dpi) or PDF, as the file's name ends.
+
+    Raises
+    ------
+    ValueError
+        It ends otherwise, or cannot be written there.
+    """
+    check_figure(path)
+    suffix = path.suffix.lower()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=WITHOUT_TIME[suffix])
+    write_whole(path, buffer.getvalue())
+    return path
+
+
+def check_figure(path: Path) -> None:
+    """Raise ValueError where a figure's name says no format that it can have."""
+    if path.suffix.lower() not in WITHOUT_TIME:
+        raise ValueError(f"cannot draw {path}: a figure's name ends with {' or '.join(WITHOUT_TIME)}")

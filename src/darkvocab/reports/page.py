@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..folder import read_manifest, write_whole
 from ..history import FILE
-from ..records import CURVES, Records, csv_path, scan_records
+from ..records import CURVES, EXPECTED, Records, csv_path, scan_records
 from ..sources import CorruptFile
 from .curves import curves
 from .document import render
 from .evolution import EVOLUTION, HEADINGS, METRICS, READ, read_evolution
+from .expected import read_expected
 from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
 from .replicas import cells, replicas_figure, sentences
 from .tables import QWEN3_4B, TRIALS, answer_cells, moment_cells, number, ranges, remarks
@@ -187,7 +188,7 @@ def _snowballs(records: Records) -> str:
 
 
 def _files(records: Records, folder: Path) -> list[str]:
-    others = ("elements.parquet", CURVES)
+    others = ("elements.parquet", CURVES, EXPECTED)
     found = [name for name in others if (folder / name).is_file()]
     return [csv_path(folder, records.manifest).name, "records.parquet", *found]
 
@@ -200,6 +201,8 @@ def _ranged(records: Records, **labels: Any) -> tuple[list[str], list[list[str]]
 
 def _sweep(records: Records, folder: Path, lead: str) -> Page:
     headings, rows = _ranged(records)
+    expected = read_expected(folder)
+    beside = ", beside the census that is expected" if expected is not None else ""
     return Page(
         title="Snowballs over a range of sigma",
         lead=f"{lead}: how many tokens share a row, and how far apart the shared rows lie.",
@@ -208,9 +211,9 @@ def _sweep(records: Records, folder: Path, lead: str) -> Page:
         pictures=[
             Picture(
                 name="sweep",
-                figure=sweep_figure(records),
+                figure=sweep_figure(records, expected),
                 shows="Six panels against sigma: black holes, tokens in black holes, singletons, largest group, and "
-                "L-infinity in weight units and in grid steps",
+                f"L-infinity in weight units and in grid steps{beside}",
             )
         ],
         words=[BLACK_HOLE, SINGLETON, L_INFINITY, STEP],

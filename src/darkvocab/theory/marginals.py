@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from scipy.special import ndtr
 
-from ..numerics import Grid, as_grid
+from ..numerics import Grid, as_grid, ulp
 from ..numerics.cells import ARITHMETICS, NEGLECTED, cell_ranges
 
 RUN = 1 / 32  # of sigma: neighbouring cells no wider than this together count as equally probable
@@ -120,6 +120,7 @@ class Columns:
     count: Int64[np.ndarray, " runs"] = field(repr=False)  # cells in it
     p: Float64[np.ndarray, " runs"] = field(repr=False)  # probability of all its cells together
     neglected: float  # bound on the chance that any of the tokens leaves these cells
+    n_active: int  # columns that noise can move: more than `columns` where only some were asked for
 
     @property
     def dim(self) -> int:
@@ -161,6 +162,7 @@ def columns(
     grid: str | Grid = "bfloat16",
     arithmetic: str = "float32",
     distribution: str | Marginal = "gaussian",
+    nats: float = math.inf,
 ) -> Columns:
     """Cell probabilities of ``round(base + sigma * z)``, z independent in every component.
 
@@ -172,6 +174,8 @@ def columns(
     arithmetic : "float32", the chain ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its double rounding, whose
         thresholds are found exactly; or "exact", one rounding of the real sum
     distribution : a key of `MARGINALS`, or a `Marginal`
+    nats : only the finest columns, as many as it takes to bring ``log sum p**2`` below -nats (by an
+        estimate; all columns where they do not)
 
     Raises
     ------
@@ -194,6 +198,8 @@ def columns(
     reach = marginal.reach(max(1.0, n_tokens) * base.size)
     home, low, high = cell_ranges(base, sigma, reach, grid, arithmetic)
     active = np.flatnonzero(high > low)
+    n_active = active.size
+    active = active[_finest(base[active].astype(np.float64), sigma, grid, nats)]
     low, high = low[active], high[active]
     shape = grid.mantissa_bits, grid.min_exponent
     starts = np.empty(active.size + 1, np.int64)
@@ -216,7 +222,21 @@ def columns(
         count=last - first + 1,
         p=_between(z, starts, marginal),
         neglected=NEGLECTED,
+        n_active=n_active,
     )
+
+
+def _finest(base: np.ndarray, sigma: float, grid: Grid, nats: float) -> Int64[np.ndarray, " some"]:
+    """Places of the columns in which sigma is most grid spacings that together are worth so many nats; or of all.
+
+    A Gaussian over cells of one width w has a sum of squared probabilities of about ``w / (2 sqrt(pi) sigma)``.
+    """
+    if nats == math.inf:
+        return np.arange(base.size)
+    spacings = sigma / ulp(np.minimum(np.abs(base) + sigma, grid.max_value), grid)
+    order = np.argsort(-spacings, kind="stable")
+    worth = np.log(np.maximum(2 * math.sqrt(math.pi) * spacings[order], 1))
+    return np.sort(order[: int(np.searchsorted(np.cumsum(worth), nats)) + 1])
 
 
 def _between(z: np.ndarray, starts: np.ndarray, marginal: Marginal) -> Float64[np.ndarray, " runs"]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from scipy.special import betainc, betaincc, gammaln, xlog1py
 
-from .marginals import Columns
+from ..numerics import Grid
+from .marginals import Columns, Marginal, columns
 from .ranking import likeliest
 
 LISTED = 1 << 14  # cells that are listed one by one, where there are no more
@@ -23,6 +24,7 @@ BELOW = 32.0  # nats below 1 / N under which a token is alone but for a chance o
 DISPERSED = -23.0  # log(N * p) of the likeliest cell under which black holes are pairs, but for a part in 1e10
 APART = 1e-4  # share of tokens in black holes under which covariances between cells are taken to first order
 LARGEST = 256  # cells listed for the largest populations
+NEVER = 760.0  # nats: e**-760 is 0 in float64
 FEW = 0.1  # expected tokens of a cell under which sums over populations are summed term by term
 
 Array = np.ndarray
@@ -113,10 +115,45 @@ class Occupancy:
     """
 
     def __init__(self, columns: Columns, n_tokens: int) -> None:
-        if not 1 <= n_tokens <= 1e15:
-            raise ValueError(f"n_tokens must be 1 to 1e15, got {n_tokens}")
+        self.check(n_tokens)
         self.columns, self.n_tokens = columns, int(n_tokens)
         self._n = float(n_tokens)
+
+    @staticmethod
+    def check(n_tokens: int) -> None:
+        """Raise ValueError for fewer tokens than one, or for more than floats can count."""
+        if not 1 <= n_tokens <= 1e15:
+            raise ValueError(f"n_tokens must be 1 to 1e15, got {n_tokens}")
+
+    @classmethod
+    def of(
+        cls,
+        base: Float[np.ndarray, " dim"],
+        sigma: float,
+        n_tokens: int,
+        grid: str | Grid = "bfloat16",
+        arithmetic: str = "float32",
+        distribution: str | Marginal = "gaussian",
+    ) -> Occupancy:
+        """Of a snowball, as quick where sigma is large; parameters and errors as of `columns`.
+
+        Tokens that some columns keep apart are apart. Where so few of the finest columns as are worth 760 nats bring
+        the expected number of coincident pairs below what a float64 can hold, no other column is looked at.
+
+        Examples
+        --------
+        >>> made = Occupancy.of(np.linspace(0.001, 0.01, 2560), 3e-3, 2100)
+        >>> made.n_unique, made.columns.n_active, len(made.columns.columns) < 300
+        (Moments(mean=2100.0, std=0.0), 2560, True)
+        """
+        cls.check(n_tokens)
+        how = base, sigma, n_tokens, grid, arithmetic, distribution
+        if n_tokens > 1:
+            enough = NEVER + math.log(n_tokens * (n_tokens - 1) / 2)
+            some = cls(columns(*how, nats=1.05 * enough), n_tokens)
+            if len(some.columns.columns) == some.columns.n_active or some.columns.log_power_sum(2) < -enough:
+                return some
+        return cls(columns(*how), n_tokens)
 
     @cached_property
     def is_dispersed(self) -> bool:
@@ -365,12 +402,11 @@ class Occupancy:
             ends = np.unique(np.round(np.linspace(reached, last, 256)))
             inside = np.minimum(ends, n - 1)[:, None]
             over = np.where(ends[:, None] < n, betainc(inside + 1, n - inside, np.minimum(p, 1.0)), 0.0)
-        else:
-            ends = np.arange(last + 1)
-            over = self._over(p, len(ends))
-        apart = -np.expm1(np.log1p(-np.minimum(over, 1 - 2.0**-53)) @ cells)
-        together = np.minimum(over @ cells, 1.0)
-        return self._counted(ends, apart), self._counted(ends, together)
+            return self._bounded(ends, [(over, cells)])
+        ends = np.arange(last + 1.0)
+        rare = n * p < 1 / 64  # most cells; of these a dozen terms are as good as all
+        few, many = self._over(p[rare], min(len(ends), 12), 8), self._over(p[~rare], len(ends), 40)
+        return self._bounded(ends, [(few, cells[rare]), (many, cells[~rare])])
 
     def at_least(self, rank: int, population: int) -> float:
         """Bound on the chance that the `rank` largest groups all hold this many tokens or more, as a logarithm.
@@ -406,17 +442,32 @@ class Occupancy:
         p = np.append(np.exp(listed), self.levels.p[below])
         return np.minimum(p, 1.0), np.append(share, cells)
 
-    def _over(self, p: Array, count: int) -> Array:
-        """P(n > m), m < count, of cells with these probabilities: [count, cells], small ones to full precision."""
-        more = np.arange(count + 40.0)[:, None]
-        with np.errstate(invalid="ignore"):
-            ways = gammaln(self._n + 1) - gammaln(more + 1) - gammaln(self._n - more + 1)
-            exactly = np.exp(ways + more * np.log(p) + xlog1py(self._n - more, -p))
-        exactly[(more > self._n)[:, 0]] = 0.0
+    def _over(self, p: Array, count: int, beyond: int) -> Array:
+        """P(n > m), m < count, of cells with these probabilities: [count, cells], small ones to full precision.
+
+        Summed from `beyond` terms behind the last.
+        """
+        more = np.arange(float(count + beyond))[:, None]
+        possible = more[:, 0] <= self._n
+        more = np.minimum(more, self._n)
+        ways = gammaln(self._n + 1) - gammaln(more + 1) - gammaln(self._n - more + 1)
+        away = np.log1p(-np.minimum(p, 1 - 2.0**-53))
+        exactly = np.exp(ways + more * (np.log(p) - away) + self._n * away)
+        exactly[~possible] = 0.0
         return np.cumsum(exactly[:0:-1], axis=0)[::-1][:count]
 
     @staticmethod
-    def _counted(ends: Array, chance: Array) -> float:
-        """``sum over m of P(largest > m)``, 1 before the first of `ends`; linear between them."""
-        width, first, second = np.diff(ends), chance[:-1], chance[1:]
-        return float(ends[0] + (width * (first + second) / 2 + (first - second) / 2).sum())
+    def _bounded(ends: Array, cells: list[tuple[Array, Array]]) -> tuple[float, float]:
+        """``sum over m of P(largest > m)``, 1 before the first of `ends` and of 0; linear between them.
+
+        `cells`: of each kind P(n > m) at the first of `ends` [m, cells], and how many of each there are.
+        """
+        log_none, expected = np.zeros((2, len(ends)))
+        for over, count in cells:
+            log_none[: len(over)] += np.log1p(-np.minimum(over, 1 - 2.0**-53)) @ count
+            expected[: len(over)] += over @ count
+        chances = np.array([-np.expm1(log_none), np.minimum(expected, 1.0)])
+        chances[:, ends == 0] = 1.0
+        width, first, second = np.diff(ends), chances[:, :-1], chances[:, 1:]
+        low, high = ends[0] + (width * (first + second) / 2 + (first - second) / 2).sum(axis=1)
+        return float(low), float(high)
