@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .experiments.diff import Diff, MatrixDiff, diff
     from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .experiments.expect import Expect, Expected, expect
+    from .experiments.fit import Fit, fit
     from .experiments.neighbourhood import Neighbourhood, neighbourhood
     from .experiments.policy import Policy
     from .experiments.questions import QuestionRecord, Questions
@@ -47,6 +48,7 @@ _HOMES = {
     "Evolve": "experiments.evolve",
     "Expect": "experiments.expect",
     "Expected": "experiments.expect",
+    "Fit": "experiments.fit",
     "Geometry": "measures.geometry",
     "History": "history",
     "Indicators": "measures.indicators",
@@ -79,6 +81,7 @@ _HOMES = {
     "evolve": "experiments.evolve",
     "expect": "experiments.expect",
     "explain": "experiments.scan",
+    "fit": "experiments.fit",
     "geometry": "measures.geometry",
     "indicators": "measures.indicators",
     "load_corpus": "experiments.training.corpus",
@@ -106,6 +109,7 @@ __all__ = [
     "Evolve",
     "Expect",
     "Expected",
+    "Fit",
     "Geometry",
     "History",
     "Indicators",
@@ -138,6 +142,7 @@ __all__ = [
     "evolve",
     "expect",
     "explain",
+    "fit",
     "geometry",
     "indicators",
     "load_corpus",

@@ -1,4 +1,4 @@
-"""Commands on what theory says of snowballs: expect."""
+"""Commands on what theory says of snowballs: expect, fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 import darkvocab
 
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, say
+from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, progress_bar, say
 from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
 
 if TYPE_CHECKING:
@@ -113,3 +113,74 @@ def _print(points: list[Expected], found: Agreement | None, as_json: bool) -> No
         print_json({"agreement": found.summary(), "points": simulated, "comparisons": comparisons})
     else:
         print_agreement(rows, comparisons, found.sentences(), console())
+
+
+@app.command(no_args_is_help=True)
+@command
+def fit(
+    target: Annotated[
+        str,
+        typer.Option(
+            help="qwen3-4b, a JSON of scan, or populations such as 814,704,306 (with --singletons).",
+            show_default=False,
+        ),
+    ],
+    singletons: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens of the snowball that are alone; unknown: fit their number. By default what the target says.",
+            show_default=False,
+        ),
+    ] = None,
+    base: BaseName = "qwen3-4b",
+    grid: RoundTo = "bfloat16",
+    distribution: Independent = "gaussian",
+    arithmetic: Arithmetic = "float32",
+    offset: Annotated[
+        str, typer.Option(help="Move every component of the rounded base by so much of the grid's spacing; or fit.")
+    ] = "0",
+    compare: Annotated[bool, typer.Option("--compare", help="Fit the other explanations, too.")] = False,
+    level: Annotated[float, typer.Option(help="Of the interval of sigma.")] = 0.9,
+    draws: Annotated[int, typer.Option(help="Snowballs drawn from the fit for what it predicts.")] = 1000,
+    seed: Seed = 42,
+    figure: Annotated[Path | None, typer.Option(help="Draw it, too: a .png or .pdf file.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Which sigma explains an observed census best, how surely, and whether it explains it at all.
+
+    Example: darkvocab fit --target qwen3-4b --compare --figure fit.png
+    """
+    from ..reports.figures import check_figure, save_as
+    from ..reports.fits import fit_figure, print_fit
+    from ..reports.tables import console
+
+    announce_compilation()
+    if figure:
+        check_figure(figure)
+    try:
+        moved: float | str = offset if offset == "fit" else float(offset)
+    except ValueError:
+        raise ValueError(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
+    settings = darkvocab.Fit(
+        target,
+        singletons=singletons,
+        base=base,
+        grid=grid,
+        distribution=distribution,
+        arithmetic=arithmetic,
+        offset=moved,
+        level=level,
+        draws=draws,
+        seed=seed,
+        compare=compare,
+    )
+    with progress_bar("fitting") as progress:
+        report = settings.report(progress)
+    if figure:
+        save_as(fit_figure(report), figure)
+    if as_json:
+        print_json(report)
+    else:
+        print_fit(report, console())
+    if figure:
+        say(f"open {figure}")

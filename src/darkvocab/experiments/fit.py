@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.stats import chi2, norm
 
@@ -415,6 +415,39 @@ class Fit:
         return made
 
     @cached_property
+    def ranks(self) -> list[dict[str, Any]]:
+        """Of the largest groups the populations, observed and predicted; singletons count as groups of one."""
+        count = min(RANKS, max(len(self.target.partition.populations) + 6, 10))
+        drawn = np.array([_ranked(partition, count) for partition in self.predicted])
+        low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+        observed = _ranked(self.target.partition, count)
+        return [
+            {
+                "rank": rank + 1,
+                "observed": int(observed[rank]),
+                "mean": float(drawn[:, rank].mean()),
+                "p5": float(low[rank]),
+                "p95": float(high[rank]),
+            }
+            for rank in range(count)
+        ]
+
+    def profile(self, count: int = 41) -> list[dict[str, Any]]:
+        """The log-likelihood of sigma, three intervals wide around the estimate; all else as estimated."""
+        estimate, theta = self._maximum
+        low, high = self.interval
+        if estimate.sigma is None:
+            ends = (high / 30, high * 2) if low == 0 else (low / 2, low * 30)
+        else:
+            low, high = max(low, estimate.range[0]), min(high, estimate.range[1])
+            ends = estimate.sigma * (low / estimate.sigma) ** 3, estimate.sigma * (high / estimate.sigma) ** 3
+        rows = []
+        for sigma in np.geomspace(*ends, count).tolist():
+            log = self.likelihood.of(np.array([math.log(sigma), *theta[1:]]))
+            rows.append({"sigma": sigma, "log_likelihood": _finite(log)})
+        return rows
+
+    @cached_property
     def bound(self) -> dict[str, Any]:
         """A bound on the chance of populations so far out, at the sigma where it is largest.
 
@@ -502,7 +535,8 @@ class Fit:
             mean = float(np.logaddexp.reduce(logs) - math.log(OFF_LATTICE))
             made.append({**best, "hypothesis": f"off the lattice (mean of {OFF_LATTICE})", "log_likelihood": mean})
             made.append({**best, "hypothesis": f"off the lattice (best of {OFF_LATTICE})"})
-        made.append({**made[0], "hypothesis": "uniform survival from the vocabulary"})
+        same = "the same law: which tokens survive does not depend on their rows"
+        made.append({**made[0], "hypothesis": "uniform survival from the vocabulary", "note": same})
         for name in ("uniform-ball", "uniform-shell"):
             made.append({"hypothesis": name, **self._dependent(name)})
         if progress:
@@ -523,7 +557,8 @@ class Fit:
         expected = estimate.hypothesis.occupancy(estimate.sigma, estimate.n_tokens)
         of = expected.n_black_holes if self.target.partition.n_singletons is None else expected.n_unique
         z = (np.mean(rows) - of.mean) / (max(of.std, 1e-9) / math.sqrt(len(rows)))
-        return {"sigma": estimate.sigma, "log_likelihood": None, "likelihood": "drawn", "unique_rows_z": float(z)}
+        note = f"drawn {len(rows)} times: its unique rows lie {z:+.1f} standard errors from those of independent noise"
+        return {"sigma": estimate.sigma, "log_likelihood": None, "likelihood": "drawn", "note": note}
 
     def report(self, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Everything, JSON-ready (its keys: `docs/files.md`)."""
@@ -567,6 +602,8 @@ class Fit:
                     name: float(covariance[0, i + 1] / (spread[0] * spread[i + 1])) for i, name in enumerate(self.free)
                 }
         made["checks"] = self.checks
+        made["ranks"] = self.ranks
+        made["profile"] = self.profile()
         made["bound"] = {**self.bound, "log10_p": _finite(self.bound["log10_p"])}
         made["gap"] = self.gap and self.gap.__dict__
         made["association"] = self.association and self.association.__dict__
@@ -603,6 +640,15 @@ def _facts(estimate: Estimate) -> dict[str, Any]:
     }
 
 
+def _ranked(partition: Partition, count: int) -> Int64[np.ndarray, " ranks"]:
+    """The largest groups' tokens, 0 where there are no more."""
+    made = np.zeros(count, np.int64)
+    largest = partition.populations[:count]
+    made[: len(largest)] = largest
+    made[len(largest) : len(largest) + (partition.n_singletons or 0)] = 1
+    return made
+
+
 def statistics(partition: Partition) -> dict[str, float]:
     """What a partition is held against: counts, and its largest populations."""
     populations = partition.populations
@@ -612,9 +658,7 @@ def statistics(partition: Partition) -> dict[str, float]:
     }
     if partition.n_singletons is not None:
         made = {"n_unique": len(populations) + partition.n_singletons, "n_singletons": partition.n_singletons, **made}
-    ranked = np.zeros(6, np.int64)
-    ranked[: min(6, len(populations))] = populations[:6]
-    for rank, population in enumerate(ranked.tolist(), 1):
+    for rank, population in enumerate(_ranked(Partition(populations, 0), 6).tolist(), 1):
         made[f"population_{rank}"] = population
     return made
 
@@ -637,6 +681,6 @@ def fit(target: str | Path | Target, **settings: Any) -> dict[str, Any]:
     --------
     >>> made = fit("2055,16,10,10,9", draws=100)
     >>> made["likelihood"], f"{made['sigma']:.3g}"
-    ('partition', '1.47e-09')
+    ('partition', '1.46e-09')
     """
     return Fit(target, **settings).report()
