@@ -105,8 +105,8 @@ def sentences(report: dict[str, Any]) -> list[str]:
             expected = report["expected"]
             holes, alone = (number(round(expected[key]["mean"], 1)) for key in ("n_black_holes", "n_singletons"))
             made.append(
-                f"The nearest, at sigma {report['sigma']:.4g}, has {_listed(expected['largest'])} tokens in its likeliest "
-                f"cells, {holes} black holes, {alone} singletons."
+                f"The nearest, at sigma {report['sigma']:.4g}, has {_listed(expected['largest'])} tokens in its "
+                f"likeliest cells, {holes} black holes, {alone} singletons."
             )
     else:
         made.append("Nothing in these statistics speaks against it.")
@@ -207,7 +207,7 @@ def fit_figure(report: dict[str, Any]) -> Figure:
         settings = report["settings"]
         figure.suptitle(
             f"{target['name']}: {len(target['populations']):,} black holes, tokens alone: {alone}\n"
-            f"{_snowball(report)}, {settings['grid']} ({settings['arithmetic']} arithmetic): sigma {sigma_told(report)}",
+            f"{_snowball(report)}, {settings['grid']}, {settings['arithmetic']} arithmetic: sigma {sigma_told(report)}",
             fontsize=8,
             x=0.01,
             ha="left",
@@ -247,7 +247,7 @@ def _profile(panel: Axes, report: dict[str, Any]) -> None:
     low = max(low, rows[0]["sigma"])
     high = min(high if high is not None else math.inf, rows[-1]["sigma"])
     panel.axvspan(low, high, color=ORANGE, alpha=0.3, linewidth=0, label=f"{report['settings']['level']:.0%} interval")
-    panel.set_title(f"log-likelihood of sigma ({report['likelihood']}), less its maximum")
+    panel.set_title("log-likelihood of sigma, less its maximum")
     panel.set_xlabel("sigma (weight units, before rounding)")
     panel.legend(loc="best")
 
