@@ -29,7 +29,7 @@ ERRORS = 200  # snowballs drawn for the error of the composite likelihood's esti
 DRAWS = 1000  # snowballs drawn from the fit, for what it predicts
 SIGMAS = 25  # of them
 MOST_TOKENS = 1_000_000  # of a snowball that is drawn
-COARSE = 1.12  # ratio of neighbouring sigmas where the likelihood is first looked at
+COARSE = 1.2  # ratio of neighbouring sigmas where the likelihood is first looked at
 RANKS = 24  # largest groups that are held against their bounds
 OFF_LATTICE = 10  # bases drawn
 FREE = ("offset", "tokens")
@@ -156,7 +156,7 @@ class Likelihood:
         if not ends:
             around = math.log(sigmas[max(best - 1, 0)]), math.log(sigmas[min(best + 1, count - 1)])
             made = minimize_scalar(
-                lambda x: -self.at(math.exp(x)), bounds=around, method="bounded", options={"xatol": 1e-6}
+                lambda x: -self.at(math.exp(x)), bounds=around, method="bounded", options={"xatol": 1e-5}
             )
             found, log_likelihood = np.array([float(made.x)]), -float(made.fun)
         if self.free:
@@ -209,8 +209,8 @@ class Likelihood:
                 offset, n_tokens = self.free_values(moved)
                 hypothesis = self.hypothesis if offset is None else replace(self.hypothesis, offset=offset)
                 made = hypothesis.occupancy(math.exp(moved[0]), round(n_tokens) if n_tokens else self.n_tokens)
-                total = made.n_black_holes if self.partition.n_singletons is None else made.n_unique
-                ends.append((np.log(np.maximum(made.spectrum(sizes), 1e-300)), total.mean))
+                total = made.expected_groups(2 if self.partition.n_singletons is None else 1)
+                ends.append((np.log(np.maximum(made.spectrum(sizes), 1e-300)), total))
             slopes.append((ends[0][0] - ends[1][0]) / (2 * step[i]))
             expected.append((ends[0][1] - ends[1][1]) / (2 * step[i]))
         slope = np.array(slopes).T
@@ -370,7 +370,7 @@ class Fit:
             found = self.likelihood.at(math.exp(x))
             return max(found, top - fall - 1e6) - (top - fall)
 
-        return math.exp(brentq(above, start, start + side * step, xtol=1e-7))
+        return math.exp(brentq(above, start, start + side * step, xtol=1e-5))
 
     # How well ----------------------------------------------------------------------------------------------------
 

@@ -187,8 +187,7 @@ class Occupancy:
         """Distinct rows: the cells that hold any token."""
         if self.is_dispersed:
             return Moments(self._n - self._pairs.mean, self._pairs.std)
-        mean = self._n - self._sum(SURPLUS) if self._is_sparse else self.levels.total(self._occupied)
-        return Moments(mean, self._std(SURPLUS, self._v00 + self._cov00))
+        return Moments(self.expected_groups(), self._std(SURPLUS, self._v00 + self._cov00))
 
     @cached_property
     def n_singletons(self) -> Moments:
@@ -204,7 +203,7 @@ class Occupancy:
         if self.is_dispersed:
             return self._pairs
         within, between = self._v00 + self._v11 + 2 * self._v01, self._cov00 + self._cov11 + 2 * self._cov01
-        return Moments(self._sum(ONE), self._std(ONE, within + between))
+        return Moments(self.expected_groups(2), self._std(ONE, within + between))
 
     @cached_property
     def black_hole_population(self) -> Moments:
@@ -223,6 +222,14 @@ class Occupancy:
     def _is_sparse(self) -> bool:
         """Whether next to all tokens are alone."""
         return self._sum(TOKENS) < APART * self._n
+
+    def expected_groups(self, least: int = 1) -> float:
+        """Expected number of cells that hold this many tokens, one or two, or more: unique rows, or black holes."""
+        if self.is_dispersed:
+            return self._pairs.mean if least == 2 else self._n - self._pairs.mean
+        if least == 2:
+            return self._sum(ONE)
+        return self._n - self._sum(SURPLUS) if self._is_sparse else self.levels.total(self._occupied)
 
     # Sums over cells of what depends on their tokens n ---------------------------------------------------------------
 

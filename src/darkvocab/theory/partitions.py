@@ -114,7 +114,7 @@ def composite_likelihood(occupancy: Occupancy, partition: Partition) -> float:
     where their number is not known. -inf where a population cannot occur.
     """
     sizes, counts = partition.sizes
-    expected = occupancy.n_black_holes.mean if partition.n_singletons is None else occupancy.n_unique.mean
+    expected = occupancy.expected_groups(2 if partition.n_singletons is None else 1)
     with np.errstate(divide="ignore"):
         log_rate = np.log(np.maximum(occupancy.spectrum(sizes.astype(np.float64)), 0.0))
     return float(counts @ log_rate - expected - gammaln(counts + 1.0).sum())

@@ -1,0 +1,101 @@
+"""Targets that contradict themselves, and settings without sense: a sentence each, and the exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darkvocab import Fit, fit
+from darkvocab.experiments.bases import qwen3_4b_centred
+from darkvocab.sources import CorruptFile
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "told"),
+    [
+        ("814,1", {}, "a black hole holds two tokens or more, not 1"),
+        ("0", {}, "not 0"),
+        ("814,704", {"singletons": "-3"}, "--singletons is a number >= 0, or unknown"),
+        ("814,704", {"singletons": "few"}, "or unknown; got 'few'"),
+        ("814", {"level": 1.0}, "level must lie between 0 and 1"),
+        ("814", {"level": float("nan")}, "level must lie between 0 and 1"),
+        ("814", {"draws": 3}, "draws must be >= 20"),
+        ("814", {"offset": 0.7}, "offset must lie between 0 and 0.5"),
+        ("814", {"offset": "some"}, "offset is a number"),
+        ("814", {"grid": "bf16"}, "unknown grid 'bf16'"),
+        ("814", {"distribution": "cauchy"}, "unknown distribution 'cauchy'"),
+        ("814", {"distribution": "uniform-ball"}, "depend on one another"),
+        ("814", {"arithmetic": "double"}, "unknown arithmetic 'double'"),
+        ("qwen3-4b", {"grid": "float16"}, "is on bfloat16, not float16"),
+        ("qwen3-4b", {"base": np.ones(7, np.float32)}, "has 7 components"),
+        ("9999999,3", {}, "of 1,000,000 tokens at most"),
+        ("9" * 30, {}, "more than 1e15 tokens"),
+    ],
+)
+def test_settings_without_sense_are_refused(target, settings, told):
+    with pytest.raises(ValueError, match=told):
+        Fit(target, **settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "told"),
+    [
+        ({"populations": [5, 3], "n_tokens": 6}, ValueError, "8 tokens among 6"),
+        ({"populations": [5, 3], "n_tokens": 9, "n_singletons": 5}, ValueError, "n_tokens is 9, by its populations 13"),
+        ({"populations": [5, 3], "n_black_holes": 4}, ValueError, "n_black_holes is 4, by its populations 2"),
+        ({"populations": [5, 1]}, ValueError, "not 1"),
+        ({"populations": [5, "3"]}, ValueError, "'3' is no population"),
+        ({"populations": [5, True]}, ValueError, "is no population"),
+        ({"populations": []}, ValueError, "nothing to fit"),
+        ({"populations": [5], "n_singletons": -2}, CorruptFile, "n_singletons is no count"),
+        ({"populations": [5], "n_tokens": 5.5}, CorruptFile, "n_tokens is no count"),
+        ({"rows": 3}, CorruptFile, "no list of populations"),
+        ([5, 3], CorruptFile, "no list of populations"),
+        ("{", CorruptFile, "is not JSON"),
+        ("[" * 100_000, CorruptFile, "is not JSON"),
+        (b"\xff\xfe\x00", CorruptFile, "is not JSON"),
+    ],
+)
+def test_targets_that_contradict_themselves_are_refused(content, kind, told, tmp_path):
+    path = tmp_path / "census.json"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(kind, match=told):
+        fit(path)
+
+
+def test_populations_that_no_sigma_makes_are_told():
+    # Four columns have too few cells near home for twenty groups of 100 tokens each.
+    with pytest.raises(ArithmeticError, match="underflows everywhere"):
+        fit(",".join(["100"] * 400), base=np.array([1.0], np.float32), grid="float8_e5m2", distribution="uniform")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--target", "nowhere.json"], 3, "no target 'nowhere.json'"),
+        (["--target", "814,1"], 2, "two tokens or more"),
+        (["--target", "814", "--offset", "much"], 2, "--offset is a number"),
+        (["--target", "814", "--figure", "fit.gif"], 2, "cannot draw fit.gif"),
+        (["--target", "814", "--base", "nothing.npy"], 3, "no base 'nothing.npy'"),
+        ([], 2, ""),
+    ],
+)
+def test_the_command_says_what_is_wrong(options, code, told):
+    made = subprocess.run([BIN / "darkvocab", "fit", *options], capture_output=True, text=True)
+    assert made.returncode == code
+    assert told in made.stderr
+    assert "Traceback" not in made.stderr
+
+
+def test_tokens_far_from_any_grid_step_bound_nothing_and_say_so():
+    made = Fit("3,2", base=qwen3_4b_centred()[:2])
+    low, high = made.interval
+    assert low < high
