@@ -16,7 +16,7 @@ from scipy.stats import chi2, norm
 
 from ..engine import BASE, check_seed, generator
 from ..folder import versions
-from ..numerics import as_grid, boundaries, round_to, ulp
+from ..numerics import as_grid, boundaries, index_values, round_to, ulp
 from ..theory import Occupancy, Partition, columns, composite_likelihood, partition_likelihood
 from .bases import load_base
 from .cloud import Snowball, draw
@@ -485,6 +485,21 @@ class Fit:
         log10_p = min(0.0, (log_p + math.log(len(ranks))) / math.log(10))
         return {"log10_p": log10_p, "sigma": sigma, "rank": rank, "population": m, "or_more": more}
 
+    @property
+    def columns(self) -> list[dict[str, Any]] | None:
+        """Where the rows are known: the columns in which they differ, their values as ordered indices, and the tokens
+        in black holes at each."""
+        if self.target.index is None:
+            return None
+        index, populations = self.target.index, self.target.partition.populations
+        made = []
+        for column in np.flatnonzero((index != index[0]).any(axis=0)).tolist():
+            cells, place = np.unique(index[:, column], return_inverse=True)
+            spacing = float(ulp(index_values(cells[:1], self.hypothesis.grid), self.hypothesis.grid)[0])
+            tokens = np.bincount(place, populations).astype(int).tolist()
+            made.append({"column": column, "spacing": spacing, "cells": cells.tolist(), "tokens": tokens})
+        return made
+
     @cached_property
     def gap(self) -> Gap | None:
         """Where the rows are known: `evidence.gap`."""
@@ -605,6 +620,7 @@ class Fit:
         made["ranks"] = self.ranks
         made["profile"] = self.profile()
         made["bound"] = {**self.bound, "log10_p": _finite(self.bound["log10_p"])}
+        made["columns"] = self.columns
         made["gap"] = self.gap and self.gap.__dict__
         made["association"] = self.association and self.association.__dict__
         made["hypotheses"] = self.hypotheses(progress) if self.compare else None
