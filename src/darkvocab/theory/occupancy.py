@@ -59,7 +59,7 @@ class Levels:
 
     def total(self, over_p: Array) -> float:
         """``sum over cells of f(p)``, given ``f(p) / p`` at every level."""
-        return float(self.mass @ over_p)
+        return float(np.einsum("i,i->", self.mass, over_p))  # no BLAS: the same bits for any number of threads
 
 
 def levels(columns: Columns, n_tokens: float) -> Levels:
@@ -442,8 +442,8 @@ class Occupancy:
         """
         log_none, expected = np.zeros((2, len(ends)))
         for over, count in cells:
-            log_none[: len(over)] += np.log1p(-np.minimum(over, 1 - 2.0**-53)) @ count
-            expected[: len(over)] += over @ count
+            log_none[: len(over)] += np.einsum("ij,j->i", np.log1p(-np.minimum(over, 1 - 2.0**-53)), count)
+            expected[: len(over)] += np.einsum("ij,j->i", over, count)
         chances = np.array([-np.expm1(log_none), np.minimum(expected, 1.0)])
         chances[:, ends == 0] = 1.0
         width, first, second = np.diff(ends), chances[:, :-1], chances[:, 1:]
