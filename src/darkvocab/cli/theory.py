@@ -10,7 +10,7 @@ import typer
 
 import darkvocab
 
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, say
+from .shell import FINDINGS, Json, announce_compilation, app, command, print_json, say
 from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def expect(
     grid: RoundTo = "bfloat16",
     distribution: Independent = "gaussian",
     arithmetic: Arithmetic = "float32",
-    seed: Seed = 42,
+    seed: Annotated[int, typer.Option(help="Of a base that is drawn.")] = 42,
     run: Annotated[
         Path | None,
         typer.Option(

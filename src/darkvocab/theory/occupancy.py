@@ -397,9 +397,11 @@ class Occupancy:
         reached = max(0.0, math.floor(top - around))
         last = min(n, math.ceil(top + around))
         if reached:
-            kept = n * p + 9 * np.sqrt(n * p) + 24 > reached
+            kept = n * p > reached * math.exp(
+                -1 - 60 / reached
+            )  # the others' P(n > reached) < (e n p / reached)**reached
             p, cells = p[kept], cells[kept]
-            ends = np.unique(np.round(np.linspace(reached, last, 256)))
+            ends = np.unique(np.round(np.linspace(reached, last, 96)))
             inside = np.minimum(ends, n - 1)[:, None]
             over = np.where(ends[:, None] < n, betainc(inside + 1, n - inside, np.minimum(p, 1.0)), 0.0)
             return self._bounded(ends, [(over, cells)])
