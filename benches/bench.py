@@ -31,11 +31,13 @@ import vocabularies
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import History, Questions, Sweep, Touching, Trials, census, diff, evolve, neighbours, vocabulary
+from darkvocab import Expect, History, Questions, Sweep, Touching, Trials, census, diff, evolve, neighbours, vocabulary
+from darkvocab.experiments.agreement import STATISTICS, compared
 from darkvocab.experiments.bases import load_base
 from darkvocab.matrix import EmbeddingMatrix
 from darkvocab.numerics import Distances, encode, to_index
 from darkvocab.sources.tokenizer import load_tokenizer
+from darkvocab.theory import Occupancy
 
 N_TOKENS, DIM = 2100, 2560
 BASE = "qwen3-4b-centred"
@@ -98,6 +100,61 @@ def bench_sweep(name: str) -> dict[str, Any]:
         "floor_s": needed * normals,
         **memory(f"import darkvocab, numpy; list(darkvocab.sweep(numpy.linspace(1.5e-9, 5e-9, 1000), base={name!r}))"),
     }
+
+
+def bench_theory(folder: Path) -> list[dict[str, Any]]:
+    """The expected census at one sigma, warm, on one core; beside a thousand snowballs of ours."""
+    rows = []
+    for sigma in (1e-9, 3e-9, 1e-8, 3.281911e-3):
+        simulated, recipe = None, None
+        for n in (N_TOKENS, 10**12):
+            settings = Expect([sigma], n_tokens=n, base=BASE)
+            (point,) = settings
+            here = median_time(lambda s=settings: list(s), 9)
+            said = f"expect at {sigma:g}, {n:,} tokens x {DIM:,}, base {BASE}"
+            if n == N_TOKENS:
+                drawn = Trials(sigma, trials=1000, n_tokens=n, base=BASE, measure=())
+                start = time.perf_counter()
+                records = drawn.frame(workers=1)
+                recipe = time.perf_counter() - start
+                simulated = {name: records[other].mean() for name, (other, _) in STATISTICS.items()}
+                found = [compared(0, point, name, 1000, mean) for name, mean in simulated.items()]
+                z = [abs(row.z) for row in found if row.z is not None]
+                least = min(row.p_value for row in found)
+                said += f"; 1,000 of our trials: {f'largest |z| {max(z):.2f}, ' if z else ''}least p-value {least:.2g}"
+            how = settings.base.vector, sigma, n
+            rows.append(
+                {
+                    "what": said,
+                    "here_s": here,
+                    "recipe_s": recipe if n == N_TOKENS else None,
+                    "floor": "the law of a token's cell alone: cells of every column that counts, convolved",
+                    "floor_s": median_time(lambda h=how: _cell_law(*h), 9),
+                }
+            )
+    words = [str(BIN / "darkvocab"), "expect", "--json", "--base", BASE, "--sigma"]
+
+    def process(sigma: str) -> float:
+        return median_time(lambda: subprocess.run([*words, sigma], check=True, capture_output=True), 3)
+
+    code = "import darkvocab, numpy; list(darkvocab.expect(numpy.linspace(1.5e-9, 5e-9, 1000), base={base!r}))"
+    rows.append(
+        {
+            "what": f"expect --sigma 1.5e-9:5e-9:1000 --json, base {BASE}, a process",
+            "here_s": process("1.5e-9:5e-9:1000"),
+            "recipe_s": None,
+            "floor": "the same of one sigma",
+            "floor_s": process("3e-9"),
+            **memory(code.format(base=BASE)),
+        }
+    )
+    return rows
+
+
+def _cell_law(base: np.ndarray, sigma: float, n_tokens: int) -> None:
+    made = Occupancy.of(base, sigma, n_tokens)
+    if not made.is_dispersed:
+        _ = made.levels
 
 
 def bench_vocabulary() -> dict[str, Any]:
@@ -732,6 +789,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sections: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
         "sweep": lambda folder: [bench_sweep(BASE), bench_sweep("qwen3-4b"), bench_vocabulary()],
+        "theory": bench_theory,
         "trials": lambda folder: bench_trials(),
         "kernel": lambda folder: bench_kernel(),
         "census": lambda folder: [bench_census(folder)],

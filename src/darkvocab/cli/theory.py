@@ -32,7 +32,7 @@ def expect(
     grid: RoundTo = "bfloat16",
     distribution: Independent = "gaussian",
     arithmetic: Arithmetic = "float32",
-    seed: Seed = 42,
+    seed: Annotated[int, typer.Option(help="Of a base that is drawn.")] = 42,
     run: Annotated[
         Path | None,
         typer.Option(

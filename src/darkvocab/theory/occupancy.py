@@ -59,7 +59,7 @@ class Levels:
 
     def total(self, over_p: Array) -> float:
         """``sum over cells of f(p)``, given ``f(p) / p`` at every level."""
-        return float(self.mass @ over_p)
+        return float(np.einsum("i,i->", self.mass, over_p))  # no BLAS: the same bits for any number of threads
 
 
 def levels(columns: Columns, n_tokens: float) -> Levels:
@@ -367,7 +367,7 @@ class Occupancy:
 
         def expected(log_p: Array, mass: Array) -> Array:
             log_q = xlog1py(n - m, -np.minimum(np.exp(log_p), 1.0))
-            return np.exp(ways + (m - 1) * log_p + log_q) @ mass
+            return np.asarray(np.exp(ways + (m - 1) * log_p + log_q) @ mass)
 
         if self.levels.is_exact:
             found[possible] = expected(self.levels.log_p, self.levels.mass)
@@ -404,9 +404,10 @@ class Occupancy:
         reached = max(0.0, math.floor(top - around))
         last = min(n, math.ceil(top + around))
         if reached:
-            kept = n * p + 9 * np.sqrt(n * p) + 24 > reached
+            # Of the others P(n > reached) < (e n p / reached)**reached, below e**-60.
+            kept = n * p > reached * math.exp(-1 - 60 / reached)
             p, cells = p[kept], cells[kept]
-            ends = np.unique(np.round(np.linspace(reached, last, 256)))
+            ends = np.unique(np.round(np.linspace(reached, last, 96)))
             inside = np.minimum(ends, n - 1)[:, None]
             over = np.where(ends[:, None] < n, betainc(inside + 1, n - inside, np.minimum(p, 1.0)), 0.0)
             return self._bounded(ends, [(over, cells)])
@@ -471,8 +472,8 @@ class Occupancy:
         """
         log_none, expected = np.zeros((2, len(ends)))
         for over, count in cells:
-            log_none[: len(over)] += np.log1p(-np.minimum(over, 1 - 2.0**-53)) @ count
-            expected[: len(over)] += over @ count
+            log_none[: len(over)] += np.einsum("ij,j->i", np.log1p(-np.minimum(over, 1 - 2.0**-53)), count)
+            expected[: len(over)] += np.einsum("ij,j->i", over, count)
         chances = np.array([-np.expm1(log_none), np.minimum(expected, 1.0)])
         chances[:, ends == 0] = 1.0
         width, first, second = np.diff(ends), chances[:, :-1], chances[:, 1:]
