@@ -31,7 +31,20 @@ import vocabularies
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import Expect, History, Questions, Sweep, Touching, Trials, census, diff, evolve, neighbours, vocabulary
+from darkvocab import (
+    Expect,
+    Fit,
+    History,
+    Questions,
+    Sweep,
+    Touching,
+    Trials,
+    census,
+    diff,
+    evolve,
+    neighbours,
+    vocabulary,
+)
 from darkvocab.experiments.agreement import STATISTICS, compared
 from darkvocab.experiments.bases import load_base
 from darkvocab.matrix import EmbeddingMatrix
@@ -137,6 +150,19 @@ def bench_theory(folder: Path) -> list[dict[str, Any]]:
     def process(sigma: str) -> float:
         return median_time(lambda: subprocess.run([*words, sigma], check=True, capture_output=True), 3)
 
+    for options in ([], ["--compare"], ["--offset", "fit"]):
+        fit = [str(BIN / "darkvocab"), "fit", "--target", "qwen3-4b", "--json", *options]
+        settings = Fit("qwen3-4b")
+        near = settings.estimate.sigma
+        rows.append(
+            {
+                "what": f"{' '.join(fit[1:])}: interval and 1,000 predictive draws, a process",
+                "here_s": median_time(lambda f=fit: subprocess.run(f, check=True, capture_output=True), 3),
+                "recipe_s": None,
+                "floor": "its 1,200 snowballs, drawn and counted, on one core",
+                "floor_s": median_time(lambda s=settings, n=near: list(s._drawn(n, 1200, 0)), 3),
+            }
+        )
     code = "import darkvocab, numpy; list(darkvocab.expect(numpy.linspace(1.5e-9, 5e-9, 1000), base={base!r}))"
     rows.append(
         {

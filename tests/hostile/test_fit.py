@@ -52,6 +52,8 @@ def test_settings_without_sense_are_refused(target, settings, told):
         ({"populations": [5, "3"]}, ValueError, "'3' is no population"),
         ({"populations": [5, True]}, ValueError, "is no population"),
         ({"populations": []}, ValueError, "nothing to fit"),
+        ({"populations": [], "n_singletons": 9, "indicators": {"n_dark": 3}}, ValueError, "has no black holes"),
+        ({"populations": [5], "hidden_dim": 384}, ValueError, "has 2,560 components, census.json has 384; give the"),
         ({"populations": [5], "n_singletons": -2}, CorruptFile, "n_singletons is no count"),
         ({"populations": [5], "n_tokens": 5.5}, CorruptFile, "n_tokens is no count"),
         ({"rows": 3}, CorruptFile, "no list of populations"),

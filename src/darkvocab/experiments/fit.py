@@ -275,10 +275,10 @@ class Fit:
             raise ValueError(f"offset must lie between 0 and 0.5 of the grid's spacing, got {offset!r}")
         if self.target.grid and self.target.grid != as_grid(grid).name:
             raise ValueError(f"{self.target.name} is on {self.target.grid}, not {grid}")
-        if self.target.index is not None and self.target.index.shape[1] != self.base.vector.size:
+        if self.target.dim is not None and self.target.dim != self.base.vector.size:
             raise ValueError(
                 f"base {self.base.name!r} has {self.base.vector.size:,} components, {self.target.name} has "
-                f"{self.target.index.shape[1]:,}"
+                f"{self.target.dim:,}; give the vector its tokens lie around (--base; darkvocab centroid makes one)"
             )
         partition = self.target.partition
         tokens = (partition.n_tokens or int(partition.populations.sum())) or 1
@@ -387,6 +387,7 @@ class Fit:
         drawn: list[Partition] = []
         for i, share in enumerate(shares.tolist()):
             near = sigma * (high / sigma) ** share if share > 0 else sigma * (low / sigma) ** -share
+            near = min(max(near, estimate.range[0]), estimate.range[1])
             many = (self.draws * (i + 1)) // SIGMAS - (self.draws * i) // SIGMAS
             drawn += self._drawn(near, many, ERRORS + len(drawn))
         return drawn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Target:
     index: Int64[np.ndarray, "black_holes dim"] | None = field(default=None, repr=False)  # ordered indices
     grid: str | None = None  # of the rows
     remark: str | None = None  # how the singletons were found
+    dim: int | None = None  # of a scan
 
 
 def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Target:
@@ -68,12 +69,10 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
     if n_singletons != UNKNOWN and not str(n_singletons).isdigit():
         raise ValueError(f"--singletons is a number >= 0, or unknown; got {printable(str(n_singletons))!r}")
     known = None if n_singletons == UNKNOWN else int(n_singletons)
-    return Target(target.name, Partition(target.partition.populations, known), target.index, target.grid)
+    return replace(target, partition=Partition(target.partition.populations, known), remark=None)
 
 
-def _target(
-    name: str, populations: list[Any], n_singletons: int | None, *, index: np.ndarray | None = None, **more: Any
-) -> Target:
+def _target(name: str, populations: list[Any], n_singletons: int | None, *, index: np.ndarray | None = None) -> Target:
     for population in populations:
         if not isinstance(population, int) or isinstance(population, bool):
             raise ValueError(f"{name}: {printable(str(population))[:40]!r} is no population")
@@ -88,7 +87,7 @@ def _target(
     ordered = np.array(sorted(populations, reverse=True), np.int64)
     grid = "bfloat16" if index is not None else None
     where = None if index is None else to_index(index, "bfloat16")
-    return Target(name, Partition(ordered, n_singletons), where, grid, **more)
+    return Target(name, Partition(ordered, n_singletons), where, grid, dim=None if where is None else where.shape[1])
 
 
 def _read(path: Path) -> Target:
@@ -138,4 +137,8 @@ def _read(path: Path) -> Target:
             if n_singletons is not None
             else "how many of its tokens alone belong to the snowball is not known"
         )
-    return Target(name, Partition(target.partition.populations, n_singletons), remark=remark)
+    if not populations and n_singletons is None:
+        raise ValueError(f"{name} has no black holes: there is nothing to fit")
+    dim = found.get("hidden_dim")
+    partition = Partition(target.partition.populations, n_singletons)
+    return Target(name, partition, remark=remark, dim=dim if isinstance(dim, int) else None)
