@@ -1,4 +1,4 @@
-"""README and docs/quickstart run as printed, in a fresh copy that `make demo` sets up from nothing."""
+"""README and what else has commands runs as printed, in a fresh copy that `make demo` sets up from nothing."""
 
 import os
 import re
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/commands.md")
+DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/commands.md", "docs/qwen3-4b.md")
+WITH_PYTHON = (*DOCUMENTS, "docs/theory.md")
 TRAINED = "darkvocab train --steps 300 --out runs/train"  # the copy stays without torch
 NOT_RUN = {"make test", "pip install -q -e '.[train]'", "darkvocab evolve runs/train"}  # `make test` runs this
 
@@ -80,7 +81,7 @@ def test_every_command_runs_and_prints_what_is_printed(copy):
     assert n_compared >= 5
     for name in ("demo/sweep/report.html", "demo/sweep/figures/sweep.pdf", "demo/sweep/records.csv"):
         assert (copy / name).is_file()
-    for document in DOCUMENTS:
+    for document in WITH_PYTHON:
         ran = run(f"python -m doctest {document}", copy)
         assert ran.returncode == 0, (document, ran.stdout[-3000:])
     assert (copy / "runs/log/figures/sweep.png").read_bytes() == (ROOT / "docs/images/sweep.png").read_bytes()

@@ -1,5 +1,6 @@
 """Closed forms: what the census of a snowball is expected to be, and how probable a census is."""
 
+from .distances import DistanceLaw, LInfinity, density
 from .marginals import MARGINALS, Columns, Marginal, columns
 from .occupancy import Moments, Occupancy
 from .partitions import Partition, composite_likelihood, partition_likelihood
@@ -8,6 +9,8 @@ from .ranking import Likeliest, likeliest
 __all__ = [
     "MARGINALS",
     "Columns",
+    "DistanceLaw",
+    "LInfinity",
     "Likeliest",
     "Marginal",
     "Moments",
@@ -15,6 +18,7 @@ __all__ = [
     "Partition",
     "columns",
     "composite_likelihood",
+    "density",
     "likeliest",
     "partition_likelihood",
 ]

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float64
 from scipy.special import betainc, betaincc, gammaln, xlog1py
 
 from ..numerics import Grid
+from ..numerics.grids import ArrayLike
 from .marginals import Columns, Marginal, columns
 from .ranking import likeliest
 
@@ -353,13 +354,13 @@ class Occupancy:
         """Logarithms of the probabilities of the likeliest cells, descending."""
         return likeliest(self.columns, LARGEST).log_p
 
-    def spectrum(self, populations: Float64[np.ndarray, " sizes"]) -> Float64[np.ndarray, " sizes"]:
+    def spectrum(self, populations: ArrayLike) -> Float64[np.ndarray, " sizes"]:
         """Expected number of cells that hold exactly m tokens, for every m of `populations` (>= 1).
 
         ``E[N_m] = E[C(N, m) p**(m - 1) (1 - p)**(N - m)]``. The 256 likeliest cells are listed one by one; of others a
         population is blurred by the bins, by about a hundredth of itself.
         """
-        n = self._n
+        n, populations = self._n, np.asarray(populations, np.float64)
         found = np.zeros(len(populations))
         possible = (populations >= 1) & (populations <= n)
         m = populations[possible][:, None]
