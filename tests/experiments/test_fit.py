@@ -220,6 +220,34 @@ def test_populations_are_read_from_a_list_a_census_and_a_scan(tmp_path):
     assert load_target("5,3", "unknown").partition.n_tokens is None
 
 
+def test_a_checkpoint_is_a_target_with_rows_grid_and_base(tmp_path):
+    # 400 tokens around one vector on the float16 grid, and 2,000 others: their black holes are what is fitted.
+    base = qwen3_4b_centred()[:300]
+    cloud = draw(Snowball(base=base, n_tokens=400, sigma=3e-9, grid="float16"), seed=5)
+    others = np.random.default_rng(1).normal(0, 0.02, (2000, 300)).astype(np.float16)
+    np.save(tmp_path / "model.npy", np.concatenate([cloud.words().view(np.float16), others]))
+    target = load_target(tmp_path / "model.npy")
+    counts = cloud.groups().counts
+    assert target.partition.populations.tolist() == sorted(counts[counts > 1].tolist(), reverse=True)
+    assert (target.grid, target.dim, target.index.shape) == ("float16", 300, (int((counts > 1).sum()), 300))
+    made = Fit(target, draws=100)
+    assert made.hypothesis.grid == "float16"
+    row = cloud.words()[cloud.groups().first[counts.argmax()]].view(np.float16)
+    assert (made.base.vector == row).all()
+    assert made.base.name == "the largest black hole of model.npy"
+    around = Fit(target, base=base, singletons=None, draws=100)  # the vector that they were drawn around
+    low, high = around.interval
+    assert low / 1.2 < 3e-9 < high * 1.2
+    assert around.gap is None or around.gap.log10_p > -4
+    assert around.association is None or around.association.log10_p > -4
+
+
+def test_the_family_of_noise_can_be_fitted():
+    for distribution in ("gaussian", "laplace"):
+        target = drawn(SMALL, 8e-9, 4000, distribution=distribution)
+        assert Fit(target, base=SMALL, distribution="fit").estimate.hypothesis.distribution == distribution
+
+
 def test_statistics_are_those_of_the_census():
     assert statistics(Partition(np.array([5, 3, 2]), 4)) == {
         "n_unique": 7,

@@ -74,7 +74,15 @@ def expect(
             arithmetic=arithmetic,
             seed=seed,
         )
-        points = list(settings)
+        points = []
+        with progress_bar("expecting") as progress:
+            for point in settings:
+                points.append(point)
+                progress(len(points), len(settings))
+        if any(point.sigma > 0 and not point.n_active_columns for point in points):
+            say(
+                "noise moves no component at the smallest sigma: they lie below what the grid resolves around this base"
+            )
     if figure:
         _draw(points, found, figure)
     _print(points, found, as_json)
@@ -121,7 +129,7 @@ def fit(
     target: Annotated[
         str,
         typer.Option(
-            help="qwen3-4b, a JSON of scan, or populations such as 814,704,306 (with --singletons).",
+            help="qwen3-4b, a checkpoint, a JSON of scan, or populations such as 814,704,306 (with --singletons).",
             show_default=False,
         ),
     ],
@@ -132,9 +140,20 @@ def fit(
             show_default=False,
         ),
     ] = None,
-    base: BaseName = "qwen3-4b",
-    grid: RoundTo = "bfloat16",
-    distribution: Independent = "gaussian",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="As in expect; by default the row of a checkpoint's largest black hole, else qwen3-4b.",
+            show_default=False,
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="Number grid; by default that of a checkpoint, else bfloat16.", show_default=False),
+    ] = None,
+    distribution: Annotated[
+        str, typer.Option(help="Of the noise: gaussian, laplace, uniform; or fit, the one of the largest likelihood.")
+    ] = "gaussian",
     arithmetic: Arithmetic = "float32",
     offset: Annotated[
         str, typer.Option(help="Move every component of the rounded base by so much of the grid's spacing; or fit.")

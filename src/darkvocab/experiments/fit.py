@@ -17,7 +17,7 @@ from scipy.stats import chi2, norm
 from ..engine import BASE, check_seed, generator
 from ..folder import versions
 from ..numerics import as_grid, boundaries, index_values, round_to, ulp
-from ..theory import Occupancy, Partition, columns, composite_likelihood, partition_likelihood
+from ..theory import MARGINALS, Occupancy, Partition, columns, composite_likelihood, partition_likelihood
 from .bases import load_base
 from .cloud import Snowball, draw
 from .evidence import Association, Gap, association, gap
@@ -236,7 +236,10 @@ class Fit:
     ----------
     target : "qwen3-4b", a file, populations, as `load_target`; or a `Target`
     singletons : as `load_target`; "unknown" fits the number of tokens, too
-    base, grid, arithmetic, distribution : of the snowball, as `darkvocab.expect`
+    base : as `darkvocab.expect`; by default the row of the largest black hole where the target is a checkpoint, else
+        "qwen3-4b"
+    grid, arithmetic, distribution : of the snowball, as `darkvocab.expect`; grid by default the target's, or bfloat16;
+        distribution "fit": the one of the largest likelihood
     offset : by how much every component of the rounded base is moved, in the grid's spacing, 0 to 1/2; or "fit"
     level : of the interval of sigma
     draws : snowballs drawn from the fit, for what it predicts
@@ -251,8 +254,8 @@ class Fit:
         target: str | Path | Target,
         *,
         singletons: int | str | None = None,
-        base: str | Path | np.ndarray = "qwen3-4b",
-        grid: str = "bfloat16",
+        base: str | Path | np.ndarray | None = None,
+        grid: str | None = None,
         arithmetic: str = "float32",
         distribution: str = "gaussian",
         offset: float | str = 0.0,
@@ -262,7 +265,9 @@ class Fit:
         compare: bool = False,
     ) -> None:
         self.target = target if isinstance(target, Target) else load_target(target, singletons)
-        self.base = load_base(base, seed=check_seed(seed))
+        own = self.target.base if base is None else None
+        self.base = own or load_base("qwen3-4b" if base is None else base, seed=check_seed(seed))
+        grid = as_grid(grid or self.target.grid or "bfloat16").name
         self.level, self.draws, self.seed, self.compare = level, draws, seed, compare
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
@@ -273,7 +278,7 @@ class Fit:
         moved = 0.0 if offset == "fit" else float(offset)
         if not 0 <= moved <= 0.5:
             raise ValueError(f"offset must lie between 0 and 0.5 of the grid's spacing, got {offset!r}")
-        if self.target.grid and self.target.grid != as_grid(grid).name:
+        if self.target.grid and self.target.grid != grid:
             raise ValueError(f"{self.target.name} is on {self.target.grid}, not {grid}")
         if self.target.dim is not None and self.target.dim != self.base.vector.size:
             raise ValueError(
@@ -287,10 +292,12 @@ class Fit:
                 f"{tokens:,} tokens: a fit draws snowballs for its errors, of {MOST_TOKENS:,} tokens at most; for the "
                 "expectation of larger ones there is darkvocab expect"
             )
+        families = tuple(MARGINALS) if distribution == "fit" else (distribution,)
         vector = self.base.vector if offset == 0 else round_to(self.base.vector, grid)
         self.hypothesis = Hypothesis(
-            base=vector.astype(np.float64), grid=grid, arithmetic=arithmetic, distribution=distribution, offset=moved
+            base=vector.astype(np.float64), grid=grid, arithmetic=arithmetic, distribution=families[0], offset=moved
         )
+        self.families = families
         self.free = tuple(
             name
             for name, is_free in zip(FREE, (offset == "fit", partition.n_singletons is None), strict=True)
@@ -299,12 +306,26 @@ class Fit:
         self.hypothesis.occupancy(float(np.abs(vector).max() or 1.0) * 1e-9, tokens)  # refuses what has no closed form
 
     @cached_property
-    def likelihood(self) -> Likelihood:
-        return Likelihood(self.target.partition, self.hypothesis, self.free)
+    def _best(self) -> tuple[Likelihood, tuple[Estimate, np.ndarray]]:
+        """The family of noise with the largest likelihood, and where that is."""
+        found, none = [], None
+        for family in self.families:
+            likelihood = Likelihood(self.target.partition, replace(self.hypothesis, distribution=family), self.free)
+            try:
+                found.append((likelihood, likelihood.maximum()))
+            except ArithmeticError as error:
+                none = error
+        if none and not found:
+            raise none
+        return max(found, key=lambda made: made[1][0].log_likelihood)
 
-    @cached_property
+    @property
+    def likelihood(self) -> Likelihood:
+        return self._best[0]
+
+    @property
     def _maximum(self) -> tuple[Estimate, np.ndarray]:
-        return self.likelihood.maximum()
+        return self._best[1]
 
     @property
     def estimate(self) -> Estimate:
@@ -517,7 +538,7 @@ class Fit:
 
     def hypotheses(self, progress: Callable[[int, int], None] | None = None) -> list[dict[str, Any]]:
         """The explanations that the notebooks argue over, each with its best sigma and log-likelihood."""
-        ours = self.hypothesis
+        ours = self.likelihood.hypothesis
         lattice = round_to(self.base.vector, ours.grid).astype(np.float64)
         moved = [lattice + self._shift(number) * ulp(lattice, ours.grid) for number in range(OFF_LATTICE)]
         independent = {
@@ -594,8 +615,8 @@ class Fit:
                 "hidden_dim": self.base.vector.size,
                 "grid": self.hypothesis.grid,
                 "arithmetic": self.hypothesis.arithmetic,
-                "distribution": self.hypothesis.distribution,
-                "free": ["sigma", *self.free],
+                "distribution": estimate.hypothesis.distribution,
+                "free": ["sigma", *self.free, *(["distribution"] if len(self.families) > 1 else [])],
                 "level": self.level,
                 "draws": self.draws,
                 "seed": self.seed,
@@ -628,7 +649,7 @@ class Fit:
         made["ridge"] = None
         if self.compare or "offset" in self.free:
             lattice = round_to(self.base.vector, self.hypothesis.grid).astype(np.float64)
-            made["ridge"] = ridge(partition, replace(self.hypothesis, base=lattice), OFFSETS)
+            made["ridge"] = ridge(partition, replace(self.likelihood.hypothesis, base=lattice), OFFSETS)
         made["packages"] = versions()
         return made
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from ..matrix import printable
+from ..matrix import EmbeddingMatrix, printable
+from ..measures.census import Census
 from ..numerics import to_index
-from ..sources import CorruptFile
+from ..sources import CorruptFile, open_source
 from ..theory import Partition
-from .bases import recorded, varying_words
+from .bases import Base, recorded, varying_words
+from .scan import explained
 
 BUILT_IN = "qwen3-4b"
 UNKNOWN = "unknown"
@@ -29,7 +31,8 @@ class Target:
     index: Int64[np.ndarray, "black_holes dim"] | None = field(default=None, repr=False)  # ordered indices
     grid: str | None = None  # of the rows
     remark: str | None = None  # how the singletons were found
-    dim: int | None = None  # of a scan
+    dim: int | None = None  # of a scan or a checkpoint
+    base: Base | None = None  # of a checkpoint: the row of its largest black hole
 
 
 def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Target:
@@ -37,8 +40,8 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
 
     Parameters
     ----------
-    spec : "qwen3-4b"; a JSON of `darkvocab scan --json`, or one with `populations` and, if known, `n_singletons` or
-        `n_tokens`; or populations, comma-separated
+    spec : "qwen3-4b"; a checkpoint, as `darkvocab.scan` takes it; a JSON of `darkvocab scan --json`, or one with
+        `populations` and, if known, `n_singletons` or `n_tokens`; or populations, comma-separated
     n_singletons : tokens of the snowball that are alone: a number, or "unknown"; by default what the target says (of a
         scan: dark tokens outside of black holes), and 0 for a list
 
@@ -62,6 +65,8 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
         target = _target(text, facts["black_hole_populations"], facts["singletons_in_cluster"], index=varying_words())
     elif text.replace(",", "").replace(" ", "").isdigit():
         target = _target("these populations", [int(part) for part in text.split(",") if part.strip()], 0)
+    elif Path(spec).suffix.lower() != ".json" and (Path(spec).exists() or "/" in text):
+        target = _checkpoint(text)
     else:
         target = _read(Path(spec))
     if n_singletons is None:
@@ -94,7 +99,8 @@ def _read(path: Path) -> Target:
     name = printable(path.name)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no target {printable(str(path))!r}: neither {BUILT_IN}, nor a file, nor populations such as 814,704,306"
+            f"no target {printable(str(path))!r}: neither {BUILT_IN}, nor a checkpoint, nor a JSON, nor populations "
+            "such as 814,704,306"
         )
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -128,17 +134,41 @@ def _read(path: Path) -> Target:
                 f"{name} contradicts itself: populations of {sum(populations):,} tokens among {told['n_tokens']:,}"
             )
     remark = None
-    if isinstance(found.get("indicators"), dict):  # of a scan: most tokens that are alone were trained
-        n_dark = found["indicators"].get("n_dark")
-        alone = n_dark - sum(populations) if isinstance(n_dark, int) else -1
-        n_singletons = alone if alone >= 0 and populations else None
-        remark = (
-            f"{n_singletons:,} dark tokens outside of black holes count as alone"
-            if n_singletons is not None
-            else "how many of its tokens alone belong to the snowball is not known"
-        )
+    if isinstance(found.get("indicators"), dict):
+        n_singletons, remark = _alone(found)
     if not populations and n_singletons is None:
         raise ValueError(f"{name} has no black holes: there is nothing to fit")
     dim = found.get("hidden_dim")
     partition = Partition(target.partition.populations, n_singletons)
     return Target(name, partition, remark=remark, dim=dim if isinstance(dim, int) else None)
+
+
+def _alone(scan: dict[str, Any]) -> tuple[int | None, str]:
+    """How many of a scan's tokens are alone and of the snowball, as far as it can tell; most of them were trained."""
+    populations, n_dark = scan["populations"], scan["indicators"].get("n_dark")
+    alone = n_dark - sum(populations) if isinstance(n_dark, int) else -1
+    if alone < 0 or not populations:
+        return None, "how many of its tokens alone belong to the snowball is not known"
+    return alone, f"{alone:,} dark tokens outside of black holes count as alone"
+
+
+def _checkpoint(spec: str) -> Target:
+    """The black holes of a checkpoint, with their rows; around that of the largest."""
+    matrix = EmbeddingMatrix.open(open_source(spec))
+    name = printable(Path(spec).name)
+    if matrix.quantised:
+        raise ValueError(f"{name} is quantised: what its rows were rounded to is no grid of numbers")
+    scan = explained(matrix).report
+    if not scan["populations"]:
+        raise ValueError(f"{name} has no black holes on {matrix.grid.name}: there is nothing to fit")
+    n_singletons, remark = _alone(scan)
+    tokens = Census(matrix.groups()).representatives
+    return Target(
+        name,
+        Partition(np.array(scan["populations"], np.int64), n_singletons),
+        matrix.index(tokens).astype(np.int64),
+        matrix.grid.name,
+        remark,
+        matrix.dim,
+        Base(name=f"the largest black hole of {name}", vector=matrix.rows(tokens[:1])[0]),
+    )
