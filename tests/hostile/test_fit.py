@@ -47,6 +47,7 @@ def test_settings_without_sense_are_refused(target, settings, told):
     [
         ({"populations": [5, 3], "n_tokens": 6}, ValueError, "8 tokens among 6"),
         ({"populations": [5, 3], "n_tokens": 9, "n_singletons": 5}, ValueError, "n_tokens is 9, by its populations 13"),
+        ({"populations": [5, 3], "n_singletons": 2, "n_unique": 9}, ValueError, "n_unique is 9, by its populations 4"),
         ({"populations": [5, 3], "n_black_holes": 4}, ValueError, "n_black_holes is 4, by its populations 2"),
         ({"populations": [5, 1]}, ValueError, "not 1"),
         ({"populations": [5, "3"]}, ValueError, "'3' is no population"),

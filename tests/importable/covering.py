@@ -14,7 +14,7 @@ SIGMAS = {"composite": (8e-9, 3e-8), "partition": (2.2e-9,)}
 
 
 def main(kind, fits):
-    base, covered = qwen3_4b_centred()[:300], 0
+    base, covered = qwen3_4b_centred()[:300], dict.fromkeys(SIGMAS[kind], 0)
     for trial in range(fits):
         sigma = SIGMAS[kind][trial % len(SIGMAS[kind])]
         ball = Snowball(base=base, n_tokens=400, sigma=sigma)
@@ -24,9 +24,9 @@ def main(kind, fits):
         if made.estimate.kind != kind:
             raise SystemExit(f"trial {trial} has {len(counts)} groups: fitted by the {made.estimate.kind} likelihood")
         low, high = made.interval
-        covered += low <= sigma <= high
+        covered[sigma] += low <= sigma <= high
     return covered
 
 
 if __name__ == "__main__":
-    print(main(sys.argv[1], int(sys.argv[2])))
+    print(*main(sys.argv[1], int(sys.argv[2])).values())

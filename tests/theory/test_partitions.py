@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from darkvocab import theory
 from darkvocab.experiments.bases import qwen3_4b, qwen3_4b_centred
@@ -95,6 +96,19 @@ def test_the_score_of_the_composite_likelihood_has_mean_zero():
         scores.append((high - low) / 0.01)
     assert np.std(scores) > 1
     assert abs(np.mean(scores)) < 5.2 * np.std(scores, ddof=1) / math.sqrt(120)
+
+
+def test_the_composite_likelihood_is_that_of_independent_poisson_counts():
+    occupancy = Occupancy(columns(qwen3_4b_centred()[:100], 6e-9, 60), 60)
+    rates = occupancy.spectrum(np.arange(1.0, 61))
+    counts = np.zeros(60, int)
+    counts[[0, 1, 4, 9]] = 7, 4, 3, 3
+    known = Partition(np.array([10] * 3 + [5] * 3 + [2] * 4), 7)
+    each = stats.poisson(rates).logpmf(counts)
+    assert composite_likelihood(occupancy, known) == pytest.approx(each.sum(), rel=1e-6)
+    assert composite_likelihood(occupancy, Partition(known.populations, None)) == pytest.approx(
+        each[1:].sum(), rel=1e-6
+    )
 
 
 def test_bounds_on_ranked_populations_hold():
