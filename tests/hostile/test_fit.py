@@ -98,6 +98,15 @@ def test_the_command_says_what_is_wrong(options, code, told):
     assert "Traceback" not in made.stderr
 
 
+@pytest.mark.parametrize("command", ["fit --target 5,3 --draws 20", "expect --sigma 3e-9"])
+def test_what_was_found_is_printed_where_no_figure_can_be_written(command, tmp_path):
+    figure = tmp_path / "nowhere" / "figure.png"
+    made = subprocess.run([BIN / "darkvocab", *command.split(), "--figure", figure], capture_output=True, text=True)
+    assert made.returncode == 2
+    assert f"cannot write {figure}" in made.stderr
+    assert "black holes" in made.stdout
+
+
 def test_tokens_far_from_any_grid_step_bound_nothing_and_say_so():
     made = Fit("3,2", base=qwen3_4b_centred()[:2])
     low, high = made.interval

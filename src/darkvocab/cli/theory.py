@@ -83,10 +83,9 @@ def expect(
             say(
                 "noise moves no component at the smallest sigma: they lie below what the grid resolves around this base"
             )
-    if figure:
-        _draw(points, found, figure)
     _print(points, found, as_json)
-    if figure:
+    if figure:  # after what was found, which a full disk then leaves
+        _draw(points, found, figure)
         say(f"open {figure}")
     if found and not found.agrees:
         raise typer.Exit(FINDINGS)
@@ -195,11 +194,10 @@ def fit(
     )
     with progress_bar("fitting") as progress:
         report = settings.report(progress)
-    if figure:
-        save_as(fit_figure(report), figure)
     if as_json:
         print_json(report)
     else:
         print_fit(report, console())
     if figure:
+        save_as(fit_figure(report), figure)
         say(f"open {figure}")

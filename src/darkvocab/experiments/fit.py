@@ -135,15 +135,14 @@ class Likelihood:
             n_tokens = min(float(self.partition.populations.sum()) + math.exp(min(more["tokens"], 30.0)), 1e12)
         return more.get("offset"), n_tokens
 
-    def maximum(self, told: Callable[[int], None] = lambda done: None) -> tuple[Estimate, np.ndarray]:
+    def maximum(self) -> tuple[Estimate, np.ndarray]:
         """Where it is largest, of sigma by a scan over its whole range, and its parameters."""
         low, high = self.hypothesis.range(max(self.n_tokens, 2))
         count = max(8, math.ceil(math.log(high / low) / math.log(COARSE)))
         sigmas = np.geomspace(low, high, count)
         logs = np.empty(count)
-        for i, sigma in enumerate(sigmas):
-            logs[i] = self.at(float(sigma))
-            told(i)
+        for i, sigma in enumerate(sigmas.tolist()):
+            logs[i] = self.at(sigma)
         best = int(np.nanargmax(np.where(np.isfinite(logs), logs, -np.inf)))
         if not np.isfinite(logs[best]):
             raise ArithmeticError(
@@ -162,10 +161,9 @@ class Likelihood:
         if self.free:
             moved, found[0] = self._best_offset(found[0], log_likelihood)
             start = np.array([found[0], *(moved if name == "offset" else 2.0 for name in self.free)])
-            made = minimize(
-                lambda theta: -self._inside(theta), start, method="Nelder-Mead",
-                options={"initial_simplex": _simplex(start), "xatol": 1e-5, "fatol": 1e-4, "maxiter": 400},
-            )  # fmt: skip
+            simplex = start + 0.1 * np.eye(len(start) + 1, len(start), -1)
+            how = {"initial_simplex": simplex, "xatol": 1e-5, "fatol": 1e-4, "maxiter": 400}
+            made = minimize(lambda theta: -self._inside(theta), start, method="Nelder-Mead", options=how)
             found, log_likelihood = made.x, -float(made.fun)
         offset, n_tokens = self.free_values(found)
         estimate = Estimate(
@@ -221,12 +219,6 @@ class Likelihood:
             scores[number] = counts @ of - np.array(expected)
             information += (of * counts[:, None]).T @ of / len(drawn)
         return scores, information
-
-
-def _simplex(start: np.ndarray) -> np.ndarray:
-    moved = np.tile(start, (len(start) + 1, 1))
-    moved[1:] += np.diag([0.1, *[0.1] * (len(start) - 1)])
-    return moved
 
 
 class Fit:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..records import EXPECTED
 from ..sources import CorruptFile
-from .figures import BLACK, BLUE, ORANGE, SIGMA, STYLE, draw_expected, scale_of, titled
+from .figures import BLACK, BLUE, ORANGE, SIGMA, STYLE, caption, draw_expected, scale_of, titled
 from .tables import show
 
 if TYPE_CHECKING:
@@ -182,13 +182,8 @@ def expected_figure(
             panel.set_xlabel(SIGMA)
         n = points["sigma"].n_unique()
         beside = "" if comparisons is None else f", beside the mean of {_trials(comparisons)}"
-        figure.suptitle(
-            titled(points.row(0, named=True), f"expected at {n:,} sigma ± 1 standard deviation of a snowball{beside}"),
-            fontsize=8,
-            x=0.01,
-            ha="left",
-            parse_math=False,
-        )
+        last_line = f"expected at {n:,} sigma ± 1 standard deviation of a snowball{beside}"
+        caption(figure, titled(points.row(0, named=True), last_line))
     return figure
 
 

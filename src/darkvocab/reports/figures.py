@@ -262,7 +262,11 @@ def questions_figure(records: Recorded) -> Figure:
 def _caption(figure: Figure, records: Recorded, last: str) -> None:
     """What was drawn, above the panels."""
     names = ("n_tokens", "hidden_dim", "base", "grid", "arithmetic", "distribution", "seed")
-    text = titled({name: records[name][0] for name in names}, last)
+    caption(figure, titled({name: records[name][0] for name in names}, last))
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Text above the panels."""
     figure.suptitle(text, fontsize=8, x=0.01, ha="left", parse_math=False)
 
 
@@ -271,12 +275,12 @@ def titled(first: dict[str, Any], last: str) -> str:
     noise = "" if first["distribution"] == "gaussian" else f"{first['distribution']} noise, "
     seed = f", seed {first['seed']}" if "seed" in first else ""
     return (
-        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {_plain(first['base'])}, {noise}"
+        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {plain(first['base'])}, {noise}"
         f"rounded to {first['grid']} ({first['arithmetic']} arithmetic){seed}\n{last}"
     )
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name that any font can draw."""
     return name.encode("ascii", "backslashreplace").decode()
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .figures import BLACK, BLUE, ORANGE, STYLE
+from .figures import BLACK, BLUE, ORANGE, STYLE, caption, plain
 from .tables import facts, number, show
 
 if TYPE_CHECKING:
@@ -205,13 +205,11 @@ def fit_figure(report: dict[str, Any]) -> Figure:
         target = report["target"]
         alone = "unknown" if target["n_singletons"] is None else f"{target['n_singletons']:,}"
         settings = report["settings"]
-        figure.suptitle(
-            f"{target['name']}: {len(target['populations']):,} black holes, tokens alone: {alone}\n"
-            f"{_snowball(report)}, {settings['grid']}, {settings['arithmetic']} arithmetic: sigma {sigma_told(report)}",
-            fontsize=8,
-            x=0.01,
-            ha="left",
-            parse_math=False,
+        caption(
+            figure,
+            f"{plain(target['name'])}: {len(target['populations']):,} black holes, tokens alone: {alone}\n"
+            f"{plain(_snowball(report))}, {settings['grid']}, {settings['arithmetic']} arithmetic: "
+            f"sigma {sigma_told(report)}",
         )
     return figure
 

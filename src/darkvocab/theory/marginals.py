@@ -149,11 +149,6 @@ class Columns:
         """``log sum p**n`` over all cells of the whole row: columns are independent, so a sum over columns."""
         return math.fsum(self.log_power_sums(n))
 
-    def entropy(self) -> float:
-        """Entropy of a token's row, nats."""
-        held = self.p > 0
-        return -float(self.p[held] @ self.log_cell[held])
-
 
 def columns(
     base: Float[np.ndarray, " dim"],

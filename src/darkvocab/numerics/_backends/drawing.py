@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from .deviates import philox
-from .rounding import from_bits, index_of, value_of
+from .rounding import bits_of, from_bits, index_of, value_of
 
 LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
 RARE = np.uint64(1 << 59)  # of 2**64: columns that move less often than 1 in 32 are drawn by the gaps between moves
@@ -43,32 +43,62 @@ def _float32_of(order):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def cell_thresholds(base, low, high, sigma, float32, mantissa_bits, min_exponent, out):  # type: ignore[no-untyped-def]
-    """For every column and every cell low < k <= high: the normal deviate from which a component is in cell k or above.
+def _order(x):  # type: ignore[no-untyped-def]
+    """Ordered index of a float32."""
+    bits = np.int64(bits_of(x))
+    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
+
+
+@njit(nogil=True, cache=True)
+def _reaches(order, base, sigma, boundary, upward_tie):  # type: ignore[no-untyped-def]
+    x = _perturbed(base, np.float64(_float32_of(order)), sigma, True)
+    return x > boundary or (upward_tie and x == boundary)
+
+
+@njit(nogil=True, cache=True)
+def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):  # type: ignore[no-untyped-def]
+    """The deviate from which a component is in cell k or above.
 
     A real z. In the float32 chain z itself is rounded to float32 first, so the threshold is the midpoint below the
-    smallest float32 that reaches the cell, found by bisection over the ordered float32 values (the chain is monotone).
-    `out` is flat, column after column.
+    smallest float32 that reaches the cell, found by bisection over the ordered float32 values around the real number's
+    threshold (the chain is monotone).
     """
+    boundary = (value_of(k - 1, mantissa_bits, min_exponent) + value_of(k, mantissa_bits, min_exponent)) / 2
+    real = (boundary - base) / sigma
+    if not float32:
+        return real
+    top = np.int64(0x49800000)  # ordered index of float32 2**20, beyond any deviate
+    upward_tie = k % 2 == 0
+    start = _order(np.float32(min(max(real, -1048575.0), 1048575.0)))
+    step = np.int64(1)
+    if _reaches(start, base, sigma, boundary, upward_tie):
+        hit, miss = start, max(start - step, -top)
+        while miss > -top and _reaches(miss, base, sigma, boundary, upward_tie):
+            hit = miss
+            step *= 2
+            miss = max(start - step, -top)
+    else:
+        miss, hit = start, min(start + step, top)
+        while hit < top and not _reaches(hit, base, sigma, boundary, upward_tie):
+            miss = hit
+            step *= 2
+            hit = min(start + step, top)
+    while hit - miss > 1:
+        middle = (hit + miss) >> 1
+        if _reaches(middle, base, sigma, boundary, upward_tie):
+            hit = middle
+        else:
+            miss = middle
+    return (np.float64(_float32_of(miss)) + np.float64(_float32_of(hit))) / 2
+
+
+@njit(nogil=True, cache=True)
+def cell_thresholds(base, low, high, sigma, float32, mantissa_bits, min_exponent, out):  # type: ignore[no-untyped-def]
+    """For every column and every cell low < k <= high its `threshold`. `out` is flat, column after column."""
     t = 0
-    top = 0x42800000  # ordered index of float32 64.0, beyond any deviate
     for d in range(base.size):
         for k in range(low[d] + 1, high[d] + 1):
-            below = value_of(k - 1, mantissa_bits, min_exponent)
-            boundary = (below + value_of(k, mantissa_bits, min_exponent)) / 2
-            if not float32:
-                out[t] = (boundary - base[d]) / sigma
-            else:
-                upward_tie = k % 2 == 0
-                miss, hit = np.int64(-top), np.int64(top)
-                while hit - miss > 1:
-                    middle = (hit + miss) >> 1
-                    x = _perturbed(base[d], np.float64(_float32_of(middle)), sigma, True)
-                    if x > boundary or (upward_tie and x == boundary):
-                        hit = middle
-                    else:
-                        miss = middle
-                out[t] = (np.float64(_float32_of(miss)) + np.float64(_float32_of(hit))) / 2
+            out[t] = threshold(k, base[d], sigma, float32, mantissa_bits, min_exponent)
             t += 1
 
 

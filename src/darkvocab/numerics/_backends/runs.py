@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
-from .drawing import _float32_of, _perturbed
-from .rounding import bits_of, index_of, value_of
+from .drawing import threshold
+from .rounding import index_of, value_of
 
 
 @njit(nogil=True, cache=True)
@@ -55,54 +54,8 @@ def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, l
 
 
 @njit(nogil=True, cache=True)
-def _order(x):  # type: ignore[no-untyped-def]
-    """Ordered index of a float32."""
-    bits = np.int64(bits_of(x))
-    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
-
-
-@njit(nogil=True, cache=True)
-def _reaches(order, base, sigma, boundary, upward_tie):  # type: ignore[no-untyped-def]
-    x = _perturbed(base, np.float64(_float32_of(order)), sigma, True)
-    return x > boundary or (upward_tie and x == boundary)
-
-
-@njit(nogil=True, cache=True)
 def edge_deviates(base, starts, last, sigma, float32, mantissa_bits, min_exponent, out):  # type: ignore[no-untyped-def]
-    """The deviate from which a component lies beyond each run but its column's last, whose place in `out` stays.
-
-    As `darkvocab.numerics._backends.drawing.cell_thresholds`: in the float32 chain the midpoint below the smallest
-    float32 deviate that gets there, here searched for around the real number's threshold.
-    """
-    top = np.int64(0x49800000)  # ordered index of float32 2**20, beyond any deviate
+    """The `threshold` beyond each run but its column's last, whose place in `out` stays."""
     for d in range(base.size):
         for run in range(starts[d], starts[d + 1] - 1):
-            k = last[run] + 1
-            below = value_of(k - 1, mantissa_bits, min_exponent)
-            boundary = (below + value_of(k, mantissa_bits, min_exponent)) / 2
-            real = (boundary - base[d]) / sigma
-            if not float32:
-                out[run] = real
-                continue
-            upward_tie = k % 2 == 0
-            start = _order(np.float32(min(max(real, -1048575.0), 1048575.0)))
-            step = np.int64(1)
-            if _reaches(start, base[d], sigma, boundary, upward_tie):
-                hit, miss = start, max(start - step, -top)
-                while miss > -top and _reaches(miss, base[d], sigma, boundary, upward_tie):
-                    hit = miss
-                    step *= 2
-                    miss = max(start - step, -top)
-            else:
-                miss, hit = start, min(start + step, top)
-                while hit < top and not _reaches(hit, base[d], sigma, boundary, upward_tie):
-                    miss = hit
-                    step *= 2
-                    hit = min(start + step, top)
-            while hit - miss > 1:
-                middle = (hit + miss) >> 1
-                if _reaches(middle, base[d], sigma, boundary, upward_tie):
-                    hit = middle
-                else:
-                    miss = middle
-            out[run] = (np.float64(_float32_of(miss)) + np.float64(_float32_of(hit))) / 2
+            out[run] = threshold(last[run] + 1, base[d], sigma, float32, mantissa_bits, min_exponent)
