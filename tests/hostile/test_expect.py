@@ -64,10 +64,6 @@ def test_base_that_is_not_there_is_refused(refuses):
     refuses("expect", "--sigma", "1e-9", "--base", "nothing.npy", code=3, says=["no base 'nothing.npy'"])
 
 
-def test_figure_that_cannot_be_written_is_named(refuses, tmp_path):
-    refuses("expect", "--sigma", "0", "--figure", tmp_path / "no" / "x.png", code=2, says=["cannot write", "x.png"])
-
-
 @pytest.mark.parametrize("tokens", [1, 2, 2100, 10**15])
 def test_json_is_finite_for_any_number_of_tokens_and_any_sigma(cli, tokens):
     sigmas = "0,1e-45,1e-12,1e-9,5e-9,1e-8,1e-7,1e-3,1,1e30"
