@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
 
 from .grids import Grid, as_grid, index_values
+from .totals import EXPONENTS, exact_total, is_exact
 
 UNITS = ("weight", "steps")
 BLOCK = 1 << 23  # distances computed at a time
@@ -38,7 +39,7 @@ class Spread:
 
     n_pairs: int
     max: float
-    mean: float
+    mean: float  # of the exact sum, rounded once: no order of the pairs changes it
     lower_median: float  # the lower of the two middle distances, as ``torch.median`` takes it
     median: float  # the mean of the two, as ``numpy.median`` takes it
 
@@ -124,6 +125,7 @@ class Distances:
         for first, block in self.blocks():
             top, part = tally(block, _keys(block), first, self.weights, alike, high)
             largest, total = max(largest, float(top)), total + part
+        total = self._exact(total, largest, high)
         lows: dict[int, np.ndarray] = {}
         lower, upper = (self._ranked(rank, high, lows) for rank in ((self.n_pairs - 1) // 2, self.n_pairs // 2))
         return Spread(
@@ -137,19 +139,42 @@ class Distances:
             distances, counts = self.spectrum()
             ranks = ((self.n_pairs - 1) // 2, self.n_pairs // 2)
             lower, upper = distances[np.searchsorted(np.cumsum(counts), ranks, side="right")].tolist()
-            largest, total = float(distances[-1]), float(distances @ counts)
+            largest = float(distances[-1])
+            total = float(distances @ counts)
         else:
             parts = [self._listed(first, block) for first, block in self.blocks()]
             distances = parts[0] if len(parts) == 1 else np.concatenate(parts)
             lower, upper, largest = find_middle(distances.view(f"i{distances.itemsize}"))
             total = float(distances.sum(dtype=np.float64))
+        least = float(distances.min(where=distances > 0, initial=largest))
+        if not self._adds_exactly(largest, least):
+            total = self._total()
         return Spread(
-            n_pairs=self.n_pairs,
-            max=largest,
-            mean=total / self.n_pairs,
-            lower_median=lower,
-            median=(lower + upper) / 2,
+            n_pairs=self.n_pairs, max=largest, mean=total / self.n_pairs, lower_median=lower, median=(lower + upper) / 2
         )
+
+    def _exact(self, total: float, largest: float, high: np.ndarray) -> float:
+        """The sum of all distances as if rounded once; `total` where float64 has added them without rounding."""
+        above = np.flatnonzero(high[1:])
+        seen = high[0] == self.n_equal and len(above)  # else the smallest has its bits all in the lower half
+        smallest = _distance_of(int(above[0] + 1) << 16, self.rows.dtype) if seen else 0.0
+        return total if self._adds_exactly(largest, smallest) else self._total()
+
+    def _adds_exactly(self, largest: float, smallest: float) -> bool:
+        """Whether float64 adds all distances, zeros and some from the smallest to the largest, without rounding."""
+        if self.unit == "steps":  # whole numbers
+            return self.n_pairs * largest < 2.0**53
+        return is_exact(self.n_pairs, largest, smallest)
+
+    def _total(self) -> float:
+        """The sum of all distances, rounded once."""
+        from ._backends.distances import tally_exponents
+
+        parts = np.zeros((EXPONENTS if self.rows.dtype == np.float32 else 1, 2), np.int64)
+        for first, block in self.blocks():
+            tally_exponents(_keys(block), first, self.weights, parts)
+        sums = [int(low) + (int(high) << 22) for low, high in parts]
+        return exact_total(sums) if self.rows.dtype == np.float32 else float(sums[0])
 
     def _listed(self, first: int, block: np.ndarray) -> np.ndarray:
         """Distances of a block, row after row."""
@@ -181,21 +206,20 @@ class Distances:
         count = self.n_equal if limit >= 0 else 0
         return count + sum(count_near(block, first, self.weights, limit) for first, block in self.blocks())
 
-    def connections(
+    def components(
         self, threshold: float | int, *, strict: bool = False
-    ) -> tuple[Int64[np.ndarray, " n"], Int32[np.ndarray, "2 edges"]]:
-        """Degrees of the rows in the graph of pairs within the threshold, and edges that connect what it connects.
+    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Degrees of the rows in the graph of pairs within the threshold, and the first row of each row's component.
 
         A row that stands for several counts as so many neighbours of its neighbours, and the others of its kind as its
-        own. Edges between two rows with the same first neighbour are left out, since both are connected by way of it.
+        own.
         """
         from ._backends.distances import connect, count_near
 
         limit, ones = largest_within(threshold, self.rows.dtype, strict=strict), np.ones(self.n, np.int64)
         counts = [count_near(block, first, ones, limit) for first, block in self.blocks()]
-        if sum(counts) == self.n * (self.n - 1) // 2:  # all: the first row is everybody's first neighbour
-            others = np.arange(1, self.n, dtype=np.int32)
-            return np.full(self.n, self.weights.sum() - 1), np.stack([np.zeros_like(others), others])
+        if sum(counts) == self.n * (self.n - 1) // 2:  # all
+            return np.full(self.n, self.weights.sum() - 1), np.zeros(self.n, np.int64)
         degrees, nearest = self.weights - 1, np.full(self.n, -1, np.int64)
         edges = [np.empty((2, 0), np.int32)]
         for count, (first, block) in zip(counts, self.blocks(), strict=True):
@@ -203,7 +227,7 @@ class Distances:
                 found = np.empty((2, count), np.int32)
                 found = found[:, : connect(block, first, self.weights, limit, degrees, nearest, found)]
                 edges.append(found.copy())
-        return degrees, np.concatenate(edges, axis=1)
+        return degrees, _components(np.concatenate(edges, axis=1), self.n)
 
     def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:
         """Every distance that occurs, ascending, and how many pairs have it."""
@@ -213,6 +237,19 @@ class Distances:
             weights = self._listed(first, np.multiply.outer(rows, self.weights[first:]))
             distances, counts = _merged(np.append(distances, self._listed(first, block)), np.append(counts, weights))
         return distances[counts > 0], counts[counts > 0]
+
+
+def _components(edges: Int32[np.ndarray, "2 edges"], n: int) -> Int64[np.ndarray, " n"]:
+    """The first row of each row's component."""
+    one, other = edges
+    if not len(one):
+        return np.arange(n)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    return np.unique(component, return_index=True)[1][component]
 
 
 def _merged(distances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
