@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
@@ -237,6 +238,52 @@ class Distances:
             weights = self._listed(first, np.multiply.outer(rows, self.weights[first:]))
             distances, counts = _merged(np.append(distances, self._listed(first, block)), np.append(counts, weights))
         return distances[counts > 0], counts[counts > 0]
+
+
+class KnownDistances(Distances):
+    """What was found elsewhere of the distances of some rows, in place of the distances."""
+
+    def __init__(
+        self,
+        unit: str,
+        weights: Int64[np.ndarray, " n"],
+        *,
+        spread: Spread | None = None,
+        within: dict[tuple[float, bool], int] | None = None,
+        components: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]] | None = None,
+        rows: Callable[[], np.ndarray],
+    ) -> None:
+        """
+        Parameters
+        ----------
+        unit, weights : as `Distances`
+        spread : their summary
+        within : how many pairs lie within a threshold, by threshold and strictness
+        components : degrees and components within the one threshold that is asked for
+        rows : gives the rows' ordered indices, should they be asked for
+        """
+        self.unit, self.weights, self.n = unit, weights, len(weights)
+        self._spread, self._within, self._components, self._rows = spread, within or {}, components, rows
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "rows":
+            raise AttributeError(name)
+        self.rows = self._rows()
+        return self.rows
+
+    @cached_property
+    def spread(self) -> Spread:
+        assert self._spread is not None
+        return self._spread
+
+    def within(self, threshold: float | int, *, strict: bool = False) -> int:
+        return self._within[threshold, strict]
+
+    def components(
+        self, threshold: float | int, *, strict: bool = False
+    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        assert self._components is not None
+        return self._components
 
 
 def _components(edges: Int32[np.ndarray, "2 edges"], n: int) -> Int64[np.ndarray, " n"]:

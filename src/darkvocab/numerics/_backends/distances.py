@@ -323,9 +323,8 @@ def tally_exponents(keys, first, weights, sums):  # type: ignore[no-untyped-def]
         its_keys, its_weights = keys[i, i + 1 : weights.size - first], weights[first + i + 1 :]
         for j in range(its_keys.size):
             key = np.int64(its_keys[j])
-            exponent = 0
+            exponent = key >> 23 if here.size > 1 else key ^ key
             if here.size > 1:
-                exponent = key >> 23
                 key = (key & 0x7FFFFF) | (np.int64(exponent > 0) << 23)
             here[exponent] += key * its_weights[j]
         for exponent in range(here.size):
