@@ -38,6 +38,16 @@ def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
+def twice_artanh(s):  # type: ignore[no-untyped-def]
+    """``log((1 + s) / (1 - s))`` by its series for abs(s) <= 3 - sqrt(8), whose logarithm is that of sqrt(2)."""
+    t = s * s
+    series = 1 / 17
+    for term in (15, 13, 11, 9, 7, 5, 3):
+        series = fma(series, t, 1 / term)
+    return 2.0 * fma(s * t, series, s)
+
+
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
 def log(x):  # type: ignore[no-untyped-def]
     """Natural logarithm of a normal float64 > 0, without a branch: ``2 artanh((m - 1) / (m + 1)) + e log 2``."""
     bits = bits_of(x)
@@ -46,12 +56,13 @@ def log(x):  # type: ignore[no-untyped-def]
     high = mantissa > 1.4142135623730951
     mantissa = mantissa * 0.5 if high else mantissa
     exponent = exponent + 1 if high else exponent
-    s = (mantissa - 1.0) / (mantissa + 1.0)
-    t = s * s
-    series = 1 / 17
-    for term in (15, 13, 11, 9, 7, 5, 3):
-        series = fma(series, t, 1 / term)
-    return fma(exponent * 1.0, 0.6931471805599453, 2.0 * fma(s * t, series, s))
+    return fma(exponent * 1.0, 0.6931471805599453, twice_artanh((mantissa - 1.0) / (mantissa + 1.0)))
+
+
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
+def log1p(x):  # type: ignore[no-untyped-def]
+    """Logarithm of 1 + x for abs(x) <= 1/4."""
+    return twice_artanh(x / (2.0 + x))
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy")

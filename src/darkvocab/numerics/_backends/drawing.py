@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .deviates import philox
+from .deviates import log, log1p, philox
 from .rounding import bits_of, from_bits, index_of, value_of
 
 LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
@@ -147,7 +147,8 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
         size = min(LANES, n - chunk)
         for j in range(columns.size):
             edges = thresholds[starts[j] : starts[j + 1]]
-            if _away(edges, -shift[j]) < RARE:
+            away, _, _ = _leaving(edges, -shift[j])
+            if away < RARE:
                 continue
             c1 = np.uint64(columns[j])
             first = np.uint64(chunk // 8)
@@ -173,19 +174,17 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
                     out[chunk + i, j] = shift[j] + cells[i]
     for j in range(columns.size):
         edges = thresholds[starts[j] : starts[j + 1]]
-        away = _away(edges, -shift[j])
+        away, below, above = _leaving(edges, -shift[j])
         if away == 0 or away >= RARE:
             continue
-        scale = 1.0 / math.log1p(-np.float64(away) * 2.0**-64)
-        below = edges[-shift[j] - 1] if shift[j] < 0 else np.uint64(0)
-        above = edges[-shift[j]] if -shift[j] < edges.size else np.uint64(0)  # none above: 2**64, never used
+        scale = _gap_scale(away)
         token = -1.0
         block = np.uint64(0)
         while True:
             w0, w1, w2, w3 = philox(block, np.uint64(columns[j]) | np.uint64(1 << 31), c2, c3, key0, key1)
             block += np.uint64(1)
             uniform = (np.float64((w0 << np.uint64(20)) | (w1 >> np.uint64(12))) + 0.5) * 2.0**-52
-            token += 1.0 + math.floor(math.log(uniform) * scale)
+            token += 1.0 + math.floor(log(uniform) * scale)
             if token >= n:
                 break
             u = _scaled(w2, w3, away)
@@ -194,12 +193,33 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
             out[np.int64(token), j] = shift[j] + _cell(u, edges)
 
 
+@njit(nogil=True, cache=True)
+def leaving(shift, starts, thresholds, away, below, above, scale):  # type: ignore[no-untyped-def]
+    """What `draw_sparse` makes of each column's thresholds: how often it moves, and its gaps where that is seldom.
+
+    away, below, above [active] uint64 as `_leaving`; scale [active] float64, 0 where a column has no gaps to draw.
+    """
+    for j in range(shift.size):
+        away[j], below[j], above[j] = _leaving(thresholds[starts[j] : starts[j + 1]], -shift[j])
+        scale[j] = _gap_scale(away[j]) if 0 < away[j] < RARE else 0.0
+
+
 @njit(nogil=True, cache=True, inline="always")
-def _away(edges, home):  # type: ignore[no-untyped-def]
-    """2**64 times the probability that a component leaves its home cell (cell number `home` of its column)."""
+def _leaving(edges, home):  # type: ignore[no-untyped-def]
+    """How a component leaves its home cell, which is cell number `home` of its column, as 64-bit words.
+
+    2**64 times the probability that it does, the part of it that is below, and the word from which it is above: 0 for
+    none, 2**64.
+    """
     below = edges[home - 1] if home > 0 else np.uint64(0)
-    above = np.uint64(0) - edges[home] if home < edges.size else np.uint64(0)
-    return below + above
+    above = edges[home] if home < edges.size else np.uint64(0)
+    return below - above, below, above
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _gap_scale(away):  # type: ignore[no-untyped-def]
+    """What turns the logarithm of a uniform number into the length of a gap between moves; negative."""
+    return 1.0 / log1p(np.float64(away) * -(2.0**-64))
 
 
 @njit(nogil=True, cache=True, inline="always")

@@ -1,0 +1,1 @@
+"""Kernels in plain torch, on any device: the twins of the compiled ones."""

@@ -1,0 +1,1 @@
+"""Kernels in Triton, on CUDA: the functions of `by_torch`, fast."""
