@@ -11,12 +11,14 @@ import numpy as np
 
 from .device import Device
 from .numerics import Distances, Grid, Groups, Spread, Touching
-from .numerics.chebyshev import KnownDistances, largest_within
-from .numerics.grouping import row_keys
+from .numerics.chebyshev import UNITS, KnownDistances, largest_within
+from .numerics.grouping import chunks, row_keys
 from .numerics.totals import exact_total
 
 if TYPE_CHECKING:
     import torch
+
+UPLOAD = 1 << 26  # bytes of a matrix that are brought at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,8 @@ class Batch:
         kernels, grid = self.device.distances, self.grid
         shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
         x = kernels.values(self.codes, self.home, rows, one.unit, shape)
-        weights = torch.nn.functional.pad(weights, (0, x.shape[2] - rows.shape[1]))
         apart = kernels.all_pairs(x, counts)
+        weights = torch.nn.functional.pad(weights, (0, apart.shape[2] - rows.shape[1]))
         dtype = np.dtype(str(apart.dtype).removeprefix("torch."))
         equal = (weights * (weights - 1) // 2).sum(1)
         found = {}
@@ -101,9 +103,75 @@ class Batch:
             found["within"] = kernels.within(apart, weights, equal, self.device.put(limits))
         if one.graph:
             limit = float(largest_within(one.graph.threshold, dtype, strict=one.graph.strict))
-            degrees, labels, found["settled"] = kernels.connect(apart, weights, counts, limit)
+            degrees, labels = kernels.connect(apart, weights, limit)
             found["degrees"], found["labels"] = degrees.to(torch.int32), labels.to(torch.int32)
         return found
+
+
+def identical_rows(
+    device: Device,
+    words: np.ndarray,
+    *,
+    bitwise: bool = False,
+    rounded: Callable[[np.ndarray], np.ndarray] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Groups:
+    """`darkvocab.numerics.identical_rows` on a device, to which the rows are brought a few at a time."""
+    import torch
+
+    kind = rounded(words[:0]) if rounded else words[:0]
+    dtype = getattr(torch, f"int{8 * kind.itemsize}")
+    there = torch.empty((len(words), kind.shape[1]), dtype=dtype, device=device.place)
+    for some in chunks(words, UPLOAD):
+        there[some] = device.put(rounded(words[some]) if rounded else words[some])
+        if progress:
+            progress(words[some].nbytes)
+    return groups_of(device, there, bitwise=bitwise)
+
+
+def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> Groups:
+    """Equal rows of one matrix that is on the device, [n, dim] signed integers with the bits of the grid's words."""
+    while True:
+        keys = device.put(row_keys(words.shape[1])[: words.shape[1]])
+        with device.active():
+            hashes, largest = device.grouping.hash_rows(words[None], keys, folded=not bitwise)
+            leader, collided = device.grouping.leaders(words[None], keys, folded=not bitwise, hashes=hashes)
+            first, codes, again = device.fetch([leader[0], largest[0], collided]).arrays()
+        if not again.any():
+            return _groups(first, codes.astype(np.uint64))
+        row_keys.cache_clear()
+
+
+def has_room(device: Device, index: np.ndarray, grid: Grid) -> bool:
+    """Whether `compared` has."""
+    return Batch.bytes_each(len(index), index.shape[1], grid.bits // 8, _SPREADS) < device.free()
+
+
+def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spread]:
+    """Distances of all pairs of rows [n, dim] of ordered indices, no two alike, in weight units and in steps."""
+    codes = device.put(index.astype(f"i{grid.bits // 8}"))[None]
+    home = codes.new_zeros(1, codes.shape[2]).long()
+    with device.active():
+        pending = Batch(device=device, codes=codes, home=home, grid=grid).measure(_SPREADS)
+    (found,) = pending.found(lambda t: index)
+    weight, steps = (found.distances["unique", unit].spread for unit in UNITS)
+    return weight, steps
+
+
+_SPREADS = tuple(Asked(over="unique", unit=unit, spread=True) for unit in UNITS)
+
+
+def _groups(leader: np.ndarray, largest_code: np.ndarray) -> Groups:
+    """Of rows that each have their group's first row as leader."""
+    is_first = leader == np.arange(len(leader))
+    labels = (np.cumsum(is_first) - 1)[leader]
+    first = np.flatnonzero(is_first)
+    return Groups(
+        labels=labels,
+        first=first,
+        counts=np.bincount(labels, minlength=len(first)),
+        largest_code=largest_code,
+    )
 
 
 @dataclass(frozen=True)
@@ -124,14 +192,7 @@ class Pending:
 
     def _found_of(self, t: int, made: dict[str, np.ndarray], index: Callable[[], np.ndarray]) -> Found:
         leader = made["leader"][t].astype(np.int64)
-        is_first = leader == np.arange(len(leader))
-        labels = (np.cumsum(is_first) - 1)[leader]
-        groups = Groups(
-            labels=labels,
-            first=np.flatnonzero(is_first),
-            counts=np.bincount(labels, minlength=int(is_first.sum())),
-            largest_code=np.zeros(len(labels), np.uint8),  # what a device has drawn is finite
-        )
+        groups = _groups(leader, np.zeros(len(leader), np.uint8))  # what a device has drawn is finite
         distances = {}
         for number, one in enumerate(self.asked):
             tokens, weights = groups.select(one.over)
@@ -145,7 +206,7 @@ def _known(
     one: Asked, weights: np.ndarray, found: dict[str, np.ndarray], rows: Callable[[], np.ndarray], grid: Grid
 ) -> KnownDistances:
     components = None
-    if one.graph and not found["settled"]:  # a graph of so long paths that the device gave it up
+    if one.graph and not found.get("settled", True):  # a graph of so long paths that the device gave it up
         plain = Distances(rows(), grid, unit=one.unit, weights=weights)
         components = plain.components(one.graph.threshold, strict=one.graph.strict)
     elif one.graph:
@@ -170,7 +231,7 @@ def _spread(weights: np.ndarray, found: dict[str, np.ndarray]) -> Spread:
     if not pairs:
         return Spread(n_pairs=0, max=0.0, mean=0.0, lower_median=0.0, median=0.0)
     sums = found["sums"].tolist()
-    total = exact_total(sums) if len(sums) > 1 else float(sums[0])
+    total = exact_total(sums) if len(sums) > 2 else float(sums[0] + (sums[1] << 16))  # whole steps in two parts
     lower, upper = found["middle"].tolist()
     return Spread(
         n_pairs=pairs,

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .engine import MissingExtra
-
 if TYPE_CHECKING:
     import torch
 
@@ -47,6 +45,8 @@ def torch_device(name: str) -> torch.device:
     MissingExtra
         torch is not installed.
     """
+    from .engine import MissingExtra
+
     check_device(name)
     try:
         import torch
@@ -66,18 +66,22 @@ def torch_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def open_device(name: str) -> Device | None:
-    """The device of this name, with its kernels; None for "cpu", where the compiled kernels run.
+def open_device(name: str | Device) -> Device | None:
+    """The device of this name, with its kernels; None for "cpu", where the compiled kernels run. One that is open, too.
 
     Raises
     ------
     ValueError, MissingExtra
         As `torch_device`; MissingExtra, too, on CUDA without Triton.
     """
+    if isinstance(name, Device):
+        return name
     if check_device(name) == "cpu":
         return None
     place = torch_device(name)
     if place.type == "cuda" and find_spec("triton") is None:
+        from .engine import MissingExtra
+
         raise MissingExtra(
             f"--device {name} needs Triton, which comes with torch for CUDA on Linux and is not installed; "
             "install it with: pip install triton"
@@ -143,7 +147,7 @@ class Device:
         """An array on the device; unsigned integers as signed ones of the same bits."""
         import torch
 
-        array = np.ascontiguousarray(array)
+        array = np.require(array, requirements=["C", "W"])  # torch takes no others
         if array.dtype.kind == "u":
             array = array.view(f"i{array.itemsize}")
         return torch.from_numpy(array).to(self.place, non_blocking=True)

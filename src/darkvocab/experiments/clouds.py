@@ -309,8 +309,8 @@ class Clouds(Points, Generic[Row]):
         """Records of each part; without `reading` only of those that had not landed."""
         if resume and out is None:
             raise ValueError("--resume needs the --out folder of the run to go on with")
-        opened_device = open_device(device) if isinstance(device, str) else device
-        if opened_device and (engine != "local" or workers is not None):
+        there = open_device(device)
+        if there and (engine != "local" or workers is not None):
             raise ValueError("a device draws and measures by itself: leave out --engine and --workers, or --device")
         nogil = self.trial_seconds > NOGIL
         work = len(self) * self.trial_seconds
@@ -329,7 +329,10 @@ class Clouds(Points, Generic[Row]):
             if progress:
                 progress(done, len(self))
             tasks = self._tasks(missing)
-            fresh = self._on(opened_device, tasks) if opened_device else runner.map(_measure_part, self, tasks)
+            if there and self.n_tokens > 1:  # fewer have nothing to compare
+                fresh = self._on(there, tasks)
+            else:
+                fresh = runner.map(_measure_part, self, tasks)
             for part in range(self.n_parts):
                 if part not in missing:
                     if reading and folder:

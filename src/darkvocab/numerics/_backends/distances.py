@@ -327,10 +327,10 @@ def tally_exponents(keys, first, weights, sums):  # type: ignore[no-untyped-def]
             if here.size > 1:
                 key = (key & 0x7FFFFF) | (np.int64(exponent > 0) << 23)
             here[exponent] += key * its_weights[j]
-        for exponent in range(here.size):
-            sums[exponent, 0] += (here[exponent] & 0x3FFFFF) * weights[first + i]
-            sums[exponent, 1] += (here[exponent] >> 22) * weights[first + i]
-            here[exponent] = 0
+        for place in range(here.size):
+            sums[place, 0] += (here[place] & 0x3FFFFF) * weights[first + i]
+            sums[place, 1] += (here[place] >> 22) * weights[first + i]
+            here[place] = 0
 
 
 @njit(nogil=True, cache=True)

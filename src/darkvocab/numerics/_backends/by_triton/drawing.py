@@ -106,7 +106,7 @@ def dense_kernel(  # type: ignore[no-untyped-def]
     sigmas,
     points,
     trials,
-    seed: "u64",
+    seed: u64,
     out,
     overflows,
     n,
@@ -217,7 +217,7 @@ def often_kernel(  # type: ignore[no-untyped-def]
     shift,
     starts,
     edges,
-    seed: "u64",
+    seed: u64,
     codes,
     n,
     places,
@@ -237,7 +237,9 @@ def often_kernel(  # type: ignore[no-untyped-def]
         c3 = tl.load(trials + t, mask=live, other=0).to(tl.uint32)[None, :]
         lowest = tl.load(shift + row, mask=live, other=0).to(tl.int32)[None, :]
         edge = edges + tl.load(starts + row, mask=live, other=0)
-        n_edges = (tl.load(starts + row + 1, mask=live, other=0) - tl.load(starts + row, mask=live, other=0)).to(tl.int32)
+        n_edges = (tl.load(starts + row + 1, mask=live, other=0) - tl.load(starts + row, mask=live, other=0)).to(
+            tl.int32
+        )
         to = codes + (t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0))[None, :]
         block = number + tl.arange(0, BLOCKS)
         first = start + 2 * (block % CHUNK_BLOCKS)
@@ -286,7 +288,7 @@ def seldom_kernel(  # type: ignore[no-untyped-def]
     below,
     above,
     scale,
-    seed: "u64",
+    seed: u64,
     codes,
     n,
     places,
