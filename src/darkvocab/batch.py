@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .device import Device
-from .numerics import Distances, Grid, Groups, Spread, Touching
+from .numerics import Grid, Groups, Spread, Touching
 from .numerics.chebyshev import UNITS, KnownDistances, largest_within
 from .numerics.grouping import chunks, row_keys
 from .numerics.totals import exact_total
@@ -198,18 +198,15 @@ class Pending:
             tokens, weights = groups.select(one.over)
             of = {name.partition(".")[2]: array[t] for name, array in made.items() if name.startswith(f"{number}.")}
             rows = partial(lambda tokens: index()[tokens], tokens)
-            distances[one.over, one.unit] = _known(one, weights, of, rows, self.batch.grid)
+            distances[one.over, one.unit] = _known(one, weights, of, rows)
         return Found(groups=groups, distances=distances)
 
 
 def _known(
-    one: Asked, weights: np.ndarray, found: dict[str, np.ndarray], rows: Callable[[], np.ndarray], grid: Grid
+    one: Asked, weights: np.ndarray, found: dict[str, np.ndarray], rows: Callable[[], np.ndarray]
 ) -> KnownDistances:
     components = None
-    if one.graph and not found.get("settled", True):  # a graph of so long paths that the device gave it up
-        plain = Distances(rows(), grid, unit=one.unit, weights=weights)
-        components = plain.components(one.graph.threshold, strict=one.graph.strict)
-    elif one.graph:
+    if one.graph:
         n = len(weights)
         components = found["degrees"][:n].astype(np.int64), found["labels"][:n].astype(np.int64)
     return KnownDistances(
@@ -230,8 +227,9 @@ def _spread(weights: np.ndarray, found: dict[str, np.ndarray]) -> Spread:
     pairs = n * (n - 1) // 2
     if not pairs:
         return Spread(n_pairs=0, max=0.0, mean=0.0, lower_median=0.0, median=0.0)
-    sums = found["sums"].tolist()
-    total = exact_total(sums) if len(sums) > 2 else float(sums[0] + (sums[1] << 16))  # whole steps in two parts
+    sums = {place: int(found["sums"][place]) for place in np.flatnonzero(found["sums"]).tolist()}
+    whole = len(found["sums"]) == 2  # steps in two parts
+    total = float(sums.get(0, 0) + (sums.get(1, 0) << 16)) if whole else exact_total(sums)
     lower, upper = found["middle"].tolist()
     return Spread(
         n_pairs=pairs,

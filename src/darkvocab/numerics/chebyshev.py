@@ -174,8 +174,8 @@ class Distances:
         parts = np.zeros((EXPONENTS if self.rows.dtype == np.float32 else 1, 2), np.int64)
         for first, block in self.blocks():
             tally_exponents(_keys(block), first, self.weights, parts)
-        sums = [int(low) + (int(high) << 22) for low, high in parts]
-        return exact_total(sums) if self.rows.dtype == np.float32 else float(sums[0])
+        sums = {place: int(low) + (int(high) << 22) for place, (low, high) in enumerate(parts) if low or high}
+        return exact_total(sums) if self.rows.dtype == np.float32 else float(sums.get(0, 0))
 
     def _listed(self, first: int, block: np.ndarray) -> np.ndarray:
         """Distances of a block, row after row."""

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 EXPONENTS = 256  # of float32
+INFINITE = 255
 
 
-def exact_total(sums: Sequence[int]) -> float:
+def exact_total(sums: dict[int, int]) -> float:
     """The sum of float32 numbers >= 0, rounded once, from the integer sum of the significands of each exponent.
 
     Parameters
     ----------
-    sums : [256] by the exponent's bits; a significand has 24 bits, of a subnormal number fewer
+    sums : by the exponent's 8 bits; a significand has 24 bits, of a subnormal number fewer
 
     Examples
     --------
-    >>> sums = [0] * 256
-    >>> sums[127] = 3 << 23  # significands of 1.0 and, twice, of 1.0
-    >>> exact_total(sums)
+    >>> exact_total({127: 3 << 23})  # thrice the significand of 1.0
     3.0
     """
-    if sums[-1]:
+    if INFINITE in sums:
         return math.inf
-    return sum(total << max(exponent, 1) for exponent, total in enumerate(sums) if total) / 2**150
+    return sum(total << max(exponent, 1) for exponent, total in sums.items()) / 2**150
 
 
 def is_exact(n: int, largest: float, smallest: float) -> bool:
