@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64, UInt
@@ -19,6 +19,9 @@ from .sources import CorruptFile, File, Source, Tensor, open_source
 from .sources.gguf import dequantised, n_numbers
 from .sources.safetensors import read_metadata
 from .sources.tokenizer import load_tokenizer, texts_by_id
+
+if TYPE_CHECKING:
+    from .device import Device
 
 GRID_OF_DTYPE = {
     "BF16": "bfloat16",
@@ -433,8 +436,15 @@ class EmbeddingMatrix:
         """Words of these tokens' rows, rounded to a grid."""
         return regrid(self._read(self.words[tokens]), self.grid, as_grid(grid))
 
-    def groups(self, grid: str | Grid | None = None, *, bitwise: bool = False, **options: Any) -> Groups:
-        """Tokens with equal rows, after rounding to `grid` where one is given.
+    def groups(
+        self,
+        grid: str | Grid | None = None,
+        *,
+        bitwise: bool = False,
+        device: Device | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Groups:
+        """Tokens with equal rows, after rounding to `grid` where one is given; found on a device where one is given.
 
         Raises
         ------
@@ -446,7 +456,13 @@ class EmbeddingMatrix:
         target = as_grid(grid or self.grid)
         plain = target == self.grid and not self.quantised
         rounded = None if plain else lambda words: regrid(self._read(words), self.grid, target)
-        groups = identical_rows(self.words, bitwise=bitwise, rounded=rounded, **options)
+        how: dict[str, Any] = {"bitwise": bitwise, "rounded": rounded, "progress": progress}
+        if device is None:
+            groups = identical_rows(self.words, **how)
+        else:
+            from . import batch
+
+            groups = batch.identical_rows(device, self.words, **how)
         beyond = np.flatnonzero(groups.largest_code > target.max_code)
         if beyond.size:
             stored = np.isfinite(self.rows(beyond[:8])).all()

@@ -1,6 +1,8 @@
 """L-infinity distances of all pairs: by hand, and against every pair computed plainly."""
 
 import itertools
+import math
+from fractions import Fraction
 
 import networkx as nx
 import numpy as np
@@ -80,7 +82,7 @@ def assert_distances_are_plain(index, grid, unit, weights=None, threads=1):
     assert ours.n_pairs == spread.n_pairs == len(pairs)
     lower, upper = (float(pairs[(len(pairs) + k) // 2]) if len(pairs) else 0.0 for k in (-1, 0))
     assert (spread.max, spread.lower_median, spread.median) == (pairs.max(initial=0), lower, (lower + upper) / 2)
-    assert spread.mean == pytest.approx(pairs.astype(np.float64).mean() if len(pairs) else 0.0, rel=1e-12, abs=0)
+    assert spread.mean == (math.fsum(pairs.tolist()) / len(pairs) if len(pairs) else 0.0)
     distances, counts = np.unique(pairs, return_counts=True)
     spectrum = ours.spectrum()
     assert np.array_equal(spectrum[0], distances)
@@ -90,21 +92,16 @@ def assert_distances_are_plain(index, grid, unit, weights=None, threads=1):
         assert ours.within(limit) == (pairs <= limit).sum()
         assert ours.within(limit, strict=True) == (pairs < limit).sum()
         for strict in (False, True) if limit else (False,):
-            assert_connections_are_plain(ours, matrix, weights, limit, strict)
+            assert_components_are_plain(ours, matrix, weights, limit, strict)
 
 
-def assert_connections_are_plain(ours, matrix, weights, limit, strict):
+def assert_components_are_plain(ours, matrix, weights, limit, strict):
     graph, tokens = plain_graph(matrix, weights, limit, strict)
-    degrees, edges = ours.connections(limit, strict=strict)
+    degrees, labels = ours.components(limit, strict=strict)
     assert [degrees[row] for row in tokens] == [degree for _, degree in graph.degree]
-    rows = nx.Graph()
-    rows.add_nodes_from(range(ours.n))
-    rows.add_edges_from(edges.T.tolist())
-    connected = {frozenset(tokens[list(some)].tolist()) for some in nx.connected_components(graph)}
-    assert {frozenset(some) for some in nx.connected_components(rows)} == connected
-    near = matrix < limit if strict else matrix <= limit
-    assert near[edges[0], edges[1]].all()  # no edge is made up
-    assert (edges[0] < edges[1]).all()
+    for some in nx.connected_components(graph):
+        rows = tokens[list(some)]
+        assert (labels[rows] == rows.min()).all()
 
 
 # By hand -------------------------------------------------------------------------------------------------------------
@@ -126,8 +123,8 @@ def test_a_row_that_stands_for_three_by_hand():
     assert (spread.n_pairs, spread.max, spread.mean, spread.lower_median, spread.median) == (6, 2, 1, 0, 1)
     assert (ours.within(0), ours.within(2), ours.within(2, strict=True)) == (3, 6, 3)
     assert [x.tolist() for x in ours.spectrum()] == [[0, 2], [3, 3]]
-    assert [x.tolist() for x in ours.connections(1)] == [[2, 0], [[], []]]
-    assert [x.tolist() for x in ours.connections(2)] == [[3, 3], [[0], [1]]]
+    assert [x.tolist() for x in ours.components(1)] == [[2, 0], [0, 1]]
+    assert [x.tolist() for x in ours.components(2)] == [[3, 3], [0, 0]]
 
 
 def test_the_unit_of_weight_sees_the_ulp_and_steps_do_not():
@@ -161,7 +158,7 @@ def test_one_row_or_none_has_no_pairs(index, few_rows):
         ours = Distances(index, "bfloat16")
         spread = ours.spread
         assert (spread.n_pairs, spread.max, spread.mean, spread.lower_median, spread.median) == (0, 0, 0, 0, 0)
-        assert (ours.within(9), ours.connections(9)[0].tolist()) == (0, [0] * len(index))
+        assert (ours.within(9), ours.components(9)[0].tolist()) == (0, [0] * len(index))
         assert [len(x) for x in ours.spectrum()] == [0, 0]
 
 
@@ -308,6 +305,23 @@ def test_a_window_is_no_wider_than_asked_and_holds_the_most_values(values, width
     most = max(int(((ordered >= x) & (ordered - x <= np.float32(width))).sum()) for x in ordered[0])
     assert outside == len(values) - most
     assert ((ordered < low) | (ordered > high)).sum() <= outside + 2  # the ends may be rounded inwards
+
+
+@pytest.mark.parametrize("few", [0, 512])
+@pytest.mark.parametrize(("unit", "largest"), [("weight", 38), ("weight", 4), ("steps", 38)])
+def test_the_mean_is_of_the_exact_sum_where_float64_would_round(few, unit, largest):
+    rng = np.random.default_rng(3)
+    values = np.float32(rng.choice([-1, 1], 300) * 10.0 ** rng.uniform(-44, largest, 300))[:, None]
+    weights = rng.integers(1, 1 << 12, 300)
+    index = to_index(encode(values, "float32"), "float32")
+    apart = plain_matrix(index, "float32", unit).tolist()
+    pairs = [(int(weights[i] * weights[j]), apart[i][j]) for i, j in itertools.combinations(range(300), 2)]
+    exact = sum(count * Fraction(distance) for count, distance in pairs)
+    with Patched(FEW_ROWS=few, BLOCK=1):
+        ours = Distances(index, "float32", unit=unit, weights=weights)
+        assert ours.spread.mean == float(exact) / ours.n_pairs
+    rounded = sum(float(count) * distance for count, distance in pairs)
+    assert rounded != float(exact)
 
 
 def test_columns_without_variation_are_left_out_and_steps_are_counted_from_the_smallest():

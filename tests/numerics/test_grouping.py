@@ -43,7 +43,7 @@ def test_value_equality_is_equality_of_values(rows):
 
 def test_rows_whose_hashes_collide_are_told_apart(monkeypatch):
     # With all keys zero every hash is zero: only the comparison of words is left.
-    monkeypatch.setattr(grouping, "_keys", lambda dim: np.zeros(dim + 1, np.uint64))
+    monkeypatch.setattr(grouping, "row_keys", lambda dim: np.zeros(dim + 1, np.uint64))
     rows = np.random.default_rng(0).integers(0, 3, (300, 3)).astype("u2")
     assert np.array_equal(identical_rows(rows).labels, sorted_groups(rows))
     assert np.array_equal(
@@ -77,8 +77,8 @@ def test_a_memory_mapped_matrix_groups_as_one_in_memory(tmp_path):
 
 def test_rounding_may_change_how_many_columns_there_are(monkeypatch):
     """A key for each column that is hashed: fewer, and the kernel reads behind them, which need not show."""
-    keys, asked = grouping._keys, []
-    monkeypatch.setattr(grouping, "_keys", lambda dim: asked.append(dim) or keys(dim))
+    keys, asked = grouping.row_keys, []
+    monkeypatch.setattr(grouping, "row_keys", lambda dim: asked.append(dim) or keys(dim))
     rows = np.random.default_rng(0).integers(0, 9, (3000, 2), dtype=np.uint16)
     wide = identical_rows(rows, rounded=lambda r: np.repeat(r.astype("u4"), 300, axis=1))
     assert np.array_equal(wide.labels, sorted_groups(rows))

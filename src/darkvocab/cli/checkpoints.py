@@ -14,6 +14,7 @@ import darkvocab
 from .shell import (
     FINDINGS,
     USAGE,
+    DeviceName,
     Json,
     announce_compilation,
     app,
@@ -71,6 +72,7 @@ def scan(
     html: Annotated[
         Path | None, typer.Option(help="Also write the page of the scan, which opens offline.", show_default=False)
     ] = None,
+    device: DeviceName = "cpu",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read; read headers only.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -100,7 +102,14 @@ def scan(
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
         scanned = explain(
-            source, tensor=tensor, grid=grid, bitwise=bitwise, tokenizer=tokenizer, checksum=checksum, progress=progress
+            source,
+            tensor=tensor,
+            grid=grid,
+            bitwise=bitwise,
+            tokenizer=tokenizer,
+            checksum=checksum,
+            device=device,
+            progress=progress,
         )
     if csv is not None:
         write_tokens(scanned, csv, tokens)
@@ -183,7 +192,14 @@ def check(
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
         scanned = explain(
-            source, tensor=tensor, grid=grid, bitwise=bitwise, tokenizer=tokenizer, checksum=checksum, progress=progress
+            source,
+            tensor=tensor,
+            grid=grid,
+            bitwise=bitwise,
+            tokenizer=tokenizer,
+            checksum=checksum,
+            device=device,
+            progress=progress,
         )
     verdict = darkvocab.check(scanned.report, scanned.tokens, held_against)
     made = verdict.as_json()

@@ -188,6 +188,7 @@ Workers = Annotated[
     int | None,
     typer.Option(help="Of a local engine; by default as many as pay. Never changes a record.", show_default=False),
 ]
+DeviceName = Annotated[str, typer.Option("--device", help="cpu, or a GPU: cuda, cuda:N, mps. Never changes a record.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 
 

@@ -10,7 +10,19 @@ import typer
 
 import darkvocab
 
-from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, progress_bar, say
+from .shell import (
+    DeviceName,
+    EngineName,
+    Json,
+    Resume,
+    Seed,
+    Workers,
+    announce_compilation,
+    app,
+    command,
+    progress_bar,
+    say,
+)
 
 Sigma = Annotated[
     str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.", show_default=False)
@@ -100,6 +112,7 @@ def sweep(
     sampler: Sampler = "sparse",
     engine: EngineName = "local",
     workers: Workers = None,
+    device: DeviceName = "cpu",
     out: Out = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -127,7 +140,7 @@ def sweep(
         seed=seed,
         sampler=sampler,
     )
-    _run(settings, "sweeping", as_json, engine=engine, workers=workers, out=out, resume=resume)
+    _run(settings, "sweeping", as_json, engine=engine, workers=workers, device=device, out=out, resume=resume)
 
 
 @app.command(no_args_is_help=True)
@@ -153,6 +166,7 @@ def trials(
     sampler: Sampler = "sparse",
     engine: EngineName = "local",
     workers: Workers = None,
+    device: DeviceName = "cpu",
     out: Out = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -180,7 +194,7 @@ def trials(
         seed=seed,
         sampler=sampler,
     )
-    _run(settings, "drawing", as_json, engine=engine, workers=workers, out=out, resume=resume)
+    _run(settings, "drawing", as_json, engine=engine, workers=workers, device=device, out=out, resume=resume)
 
 
 @app.command()
@@ -204,6 +218,7 @@ def questions(
     sampler: Sampler = "sparse",
     engine: EngineName = "local",
     workers: Workers = None,
+    device: DeviceName = "cpu",
     out: Out = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -229,4 +244,4 @@ def questions(
         seed=seed,
         sampler=sampler,
     )
-    _run(settings, "asking", as_json, engine=engine, workers=workers, out=out, resume=resume)
+    _run(settings, "asking", as_json, engine=engine, workers=workers, device=device, out=out, resume=resume)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64, Integer, UInt
 
 from ..engine import check_seed
+from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to
 from ..numerics.cells import ARITHMETICS, Cells, cells
 from ..numerics.grids import median_ulp
@@ -89,6 +90,15 @@ class Cloud:
         words = self.codes.view(f"u{self.codes.itemsize}")
         return identical_rows(words, bitwise=True, threads=1)
 
+    @property
+    def n_drawn(self) -> int:
+        return len(self.columns)
+
+    def geometry(self, groups: Groups, over: str) -> Geometry:
+        """Distances over some of its rows, as `Groups.select` names them."""
+        tokens, weights = groups.select(over)
+        return Geometry(self.index(tokens), self.grid, over=over, weights=weights)
+
     def index(self, tokens: Int64[np.ndarray, " k"] | None = None) -> Integer[np.ndarray, "k drawn"]:
         """Ordered indices of the rows of these tokens, ascending, in the drawn columns; by default of all."""
         home = self.home[self.columns]
@@ -109,6 +119,30 @@ class Cloud:
         rows = np.tile(from_index(self.home, self.grid), (len(self.codes), 1))
         rows[:, self.columns] = from_index(self.index(), self.grid)
         return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A snowball that is still to be drawn: for which trial, and how."""
+
+    snowball: Snowball
+    seed: int
+    point: int
+    trial: int
+    sampler: str
+    cells: Cells | None = field(default=None, repr=False)  # of the snowball, for the sparse sampler
+    noise: Float32[np.ndarray, "n_tokens dim"] | None = field(default=None, repr=False)  # of the notebook sampler
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether cells are drawn, rather than deviates."""
+        return self.sampler == "sparse" and self.cells is not None and len(self.cells.wide) <= self.snowball.dim / 8
+
+    def cloud(self) -> Cloud:
+        if self.noise is not None:
+            return perturb(self.snowball, self.noise)
+        where = {"seed": self.seed, "point": self.point, "trial": self.trial}
+        return draw(self.snowball, **where, sampler=self.sampler, cells=self.cells)
 
 
 def draw(
@@ -170,12 +204,12 @@ def _draw_dense(
     """Ordered indices of rows around these components, from one of two streams of the trial."""
     from ..numerics._backends.deviates import draw_dense
 
-    index = _empty_index(snowball, (snowball.n_tokens, base.size))
+    index = empty_index(snowball, (snowball.n_tokens, base.size))
     grid = as_grid(snowball.grid)
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
     how = DISTRIBUTIONS.index(snowball.distribution), snowball.arithmetic == "float32", stream
     overflows = draw_dense(base.astype(np.float64), snowball.sigma, *how, np.uint64(seed), point, trial, shape, index)
-    _refuse_overflow(overflows, snowball)
+    refuse_overflow(overflows, snowball)
     return index
 
 
@@ -191,7 +225,7 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
 
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise ValueError(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
-    index = _empty_index(snowball, z.shape)
+    index = empty_index(snowball, z.shape)
     grid = as_grid(snowball.grid)
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
     if snowball.arithmetic == "float32":
@@ -200,11 +234,11 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
         overflows = perturb_float32(snowball.base.astype(np.float32), z, sigma, *shape, index)
     else:
         overflows = perturb_exact(snowball.base.astype(np.float64), z.astype(np.float64), snowball.sigma, *shape, index)
-    _refuse_overflow(overflows, snowball)
+    refuse_overflow(overflows, snowball)
     return _whole(snowball, index, "notebook", 0.0)
 
 
-def _empty_index(snowball: Snowball, shape: tuple[int, ...]) -> np.ndarray:
+def empty_index(snowball: Snowball, shape: tuple[int, ...]) -> np.ndarray:
     """Room for ordered indices: a grid's indices need as many bits as its words."""
     return np.empty(shape, f"i{as_grid(snowball.grid).bits // 8}")
 
@@ -220,7 +254,8 @@ def _whole(snowball: Snowball, index: np.ndarray, sampler: str, neglected: float
     )
 
 
-def _refuse_overflow(overflows: int, snowball: Snowball) -> None:
+def refuse_overflow(overflows: int, snowball: Snowball) -> None:
+    """Raise ValueError where components overflow the snowball's grid."""
     if overflows:
         grid = as_grid(snowball.grid)
         raise ValueError(

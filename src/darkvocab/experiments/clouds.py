@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from ..batch import Asked
+from ..device import Device, open_device
 from ..engine import open_engine
 from ..folder import SCHEMA_VERSION, versions
 from ..matrix import printable
@@ -27,7 +29,8 @@ from ..numerics import Touching
 from ..numerics.cells import Cells, cell_ranges, reach
 from ..numerics.grouping import SELECTIONS
 from ..records import RunFolder, Unsigned, frame_of, read_records
-from .cloud import SAMPLERS, Cloud, Snowball, draw, perturb
+from .batches import MeasuredCloud, measured_clouds
+from .cloud import SAMPLERS, Cloud, Draw, Snowball
 from .notebook import NotebookStream
 from .points import Points
 
@@ -35,7 +38,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEASURES = ("geometry", "steps", "topology")  # beside the census, which is always taken
-RUNNING = ("engine", "workers", "out", "resume", "progress", "say")  # how a run is run: never changes a record
+RUNNING = (
+    "engine",
+    "workers",
+    "device",
+    "out",
+    "resume",
+    "progress",
+    "say",
+)  # how a run is run: never changes a record
 MOST_TOGETHER = 4096  # records in a part at most
 FEWEST_PARTS = 16  # where there are records enough, so that a short run can be interrupted and shared, too
 NOGIL = 5e-3  # seconds of a trial from which threads do not wait for each other's Python
@@ -113,7 +124,7 @@ class Clouds(Points, Generic[Row]):
             cell_ranges(self._widest.base, sigma, followed, self.grid, arithmetic)
 
     @abstractmethod
-    def _measured(self, cloud: Cloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
+    def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
         """The columns of one record but for its provenance."""
 
     def __len__(self) -> int:
@@ -230,16 +241,18 @@ class Clouds(Points, Generic[Row]):
         *,
         engine: str | Executor = "local",
         workers: int | None = None,
+        device: str | Device = "cpu",
         out: str | Path | None = None,
         resume: bool = False,
         progress: Callable[[int, int], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Iterator[Row]:
-        """Records in order of point and trial, as they come; the same whatever the engine and the interruptions.
+        """Records in order of point and trial, as they come; the same whatever runs them, and the interruptions.
 
         Parameters
         ----------
         engine, workers, say : where to run: `darkvocab.engine.open_engine`
+        device : "cuda" or "cuda:N" draws and measures on a GPU, "mps" measures there; "cpu" on the engine's cores
         out : a run folder to land them in
         resume : go on with the run that the folder holds; its landed records are read, and come first
         progress : told (records done, records in all), first of all those that had landed
@@ -249,9 +262,11 @@ class Clouds(Points, Generic[Row]):
         RunFolderRefused, CorruptFile, DiskFull
             As `RunFolder`.
         ValueError
-            An engine that there is not; fewer than one worker; `resume` without `out`.
+            An engine or a device that there is not; both; fewer than one worker; `resume` without `out`.
+        MissingExtra
+            torch, or for CUDA Triton, is not installed.
         """
-        for records in self._parts(engine, workers, out, resume, progress, say, True):
+        for records in self._parts(engine, workers, device, out, resume, progress, say, True):
             yield from records
 
     def __iter__(self) -> Iterator[Row]:
@@ -268,7 +283,15 @@ class Clouds(Points, Generic[Row]):
 
         Other arguments as `records`.
         """
-        running = {"engine": "local", "workers": None, "resume": False, "progress": None, "say": None, **running}
+        running = {
+            "engine": "local",
+            "workers": None,
+            "device": "cpu",
+            "resume": False,
+            "progress": None,
+            "say": None,
+            **running,
+        }
         deque(self._parts(out=out, reading=False, **running), maxlen=0)
         return Path(out)
 
@@ -276,6 +299,7 @@ class Clouds(Points, Generic[Row]):
         self,
         engine: str | Executor,
         workers: int | None,
+        device: str | Device,
         out: str | Path | None,
         resume: bool,
         progress: Callable[[int, int], None] | None,
@@ -285,6 +309,9 @@ class Clouds(Points, Generic[Row]):
         """Records of each part; without `reading` only of those that had not landed."""
         if resume and out is None:
             raise ValueError("--resume needs the --out folder of the run to go on with")
+        there = open_device(device)
+        if there and (engine != "local" or workers is not None):
+            raise ValueError("a device draws and measures by itself: leave out --engine and --workers, or --device")
         nogil = self.trial_seconds > NOGIL
         work = len(self) * self.trial_seconds
         if workers is None and engine == "local" and work < (WORTH_THREADS if nogil else WORTH_PROCESSES):
@@ -301,7 +328,11 @@ class Clouds(Points, Generic[Row]):
             done = folder.n_landed if folder else 0
             if progress:
                 progress(done, len(self))
-            fresh = runner.map(_measure_part, self, self._tasks(missing))
+            tasks = self._tasks(missing)
+            if there and self.n_tokens > 1:  # fewer have nothing to compare
+                fresh = self._on(there, tasks)
+            else:
+                fresh = runner.map(_measure_part, self, tasks)
             for part in range(self.n_parts):
                 if part not in missing:
                     if reading and folder:
@@ -316,6 +347,23 @@ class Clouds(Points, Generic[Row]):
                 yield records
             if folder and not folder.is_whole:
                 self._finish(folder)
+
+    def _on(self, device: Device, tasks: Iterator[_Task]) -> Iterator[list[Row]]:
+        """Records of each part, measured on a device; batches do not keep to parts."""
+        begun: deque[range] = deque()
+
+        def draws() -> Iterator[Draw]:
+            for task in tasks:
+                begun.append(task.trials)
+                yield from self._draws(task)
+
+        records: list[Row] = []
+        for draw, cloud in measured_clouds(device, draws(), self._asked()):
+            records.append(self._recorded(begun[0][len(records)], draw.snowball, cloud))
+            if len(records) == len(begun[0]):
+                begun.popleft()
+                yield records
+                records = []
 
     def _finish(self, folder: RunFolder[Row]) -> None:
         folder.finish()
@@ -350,40 +398,62 @@ class Clouds(Points, Generic[Row]):
         numbers : of trials, counted through the points
         stream, base : notebook sampler: the stream before the first of them, and the drawn base that was last in it
         """
+        for number, draw in zip(numbers, self._draws(_Task(trials=numbers, stream=stream, base=base)), strict=True):
+            yield number, draw.snowball, draw.cloud()
+
+    def _draws(self, task: _Task) -> Iterator[Draw]:
+        """What is to be drawn for each trial of a part."""
+        how: dict[str, Any] = {"seed": self.seed, "sampler": self.sampler}
         if self.sampler == "notebook":
-            source = NotebookStream(self.seed, stream)
+            source = NotebookStream(self.seed, task.stream)
             around: tuple[Any, ...] = ()
-            for number, vector, noise in self._streamed(_Task(trials=numbers, base=base), source):
-                point = number // self.trials
+            for number, vector, noise in self._streamed(task, source):
+                point, trial = divmod(number, self.trials)
                 if around != (point, id(vector)):
                     around = point, id(vector)
                     snowball = self._snowball(self.base.vector if vector is None else vector, self.sigmas[point])
-                yield number, snowball, perturb(snowball, noise)
+                yield Draw(snowball=snowball, point=point, trial=trial, noise=noise, **how)
             return
-        for point, together in groupby(numbers, lambda number: number // self.trials):
+        for point, together in groupby(task.trials, lambda number: number // self.trials):
             snowball = self._snowball(
                 (self._base_at(point) if self.redraw_base else self.base).vector, self.sigmas[point]
             )
             cells = snowball.cells() if self.sampler == "sparse" and snowball.has_cells else None
             for number in together:
-                where = {"seed": self.seed, "point": point, "trial": number % self.trials}
-                yield number, snowball, draw(snowball, **where, sampler=self.sampler, cells=cells)
+                yield Draw(snowball=snowball, point=point, trial=number % self.trials, cells=cells, **how)
 
-    def _compared(self, cloud: Cloud, census: Census) -> tuple[Geometry | None, Topology | None]:
+    def _asked(self) -> tuple[Asked, ...]:
+        """What `_measured` asks of the distances."""
+        asked: dict[tuple[str, str], dict[str, Any]] = {
+            (self.over, unit): {"spread": True}
+            for measure, unit in (("geometry", "weight"), ("steps", "steps"))
+            if measure in self.measure
+        }
+        if "topology" in self.measure:
+            asked.setdefault((self._graph_over, self.touching.unit), {})["graph"] = self.touching
+        return tuple(Asked(over=over, unit=unit, **what) for (over, unit), what in asked.items())
+
+    @property
+    def _graph_over(self) -> str:
+        """Which rows are the vertices of the graph: tokens, or else unique rows."""
+        return self.over if self.over == "tokens" else "unique"
+
+    def _compared(self, cloud: Cloud | MeasuredCloud, census: Census) -> tuple[Geometry | None, Topology | None]:
         """Geometry over the rows asked for; the graph over tokens, or else over unique rows."""
         measured = {"geometry", "steps"} & set(self.measure)
-        among = self._geometry(cloud, census, self.over) if measured else None
+        among = cloud.geometry(census.groups, self.over) if measured else None
         if "topology" not in self.measure:
             return among, None
-        over = self.over if self.over == "tokens" else "unique"
-        vertices = among if among and self.over == over else self._geometry(cloud, census, over)
+        over = self._graph_over
+        vertices = among if among and self.over == over else cloud.geometry(census.groups, over)
         return among, Topology(vertices.distances(self.touching.unit), self.touching, over=over)
 
-    def _geometry(self, cloud: Cloud, census: Census, over: str) -> Geometry:
-        tokens, weights = census.groups.select(over)
-        return Geometry(cloud.index(tokens), self.grid, over=over, weights=weights)
+    def _recorded(self, number: int, snowball: Snowball, cloud: Cloud | MeasuredCloud) -> Row:
+        measured = self._measured(cloud, snowball, *divmod(number, self.trials))
+        made: Row = self.record(**measured, **self._provenance(snowball, cloud))
+        return made
 
-    def _provenance(self, snowball: Snowball, cloud: Cloud) -> dict[str, Any]:
+    def _provenance(self, snowball: Snowball, cloud: Cloud | MeasuredCloud) -> dict[str, Any]:
         return {
             "sigma_over_median_ulp": snowball.sigma / (self._base_ulp if self._has_one_base else snowball.median_ulp),
             "base": self.base.name,
@@ -392,7 +462,7 @@ class Clouds(Points, Generic[Row]):
             "arithmetic": self.arithmetic,
             "sampler": cloud.sampler,
             "seed": Unsigned(self.seed),
-            "n_active_columns": len(cloud.columns),
+            "n_active_columns": cloud.n_drawn,
             "neglected_probability": cloud.neglected,
             "schema_version": SCHEMA_VERSION,
         }
@@ -427,11 +497,9 @@ def _keep_memory() -> None:
 
 def _measure_part(clouds: Clouds[Row], task: _Task) -> list[Row]:
     _keep_memory()
+    draws = clouds._draws(task)
     return [
-        clouds.record(
-            **clouds._measured(cloud, snowball, *divmod(number, clouds.trials)), **clouds._provenance(snowball, cloud)
-        )
-        for number, snowball, cloud in clouds.clouds(task.trials, task.stream, task.base)
+        clouds._recorded(number, draw.snowball, draw.cloud()) for number, draw in zip(task.trials, draws, strict=True)
     ]
 
 

@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..batch import Asked
 from ..measures.census import Census
 from ..numerics import Touching, round_to, ulp
 from .bases import DRAWN
+from .batches import MeasuredCloud
 from .cloud import Cloud, Snowball
 from .clouds import Clouds
 from .columns import Provenance
 
 SHOWN = 13  # populations kept, of Qwen3-4B's 13 black holes
-STEPS = (1, 2)
+STEPS = (Touching(1, "steps"), Touching(2, "steps"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +89,18 @@ class Questions(Clouds[QuestionRecord]):
             "inclusive": not self.touching.strict,
         }
 
-    def _measured(self, cloud: Cloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
+    def _asked(self) -> tuple[Asked, ...]:
+        return (
+            Asked(over="tokens", unit="weight", spread=True, within=(self.touching,)),
+            Asked(over="tokens", unit="steps", spread=True, within=STEPS),
+        )
+
+    def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
         census = Census(cloud.groups())
-        among = self._geometry(cloud, census, "tokens")
+        among = cloud.geometry(census.groups, "tokens")
         pairs = among.in_weight.n_pairs
         near = among.in_weight.within(self.touching.threshold, strict=self.touching.strict)
-        within = [among.in_steps.within(steps) for steps in STEPS]
+        within = [among.in_steps.within(near.threshold) for near in STEPS]
         density, *in_steps = (count / pairs if pairs else float(self.n_tokens) for count in (near, *within))
         finer = ulp(round_to(snowball.base, self.grid), self.grid)
         finer = finer >= self.touching.threshold if self.touching.strict else finer > self.touching.threshold

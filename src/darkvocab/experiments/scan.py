@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..batch import compared, has_room
+from ..device import Device, open_device
 from ..folder import versions, write_whole
 from ..matrix import EmbeddingMatrix, printable
 from ..measures.census import Census
@@ -96,6 +98,7 @@ def explain(
     bitwise: bool = False,
     tokenizer: str | Path | None = None,
     checksum: bool = True,
+    device: str | Device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Scan:
     """Census, indicators, neighbours and vocabulary of a checkpoint: which tokens are dark, and why.
@@ -110,6 +113,7 @@ def explain(
     grid, bitwise : of census and neighbours, as `census`; indicators are of the rows as they are stored
     checksum : hash the file that holds the tensor; this reads all of it, everything else only the embedding's rows. Of
         a file on the Hub, the hash that the Hub says
+    device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
     progress : told (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and checksum are read
 
     Raises
@@ -117,6 +121,7 @@ def explain(
     FileNotFoundError, CorruptFile, NoEmbedding, ValueError
         As `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
     """
+    opened = open_device(device)
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
     path = matrix.path
     assert path is not None
@@ -132,7 +137,7 @@ def explain(
 
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, path, advance) if checksum else None
-        found = explained(matrix, grid, bitwise=bitwise, advance=advance)
+        found = explained(matrix, grid, bitwise=bitwise, device=opened, advance=advance)
         found.report["source"] = {
             "asked": str(source),
             "path": str(path),
@@ -150,6 +155,7 @@ def explained(
     grid: str | None = None,
     *,
     bitwise: bool = False,
+    device: Device | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Scan:
     """`explain` of an open matrix; its report has no `source`. `advance` is told the bytes of each pass."""
@@ -158,7 +164,7 @@ def explained(
     grid = as_grid(grid or matrix.grid).name
 
     def counted() -> tuple[Census, Neighbours | None]:
-        groups = matrix.groups(grid, bitwise=bitwise, progress=advance)
+        groups = matrix.groups(grid, bitwise=bitwise, device=device, progress=advance)
         return Census(groups), None if matrix.quantised else neighbours(matrix, grid=grid, groups=groups)
 
     with ThreadPoolExecutor(1) as pool:  # rows beside texts, whose search takes long where a tokenizer is slow
@@ -166,7 +172,7 @@ def explained(
         words = vocabulary(matrix.tokenizer, matrix.n_tokens)
         census, near = counting.result()
     scored = _scored(matrix)
-    own = census if scored is matrix else Census(scored.groups())
+    own = census if scored is matrix else Census(scored.groups(device=device))
     shown = indicators(scored, _untrained(scored, own, words), progress=advance)
     norms = shown.norms if scored is matrix else matrix.norms()
     report = {
@@ -189,7 +195,7 @@ def explained(
             "max": float(norms.max()),
             "mean": float(norms.mean()),
         },
-        "l_inf": _distances(matrix, census, grid),
+        "l_inf": _distances(matrix, census, grid, device),
         "output": None if scored is matrix else {"tensor": scored.tensor, **_counts(own)},
         "vocabulary": _vocabulary_report(words, matrix),
         "indicators": _indicators_report(shown, scored, matrix.n_tokens),
@@ -356,17 +362,22 @@ def _frame(
     )
 
 
-def _distances(matrix: EmbeddingMatrix, census: Census, grid: str) -> dict[str, Any] | None:
+def _distances(matrix: EmbeddingMatrix, census: Census, grid: str, device: Device | None) -> dict[str, Any] | None:
     """L-infinity among one row of each black hole; None where they are too many to compare all with all."""
     if census.n_black_holes > MOST_COMPARED:
         return None
-    among = Geometry(matrix.index(census.representatives, grid), grid, over="black_holes", threads=n_cores())
+    index = matrix.index(census.representatives, grid)
+    if device is not None and has_room(device, index, as_grid(grid)):
+        weight, steps = compared(device, index, as_grid(grid))
+    else:
+        among = Geometry(index, grid, over="black_holes", threads=n_cores())
+        weight, steps = among.weight, among.steps
     return {
         "rows": "black_holes",
-        "max": _finite(among.weight.max),
-        "mean": _finite(among.weight.mean),
-        "median": _finite(among.weight.lower_median),
-        "max_steps": int(among.steps.max),
+        "max": _finite(weight.max),
+        "mean": _finite(weight.mean),
+        "median": _finite(weight.lower_median),
+        "max_steps": int(steps.max),
     }
 
 

@@ -11,6 +11,7 @@ from ..folder import write_whole
 from ..measures.census import Census
 from ..records import EXPECTED, RunFolder
 from ..theory import MARGINALS
+from .batches import MeasuredCloud
 from .cloud import Cloud, Snowball
 from .clouds import RUNNING, Clouds
 from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
@@ -65,7 +66,7 @@ class Sweep(Clouds[SweepRecord]):
     def __init__(self, sigmas: Iterable[float], **settings: Any) -> None:
         super().__init__(sigmas, **{"measure": ("geometry", "steps"), "over": "black_holes", **settings})
 
-    def _measured(self, cloud: Cloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
+    def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
         census = Census(cloud.groups())
         among, topology = self._compared(cloud, census)
         spread = among.weight if among and "geometry" in self.measure else None

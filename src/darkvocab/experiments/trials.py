@@ -16,6 +16,7 @@ from ..folder import write_whole
 from ..measures.census import Census
 from ..numerics import index_values
 from ..records import RunFolder
+from .batches import MeasuredCloud
 from .cloud import Cloud, Snowball
 from .clouds import Clouds
 from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
@@ -80,7 +81,7 @@ class Trials(Clouds[TrialRecord]):
         sigmas = sigmas if isinstance(sigmas, Iterable) else [sigmas]
         super().__init__(sigmas, **{"trials": 1000, "measure": ("geometry", "topology"), **settings})
 
-    def _measured(self, cloud: Cloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
+    def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
         census = Census(cloud.groups())
         among, topology = self._compared(cloud, census)
         spread = among.weight if among and "geometry" in self.measure else None

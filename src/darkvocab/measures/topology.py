@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int64
 
 from ..matrix import EmbeddingMatrix
 from ..numerics import Distances, Touching
@@ -24,9 +24,8 @@ class Topology:
         if distances.unit != touching.unit:
             raise ValueError(f"distances in {distances.unit} cannot be held against touching {touching}")
         self.touching, self.over = touching, over
-        self._rows, self._weights = distances.rows, distances.weights
-        degrees, edges = distances.connections(touching.threshold, strict=touching.strict)
-        labels = _components(edges, distances.n)
+        self._distances, self._weights = distances, distances.weights
+        degrees, labels = distances.components(touching.threshold, strict=touching.strict)
         self.degrees: Int64[np.ndarray, " n"] = degrees  # of each row's vertices
         self.labels: Int64[np.ndarray, " n"] = labels  # the first row of each row's component
 
@@ -63,12 +62,12 @@ class Topology:
     @property
     def largest_component_density(self) -> float:
         """Of components of equal size: of the one that holds the first row in lexicographic order of values."""
-        if not self.n_components:
-            return 0.0
+        if self.largest_component_size < 2:
+            return float(self.largest_component_size)
         (largest,) = np.nonzero(self._size_of == self.largest_component_size)
         if len(largest) > 1:
             among = np.flatnonzero(np.isin(self.labels, largest))
-            largest = self.labels[[_first_row(self._rows, among)]]
+            largest = self.labels[[_first_row(self._distances.rows, among)]]
         members = self.labels == largest
         return _density(int(self.degrees[members] @ self._weights[members]) // 2, self.largest_component_size)
 
@@ -84,21 +83,6 @@ class Topology:
     def _size_of(self) -> Int64[np.ndarray, " n"]:
         """Vertices of the component that goes by this row; 0 for rows that none goes by."""
         return np.bincount(self.labels, self._weights, len(self.labels)).astype(np.int64)
-
-
-def _components(edges: Int32[np.ndarray, "2 edges"], n: int) -> Int64[np.ndarray, " n"]:
-    """The first row of each row's component."""
-    one, other = edges
-    if not len(one):
-        return np.arange(n)
-    if len(one) == n - 1 and not one.any():  # all to the first
-        return np.zeros(n, np.int64)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    return np.unique(component, return_index=True)[1][component]
 
 
 def _density(edges: int, vertices: int) -> float:

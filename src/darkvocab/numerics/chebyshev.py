@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
 
 from .grids import Grid, as_grid, index_values
+from .totals import EXPONENTS, exact_total, is_exact
 
 UNITS = ("weight", "steps")
 BLOCK = 1 << 23  # distances computed at a time
@@ -38,7 +40,7 @@ class Spread:
 
     n_pairs: int
     max: float
-    mean: float
+    mean: float  # of the exact sum, rounded once: no order of the pairs changes it
     lower_median: float  # the lower of the two middle distances, as ``torch.median`` takes it
     median: float  # the mean of the two, as ``numpy.median`` takes it
 
@@ -124,6 +126,7 @@ class Distances:
         for first, block in self.blocks():
             top, part = tally(block, _keys(block), first, self.weights, alike, high)
             largest, total = max(largest, float(top)), total + part
+        total = self._exact(total, largest, high)
         lows: dict[int, np.ndarray] = {}
         lower, upper = (self._ranked(rank, high, lows) for rank in ((self.n_pairs - 1) // 2, self.n_pairs // 2))
         return Spread(
@@ -137,19 +140,42 @@ class Distances:
             distances, counts = self.spectrum()
             ranks = ((self.n_pairs - 1) // 2, self.n_pairs // 2)
             lower, upper = distances[np.searchsorted(np.cumsum(counts), ranks, side="right")].tolist()
-            largest, total = float(distances[-1]), float(distances @ counts)
+            largest = float(distances[-1])
+            total = float(distances @ counts)
         else:
             parts = [self._listed(first, block) for first, block in self.blocks()]
             distances = parts[0] if len(parts) == 1 else np.concatenate(parts)
             lower, upper, largest = find_middle(distances.view(f"i{distances.itemsize}"))
             total = float(distances.sum(dtype=np.float64))
+        least = float(distances.min(where=distances > 0, initial=largest))
+        if not self._adds_exactly(largest, least):
+            total = self._total()
         return Spread(
-            n_pairs=self.n_pairs,
-            max=largest,
-            mean=total / self.n_pairs,
-            lower_median=lower,
-            median=(lower + upper) / 2,
+            n_pairs=self.n_pairs, max=largest, mean=total / self.n_pairs, lower_median=lower, median=(lower + upper) / 2
         )
+
+    def _exact(self, total: float, largest: float, high: np.ndarray) -> float:
+        """The sum of all distances as if rounded once; `total` where float64 has added them without rounding."""
+        above = np.flatnonzero(high[1:])
+        seen = high[0] == self.n_equal and len(above)  # else the smallest has its bits all in the lower half
+        smallest = _distance_of(int(above[0] + 1) << 16, self.rows.dtype) if seen else 0.0
+        return total if self._adds_exactly(largest, smallest) else self._total()
+
+    def _adds_exactly(self, largest: float, smallest: float) -> bool:
+        """Whether float64 adds all distances, zeros and some from the smallest to the largest, without rounding."""
+        if self.unit == "steps":  # whole numbers
+            return self.n_pairs * largest < 2.0**53
+        return is_exact(self.n_pairs, largest, smallest)
+
+    def _total(self) -> float:
+        """The sum of all distances, rounded once."""
+        from ._backends.distances import tally_exponents
+
+        parts = np.zeros((EXPONENTS if self.rows.dtype == np.float32 else 1, 2), np.int64)
+        for first, block in self.blocks():
+            tally_exponents(_keys(block), first, self.weights, parts)
+        sums = [int(low) + (int(high) << 22) for low, high in parts]
+        return exact_total(sums) if self.rows.dtype == np.float32 else float(sums[0])
 
     def _listed(self, first: int, block: np.ndarray) -> np.ndarray:
         """Distances of a block, row after row."""
@@ -181,21 +207,20 @@ class Distances:
         count = self.n_equal if limit >= 0 else 0
         return count + sum(count_near(block, first, self.weights, limit) for first, block in self.blocks())
 
-    def connections(
+    def components(
         self, threshold: float | int, *, strict: bool = False
-    ) -> tuple[Int64[np.ndarray, " n"], Int32[np.ndarray, "2 edges"]]:
-        """Degrees of the rows in the graph of pairs within the threshold, and edges that connect what it connects.
+    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Degrees of the rows in the graph of pairs within the threshold, and the first row of each row's component.
 
         A row that stands for several counts as so many neighbours of its neighbours, and the others of its kind as its
-        own. Edges between two rows with the same first neighbour are left out, since both are connected by way of it.
+        own.
         """
         from ._backends.distances import connect, count_near
 
         limit, ones = largest_within(threshold, self.rows.dtype, strict=strict), np.ones(self.n, np.int64)
         counts = [count_near(block, first, ones, limit) for first, block in self.blocks()]
-        if sum(counts) == self.n * (self.n - 1) // 2:  # all: the first row is everybody's first neighbour
-            others = np.arange(1, self.n, dtype=np.int32)
-            return np.full(self.n, self.weights.sum() - 1), np.stack([np.zeros_like(others), others])
+        if sum(counts) == self.n * (self.n - 1) // 2:  # all
+            return np.full(self.n, self.weights.sum() - 1), np.zeros(self.n, np.int64)
         degrees, nearest = self.weights - 1, np.full(self.n, -1, np.int64)
         edges = [np.empty((2, 0), np.int32)]
         for count, (first, block) in zip(counts, self.blocks(), strict=True):
@@ -203,7 +228,7 @@ class Distances:
                 found = np.empty((2, count), np.int32)
                 found = found[:, : connect(block, first, self.weights, limit, degrees, nearest, found)]
                 edges.append(found.copy())
-        return degrees, np.concatenate(edges, axis=1)
+        return degrees, _components(np.concatenate(edges, axis=1), self.n)
 
     def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:
         """Every distance that occurs, ascending, and how many pairs have it."""
@@ -213,6 +238,65 @@ class Distances:
             weights = self._listed(first, np.multiply.outer(rows, self.weights[first:]))
             distances, counts = _merged(np.append(distances, self._listed(first, block)), np.append(counts, weights))
         return distances[counts > 0], counts[counts > 0]
+
+
+class KnownDistances(Distances):
+    """What was found elsewhere of the distances of some rows, in place of the distances."""
+
+    def __init__(
+        self,
+        unit: str,
+        weights: Int64[np.ndarray, " n"],
+        *,
+        spread: Spread | None = None,
+        within: dict[tuple[float, bool], int] | None = None,
+        components: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]] | None = None,
+        rows: Callable[[], np.ndarray],
+    ) -> None:
+        """
+        Parameters
+        ----------
+        unit, weights : as `Distances`
+        spread : their summary
+        within : how many pairs lie within a threshold, by threshold and strictness
+        components : degrees and components within the one threshold that is asked for
+        rows : gives the rows' ordered indices, should they be asked for
+        """
+        self.unit, self.weights, self.n = unit, weights, len(weights)
+        self._spread, self._within, self._components, self._rows = spread, within or {}, components, rows
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "rows":
+            raise AttributeError(name)
+        self.rows = self._rows()
+        return self.rows
+
+    @cached_property
+    def spread(self) -> Spread:
+        assert self._spread is not None
+        return self._spread
+
+    def within(self, threshold: float | int, *, strict: bool = False) -> int:
+        return self._within[threshold, strict]
+
+    def components(
+        self, threshold: float | int, *, strict: bool = False
+    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        assert self._components is not None
+        return self._components
+
+
+def _components(edges: Int32[np.ndarray, "2 edges"], n: int) -> Int64[np.ndarray, " n"]:
+    """The first row of each row's component."""
+    one, other = edges
+    if not len(one):
+        return np.arange(n)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    return np.unique(component, return_index=True)[1][component]
 
 
 def _merged(distances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int64, UInt
+from jaxtyping import Int64, UInt, UInt64
 
 CHUNK_BYTES = 1 << 20
 SELECTIONS = ("black_holes", "unique", "tokens")
@@ -57,8 +57,11 @@ class Groups:
 
 
 @lru_cache(maxsize=8)
-def _keys(dim: int) -> np.ndarray:
-    # Random in every process: results do not depend on them, and nobody can craft a file whose rows all collide.
+def row_keys(dim: int) -> UInt64[np.ndarray, " dim_plus_one"]:
+    """What rows are hashed with: random in every process, so that nobody can craft a file whose rows all collide.
+
+    Results do not depend on it.
+    """
     return np.frombuffer(os.urandom(8 * dim + 8), np.uint64)
 
 
@@ -101,7 +104,7 @@ def identical_rows(
     dtype, dim = kind.dtype, kind.shape[1]
     sign = dtype.type(1 << (8 * dtype.itemsize - 1))
     folded = dtype.type(0) if bitwise else sign
-    keys = _keys(dim)
+    keys = row_keys(dim)
     hashes, largest = np.empty(n, np.uint64), np.empty(n, dtype)
 
     def hash_chunk(rows: slice) -> None:

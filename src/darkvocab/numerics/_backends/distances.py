@@ -312,6 +312,28 @@ def tally(block, keys, first, weights, alike, high):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, cache=True)
+def tally_exponents(keys, first, weights, sums):  # type: ignore[no-untyped-def]
+    """Integer sums, which float64 could not hold, of the pairs that `tally` counts: sums[e] is low + 2**22 high.
+
+    keys [m, >= n - first]: uint32 of float32 distances, whose significands are added by exponent e; or uint64, whole
+    distances themselves, all in sums[0].
+    """
+    here = np.zeros(sums.shape[0], np.int64)
+    for i in range(keys.shape[0]):
+        its_keys, its_weights = keys[i, i + 1 : weights.size - first], weights[first + i + 1 :]
+        for j in range(its_keys.size):
+            key = np.int64(its_keys[j])
+            exponent = key >> 23 if here.size > 1 else key ^ key
+            if here.size > 1:
+                key = (key & 0x7FFFFF) | (np.int64(exponent > 0) << 23)
+            here[exponent] += key * its_weights[j]
+        for place in range(here.size):
+            sums[place, 0] += (here[place] & 0x3FFFFF) * weights[first + i]
+            sums[place, 1] += (here[place] >> 22) * weights[first + i]
+            here[place] = 0
+
+
+@njit(nogil=True, cache=True)
 def tally_within(keys, first, weights, bin, low):  # type: ignore[no-untyped-def]
     """low[key & 0xFFFF] counts the pairs whose key >> 16 is `bin`; otherwise as `tally`."""
     for i in range(keys.shape[0]):

@@ -1,0 +1,38 @@
+"""Exact totals: sums of many floats that do not depend on the order in which they are added."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+EXPONENTS = 256  # of float32
+
+
+def exact_total(sums: Sequence[int]) -> float:
+    """The sum of float32 numbers >= 0, rounded once, from the integer sum of the significands of each exponent.
+
+    Parameters
+    ----------
+    sums : [256] by the exponent's bits; a significand has 24 bits, of a subnormal number fewer
+
+    Examples
+    --------
+    >>> sums = [0] * 256
+    >>> sums[127] = 3 << 23  # significands of 1.0 and, twice, of 1.0
+    >>> exact_total(sums)
+    3.0
+    """
+    if sums[-1]:
+        return math.inf
+    return sum(total << max(exponent, 1) for exponent, total in enumerate(sums) if total) / 2**150
+
+
+def is_exact(n: int, largest: float, smallest: float) -> bool:
+    """Whether float64 adds n float32 numbers without rounding, in any order: zeros, and others between these two.
+
+    All are multiples of the last place of the smallest, and no partial sum has more than 53 bits of it.
+    """
+    if not (math.isfinite(largest) and n):
+        return True
+    last_place = math.ldexp(1.0, max(math.frexp(smallest)[1] - 24, -149)) if smallest else 2.0**-149
+    return n * largest <= 2.0**53 * last_place
