@@ -60,7 +60,10 @@ class Sparse:
     def __init__(self, grid="bfloat16", dim=60, n=1100, sigmas=None):
         sigmas = sigmas or ((1e-5, 1e-3, 1e-5, 3e-2) if grid.startswith("float8") else (3e-9, 1e-6, 3e-9, 1e-4))
         rng = np.random.default_rng(dim)
-        base = (rng.standard_normal(dim) * 10.0 ** rng.integers(-6, 0, dim)).astype(np.float32)
+        base = rng.standard_normal(dim) * 10.0 ** rng.integers(-6, 0, dim)
+        eight_sigmas = np.resize(sigmas, dim // 2) * 2.0 ** (GRIDS[grid].mantissa_bits + 3)  # where these are a step
+        base[: dim // 2] = eight_sigmas * rng.uniform(0.5, 1.5, dim // 2) * rng.choice([1, -1], dim // 2)
+        base = base.astype(np.float32)
         made = {sigma: Snowball(base=base, n_tokens=n, sigma=sigma, grid=grid).cells() for sigma in sigmas}
         self.n, self.cells = n, [made[sigma] for sigma in sigmas]
         self.points, self.trials = COUNTERS[: len(sigmas)], COUNTERS[::-1][: len(sigmas)]

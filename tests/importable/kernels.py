@@ -51,6 +51,25 @@ def dense_sizes():
         dense("bfloat16", 9, dim=dim, n=n, n_trials=1, laplace=False, float32=False, stream=1)
 
 
+def tails():
+    """Words on both sides of those that are given more bits, and others, to the last bit."""
+    from deviating import deviate
+
+    from darkvocab.numerics._backends import deviates
+
+    seams = [0, 1, 2**20 - 1, 2**20, 2**31, 2**32 - 2**20 - 1, 2**32 - 2**20, 2**32 - 2, 2**32 - 1]
+    words = np.random.default_rng(1).integers(0, 2**32, (4, 50), dtype=np.uint32)
+    words[:, : len(seams)] = seams
+    words[:, len(seams) : 30] >>= 12  # rare ones
+    for laplace, seed in itertools.product((False, True), SEEDS):
+        z, true = torch.zeros((4, 50), dtype=torch.float64), np.zeros((4, 50))
+        deviate[(1,)](torch.from_numpy(words.view(np.int32)), z, 50, seed, 7, 3, 2, laplace, 64)
+        key = np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32), np.uint64(3), np.uint64(2)
+        (deviates._laplaces if laplace else deviates._normals)(words, true)
+        deviates._tails(np.uint64(7), laplace, np.uint64(0), *key, words, true)
+        assert np.array_equal(z.numpy(), true)
+
+
 def dense_alone():
     batch, how = Dense(21, 37, 2), {"laplace": True, "float32": True}
     both = batch.by(drawing(), "float8_e5m2", 5, **how)
@@ -89,7 +108,7 @@ def sparse(grid, seed, **how):
 
 def sparse_sizes():
     for n in (0, 1, 1023, 1025):
-        sparse("bfloat16", 11, n=n, dim=6, sigmas=(1e-5,))
+        sparse("bfloat16", 11, n=n, dim=12, sigmas=(1e-7,))
 
 
 def sparse_places():
@@ -147,6 +166,7 @@ FACTS = {
     }
     | {
         "dense draws of any size": dense_sizes,
+        "deviates of rare and other words": tails,
         "a dense trial alone and in a batch": dense_alone,
         "given noise": given_noise,
         "rounding": rounded,
