@@ -42,6 +42,14 @@ def test_the_logarithm_is_right_to_fifteen_digits():
     assert max(errors) < 1e-15
 
 
+def test_the_logarithm_near_one_is_right_to_fifteen_digits():
+    mpmath = pytest.importorskip("mpmath")
+    x = np.concatenate([2.0 ** -np.arange(2, 64), np.random.default_rng(1).uniform(0, 0.25, 300)])
+    with mpmath.workdps(60):
+        for value in np.concatenate([x, -x]).tolist():
+            assert abs(deviates.log1p(value) / mpmath.log1p(mpmath.mpf(value)) - 1) < 1e-15
+
+
 def test_cosine_and_sine_of_every_part_of_a_turn_are_right_to_fifteen_digits():
     mpmath = pytest.importorskip("mpmath")
     seams = [k * 2**29 + i for k in range(8) for i in (-2, -1, 0, 1)]  # eighths of a turn

@@ -18,8 +18,8 @@ class Lanes:
     """Every column of every trial: a lane is one trial's use of a row of the tables.
 
     The tables hold the active columns of each `Cells` once, whatever number of trials draw them. A lane that moves
-    often is drawn token by token, one that moves seldom by the gaps between its moves (`_backends.drawing.draw_sparse`);
-    a column that never leaves home is no lane. Lanes are in the order of their trials, and of columns within a trial.
+    often is drawn token by token, one that moves seldom by the gaps between its moves, as `_backends.drawing` has it; a
+    column that never leaves home is no lane. Lanes are in the order of their trials, and of columns within a trial.
     """
 
     points: Int64[np.ndarray, " trials"]
@@ -42,7 +42,7 @@ class Lanes:
         cells: Sequence[Cells],
         points: Sequence[int] | Int64[np.ndarray, " trials"],
         trials: Sequence[int] | Int64[np.ndarray, " trials"],
-        places: Sequence[Int64[np.ndarray, " active"]] | None = None,
+        places: Sequence[Int64[np.ndarray, " _"]] | None = None,
     ) -> Lanes:
         """The lanes of a batch.
 
@@ -78,7 +78,7 @@ class Lanes:
         return cls(starts=starts, often=often, seldom=seldom, **tables, **where)
 
 
-_EMPTY = {name: np.empty(0, np.int64) for name in ("column", "place", "shift", "width")}
+_EMPTY: dict[str, np.ndarray] = {name: np.empty(0, np.int64) for name in ("column", "place", "shift", "width")}
 _EMPTY |= {name: np.empty(0, np.uint64) for name in ("away", "below", "above", "edges")}
 _EMPTY |= {"scale": np.empty(0)}
 

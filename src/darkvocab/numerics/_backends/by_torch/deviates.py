@@ -24,7 +24,7 @@ def philox(
         p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # mod 2**64: the bits of an unsigned product
         c0, c1, c2, c3 = (p1 >> 32 & _MASK) ^ c1 ^ k0, p1 & _MASK, (p0 >> 32 & _MASK) ^ c3 ^ k1, p0 & _MASK
         k0, k1 = k0 + 0x9E3779B9 & _MASK, k1 + 0xBB67AE85 & _MASK
-    return c0, c1, c2, c3  # type: ignore[return-value]
+    return c0, c1, c2, c3
 
 
 def _two_sum(a: Tensor, b: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -57,6 +57,14 @@ def fma(a: Tensor, b: Tensor, c: Tensor | float) -> Tensor:
     step = torch.where((lost > 0) == (rest > 0), 1, -1)
     odd = torch.where((lost != 0) & (bits & 1 == 0), bits + step, bits).view(torch.float64)
     return high + odd
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """Square root of a normal float64 > 0, rounded as IEEE has it: on CPUs torch's own is often off by the last bit."""
+    root = torch.sqrt(x)
+    rest = fma(-root, root, x)  # exact; a number beyond the root by half a step squares to about rest = root * step
+    up, down = (torch.nextafter(root, torch.full_like(root, end)) for end in (math.inf, 0.0))
+    return torch.where(rest > root * (up - root), up, torch.where(rest <= root * (down - root), down, root))
 
 
 def twice_artanh(s: Tensor) -> Tensor:
@@ -115,7 +123,7 @@ def row_deviates(rows: Tensor, dim: int, stream: int, seed: int, point: Tensor, 
         z = torch.where(q < 0, -z, z)
     else:
         p = torch.where(low, rare, (drawn.double() + 0.5) * 2.0**-32)
-        radius = torch.sqrt(-2.0 * log(p))
+        radius = sqrt(-2.0 * log(p))
         cosine, sine = turn(words[:, 1::2])
         z = torch.stack([radius * cosine, radius * sine], dim=2)
     return z.reshape(len(rows), 4 * blocks)[:, :dim]

@@ -110,8 +110,7 @@ def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
     tables = on_device(lanes, codes.device)
     n = codes.shape[1]
     chunks = -(-n // LANES)
-    size = max(1, CHUNK // max(1, chunks * LANES))
-    for some in tables.often.split(size) if chunks * len(tables.often) else ():
+    for some in tables.often.split(max(1, CHUNK // max(1, chunks * LANES))) if n and len(tables.often) else ():
         _draw_often(tables, some, seed, codes, chunks)
     _draw_seldom(tables, seed, codes)
 

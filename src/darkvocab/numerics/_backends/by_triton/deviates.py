@@ -81,14 +81,14 @@ def normal_pair(word, angle, number, live, seed, c1, c2, c3):  # type: ignore[no
 
 
 @triton.jit
-def laplace(word, number, live, seed, c1, c2, c3):  # type: ignore[no-untyped-def]
+def laplace_of(word, number, live, seed, c1, c2, c3):  # type: ignore[no-untyped-def]
     """A Laplace deviate of standard deviation 1 from a word; as `normal_pair`."""
     q = (word.to(tl.float64) - 2147483647.5) * 2.3283064365386963e-10
     p = 0.5 - tl.abs(q)
     rare = ((word < LOW_TAIL) | (word >= HIGH_TAIL)) & live
     if tl.max(rare.to(tl.int32)) > 0:
         more, _, _, _ = tl.philox(seed, (number | TAIL).to(tl.uint32), c1, c2, c3)
-        p = tl.where(rare, _of_64_bits(tl.where(word < LOW_TAIL, word, ~word), more), p)
+        p = tl.where(rare, _of_64_bits(tl.where(word < LOW_TAIL, word, word ^ 0xFFFFFFFF), more), p)
     z = log(2.0 * p) * -0.7071067811865476
     return tl.where(q < 0, -z, z)
 

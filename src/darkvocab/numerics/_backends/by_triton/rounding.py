@@ -10,12 +10,12 @@ _INTEGER_BITS = tl.constexpr(0x4330000000000000)  # ... in the low bits of the s
 
 
 @triton.jit
-def index_of(x, MANTISSA_BITS: tl.constexpr, MIN_EXPONENT: tl.constexpr, MAX_CODE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def index_of(x, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr, max_code: tl.constexpr):  # type: ignore[no-untyped-def]
     """Ordered index of a float64, int64; beyond the largest finite one: +-(max_code + 1)."""
     bits = x.to(tl.int64, bitcast=True)
-    exponent = tl.maximum(((bits >> 52) & 0x7FF) - 1023, MIN_EXPONENT)
-    scale = ((MANTISSA_BITS + 1023 - exponent) << 52).to(tl.float64, bitcast=True)
+    exponent = tl.maximum(((bits >> 52) & 0x7FF) - 1023, min_exponent)
+    scale = ((mantissa_bits + 1023 - exponent) << 52).to(tl.float64, bitcast=True)
     rounded = tl.minimum(tl.abs(x) * scale, 1073741824.0) + _INTEGER
-    code = ((exponent - MIN_EXPONENT) << MANTISSA_BITS) + (rounded.to(tl.int64, bitcast=True) - _INTEGER_BITS)
-    code = tl.minimum(code, MAX_CODE + 1)
+    code = ((exponent - min_exponent) << mantissa_bits) + (rounded.to(tl.int64, bitcast=True) - _INTEGER_BITS)
+    code = tl.minimum(code, max_code + 1)
     return tl.where(bits < 0, -code, code)

@@ -1,0 +1,136 @@
+"""Grouping of equal rows in Triton: the functions of `by_torch.grouping`, without waiting for the device."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..by_torch.grouping import first_of_runs, sort_hashes
+
+COLUMNS = 512  # at a time, of wide rows
+TILE = {1: 4096, 2: 4096, 4: 2048}  # words of a tile by their bytes
+SCATTERED_TILE = 1024  # where rows do not begin at multiples of 16 words
+VECTOR = 16  # bytes of a row that a thread loads at once
+WARPS = 4
+
+
+def tile(dim: int, itemsize: int) -> dict[str, int]:
+    """Rows and columns of a tile for rows of `dim` words, and how many neighbours in a row a thread takes."""
+    vector = VECTOR // itemsize if dim % 16 == 0 else 1  # Triton counts on a multiple of 16 only
+    columns = max(vector, min(COLUMNS, triton.next_power_of_2(dim)))
+    size = TILE[itemsize] if vector > 1 else SCATTERED_TILE
+    return {"tile_rows": size // columns, "tile_columns": columns, "vector": vector, "num_warps": WARPS}
+
+
+def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
+    """As `by_torch.grouping.hash_rows`; words and keys C-contiguous."""
+    n_trials, n, dim = words.shape
+    hashes, largest = (torch.empty((n_trials, n), dtype=torch.int64, device=words.device) for _ in range(2))
+    if n_trials * n:
+        how = tile(dim, words.itemsize)
+        grid = (triton.cdiv(n_trials * n, how["tile_rows"]),)
+        hash_kernel[grid](words, keys, hashes, largest, n_trials * n, dim, folded, **how, enable_fp_fusion=False)
+    return hashes, largest
+
+
+def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As `by_torch.grouping.leaders`; words and keys C-contiguous, up to 65,535 trials."""
+    n_trials, n, dim = words.shape
+    if hashes is None:
+        hashes, _ = hash_rows(words, keys, folded)
+    ordered, order = sort_hashes(hashes)
+    collided = torch.zeros(n_trials, dtype=torch.bool, device=words.device)
+    if n_trials and n > 1:
+        how = tile(dim, words.itemsize)
+        grid = triton.cdiv(n - 1, how["tile_rows"]), n_trials
+        differ_kernel[grid](words, ordered, order, collided, n, dim, folded, **how, enable_fp_fusion=False)
+    return first_of_runs(ordered, order), collided
+
+
+@triton.jit
+def _load_words(words, rows, column, here, dim, folded: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Words of some rows and columns, unsigned; beyond the last row or column 0."""
+    signed = tl.load(words + rows[:, None] * dim + column[None, :], mask=here, other=0)
+    word_bits: tl.constexpr = words.dtype.element_ty.primitive_bitwidth
+    sign: tl.constexpr = -(1 << (word_bits - 1))
+    if folded:
+        signed = tl.where(signed == sign, 0, signed)
+    if word_bits == 8:
+        unsigned = signed.to(tl.uint8, bitcast=True).to(tl.uint32)
+    elif word_bits == 16:
+        unsigned = signed.to(tl.uint16, bitcast=True).to(tl.uint32)
+    else:
+        unsigned = signed.to(tl.uint32, bitcast=True)
+    return unsigned
+
+
+@triton.jit(do_not_specialize=["n_rows"])
+def hash_kernel(  # type: ignore[no-untyped-def]
+    words,
+    keys,
+    hashes,
+    largest,
+    n_rows,
+    dim,
+    folded: tl.constexpr,
+    tile_rows: tl.constexpr,
+    tile_columns: tl.constexpr,
+    vector: tl.constexpr,
+):
+    """Several rows a program, so that each key is loaded for all; a thread sums its own words before threads do."""
+    word_bits: tl.constexpr = words.dtype.element_ty.primitive_bitwidth
+    magnitude: tl.constexpr = (1 << (word_bits - 1)) - 1
+    rows = tl.program_id(0).to(tl.int64) * tile_rows + tl.arange(0, tile_rows)
+    total = tl.zeros([tile_rows, tile_columns // vector], tl.uint64)
+    top = tl.zeros([tile_rows, tile_columns // vector], tl.uint32)
+    for start in range(0, dim, tile_columns):
+        column = start + tl.arange(0, tile_columns)
+        key = tl.load(keys + column, mask=column < dim, other=0).to(tl.uint64, bitcast=True)
+        here = (rows < n_rows)[:, None] & (column < dim)[None, :]
+        unsigned = _load_words(words, rows, column, here, dim, folded)
+        products = key[None, :] * unsigned.to(tl.uint64)
+        codes = unsigned & magnitude
+        if vector > 1:
+            products = tl.sum(tl.reshape(products, [tile_rows, tile_columns // vector, vector]), axis=2)
+            codes = tl.max(tl.reshape(codes, [tile_rows, tile_columns // vector, vector]), axis=2)
+        total += products
+        top = tl.maximum(top, codes)
+    tl.store(hashes + rows, tl.sum(total, axis=1).to(tl.int64, bitcast=True), mask=rows < n_rows)
+    tl.store(largest + rows, tl.max(top, axis=1).to(tl.int64), mask=rows < n_rows)
+
+
+@triton.jit(do_not_specialize=["n"])
+def differ_kernel(  # type: ignore[no-untyped-def]
+    words,
+    ordered,
+    order,
+    collided,
+    n,
+    dim,
+    folded: tl.constexpr,
+    tile_rows: tl.constexpr,
+    tile_columns: tl.constexpr,
+    vector: tl.constexpr,
+):
+    """Whether rows differ that follow each other in the order of their hashes and share one."""
+    t = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * tile_rows + tl.arange(0, tile_rows)
+    within = place < n - 1
+    at = t * n + place
+    same = within & (tl.load(ordered + at, mask=within, other=0) == tl.load(ordered + at + 1, mask=within, other=0))
+    if tl.max(same.to(tl.int32)) > 0:
+        one = t * n + tl.load(order + at, mask=within, other=0)
+        other = t * n + tl.load(order + at + 1, mask=within, other=0)
+        apart = tl.zeros([tile_rows, tile_columns // vector], tl.uint32)
+        for start in range(0, dim, tile_columns):
+            column = start + tl.arange(0, tile_columns)
+            here = same[:, None] & (column < dim)[None, :]
+            bits = _load_words(words, one, column, here, dim, folded)
+            bits ^= _load_words(words, other, column, here, dim, folded)
+            if vector > 1:
+                bits = tl.max(tl.reshape(bits, [tile_rows, tile_columns // vector, vector]), axis=2)
+            apart |= bits
+        if tl.max(tl.max(apart, axis=1), axis=0) > 0:
+            tl.store(collided + t, 1)
