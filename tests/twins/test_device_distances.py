@@ -24,7 +24,8 @@ CASES = [(grid, unit) for grid in GRIDS for unit in ("weight", "steps")]
 def on_device(trials, grid, unit, weights):
     """Distances of trials of ordered indices [n, dim], and their weights, padded."""
     dim, most = trials[0].shape[1], max(len(index) for index in trials)
-    home = np.array([index.min(axis=0, initial=0) // 2 for index in trials], np.int64).reshape(len(trials), dim)
+    home = [(index.min(axis=0, initial=0) + index.max(axis=0, initial=0)) // 2 for index in trials]
+    home = np.array(home, np.int64).reshape(len(trials), dim)
     codes, rows = np.zeros((len(trials), most, dim), np.int32), np.full((len(trials), most), -1)
     padded = np.zeros((len(trials), most + -most % device.TILE), np.int64)
     for t, (index, its) in enumerate(zip(trials, weights, strict=True)):
@@ -42,34 +43,31 @@ def total_of(sums):
     return exact_total(sums) if len(sums) == 256 else float(sums[0] + (sums[1] << 16))
 
 
-def assert_same_as_cores(trials, grid, unit, weights, thresholds=()):
+def assert_same_as_cores(trials, grid, unit, weights):
     _, _, apart, padded = on_device(trials, grid, unit, weights)
     equal, total = (padded * (padded - 1) // 2).sum(1), padded.sum(1)
     pairs = total * (total - 1) // 2
     largest, sums = device.tally(apart, padded)
     middle = device.ranked(apart, padded, equal, torch.stack([(pairs - 1) // 2, pairs // 2], 1).clamp(min=0))
-    dtype = apart.numpy().dtype
+    dtype, limits, wanted = apart.numpy().dtype, [], []
     for t, (index, its) in enumerate(zip(trials, weights, strict=True)):
         ours = Distances(index, grid, unit=unit, weights=its)
-        spread = ours.spread
+        spread, (lower, upper) = ours.spread, middle[t].tolist()
         assert pairs[t] == spread.n_pairs
-        if not spread.n_pairs:
-            continue
-        lower, upper = middle[t].tolist()
-        mean = total_of(sums[t].tolist()) / spread.n_pairs
-        assert (largest[t].item(), mean, lower) == (spread.max, spread.mean, spread.lower_median)
-        assert (lower + upper) / 2 == spread.median
-        for threshold in (*thresholds, 0.0, spread.lower_median, spread.max):
-            if threshold == np.inf:
-                continue
-            for strict in (False, True):
-                limit = largest_within(threshold, dtype, strict=strict)
-                near = device.within(apart, padded, equal, torch.tensor([limit], dtype=apart.dtype))
-                assert near[t, 0] == ours.within(threshold, strict=strict)
-                degrees, labels = device.connect(apart[t : t + 1], padded[t : t + 1], float(limit))
-                wanted = ours.components(threshold, strict=strict)
-                assert np.array_equal(degrees[0, : len(index)], wanted[0])
-                assert np.array_equal(labels[0, : len(index)], wanted[1])
+        if spread.n_pairs:
+            mean = total_of(sums[t].tolist()) / spread.n_pairs
+            assert (largest[t].item(), mean, lower) == (spread.max, spread.mean, spread.lower_median)
+            assert (lower + upper) / 2 == spread.median
+        near = [(x, strict) for x in (5, 0.0, spread.lower_median, spread.max) for strict in (False, True)]
+        near = [(0.0 if x == np.inf else x, strict) for x, strict in near]
+        limits.append([largest_within(x, dtype, strict=strict) for x, strict in near])
+        wanted.append([ours.within(x, strict=strict) for x, strict in near])
+        for (x, strict), limit in zip(near[::3], limits[t][::3], strict=True):
+            degrees, labels = device.connect(apart[t : t + 1], padded[t : t + 1], float(limit))
+            components = ours.components(x, strict=strict)
+            assert np.array_equal(degrees[0, : len(index)], components[0])
+            assert np.array_equal(labels[0, : len(index)], components[1])
+    assert device.within(apart, padded, equal, torch.from_numpy(np.array(limits, dtype))).tolist() == wanted
 
 
 # Torch against the cores ---------------------------------------------------------------------------------------------
@@ -84,7 +82,7 @@ def test_trials_of_every_size_are_measured_as_on_cores(grid, unit, many):
         centre = rng.integers(-top // 2, top // 2, 7)
         trials.append(np.unique(np.clip(centre + rng.integers(-60, 60, (n, 7)), -top, top), axis=0))
     weights = [rng.integers(1, 6, len(index)) if many else np.ones(len(index), np.int64) for index in trials]
-    assert_same_as_cores(trials, grid, unit, weights, thresholds=(5,))
+    assert_same_as_cores(trials, grid, unit, weights)
 
 
 @pytest.mark.parametrize(("grid", "unit"), CASES)
