@@ -348,12 +348,13 @@ def flatten(parents, m_pad, wide: tl.constexpr):  # type: ignore[no-untyped-def]
     """Every row's root as its parent: program (m_pad / wide, trial)."""
     trial = parents + tl.program_id(1).to(tl.int64) * m_pad
     row = tl.program_id(0) * wide + tl.arange(0, wide)
-    parent = tl.load(trial + row, cache_modifier=".cg")
-    above = tl.load(trial + parent, cache_modifier=".cg")
-    while tl.max((above != parent).to(tl.int32)) > 0:
+    parent = row
+    moved = 1
+    while moved > 0:
+        above = tl.load(trial + parent, cache_modifier=".cg")
+        moved = tl.max((above != parent).to(tl.int32))
         tl.store(trial + row, above)  # others' ways get shorter by it
         parent = above
-        above = tl.load(trial + parent, cache_modifier=".cg")
 
 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
