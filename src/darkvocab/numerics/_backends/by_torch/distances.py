@@ -30,7 +30,7 @@ def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[in
     shape : mantissa_bits, min_exponent, max_code of the grid
     """
     mantissa_bits, min_exponent, max_code = shape
-    (trials, _, dim), m = codes.shape, rows.shape[1]
+    dim, m = codes.shape[2], rows.shape[1]
     chosen = rows.clamp(min=0)[:, :, None].expand(-1, -1, dim)
     index = codes.gather(1, chosen).to(torch.int64) + home[:, None]
     if unit == "steps":
@@ -38,7 +38,7 @@ def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[in
     else:
         x = _value_of(index, mantissa_bits, min_exponent)
     x = torch.nn.functional.pad(x, (0, -dim % COLUMNS, 0, -m % TILE))
-    return x.view(trials, -1, TILE, x.shape[2]).transpose(2, 3).contiguous()
+    return x.unflatten(1, (x.shape[1] // TILE, TILE)).transpose(2, 3).contiguous()
 
 
 def _value_of(index: Tensor, mantissa_bits: int, min_exponent: int) -> Tensor:

@@ -236,14 +236,16 @@ def count_near(  # type: ignore[no-untyped-def]
     if tl.max(theirs) > 0:
         k = tl.arange(0, n_limits)
         ours = weights + t * m_pad + first + start
+        present = tl.arange(0, height)
+        last = tl.max(tl.where(tl.load(ours + present) > 0, present, -1))
+        ahead = j - first - start
         rows = distances + (t * n_rows + start) * m_pad + j
         for group in range(t * groups, (t + 1) * groups):
             if tl.load(live + group) > 0:
                 limit = tl.load(limits + group * n_limits + k)[:, None]
                 near = tl.zeros((n_limits, width), tl.int32)  # all rows' weights sum to less than 2**31
-                for row in tl.range(0, height, loop_unroll_factor=8):
-                    later = j > first + start + row
-                    d = tl.load(rows + row * m_pad, mask=later, other=float("nan"))
+                for row in tl.range(0, last + 1, loop_unroll_factor=8):
+                    d = tl.load(rows + row * m_pad, mask=ahead > row, other=float("nan"))
                     near += tl.where(d[None, :] <= limit, tl.load(ours + row).to(tl.int32), 0)
                 total = tl.sum(near.to(tl.int64) * theirs[None, :], axis=1)
                 tl.atomic_add(counts + group * n_limits + k, total)
@@ -346,12 +348,13 @@ def flatten(parents, m_pad, wide: tl.constexpr):  # type: ignore[no-untyped-def]
     """Every row's root as its parent: program (m_pad / wide, trial)."""
     trial = parents + tl.program_id(1).to(tl.int64) * m_pad
     row = tl.program_id(0) * wide + tl.arange(0, wide)
-    parent = tl.load(trial + row, cache_modifier=".cg")
-    above = tl.load(trial + parent, cache_modifier=".cg")
-    while tl.max((above != parent).to(tl.int32)) > 0:
+    parent = row
+    moved = 1
+    while moved > 0:
+        above = tl.load(trial + parent, cache_modifier=".cg")
+        moved = tl.max((above != parent).to(tl.int32))
         tl.store(trial + row, above)  # others' ways get shorter by it
         parent = above
-        above = tl.load(trial + parent, cache_modifier=".cg")
 
 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
@@ -363,9 +366,9 @@ def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[in
     x = torch.empty(trials, triton.cdiv(m, TILE), columns, TILE, dtype=dtype, device=codes.device)
     if x.numel():
         fill_values[triton.cdiv(columns, wide), x.shape[1], trials](
-            codes,
-            home,
-            rows,
+            codes.contiguous(),
+            home.contiguous(),
+            rows.contiguous(),
             x,
             n,
             m,
@@ -391,8 +394,8 @@ def all_pairs(x: Tensor, counts: Tensor, first: int = 0, rows: int | None = None
     if out.numel():
         words = torch.int64 if pair == 2 else torch.float64
         compare_pairs[size // (pair * shape.rows) * (tiles * TILE // (pair * shape.later)), trials](
-            x.view(words),
-            counts,
+            x.contiguous().view(words),
+            counts.contiguous(),
             out.view(words),
             tiles,
             columns,
@@ -430,6 +433,7 @@ def _over_tiles(
     **constants: int,
 ) -> None:
     trials, size, m_pad = distances.shape
+    distances, weights = distances.contiguous(), weights.contiguous()
     if distances.numel():
         settings = {**constants, "height": height, "width": LATER, "num_warps": warps, **LAUNCH}
         kernel[size // height * (m_pad // LATER), trials](distances, weights, *others, first, size, m_pad, **settings)
@@ -453,7 +457,7 @@ def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor, fi
 
 
 def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
-    blocks = as_blocks(distances)
+    blocks, equal, ranks = as_blocks(distances), equal.contiguous(), ranks.contiguous()
     float_type = next((block.dtype for _, block in blocks()), torch.float32)
     bits, infinity = (torch.int32, 0x7F8 << 20) if float_type == torch.float32 else (torch.int64, 0x7FF << 52)
     low, high = torch.zeros_like(ranks), torch.full_like(ranks, infinity)
@@ -488,7 +492,7 @@ def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Te
 
 def connect(distances: Tensor | Blocks, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     blocks, m_pad = as_blocks(distances), weights.shape[1]
-    degrees = (weights - 1).clamp(min=0)
+    degrees = (weights - 1).clamp(min=0).contiguous()
     own = torch.arange(m_pad, dtype=torch.int32, device=weights.device)
     parents = own.expand_as(weights).contiguous()
 
