@@ -1,4 +1,4 @@
-"""Every figure of a GPU beside its floor, in one run of under five minutes; first of all, that its records are a core's.
+"""Every figure of a GPU beside its floor, in one run of under five minutes, and whether its records are a core's.
 
     python benches/gpu.py [--device cuda] [--json] [--only SECTION] [--shapes]
 
@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from darkvocab.experiments.training.stack import Stack
 from rich.console import Console
 from rich.table import Table
 
 from darkvocab import Questions, Sweep, Training, Trials
-from darkvocab.batch import Batch, groups_of
+from darkvocab.batch import groups_of
 from darkvocab.device import Device, open_device
 from darkvocab.experiments.training.choices import SnowballStart
-from darkvocab.experiments.training.stack import Stack
 from darkvocab.numerics import GRIDS
 from darkvocab.numerics.lanes import Lanes
 
@@ -107,7 +107,9 @@ class Bench:
         self.rates["flops"] = 2 * size**3 / self.seconds(lambda: a @ b)
         yield row(f"bfloat16 product of {size:,} x {size:,}", rate=self.rates["flops"], unit="flop/s")
         self.rates["launches"] = 1 / self.launch()
-        yield row("kernels of a graph, one after the other, that do next to nothing", rate=self.rates["launches"], unit="/s")
+        yield row(
+            "kernels of a graph, one after the other, that do next to nothing", rate=self.rates["launches"], unit="/s"
+        )
 
     def compares(self) -> float:
         """Of float32, a second, where nothing is loaded."""

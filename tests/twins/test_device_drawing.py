@@ -25,6 +25,7 @@ from batches import (  # noqa: E402
     values_at_edges,
 )
 
+from darkvocab.experiments.cloud import Snowball  # noqa: E402
 from darkvocab.numerics import GRIDS  # noqa: E402
 from darkvocab.numerics._backends import deviates, rounding  # noqa: E402
 from darkvocab.numerics._backends.by_torch import deviates as by_torch  # noqa: E402
@@ -203,7 +204,7 @@ def test_cells_that_come_many_times_are_read_once():
 
 
 def test_a_batch_may_be_empty_or_still():
-    still = Sparse(sigmas=(1e-30,)).cells[0]
+    still = Snowball(base=np.ones(60, np.float32), n_tokens=5, sigma=1e-30).cells()
     for cells in ([], [still]):
         lanes = Lanes.of(cells, [0] * len(cells), [0] * len(cells))
         codes = torch.zeros((len(cells), 5, 1), dtype=torch.int8)

@@ -163,6 +163,7 @@ def check(
     suppress_which: Annotated[
         str, typer.Option(help="Which tokens these are, of dark, beyond-tokenizer, black-holes, unreachable.")
     ] = "dark,beyond-tokenizer,black-holes",
+    device: DeviceName = "cpu",
     as_json: Json = False,
 ) -> None:
     """A gate for releases: hold a checkpoint against a policy.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 MOST = 1024  # trials of a batch
+ALIGNED = 16  # columns to whose multiples cells are padded, with zeros: rows are then read in whole words
 SHARE = 0.4  # of the free memory that one takes: the next is begun before it is read
 
 
@@ -230,7 +231,8 @@ def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
     wide = cells[0].wide  # where there are any, all are of one point
     n_drawn = [len(one.columns) + len(wide) for one in cells]
     itemsize = as_grid(ball.grid).bits // 8 if len(wide) else 1
-    shape = len(draws), ball.n_tokens, max(1, *n_drawn)
+    room = max(1, *n_drawn)
+    shape = len(draws), ball.n_tokens, room + -room % ALIGNED
     codes = torch.zeros(shape, dtype=getattr(torch, f"int{8 * itemsize}"), device=device.place)
     home = np.zeros((shape[0], shape[2]), np.int64)
     overflows, places = None, None

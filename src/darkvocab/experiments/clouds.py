@@ -329,10 +329,8 @@ class Clouds(Points, Generic[Row]):
             if progress:
                 progress(done, len(self))
             tasks = self._tasks(missing)
-            if there and self.n_tokens > 1:  # fewer have nothing to compare
-                fresh = self._on(there, tasks)
-            else:
-                fresh = runner.map(_measure_part, self, tasks)
+            worth = self.n_tokens > 1  # else there is nothing to compare
+            fresh = self._on(there, tasks) if there and worth else runner.map(_measure_part, self, tasks)
             for part in range(self.n_parts):
                 if part not in missing:
                     if reading and folder:

@@ -20,7 +20,7 @@ def exact_total(sums: dict[int, int]) -> float:
     >>> exact_total({127: 3 << 23})  # thrice the significand of 1.0
     3.0
     """
-    if INFINITE in sums:
+    if sums.get(INFINITE):
         return math.inf
     return sum(total << max(exponent, 1) for exponent, total in sums.items()) / 2**150
 
