@@ -49,10 +49,12 @@ def batch(generator, grid, counts, dim, n=None):
 
 
 def spoilt(distances, weights, first=0):
-    """Distances with NaN where no pair is: nobody may look there."""
+    """Distances with zeros (on the diagonal, too) and NaN where no pair is: nobody may look there."""
     size = distances.shape[1]
     there = torch.triu((weights[:, first : first + size, None] > 0) & (weights[:, None, :] > 0), 1 + first)
-    return torch.where(there, distances, torch.nan)
+    odd = (torch.arange(size)[:, None] + torch.arange(distances.shape[2])) % 2 > 0
+    filled = torch.zeros_like(distances).masked_fill(odd, torch.nan)
+    return torch.where(there, distances, filled)
 
 
 def compare(grid, unit, counts, dim, seed):
