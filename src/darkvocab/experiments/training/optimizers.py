@@ -63,10 +63,11 @@ class AdamWAbreast(Optimizer):
 
 
 class SGDAbreast(Optimizer):
-    """As torch's unfused one rounds; its fused one is wrong for bfloat16 on a CPU (2.13)."""
+    """As torch's on a CPU, which rounds rate and decay to the grid; its fused one errs in bfloat16 there (2.13)."""
 
     def _prepare(self, settings: SGD, layout: Layout) -> None:
         self._settings, self._decaying = settings, layout.groups["matrices"]
+        self._decay = float(self._torch.tensor(settings.weight_decay, dtype=self._weights.dtype))
         if settings.momentum:
             self.moments = [self._torch.zeros_like(self._weights)]
             self.changing += self.moments
@@ -77,10 +78,11 @@ class SGDAbreast(Optimizer):
         torch, settings, along = self._torch, self._settings, self._gradient
         if settings.weight_decay:
             part = slice(None), self._decaying
-            along[part].add_(self._weights[part], alpha=settings.weight_decay)
+            along[part].add_(self._weights[part], alpha=self._decay)
         for buffer in self.moments:
             along = buffer.mul_(settings.momentum).add_(along)
-        self._weights.copy_(torch.addcmul(self._weights.float(), along.float(), -self.rate))
+        rate = self.rate.to(along.dtype).float()
+        self._weights.copy_(torch.addcmul(self._weights.float(), along.float(), -rate))
 
 
 def abreast(settings: AdamW | SGD) -> type[Optimizer]:
