@@ -96,8 +96,10 @@ class PassesAbreast:
         """Sum the rows [R, N, width] of each token."""
         torch, out = self._torch, self._sums[TOKENS]
         if self._rows is not None:
-            chosen = self._rows.index_select(0, inputs.reshape(-1)).view(*inputs.shape, -1)
-            torch.bmm(chosen.mT, push, out=out)
+            chosen = self._rows.index_select(0, inputs.reshape(-1)).view(-1, self._length, out.shape[1])
+            # Example by example: one product of all places would keep few of a GPU's processors busy.
+            added = torch.bmm(chosen.mT, push.view(-1, self._length, push.shape[-1]))
+            torch.sum(added.view(self._n_models, self._batch, *out.shape[1:]), 1, out=out)
         else:
             ids, n_vocabulary = (inputs + self._firsts).view(-1), out.shape[1]
             rows = push.reshape(-1, push.shape[-1])

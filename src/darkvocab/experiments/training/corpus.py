@@ -171,7 +171,7 @@ def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndar
     return out.astype(np.int64)
 
 
-@lru_cache(maxsize=256)  # what 64 replicas are at
+@lru_cache(maxsize=256)  # what trainings made together are at
 def examples(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
     """The part-th `AHEAD` of all examples that a training sees: 0 to n - 1 in a new order every epoch."""
     places = part * AHEAD + np.arange(AHEAD)

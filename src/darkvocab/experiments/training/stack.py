@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SPAN = 256  # most steps from one look at what was made to the next
 STAGED = 1 << 27  # bytes of states recorded in them, about
-MOST = 64  # trainings in a stack: more of them keep a GPU no busier
+MOST = 16  # trainings in a stack: of more, what one call leaves for the next is no more in a GPU's cache
 
 
 def find_device(torch: Any, name: str) -> Any:
@@ -82,9 +82,20 @@ class Stack:
             self._lay_out()
             self._play = captured(torch, device, self._step, self._changing)
 
-    def here(self) -> AbstractContextManager[None]:
-        """Work on the device."""
-        return self._torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Work on the device, with products that are added up in float32, of float32 numbers that keep their bits."""
+        torch, how = self._torch, self._torch.backends.cuda.matmul
+        if self.device.type != "cuda":
+            yield
+            return
+        before = how.allow_bf16_reduced_precision_reduction, how.allow_tf32
+        how.allow_bf16_reduced_precision_reduction = how.allow_tf32 = False
+        try:
+            with torch.cuda.device(self.device):
+                yield
+        finally:
+            how.allow_bf16_reduced_precision_reduction, how.allow_tf32 = before
 
     def _begin(self) -> None:
         """The weights, in each type that something reads; those of one type are one tensor."""
