@@ -400,7 +400,7 @@ def test_on_a_gpu_a_step_is_captured_once_and_leaves_its_state_as_it_was():
 
 def test_what_a_step_changes_is_all_that_the_next_one_reads():
     # What a warm-up must give back: else the first steps were of another training.
-    for settings in SETTINGS.values():
+    for settings in ({"rounding": "stochastic"}, {"precision": "pure-bf16", "optimizer": SGD(momentum=0.9)}):
         stack, other = stacked(7, 8, **settings), stacked(7, 8, **settings)
         before = [tensor.clone() for tensor in other._changing]
         for _ in range(WARM_UPS):
