@@ -21,8 +21,8 @@ from darkvocab.experiments.training.choices import (
 )
 from darkvocab.experiments.training.learner import Learner
 from darkvocab.experiments.training.model import Layout, begin
-from darkvocab.experiments.training.optimizers import abreast
-from darkvocab.experiments.training.stack import Stack, find_device
+from darkvocab.experiments.training.optimizers import optimizer
+from darkvocab.experiments.training.stack import MOST, Stack, find_device, n_together
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -119,15 +119,15 @@ def test_an_update_is_that_of_torchs_optimizer_bit_for_bit(settings, dtype):
         parts = [own[part] for part in layout.groups.values()]
         groups = [{"params": [part], "weight_decay": settings.weight_decay * (not n)} for n, part in enumerate(parts)]
         optimizers.append(settings.make(torch, groups))
-    ours = abreast(settings)(torch, settings, layout, weights, gradient)
+    ours = optimizer(settings)(torch, settings, layout, weights, gradient)
     for _ in range(5):
         gradient.copy_(torch.randn(gradient.shape, generator=drawn))
         ours.rate.copy_(torch.rand(1, generator=drawn))
-        for replica, optimizer in enumerate(optimizers):
-            for group, part in zip(optimizer.param_groups, layout.groups.values(), strict=True):
+        for replica, one in enumerate(optimizers):
+            for group, part in zip(one.param_groups, layout.groups.values(), strict=True):
                 group["lr"] = ours.rate.item()
                 group["params"][0].grad = gradient[replica, part].clone()
-            optimizer.step()
+            one.step()
         ours.step()
         assert torch.equal(weights, theirs)
 
@@ -413,17 +413,30 @@ def test_what_a_step_changes_is_all_that_the_next_one_reads():
         assert np.array_equal(metrics, measured)
 
 
+def seen(n_devices, free=0):
+    """A torch that sees so many GPUs."""
+    cuda = SimpleNamespace(
+        is_available=lambda: True, device_count=lambda: n_devices, mem_get_info=lambda _: (free, free)
+    )
+    backends = SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False))
+    about = {"version": SimpleNamespace(cuda="13"), "__version__": "2", "device": torch.device}
+    return SimpleNamespace(cuda=cuda, backends=backends, **about)
+
+
 def test_a_device_that_is_not_there_is_named_with_those_that_are():
     for name in ("cuda", "cuda:1", "mps"):
         with pytest.raises(ValueError, match=f"sees no {name} here.*choose one of cpu"):
             find_device(torch, name)
-    fake = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
-    none = SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False))
-    there = {"version": SimpleNamespace(cuda="13"), "__version__": "2", "device": torch.device, "backends": none}
-    seen = SimpleNamespace(cuda=fake, **there)
-    assert [find_device(seen, name).index for name in ("cuda", "cuda:0", "cuda:1")] == [None, 0, 1]
+    assert [find_device(seen(2), name).index for name in ("cuda", "cuda:0", "cuda:1")] == [None, 0, 1]
     with pytest.raises(ValueError, match=r"sees no cuda:2 here; choose one of cpu, cuda:0, cuda:1$"):
-        find_device(seen, "cuda:2")
+        find_device(seen(2), "cuda:2")
+
+
+def test_a_stack_is_as_large_as_what_is_free():
+    asked = [n_together(seen(1, free << 20), Training(device="cuda:0")) for free in (0, 700, 1000, 80_000)]
+    assert asked == sorted(asked)
+    assert (asked[0], asked[-1]) == (1, MOST)
+    assert 1 < asked[2] < MOST
 
 
 def test_trainings_of_other_settings_do_not_stack():

@@ -85,6 +85,6 @@ class SGDAbreast(Optimizer):
         self._weights.copy_(torch.addcmul(self._weights.float(), along.float(), -rate))
 
 
-def abreast(settings: AdamW | SGD) -> type[Optimizer]:
-    """The optimizer of these settings."""
+def optimizer(settings: AdamW | SGD) -> type[Optimizer]:
+    """The one of these settings."""
     return AdamWAbreast if isinstance(settings, AdamW) else SGDAbreast

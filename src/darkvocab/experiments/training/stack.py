@@ -17,7 +17,7 @@ from .captured import captured
 from .deviates import bits, key, normals
 from .learner import NOISE, ROUNDING
 from .model import TOKENS, Layout, begin, grid, save
-from .optimizers import abreast
+from .optimizers import optimizer
 from .passes import array
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Stack:
         torch = self._torch = import_torch("train")
         training = self.training = trainings[0]
         self.trainings = trainings
-        if any(_shared(other) != _shared(training) for other in trainings):
+        shared = [_shared(each) for each in trainings]
+        if any(other != shared[0] for other in shared):
             raise ValueError("trainings that are made together may differ in nothing but their seeds")
         self.device = device = device or find_device(torch, training.device)
         self.span = span or _span(training, len(trainings))
@@ -111,8 +112,8 @@ class Stack:
         self._embedding = views(self._words, layout)[TOKENS]
         self._passes = PassesAbreast(torch, training.architecture, layout, self._shown, self._narrow, training.batch)
         self._gradient = torch.zeros_like(self._kept)
-        optimizer = abreast(training.optimizer)
-        self._optimizer = optimizer(torch, training.optimizer, layout, self._kept, self._gradient)
+        chosen = training.optimizer
+        self._optimizer = optimizer(chosen)(torch, chosen, layout, self._kept, self._gradient)
 
     def _lay_out(self) -> None:
         """The corpus, tables and rings."""
