@@ -222,7 +222,7 @@ def test_what_cannot_be_is_refused(run, tmp_path):
 def test_processes_share_the_cores(asked, gets, monkeypatch):
     monkeypatch.setattr("darkvocab.experiments.training.replicas.n_cores", lambda: 6)
     assert Replicas(training=small(), n=3)._spread(*asked) == gets
-    on_a_gpu = Replicas(training=small(device="cuda"), n=3)
+    on_a_gpu = Replicas(training=small(device="cuda"), n=3)  # by this process
     assert on_a_gpu._spread("local", None) == ("serial", 1, None)
 
 

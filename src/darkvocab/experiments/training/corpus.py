@@ -171,7 +171,7 @@ def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndar
     return out.astype(np.int64)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=256)  # what trainings made together are at
 def examples(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
     """The part-th `AHEAD` of all examples that a training sees: 0 to n - 1 in a new order every epoch."""
     places = part * AHEAD + np.arange(AHEAD)
@@ -209,12 +209,12 @@ class Batches:
     def n_examples(self) -> int:
         return len(self.corpus.ids) - self.context
 
-    def starts(self, step: int) -> Int64[np.ndarray, " batch"]:
-        """First token of each example of the batch that makes step `step`, counted from 1."""
-        first = (step - 1) * self.batch
-        parts = range(first // AHEAD, (first + self.batch - 1) // AHEAD + 1)
+    def starts(self, step: int, steps: int = 1) -> Int64[np.ndarray, " n"]:
+        """First token of each example of the batches that make `steps` steps from `step` on, counted from 1."""
+        first, n = (step - 1) * self.batch, steps * self.batch
+        parts = range(first // AHEAD, (first + n - 1) // AHEAD + 1)
         order = np.concatenate([examples(self.seed, self.n_examples, part) for part in parts])
-        return order[first - parts[0] * AHEAD :][: self.batch]
+        return order[first - parts[0] * AHEAD :][:n]
 
     def __call__(self, step: int) -> tuple[Int64[np.ndarray, "batch context"], Int64[np.ndarray, "batch context"]]:
         """Inputs and labels as transformers' models take them: label t + 1 is what place t is to predict."""

@@ -7,7 +7,6 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...engine import check_seed
-from ...folder import Folder, landing, read_manifest, versions, write_json, write_whole
-from ...history import FILE, KEY, History
+from ...folder import read_manifest, versions
+from ...history import History
 from ...measures.census import Census, counts
 from ...measures.geometry import Geometry
 from ...numerics import Grid, identical_rows, index_values, to_index
@@ -37,17 +36,17 @@ from .choices import (
     SnowballStart,
 )
 from .corpus import Batches, Corpus, load_corpus
-from .learner import Diverged, Learner, Metrics, import_models
-from .recording import Recording
+from .learner import Diverged, Learner, Metrics
+from .ledger import ENDED, SECONDS, Ledger
+from .model import import_models
+from .stack import find_device
+from .together import no_room, train_together
 
 if TYPE_CHECKING:
     import polars as pl
 
-CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.safetensors"
-SECONDS = 20.0  # between checkpoints
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 EXTRAS = ("gradients", "moments")
-ENDED = ("complete", "diverged")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +181,7 @@ class Training:
     # Running ----------------------------------------------------------------------------------------------------
 
     def metrics(self, learner: Learner | None = None, after: int = 0) -> Iterator[Metrics]:
-        """Make the steps, one at a time, without a record of them; `learner` is what is trained."""
+        """Make the steps, on the CPU, one at a time, without a record of them; `learner` is what is trained."""
         learner = learner or Learner(self)
         for step in range(after + 1, self.steps + 1):
             yield learner.step(step, *self.batches(step))
@@ -209,84 +208,64 @@ class Training:
         ------
         Diverged
             The loss is no number any more; the recording ends with the last step that was made.
+        ValueError
+            torch sees no such device.
+        MemoryError
+            The device has no room for it.
         RunFolderRefused, CorruptFile, DiskFull
             As `RunFolder`.
         MissingExtra
             torch or transformers is not installed.
         """
         require()
-        with Folder(out, self.manifest(), resume=resume) as folder:
-            status = folder.manifest["status"]
-            if status == "diverged":
-                raise Diverged(f"{folder.path} holds a training that diverged; choose other settings and another --out")
-            if status == "running":
-                write_json(folder.path / "corpus.json", self.corpus.description())
+        if self.device != "cpu":
+            find_device(import_torch("train"), self.device)
+        with Ledger(self, out, resume=resume) as ledger:
+            if ledger.status == "diverged":
+                raise Diverged(f"{ledger.path} holds a training that diverged; choose other settings and another --out")
+            if ledger.is_open:
                 if say:
                     say(str(self.corpus))
-                try:
-                    with ExitStack() as opened:
-                        self._train(folder.path, opened, cores, progress)
-                except Diverged:
-                    status = "diverged"
-                    raise
+                if self.device == "cpu":
+                    self._train(ledger, cores, progress)
                 else:
-                    status = "complete"
-                finally:
-                    if status != "running":
-                        write_metrics(folder.path)
-                        folder.set_status(status)
-            for name in (CHECKPOINT, METRICS):  # what only an unfinished run needs
-                (folder.path / name).unlink(missing_ok=True)
-        return folder.path
+                    self._train_on_device(ledger, progress)
+            ledger.clear()
+        return ledger.path
 
-    def _train(
-        self, path: Path, opened: ExitStack, cores: int | None, progress: Callable[[int, int], None] | None
-    ) -> None:
+    def _train(self, ledger: Ledger, cores: int | None, progress: Callable[[int, int], None] | None) -> None:
         learner = Learner(self, cores)
-        done = self._restore(learner, path / CHECKPOINT)
-        history, others, metrics = self._recordings(path, opened, done)
+        done = ledger.begin(lambda tensors, _: learner.load(tensors))
         if not done:
-            history.append(learner.rows)
+            ledger.history.append(learner.rows)
         if progress:
             progress(done, self.steps)
         saved = time.monotonic()
         try:
             for made in self.metrics(learner, done):
                 if made.step % self.record_every == 0:
-                    history.append(learner.rows)
-                    for recording, rows in zip(others, self._others(learner), strict=True):
+                    ledger.history.append(learner.rows)
+                    for recording, rows in zip(ledger.others, self._others(learner), strict=True):
                         recording.append(rows)
-                metrics.append(np.array(made[1:]))
+                ledger.metrics.append(np.array(made[1:]))
                 if time.monotonic() - saved > SECONDS or made.step == self.steps:
-                    for recording in (history, *others, metrics):
-                        recording.sync()
-                    self._save(learner, made.step, path / CHECKPOINT)
+                    ledger.checkpoint(learner.state())
                     saved = time.monotonic()
                 if progress:
                     progress(made.step, self.steps)
         except Diverged:
-            for recording in (history, *others, metrics):
-                recording.shorten()
+            ledger.end("diverged")
             raise
-        learner.save(path / "model")
+        learner.save(ledger.path / "model")
+        ledger.end("complete")
 
-    def _recordings(self, path: Path, opened: ExitStack, done: int) -> tuple[Recording, list[Recording], Recording]:
-        """Of the embedding; of what else is asked for; of the metrics. Behind what `done` steps left in them."""
-        shape, grid = (self.corpus.n_vocabulary, self.architecture.width), self.kept.weights
-        n_rows, at = self.steps // self.record_every, done // self.record_every
-        about = {"record_every": self.record_every}
-
-        def recording(name: str, key: str, n_rows: int, shape: tuple[int, ...], dtype: str, at: int) -> Recording:
-            made = Recording(path / name, key, n_rows, shape, dtype, about, resume_at=at)
-            return opened.enter_context(made)
-
-        keys = ["embedding_gradient"] * ("gradients" in self.record)
-        keys += ["embedding_exp_avg", "embedding_exp_avg_sq"] * ("moments" in self.record)
-        return (
-            recording(FILE, KEY, n_rows + 1, shape, grid, at + 1 if done else 0),
-            [recording(f"{key}.safetensors", key, n_rows, shape, grid, at) for key in keys],
-            recording(METRICS, "metrics", self.steps, (len(Metrics._fields) - 1,), "float64", done),
-        )
+    def _train_on_device(self, ledger: Ledger, progress: Callable[[int, int], None] | None) -> None:
+        try:
+            train_together([ledger], progress=progress)
+        except import_torch("train").OutOfMemoryError:
+            raise no_room(self) from None
+        if ledger.diverged:
+            raise ledger.diverged
 
     def _others(self, learner: Learner) -> Iterator[np.ndarray]:
         if "gradients" in self.record:
@@ -294,43 +273,11 @@ class Training:
         if "moments" in self.record:
             yield from learner.moments
 
-    def _save(self, learner: Learner, done: int, path: Path) -> None:
-        from safetensors.torch import save
-
-        write_whole(path, save(learner.state(), {"done": str(done)}))
-
-    def _restore(self, learner: Learner, path: Path) -> int:
-        """Bring the learner to the checkpoint, if there is one; the steps it has made."""
-        if not path.is_file():
-            return 0
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-                done = int(file.metadata()["done"])
-            learner.load(tensors)
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CorruptFile(f"{path}: not a checkpoint of this run ({error}); delete it to train anew") from None
-        return done
-
 
 def require() -> None:
     """See that what a training needs is installed, or raise `MissingExtra`."""
     import_torch("train")
     import_models()
-
-
-def write_metrics(path: Path) -> None:
-    """Turn a run's recording of its metrics into `metrics.parquet`."""
-    import polars as pl
-    from safetensors.numpy import load_file
-
-    values = load_file(path / METRICS)["metrics"]
-    columns = dict(zip(Metrics._fields[1:], values.T, strict=True))
-    frame = pl.DataFrame({"step": np.arange(1, len(values) + 1), **columns})
-    with landing(path / "metrics.parquet") as file:
-        frame.write_parquet(file, compression="zstd")
 
 
 def outcome(run: str | Path) -> dict[str, Any]:

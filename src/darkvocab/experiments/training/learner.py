@@ -1,4 +1,4 @@
-"""A language model with its optimizer, one step at a time."""
+"""A language model with its optimizer on a CPU, one step at a time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ...engine import MissingExtra
-from ...folder import write_whole
-from ..notebook import INSTALL, import_torch
-from .choices import Architecture
+from ..notebook import import_torch
+from .model import Layout, begin, grid, save
 from .passes import Passes, array
 
 if TYPE_CHECKING:
@@ -21,10 +19,6 @@ if TYPE_CHECKING:
 
 SMALL = 1 << 22  # weights whose update one core makes
 NOISE, ROUNDING = range(2)  # what a step's generators are for
-
-
-class Diverged(ArithmeticError):
-    """The loss is no number any more."""
 
 
 class Metrics(NamedTuple):
@@ -36,110 +30,52 @@ class Metrics(NamedTuple):
     learning_rate: float
 
 
-def import_models() -> Any:
-    """transformers, or a sentence that says how to get it."""
-    try:
-        import transformers
-    except ImportError:
-        raise MissingExtra(f"train needs transformers, which is not installed; install it with: {INSTALL}") from None
-    return transformers
+class Diverged(ArithmeticError):
+    """The loss is no number any more."""
 
-
-def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
-    """transformers' GPT2LMHeadModel of this size, drawn from torch's global generator, in float32.
-
-    Its GELU is the fused one of the same formula.
-    """
-    transformers = import_models()
-    config = transformers.GPT2Config(
-        vocab_size=n_vocabulary,
-        n_positions=architecture.context,
-        n_embd=architecture.width,
-        n_layer=architecture.layers,
-        n_head=architecture.heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        activation_function="gelu_pytorch_tanh",
-        tie_word_embeddings=architecture.tied,
-        use_cache=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        attn_implementation="sdpa",
-    )
-    model = transformers.GPT2LMHeadModel(config)
-    model.loss_type = "ForCausalLM"  # else it says, on every start, that it takes this one
-    if architecture.norm == "rmsnorm":
-        for module in list(model.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, torch.nn.LayerNorm):
-                    setattr(module, name, torch.nn.RMSNorm(child.normalized_shape, eps=child.eps))
-    return model
-
-
-def _device(torch: Any, name: str) -> Any:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[name.partition(":")[0]]:
-        raise ValueError(f"torch sees no {name} here; choose one of {', '.join(kind for kind in there if there[kind])}")
-    return torch.device(name)
+    @classmethod
+    def at(cls, metrics: Metrics) -> Diverged:
+        """What to raise at a step of these metrics."""
+        what = f"loss {metrics.loss}, gradient norm {metrics.gradient_norm}"
+        return cls(f"the training diverged at step {metrics.step:,}: {what}; what was recorded before is kept")
 
 
 class Learner:
-    """The model of a training, from its start; its state is a function of the settings and the steps made.
+    """The model of a training on a CPU, from its start; its state is a function of the settings and the steps made.
 
     The weights are one vector, matrices (which decay) before vectors (which do not), of which the model's parameters
     are views. Where the optimizer keeps its own grid, it has a vector of its own, and the model a float32 copy.
     """
 
     def __init__(self, training: Training, cores: int | None = None) -> None:
-        """`cores` to work on, where there is no other device; by default all. Never changes a result."""
+        """`cores` to work on, by default all. Never changes a result."""
         torch = self._torch = import_torch("train")
         self.training = training
         self._precision = training.kept
-        grid = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-        weights, kept = grid[self._precision.weights], grid[self._precision.optimizer]
-        n_vocabulary, device = training.corpus.n_vocabulary, _device(torch, training.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(training.seed)  # the notebooks' order: model, its rounding, then the start
-            model = build(torch, training.architecture, n_vocabulary)
-            shape = n_vocabulary, training.architecture.width
-            rows = training.start.rows(torch, shape, weights)
-        if rows is not None:
-            with torch.no_grad():
-                model.transformer.wte.weight.copy_(rows)
-        self.model = model.to(device).train()
-        parameters = sorted(model.parameters(), key=lambda parameter: parameter.dim() < 2)
-        n_matrices = sum(parameter.numel() for parameter in parameters if parameter.dim() >= 2)
-        self._shown = torch.cat([parameter.detach().reshape(-1) for parameter in parameters]).to(weights).float()
+        self._weights, kept = grid(torch, self._precision.weights), grid(torch, self._precision.optimizer)
+        self.model = begin(torch, training)
+        layout = Layout.of(self.model)
+        self._shown = layout.vector(torch, self.model).to(self._weights).float()
         self._gradient = torch.zeros_like(self._shown)
         self._kept = self._shown if kept == torch.float32 else self._shown.to(kept)
         self._kept_gradient = self._gradient if kept == torch.float32 else torch.zeros_like(self._kept)
-        names = {parameter: name for name, parameter in model.named_parameters()}
-        places = {}
-        self._clipped, at = [], 0
-        for parameter in parameters:
-            part = slice(at, at + parameter.numel())
-            parameter.data = self._shown[part].view_as(parameter)
-            parameter.grad = self._gradient[part].view_as(parameter)
-            places[names[parameter]] = part, parameter.shape
-            self._clipped.append(self._kept_gradient[part])
-            at += parameter.numel()
+        for name, parameter in self.model.named_parameters():
+            part, shape = layout.places[name]
+            parameter.data = self._shown[part].view(shape)
+            parameter.grad = self._gradient[part].view(shape)
+        self._clipped = [self._kept_gradient[part] for part, _ in layout.places.values()]
         groups = []
-        for part, decay in ((slice(n_matrices), training.optimizer.weight_decay), (slice(n_matrices, None), 0.0)):
+        for part, decay in zip(layout.groups.values(), (training.optimizer.weight_decay, 0.0), strict=True):
             vector = self._kept[part]
             vector.grad = self._kept_gradient[part]
             groups.append({"params": [vector], "weight_decay": decay})
         self.optimizer = training.optimizer.make(torch, groups)
-        self._embedding = model.transformer.wte.weight
-        self._weights = weights
+        self._embedding = self.model.transformer.wte.weight
         noise = training.noise
         self._noisy = None if noise is None or noise.rows == "all" else torch.from_numpy(training.corpus.unseen)
-        self._shape = shape
-        self._products = grid[self._precision.products]
-        self._passes = None
-        if device.type == "cpu":
-            vectors = self._shown, self._gradient
-            self._passes = Passes(training.architecture, places, *vectors, self._products, cores)
+        self._shape = tuple(self._embedding.shape)
+        products = grid(torch, self._precision.products)
+        self._passes = Passes(training.architecture, layout.places, self._shown, self._gradient, products, cores)
 
     # What is recorded -------------------------------------------------------------------------------------------
 
@@ -177,13 +113,10 @@ class Learner:
         Diverged
             The loss or the gradient is no number; the weights are as they were before.
         """
-        if self._passes:
-            with self._alone():  # their threads are our own
-                loss = self._passes(inputs, labels)
-        else:
-            loss = self._differentiate(inputs, labels)
+        with self._alone():  # their threads are our own
+            loss = self._passes(inputs, labels)
         # Threads that wait for each other cost more than what is too small to be shared out.
-        alone = self._alone() if self._passes and self._shown.numel() <= SMALL else nullcontext()
+        alone = self._alone() if self._shown.numel() <= SMALL else nullcontext()
         with alone, self._torch.no_grad():
             return self._update(number, loss)
 
@@ -194,8 +127,7 @@ class Learner:
         norm = torch.nn.utils.get_total_norm(self._clipped)
         metrics = Metrics(number, loss, norm.item(), training.learning_rate(number))
         if not (math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm)):
-            what = f"loss {metrics.loss}, gradient norm {metrics.gradient_norm}"
-            raise Diverged(f"the training diverged at step {number:,}: {what}; what was recorded before is kept")
+            raise Diverged.at(metrics)
         if training.clip is not None:  # by torch's own rule, in the gradient's grid
             self._kept_gradient.mul_(torch.clamp(training.clip / (norm + 1e-6), max=1.0))
         for group in self.optimizer.param_groups:
@@ -215,20 +147,10 @@ class Learner:
         finally:
             self._torch.set_num_threads(threads)
 
-    def _differentiate(self, inputs: np.ndarray, labels: np.ndarray) -> float:
-        """Loss and gradient by transformers' own forward pass and torch's autograd."""
-        torch, device = self._torch, self._shown.device
-        batch, targets = torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device)
-        self._gradient.zero_()
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._products == torch.bfloat16):
-            loss = self.model(input_ids=batch, labels=targets).loss
-        loss.backward()
-        return float(loss.item())
-
     def _generator(self, number: int, purpose: int) -> Any:
         """A step's own random numbers, so that a continued training draws those of one that was not interrupted."""
         seed = np.random.SeedSequence([self.training.seed, number, purpose]).generate_state(1, np.uint64)[0]
-        return self._torch.Generator(self._shown.device).manual_seed(int(seed) >> 1)
+        return self._torch.Generator().manual_seed(int(seed) >> 1)
 
     def _round(self, number: int) -> None:
         """Bring the weights onto their grid, and the model's copy to them."""
@@ -246,7 +168,6 @@ class Learner:
                 bits.shape,
                 generator=self._generator(number, ROUNDING),
                 dtype=torch.int32,
-                device=bits.device,
             )
             bits.add_(drawn).bitwise_and_(-(1 << 16))
 
@@ -255,7 +176,7 @@ class Learner:
         if noise is None:
             return
         torch = self._torch
-        drawn = torch.randn(self._shape, generator=self._generator(number, NOISE), device=self._shown.device)
+        drawn = torch.randn(self._shape, generator=self._generator(number, NOISE))
         drawn = drawn.to(self._weights) * noise.sigma  # in the weights' grid, as `randn_like` has it
         rows = self._embedding.data.to(self._weights)
         if self._noisy is None:
@@ -272,8 +193,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that the next steps depend on, as named tensors."""
         tensors = {"weights": self._kept}
-        if self._passes:
-            tensors["blocks"] = self._torch.tensor(self._passes.n_blocks)
+        tensors["blocks"] = self._torch.tensor(self._passes.n_blocks)
         for name, group in zip(("matrices", "vectors"), self.optimizer.param_groups, strict=True):
             for key, value in self.optimizer.state.get(group["params"][0], {}).items():
                 if self._torch.is_tensor(value):
@@ -283,8 +203,7 @@ class Learner:
     def load(self, tensors: dict[str, Any]) -> None:
         """Go on from a state."""
         self._kept.copy_(tensors["weights"])
-        if self._passes:
-            self._passes.n_blocks = max(1, int(tensors["blocks"]))  # whatever cores there are now
+        self._passes.n_blocks = max(1, int(tensors["blocks"]))  # whatever cores there are now
         if self._kept is not self._shown:
             self._shown.copy_(self._kept)
         for name, group in zip(("matrices", "vectors"), self.optimizer.param_groups, strict=True):
@@ -292,20 +211,8 @@ class Learner:
             prefix = f"{name}."
             own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             if own:
-                device = {key: value if key == "step" else value.to(vector.device) for key, value in own.items()}
-                self.optimizer.state[vector] = device
+                self.optimizer.state[vector] = own
 
     def save(self, folder: Path) -> None:
         """The model as transformers loads it, in the weights' grid."""
-        from safetensors.torch import save
-
-        tied = self.training.architecture.tied
-        tensors = {
-            name: tensor.to(self._weights).cpu().contiguous()
-            for name, tensor in self.model.state_dict().items()
-            if not (tied and name == "lm_head.weight")
-        }
-        self.model.config.dtype = self._weights
-        self.model.config.architectures = [type(self.model).__name__]
-        self.model.config.save_pretrained(folder)
-        write_whole(folder / "model.safetensors", save(tensors, {"format": "pt"}))
+        save(self.model, self._weights, folder)

@@ -1,6 +1,6 @@
 """Loss and gradient of a GPT-2 on a CPU, written out: the library's products, and our own loops between them.
 
-The plain twin is transformers' model with autograd, which every other device runs.
+The plain twin is transformers' model with autograd.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Recording:
         if not digits.isdigit() or int(digits) < resume_at:
             raise CorruptFile(f"{self.path}: holds fewer than the {resume_at:,} rows of the checkpoint")
 
-    def _write(self, content: bytes, at: int) -> None:
+    def _write(self, content: bytes | memoryview, at: int) -> None:
         try:
             while content:
                 written = os.pwrite(self._file, content, at)
@@ -107,12 +107,17 @@ class Recording:
         self._write(f"{self.n:0{DIGITS}d}".encode(), self._count_at)
 
     def append(self, row: np.ndarray) -> None:
-        """Record one row; words of the grid or numbers of the dtype, contiguous."""
-        content = np.ascontiguousarray(row).view(np.uint8).tobytes()
-        if len(content) != self.row_bytes or self.n == self.n_rows:
-            raise ValueError(f"{self.path}: no room for a row of {len(content):,} bytes behind {self.n:,} rows")
-        self._write(content, self._start + self.n * self.row_bytes)
-        self.n += 1
+        """Record one row; words of the grid or numbers of the dtype."""
+        self.extend(row[None])
+
+    def extend(self, rows: np.ndarray) -> None:
+        """Record several rows."""
+        content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        if content.size != len(rows) * self.row_bytes or self.n + len(rows) > self.n_rows:
+            size = content.size // max(1, len(rows))
+            raise ValueError(f"{self.path}: no room for a row of {size:,} bytes behind {self.n:,} rows")
+        self._write(content.data, self._start + self.n * self.row_bytes)
+        self.n += len(rows)
         self._count()
 
     def sync(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,9 +20,13 @@ from ...history import FILE, History
 from ...measures.census import counts
 from ...numerics.grouping import n_cores
 from ...records import CURVES, RunFolder, Unsigned
-from .lab import METRICS, Training, outcome, read_metrics, require
+from ..notebook import import_torch
+from .lab import Training, outcome, read_metrics, require
 from .learner import Diverged
+from .ledger import METRICS, Ledger, steps_made
 from .recording import recorded
+from .stack import find_device, n_together
+from .together import no_room, train_together
 
 if TYPE_CHECKING:
     import polars as pl
@@ -139,7 +144,8 @@ class Replicas:
         ----------
         resume : go on with what the folder holds, each replica from its last checkpoint
         engine, workers : as `open_engine`, by default a process for each core. Other machines must see the folder at
-            the same place. Threads cannot be used: replicas share torch's global generator
+            the same place. Threads cannot be used: replicas share torch's global generator. On another device than
+            the CPU replicas are trained together by this process
         progress : is called with (steps made, steps of all)
         say : is called with what a person should know
 
@@ -148,11 +154,20 @@ class Replicas:
         RunFolderRefused, CorruptFile, DiskFull, MissingExtra
             As `Training.run`.
         ValueError
-            Threads; an engine that there is not.
+            Threads; an engine that there is not, or one for replicas on another device; a device that there is not.
+        MemoryError
+            The device has no room for one.
         """
         require()
         if engine == "threads" or isinstance(engine, ThreadPoolExecutor):
             raise ValueError("replicas share torch's global generator; use the engine processes, or serial")
+        if on_device := self.training.device != "cpu":
+            if engine != "local" or workers is not None:
+                raise ValueError(
+                    f"replicas on {self.training.device} are trained together by this process; "
+                    "leave out the engine and the workers"
+                )
+            find_device(import_torch("train"), self.training.device)
         engine, workers, cores = self._spread(engine, workers)
         with ExitStack() as opened:
             runner = opened.enter_context(open_engine(engine, workers, say=say or (lambda _: None)))
@@ -168,8 +183,12 @@ class Replicas:
                     _Task(number=number, folder=str(self.folder(folder.path, number).absolute()), cores=cores)
                     for number in missing
                 )
-                for number, record in zip(missing, runner.map(_train, self, tasks), strict=True):
-                    folder.land(number, [record])
+                if on_device:
+                    for number in self._train_together(folder.path, missing):
+                        folder.land(number, [self.record(self.folder(folder.path, number), number)])
+                else:
+                    for number, record in zip(missing, runner.map(_train, self, tasks), strict=True):
+                        folder.land(number, [record])
             if not folder.is_whole:
                 with landing(folder.path / CURVES) as file:
                     self.curves(folder.path).write_parquet(file, compression="zstd")
@@ -179,7 +198,7 @@ class Replicas:
     def _spread(self, engine: str | Executor, workers: int | None) -> tuple[str | Executor, int | None, int | None]:
         """Where to run: engine, workers, and cores for each of them (None: all)."""
         if engine == "local":
-            workers = workers or (min(self.n, n_cores()) if self.training.device == "cpu" else 1)
+            workers = 1 if self.training.device != "cpu" else workers or min(self.n, n_cores())
             engine = "serial" if workers == 1 else "processes"
         if engine == "serial":
             return engine, workers, None
@@ -216,6 +235,62 @@ class Replicas:
         """Steps that a replica has made."""
         return self.training.steps if (folder / "metrics.parquet").is_file() else recorded(folder / METRICS)
 
+    def _train_together(self, out: Path, numbers: Sequence[int]) -> Iterator[int]:
+        """Make these replicas abreast on their device, as many at once as it holds; yields those that have ended.
+
+        All of a stack make the same step. So after an interruption those that are behind catch up first.
+        """
+        torch = import_torch("train")
+        left, most = list(numbers), n_together(torch, self.training)
+        while left:
+            made = {number: steps_made(self.folder(out, number)) for number in left}
+            left = [number for number in left if made[number] is not None]
+            yield from (number for number in made if made[number] is None)
+            steps = sorted({done for done in made.values() if done is not None})
+            if not steps:
+                return
+            behind = [number for number in left if made[number] == steps[0]][:most]
+            with ExitStack() as opened:
+                ledgers = [
+                    opened.enter_context(Ledger(self.replica(number), self.folder(out, number), resume=True))
+                    for number in behind
+                ]
+                try:
+                    train_together(ledgers, until=steps[1] if len(steps) > 1 else None)
+                except torch.OutOfMemoryError:
+                    most = len(behind) // 2
+                    if not most:
+                        raise no_room(self.training) from None
+                else:
+                    for ledger in ledgers:
+                        if ledger.status == "complete":
+                            ledger.clear()
+            gc.collect()  # the stack, before the next takes its room
+
+    def record(self, path: Path, number: int) -> ReplicaRecord:
+        """What one of them came to, by its folder."""
+        made = outcome(path)
+        losses = read_metrics(path)["loss"].to_numpy()
+        values: dict[str, Any] = {
+            f"{when}{name}{key}": value
+            for when, state in zip(("start_", ""), made["states"], strict=True)
+            for name, of in (("", "all"), ("unseen_", "unseen"))
+            for key, value in state[of].items()
+        }
+        return ReplicaRecord(
+            replica=number,
+            seed=Unsigned(self.training.seed + number),
+            status=made["status"],
+            steps=made["steps"],
+            n_unseen=made["n_unseen"],
+            loss_first=made["loss"] and made["loss"]["first"],
+            loss_last=made["loss"] and made["loss"]["last"],
+            loss_last_100=float(losses[-100:].mean()) if len(losses) else None,
+            centroid_displacement=made["centroid_displacement"],
+            **{f"unseen_{name}": made["unseen_l_inf"][name] for name in ("max_l_inf", "mean_l_inf", "max_l_inf_steps")},
+            **values,
+        )
+
     def curves(self, out: Path) -> pl.DataFrame:
         """Counts of every replica at about a hundred steps, early ones more densely, over all and unseen tokens."""
         import polars as pl
@@ -243,24 +318,4 @@ def _train(replicas: Replicas, task: _Task) -> ReplicaRecord:
     training, path = replicas.replica(task.number), Path(task.folder)
     with suppress(Diverged):  # its folder says so
         training.run(path, resume=(path / "manifest.json").is_file(), cores=task.cores)
-    made = outcome(path)
-    losses = read_metrics(path)["loss"].to_numpy()
-    values: dict[str, Any] = {
-        f"{when}{name}{key}": value
-        for when, state in zip(("start_", ""), made["states"], strict=True)
-        for name, of in (("", "all"), ("unseen_", "unseen"))
-        for key, value in state[of].items()
-    }
-    return ReplicaRecord(
-        replica=task.number,
-        seed=Unsigned(training.seed),
-        status=made["status"],
-        steps=made["steps"],
-        n_unseen=made["n_unseen"],
-        loss_first=made["loss"] and made["loss"]["first"],
-        loss_last=made["loss"] and made["loss"]["last"],
-        loss_last_100=float(losses[-100:].mean()) if len(losses) else None,
-        centroid_displacement=made["centroid_displacement"],
-        **{f"unseen_{name}": made["unseen_l_inf"][name] for name in ("max_l_inf", "mean_l_inf", "max_l_inf_steps")},
-        **values,
-    )
+    return replicas.record(path, task.number)
