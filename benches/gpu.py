@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from darkvocab.experiments.training.stack import Stack
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +27,7 @@ from darkvocab import Questions, Sweep, Training, Trials
 from darkvocab.batch import groups_of
 from darkvocab.device import Device, open_device
 from darkvocab.experiments.training.choices import SnowballStart
+from darkvocab.experiments.training.stack import Stack
 from darkvocab.numerics import GRIDS
 from darkvocab.numerics.lanes import Lanes
 
@@ -187,11 +187,11 @@ class Bench:
             )
 
         written = codes.numel() * codes.itemsize
-        yield self.part("draw, by deviates", draw, t, written, "bytes written")
-        sparse = Trials(SIGMA, trials=t, n_tokens=n, base=BASE)._widest.cells()
-        yield self.part("draw, by cells", self.sparse(sparse, t), t, n * len(sparse.columns) * t, "bytes written")
+        yield self.part("draw", draw, t, written, "bytes written")
         few = Trials(5e-9, trials=t, n_tokens=n, base=BASE)._widest.cells()
-        yield self.part("draw, by cells, at 5e-9", self.sparse(few, t), t, n * len(few.columns) * t, "bytes written")
+        yield self.part(
+            "draw, by cells, of 12.2a at 5e-9", self.sparse(few, t), t, n * len(few.columns) * t, "bytes written"
+        )
         keys = device.put(np.random.default_rng(1).integers(0, 2**63, dim))
         yield self.part("group", lambda: device.grouping.leaders(codes, keys, False), t, written, "bytes read")
         rows = torch.arange(n, device=place).expand(t, n).contiguous()
@@ -354,6 +354,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.rehearse:
         device = Device(torch.device("cpu"), "by_torch")
+        torch.set_num_threads(1)  # for tensors as small as these
     else:
         opened = open_device(arguments.device)
         assert opened is not None, "a GPU, or --rehearse"
@@ -379,7 +380,7 @@ def main() -> None:
         table.add_row(
             one["what"],
             told(taken),
-            f"{rate:,.0f}" if rate and rate < 1e9 else f"{rate:.3g} {one.get('unit', '')}",
+            f"{rate:.3g} {one['unit'].partition('/')[0]}" if "unit" in one else f"{rate:,.0f}",
             told(least),
             f"{taken / least:.2f}" if taken and least else "",
             {True: "yes", False: "NO", None: ""}[one.get("same")],

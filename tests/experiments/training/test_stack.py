@@ -22,7 +22,7 @@ from darkvocab.experiments.training.choices import (
 from darkvocab.experiments.training.learner import Learner
 from darkvocab.experiments.training.model import Layout, begin
 from darkvocab.experiments.training.optimizers import optimizer
-from darkvocab.experiments.training.stack import MOST, Stack, find_device, n_together
+from darkvocab.experiments.training.stack import MOST, Stack, n_together
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -413,27 +413,14 @@ def test_what_a_step_changes_is_all_that_the_next_one_reads():
         assert np.array_equal(metrics, measured)
 
 
-def seen(n_devices, free=0):
-    """A torch that sees so many GPUs."""
-    cuda = SimpleNamespace(
-        is_available=lambda: True, device_count=lambda: n_devices, mem_get_info=lambda _: (free, free)
-    )
-    backends = SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False))
-    about = {"version": SimpleNamespace(cuda="13"), "__version__": "2", "device": torch.device}
-    return SimpleNamespace(cuda=cuda, backends=backends, **about)
+def test_a_stack_is_as_large_as_what_is_free(monkeypatch):
+    monkeypatch.setattr("darkvocab.experiments.training.stack.torch_device", lambda name: torch.device(name))
 
+    def seen(free):
+        """A torch whose GPU has so much room."""
+        return SimpleNamespace(cuda=SimpleNamespace(mem_get_info=lambda _: (free, free)))
 
-def test_a_device_that_is_not_there_is_named_with_those_that_are():
-    for name in ("cuda", "cuda:1", "mps"):
-        with pytest.raises(ValueError, match=f"sees no {name} here.*choose one of cpu"):
-            find_device(torch, name)
-    assert [find_device(seen(2), name).index for name in ("cuda", "cuda:0", "cuda:1")] == [None, 0, 1]
-    with pytest.raises(ValueError, match=r"sees no cuda:2 here; choose one of cpu, cuda:0, cuda:1$"):
-        find_device(seen(2), "cuda:2")
-
-
-def test_a_stack_is_as_large_as_what_is_free():
-    asked = [n_together(seen(1, free << 20), Training(device="cuda:0")) for free in (0, 700, 1000, 80_000)]
+    asked = [n_together(seen(free << 20), Training(device="cuda:0")) for free in (0, 700, 1000, 80_000)]
     assert asked == sorted(asked)
     assert (asked[0], asked[-1]) == (1, MOST)
     assert 1 < asked[2] < MOST

@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
-FIND = [f"darkvocab.experiments.training.{name}.find_device" for name in ("stack", "lab", "replicas")]
+FIND = [f"darkvocab.experiments.training.{name}.torch_device" for name in ("stack", "lab", "replicas")]
 
 
 @pytest.fixture(autouse=True)
@@ -319,6 +319,6 @@ def test_engines_are_for_replicas_on_the_cpu(tmp_path):
 def test_without_the_device_nothing_is_begun(tmp_path, monkeypatch):
     monkeypatch.undo()
     for run in (small().run, Replicas(training=small(), n=2).run):
-        with pytest.raises(ValueError, match=r"sees no cuda here.*choose one of cpu"):
+        with pytest.raises(ValueError, match=r"sees no cuda device here.* choose --device cpu"):
             run(tmp_path / "run")
         assert not (tmp_path / "run").exists()

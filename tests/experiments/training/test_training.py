@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from darkvocab import Training, evolve, load_corpus
 from darkvocab.experiments.training.choices import (
+    PRECISIONS,
     SGD,
     AdamW,
     Architecture,
@@ -289,6 +290,15 @@ def test_the_gradient_is_clipped_to_its_norm(clip, moves):
     metrics = learner.step(1, *training.batches(1))
     after = torch.cat([value.detach().reshape(-1) for value in learner.model.parameters()])
     assert (after - before).double().norm().item() == pytest.approx(moves if clip else metrics.gradient_norm, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_recorded_gradient_is_that_before_it_is_clipped(precision):
+    learners = [Learner(small(precision=precision, clip=clip, record=("gradients",))) for clip in (None, 1e-3)]
+    for learner in learners:
+        learner.step(1, *learner.training.batches(1))
+    assert np.array_equal(learners[0].gradient, learners[1].gradient)
+    assert learners[0].gradient.any()
 
 
 def test_matrices_decay_and_vectors_do_not():

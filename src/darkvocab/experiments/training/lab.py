@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...device import check_device, torch_device
 from ...engine import check_seed
 from ...folder import read_manifest, versions
 from ...history import History
@@ -39,13 +39,11 @@ from .corpus import Batches, Corpus, load_corpus
 from .learner import Diverged, Learner, Metrics
 from .ledger import ENDED, SECONDS, Ledger
 from .model import import_models
-from .stack import find_device
 from .together import no_room, train_together
 
 if TYPE_CHECKING:
     import polars as pl
 
-DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 EXTRAS = ("gradients", "moments")
 
 
@@ -92,8 +90,7 @@ class Training:
             raise ValueError(f"clip must be > 0, got {self.clip!r}")
         if self.steps % self.record_every:
             raise ValueError(f"{self.steps:,} steps are no multiple of record_every {self.record_every:,}")
-        if not DEVICE.fullmatch(self.device):
-            raise ValueError(f"unknown device {self.device!r}; choose one of cpu, cuda, cuda:N, mps")
+        check_device(self.device)
         unknown = [name for name in self.record if name not in EXTRAS]
         if unknown:
             raise ValueError(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
@@ -219,7 +216,7 @@ class Training:
         """
         require()
         if self.device != "cpu":
-            find_device(import_torch("train"), self.device)
+            torch_device(self.device)
         with Ledger(self, out, resume=resume) as ledger:
             if ledger.status == "diverged":
                 raise Diverged(f"{ledger.path} holds a training that diverged; choose other settings and another --out")

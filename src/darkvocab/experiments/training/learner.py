@@ -47,6 +47,8 @@ class Learner:
     are views. Where the optimizer keeps its own grid, it has a vector of its own, and the model a float32 copy.
     """
 
+    gradient: np.ndarray  # words of the embedding's, in the last step, before it was clipped; where that is recorded
+
     def __init__(self, training: Training, cores: int | None = None) -> None:
         """`cores` to work on, by default all. Never changes a result."""
         torch = self._torch = import_torch("train")
@@ -90,11 +92,6 @@ class Learner:
         return self.words(self._embedding)
 
     @property
-    def gradient(self) -> np.ndarray:
-        """Of the embedding, in the last step, before clipping."""
-        return self.words(self._embedding.grad)
-
-    @property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Adam's moments of the embedding."""
         at = self._embedding.storage_offset()
@@ -128,6 +125,8 @@ class Learner:
         metrics = Metrics(number, loss, norm.item(), training.learning_rate(number))
         if not (math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm)):
             raise Diverged.at(metrics)
+        if "gradients" in training.record:
+            self.gradient = self.words(self._embedding.grad).copy()
         if training.clip is not None:  # by torch's own rule, in the gradient's grid
             self._kept_gradient.mul_(torch.clamp(training.clip / (norm + 1e-6), max=1.0))
         for group in self.optimizer.param_groups:

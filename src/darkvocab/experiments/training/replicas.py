@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...device import torch_device
 from ...engine import check_seed, open_engine
 from ...folder import landing
 from ...history import FILE, History
@@ -25,7 +26,7 @@ from .lab import Training, outcome, read_metrics, require
 from .learner import Diverged
 from .ledger import METRICS, Ledger, steps_made
 from .recording import recorded
-from .stack import find_device, n_together
+from .stack import n_together
 from .together import no_room, train_together
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Replicas:
                     f"replicas on {self.training.device} are trained together by this process; "
                     "leave out the engine and the workers"
                 )
-            find_device(import_torch("train"), self.training.device)
+            torch_device(self.training.device)
         engine, workers, cores = self._spread(engine, workers)
         with ExitStack() as opened:
             runner = opened.enter_context(open_engine(engine, workers, say=say or (lambda _: None)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...device import torch_device
 from ...folder import fixed
 from ..notebook import import_torch
 from .abreast import PassesAbreast, views
@@ -26,23 +27,6 @@ if TYPE_CHECKING:
 SPAN = 256  # most steps from one look at what was made to the next
 STAGED = 1 << 27  # bytes of states recorded in them, about
 MOST = 16  # trainings in a stack: of more, what one call leaves for the next is no more in a GPU's cache
-
-
-def find_device(torch: Any, name: str) -> Any:
-    """torch's device of this name.
-
-    Raises
-    ------
-    ValueError
-        There is none.
-    """
-    kind, _, number = name.partition(":")
-    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = ["cpu", *(f"cuda:{n}" for n in range(n_cuda)), *["mps"] * torch.backends.mps.is_available()]
-    if f"{kind}:{number or 0}" not in there and name not in there:
-        why = " (it is built without CUDA)" if kind == "cuda" and not torch.version.cuda else ""
-        raise ValueError(f"torch {torch.__version__} sees no {name} here{why}; choose one of {', '.join(there)}")
-    return torch.device(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +58,7 @@ class Stack:
         shared = [_shared(each) for each in trainings]
         if any(other != shared[0] for other in shared):
             raise ValueError("trainings that are made together may differ in nothing but their seeds")
-        self.device = device = device or find_device(torch, training.device)
+        self.device = device = device or torch_device(training.device)
         self.span = span or _span(training, len(trainings))
         self.made = 0
         self._aside: Any = None  # the stream of what is brought to the host
@@ -302,7 +286,7 @@ class Stack:
 
 def n_together(torch: Any, training: Training) -> int:
     """How many such trainings its device has room for, at most `MOST`: about, the device itself has the last word."""
-    device = find_device(torch, training.device)
+    device = torch_device(training.device)
     if device.type != "cuda":
         return MOST
     architecture, n_vocabulary = training.architecture, training.corpus.n_vocabulary
