@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,22 @@ def rows(records):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_device_never_changes_a_record(device, name):
     assert rows(RUNS[name].records(device=device)) == rows(RUNS[name].records(engine="serial"))
+
+
+@pytest.fixture(scope="module")
+def interpreted():
+    """Runs by Triton's kernels, without a GPU, in a process of their own: whether their records are a core's."""
+    pytest.importorskip("triton")
+    line = [sys.executable, Path(__file__).parent.parent / "importable" / "interpreted_records.py"]
+    made = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+    assert made.returncode == 0, made.stderr
+    return json.loads(made.stdout)
+
+
+@pytest.mark.xdist_group("interpreted records")
+@pytest.mark.parametrize("name", ["12.2a", "12.4b, by deviates", "13.5a", "a notebook's noise", "float32's grid"])
+def test_kernels_in_tritons_interpreter_never_change_a_record(interpreted, name):
+    assert interpreted[name]
 
 
 @pytest.mark.parametrize("most", [1, 3, 5])
