@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -26,6 +27,7 @@ from rich.table import Table
 from darkvocab import Questions, Sweep, Training, Trials
 from darkvocab.batch import groups_of
 from darkvocab.device import Device, open_device
+from darkvocab.experiments.batches import ALIGNED
 from darkvocab.experiments.training.choices import SnowballStart
 from darkvocab.experiments.training.stack import Stack
 from darkvocab.numerics import GRIDS
@@ -227,7 +229,8 @@ class Bench:
 
     def sparse(self, cells: Any, t: int) -> Callable[[], None]:
         lanes = Lanes.of([cells] * t, [0] * t, list(range(t)))
-        codes = torch.zeros(t, self.sizes.tokens, len(cells.columns), dtype=torch.int8, device=self.device.place)
+        columns = len(cells.columns) + -len(cells.columns) % ALIGNED
+        codes = torch.zeros(t, self.sizes.tokens, columns, dtype=torch.int8, device=self.device.place)
         return lambda: self.device.drawing.draw_sparse(lanes, 42, codes)
 
     def part(self, what: str, work: Callable[[], Any], t: int, n_bytes: int, of: str) -> dict[str, Any]:
@@ -297,9 +300,12 @@ class Bench:
             steps = max(4, self.sizes.steps // max(1, n // 4))
             for stretch in stack.stretches(min(256, steps)):
                 stack.read(stretch)
-            first, begun = stack.made, time.perf_counter()
+            first, begun, before = stack.made, time.perf_counter(), None
             for stretch in stack.stretches(first + steps):
-                stack.read(stretch)
+                if before is not None:  # while the next is made
+                    stack.read(before)
+                before = stretch
+            stack.read(before)
             taken = (time.perf_counter() - begun) / steps
             what = "11.2c, a step of one training" if n == 1 else f"11.2c, a step of {n} trainings together, for each"
             of = f"{flops:,} operations in bfloat16"
@@ -326,7 +332,7 @@ def machine(device: Device) -> dict[str, str]:
     import triton
 
     ask = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm", "--format=csv,noheader"]
-    told = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
+    told = subprocess.run(ask, capture_output=True, text=True).stdout.strip() if shutil.which(ask[0]) else "unknown"
     card = torch.cuda.get_device_properties(device.place)
     return {
         **found,
@@ -359,17 +365,19 @@ def main() -> None:
         opened = open_device(arguments.device)
         assert opened is not None, "a GPU, or --rehearse"
         device = opened
+    about = machine(device)
     bench = Bench(device, REHEARSED if arguments.rehearse else Sizes())
-    rows = list(bench.floors())
-    for section in arguments.only or sections:
-        rows += getattr(bench, section)()
-    if arguments.shapes:
-        rows += bench.shapes()
+    with device.active():
+        rows = list(bench.floors())
+        for section in arguments.only or sections:
+            rows += getattr(bench, section)()
+        if arguments.shapes:
+            rows += bench.shapes()
     if arguments.json:
-        print(json.dumps({**machine(device), "rows": rows}, indent=2))
+        print(json.dumps({**about, "rows": rows}, indent=2))
         return
     console = Console(width=150)
-    for name, value in machine(device).items():
+    for name, value in about.items():
         console.print(f"{name}: {value}", highlight=False)
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("", "here", "a second", "floor", "here / floor", "records as a core's", "floor of"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .device import Device
+from .device import Device, is_full
 from .numerics import Grid, Groups, Spread, Touching
 from .numerics.chebyshev import UNITS, KnownDistances, largest_within
 from .numerics.grouping import chunks, row_keys
@@ -117,11 +117,8 @@ def identical_rows(
     progress: Callable[[int], None] | None = None,
 ) -> Groups:
     """`darkvocab.numerics.identical_rows` on a device, to which the rows are brought a few at a time."""
-    import torch
-
     kind = rounded(words[:0]) if rounded else words[:0]
-    dtype = getattr(torch, f"int{8 * kind.itemsize}")
-    there = torch.empty((len(words), kind.shape[1]), dtype=dtype, device=device.place)
+    there = device.empty((len(words), kind.shape[1]), kind.itemsize)
     for some in chunks(words, UPLOAD):
         there[some] = device.put(rounded(words[some]) if rounded else words[some])
         if progress:
@@ -142,18 +139,23 @@ def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> 
         row_keys.cache_clear()
 
 
-def has_room(device: Device, index: np.ndarray, grid: Grid) -> bool:
-    """Whether `compared` has."""
-    return Batch.bytes_each(len(index), index.shape[1], grid.bits // 8, _SPREADS) < device.free()
+def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spread] | None:
+    """Distances of all pairs of rows [n, dim] of ordered indices, no two alike, in weight units and in steps.
 
-
-def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spread]:
-    """Distances of all pairs of rows [n, dim] of ordered indices, no two alike, in weight units and in steps."""
-    codes = device.put(index.astype(f"i{grid.bits // 8}"))[None]
-    home = codes.new_zeros(1, codes.shape[2]).long()
-    with device.active():
-        pending = Batch(device=device, codes=codes, home=home, grid=grid).measure(_SPREADS)
-    (found,) = pending.found(lambda t: index)
+    None where the device has no room for them.
+    """
+    if len(index) < 2 or Batch.bytes_each(len(index), index.shape[1], grid.bits // 8, _SPREADS) > device.free():
+        return None
+    try:
+        with device.active():
+            codes = device.put(index.astype(f"i{grid.bits // 8}"))[None]
+            home = codes.new_zeros(1, codes.shape[2]).long()
+            pending = Batch(device=device, codes=codes, home=home, grid=grid).measure(_SPREADS)
+        (found,) = pending.found(lambda t: index)
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        return None
     weight, steps = (found.distances["unique", unit].spread for unit in UNITS)
     return weight, steps
 
@@ -187,7 +189,9 @@ class Pending:
         made = self.arrays()
         if made["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
             row_keys.cache_clear()
-            return self.batch.measure(self.asked).found(index)
+            with self.batch.device.active():
+                again = self.batch.measure(self.asked)
+            return again.found(index)
         return [self._found_of(t, made, partial(index, t)) for t in range(len(made["leader"]))]
 
     def _found_of(self, t: int, made: dict[str, np.ndarray], index: Callable[[], np.ndarray]) -> Found:

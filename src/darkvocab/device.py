@@ -89,6 +89,14 @@ def open_device(name: str | Device) -> Device | None:
     return Device(place, "by_triton" if place.type == "cuda" else "by_torch")
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether this is what torch, or a library that it calls, says of a device without room."""
+    import torch
+
+    said = "out of memory" in str(error) or "ALLOC_FAILED" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and said)
+
+
 @dataclass(frozen=True)
 class Device:
     """Where batches are drawn and measured: a device of torch's, and which kernels run there."""
@@ -132,17 +140,6 @@ class Device:
             return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
         return 1 << 30  # torch's operations on a CPU are there for tests
 
-    def is_full(self, error: Exception) -> bool:
-        """Whether this is torch's word for a device without room; what it keeps for later is then given back."""
-        import torch
-
-        full = isinstance(error, torch.OutOfMemoryError) or (
-            self.place.type == "mps" and "out of memory" in str(error)  # there it is a plain RuntimeError
-        )
-        if full and self.place.type == "cuda":
-            torch.cuda.empty_cache()
-        return full
-
     def put(self, array: np.ndarray) -> torch.Tensor:
         """An array on the device; unsigned integers as signed ones of the same bits."""
         import torch
@@ -150,7 +147,16 @@ class Device:
         array = np.require(array, requirements=["C", "W"])  # torch takes no others
         if array.dtype.kind == "u":
             array = array.view(f"i{array.itemsize}")
-        return torch.from_numpy(array).to(self.place, non_blocking=True)
+        here = torch.from_numpy(array)
+        if self.place.type == "cuda":
+            here = here.pin_memory()  # else the host waits until all that was asked before is done
+        return here.to(self.place, non_blocking=True)
+
+    def empty(self, shape: tuple[int, ...], itemsize: int) -> torch.Tensor:
+        """Room for signed integers of so many bytes."""
+        import torch
+
+        return torch.empty(shape, dtype=getattr(torch, f"int{8 * itemsize}"), device=self.place)
 
     def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
         """Begin to bring tensors back; the caller need not wait before it asks for them."""

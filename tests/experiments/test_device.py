@@ -212,6 +212,21 @@ def test_a_scan_on_a_device_is_the_scan(device, tmp_path):
         assert ours.tokens.equals(plain.tokens)
 
 
+def test_a_scan_compares_on_cores_what_a_device_has_no_room_for(device, monkeypatch, tmp_path):
+    from safetensors.numpy import save_file
+
+    rows = np.random.default_rng(6).standard_normal((60, 16)).astype(np.float32)
+    rows[30:] = rows[:30]
+    save_file({"model.embed_tokens.weight": rows}, tmp_path / "model.safetensors")
+    plain = explain(tmp_path / "model.safetensors")
+    tried = full_beyond(monkeypatch, 0)
+    assert explain(tmp_path / "model.safetensors", device=device).report == plain.report
+    assert tried == [1]
+    monkeypatch.setattr(Device, "free", lambda _: 0)
+    assert explain(tmp_path / "model.safetensors", device=device).report == plain.report
+    assert tried == [1]  # not even begun
+
+
 # What is not there ----------------------------------------------------------------------------------------------------
 
 

@@ -237,6 +237,7 @@ def test_kernels_compile_without_spilling_or_dropping_small_numbers(dtype, capab
         name = launch.kernel.__name__
         assert made.stack == 0, f"{name} spills"
         assert ".ftz" not in made.ptx, f"{name} flushes subnormal numbers"
+        assert not any("MEMBAR" in line for line in made.code), f"{name} waits for memory"
         if name == "compare_pairs" and dtype == "float32":
             assert_pairs_cost_little(made)
 

@@ -30,6 +30,7 @@ from darkvocab.numerics import GRIDS  # noqa: E402
 from darkvocab.numerics._backends import deviates, rounding  # noqa: E402
 from darkvocab.numerics._backends.by_torch import deviates as by_torch  # noqa: E402
 from darkvocab.numerics._backends.by_torch import drawing  # noqa: E402
+from darkvocab.numerics._backends.by_torch.lanes import on_device  # noqa: E402
 from darkvocab.numerics.lanes import Lanes  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("device-drawing")  # one process has one interpreter
@@ -210,6 +211,17 @@ def test_a_batch_may_be_empty_or_still():
         codes = torch.zeros((len(cells), 5, 1), dtype=torch.int8)
         drawing.draw_sparse(lanes, 5, codes)
         assert (len(lanes.often), len(lanes.seldom), int(codes.sum())) == (0, 0, 0)
+
+
+def test_tables_lie_where_triton_need_not_compile_anew():
+    batch = Sparse()
+    for n in (1, 2, 3, 4):
+        tables = on_device(Lanes.of(batch.cells[:n], batch.points[:n], batch.trials[:n]), torch.device("cpu"))
+        assert {(part.data_ptr() - tables.points.data_ptr()) % 16 for part in tables} == {0}
+        assert (
+            tables.edges[: len(batch.cells[0].thresholds)].numpy().tolist()
+            == batch.cells[0].thresholds.view(np.int64).tolist()
+        )
 
 
 @pytest.mark.parametrize("where", [([2**32], [0]), ([0], [-1])])

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..batch import Asked, Batch, Found, Pending
-from ..device import Device
+from ..device import Device, Fetched, is_full
 from ..measures.geometry import Geometry
 from ..numerics import Distances, Groups, as_grid
 from ..numerics.lanes import Lanes
-from .cloud import Draw, empty_index, refuse_overflow
+from .cloud import Draw, refuse_overflow
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def measured_clouds(
             with device.active():
                 begun = _begin(device, some, asked)
         except RuntimeError as error:
-            if not device.is_full(error):
+            if not is_full(error):
                 raise
             if len(some) == 1 and ahead is None:
                 raise MemoryError(f"a snowball of {some[0].snowball.n_tokens:,} tokens on {device.place}") from None
@@ -146,12 +146,14 @@ class _Begun:
 
     draws: list[Draw]
     rows: _Rows
+    overflows: Fetched | None
     pending: Pending
 
     def clouds(self) -> Iterator[tuple[Draw, MeasuredCloud]]:
         found = self.pending.found(lambda t: self.draws[t].cloud().index())
-        if self.rows.overflows is not None:
-            for draw, overflows in zip(self.draws, self.rows.overflows.tolist(), strict=True):
+        if self.overflows is not None:
+            (counts,) = self.overflows.arrays()
+            for draw, overflows in zip(self.draws, counts.tolist(), strict=True):
                 refuse_overflow(overflows, draw.snowball)
         for draw, one, n_drawn, neglected in zip(
             self.draws, found, self.rows.n_drawn, self.rows.neglected, strict=True
@@ -166,7 +168,8 @@ def _begin(device: Device, draws: list[Draw], asked: tuple[Asked, ...]) -> _Begu
     made = {"here": _drawn_here, "noise": _perturbed, "cells": _drawn_by_cells, "deviates": _drawn_by_deviates}
     rows = made[_kind(device, draws[0])[0]](device, draws)
     batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
-    return _Begun(draws, rows, batch.measure(asked))
+    overflows = None if rows.overflows is None else device.fetch([rows.overflows])
+    return _Begun(draws, rows, overflows, batch.measure(asked))
 
 
 def _drawn_here(device: Device, draws: list[Draw]) -> _Rows:
@@ -186,7 +189,7 @@ def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
     """From given noise, around one base."""
     ball = draws[0].snowball
     noise = device.put(np.stack([draw.noise for draw in draws if draw.noise is not None]))
-    codes = device.put(empty_index(ball, noise.shape))
+    codes = device.empty(noise.shape, as_grid(ball.grid).bits // 8)
     base = device.put(ball.base)
     overflows = device.drawing.perturb(
         base, noise, ball.sigma, float32=ball.arithmetic == "float32", shape=_shape(ball.grid), out=codes
@@ -196,7 +199,7 @@ def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
 
 def _drawn_by_deviates(device: Device, draws: list[Draw]) -> _Rows:
     ball = draws[0].snowball
-    codes = device.put(empty_index(ball, (len(draws), ball.n_tokens, ball.dim)))
+    codes = device.empty((len(draws), ball.n_tokens, ball.dim), as_grid(ball.grid).bits // 8)
     overflows = _draw_dense(device, draws, [draw.snowball.base for draw in draws], 0, codes)
     return _whole(device, draws, codes, overflows, "dense", ball.n_tokens * ball.dim * 2.0**-64)
 
@@ -225,15 +228,13 @@ def _draw_dense(
 
 def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
     """By cells, each column on its own; columns of too many cells by deviates, from a home of 0."""
-    import torch
-
     ball, cells = draws[0].snowball, [draw.cells for draw in draws if draw.cells is not None]
     wide = cells[0].wide  # where there are any, all are of one point
     n_drawn = [len(one.columns) + len(wide) for one in cells]
     itemsize = as_grid(ball.grid).bits // 8 if len(wide) else 1
     room = max(1, *n_drawn)
     shape = len(draws), ball.n_tokens, room + -room % ALIGNED
-    codes = torch.zeros(shape, dtype=getattr(torch, f"int{8 * itemsize}"), device=device.place)
+    codes = device.empty(shape, itemsize).zero_()
     home = np.zeros((shape[0], shape[2]), np.int64)
     overflows, places = None, None
     if len(wide):  # in the order of the base's columns, so that rows keep their lexicographic order

@@ -204,7 +204,7 @@ def _draw_dense(
     """Ordered indices of rows around these components, from one of two streams of the trial."""
     from ..numerics._backends.deviates import draw_dense
 
-    index = empty_index(snowball, (snowball.n_tokens, base.size))
+    index = _empty_index(snowball, (snowball.n_tokens, base.size))
     grid = as_grid(snowball.grid)
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
     how = DISTRIBUTIONS.index(snowball.distribution), snowball.arithmetic == "float32", stream
@@ -225,7 +225,7 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
 
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise ValueError(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
-    index = empty_index(snowball, z.shape)
+    index = _empty_index(snowball, z.shape)
     grid = as_grid(snowball.grid)
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
     if snowball.arithmetic == "float32":
@@ -238,7 +238,7 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
     return _whole(snowball, index, "notebook", 0.0)
 
 
-def empty_index(snowball: Snowball, shape: tuple[int, ...]) -> np.ndarray:
+def _empty_index(snowball: Snowball, shape: tuple[int, ...]) -> np.ndarray:
     """Room for ordered indices: a grid's indices need as many bits as its words."""
     return np.empty(shape, f"i{as_grid(snowball.grid).bits // 8}")
 

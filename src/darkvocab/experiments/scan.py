@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..batch import compared, has_room
+from ..batch import compared
 from ..device import Device, open_device
 from ..folder import versions, write_whole
 from ..matrix import EmbeddingMatrix, printable
@@ -367,11 +367,11 @@ def _distances(matrix: EmbeddingMatrix, census: Census, grid: str, device: Devic
     if census.n_black_holes > MOST_COMPARED:
         return None
     index = matrix.index(census.representatives, grid)
-    if device is not None and has_room(device, index, as_grid(grid)):
-        weight, steps = compared(device, index, as_grid(grid))
-    else:
+    made = compared(device, index, as_grid(grid)) if device is not None else None
+    if made is None:
         among = Geometry(index, grid, over="black_holes", threads=n_cores())
-        weight, steps = among.weight, among.steps
+        made = among.weight, among.steps
+    weight, steps = made
     return {
         "rows": "black_holes",
         "max": _finite(weight.max),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,8 +24,9 @@ def captured(torch: Any, device: Any, function: Callable[[], None], state: Seque
         for _ in range(WARM_UPS):
             function()
     torch.cuda.current_stream().wait_stream(aside)
+    gc.collect()  # a graph that was given up must not go while another is captured
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=aside):  # torch's own stream for this is on the card that captured first
         function()
     for tensor, value in zip(state, before, strict=True):
         tensor.copy_(value)

@@ -11,17 +11,17 @@ GAMMA = 0x9E3779B97F4A7C15 - 2**64  # as the int64 of these bits, like all below
 MIXERS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
 
 
-def key(seed: int, step: int, purpose: int) -> np.int64:
-    """Of a step of a training: other keys for other seeds, steps and purposes."""
-    return np.random.SeedSequence([seed, step, purpose]).generate_state(1, np.uint64).view(np.int64)[0]
+def key(seed: int, purpose: int) -> np.int64:
+    """Of a training: other keys for other seeds and purposes. The `words` that it makes are its steps' own keys."""
+    return np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64).view(np.int64)[0]
 
 
-def words(torch: Any, keys: Any, n: int) -> Any:
-    """The first n words of 64 bits, [R, n] int64, of SplitMix64 from each of R keys, int64.
+def words(torch: Any, keys: Any, n: int, first: int = 0) -> Any:
+    """Words first, first + 1, ... of 64 bits, [R, n] int64, of SplitMix64 from each of R keys, int64.
 
     G. L. Steele, D. Lea and C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """
-    out = torch.arange(1, n + 1, device=keys.device) * GAMMA + keys[:, None]
+    out = torch.arange(first + 1, first + n + 1, device=keys.device) * GAMMA + keys[:, None]
     for shift, factor in MIXERS:
         out ^= (out >> shift) & ((1 << (64 - shift)) - 1)
         out *= factor

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...device import check_device, torch_device
+from ...device import check_device, is_full, torch_device
 from ...engine import check_seed
 from ...folder import read_manifest, versions
 from ...history import History
@@ -259,7 +259,9 @@ class Training:
     def _train_on_device(self, ledger: Ledger, progress: Callable[[int, int], None] | None) -> None:
         try:
             train_together([ledger], progress=progress)
-        except import_torch("train").OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_full(error):
+                raise
             raise no_room(self) from None
         if ledger.diverged:
             raise ledger.diverged

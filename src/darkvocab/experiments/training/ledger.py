@@ -94,6 +94,8 @@ class Ledger:
                 done = int(file.metadata()["done"])
             load(tensors, done)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if "CUDA" in str(error):  # the card's trouble, not the file's
+                raise
             raise CorruptFile(f"{path}: not a checkpoint of this run ({error}); delete it to train anew") from None
         return done
 

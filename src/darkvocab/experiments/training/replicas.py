@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...device import torch_device
+from ...device import is_full, torch_device
 from ...engine import check_seed, open_engine
 from ...folder import landing
 from ...history import FILE, History
@@ -258,7 +258,9 @@ class Replicas:
                 ]
                 try:
                     train_together(ledgers, until=steps[1] if len(steps) > 1 else None)
-                except torch.OutOfMemoryError:
+                except RuntimeError as error:
+                    if not is_full(error):
+                        raise
                     most = len(behind) // 2
                     if not most:
                         raise no_room(self.training) from None

@@ -15,7 +15,7 @@ from ...folder import fixed
 from ..notebook import import_torch
 from .abreast import PassesAbreast, views
 from .captured import captured
-from .deviates import bits, key, normals
+from .deviates import bits, key, normals, words
 from .learner import NOISE, ROUNDING
 from .model import TOKENS, Layout, begin, grid, save
 from .optimizers import optimizer
@@ -74,13 +74,17 @@ class Stack:
         if self.device.type != "cuda":
             yield
             return
-        before = how.allow_bf16_reduced_precision_reduction, how.allow_tf32
-        how.allow_bf16_reduced_precision_reduction = how.allow_tf32 = False
+        # Where torch has the newer word for TF32, it refuses to be asked by the older one.
+        word, whole = ("fp32_precision", "ieee") if hasattr(how, "fp32_precision") else ("allow_tf32", False)
+        before = how.allow_bf16_reduced_precision_reduction, getattr(how, word)
+        how.allow_bf16_reduced_precision_reduction = False
+        setattr(how, word, whole)
         try:
             with torch.cuda.device(self.device):
                 yield
         finally:
-            how.allow_bf16_reduced_precision_reduction, how.allow_tf32 = before
+            how.allow_bf16_reduced_precision_reduction = before[0]
+            setattr(how, word, before[1])
 
     def _begin(self) -> None:
         """The weights, in each type that something reads; those of one type are one tensor."""
@@ -121,6 +125,7 @@ class Stack:
         self._starts = zeros(self.span, n, training.batch)
         self._rates = zeros(self.span, dtype=torch.float32)
         self._keys = zeros(self.span, 2, n)
+        self._seeds = [torch.tensor([int(key(each.seed, use)) for each in self.trainings]) for use in (NOISE, ROUNDING)]
         self._measured = zeros(self.span, n, 2, dtype=torch.float32)
         n_slots = -(-(self.span - 1) // training.record_every) + 1
         n_kinds = 1 + ("gradients" in training.record) + 2 * ("moments" in training.record)
@@ -223,8 +228,8 @@ class Stack:
         self._upload(self._starts, np.stack(starts, 1), first)
         self._upload(self._rates, np.array([training.learning_rate(step) for step in steps], np.float32), first)
         if training.noise is not None or training.rounding == "stochastic":
-            drawn = [[[key(each.seed, step, use) for each in self.trainings] for use in (0, 1)] for step in steps]
-            self._upload(self._keys, np.array(drawn), first)
+            drawn = [words(self._torch, own, len(steps), first) for own in self._seeds]
+            self._upload(self._keys, np.stack([array(each.T.contiguous()) for each in drawn], 1), first)
 
     def _upload(self, table: Any, values: np.ndarray, first: int) -> None:
         content = self._torch.from_numpy(values)

@@ -192,21 +192,21 @@ def tally_tile(distances, weights, largest, sums, first, n_rows, m_pad, height: 
     if tl.max(theirs) > 0:
         if d.dtype == tl.float32:
             bits = d.to(tl.int32, bitcast=True)
-            tl.atomic_max(largest + t, tl.max(bits))
+            tl.atomic_max(largest + t, tl.max(bits), sem="relaxed")
             exponent = bits >> 23
             mantissa = (bits & 0x7FFFFF) + tl.where(exponent > 0, 0x800000, 0)
             weighed = mantissa.to(tl.int64) * ours[:, None]
             lowest = tl.min(tl.where(bits > 0, exponent, 255))
             for e in range(lowest, tl.max(exponent) + 1):
                 here = tl.sum(tl.where(exponent == e, weighed, 0), axis=0)
-                tl.atomic_add(sums + t * 256 + e, tl.sum(here * theirs))
+                tl.atomic_add(sums + t * 256 + e, tl.sum(here * theirs), sem="relaxed")
         else:
-            tl.atomic_max(largest + t, tl.max(d.to(tl.int64, bitcast=True)))
+            tl.atomic_max(largest + t, tl.max(d.to(tl.int64, bitcast=True)), sem="relaxed")
             steps = d.to(tl.int64)
             lower = tl.sum((steps & 0xFFFF) * ours[:, None], axis=0)
             upper = tl.sum((steps >> 16) * ours[:, None], axis=0)
-            tl.atomic_add(sums + t * 2, tl.sum(lower * theirs))
-            tl.atomic_add(sums + t * 2 + 1, tl.sum(upper * theirs))
+            tl.atomic_add(sums + t * 2, tl.sum(lower * theirs), sem="relaxed")
+            tl.atomic_add(sums + t * 2 + 1, tl.sum(upper * theirs), sem="relaxed")
 
 
 @triton.jit
@@ -248,7 +248,7 @@ def count_near(  # type: ignore[no-untyped-def]
                     d = tl.load(rows + row * m_pad, mask=ahead > row, other=float("nan"))
                     near += tl.where(d[None, :] <= limit, tl.load(ours + row).to(tl.int32), 0)
                 total = tl.sum(near.to(tl.int64) * theirs[None, :], axis=1)
-                tl.atomic_add(counts + group * n_limits + k, total)
+                tl.atomic_add(counts + group * n_limits + k, total, sem="relaxed")
 
 
 @triton.jit
@@ -314,10 +314,10 @@ def add_degrees(  # type: ignore[no-untyped-def]
     if tl.max(near.to(tl.int32)) > 0:
         one = tl.sum(tl.where(near, theirs.to(tl.int32)[None, :], 0), axis=1)
         other = tl.sum(tl.where(near, ours.to(tl.int32)[:, None], 0), axis=0)
-        tl.atomic_add(degrees + t * m_pad + i, one.to(tl.int64), mask=one > 0)
-        tl.atomic_add(degrees + t * m_pad + j, other.to(tl.int64), mask=other > 0)
+        tl.atomic_add(degrees + t * m_pad + i, one.to(tl.int64), mask=one > 0, sem="relaxed")
+        tl.atomic_add(degrees + t * m_pad + j, other.to(tl.int64), mask=other > 0, sem="relaxed")
         nearest = tl.min(tl.where(near, i[:, None], m_pad), axis=0)
-        tl.atomic_min(parents + t * m_pad + j, nearest, mask=nearest < m_pad)
+        tl.atomic_min(parents + t * m_pad + j, nearest, mask=nearest < m_pad, sem="relaxed")
 
 
 @triton.jit
@@ -338,7 +338,7 @@ def unite(  # type: ignore[no-untyped-def]
         u, v = tl.maximum(one, other), tl.minimum(one, other)
         apart = near & (u != v)
         while tl.max(apart.to(tl.int32)) > 0:
-            had = tl.atomic_min(trial + u, v, mask=apart)
+            had = tl.atomic_min(trial + u, v, mask=apart, sem="relaxed")
             apart = apart & (had != u) & (had != v)
             u, v = tl.where(apart, tl.maximum(had, v), u), tl.where(apart, tl.minimum(had, v), v)
 

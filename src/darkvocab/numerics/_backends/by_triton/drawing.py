@@ -169,10 +169,10 @@ def dense_kernel(  # type: ignore[no-untyped-def]
         here = live & (b + plane * blocks < dim)
         x = tl.load(base + plane * blocks, mask=here, other=0.0)
         count += _store(z, x, sigma, to + plane * blocks, here, float32, mantissa_bits, min_exponent, max_code)
-    tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0)
+    tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def perturb_kernel(  # type: ignore[no-untyped-def]
     base,
     z,
@@ -197,7 +197,7 @@ def perturb_kernel(  # type: ignore[no-untyped-def]
     noise = tl.load(z + t * size + i, mask=live, other=0.0).to(tl.float64)
     to = out + t * size + i
     count = _store(noise, x, tl.load(sigmas), to, live, float32, mantissa_bits, min_exponent, max_code)
-    tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0)
+    tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
 
 
 @triton.jit
