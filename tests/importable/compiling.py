@@ -5,29 +5,12 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
 
-TYPES = {
-    torch.int8: "i8",
-    torch.int16: "i16",
-    torch.int32: "i32",
-    torch.int64: "i64",
-    torch.float32: "fp32",
-    torch.float64: "fp64",
-    torch.bool: "i1",
-}
 BIN = Path(triton.__file__).parent / "backends/nvidia/bin"
-
-
-class Launch(NamedTuple):
-    kernel: triton.JITFunction
-    signature: tuple
-    constants: tuple
-    divisible: tuple  # places of arguments that 16 divides, which is known when a kernel is compiled
-    options: tuple
 
 
 class Compiled(NamedTuple):
@@ -46,50 +29,47 @@ class Compiled(NamedTuple):
         return max(([line for line in self.code[a:b] if not line.endswith(":")] for a, b in inner), key=len)
 
 
-def launches(work, monkeypatch):
-    """What `work` launches, each once; nothing is run."""
-    found = {}
+class Driver:
+    """What Triton asks of a card's driver before it compiles."""
 
-    def run(kernel, *args, grid, warmup, **named):
-        names = [parameter.name for parameter in kernel.params]
-        constexprs = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
-        options = tuple((name, value) for name, value in named.items() if name not in names)
-        given = dict(zip(names, args, strict=False)) | {name: named[name] for name in names if name in named}
-        signature, constants, divisible = [], [], []
-        for place, name in enumerate(names):
-            value = given[name]
-            if name in constexprs or (isinstance(value, int) and value == 1):
-                signature.append((name, "constexpr"))
-                constants.append((name, getattr(value, "value", value)))
-                continue
-            pointed = isinstance(value, torch.Tensor)
-            signature.append((name, "*" + TYPES[value.dtype] if pointed else "i32"))
-            if pointed or value % 16 == 0:
-                divisible.append((place,))
-        launch = Launch(kernel, tuple(signature), tuple(constants), tuple(divisible), options)
-        found[launch] = None
+    def __init__(self, architecture):
+        self.target = GPUTarget("cuda", architecture, 32)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(triton.JITFunction, "run", run)
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+def compiled(work, architecture, directory):
+    """Name and machine code of each kernel that `work` launches, as it launches it; nothing is run."""
+    made, launch = [], JITFunction.run
+
+    def compile_only(kernel, *arguments, grid, warmup, **how):
+        made.append((kernel.fn.__name__, launch(kernel, *arguments, grid=grid, warmup=True, **how)))
+
+    JITFunction.run = compile_only
+    driver.set_active(Driver(architecture))
+    try:
         work()
-    return list(found)
+    finally:
+        JITFunction.run = launch
+        driver.set_active(None)  # whichever there is
+    different = {id(kernel): (name, kernel) for name, kernel in made}
+    return [(name, _read(kernel, Path(directory) / f"{name}.cubin")) for name, kernel in different.values()]
 
 
-def compiled(launch, capability, directory):
-    source = ASTSource(
-        launch.kernel,
-        signature=dict(launch.signature),
-        constexprs=dict(launch.constants),
-        attrs={place: [["tt.divisibility", 16]] for place in launch.divisible},
-    )
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=dict(launch.options))
-    file = Path(directory) / f"{launch.kernel.__name__}.cubin"
-    file.write_bytes(made.asm["cubin"])
+def _read(kernel, file):
+    file.write_bytes(kernel.asm["cubin"])
     used = _run("cuobjdump", "-res-usage", file)
     registers, stack = (int(re.search(rf"{what}:(\d+)", used)[1]) for what in ("REG", "STACK"))
     listing = _run("nvdisasm", "-c", file).splitlines()
     lines = (re.search(r"^(\.L_x_\w+:)|/\*[0-9a-f]{4,}\*/\s+(.*?);", line) for line in listing)
-    return Compiled([line[1] or line[2].strip() for line in lines if line], made.asm["ptx"], registers, stack)
+    return Compiled([line[1] or line[2].strip() for line in lines if line], kernel.asm["ptx"], registers, stack)
 
 
 def _run(tool, *arguments):

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import traceback
 from functools import partial
-from pathlib import Path
 
 if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "1" if sys.argv[1] == "interpret" else "0"  # before a kernel is decorated
@@ -191,61 +190,24 @@ FACTS = {
 # Compiled -------------------------------------------------------------------------------------------------------------
 
 
-class Driver:
-    """What Triton asks of a GPU's driver before it compiles."""
-
-    def __init__(self, architecture):
-        from triton.backends.compiler import GPUTarget
-
-        self.target = GPUTarget("cuda", architecture, 32)
-
-    def get_current_target(self):
-        return self.target
-
-    def get_current_device(self):
-        return 0
-
-    def get_current_stream(self, device):
-        return 0
-
-
 def compiled(launches):
     """Facts of every kernel that these launch, by "kernel-variant-architecture"."""
-    import triton
-    from triton.runtime import driver, jit
+    from compiling import compiled
 
-    kernels, launch = [], jit.JITFunction.run
-    try:
-        jit.JITFunction.run = lambda self, *args, grid, warmup, **how: kernels.append(
-            (self.fn.__name__, launch(self, *args, grid=grid, warmup=True, **how))
-        )
-        tools = Path(triton.__file__).parent / "backends/nvidia/bin"
-        for architecture in ARCHITECTURES:
-            driver.set_active(Driver(architecture))
-            for variant, start in launches:
-                start()
-                for name, kernel in kernels:
-                    yield f"{name}-{variant}-{architecture}", facts(kernel, tools)
-                kernels.clear()
-    finally:
-        jit.JITFunction.run = launch
+    for architecture, (variant, work) in itertools.product(ARCHITECTURES, launches):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, made in compiled(work, architecture, folder):
+                yield f"{name}-{variant}-{architecture}", facts(made)
 
 
-def facts(kernel, tools):
-    ptx = kernel.asm["ptx"]
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
-        file.flush()
-        use = subprocess.run([tools / "cuobjdump", "--dump-resource-usage", file.name], capture_output=True, text=True)
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", use.stdout).groups()
+def facts(made):
+    loose = r"\S*\.(?:ftz|approx|full)\S*|fma\S*f32|(?:mul|add|sub|mad)\.f(?:32|64)"
     return {
-        "registers": int(registers),
-        "stack": int(stack),
-        "fused": ptx.count("fma.rn.f64"),
-        "loose": sorted(  # what is not IEEE's operation, or may yet be fused
-            set(re.findall(r"\S*\.(?:ftz|approx|full)\S*|fma\S*f32|(?:mul|add|sub|mad)\.f(?:32|64)", ptx))
-        ),
-        "wide_loads": len(re.findall(r"ld\.global(?:\.\w+)*\.v4\.b32|ld\.global(?:\.\w+)*\.v2\.b64", ptx)),
+        "registers": made.registers,
+        "stack": made.stack,
+        "fused": made.ptx.count("fma.rn.f64"),
+        "loose": sorted(set(re.findall(loose, made.ptx))),  # what is not IEEE's operation, or may yet be fused
+        "wide_loads": len(re.findall(r"ld\.global(?:\.\w+)*\.v4\.b32|ld\.global(?:\.\w+)*\.v2\.b64", made.ptx)),
     }
 
 
