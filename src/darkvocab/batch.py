@@ -142,9 +142,10 @@ def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> 
 def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spread] | None:
     """Distances of all pairs of rows [n, dim] of ordered indices, no two alike, in weight units and in steps.
 
-    None where the device has no room for them.
+    None where the device has no room for them, or no numbers.
     """
-    if len(index) < 2 or Batch.bytes_each(len(index), index.shape[1], grid.bits // 8, _SPREADS) > device.free():
+    room = Batch.bytes_each(len(index), index.shape[1], grid.bits // 8, _SPREADS)
+    if len(index) < 2 or room > device.free() or not device.takes(grid, "steps"):
         return None
     try:
         with device.active():

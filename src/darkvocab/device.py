@@ -17,6 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from .numerics import Grid
+
 NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
 KNOWN = "cpu, cuda, cuda:N, mps"
 INSTALL = "pip install 'darkvocab[gpu]'"
@@ -122,6 +124,10 @@ class Device:
     @property
     def has_float64(self) -> bool:
         return self.place.type != "mps"
+
+    def takes(self, grid: Grid, unit: str) -> bool:
+        """Whether it has numbers for differences of this grid's values or, in steps, of their indices."""
+        return self.has_float64 or unit == "weight" or grid.bits <= 16
 
     def active(self) -> AbstractContextManager[Any]:
         """While it is entered, kernels are launched here."""

@@ -104,6 +104,22 @@ def test_kernels_in_tritons_interpreter_never_change_a_record(interpreted, name)
     assert interpreted[name]
 
 
+@pytest.mark.parametrize("name", ["12.2a", "12.4b", "notebook", "a ball", "dense, laplace, exact, float16"])
+def test_a_device_without_float64_measures_what_cores_draw(device, monkeypatch, name):
+    monkeypatch.setattr(Device, "has_float64", False)
+    monkeypatch.setattr(batches, "_drawn_by_cells", None)
+    monkeypatch.setattr(batches, "_drawn_by_deviates", None)
+    assert rows(RUNS[name].records(device=device)) == rows(RUNS[name].records(engine="serial"))
+
+
+def test_a_device_without_float64_refuses_steps_of_a_wide_grid(device, monkeypatch):
+    monkeypatch.setattr(Device, "has_float64", False)
+    with pytest.raises(ValueError, match="has no float64, as steps on float32 need it"):
+        list(Trials(1e-7, trials=2, grid="float32", measure=("steps",), **SMALL).records(device=device))
+    plain = Trials(1e-7, trials=2, grid="float32", measure=("geometry",), **SMALL)
+    assert rows(plain.records(device=device)) == rows(plain.records(engine="serial"))
+
+
 @pytest.mark.parametrize("most", [1, 3, 5])
 def test_records_do_not_depend_on_the_size_of_batches(device, monkeypatch, most):
     run = Trials([1e-3, 1e-2], trials=4, measure=ALL, **SMALL)

@@ -3,7 +3,8 @@
 import json
 import os
 
-os.environ["TRITON_INTERPRET"] = "1"
+if __name__ == "__main__":
+    os.environ["TRITON_INTERPRET"] = "1"  # before a kernel is decorated
 
 import torch
 
@@ -11,7 +12,6 @@ from darkvocab.numerics import GRIDS
 from darkvocab.numerics._backends.by_torch import distances as plain
 from darkvocab.numerics._backends.by_triton import distances as fast
 
-torch.set_num_threads(1)
 FACTS = (
     "values are the same",
     "distances are the same",
@@ -83,75 +83,79 @@ def check(apart, weights, fact=""):
     hold(fact or "degrees and labels are the same", *zip(*graphs, strict=True))
 
 
-for seed, (grid, unit) in enumerate((grid, unit) for grid in GRIDS for unit in ("weight", "steps")):
-    of = compare(grid, unit, (17, 0, 1, 2, 40), 9, seed)
-    if (grid, unit) in (("bfloat16", "weight"), ("float32", "steps")):
-        check(*of)
-fast.SHARE = 1 << 8  # fewer passes: the interpreter takes its time over each
-check(*compare("bfloat16", "weight", (130, 3), 3, 11))
+def measured():
+    for seed, (grid, unit) in enumerate((grid, unit) for grid in GRIDS for unit in ("weight", "steps")):
+        of = compare(grid, unit, (17, 0, 1, 2, 40), 9, seed)
+        if (grid, unit) in (("bfloat16", "weight"), ("float32", "steps")):
+            check(*of)
+    fast.SHARE = 1 << 8  # fewer passes: the interpreter takes its time over each
+    check(*compare("bfloat16", "weight", (130, 3), 3, 11))
 
-FACT = "no columns and no rows are fine"
-for count, dim in ((3, 0), (0, 3), (3, 1)):
-    codes, home = torch.zeros(2, count, dim, dtype=torch.int8), torch.zeros(2, dim, dtype=torch.int64)
-    rows, counts = torch.arange(count).expand(2, -1), torch.full((2,), count)
-    apart = [
-        made.all_pairs(made.values(codes, home, rows, "weight", (7, -126, 0x7F7F)), counts) for made in (plain, fast)
-    ]
-    weights = (torch.arange(count + -count % 128) < count).long().expand(2, -1).contiguous()
-    hold(FACT, *[(some[:, :count, :count].triu(1), torch.zeros(2, count, count)) for some in apart])
-    check(spoilt(apart[1], weights), weights, FACT)
+    fact = "no columns and no rows are fine"
+    for count, dim in ((3, 0), (0, 3), (3, 1)):
+        codes, home = torch.zeros(2, count, dim, dtype=torch.int8), torch.zeros(2, dim, dtype=torch.int64)
+        rows, counts = torch.arange(count).expand(2, -1), torch.full((2,), count)
+        apart = [
+            made.all_pairs(made.values(codes, home, rows, "weight", (7, -126, 0x7F7F)), counts)
+            for made in (plain, fast)
+        ]
+        weights = (torch.arange(count + -count % 128) < count).long().expand(2, -1).contiguous()
+        hold(fact, *[(some[:, :count, :count].triu(1), torch.zeros(2, count, count)) for some in apart])
+        check(spoilt(apart[1], weights), weights, fact)
 
-FACT = "infinite distances are the same"
-codes = torch.tensor([[[0x7F7F], [-0x7F7F], [1], [0], [-1]]], dtype=torch.int16)
-x = fast.values(codes, torch.zeros(1, 1, dtype=torch.int64), torch.arange(5)[None], "weight", (7, -126, 0x7F7F))
-weights = (torch.arange(128) < 5).long()[None] * 3
-apart = fast.all_pairs(x, torch.tensor([5]))
-held[FACT] = apart[0, 0, 1].item() == float("inf") and apart[0, 3, 4].item() == 2.0**-133
-check(spoilt(apart, weights), weights, FACT)
+    fact = "infinite distances are the same"
+    codes = torch.tensor([[[0x7F7F], [-0x7F7F], [1], [0], [-1]]], dtype=torch.int16)
+    x = fast.values(codes, torch.zeros(1, 1, dtype=torch.int64), torch.arange(5)[None], "weight", (7, -126, 0x7F7F))
+    weights = (torch.arange(128) < 5).long()[None] * 3
+    apart = fast.all_pairs(x, torch.tensor([5]))
+    held[fact] = apart[0, 0, 1].item() == float("inf") and apart[0, 3, 4].item() == 2.0**-133
+    check(spoilt(apart, weights), weights, fact)
 
-generator = torch.Generator().manual_seed(3)
-counts = torch.tensor([140, 30])
-x = torch.randn(2, 2, 8, 128, generator=generator)
-weights = torch.randint(1, 3, (2, 256), generator=generator) * (torch.arange(256) < counts[:, None])
-whole = spoilt(fast.all_pairs(x, counts), weights)
-parts = [(first, spoilt(fast.all_pairs(x, counts, first, 128), weights, first)) for first in (0, 128)]
-hold(
-    "a block of rows is a part of the whole",
-    (torch.cat([part for _, part in parts], 1).nan_to_num(), whole.nan_to_num()),
-)
-for shape in (fast.Shape(4, 4, 16, 8, 4), fast.Shape(2, 4, 8, 4, 8), fast.Shape(8, 4, 16, 4, 1)):
-    same = spoilt(fast.all_pairs(x, counts, shape=shape), weights)
-    hold("any shape of programs gives the same distances", (same.nan_to_num(), whole.nan_to_num()))
-x = x.double()
-same = spoilt(fast.all_pairs(x, counts, shape=fast.Shape(2, 8, 16, 4, 4)), weights)
-hold(
-    "any shape of programs gives the same distances",
-    (same.nan_to_num(), spoilt(plain.all_pairs(x, counts), weights).nan_to_num()),
-)
 
-FACT = "blocks together are the whole"
-equal = torch.tensor([5, 0])
-blocks, none, limits = lambda: iter(parts), torch.zeros_like(equal), torch.tensor([2.5, 3.5])
-(one, its), (two, others) = (fast.tally(part, weights, first) for first, part in parts)
-hold(FACT, *zip((torch.maximum(one, two), its + others), fast.tally(whole, weights), strict=True))
-near = [fast.within(part, weights, none, limits, first) for first, part in parts]
-hold(FACT, (sum(near), fast.within(whole, weights, none, limits)))
-ranks = torch.tensor([[7000], [500]])
-hold(FACT, (fast.ranked(blocks, weights, equal, ranks), plain.ranked(whole, weights, equal, ranks)))
-hold(FACT, *zip(fast.connect(blocks, weights, 2.5), plain.connect(whole, weights, 2.5), strict=True))
+def in_parts():
+    generator = torch.Generator().manual_seed(3)
+    counts = torch.tensor([140, 30])
+    x = torch.randn(2, 2, 8, 128, generator=generator)
+    weights = torch.randint(1, 3, (2, 256), generator=generator) * (torch.arange(256) < counts[:, None])
+    whole = spoilt(fast.all_pairs(x, counts), weights)
+    parts = [(first, spoilt(fast.all_pairs(x, counts, first, 128), weights, first)) for first in (0, 128)]
+    hold(
+        "a block of rows is a part of the whole",
+        (torch.cat([part for _, part in parts], 1).nan_to_num(), whole.nan_to_num()),
+    )
+    for shape in (fast.Shape(4, 4, 16, 8, 4), fast.Shape(2, 4, 8, 4, 8), fast.Shape(8, 4, 16, 4, 1)):
+        same = spoilt(fast.all_pairs(x, counts, shape=shape), weights)
+        hold("any shape of programs gives the same distances", (same.nan_to_num(), whole.nan_to_num()))
+    x = x.double()
+    same = spoilt(fast.all_pairs(x, counts, shape=fast.Shape(2, 8, 16, 4, 4)), weights)
+    hold(
+        "any shape of programs gives the same distances",
+        (same.nan_to_num(), spoilt(plain.all_pairs(x, counts), weights).nan_to_num()),
+    )
 
-FACT = "a trial does not depend on its batch"
-one = slice(1, 2)
-hold(FACT, (fast.all_pairs(x[one].float(), counts[one])[0, :30, :30].triu(1), whole[1, :30, :30].triu(1)))
-hold(
-    FACT,
-    *(
-        (some[one], alone)
-        for some, alone in zip(fast.tally(whole, weights), fast.tally(whole[one], weights[one]), strict=True)
-    ),
-)
-together, alone = fast.connect(whole, weights, 2.5), fast.connect(whole[one], weights[one], 2.5)
-hold(FACT, *((some[one], its) for some, its in zip(together, alone, strict=True)))
+    fact = "blocks together are the whole"
+    equal = torch.tensor([5, 0])
+    blocks, none, limits = lambda: iter(parts), torch.zeros_like(equal), torch.tensor([2.5, 3.5])
+    (one, its), (two, others) = (fast.tally(part, weights, first) for first, part in parts)
+    hold(fact, *zip((torch.maximum(one, two), its + others), fast.tally(whole, weights), strict=True))
+    near = [fast.within(part, weights, none, limits, first) for first, part in parts]
+    hold(fact, (sum(near), fast.within(whole, weights, none, limits)))
+    ranks = torch.tensor([[7000], [500]])
+    hold(fact, (fast.ranked(blocks, weights, equal, ranks), plain.ranked(whole, weights, equal, ranks)))
+    hold(fact, *zip(fast.connect(blocks, weights, 2.5), plain.connect(whole, weights, 2.5), strict=True))
+
+    fact = "a trial does not depend on its batch"
+    one = slice(1, 2)
+    hold(fact, (fast.all_pairs(x[one].float(), counts[one])[0, :30, :30].triu(1), whole[1, :30, :30].triu(1)))
+    hold(
+        fact,
+        *(
+            (some[one], alone)
+            for some, alone in zip(fast.tally(whole, weights), fast.tally(whole[one], weights[one]), strict=True)
+        ),
+    )
+    together, alone = fast.connect(whole, weights, 2.5), fast.connect(whole[one], weights[one], 2.5)
+    hold(fact, *((some[one], its) for some, its in zip(together, alone, strict=True)))
 
 
 def graphs(n, *edges):
@@ -163,31 +167,39 @@ def graphs(n, *edges):
     return spoilt(apart, weights), weights
 
 
-n = 140
-orders = [torch.arange(n), torch.arange(n).flip(0), torch.randperm(n, generator=generator)]
-orders += [torch.arange(n).view(2, -1).T.flatten(), torch.tensor(sorted(range(n), key=lambda i: f"{i:08b}"[::-1]))]
-edges = [(order[:-1], order[1:]) for order in orders]
-edges += [
-    (torch.zeros(n - 1, dtype=torch.int64), torch.arange(1, n)),
-    (torch.full((n - 1,), n - 1), torch.arange(n - 1)),
-]
-edges += [
-    tuple(torch.triu_indices(n, n, 1)),
-    tuple(torch.cartesian_prod(torch.arange(n // 2), torch.arange(n // 2, n)).T),
-]
-apart, weights = graphs(n, *edges)
-degrees, labels = fast.connect(apart, weights, 1.0)
-FACT = "stars, cliques and paths in any order are connected"
-hold(FACT, (labels[:, :n], torch.zeros_like(labels[:, :n])))
-hold(FACT, *[(degrees[t].sum(), torch.tensor(2 * len(one))) for t, (one, _) in enumerate(edges)])
-n, edges = 120, []
-for share in (0.5, 1.0, 1.5):  # of the edges at which a giant component forms
-    one, other = torch.randint(0, n, (2, int(share * n / 2)), generator=generator)
-    edges.append((one[one != other], other[one != other]))
-apart, weights = graphs(n, *edges)
-hold(
-    "random graphs are connected as they are",
-    *zip(*(made.connect(apart, weights, 1.0) for made in (plain, fast)), strict=True),
-)
+def connected():
+    generator = torch.Generator().manual_seed(4)
+    n = 140
+    orders = [torch.arange(n), torch.arange(n).flip(0), torch.randperm(n, generator=generator)]
+    orders += [torch.arange(n).view(2, -1).T.flatten(), torch.tensor(sorted(range(n), key=lambda i: f"{i:08b}"[::-1]))]
+    edges = [(order[:-1], order[1:]) for order in orders]
+    edges += [
+        (torch.zeros(n - 1, dtype=torch.int64), torch.arange(1, n)),
+        (torch.full((n - 1,), n - 1), torch.arange(n - 1)),
+    ]
+    edges += [
+        tuple(torch.triu_indices(n, n, 1)),
+        tuple(torch.cartesian_prod(torch.arange(n // 2), torch.arange(n // 2, n)).T),
+    ]
+    apart, weights = graphs(n, *edges)
+    degrees, labels = fast.connect(apart, weights, 1.0)
+    fact = "stars, cliques and paths in any order are connected"
+    hold(fact, (labels[:, :n], torch.zeros_like(labels[:, :n])))
+    hold(fact, *[(degrees[t].sum(), torch.tensor(2 * len(one))) for t, (one, _) in enumerate(edges)])
+    n, edges = 120, []
+    for share in (0.5, 1.0, 1.5):  # of the edges at which a giant component forms
+        one, other = torch.randint(0, n, (2, int(share * n / 2)), generator=generator)
+        edges.append((one[one != other], other[one != other]))
+    apart, weights = graphs(n, *edges)
+    hold(
+        "random graphs are connected as they are",
+        *zip(*(made.connect(apart, weights, 1.0) for made in (plain, fast)), strict=True),
+    )
 
-print(json.dumps(held))
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    measured()
+    in_parts()
+    connected()
+    print(json.dumps(held))

@@ -65,13 +65,16 @@ def measured_clouds(
     MemoryError
         There is no room for a single one.
     ValueError
-        Noise that overflows the grid.
+        Noise that overflows the grid; steps for which the device has no numbers.
     """
     room = int(SHARE * device.free())
     source, waiting = iter(draws), deque[Draw]()
     ahead: _Begun | None = None
     while some := _together(device, source, waiting, room, asked):
         begun = None
+        grid = as_grid(some[0].snowball.grid)
+        if not all(device.takes(grid, one.unit) for one in asked):
+            raise ValueError(f"{device.place} has no float64, as steps on {grid.name} need it; leave out --device")
         try:
             with device.active():
                 begun = _begin(device, some, asked)
