@@ -10,7 +10,7 @@ from torch import Tensor
 from ..by_torch.grouping import first_of_runs, sort_hashes
 
 COLUMNS = 512  # at a time, of wide rows
-TILE = {1: 4096, 2: 4096, 4: 2048}  # words of a tile by their bytes
+TILE = {1: 2048, 2: 4096, 4: 2048}  # words of a tile by their bytes: larger ones spill registers
 SCATTERED_TILE = 1024  # where rows do not begin at multiples of 16 words
 VECTOR = 16  # bytes of a row that a thread loads at once
 WARPS = 4
