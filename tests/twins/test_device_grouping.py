@@ -101,4 +101,4 @@ def test_kernels_are_compiled_without_spills(compiled):
 @pytest.mark.parametrize("architecture", [80, 90])
 def test_rows_are_loaded_by_16_bytes(compiled, architecture):
     for kind, kernel in itertools.product(("scan", "dense", "float32", "sparse"), ("hash_kernel", "differ_kernel")):
-        assert compiled[f"{kernel}-{kind}-{architecture}"]["wide_loads"] >= 4
+        assert compiled[f"{kernel}-{kind}-{architecture}"]["wide_loads"] >= 2  # of both rows
