@@ -314,7 +314,7 @@ class Clouds(Points, Generic[Row]):
             raise ValueError("a device draws and measures by itself: leave out --engine and --workers, or --device")
         nogil = self.trial_seconds > NOGIL
         work = len(self) * self.trial_seconds
-        if workers is None and engine == "local" and work < (WORTH_THREADS if nogil else WORTH_PROCESSES):
+        if there or (workers is None and engine == "local" and work < (WORTH_THREADS if nogil else WORTH_PROCESSES)):
             workers = 1
         with ExitStack() as opened:  # the engine first: where it is not there, no folder is made
             runner = opened.enter_context(open_engine(engine, workers, nogil=nogil, say=say or _silent))

@@ -120,7 +120,7 @@ def sweep(sigmas: Iterable[float], **settings: Any) -> Iterator[SweepRecord]:
     ----------
     sigmas : standard deviations of the noise, weight units
     settings : of `Sweep` (trials, n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, sampler, measure,
-        over, touching, epsilon, seed) and of `Sweep.records` (engine, workers, out, resume, progress)
+        over, touching, epsilon, seed) and of `Sweep.records` (engine, workers, device, out, resume, progress)
 
     Examples
     --------
