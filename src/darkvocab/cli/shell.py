@@ -195,7 +195,12 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --
 def _interrupt(signum: int, frame: Any) -> NoReturn:
     global _interrupted
     _interrupted = True
+    sys.unraisablehook = _unheard  # what a library was making just then may complain when it goes
     raise KeyboardInterrupt
+
+
+def _unheard(told: object) -> None:
+    pass
 
 
 def main() -> None:
