@@ -136,7 +136,7 @@ class Draw:
     @property
     def is_sparse(self) -> bool:
         """Whether cells are drawn, rather than deviates."""
-        return self.sampler == "sparse" and self.cells is not None and len(self.cells.wide) <= self.snowball.dim / 8
+        return self.sampler == "sparse" and self.cells is not None and self.cells.are_few
 
     def cloud(self) -> Cloud:
         if self.noise is not None:
@@ -171,7 +171,7 @@ def draw(
     check_seed(seed)
     if sampler == "sparse" and snowball.has_cells:
         found = cells or snowball.cells()
-        if len(found.wide) <= snowball.dim / 8:
+        if found.are_few:
             return _draw_sparse(snowball, found, seed, point, trial)
     elif sampler not in ("sparse", "dense"):
         raise ValueError(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")

@@ -38,15 +38,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEASURES = ("geometry", "steps", "topology")  # beside the census, which is always taken
-RUNNING = (
-    "engine",
-    "workers",
-    "device",
-    "out",
-    "resume",
-    "progress",
-    "say",
-)  # how a run is run: never changes a record
+# How a run is run: never changes a record.
+RUNNING = ("engine", "workers", "device", "out", "resume", "progress", "say")
 MOST_TOGETHER = 4096  # records in a part at most
 FEWEST_PARTS = 16  # where there are records enough, so that a short run can be interrupted and shared, too
 NOGIL = 5e-3  # seconds of a trial from which threads do not wait for each other's Python
@@ -138,7 +131,7 @@ class Clouds(Points, Generic[Row]):
         drawn, rows, is_dense = self.dim, float(self.n_tokens), True
         if self._widest.has_cells:
             cells = self._widest.cells()
-            if self.sampler == "sparse" and len(cells.wide) <= self.dim / 8:
+            if self.sampler == "sparse" and cells.are_few:
                 drawn, is_dense = len(cells.columns) + len(cells.wide), False
             if not len(cells.wide):  # about so many of e**entropy likely rows occur
                 likely = 4 * math.exp(min(_entropy(cells), 50.0))

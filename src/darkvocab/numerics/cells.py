@@ -62,6 +62,11 @@ class Cells:
     thresholds: UInt64[np.ndarray, " edges"]
     neglected: float  # bound on the chance that a snowball of this size would leave the cells listed
 
+    @property
+    def are_few(self) -> bool:
+        """Whether it pays to draw cells: of at most an eighth of the columns they are too many to be listed."""
+        return len(self.wide) <= self.home.size / 8
+
     def probabilities(self, j: int) -> Float64[np.ndarray, " cells"]:
         """Probability of each cell of active column `j`, from ``low[j]`` upwards; they sum to 1."""
         edges = self.thresholds[self.starts[j] : self.starts[j + 1]]
