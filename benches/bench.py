@@ -45,12 +45,12 @@ from darkvocab import (
     neighbours,
     vocabulary,
 )
-from darkvocab.experiments.agreement import STATISTICS, compared
-from darkvocab.experiments.bases import load_base
-from darkvocab.matrix import EmbeddingMatrix
+from darkvocab.embedding.matrix import EmbeddingMatrix
 from darkvocab.numerics import Distances, encode, to_index
+from darkvocab.snowballs.agreement import STATISTICS, compared
+from darkvocab.snowballs.bases import load_base
+from darkvocab.snowballs.theory import Occupancy
 from darkvocab.sources.tokenizer import load_tokenizer
-from darkvocab.theory import Occupancy
 
 N_TOKENS, DIM = 2100, 2560
 BASE = "qwen3-4b-centred"
@@ -610,7 +610,7 @@ def bench_dask(folder: Path) -> list[dict[str, Any]]:
 
 def bench_train(folder: Path) -> list[dict[str, Any]]:
     """A step of 11.2c, recorded."""
-    from darkvocab.experiments.training.recipes import training_11_2
+    from darkvocab.notebooks.trainings import training_11_2
 
     training, ends = training_11_2("11.2c", steps=300), [0.0]
     training.run(folder / "run", progress=lambda *_: ends.append(time.perf_counter()))
@@ -621,9 +621,7 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
     products = tokens * 3 * (weights + 2 * model.layers * model.context * model.width)  # forwards, and twice backwards
     x, w = torch.randn(tokens, 64).to(torch.bfloat16), torch.randn(64, 256).to(torch.bfloat16)
     rate = median_time(lambda: x @ w, 200) / (tokens * 64 * 256)
-    code = (
-        "from darkvocab.experiments.training.recipes import training_11_2; made = training_11_2('11.2c', steps=200); "
-    )
+    code = "from darkvocab.notebooks.trainings import training_11_2; made = training_11_2('11.2c', steps=200); "
     recorded, bare = (memory(code + end) for end in (f"made.run({str(folder / 'watched')!r})", "list(made.metrics())"))
     return [
         {
@@ -643,8 +641,8 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
 
 def _bench_recording(folder: Path, training: Any) -> dict[str, Any]:
     """What of a step is its recording: the state's words, and the metrics."""
-    from darkvocab.experiments.training.learner import Learner
-    from darkvocab.experiments.training.recording import Recording
+    from darkvocab.training.learner import Learner
+    from darkvocab.training.recording import Recording
 
     learner, n = Learner(training), 1000
     with (

@@ -25,13 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from darkvocab import Questions, Sweep, Training, Trials
-from darkvocab.batch import groups_of
-from darkvocab.device import Device, open_device
-from darkvocab.experiments.batches import ALIGNED
-from darkvocab.experiments.training.choices import SnowballStart
-from darkvocab.experiments.training.stack import Stack
+from darkvocab.gpu.batch import groups_of
+from darkvocab.gpu.device import Device, open_device
+from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics import GRIDS
-from darkvocab.numerics.lanes import Lanes
+from darkvocab.snowballs.on_device import ALIGNED
+from darkvocab.training.choices import SnowballStart
+from darkvocab.training.stack import Stack
 
 BASE, EPSILON, SIGMA = "qwen3-4b-centred", 5.9604645e-5, 3.281911e-3  # 12.4b's
 
@@ -129,7 +129,7 @@ class Bench:
 
     def launch(self) -> float:
         """Seconds from one small kernel of a graph to the next."""
-        from darkvocab.experiments.training.captured import captured
+        from darkvocab.training.cuda_graph import captured
 
         x, many = torch.zeros(32, device=self.device.place), 200
 

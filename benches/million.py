@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from darkvocab import SweepRecord, summary
-from darkvocab.records import ROW_GROUP, RunFolder, frame_of
+from darkvocab.runs.records import ROW_GROUP, RunFolder, frame_of
 
 PART, TRIALS = 1024, 1000
 

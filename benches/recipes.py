@@ -77,7 +77,7 @@ def train(steps: int, folder: str, seed: int = 42) -> tuple[torch.Tensor, list[f
 
     import transformers
 
-    from darkvocab.experiments.training.corpus import load_corpus
+    from darkvocab.training.corpus import load_corpus
 
     transformers.logging.set_verbosity_error()
     text = load_corpus().ids.tolist()

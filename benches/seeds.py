@@ -13,10 +13,10 @@ import numpy as np
 import recipes
 from scipy.stats import permutation_test
 
-from darkvocab.experiments.training.learner import Learner
-from darkvocab.experiments.training.passes import array
-from darkvocab.experiments.training.recipes import training_11_2
 from darkvocab.measures.census import counts
+from darkvocab.notebooks.trainings import training_11_2
+from darkvocab.training.learner import Learner
+from darkvocab.training.passes import array
 
 
 def figures(words: np.ndarray, unseen: np.ndarray, loss: float) -> dict[str, float]:

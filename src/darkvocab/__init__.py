@@ -6,94 +6,94 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .experiments.agreement import Agreement, agreement
-    from .experiments.check import Verdict, check
-    from .experiments.cloud import Cloud, Snowball, draw
-    from .experiments.diff import Diff, MatrixDiff, diff
-    from .experiments.evolve import Evolution, EvolutionRecord, Evolve, evolve
-    from .experiments.expect import Expect, Expected, expect
-    from .experiments.fit import Fit, fit
-    from .experiments.neighbourhood import Neighbourhood, neighbourhood
-    from .experiments.policy import Policy
-    from .experiments.questions import QuestionRecord, Questions
-    from .experiments.recipes import reproduce
-    from .experiments.repair import repair
-    from .experiments.scan import Scan, centroid, explain, scan
-    from .experiments.series import Series, series
-    from .experiments.sweep import Sweep, SweepRecord, sweep
-    from .experiments.training.corpus import load_corpus
-    from .experiments.training.lab import Training
-    from .experiments.training.replicas import ReplicaRecord, Replicas
-    from .experiments.trials import TrialRecord, Trials
-    from .history import History
-    from .matrix import EmbeddingMatrix
+    from .checkpoints.check import Verdict, check
+    from .checkpoints.diff import Diff, MatrixDiff, diff
+    from .checkpoints.neighbourhood import Neighbourhood, neighbourhood
+    from .checkpoints.policy import Policy
+    from .checkpoints.repair import repair
+    from .checkpoints.scan import Scan, centroid, explain, scan
+    from .checkpoints.series import Series, series
+    from .embedding.history import History
+    from .embedding.matrix import EmbeddingMatrix
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
     from .measures.indicators import Indicators, indicators
     from .measures.neighbours import Neighbours, neighbours
     from .measures.topology import Topology, topology
     from .measures.vocabulary import Vocabulary, vocabulary
+    from .notebooks.recipes import reproduce
     from .numerics import Touching
     from .reports.page import report
     from .reports.summary import summary
+    from .snowballs.agreement import Agreement, agreement
+    from .snowballs.expect import Expect, Expected, expect
+    from .snowballs.fit import Fit, fit
+    from .snowballs.questions import QuestionRecord, Questions
+    from .snowballs.snowball import Cloud, Snowball, draw
+    from .snowballs.sweep import Sweep, SweepRecord, sweep
+    from .snowballs.trials import TrialRecord, Trials
+    from .training.corpus import load_corpus
+    from .training.evolve import Evolution, EvolutionRecord, Evolve, evolve
+    from .training.replicas import ReplicaRecord, Replicas
+    from .training.run import Training
 
 _HOMES = {
-    "Agreement": "experiments.agreement",
+    "Agreement": "snowballs.agreement",
     "Census": "measures.census",
-    "Cloud": "experiments.cloud",
-    "Diff": "experiments.diff",
-    "EmbeddingMatrix": "matrix",
-    "Evolution": "experiments.evolve",
-    "EvolutionRecord": "experiments.evolve",
-    "Evolve": "experiments.evolve",
-    "Expect": "experiments.expect",
-    "Expected": "experiments.expect",
-    "Fit": "experiments.fit",
+    "Cloud": "snowballs.snowball",
+    "Diff": "checkpoints.diff",
+    "EmbeddingMatrix": "embedding.matrix",
+    "Evolution": "training.evolve",
+    "EvolutionRecord": "training.evolve",
+    "Evolve": "training.evolve",
+    "Expect": "snowballs.expect",
+    "Expected": "snowballs.expect",
+    "Fit": "snowballs.fit",
     "Geometry": "measures.geometry",
-    "History": "history",
+    "History": "embedding.history",
     "Indicators": "measures.indicators",
-    "Neighbourhood": "experiments.neighbourhood",
-    "MatrixDiff": "experiments.diff",
+    "Neighbourhood": "checkpoints.neighbourhood",
+    "MatrixDiff": "checkpoints.diff",
     "Neighbours": "measures.neighbours",
-    "Policy": "experiments.policy",
-    "QuestionRecord": "experiments.questions",
-    "Questions": "experiments.questions",
-    "ReplicaRecord": "experiments.training.replicas",
-    "Replicas": "experiments.training.replicas",
-    "Scan": "experiments.scan",
-    "Series": "experiments.series",
-    "Snowball": "experiments.cloud",
-    "Sweep": "experiments.sweep",
-    "SweepRecord": "experiments.sweep",
+    "Policy": "checkpoints.policy",
+    "QuestionRecord": "snowballs.questions",
+    "Questions": "snowballs.questions",
+    "ReplicaRecord": "training.replicas",
+    "Replicas": "training.replicas",
+    "Scan": "checkpoints.scan",
+    "Series": "checkpoints.series",
+    "Snowball": "snowballs.snowball",
+    "Sweep": "snowballs.sweep",
+    "SweepRecord": "snowballs.sweep",
     "Topology": "measures.topology",
     "Touching": "numerics.touching",
-    "Training": "experiments.training.lab",
-    "TrialRecord": "experiments.trials",
-    "Trials": "experiments.trials",
-    "Verdict": "experiments.check",
+    "Training": "training.run",
+    "TrialRecord": "snowballs.trials",
+    "Trials": "snowballs.trials",
+    "Verdict": "checkpoints.check",
     "Vocabulary": "measures.vocabulary",
-    "agreement": "experiments.agreement",
+    "agreement": "snowballs.agreement",
     "census": "measures.census",
-    "centroid": "experiments.scan",
-    "check": "experiments.check",
-    "diff": "experiments.diff",
-    "draw": "experiments.cloud",
-    "evolve": "experiments.evolve",
-    "expect": "experiments.expect",
-    "explain": "experiments.scan",
-    "fit": "experiments.fit",
+    "centroid": "checkpoints.scan",
+    "check": "checkpoints.check",
+    "diff": "checkpoints.diff",
+    "draw": "snowballs.snowball",
+    "evolve": "training.evolve",
+    "expect": "snowballs.expect",
+    "explain": "checkpoints.scan",
+    "fit": "snowballs.fit",
     "geometry": "measures.geometry",
     "indicators": "measures.indicators",
-    "load_corpus": "experiments.training.corpus",
-    "neighbourhood": "experiments.neighbourhood",
+    "load_corpus": "training.corpus",
+    "neighbourhood": "checkpoints.neighbourhood",
     "neighbours": "measures.neighbours",
-    "repair": "experiments.repair",
+    "repair": "checkpoints.repair",
     "report": "reports.page",
-    "reproduce": "experiments.recipes",
-    "scan": "experiments.scan",
-    "series": "experiments.series",
+    "reproduce": "notebooks.recipes",
+    "scan": "checkpoints.scan",
+    "series": "checkpoints.series",
     "summary": "reports.summary",
-    "sweep": "experiments.sweep",
+    "sweep": "snowballs.sweep",
     "topology": "measures.topology",
     "vocabulary": "measures.vocabulary",
 }

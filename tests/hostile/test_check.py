@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scans import scan_of
 
-from darkvocab.experiments.policy import default_policy
+from darkvocab.checkpoints.policy import default_policy
 
 DARK = ({}, {"dark": True, "text": "\x1b[2J]]><b>`|"}, {"dark": True, "category": "special", "text": "<end>"})
 
@@ -19,7 +19,7 @@ def scanned(monkeypatch, tmp_path):
 
     def give(*tokens, **options):
         found = scan_of(*tokens, **options)
-        monkeypatch.setattr("darkvocab.experiments.scan.explain", lambda source, **asked: found)
+        monkeypatch.setattr("darkvocab.checkpoints.scan.explain", lambda source, **asked: found)
         np.save(tmp_path / "rows.npy", np.zeros((2, 2), np.float32))
         return tmp_path / "rows.npy"
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_is_refused_before_the_scan(monkeypatch, cli, refuses, tm
     def explain(*_, **__):
         raise AssertionError("scanned")
 
-    monkeypatch.setattr("darkvocab.experiments.scan.explain", explain)
+    monkeypatch.setattr("darkvocab.checkpoints.scan.explain", explain)
     np.save(tmp_path / "rows.npy", np.zeros((2, 2), np.float32))
     (tmp_path / "p.toml").write_text("[black-hols]")
     words = {"SOURCE": str(tmp_path / "rows.npy"), "POLICY": str(tmp_path / "p.toml")}

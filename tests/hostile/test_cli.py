@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darkvocab.checkpoints import scan as scanning
 from darkvocab.cli import shell as command_line
-from darkvocab.experiments import scan as scanning
 
 FULL = Path("/dev/full")
 HOLES = np.array([[1, 2], [1, 2], [3, 4]], np.float32)

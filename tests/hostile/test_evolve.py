@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkvocab import evolve, report
-from darkvocab.experiments.evolve import FILES
-from darkvocab.history import History
-from darkvocab.matrix import NoEmbedding
+from darkvocab.embedding.history import History
+from darkvocab.embedding.matrix import NoEmbedding
 from darkvocab.sources import CorruptFile
+from darkvocab.training.evolve import FILES
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_truncated_history_is_refused_at_every_length(history, tmp_path):
 
 
 def test_history_that_is_cut_while_it_is_read_is_an_error_and_no_crash(history, monkeypatch):
-    monkeypatch.setattr("darkvocab.history.BLOCK_BYTES", 1)
+    monkeypatch.setattr("darkvocab.embedding.history.BLOCK_BYTES", 1)
     opened = History.open(history)
     rows = opened.words(opened.rows())
     next(rows)

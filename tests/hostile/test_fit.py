@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from darkvocab import Fit, fit
-from darkvocab.experiments.bases import qwen3_4b_centred
+from darkvocab.snowballs.bases import qwen3_4b_centred
 from darkvocab.sources import CorruptFile
 
 BIN = Path(sys.executable).parent

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from darkvocab.experiments import repair as repairs
+from darkvocab.checkpoints import repair as repairs
 
 ROWS = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
 ROWS[[3, 9]] = ROWS[3]

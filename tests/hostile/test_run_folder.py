@@ -11,10 +11,10 @@ import time
 import polars as pl
 import pytest
 
-from darkvocab import folder as run_folder
-from darkvocab.experiments.sweep import Sweep, SweepRecord
-from darkvocab.folder import write_whole
-from darkvocab.records import RunFolder
+from darkvocab.runs import folder as run_folder
+from darkvocab.runs.folder import write_whole
+from darkvocab.runs.records import RunFolder
+from darkvocab.snowballs.sweep import Sweep, SweepRecord
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, locks and limits of POSIX")
 

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 
 from darkvocab import Fit
-from darkvocab.experiments.bases import qwen3_4b_centred
-from darkvocab.experiments.cloud import Snowball, draw
-from darkvocab.experiments.targets import Target
-from darkvocab.theory import Partition
+from darkvocab.snowballs.bases import qwen3_4b_centred
+from darkvocab.snowballs.snowball import Snowball, draw
+from darkvocab.snowballs.targets import Target
+from darkvocab.snowballs.theory import Partition
 
 SIGMAS = {"composite": (8e-9, 3e-8), "partition": (2.2e-9,)}
 

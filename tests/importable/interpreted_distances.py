@@ -8,9 +8,9 @@ if __name__ == "__main__":
 
 import torch
 
+from darkvocab.gpu.by_torch import distances as plain
+from darkvocab.gpu.by_triton import distances as fast
 from darkvocab.numerics import GRIDS
-from darkvocab.numerics._backends.by_torch import distances as plain
-from darkvocab.numerics._backends.by_triton import distances as fast
 
 FACTS = (
     "values are the same",

@@ -9,7 +9,7 @@ import json
 import torch
 
 from darkvocab import Questions, Sweep, Trials
-from darkvocab.device import Device
+from darkvocab.gpu.device import Device
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {

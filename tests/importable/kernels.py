@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from batches import SEEDS, Dense, Rows, Sparse, compiled_sparse, equal, room, shape_of, tied, values_at_edges
 
+from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics import GRIDS
-from darkvocab.numerics.lanes import Lanes
 
 ARCHITECTURES = (80, 90)  # of GPUs: A100, H100
 
@@ -30,7 +30,7 @@ ARCHITECTURES = (80, 90)  # of GPUs: A100, H100
 
 
 def drawing():
-    from darkvocab.numerics._backends.by_triton import drawing
+    from darkvocab.gpu.by_triton import drawing
 
     drawing.DENSE_BLOCK["block_size"], drawing.OFTEN_BLOCK["tile_blocks"] = (
         256,
@@ -77,7 +77,7 @@ def dense_alone():
 
 
 def given_noise():
-    from darkvocab.numerics._backends.by_torch import drawing as plain
+    from darkvocab.gpu.by_torch import drawing as plain
 
     z = torch.from_numpy(np.random.default_rng(3).standard_normal((2, 50, 33)).astype(np.float32))
     base = torch.from_numpy(np.linspace(-3, 3, 33))
@@ -90,7 +90,7 @@ def given_noise():
 
 
 def rounded():
-    from darkvocab.numerics._backends.by_torch import drawing as plain
+    from darkvocab.gpu.by_torch import drawing as plain
 
     x = torch.from_numpy(values_at_edges())
     for grid, values in itertools.product(GRIDS, (x, x.float())):
@@ -127,7 +127,7 @@ def ties():
 
 
 def hashed(bits, n_trials, n, dim):
-    from darkvocab.numerics._backends.by_triton import grouping
+    from darkvocab.gpu.by_triton import grouping
 
     rows = Rows(bits, n_trials, n, dim)
     for folded in (True, False):
@@ -136,7 +136,7 @@ def hashed(bits, n_trials, n, dim):
 
 
 def led(bits, n_trials, n, dim):
-    from darkvocab.numerics._backends.by_triton import grouping
+    from darkvocab.gpu.by_triton import grouping
 
     rows = Rows(bits, n_trials, n, dim)
     for folded in (True, False):
@@ -146,7 +146,7 @@ def led(bits, n_trials, n, dim):
 
 
 def collisions():
-    from darkvocab.numerics._backends.by_triton import grouping
+    from darkvocab.gpu.by_triton import grouping
 
     rows = Rows(16, 3, 40, 6)
     rows.words[1] = rows.words[1, 0]  # all alike: nothing to tell apart
@@ -212,7 +212,7 @@ def facts(made):
 
 
 def drawing_launches():
-    from darkvocab.numerics._backends.by_triton import drawing as ours
+    from darkvocab.gpu.by_triton import drawing as ours
 
     number = torch.zeros(256, dtype=torch.int64)
     out, base = torch.empty((256, 2100, 2560), dtype=torch.int16), torch.zeros((1, 2560), dtype=torch.float64)
@@ -234,7 +234,7 @@ def drawing_launches():
 
 
 def grouping_launches():
-    from darkvocab.numerics._backends.by_triton import grouping as ours
+    from darkvocab.gpu.by_triton import grouping as ours
 
     kinds = {
         "scan": ((1, 151_936, 2560), torch.int16),

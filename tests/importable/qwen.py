@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from darkvocab.experiments.bases import qwen3_4b, recorded
 from darkvocab.numerics import encode
+from darkvocab.snowballs.bases import qwen3_4b, recorded
 
 FIRST = [80091, 125, 124, 124350, 123939, 119349, 126268, 132383, 135619, 136831, 180, 126775, 126816]  # recorded ids
 BEYOND = 151_669  # ids from here on no tokenizer text of Qwen3 has

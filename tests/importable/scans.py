@@ -1,4 +1,4 @@
-"""Scans made by hand: a report and its tokens, as `darkvocab.experiments.scan.Scan` holds them."""
+"""Scans made by hand: a report and its tokens, as `darkvocab.checkpoints.scan.Scan` holds them."""
 
 from types import SimpleNamespace
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from darkvocab import EmbeddingMatrix
-from darkvocab.experiments.fresh_rows import FreshRows, trained
+from darkvocab.checkpoints.fresh_rows import FreshRows, trained
 
 ALARM = 1e-6
 N, DIM = 20_000, 9

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from darkvocab.experiments.bases import qwen3_4b_centred, random
-from darkvocab.experiments.cloud import DISTRIBUTIONS, Snowball, draw
 from darkvocab.measures.census import Census
 from darkvocab.numerics import boundaries, encode, index_values, to_index
+from darkvocab.snowballs.bases import qwen3_4b_centred, random
+from darkvocab.snowballs.snowball import DISTRIBUTIONS, Snowball, draw
 
 ALARM = 1e-6  # false alarms of a whole test, divided among its comparisons
 SAMPLERS = ("sparse", "dense")

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from atlases import HOSTILE, hostile, qwen_shaped, report_of, token_frame
 
-from darkvocab.matrix import printable
+from darkvocab.embedding.matrix import printable
 from darkvocab.reports.atlas import KINDS, finding, kinds_of, pack, page, rounded
 
 N = 8

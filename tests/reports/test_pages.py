@@ -18,8 +18,8 @@ from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import sync_playwright
 
 from darkvocab import evolve, report, sweep
-from darkvocab.records import csv_bytes, read_records
 from darkvocab.reports.atlas import LISTED, write_page
+from darkvocab.runs.records import csv_bytes, read_records
 
 pytestmark = pytest.mark.xdist_group("browser")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

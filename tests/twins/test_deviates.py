@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from twin import DENSE, RADIUS, TAIL, plain_index, plain_laplace, plain_normals, plain_philox, plain_row
 
-from darkvocab.experiments.cloud import DISTRIBUTIONS, Snowball, draw
 from darkvocab.numerics._backends import deviates
+from darkvocab.snowballs.snowball import DISTRIBUTIONS, Snowball, draw
 
 WHERE = (2**40 + 7, 3, 2**20 + 1)  # seed, point, trial
 

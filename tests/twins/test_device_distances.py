@@ -15,7 +15,7 @@ from darkvocab.numerics.totals import exact_total
 
 torch = pytest.importorskip("torch")
 
-from darkvocab.numerics._backends.by_torch import distances as device  # noqa: E402
+from darkvocab.gpu.by_torch import distances as device  # noqa: E402
 
 SCRIPT = Path(__file__).parent.parent / "importable/interpreted_distances.py"
 CASES = [(grid, unit) for grid in GRIDS for unit in ("weight", "steps")]
@@ -225,7 +225,7 @@ def test_kernels_compile_without_spilling_or_dropping_small_numbers(dtype, archi
     pytest.importorskip("triton")
     from compiling import compiled
 
-    from darkvocab.numerics._backends.by_triton import distances as fast
+    from darkvocab.gpu.by_triton import distances as fast
 
     grid, unit = ("bfloat16", "weight") if dtype == "float32" else ("float32", "steps")
     shape = GRIDS[grid].mantissa_bits, GRIDS[grid].min_exponent, GRIDS[grid].max_code

@@ -25,13 +25,13 @@ from batches import (  # noqa: E402
     values_at_edges,
 )
 
-from darkvocab.experiments.cloud import Snowball  # noqa: E402
+from darkvocab.gpu.by_torch import deviates as by_torch  # noqa: E402
+from darkvocab.gpu.by_torch import drawing  # noqa: E402
+from darkvocab.gpu.by_torch.lanes import on_device  # noqa: E402
+from darkvocab.gpu.lanes import Lanes  # noqa: E402
 from darkvocab.numerics import GRIDS  # noqa: E402
 from darkvocab.numerics._backends import deviates, rounding  # noqa: E402
-from darkvocab.numerics._backends.by_torch import deviates as by_torch  # noqa: E402
-from darkvocab.numerics._backends.by_torch import drawing  # noqa: E402
-from darkvocab.numerics._backends.by_torch.lanes import on_device  # noqa: E402
-from darkvocab.numerics.lanes import Lanes  # noqa: E402
+from darkvocab.snowballs.snowball import Snowball  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("device-drawing")  # one process has one interpreter
 with_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")

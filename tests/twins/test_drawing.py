@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twin import plain_index, plain_philox, plain_row
 
-from darkvocab.experiments.cloud import Snowball, draw, perturb
 from darkvocab.numerics import GRIDS, encode, from_index, index_values, to_index
 from darkvocab.numerics._backends import drawing
 from darkvocab.numerics.cells import Cells, cells, reach
+from darkvocab.snowballs.snowball import Snowball, draw, perturb
 
 GRIDS_DRAWN = ("bfloat16", "float16", "float8_e4m3fn")
 

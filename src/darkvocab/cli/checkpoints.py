@@ -82,10 +82,10 @@ def scan(
 
     Example: darkvocab scan path/to/model --tokens dark --csv dark.csv
     """
-    from ..experiments.scan import check_place, check_which, explain, write_tokens
+    from ..checkpoints.scan import check_place, check_which, explain, write_tokens
 
     if dry_run:
-        from ..experiments.plan import plan
+        from ..checkpoints.plan import plan
 
         found = plan(source, tensor=tensor, tokenizer=tokenizer, checksum=checksum)
         if as_json:
@@ -170,15 +170,15 @@ def check(
 
     Exits with 1 where a rule of severity error finds something. Example: darkvocab check path/to/model --junit dark.xml
     """
-    from ..experiments.policy import Policy, default_policy
+    from ..checkpoints.policy import Policy, default_policy
 
     if print_policy:
         print(default_policy(), end="")
         return
-    from ..experiments.check import parse_suppressed, to_suppress
-    from ..experiments.scan import check_place, explain
-    from ..folder import write_whole
+    from ..checkpoints.check import parse_suppressed, to_suppress
+    from ..checkpoints.scan import check_place, explain
     from ..reports import findings
+    from ..runs.folder import write_whole
 
     if source is None:
         fail("which checkpoint? give a SOURCE, or --print-policy", USAGE)
@@ -295,7 +295,7 @@ def centroid(
     if as_json:
         print_json(made)
     else:
-        from ..matrix import printable
+        from ..embedding.matrix import printable
 
         facts = made["provenance"]
         print(

@@ -52,8 +52,8 @@ def reproduce(
     """
     from dataclasses import asdict
 
-    from ..experiments.comparison import DIFFERS
-    from ..experiments.recipes import CLOUDS, TRAININGS, WITH_CENTROID
+    from ..notebooks.comparison import DIFFERS
+    from ..notebooks.recipes import CLOUDS, TRAININGS, WITH_CENTROID
 
     if base and recipe not in WITH_CENTROID:
         fail(f"--base is for {' and '.join(WITH_CENTROID)}; {recipe} draws its own", USAGE)

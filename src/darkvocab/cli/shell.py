@@ -38,7 +38,7 @@ def say(text: str) -> None:
 
 
 def fail(error: BaseException | str, code: int) -> NoReturn:
-    from ..matrix import printable
+    from ..embedding.matrix import printable
 
     lines = str(error).split("\n")
     say("\n".join(["darkvocab: " + printable(lines[0]), *map(printable, lines[1:])]))
@@ -70,9 +70,9 @@ def command(function: Command) -> Command:
 
 def _explained(error: BaseException, resumable: str) -> tuple[BaseException | str, int]:
     """What to say of an exception, and the exit code; raises it again where it is a bug of ours."""
-    from ..engine import EngineLost, WorkerDied
-    from ..folder import FULL, DiskFull
-    from ..matrix import NoEmbedding
+    from ..embedding.matrix import NoEmbedding
+    from ..runs.engine import EngineLost, WorkerDied
+    from ..runs.folder import FULL, DiskFull
     from ..sources import CorruptFile
 
     if isinstance(error, KeyboardInterrupt) or _interrupted:  # a library may turn the interruption into its own error

@@ -80,8 +80,8 @@ def _run(settings: Any, label: str, as_json: bool, **running: Any) -> None:
     else:
         print_experiment(settings.experiment, made, console())
     if out:
-        from ..folder import read_manifest
-        from ..records import csv_path
+        from ..runs.folder import read_manifest
+        from ..runs.records import csv_path
 
         figures = f", figure for print {written[-1]}" if len(written) > 1 else ""
         say(f"open {written[0]}; records in {csv_path(out, read_manifest(out))}{figures}")
@@ -121,7 +121,7 @@ def sweep(
 
     Example: darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out runs/qwen
     """
-    from ..experiments.points import parse_sigmas
+    from ..snowballs.settings import parse_sigmas
 
     settings = darkvocab.Sweep(
         parse_sigmas(sigma, spacing),
@@ -175,7 +175,7 @@ def trials(
 
     Example: darkvocab trials --sigma 3.281911e-3 --trials 100 --epsilon 5.9604645e-5 --out runs/trials
     """
-    from ..experiments.points import parse_sigmas
+    from ..snowballs.settings import parse_sigmas
 
     settings = darkvocab.Trials(
         parse_sigmas(sigma, spacing),
@@ -227,8 +227,8 @@ def questions(
 
     Example: darkvocab questions --out runs/questions
     """
-    from ..experiments.bases import DRAWN
-    from ..experiments.points import parse_sigmas
+    from ..snowballs.bases import DRAWN
+    from ..snowballs.settings import parse_sigmas
 
     settings = darkvocab.Questions(
         parse_sigmas(sigma, spacing),

@@ -14,8 +14,8 @@ from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, pri
 from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
 
 if TYPE_CHECKING:
-    from ..experiments.agreement import Agreement
-    from ..experiments.expect import Expected
+    from ..snowballs.agreement import Agreement
+    from ..snowballs.expect import Expected
 
 Independent = Annotated[str, typer.Option(help="Of the noise: gaussian, laplace, uniform; sigma is of each component.")]
 
@@ -60,7 +60,7 @@ def expect(
         found = darkvocab.agreement(run)
         points = found.expected
     else:
-        from ..experiments.points import parse_sigmas
+        from ..snowballs.settings import parse_sigmas
 
         found = None
         settings = darkvocab.Expect(
@@ -92,10 +92,10 @@ def expect(
 
 
 def _draw(points: list[Expected], found: Agreement | None, figure: Path) -> None:
-    from ..experiments.agreement import Compared
-    from ..records import frame_of
     from ..reports.expected import expected_figure
     from ..reports.figures import save_as
+    from ..runs.records import frame_of
+    from ..snowballs.agreement import Compared
 
     comparisons = frame_of(Compared, found.comparisons) if found else None
     save_as(

@@ -81,8 +81,8 @@ def train(
 
     Example: darkvocab train --steps 2000 --out runs/train
     """
-    from ..experiments.training import choices
-    from ..experiments.training.lab import outcome
+    from ..training import choices
+    from ..training.run import outcome
 
     settings = darkvocab.Training(
         corpus=darkvocab.load_corpus(corpus, vocabulary=vocabulary, tokenizer=tokenizer),
@@ -122,9 +122,9 @@ def train(
 
 def _replicas(settings: Any, n: int, out: Path, as_json: bool, **running: Any) -> None:
     """Train from several seeds, and print where they ended."""
-    from ..records import read_records
     from ..reports.replicas import print_replicas, replicas_json
     from ..reports.tables import console
+    from ..runs.records import read_records
 
     announce_compilation()
     with progress_bar("training") as progress:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from ..matrix import EmbeddingMatrix
+from ..embedding.matrix import EmbeddingMatrix
 from ..numerics.grouping import Groups, identical_rows
 
 

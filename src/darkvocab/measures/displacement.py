@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from ..matrix import EmbeddingMatrix
+from ..embedding.matrix import EmbeddingMatrix
 from ..numerics import Grid, as_grid, decode
 from ..numerics.grouping import chunks, n_cores
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
-from ..matrix import EmbeddingMatrix
+from ..embedding.matrix import EmbeddingMatrix
 from ..numerics import Distances, Grid, Spread, as_grid, index_values
 from ..numerics.grouping import n_cores
 

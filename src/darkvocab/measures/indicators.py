@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from ..matrix import EmbeddingMatrix
+from ..embedding.matrix import EmbeddingMatrix
 from ..numerics import as_grid, ulp
 from ..numerics.grouping import chunks, n_cores
 from ..numerics.populations import Law, low_mode, membership

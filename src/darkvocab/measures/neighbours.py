@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
-from ..matrix import EmbeddingMatrix
+from ..embedding.matrix import EmbeddingMatrix
 from ..numerics import Near, Touching, as_grid, near_rows
 from ..numerics.grids import regrid
 from ..numerics.grouping import Groups

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from ..matrix import EmbeddingMatrix
+from ..embedding.matrix import EmbeddingMatrix
 from ..numerics import Distances, Touching
 from ..numerics.grouping import n_cores
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..folder import versions, write_whole
-from ..matrix import printable
+from ..embedding.matrix import printable
+from ..runs.folder import versions, write_whole
 from .document import render
 from .tables import number, scan_facts
 

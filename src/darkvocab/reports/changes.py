@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..matrix import printable
+from ..embedding.matrix import printable
 from .tables import facts, isolated, show
 
 MOST_CHANGES = 40

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ..measures.evolution import replay
+from ..measures.tracking import replay
 from ..sources import CorruptFile
 from .figures import BLACK, BLUE, ORANGE, STYLE
 from .tables import facts, number, show

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ..records import EXPECTED
+from ..runs.records import EXPECTED
 from ..sources import CorruptFile
 from .figures import BLACK, BLUE, ORANGE, SIGMA, STYLE, caption, draw_expected, scale_of, titled
 from .tables import show

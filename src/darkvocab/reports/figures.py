@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..folder import write_whole
+from ..runs.folder import write_whole
 from .tables import Recorded
 
 if TYPE_CHECKING:

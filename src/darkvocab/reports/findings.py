@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..matrix import printable
+from ..embedding.matrix import printable
 from ..numerics import GRIDS
 from .tables import SHOWN_TOKENS, facts, show, token_texts
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..folder import read_manifest, write_whole
-from ..history import FILE
-from ..records import CURVES, EXPECTED, Records, csv_path, scan_records
+from ..embedding.history import FILE
+from ..runs.folder import read_manifest, write_whole
+from ..runs.records import CURVES, EXPECTED, Records, csv_path, scan_records
 from ..sources import CorruptFile
 from .curves import curves
 from .document import render

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ..records import Records
+from ..runs.records import Records
 from .evolution import LOOKS, STEP, stretch
 from .figures import STYLE
 from .tables import number, show

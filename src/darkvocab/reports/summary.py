@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..matrix import printable
-from ..records import Records, scan_records
+from ..embedding.matrix import printable
+from ..runs.records import Records, scan_records
 from ..sources import CorruptFile
 from .tables import facts, number, show
 

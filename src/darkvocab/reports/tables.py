@@ -13,9 +13,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..matrix import printable
+from ..embedding.matrix import printable
 from ..numerics import GRIDS
-from ..records import scan_records
+from ..runs.records import scan_records
 
 if TYPE_CHECKING:
     import polars as pl

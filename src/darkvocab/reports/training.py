@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..history import History
+from ..embedding.history import History
 from ..measures.census import counts
 from ..sources import CorruptFile
 from .evolution import METRICS, loss_figure

@@ -1,0 +1,269 @@
+"""Check: a scan held against a policy, rule by rule; and which tokens to suppress at sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from ..runs.folder import versions
+from .policy import ERROR, OFF, RULES, WARNING, Exemption, Limit, Policy, Rule
+
+SCHEMA_VERSION = 1
+# Of a scan's report, what a verdict repeats.
+FACTS = (
+    *("source", "n_tokens", "hidden_dim", "grid", "stored_grid", "equality", "tensor", "chosen", "output_tensor"),
+    *("tied", "n_unique", "n_black_holes", "black_hole_population", "n_singletons", "n_beyond_tokenizer", "norms"),
+    *("vocabulary", "indicators"),
+)
+PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
+
+# Tokens that some text is encoded to. A special one has a text, too, but is not to be taken from a user's.
+REACHED = (pl.col("category") == "reachable") | (pl.col("witness").is_not_null() & (pl.col("category") != "special"))
+# The tokens that a rule is about (of small-rows: those below its limit) and which of them to name first.
+CONCERNED = {
+    "black-holes": pl.col("black_hole").is_not_null(),
+    "black-hole-tokens": pl.col("black_hole").is_not_null(),
+    "dark-tokens": pl.col("dark"),
+    "dark-reachable-tokens": pl.col("dark") & REACHED,
+    "unreachable-tokens": pl.col("category") == "unreachable",
+    "rows-beyond-tokenizer": pl.col("category") == "beyond_tokenizer",
+    "near-duplicates": pl.col("n_touching") >= pl.col("population"),  # more than the others of its own row
+    "tokens-without-row": pl.lit(False),
+}
+FIRST = {
+    "black-holes": pl.col("black_hole"),
+    "black-hole-tokens": pl.col("black_hole"),
+    "dark-tokens": -pl.col("score"),
+    "dark-reachable-tokens": -pl.col("score"),
+    "near-duplicates": -pl.col("n_touching"),
+    "small-rows": pl.col("norm"),
+}
+# Tokens that a rule might be about, for all that is known.
+UNKNOWN = pl.col("category") == "unknown"
+UNDECIDED = {"dark-reachable-tokens": pl.col("dark") & UNKNOWN, "unreachable-tokens": UNKNOWN}
+LACKING = {
+    "vocabulary": "there is no tokenizer",
+    "neighbours": "neighbours are not sought among quantised rows",
+}
+SUPPRESSED = {
+    "dark": CONCERNED["dark-tokens"],
+    "beyond-tokenizer": CONCERNED["rows-beyond-tokenizer"],
+    "black-holes": CONCERNED["black-holes"],
+    "unreachable": CONCERNED["unreachable-tokens"],
+}
+TO_SUPPRESS = "dark,beyond-tokenizer,black-holes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a rule."""
+
+    rule: Rule
+    limit: Limit
+    status: str  # passed, failed, unmeasured (there is no tokenizer to measure it by), or off
+    measured: int | float | None = None
+    message: str
+    token_ids: list[int] = field(default_factory=list)  # the tokens concerned, the most telling first
+    tokens: list[str | None] = field(default_factory=list)  # their texts
+    n_exempt: int = 0  # tokens that were concerned, too, but are exempt
+
+    @property
+    def severity(self) -> str:
+        return self.limit.severity
+
+    @property
+    def is_finding(self) -> bool:
+        return self.status in (FAILED, UNMEASURED)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.rule.id,
+            "name": self.rule.name,
+            "severity": self.severity,
+            "status": self.status,
+            "measured": self.measured,
+            "bound": self.rule.bound,
+            "allowed": self.limit.allowed,
+            "message": self.message,
+            "counts": self.rule.counts,
+            "why": self.rule.why,
+            "remedy": self.rule.remedy,
+            "n_exempt": self.n_exempt,
+            "token_ids": self.token_ids if self.is_finding else [],
+            "tokens": self.tokens if self.is_finding else [],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A scan held against a policy."""
+
+    facts: dict[str, Any]  # of the scan
+    policy: Policy
+    outcomes: list[Outcome]  # one a rule, in the order of their ids
+    exempt: list[int]  # tokens that each exemption of the policy names
+
+    @property
+    def findings(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.is_finding]
+
+    @property
+    def n_errors(self) -> int:
+        return sum(finding.severity == ERROR for finding in self.findings)
+
+    @property
+    def n_warnings(self) -> int:
+        return sum(finding.severity == WARNING for finding in self.findings)
+
+    @property
+    def passed(self) -> bool:
+        return not self.n_errors
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready; its keys: `docs/files.md`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "made_by": f"darkvocab {versions()['darkvocab']}",
+            "passed": self.passed,
+            "n_errors": self.n_errors,
+            "n_warnings": self.n_warnings,
+            "policy": self.policy.origin,
+            "rules": [outcome.as_json() for outcome in self.outcomes],
+            "exemptions": [
+                {"reason": exemption.reason, "rules": list(exemption.rules), "n_tokens": n_tokens}
+                for exemption, n_tokens in zip(self.policy.allow, self.exempt, strict=True)
+            ],
+            "scan": self.facts,
+        }
+
+
+def check(report: dict[str, Any], tokens: pl.DataFrame, policy: Policy | None = None) -> Verdict:
+    """Hold a scan against a policy.
+
+    Parameters
+    ----------
+    report : of a scan, as `docs/files.md` has it
+    tokens : of the same scan, a row per token, ascending
+    policy : the default one where none is given
+
+    """
+    policy = policy or Policy()
+    named = tokens.select(_named(exemption).alias(str(n)) for n, exemption in enumerate(policy.allow))
+    outcomes = []
+    for rule in RULES:
+        exempt = [named[str(n)] for n, exemption in enumerate(policy.allow) if rule.name in exemption.rules]
+        judged = tokens.with_columns(exempt=pl.any_horizontal(exempt) if exempt else pl.lit(False))
+        outcomes.append(_outcome(rule, policy.limits[rule.name], report, judged))
+    return Verdict(
+        facts={key: report[key] for key in FACTS},
+        policy=policy,
+        outcomes=outcomes,
+        exempt=[int(column.sum()) for column in named.iter_columns()],
+    )
+
+
+def _named(exemption: Exemption) -> pl.Expr:
+    """Which tokens an exemption names."""
+    text = pl.col("text")
+    conditions = [
+        pl.col("id").is_in(exemption.ids),
+        pl.col("category").is_in(exemption.categories),
+        text.is_in(exemption.texts),
+        *(text.str.contains(pattern) for pattern in exemption.patterns),
+    ]
+    return pl.any_horizontal(condition.fill_null(False) for condition in conditions)
+
+
+def _outcome(rule: Rule, limit: Limit, report: dict[str, Any], tokens: pl.DataFrame) -> Outcome:
+    if limit.severity == OFF:
+        return Outcome(rule=rule, limit=limit, status=OFF, message="Switched off by the policy.")
+    if rule.needs and report[rule.needs] is None:
+        return Outcome(rule=rule, limit=limit, status=UNMEASURED, message=f"Not measured: {LACKING[rule.needs]}.")
+    concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else CONCERNED[rule.name]
+    judged, exempt = tokens.filter(~pl.col("exempt")), tokens.filter(pl.col("exempt") & concerned)
+    found = judged.filter(concerned).sort(FIRST.get(rule.name, pl.col("id")), "id")
+    measured = MEASURED[rule.name](report, judged, found) if rule.name in MEASURED else len(found)
+    fails = measured < limit.allowed if rule.bound == "least" else measured > limit.allowed
+    undecided = judged.filter(UNDECIDED.get(rule.name, pl.lit(False)))
+    if len(undecided) and not fails:
+        tokens_of = "dark tokens" if rule.name == "dark-reachable-tokens" else "tokens"
+        message = f"Not measured: of {len(undecided):,} {tokens_of} it is not known whether a text reaches them."
+        return Outcome(
+            rule=rule,
+            limit=limit,
+            status=UNMEASURED,
+            message=message,
+            token_ids=undecided["id"].to_list(),
+            tokens=undecided["text"].to_list(),
+        )
+    return Outcome(
+        rule=rule,
+        limit=limit,
+        status=FAILED if fails else PASSED,
+        measured=measured if math.isfinite(measured) else None,
+        message=_message(rule, limit, measured, len(found), len(exempt)),
+        token_ids=found["id"].to_list(),
+        tokens=found["text"].to_list(),
+        n_exempt=len(exempt),
+    )
+
+
+# What is measured, where it is not the number of tokens concerned.
+MEASURED: dict[str, Callable[[dict[str, Any], pl.DataFrame, pl.DataFrame], int | float]] = {
+    "black-holes": lambda report, judged, found: found["black_hole"].n_unique(),
+    "small-rows": lambda report, judged, found: float(judged.get_column("norm").to_numpy().min(initial=math.inf)),
+    "tokens-without-row": lambda report, judged, found: report["vocabulary"]["n_texts_beyond_matrix"],
+}
+
+
+def _message(rule: Rule, limit: Limit, measured: int | float, n_found: int, n_exempt: int) -> str:
+    exempt = f" ({n_exempt:,} more exempt)" if n_exempt else ""
+    if measured == math.inf:
+        return "All rows are exempt."
+    if rule.bound == "least":
+        below = f"{n_found:,} {rule.one if n_found == 1 else rule.many} below{exempt}"
+        return f"The smallest norm of a row is {measured:.6g}, at least {limit.allowed:.6g} required: {below}."
+    inside = f" with {n_found:,} tokens" if rule.name == "black-holes" and measured else ""
+    return (
+        f"{measured:,} {rule.one if measured == 1 else rule.many}{inside}, at most {limit.allowed:,} allowed{exempt}."
+    )
+
+
+def parse_suppressed(text: str) -> list[str]:
+    """Names of `SUPPRESSED`, between commas.
+
+    Raises
+    ------
+    ValueError
+        An unknown name.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in SUPPRESSED:
+            raise ValueError(f"unknown tokens {name!r} to suppress; choose from {', '.join(SUPPRESSED)}")
+    return names
+
+
+def to_suppress(tokens: pl.DataFrame, which: str = TO_SUPPRESS) -> tuple[list[int], list[int]]:
+    """Ids that a model should not sample, and those of special tokens that are spared although they are among these.
+
+    A special token is spared unless its name is a reserved one: end-of-text is often never read, so that its input row
+    stays as it began, but a model that may not say it goes on for ever.
+
+    Parameters
+    ----------
+    tokens : of a scan
+    which : names of `SUPPRESSED`, between commas
+
+    Raises
+    ------
+    ValueError
+        As `parse_suppressed`.
+    """
+    chosen = tokens.filter(pl.any_horizontal(SUPPRESSED[name] for name in parse_suppressed(which)))
+    spared = (pl.col("category") == "special") & pl.col("reserved").is_null()
+    return chosen.filter(~spared)["id"].to_list(), chosen.filter(spared)["id"].to_list()

@@ -1,0 +1,378 @@
+"""Diff: two checkpoints row by row: which rows are equal, how far the others moved, what became of each black hole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from ..embedding.matrix import EmbeddingMatrix
+from ..measures.census import Census
+from ..measures.displacement import Displacements, displacements
+from ..measures.tracking import follow
+from ..numerics import Grid, Groups, as_grid
+from ..runs.folder import write_whole
+from ..runs.records import csv_bytes
+from .scan import check_place
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCHEMA_VERSION = 1
+MATRICES = "input", "output", "both"
+MOVERS = 100  # that the JSON lists; the CSV has all
+KEPT, GROWN, SHRUNK, CHANGED, MERGED, SPLIT, BORN, DISSOLVED = KINDS = (
+    *("kept", "grown", "shrunk", "changed"),
+    *("merged", "split", "born", "dissolved"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What became of a black hole between A and B, followed as in the evolution of a training (`evolution.follow`).
+
+    kept       goes on with the same tokens
+    grown      goes on, with tokens that joined
+    shrunk     goes on, without tokens that left
+    changed    goes on; tokens joined, others left
+    merged     of A: ended, some of its tokens are in others
+    dissolved  of A: ended, all its tokens stand alone (or are not in B)
+    split      of B: new, some of its tokens were in others
+    born       of B: new, all its tokens stood alone (or are not in A)
+    """
+
+    kind: str
+    a: int | None  # its number in A, 1 for the largest; None where it is new
+    b: int | None  # its number in B; None where it ended
+    n_shared: int  # tokens that it has in both
+    joined: Int64[np.ndarray, " j"]
+    left: Int64[np.ndarray, " l"]
+    came_from: tuple[tuple[int, int], ...]  # black holes of A that joined ones were in, and how many; most first
+    went_to: tuple[tuple[int, int], ...]  # black holes of B that those who left are in
+
+    @property
+    def population_a(self) -> int:
+        return self.n_shared + len(self.left)
+
+    @property
+    def population_b(self) -> int:
+        return self.n_shared + len(self.joined)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{"kind": self.kind, "a": self.a, "b": self.b},
+            **{"population_a": self.population_a, "population_b": self.population_b, "n_shared": self.n_shared},
+            **{"joined": self.joined.tolist(), "left": self.left.tolist()},
+            "came_from": [list(pair) for pair in self.came_from],
+            "went_to": [list(pair) for pair in self.went_to],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixDiff:
+    """A matrix of two checkpoints, row by row; rows are tokens, of which one may have more than the other."""
+
+    matrix: str  # input, output, or as asked
+    a: EmbeddingMatrix
+    b: EmbeddingMatrix
+    grid: Grid  # on which they are compared
+    bitwise: bool
+    displacements: Displacements  # of the tokens that both have
+    holes_a: Int64[np.ndarray, " n_a"]  # black hole of each token, 1 for the largest, 0 for none
+    holes_b: Int64[np.ndarray, " n_b"]
+    changes: tuple[Change, ...]  # of the largest in A first, then of what is new in B
+
+    @cached_property
+    def equal(self) -> Bool[np.ndarray, " n"]:
+        """Tokens that both have whose rows are equal: bit for bit, or by value (-0.0 = 0.0)."""
+        return self.displacements.same if self.bitwise else self.displacements.l_inf_steps == 0
+
+    @property
+    def n_common(self) -> int:
+        return len(self.equal)
+
+    @property
+    def differs(self) -> bool:
+        return self.a.n_tokens != self.b.n_tokens or not self.equal.all()
+
+    def movers(self) -> Int64[np.ndarray, " moved"]:
+        """Tokens whose rows differ, the farthest (Euclidean, weight units) first."""
+        moved = np.flatnonzero(~self.equal)
+        return moved[np.argsort(-self.displacements.euclidean[moved], kind="stable")]
+
+    def to_json(self) -> dict[str, Any]:
+        movers, far = self.movers(), self.displacements
+        lengths = {"l_inf_steps": far.l_inf_steps, "l_inf": far.l_inf, "euclidean": far.euclidean}
+        counts = Counter(change.kind for change in self.changes)
+        return {
+            "matrix": self.matrix,
+            **{name: _side(matrix, holes) for name, matrix, holes in self._sides},
+            **{"grid": self.grid.name, "equality": "bits" if self.bitwise else "values"},
+            **{"n_common": self.n_common, "n_equal": int(self.equal.sum()), "n_same_bits": int(far.same.sum())},
+            **{"n_moved": len(movers), "n_only_a": max(0, self.a.n_tokens - self.b.n_tokens)},
+            "n_only_b": max(0, self.b.n_tokens - self.a.n_tokens),
+            "moved": {
+                name: {"median": float(np.median(values[movers])), "max": values[movers].max().item()}
+                for name, values in lengths.items()
+            }
+            if len(movers)
+            else None,
+            "movers": [
+                {"token_id": token, "a": self.a.texts.get(token), "b": self.b.texts.get(token)}
+                | {name: values[token].item() for name, values in lengths.items()}
+                for token in movers[:MOVERS].tolist()
+            ],
+            "counts": {kind: counts[kind] for kind in KINDS},
+            "black_holes": [change.to_json() for change in self.changes],
+        }
+
+    @property
+    def _sides(self) -> Iterator[tuple[str, EmbeddingMatrix, np.ndarray]]:
+        yield from (("a", self.a, self.holes_a), ("b", self.b, self.holes_b))
+
+    def frame(self) -> pl.DataFrame:
+        """Every token of either, by id."""
+        import polars as pl
+
+        n, far = max(self.a.n_tokens, self.b.n_tokens), self.displacements
+        status = np.full(n, "only in a" if self.a.n_tokens > self.b.n_tokens else "only in b", object)
+        status[: self.n_common] = np.where(self.equal, "equal", "moved")
+        lengths = {"l_inf_steps": far.l_inf_steps, "l_inf": far.l_inf, "euclidean": far.euclidean}
+        columns = {"matrix": pl.repeat(self.matrix, n, eager=True), "token_id": pl.Series(range(n))}
+        for name, matrix, _ in self._sides:
+            columns[f"token_{name}"] = pl.Series([matrix.texts.get(token) for token in range(n)], dtype=pl.String)
+        columns["status"] = pl.Series(status.tolist(), dtype=pl.String)
+        columns |= {name: pl.Series(values).extend_constant(None, n - len(values)) for name, values in lengths.items()}
+        for name, matrix, holes in self._sides:
+            known = pl.Series(np.where(holes, holes, -1)).extend_constant(None, n - matrix.n_tokens)
+            columns[f"black_hole_{name}"] = known.replace(-1, None)
+        return pl.DataFrame(columns)
+
+
+def _side(matrix: EmbeddingMatrix, holes: np.ndarray) -> dict[str, Any]:
+    return {
+        **{"tensor": matrix.tensor, "path": str(matrix.path), "stored_grid": matrix.stored, "tied": matrix.tied},
+        **{"n_tokens": matrix.n_tokens, "hidden_dim": matrix.dim},
+        **{"n_black_holes": int(holes.max(initial=0)), "black_hole_population": int((holes > 0).sum())},
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diff:
+    """Two checkpoints, A and B."""
+
+    asked: tuple[str, str]
+    texts_differ: tuple[int, ...] | None  # tokens with a text in both that is not the same; None where one has none
+    n_texts_only: tuple[int, int]  # tokens with a text in A alone, in B alone
+    parts: tuple[MatrixDiff, ...]  # the input matrix, then the output matrix
+    notes: tuple[str, ...]  # what was not compared, and why
+
+    @property
+    def differs(self) -> bool:
+        """Whether a row or a text does."""
+        return any(part.differs for part in self.parts) or bool(self.texts_differ) or any(self.n_texts_only)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but equal tokens and the less far movers; its keys: `docs/files.md`."""
+        a, b = self.parts[0].a.texts, self.parts[0].b.texts
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **{"a": self.asked[0], "b": self.asked[1], "differs": self.differs, "notes": list(self.notes)},
+            "texts": None
+            if self.texts_differ is None
+            else {
+                "n_different": len(self.texts_differ),
+                **{"n_only_a": self.n_texts_only[0], "n_only_b": self.n_texts_only[1]},
+                "different": [{"token_id": token, "a": a[token], "b": b[token]} for token in self.texts_differ],
+            },
+            "matrices": [part.to_json() for part in self.parts],
+        }
+
+    def write_csv(self, path: str | Path) -> None:
+        """Every token of each matrix, as CSV.
+
+        Raises
+        ------
+        DiskFull, ValueError
+            As `write_whole`; the place is a file of A or B.
+        """
+        import polars as pl
+
+        for asked in self.asked:
+            check_place(path, asked)
+        write_whole(Path(path), csv_bytes(pl.concat(part.frame() for part in self.parts)))
+
+
+def diff(
+    a: str | Path,
+    b: str | Path,
+    *,
+    matrix: str = "both",
+    tensor: str | None = None,
+    tensor_b: str | None = None,
+    grid: str | None = None,
+    bitwise: bool = False,
+    tokenizer: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Diff:
+    """Compare two checkpoints row by row: token i of one with token i of the other.
+
+    Parameters
+    ----------
+    a, b : files or model folders, as `EmbeddingMatrix.open`; vocabularies may differ in size
+    matrix : "input", "output", or "both": the output too where either model is untied
+    tensor, tensor_b : compare these tensors alone (`NAME[ROW]` for a row of a history); `tensor_b` is `tensor` where
+        it is not given
+    grid : round to it first; by default the coarser of the two grids, the one with fewer bits in its mantissa
+    bitwise : compare bit patterns, so that -0.0 is not 0.0
+    tokenizer : a `tokenizer.json` for both, instead of each one's own; "none" for no texts
+    progress : told (bytes done, bytes in all)
+
+    Raises
+    ------
+    ValueError
+        Rows of different length, an output matrix that is asked for and not there, or as `EmbeddingMatrix.open`.
+    FileNotFoundError, CorruptFile, NoEmbedding
+        As `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
+    """
+    if matrix not in MATRICES:
+        raise ValueError(f"unknown matrix {matrix!r}; choose one of {', '.join(MATRICES)}")
+    one = EmbeddingMatrix.open(a, tensor=tensor, tokenizer=tokenizer)
+    other = EmbeddingMatrix.open(b, tensor=tensor_b or tensor, tokenizer=tokenizer)
+    pairs, notes = ([("as asked", one, other)], []) if tensor or tensor_b else _pairs(one, other, matrix)
+    for _, x, y in pairs:
+        if x.dim != y.dim:
+            raise ValueError(
+                f"{x.tensor} of {a} has rows of {x.dim:,} columns, {y.tensor} of {b} of {y.dim:,}: there is nothing to "
+                "compare; --tensor and --tensor-b choose other tensors"
+            )
+    total = sum(2 * (x.words.nbytes + y.words.nbytes) for _, x, y in pairs)
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress:
+            progress(min(done, total), total)
+
+    parts = tuple(_compared(name, x, y, grid, bitwise, advance) for name, x, y in pairs)
+    if progress:
+        progress(total, total)  # rows that one has alone are read once, not twice
+    texts = one.texts, other.texts
+    both = sorted(texts[0].keys() & texts[1].keys())
+    return Diff(
+        asked=(str(a), str(b)),
+        texts_differ=tuple(t for t in both if texts[0][t] != texts[1][t]) if all(texts) else None,
+        n_texts_only=(len(texts[0]) - len(both), len(texts[1]) - len(both)) if all(texts) else (0, 0),
+        parts=parts,
+        notes=tuple(notes),
+    )
+
+
+def _pairs(
+    a: EmbeddingMatrix, b: EmbeddingMatrix, matrix: str
+) -> tuple[list[tuple[str, EmbeddingMatrix, EmbeddingMatrix]], list[str]]:
+    """The matrices to compare, and what cannot be."""
+    pairs: list[tuple[str, EmbeddingMatrix, EmbeddingMatrix]] = [("input", a, b)] if matrix != "output" else []
+    if matrix == "input" or (matrix == "both" and a.tied and b.tied):
+        return pairs, []
+    x, y = a.unembedding(), b.unembedding()
+    if x and y:
+        return [*pairs, ("output", x, y)], []
+    missing = " and ".join(name for name, output in (("A", x), ("B", y)) if output is None)
+    says = f"{missing}: untied, its config says, but without an output tensor"
+    if matrix == "output":
+        raise ValueError(f"no output matrices to compare ({says}); --matrix input compares the embeddings")
+    return pairs, [f"output matrices not compared ({says})"]
+
+
+def _coarser(a: EmbeddingMatrix, b: EmbeddingMatrix) -> Grid:
+    return min(a.grid, b.grid, key=lambda grid: (grid.mantissa_bits, grid.bits))
+
+
+def _compared(
+    name: str,
+    a: EmbeddingMatrix,
+    b: EmbeddingMatrix,
+    grid: str | None,
+    bitwise: bool,
+    progress: Callable[[int], None],
+) -> MatrixDiff:
+    on = as_grid(grid) if grid else _coarser(a, b)
+    groups = [matrix.groups(on, bitwise=bitwise, progress=progress) for matrix in (a, b)]
+    holes_a, holes_b = (Census(of).numbers for of in groups)
+    return MatrixDiff(
+        matrix=name,
+        a=a,
+        b=b,
+        grid=on,
+        bitwise=bitwise,
+        displacements=displacements(a, b, on, progress=progress),
+        holes_a=holes_a,
+        holes_b=holes_b,
+        changes=tuple(changes(holes_a, holes_b, groups[1])),
+    )
+
+
+def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b"], groups_b: Groups) -> list[Change]:
+    """What became of each black hole: those of A by number, then the new ones of B by theirs.
+
+    A token that one side lacks is in none there.
+    """
+    n = max(len(holes_a), len(holes_b))
+    a, b = (np.concatenate([holes, np.zeros(n - len(holes), np.int64)]) for holes in (holes_a, holes_b))
+    alone = np.arange(n - len(holes_b))
+    padded = Groups(
+        labels=np.concatenate([groups_b.labels, len(groups_b.counts) + alone]),
+        first=np.concatenate([groups_b.first, len(holes_b) + alone]),
+        counts=np.concatenate([groups_b.counts, np.ones(len(alone), np.int64)]),
+        largest_code=np.zeros(n, groups_b.largest_code.dtype),
+    )
+    after, _, _ = follow(a, padded, int(a.max(initial=0)) + 1)
+    old, new = _members(a), _members(after)
+    found = [_change(number, old.get(number), new.get(number), a, b, after) for number in sorted(old.keys() | new)]
+    return sorted(found, key=lambda change: (change.a or np.inf, change.b))
+
+
+def _members(numbers: np.ndarray) -> dict[int, np.ndarray]:
+    """Tokens of each black hole, ascending."""
+    order = np.argsort(numbers, kind="stable")
+    which, starts = np.unique(numbers[order], return_index=True)
+    return {int(k): tokens for k, tokens in zip(which, np.split(order, starts[1:]), strict=True) if k}
+
+
+def _change(
+    number: int, was: np.ndarray | None, now: np.ndarray | None, a: np.ndarray, b: np.ndarray, after: np.ndarray
+) -> Change:
+    none = np.empty(0, np.int64)
+    joined = none if now is None else now[a[now] != number]
+    left = none if was is None else was[after[was] != number]
+    came, went = _most(a[joined]), _most(b[left])
+    if was is None:
+        kind = SPLIT if came else BORN
+    elif now is None:
+        kind = MERGED if went else DISSOLVED
+    else:
+        kind = (KEPT, GROWN, SHRUNK, CHANGED)[bool(len(joined)) + 2 * bool(len(left))]
+    return Change(
+        kind=kind,
+        a=None if was is None else number,
+        b=None if now is None else int(b[now[0]]),
+        n_shared=0 if now is None else len(now) - len(joined),
+        joined=joined,
+        left=left,
+        came_from=came,
+        went_to=went,
+    )
+
+
+def _most(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Black holes among these numbers and how often each is there, most first."""
+    which, counts = np.unique(numbers[numbers > 0], return_counts=True)
+    return tuple(sorted(zip(which.tolist(), counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])))

@@ -1,0 +1,78 @@
+"""Checkpoints: which ones make a series, by name and in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ..embedding.history import FILE
+from ..sources import READERS, WEIGHTS, open_source, revisions
+
+LAST = "main"  # a branch that goes on where the others stop
+
+
+def naturally(name: str) -> list[int | str]:
+    """A key that sorts numbers in names as numbers.
+
+    Examples
+    --------
+    >>> sorted(["step10", "step2", "Step1"], key=naturally)
+    ['Step1', 'step2', 'step10']
+    """
+    parts = re.split("([0-9]+)", name)
+    return [int(part) if place % 2 else part.lower() for place, part in enumerate(parts)]
+
+
+def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) -> list[tuple[str, str | Path]]:
+    """Names and sources of the checkpoints of a series, in order.
+
+    Several sources: these. One: the branches and tags of a model on the Hub (`main` last), or the checkpoints in a
+    folder: its model folders, else its files; sorted by name, numbers as numbers.
+
+    Parameters
+    ----------
+    pattern : only those of one source whose name matches: `step*`; several, joined by commas
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ConnectionError, CorruptFile
+        As `open_source`; nothing there that matches.
+    ValueError
+        One source that is a single checkpoint; a pattern for several.
+    """
+    if len(sources) != 1:
+        if not sources or pattern is not None:
+            raise ValueError("give one source, with or without --revisions, or several without")
+        return [(str(source), source) for source in sources]
+    (source,) = sources
+    there = _in_folder(Path(source)) if Path(source).is_dir() else _on_hub(source)
+    globs = ["*"] if pattern is None else pattern.split(",")
+    names = [name for name in there if any(fnmatchcase(name, glob) for glob in globs)]
+    if not names:
+        found = sorted(there, key=naturally)
+        listed = ", ".join(found[:8]) + (f" and {len(found) - 8:,} more" if len(found) > 8 else "")
+        raise FileNotFoundError(
+            f"{source} has no checkpoint{f' that matches {pattern!r}' if pattern else ''}; it has {listed or 'none'}"
+        )
+    names.sort(key=lambda name: (name == LAST, naturally(name)))
+    return [(name, there[name]) for name in names]
+
+
+def _on_hub(source: str | Path) -> Mapping[str, str | Path]:
+    found = revisions(source) if isinstance(source, str) else None
+    if found is None:
+        open_source(source)  # what is wrong with it, if anything is
+        raise ValueError(f"{source} is one checkpoint; give several, a folder of them, or org/name on the Hub")
+    return found
+
+
+def _in_folder(folder: Path) -> Mapping[str, str | Path]:
+    """Its model folders; where it has none, its files of weights."""
+    items = list(folder.iterdir())
+    models = {item.name: item for item in items if any((item / name).is_file() for name in WEIGHTS)}
+    if not models and any((folder / name).is_file() for name in WEIGHTS):
+        hint = f"; a training's history is measured by: darkvocab evolve {folder}" if (folder / FILE).is_file() else ""
+        raise ValueError(f"{folder} is one model folder; give several, or the folder that they lie in{hint}")
+    return models or {item.name: item for item in items if item.suffix in (*READERS, ".gguf") and item.is_file()}

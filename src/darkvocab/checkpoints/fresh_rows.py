@@ -1,0 +1,142 @@
+"""Fresh rows: what an untrained token's row is set to, on its grid, no two alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, UInt
+
+from ..embedding.matrix import EmbeddingMatrix
+from ..numerics import encode, from_index, to_index
+from ..sources import CorruptFile
+
+HOWS = "mean", "pieces", "gaussian"
+TILE = 2048  # rows that are read, or multiplied in float32, at a time
+LONGEST_JITTER = 2**24  # steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The rows that are kept: their mean and, for Gaussian rows, their covariance in factors, all in float64.
+
+    ``covariance = S F F^T S`` for S = diag(scale), with n - 1 in the denominator. Columns are divided by their scale,
+    multiplied in float32 for 2,048 rows at a time and summed in float64: exact to about 1e-6 of the product of two
+    columns' standard deviations. Factors by pivoted Cholesky decomposition, in which a direction with less than
+    dim * 2**-24 of a column's variance left is taken to have none.
+    """
+
+    n: int
+    rms: float  # root mean square of their norms
+    mean: Float64[np.ndarray, " dim"]
+    scale: Float64[np.ndarray, " dim"]
+    factor: Float64[np.ndarray, "dim rank"]
+
+
+def trained(
+    matrix: EmbeddingMatrix,
+    kept: Bool[np.ndarray, " n_tokens"],
+    *,
+    covariance: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Trained:
+    """Mean and covariance of the rows that are kept; without `covariance` no direction has any.
+
+    Raises
+    ------
+    ValueError
+        No row is kept.
+    CorruptFile
+        A row that is kept holds NaN or infinity.
+    """
+    n, dim = int(kept.sum()), matrix.dim
+    if not n:
+        raise ValueError(f"all {matrix.n_tokens:,} rows of {matrix.tensor} are chosen: none is left to learn from")
+    total, squares = np.zeros(dim), np.zeros(dim)
+    for tokens, values in _tiles(matrix, kept, progress):
+        if not np.isfinite(values).all():
+            bad = tokens[~np.isfinite(values).all(axis=1)]
+            named = ", ".join(matrix.label(token) for token in bad[:8])
+            raise CorruptFile(
+                f"rows of {matrix.tensor} that are to be kept hold NaN or infinity: tokens {named}; choose them, too"
+            )
+        total += values.sum(axis=0)
+        squares += np.einsum("ij,ij->j", values, values)
+    mean = total / n
+    variance = squares / n - mean * mean  # a scale only: what it lacks the factors have
+    scale = np.sqrt(np.where(variance > 0, variance, 1.0))
+    factor = _factor(matrix, kept, mean, scale, progress) if covariance and n > 1 else np.zeros((dim, 0))
+    return Trained(n=n, rms=float((squares.sum() / n) ** 0.5), mean=mean, scale=scale, factor=factor)
+
+
+def _tiles(
+    matrix: EmbeddingMatrix, kept: np.ndarray, progress: Callable[[int], None] | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens that are kept and their rows in float64, some at a time."""
+    for start in range(0, matrix.n_tokens, TILE):
+        tokens = start + np.flatnonzero(kept[start : start + TILE])
+        if len(tokens):
+            yield tokens, matrix.rows(tokens).astype(np.float64)
+        if progress:
+            progress(matrix.words[start : start + TILE].nbytes)
+
+
+def _factor(
+    matrix: EmbeddingMatrix,
+    kept: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    progress: Callable[[int], None] | None,
+) -> Float64[np.ndarray, "dim rank"]:
+    from scipy.linalg.blas import ssyrk
+    from scipy.linalg.lapack import dpstrf
+
+    dim = len(mean)
+    product = np.zeros((dim, dim), order="F")
+    for _, values in _tiles(matrix, kept, progress):
+        values -= mean
+        values /= scale
+        product += ssyrk(1.0, values.astype(np.float32).T, lower=1)
+    lower, pivots, rank, _ = dpstrf(product / (kept.sum() - 1), tol=dim * 2.0**-24, lower=1)
+    factor = np.zeros((dim, rank))
+    factor[pivots - 1] = np.tril(lower)[:, :rank]
+    return factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshRows:
+    """Draws rows for tokens: functions of the trained rows and of (seed, token, attempt), whatever others are drawn.
+
+    Around a mean, of all trained rows or of a token's pieces, every component is 1 to `jitter` steps up or down. A
+    Gaussian row has the law of mean and covariance, then rounded; from the second attempt on it is jittered, too.
+    """
+
+    matrix: EmbeddingMatrix
+    trained: Trained
+    gaussian: bool
+    pieces: Mapping[int, Sequence[int]]  # of tokens whose row is around the mean of these tokens' rows
+    seed: int
+    jitter: int  # grid steps
+    stream: int  # 0 for the input matrix, 1 for the output matrix
+
+    def draw(self, tokens: Int64[np.ndarray, " k"], attempts: Int64[np.ndarray, " k"]) -> UInt[np.ndarray, "k dim"]:
+        """Words of fresh rows; a component beyond the grid's largest value has that."""
+        from ..numerics._backends.deviates import token_normals, token_steps
+
+        grid, shape = self.matrix.grid, (len(tokens), self.matrix.dim)
+        key = np.uint64(self.seed), self.stream
+        centres = np.tile(self.trained.mean, (len(tokens), 1))
+        for i, token in enumerate(tokens.tolist()):
+            if token in self.pieces:
+                centres[i] = self.matrix.rows(list(self.pieces[token])).astype(np.float64).mean(axis=0)
+        if self.gaussian:
+            z = np.empty(shape)
+            token_normals(tokens, attempts, *key, z)
+            rank = self.trained.factor.shape[1]
+            centres += (z[:, :rank] @ self.trained.factor.T) * self.trained.scale
+        index = to_index(encode(centres, grid), grid)
+        steps = np.empty(shape, np.int64)
+        token_steps(tokens, attempts, self.jitter, *key, steps)
+        index += np.where((attempts > 0)[:, None] | (not self.gaussian), steps, 0)
+        return from_index(np.clip(index, -grid.max_code, grid.max_code), grid)

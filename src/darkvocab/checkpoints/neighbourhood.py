@@ -1,0 +1,152 @@
+"""Neighbourhood: which tokens of a checkpoint touch, in which components, and the cluster around its black holes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..embedding.matrix import EmbeddingMatrix
+from ..measures.census import Census
+from ..measures.neighbours import Neighbours, neighbours
+from ..numerics import Touching, as_grid
+from ..runs.folder import write_whole
+from ..runs.records import csv_bytes
+from ..sources import open_source
+from .scan import check_place
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """What touches in a checkpoint: a report, JSON-ready, and a row for every token (`docs/files.md`)."""
+
+    report: dict[str, Any]
+    tokens: pl.DataFrame
+
+    def write_tokens(self, path: str | Path) -> None:
+        """Write every token as CSV, whole or not at all.
+
+        Raises
+        ------
+        DiskFull, ValueError
+            As `write_whole`; the place is a file of the source.
+        """
+        check_place(path, self.report["source"]["asked"])
+        write_whole(Path(path), csv_bytes(self.tokens))
+
+
+def neighbourhood(
+    source: str | Path,
+    touching: Touching | None = None,
+    *,
+    tensor: str | None = None,
+    grid: str | None = None,
+    tokenizer: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Neighbourhood:
+    """Which tokens of a checkpoint's input embedding touch, with their texts.
+
+    Parameters
+    ----------
+    source, tensor, tokenizer : as `scan`
+    touching, grid : as `neighbours`
+    progress : told (bytes done, bytes in all) as rows are read, from the Hub and then for the census
+
+    Raises
+    ------
+    FileNotFoundError, CorruptFile, NoEmbedding, ValueError
+        As `scan`.
+    """
+    matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress:
+            progress(done, matrix.words.nbytes)
+
+    groups = matrix.groups(grid, progress=advance)
+    near = neighbours(matrix, touching, grid, groups=groups)
+    census = Census(groups)
+    report = {
+        "schema_version": SCHEMA_VERSION,
+        "source": {"asked": str(source), "path": str(matrix.path)},
+        "tensor": matrix.tensor,
+        "chosen": matrix.chosen,
+        "grid": as_grid(grid or matrix.grid).name,
+        "stored_grid": matrix.stored,
+        "touching": str(near.touching),
+        "n_tokens": near.n_tokens,
+        "hidden_dim": matrix.dim,
+        "n_unique": near.n_unique,
+        "n_black_holes": census.n_black_holes,
+        "black_hole_population": census.black_hole_population,
+        "n_pairs": near.n_pairs,
+        "n_token_pairs": near.n_token_pairs,
+        "n_isolated": near.n_isolated,
+        "n_components": near.n_components,
+        "degrees": np.transpose(near.degree_table()).tolist(),
+        "cluster": {
+            "component": _cluster_number(near),
+            "core": near.core.tolist(),
+            "outliers": near.outliers.tolist(),
+        },
+        "components": _components(near, matrix),
+    }
+    return Neighbourhood(report, _frame(near, census, matrix))
+
+
+def _cluster_number(near: Neighbours) -> int | None:
+    """The component that is the black holes' cluster; None without black holes."""
+    cluster = near.cluster
+    return int(near.component[near.groups.labels[cluster[0]]]) + 1 if len(cluster) else None
+
+
+def _components(near: Neighbours, matrix: EmbeddingMatrix) -> list[dict[str, Any]]:
+    """Components of two or more rows: numbers, and the tokens with their texts."""
+    components = near.components
+    of_token = near.component[near.groups.labels]
+    order = np.argsort(of_token, kind="stable")
+    ends = np.cumsum(components.tokens)
+    return [
+        {
+            "number": int(number) + 1,
+            "n_rows": int(components.rows[number]),
+            "n_tokens": int(components.tokens[number]),
+            "n_black_holes": int(components.black_holes[number]),
+            "token_ids": (tokens := order[ends[number] - components.tokens[number] : ends[number]].tolist()),
+            "tokens": [matrix.texts.get(token) for token in tokens],
+        }
+        for number in np.flatnonzero(components.rows >= 2)
+    ]
+
+
+def _frame(near: Neighbours, census: Census, matrix: EmbeddingMatrix) -> pl.DataFrame:
+    """A row for every token, by id."""
+    import polars as pl
+
+    labels = near.groups.labels
+    smoke = np.zeros(near.n_tokens, np.int64)
+    smoke[near.core], smoke[near.outliers] = 1, 2
+    component = near.component[labels]
+    return pl.DataFrame(
+        {
+            "token_id": pl.int_range(near.n_tokens, eager=True),
+            "token": pl.Series([matrix.texts.get(token) for token in range(near.n_tokens)], dtype=pl.String),
+            "black_hole": pl.Series(census.numbers).replace(0, None),
+            "component": component + 1,
+            "component_tokens": near.components.tokens[component],
+            "degree": near.degrees[labels],
+            "token_degree": near.token_degrees[labels],
+            "cluster": pl.Series(smoke).replace_strict({0: None, 1: "core", 2: "outlier"}, return_dtype=pl.String),
+        }
+    )

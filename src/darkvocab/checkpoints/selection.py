@@ -1,0 +1,115 @@
+"""Selection: which tokens are meant by `5,10-20,@ids.json,black-holes`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..embedding.matrix import EmbeddingMatrix
+from ..measures.census import Census
+from ..sources import CorruptFile
+
+
+def in_black_holes(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
+    """Tokens that share their row, on the stored grid, by value."""
+    return np.flatnonzero(Census(matrix.groups()).numbers)
+
+
+def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
+    """Ids below `n_tokens` that no tokenizer text has.
+
+    Raises
+    ------
+    ValueError
+        There is no tokenizer.
+    """
+    if not matrix.texts:
+        raise ValueError("beyond-tokenizer needs a tokenizer; there is none beside the weights: give --tokenizer FILE")
+    return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
+
+
+def dark(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
+    """Tokens that a scan calls dark."""
+    from .scan import explained
+
+    return explained(matrix).tokens.filter("dark")["id"].to_numpy()
+
+
+NAMED: dict[str, Callable[[EmbeddingMatrix, int], np.ndarray]] = {
+    "black-holes": in_black_holes,
+    "beyond-tokenizer": beyond_tokenizer,
+    "dark": dark,
+}
+SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
+
+
+def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None) -> Int64[np.ndarray, " k"]:
+    """Token ids, ascending, each once.
+
+    Parameters
+    ----------
+    asked : ids; or a text with ids, ranges (10-20 has both its ends), files of ids (@FILE.json) and the names of
+        `NAMED`, with commas between
+    n_tokens : that there are; by default the matrix's
+
+    Raises
+    ------
+    ValueError
+        What is asked is none of these, or an id is beyond the tokens there are.
+    FileNotFoundError, CorruptFile
+        A file of ids that is missing, or holds something else.
+    """
+    n = matrix.n_tokens if n_tokens is None else n_tokens
+    if not isinstance(asked, str):
+        return np.unique(_checked(asked, n, "the tokens asked for"))
+    parts = [_part(part.strip(), matrix, n) for part in asked.split(",")]
+    return np.unique(np.concatenate(parts))
+
+
+def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
+    if part in NAMED:
+        return NAMED[part](matrix, n)
+    if part.startswith("@"):
+        return _checked(_read_ids(Path(part[1:])), n, part[1:])
+    found = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
+    if not found:
+        raise ValueError(f"cannot read {part!r} as tokens; choose {SYNTAX}")
+    first, last = int(found[1]), int(found[2] or found[1])
+    if last < first:
+        raise ValueError(f"the range {part} ends before it starts; write {last}-{first}")
+    return np.arange(first, _checked([last], n, part)[0] + 1)
+
+
+def _checked(ids: Iterable[Any], n: int, where: str) -> np.ndarray:
+    tokens = list(ids)
+    wrong = [token for token in tokens if isinstance(token, bool) or not isinstance(token, (int, np.integer))]
+    if wrong:
+        raise ValueError(f"{where}: a token is a whole number, got {wrong[0]!r}"[:200])
+    beyond = next((token for token in tokens if not 0 <= token < n), None)
+    if beyond is not None:
+        raise ValueError(f"{where}: there is no token {beyond}; there are {n:,}, 0 to {n - 1:,}")
+    return np.array(tokens, np.int64)
+
+
+def _read_ids(path: Path) -> list[Any]:
+    """Ids of a JSON file: a list of them, each bare, in a list of its own (as in `bad_words_ids`) or `id` of an object;
+    or an object that has such a list as `tokens`.
+    """
+    try:
+        held = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{path}: not JSON ({error})") from None
+    listed = held.get("tokens") if isinstance(held, dict) else held
+    if not isinstance(listed, list):
+        raise CorruptFile(f"{path}: must hold a list of token ids, or an object with such a list as tokens")
+    ids = [item.get("id") if isinstance(item, dict) else item for item in listed]
+    ids = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in ids]
+    if not all(type(token) is int for token in ids):
+        raise CorruptFile(f"{path}: must hold token ids, whole numbers, or objects with such an id")
+    return ids

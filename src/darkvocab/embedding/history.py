@@ -1,0 +1,252 @@
+"""History: the embedding of a model in training, state after state, as a file keeps it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..numerics import Grid, as_grid
+from ..sources import CorruptFile, Tensor
+from ..sources.safetensors import read_metadata, read_tensors
+from .matrix import GRID_OF_DTYPE, HISTORY, NoEmbedding, header_count, n_recorded, printable
+
+FILE, KEY = "embedding_evolution.safetensors", HISTORY
+DTYPES = ("BF16", "F16", "F32")
+BLOCK_BYTES = 1 << 23  # read at a time, or one state where that is more
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """States [rows, n_tokens, dim] of an embedding on its grid: row r is the state after r * `record_every` steps.
+
+    Made with `open`, which reads the header only. What is written after that is not seen: open it again.
+    """
+
+    tensor: Tensor
+    grid: Grid
+    n_rows: int  # written when the file was opened
+    n_planned: int  # that the file has room for
+    record_every: int  # optimizer steps between rows
+    unseen: tuple[int, ...] | None = None  # tokens that the training text lacks, ascending; None where nobody says
+    parameters: dict[str, Any] = field(default_factory=dict)  # of the run, from the manifest beside it
+    folder: Path | None = None  # the run folder, where that was opened
+
+    @classmethod
+    def open(cls, source: str | Path, *, tensor: str | None = None) -> History:
+        """The history in a run folder, or in a `.safetensors` file, with what `corpus.json` and `manifest.json` beside
+        it say.
+
+        The run may be going on: the header's `recorded` counts the rows that are written, the rest is ignored.
+
+        Parameters
+        ----------
+        tensor : its key, `embedding_history` by default
+
+        Raises
+        ------
+        FileNotFoundError
+            Nothing there, or a folder without a history.
+        NoEmbedding
+            The file has no such key; the message lists its keys.
+        CorruptFile
+            As `read_tensors`; a tensor that is no history (rank, dtype, nothing in it), counts in the header that
+            contradict it, a `corpus.json` or `manifest.json` that cannot be read.
+        """
+        asked = Path(source)
+        if not asked.exists():
+            raise FileNotFoundError(f"no file or folder {str(asked)!r}; give a run folder or a .safetensors history")
+        path = asked / FILE if asked.is_dir() else asked
+        if not path.is_file():
+            found = sorted(item.name for item in asked.glob("*.safetensors"))
+            inside = sorted(item.parent.name for item in asked.glob(f"*/{FILE}"))
+            hint = f"it has {', '.join(found[:5])}: give one of these" if found else "give the folder of a training run"
+            if inside:
+                more = f" and {len(inside) - 3:,} more" if len(inside) > 3 else ""
+                hint = f"{', '.join(inside[:3])}{more} in it have one: give one of these folders"
+            raise FileNotFoundError(f"{asked} has no {FILE}; {hint}")
+        key = tensor or KEY
+        tensors = read_tensors(path)
+        if key not in tensors:
+            keys = ", ".join(f"{printable(t.name)} {t.dtype} {list(t.shape)}" for t in list(tensors.values())[:8])
+            more = f" and {len(tensors) - 8:,} more" if len(tensors) > 8 else ""
+            raise NoEmbedding(
+                f"{path} has no tensor {key!r}; it has {keys or 'no tensors'}{more}; choose one with --tensor NAME"
+            )
+        held = tensors[key]
+        what = f"{path}: tensor {printable(key)!r} is {held.dtype} {list(held.shape)}"
+        if len(held.shape) != 3:
+            raise CorruptFile(f"{what}; a history is [rows, vocabulary, dim]")
+        if held.dtype not in DTYPES:
+            raise CorruptFile(f"{what}; a history keeps its words in one of {', '.join(DTYPES)}")
+        if 0 in held.shape:
+            raise CorruptFile(f"{what}: nothing is in it")
+        metadata = read_metadata(path)
+        n_rows = n_recorded(held, metadata)
+        every = header_count(path, metadata, "record_every", 1)
+        if not every:
+            raise CorruptFile(f"{path}: record_every is 0; rows must be an optimizer step apart or more")
+        corpus, manifest = (_beside(path, name) for name in ("corpus.json", "manifest.json"))
+        parameters = manifest.get("parameters", {})
+        if not isinstance(parameters, dict):
+            raise CorruptFile(f"{path.parent / 'manifest.json'}: its parameters are no JSON object")
+        return cls(
+            tensor=held,
+            grid=as_grid(GRID_OF_DTYPE[held.dtype]),
+            n_rows=n_rows,
+            n_planned=held.shape[0],
+            record_every=every,
+            unseen=_unseen(path.parent / "corpus.json", corpus, held.shape[1]) if "unseen" in corpus else None,
+            parameters=parameters,
+            folder=asked if asked.is_dir() else None,
+        )
+
+    @property
+    def path(self) -> Path:
+        assert isinstance(self.tensor.path, Path)  # `open` takes nothing else
+        return self.tensor.path
+
+    @property
+    def n_tokens(self) -> int:
+        return self.tensor.shape[1]
+
+    @property
+    def dim(self) -> int:
+        return self.tensor.shape[2]
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one state."""
+        return self.tensor.nbytes // self.n_planned
+
+    def step(self, row: int) -> int:
+        """Optimizer steps taken before this row was recorded."""
+        return row * self.record_every
+
+    def rows(self, every: int = 1) -> list[int]:
+        """Every so many rows, from row 0, and the last one.
+
+        Raises
+        ------
+        ValueError
+            `every` is not >= 1.
+        """
+        if every < 1:
+            raise ValueError(f"every must be >= 1 rows, got {every}")
+        rows = list(range(0, self.n_rows, every))
+        return rows if rows[-1] == self.n_rows - 1 else [*rows, self.n_rows - 1]
+
+    def words(
+        self, rows: Iterable[int], progress: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Row and words [n_tokens, dim] of these states, read a few at a time: not mapped, so that a file that is cut
+        meanwhile is an error here and does not end the process.
+
+        Raises
+        ------
+        CorruptFile
+            The file ends before them.
+        """
+        dtype, size = self.grid.word_dtype, self.n_tokens * self.dim
+        with self.path.open("rb") as file:
+            for first, n in _runs(rows, max(1, BLOCK_BYTES // self.state_bytes)):
+                file.seek(self.tensor.offset + first * self.state_bytes)
+                words = np.fromfile(file, dtype, n * size)
+                if len(words) < n * size:
+                    raise CorruptFile(f"{self.path}: ends within row {first + len(words) // size:,}; it was cut")
+                yield from enumerate(words.reshape(n, self.n_tokens, self.dim), first)
+                if progress:
+                    progress(n)
+
+
+def _runs(rows: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
+    """Runs (first, length) of consecutive numbers, at most so long."""
+    first, n = 0, 0
+    for row in rows:
+        if n and (row != first + n or n == most):
+            yield first, n
+            n = 0
+        first, n = (first, n + 1) if n else (row, 1)
+    if n:
+        yield first, n
+
+
+def _json(place: Path) -> Any:
+    try:
+        return json.loads(place.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{place}: not JSON ({error})") from None
+
+
+def _beside(path: Path, name: str) -> dict[str, Any]:
+    """A JSON object beside the history; an empty one where there is none."""
+    place = path.parent / name
+    found = _json(place) if place.is_file() else {}
+    if not isinstance(found, dict):
+        raise CorruptFile(f"{place}: not a JSON object")
+    return found
+
+
+def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ...]:
+    tokens = corpus["unseen"]
+    if not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
+        raise CorruptFile(f"{place}: unseen must be a list of token ids")
+    try:
+        return check_tokens(tokens, n_tokens)
+    except ValueError as error:
+        raise CorruptFile(f"{place}: {error}") from None
+
+
+def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
+    """Token ids in ascending order, each once.
+
+    Raises
+    ------
+    ValueError
+        An id that the vocabulary does not have.
+    """
+    ascending = tuple(sorted(set(tokens)))
+    outside = [token for token in ascending if not 0 <= token < n_tokens]
+    if outside:
+        raise ValueError(f"unseen token {outside[0]} is not one of the history's {n_tokens:,}: 0 to {n_tokens - 1:,}")
+    return ascending
+
+
+def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
+    """Token ids from `0-8,127`, or from a JSON file: a list, or an object with a list `unseen`.
+
+    Raises
+    ------
+    ValueError
+        Neither; an id beyond the vocabulary; a range that runs backwards.
+    FileNotFoundError
+        No such file.
+
+    Examples
+    --------
+    >>> parse_tokens("0-3,127", 128)
+    (0, 1, 2, 3, 127)
+    """
+    if not re.fullmatch(r"[0-9,\s-]*", text):
+        path = Path(text)
+        if not path.is_file():
+            raise FileNotFoundError(f"no file {text!r}; name unseen tokens by id, as 0-8,127, or by a JSON file")
+        found = _json(path)
+        corpus = found if isinstance(found, dict) else {"unseen": found}
+        if "unseen" not in corpus:
+            raise CorruptFile(f"{path}: a JSON object without a list named unseen")
+        return _unseen(path, corpus, n_tokens)
+    tokens: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        ends = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if first > last:
+            raise ValueError(f"unseen tokens are named as 0-8,127, got {part!r}")
+        check_tokens([first, last], n_tokens)  # before a long range takes memory
+        tokens += range(first, last + 1)
+    return check_tokens(tokens, n_tokens)

@@ -1,1 +1,0 @@
-"""Experiments: each takes settings and yields records."""

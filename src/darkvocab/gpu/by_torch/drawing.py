@@ -1,0 +1,169 @@
+"""Drawing on tensors: `_backends.deviates`, `_backends.drawing` and `_backends.rounding`, bit for bit.
+
+All of it needs float64. mps has none: `draw_dense`, `draw_sparse`, `perturb` and `round_to_index` raise
+NotImplementedError there, and what they would draw is to be drawn on the CPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...numerics._backends.drawing import LANES
+from ..lanes import Lanes
+from .deviates import log, philox, row_deviates
+from .lanes import Tables, on_device
+from .rounding import index_of
+
+CHUNK = 1 << 20  # elements at a time, of some hundred bytes each
+TOP = -(1 << 63)  # flipping the top bit puts unsigned words into the order of signed ones
+
+Shape = tuple[int, int, int]  # of a grid: mantissa_bits, min_exponent, max_code
+
+
+def check_float64(device: torch.device) -> None:
+    """Refuse a device without float64.
+
+    Raises
+    ------
+    NotImplementedError
+    """
+    if device.type == "mps":
+        raise NotImplementedError("mps has no float64, which drawing needs; draw on the CPU")
+
+
+def draw_dense(
+    bases: Tensor,
+    which: Tensor,
+    sigmas: Tensor,
+    points: Tensor,
+    trials: Tensor,
+    seed: int,
+    *,
+    laplace: bool,
+    float32: bool,
+    stream: int,
+    shape: Shape,
+    out: Tensor,
+) -> Tensor:
+    """Ordered indices of the rows ``round(base + sigma z)`` of every trial, z Gaussian or Laplace.
+
+    Parameters
+    ----------
+    bases : [kinds, dim] float64, weight units; which [T] int64, the base of each trial; sigmas [T] float64
+    points, trials : [T] int64, from 0 to 2**32 - 1
+    seed : from 0 to 2**64 - 1
+    float32 : z, sigma z and the sum are each rounded to float32 before the grid's rounding
+    stream : 0 or 1, of a trial's two
+    out : [T, n, dim] signed integers as wide as the grid's words; filled
+
+    Returns
+    -------
+    How many components of each trial overflow the grid, [T] int64.
+    """
+    check_float64(out.device)
+    n, dim = out.shape[1:]
+    overflows = torch.zeros(len(which), dtype=torch.int64, device=out.device)
+    for t in range(len(which)):
+        base, sigma = bases[which[t]], sigmas[t]
+        for rows in torch.arange(n, device=out.device).split(max(1, CHUNK // max(1, dim))):
+            z = row_deviates(rows, dim, stream, seed, points[t], trials[t], laplace)
+            index = _perturbed(base, z, sigma, float32, shape)
+            overflows[t] += (index.abs() > shape[2]).sum()
+            out[t, rows] = index.to(out.dtype)
+    return overflows
+
+
+def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
+    """Ordered indices of the rows ``round(base + sigma z)`` for given noise; as `draw_dense`.
+
+    base [dim] float32 or float64; z [T, n, dim] float32; out [T, n, dim]. Returns the overflows, [T] int64.
+    """
+    check_float64(out.device)
+    overflows = torch.zeros(len(z), dtype=torch.int64, device=out.device)
+    of_device = torch.full((), sigma, dtype=torch.float64, device=out.device)
+    for t in range(len(z)):
+        index = _perturbed(base, z[t], of_device, float32, shape)
+        overflows[t] = (index.abs() > shape[2]).sum()
+        out[t] = index.to(out.dtype)
+    return overflows
+
+
+def _perturbed(base: Tensor, z: Tensor, sigma: Tensor, float32: bool, shape: Shape) -> Tensor:
+    if float32:
+        return index_of((base.float() + z.float() * sigma.float()).double(), *shape)
+    return index_of(base.double() + z.double() * sigma, *shape)
+
+
+def round_to_index(x: Tensor, shape: Shape, out: Tensor) -> None:
+    """Ordered index of each of the finite numbers x, float32 or float64; out of x's shape, signed integers, filled."""
+    check_float64(out.device)
+    out.copy_(index_of(x.double(), *shape))
+
+
+def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
+    """Offsets from home of every token's component in the lanes' columns.
+
+    codes [T, n, places] signed integers, zeros; filled in place.
+    """
+    check_float64(codes.device)
+    tables = on_device(lanes, codes.device)
+    n = codes.shape[1]
+    chunks = -(-n // LANES)
+    for some in tables.often.split(max(1, CHUNK // max(1, chunks * LANES))) if n and len(tables.often) else ():
+        _draw_often(tables, some, seed, codes, chunks)
+    _draw_seldom(tables, seed, codes)
+
+
+def _draw_often(tables: Tables, lanes: Tensor, seed: int, codes: Tensor, chunks: int) -> None:
+    """Every token of columns that move often: a word of 64 bits, of which the CPU draws the last 48 when it must."""
+    n = codes.shape[1]
+    trial, row = lanes[:, 0], lanes[:, 1]
+    column = tables.column[row, None]
+    where = tables.points[trial, None], tables.trials[trial, None]
+    block = torch.arange(chunks * LANES // 8, device=codes.device)
+    words = torch.stack([w.reshape(len(lanes), chunks, -1) for w in philox(block, column, *where, seed)], dim=2)
+    lane = torch.stack([words & 0xFFFF, words >> 16], dim=-1).reshape(len(lanes), -1)[:, :n]
+    w0, w1, _, _ = philox(torch.arange(n, device=codes.device), column | 1 << 30, *where, seed)
+    cell = _cell(tables, row[:, None], lane << 48 | (w0 & 0xFFFF) << 32 | w1)
+    codes[trial, :, tables.place[row]] = (tables.shift[row, None] + cell).to(codes.dtype)
+
+
+def _draw_seldom(tables: Tables, seed: int, codes: Tensor) -> None:
+    """The tokens that leave home, by the gaps between them, of all columns at once until each is through."""
+    trial, row = tables.seldom[:, 0], tables.seldom[:, 1]
+    token = torch.full((len(row),), -1.0, dtype=torch.float64, device=codes.device)
+    block = 0
+    while len(row):
+        column = tables.column[row] | 1 << 31
+        w0, w1, w2, w3 = philox(
+            torch.full_like(column, block), column, tables.points[trial], tables.trials[trial], seed
+        )
+        uniform = ((w0 << 20 | w1 >> 12).double() + 0.5) * 2.0**-52
+        token = token + (1.0 + torch.floor(log(uniform) * tables.scale[row]))
+        going = token < codes.shape[1]
+        trial, row, token, w2, w3 = trial[going], row[going], token[going], w2[going], w3[going]
+        u = _scaled(w2, w3, tables.away[row])
+        below = tables.below[row]
+        u = torch.where(u ^ TOP >= below ^ TOP, u - below + tables.above[row], u)
+        codes[trial, token.long(), tables.place[row]] = (tables.shift[row] + _cell(tables, row, u)).to(codes.dtype)
+        block += 1
+
+
+def _cell(tables: Tables, row: Tensor, u: Tensor) -> Tensor:
+    """How many thresholds of its row each 64-bit word has reached."""
+    cell = torch.zeros_like(u)
+    start, stop = tables.starts[row], tables.starts[row + 1]
+    for k in range(int((stop - start).max()) if row.numel() else 0):
+        edge = tables.edges[(start + k).clamp(max=len(tables.edges) - 1)]
+        cell += (start + k < stop) & (u ^ TOP >= edge ^ TOP)
+    return cell
+
+
+def _scaled(high: Tensor, low: Tensor, n: Tensor) -> Tensor:
+    """The 64-bit fraction 0.(high)(low) times n < 2**63, rounded down."""
+    n_high, n_low = n >> 32, n & 0xFFFFFFFF
+    first = low * n_low  # up to 2**64: its bits as an unsigned word
+    middle = high * n_low  # likewise, and what is added to it does not reach 2**64
+    middle = middle + (first >> 32 & 0xFFFFFFFF)
+    return high * n_high + (middle >> 32 & 0xFFFFFFFF) + (low * n_high + (middle & 0xFFFFFFFF) >> 32)

@@ -1,0 +1,342 @@
+"""Drawing in Triton: the functions of `by_torch.drawing`, bit for bit, without waiting for the device.
+
+IEEE operations in the CPU kernels' order: fused where they are (`tl.fma`) and nowhere else, hence the launches' option.
+Triton's interpreter fuses too from its version 3.9; before, it differs in about one of a billion elements.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...numerics._backends import drawing
+from ..by_torch.drawing import Shape
+from ..by_torch.lanes import on_device
+from ..lanes import Lanes
+from .deviates import DENSE, laplace_of, log, normal_pair
+from .rounding import index_of
+
+EXACT = {"enable_fp_fusion": False}
+DENSE_BLOCK = {"block_size": 128, "num_warps": 4}  # generator blocks of four elements
+FLAT_BLOCK = {"block_size": 1024, "num_warps": 4}
+OFTEN_BLOCK = {
+    "tile_blocks": 16,
+    "tile_lanes": 32,
+    "num_warps": 4,
+}  # generator blocks of eight tokens, of so many lanes
+SELDOM_BLOCK = {"tile_lanes": 32, "num_warps": 1}
+CHUNK = tl.constexpr(drawing.LANES)
+CHUNK_BLOCKS = tl.constexpr(drawing.LANES // 8)
+
+
+def draw_dense(
+    bases: Tensor,
+    which: Tensor,
+    sigmas: Tensor,
+    points: Tensor,
+    trials: Tensor,
+    seed: int,
+    *,
+    laplace: bool,
+    float32: bool,
+    stream: int,
+    shape: Shape,
+    out: Tensor,
+) -> Tensor:
+    """As `by_torch.drawing.draw_dense`; every tensor C-contiguous, up to 65,535 trials."""
+    n_trials, n, dim = out.shape
+    overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
+    blocks = (dim + 3) // 4
+    if out.numel():
+        grid = triton.cdiv(n * blocks, DENSE_BLOCK["block_size"]), n_trials
+        where = bases, which, sigmas, points, trials, seed, out, overflows, n, dim, blocks
+        dense_kernel[grid](*where, stream, laplace, float32, *shape, **DENSE_BLOCK, **EXACT)
+    return overflows
+
+
+def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
+    """As `by_torch.drawing.perturb`; every tensor C-contiguous, up to 65,535 trials."""
+    n_trials, n, dim = out.shape
+    overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
+    if out.numel():
+        sigmas = torch.full((1,), sigma, dtype=torch.float64, device=out.device)  # bare, it were a float32
+        grid = triton.cdiv(n * dim, FLAT_BLOCK["block_size"]), n_trials
+        perturb_kernel[grid](base, z, sigmas, out, overflows, n, dim, float32, *shape, **FLAT_BLOCK, **EXACT)
+    return overflows
+
+
+def round_to_index(x: Tensor, shape: Shape, out: Tensor) -> None:
+    """As `by_torch.drawing.round_to_index`; both C-contiguous."""
+    if x.numel():
+        grid = (triton.cdiv(x.numel(), FLAT_BLOCK["block_size"]),)
+        round_kernel[grid](x, out, x.numel(), *shape, **FLAT_BLOCK, **EXACT)
+
+
+def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
+    """As `by_torch.drawing.draw_sparse`; codes C-contiguous."""
+    tables = on_device(lanes, codes.device)
+    _, n, places = codes.shape
+    tiles = triton.cdiv(n, drawing.LANES) * (drawing.LANES // 8) // OFTEN_BLOCK["tile_blocks"]
+    where = tables.points, tables.trials, tables.column, tables.place, tables.shift, tables.starts, tables.edges
+    if len(lanes.often) and n:
+        grid = triton.cdiv(len(lanes.often), OFTEN_BLOCK["tile_lanes"]), tiles
+        often_kernel[grid](tables.often, len(lanes.often), *where, seed, codes, n, places, **OFTEN_BLOCK, **EXACT)
+    if len(lanes.seldom) and n:
+        grid = triton.cdiv(len(lanes.seldom), SELDOM_BLOCK["tile_lanes"]), 1
+        gaps = tables.away, tables.below, tables.above, tables.scale
+        seldom_kernel[grid](
+            tables.seldom, len(lanes.seldom), *where, *gaps, seed, codes, n, places, **SELDOM_BLOCK, **EXACT
+        )
+
+
+@triton.jit
+def _store(  # type: ignore[no-untyped-def]
+    z,
+    base,
+    sigma,
+    out,
+    live,
+    float32: tl.constexpr,
+    mantissa_bits: tl.constexpr,
+    min_exponent: tl.constexpr,
+    max_code: tl.constexpr,
+):
+    """Store the indices of ``base + sigma z``, float64; returns how many overflow."""
+    x = base + z * sigma
+    if float32:
+        x = (base.to(tl.float32) + z.to(tl.float32) * sigma.to(tl.float32)).to(tl.float64)
+    index = index_of(x, mantissa_bits, min_exponent, max_code)
+    tl.store(out, index.to(out.dtype.element_ty), mask=live)
+    return tl.sum((live & (tl.abs(index) > max_code)).to(tl.int32))
+
+
+@triton.jit(do_not_specialize=["seed", "n", "dim", "blocks"])
+def dense_kernel(  # type: ignore[no-untyped-def]
+    bases,
+    which,
+    sigmas,
+    points,
+    trials,
+    seed: tl.uint64,
+    out,
+    overflows,
+    n,
+    dim,
+    blocks,
+    stream: tl.constexpr,
+    is_laplace: tl.constexpr,
+    float32: tl.constexpr,
+    mantissa_bits: tl.constexpr,
+    min_exponent: tl.constexpr,
+    max_code: tl.constexpr,
+    block_size: tl.constexpr,
+):
+    t = tl.program_id(1).to(tl.int64)
+    first = (
+        tl.program_id(0).to(tl.int64) * block_size
+    )  # generator block of the trial; rows follow each other without gaps
+    first_row = first // blocks
+    i = (first - first_row * blocks).to(tl.int32) + tl.arange(0, block_size)
+    row = first_row + i // blocks
+    b = i % blocks
+    live = row < n
+    c1 = row.to(tl.uint32) | (stream << 31)
+    c2, c3 = tl.load(points + t).to(tl.uint32), tl.load(trials + t).to(tl.uint32)
+    w0, w1, w2, w3 = tl.philox(seed, (b | DENSE).to(tl.uint32), c1, c2, c3)
+    if is_laplace:
+        z0 = laplace_of(w0, b, live, seed, c1, c2, c3)
+        z1 = laplace_of(w1, b + blocks, live, seed, c1, c2, c3)
+        z2 = laplace_of(w2, b + 2 * blocks, live, seed, c1, c2, c3)
+        z3 = laplace_of(w3, b + 3 * blocks, live, seed, c1, c2, c3)
+    else:
+        z0, z1 = normal_pair(w0, w1, b, live, seed, c1, c2, c3)
+        z2, z3 = normal_pair(w2, w3, b + 2 * blocks, live, seed, c1, c2, c3)
+    sigma = tl.load(sigmas + t)
+    base = bases + tl.load(which + t) * dim + b
+    to = out + (t * n + row) * dim + b
+    count = tl.full([], 0, tl.int32)
+    for plane in tl.static_range(4):
+        if plane == 0:
+            z = z0
+        elif plane == 1:
+            z = z1
+        elif plane == 2:
+            z = z2
+        else:
+            z = z3
+        here = live & (b + plane * blocks < dim)
+        x = tl.load(base + plane * blocks, mask=here, other=0.0)
+        count += _store(z, x, sigma, to + plane * blocks, here, float32, mantissa_bits, min_exponent, max_code)
+    tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["n"])
+def perturb_kernel(  # type: ignore[no-untyped-def]
+    base,
+    z,
+    sigmas,
+    out,
+    overflows,
+    n,
+    dim,
+    float32: tl.constexpr,
+    mantissa_bits: tl.constexpr,
+    min_exponent: tl.constexpr,
+    max_code: tl.constexpr,
+    block_size: tl.constexpr,
+):
+    t = tl.program_id(1).to(tl.int64)
+    first = tl.program_id(0).to(tl.int64) * block_size
+    column = ((first % dim).to(tl.int32) + tl.arange(0, block_size)) % dim
+    i = first + tl.arange(0, block_size)
+    size = n.to(tl.int64) * dim
+    live = i < size
+    x = tl.load(base + column).to(tl.float64)
+    noise = tl.load(z + t * size + i, mask=live, other=0.0).to(tl.float64)
+    to = out + t * size + i
+    count = _store(noise, x, tl.load(sigmas), to, live, float32, mantissa_bits, min_exponent, max_code)
+    tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
+
+
+@triton.jit
+def round_kernel(  # type: ignore[no-untyped-def]
+    x,
+    out,
+    size,
+    mantissa_bits: tl.constexpr,
+    min_exponent: tl.constexpr,
+    max_code: tl.constexpr,
+    block_size: tl.constexpr,
+):
+    i = tl.program_id(0).to(tl.int64) * block_size + tl.arange(0, block_size)
+    index = index_of(tl.load(x + i, mask=i < size, other=0.0).to(tl.float64), mantissa_bits, min_exponent, max_code)
+    tl.store(out + i, index.to(out.dtype.element_ty), mask=i < size)
+
+
+@triton.jit
+def _word(pointer, mask):  # type: ignore[no-untyped-def]
+    """A word of 64 bits, of which tensors hold the bit pattern."""
+    return tl.load(pointer, mask=mask, other=0).to(tl.uint64, bitcast=True)
+
+
+@triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
+def often_kernel(  # type: ignore[no-untyped-def]
+    lanes,
+    n_lanes,
+    points,
+    trials,
+    columns,
+    place,
+    shift,
+    starts,
+    edges,
+    seed: tl.uint64,
+    codes,
+    n,
+    places,
+    tile_blocks: tl.constexpr,
+    tile_lanes: tl.constexpr,
+):
+    """Columns that move often: tiles of [generator blocks, lanes], so that neighbours store into one row of codes."""
+    number = tl.program_id(1) * tile_blocks
+    start = number // CHUNK_BLOCKS * CHUNK
+    if start + 2 * (number % CHUNK_BLOCKS) < n:  # else all its tokens lie beyond the last
+        lane = tl.program_id(0) * tile_lanes + tl.arange(0, tile_lanes)
+        live = lane < n_lanes
+        t = tl.load(lanes + 2 * lane, mask=live, other=0)
+        row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
+        c1 = tl.load(columns + row, mask=live, other=0).to(tl.uint32)[None, :]
+        c2 = tl.load(points + t, mask=live, other=0).to(tl.uint32)[None, :]
+        c3 = tl.load(trials + t, mask=live, other=0).to(tl.uint32)[None, :]
+        lowest = tl.load(shift + row, mask=live, other=0).to(tl.int32)[None, :]
+        edge = edges + tl.load(starts + row, mask=live, other=0)
+        n_edges = (tl.load(starts + row + 1, mask=live, other=0) - tl.load(starts + row, mask=live, other=0)).to(
+            tl.int32
+        )
+        to = codes + (t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0))[None, :]
+        block = number + tl.arange(0, tile_blocks)
+        first = start + 2 * (block % CHUNK_BLOCKS)
+        w0, w1, w2, w3 = tl.philox(seed, block.to(tl.uint32)[:, None], c1, c2, c3)
+        most = tl.max(n_edges)
+        for _plane in range(4):  # planes of a chunk
+            for half in tl.static_range(2):
+                token = first[:, None] + half
+                here = (token < n) & live[None, :]
+                upper = ((w0 >> (16 * half)) & 0xFFFF).to(tl.int32)
+                cell = tl.zeros([tile_blocks, tile_lanes], tl.int32)
+                ties = tl.zeros([tile_blocks, tile_lanes], tl.int1)
+                for e in range(0, most):
+                    at = (_word(edge + e, e < n_edges) >> 48).to(tl.int32)
+                    at = tl.where(e < n_edges, at, 65536)[None, :]  # beyond every half word
+                    cell += (upper >= at).to(tl.int32)
+                    ties |= upper == at
+                ties &= here
+                if tl.max(ties.to(tl.int32)) > 0:
+                    v0, v1, _, _ = tl.philox(seed, token.to(tl.uint32), c1 | 1073741824, c2, c3)
+                    u = (upper.to(tl.uint64) << 48) | ((v0 & 0xFFFF).to(tl.uint64) << 32) | v1.to(tl.uint64)
+                    cell = tl.where(ties, 0, cell)
+                    for e in range(0, most):
+                        reached = u >= _word(edge + e, e < n_edges)[None, :]
+                        cell += (ties & reached & (e < n_edges)[None, :]).to(tl.int32)
+                tl.store(to + token.to(tl.int64) * places, (lowest + cell).to(codes.dtype.element_ty), mask=here)
+            w0, w1, w2 = w1, w2, w3
+            first += CHUNK // 4
+
+
+@triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
+def seldom_kernel(  # type: ignore[no-untyped-def]
+    lanes,
+    n_lanes,
+    points,
+    trials,
+    columns,
+    place,
+    shift,
+    starts,
+    edges,
+    away,
+    below,
+    above,
+    scale,
+    seed: tl.uint64,
+    codes,
+    n,
+    places,
+    tile_lanes: tl.constexpr,
+):
+    """Columns that move seldom, by the gaps between moves: a thread follows one lane to its end."""
+    lane = tl.program_id(0) * tile_lanes + tl.arange(0, tile_lanes)
+    live = lane < n_lanes
+    t = tl.load(lanes + 2 * lane, mask=live, other=0)
+    row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
+    c1 = tl.load(columns + row, mask=live, other=0).to(tl.uint32) | 2147483648
+    c2 = tl.load(points + t, mask=live, other=0).to(tl.uint32)
+    c3 = tl.load(trials + t, mask=live, other=0).to(tl.uint32)
+    lowest = tl.load(shift + row, mask=live, other=0).to(tl.int32)
+    edge = edges + tl.load(starts + row, mask=live, other=0)
+    stop = tl.load(starts + row + 1, mask=live, other=0)
+    n_edges = (stop - tl.load(starts + row, mask=live, other=0)).to(tl.int32)
+    to = codes + t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0)
+    leaves, low, high = _word(away + row, live), _word(below + row, live), _word(above + row, live)
+    factor = tl.load(scale + row, mask=live, other=0.0)
+    token = tl.where(live, -1.0, n.to(tl.float64))
+    block = tl.zeros([tile_lanes], tl.uint32)
+    while tl.min(token) < n:
+        w0, w1, w2, w3 = tl.philox(seed, block, c1, c2, c3)
+        block += 1
+        word = (w0.to(tl.uint64) << 20) | (w1 >> 12).to(tl.uint64)
+        uniform = (word.to(tl.int64, bitcast=True).to(tl.float64) + 0.5) * 2.220446049250313e-16
+        token = tl.where(token < n, token + (1.0 + tl.floor(log(uniform) * factor)), token)
+        here = token < n
+        n_high, n_low = leaves >> 32, leaves & 0xFFFFFFFF
+        u_high, u_low = w2.to(tl.uint64), w3.to(tl.uint64)
+        middle = u_high * n_low + ((u_low * n_low) >> 32)
+        u = u_high * n_high + (middle >> 32) + ((u_low * n_high + (middle & 0xFFFFFFFF)) >> 32)
+        u = tl.where(u >= low, u - low + high, u)
+        cell = tl.zeros([tile_lanes], tl.int32)
+        for e in range(0, tl.max(n_edges)):
+            cell += ((u >= _word(edge + e, live & (e < n_edges))) & (e < n_edges)).to(tl.int32)
+        at = tl.where(here, token, 0.0).to(tl.int64)
+        tl.store(to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=here)

@@ -1,0 +1,190 @@
+"""Devices: a GPU that draws, groups and compares in place of the cores. It never changes a result.
+
+Kernels are Triton's on CUDA and torch's own operations elsewhere: twins of the compiled ones that the cores run.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..numerics import Grid
+
+NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
+KNOWN = "cpu, cuda, cuda:N, mps"
+INSTALL = "pip install 'darkvocab[gpu]'"
+
+
+def check_device(name: str) -> str:
+    """The name, if it may be a device's.
+
+    Raises
+    ------
+    ValueError
+        It may not.
+    """
+    if not NAMES.fullmatch(name):
+        raise ValueError(f"unknown device {name!r}; choose one of {KNOWN}")
+    return name
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of this name, as torch knows it; "cpu" too.
+
+    Raises
+    ------
+    ValueError
+        No such name, or none here: no driver, no card of this number, or a torch that was built without.
+    MissingExtra
+        torch is not installed.
+    """
+    from ..runs.engine import MissingExtra
+
+    check_device(name)
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtra(f"--device {name} needs torch, which is not installed; install it with: {INSTALL}") from None
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and not torch.cuda.is_available():
+        found = f"no driver or no card, though torch {torch.__version__} was built for CUDA {torch.version.cuda}"
+        if torch.version.cuda is None:
+            found = f"torch {torch.__version__}, which was built without CUDA; install a CUDA build of it"
+        raise ValueError(f"torch sees no cuda device here: there is {found}; or choose --device cpu")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        cards = [f"cuda:{n} ({torch.cuda.get_device_name(n)})" for n in range(torch.cuda.device_count())]
+        raise ValueError(f"there is no {name} here; choose one of {', '.join(cards)}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("torch sees no mps device here: that is Apple's GPU, on macOS; choose --device cpu")
+    return torch.device(name)
+
+
+def open_device(name: str | Device) -> Device | None:
+    """The device of this name, with its kernels; None for "cpu", where the compiled kernels run. One that is open, too.
+
+    Raises
+    ------
+    ValueError, MissingExtra
+        As `torch_device`; MissingExtra, too, on CUDA without Triton.
+    """
+    if isinstance(name, Device):
+        return name
+    if check_device(name) == "cpu":
+        return None
+    place = torch_device(name)
+    if place.type == "cuda" and find_spec("triton") is None:
+        from ..runs.engine import MissingExtra
+
+        raise MissingExtra(
+            f"--device {name} needs Triton, which comes with torch for CUDA on Linux and is not installed; "
+            "install it with: pip install triton"
+        )
+    return Device(place, "by_triton" if place.type == "cuda" else "by_torch")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether this is what torch, or a library that it calls, says of a device without room."""
+    import torch
+
+    said = "out of memory" in str(error) or "ALLOC_FAILED" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and said)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where batches are drawn and measured: a device of torch's, and which kernels run there."""
+
+    place: torch.device
+    kernels: str  # "by_triton" or "by_torch"
+
+    @property
+    def drawing(self) -> Any:
+        return self._module("drawing")
+
+    @property
+    def grouping(self) -> Any:
+        return self._module("grouping")
+
+    @property
+    def distances(self) -> Any:
+        return self._module("distances")
+
+    def _module(self, name: str) -> Any:
+        return import_module(f"{__package__}.{self.kernels}.{name}")
+
+    @property
+    def has_float64(self) -> bool:
+        return self.place.type != "mps"
+
+    def takes(self, grid: Grid, unit: str) -> bool:
+        """Whether it has numbers for differences of this grid's values or, in steps, of their indices."""
+        return self.has_float64 or unit == "weight" or grid.bits <= 16
+
+    def active(self) -> AbstractContextManager[Any]:
+        """While it is entered, kernels are launched here."""
+        import torch
+
+        return torch.cuda.device(self.place) if self.place.type == "cuda" else nullcontext()
+
+    def free(self) -> int:
+        """Bytes of memory that can be had."""
+        import torch
+
+        if self.place.type == "cuda":
+            kept = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)
+            return int(torch.cuda.mem_get_info(self.place)[0]) + kept
+        if self.place.type == "mps":
+            return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+        return 1 << 30  # torch's operations on a CPU are there for tests
+
+    def put(self, array: np.ndarray) -> torch.Tensor:
+        """An array on the device; unsigned integers as signed ones of the same bits."""
+        import torch
+
+        array = np.require(array, requirements=["C", "W"])  # torch takes no others
+        if array.dtype.kind == "u":
+            array = array.view(f"i{array.itemsize}")
+        here = torch.from_numpy(array)
+        if self.place.type == "cuda":
+            here = here.pin_memory()  # else the host waits until all that was asked before is done
+        return here.to(self.place, non_blocking=True)
+
+    def empty(self, shape: tuple[int, ...], itemsize: int) -> torch.Tensor:
+        """Room for signed integers of so many bytes."""
+        import torch
+
+        return torch.empty(shape, dtype=getattr(torch, f"int{8 * itemsize}"), device=self.place)
+
+    def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
+        """Begin to bring tensors back; the caller need not wait before it asks for them."""
+        import torch
+
+        streamed = self.place.type == "cuda"
+        copies = [tensor.to("cpu", non_blocking=streamed) for tensor in tensors]
+        event = torch.cuda.Event() if streamed else None
+        if event is not None:
+            event.record()
+        return Fetched(copies, event)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Tensors on their way back from a device."""
+
+    copies: list[torch.Tensor]
+    event: torch.cuda.Event | None
+
+    def arrays(self) -> list[np.ndarray]:
+        """They, once they are there."""
+        if self.event is not None:
+            self.event.synchronize()
+        return [copy.numpy() for copy in self.copies]

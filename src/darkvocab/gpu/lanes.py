@@ -1,0 +1,119 @@
+"""Lanes: the columns that a batch of trials draws by their cells, as tables that a device can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64, UInt64
+
+from ..numerics.cells import Cells
+
+COUNTERS = 1 << 32  # points and trials that the random words of a trial tell apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lanes:
+    """Every column of every trial: a lane is one trial's use of a row of the tables.
+
+    The tables hold the active columns of each `Cells` once, whatever number of trials draw them. A lane that moves
+    often is drawn token by token, one that moves seldom by the gaps between its moves, as `_backends.drawing` has it; a
+    column that never leaves home is no lane. Lanes are in the order of their trials, and of columns within a trial.
+    """
+
+    points: Int64[np.ndarray, " trials"]
+    trials: Int64[np.ndarray, " trials"]  # the number that each draws by; its place in the batch is its index here
+    column: Int64[np.ndarray, " rows"]  # as the base numbers it
+    place: Int64[np.ndarray, " rows"]  # column of the codes that are drawn
+    shift: Int64[np.ndarray, " rows"]  # the lowest cell, minus home
+    starts: Int64[np.ndarray, " rows_plus_one"]  # of each row's edges
+    away: UInt64[np.ndarray, " rows"]  # 2**64 times the probability that a component leaves home
+    below: UInt64[np.ndarray, " rows"]  # the part of it that lies below home
+    above: UInt64[np.ndarray, " rows"]  # the word from which a component lies above home; 0 for none
+    scale: Float64[np.ndarray, " rows"]  # 1 / log(1 - away / 2**64) where that is seldom, else 0
+    edges: UInt64[np.ndarray, " edges"]  # thresholds of `Cells`
+    often: Int32[np.ndarray, "n_often 2"]  # trial of the batch, row of the tables
+    seldom: Int32[np.ndarray, "n_seldom 2"]
+
+    @classmethod
+    def of(
+        cls,
+        cells: Sequence[Cells],
+        points: Sequence[int] | Int64[np.ndarray, " trials"],
+        trials: Sequence[int] | Int64[np.ndarray, " trials"],
+        places: Sequence[Int64[np.ndarray, " _"]] | None = None,
+    ) -> Lanes:
+        """The lanes of a batch.
+
+        Parameters
+        ----------
+        cells : of each trial; one object that comes many times is read once
+        points, trials : of each trial, from 0 to 2**32 - 1
+        places : of each trial, where in a row of codes its active columns go; by default the first ones, in order
+
+        Raises
+        ------
+        ValueError
+            A point or a trial out of range.
+        """
+        where = {"points": np.asarray(points, np.int64), "trials": np.asarray(trials, np.int64)}
+        for name, numbers in where.items():
+            if numbers.size and not (numbers.min() >= 0 and numbers.max() < COUNTERS):
+                raise ValueError(f"{name} must be from 0 to 2**32 - 1, got {numbers.min()} to {numbers.max()}")
+        kinds: dict[tuple[int, int], tuple[Cells, np.ndarray | None]] = {}
+        keys = [(id(one), id(places[t]) if places else 0) for t, one in enumerate(cells)]
+        for t, key in enumerate(keys):
+            kinds.setdefault(key, (cells[t], places[t] if places else None))
+        number = {key: k for k, key in enumerate(kinds)}
+        kind = np.array([number[key] for key in keys], np.int64)
+        parts = [_part(*of_kind) for of_kind in kinds.values()]
+        tables = {name: np.concatenate([_EMPTY[name], *(part[name] for part in parts)]) for name in _EMPTY}
+        rows = np.cumsum([0] + [len(part["column"]) for part in parts])
+        starts = np.concatenate([[0], np.cumsum(tables.pop("width"))])
+        moves = [(part["scale"] == 0) & (part["away"] > 0) for part in parts], [part["scale"] != 0 for part in parts]
+        often, seldom = (
+            _lanes([np.flatnonzero(moved) + rows[k] for k, moved in enumerate(of_kind)], kind) for of_kind in moves
+        )
+        return cls(starts=starts, often=often, seldom=seldom, **tables, **where)
+
+
+_EMPTY: dict[str, np.ndarray] = {name: np.empty(0, np.int64) for name in ("column", "place", "shift", "width")}
+_EMPTY |= {name: np.empty(0, np.uint64) for name in ("away", "below", "above", "edges")}
+_EMPTY |= {"scale": np.empty(0)}
+
+
+def _part(cells: Cells, place: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The rows of one `Cells`, and how many edges each has."""
+    from ..numerics._backends.drawing import leaving
+
+    n = len(cells.columns)
+    shift = cells.low - cells.home[cells.columns]
+    away, below, above = (np.empty(n, np.uint64) for _ in range(3))
+    scale = np.empty(n)
+    leaving(shift, cells.starts, cells.thresholds, away, below, above, scale)
+    return {
+        "column": cells.columns,
+        "place": np.arange(n) if place is None else place,
+        "shift": shift,
+        "width": np.diff(cells.starts),
+        "away": away,
+        "below": below,
+        "above": above,
+        "edges": cells.thresholds,
+        "scale": scale,
+    }
+
+
+def _lanes(rows: list[np.ndarray], kind: np.ndarray) -> Int32[np.ndarray, "lanes 2"]:
+    """Trial and row of every lane, given the rows of each kind of trial."""
+    counts = np.array([len(r) for r in rows], np.int64)
+    per_trial = counts[kind]
+    trial = np.repeat(np.arange(len(kind)), per_trial)
+    lanes = np.empty((len(trial), 2), np.int32)
+    lanes[:, 0] = trial
+    if len(trial):
+        first = np.cumsum(counts) - counts
+        within = np.arange(len(trial)) - np.repeat(np.cumsum(per_trial) - per_trial, per_trial)
+        lanes[:, 1] = np.concatenate(rows)[first[kind[trial]] + within]
+    return lanes

@@ -1,0 +1,4 @@
+"""Do the notebooks' figures hold?
+
+Each published figure beside ours.
+"""

@@ -1,0 +1,146 @@
+"""The trainings of the notebooks, with their defects on: pure bfloat16, and labels that are shifted twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..measures.census import Census
+from ..numerics import identical_rows
+from ..sources.safetensors import read_tensors
+from ..training.choices import Architecture, GaussianNoise, PointStart, SnowballStart
+from ..training.corpus import load_corpus
+from ..training.run import Training, apart, displacement, read_ends, read_metrics
+from .comparison import AGREES, DIFFERS, Comparison, compare
+
+THEIR_CORPUS = "depends on their corpus, a novel that is not public; here: another text, of as many bytes"
+THEIR_MEAN = (
+    "the mean over 100 steps, times 127/128: their Trainer divides by 128 labels where 127 are predicted; depends on "
+    "their corpus"
+)
+THEIR_NOISE = "depends on the noise, whose generator is not ours, and on their corpus"
+ANY_CORPUS = "must hold for any corpus"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Published:
+    """What a notebook printed."""
+
+    parameters: int
+    start: tuple[int, int, int] | None  # unique rows, black holes, population of the first state
+    populations: tuple[int, ...]  # of the black holes at the end
+    losses: dict[int, float]  # logged at these steps
+    displacement: float | None
+    most: int  # black holes among unseen tokens that are still few
+    l_inf: tuple[float, float] | None = None  # among unseen tokens: largest, mean
+
+
+PUBLISHED = {
+    "11.2c": _Published(
+        parameters=116_480,
+        start=(21, 15, 122),
+        populations=(49, 2),
+        losses={100: 3.4507, 1000: 3.0721, 10_000: 2.4934},
+        displacement=0.359375,
+        most=14,
+        l_inf=(9.765625e-4, 7.506127e-5),
+    ),
+    "11.2b": _Published(
+        parameters=116_480,
+        start=(1, 1, 128),
+        populations=(31, 20),
+        losses={100: 3.3351, 1000: 2.6799, 10_000: 2.1508},
+        displacement=0.470703,
+        most=14,
+    ),
+    "11.2a": _Published(
+        parameters=116_160, start=(1, 1, 128), populations=(51,), losses={10_000: 2.2287}, displacement=None, most=1
+    ),
+}
+CHOICES: dict[str, dict[str, Any]] = {
+    "11.2c": {"start": SnowballStart(sigma=1e-5)},
+    "11.2b": {"start": PointStart(), "noise": GaussianNoise(sigma=3e-5 / 10)},
+    "11.2a": {"start": PointStart(), "architecture": Architecture(norm="rmsnorm")},
+}
+
+
+def training_11_2(recipe: str, corpus: str | Path | None = None, **settings: Any) -> Training:
+    """The settings of 11.2c, 11.2b or 11.2a: 10,000 steps of 32 examples, seed 42."""
+    return Training(corpus=load_corpus(corpus), precision="pure-bf16", label_shift=2, **{**CHOICES[recipe], **settings})
+
+
+def _reproduce(
+    recipe: str, *, corpus: str | Path | None = None, out: str | Path | None = None, **running: Any
+) -> Iterator[Comparison]:
+    published, training = PUBLISHED[recipe], training_11_2(recipe, corpus)
+    with TemporaryDirectory() as elsewhere:
+        run = training.run(out or Path(elsewhere) / "run", **running)
+        yield from _compared(published, training, run)
+
+
+def _compared(published: _Published, training: Training, run: Path) -> Iterator[Comparison]:
+    unseen = training.corpus.unseen
+    history, (first, last) = read_ends(run)
+    grid = history.grid
+    start, end, among = (Census(identical_rows(state)) for state in (first, last, last[unseen]))
+    n_parameters = sum(math.prod(tensor.shape) for tensor in read_tensors(run / "model" / "model.safetensors").values())
+    yield compare("parameters", f"{published.parameters:,}", f"{n_parameters:,}")
+    if published.start:
+        names = "unique rows", "black holes C0", "population P0"
+        ours = start.n_unique, start.n_black_holes, start.black_hole_population
+        for name, theirs, here in zip(names, published.start, ours, strict=True):
+            yield compare(f"{name} at the start", theirs, here)
+    yield compare("unseen tokens", 51, len(unseen), uncheckable=THEIR_CORPUS)
+    held = among.black_hole_population
+    if training.noise is None:
+        yield _must("population P of unseen tokens, all", "51 of 51", held, len(unseen))
+    else:
+        yield compare("population P of unseen tokens", 51, f"{held} of {len(unseen)}", uncheckable=THEIR_NOISE)
+    seen = end.black_hole_population - among.black_hole_population
+    yield _must("population P of seen tokens", "0 of 77", seen, 0)
+    few = among.n_black_holes <= published.most
+    verdict = AGREES if few else DIFFERS
+    theirs_c, ours_c = str(len(published.populations)), str(among.n_black_holes)
+    yield Comparison("black holes C at the end, few", theirs_c, ours_c, verdict, ANY_CORPUS)
+    listed = [", ".join(map(str, sizes)) for sizes in (published.populations, among.populations.tolist())]
+    yield compare("  their populations", *listed, uncheckable=THEIR_CORPUS)
+    geometry = apart(last[unseen], grid)
+    if published.l_inf:
+        for name, far, length in zip(
+            ("max", "mean"), published.l_inf, (geometry.weight.max, geometry.weight.mean), strict=True
+        ):
+            yield compare(f"{name} L-inf of unseen tokens", f"{far:.6e}", f"{length:.6e}", uncheckable=THEIR_CORPUS)
+    yield compare("  in grid steps, max", "none", int(geometry.steps.max), uncheckable="the notebook did not ask")
+    losses = read_metrics(run)["loss"].to_numpy() * 127 / 128
+    for step, loss in published.losses.items():
+        if step > training.steps:
+            continue
+        logged = f"{losses[step - 100 : step].mean():.4f}"
+        yield compare(f"loss logged at step {step:,}", f"{loss:.4f}", logged, uncheckable=THEIR_MEAN)
+    if published.displacement is not None:
+        moved = f"{displacement(first, last, grid):.6f}"
+        yield compare("displacement of the centroid", published.displacement, moved, uncheckable=THEIR_CORPUS)
+
+
+def _must(figure: str, published: str, here: int, wanted: int) -> Comparison:
+    """What does not depend on the corpus."""
+    return Comparison(figure, published, f"{here:,}", AGREES if here == wanted else DIFFERS, ANY_CORPUS)
+
+
+def reproduce_11_2c(**running: Any) -> Iterator[Comparison]:
+    """11.2c (seed 002): a training from a snowball. `running`: corpus, and of `Training.run`."""
+    yield from _reproduce("11.2c", **running)
+
+
+def reproduce_11_2b(**running: Any) -> Iterator[Comparison]:
+    """11.2b (seed 004): from one point, noise after every step. `running`: as `reproduce_11_2c`."""
+    yield from _reproduce("11.2b", **running)
+
+
+def reproduce_11_2a(**running: Any) -> Iterator[Comparison]:
+    """11.2a, the control: from one point, with RMSNorm, without noise. `running`: as `reproduce_11_2c`."""
+    yield from _reproduce("11.2a", **running)

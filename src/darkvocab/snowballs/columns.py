@@ -1,0 +1,110 @@
+"""Columns that records of snowballs share, and what fills them; null where something was not measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..measures.census import Census
+from ..measures.geometry import Geometry
+from ..measures.topology import Topology
+from ..runs.records import Unsigned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Populations:
+    """What seed 001 says of the black holes' populations, and seed 000 does not; zeros without black holes."""
+
+    smallest_bh: int
+    mean_bh_size: float
+    median_bh_size: int  # the lower of two middle values
+    top2_population: int
+    gini_coefficient: float
+
+
+def populations(census: Census) -> dict[str, Any]:
+    """Values of the columns of `Populations`."""
+    return {
+        "smallest_bh": census.smallest_black_hole,
+        "mean_bh_size": census.mean_population,
+        "median_bh_size": census.lower_median_population,
+        "top2_population": census.top2_population,
+        "gini_coefficient": census.gini,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """L-infinity in grid steps, over the rows that `l_inf_rows` names, as is L-infinity in weight units."""
+
+    max_l_inf_steps: int | None
+    mean_l_inf_steps: float | None
+    median_l_inf_steps: int | None  # the lower of two middle values
+    l_inf_rows: str | None
+
+
+def steps(among: Geometry | None, over: str | None) -> dict[str, Any]:
+    """Values of the columns of `Steps`."""
+    spread = among.steps if among else None
+    return {
+        "max_l_inf_steps": int(spread.max) if spread else None,
+        "mean_l_inf_steps": spread.mean if spread else None,
+        "median_l_inf_steps": int(spread.lower_median) if spread else None,
+        "l_inf_rows": over,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """The graph of touching rows: seed 001's columns."""
+
+    n_components: int | None
+    n_isolated: int | None
+    largest_component_size: int | None
+    largest_component_density: float | None
+    global_density: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degrees:
+    """What we say of the graph beside `Graph`."""
+
+    n_edges: int | None
+    mean_degree: float | None
+    max_degree: int | None
+    touching: str | None  # when two rows touch: inequality, threshold, unit
+    topology_rows: str | None  # which rows are the vertices
+
+
+def graph(topology: Topology | None) -> dict[str, Any]:
+    """Values of the columns of `Graph` and `Degrees`."""
+    if topology is None:
+        return dict.fromkeys((*Graph.__dataclass_fields__, *Degrees.__dataclass_fields__))
+    return {
+        "n_components": topology.n_components,
+        "n_isolated": topology.n_isolated,
+        "largest_component_size": topology.largest_component_size,
+        "largest_component_density": topology.largest_component_density,
+        "global_density": topology.global_density,
+        "n_edges": topology.n_edges,
+        "mean_degree": topology.mean_degree,
+        "max_degree": topology.max_degree,
+        "touching": str(topology.touching),
+        "topology_rows": topology.over,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How a record came about: the last columns of every record of snowballs."""
+
+    sigma_over_median_ulp: float  # median over the components of the rounded base
+    base: str
+    grid: str
+    distribution: str
+    arithmetic: str
+    sampler: str  # that drew these rows; "sparse" falls back on "dense"
+    seed: Unsigned
+    n_active_columns: int  # columns that were drawn
+    neglected_probability: float  # bound on the chance that the sampler's neglect of far tails shows in this record
+    schema_version: int

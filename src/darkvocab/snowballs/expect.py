@@ -1,0 +1,155 @@
+"""Expect: the census of snowballs over a range of sigma, in closed form, without drawing any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..runs.folder import SCHEMA_VERSION
+from ..runs.records import frame_of
+from .settings import Points
+from .snowball import Snowball
+from .theory import Occupancy, columns
+from .theory.marginals import as_marginal
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MOST_POINTS, FEWEST_POINTS = 80, 40  # of a curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """The census of one snowball before it is drawn: expected values and standard deviations, in a sweep's words."""
+
+    sigma: float  # weight units, before rounding
+    sigma_over_median_ulp: float
+    unique_vectors: float
+    unique_vectors_std: float
+    n_black_holes: float
+    n_black_holes_std: float
+    black_hole_population: float
+    black_hole_population_std: float
+    n_singletons: float
+    n_singletons_std: float
+    coincident_pairs: float  # pairs of tokens with equal rows
+    coincident_pairs_std: float
+    largest_bh_low: float  # between these two lies the expected population of the largest group
+    largest_bh_high: float
+    n_active_columns: int  # that noise can move
+    n_tokens: int
+    hidden_dim: int
+    base: str
+    grid: str
+    distribution: str
+    arithmetic: str
+    schema_version: int
+
+
+class Expect(Points):
+    """The settings of an expectation, checked as a sweep's are; iterate over it for its points.
+
+    Parameters
+    ----------
+    sigmas : standard deviations of the noise, weight units
+    settings : as `Points`; `distribution` is gaussian, laplace or uniform; `n_tokens` from 1 to 1e15 at the same cost
+    """
+
+    def __init__(self, sigmas: Iterable[float], **settings: Any) -> None:
+        super().__init__(sigmas, **settings)
+        Occupancy.check(self.n_tokens)
+        as_marginal(self.distribution)
+        self._checked(self.base.vector)
+        for sigma in (min(self.sigmas), max(self.sigmas)):
+            columns(self.base.vector, sigma, *self._how(), nats=0.0)
+
+    def _checked(self, vector: np.ndarray) -> np.ndarray:
+        """The base as the arithmetic has it."""
+        snowball = Snowball(base=vector, n_tokens=1, sigma=0.0, grid=self.grid, arithmetic=self.arithmetic)
+        return snowball.base
+
+    def _how(self) -> tuple[int, str, str, str]:
+        return self.n_tokens, self.grid, self.arithmetic, self.distribution
+
+    def __len__(self) -> int:
+        return len(self.sigmas)
+
+    def __iter__(self) -> Iterator[Expected]:
+        for point, sigma in enumerate(self.sigmas):
+            yield self._at(point, sigma)
+
+    def _at(self, point: int, sigma: float) -> Expected:
+        vector, ulp = self.base.vector, self._base_ulp if self._has_one_base else None
+        if ulp is None:
+            vector = self._checked(self._base_at(point).vector)
+            ulp = self._ulp_of(vector)
+        made = Occupancy.of(vector, sigma, *self._how())
+        low, high = made.largest_group
+        return Expected(
+            sigma=sigma,
+            sigma_over_median_ulp=sigma / ulp,
+            unique_vectors=made.n_unique.mean,
+            unique_vectors_std=made.n_unique.std,
+            n_black_holes=made.n_black_holes.mean,
+            n_black_holes_std=made.n_black_holes.std,
+            black_hole_population=made.black_hole_population.mean,
+            black_hole_population_std=made.black_hole_population.std,
+            n_singletons=made.n_singletons.mean,
+            n_singletons_std=made.n_singletons.std,
+            coincident_pairs=made.coincident_pairs.mean,
+            coincident_pairs_std=made.coincident_pairs.std,
+            largest_bh_low=low,
+            largest_bh_high=high,
+            n_active_columns=made.columns.n_active,
+            n_tokens=self.n_tokens,
+            hidden_dim=self.dim,
+            base=self.base.name,
+            grid=self.grid,
+            distribution=self.distribution,
+            arithmetic=self.arithmetic,
+            schema_version=SCHEMA_VERSION,
+        )
+
+    def frame(self) -> pl.DataFrame:
+        """All points as a polars frame."""
+        return frame_of(Expected, list(self))
+
+
+def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expected]:
+    """The census that snowballs are expected to have, at each sigma: exact, with standard deviations.
+
+    Parameters
+    ----------
+    sigmas : standard deviations of the noise, weight units
+    settings : of `Expect`: n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, seed (of a drawn base)
+
+    Examples
+    --------
+    >>> for point in expect([0.0, 2e-9], n_tokens=100):
+    ...     print(round(point.n_black_holes, 2), round(point.black_hole_population, 2))
+    1.0 100.0
+    4.2 99.01
+    """
+    return iter(Expect(sigmas if isinstance(sigmas, Iterable) else [sigmas], **settings))
+
+
+def along(sigmas: Iterable[float]) -> list[float]:
+    """Where to draw a curve over these sigma: at them, or at 80 of them; between them, where they are fewer than 40.
+
+    Examples
+    --------
+    >>> len(along(range(1, 1001))), along([0.0, 40.0])[:3]
+    (80, [0.0, 1.0, 2.0])
+    """
+    given = np.unique(np.fromiter(sigmas, float))
+    if len(given) > MOST_POINTS:
+        return given[np.linspace(0, len(given) - 1, MOST_POINTS).round().astype(int)].tolist()
+    if 1 < len(given) < FEWEST_POINTS:
+        space = np.geomspace if 0 < 30 * given[0] < given[-1] else np.linspace
+        pieces = -(-FEWEST_POINTS // (len(given) - 1))
+        given = np.unique([space(low, high, pieces + 1) for low, high in pairwise(given)])
+    return given.tolist()

@@ -1,0 +1,268 @@
+"""Snowballs drawn and measured on a device, many at once; the same clouds as on a core, to the last bit."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..gpu.batch import Asked, Batch, Found, Pending
+from ..gpu.device import Device, Fetched, is_full
+from ..gpu.lanes import Lanes
+from ..measures.geometry import Geometry
+from ..numerics import Distances, Groups, as_grid
+from .snowball import Draw, refuse_overflow
+
+if TYPE_CHECKING:
+    import torch
+
+MOST = 1024  # trials of a batch
+ALIGNED = 16  # columns to whose multiples cells are padded, with zeros: rows are then read in whole words
+SHARE = 0.4  # of the free memory that one takes: the next is begun before it is read
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredCloud:
+    """A snowball that was drawn and measured on a device; should something ask for its rows, they are drawn here."""
+
+    draw: Draw
+    found: Found
+    sampler: str
+    n_drawn: int
+    neglected: float
+
+    def groups(self) -> Groups:
+        return self.found.groups
+
+    def geometry(self, groups: Groups, over: str) -> Geometry:
+        return _FoundGeometry(self.found, self.draw.snowball.grid, over)
+
+
+class _FoundGeometry(Geometry):
+    def __init__(self, found: Found, grid: str, over: str) -> None:
+        self.grid, self.over, self._found = as_grid(grid), over, found.distances
+
+    @cached_property
+    def in_weight(self) -> Distances:
+        return self._found[self.over, "weight"]
+
+    @cached_property
+    def in_steps(self) -> Distances:
+        return self._found[self.over, "steps"]
+
+
+def measured_clouds(
+    device: Device, draws: Iterable[Draw], asked: tuple[Asked, ...]
+) -> Iterator[tuple[Draw, MeasuredCloud]]:
+    """Draw and measure, in the order given: as many at once as there is room for, and always one batch ahead.
+
+    Raises
+    ------
+    MemoryError
+        There is no room for a single one.
+    ValueError
+        Noise that overflows the grid; steps for which the device has no numbers.
+    """
+    room = int(SHARE * device.free())
+    source, waiting = iter(draws), deque[Draw]()
+    ahead: _Begun | None = None
+    while some := _together(device, source, waiting, room, asked):
+        begun = None
+        grid = as_grid(some[0].snowball.grid)
+        if not all(device.takes(grid, one.unit) for one in asked):
+            raise ValueError(f"{device.place} has no float64, as steps on {grid.name} need it; leave out --device")
+        try:
+            with device.active():
+                begun = _begin(device, some, asked)
+        except RuntimeError as error:
+            if not is_full(error):
+                raise
+            if len(some) == 1 and ahead is None:
+                raise MemoryError(f"a snowball of {some[0].snowball.n_tokens:,} tokens on {device.place}") from None
+            waiting.extendleft(reversed(some))
+            room = sum(_room(device, draw, asked) for draw in some) // 2
+        if ahead is not None:
+            yield from ahead.clouds()
+        ahead = begun
+    if ahead is not None:
+        yield from ahead.clouds()
+
+
+def _together(
+    device: Device, source: Iterator[Draw], waiting: deque[Draw], room: int, asked: tuple[Asked, ...]
+) -> list[Draw]:
+    """The next draws that go together; one, if there is any, however little room there is."""
+    some: list[Draw] = []
+    while len(some) < MOST:
+        if not waiting:
+            following = next(source, None)
+            if following is None:
+                break
+            waiting.append(following)
+        room -= _room(device, waiting[0], asked)
+        if some and (room < 0 or _kind(device, waiting[0]) != _kind(device, some[0])):
+            break
+        some.append(waiting.popleft())
+    return some
+
+
+def _kind(device: Device, draw: Draw) -> tuple[str, int]:
+    """How a snowball comes to be on the device; and its point, where all of a batch must be of one."""
+    if not device.has_float64 or (draw.noise is None and not draw.snowball.has_cells):
+        return "here", 0
+    if draw.noise is not None:
+        return "noise", draw.point
+    if draw.is_sparse:
+        return "cells", draw.point if draw.cells is not None and len(draw.cells.wide) else -1
+    return "deviates", 0
+
+
+def _room(device: Device, draw: Draw, asked: tuple[Asked, ...]) -> int:
+    """About how many bytes a snowball takes on the device."""
+    ball, cells, itemsize = draw.snowball, draw.cells, as_grid(draw.snowball.grid).bits // 8
+    dim = ball.dim
+    if draw.is_sparse and cells is not None:
+        dim = max(1, len(cells.columns) + len(cells.wide))
+        itemsize = itemsize if len(cells.wide) else 1
+    noise = 0 if draw.noise is None else draw.noise.nbytes
+    return noise + Batch.bytes_each(ball.n_tokens, dim, itemsize, asked)
+
+
+class _Rows(NamedTuple):
+    """Rows of a batch on a device, as `Batch` has them, and what a record says of how they were drawn."""
+
+    codes: torch.Tensor
+    home: torch.Tensor
+    overflows: torch.Tensor | None
+    sampler: str
+    n_drawn: list[int]
+    neglected: list[float]
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A batch that is being drawn and measured."""
+
+    draws: list[Draw]
+    rows: _Rows
+    overflows: Fetched | None
+    pending: Pending
+
+    def clouds(self) -> Iterator[tuple[Draw, MeasuredCloud]]:
+        found = self.pending.found(lambda t: self.draws[t].cloud().index())
+        if self.overflows is not None:
+            (counts,) = self.overflows.arrays()
+            for draw, overflows in zip(self.draws, counts.tolist(), strict=True):
+                refuse_overflow(overflows, draw.snowball)
+        for draw, one, n_drawn, neglected in zip(
+            self.draws, found, self.rows.n_drawn, self.rows.neglected, strict=True
+        ):
+            yield (
+                draw,
+                MeasuredCloud(draw=draw, found=one, sampler=self.rows.sampler, n_drawn=n_drawn, neglected=neglected),
+            )
+
+
+def _begin(device: Device, draws: list[Draw], asked: tuple[Asked, ...]) -> _Begun:
+    made = {"here": _drawn_here, "noise": _perturbed, "cells": _drawn_by_cells, "deviates": _drawn_by_deviates}
+    rows = made[_kind(device, draws[0])[0]](device, draws)
+    batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
+    overflows = None if rows.overflows is None else device.fetch([rows.overflows])
+    return _Begun(draws, rows, overflows, batch.measure(asked))
+
+
+def _drawn_here(device: Device, draws: list[Draw]) -> _Rows:
+    """By the cores: what the device has no numbers for, or components that depend on each other."""
+    clouds = [draw.cloud() for draw in draws]
+    dim = max(1, *(cloud.n_drawn for cloud in clouds))
+    codes = np.zeros((len(draws), draws[0].snowball.n_tokens, dim), np.result_type(*(cloud.codes for cloud in clouds)))
+    home = np.zeros((len(draws), dim), np.int64)
+    for t, cloud in enumerate(clouds):
+        codes[t, :, : cloud.n_drawn] = cloud.codes
+        home[t, : cloud.n_drawn] = cloud.home[cloud.columns]
+    n_drawn, neglected = [cloud.n_drawn for cloud in clouds], [cloud.neglected for cloud in clouds]
+    return _Rows(device.put(codes), device.put(home), None, clouds[0].sampler, n_drawn, neglected)
+
+
+def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
+    """From given noise, around one base."""
+    ball = draws[0].snowball
+    noise = device.put(np.stack([draw.noise for draw in draws if draw.noise is not None]))
+    codes = device.empty(noise.shape, as_grid(ball.grid).bits // 8)
+    base = device.put(ball.base)
+    overflows = device.drawing.perturb(
+        base, noise, ball.sigma, float32=ball.arithmetic == "float32", shape=_shape(ball.grid), out=codes
+    )
+    return _whole(device, draws, codes, overflows, "notebook", 0.0)
+
+
+def _drawn_by_deviates(device: Device, draws: list[Draw]) -> _Rows:
+    ball = draws[0].snowball
+    codes = device.empty((len(draws), ball.n_tokens, ball.dim), as_grid(ball.grid).bits // 8)
+    overflows = _draw_dense(device, draws, [draw.snowball.base for draw in draws], 0, codes)
+    return _whole(device, draws, codes, overflows, "dense", ball.n_tokens * ball.dim * 2.0**-64)
+
+
+def _draw_dense(
+    device: Device, draws: list[Draw], around: list[np.ndarray], stream: int, codes: torch.Tensor
+) -> torch.Tensor:
+    bases = {id(base): base for base in around}  # a sweep's points share one
+    place = {key: k for k, key in enumerate(bases)}
+    ball = draws[0].snowball
+    overflows: torch.Tensor = device.drawing.draw_dense(
+        device.put(np.stack([base.astype(np.float64) for base in bases.values()])),
+        device.put(np.array([place[id(base)] for base in around])),
+        device.put(np.array([draw.snowball.sigma for draw in draws])),
+        device.put(np.array([draw.point for draw in draws])),
+        device.put(np.array([draw.trial for draw in draws])),
+        draws[0].seed,
+        laplace=ball.distribution == "laplace",
+        float32=ball.arithmetic == "float32",
+        stream=stream,
+        shape=_shape(ball.grid),
+        out=codes,
+    )
+    return overflows
+
+
+def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
+    """By cells, each column on its own; columns of too many cells by deviates, from a home of 0."""
+    ball, cells = draws[0].snowball, [draw.cells for draw in draws if draw.cells is not None]
+    wide = cells[0].wide  # where there are any, all are of one point
+    n_drawn = [len(one.columns) + len(wide) for one in cells]
+    itemsize = as_grid(ball.grid).bits // 8 if len(wide) else 1
+    room = max(1, *n_drawn)
+    shape = len(draws), ball.n_tokens, room + -room % ALIGNED
+    codes = device.empty(shape, itemsize).zero_()
+    home = np.zeros((shape[0], shape[2]), np.int64)
+    overflows, places = None, None
+    if len(wide):  # in the order of the base's columns, so that rows keep their lexicographic order
+        order = np.argsort(np.concatenate([cells[0].columns, wide]))
+        place = np.argsort(order)
+        drawn = codes.new_empty(shape[0], shape[1], len(wide))
+        overflows = _draw_dense(device, draws, [ball.base[wide]] * len(draws), 1, drawn)
+        codes[:, :, device.put(place[len(cells[0].columns) :])] = drawn
+        places = [place[: len(cells[0].columns)]] * len(draws)
+        home[:, places[0]] = cells[0].home[cells[0].columns]
+    else:
+        for t, one in enumerate(cells):
+            home[t, : n_drawn[t]] = one.home[one.columns]
+    lanes = Lanes.of(cells, [draw.point for draw in draws], [draw.trial for draw in draws], places)
+    device.drawing.draw_sparse(lanes, draws[0].seed, codes)
+    return _Rows(codes, device.put(home), overflows, "sparse", n_drawn, [one.neglected for one in cells])
+
+
+def _whole(
+    device: Device, draws: list[Draw], codes: torch.Tensor, overflows: torch.Tensor, sampler: str, neglected: float
+) -> _Rows:
+    home = codes.new_zeros(len(draws), codes.shape[2]).long()
+    return _Rows(codes, home, overflows, sampler, [codes.shape[2]] * len(draws), [neglected] * len(draws))
+
+
+def _shape(grid: str) -> tuple[int, int, int]:
+    found = as_grid(grid)
+    return found.mantissa_bits, found.min_exponent, found.max_code

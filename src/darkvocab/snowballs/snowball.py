@@ -1,0 +1,264 @@
+"""One snowball: a base vector plus noise on every component, rounded to a number grid."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64, Integer, UInt
+
+from ..measures.geometry import Geometry
+from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to
+from ..numerics.cells import ARITHMETICS, Cells, cells
+from ..numerics.grids import median_ulp
+from ..runs.engine import check_seed
+
+SAMPLERS = ("sparse", "dense", "notebook")
+DISTRIBUTIONS = ("gaussian", "laplace", "uniform-ball", "uniform-shell")  # in the order of the kernels' numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snowball:
+    """What to draw: ``round(base + sigma * z)`` for `n_tokens` rows of noise z of standard deviation 1 a component.
+
+    Gaussian and Laplace noise are independent in every component. The uniform ones are so from row to row only: a row
+    lies anywhere in a ball of radius sqrt(dim + 2), or on a sphere of radius sqrt(dim), both times sigma.
+    """
+
+    base: Float[np.ndarray, " dim"] = field(repr=False)  # weight units; float64 or any type that fits into float32
+    n_tokens: int
+    sigma: float  # weight units, before rounding
+    grid: str = "bfloat16"
+    arithmetic: str = "float32"  # "float32": sum in float32, then round (the notebooks'); "exact": round once
+    distribution: str = "gaussian"  # or "laplace", "uniform-ball", "uniform-shell"
+
+    def __post_init__(self) -> None:
+        if not (self.sigma >= 0 and math.isfinite(self.sigma)):
+            raise ValueError(f"sigma must be finite and >= 0 (weight units), got {self.sigma!r}")
+        if self.n_tokens < 0:
+            raise ValueError(f"n_tokens must be >= 0, got {self.n_tokens}")
+        if self.base.ndim != 1 or not self.base.size:
+            raise ValueError(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
+        if self.arithmetic not in ARITHMETICS:
+            raise ValueError(f"unknown arithmetic {self.arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
+        if self.distribution not in DISTRIBUTIONS:
+            raise ValueError(f"unknown distribution {self.distribution!r}; choose one of {', '.join(DISTRIBUTIONS)}")
+        grid = as_grid(self.grid)
+        if not max(self.base.max(), -self.base.min()) <= grid.max_value:  # NaN too
+            beyond = np.flatnonzero(~(np.abs(self.base) <= grid.max_value))
+            raise ValueError(
+                f"base: component {beyond[0]} is {self.base[beyond[0]]:g}, beyond {grid.name}'s largest value "
+                f"{grid.max_value:g}; choose a wider grid"
+            )
+        if self.arithmetic == "float32":
+            object.__setattr__(self, "base", self.base.astype(np.float32))
+
+    @property
+    def dim(self) -> int:
+        return self.base.size
+
+    def cells(self) -> Cells:
+        """Cells of every component within the reach of the noise."""
+        return cells(self.base, self.sigma, self.n_tokens, self.grid, self.arithmetic, self.distribution)
+
+    @cached_property
+    def median_ulp(self) -> float:
+        """Median over the components of the rounded base, weight units."""
+        return median_ulp(round_to(self.base, self.grid), self.grid)
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether components are independent, so that each can be drawn on its own."""
+        return self.distribution in ("gaussian", "laplace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """The drawn rows, as differences from home in the columns that were drawn; every other column is at home."""
+
+    grid: Grid
+    home: Int64[np.ndarray, " dim"] = field(repr=False)  # ordered index of the rounded base; 0 where codes are whole
+    columns: Int64[np.ndarray, " drawn"] = field(repr=False)
+    codes: Integer[np.ndarray, "n_tokens drawn"] = field(repr=False)  # ordered index minus home
+    sampler: str  # that drew: "sparse", "dense" or "notebook"
+    neglected: float  # bound on the chance that the sampler's neglect of far tails shows in these rows
+
+    def groups(self) -> Groups:
+        """Tokens with equal rows (-0.0 = 0.0)."""
+        words = self.codes.view(f"u{self.codes.itemsize}")
+        return identical_rows(words, bitwise=True, threads=1)
+
+    @property
+    def n_drawn(self) -> int:
+        return len(self.columns)
+
+    def geometry(self, groups: Groups, over: str) -> Geometry:
+        """Distances over some of its rows, as `Groups.select` names them."""
+        tokens, weights = groups.select(over)
+        return Geometry(self.index(tokens), self.grid, over=over, weights=weights)
+
+    def index(self, tokens: Int64[np.ndarray, " k"] | None = None) -> Integer[np.ndarray, "k drawn"]:
+        """Ordered indices of the rows of these tokens, ascending, in the drawn columns; by default of all."""
+        home = self.home[self.columns]
+        codes = self.codes if tokens is None or len(tokens) == len(self.codes) else self.codes[tokens]
+        return codes + home.astype(f"i{max(4, self.grid.bits // 8)}") if home.any() else codes
+
+    def elements(self, tokens: Int64[np.ndarray, " k"], columns: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
+        """Ordered indices of single components, of the columns as the base numbers them."""
+        place = np.full(self.home.size, -1)
+        place[self.columns] = np.arange(len(self.columns))
+        drawn = place[columns]
+        index = self.home[columns]
+        index[drawn >= 0] += self.codes[tokens[drawn >= 0], drawn[drawn >= 0]]
+        return index
+
+    def words(self) -> UInt[np.ndarray, "n_tokens dim"]:
+        """All rows as words of the grid; zeros are +0.0."""
+        rows = np.tile(from_index(self.home, self.grid), (len(self.codes), 1))
+        rows[:, self.columns] = from_index(self.index(), self.grid)
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A snowball that is still to be drawn: for which trial, and how."""
+
+    snowball: Snowball
+    seed: int
+    point: int
+    trial: int
+    sampler: str
+    cells: Cells | None = field(default=None, repr=False)  # of the snowball, for the sparse sampler
+    noise: Float32[np.ndarray, "n_tokens dim"] | None = field(default=None, repr=False)  # of the notebook sampler
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether cells are drawn, rather than deviates."""
+        return self.sampler == "sparse" and self.cells is not None and self.cells.are_few
+
+    def cloud(self) -> Cloud:
+        if self.noise is not None:
+            return perturb(self.snowball, self.noise)
+        where = {"seed": self.seed, "point": self.point, "trial": self.trial}
+        return draw(self.snowball, **where, sampler=self.sampler, cells=self.cells)
+
+
+def draw(
+    snowball: Snowball,
+    *,
+    seed: int = 0,
+    point: int = 0,
+    trial: int = 0,
+    sampler: str = "sparse",
+    cells: Cells | None = None,
+) -> Cloud:
+    """Draw one snowball; a function of its arguments alone.
+
+    Parameters
+    ----------
+    sampler : "sparse" draws the cell of every component in the columns that noise can move, and falls back on "dense"
+        where more than an eighth of the columns have over 128 cells, or components are not independent; "dense" draws
+        a deviate for every component. Their laws agree but for `Cloud.neglected` and 2**-30 a cell.
+    cells : ``snowball.cells()``, where the caller has it already
+
+    Raises
+    ------
+    ValueError
+        Unknown sampler, or noise that overflows the grid.
+    """
+    check_seed(seed)
+    if sampler == "sparse" and snowball.has_cells:
+        found = cells or snowball.cells()
+        if found.are_few:
+            return _draw_sparse(snowball, found, seed, point, trial)
+    elif sampler not in ("sparse", "dense"):
+        raise ValueError(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
+    index = _draw_dense(snowball, snowball.base, seed, point, trial, stream=0)
+    return _whole(snowball, index, "dense", index.size * 2.0**-64)
+
+
+def _draw_sparse(snowball: Snowball, cells: Cells, seed: int, point: int, trial: int) -> Cloud:
+    from ..numerics._backends.drawing import draw_sparse
+
+    codes = np.zeros((snowball.n_tokens, len(cells.columns)), np.int8)
+    shift = cells.low - cells.home[cells.columns]
+    key = seed & 0xFFFFFFFF, seed >> 32
+    draw_sparse(cells.columns, shift, cells.starts, cells.thresholds, *key, point, trial, codes)
+    columns, home = cells.columns, cells.home
+    if len(cells.wide):  # these by their indices, as a dense draw, from a home of 0
+        wide = _draw_dense(snowball, snowball.base[cells.wide], seed, point, trial, stream=1)
+        columns = np.concatenate([columns, cells.wide])
+        order = np.argsort(columns)  # as the base has them, so that rows keep their lexicographic order
+        codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1).take(order, axis=1)
+        columns = columns[order]
+        home = home.copy()
+        home[cells.wide] = 0
+    return Cloud(grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected)
+
+
+def _draw_dense(
+    snowball: Snowball, base: np.ndarray, seed: int, point: int, trial: int, *, stream: int
+) -> Integer[np.ndarray, "n_tokens drawn"]:
+    """Ordered indices of rows around these components, from one of two streams of the trial."""
+    from ..numerics._backends.deviates import draw_dense
+
+    index = _empty_index(snowball, (snowball.n_tokens, base.size))
+    grid = as_grid(snowball.grid)
+    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
+    how = DISTRIBUTIONS.index(snowball.distribution), snowball.arithmetic == "float32", stream
+    overflows = draw_dense(base.astype(np.float64), snowball.sigma, *how, np.uint64(seed), point, trial, shape, index)
+    refuse_overflow(overflows, snowball)
+    return index
+
+
+def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:
+    """The snowball that these standard normal deviates make, as the notebooks do: ``base + z * sigma``, rounded.
+
+    Raises
+    ------
+    ValueError
+        A row overflows the grid, or z has the wrong shape.
+    """
+    from ..numerics._backends.rounding import perturb_exact, perturb_float32
+
+    if z.shape != (snowball.n_tokens, snowball.dim):
+        raise ValueError(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
+    index = _empty_index(snowball, z.shape)
+    grid = as_grid(snowball.grid)
+    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
+    if snowball.arithmetic == "float32":
+        with np.errstate(over="ignore"):  # an infinite sigma shows as overflowing rows
+            sigma = np.float32(snowball.sigma)
+        overflows = perturb_float32(snowball.base.astype(np.float32), z, sigma, *shape, index)
+    else:
+        overflows = perturb_exact(snowball.base.astype(np.float64), z.astype(np.float64), snowball.sigma, *shape, index)
+    refuse_overflow(overflows, snowball)
+    return _whole(snowball, index, "notebook", 0.0)
+
+
+def _empty_index(snowball: Snowball, shape: tuple[int, ...]) -> np.ndarray:
+    """Room for ordered indices: a grid's indices need as many bits as its words."""
+    return np.empty(shape, f"i{as_grid(snowball.grid).bits // 8}")
+
+
+def _whole(snowball: Snowball, index: np.ndarray, sampler: str, neglected: float) -> Cloud:
+    return Cloud(
+        grid=as_grid(snowball.grid),
+        home=np.zeros(snowball.dim, np.int64),
+        columns=np.arange(snowball.dim),
+        codes=index,
+        sampler=sampler,
+        neglected=neglected,
+    )
+
+
+def refuse_overflow(overflows: int, snowball: Snowball) -> None:
+    """Raise ValueError where components overflow the snowball's grid."""
+    if overflows:
+        grid = as_grid(snowball.grid)
+        raise ValueError(
+            f"sigma {snowball.sigma:g} overflows {grid.name} (largest value {grid.max_value:g}); "
+            "choose a smaller sigma or a wider grid"
+        )

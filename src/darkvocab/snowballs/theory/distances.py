@@ -1,0 +1,229 @@
+"""L-infinity distances between the tokens of a snowball: of two, and the largest of all pairs, in closed form.
+
+Over all tokens. Columns are independent and the distance is a maximum over them, so its law is a product over columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from ...numerics import Touching, index_values
+from ...numerics.chebyshev import UNITS
+from ...numerics.grids import ArrayLike
+from .marginals import Columns
+
+TOLERANCE = 1e-9  # of a mean, below which its error is not brought down
+WORK = 4_000_000  # runs visited to tabulate one law
+FEWEST, MOST = 96, 1 << 14  # distances looked at, whatever the work
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Where each run of cells begins and ends, in weight units or as ordered indices, and what lies around it."""
+
+    starts: Int64[np.ndarray, " active_plus_one"]
+    first: Float64[np.ndarray, " runs"]
+    last: Float64[np.ndarray, " runs"]
+    count: Float64[np.ndarray, " runs"]
+    p: Float64[np.ndarray, " runs"]
+    below: Float64[np.ndarray, " runs"]
+    above: Float64[np.ndarray, " runs"]
+
+    @classmethod
+    def of(cls, columns: Columns, unit: str) -> _Runs:
+        from ...numerics._backends.extents import tails
+
+        first, last = columns.first, columns.first + columns.count - 1
+        if unit == "weight":
+            first, last = (index_values(ends, columns.grid) for ends in (first, last))
+        below, above = np.empty(columns.p.size), np.empty(columns.p.size)
+        tails(columns.starts, columns.p, below, above)
+        count = columns.count.astype(np.float64)
+        return cls(columns.starts, first.astype(float), last.astype(float), count, columns.p, below, above)
+
+    @cached_property
+    def extent(self) -> float:
+        """Largest distance that can occur."""
+        return float((self.last[self.starts[1:] - 1] - self.first[self.starts[:-1]]).max(initial=0))
+
+
+@dataclass(frozen=True)
+class DistanceLaw:
+    """Distribution of one L-infinity distance: of two tokens, or the largest of all pairs.
+
+    Moments are those of the law, which the mean over many snowballs tends to. They come from the distribution function
+    at every distance that occurs; where these are too many, at as many as make the bound `mean_error` small.
+    """
+
+    unit: str  # "weight" or "steps"
+    n_tokens: float  # of which it is the largest distance; 0: the distance of two
+    runs: _Runs = field(repr=False)
+
+    def log_cdf(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, ...]:
+        """``log P(distance <= t)`` (`strict`: ``< t``), same shape as t; -inf where it is 0."""
+        limit = np.asarray(t, np.float64)
+        if np.isnan(limit).any():
+            raise ValueError("a distance must be a number, got NaN")
+        limit = np.nextafter(limit, -np.inf) if strict else limit
+        return self._flat(limit.ravel())[0].reshape(limit.shape)
+
+    def cdf(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, ...]:
+        """``P(distance <= t)`` (`strict`: ``< t``), same shape as t."""
+        return np.exp(self.log_cdf(t, strict=strict))
+
+    def _flat(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log P(distance <= t), and an interval [since, until) around t in which it is the same."""
+        from ...numerics._backends.extents import log_cdf
+
+        t = np.floor(t) if self.unit == "steps" else t
+        runs, found = self.runs, np.empty((3, t.size))
+        shape = runs.starts, runs.first, runs.last, runs.count, runs.p, runs.below, runs.above
+        log_cdf(*shape, float(self.n_tokens), np.maximum(t, 0.0), *found)
+        logs, since, until = found
+        if self.unit == "steps":
+            until = np.maximum(until, t + 1)
+        return np.where(t < 0, -np.inf, logs), since, until
+
+    @cached_property
+    def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distances from and until which the distribution function is the same, and what it is there; ascending.
+
+        Between them it is unknown but monotone. An interval is halved as long as it leaves much of the mean open.
+        """
+        since = np.array([0.0, self.runs.extent])[: 1 + (self.runs.extent > 0)]
+        logs, since, until = self._flat(since)
+        room = max(FEWEST, min(MOST, WORK // max(1, self.runs.p.size)))
+        while len(since) < room:
+            cdf = np.exp(logs)
+            gap, mass = since[1:] - until[:-1], np.diff(cdf)
+            open_ = np.maximum(gap, 0) * mass
+            mean = float((since[1:] + until[:-1]) @ mass) / 2
+            if open_.sum() <= 2 * TOLERANCE * mean:
+                break
+            worst = np.flatnonzero(open_ > max(open_.max() / 4, TOLERANCE * mean / len(open_)))
+            worst = worst[np.argsort(-open_[worst])][: room - len(since)]
+            middle = until[:-1][worst] + gap[worst] / 2
+            found = [np.concatenate(both) for both in zip((logs, since, until), self._flat(middle), strict=True)]
+            keep = np.unique(found[1], return_index=True)[1]
+            if len(keep) == len(since):
+                break
+            logs, since, until = (values[keep] for values in found)
+        return since, until, np.maximum.accumulate(np.exp(logs))  # rounding may lower it by 1e-16
+
+    @cached_property
+    def _masses(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Probabilities, the least and the greatest distance of each."""
+        since, until, cdf = self._table
+        return np.diff(cdf, prepend=0), np.append(0, np.minimum(until[:-1], since[1:])), since
+
+    @property
+    def mean(self) -> float:
+        mass, low, high = self._masses
+        return float(mass @ (low + high)) / 2
+
+    @property
+    def mean_error(self) -> float:
+        """Bound on the error of `mean`, from what is not known between the distances looked at."""
+        mass, low, high = self._masses
+        return float(mass @ (high - low)) / 2
+
+    @property
+    def std(self) -> float:
+        mass, low, high = self._masses
+        return math.sqrt(float(mass @ (((low + high) / 2 - self.mean) ** 2 + (high - low) ** 2 / 12)))
+
+    def quantile(self, share: float) -> float:
+        """Least distance that at least this share of the law does not exceed; to 1e-9 of it where cells are many."""
+        if not 0 <= share <= 1:
+            raise ValueError(f"a share must lie between 0 and 1, got {share!r}")
+        since, until, cdf = self._table
+        at = min(int(np.searchsorted(cdf, share)), len(since) - 1)
+        if at == 0:
+            return float(since[0])
+        low, high = until[at - 1], since[at]  # it lies in low..high
+        while high - low > 1e-9 * high:
+            middle = low + (high - low) / 2
+            found = self._flat(np.array([middle]))
+            if np.exp(found[0][0]) >= share:
+                high = min(high, found[1][0]) if found[1][0] >= low else low
+            else:
+                low = max(found[2][0], middle)
+        return float(high)
+
+    @property
+    def median(self) -> float:
+        """Of the law: what the median over many pairs tends to."""
+        return self.quantile(0.5)
+
+
+class LInfinity:
+    """L-infinity distances over all tokens of a snowball.
+
+    Which tokens are equal changes nothing about `largest`, so it is that over unique rows too. It is not that over
+    black holes: they leave singletons out, which lie farthest.
+
+    Exact but for rounding, and for what `Columns.neglected` says, where runs are single cells. In runs of several, the
+    cells of a run count as equally probable. Two components in the same runs differ by less than a run's width,
+    sigma / 32, from where this puts them: ``P(distance <= t)`` lies between the true ones at t -+ sigma / 16 (in weight
+    units). The error is far smaller, below a ten-thousandth of a column's probability: see docs/theory.md.
+    """
+
+    def __init__(self, columns: Columns, n_tokens: float, unit: str = "steps") -> None:
+        """
+        Parameters
+        ----------
+        columns : of `darkvocab.theory.columns`, made for so many tokens
+        n_tokens : >= 1; as good as any up to 1e12
+        unit : "weight" (differences of values, exactly) or "steps" (of ordered indices)
+
+        Examples
+        --------
+        >>> from darkvocab.theory import columns
+        >>> made = LInfinity(columns(np.array([1.0, 3.0]), 0.001, 1000, arithmetic="exact"), 1000)
+        >>> made.pairs_within([0, 1, 2]).round(1)
+        array([474722. , 499498.8, 499500. ])
+        >>> round(made.pair.mean, 4), made.largest.quantile(0.99)
+        (0.0496, 2.0)
+        """
+        if unit not in UNITS:
+            raise ValueError(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
+        if not n_tokens >= 1:
+            raise ValueError(f"n_tokens must be >= 1, got {n_tokens!r}")
+        self.n_tokens, runs = n_tokens, _Runs.of(columns, unit)
+        self.pair = DistanceLaw(unit, 0, runs)
+        self.largest = DistanceLaw(unit, n_tokens, runs)
+
+    def log_pairs_within(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, ...]:
+        """Logarithm of the expected number of pairs of tokens at a distance <= t (`strict`: < t), same shape as t.
+
+        At t = 0 they are the coincident pairs.
+        """
+        n = self.n_tokens
+        n_pairs = math.log(n) + math.log(n - 1) - math.log(2) if n > 1 else -math.inf
+        return n_pairs + self.pair.log_cdf(t, strict=strict)
+
+    def pairs_within(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, ...]:
+        """Expected number of pairs of tokens at a distance <= t; 0 where `log_pairs_within` is below -745."""
+        return np.exp(self.log_pairs_within(t, strict=strict))
+
+
+def density(columns: Columns, touching: Touching) -> float:
+    """Expected density, over all tokens, of the graph of those that touch: the probability that two do.
+
+    The threshold is rounded to float32, and in weight units so is the difference of two values, as where distances are
+    measured.
+    """
+    law = LInfinity(columns, 2, touching.unit).pair
+    with np.errstate(over="ignore"):
+        limit = np.float32(touching.threshold)
+        if touching.unit == "steps":
+            return float(law.cdf(touching.threshold if limit > 2**24 else limit, strict=touching.strict))
+        limit = np.nextafter(limit, np.float32(-np.inf)) if touching.strict else limit
+        after = np.nextafter(limit, np.float32(np.inf))
+    middle = (float(limit) + float(after)) / 2  # below it differences round to `limit` at most; itself if that is even
+    return float(law.cdf(middle, strict=bool(limit.view(np.uint32) & 1)))

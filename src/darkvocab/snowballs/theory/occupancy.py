@@ -1,0 +1,482 @@
+"""Occupancy: what the census of a snowball is expected to be, and how far it varies, in closed form.
+
+A token's cell is its rounded row. Cells are independent draws of N tokens from one distribution over cells; every
+statistic is a sum over cells, and a sum over cells is a mean over tokens: ``sum_cells f(p) = E[f(p) / p]``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Float64
+from scipy.special import betainc, betaincc, gammaln, xlog1py
+
+from ...numerics import Grid
+from ...numerics.grids import ArrayLike
+from .marginals import Columns, Marginal, columns
+from .ranking import likeliest
+
+LISTED = 1 << 14  # cells that are listed one by one, where there are no more
+BIN = 1 / 128  # of the logarithm of a cell's probability, where there are
+BELOW = 32.0  # nats below 1 / N under which a token is alone but for a chance of e**-32
+DISPERSED = -23.0  # log(N * p) of the likeliest cell under which black holes are pairs, but for a part in 1e10
+APART = 1e-4  # share of tokens in black holes under which covariances between cells are taken to first order
+LARGEST = 256  # cells listed for the largest populations
+NEVER = 760.0  # nats: e**-760 is 0 in float64
+FEW = 0.1  # expected tokens of a cell under which sums over populations are summed term by term
+
+Array = np.ndarray
+Weight = tuple[float, float]  # of a cell with n >= 2 tokens: constant + slope * n
+ONE, TOKENS, SURPLUS = (1.0, 0.0), (0.0, 1.0), (-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Expected value and standard deviation of a statistic."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The probability of a random token's cell: its logarithm's distribution over levels.
+
+    `is_exact`: every cell is a level of its own. Else logarithms lie on bins 1/128 apart, with the mean kept exactly
+    and the second moment corrected, so that what is left is of third order; and tokens alone in all likelihood, below
+    e**-32 / N, are one level of probability 1e-304.
+    """
+
+    log_p: Float64[np.ndarray, " levels"]
+    mass: Float64[np.ndarray, " levels"]  # sums to 1; single levels can be slightly negative by the correction
+    is_exact: bool
+
+    @cached_property
+    def p(self) -> Array:
+        return np.exp(self.log_p)
+
+    def total(self, over_p: Array) -> float:
+        """``sum over cells of f(p)``, given ``f(p) / p`` at every level."""
+        return float(np.einsum("i,i->", self.mass, over_p))  # no BLAS: the same bits for any number of threads
+
+
+def levels(columns: Columns, n_tokens: float) -> Levels:
+    """Distribution of the logarithm of a random token's cell probability.
+
+    Exact where there are 16,384 cells or fewer. Else a convolution of the columns' distributions over bins, followed
+    from the likeliest cell down to what decides any statistic of `n_tokens` tokens.
+    """
+    from ...numerics._backends.levels import add_columns
+
+    n_runs = np.diff(columns.starts)
+    if np.log(n_runs).sum() <= math.log(LISTED) + 1e-9:
+        log_p: Array = np.zeros(1)
+        mass: Array = np.ones(1)
+        for start, end in zip(columns.starts[:-1], columns.starts[1:], strict=True):
+            held = np.flatnonzero(columns.p[start:end]) + start
+            log_p = (log_p[:, None] + columns.log_cell[held]).ravel()
+            mass = (mass[:, None] * columns.p[held]).ravel()
+        return Levels(log_p, mass, True)
+    top = math.fsum(columns.log_likeliest)
+    floor = min(-math.log(max(n_tokens, 1)) - BELOW, _deciding(columns))
+    mass, spread = np.empty((2, max(3, math.ceil((top - floor) / BIN))))
+    cost = np.repeat(columns.log_likeliest, n_runs) - columns.log_cell
+    beyond = add_columns(columns.starts, cost, columns.p, BIN, mass, spread)
+    corrected = np.pad(mass, 1) - 0.5 * np.diff(np.pad(spread, 2), n=2)
+    log_p = top - BIN * np.arange(-1, mass.size + 1)
+    return Levels(np.append(log_p, -700.0), np.append(corrected, beyond), False)
+
+
+def _deciding(columns: Columns) -> float:
+    """Logarithm of a probability below which cells hold next to no coincident pairs: by their law's moments."""
+    weight = columns.p * np.exp(columns.log_cell - np.repeat(columns.log_power_sums(2), np.diff(columns.starts)))
+    log_cell = np.where(columns.p > 0, columns.log_cell, 0)
+    mean = np.add.reduceat(weight * log_cell, columns.starts[:-1])
+    variance = np.add.reduceat(weight * log_cell**2, columns.starts[:-1]) - mean**2
+    return float(mean.sum() - 9 * math.sqrt(max(variance.sum(), 0)) - 10)
+
+
+class Occupancy:
+    """The census of `n_tokens` tokens, before it is drawn.
+
+    Parameters
+    ----------
+    columns : cell probabilities, `darkvocab.theory.columns`
+    n_tokens : 1 to 1e12 or so; the cost does not depend on it
+
+    Examples
+    --------
+    >>> from darkvocab.theory import columns
+    >>> pair = Occupancy(columns(np.array([1.00390625]), 1e-4, 2, arithmetic="exact"), 2)  # between two cells
+    >>> round(pair.n_black_holes.mean, 12), round(pair.n_unique.mean, 12)
+    (0.5, 1.5)
+    """
+
+    def __init__(self, columns: Columns, n_tokens: int) -> None:
+        self.check(n_tokens)
+        self.columns, self.n_tokens = columns, int(n_tokens)
+        self._n = float(n_tokens)
+
+    @staticmethod
+    def check(n_tokens: int) -> None:
+        """Raise ValueError for fewer tokens than one, or for more than floats can count."""
+        if not 1 <= n_tokens <= 1e15:
+            raise ValueError(f"n_tokens must be 1 to 1e15, got {n_tokens}")
+
+    @classmethod
+    def of(
+        cls,
+        base: Float[np.ndarray, " dim"],
+        sigma: float,
+        n_tokens: int,
+        grid: str | Grid = "bfloat16",
+        arithmetic: str = "float32",
+        distribution: str | Marginal = "gaussian",
+    ) -> Occupancy:
+        """Of a snowball, as quick where sigma is large; parameters and errors as of `columns`.
+
+        Tokens that some columns keep apart are apart. Where so few of the finest columns as are worth 760 nats bring
+        the expected number of coincident pairs below what a float64 can hold, no other column is looked at.
+
+        Examples
+        --------
+        >>> made = Occupancy.of(np.linspace(0.001, 0.01, 2560), 3e-3, 2100)
+        >>> made.n_unique, made.columns.n_active, len(made.columns.columns) < 300
+        (Moments(mean=2100.0, std=0.0), 2560, True)
+        """
+        cls.check(n_tokens)
+        how = base, sigma, n_tokens, grid, arithmetic, distribution
+        if n_tokens > 1:
+            enough = NEVER + math.log(n_tokens * (n_tokens - 1) / 2)
+            some = cls(columns(*how, nats=1.05 * enough), n_tokens)
+            if len(some.columns.columns) == some.columns.n_active or some.columns.log_power_sum(2) < -enough:
+                return some
+        return cls(columns(*how), n_tokens)
+
+    @cached_property
+    def is_dispersed(self) -> bool:
+        """Whether no cell is likely enough to hold three tokens: then black holes are pairs, but for a part in 1e10."""
+        return math.log(self._n) + math.fsum(self.columns.log_likeliest) < DISPERSED
+
+    @cached_property
+    def levels(self) -> Levels:
+        return levels(self.columns, self._n)
+
+    # How many -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def log_coincident_pairs(self) -> float:
+        """Logarithm of the expected number of pairs of tokens with equal rows: ``C(N, 2) prod_j sum_k p_jk**2``."""
+        n = self._n
+        return math.log(n * (n - 1) / 2) + self.columns.log_power_sum(2) if n > 1 else -math.inf
+
+    @cached_property
+    def coincident_pairs(self) -> Moments:
+        """Pairs of tokens with equal rows; exact.
+
+        ``Var = C(N, 2) (s2 - s2**2) + 6 C(N, 3) (s3 - s2**2)`` with the power sums s2, s3 of the cells.
+        """
+        n, s2, s3 = self._n, math.exp(self.columns.log_power_sum(2)), math.exp(self.columns.log_power_sum(3))
+        variance = n * (n - 1) / 2 * (s2 - s2**2) + n * (n - 1) * (n - 2) * (s3 - s2**2)
+        return Moments(math.exp(self.log_coincident_pairs), math.sqrt(max(variance, 0.0)))
+
+    @cached_property
+    def n_unique(self) -> Moments:
+        """Distinct rows: the cells that hold any token."""
+        if self.is_dispersed:
+            return Moments(self._n - self._pairs.mean, self._pairs.std)
+        return Moments(self.expected_groups(), self._std(SURPLUS, self._v00 + self._cov00))
+
+    @cached_property
+    def n_singletons(self) -> Moments:
+        """Tokens whose row no other has: ``N E[(1 - p)**(N - 1)]``."""
+        population = self.black_hole_population
+        if self.is_dispersed or self._is_sparse:
+            return Moments(self._n - population.mean, population.std)
+        return Moments(self.levels.total(self._n * self._q(self._n - 1)), population.std)
+
+    @cached_property
+    def n_black_holes(self) -> Moments:
+        """Cells that hold two tokens or more."""
+        if self.is_dispersed:
+            return self._pairs
+        within, between = self._v00 + self._v11 + 2 * self._v01, self._cov00 + self._cov11 + 2 * self._cov01
+        return Moments(self.expected_groups(2), self._std(ONE, within + between))
+
+    @cached_property
+    def black_hole_population(self) -> Moments:
+        """Tokens in black holes."""
+        if self.is_dispersed:
+            return Moments(2 * self._pairs.mean, 2 * self._pairs.std)
+        return Moments(self._sum(TOKENS), self._std(TOKENS, self._v11 + self._cov11))
+
+    @property
+    def _pairs(self) -> Moments:
+        """Black holes where all are pairs: as good as Poisson."""
+        mean = math.exp(self.log_coincident_pairs)
+        return Moments(mean, math.sqrt(mean))
+
+    @cached_property
+    def _is_sparse(self) -> bool:
+        """Whether next to all tokens are alone."""
+        return self._sum(TOKENS) < APART * self._n
+
+    def expected_groups(self, least: int = 1) -> float:
+        """Expected number of cells that hold this many tokens, one or two, or more: unique rows, or black holes."""
+        if self.is_dispersed:
+            return self._pairs.mean if least == 2 else self._n - self._pairs.mean
+        if least == 2:
+            return self._sum(ONE)
+        return self._n - self._sum(SURPLUS) if self._is_sparse else self.levels.total(self._occupied)
+
+    # Sums over cells of what depends on their tokens n ---------------------------------------------------------------
+
+    def _sum(self, weight: Weight) -> float:
+        """``sum over cells of E[w(n); n >= 2]``."""
+        return self.levels.total(self._shared(weight))
+
+    def _shared(self, weight: Weight, squared: bool = False) -> Array:
+        """``E[w(n); n >= 2] / p`` at every level; `squared` of ``w(n)**2``."""
+        n, p = self._n, np.minimum(self.levels.p, 1.0)
+        constant, slope = weight
+        linear, square = slope, 0.0
+        if squared:
+            constant, linear, square = constant**2, 2 * constant * slope, slope**2
+        single = n * self._q(n - 1)  # over p
+        made = linear * (n - single) + square * (n * (1 - p) + n * n * p - single)
+        if constant:
+            made += constant * (self._occupied - single)
+        few = n * p < FEW  # where the above cancels: term by term
+        rare = p[few]
+        term = n * (n - 1) / 2 * rare * np.exp((n - 2) * np.log1p(-rare))
+        total = np.zeros_like(rare)
+        for m in range(2, 14):
+            total += (constant + linear * m + square * m * m) * term
+            term = term * ((n - m) / (m + 1)) * (rare / (1 - rare))
+        made[few] = total
+        return made
+
+    def _std(self, weight: Weight, variance: float) -> float:
+        """Standard deviation of ``sum over cells of w(n); n >= 2``, given its variance as summed over all cells.
+
+        Where few tokens share a row that is a small difference of large numbers. There the variance within cells is
+        summed over populations of two and more, and the covariance of cells taken to first order:
+        ``-(sum_cells p dE[w]/dp)**2 / N``, with an error of the order 1/N of it.
+        """
+        if self.n_tokens == 1:
+            return 0.0
+        if self._is_sparse:
+            within = self.levels.total(self._shared(weight, squared=True) - self.levels.p * self._shared(weight) ** 2)
+            constant, slope = weight
+            n = self._n
+            twos = n * (n - 1) * self.levels.total(self._powers(2, n - 2))
+            variance = within - (constant * twos + slope * (self._sum(TOKENS) + twos)) ** 2 / n
+        return math.sqrt(max(variance, 0.0))
+
+    def _q(self, power: float) -> Array:
+        """(1 - p)**power."""
+        return np.exp(xlog1py(power, -np.minimum(self.levels.p, 1.0)))
+
+    def _powers(self, k: int, exponent: float) -> Array:
+        """``p**k (1 - p)**exponent / p``."""
+        return np.exp((k - 1) * self.levels.log_p) * self._q(exponent)
+
+    @cached_property
+    def _occupied(self) -> Array:
+        """P(n >= 1) / p."""
+        return -np.expm1(xlog1py(self._n, -np.minimum(self.levels.p, 1.0))) / self.levels.p
+
+    def _between(self, f: Array, g: Array | None = None) -> float:
+        """``sum over pairs of different cells of f(p_a) g(p_b)``, given f / p and g / p."""
+        g = f if g is None else g
+        return self.levels.total(f) * self.levels.total(g) - self.levels.total(f * g * self.levels.p)
+
+    @cached_property
+    def _terms(self) -> int:
+        """Terms of the covariances' series in p_a p_b: all up to 200 tokens; then what is left is of order N**-5."""
+        return min(self.n_tokens, 40) if self.n_tokens <= 200 else 4
+
+    @cached_property
+    def _v00(self) -> float:
+        """Within cells: the variance of being empty."""
+        return self.levels.total(self._q(self._n) * self._occupied)
+
+    @cached_property
+    def _v11(self) -> float:
+        """Of holding one token."""
+        single = self._n * self._q(self._n - 1)
+        return self.levels.total(single * (1 - single * self.levels.p))
+
+    @cached_property
+    def _v01(self) -> float:
+        """The covariance of the two."""
+        return -self.levels.total(self._q(self._n) * self._n * self._q(self._n - 1))
+
+    @cached_property
+    def _cov00(self) -> float:
+        """Over pairs of different cells: the covariance of both being empty."""
+        n = self._n
+        return math.fsum(
+            (-1) ** k * math.comb(self.n_tokens, k) * self._between(self._powers(k, n - k))
+            for k in range(1, self._terms + 1)
+        )
+
+    @cached_property
+    def _cov01(self) -> float:
+        """One empty, the other with one token."""
+        n = self._n
+        total = [n * self._between(self._powers(1, n - 1))]
+        for k in range(1, min(self._terms, self.n_tokens - 1) + 1):
+            between = self._between(self._powers(k, n - 1 - k), self._powers(k + 1, n - 1 - k))
+            total.append(n * (-1) ** k * math.comb(self.n_tokens - 1, k) * between)
+        return math.fsum(total)
+
+    @cached_property
+    def _cov11(self) -> float:
+        """Both with one token."""
+        n, alone = self._n, self._powers(1, self._n - 1)
+        if self.n_tokens < 2:
+            return -self._between(alone)
+        more = self._powers(2, n - 2)  # (1 - p)**(n - 2) p = ((1 - p)**(n - 2) - (1 - p)**(n - 1)) + ...
+        total = [n * (n - 1) * (2 * self._between(alone, more) + self._between(more)), -n * self._between(alone)]
+        for k in range(1, min(self._terms, self.n_tokens - 2) + 1):
+            between = self._between(self._powers(k + 1, n - 2 - k))
+            total.append(n * (n - 1) * (-1) ** k * math.comb(self.n_tokens - 2, k) * between)
+        return math.fsum(total)
+
+    # Populations --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _listed(self) -> Array:
+        """Logarithms of the probabilities of the likeliest cells, descending."""
+        return likeliest(self.columns, LARGEST).log_p
+
+    def spectrum(self, populations: ArrayLike) -> Float64[np.ndarray, " sizes"]:
+        """Expected number of cells that hold exactly m tokens, for every m of `populations` (>= 1).
+
+        ``E[N_m] = E[C(N, m) p**(m - 1) (1 - p)**(N - m)]``. The 256 likeliest cells are listed one by one; of others a
+        population is blurred by the bins, by about a hundredth of itself.
+        """
+        n, populations = self._n, np.asarray(populations, np.float64)
+        found = np.zeros(len(populations))
+        possible = (populations >= 1) & (populations <= n)
+        m = populations[possible][:, None]
+        ways = gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1)
+
+        def expected(log_p: Array, mass: Array) -> Array:
+            log_q = xlog1py(n - m, -np.minimum(np.exp(log_p), 1.0))
+            return np.asarray(np.exp(ways + (m - 1) * log_p + log_q) @ mass)
+
+        if self.levels.is_exact:
+            found[possible] = expected(self.levels.log_p, self.levels.mass)
+            return found
+        listed = self._listed
+        share = np.clip(listed - listed[-1], 0, 1)  # what of a level is listed: none of the last cell's, all above
+        left = 1 - np.clip(self.levels.log_p - listed[-1], 0, 1)
+        found[possible] = expected(listed, np.exp(listed) * share)
+        found[possible] += expected(self.levels.log_p, self.levels.mass * left)
+        return found
+
+    def largest(self, count: int) -> Float64[np.ndarray, " count"]:
+        """Expected tokens of each of the likeliest cells, descending: N times their probabilities."""
+        found = likeliest(self.columns, count).log_p
+        return self._n * np.exp(found)
+
+    @cached_property
+    def largest_group(self) -> tuple[float, float]:
+        """Bounds on the expected tokens of the largest group, 1 where all are alone.
+
+        It has no closed form. Below: cells as if independent, ``sum_m 1 - prod P(n <= m)``, since the counts are
+        negatively associated [1]_. Above: ``sum_m min(1, sum P(n > m))``. They meet where one cell holds most.
+
+        References
+        ----------
+        .. [1] K. Joag-Dev, F. Proschan, "Negative association of random variables with applications", Annals of
+           Statistics 11, 1983.
+        """
+        if self.is_dispersed:
+            return 1.0, 1.0 + min(1.0, self._pairs.mean)
+        n, p, cells = self._n, *self._weighed
+        top = n * float(p.max())
+        around = 8 * math.sqrt(top * (1 - float(p.max()))) + 24
+        reached = max(0.0, math.floor(top - around))
+        last = min(n, math.ceil(top + around))
+        if reached:
+            # Of the others P(n > reached) < (e n p / reached)**reached, below e**-60.
+            kept = n * p > reached * math.exp(-1 - 60 / reached)
+            p, cells = p[kept], cells[kept]
+            ends = np.unique(np.round(np.linspace(reached, last, 96)))
+            inside = np.minimum(ends, n - 1)[:, None]
+            over = np.where(ends[:, None] < n, betainc(inside + 1, n - inside, np.minimum(p, 1.0)), 0.0)
+            return self._bounded(ends, [(over, cells)])
+        ends = np.arange(last + 1.0)
+        rare = n * p < 1 / 64  # most cells; of these a dozen terms are as good as all
+        few, many = self._over(p[rare], min(len(ends), 12), 8), self._over(p[~rare], len(ends), 40)
+        return self._bounded(ends, [(few, cells[rare]), (many, cells[~rare])])
+
+    def at_least(self, rank: int, population: int) -> float:
+        """Bound on the chance that the `rank` largest groups all hold this many tokens or more, as a logarithm.
+
+        ``S**r / r!``, S the sum over cells of P(n >= m): the union over sets of r cells, whose counts are negatively
+        associated.
+        """
+        p, cells = self._weighed
+        if population > self._n:
+            return -math.inf
+        over = betainc(float(population), self._n - population + 1, p) if population else np.ones_like(p)
+        total = float(over @ cells)
+        return min(0.0, rank * math.log(total) - math.lgamma(rank + 1)) if total > 0 else -math.inf
+
+    def at_most(self, rank: int, population: int) -> float:
+        """Bound on the chance that the group of this rank (1: the largest) holds this many tokens or fewer, as a
+        logarithm: then one of the r likeliest cells does, so the sum over them of P(n <= m)."""
+        found = np.minimum(np.exp(likeliest(self.columns, rank).log_p), 1.0)
+        if len(found) < rank or population >= self._n:
+            return 0.0
+        total = float(betaincc(population + 1.0, self._n - population, found).sum())
+        return min(0.0, math.log(total)) if total > 0 else -math.inf
+
+    @property
+    def _weighed(self) -> tuple[Array, Array]:
+        """Probabilities of cells and how many have each: the likeliest listed, the others by levels."""
+        listed, below = self._listed, self._n * self.levels.p > 1e-12
+        if len(listed) < LARGEST:
+            return np.minimum(np.exp(listed), 1.0), np.ones(len(listed))
+        left = 1 - np.clip(self.levels.log_p[below] - listed[-1], 0, 1)
+        share = np.clip(listed - listed[-1], 0, 1)  # as in `spectrum`
+        cells = np.maximum(self.levels.mass[below] * left / self.levels.p[below], 0)
+        p = np.append(np.exp(listed), self.levels.p[below])
+        return np.minimum(p, 1.0), np.append(share, cells)
+
+    def _over(self, p: Array, count: int, beyond: int) -> Array:
+        """P(n > m), m < count, of cells with these probabilities: [count, cells], small ones to full precision.
+
+        Summed from `beyond` terms behind the last.
+        """
+        more = np.arange(float(count + beyond))[:, None]
+        possible = more[:, 0] <= self._n
+        more = np.minimum(more, self._n)
+        ways = gammaln(self._n + 1) - gammaln(more + 1) - gammaln(self._n - more + 1)
+        away = np.log1p(-np.minimum(p, 1 - 2.0**-53))
+        exactly = np.exp(ways + more * (np.log(p) - away) + self._n * away)
+        exactly[~possible] = 0.0
+        return np.cumsum(exactly[:0:-1], axis=0)[::-1][:count]
+
+    @staticmethod
+    def _bounded(ends: Array, cells: list[tuple[Array, Array]]) -> tuple[float, float]:
+        """``sum over m of P(largest > m)``, 1 before the first of `ends` and of 0; linear between them.
+
+        `cells`: of each kind P(n > m) at the first of `ends` [m, cells], and how many of each there are.
+        """
+        log_none, expected = np.zeros((2, len(ends)))
+        for over, count in cells:
+            log_none[: len(over)] += np.einsum("ij,j->i", np.log1p(-np.minimum(over, 1 - 2.0**-53)), count)
+            expected[: len(over)] += np.einsum("ij,j->i", over, count)
+        chances = np.array([-np.expm1(log_none), np.minimum(expected, 1.0)])
+        chances[:, ends == 0] = 1.0
+        width, first, second = np.diff(ends), chances[:, :-1], chances[:, 1:]
+        low, high = ends[0] + (width * (first + second) / 2 + (first - second) / 2).sum(axis=1)
+        return float(low), float(high)

@@ -1,0 +1,224 @@
+"""What a model is trained on: token ids, and which tokens of the vocabulary never occur among them."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from ..embedding.matrix import printable
+
+DEFAULT = "pydoc-topics"
+DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
+AHEAD = 4096  # examples whose order is made at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A text as token ids of a vocabulary."""
+
+    name: str
+    sha256: str  # of the text's bytes as they were read
+    n_vocabulary: int
+    n_dropped: int = 0  # bytes of the text beyond the vocabulary
+    ids: Integer[np.ndarray, " n_tokens"] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not len(self.ids):
+            raise ValueError(f"corpus {self.name}: no tokens of the vocabulary of {self.n_vocabulary:,} in it")
+        if not 0 <= self.ids.min() <= self.ids.max() < self.n_vocabulary:
+            raise ValueError(
+                f"corpus {self.name}: token {self.ids.max():,} in a vocabulary of {self.n_vocabulary:,}; "
+                "give a larger --vocabulary"
+            )
+
+    @cached_property
+    def unseen(self) -> Int64[np.ndarray, " n_unseen"]:
+        """Tokens that the text has not, ascending."""
+        return np.flatnonzero(np.bincount(self.ids, minlength=self.n_vocabulary) == 0)
+
+    def __str__(self) -> str:
+        dropped = f" ({self.n_dropped:,} bytes beyond the vocabulary dropped)" if self.n_dropped else ""
+        return f"corpus {printable(self.name)}: {len(self.ids):,} tokens{dropped}; unseen: {spans(self.unseen)}"
+
+    @property
+    def is_default(self) -> bool:
+        return self.name.startswith(DEFAULT)
+
+    def description(self) -> dict[str, Any]:
+        """For `corpus.json`: what was read, and the unseen tokens."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "n_tokens": len(self.ids),
+            "n_dropped": self.n_dropped,
+            "n_vocabulary": self.n_vocabulary,
+            "unseen": self.unseen.tolist(),
+        }
+
+
+def spans(ids: Int64[np.ndarray, " n"], most: int = 20) -> str:
+    """How many token ids, and which: ascending, as ranges, the first of them.
+
+    Examples
+    --------
+    >>> spans(np.array([0, 1, 2, 7]))
+    '4 tokens (0-2, 7)'
+    """
+    if not len(ids):
+        return "none"
+    ends = np.flatnonzero(np.diff(ids) != 1)
+    runs = zip(ids[np.append(0, ends + 1)], ids[np.append(ends, -1)], strict=True)
+    named = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    return f"{len(ids):,} tokens ({', '.join(named[:most])}{', ...' if len(named) > most else ''})"
+
+
+def default_text() -> bytes:
+    """The first 265,905 ASCII bytes of this Python's own help topics, in the order of their names."""
+    from pydoc_data.topics import topics
+
+    return "".join(topics[name] for name in sorted(topics)).encode("ascii", "ignore")[:DEFAULT_BYTES]
+
+
+def load_corpus(
+    source: str | Path | None = None, *, vocabulary: int | None = None, tokenizer: str | Path | None = None
+) -> Corpus:
+    """Read a text.
+
+    Parameters
+    ----------
+    source : a file; by default the help topics that come with Python
+    vocabulary : without a tokenizer the tokens are the text's bytes below this: 128 (the default) or 256, as a rule
+    tokenizer : a tokenizer.json; the text is then UTF-8, and the vocabulary at least the tokenizer's
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        No token in it, a text that is not UTF-8, or a vocabulary that is too small.
+    """
+    if source is None:
+        name, text = f"{DEFAULT} of Python {sys.version_info.major}.{sys.version_info.minor}", default_text()
+    else:
+        path = Path(source)
+        if path.is_dir():
+            raise FileNotFoundError(f"corpus {path} is a folder; give a text file")
+        name, text = path.name, path.read_bytes()
+    sha256 = hashlib.sha256(text).hexdigest()
+    if not text:
+        raise ValueError(f"corpus {name} is empty")
+    if tokenizer is not None:
+        return _encoded(name, text, sha256, Path(tokenizer), vocabulary)
+    n_vocabulary = 128 if vocabulary is None else vocabulary
+    if not 1 <= n_vocabulary <= 256:
+        raise ValueError(f"bytes need a vocabulary of 1 to 256 tokens, got {n_vocabulary:,}; or give a tokenizer.json")
+    ids = np.frombuffer(text, np.uint8)
+    kept = ids[ids < n_vocabulary] if n_vocabulary < 256 else ids
+    return Corpus(name=name, sha256=sha256, n_vocabulary=n_vocabulary, n_dropped=len(ids) - len(kept), ids=kept)
+
+
+def _encoded(name: str, text: bytes, sha256: str, path: Path, vocabulary: int | None) -> Corpus:
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no tokenizer {path}")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain exceptions
+        raise ValueError(f"{path}: not a tokenizer.json ({error})") from None
+    try:
+        spoken = text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"corpus {name}: not UTF-8 at byte {error.start:,}, as a tokenizer needs it") from None
+    size = tokenizer.get_vocab_size()
+    if vocabulary is not None and vocabulary < size:
+        raise ValueError(f"{path} has {size:,} tokens, more than the vocabulary of {vocabulary:,}")
+    ids = np.array(tokenizer.encode(spoken, add_special_tokens=False).ids, np.int32)
+    return Corpus(name=name, sha256=sha256, n_vocabulary=vocabulary or size, ids=ids)
+
+
+def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndarray, " k"]:
+    """Where a keyed permutation of range(n) sends these places: without a table, whatever n.
+
+    A Feistel network of four rounds over the next power of four, walked until it comes back into the range.
+
+    Examples
+    --------
+    >>> sorted(shuffled(np.arange(10), 10, key=7).tolist())
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << half) - 1)
+    keys = np.random.SeedSequence([key, n]).generate_state(4, np.uint64)
+    out = np.asarray(places).astype(np.uint64)
+    beyond = np.ones(len(out), bool)
+    while beyond.any():
+        left, right = out[beyond] >> np.uint64(half), out[beyond] & mask
+        for round_key in keys:
+            mixed = (right + round_key) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(29)
+            mixed *= np.uint64(0xBF58476D1CE4E5B9)
+            left, right = right, left ^ ((mixed >> np.uint64(32)) & mask)
+        out[beyond] = (left << np.uint64(half)) | right
+        beyond = out >= np.uint64(n)
+    return out.astype(np.int64)
+
+
+@lru_cache(maxsize=256)  # what trainings made together are at
+def examples(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
+    """The part-th `AHEAD` of all examples that a training sees: 0 to n - 1 in a new order every epoch."""
+    places = part * AHEAD + np.arange(AHEAD)
+    epochs = places // n
+    out = np.empty(AHEAD, np.int64)
+    for epoch in np.unique(epochs):
+        of_epoch = epochs == epoch
+        key = np.random.SeedSequence([seed, int(epoch)]).generate_state(1, np.uint64)[0]
+        out[of_epoch] = shuffled(places[of_epoch] % n, n, int(key))
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Which stretches of a corpus each step learns from: all of them, in a new order every epoch.
+
+    A step's batch is a function of the seed and the step alone. Example i is tokens i to i + context; what is to be
+    predicted at a place is the token `label_shift` places on.
+    """
+
+    corpus: Corpus
+    context: int
+    batch: int
+    seed: int
+    label_shift: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.corpus.ids) <= self.context:
+            raise ValueError(
+                f"corpus {self.corpus.name} has {len(self.corpus.ids):,} tokens, no more than a context of "
+                f"{self.context:,}; give a longer text or a shorter --context"
+            )
+
+    @property
+    def n_examples(self) -> int:
+        return len(self.corpus.ids) - self.context
+
+    def starts(self, step: int, steps: int = 1) -> Int64[np.ndarray, " n"]:
+        """First token of each example of the batches that make `steps` steps from `step` on, counted from 1."""
+        first, n = (step - 1) * self.batch, steps * self.batch
+        parts = range(first // AHEAD, (first + n - 1) // AHEAD + 1)
+        order = np.concatenate([examples(self.seed, self.n_examples, part) for part in parts])
+        return order[first - parts[0] * AHEAD :][:n]
+
+    def __call__(self, step: int) -> tuple[Int64[np.ndarray, "batch context"], Int64[np.ndarray, "batch context"]]:
+        """Inputs and labels as transformers' models take them: label t + 1 is what place t is to predict."""
+        starts = self.starts(step)[:, None]
+        inputs = self.corpus.ids[starts + np.arange(self.context)]
+        labels = self.corpus.ids[starts + np.arange(self.context) + (self.label_shift - 1)]
+        return inputs.astype(np.int64), labels.astype(np.int64)

@@ -1,0 +1,125 @@
+"""The model of a training: transformers' GPT-2, drawn from its seed, and where its parameters lie in one vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runs.engine import MissingExtra
+from ..runs.folder import write_whole
+from ..runs.notebook_stream import INSTALL
+from .choices import Architecture
+
+if TYPE_CHECKING:
+    from .run import Training
+
+TOKENS, PLACES = "transformer.wte.weight", "transformer.wpe.weight"
+
+
+def import_models() -> Any:
+    """transformers, or a sentence that says how to get it."""
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtra(f"train needs transformers, which is not installed; install it with: {INSTALL}") from None
+    return transformers
+
+
+def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
+    """transformers' GPT2LMHeadModel of this size, drawn from torch's global generator, in float32.
+
+    Its GELU is the fused one of the same formula.
+    """
+    transformers = import_models()
+    config = transformers.GPT2Config(
+        vocab_size=n_vocabulary,
+        n_positions=architecture.context,
+        n_embd=architecture.width,
+        n_layer=architecture.layers,
+        n_head=architecture.heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",
+        tie_word_embeddings=architecture.tied,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation="sdpa",
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    model.loss_type = "ForCausalLM"  # else it says, on every start, that it takes this one
+    if architecture.norm == "rmsnorm":
+        for module in list(model.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, torch.nn.LayerNorm):
+                    setattr(module, name, torch.nn.RMSNorm(child.normalized_shape, eps=child.eps))
+    return model
+
+
+def grid(torch: Any, name: str) -> Any:
+    """torch's type of a grid of `Precision`."""
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+
+
+def begin(torch: Any, training: Training) -> Any:
+    """A training's model before step 1, on the CPU; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)  # the notebooks' order: model, its rounding, then the start
+        model = build(torch, training.architecture, training.corpus.n_vocabulary)
+        shape = training.corpus.n_vocabulary, training.architecture.width
+        rows = training.start.rows(torch, shape, grid(torch, training.kept.weights))
+    if rows is not None:
+        with torch.no_grad():
+            model.transformer.wte.weight.copy_(rows)
+    return model.train()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the parameters of a model lie in one vector: matrices, which decay, before vectors, which do not."""
+
+    places: dict[str, tuple[slice, Any]]  # part and shape of each, by its name, in their order
+    n_matrices: int  # numbers in matrices
+
+    @classmethod
+    def of(cls, model: Any) -> Layout:
+        named = sorted(model.named_parameters(), key=lambda item: item[1].dim() < 2)
+        places, at = {}, 0
+        for name, parameter in named:
+            places[name] = slice(at, at + parameter.numel()), parameter.shape
+            at += parameter.numel()
+        n_matrices = sum(parameter.numel() for _, parameter in named if parameter.dim() >= 2)
+        return cls(places=places, n_matrices=n_matrices)
+
+    @property
+    def n(self) -> int:
+        """Numbers in all."""
+        return max(part.stop for part, _ in self.places.values())
+
+    @property
+    def groups(self) -> dict[str, slice]:
+        """What decays, and what does not."""
+        return {"matrices": slice(self.n_matrices), "vectors": slice(self.n_matrices, None)}
+
+    def vector(self, torch: Any, model: Any) -> Any:
+        """A model's parameters, a new vector [n]."""
+        parameters = dict(model.named_parameters())
+        return torch.cat([parameters[name].detach().reshape(-1) for name in self.places])
+
+
+def save(model: Any, weights: Any, folder: Path) -> None:
+    """A model as transformers loads it, in the type `weights`."""
+    from safetensors.torch import save as packed
+
+    tied = model.config.tie_word_embeddings
+    tensors = {
+        name: tensor.to(weights).cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if not (tied and name == "lm_head.weight")
+    }
+    model.config.dtype = weights
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    write_whole(folder / "model.safetensors", packed(tensors, {"format": "pt"}))

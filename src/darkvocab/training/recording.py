@@ -1,0 +1,152 @@
+"""Recordings: a safetensors file with one tensor that grows row by row, whole at every moment up to the last one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ..runs.folder import refuse_write
+from ..sources import CorruptFile
+
+NAMES = {"bfloat16": ("BF16", 2), "float32": ("F32", 4), "float64": ("F64", 8)}
+DIGITS = 15  # of the number of rows in the header, so that it can be written over
+
+
+class Recording:
+    """A file of `n_rows` rows of this shape under one key, written in order.
+
+    The file has its whole size from the start (a hole, where the file system knows them), so that safetensors loads it
+    at any moment. Its metadata say how many rows are `recorded`; the number is raised after the row is written, and a
+    process that dies loses none that it had recorded.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        n_rows: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        metadata: dict[str, Any] | None = None,
+        *,
+        resume_at: int = 0,
+    ) -> None:
+        """Begin the file, or go on behind row `resume_at` of what it holds.
+
+        Raises
+        ------
+        DiskFull, ValueError
+            The file cannot be written.
+        CorruptFile
+            To go on: it is missing, another recording, or shorter than that.
+        """
+        self.path, self.key, self.n_rows, self.shape = path, key, n_rows, shape
+        self.name, size = NAMES[dtype]
+        self.row_bytes = size * int(np.prod(shape))
+        self._metadata = {name: str(value) for name, value in (metadata or {}).items()}
+        self.n = resume_at
+        header = self._header(n_rows)
+        self._start = len(header)
+        self._count_at = header.index(b'"recorded": "') + len(b'"recorded": "')
+        try:
+            self._file = os.open(path, os.O_RDWR | (0 if resume_at else os.O_CREAT | os.O_TRUNC), 0o666)
+        except OSError as error:
+            if resume_at:
+                raise CorruptFile(f"{path}: the recording is gone ({error.strerror}); start the run anew") from None
+            raise refuse_write(path, error) from None
+        if resume_at:
+            self._check(header, resume_at)
+            self._count()
+        else:
+            self._write(header, 0)
+            self._resize()
+
+    def _header(self, n_rows: int, at_least: int = 0) -> bytes:
+        """Length and header of a file with so many rows, of which none is said to be recorded."""
+        value = {
+            "__metadata__": {"recorded": f"{0:0{DIGITS}d}", **self._metadata},
+            self.key: {
+                "dtype": self.name,
+                "shape": [n_rows, *self.shape],
+                "data_offsets": [0, n_rows * self.row_bytes],
+            },
+        }
+        text = json.dumps(value).encode()
+        text += b" " * max(-len(text) % 8, at_least - 8 - len(text))
+        return len(text).to_bytes(8, "little") + text
+
+    def _check(self, header: bytes, resume_at: int) -> None:
+        found = bytearray(os.pread(self._file, len(header), 0))
+        digits = bytes(found[self._count_at : self._count_at + DIGITS])
+        found[self._count_at : self._count_at + DIGITS] = b"0" * DIGITS
+        size = os.fstat(self._file).st_size
+        if bytes(found) != header or size != self._start + self.n_rows * self.row_bytes:
+            raise CorruptFile(f"{self.path}: not the recording of this run; move it away and start the run anew")
+        if not digits.isdigit() or int(digits) < resume_at:
+            raise CorruptFile(f"{self.path}: holds fewer than the {resume_at:,} rows of the checkpoint")
+
+    def _write(self, content: bytes | memoryview, at: int) -> None:
+        try:
+            while content:
+                written = os.pwrite(self._file, content, at)
+                content, at = content[written:], at + written
+        except OSError as error:
+            raise refuse_write(self.path, error) from None
+
+    def _resize(self) -> None:
+        try:
+            os.ftruncate(self._file, self._start + self.n_rows * self.row_bytes)
+        except OSError as error:
+            raise refuse_write(self.path, error) from None
+
+    def _count(self) -> None:
+        self._write(f"{self.n:0{DIGITS}d}".encode(), self._count_at)
+
+    def append(self, row: np.ndarray) -> None:
+        """Record one row; words of the grid or numbers of the dtype."""
+        self.extend(row[None])
+
+    def extend(self, rows: np.ndarray) -> None:
+        """Record several rows."""
+        content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        if content.size != len(rows) * self.row_bytes or self.n + len(rows) > self.n_rows:
+            size = content.size // max(1, len(rows))
+            raise ValueError(f"{self.path}: no room for a row of {size:,} bytes behind {self.n:,} rows")
+        self._write(content.data, self._start + self.n * self.row_bytes)
+        self.n += len(rows)
+        self._count()
+
+    def sync(self) -> None:
+        """Have the disk hold what is recorded."""
+        os.fsync(self._file)
+
+    def shorten(self) -> None:
+        """End the file with the rows that are recorded."""
+        header = self._header(self.n, self._start)
+        self.n_rows = self.n
+        self._write(header, 0)
+        self._count()
+        self._resize()
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def recorded(path: Path) -> int:
+    """Rows of a recording that are written, as its header says; 0 where there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return int(header["__metadata__"]["recorded"])
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
+        return 0

@@ -1,0 +1,324 @@
+"""Replicas: one training from several seeds, each with its recording, and a record of where each ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..embedding.history import FILE, History
+from ..gpu.device import is_full, torch_device
+from ..measures.census import counts
+from ..numerics.grouping import n_cores
+from ..runs.engine import check_seed, open_engine
+from ..runs.folder import landing
+from ..runs.notebook_stream import import_torch
+from ..runs.records import CURVES, RunFolder, Unsigned
+from .learner import Diverged
+from .recording import recorded
+from .run import Training, outcome, read_metrics, require
+from .run_folder import METRICS, Ledger, steps_made
+from .stack import n_together
+from .train_stack import no_room, train_together
+
+if TYPE_CHECKING:
+    import polars as pl
+
+POINTS = 100  # steps at which the replicas are held against each other
+TICK = 1.0  # seconds between looks at how far they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    start_n_unique: int
+    start_n_black_holes: int
+    start_black_hole_population: int
+    start_n_singletons: int
+    start_largest_bh: int
+    start_unseen_n_unique: int
+    start_unseen_n_black_holes: int
+    start_unseen_black_hole_population: int
+    start_unseen_n_singletons: int
+    start_unseen_largest_bh: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    n_unique: int
+    n_black_holes: int
+    black_hole_population: int
+    n_singletons: int
+    largest_bh: int
+    unseen_n_unique: int
+    unseen_n_black_holes: int
+    unseen_black_hole_population: int
+    unseen_n_singletons: int
+    unseen_largest_bh: int
+    unseen_max_l_inf: float | None  # weight units, over all pairs of unseen tokens; null with fewer than two
+    unseen_mean_l_inf: float | None
+    unseen_max_l_inf_steps: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    replica: int
+    seed: Unsigned
+    status: str  # complete, or diverged: then its last state is that before
+    steps: int  # made
+    n_unseen: int
+    loss_first: float | None
+    loss_last: float | None
+    loss_last_100: float | None  # mean over the last 100 steps
+    centroid_displacement: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaRecord(_End, _Start, _Made):
+    """One replica: what it made, its first and its last recorded state, over all tokens and over unseen ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    number: int
+    folder: str
+    cores: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicas:
+    """A training from `n` seeds: its own, and those that follow. Each is the run that the training of that seed is."""
+
+    training: Training
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"replicas must be >= 1, got {self.n}")
+        check_seed(self.training.seed + self.n - 1)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def replica(self, number: int) -> Training:
+        """The training of one of them, counted from 0."""
+        return dataclasses.replace(self.training, seed=self.training.seed + number)
+
+    def folder(self, out: Path, number: int) -> Path:
+        """Where its recording is."""
+        return out / f"seed-{self.training.seed + number}"
+
+    def manifest(self) -> dict[str, Any]:
+        """What ran, but for where and when."""
+        made = self.training.manifest()
+        return {
+            **made,
+            "experiment": "replicas",
+            "command": f"{made['command']} --replicas {self.n}",
+            "parameters": {**made["parameters"], "replicas": self.n},
+            "n_records": self.n,
+        }
+
+    def run(
+        self,
+        out: str | Path,
+        *,
+        resume: bool = False,
+        engine: str | Executor = "local",
+        workers: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Path:
+        """Train all of them, several side by side; returns the run folder.
+
+        In it are the records, `curves.parquet`, and a run folder `seed-S` for each. One that diverges is recorded as
+        such, and the others go on.
+
+        Parameters
+        ----------
+        resume : go on with what the folder holds, each replica from its last checkpoint
+        engine, workers : as `open_engine`, by default a process for each core. Other machines must see the folder at
+            the same place. Threads cannot be used: replicas share torch's global generator. On another device than
+            the CPU replicas are trained together by this process
+        progress : is called with (steps made, steps of all)
+        say : is called with what a person should know
+
+        Raises
+        ------
+        RunFolderRefused, CorruptFile, DiskFull, MissingExtra
+            As `Training.run`.
+        ValueError
+            Threads; an engine that there is not, or one for replicas on another device; a device that there is not.
+        MemoryError
+            The device has no room for one.
+        """
+        require()
+        if engine == "threads" or isinstance(engine, ThreadPoolExecutor):
+            raise ValueError("replicas share torch's global generator; use the engine processes, or serial")
+        if on_device := self.training.device != "cpu":
+            if engine != "local" or workers is not None:
+                raise ValueError(
+                    f"replicas on {self.training.device} are trained together by this process; "
+                    "leave out the engine and the workers"
+                )
+            torch_device(self.training.device)
+        engine, workers, cores = self._spread(engine, workers)
+        with ExitStack() as opened:
+            runner = opened.enter_context(open_engine(engine, workers, say=say or (lambda _: None)))
+            made: RunFolder[ReplicaRecord] = RunFolder(
+                out, ReplicaRecord, self.manifest(), records_per_part=1, resume=resume
+            )
+            folder = opened.enter_context(made)
+            if say and not folder.is_whole:
+                say(str(self.training.corpus))
+            missing = folder.missing()
+            with self._watched(folder.path, progress):
+                tasks = (
+                    _Task(number=number, folder=str(self.folder(folder.path, number).absolute()), cores=cores)
+                    for number in missing
+                )
+                if on_device:
+                    for number in self._train_together(folder.path, missing):
+                        folder.land(number, [self.record(self.folder(folder.path, number), number)])
+                else:
+                    for number, record in zip(missing, runner.map(_train, self, tasks), strict=True):
+                        folder.land(number, [record])
+            if not folder.is_whole:
+                with landing(folder.path / CURVES) as file:
+                    self.curves(folder.path).write_parquet(file, compression="zstd")
+                folder.finish()
+        return folder.path
+
+    def _spread(self, engine: str | Executor, workers: int | None) -> tuple[str | Executor, int | None, int | None]:
+        """Where to run: engine, workers, and cores for each of them (None: all)."""
+        if engine == "local":
+            workers = 1 if self.training.device != "cpu" else workers or min(self.n, n_cores())
+            engine = "serial" if workers == 1 else "processes"
+        if engine == "serial":
+            return engine, workers, None
+        if engine == "processes":
+            workers = workers or min(self.n, n_cores())
+            return engine, workers, max(1, n_cores() // max(1, workers))
+        return engine, workers, 1
+
+    @contextmanager
+    def _watched(self, out: Path, progress: Callable[[int, int], None] | None) -> Iterator[None]:
+        """Say how far all replicas are, by what their files say."""
+        if progress is None:
+            yield
+            return
+        total = self.n * self.training.steps
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(TICK):
+                progress(min(sum(map(self._made, folders)), total), total)
+
+        folders = [self.folder(out, number) for number in range(self.n)]
+        progress(sum(map(self._made, folders)), total)
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.join()
+        progress(total, total)
+
+    def _made(self, folder: Path) -> int:
+        """Steps that a replica has made."""
+        return self.training.steps if (folder / "metrics.parquet").is_file() else recorded(folder / METRICS)
+
+    def _train_together(self, out: Path, numbers: Sequence[int]) -> Iterator[int]:
+        """Make these replicas abreast on their device, as many at once as it holds; yields those that have ended.
+
+        All of a stack make the same step. So after an interruption those that are behind catch up first.
+        """
+        torch = import_torch("train")
+        left, most = list(numbers), n_together(torch, self.training)
+        while left:
+            made = {number: steps_made(self.folder(out, number)) for number in left}
+            left = [number for number in left if made[number] is not None]
+            yield from (number for number in made if made[number] is None)
+            steps = sorted({done for done in made.values() if done is not None})
+            if not steps:
+                return
+            behind = [number for number in left if made[number] == steps[0]][:most]
+            with ExitStack() as opened:
+                ledgers = [
+                    opened.enter_context(Ledger(self.replica(number), self.folder(out, number), resume=True))
+                    for number in behind
+                ]
+                try:
+                    train_together(ledgers, until=steps[1] if len(steps) > 1 else None)
+                except RuntimeError as error:
+                    if not is_full(error):
+                        raise
+                    most = len(behind) // 2
+                    if not most:
+                        raise no_room(self.training) from None
+                else:
+                    for ledger in ledgers:
+                        if ledger.status == "complete":
+                            ledger.clear()
+            gc.collect()  # the stack, before the next takes its room
+
+    def record(self, path: Path, number: int) -> ReplicaRecord:
+        """What one of them came to, by its folder."""
+        made = outcome(path)
+        losses = read_metrics(path)["loss"].to_numpy()
+        values: dict[str, Any] = {
+            f"{when}{name}{key}": value
+            for when, state in zip(("start_", ""), made["states"], strict=True)
+            for name, of in (("", "all"), ("unseen_", "unseen"))
+            for key, value in state[of].items()
+        }
+        return ReplicaRecord(
+            replica=number,
+            seed=Unsigned(self.training.seed + number),
+            status=made["status"],
+            steps=made["steps"],
+            n_unseen=made["n_unseen"],
+            loss_first=made["loss"] and made["loss"]["first"],
+            loss_last=made["loss"] and made["loss"]["last"],
+            loss_last_100=float(losses[-100:].mean()) if len(losses) else None,
+            centroid_displacement=made["centroid_displacement"],
+            **{f"unseen_{name}": made["unseen_l_inf"][name] for name in ("max_l_inf", "mean_l_inf", "max_l_inf_steps")},
+            **values,
+        )
+
+    def curves(self, out: Path) -> pl.DataFrame:
+        """Counts of every replica at about a hundred steps, early ones more densely, over all and unseen tokens."""
+        import polars as pl
+
+        unseen, rows = self.training.corpus.unseen, []
+        for number in range(self.n):
+            history = History.open(self.folder(out, number) / FILE)
+            last = self.training.steps // self.training.record_every
+            taken = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), POINTS).round()]).astype(int))
+            for row, words in history.words(taken[taken < history.n_rows].tolist()):
+                for tokens, some in (("all", words), ("unseen", words[unseen])):
+                    rows.append(
+                        {
+                            "seed": self.training.seed + number,
+                            "step": history.step(row),
+                            "tokens": tokens,
+                            **counts(some),
+                        }
+                    )
+        return pl.DataFrame(rows, schema_overrides={"seed": pl.UInt64})
+
+
+def _train(replicas: Replicas, task: _Task) -> ReplicaRecord:
+    """Make one replica, or go on with it; in a process of its own."""
+    training, path = replicas.replica(task.number), Path(task.folder)
+    with suppress(Diverged):  # its folder says so
+        training.run(path, resume=(path / "manifest.json").is_file(), cores=task.cores)
+    return replicas.record(path, task.number)

@@ -1,0 +1,138 @@
+"""Corpora: what is read, what is unseen, and in which order examples come."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from darkvocab import load_corpus
+from darkvocab.training.corpus import Batches, Corpus, shuffled
+
+
+def written(tmp_path, content):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    return path
+
+
+def test_the_default_is_pythons_own_help():
+    corpus = load_corpus()
+    assert (len(corpus.ids), corpus.n_vocabulary, corpus.n_dropped) == (265_905, 128, 0)
+    if sys.version_info[:2] == (3, 11):
+        assert len(corpus.unseen) == 34
+        assert {0, 9, 36, 96, 127} <= set(corpus.unseen.tolist())
+
+
+def test_bytes_beyond_the_vocabulary_are_dropped_and_counted(tmp_path):
+    path = written(tmp_path, "aé\x01b".encode())
+    ascii_only, whole = load_corpus(path), load_corpus(path, vocabulary=256)
+    assert (ascii_only.ids.tolist(), ascii_only.n_dropped) == ([97, 1, 98], 2)
+    assert (whole.ids.tolist(), whole.n_dropped) == ([97, 0xC3, 0xA9, 1, 98], 0)
+    assert ascii_only.sha256 == whole.sha256
+    assert np.array_equal(np.setdiff1d(np.arange(128), ascii_only.unseen), [1, 97, 98])
+    assert ascii_only.description()["unseen"] == ascii_only.unseen.tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "says"),
+    [
+        (b"", {}, "is empty"),
+        ("éé".encode(), {}, "no tokens of the vocabulary of 128"),
+        (b"abc", {"vocabulary": 300}, "1 to 256"),
+        (b"abc", {"vocabulary": 97}, "no tokens"),
+    ],
+)
+def test_a_text_without_tokens_is_refused(tmp_path, content, settings, says):
+    with pytest.raises(ValueError, match=says):
+        load_corpus(written(tmp_path, content), **settings)
+
+
+def test_a_missing_text_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_corpus(tmp_path / "none.txt")
+    with pytest.raises(FileNotFoundError, match="folder"):
+        load_corpus(tmp_path)
+
+
+def word_level(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"the": 0, "cat": 1, "dog": 2, "[UNK]": 3}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_a_tokenizer_makes_the_tokens(tmp_path):
+    corpus = load_corpus(written(tmp_path, b"the cat the cat"), tokenizer=word_level(tmp_path))
+    assert (corpus.ids.tolist(), corpus.n_vocabulary, corpus.unseen.tolist()) == ([0, 1, 0, 1], 4, [2, 3])
+    larger = load_corpus(tmp_path / "text.txt", tokenizer=tmp_path / "tokenizer.json", vocabulary=6)
+    assert larger.unseen.tolist() == [2, 3, 4, 5]
+
+
+def test_a_bad_tokenizer_is_refused(tmp_path):
+    path = written(tmp_path, b"the cat")
+    with pytest.raises(ValueError, match="more than the vocabulary of 2"):
+        load_corpus(path, tokenizer=word_level(tmp_path), vocabulary=2)
+    with pytest.raises(ValueError, match=r"not a tokenizer\.json"):
+        load_corpus(path, tokenizer=path)
+    with pytest.raises(FileNotFoundError, match="no tokenizer"):
+        load_corpus(path, tokenizer=tmp_path / "none.json")
+    with pytest.raises(ValueError, match="not UTF-8 at byte 1"):
+        load_corpus(written(tmp_path, b"a\xff"), tokenizer=tmp_path / "tokenizer.json")
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**64 - 1))
+def test_shuffling_is_a_permutation(n, key):
+    assert np.array_equal(np.sort(shuffled(np.arange(n), n, key)), np.arange(n))
+
+
+def test_shuffled_places_are_spread_evenly_and_keys_differ():
+    # Of 100,000 examples the first tenth, over 50 keys: each tenth of the range takes a tenth of them. Chi-square with
+    # 9 degrees of freedom, summed over keys to 450; 5 standard deviations of the sum are 150: false alarm below 1e-6.
+    total = 0.0
+    for key in range(50):
+        counts = np.bincount(shuffled(np.arange(10_000), 100_000, key) // 10_000, minlength=10)
+        total += ((counts - 1000) ** 2 / 1000).sum() / 0.9  # drawn without replacement
+    assert abs(total - 450) < 150
+    orders = {tuple(shuffled(np.arange(20), 1000, key).tolist()) for key in range(100)}
+    assert len(orders) == 100
+
+
+def test_every_example_comes_once_an_epoch_in_another_order(tmp_path):
+    corpus = load_corpus(written(tmp_path, bytes(range(1, 120))))
+    batches = Batches(corpus=corpus, context=8, batch=5, seed=3)
+    n = batches.n_examples
+    assert n == 111
+    starts = np.concatenate([batches.starts(step) for step in range(1, 2 * n // 5 + 2)])[: 2 * n]
+    assert np.array_equal(np.sort(starts[:n]), np.arange(n))
+    assert np.array_equal(np.sort(starts[n:]), np.arange(n))
+    assert not np.array_equal(starts[:n], starts[n:])
+    assert not np.array_equal(batches.starts(1), Batches(corpus=corpus, context=8, batch=5, seed=4).starts(1))
+
+
+def test_the_order_of_a_long_text_is_one_permutation_an_epoch():
+    # More examples than are ordered at once, and epochs that begin within what is.
+    corpus = Corpus(name="long", sha256="", n_vocabulary=8, ids=np.arange(9_008) % 8)
+    batches = Batches(corpus=corpus, context=8, batch=37, seed=3)
+    starts = np.concatenate([batches.starts(step) for step in range(1, 490)])
+    assert np.array_equal(np.sort(starts[:9_000]), np.arange(9_000))
+    assert np.array_equal(np.sort(starts[9_000:18_000]), np.arange(9_000))
+    assert (starts[:9_000] != starts[9_000:18_000]).mean() > 0.99
+
+
+@pytest.mark.parametrize("shift", [1, 2])
+def test_what_a_place_is_to_predict_lies_the_shift_ahead(tmp_path, shift):
+    # transformers predicts label t + 1 at place t: the token t + shift of the example.
+    corpus = load_corpus(written(tmp_path, bytes(range(1, 120))))
+    inputs, labels = Batches(corpus=corpus, context=8, batch=5, seed=3, label_shift=shift)(7)
+    assert np.array_equal(labels[:, 1:], inputs[:, :-1] + shift)
+
+
+def test_a_text_no_longer_than_a_context_is_refused(tmp_path):
+    corpus = load_corpus(written(tmp_path, b"12345678"))
+    with pytest.raises(ValueError, match="8 tokens, no more than a context of 8"):
+        Batches(corpus=corpus, context=8, batch=1, seed=0)
+    assert Batches(corpus=corpus, context=7, batch=3, seed=0, label_shift=2)(1)[0].shape == (3, 7)
