@@ -5,9 +5,9 @@ import pytest
 
 from darkvocab import EmbeddingMatrix
 from darkvocab.checkpoints.fresh_rows import FreshRows, trained
+from darkvocab.errors import CorruptFile
 from darkvocab.numerics import decode, encode, from_index, index_values, to_index
 from darkvocab.numerics._backends.deviates import GAUSSIAN, draw_dense, token_normals
-from darkvocab.sources import CorruptFile
 
 RNG = np.random.default_rng(3)
 MIX, CENTRE = RNG.standard_normal((24, 24)), 3 * RNG.standard_normal(24)

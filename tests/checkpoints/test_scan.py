@@ -14,7 +14,7 @@ from untrained import area
 
 from darkvocab import EmbeddingMatrix, census, centroid, explain, scan
 from darkvocab.checkpoints.scan import write_tokens
-from darkvocab.embedding.matrix import NoEmbedding
+from darkvocab.errors import NoEmbedding
 from darkvocab.reports.tables import scan_facts
 from darkvocab.snowballs.bases import load_base
 

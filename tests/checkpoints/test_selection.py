@@ -8,7 +8,7 @@ import pytest
 from darkvocab import EmbeddingMatrix
 from darkvocab.checkpoints.scan import explained
 from darkvocab.checkpoints.selection import select
-from darkvocab.sources import CorruptFile
+from darkvocab.errors import CorruptFile
 
 ROWS = np.arange(40, dtype=np.float32).reshape(20, 2)
 ROWS[[3, 9, 12]] = ROWS[3]

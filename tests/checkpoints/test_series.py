@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from darkvocab import EmbeddingMatrix, evolve, series
 from darkvocab.checkpoints.find import find_checkpoints, naturally
 from darkvocab.cli import app
-from darkvocab.sources import CorruptFile
+from darkvocab.errors import CorruptFile
 
 NAME = "embed_tokens.weight"
 CENSUS = "n_unique n_black_holes black_hole_population n_singletons largest_bh gini_coefficient".split()

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from darkvocab.checkpoints.spelling import spell
-from darkvocab.sources import CorruptFile
+from darkvocab.errors import CorruptFile
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
 real = pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")

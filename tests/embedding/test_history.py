@@ -7,7 +7,7 @@ import pytest
 from histories import write_words
 
 from darkvocab.embedding.history import BLOCK_BYTES, History, parse_tokens
-from darkvocab.sources import CorruptFile
+from darkvocab.errors import CorruptFile
 
 WORDS = np.arange(5 * 3 * 2, dtype=np.uint16).reshape(5, 3, 2)
 

@@ -20,7 +20,8 @@ import pytest
 from distributed import Client
 
 from darkvocab import Trials
-from darkvocab.runs.engine import EngineLost, MissingExtra, NoScheduler, OtherVersion, WorkerDied, open_engine
+from darkvocab.errors import EngineLost, MissingExtra, NoScheduler, OtherVersion, WorkerDied
+from darkvocab.runs.engine import open_engine
 
 pytestmark = [
     pytest.mark.xdist_group("dask"),
@@ -246,7 +247,8 @@ def test_waiting_for_workers_ends_when_it_should(lone):
 
 LOSER = """
     import os, signal, sys, engine_work
-    from darkvocab.engine import EngineLost, open_engine
+    from darkvocab.errors import EngineLost
+    from darkvocab.runs.engine import open_engine
 
     with open_engine(sys.argv[1]) as engine:
         try:

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from darkvocab import evolve, report
 from darkvocab.embedding.history import History
-from darkvocab.embedding.matrix import NoEmbedding
-from darkvocab.sources import CorruptFile
+from darkvocab.errors import CorruptFile, NoEmbedding
 from darkvocab.training.evolve import FILES
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from darkvocab import Fit, fit
+from darkvocab.errors import CorruptFile
 from darkvocab.snowballs.bases import qwen3_4b_centred
-from darkvocab.sources import CorruptFile
 
 BIN = Path(sys.executable).parent
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkvocab.sources import CorruptFile, open_source
+from darkvocab.errors import CorruptFile
+from darkvocab.sources import open_source
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 GOOD = ggufs.gguf(

@@ -16,8 +16,9 @@ from huggingface_hub import constants
 from safetensors.numpy import save
 
 from darkvocab import scan
-from darkvocab.sources import CorruptFile, open_source
+from darkvocab.errors import CorruptFile
 from darkvocab.sources import hub as source
+from darkvocab.sources import open_source
 
 ROWS = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
 LAYER = np.zeros((300_000,), np.float32)

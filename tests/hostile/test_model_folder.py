@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from darkvocab import EmbeddingMatrix
-from darkvocab.sources import CorruptFile, open_source
+from darkvocab.errors import CorruptFile
+from darkvocab.sources import open_source
 
 ROWS = np.zeros((4, 2), np.float32)
 INDEX = "model.safetensors.index.json"

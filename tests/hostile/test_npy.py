@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from darkvocab.sources import CorruptFile, open_source
+from darkvocab.errors import CorruptFile
+from darkvocab.sources import open_source
 
 HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from darkvocab.sources import CorruptFile, open_source
+from darkvocab.errors import CorruptFile
+from darkvocab.sources import open_source
 from darkvocab.sources.safetensors import BITS
 
 GOOD = save({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(4, dtype=np.float16)})

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkvocab.embedding.matrix import printable
 from darkvocab.runs.records import csv_text
+from darkvocab.text import printable
 
 EVIL = {
     "escape": ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),

@@ -10,8 +10,8 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from tokenizing import numbered
 
 from darkvocab import vocabulary
+from darkvocab.errors import CorruptFile
 from darkvocab.measures.vocabulary import CATEGORIES
-from darkvocab.sources import CorruptFile
 
 
 def words(texts, unknown="[UNK]", cutter=None):

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkvocab.sources import CorruptFile, open_source, pickled, torch_zip
+from darkvocab.errors import CorruptFile
+from darkvocab.sources import open_source, pickled, torch_zip
 from darkvocab.sources.pickled import Name
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from darkvocab import EmbeddingMatrix, census
+from darkvocab.errors import CorruptFile
 from darkvocab.numerics import GRIDS, as_grid, from_index, round_to
-from darkvocab.sources import CorruptFile
 
 VALUES = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 1.0, 1.0078125, 3.0])
 matrices = hnp.arrays(np.float32, st.tuples(st.integers(1, 25), st.integers(1, 3)), elements=VALUES)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkvocab import EmbeddingMatrix, Touching, neighbours, topology
+from darkvocab.errors import CorruptFile
 from darkvocab.numerics import GRIDS, as_grid, decode, from_index
-from darkvocab.sources import CorruptFile
 
 
 def matrix_of(index, grid="bfloat16"):

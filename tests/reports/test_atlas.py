@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from atlases import HOSTILE, hostile, qwen_shaped, report_of, token_frame
 
-from darkvocab.embedding.matrix import printable
 from darkvocab.reports.atlas import KINDS, finding, kinds_of, pack, page, rounded
+from darkvocab.text import printable
 
 N = 8
 

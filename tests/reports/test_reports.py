@@ -9,8 +9,8 @@ import pytest
 from histories import BY_HAND, write_run
 
 from darkvocab import evolve, report, sweep
+from darkvocab.errors import CorruptFile
 from darkvocab.reports.tables import console, isolated, number, print_scan, ranges, tied, token_texts
-from darkvocab.sources import CorruptFile
 
 
 def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):

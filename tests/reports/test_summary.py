@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from darkvocab import summary, sweep
 from darkvocab.cli import app
+from darkvocab.errors import CorruptFile
 from darkvocab.reports import summary as module
 from darkvocab.reports.summary import QUANTILES
 from darkvocab.runs.records import RunFolder, read_records
-from darkvocab.sources import CorruptFile
 
 
 @dataclass(frozen=True)

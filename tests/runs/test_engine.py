@@ -14,8 +14,9 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import engine_work as work
 import pytest
 
+from darkvocab.errors import EngineLost, WorkerDied
 from darkvocab.runs import engine
-from darkvocab.runs.engine import EngineLost, WorkerDied, open_engine
+from darkvocab.runs.engine import open_engine
 
 LOCAL = ("serial", "threads", "processes")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -191,7 +192,7 @@ def test_a_task_that_kills_every_process_is_given_up_by_name():
 
 PARENT = """
     import json, signal, engine_work
-    from darkvocab.engine import open_engine
+    from darkvocab.runs.engine import open_engine
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     with open_engine("processes", workers=2) as opened:
@@ -228,7 +229,7 @@ def test_a_script_without_a_main_guard_may_use_processes(tmp_path):
         textwrap.dedent(
             """
             import engine_work
-            from darkvocab.engine import open_engine
+            from darkvocab.runs.engine import open_engine
             with open_engine("processes", workers=2) as opened:
                 print(list(opened.map(engine_work.add, 1, range(3))))
             """

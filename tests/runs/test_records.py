@@ -19,10 +19,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from darkvocab.errors import CorruptFile, DiskFull
 from darkvocab.runs import records
-from darkvocab.runs.folder import DiskFull, read_manifest, write_whole
+from darkvocab.runs.folder import read_manifest, write_whole
 from darkvocab.runs.records import Parts, RunFolder, csv_bytes, csv_text, read_records, scan_records
-from darkvocab.sources import CorruptFile
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -11,9 +11,9 @@ from scipy import stats
 
 import darkvocab
 from darkvocab import Expect, Expected, Sweep, Trials, agreement, expect, report, sweep
+from darkvocab.errors import CorruptFile
 from darkvocab.snowballs.agreement import ALARM, STATISTICS, compared
 from darkvocab.snowballs.expect import along
-from darkvocab.sources import CorruptFile
 
 CENTRED = {"base": "qwen3-4b-centred", "n_tokens": 300}
 SIGMAS = np.geomspace(1e-9, 2e-8, 12)

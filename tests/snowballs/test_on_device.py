@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from darkvocab import Questions, Sweep, Touching, Trials, explain
+from darkvocab.errors import MissingExtra
 from darkvocab.gpu import batch as batching
 from darkvocab.gpu.device import Device, open_device
 from darkvocab.numerics import grouping
-from darkvocab.runs.engine import MissingExtra
 from darkvocab.snowballs import on_device as batches
 
 torch = pytest.importorskip("torch")

@@ -8,8 +8,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from darkvocab.runs.folder import DiskFull
-from darkvocab.sources import CorruptFile
+from darkvocab.errors import CorruptFile, DiskFull
 from darkvocab.sources.safetensors import read_tensors
 from darkvocab.training.recording import Recording
 

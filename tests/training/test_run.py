@@ -14,9 +14,9 @@ import pytest
 from safetensors import safe_open
 
 from darkvocab import Training, evolve, load_corpus
+from darkvocab.errors import CorruptFile, Diverged, RunFolderRefused
 from darkvocab.numerics import to_index
-from darkvocab.runs.folder import RunFolderRefused, read_manifest
-from darkvocab.sources import CorruptFile
+from darkvocab.runs.folder import read_manifest
 from darkvocab.sources.safetensors import read_tensors
 from darkvocab.training.choices import (
     PRECISIONS,
@@ -29,7 +29,7 @@ from darkvocab.training.choices import (
     SnowballStart,
 )
 from darkvocab.training.corpus import Corpus
-from darkvocab.training.learner import Diverged, Learner
+from darkvocab.training.learner import Learner
 from darkvocab.training.run import outcome
 
 torch = pytest.importorskip("torch")
@@ -512,8 +512,8 @@ def test_two_runs_are_the_same_bytes_and_an_interrupted_one_too(name, tmp_path, 
 RUN = """
 import sys, time
 from darkvocab import Training
-from darkvocab.experiments.training import lab
-from darkvocab.experiments.training.choices import Architecture
+from darkvocab.training import run as lab
+from darkvocab.training.choices import Architecture
 lab.SECONDS = 0.02
 Training(architecture=Architecture(layers=1, heads=2, width=16, context=12), batch=4, steps=400, seed=7).run(
     sys.argv[1], resume=len(sys.argv) > 2

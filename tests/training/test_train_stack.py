@@ -8,14 +8,13 @@ import polars as pl
 import pytest
 
 from darkvocab import Replicas, Training
-from darkvocab.runs.folder import DiskFull, RunFolderRefused, read_manifest
+from darkvocab.errors import CorruptFile, DiskFull, Diverged, RunFolderRefused
+from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import read_records
-from darkvocab.sources import CorruptFile
 from darkvocab.sources.safetensors import read_tensors
 from darkvocab.training import stack
 from darkvocab.training import train_stack as together
 from darkvocab.training.choices import SGD, Architecture, GaussianNoise
-from darkvocab.training.learner import Diverged
 from darkvocab.training.recording import Recording, recorded
 from darkvocab.training.run import outcome
 from darkvocab.training.run_folder import steps_made

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from ..errors import InvalidInput
 from ..runs.folder import versions
 from .policy import ERROR, OFF, RULES, WARNING, Exemption, Limit, Policy, Rule
 
@@ -238,13 +239,13 @@ def parse_suppressed(text: str) -> list[str]:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         An unknown name.
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in SUPPRESSED:
-            raise ValueError(f"unknown tokens {name!r} to suppress; choose from {', '.join(SUPPRESSED)}")
+            raise InvalidInput(f"unknown tokens {name!r} to suppress; choose from {', '.join(SUPPRESSED)}")
     return names
 
 
@@ -261,7 +262,7 @@ def to_suppress(tokens: pl.DataFrame, which: str = TO_SUPPRESS) -> tuple[list[in
 
     Raises
     ------
-    ValueError
+    InvalidInput
         As `parse_suppressed`.
     """
     chosen = tokens.filter(pl.any_horizontal(SUPPRESSED[name] for name in parse_suppressed(which)))

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..errors import InvalidInput
 from ..measures.census import Census
 from ..measures.displacement import Displacements, displacements
 from ..measures.tracking import follow
@@ -199,7 +200,7 @@ class Diff:
 
         Raises
         ------
-        DiskFull, ValueError
+        DiskFull, InvalidInput
             As `write_whole`; the place is a file of A or B.
         """
         import polars as pl
@@ -236,19 +237,19 @@ def diff(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Rows of different length, an output matrix that is asked for and not there, or as `EmbeddingMatrix.open`.
-    FileNotFoundError, CorruptFile, NoEmbedding
+    MissingFile, CorruptFile, NoEmbedding
         As `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
     """
     if matrix not in MATRICES:
-        raise ValueError(f"unknown matrix {matrix!r}; choose one of {', '.join(MATRICES)}")
+        raise InvalidInput(f"unknown matrix {matrix!r}; choose one of {', '.join(MATRICES)}")
     one = EmbeddingMatrix.open(a, tensor=tensor, tokenizer=tokenizer)
     other = EmbeddingMatrix.open(b, tensor=tensor_b or tensor, tokenizer=tokenizer)
     pairs, notes = ([("as asked", one, other)], []) if tensor or tensor_b else _pairs(one, other, matrix)
     for _, x, y in pairs:
         if x.dim != y.dim:
-            raise ValueError(
+            raise InvalidInput(
                 f"{x.tensor} of {a} has rows of {x.dim:,} columns, {y.tensor} of {b} of {y.dim:,}: there is nothing to "
                 "compare; --tensor and --tensor-b choose other tensors"
             )
@@ -288,7 +289,7 @@ def _pairs(
     missing = " and ".join(name for name, output in (("A", x), ("B", y)) if output is None)
     says = f"{missing}: untied, its config says, but without an output tensor"
     if matrix == "output":
-        raise ValueError(f"no output matrices to compare ({says}); --matrix input compares the embeddings")
+        raise InvalidInput(f"no output matrices to compare ({says}); --matrix input compares the embeddings")
     return pairs, [f"output matrices not compared ({says})"]
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..embedding.history import FILE
+from ..errors import InvalidInput, MissingFile
 from ..sources import READERS, WEIGHTS, open_source, revisions
 
 LAST = "main"  # a branch that goes on where the others stop
@@ -37,14 +38,14 @@ def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) 
 
     Raises
     ------
-    FileNotFoundError, PermissionError, ConnectionError, CorruptFile
+    MissingFile, AccessRefused, Unreachable, CorruptFile
         As `open_source`; nothing there that matches.
-    ValueError
+    InvalidInput
         One source that is a single checkpoint; a pattern for several.
     """
     if len(sources) != 1:
         if not sources or pattern is not None:
-            raise ValueError("give one source, with or without --revisions, or several without")
+            raise InvalidInput("give one source, with or without --revisions, or several without")
         return [(str(source), source) for source in sources]
     (source,) = sources
     there = _in_folder(Path(source)) if Path(source).is_dir() else _on_hub(source)
@@ -53,7 +54,7 @@ def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) 
     if not names:
         found = sorted(there, key=naturally)
         listed = ", ".join(found[:8]) + (f" and {len(found) - 8:,} more" if len(found) > 8 else "")
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{source} has no checkpoint{f' that matches {pattern!r}' if pattern else ''}; it has {listed or 'none'}"
         )
     names.sort(key=lambda name: (name == LAST, naturally(name)))
@@ -64,7 +65,7 @@ def _on_hub(source: str | Path) -> Mapping[str, str | Path]:
     found = revisions(source) if isinstance(source, str) else None
     if found is None:
         open_source(source)  # what is wrong with it, if anything is
-        raise ValueError(f"{source} is one checkpoint; give several, a folder of them, or org/name on the Hub")
+        raise InvalidInput(f"{source} is one checkpoint; give several, a folder of them, or org/name on the Hub")
     return found
 
 
@@ -74,5 +75,5 @@ def _in_folder(folder: Path) -> Mapping[str, str | Path]:
     models = {item.name: item for item in items if any((item / name).is_file() for name in WEIGHTS)}
     if not models and any((folder / name).is_file() for name in WEIGHTS):
         hint = f"; a training's history is measured by: darkvocab evolve {folder}" if (folder / FILE).is_file() else ""
-        raise ValueError(f"{folder} is one model folder; give several, or the folder that they lie in{hint}")
+        raise InvalidInput(f"{folder} is one model folder; give several, or the folder that they lie in{hint}")
     return models or {item.name: item for item in items if item.suffix in (*READERS, ".gguf") and item.is_file()}

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..errors import CorruptFile, InvalidInput
 from ..numerics import encode, from_index, to_index
-from ..sources import CorruptFile
 
 HOWS = "mean", "pieces", "gaussian"
 TILE = 2048  # rows that are read, or multiplied in float32, at a time
@@ -45,14 +45,14 @@ def trained(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         No row is kept.
     CorruptFile
         A row that is kept holds NaN or infinity.
     """
     n, dim = int(kept.sum()), matrix.dim
     if not n:
-        raise ValueError(f"all {matrix.n_tokens:,} rows of {matrix.tensor} are chosen: none is left to learn from")
+        raise InvalidInput(f"all {matrix.n_tokens:,} rows of {matrix.tensor} are chosen: none is left to learn from")
     total, squares = np.zeros(dim), np.zeros(dim)
     for tokens, values in _tiles(matrix, kept, progress):
         if not np.isfinite(values).all():

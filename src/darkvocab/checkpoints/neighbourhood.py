@@ -36,7 +36,7 @@ class Neighbourhood:
 
         Raises
         ------
-        DiskFull, ValueError
+        DiskFull, InvalidInput
             As `write_whole`; the place is a file of the source.
         """
         check_place(path, self.report["source"]["asked"])
@@ -62,7 +62,7 @@ def neighbourhood(
 
     Raises
     ------
-    FileNotFoundError, CorruptFile, NoEmbedding, ValueError
+    MissingFile, CorruptFile, NoEmbedding, InvalidInput
         As `scan`.
     """
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)

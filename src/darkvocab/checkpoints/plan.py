@@ -18,7 +18,7 @@ def plan(
 
     Raises
     ------
-    OSError, CorruptFile, NoEmbedding, ValueError
+    OSError, CorruptFile, NoEmbedding, InvalidInput
         As `open_source` and `find_embedding`.
     """
     opened = open_source(source)

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from ..errors import InvalidInput, MissingFile
 from ..measures.vocabulary import CATEGORIES
 
 ERROR, WARNING, OFF = "error", "warning", "off"
@@ -162,10 +163,10 @@ class Limit:
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:
-            raise ValueError(f"unknown severity {_short(self.severity)}{_nearest(self.severity, SEVERITIES)}")
+            raise InvalidInput(f"unknown severity {_short(self.severity)}{_nearest(self.severity, SEVERITIES)}")
         number = isinstance(self.allowed, (int, float)) and not isinstance(self.allowed, bool)
         if not (number and 0 <= self.allowed <= MOST_NUMBER):
-            raise ValueError(f"a limit must be a number >= 0, got {_short(self.allowed)}")
+            raise InvalidInput(f"a limit must be a number >= 0, got {_short(self.allowed)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,22 +182,22 @@ class Exemption:
 
     def __post_init__(self) -> None:
         if not self.reason.strip():
-            raise ValueError("reason must say why, it is empty")
+            raise InvalidInput("reason must say why, it is empty")
         for name in self.rules:
             if name in BY_NAME and name not in EXEMPTING:
-                raise ValueError(f"{name} has no rows to be exempt; raise its limit instead")
+                raise InvalidInput(f"{name} has no rows to be exempt; raise its limit instead")
             if name not in BY_NAME:
-                raise ValueError(f"unknown rule {_short(name)}{_nearest(name, EXEMPTING)}")
+                raise InvalidInput(f"unknown rule {_short(name)}{_nearest(name, EXEMPTING)}")
         for category in self.categories:
             if category not in CATEGORIES:
-                raise ValueError(f"unknown category {_short(category)}{_nearest(category, CATEGORIES)}")
+                raise InvalidInput(f"unknown category {_short(category)}{_nearest(category, CATEGORIES)}")
         for token in self.ids:
             if not 0 <= token <= MOST_NUMBER:
-                raise ValueError(f"ids must be token ids >= 0, got {_short(token)}")
+                raise InvalidInput(f"ids must be token ids >= 0, got {_short(token)}")
         for pattern in self.patterns:
             _check_pattern(pattern)
         if not (self.ids or self.texts or self.patterns or self.categories):
-            raise ValueError("names no tokens: give ids, texts, patterns or categories")
+            raise InvalidInput("names no tokens: give ids, texts, patterns or categories")
 
 
 DEFAULT_LIMITS = {rule.name: Limit(allowed=rule.limit, severity=rule.severity) for rule in RULES}
@@ -231,10 +232,10 @@ class Policy:
     def __post_init__(self) -> None:
         for name in self.limits:
             if name not in BY_NAME:
-                raise ValueError(f"unknown rule {_short(name)}{_nearest(name, BY_NAME)}")
+                raise InvalidInput(f"unknown rule {_short(name)}{_nearest(name, BY_NAME)}")
         n_patterns = sum(len(exemption.patterns) for exemption in self.allow)
         if len(self.allow) > MOST_EXEMPTIONS or n_patterns > MOST_PATTERNS:
-            raise ValueError(
+            raise InvalidInput(
                 f"{len(self.allow):,} [[allow]] with {n_patterns:,} patterns; at most {MOST_EXEMPTIONS:,} with "
                 f"{MOST_PATTERNS:,} are taken, so join some"
             )
@@ -246,23 +247,23 @@ class Policy:
 
         Raises
         ------
-        FileNotFoundError
-        ValueError
+        MissingFile
+        InvalidInput
             No file, a large one, not UTF-8, or as `parse`.
         """
         path = Path(path)
         if not path.exists():
-            raise FileNotFoundError(f"no policy at {str(path)!r}; --print-policy prints one to start from")
+            raise MissingFile(f"no policy at {str(path)!r}; --print-policy prints one to start from")
         if not path.is_file():
-            raise ValueError(f"{path}: a policy is a TOML file, this is none")
+            raise InvalidInput(f"{path}: a policy is a TOML file, this is none")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise ValueError(f"{path}: more than {MOST_BYTES:,} bytes, which no policy needs")
+            raise InvalidInput(f"{path}: more than {MOST_BYTES:,} bytes, which no policy needs")
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8, which TOML is (byte {error.start:,}); save it as UTF-8") from None
+            raise InvalidInput(f"{path}: not UTF-8, which TOML is (byte {error.start:,}); save it as UTF-8") from None
         return cls.parse(text, str(path))
 
     @classmethod
@@ -271,64 +272,64 @@ class Policy:
 
         Raises
         ------
-        ValueError
+        InvalidInput
             Not TOML, an unknown key (the nearest known one is named), a value of another type or out of range.
         """
         where = origin or "policy"
         for number, line in enumerate(text.split("\n"), 1):
             if line.count(".") > MOST_POINTS:
-                raise ValueError(f"{where}: line {number:,} has more than {MOST_POINTS:,} points; break it up")
+                raise InvalidInput(f"{where}: line {number:,} has more than {MOST_POINTS:,} points; break it up")
         try:
             content = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise ValueError(f"{where}: not TOML ({said})") from None
+            raise InvalidInput(f"{where}: not TOML ({said})") from None
         try:
             _check_keys(content, (*BY_NAME, "allow"))
             limits = {name: _limit(BY_NAME[name], value) for name, value in content.items() if name != "allow"}
             allow = _allow(content["allow"]) if "allow" in content else DEFAULT_ALLOW
             return cls(limits=limits, allow=allow, origin=origin)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise InvalidInput(f"{where}: {error}") from None
 
 
 def _limit(rule: Rule, table: Any) -> Limit:
     default = DEFAULT_LIMITS[rule.name]
     try:
         if not isinstance(table, dict):
-            raise ValueError(f"must be a table with {rule.bound} and severity, got {_short(table)}")
+            raise InvalidInput(f"must be a table with {rule.bound} and severity, got {_short(table)}")
         _check_keys(table, (rule.bound, "severity"))
         allowed, severity = table.get(rule.bound, default.allowed), table.get("severity", default.severity)
         if rule.bound == "most" and (not isinstance(allowed, int) or isinstance(allowed, bool)):
-            raise ValueError(f"most must be a whole number >= 0, got {_short(allowed)}")
+            raise InvalidInput(f"most must be a whole number >= 0, got {_short(allowed)}")
         return Limit(allowed=allowed, severity=severity)
     except ValueError as error:
-        raise ValueError(f"[{rule.name}] {error}") from None
+        raise InvalidInput(f"[{rule.name}] {error}") from None
 
 
 def _allow(entries: Any) -> tuple[Exemption, ...]:
     if not isinstance(entries, list):
-        raise ValueError("allow must be tables, each under [[allow]]")
+        raise InvalidInput("allow must be tables, each under [[allow]]")
     return tuple(_exemption(number, entry) for number, entry in enumerate(entries, 1))
 
 
 def _exemption(number: int, entry: Any) -> Exemption:
     try:
         if not isinstance(entry, dict):
-            raise ValueError(f"must be a table, got {_short(entry)}")
+            raise InvalidInput(f"must be a table, got {_short(entry)}")
         _check_keys(entry, ("reason", *LISTS))
         if not isinstance(entry.get("reason"), str):
-            raise ValueError("needs a reason, a text that says why")
+            raise InvalidInput("needs a reason, a text that says why")
         for key, kind in LISTS.items():
             value = entry.get(key, [])
             if not isinstance(value, list) or any(type(item) is not kind for item in value):
-                raise ValueError(
+                raise InvalidInput(
                     f"{key} must be a list of {'numbers' if kind is int else 'texts'}, got {_short(value)}"
                 )
         lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
         return Exemption(reason=entry["reason"], **lists)
     except ValueError as error:
-        raise ValueError(f"[[allow]] number {number}: {error}") from None
+        raise InvalidInput(f"[[allow]] number {number}: {error}") from None
 
 
 LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": str, "categories": str}
@@ -337,7 +338,7 @@ LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": st
 def _check_keys(table: dict[str, Any], known: Iterable[str]) -> None:
     for key in table:
         if key not in known:
-            raise ValueError(f"unknown key {_short(key)}{_nearest(key, known)}")
+            raise InvalidInput(f"unknown key {_short(key)}{_nearest(key, known)}")
 
 
 def _check_pattern(pattern: str) -> None:
@@ -346,7 +347,7 @@ def _check_pattern(pattern: str) -> None:
     except pl.exceptions.ComputeError as error:
         said = re.search("^(?:regex )?error: (?!regex parse)(.+)$", str(error), re.MULTILINE)
         why = f" ({said[1]})" if said else ""
-        raise ValueError(f"no regular expression: {_short(pattern)}{why}") from None
+        raise InvalidInput(f"no regular expression: {_short(pattern)}{why}") from None
 
 
 HEAD = """\

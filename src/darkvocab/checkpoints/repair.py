@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt
 
 from ..embedding.matrix import EmbeddingMatrix, find_copies, find_scales
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..measures.census import Census
 from ..numerics import Groups
 from ..numerics.grouping import chunks
 from ..runs.engine import check_seed
 from ..runs.folder import copy_file, landing_folder
-from ..sources import CorruptFile, Source, Tensor, open_source
+from ..sources import Source, Tensor, open_source
 from .diff import MATRICES
 from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained
 from .selection import select
@@ -103,10 +104,10 @@ def repair(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         A choice that is none; no tokens; a source that is no safetensors file, or whose rows are scaled; a place for
         `out` that is taken, or the source; a grid without room for so many different rows.
-    FileNotFoundError, CorruptFile, NoEmbedding
+    MissingFile, CorruptFile, NoEmbedding
         As `EmbeddingMatrix.open` and `select`; rows to learn from that are no numbers; a disk that does not keep what
         was written.
     DiskFull
@@ -115,12 +116,12 @@ def repair(
     check_seed(seed)
     for name, value, known in (("how", how, HOWS), ("matrix", matrix, MATRICES)):
         if value not in known:
-            raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+            raise InvalidInput(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
     if not 1 <= jitter <= LONGEST_JITTER:
-        raise ValueError(f"jitter must be 1 to {LONGEST_JITTER:,} steps, got {jitter}")
+        raise InvalidInput(f"jitter must be 1 to {LONGEST_JITTER:,} steps, got {jitter}")
     asked = Path(source)
     if not asked.exists():
-        raise FileNotFoundError(
+        raise MissingFile(
             f"no file or folder {str(source)!r}; repair copies what is here: of a model on the Hub, download all first"
         )
     _check_out(Path(out), asked)
@@ -171,10 +172,10 @@ def repair(
 
 
 def _check_out(out: Path, source: Path) -> None:
-    """Raises ValueError where the folder to write to is the source, in it or around it."""
+    """Raise InvalidInput where the folder to write to is the source, in it or around it."""
     there, theirs = out.resolve(), source.resolve()
     if there == theirs or theirs in there.parents or there in theirs.parents:
-        raise ValueError(f"{out} is the source, or in it, or around it; choose another folder to write to")
+        raise InvalidInput(f"{out} is the source, or in it, or around it; choose another folder to write to")
 
 
 def _advance(
@@ -208,7 +209,7 @@ def _targets(
         if output is None:
             notes.append("the output matrix stays: untied, the config says, but no output tensor is here")
         if output is None and which == "output":
-            raise ValueError(
+            raise InvalidInput(
                 f"{source.asked} is untied and holds no output tensor; --matrix input repairs the embedding"
             )
         if output is not None and output is not matrix:
@@ -218,12 +219,12 @@ def _targets(
     n_tokens = max(held.n_tokens for held in matrices.values())
     tokens = select(asked, next(iter(matrices.values())), n_tokens)
     if not len(tokens):
-        raise ValueError(f"{source.asked} has no such tokens ({asked}): nothing to repair; --tokens chooses others")
+        raise InvalidInput(f"{source.asked} has no such tokens ({asked}): nothing to repair; --tokens chooses others")
     pieces: dict[int, list[int]] = {}
     if how == "pieces":
         named = source.tokenizer if tokenizer is None else Path(tokenizer)
         if named is None or not matrix.texts:
-            raise ValueError(
+            raise InvalidInput(
                 "pieces need a tokenizer; there is none beside the weights: give --tokenizer, or another --how"
             )
         pieces = spell(named, tokens.tolist())
@@ -238,17 +239,17 @@ def _targets(
 
 
 def _check_source(source: Source, matrix: EmbeddingMatrix) -> None:
-    """Raises ValueError where the rows of this matrix cannot be written."""
+    """Raise InvalidInput where the rows of this matrix cannot be written."""
     assert matrix.path is not None
     if matrix.path.suffix != ".safetensors":
-        raise ValueError(
+        raise InvalidInput(
             f"{matrix.path}: repair writes safetensors only; save the model in it first, with transformers: "
             "model.save_pretrained(folder)"
         )
     if matrix.tensor not in source.tensors:
-        raise ValueError(f"{matrix.path}: {matrix.tensor} is a state of a history; repair the model that was trained")
+        raise InvalidInput(f"{matrix.path}: {matrix.tensor} is a state of a history; repair the model that was trained")
     if scales := find_scales(source, source.tensors[matrix.tensor]):
-        raise ValueError(
+        raise InvalidInput(
             f"{matrix.path}: the rows of {matrix.tensor} are scaled by {scales}: a mean of them as they are stored "
             "means nothing; repair the model before it is quantised"
         )
@@ -317,7 +318,7 @@ def _bring(path: Path, place: Path, link: bool, advance: Advance) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
-        raise ValueError(f"{path} cannot be linked to from there ({error.strerror}); go without --link") from None
+        raise InvalidInput(f"{path} cannot be linked to from there ({error.strerror}); go without --link") from None
     advance(path.stat().st_size)
 
 
@@ -326,7 +327,7 @@ def _write(target: _Target, fresh: FreshRows, written: dict[Path, Path], advance
 
     Raises
     ------
-    ValueError
+    InvalidInput
         There is no room for so many different rows.
     """
     attempts, pending = np.zeros(len(target.tokens), np.int64), np.arange(len(target.tokens))
@@ -344,7 +345,7 @@ def _write(target: _Target, fresh: FreshRows, written: dict[Path, Path], advance
             break
         attempts[pending] += 1
     else:
-        raise ValueError(
+        raise InvalidInput(
             f"{len(pending):,} of {len(attempts):,} fresh rows are like another after {MOST_ATTEMPTS} draws: rows of "
             f"{first.name}, {target.matrix.dim:,} columns of {target.matrix.grid.name}, have no room for more; choose "
             "fewer tokens, a longer --jitter, or another --how"

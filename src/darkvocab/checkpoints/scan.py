@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.matrix import EmbeddingMatrix, printable
+from ..embedding.matrix import EmbeddingMatrix
+from ..errors import InvalidInput
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
@@ -24,6 +25,7 @@ from ..numerics.grouping import n_cores
 from ..runs.folder import versions, write_whole
 from ..runs.records import csv_bytes
 from ..sources import RemoteFile, open_source, sha256
+from ..text import printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,7 +53,7 @@ class Scan:
 
         Raises
         ------
-        ValueError
+        InvalidInput
             Another word than "dark" or "all".
         """
         if tokens is None:
@@ -72,10 +74,10 @@ def check_which(tokens: str | None) -> None:
 
     Raises
     ------
-    ValueError
+    InvalidInput
     """
     if tokens not in (None, *WHICH):
-        raise ValueError(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
+        raise InvalidInput(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
 
 
 def scan(source: str | Path, *, tokens: str | None = None, **options: Any) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def explain(
 
     Raises
     ------
-    FileNotFoundError, CorruptFile, NoEmbedding, ValueError
+    MissingFile, CorruptFile, NoEmbedding, InvalidInput
         As `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
     """
     opened = open_device(device)
@@ -404,7 +406,7 @@ def centroid(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         There is no black hole to average, or `out` is a file of the source; otherwise as `scan`.
     """
     from safetensors.numpy import save
@@ -414,7 +416,7 @@ def centroid(
     census = Census(matrix.groups(grid, bitwise=bitwise))
     if not census.n_black_holes:
         coarser = "" if grid else "; --grid bfloat16 asks what would coincide on a coarser grid"
-        raise ValueError(f"{source} has no black holes on {grid or matrix.grid.name}: no rows to average{coarser}")
+        raise InvalidInput(f"{source} has no black holes on {grid or matrix.grid.name}: no rows to average{coarser}")
     total = np.zeros(matrix.dim)
     on = grid or matrix.grid
     values = index_values(matrix.index(census.representatives, grid), on)
@@ -444,11 +446,11 @@ def check_place(out: str | Path, source: str | Path) -> None:
 
     Raises
     ------
-    ValueError
+    InvalidInput
     """
     out, source = Path(out), Path(source)
     if out.exists() and any(out.samefile(file) for file in (source, *source.glob("*")) if file.exists()):
-        raise ValueError(f"{out} is part of the source; choose another place to write to")
+        raise InvalidInput(f"{out} is part of the source; choose another place to write to")
 
 
 def write_tokens(scanned: Scan, path: str | Path, tokens: str | None = None) -> None:
@@ -459,7 +461,7 @@ def write_tokens(scanned: Scan, path: str | Path, tokens: str | None = None) -> 
 
     Raises
     ------
-    DiskFull, ValueError
+    DiskFull, InvalidInput
         As `write_whole`; the place is a file of the source; another word for the tokens.
     """
     import polars as pl

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
-from ..sources import CorruptFile
 
 
 def in_black_holes(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
@@ -26,11 +26,13 @@ def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray
 
     Raises
     ------
-    ValueError
+    InvalidInput
         There is no tokenizer.
     """
     if not matrix.texts:
-        raise ValueError("beyond-tokenizer needs a tokenizer; there is none beside the weights: give --tokenizer FILE")
+        raise InvalidInput(
+            "beyond-tokenizer needs a tokenizer; there is none beside the weights: give --tokenizer FILE"
+        )
     return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
 
 
@@ -60,9 +62,9 @@ def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | 
 
     Raises
     ------
-    ValueError
+    InvalidInput
         What is asked is none of these, or an id is beyond the tokens there are.
-    FileNotFoundError, CorruptFile
+    MissingFile, CorruptFile
         A file of ids that is missing, or holds something else.
     """
     n = matrix.n_tokens if n_tokens is None else n_tokens
@@ -79,10 +81,10 @@ def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
     found = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
     if not found:
-        raise ValueError(f"cannot read {part!r} as tokens; choose {SYNTAX}")
+        raise InvalidInput(f"cannot read {part!r} as tokens; choose {SYNTAX}")
     first, last = int(found[1]), int(found[2] or found[1])
     if last < first:
-        raise ValueError(f"the range {part} ends before it starts; write {last}-{first}")
+        raise InvalidInput(f"the range {part} ends before it starts; write {last}-{first}")
     return np.arange(first, _checked([last], n, part)[0] + 1)
 
 
@@ -90,10 +92,10 @@ def _checked(ids: Iterable[Any], n: int, where: str) -> np.ndarray:
     tokens = list(ids)
     wrong = [token for token in tokens if isinstance(token, bool) or not isinstance(token, (int, np.integer))]
     if wrong:
-        raise ValueError(f"{where}: a token is a whole number, got {wrong[0]!r}"[:200])
+        raise InvalidInput(f"{where}: a token is a whole number, got {wrong[0]!r}"[:200])
     beyond = next((token for token in tokens if not 0 <= token < n), None)
     if beyond is not None:
-        raise ValueError(f"{where}: there is no token {beyond}; there are {n:,}, 0 to {n - 1:,}")
+        raise InvalidInput(f"{where}: there is no token {beyond}; there are {n:,}, 0 to {n - 1:,}")
     return np.array(tokens, np.int64)
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.matrix import EmbeddingMatrix, find_embedding, printable
+from ..embedding.matrix import EmbeddingMatrix, find_embedding
+from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.tracking import (
     BIRTH,
@@ -33,10 +34,10 @@ from ..measures.tracking import (
 )
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks
-from ..runs.folder import write_whole
+from ..runs.folder import check_folder, write_whole
 from ..runs.records import csv_bytes, frame_of, write_frames
-from ..sources import CorruptFile, open_source
-from ..training.evolve import check_folder
+from ..sources import open_source
+from ..text import printable
 from .find import find_checkpoints
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Series:
         ------
         RunFolderRefused
             The folder holds something else.
-        DiskFull, ValueError
+        DiskFull, InvalidInput
             As `write_whole`.
         """
         folder = Path(folder)
@@ -265,7 +266,7 @@ class _Course:
         except CorruptFile as error:
             raise CorruptFile(f"{name}: {error}") from None
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+            raise InvalidInput(f"{name}: {error}") from None
 
     def _begin(self, at: int, groups: Groups) -> list[Event]:
         """The black holes of a first checkpoint, and of one that the one before cannot be compared with."""
@@ -341,7 +342,7 @@ def series(
 
     Raises
     ------
-    FileNotFoundError, PermissionError, ConnectionError, NoEmbedding, CorruptFile, ValueError
+    MissingFile, AccessRefused, Unreachable, NoEmbedding, CorruptFile, InvalidInput
         As `find_checkpoints`, `EmbeddingMatrix.open`, `EmbeddingMatrix.groups` and `Series.write`.
     """
     if out is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..sources import CorruptFile
+from ..errors import CorruptFile
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,7 +22,7 @@ def spell(path: Path, tokens: Iterable[int]) -> dict[int, list[int]]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
     CorruptFile
         Not a tokenizer that can be read.
     """

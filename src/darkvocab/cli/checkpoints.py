@@ -11,6 +11,7 @@ import typer
 
 import darkvocab
 
+from ..errors import InvalidInput
 from .shell import (
     FINDINGS,
     USAGE,
@@ -235,7 +236,7 @@ def _form_and_file(asked: str) -> tuple[str, Path]:
 
     form, _, path = asked.partition(":")
     if form not in SUPPRESSIONS or not path:
-        raise ValueError(f"--suppress takes FORMAT:FILE, with FORMAT one of {', '.join(SUPPRESSIONS)}; got {asked!r}")
+        raise InvalidInput(f"--suppress takes FORMAT:FILE, with FORMAT one of {', '.join(SUPPRESSIONS)}; got {asked!r}")
     return form, Path(path)
 
 
@@ -295,7 +296,7 @@ def centroid(
     if as_json:
         print_json(made)
     else:
-        from ..embedding.matrix import printable
+        from ..text import printable
 
         facts = made["provenance"]
         print(

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,12 @@ import typer
 
 import darkvocab
 
-FINDINGS, USAGE, MISSING, CORRUPT, INTERRUPTED = 1, 2, 3, 4, 130
+from ..errors import DarkvocabError, DiskFull, of_the_machine
+
+FINDINGS = 1
+USAGE = 2
+BUG = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="darkvocab",
@@ -38,7 +44,7 @@ def say(text: str) -> None:
 
 
 def fail(error: BaseException | str, code: int) -> NoReturn:
-    from ..embedding.matrix import printable
+    from ..text import printable
 
     lines = str(error).split("\n")
     say("\n".join(["darkvocab: " + printable(lines[0]), *map(printable, lines[1:])]))
@@ -68,36 +74,19 @@ def command(function: Command) -> Command:
     return wrapped  # type: ignore[return-value]
 
 
-def _explained(error: BaseException, resumable: str) -> tuple[BaseException | str, int]:
-    """What to say of an exception, and the exit code; raises it again where it is a bug of ours."""
-    from ..embedding.matrix import NoEmbedding
-    from ..runs.engine import EngineLost, WorkerDied
-    from ..runs.folder import FULL, DiskFull
-    from ..sources import CorruptFile
-
+def _explained(error: BaseException, resumable: str) -> tuple[str, int]:
+    """Return the sentence and the exit code for an exception; a bug is shown whole, with what to do about it."""
     if isinstance(error, KeyboardInterrupt) or _interrupted:  # a library may turn the interruption into its own error
         return f"interrupted{resumable}", INTERRUPTED
-    if isinstance(error, DiskFull):
-        return f"{error.strerror}; make room{resumable}", INTERRUPTED
-    if isinstance(error, OSError) and error.errno in FULL:  # numba keeps what it compiles
+    known = error if isinstance(error, DarkvocabError) else of_the_machine(error)
+    if known is None:
+        traceback.print_exception(error)
         return (
-            f"no space left to write ({error}); make room, or set NUMBA_CACHE_DIR (compiled kernels) or HF_HOME (what "
-            f"is read from the Hub) to where there is{resumable}",
-            INTERRUPTED,
+            f"this is a bug in darkvocab {darkvocab.__version__}, not in what you gave it; "
+            "please report it with the command and the lines above",
+            BUG,
         )
-    if isinstance(error, ArithmeticError):  # a training that diverged
-        return error, FINDINGS
-    if isinstance(error, (EngineLost, WorkerDied)):
-        return error, INTERRUPTED
-    if isinstance(error, MemoryError):
-        return f"this needs more memory than there is ({error})", USAGE
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}", MISSING
-    if isinstance(error, (OSError, ImportError, NoEmbedding)):
-        return error, MISSING
-    if isinstance(error, ValueError):
-        return error, CORRUPT if isinstance(error, CorruptFile) else USAGE
-    raise error
+    return f"{known}{resumable if isinstance(known, DiskFull) else ''}", known.exit_code
 
 
 def announce_compilation() -> None:

@@ -10,6 +10,7 @@ import typer
 
 import darkvocab
 
+from ..errors import InvalidInput
 from .shell import (
     DeviceName,
     EngineName,
@@ -57,7 +58,7 @@ def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
     """The threshold of the graph, or None for the default."""
     if threshold is None:
         if strict:
-            raise ValueError("--strict says how rows touch at --touching; give --touching, too")
+            raise InvalidInput("--strict says how rows touch at --touching; give --touching, too")
         return None
     return darkvocab.Touching(threshold, unit, strict)
 

@@ -10,6 +10,7 @@ import typer
 
 import darkvocab
 
+from ..errors import InvalidInput
 from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, progress_bar, say
 from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
 
@@ -53,9 +54,9 @@ def expect(
     if figure:
         check_figure(figure)
     if run and sigma:
-        raise ValueError("--run has sigma of its own; leave --sigma out")
+        raise InvalidInput("--run has sigma of its own; leave --sigma out")
     if not (run or sigma):
-        raise ValueError("give --sigma, such as 1e-9:5e-9:100, or the --run of a sweep")
+        raise InvalidInput("give --sigma, such as 1e-9:5e-9:100, or the --run of a sweep")
     if run:
         found = darkvocab.agreement(run)
         points = found.expected
@@ -178,7 +179,7 @@ def fit(
     try:
         moved: float | str = offset if offset == "fit" else float(offset)
     except ValueError:
-        raise ValueError(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
+        raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
     settings = darkvocab.Fit(
         target,
         singletons=singletons,

@@ -10,6 +10,7 @@ import typer
 
 import darkvocab
 
+from ..errors import InvalidInput
 from .checkpoints import GridName, Tensor, Tokenizer
 from .shell import (
     EngineName,
@@ -108,7 +109,7 @@ def train(
         _replicas(settings, replicas, out, as_json, engine=engine, workers=workers, resume=resume)
         return
     if engine != "local" or workers is not None:
-        raise ValueError("--engine and --workers are for several --replicas; one training takes the cores there are")
+        raise InvalidInput("--engine and --workers are for several --replicas; one training takes the cores there are")
     with progress_bar("training") as progress:
         settings.run(out, resume=resume, progress=progress, say=say)
     made = outcome(out)

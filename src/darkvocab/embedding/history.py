@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import CorruptFile, InvalidInput, MissingFile, NoEmbedding
 from ..numerics import Grid, as_grid
-from ..sources import CorruptFile, Tensor
+from ..sources import Tensor
 from ..sources.safetensors import read_metadata, read_tensors
-from .matrix import GRID_OF_DTYPE, HISTORY, NoEmbedding, header_count, n_recorded, printable
+from ..text import printable
+from .matrix import GRID_OF_DTYPE, HISTORY, header_count, n_recorded
 
 FILE, KEY = "embedding_evolution.safetensors", HISTORY
 DTYPES = ("BF16", "F16", "F32")
@@ -50,7 +52,7 @@ class History:
 
         Raises
         ------
-        FileNotFoundError
+        MissingFile
             Nothing there, or a folder without a history.
         NoEmbedding
             The file has no such key; the message lists its keys.
@@ -60,7 +62,7 @@ class History:
         """
         asked = Path(source)
         if not asked.exists():
-            raise FileNotFoundError(f"no file or folder {str(asked)!r}; give a run folder or a .safetensors history")
+            raise MissingFile(f"no file or folder {str(asked)!r}; give a run folder or a .safetensors history")
         path = asked / FILE if asked.is_dir() else asked
         if not path.is_file():
             found = sorted(item.name for item in asked.glob("*.safetensors"))
@@ -69,7 +71,7 @@ class History:
             if inside:
                 more = f" and {len(inside) - 3:,} more" if len(inside) > 3 else ""
                 hint = f"{', '.join(inside[:3])}{more} in it have one: give one of these folders"
-            raise FileNotFoundError(f"{asked} has no {FILE}; {hint}")
+            raise MissingFile(f"{asked} has no {FILE}; {hint}")
         key = tensor or KEY
         tensors = read_tensors(path)
         if key not in tensors:
@@ -133,11 +135,11 @@ class History:
 
         Raises
         ------
-        ValueError
+        InvalidInput
             `every` is not >= 1.
         """
         if every < 1:
-            raise ValueError(f"every must be >= 1 rows, got {every}")
+            raise InvalidInput(f"every must be >= 1 rows, got {every}")
         rows = list(range(0, self.n_rows, every))
         return rows if rows[-1] == self.n_rows - 1 else [*rows, self.n_rows - 1]
 
@@ -207,13 +209,13 @@ def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         An id that the vocabulary does not have.
     """
     ascending = tuple(sorted(set(tokens)))
     outside = [token for token in ascending if not 0 <= token < n_tokens]
     if outside:
-        raise ValueError(f"unseen token {outside[0]} is not one of the history's {n_tokens:,}: 0 to {n_tokens - 1:,}")
+        raise InvalidInput(f"unseen token {outside[0]} is not one of the history's {n_tokens:,}: 0 to {n_tokens - 1:,}")
     return ascending
 
 
@@ -222,9 +224,9 @@ def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Neither; an id beyond the vocabulary; a range that runs backwards.
-    FileNotFoundError
+    MissingFile
         No such file.
 
     Examples
@@ -235,7 +237,7 @@ def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
     if not re.fullmatch(r"[0-9,\s-]*", text):
         path = Path(text)
         if not path.is_file():
-            raise FileNotFoundError(f"no file {text!r}; name unseen tokens by id, as 0-8,127, or by a JSON file")
+            raise MissingFile(f"no file {text!r}; name unseen tokens by id, as 0-8,127, or by a JSON file")
         found = _json(path)
         corpus = found if isinstance(found, dict) else {"unseen": found}
         if "unseen" not in corpus:
@@ -246,7 +248,7 @@ def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
         ends = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
         first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
         if first > last:
-            raise ValueError(f"unseen tokens are named as 0-8,127, got {part!r}")
+            raise InvalidInput(f"unseen tokens are named as 0-8,127, got {part!r}")
         check_tokens([first, last], n_tokens)  # before a long range takes memory
         tokens += range(first, last + 1)
     return check_tokens(tokens, n_tokens)

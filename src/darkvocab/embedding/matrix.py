@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64, UInt
 
+from ..errors import CorruptFile, InvalidInput, NoEmbedding
 from ..numerics import GRIDS, Grid, as_grid, decode, encode, to_index
 from ..numerics.grids import regrid
 from ..numerics.grouping import Groups, chunks, identical_rows
-from ..sources import CorruptFile, File, Source, Tensor, open_source
+from ..sources import File, Source, Tensor, open_source
 from ..sources.gguf import dequantised, n_numbers
 from ..sources.safetensors import read_metadata
 from ..sources.tokenizer import load_tokenizer, texts_by_id
+from ..text import printable
 
 if TYPE_CHECKING:
     from ..gpu.device import Device
@@ -59,10 +61,6 @@ OUTPUT_NAMES = (
     "transformer.output_layer.weight",
     "transformer.ff_out.weight",
 )
-
-
-class NoEmbedding(LookupError):
-    """No tensor of a source is, by name or by shape, plainly its embedding matrix."""
 
 
 def _ends(name: str, ending: str) -> bool:
@@ -135,14 +133,14 @@ def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
     ------
     CorruptFile
         As `n_recorded`.
-    ValueError
+    InvalidInput
         No such row.
     """
     metadata = read_metadata(history.path) if history.path.suffix == ".safetensors" else {}
     n_rows = n_recorded(history, metadata)
     at = n_rows - 1 if row is None else row
     if at >= n_rows:
-        raise ValueError(
+        raise InvalidInput(
             f"{history.path}: {n_rows:,} rows of {history.name!r} are recorded, {history.name}[0] to "
             f"{history.name}[{n_rows - 1}]; there is no row {at}"
         )
@@ -163,7 +161,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
 
     Raises
     ------
-    ValueError
+    InvalidInput
         The tensor asked for is not there, or is no matrix of floating-point numbers.
     NoEmbedding
         No choice is plain; the message lists the candidates.
@@ -175,14 +173,14 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
             part, which = _state(tensors[numbered[1]], int(numbered[2]))
             return part, f"as asked: {which}"
         if tensor not in tensors:
-            raise ValueError(f"no tensor {tensor!r} in {source.asked}; its matrices:\n{_listed(_matrices(source))}")
+            raise InvalidInput(f"no tensor {tensor!r} in {source.asked}; its matrices:\n{_listed(_matrices(source))}")
         asked = tensors[tensor]
         if tensor == HISTORY and _is_history(asked):
             last, which = _state(asked)
             return last, f"as asked: {which}"
         if not _is_matrix(asked):
             parts = f"; {tensor}[0] is one" if _is_history(asked) else ""
-            raise ValueError(
+            raise InvalidInput(
                 f"tensor {tensor!r} is {asked.dtype} {list(asked.shape)}, not a matrix of floating-point numbers{parts}"
                 f"; the matrices of {source.asked}:\n{_listed(_matrices(source))}"
             )
@@ -297,7 +295,7 @@ class EmbeddingMatrix:
 
         Raises
         ------
-        FileNotFoundError, CorruptFile, ValueError
+        MissingFile, CorruptFile, InvalidInput
             As `open_source`, and a `tokenizer.json` that cannot be read.
         NoEmbedding
             As `find_embedding`.
@@ -313,9 +311,9 @@ class EmbeddingMatrix:
     def _made(
         cls, source: Source, found: Tensor, chosen: str, texts: dict[int, str], tokenizer: Any
     ) -> EmbeddingMatrix:
-        """Matrix of a tensor; raises ValueError where its type is no grid."""
+        """Matrix of a tensor; raises InvalidInput where its type is no grid."""
         if found.dtype not in GRID_OF_DTYPE and not found.block:
-            raise ValueError(
+            raise InvalidInput(
                 f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
             )
         if scales := find_scales(source, found):
@@ -351,7 +349,7 @@ class EmbeddingMatrix:
 
         Raises
         ------
-        ValueError
+        InvalidInput
             The output tensor's type is no grid.
         """
         if self.tied or self.output == self.tensor:
@@ -375,7 +373,7 @@ class EmbeddingMatrix:
 
         Raises
         ------
-        ValueError
+        InvalidInput
             Not two-dimensional, or a type that is no grid while none is given.
         """
         own = str(array.dtype).removeprefix("torch.")
@@ -384,9 +382,9 @@ class EmbeddingMatrix:
             array = array.float().numpy() if own in GRIDS else array.numpy()
         array = np.asarray(array)
         if array.ndim != 2:
-            raise ValueError(f"needs rows, [n_tokens, dim], got shape {list(array.shape)}")
+            raise InvalidInput(f"needs rows, [n_tokens, dim], got shape {list(array.shape)}")
         if grid is None and own not in GRIDS:
-            raise ValueError(f"{own} is no grid; give grid=, one of {', '.join(GRIDS)}")
+            raise InvalidInput(f"{own} is no grid; give grid=, one of {', '.join(GRIDS)}")
         values = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
         target = as_grid(grid or own)
         return cls(words=encode(np.ascontiguousarray(values), target), grid=target)
@@ -450,7 +448,7 @@ class EmbeddingMatrix:
         ------
         CorruptFile
             Rows with NaN or infinity; the message names the tokens.
-        ValueError
+        InvalidInput
             Rows that overflow `grid`.
         """
         target = as_grid(grid or self.grid)
@@ -472,7 +470,7 @@ class EmbeddingMatrix:
                     f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} hold NaN or infinity: tokens {named}; "
                     "no census of such rows is true"
                 )
-            raise ValueError(
+            raise InvalidInput(
                 f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} overflow {target.name} "
                 f"(largest value {target.max_value:g}): tokens {named}; choose a wider grid"
             )
@@ -491,14 +489,3 @@ class EmbeddingMatrix:
         """A token's id, and its text where there is one: ``125 '~'``."""
         text = self.texts.get(int(token))
         return f"{token}" if text is None else f"{token} {text!r}"
-
-
-def printable(text: str) -> str:
-    """Text that leaves a terminal as it was: control, format and unassigned characters as escapes.
-
-    Examples
-    --------
-    >>> print(printable("a\\x1b[2Jb\\u202ec"))
-    a\\x1b[2Jb\\u202ec
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import InvalidInput, MissingExtra
+from ..extras import import_torch
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 
 NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
 KNOWN = "cpu, cuda, cuda:N, mps"
-INSTALL = "pip install 'darkvocab[gpu]'"
 
 
 def check_device(name: str) -> str:
@@ -29,11 +31,11 @@ def check_device(name: str) -> str:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         It may not.
     """
     if not NAMES.fullmatch(name):
-        raise ValueError(f"unknown device {name!r}; choose one of {KNOWN}")
+        raise InvalidInput(f"unknown device {name!r}; choose one of {KNOWN}")
     return name
 
 
@@ -42,29 +44,24 @@ def torch_device(name: str) -> torch.device:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         No such name, or none here: no driver, no card of this number, or a torch that was built without.
     MissingExtra
         torch is not installed.
     """
-    from ..runs.engine import MissingExtra
-
     check_device(name)
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtra(f"--device {name} needs torch, which is not installed; install it with: {INSTALL}") from None
+    torch = import_torch(f"--device {name}", "gpu")
     kind, _, number = name.partition(":")
     if kind == "cuda" and not torch.cuda.is_available():
         found = f"no driver or no card, though torch {torch.__version__} was built for CUDA {torch.version.cuda}"
         if torch.version.cuda is None:
             found = f"torch {torch.__version__}, which was built without CUDA; install a CUDA build of it"
-        raise ValueError(f"torch sees no cuda device here: there is {found}; or choose --device cpu")
+        raise InvalidInput(f"torch sees no cuda device here: there is {found}; or choose --device cpu")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         cards = [f"cuda:{n} ({torch.cuda.get_device_name(n)})" for n in range(torch.cuda.device_count())]
-        raise ValueError(f"there is no {name} here; choose one of {', '.join(cards)}")
+        raise InvalidInput(f"there is no {name} here; choose one of {', '.join(cards)}")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("torch sees no mps device here: that is Apple's GPU, on macOS; choose --device cpu")
+        raise InvalidInput("torch sees no mps device here: that is Apple's GPU, on macOS; choose --device cpu")
     return torch.device(name)
 
 
@@ -73,7 +70,7 @@ def open_device(name: str | Device) -> Device | None:
 
     Raises
     ------
-    ValueError, MissingExtra
+    InvalidInput, MissingExtra
         As `torch_device`; MissingExtra, too, on CUDA without Triton.
     """
     if isinstance(name, Device):
@@ -82,8 +79,6 @@ def open_device(name: str | Device) -> Device | None:
         return None
     place = torch_device(name)
     if place.type == "cuda" and find_spec("triton") is None:
-        from ..runs.engine import MissingExtra
-
         raise MissingExtra(
             f"--device {name} needs Triton, which comes with torch for CUDA on Linux and is not installed; "
             "install it with: pip install triton"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
 
+from ..errors import InvalidInput
 from ..numerics.cells import Cells
 
 COUNTERS = 1 << 32  # points and trials that the random words of a trial tell apart
@@ -54,13 +55,13 @@ class Lanes:
 
         Raises
         ------
-        ValueError
+        InvalidInput
             A point or a trial out of range.
         """
         where = {"points": np.asarray(points, np.int64), "trials": np.asarray(trials, np.int64)}
         for name, numbers in where.items():
             if numbers.size and not (numbers.min() >= 0 and numbers.max() < COUNTERS):
-                raise ValueError(f"{name} must be from 0 to 2**32 - 1, got {numbers.min()} to {numbers.max()}")
+                raise InvalidInput(f"{name} must be from 0 to 2**32 - 1, got {numbers.min()} to {numbers.max()}")
         kinds: dict[tuple[int, int], tuple[Cells, np.ndarray | None]] = {}
         keys = [(id(one), id(places[t]) if places else 0) for t, one in enumerate(cells)]
         for t, key in enumerate(keys):

@@ -129,7 +129,7 @@ def census(rows: EmbeddingMatrix | Any, grid: str | None = None, *, bitwise: boo
     ------
     CorruptFile
         NaN or infinity in a row.
-    ValueError
+    InvalidInput
         Rows that overflow `grid`; an array whose type is no grid.
 
     Examples

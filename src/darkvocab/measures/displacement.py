@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..errors import InvalidInput
 from ..numerics import Grid, as_grid, decode
 from ..numerics.grouping import chunks, n_cores
 
@@ -42,7 +43,7 @@ def displacements(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Rows of different length.
 
     Examples
@@ -55,7 +56,7 @@ def displacements(
     from ..numerics._backends.motion import tally_displacements
 
     if a.dim != b.dim:
-        raise ValueError(f"rows of {a.dim:,} and of {b.dim:,} columns cannot be compared")
+        raise InvalidInput(f"rows of {a.dim:,} and of {b.dim:,} columns cannot be compared")
     target = as_grid(grid or a.grid)
     n = min(a.n_tokens, b.n_tokens)
     same, steps = np.empty(n, bool), np.empty(n, np.int64)

@@ -95,7 +95,7 @@ def geometry(
     ------
     CorruptFile
         NaN or infinity in a row.
-    ValueError
+    InvalidInput
         Rows that overflow `grid`; an array whose type is no grid; another word for `over`.
 
     Examples

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..errors import InvalidInput
 from ..numerics import as_grid, ulp
 from ..numerics.grouping import chunks, n_cores
 from ..numerics.populations import Law, low_mode, membership
@@ -141,7 +142,7 @@ def steps_to_nearest(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         No tokens.
 
     Examples
@@ -154,7 +155,7 @@ def steps_to_nearest(
     from ..numerics._backends.neighbours import index_words
 
     if not len(tokens):
-        raise ValueError("needs one token or more to measure the distance to")
+        raise InvalidInput("needs one token or more to measure the distance to")
     target = as_grid(grid or matrix.grid)
 
     def index(rows: Any) -> np.ndarray:
@@ -207,7 +208,7 @@ def _candidates(
     for kind, tokens in known.items():
         tokens = np.unique(np.asarray(tokens, np.int64))
         if len(tokens) and not (tokens[0] >= 0 and tokens[-1] < n_tokens):
-            raise ValueError(f"{kind}: token ids must be 0 to {n_tokens - 1:,}, got {tokens[0]} to {tokens[-1]}")
+            raise InvalidInput(f"{kind}: token ids must be 0 to {n_tokens - 1:,}, got {tokens[0]} to {tokens[-1]}")
         if len(tokens) > 1:
             kinds[kind] = tokens
     if len(kinds) > 1:

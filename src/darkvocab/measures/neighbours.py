@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..errors import InvalidInput
 from ..numerics import Near, Touching, as_grid, near_rows
 from ..numerics.grids import regrid
 from ..numerics.grouping import Groups
@@ -73,11 +74,11 @@ class Neighbours:
 
         Raises
         ------
-        ValueError
+        InvalidInput
             More pairs than `max_pairs` were found: degrees and components count them all, but no list was kept.
         """
         if self.near.pairs is None:
-            raise ValueError(
+            raise InvalidInput(
                 f"{self.n_pairs:,} pairs of rows touch ({self.touching}), more than the {self.max_pairs:,} that were "
                 f"to be listed; degrees and components are whole, for the list ask for max_pairs={self.n_pairs}"
             )
@@ -172,7 +173,7 @@ def neighbours(
     ------
     CorruptFile
         NaN or infinity in a row.
-    ValueError
+    InvalidInput
         Rows that overflow `grid`; an array whose type is no grid.
 
     Examples

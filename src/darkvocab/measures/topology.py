@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..errors import InvalidInput
 from ..numerics import Distances, Touching
 from ..numerics.grouping import n_cores
 
@@ -22,7 +23,7 @@ class Topology:
 
     def __init__(self, distances: Distances, touching: Touching, *, over: str = "unique") -> None:
         if distances.unit != touching.unit:
-            raise ValueError(f"distances in {distances.unit} cannot be held against touching {touching}")
+            raise InvalidInput(f"distances in {distances.unit} cannot be held against touching {touching}")
         self.touching, self.over = touching, over
         self._distances, self._weights = distances, distances.weights
         degrees, labels = distances.components(touching.threshold, strict=touching.strict)
@@ -116,7 +117,7 @@ def topology(
 
     Raises
     ------
-    CorruptFile, ValueError
+    CorruptFile, InvalidInput
         As `darkvocab.geometry`.
 
     Examples

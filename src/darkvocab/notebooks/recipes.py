@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InvalidInput
+from ..extras import import_extra, import_torch
 from ..measures.census import Census
 from ..measures.geometry import Geometry
-from ..runs.engine import MissingExtra
-from ..runs.notebook_stream import INSTALL, NotebookStream, import_torch
+from ..runs.notebook_stream import NotebookStream
 from ..snowballs.questions import Questions
 from ..snowballs.snowball import Cloud, Snowball, perturb
 from ..snowballs.sweep import Sweep, SweepRecord
@@ -231,13 +232,8 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
 def initial_11_2c() -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """Base [64] and noise [128, 64] of 11.2c, drawn after its GPT-2 was built; its size and the base's norm."""
     torch = import_torch("reproduce 11.2c-init")
-    try:
-        from transformers import GPT2Config, GPT2LMHeadModel
-    except ImportError:
-        raise MissingExtra(
-            f"reproduce 11.2c-init needs transformers, which is not installed; install it with: {INSTALL}"
-        ) from None
-    config = GPT2Config(
+    transformers = import_extra("transformers", "train", "reproduce 11.2c-init")
+    config = transformers.GPT2Config(
         vocab_size=128,
         n_positions=128,
         n_embd=64,
@@ -252,7 +248,7 @@ def initial_11_2c() -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(42)
-        model = GPT2LMHeadModel(config).to(torch.bfloat16)
+        model = transformers.GPT2LMHeadModel(config).to(torch.bfloat16)
         base, noise = torch.randn(64), torch.randn(128, 64)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     return base.numpy(), noise.numpy(), {"parameters": n_parameters, "norm": base.norm().item()}
@@ -295,11 +291,11 @@ def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Unknown recipe.
     MissingExtra
         It needs torch (and transformers) where they are not installed.
     """
     if recipe not in RECIPES:
-        raise ValueError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")
+        raise InvalidInput(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")
     return list(RECIPES[recipe](**settings))

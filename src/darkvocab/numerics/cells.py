@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 
+from ..errors import InvalidInput
 from .grids import Grid, as_grid
 
 ARITHMETICS = ("float32", "exact")
@@ -87,7 +88,7 @@ def cell_ranges(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Noise within reach overflows the grid.
     """
     from ._backends.drawing import cell_ranges as kernel
@@ -97,7 +98,7 @@ def cell_ranges(
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
     base = base.astype(np.float32) if arithmetic == "float32" else base
     if kernel(base.astype(np.float64), reach, sigma, arithmetic == "float32", *shape, home, low, high):
-        raise ValueError(
+        raise InvalidInput(
             f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
             f"{grid.max_value:g}; choose a smaller sigma or a wider grid"
         )
@@ -120,7 +121,7 @@ def cells(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         As `cell_ranges`.
     """
     from ._backends.drawing import cdf_words, cell_thresholds

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
 
+from ..errors import InvalidInput
 from .grids import Grid, as_grid, index_values
 from .totals import EXPONENTS, exact_total, is_exact
 
@@ -75,7 +76,7 @@ class Distances:
         threads : that compute blocks
         """
         if unit not in UNITS:
-            raise ValueError(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
+            raise InvalidInput(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
         self.unit, self.threads = unit, threads
         self.n = len(index)
         self.weights = np.ones(self.n, np.int64) if weights is None else np.asarray(weights, np.int64)

@@ -12,6 +12,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Num, UInt
 
+from ..errors import InvalidInput
+
 ArrayLike = float | int | list | tuple | np.generic | np.ndarray
 
 
@@ -57,20 +59,20 @@ def as_grid(grid: str | Grid) -> Grid:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Unknown name; the message lists the known ones.
     """
     if isinstance(grid, Grid):
         return grid
     if grid not in GRIDS:
-        raise ValueError(f"unknown grid {grid!r}; choose one of {', '.join(GRIDS)}")
+        raise InvalidInput(f"unknown grid {grid!r}; choose one of {', '.join(GRIDS)}")
     return GRIDS[grid]
 
 
 def _finite(x: ArrayLike) -> np.ndarray:
     values = np.asarray(x, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("needs finite values, got NaN or infinity")
+        raise InvalidInput("needs finite values, got NaN or infinity")
     return values
 
 
@@ -94,7 +96,7 @@ def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, ...]
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Unknown grid, or a NaN or infinite value, or one beyond the largest finite value of the grid.
 
     References
@@ -109,7 +111,7 @@ def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, ...]
     grid = as_grid(grid)
     magnitudes = np.asarray(np.abs(_finite(x)))
     if (magnitudes > grid.max_value).any():
-        raise ValueError(f"{grid.name} has no spacing beyond {grid.max_value:g}, got {magnitudes.max():g}")
+        raise InvalidInput(f"{grid.name} has no spacing beyond {grid.max_value:g}, got {magnitudes.max():g}")
     return np.asarray(np.ldexp(1.0, _exponent(magnitudes, grid) - grid.mantissa_bits))
 
 
@@ -132,13 +134,15 @@ def from_index(index: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         An index beyond the largest finite value.
     """
     grid = as_grid(grid)
     index = np.asarray(index, dtype=np.int64)
     if (np.abs(index) > grid.max_code).any():
-        raise ValueError(f"{grid.name} indices lie within +-{grid.max_code}, got {index.flat[np.abs(index).argmax()]}")
+        raise InvalidInput(
+            f"{grid.name} indices lie within +-{grid.max_code}, got {index.flat[np.abs(index).argmax()]}"
+        )
     return np.asarray(np.abs(index) | np.where(index < 0, grid.sign, 0), grid.word_dtype)
 
 
@@ -147,7 +151,7 @@ def decode(words: UInt[np.ndarray, ...], grid: str | Grid) -> Float32[np.ndarray
     grid = as_grid(grid)
     words = np.asarray(words)
     if words.dtype != grid.word_dtype:
-        raise ValueError(f"{grid.name} words are {grid.word_dtype}, got {words.dtype}")
+        raise InvalidInput(f"{grid.name} words are {grid.word_dtype}, got {words.dtype}")
     if grid.name == "float32":
         return words.view(np.float32)
     if grid.name == "bfloat16":
@@ -216,7 +220,7 @@ def steps(a: ArrayLike, b: ArrayLike, grid: str | Grid) -> Int64[np.ndarray, ...
 
     Raises
     ------
-    ValueError
+    InvalidInput
         A value that is not on the grid (round it first: `round_to`).
 
     Examples
@@ -230,7 +234,7 @@ def steps(a: ArrayLike, b: ArrayLike, grid: str | Grid) -> Int64[np.ndarray, ...
         values = _finite(x)
         index = _round(values, grid)
         if (np.abs(index) > grid.max_code).any() or (decode(from_index(index, grid), grid) != values).any():
-            raise ValueError(f"{name} has values that are not on the {grid.name} grid; round_to them first")
+            raise InvalidInput(f"{name} has values that are not on the {grid.name} grid; round_to them first")
         ends.append(index)
     return np.asarray(ends[1] - ends[0])
 
@@ -245,7 +249,7 @@ def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, ...]
 
     Raises
     ------
-    ValueError
+    InvalidInput
         A NaN or infinite value, or one that overflows the grid.
 
     Examples
@@ -256,7 +260,7 @@ def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, ...]
     grid = as_grid(grid)
     index = _round(_finite(x), grid)
     if (np.abs(index) > grid.max_code).any():
-        raise ValueError(f"a value overflows {grid.name} (largest finite value {grid.max_value:g})")
+        raise InvalidInput(f"a value overflows {grid.name} (largest finite value {grid.max_value:g})")
     below, at, above = (index_values(index + k, grid) for k in (-1, 0, 1))
     return np.asarray((below + at) / 2), np.asarray((at + above) / 2)
 

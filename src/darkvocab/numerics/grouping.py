@@ -11,6 +11,8 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int64, UInt, UInt64
 
+from ..errors import InvalidInput
+
 CHUNK_BYTES = 1 << 20
 SELECTIONS = ("black_holes", "unique", "tokens")
 
@@ -47,11 +49,11 @@ class Groups:
 
         Raises
         ------
-        ValueError
+        InvalidInput
             Another word.
         """
         if over not in SELECTIONS:
-            raise ValueError(f"unknown rows {over!r}; choose one of {', '.join(SELECTIONS)}")
+            raise InvalidInput(f"unknown rows {over!r}; choose one of {', '.join(SELECTIONS)}")
         first = self.first[self.counts >= 2] if over == "black_holes" else self.first
         return first, self.counts if over == "tokens" else np.ones(len(first), np.int64)
 
@@ -98,7 +100,7 @@ def identical_rows(
 
     words = np.asarray(words)
     if words.ndim != 2 or words.dtype.kind != "u":
-        raise ValueError(f"needs a 2-D array of unsigned words, got {words.dtype} {list(words.shape)}")
+        raise InvalidInput(f"needs a 2-D array of unsigned words, got {words.dtype} {list(words.shape)}")
     n = len(words)
     kind = rounded(words[:0]) if rounded else words[:0]  # rounding may change how many columns there are, too
     dtype, dim = kind.dtype, kind.shape[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..errors import InvalidInput
 from .chebyshev import UNITS
 
 
@@ -19,11 +20,11 @@ class Touching:
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", float(self.threshold))
         if self.unit not in UNITS:
-            raise ValueError(f"unknown unit {self.unit!r} of touching; choose one of {', '.join(UNITS)}")
+            raise InvalidInput(f"unknown unit {self.unit!r} of touching; choose one of {', '.join(UNITS)}")
         if not (self.threshold >= 0 and math.isfinite(self.threshold)):
-            raise ValueError(f"touching must be a finite length >= 0 ({self.unit}), got {self.threshold!r}")
+            raise InvalidInput(f"touching must be a finite length >= 0 ({self.unit}), got {self.threshold!r}")
         if self.strict and self.threshold <= 2.0**-150:
-            raise ValueError(
+            raise InvalidInput(
                 f"nothing is nearer than {self.threshold!r}: choose a larger threshold, or <= for equal rows"
             )
 

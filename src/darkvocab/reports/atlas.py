@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.matrix import printable
 from ..runs.folder import versions, write_whole
+from ..text import printable
 from .document import render
 from .tables import number, scan_facts
 
@@ -136,7 +136,7 @@ def write_page(report: dict[str, Any], tokens: pl.DataFrame, path: str | Path, *
 
     Raises
     ------
-    DiskFull, ValueError
+    DiskFull, InvalidInput
         As `write_whole`.
     """
     write_whole(Path(path), page(report, tokens, command))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..embedding.matrix import printable
+from ..text import printable
 from .tables import facts, isolated, show
 
 MOST_CHANGES = 40

@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import CorruptFile, MissingFile
 from ..measures.tracking import replay
-from ..sources import CorruptFile
 from .figures import BLACK, BLUE, ORANGE, STYLE
 from .tables import facts, number, show
 
@@ -484,7 +484,7 @@ def read_evolution(folder: Path) -> Evolution:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         No measured history there.
     CorruptFile
         Files that are not what was left there.
@@ -514,7 +514,7 @@ def read_evolution(folder: Path) -> Evolution:
         )
     except FileNotFoundError as error:
         missing = Path(str(error.filename or folder)).name
-        raise FileNotFoundError(f"{folder} holds no measured history ({missing}); darkvocab evolve makes one") from None
+        raise MissingFile(f"{folder} holds no measured history ({missing}); darkvocab evolve makes one") from None
     except (pl.exceptions.PolarsError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CorruptFile(f"{folder}: not what darkvocab evolve left there ({error!r})") from None
 

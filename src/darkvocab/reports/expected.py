@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import CorruptFile, InvalidInput
 from ..runs.records import EXPECTED
-from ..sources import CorruptFile
 from .figures import BLACK, BLUE, ORANGE, SIGMA, STYLE, caption, draw_expected, scale_of, titled
 from .tables import show
 
@@ -60,7 +60,7 @@ def read_expected(folder: Path) -> pl.DataFrame | None:
     try:
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()), columns=needed).cast(pl.Float64)
         if not len(frame) or not np.isfinite(frame.to_numpy()).all():
-            raise ValueError("no points, or numbers that are none")
+            raise InvalidInput("no points, or numbers that are none")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise CorruptFile(f"{path}: not the expected census of a sweep ({error})") from None
     return frame

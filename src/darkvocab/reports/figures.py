@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import InvalidInput
 from ..runs.folder import write_whole
 from .tables import Recorded
 
@@ -302,7 +303,7 @@ def save_as(figure: Figure, path: Path) -> Path:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         It ends otherwise, or cannot be written there.
     """
     check_figure(path)
@@ -314,6 +315,6 @@ def save_as(figure: Figure, path: Path) -> Path:
 
 
 def check_figure(path: Path) -> None:
-    """Raise ValueError where a figure's name says no format that it can have."""
+    """Raise InvalidInput where a figure's name says no format that it can have."""
     if path.suffix.lower() not in WITHOUT_TIME:
-        raise ValueError(f"cannot draw {path}: a figure's name ends with {' or '.join(WITHOUT_TIME)}")
+        raise InvalidInput(f"cannot draw {path}: a figure's name ends with {' or '.join(WITHOUT_TIME)}")

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..embedding.matrix import printable
 from ..numerics import GRIDS
+from ..text import printable
 from .tables import SHOWN_TOKENS, facts, show, token_texts
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

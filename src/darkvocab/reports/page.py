@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..embedding.history import FILE
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..runs.folder import read_manifest, write_whole
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, scan_records
-from ..sources import CorruptFile
 from .curves import curves
 from .document import render
 from .evolution import EVOLUTION, HEADINGS, METRICS, READ, read_evolution
@@ -77,7 +77,7 @@ def report(folder: str | Path) -> list[Path]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         No finished run there.
     CorruptFile
         A manifest or records that cannot be read.
@@ -108,7 +108,7 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
     records = scan_records(folder)
     manifest = records.manifest
     if manifest["status"] != "complete":
-        raise FileNotFoundError(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
+        raise MissingFile(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
     try:
         make, lead = PAGES[manifest["experiment"]]
         told = lead(records)
@@ -116,7 +116,7 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
         raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
     try:
         if not len(records) or ("sigmas" in manifest["parameters"] and records["sigma"].null_count()):
-            raise ValueError("no records, or without a sigma")
+            raise InvalidInput("no records, or without a sigma")
         return make(records, folder, told), manifest
     except CorruptFile:
         raise

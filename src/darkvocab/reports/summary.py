@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..embedding.matrix import printable
+from ..errors import CorruptFile, InvalidInput
 from ..runs.records import Records, scan_records
-from ..sources import CorruptFile
+from ..text import printable
 from .tables import facts, number, show
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
 
     Raises
     ------
-    ValueError
+    InvalidInput
         No such column, or number of bins.
-    FileNotFoundError, CorruptFile
+    MissingFile, CorruptFile
         As `scan_records`.
     """
     if not 1 <= bins <= MOST_BINS:
-        raise ValueError(f"bins must be from 1 to {MOST_BINS:,}, got {bins}")
+        raise InvalidInput(f"bins must be from 1 to {MOST_BINS:,}, got {bins}")
     records = scan_records(folder)
     asked = list(records.schema) if columns is None or not records.schema else list(dict.fromkeys(columns))
     for name in asked:
         if name not in records.schema:
-            raise ValueError(f"no column {name!r}; choose one of {', '.join(records.schema)}")
+            raise InvalidInput(f"no column {name!r}; choose one of {', '.join(records.schema)}")
     numeric = [name for name in asked if records.schema[name].is_numeric()]
     sigmas = _Sigmas(records)
     n_numbers = len(sigmas.values) * len(numeric) * (bins + 12)

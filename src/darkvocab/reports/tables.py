@@ -13,9 +13,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..embedding.matrix import printable
 from ..numerics import GRIDS
 from ..runs.records import scan_records
+from ..text import printable
 
 if TYPE_CHECKING:
     import polars as pl

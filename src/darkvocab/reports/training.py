@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding.history import History
+from ..errors import CorruptFile, MissingFile
 from ..measures.census import counts
-from ..sources import CorruptFile
 from .evolution import METRICS, loss_figure
 from .replicas import COUNTED
 
@@ -24,7 +24,7 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         It has not ended, or its recording is gone.
     CorruptFile, NoEmbedding
         Its files are not what a training leaves.
@@ -32,9 +32,7 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
     import polars as pl
 
     if manifest["status"] not in ENDED:
-        raise FileNotFoundError(
-            f"{folder} holds a training that is {manifest['status']}; finish it with --resume first"
-        )
+        raise MissingFile(f"{folder} holds a training that is {manifest['status']}; finish it with --resume first")
     history = History.open(folder)
     unseen = np.array(history.unseen or (), np.int64)
     ends = [words for _, words in history.words((0, history.n_rows - 1))]

@@ -42,6 +42,9 @@ from typing import IO, Any, Self, TypeVar
 
 import numpy as np
 
+from ..errors import EngineLost, InvalidInput, NoScheduler, OtherVersion, WorkerDied
+from ..extras import import_extra
+
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -62,29 +65,8 @@ DASK = {  # settings of Dask's while we use it
 }
 SILENT, SAY_AGAIN = 5.0, 60.0  # seconds without workers until we say so, and between times that we do
 PACKAGES = ("darkvocab", "numpy", "numba")  # that records depend on: workers must have our versions
-EXTRA = "pip install 'darkvocab[dask]'"
 FOUND = "choose local, serial, threads, processes, dask://HOST:PORT or dask:SCHEDULER_FILE.json"
 RESUME = "records that have landed in a run folder are kept: the same run with --resume goes on"
-
-
-class MissingExtra(ImportError):
-    """An optional dependency is not installed; the message has the command that installs it."""
-
-
-class OtherVersion(ImportError):
-    """A worker lacks darkvocab, or has another version of it, of numpy or of numba."""
-
-
-class NoScheduler(ConnectionError):
-    """No Dask scheduler answered."""
-
-
-class EngineLost(ConnectionError):
-    """What ran the tasks went away before they were done."""
-
-
-class WorkerDied(ChildProcessError):
-    """Every worker that took this task died."""
 
 
 class Engine(ABC):
@@ -148,7 +130,7 @@ def open_engine(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         No such engine, or fewer than one worker.
     MissingExtra, NoScheduler, OtherVersion
         Dask.
@@ -160,7 +142,7 @@ def open_engine(
     [1, 2, 4, 8, 16]
     """
     if workers is not None and workers < 1:
-        raise ValueError(f"workers must be >= 1, got {workers}")
+        raise InvalidInput(f"workers must be >= 1, got {workers}")
     if isinstance(spec, Executor):
         return _Borrowed(spec, workers or getattr(spec, "_max_workers", None) or _n_cores())
     n_workers = workers or _n_cores()
@@ -175,7 +157,7 @@ def open_engine(
     kind, _, place = spec.partition(":")
     if place and kind in ("dask", "tcp", "tls"):
         return _Dask(_scheduler_address(spec), workers or 1, say, patience)
-    raise ValueError(f"unknown engine {spec!r}; {FOUND}")
+    raise InvalidInput(f"unknown engine {spec!r}; {FOUND}")
 
 
 def _n_cores() -> int:
@@ -506,11 +488,8 @@ class _Dask(_Concurrent):
     """A Dask cluster, which does again what a worker that died had begun."""
 
     def __init__(self, address: str, n_threads: int, say: Say, patience: float) -> None:
-        try:
-            import dask
-            from distributed import Client
-        except ImportError:
-            raise MissingExtra(f"a Dask engine needs dask, which is not installed; install it with: {EXTRA}") from None
+        dask = import_extra("dask", "dask", "a Dask engine")
+        distributed = import_extra("distributed", "dask", "a Dask engine")
         self._address, self._at_least, self._say, self._patience = address, n_threads, say, patience
         self._is_lost, self._asked, self._n_threads = False, -math.inf, 0
         self._with_workers = time.monotonic()  # when there were some last
@@ -522,7 +501,7 @@ class _Dask(_Concurrent):
             stack.enter_context(dask.config.set(DASK))
             try:
                 self._client: Any = _within(
-                    CONNECT, partial(Client, address, timeout=CONNECT - 1, set_as_default=False)
+                    CONNECT, partial(distributed.Client, address, timeout=CONNECT - 1, set_as_default=False)
                 )
             except (OSError, ValueError) as error:
                 raise NoScheduler(
@@ -638,11 +617,11 @@ def _scheduler_address(spec: str) -> str:
         except (ValueError, KeyError, TypeError):
             address = None
         if not isinstance(address, str):
-            raise ValueError(f"{place} is no scheduler file: `dask scheduler --scheduler-file {place}` writes one")
+            raise InvalidInput(f"{place} is no scheduler file: `dask scheduler --scheduler-file {place}` writes one")
         return address
     address = spec.removeprefix("dask://")
     if not re.fullmatch(r"(t(cp|ls)://)?[^/]+:\d+", address):
-        raise ValueError(f"cannot read the address {spec!r}; write it as dask://HOST:PORT")
+        raise InvalidInput(f"cannot read the address {spec!r}; write it as dask://HOST:PORT")
     return address
 
 
@@ -651,10 +630,10 @@ def check_seed(seed: int) -> int:
 
     Raises
     ------
-    ValueError
+    InvalidInput
     """
     if not 0 <= seed < SEED_LIMIT:
-        raise ValueError(f"seed must be from 0 to 2**64 - 1, got {seed}")
+        raise InvalidInput(f"seed must be from 0 to 2**64 - 1, got {seed}")
     return seed
 
 

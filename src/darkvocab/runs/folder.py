@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Self
 
-from ..sources import CorruptFile
+from ..errors import FULL, CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused
 
 SCHEMA_VERSION = 1
 UNFINISHED = ("running", "interrupted")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANIFEST = {"status": str, "command": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
 
 
-class RunFolderRefused(ValueError):
-    """The folder holds another run or other files, or another process works in it."""
-
-
-class DiskFull(OSError):
-    """No space was left to land a file; what had landed before is whole."""
-
-
-def refuse_write(path: Path, error: OSError) -> OSError | ValueError:
-    """What to raise where a file cannot be written."""
+def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
+    """Return the error for a file that cannot be written."""
     if error.errno in FULL:
-        return DiskFull(error.errno, f"no space left to write {path}")
-    return ValueError(f"cannot write {path}: {error.strerror}; choose another place")
+        return DiskFull(error.errno, f"no space left to write {path}; make room")
+    return InvalidInput(f"cannot write {path}: {error.strerror}; choose another place")
 
 
 @contextlib.contextmanager
@@ -44,7 +34,7 @@ def landing(path: Path) -> Iterator[IO[bytes]]:
     ------
     DiskFull
         The disk, the quota or the file size limit.
-    ValueError
+    InvalidInput
         The place cannot be written to.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -76,12 +66,12 @@ def landing_folder(path: Path) -> Iterator[Path]:
     ------
     DiskFull
         The disk, the quota or the file size limit.
-    ValueError
+    InvalidInput
         The place is taken, or cannot be written to.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 (gives `.` a name, and leaves links what they are)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(f"{path} is there already; choose another place")
+        raise InvalidInput(f"{path} is there already; choose another place")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir()
@@ -142,14 +132,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         The folder holds none.
     CorruptFile
         Not a manifest that this version knows.
     """
     path = folder / "manifest.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no run: it has no manifest.json")
+        raise MissingFile(f"{folder} holds no run: it has no manifest.json")
     try:
         manifest = json.loads(path.read_text("utf-8"))
         version = manifest["schema_version"]
@@ -166,6 +156,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def fixed(manifest: dict[str, Any]) -> dict[str, Any]:
     """What a run and its continuation have in common."""
     return {key: value for key, value in manifest.items() if key not in ("status", "command")}
+
+
+def check_folder(folder: Path, ours: Sequence[str]) -> None:
+    """Refuse to write among files that are neither a run's nor ours.
+
+    Raises
+    ------
+    RunFolderRefused
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderRefused(f"{folder} is a file; choose another --out")
+    held = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+    if held and not {"manifest.json", *ours} & set(held):
+        raise RunFolderRefused(f"{folder} holds other files ({', '.join(held[:4])}); choose another --out")
 
 
 class Folder:

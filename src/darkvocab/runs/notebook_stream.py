@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float32
 
-from .engine import MissingExtra
-
-INSTALL = "pip install 'darkvocab[train]'"
-
-
-def import_torch(what: str) -> Any:
-    """torch, or a sentence that says how to get it."""
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtra(f"{what} needs torch, which is not installed; install it with: {INSTALL}") from None
-    return torch
+from ..extras import import_torch
 
 
 class NotebookStream:

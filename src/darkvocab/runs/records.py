@@ -16,8 +16,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypeVar
 
-from ..embedding.matrix import printable
-from ..sources import CorruptFile
+from ..errors import CorruptFile, InvalidInput, MissingFile
+from ..text import printable
 from .folder import Folder, fixed, landing, read_manifest, write_whole
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def read_records_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run of records; raises as `read_manifest`."""
     manifest = read_manifest(folder)
     if manifest.get("experiment") == "train":
-        raise FileNotFoundError(f"{folder} holds a training, which has a recording and no records")
+        raise MissingFile(f"{folder} holds a training, which has a recording and no records")
     for key in ("n_records", "records_per_part"):
         if not isinstance(manifest.get(key), int) or manifest[key] < 1:
             raise CorruptFile(f"{folder / 'manifest.json'}: not a manifest of records ({key} is no positive number)")
@@ -125,7 +125,7 @@ def read_records(folder: str | Path) -> pl.DataFrame:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         No run there, or one that is not finished.
     CorruptFile
         A manifest or records that cannot be read.
@@ -136,7 +136,7 @@ def read_records(folder: str | Path) -> pl.DataFrame:
     status = read_manifest(folder)["status"]
     path = folder / "records.parquet"
     if status != "complete" or not path.is_file():
-        raise FileNotFoundError(f"{folder} holds a run that is {status}; finish it with --resume first")
+        raise MissingFile(f"{folder} holds a run that is {status}; finish it with --resume first")
     with _reading(path), path.open("rb") as file:
         return pl.read_parquet(file)
 
@@ -314,7 +314,7 @@ class RunFolder(Folder, Generic[Row]):
         """Write one part, and merge the block that it completes."""
         expected = self._parts.n_records_of(Part(number, number, self.path))
         if len(frame) != expected:
-            raise ValueError(f"part {number} must have {expected:,} records, got {len(frame):,}")
+            raise InvalidInput(f"part {number} must have {expected:,} records, got {len(frame):,}")
         self._parts.land(number, number, frame)
         self._parts.merge(number - number % self._parts.block)
 
@@ -454,7 +454,7 @@ def scan_records(folder: str | Path) -> Records:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         No run there.
     CorruptFile
         A manifest or records that cannot be read.

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.special import gammainc
 
-from ..embedding.matrix import printable
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..runs.records import Records, scan_records
-from ..sources import CorruptFile
+from ..text import printable
 from .bases import DRAWN, FIXED, Base, load_base
 from .expect import Expect, Expected
 
@@ -124,21 +124,21 @@ def agreement(run: str | Path) -> Agreement:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         No run there, or no record yet; its base is gone.
     CorruptFile
         A manifest or records that cannot be read, or that contradict each other.
-    ValueError
+    InvalidInput
         A run that theory has nothing to say of; a base that is another now.
     """
     records = scan_records(run)
     experiment = records.manifest.get("experiment")
     if experiment not in RUNS:
-        raise ValueError(
+        raise InvalidInput(
             f"{run} holds a run of {printable(str(experiment))}; theory is held against {' and '.join(RUNS)}"
         )
     if not records.n_landed:
-        raise FileNotFoundError(f"{run} holds no record yet; finish its run with --resume first")
+        raise MissingFile(f"{run} holds no record yet; finish its run with --resume first")
     settings = _settings(Path(run), records.manifest)
     means, trials, largest = _means(Path(run), records, settings["sigmas"])
     shown = [point for point, count in enumerate(trials) if count]
@@ -187,12 +187,12 @@ def _means(
         for frame in records.frames(["point", "sigma", "largest_bh", *named.values()]):
             point = frame["point"].cast(pl.Int64).to_numpy()
             if point.min(initial=0) < 0 or not np.array_equal(frame["sigma"].to_numpy(), np.asarray(sigmas)[point]):
-                raise ValueError("a record has another sigma than the manifest")
+                raise InvalidInput("a record has another sigma than the manifest")
             values = frame.select(*named.values(), pl.col("largest_bh").clip(lower_bound=1)).cast(pl.Float64).to_numpy()
             np.add.at(sums, point, values)
             np.add.at(trials, point, 1)
         if not np.isfinite(sums).all():
-            raise ValueError("counts that are no numbers")
+            raise InvalidInput("counts that are no numbers")
     except CorruptFile:
         raise
     except (pl.exceptions.PolarsError, LookupError, TypeError, ValueError) as error:
@@ -224,7 +224,7 @@ def _settings(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     settings = {name: told[name] for name in names}
     if told["base"] in DRAWN and not manifest["inputs"]:
         if told["sampler"] == "notebook":
-            raise ValueError(f"{folder}: its base was drawn from torch's stream, which theory does not draw from")
+            raise InvalidInput(f"{folder}: its base was drawn from torch's stream, which theory does not draw from")
         return {**settings, "base": told["base"], "dim": told["hidden_dim"], "seed": manifest["seed"]}
     return {**settings, "base": _base(folder, manifest)}
 
@@ -240,11 +240,11 @@ def _base(folder: Path, manifest: dict[str, Any]) -> Base:
         raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
     if name not in FIXED and not Path(path).is_file():
         if name == "array":
-            raise ValueError(f"{folder}: its base was an array, which no file keeps; sweep around a .npy file of it")
-        raise FileNotFoundError(f"{folder}: its base {path} is not there any more; put it back, or go to where it ran")
+            raise InvalidInput(f"{folder}: its base was an array, which no file keeps; sweep around a .npy file of it")
+        raise MissingFile(f"{folder}: its base {path} is not there any more; put it back, or go to where it ran")
     base = load_base(name if name in FIXED else path)
     if base.sha256 != sha256:
-        raise ValueError(
+        raise InvalidInput(
             f"{folder}: its base {path} is another now (sha256 {base.sha256[:12]}, it was {str(sha256)[:12]}); "
             "put back the one that it was swept around"
         )

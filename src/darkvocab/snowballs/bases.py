@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, UInt16
 
-from ..embedding.matrix import GRID_OF_DTYPE, printable
+from ..embedding.matrix import GRID_OF_DTYPE
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..numerics import decode, encode
 from ..runs.engine import BASE, generator
-from ..sources import CorruptFile, open_source
+from ..sources import open_source
+from ..text import printable
 
 DEFAULT_DIM = 2560
 
@@ -174,9 +176,9 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
 
     Raises
     ------
-    FileNotFoundError, CorruptFile
+    MissingFile, CorruptFile
         As `open_source`; NaN or infinity in the vector.
-    ValueError
+    InvalidInput
         No vector in the file, several of which none is named `centroid`, or a size that contradicts `dim`.
     """
     if isinstance(spec, Base):
@@ -190,9 +192,11 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
     else:
         base = _read(Path(spec))
     if base.vector.ndim != 1 or not base.vector.size:
-        raise ValueError(f"base {base.name!r} must be a vector, got shape {list(base.vector.shape)}")
+        raise InvalidInput(f"base {base.name!r} must be a vector, got shape {list(base.vector.shape)}")
     if dim is not None and dim != base.vector.size:
-        raise ValueError(f"base {base.name!r} has {base.vector.size:,} components, --dim says {dim:,}; leave --dim out")
+        raise InvalidInput(
+            f"base {base.name!r} has {base.vector.size:,} components, --dim says {dim:,}; leave --dim out"
+        )
     if not np.isfinite(base.vector).all():
         bad = np.flatnonzero(~np.isfinite(base.vector))
         raise CorruptFile(f"base {base.name!r}: component {bad[0]} is {base.vector[bad[0]]} ({len(bad)} such in all)")
@@ -202,12 +206,12 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
 def _read(path: Path) -> Base:
     if not path.exists():
         names = ", ".join([*FIXED, *DRAWN])
-        raise FileNotFoundError(f"no base {str(path)!r}: neither built in ({names}) nor a file")
+        raise MissingFile(f"no base {str(path)!r}: neither built in ({names}) nor a file")
     vectors = {n: t for n, t in open_source(path).tensors.items() if t.is_float and not t.block and len(t.shape) == 1}
     if not vectors:
-        raise ValueError(f"{path} holds no 1-D tensor of floating-point numbers to use as base")
+        raise InvalidInput(f"{path} holds no 1-D tensor of floating-point numbers to use as base")
     if "centroid" not in vectors and len(vectors) > 1:
-        raise ValueError(
+        raise InvalidInput(
             f"{path} holds {len(vectors)} vectors ({', '.join(sorted(vectors)[:8])}), none named 'centroid'"
         )
     tensor = vectors.get("centroid") or next(iter(vectors.values()))

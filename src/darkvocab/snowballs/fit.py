@@ -14,6 +14,7 @@ from jaxtyping import Float64, Int64
 from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.stats import chi2, norm
 
+from ..errors import InvalidInput, NoFit
 from ..numerics import as_grid, boundaries, index_values, round_to, ulp
 from ..runs.engine import BASE, check_seed, generator
 from ..runs.folder import versions
@@ -145,7 +146,7 @@ class Likelihood:
             logs[i] = self.at(sigma)
         best = int(np.nanargmax(np.where(np.isfinite(logs), logs, -np.inf)))
         if not np.isfinite(logs[best]):
-            raise ArithmeticError(
+            raise NoFit(
                 f"no sigma from {low:.3g} to {high:.3g} makes these populations around this base: their likelihood "
                 "underflows everywhere; give the base they come from, or let it move (--offset fit)"
             )
@@ -262,25 +263,25 @@ class Fit:
         grid = as_grid(grid or self.target.grid or "bfloat16").name
         self.level, self.draws, self.seed, self.compare = level, draws, seed, compare
         if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+            raise InvalidInput(f"level must lie between 0 and 1, got {level!r}")
         if draws < 20:
-            raise ValueError(f"draws must be >= 20, got {draws}")
+            raise InvalidInput(f"draws must be >= 20, got {draws}")
         if isinstance(offset, str) and offset != "fit":
-            raise ValueError(f"offset is a number from 0 to 0.5, or fit; got {offset!r}")
+            raise InvalidInput(f"offset is a number from 0 to 0.5, or fit; got {offset!r}")
         moved = 0.0 if offset == "fit" else float(offset)
         if not 0 <= moved <= 0.5:
-            raise ValueError(f"offset must lie between 0 and 0.5 of the grid's spacing, got {offset!r}")
+            raise InvalidInput(f"offset must lie between 0 and 0.5 of the grid's spacing, got {offset!r}")
         if self.target.grid and self.target.grid != grid:
-            raise ValueError(f"{self.target.name} is on {self.target.grid}, not {grid}")
+            raise InvalidInput(f"{self.target.name} is on {self.target.grid}, not {grid}")
         if self.target.dim is not None and self.target.dim != self.base.vector.size:
-            raise ValueError(
+            raise InvalidInput(
                 f"base {self.base.name!r} has {self.base.vector.size:,} components, {self.target.name} has "
                 f"{self.target.dim:,}; give the vector its tokens lie around (--base; darkvocab centroid makes one)"
             )
         partition = self.target.partition
         tokens = (partition.n_tokens or int(partition.populations.sum())) or 1
         if tokens > MOST_TOKENS:
-            raise ValueError(
+            raise InvalidInput(
                 f"{tokens:,} tokens: a fit draws snowballs for its errors, of {MOST_TOKENS:,} tokens at most; for the "
                 "expectation of larger ones there is darkvocab expect"
             )
@@ -305,7 +306,7 @@ class Fit:
             likelihood = Likelihood(self.target.partition, replace(self.hypothesis, distribution=family), self.free)
             try:
                 found.append((likelihood, likelihood.maximum()))
-            except ArithmeticError as error:
+            except NoFit as error:
                 none = error
         if none and not found:
             raise none
@@ -552,7 +553,7 @@ class Fit:
             try:
                 found, _ = Likelihood(self.target.partition, hypothesis, self.free).maximum()
                 made.append({"hypothesis": name, **_facts(found)})
-            except ArithmeticError:
+            except NoFit:
                 made.append({"hypothesis": name, "sigma": None, "log_likelihood": None, "likelihood": None})
         off = [
             row for row in made if row["hypothesis"].startswith("off the lattice") and row["log_likelihood"] is not None
@@ -652,7 +653,7 @@ def ridge(partition: Partition, hypothesis: Hypothesis, offsets: np.ndarray) -> 
     for offset in offsets.tolist():
         try:
             found, _ = Likelihood(partition, replace(hypothesis, offset=offset)).maximum()
-        except ArithmeticError:
+        except NoFit:
             continue
         rows.append({"offset": offset, "sigma": found.sigma, "log_likelihood": found.log_likelihood})
     return rows
@@ -702,9 +703,9 @@ def fit(target: str | Path | Target, **settings: Any) -> dict[str, Any]:
 
     Raises
     ------
-    OSError, CorruptFile, ValueError
+    OSError, CorruptFile, InvalidInput
         As `load_target` and `load_base`; settings without sense.
-    ArithmeticError
+    NoResult
         Populations that no sigma makes around this base.
 
     Examples

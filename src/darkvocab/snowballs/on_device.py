@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..errors import InvalidInput, OutOfMemory
 from ..gpu.batch import Asked, Batch, Found, Pending
 from ..gpu.device import Device, Fetched, is_full
 from ..gpu.lanes import Lanes
@@ -62,9 +63,9 @@ def measured_clouds(
 
     Raises
     ------
-    MemoryError
+    OutOfMemory
         There is no room for a single one.
-    ValueError
+    InvalidInput
         Noise that overflows the grid; steps for which the device has no numbers.
     """
     room = int(SHARE * device.free())
@@ -74,7 +75,7 @@ def measured_clouds(
         begun = None
         grid = as_grid(some[0].snowball.grid)
         if not all(device.takes(grid, one.unit) for one in asked):
-            raise ValueError(f"{device.place} has no float64, as steps on {grid.name} need it; leave out --device")
+            raise InvalidInput(f"{device.place} has no float64, as steps on {grid.name} need it; leave out --device")
         try:
             with device.active():
                 begun = _begin(device, some, asked)
@@ -82,7 +83,9 @@ def measured_clouds(
             if not is_full(error):
                 raise
             if len(some) == 1 and ahead is None:
-                raise MemoryError(f"a snowball of {some[0].snowball.n_tokens:,} tokens on {device.place}") from None
+                raise OutOfMemory(
+                    f"a snowball of {some[0].snowball.n_tokens:,} tokens needs more memory than {device.place} has"
+                ) from None
             waiting.extendleft(reversed(some))
             room = sum(_room(device, draw, asked) for draw in some) // 2
         if ahead is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import InvalidInput
 from ..gpu.batch import Asked
 from ..measures.census import Census
 from ..numerics import Touching, round_to, ulp
@@ -74,9 +75,9 @@ class Questions(Clouds[QuestionRecord]):
     def __init__(self, sigmas: Iterable[float], *, touching: Touching | None = None, **settings: Any) -> None:
         touching = touching or Touching(1e-4, strict=True)
         if touching.unit != "weight":
-            raise ValueError("questions hold a threshold in weight units against the grid's steps; give one")
+            raise InvalidInput("questions hold a threshold in weight units against the grid's steps; give one")
         if given := {"measure", "over"} & settings.keys():
-            raise ValueError(f"questions have their own {' and '.join(sorted(given))}; ask them with trials")
+            raise InvalidInput(f"questions have their own {' and '.join(sorted(given))}; ask them with trials")
         base = settings.get("base", "random-unit")
         drawn = {"base": base, "n_tokens": 2221, "redraw_base": isinstance(base, str) and base in DRAWN}
         fixed = {"measure": ("geometry", "steps", "topology"), "over": "tokens", "touching": touching}

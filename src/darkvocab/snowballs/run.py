@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from ..embedding.matrix import printable
+from ..errors import InvalidInput
 from ..gpu.batch import Asked
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
@@ -30,6 +30,7 @@ from ..runs.engine import open_engine
 from ..runs.folder import SCHEMA_VERSION, versions
 from ..runs.notebook_stream import NotebookStream
 from ..runs.records import RunFolder, Unsigned, frame_of, read_records
+from ..text import printable
 from .on_device import MeasuredCloud, measured_clouds
 from .settings import Points
 from .snowball import SAMPLERS, Cloud, Draw, Snowball
@@ -96,18 +97,18 @@ class Clouds(Points, Generic[Row]):
         self.trials, self.sampler = trials, sampler
         self.measure, self.over, self.epsilon = tuple(name for name in MEASURES if name in measure), over, epsilon
         if trials < 1:
-            raise ValueError(f"trials must be >= 1, got {trials}")
+            raise InvalidInput(f"trials must be >= 1, got {trials}")
         if sampler not in SAMPLERS:
-            raise ValueError(f"unknown sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}")
+            raise InvalidInput(f"unknown sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}")
         if sampler == "notebook" and distribution != "gaussian":
-            raise ValueError(f"the notebook sampler draws gaussian noise, not {distribution}; choose sparse or dense")
+            raise InvalidInput(f"the notebook sampler draws gaussian noise, not {distribution}; choose sparse or dense")
         unknown = [name for name in measure if name not in (*MEASURES, "census")]
         if unknown:
-            raise ValueError(f"unknown measure {unknown[0]!r}; choose among census, {', '.join(MEASURES)}")
+            raise InvalidInput(f"unknown measure {unknown[0]!r}; choose among census, {', '.join(MEASURES)}")
         if over not in SELECTIONS:
-            raise ValueError(f"unknown rows {over!r}; choose one of {', '.join(SELECTIONS)}")
+            raise InvalidInput(f"unknown rows {over!r}; choose one of {', '.join(SELECTIONS)}")
         if epsilon is not None and not (epsilon > 0 and math.isfinite(epsilon) and math.isfinite(1e40 / epsilon)):
-            raise ValueError(f"epsilon must be a finite length > 0 to divide by (weight units), got {epsilon!r}")
+            raise InvalidInput(f"epsilon must be a finite length > 0 to divide by (weight units), got {epsilon!r}")
         self.touching = touching or (Touching(2 * epsilon) if epsilon else Touching(2, "steps"))
         if sampler == "notebook":
             NotebookStream(seed)  # fails here, not in the middle, where torch is missing
@@ -254,7 +255,7 @@ class Clouds(Points, Generic[Row]):
         ------
         RunFolderRefused, CorruptFile, DiskFull
             As `RunFolder`.
-        ValueError
+        InvalidInput
             An engine or a device that there is not; both; fewer than one worker; `resume` without `out`.
         MissingExtra
             torch, or for CUDA Triton, is not installed.
@@ -301,10 +302,10 @@ class Clouds(Points, Generic[Row]):
     ) -> Iterator[list[Row]]:
         """Records of each part; without `reading` only of those that had not landed."""
         if resume and out is None:
-            raise ValueError("--resume needs the --out folder of the run to go on with")
+            raise InvalidInput("--resume needs the --out folder of the run to go on with")
         there = open_device(device)
         if there and (engine != "local" or workers is not None):
-            raise ValueError("a device draws and measures by itself: leave out --engine and --workers, or --device")
+            raise InvalidInput("a device draws and measures by itself: leave out --engine and --workers, or --device")
         nogil = self.trial_seconds > NOGIL
         work = len(self) * self.trial_seconds
         if there or (workers is None and engine == "local" and work < (WORTH_THREADS if nogil else WORTH_PROCESSES)):

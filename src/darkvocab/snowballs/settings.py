@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import InvalidInput
 from ..numerics import as_grid, round_to
 from ..numerics.grids import median_ulp
 from ..runs.engine import check_seed
@@ -37,15 +38,17 @@ class Points:
         self.distribution, self.arithmetic = distribution, arithmetic
         self.seed, self.redraw_base = check_seed(seed), redraw_base
         if not self.sigmas:
-            raise ValueError("needs at least one sigma")
+            raise InvalidInput("needs at least one sigma")
         for sigma in self.sigmas:
             if not (sigma >= 0 and math.isfinite(sigma)):
-                raise ValueError(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
+                raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
         self._is_drawn = isinstance(base, str) and base in DRAWN
         if redraw_base and not self._is_drawn:
-            raise ValueError(f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(base)!r}")
+            raise InvalidInput(
+                f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(base)!r}"
+            )
         if dim is not None and dim < 1:
-            raise ValueError(f"dim must be >= 1, got {dim}")
+            raise InvalidInput(f"dim must be >= 1, got {dim}")
         self._spec, self._dim = base, dim
         self.base = self._base_at(0)
         self.dim = self.base.vector.size
@@ -72,7 +75,7 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Neither form, or a value that is not finite or is negative, or a log spacing from zero.
 
     Examples
@@ -81,7 +84,7 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
     ([1.0, 1.5, 2.0], [1e-09, 1e-08, 1e-07], [0.0, 2e-09])
     """
     if spacing not in ("linear", "log"):
-        raise ValueError(f"unknown spacing {spacing!r}; choose linear or log")
+        raise InvalidInput(f"unknown spacing {spacing!r}; choose linear or log")
     ends, colon, number = text.rpartition(":")
     try:
         sigmas = [float(part) for part in (ends.split(":") if colon else text.split(","))]
@@ -89,14 +92,16 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
     except ValueError:
         count = 0
     if not 1 <= count <= sys.maxsize // 16 or (colon and len(sigmas) != 2):  # beyond, numpy has no array for them
-        raise ValueError(f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100")
+        raise InvalidInput(
+            f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100"
+        )
     for sigma in sigmas:
         if not (sigma >= 0 and math.isfinite(sigma)):
-            raise ValueError(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
+            raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
     if not colon:
         return sigmas
     if spacing == "log" and min(sigmas) == 0:
-        raise ValueError(f"a log spacing needs sigmas above 0, got {text!r}")
+        raise InvalidInput(f"a log spacing needs sigmas above 0, got {text!r}")
     start, stop = sigmas
     space = np.geomspace if spacing == "log" else np.linspace
     return space(start, stop, count).tolist()

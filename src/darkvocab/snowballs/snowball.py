@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Float32, Int64, Integer, UInt
 
+from ..errors import InvalidInput
 from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to
 from ..numerics.cells import ARITHMETICS, Cells, cells
@@ -36,19 +37,19 @@ class Snowball:
 
     def __post_init__(self) -> None:
         if not (self.sigma >= 0 and math.isfinite(self.sigma)):
-            raise ValueError(f"sigma must be finite and >= 0 (weight units), got {self.sigma!r}")
+            raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {self.sigma!r}")
         if self.n_tokens < 0:
-            raise ValueError(f"n_tokens must be >= 0, got {self.n_tokens}")
+            raise InvalidInput(f"n_tokens must be >= 0, got {self.n_tokens}")
         if self.base.ndim != 1 or not self.base.size:
-            raise ValueError(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
+            raise InvalidInput(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
         if self.arithmetic not in ARITHMETICS:
-            raise ValueError(f"unknown arithmetic {self.arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
+            raise InvalidInput(f"unknown arithmetic {self.arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
         if self.distribution not in DISTRIBUTIONS:
-            raise ValueError(f"unknown distribution {self.distribution!r}; choose one of {', '.join(DISTRIBUTIONS)}")
+            raise InvalidInput(f"unknown distribution {self.distribution!r}; choose one of {', '.join(DISTRIBUTIONS)}")
         grid = as_grid(self.grid)
         if not max(self.base.max(), -self.base.min()) <= grid.max_value:  # NaN too
             beyond = np.flatnonzero(~(np.abs(self.base) <= grid.max_value))
-            raise ValueError(
+            raise InvalidInput(
                 f"base: component {beyond[0]} is {self.base[beyond[0]]:g}, beyond {grid.name}'s largest value "
                 f"{grid.max_value:g}; choose a wider grid"
             )
@@ -165,7 +166,7 @@ def draw(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Unknown sampler, or noise that overflows the grid.
     """
     check_seed(seed)
@@ -174,7 +175,7 @@ def draw(
         if found.are_few:
             return _draw_sparse(snowball, found, seed, point, trial)
     elif sampler not in ("sparse", "dense"):
-        raise ValueError(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
+        raise InvalidInput(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
     index = _draw_dense(snowball, snowball.base, seed, point, trial, stream=0)
     return _whole(snowball, index, "dense", index.size * 2.0**-64)
 
@@ -218,13 +219,13 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
 
     Raises
     ------
-    ValueError
+    InvalidInput
         A row overflows the grid, or z has the wrong shape.
     """
     from ..numerics._backends.rounding import perturb_exact, perturb_float32
 
     if z.shape != (snowball.n_tokens, snowball.dim):
-        raise ValueError(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
+        raise InvalidInput(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
     index = _empty_index(snowball, z.shape)
     grid = as_grid(snowball.grid)
     shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
@@ -255,10 +256,10 @@ def _whole(snowball: Snowball, index: np.ndarray, sampler: str, neglected: float
 
 
 def refuse_overflow(overflows: int, snowball: Snowball) -> None:
-    """Raise ValueError where components overflow the snowball's grid."""
+    """Raise InvalidInput where components overflow the snowball's grid."""
     if overflows:
         grid = as_grid(snowball.grid)
-        raise ValueError(
+        raise InvalidInput(
             f"sigma {snowball.sigma:g} overflows {grid.name} (largest value {grid.max_value:g}); "
             "choose a smaller sigma or a wider grid"
         )

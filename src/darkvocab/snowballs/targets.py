@@ -11,10 +11,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..checkpoints.scan import explained
-from ..embedding.matrix import EmbeddingMatrix, printable
+from ..embedding.matrix import EmbeddingMatrix
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..measures.census import Census
 from ..numerics import to_index
-from ..sources import CorruptFile, open_source
+from ..sources import open_source
+from ..text import printable
 from .bases import Base, recorded, varying_words
 from .theory import Partition
 
@@ -47,11 +49,11 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         Neither a name nor a list nor a file.
     CorruptFile
         A file that is no JSON object, or none of these.
-    ValueError
+    InvalidInput
         Populations that are no populations of black holes, or that contradict the counts beside them.
 
     Examples
@@ -72,7 +74,7 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
     if n_singletons is None:
         return target
     if n_singletons != UNKNOWN and not str(n_singletons).isdigit():
-        raise ValueError(f"--singletons is a number >= 0, or unknown; got {printable(str(n_singletons))!r}")
+        raise InvalidInput(f"--singletons is a number >= 0, or unknown; got {printable(str(n_singletons))!r}")
     known = None if n_singletons == UNKNOWN else int(n_singletons)
     return replace(target, partition=Partition(target.partition.populations, known), remark=None)
 
@@ -80,15 +82,15 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
 def _target(name: str, populations: list[Any], n_singletons: int | None, *, index: np.ndarray | None = None) -> Target:
     for population in populations:
         if not isinstance(population, int) or isinstance(population, bool):
-            raise ValueError(f"{name}: {printable(str(population))[:40]!r} is no population")
+            raise InvalidInput(f"{name}: {printable(str(population))[:40]!r} is no population")
         if population < 2:
-            raise ValueError(
+            raise InvalidInput(
                 f"{name}: a black hole holds two tokens or more, not {population}; tokens alone go into --singletons"
             )
     if not populations and not n_singletons:
-        raise ValueError(f"{name}: no black holes and no tokens alone: there is nothing to fit")
+        raise InvalidInput(f"{name}: no black holes and no tokens alone: there is nothing to fit")
     if sum(populations) + (n_singletons or 0) > 1e15:
-        raise ValueError(f"{name}: more than 1e15 tokens")
+        raise InvalidInput(f"{name}: more than 1e15 tokens")
     ordered = np.array(sorted(populations, reverse=True), np.int64)
     grid = "bfloat16" if index is not None else None
     where = None if index is None else to_index(index, "bfloat16")
@@ -98,7 +100,7 @@ def _target(name: str, populations: list[Any], n_singletons: int | None, *, inde
 def _read(path: Path) -> Target:
     name = printable(path.name)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFile(
             f"no target {printable(str(path))!r}: neither {BUILT_IN}, nor a checkpoint, nor a JSON, nor populations "
             "such as 814,704,306"
         )
@@ -125,19 +127,19 @@ def _read(path: Path) -> Target:
         counted["n_tokens"] = sum(populations) + told["n_singletons"]
     for key, count in counted.items():
         if told.get(key, count) != count:
-            raise ValueError(f"{name} contradicts itself: {key} is {told[key]:,}, by its populations {count:,}")
+            raise InvalidInput(f"{name} contradicts itself: {key} is {told[key]:,}, by its populations {count:,}")
     n_singletons = told.get("n_singletons")
     if n_singletons is None and "n_tokens" in told:
         n_singletons = told["n_tokens"] - sum(populations)
         if n_singletons < 0:
-            raise ValueError(
+            raise InvalidInput(
                 f"{name} contradicts itself: populations of {sum(populations):,} tokens among {told['n_tokens']:,}"
             )
     remark = None
     if isinstance(found.get("indicators"), dict):
         n_singletons, remark = _alone(found)
     if not populations and n_singletons is None:
-        raise ValueError(f"{name} has no black holes: there is nothing to fit")
+        raise InvalidInput(f"{name} has no black holes: there is nothing to fit")
     dim = found.get("hidden_dim")
     partition = Partition(target.partition.populations, n_singletons)
     return Target(name, partition, remark=remark, dim=dim if isinstance(dim, int) else None)
@@ -157,10 +159,10 @@ def _checkpoint(spec: str) -> Target:
     matrix = EmbeddingMatrix.open(open_source(spec))
     name = printable(Path(spec).name)
     if matrix.quantised:
-        raise ValueError(f"{name} is quantised: what its rows were rounded to is no grid of numbers")
+        raise InvalidInput(f"{name} is quantised: what its rows were rounded to is no grid of numbers")
     scan = explained(matrix).report
     if not scan["populations"]:
-        raise ValueError(f"{name} has no black holes on {matrix.grid.name}: there is nothing to fit")
+        raise InvalidInput(f"{name} has no black holes on {matrix.grid.name}: there is nothing to fit")
     n_singletons, remark = _alone(scan)
     tokens = Census(matrix.groups()).representatives
     return Target(

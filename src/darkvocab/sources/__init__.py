@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors
 from .shards import read_sharded
-from .tensors import CorruptFile, File, RemoteFile, Source, Tensor, sha256
+from .tensors import File, RemoteFile, Source, Tensor, sha256
 from .torch_zip import read_torch
 
 __all__ = [
@@ -62,13 +63,13 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         Nothing there, or a folder without weights, or a missing shard.
-    PermissionError, ConnectionError
+    AccessRefused, Unreachable
         As `hub.HubFile.bring`.
     CorruptFile
         See `read_tensors`, `read_torch`, `read_gguf`, `read_array`, `read_arrays`, `read_sharded`.
-    ValueError
+    InvalidInput
         A kind of file that is not known.
     """
     place = Path(path)
@@ -78,7 +79,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
         names = sorted(item.name for item in place.iterdir() if item.is_file())
         return _open_folder(path, str(place), names, place.__truediv__, alone=False)
     if not (isinstance(path, str) and ON_HUB.fullmatch(path)):
-        raise FileNotFoundError(f"no file or folder {str(path)!r}; {GIVE}, or org/name[@revision] on the Hub")
+        raise MissingFile(f"no file or folder {str(path)!r}; {GIVE}, or org/name[@revision] on the Hub")
     name, revision, within = _parse(path)
     from .hub import open_repo
 
@@ -92,7 +93,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
     folder = PurePosixPath(within)
     names = sorted(found.name for found in map(PurePosixPath, repo.listing) if found.parent == folder)
     if not names:
-        raise FileNotFoundError(f"{repo} has no file or folder {within!r}")
+        raise MissingFile(f"{repo} has no file or folder {within!r}")
     return _open_folder(path, str(file if within else repo), names, lambda name: repo.file(folder / name), alone=True)
 
 
@@ -101,7 +102,7 @@ def revisions(path: str) -> dict[str, str] | None:
 
     Raises
     ------
-    FileNotFoundError, PermissionError, ConnectionError, CorruptFile
+    MissingFile, AccessRefused, Unreachable, CorruptFile
         As `hub.revisions`.
     """
     if Path(path).exists() or not ON_HUB.fullmatch(path):
@@ -120,9 +121,7 @@ def _parse(text: str) -> tuple[str, str | None, str]:
     try:
         return parse(text)
     except ValueError as error:
-        raise FileNotFoundError(
-            f"no file or folder {text!r} here, and no name of a model on the Hub: {error}"
-        ) from None
+        raise MissingFile(f"no file or folder {text!r} here, and no name of a model on the Hub: {error}") from None
 
 
 def _open_folder(
@@ -138,7 +137,7 @@ def _open_folder(
             hint = (
                 f"it has {', '.join(found[:5])}: give one of these" if found else "give a folder that has one of them"
             )
-            raise FileNotFoundError(f"{said} has none of {', '.join(WEIGHTS)}; {hint}")
+            raise MissingFile(f"{said} has none of {', '.join(WEIGHTS)}; {hint}")
         weights = first[0]
     opened = _open_file(file(weights), asked)
     return Source(
@@ -159,7 +158,7 @@ def _open_file(path: File, asked: str | Path) -> Source:
     kind = Path(path.name.removesuffix(INDEX)).suffix
     if path.name.endswith(INDEX) and kind in READERS:
         return Source(asked=asked, tensors=read_sharded(path, READERS[kind]))
-    raise ValueError(f"cannot read {path.name!r}; {GIVE}")
+    raise InvalidInput(f"cannot read {path.name!r}; {GIVE}")
 
 
 def _read_config(path: File) -> dict:

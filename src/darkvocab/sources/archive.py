@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-from .tensors import CorruptFile, File
+from ..errors import CorruptFile
+from .tensors import File
 
 ENCRYPTED = 1  # flag bits
 END = 22 + 65_535  # bytes at the end, where a directory's place is written: the record, and the longest comment
@@ -66,7 +67,7 @@ def read_archive(path: File) -> Mapping[str, Entry]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
     CorruptFile
         Truncated, or not a zip archive; a name that comes twice; an entry that is compressed or encrypted, leaves the
         file, or overlaps another.

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .tensors import CorruptFile, File, Tensor
+from ..errors import CorruptFile, InvalidInput, MissingExtra, MissingFile
+from .tensors import File, Tensor
 from .tokenizer import UNUSED, TokenTexts
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
@@ -133,7 +134,7 @@ def read_gguf(path: File) -> tuple[dict[str, Tensor], TokenTexts]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         The file, or another part of it, is missing.
     CorruptFile
         Truncated file; no GGUF, or of a version that is not 2 or 3, or big-endian; counts that the file has no bytes
@@ -173,7 +174,7 @@ def _parts(path: File, count: int) -> list[File]:
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{path} is one of {count:,} parts, and {', '.join(missing[:3])}{more} not there; download all of them"
         )
     return parts
@@ -266,16 +267,16 @@ def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
 
     Raises
     ------
-    ImportError
+    MissingExtra
         The `gguf` package is missing.
-    ValueError
+    InvalidInput
         A type that it cannot make numbers of.
     """
     try:
         from gguf.constants import GGMLQuantizationType
         from gguf.quants import dequantize
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtra(
             f"rows of type {dtype} need the gguf package ({error}); install it with: pip install 'darkvocab[gguf]'"
         ) from None
     shape = (len(words), n_numbers(words.shape[1], dtype))
@@ -285,7 +286,7 @@ def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
         with np.errstate(all="ignore"):  # a scale that is no number makes a row that is none, which is found later
             rows = dequantize(np.ascontiguousarray(words), GGMLQuantizationType(NUMBERS[dtype]))
     except (NotImplementedError, ValueError):  # not yet, or a type that an older package does not know
-        raise ValueError(
+        raise InvalidInput(
             f"the gguf package that is installed makes no numbers of {dtype}; requantise the model"
         ) from None
     return np.asarray(rows, np.float32).reshape(shape)

@@ -29,8 +29,9 @@ import httpx2
 from huggingface_hub import cached_assets_path, constants, hf_hub_url, parse_hf_uri
 from huggingface_hub.utils import build_hf_headers, get_session, parse_ratelimit_headers
 
+from ..errors import AccessRefused, CorruptFile, DiskFull, InvalidInput, MissingFile, Unreachable
 from .pieces import Pieces, Span
-from .tensors import CorruptFile, RemoteFile, Size, sha256
+from .tensors import RemoteFile, Size, sha256
 
 CONNECTIONS = 4
 PIECE = 8 << 20  # bytes of a request
@@ -69,7 +70,7 @@ class Entry:
     def __post_init__(self) -> None:
         hexadecimal = type(self.oid) is str and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", self.oid)
         if not (type(self.size) is int and self.size >= 0 and hexadecimal):
-            raise ValueError(f"a file of size {self.size!r} and hash {str(self.oid)[:80]!r}")
+            raise InvalidInput(f"a file of size {self.size!r} and hash {str(self.oid)[:80]!r}")
 
 
 @dataclass(kw_only=True)
@@ -119,7 +120,7 @@ class HubFile(RemoteFile):
         try:
             return self.repo.listing[str(self.path)]
         except KeyError:
-            raise FileNotFoundError(f"{self.repo} has no file {str(self.path)!r}") from None
+            raise MissingFile(f"{self.repo} has no file {str(self.path)!r}") from None
 
     @property
     def url(self) -> str:
@@ -180,11 +181,11 @@ class HubFile(RemoteFile):
 
         Raises
         ------
-        ConnectionError
+        Unreachable
             No network; a server that goes on to fail, gives no ranges, or other bytes than were asked for.
-        PermissionError
+        AccessRefused
             A gated repository, a token that is not accepted.
-        FileNotFoundError
+        MissingFile
             Not there, or, where HF_HUB_OFFLINE is set, not in the cache.
         CorruptFile
             The file is another than the listing names.
@@ -211,11 +212,14 @@ class HubFile(RemoteFile):
     def _transfer(self, pieces: Pieces, missing: list[Span]) -> None:
         total = sum(end - begin for begin, end in missing)
         if constants.is_offline_mode():
-            raise FileNotFoundError(
+            raise MissingFile(
                 f"{self}: {total:,} bytes of it are not in the cache, and HF_HUB_OFFLINE is set; run it once without"
             )
         if shutil.disk_usage(pieces.path.parent).free < total:
-            raise OSError(errno.ENOSPC, f"no room for {total:,} bytes of {self}", str(pieces.path.parent))
+            raise DiskFull(
+                errno.ENOSPC,
+                f"no room for {total:,} bytes of {self} in {pieces.path.parent}; set HF_HOME to where there is",
+            )
         self.repo.told(asked_for=total)
         parts = [(at, min(at + PIECE, end)) for begin, end in missing for at in range(begin, end, PIECE)]
         stop = threading.Event()
@@ -265,7 +269,7 @@ class HubFile(RemoteFile):
             for block in response.iter_raw():  # as it arrives, so that nothing is lost where it is cut
                 left -= len(block)
                 if left < 0:
-                    raise ConnectionError(f"{self}: the server sends more than the {end - begin:,} bytes asked for")
+                    raise Unreachable(f"{self}: the server sends more than the {end - begin:,} bytes asked for")
                 yield block
             if left:
                 raise _Failed(f"{left:,} of {end - begin:,} bytes are missing")
@@ -276,7 +280,7 @@ class HubFile(RemoteFile):
         linked = [answer.headers["x-linked-etag"] for answer in answers if "x-linked-etag" in answer.headers]
         etags = linked or [response.headers.get("etag", "")]
         if not all(etags):
-            raise ConnectionError(f"{self}: {host} does not say which file it sends (no ETag); is it a Hub?")
+            raise Unreachable(f"{self}: {host} does not say which file it sends (no ETag); is it a Hub?")
         commits = {answer.headers["x-repo-commit"] for answer in answers if "x-repo-commit" in answer.headers}
         if any(etag.removeprefix("W/").strip('"') != oid for etag in etags) or commits - {self.repo.commit}:
             raise CorruptFile(
@@ -284,17 +288,17 @@ class HubFile(RemoteFile):
                 f"change while it is read: {AGAIN}"
             )
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise ConnectionError(f"{self}: {host} sends compressed bytes, where plain ones were asked for")
+            raise Unreachable(f"{self}: {host} sends compressed bytes, where plain ones were asked for")
         if response.status_code == 200 and (begin, end) == (0, size):
             return
         if response.status_code != 206:
-            raise ConnectionError(
+            raise Unreachable(
                 f"{self}: {host} gives no ranges (status {response.status_code}): all {size:,} bytes would have to be "
                 f"read; where that is meant: hf download {self.repo.name} {self.path} --revision {self.repo.commit}"
             )
         said, asked = response.headers.get("content-range", "no range"), f"bytes {begin}-{end - 1}/{size}"
         if said != asked:
-            raise ConnectionError(f"{self}: {host} sends {said[:80]!r}, where {asked!r} was asked for")
+            raise Unreachable(f"{self}: {host} sends {said[:80]!r}, where {asked!r} was asked for")
 
 
 class _Stream(io.RawIOBase):
@@ -313,7 +317,7 @@ class _Stream(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         if at < 0:
-            raise ValueError(f"no byte {at} in {self._file}")
+            raise InvalidInput(f"no byte {at} in {self._file}")
         self._at = at
         return at
 
@@ -356,7 +360,7 @@ def _persist(
 
     Raises
     ------
-    ConnectionError
+    Unreachable
         It failed once more in a row than there are `PAUSES`; or the server asks for a longer wait.
     """
     stop = stop or threading.Event()
@@ -372,12 +376,12 @@ def _persist(
         except _Failed as error:
             failed, most = error, len(PAUSES)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:  # a proxy, redirects without end
-            raise ConnectionError(f"{what}: {error}; check HF_ENDPOINT and the proxy") from None
+            raise Unreachable(f"{what}: {error}; check HF_ENDPOINT and the proxy") from None
         failures = 1 if progress() - before >= ENOUGH else failures + 1
         if failures > most:
-            raise ConnectionError(f"{what}: failed {failures} times in a row, the last time: {failed}; {AGAIN}")
+            raise Unreachable(f"{what}: failed {failures} times in a row, the last time: {failed}; {AGAIN}")
         if failed.pause > MOST_PAUSE:
-            raise ConnectionError(f"{what}: {failed}, and asks to wait for {failed.pause:,.0f} s; {AGAIN} then")
+            raise Unreachable(f"{what}: {failed}, and asks to wait for {failed.pause:,.0f} s; {AGAIN} then")
         stop.wait(max(failed.pause, PAUSES[failures - 1]))
     return None
 
@@ -402,16 +406,16 @@ def _check_status(response: httpx2.Response, repo: str, revision: str, endpoint:
         raise _Failed(f"{response.url.host} answers {status} ({response.reason_phrase})", _pause(response.headers))
     code, page = response.headers.get("x-error-code", ""), f"{endpoint}/{repo}"
     if code == "GatedRepo":
-        raise PermissionError(f"{repo} is gated: accept its licence at {page}, then {LOGIN}")
+        raise AccessRefused(f"{repo} is gated: accept its licence at {page}, then {LOGIN}")
     if code == "RevisionNotFound":
-        raise FileNotFoundError(f"{repo} has no revision {revision!r}; {page}/tree/main lists its branches and tags")
+        raise MissingFile(f"{repo} has no revision {revision!r}; {page}/tree/main lists its branches and tags")
     if code == "EntryNotFound":
-        raise FileNotFoundError(f"{repo} has no file {file!r} at revision {revision!r}")
+        raise MissingFile(f"{repo} has no file {file!r} at revision {revision!r}")
     if code == "RepoNotFound" or status == 404:
-        raise FileNotFoundError(f"{endpoint} has no model {repo!r}, or it is private: check the name, or {LOGIN}")
+        raise MissingFile(f"{endpoint} has no model {repo!r}, or it is private: check the name, or {LOGIN}")
     if status in (401, 403):
-        raise PermissionError(f"{endpoint} refuses to show {repo} (status {status}): check your token, or {LOGIN}")
-    raise ConnectionError(f"{response.url.host} answers {status} ({response.reason_phrase}) when asked for {repo}")
+        raise AccessRefused(f"{endpoint} refuses to show {repo} (status {status}): check your token, or {LOGIN}")
+    raise Unreachable(f"{response.url.host} answers {status} ({response.reason_phrase}) when asked for {repo}")
 
 
 def _ask(route: str, repo: str, revision: str, **parameters: Any) -> dict[str, Any]:
@@ -427,7 +431,7 @@ def _ask(route: str, repo: str, revision: str, **parameters: Any) -> dict[str, A
             for block in response.iter_bytes():
                 body += block
                 if len(body) > MAX_ANSWER:
-                    raise ConnectionError(f"{where}: answers with more than {MAX_ANSWER:,} bytes; is it a Hub?")
+                    raise Unreachable(f"{where}: answers with more than {MAX_ANSWER:,} bytes; is it a Hub?")
             return body
 
     try:
@@ -449,7 +453,7 @@ def parse(text: str) -> tuple[str, str | None, str]:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         None of these; a data set or a space.
 
     Examples
@@ -459,7 +463,7 @@ def parse(text: str) -> tuple[str, str | None, str]:
     """
     uri = parse_hf_uri(text if "://" in text else f"hf://{text}", endpoint=constants.ENDPOINT)
     if uri.type != "model":
-        raise ValueError(f"{text!r} names a {uri.type}, not a model")
+        raise InvalidInput(f"{text!r} names a {uri.type}, not a model")
     return uri.id, uri.revision, uri.path_in_repo.rstrip("/")
 
 
@@ -468,7 +472,7 @@ def open_repo(name: str, revision: str | None, progress: Callable[[int, int], No
 
     Raises
     ------
-    FileNotFoundError, PermissionError, ConnectionError
+    MissingFile, AccessRefused, Unreachable
         As `HubFile.bring`; no such repository or revision.
     CorruptFile
         A listing that is none.
@@ -476,7 +480,7 @@ def open_repo(name: str, revision: str | None, progress: Callable[[int, int], No
     asked = revision or constants.DEFAULT_REVISION
     opened = _from_cache(name, asked) if constants.is_offline_mode() or _is_commit(asked) else None
     if opened is None and constants.is_offline_mode():
-        raise FileNotFoundError(
+        raise MissingFile(
             f"no revision {asked!r} of {name} is in the cache, and HF_HUB_OFFLINE is set; run it once without"
         )
     commit, listing = opened or _ask_listing(name, asked)
@@ -490,7 +494,7 @@ def revisions(name: str) -> dict[str, str]:
 
     Raises
     ------
-    FileNotFoundError, PermissionError, ConnectionError, CorruptFile
+    MissingFile, AccessRefused, Unreachable, CorruptFile
         As `open_repo`.
     """
     if constants.is_offline_mode():
@@ -511,7 +515,7 @@ def _ask_listing(name: str, revision: str) -> tuple[str, dict[str, Entry]]:
     try:
         commit = answer["sha"]
         if not _is_commit(commit) or (_is_commit(revision) and commit != revision):
-            raise ValueError(f"commit {commit[:80]!r}")
+            raise InvalidInput(f"commit {commit[:80]!r}")
         listing = {
             held["rfilename"]: _entry(held)
             for held in answer["siblings"]

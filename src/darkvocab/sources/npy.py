@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import CorruptFile, InvalidInput
 from .archive import read_archive
-from .tensors import CorruptFile, File, Tensor
+from .tensors import File, Tensor
 
 # numpy has no name for bfloat16: ml_dtypes saves it as two opaque bytes.
 DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
@@ -69,7 +70,7 @@ def _read_header(path: File, what: str, start: int, end: int) -> _Array:
             file.seek(start)
             version = np.lib.format.read_magic(file)
             if version not in ((1, 0), (2, 0), (3, 0)):
-                raise ValueError(f"version {version[0]}.{version[1]} of the format, known are 1.0, 2.0 and 3.0")
+                raise InvalidInput(f"version {version[0]}.{version[1]} of the format, known are 1.0, 2.0 and 3.0")
             read_header = (
                 np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .tensors import CorruptFile
+from ..errors import CorruptFile, InvalidInput
 
 MAX_OPCODES = 4_000_000  # some 40 a tensor; an opcode of one byte makes an object of a hundred
 MAX_ARGUMENTS, MAX_NAME = 16, 200  # what is said once may be used a million times, so it must be short
@@ -38,7 +38,7 @@ class Name:
 
     def __post_init__(self) -> None:
         if not (type(self.module) is str and type(self.name) is str and len(self.module + self.name) <= MAX_NAME):
-            raise ValueError("a name that is no text, or far too long")
+            raise InvalidInput("a name that is no text, or far too long")
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
@@ -49,7 +49,7 @@ class Pairs(list[tuple[Any, Any]]):
 
     def add(self, items: list[Any]) -> None:
         if len(items) % 2:
-            raise ValueError("a key without a value")
+            raise InvalidInput("a key without a value")
         self.extend(zip(items[::2], items[1::2], strict=True))
 
 
@@ -152,7 +152,7 @@ def _run(
             if known is None:
                 raise _refusal(called)
             if type(arguments) is not tuple or len(arguments) > MAX_ARGUMENTS:
-                raise ValueError("a call without a few arguments")
+                raise InvalidInput("a call without a few arguments")
             stack.append(known(*arguments))
         elif name == "BUILD":
             stack.pop()  # attributes: dropped
@@ -171,11 +171,11 @@ def _run(
             stack.append(stack[-1])
         elif name == "STOP":
             if len(stack) != 1 or below:
-                raise ValueError("values are left over at its end")
+                raise InvalidInput("values are left over at its end")
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):  # INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, EXT1, NEXT_BUFFER, ...
             raise _refusal(stack[-OBJECTS[name]] if name in OBJECTS else f"{name} {str(argument or '')[:80]}".strip())
-    raise ValueError("it has no end")
+    raise InvalidInput("it has no end")
 
 
 def _refusal(called: Any) -> CorruptFile:

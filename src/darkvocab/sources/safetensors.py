@@ -10,7 +10,8 @@ import math
 from collections import Counter
 from typing import Any
 
-from .tensors import CorruptFile, File, Tensor
+from ..errors import CorruptFile
+from .tensors import File, Tensor
 
 MAX_HEADER = 100_000_000  # bytes, as the reference implementation
 BITS = {
@@ -65,7 +66,7 @@ def read_metadata(path: File) -> dict[str, str]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
     CorruptFile
         As `read_tensors` where the header cannot be read; an entry that is not texts by name.
     """
@@ -80,7 +81,7 @@ def read_tensors(path: File) -> dict[str, Tensor]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
     CorruptFile
         Truncated file; header longer than the file or than 100 MB; header that is not such JSON; unknown dtype; offsets
         that leave the file, overlap, leave a hole, or disagree with dtype and shape.

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
+from ..errors import CorruptFile, MissingFile
 from .safetensors import unique_names
-from .tensors import CorruptFile, File, LazyTensors, Tensor
+from .tensors import File, LazyTensors, Tensor
 
 
 def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
@@ -20,7 +21,7 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         A shard is missing.
     CorruptFile
         Not such an index, a shard outside the index's folder, or one that lacks a tensor the index places there.
@@ -42,7 +43,7 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
     def check(needed: list[str]) -> None:
         missing = [shard for shard in needed if not index.with_name(shard).is_file()]
         if missing:
-            raise FileNotFoundError(
+            raise MissingFile(
                 f"{index} names {len(shards)} shards, and {', '.join(missing)} not there; "
                 "download it, or scan the shard that holds the embedding by itself"
             )

@@ -15,11 +15,9 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
+from ..errors import CorruptFile, InvalidInput
+
 WORDS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
-
-
-class CorruptFile(ValueError):
-    """A file that contradicts itself or its format: truncated, overlapping, unknown dtype, not a matrix of numbers."""
 
 
 class Size(NamedTuple):
@@ -149,7 +147,7 @@ class Tensor:
         ------
         CorruptFile
             Not a floating-point dtype.
-        ValueError
+        InvalidInput
             Rows that do not lie one after the other.
         OSError
             As `RemoteFile.bring`.
@@ -157,7 +155,7 @@ class Tensor:
         if not self.is_float:
             raise CorruptFile(f"{self.path}: tensor {self.name!r} is {self.dtype}; can read {', '.join(WORDS)}")
         if self.strides is not None:
-            raise ValueError(
+            raise InvalidInput(
                 f"{self.path}: tensor {self.name!r} is a view, {list(self.shape)} with strides {list(self.strides)}: "
                 "its rows do not lie one after the other; save a copy, of tensor.contiguous() or "
                 "numpy.ascontiguousarray(array)"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .tensors import CorruptFile
+from ..errors import CorruptFile, InvalidInput, MissingFile
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,7 +46,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         No such file.
     CorruptFile
         The library cannot read it.
@@ -54,7 +54,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     if not path.is_file():
-        raise FileNotFoundError(f"no tokenizer at {str(path)!r}; give a tokenizer.json, or --tokenizer none")
+        raise MissingFile(f"no tokenizer at {str(path)!r}; give a tokenizer.json, or --tokenizer none")
     try:
         return plain(Tokenizer.from_file(str(path)), copy=False)
     except (KeyboardInterrupt, SystemExit):
@@ -72,7 +72,7 @@ def plain(tokenizer: Tokenizer, *, copy: bool = True) -> Tokenizer:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         It cannot be copied, since a part of it is written in Python.
     """
     chances = [name for name in ("dropout", "alpha", "nbest_size") if getattr(tokenizer.model, name, None)]
@@ -82,7 +82,7 @@ def plain(tokenizer: Tokenizer, *, copy: bool = True) -> Tokenizer:
         try:
             tokenizer = type(tokenizer).from_str(tokenizer.to_str())
         except Exception as error:  # what the library raises has no class of its own
-            raise ValueError(
+            raise InvalidInput(
                 f"the tokenizer truncates, pads or encodes by chance, and cannot be copied without ({error}); "
                 "call no_truncation() and no_padding() on it, and set its model's dropout to None"
             ) from None

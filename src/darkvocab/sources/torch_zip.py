@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import CorruptFile, InvalidInput
 from .archive import Entry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
-from .tensors import CorruptFile, File, LazyTensors, Tensor
+from .tensors import File, LazyTensors, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
@@ -60,9 +61,9 @@ def _rebuild(
     storage: Any, offset: Any, size: Any, stride: Any, gradient: Any = None, hooks: Any = None, marks: Any = None
 ) -> View:
     if type(storage) is not Storage:
-        raise ValueError("a tensor without a storage")
+        raise InvalidInput("a tensor without a storage")
     if marks:
-        raise ValueError("a tensor that stands for the negative or the conjugate of what is stored")
+        raise InvalidInput("a tensor that stands for the negative or the conjugate of what is stored")
     return View(storage, storage.dtype, offset, size, stride)
 
 
@@ -70,22 +71,24 @@ def _rebuild_typed(
     storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, marks: Any = None
 ) -> View:
     if type(dtype) is not Name or dtype.module != "torch":
-        raise ValueError("a tensor without a type")
+        raise InvalidInput("a tensor without a type")
     return replace(_rebuild(storage, offset, size, stride, marks=marks), dtype=dtype.name)
 
 
 def _rebuild_parameter(data: Any, *_: Any) -> View:
     if type(data) is not View:
-        raise ValueError("a parameter without a tensor")
+        raise InvalidInput("a parameter without a tensor")
     return data
 
 
 def _rebuild_subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> View:
     """A tensor with attributes, which are dropped."""
     if str(kind) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
-        raise ValueError(f"a tensor of its own kind, {str(kind)[:80]}" if type(kind) is Name else "a tensor of no kind")
+        raise InvalidInput(
+            f"a tensor of its own kind, {str(kind)[:80]}" if type(kind) is Name else "a tensor of no kind"
+        )
     if type(function) is not Name or str(function) not in TENSORS or not _few(arguments):
-        raise ValueError("a tensor that is rebuilt in no known way")
+        raise InvalidInput("a tensor that is rebuilt in no known way")
     return TENSORS[str(function)](*arguments)
 
 
@@ -117,12 +120,12 @@ CALLS: dict[str, Callable[..., Any]] = {
 def _refer(identifier: Any) -> Storage:
     """The storage that a persistent id names: ("storage", kind, key, device, count)."""
     if type(identifier) is not tuple or len(identifier) != 5 or identifier[0] != "storage":
-        raise ValueError("a persistent id that is no storage")
+        raise InvalidInput("a persistent id that is no storage")
     _, kind, key, _, count = identifier
     if type(kind) is not Name or kind.name not in STORAGES or kind.module.split(".")[0] != "torch":
         raise CorruptFile(f"a storage of unknown kind, {kind}" if type(kind) is Name else "a storage of no kind")
     if type(key) is not str or len(key) > MAX_NAME or not _natural(count):
-        raise ValueError("a storage without a key and a size")
+        raise InvalidInput("a storage without a key and a size")
     return Storage(STORAGES[kind.name], key, count)
 
 
@@ -141,7 +144,7 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
     CorruptFile
         As `read_archive`; the format before torch 1.6; no pickle, or one that calls anything but what makes tensors and
         dicts; a tensor that leaves its storage, a storage that is missing or of another size, a name that comes twice;

@@ -6,15 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..errors import InvalidInput
+
 
 def _positive(value: float, name: str, *, or_zero: bool = False) -> None:
     if not (math.isfinite(value) and (value >= 0 if or_zero else value > 0)):
-        raise ValueError(f"{name} must be finite and {'>= 0' if or_zero else '> 0'}, got {value!r}")
+        raise InvalidInput(f"{name} must be finite and {'>= 0' if or_zero else '> 0'}, got {value!r}")
 
 
 def _one_of(value: Any, name: str, known: tuple[Any, ...]) -> None:
     if value not in known:
-        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(map(str, known))}")
+        raise InvalidInput(f"unknown {name} {value!r}; choose one of {', '.join(map(str, known))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +33,11 @@ class Architecture:
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "width"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+                raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.context < 2:
-            raise ValueError(f"context must be >= 2, or there is nothing to predict, got {self.context}")
+            raise InvalidInput(f"context must be >= 2, or there is nothing to predict, got {self.context}")
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+            raise InvalidInput(f"width {self.width} is no multiple of {self.heads} heads")
         _one_of(self.norm, "norm", ("layernorm", "rmsnorm"))
 
 
@@ -107,7 +109,7 @@ class AdamW:
         _positive(self.weight_decay, "weight decay", or_zero=True)
         _positive(self.eps, "eps")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be >= 0 and < 1, got {self.betas}")
+            raise InvalidInput(f"betas must be >= 0 and < 1, got {self.betas}")
 
     def make(self, torch: Any, groups: list[dict[str, Any]]) -> Any:
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.eps, fused=True)
@@ -126,7 +128,7 @@ class SGD:
         _positive(self.learning_rate, "the learning rate", or_zero=True)
         _positive(self.weight_decay, "weight decay", or_zero=True)
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be >= 0 and < 1, got {self.momentum!r}")
+            raise InvalidInput(f"momentum must be >= 0 and < 1, got {self.momentum!r}")
 
     def make(self, torch: Any, groups: list[dict[str, Any]]) -> Any:
         return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum)

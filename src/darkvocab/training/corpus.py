@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from ..embedding.matrix import printable
+from ..errors import InvalidInput, MissingFile
+from ..text import printable
 
 DEFAULT = "pydoc-topics"
 DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
@@ -31,9 +32,9 @@ class Corpus:
 
     def __post_init__(self) -> None:
         if not len(self.ids):
-            raise ValueError(f"corpus {self.name}: no tokens of the vocabulary of {self.n_vocabulary:,} in it")
+            raise InvalidInput(f"corpus {self.name}: no tokens of the vocabulary of {self.n_vocabulary:,} in it")
         if not 0 <= self.ids.min() <= self.ids.max() < self.n_vocabulary:
-            raise ValueError(
+            raise InvalidInput(
                 f"corpus {self.name}: token {self.ids.max():,} in a vocabulary of {self.n_vocabulary:,}; "
                 "give a larger --vocabulary"
             )
@@ -99,9 +100,9 @@ def load_corpus(
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         No such file.
-    ValueError
+    InvalidInput
         No token in it, a text that is not UTF-8, or a vocabulary that is too small.
     """
     if source is None:
@@ -109,16 +110,18 @@ def load_corpus(
     else:
         path = Path(source)
         if path.is_dir():
-            raise FileNotFoundError(f"corpus {path} is a folder; give a text file")
+            raise MissingFile(f"corpus {path} is a folder; give a text file")
         name, text = path.name, path.read_bytes()
     sha256 = hashlib.sha256(text).hexdigest()
     if not text:
-        raise ValueError(f"corpus {name} is empty")
+        raise InvalidInput(f"corpus {name} is empty")
     if tokenizer is not None:
         return _encoded(name, text, sha256, Path(tokenizer), vocabulary)
     n_vocabulary = 128 if vocabulary is None else vocabulary
     if not 1 <= n_vocabulary <= 256:
-        raise ValueError(f"bytes need a vocabulary of 1 to 256 tokens, got {n_vocabulary:,}; or give a tokenizer.json")
+        raise InvalidInput(
+            f"bytes need a vocabulary of 1 to 256 tokens, got {n_vocabulary:,}; or give a tokenizer.json"
+        )
     ids = np.frombuffer(text, np.uint8)
     kept = ids[ids < n_vocabulary] if n_vocabulary < 256 else ids
     return Corpus(name=name, sha256=sha256, n_vocabulary=n_vocabulary, n_dropped=len(ids) - len(kept), ids=kept)
@@ -128,18 +131,18 @@ def _encoded(name: str, text: bytes, sha256: str, path: Path, vocabulary: int | 
     from tokenizers import Tokenizer
 
     if not path.is_file():
-        raise FileNotFoundError(f"there is no tokenizer {path}")
+        raise MissingFile(f"there is no tokenizer {path}")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain exceptions
-        raise ValueError(f"{path}: not a tokenizer.json ({error})") from None
+        raise InvalidInput(f"{path}: not a tokenizer.json ({error})") from None
     try:
         spoken = text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"corpus {name}: not UTF-8 at byte {error.start:,}, as a tokenizer needs it") from None
+        raise InvalidInput(f"corpus {name}: not UTF-8 at byte {error.start:,}, as a tokenizer needs it") from None
     size = tokenizer.get_vocab_size()
     if vocabulary is not None and vocabulary < size:
-        raise ValueError(f"{path} has {size:,} tokens, more than the vocabulary of {vocabulary:,}")
+        raise InvalidInput(f"{path} has {size:,} tokens, more than the vocabulary of {vocabulary:,}")
     ids = np.array(tokenizer.encode(spoken, add_special_tokens=False).ids, np.int32)
     return Corpus(name=name, sha256=sha256, n_vocabulary=vocabulary or size, ids=ids)
 
@@ -200,7 +203,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         if len(self.corpus.ids) <= self.context:
-            raise ValueError(
+            raise InvalidInput(
                 f"corpus {self.corpus.name} has {len(self.corpus.ids):,} tokens, no more than a context of "
                 f"{self.context:,}; give a longer text or a shorter --context"
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding.history import History, check_tokens, parse_tokens
-from ..embedding.matrix import printable
+from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.tracking import (
     KINDS,
@@ -30,9 +30,9 @@ from ..measures.tracking import (
     starts,
 )
 from ..numerics.grouping import identical_rows
-from ..runs.folder import RunFolderRefused, write_whole
+from ..runs.folder import check_folder, write_whole
 from ..runs.records import frame_of, write_frames
-from ..sources import CorruptFile
+from ..text import printable
 from .verdicts import Ends, geometry_of, notebook_displacement, verdicts
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Evolution:
         ------
         RunFolderRefused
             The folder holds something else: neither a measured history nor a run.
-        DiskFull, ValueError
+        DiskFull, InvalidInput
             As `write_whole`.
         """
         folder = Path(folder)
@@ -179,20 +179,6 @@ class Evolution:
             write_frames(path, row, [frame])
         write_whole(paths[-1], (json.dumps(self.summary, indent=2, allow_nan=False) + "\n").encode())
         return paths
-
-
-def check_folder(folder: Path, ours: Sequence[str]) -> None:
-    """Refuse to write among files that are neither a run's nor ours.
-
-    Raises
-    ------
-    RunFolderRefused
-    """
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderRefused(f"{folder} is a file; choose another --out")
-    held = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
-    if held and not {"manifest.json", *ours} & set(held):
-        raise RunFolderRefused(f"{folder} holds other files ({', '.join(held[:4])}); choose another --out")
 
 
 class Evolve:
@@ -208,9 +194,9 @@ class Evolve:
 
     Raises
     ------
-    FileNotFoundError, NoEmbedding, CorruptFile
+    MissingFile, NoEmbedding, CorruptFile
         As `History.open` and `parse_tokens`.
-    ValueError
+    InvalidInput
         An unseen token beyond the vocabulary; `every` below 1; a length that is none.
     """
 
@@ -247,7 +233,7 @@ class Evolve:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
             where = f"{self.history.path.parent / 'manifest.json'}: " if given is None else ""
-            raise (CorruptFile if given is None else ValueError)(
+            raise (CorruptFile if given is None else InvalidInput)(
                 f"{where}{name} must be a finite length >= 0 (weight units), got {value!r}"
             )
         return float(value)
@@ -476,7 +462,7 @@ def evolve(
 
     Raises
     ------
-    FileNotFoundError, NoEmbedding, CorruptFile, ValueError
+    MissingFile, NoEmbedding, CorruptFile, InvalidInput
         As `Evolve`, `Evolve.rows` and `Evolution.write`.
     """
     measuring = Evolve(source, **settings)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..runs.notebook_stream import import_torch
+from ..errors import Diverged
+from ..extras import import_torch
 from .model import Layout, begin, grid, save
 from .passes import Passes, array
 
@@ -30,14 +31,10 @@ class Metrics(NamedTuple):
     learning_rate: float
 
 
-class Diverged(ArithmeticError):
-    """The loss is no number any more."""
-
-    @classmethod
-    def at(cls, metrics: Metrics) -> Diverged:
-        """What to raise at a step of these metrics."""
-        what = f"loss {metrics.loss}, gradient norm {metrics.gradient_norm}"
-        return cls(f"the training diverged at step {metrics.step:,}: {what}; what was recorded before is kept")
+def diverged(metrics: Metrics) -> Diverged:
+    """Return the error of a training that diverged at the step of these metrics."""
+    what = f"loss {metrics.loss}, gradient norm {metrics.gradient_norm}"
+    return Diverged(f"the training diverged at step {metrics.step:,}: {what}; what was recorded before is kept")
 
 
 class Learner:
@@ -124,7 +121,7 @@ class Learner:
         norm = torch.nn.utils.get_total_norm(self._clipped)
         metrics = Metrics(number, loss, norm.item(), training.learning_rate(number))
         if not (math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm)):
-            raise Diverged.at(metrics)
+            raise diverged(metrics)
         if "gradients" in training.record:
             self.gradient = self.words(self._embedding.grad).copy()
         if training.clip is not None:  # by torch's own rule, in the gradient's grid

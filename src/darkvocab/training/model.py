@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runs.engine import MissingExtra
+from ..extras import import_extra
 from ..runs.folder import write_whole
-from ..runs.notebook_stream import INSTALL
 from .choices import Architecture
 
 if TYPE_CHECKING:
@@ -18,12 +17,8 @@ TOKENS, PLACES = "transformer.wte.weight", "transformer.wpe.weight"
 
 
 def import_models() -> Any:
-    """transformers, or a sentence that says how to get it."""
-    try:
-        import transformers
-    except ImportError:
-        raise MissingExtra(f"train needs transformers, which is not installed; install it with: {INSTALL}") from None
-    return transformers
+    """Import and return transformers; raises as `import_extra`."""
+    return import_extra("transformers", "train", "train")
 
 
 def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:

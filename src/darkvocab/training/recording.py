@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..errors import CorruptFile, InvalidInput
 from ..runs.folder import refuse_write
-from ..sources import CorruptFile
 
 NAMES = {"bfloat16": ("BF16", 2), "float32": ("F32", 4), "float64": ("F64", 8)}
 DIGITS = 15  # of the number of rows in the header, so that it can be written over
@@ -39,7 +39,7 @@ class Recording:
 
         Raises
         ------
-        DiskFull, ValueError
+        DiskFull, InvalidInput
             The file cannot be written.
         CorruptFile
             To go on: it is missing, another recording, or shorter than that.
@@ -115,7 +115,7 @@ class Recording:
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         if content.size != len(rows) * self.row_bytes or self.n + len(rows) > self.n_rows:
             size = content.size // max(1, len(rows))
-            raise ValueError(f"{self.path}: no room for a row of {size:,} bytes behind {self.n:,} rows")
+            raise InvalidInput(f"{self.path}: no room for a row of {size:,} bytes behind {self.n:,} rows")
         self._write(content.data, self._start + self.n * self.row_bytes)
         self.n += len(rows)
         self._count()

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding.history import FILE, History
+from ..errors import Diverged, InvalidInput
+from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
 from ..measures.census import counts
 from ..numerics.grouping import n_cores
 from ..runs.engine import check_seed, open_engine
 from ..runs.folder import landing
-from ..runs.notebook_stream import import_torch
 from ..runs.records import CURVES, RunFolder, Unsigned
-from .learner import Diverged
 from .recording import recorded
 from .run import Training, outcome, read_metrics, require
 from .run_folder import METRICS, Ledger, steps_made
@@ -101,7 +101,7 @@ class Replicas:
 
     def __post_init__(self) -> None:
         if self.n < 1:
-            raise ValueError(f"replicas must be >= 1, got {self.n}")
+            raise InvalidInput(f"replicas must be >= 1, got {self.n}")
         check_seed(self.training.seed + self.n - 1)
 
     def __len__(self) -> int:
@@ -154,17 +154,17 @@ class Replicas:
         ------
         RunFolderRefused, CorruptFile, DiskFull, MissingExtra
             As `Training.run`.
-        ValueError
+        InvalidInput
             Threads; an engine that there is not, or one for replicas on another device; a device that there is not.
-        MemoryError
+        OutOfMemory
             The device has no room for one.
         """
         require()
         if engine == "threads" or isinstance(engine, ThreadPoolExecutor):
-            raise ValueError("replicas share torch's global generator; use the engine processes, or serial")
+            raise InvalidInput("replicas share torch's global generator; use the engine processes, or serial")
         if on_device := self.training.device != "cpu":
             if engine != "local" or workers is not None:
-                raise ValueError(
+                raise InvalidInput(
                     f"replicas on {self.training.device} are trained together by this process; "
                     "leave out the engine and the workers"
                 )

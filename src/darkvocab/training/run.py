@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding.history import History
+from ..errors import CorruptFile, Diverged, InvalidInput, MissingFile
+from ..extras import import_torch
 from ..gpu.device import check_device, is_full, torch_device
 from ..measures.census import Census, counts
 from ..measures.geometry import Geometry
 from ..numerics import Grid, identical_rows, index_values, to_index
 from ..runs.engine import check_seed
 from ..runs.folder import read_manifest, versions
-from ..runs.notebook_stream import import_torch
-from ..sources import CorruptFile
 from .choices import (
     PRECISIONS,
     ROUNDINGS,
@@ -36,7 +36,7 @@ from .choices import (
     SnowballStart,
 )
 from .corpus import Batches, Corpus, load_corpus
-from .learner import Diverged, Learner, Metrics
+from .learner import Learner, Metrics
 from .model import import_models
 from .run_folder import ENDED, SECONDS, Ledger
 from .train_stack import no_room, train_together
@@ -76,26 +76,26 @@ class Training:
         check_seed(self.seed)
         for name in ("batch", "steps", "record_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+                raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
         for name, known in (("precision", PRECISIONS), ("rounding", ROUNDINGS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
+                raise InvalidInput(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
         if self.label_shift not in (1, 2):
-            raise ValueError(f"label_shift must be 1 or 2, got {self.label_shift}")
+            raise InvalidInput(f"label_shift must be 1 or 2, got {self.label_shift}")
         if self.rounding == "stochastic" and not self.kept.rounded:
-            raise ValueError(
+            raise InvalidInput(
                 f"precision {self.precision} does not round what it updates; stochastic is for bf16-weights"
             )
         if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip must be > 0, got {self.clip!r}")
+            raise InvalidInput(f"clip must be > 0, got {self.clip!r}")
         if self.steps % self.record_every:
-            raise ValueError(f"{self.steps:,} steps are no multiple of record_every {self.record_every:,}")
+            raise InvalidInput(f"{self.steps:,} steps are no multiple of record_every {self.record_every:,}")
         check_device(self.device)
         unknown = [name for name in self.record if name not in EXTRAS]
         if unknown:
-            raise ValueError(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
+            raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
         if "moments" in self.record and not isinstance(self.optimizer, AdamW):
-            raise ValueError("moments are Adam's; this optimizer has none")
+            raise InvalidInput("moments are Adam's; this optimizer has none")
         self.batches  # noqa: B018, checks the corpus against the context
 
     @property
@@ -205,9 +205,9 @@ class Training:
         ------
         Diverged
             The loss is no number any more; the recording ends with the last step that was made.
-        ValueError
+        InvalidInput
             torch sees no such device.
-        MemoryError
+        OutOfMemory
             The device has no room for it.
         RunFolderRefused, CorruptFile, DiskFull
             As `RunFolder`.
@@ -284,7 +284,7 @@ def outcome(run: str | Path) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFile
         No finished training there.
     CorruptFile
         Its files cannot be read.
@@ -292,7 +292,7 @@ def outcome(run: str | Path) -> dict[str, Any]:
     path = Path(run)
     manifest = read_manifest(path)
     if manifest.get("experiment") != "train" or manifest["status"] not in ENDED:
-        raise FileNotFoundError(f"{path} holds no training that has ended")
+        raise MissingFile(f"{path} holds no training that has ended")
     history, ends = read_ends(path)
     if history.unseen is None:
         raise CorruptFile(f"{path}: its corpus.json does not say which tokens are unseen")

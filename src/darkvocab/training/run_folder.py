@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..embedding.history import FILE, KEY
+from ..errors import CorruptFile, Diverged
 from ..runs.folder import Folder, landing, read_manifest, write_json, write_whole
-from ..sources import CorruptFile
-from .learner import Diverged, Metrics
+from .learner import Metrics, diverged
 from .recording import Recording
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Ledger:
         self.metrics.extend(good)
         if len(wrong):
             number = first + len(good) + 1
-            self.diverged = Diverged.at(Metrics(number, *metrics[len(good)].tolist()))
+            self.diverged = diverged(Metrics(number, *metrics[len(good)].tolist()))
             self.end("diverged")
 
     def checkpoint(self, state: dict[str, Any]) -> None:

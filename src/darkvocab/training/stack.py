@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import InvalidInput
+from ..extras import import_torch
 from ..gpu.device import torch_device
 from ..runs.folder import fixed
-from ..runs.notebook_stream import import_torch
 from .batched_optimizers import optimizer
 from .batched_passes import PassesAbreast, views
 from .cuda_graph import captured
@@ -57,7 +58,7 @@ class Stack:
         self.trainings = trainings
         shared = [_shared(each) for each in trainings]
         if any(other != shared[0] for other in shared):
-            raise ValueError("trainings that are made together may differ in nothing but their seeds")
+            raise InvalidInput("trainings that are made together may differ in nothing but their seeds")
         self.device = device = device or torch_device(training.device)
         self.span = span or _span(training, len(trainings))
         self.made = 0

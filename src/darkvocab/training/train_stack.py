@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..errors import OutOfMemory
 from .run_folder import SECONDS, Ledger
 from .stack import Stack, Stretch
 
@@ -52,9 +53,9 @@ def train_together(
             ledger.end("complete")
 
 
-def no_room(training: Training) -> MemoryError:
-    """What to raise where the device cannot hold one."""
-    return MemoryError(f"{training.device} has no room for this training; take a smaller --batch, --context or --width")
+def no_room(training: Training) -> OutOfMemory:
+    """Return the error for a training that does not fit in device memory."""
+    return OutOfMemory(f"{training.device} has no room for this training; take a smaller --batch, --context or --width")
 
 
 def _steps(stack: Stack, ledgers: Sequence[Ledger], until: int, progress: Callable[[int, int], None] | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from ...sources import CorruptFile
+from ...errors import CorruptFile, InvalidInput
 from ...sources.tokenizer import Pieces, Spelling, TokenTexts, load_tokenizer, plain
 from .names import reserved_patterns, script_of
 from .reachability import Search
@@ -89,9 +89,9 @@ def vocabulary(
 
     Raises
     ------
-    FileNotFoundError, CorruptFile
+    MissingFile, CorruptFile
         As `load_tokenizer`; the tokenizer breaks down while it encodes.
-    ValueError
+    InvalidInput
         `n_tokens` below 0; a tokenizer that truncates, pads or encodes by chance, and cannot be copied without.
 
     Examples
@@ -106,7 +106,7 @@ def vocabulary(
     ('unused', b'used', 'the pre-tokenizer splits its characters, wherever they stand')
     """
     if n_tokens < 0:
-        raise ValueError(f"n_tokens must be >= 0, got {n_tokens}")
+        raise InvalidInput(f"n_tokens must be >= 0, got {n_tokens}")
     if tokenizer is None:
         return _without_tokenizer(n_tokens)
     if isinstance(tokenizer, str | Path):

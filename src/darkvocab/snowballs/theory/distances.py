@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from ...errors import InvalidInput
 from ...numerics import Touching, index_values
 from ...numerics.chebyshev import UNITS
 from ...numerics.grids import ArrayLike
@@ -68,7 +69,7 @@ class DistanceLaw:
         """``log P(distance <= t)`` (`strict`: ``< t``), same shape as t; -inf where it is 0."""
         limit = np.asarray(t, np.float64)
         if np.isnan(limit).any():
-            raise ValueError("a distance must be a number, got NaN")
+            raise InvalidInput("a distance must be a number, got NaN")
         limit = np.nextafter(limit, -np.inf) if strict else limit
         return self._flat(limit.ravel())[0].reshape(limit.shape)
 
@@ -140,7 +141,7 @@ class DistanceLaw:
     def quantile(self, share: float) -> float:
         """Least distance that at least this share of the law does not exceed; to 1e-9 of it where cells are many."""
         if not 0 <= share <= 1:
-            raise ValueError(f"a share must lie between 0 and 1, got {share!r}")
+            raise InvalidInput(f"a share must lie between 0 and 1, got {share!r}")
         since, until, cdf = self._table
         at = min(int(np.searchsorted(cdf, share)), len(since) - 1)
         if at == 0:
@@ -183,7 +184,7 @@ class LInfinity:
 
         Examples
         --------
-        >>> from darkvocab.theory import columns
+        >>> from darkvocab.snowballs.theory import columns
         >>> made = LInfinity(columns(np.array([1.0, 3.0]), 0.001, 1000, arithmetic="exact"), 1000)
         >>> made.pairs_within([0, 1, 2]).round(1)
         array([474722. , 499498.8, 499500. ])
@@ -191,9 +192,9 @@ class LInfinity:
         (0.0496, 2.0)
         """
         if unit not in UNITS:
-            raise ValueError(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
+            raise InvalidInput(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
         if not n_tokens >= 1:
-            raise ValueError(f"n_tokens must be >= 1, got {n_tokens!r}")
+            raise InvalidInput(f"n_tokens must be >= 1, got {n_tokens!r}")
         self.n_tokens, runs = n_tokens, _Runs.of(columns, unit)
         self.pair = DistanceLaw(unit, 0, runs)
         self.largest = DistanceLaw(unit, n_tokens, runs)

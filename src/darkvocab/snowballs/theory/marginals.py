@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from scipy.special import ndtr
 
+from ...errors import InvalidInput
 from ...numerics import Grid, as_grid, ulp
 from ...numerics.cells import ARITHMETICS, NEGLECTED, cell_ranges
 
@@ -41,7 +42,7 @@ class Marginal:
 
         Raises
         ------
-        ValueError
+        InvalidInput
             A tail so heavy that it lies beyond 2**19.
         """
         return _reach(self, float(n_components))
@@ -57,7 +58,7 @@ def _reach(marginal: Marginal, n_components: float) -> float:
     while too_near(far):
         near, far = far, 2 * far
         if far / 16 > FARTHEST:
-            raise ValueError(
+            raise InvalidInput(
                 f"the tails of {marginal.name} are too heavy: of {n_components:.3g} components some reach beyond "
                 f"{FARTHEST:g} sigma with a probability above {NEGLECTED:g}"
             )
@@ -88,18 +89,18 @@ def as_marginal(distribution: str | Marginal) -> Marginal:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         Unknown name, or a distribution whose components depend on one another.
     """
     if isinstance(distribution, Marginal):
         return distribution
     if distribution in ("uniform-ball", "uniform-shell"):
-        raise ValueError(
+        raise InvalidInput(
             f"the components of {distribution} noise depend on one another: its census has no closed form here; draw "
             "it (darkvocab trials), or take gaussian, which it tends to as the dimension grows"
         )
     if distribution not in MARGINALS:
-        raise ValueError(f"unknown distribution {distribution!r}; choose one of {', '.join(MARGINALS)}")
+        raise InvalidInput(f"unknown distribution {distribution!r}; choose one of {', '.join(MARGINALS)}")
     return MARGINALS[distribution]
 
 
@@ -174,7 +175,7 @@ def columns(
 
     Raises
     ------
-    ValueError
+    InvalidInput
         A sigma that is not finite or is negative, unknown names, noise that overflows the grid.
 
     Examples
@@ -187,9 +188,9 @@ def columns(
 
     grid, marginal = as_grid(grid), as_marginal(distribution)
     if not (sigma >= 0 and math.isfinite(sigma)):
-        raise ValueError(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
+        raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
     if arithmetic not in ARITHMETICS:
-        raise ValueError(f"unknown arithmetic {arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
+        raise InvalidInput(f"unknown arithmetic {arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
     reach = marginal.reach(max(1.0, n_tokens) * base.size)
     home, low, high = cell_ranges(base, sigma, reach, grid, arithmetic)
     active = np.flatnonzero(high > low)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy.special import betainc, betaincc, gammaln, xlog1py
 
+from ...errors import InvalidInput
 from ...numerics import Grid
 from ...numerics.grids import ArrayLike
 from .marginals import Columns, Marginal, columns
@@ -109,7 +110,7 @@ class Occupancy:
 
     Examples
     --------
-    >>> from darkvocab.theory import columns
+    >>> from darkvocab.snowballs.theory import columns
     >>> pair = Occupancy(columns(np.array([1.00390625]), 1e-4, 2, arithmetic="exact"), 2)  # between two cells
     >>> round(pair.n_black_holes.mean, 12), round(pair.n_unique.mean, 12)
     (0.5, 1.5)
@@ -122,9 +123,9 @@ class Occupancy:
 
     @staticmethod
     def check(n_tokens: int) -> None:
-        """Raise ValueError for fewer tokens than one, or for more than floats can count."""
+        """Raise InvalidInput for fewer tokens than one, or for more than floats can count."""
         if not 1 <= n_tokens <= 1e15:
-            raise ValueError(f"n_tokens must be 1 to 1e15, got {n_tokens}")
+            raise InvalidInput(f"n_tokens must be 1 to 1e15, got {n_tokens}")
 
     @classmethod
     def of(

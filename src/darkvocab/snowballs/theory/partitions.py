@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.special import gammaln, logsumexp
 
+from ...errors import InvalidInput
 from .marginals import Columns
 from .occupancy import Occupancy
 from .ranking import likeliest
@@ -53,7 +54,7 @@ def partition_likelihood(columns: Columns, partition: Partition) -> float:
 
     Raises
     ------
-    ValueError
+    InvalidInput
         More than 1,024 states (see `Partition.is_tractable`).
 
     References
@@ -62,13 +63,13 @@ def partition_likelihood(columns: Columns, partition: Partition) -> float:
 
     Examples
     --------
-    >>> from darkvocab.theory import columns
+    >>> from darkvocab.snowballs.theory import columns
     >>> even = columns(np.array([1.00390625]), 1e-4, 3, arithmetic="exact")  # two cells, even chances
     >>> round(math.exp(partition_likelihood(even, Partition(np.array([2]), 1))), 12)
     0.75
     """
     if not partition.is_tractable:
-        raise ValueError("this partition has too many groups of different sizes to go through; see is_tractable")
+        raise InvalidInput("this partition has too many groups of different sizes to go through; see is_tractable")
     sizes, counts = partition.sizes
     listed = likeliest(columns, LISTED).log_p
     state = np.full(tuple(counts + 1), -np.inf)

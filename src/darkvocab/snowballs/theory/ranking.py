@@ -27,7 +27,7 @@ def likeliest(columns: Columns, count: int) -> Likeliest:
 
     Examples
     --------
-    >>> from darkvocab.theory import columns
+    >>> from darkvocab.snowballs.theory import columns
     >>> found = likeliest(columns(np.array([1.0, 1.0039]), 0.001, 100, arithmetic="exact"), 3)
     >>> np.exp(found.log_p).round(3), found.columns
     (array([0.49 , 0.485, 0.013]), array([0, 1]))

@@ -1,0 +1,34 @@
+"""Optional dependencies, imported when they are needed; the error says which extra installs them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from .errors import MissingExtra
+
+
+def import_extra(package: str, extra: str, what: str) -> Any:
+    """Import and return an optional package.
+
+    Parameters
+    ----------
+    package : the module to import
+    extra : the extra of darkvocab that installs it
+    what : what needs it, as the beginning of a sentence
+
+    Raises
+    ------
+    MissingExtra
+        The package is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError:
+        install = f"pip install 'darkvocab[{extra}]'"
+        raise MissingExtra(f"{what} needs {package}, which is not installed; install it with: {install}") from None
+
+
+def import_torch(what: str, extra: str = "train") -> Any:
+    """Import and return torch; raises as `import_extra`."""
+    return import_extra("torch", extra, what)
