@@ -15,7 +15,7 @@ from darkvocab.checkpoints.diff import changes
 from darkvocab.measures.census import Census, census
 from darkvocab.numerics.grouping import identical_rows
 from darkvocab.reports.changes import print_diff
-from darkvocab.reports.tables import console
+from darkvocab.reports.console import console
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
 real = pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")

@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 from darkvocab import Touching, neighbourhood
 from darkvocab.errors import CorruptFile
 from darkvocab.numerics import from_index
+from darkvocab.reports.console import console
 from darkvocab.reports.neighbourhood import print_neighbourhood
-from darkvocab.reports.tables import console
 
 # One column in steps of float16: three tokens at 0 (a black hole), one at 1, one at 2; two at 9 (another), one at 10;
 # one at 20, one at 21; one at 30, alone.

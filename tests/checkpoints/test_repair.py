@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from darkvocab import EmbeddingMatrix, census, diff, repair, scan
 from darkvocab.numerics import encode, to_index
 from darkvocab.reports.changes import print_repair
-from darkvocab.reports.tables import console
+from darkvocab.reports.console import console
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
 real = pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")

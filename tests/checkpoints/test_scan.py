@@ -15,7 +15,7 @@ from untrained import area
 from darkvocab import EmbeddingMatrix, census, centroid, explain, scan
 from darkvocab.checkpoints.scan import write_tokens
 from darkvocab.errors import NoEmbedding
-from darkvocab.reports.tables import scan_facts
+from darkvocab.reports.scan import scan_facts
 from darkvocab.snowballs.bases import load_base
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"

@@ -10,7 +10,9 @@ from histories import BY_HAND, write_run
 
 from darkvocab import evolve, report, sweep
 from darkvocab.errors import CorruptFile
-from darkvocab.reports.tables import console, isolated, number, print_scan, ranges, tied, token_texts
+from darkvocab.reports.console import console, isolated, number, token_texts
+from darkvocab.reports.experiments import ranges
+from darkvocab.reports.scan import print_scan, tied
 
 
 def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):

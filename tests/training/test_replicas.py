@@ -17,8 +17,8 @@ from scipy import stats
 import darkvocab
 from darkvocab import Replicas, Training, evolve, report
 from darkvocab.errors import CorruptFile, RunFolderRefused
+from darkvocab.reports.console import console
 from darkvocab.reports.replicas import print_replicas, replicas_json, statistics
-from darkvocab.reports.tables import console
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import CURVES, read_records
 from darkvocab.training.choices import SGD, Architecture

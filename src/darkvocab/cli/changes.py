@@ -64,7 +64,7 @@ def diff(
         print_json(report)
     else:
         from ..reports.changes import print_diff
-        from ..reports.tables import console
+        from ..reports.console import console
 
         print_diff(report, console(), show)
     if exit_code and found.differs:
@@ -126,6 +126,6 @@ def repair(
         print_json(report)
     else:
         from ..reports.changes import print_repair
-        from ..reports.tables import console
+        from ..reports.console import console
 
         print_repair(report, console())

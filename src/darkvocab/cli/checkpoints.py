@@ -92,7 +92,8 @@ def scan(
         if as_json:
             print_json(found)
         else:
-            from ..reports.tables import console, print_plan
+            from ..reports.console import console
+            from ..reports.scan import print_plan
 
             print_plan(found, console())
         return
@@ -122,7 +123,8 @@ def scan(
     if as_json:
         print_json(scanned.json(tokens))
     else:
-        from ..reports.tables import console, print_scan
+        from ..reports.console import console
+        from ..reports.scan import print_scan
 
         print_scan(scanned.report, scanned.tokens, console(), show)
 
@@ -223,7 +225,7 @@ def check(
     elif model_card == "-":
         print(findings.model_card(made, show), end="")
     else:
-        from ..reports.tables import console
+        from ..reports.console import console
 
         findings.print_verdict(made, console(), show)
     if not verdict.passed:
@@ -260,8 +262,8 @@ def neighbours(
 
     Example: darkvocab neighbours path/to/model --touching 2 --csv touching.csv
     """
+    from ..reports.console import console
     from ..reports.neighbourhood import print_neighbourhood
-    from ..reports.tables import console
 
     announce_compilation()
     within = darkvocab.Touching(touching, touching_unit, strict)

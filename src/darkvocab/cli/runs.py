@@ -75,7 +75,8 @@ def reproduce(
     if as_json:
         print_json({"recipe": recipe, "figures": rows})
     else:
-        from ..reports.tables import console, print_comparison
+        from ..reports.console import console
+        from ..reports.experiments import print_comparison
 
         print_comparison(rows, console())
     if any(row.agrees == DIFFERS for row in comparison):
@@ -118,8 +119,8 @@ def summary(
     if as_json:
         print_json(made)
     else:
+        from ..reports.console import console
         from ..reports.summary import print_summary
-        from ..reports.tables import console
 
         print_summary(made, console(), single=bool(column))
     if made["n_landed"] < made["n_records"]:

@@ -65,7 +65,8 @@ def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
 
 def _run(settings: Any, label: str, as_json: bool, **running: Any) -> None:
     """Run an experiment on snowballs; print its table or its JSON, and write its report where it has a folder."""
-    from ..reports.tables import console, experiment_json, print_experiment
+    from ..reports.console import console
+    from ..reports.experiments import experiment_json, print_experiment
 
     announce_compilation()
     out = running["out"]

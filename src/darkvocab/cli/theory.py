@@ -105,8 +105,8 @@ def _draw(points: list[Expected], found: Agreement | None, figure: Path) -> None
 
 
 def _print(points: list[Expected], found: Agreement | None, as_json: bool) -> None:
+    from ..reports.console import console
     from ..reports.expected import print_agreement, print_expected
-    from ..reports.tables import console
 
     rows = [asdict(point) for point in points]
     if not found:
@@ -169,9 +169,9 @@ def fit(
 
     Example: darkvocab fit --target qwen3-4b --compare --figure fit.png
     """
+    from ..reports.console import console
     from ..reports.figures import check_figure, save_as
     from ..reports.fits import fit_figure, print_fit
-    from ..reports.tables import console
 
     announce_compilation()
     if figure:

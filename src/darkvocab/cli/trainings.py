@@ -116,15 +116,16 @@ def train(
     if as_json:
         print_json(made)
     else:
-        from ..reports.tables import console, print_training
+        from ..reports.console import console
+        from ..reports.experiments import print_training
 
         print_training(made, console())
 
 
 def _replicas(settings: Any, n: int, out: Path, as_json: bool, **running: Any) -> None:
     """Train from several seeds, and print where they ended."""
+    from ..reports.console import console
     from ..reports.replicas import print_replicas, replicas_json
-    from ..reports.tables import console
     from ..runs.records import read_records
 
     announce_compilation()
@@ -174,8 +175,8 @@ def evolve(
 
     Example: darkvocab evolve runs/lab --every 10
     """
+    from ..reports.console import console
     from ..reports.evolution import evolution_json, print_evolution
-    from ..reports.tables import console
 
     announce_compilation()
     if out is None and (source / "manifest.json").is_file():
@@ -232,9 +233,9 @@ def history(
 
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
+    from ..reports.console import console
     from ..reports.evolution import frames_json
     from ..reports.series import print_series
-    from ..reports.tables import console
 
     announce_compilation()
     with progress_bar("measuring", in_bytes=True) as progress:

@@ -15,8 +15,9 @@ import numpy as np
 
 from ..runs.folder import versions, write_whole
 from ..text import printable
+from .console import number
 from .document import render
-from .tables import number, scan_facts
+from .scan import scan_facts
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..text import printable
-from .tables import facts, isolated, show
+from .console import facts, isolated, show
 
 MOST_CHANGES = 40
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from ..errors import CorruptFile, MissingFile
 from ..measures.tracking import replay
+from .console import facts, number, show
 from .figures import BLACK, BLUE, ORANGE, STYLE
-from .tables import facts, number, show
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import EXPECTED
+from .console import show
 from .figures import BLACK, BLUE, ORANGE, SIGMA, STYLE, caption, draw_expected, scale_of, titled
-from .tables import show
 
 if TYPE_CHECKING:
     import polars as pl

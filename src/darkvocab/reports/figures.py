@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InvalidInput
 from ..runs.folder import write_whole
-from .tables import Recorded
+from .experiments import Recorded
 
 if TYPE_CHECKING:
     import polars as pl

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
-from .tables import SHOWN_TOKENS, facts, show, token_texts
+from .console import SHOWN_TOKENS, facts, show, token_texts
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .console import facts, number, show
 from .figures import BLACK, BLUE, ORANGE, STYLE, caption, plain
-from .tables import facts, number, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..text import printable
-from .tables import SHOWN_TOKENS, facts, show, token_texts
+from .console import SHOWN_TOKENS, facts, show, token_texts
 
 MOST_DEGREES = 20  # lines of the table
 MOST_COMPONENTS = 20

@@ -13,13 +13,14 @@ from ..embedding.history import FILE
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..runs.folder import read_manifest, write_whole
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, scan_records
+from .console import number
 from .curves import curves
 from .document import render
 from .evolution import EVOLUTION, HEADINGS, METRICS, READ, read_evolution
 from .expected import read_expected
+from .experiments import QWEN3_4B, TRIALS, answer_cells, moment_cells, ranges, remarks
 from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
 from .replicas import cells, replicas_figure, sentences
-from .tables import QWEN3_4B, TRIALS, answer_cells, moment_cells, number, ranges, remarks
 from .training import read_training
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runs.records import Records
+from .console import number, show
 from .evolution import LOOKS, STEP, stretch
 from .figures import STYLE
-from .tables import number, show
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .console import facts, show, token_texts
 from .evolution import told
-from .tables import facts, show, token_texts
 
 if TYPE_CHECKING:
     import polars as pl

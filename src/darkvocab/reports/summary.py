@@ -15,7 +15,7 @@ from rich.text import Text
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import Records, scan_records
 from ..text import printable
-from .tables import facts, number, show
+from .console import facts, number, show
 
 if TYPE_CHECKING:
     import polars as pl

@@ -1,0 +1,96 @@
+"""The console that tables are printed to, and the words and numbers that all tables share."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..text import printable
+
+if TYPE_CHECKING:
+    pass
+
+
+SHOWN_TOKENS = 12
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the process here, with 1
+
+
+def console() -> Console:
+    """A console that neither colours nor cuts what goes into a file or a pipe."""
+    plain = _Console(highlight=False, emoji=False, markup=False)
+    if not plain.is_terminal:
+        plain.width = 160
+    return plain
+
+
+def show(renderable: RenderableType, to: Console) -> None:
+    """Print without the blanks that rich leaves at the end of lines."""
+    with to.capture() as captured:
+        to.print(renderable)
+    to.file.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+
+
+def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
+    """Texts of a black hole's tokens, or ids where there is no text, the first `shown` of them."""
+    texts = [
+        f"#{token}" if text is None else isolated(printable(text))
+        for token, text in zip(hole["token_ids"][:shown], hole["tokens"][:shown], strict=True)
+    ]
+    left = hole["population"] - len(texts)
+    return "  ".join(texts) + (f"  and {left:,} more" if left else "")
+
+
+def isolated(text: str) -> str:
+    """Text that does not turn its surroundings round: right-to-left letters between isolate marks."""
+    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
+        return f"\u2068{text}\u2069"
+    return text
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+    """Names and values, one pair a line."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+def number(value: float) -> str:
+    """A statistic for people: counts in full, lengths to four digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+
+
+def power(value: float) -> str:
+    """A length for people, in powers of ten."""
+    return f"{value:.2e}"
+
+
+def _grid(headings: Iterable[str]) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def density(value: float) -> str:
+    """Four decimals as the notebook has them, but a density that is not zero does not look so."""
+    return f"{value:.4f}" if value == 0 or value >= 5e-5 else f"{value:.1e}"
+
+
+def largest(demographics: str) -> str:
+    """The first five populations."""
+    populations = json.loads(demographics)
+    return str(populations[:5])[:-1] + (", ...]" if len(populations) > 5 else "]")
