@@ -19,14 +19,16 @@ import typer
 import darkvocab
 
 from ..errors import DarkvocabError, DiskFull, of_the_machine
+from .help import Application, Group
 
 FINDINGS = 1
 USAGE = 2
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
 
-app = typer.Typer(
+app = Application(
     name="darkvocab",
+    cls=Group,
     help="Which tokens did a model never learn, what structure do they form, and how did it get there?",
     no_args_is_help=True,
     add_completion=False,
