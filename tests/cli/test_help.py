@@ -24,7 +24,7 @@ def test_every_command_stands_under_one_question_with_a_whole_line():
         at = lines.index(heading)
         for place, (name, short) in enumerate(rows.items(), at + 1):
             assert lines[place].split(maxsplit=1) == [name, short]
-    assert not any(line.endswith("...") for line in lines)
+    assert not any(line.endswith("...") for line in lines[1:])
 
 
 @pytest.mark.parametrize("name", NAMES)
