@@ -88,7 +88,8 @@ def _explained(error: BaseException, resumable: str) -> tuple[str, int]:
             "please report it with the command and the lines above",
             BUG,
         )
-    return f"{known}{resumable if isinstance(known, DiskFull) else ''}", known.exit_code
+    room = f"; make room{resumable}" if isinstance(known, DiskFull) else ""
+    return f"{known}{room}", known.exit_code
 
 
 def announce_compilation() -> None:

@@ -22,7 +22,7 @@ MANIFEST = {"status": str, "command": str, "parameters": dict, "seed": int, "pac
 def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
     """Return the error for a file that cannot be written."""
     if error.errno in FULL:
-        return DiskFull(error.errno, f"no space left to write {path}; make room")
+        return DiskFull(error.errno, f"no space left to write {path}")
     return InvalidInput(f"cannot write {path}: {error.strerror}; choose another place")
 
 
