@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .checkpoints.series import Series, series
     from .embedding.history import History
     from .embedding.matrix import EmbeddingMatrix
+    from .errors import DarkvocabError
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
     from .measures.indicators import Indicators, indicators
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .training.run import Training
 
 _HOMES = {
+    "DarkvocabError": "errors",
     "Agreement": "snowballs.agreement",
     "Census": "measures.census",
     "Cloud": "snowballs.snowball",
@@ -102,6 +104,7 @@ __all__ = [
     "Agreement",
     "Census",
     "Cloud",
+    "DarkvocabError",
     "Diff",
     "EmbeddingMatrix",
     "Evolution",
