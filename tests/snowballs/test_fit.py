@@ -32,20 +32,19 @@ def drawn(base, sigma, n_tokens, trial=0, **settings):
 SMALL = qwen3_4b_centred()[:300]
 
 
-def covered(kind, fits):
-    """How many intervals hold the sigma of the snowballs that `tests/importable/covering.py` fits, in a process of its
-    own: types are not checked there, which takes five times as long."""
-    made = subprocess.run(
-        [sys.executable, Path(covering.__file__), kind, str(fits)], capture_output=True, text=True, check=True
-    )
-    return [int(count) for count in made.stdout.split()]
+def many(kind, fits):
+    """Fit so many snowballs by `tests/importable/covering.py`, in a process of its own: checking types takes five times
+    as long. Returns the numbers that it prints."""
+    line = [sys.executable, Path(covering.__file__), kind, str(fits)]
+    made = subprocess.run(line, capture_output=True, text=True, check=True)
+    return [float(number) for number in made.stdout.split()]
 
 
 def test_the_interval_covers_as_often_as_it_says():
     # 200 snowballs of 400 tokens, half of them with few singletons, half with few black holes: at 90% the interval
     # holds the true sigma in 170 to 190 of them, 85 to 95%. Were it 90% exactly, another seed would fail with 2%; of
     # each half 83 to 97 (3%), which the composite likelihood's own curvature, 1.6 times too flat in one, would not.
-    first, second = covered("composite", 200)
+    first, second = many("composite", 200)
     assert 170 <= first + second <= 190
     assert 83 <= first <= 97
     assert 83 <= second <= 97
@@ -53,14 +52,14 @@ def test_the_interval_covers_as_often_as_it_says():
 
 def test_the_interval_of_few_groups_covers_as_often_as_it_says():
     # By the partition's own probability: 100 snowballs; at 90% fewer than 80, or more than 98, with 0.3%.
-    (count,) = covered("partition", 100)
+    (count,) = many("partition", 100)
     assert 80 <= count <= 98
 
 
 def test_the_error_of_an_estimate_is_how_far_estimates_scatter():
     # The variance of log sigma over 60 snowballs, over Godambe's, is about chi-square over its 59 degrees: between 0.5
     # and 1.7 but for 0.2%. By the composite's curvature alone it would be 0.4 times what it is.
-    found = [Fit(drawn(SMALL, 8e-9, 400, trial), base=SMALL).estimate.sigma for trial in range(60)]
+    found = many("estimates", 60)
     covariance, ratio = Fit(drawn(SMALL, 8e-9, 400), base=SMALL)._godambe
     assert 0.5 < np.var(np.log(found), ddof=1) / covariance[0, 0] < 1.7
     assert ratio == pytest.approx(0.41, abs=0.1)

@@ -74,11 +74,16 @@ def partition_likelihood(columns: Columns, partition: Partition) -> float:
     listed = likeliest(columns, LISTED).log_p
     state = np.full(tuple(counts + 1), -np.inf)
     state.flat[0] = 0.0
+    before = np.empty_like(state)
+    along = [(slice(None),) * axis for axis in range(len(sizes))]
+    steps = [
+        (state[(*axes, slice(1, None))], before[(*axes, slice(None, -1))], size)
+        for axes, size in zip(along, sizes.tolist(), strict=True)
+    ]
     for log_p in listed:
-        before = state.copy()
-        for axis, size in enumerate(sizes.tolist()):
-            given = np.moveaxis(state, axis, 0)[1:]
-            np.logaddexp(given, np.moveaxis(before, axis, 0)[:-1] + size * log_p, out=given)
+        before[:] = state
+        for given, taken, size in steps:
+            np.logaddexp(given, taken + size * log_p, out=given)
     others = np.array([_left_over(columns, listed, size) for size in sizes.tolist()])
     left = counts.reshape(-1, *[1] * len(counts)) - np.indices(state.shape)  # groups of each size that take other cells
     with np.errstate(invalid="ignore"):
