@@ -197,7 +197,7 @@ def test_passes_written_out_equal_autograd(
     # parameter whose gradient is furthest off, in the Euclidean norm, 6e-7 +- 5e-7 and 0.013 +- 0.010, at most 2.3e-6
     # and 0.057. The bounds lie 14 standard deviations off and more. Not fast: bfloat16 multiplied in float32.
     if not fast:
-        monkeypatch.setattr("darkvocab.experiments.training.passes.multiplies_bfloat16", lambda _: False)
+        monkeypatch.setattr("darkvocab.training.passes.multiplies_bfloat16", lambda _: False)
     architecture = Architecture(norm=norm, tied=tied, context=context, width=width, heads=heads)
     training = Training(
         architecture=architecture, precision=precision, batch=batch, steps=1, start=SnowballStart(sigma=0.3)
