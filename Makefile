@@ -28,6 +28,10 @@ lint: .venv/dev
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-logo
 
+.PHONY: pins
+pins: .venv/dev
+	$(BIN)/python .ci/pins.py
+
 bench: .venv/dev
 	$(BIN)/python benches/bench.py
 
@@ -36,12 +40,21 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/base: pyproject.toml constraints.txt
-	@echo "setting up .venv (about a minute)"
+	@test -e $@ || echo "setting up .venv (about a minute, 0.2 GB to download)"
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable .
 	@touch $@
 
+# Sizes of the wheels. For Linux, PyPI's torch brings the CUDA libraries along; PyTorch's own index has a build without.
 .venv/dev: .venv/base
+ifeq ($(shell uname),Darwin)
+	@test -e $@ || echo "downloading torch and what the tests need: 0.4 GB"
+else ifeq ($(TORCH),cpu)
+	@test -e $@ || echo "downloading torch, without CUDA, and what the tests need: 0.7 GB"
+	$(PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu torch
+else
+	@test -e $@ || echo "downloading torch with CUDA and what the tests need: about 3 GB (0.7 GB with TORCH=cpu, for a machine without a GPU)"
+endif
 	$(PIP) --editable '.[train,dev]'
 	@touch $@
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 if not (find_spec("triton") and find_spec("torch")):  # where there is none, nobody reads what is of it
-    names = ("batches", "compiling", "deviating", "interpreted_distances", "interpreted_records", "kernels")
+    names = ("batches", "compiling", "deviating", "fusing", "interpreted_distances", "interpreted_records", "kernels")
     collect_ignore = [f"importable/{name}.py" for name in names]
 
 settings.register_profile("darkvocab", deadline=None, derandomize=True, max_examples=60)
