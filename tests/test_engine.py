@@ -17,6 +17,8 @@ import pytest
 from darkvocab import engine
 from darkvocab.engine import EngineLost, WorkerDied, open_engine
 
+pytestmark = pytest.mark.slow
+
 LOCAL = ("serial", "threads", "processes")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 

@@ -18,6 +18,7 @@ from darkvocab.experiments import batches
 from darkvocab.numerics import grouping
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -137,6 +137,7 @@ def test_vocabularies_may_differ_in_size_and_texts(tmp_path):
     assert diff(a, b, tokenizer="none").to_json()["texts"] is None
 
 
+@pytest.mark.slow
 def test_other_grids_are_compared_on_the_coarser_one(tmp_path):
     a = save(tmp_path / "a", rows())
     b = save(tmp_path / "b", rows().astype(ml_dtypes.bfloat16))

@@ -21,6 +21,8 @@ from darkvocab.numerics import round_to
 from darkvocab.reports.fits import chance, sentences
 from darkvocab.theory import Occupancy, Partition, columns
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 
 

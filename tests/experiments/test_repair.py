@@ -311,6 +311,7 @@ def test_the_table_says_what_was_done(tmp_path, capsys):
 # Real libraries -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("sharded", [True, False])
 def test_transformers_loads_a_repaired_model(tmp_path, tied, sharded):

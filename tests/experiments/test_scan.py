@@ -219,6 +219,7 @@ def test_the_checksum_can_be_left_out(tmp_path):
     assert scan(tmp_path / "rows.npy", checksum=False)["source"]["sha256"] is None
 
 
+@pytest.mark.slow
 def test_distances_of_very_many_black_holes_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr("darkvocab.experiments.scan.MOST_COMPARED", 3000)
     matrix = np.repeat(rows(3001, 4), 2, axis=0)
@@ -411,6 +412,7 @@ def test_arrays_of_an_npz_are_read_by_name(tmp_path):
 # Dark tokens ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_the_recorded_rows_gives_the_published_figures(tmp_path):
     """151,936 x 2,560 bfloat16, as Qwen3-4B's: census and `published_geometry_of_the_13` of the recorded figures."""
     words, members, single = qwen_words()

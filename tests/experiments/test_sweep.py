@@ -48,6 +48,7 @@ def plain_record(rows: np.ndarray) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["sparse", "dense"])
 def test_a_record_is_what_a_plain_census_of_the_rows_says(sampler):
     from darkvocab import draw
@@ -136,6 +137,7 @@ def test_every_grid_can_be_swept():
         assert record.n_singletons + record.black_hole_population == 50
 
 
+@pytest.mark.slow
 def test_records_are_the_same_for_any_number_of_workers_and_any_engine():
     one = list(sweep(SIGMAS, trials=3, workers=1, **SMALL))
     assert len({r.unique_vectors for r in one}) > 20
@@ -149,6 +151,7 @@ def test_records_are_the_same_for_any_number_of_workers_and_any_engine():
         assert list(sweep(SIGMAS, trials=3, engine=processes, **SMALL)) == one
 
 
+@pytest.mark.slow
 def test_a_redrawn_base_is_another_at_each_sigma_and_the_same_in_each_run():
     settings = {"base": "random-unit", "dim": 64, "n_tokens": 200, "redraw_base": True}
     records = list(sweep([2e-6] * 8, workers=2, **settings))
@@ -171,6 +174,7 @@ def test_a_point_does_not_depend_on_the_points_around_it():
     assert [asdict(r) for r in alone] == [asdict(r) for r in list(among)[:5]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_a_run_folder_is_the_same_bytes_for_any_number_of_workers(workers, tmp_path):
     for folder, threads in (("one", 1), ("several", workers)):
@@ -206,6 +210,7 @@ def command(out: Path, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("killing")
 def test_a_run_killed_at_twenty_moments_ends_with_the_same_bytes(tmp_path):
     # Killed as soon as its folder has one to six entries more than at its start: of the folder itself, 16 parts, and
@@ -360,6 +365,7 @@ def test_no_sigma_and_no_workers_are_refused():
         next(sweep([1e-9], workers=0))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_trial_of_a_whole_vocabulary_stays_small():
     code = (

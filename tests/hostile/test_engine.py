@@ -23,6 +23,7 @@ from darkvocab import Trials
 from darkvocab.engine import EngineLost, MissingExtra, NoScheduler, OtherVersion, WorkerDied, open_engine
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("dask"),
     pytest.mark.skipif(os.name != "posix", reason="signals of POSIX"),
 ]
