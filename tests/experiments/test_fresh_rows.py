@@ -105,6 +105,7 @@ def test_a_row_depends_on_its_token_and_attempt_and_seed_and_on_no_other_row_tha
         assert (fresh(**settings, **other).draw(tokens, attempts) != together).any(axis=1).all()
 
 
+@pytest.mark.slow
 def test_deviates_are_those_of_the_dense_sampler():
     index = np.empty((9, 10), np.int32)
     seed, shape = np.uint64(12345678901), (23, -126, 0x7F7FFFFF)

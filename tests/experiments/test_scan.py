@@ -299,6 +299,7 @@ def test_without_black_holes_there_is_no_centroid(tmp_path):
     assert not (tmp_path / "c.safetensors").exists()
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize("grid", ["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_the_real_checkpoint_against_numpy(grid):
@@ -315,6 +316,7 @@ def test_the_real_checkpoint_against_numpy(grid):
     assert report["populations"] == sorted(counts[counts > 1].tolist(), reverse=True)
 
 
+@pytest.mark.slow
 @real
 def test_the_real_checkpoint_has_a_text_for_every_row():
     report = scan(MODEL, checksum=False)
@@ -513,6 +515,7 @@ def test_tokens_of_the_tokenizer_without_a_row_are_told(tmp_path):
     assert told["beyond tokenizer"] == "0 rows"
 
 
+@pytest.mark.slow
 @real
 def test_minilm_s_three_populations_are_found_without_and_with_its_texts():
     """Ground truth: 994 tokens `[unused...]`, and pieces that no text reaches; hidden from the first scan."""
