@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 MODEL := demo/all-MiniLM-L6-v2
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test check lint bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/base $(MODEL)
@@ -21,6 +21,9 @@ test: .venv/dev $(MODEL) lint
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit; done; \
 		echo "no Chromium here: the pages are not tested in a browser (on Debian: apt-get install chromium)" >&2
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --quiet
+
+check: .venv/dev $(MODEL) lint
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --quiet
 
 lint: .venv/dev
 	$(BIN)/ruff check --quiet .

@@ -215,6 +215,7 @@ def test_unknown_tokens_to_suppress_are_refused():
         to_suppress(SAMPLED.tokens, "dark,darkest")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
 def test_a_real_checkpoint_is_held_against_the_default_policy():
     scanned = explain(MODEL, checksum=False)

@@ -108,6 +108,7 @@ def test_what_a_token_gets_does_not_depend_on_others_that_are_chosen(tmp_path):
     assert signs[0] == signs[1] == signs[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("how", ["mean", "gaussian"])
 def test_every_grid_keeps_its_type(tmp_path, dtype, how):
@@ -311,6 +312,7 @@ def test_the_table_says_what_was_done(tmp_path, capsys):
 # Real libraries -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("sharded", [True, False])
 def test_transformers_loads_a_repaired_model(tmp_path, tied, sharded):
@@ -339,6 +341,7 @@ def test_transformers_loads_a_repaired_model(tmp_path, tied, sharded):
     assert torch.isfinite(loaded(torch.tensor([chosen])).logits).all()
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize("how", ["mean", "pieces", "gaussian"])
 def test_the_unused_tokens_of_the_real_checkpoint(tmp_path, how):

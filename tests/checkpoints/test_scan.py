@@ -219,6 +219,7 @@ def test_the_checksum_can_be_left_out(tmp_path):
     assert scan(tmp_path / "rows.npy", checksum=False)["source"]["sha256"] is None
 
 
+@pytest.mark.slow
 def test_distances_of_very_many_black_holes_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr("darkvocab.checkpoints.scan.MOST_COMPARED", 3000)
     matrix = np.repeat(rows(3001, 4), 2, axis=0)
@@ -298,6 +299,7 @@ def test_without_black_holes_there_is_no_centroid(tmp_path):
     assert not (tmp_path / "c.safetensors").exists()
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize("grid", ["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_the_real_checkpoint_against_numpy(grid):
@@ -314,6 +316,7 @@ def test_the_real_checkpoint_against_numpy(grid):
     assert report["populations"] == sorted(counts[counts > 1].tolist(), reverse=True)
 
 
+@pytest.mark.slow
 @real
 def test_the_real_checkpoint_has_a_text_for_every_row():
     report = scan(MODEL, checksum=False)
@@ -411,6 +414,7 @@ def test_arrays_of_an_npz_are_read_by_name(tmp_path):
 # Dark tokens ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_the_recorded_rows_gives_the_published_figures(tmp_path):
     """151,936 x 2,560 bfloat16, as Qwen3-4B's: census and `published_geometry_of_the_13` of the recorded figures."""
     words, members, single = qwen_words()
@@ -511,6 +515,7 @@ def test_tokens_of_the_tokenizer_without_a_row_are_told(tmp_path):
     assert told["beyond tokenizer"] == "0 rows"
 
 
+@pytest.mark.slow
 @real
 def test_minilm_s_three_populations_are_found_without_and_with_its_texts():
     """Ground truth: 994 tokens `[unused...]`, and pieces that no text reaches; hidden from the first scan."""

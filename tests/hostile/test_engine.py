@@ -24,6 +24,7 @@ from darkvocab.errors import EngineLost, MissingExtra, NoScheduler, OtherVersion
 from darkvocab.runs.engine import open_engine
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("dask"),
     pytest.mark.skipif(os.name != "posix", reason="signals of POSIX"),
 ]

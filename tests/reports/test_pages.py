@@ -21,7 +21,7 @@ from darkvocab import evolve, report, sweep
 from darkvocab.reports.atlas import LISTED, write_page
 from darkvocab.runs.records import csv_bytes, read_records
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ASKED = "Qwen/Qwen3-4B"
 TOKENS = 4_000

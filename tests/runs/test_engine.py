@@ -18,6 +18,8 @@ from darkvocab.errors import EngineLost, WorkerDied
 from darkvocab.runs import engine
 from darkvocab.runs.engine import open_engine
 
+pytestmark = pytest.mark.slow
+
 LOCAL = ("serial", "threads", "processes")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -102,7 +104,7 @@ def test_an_error_does_not_wait_for_the_tasks_before_it(spec):
     started = time.monotonic()
     with open_engine(spec, workers=4) as opened, pytest.raises(KeyError, match="three"):
         list(opened.map(work.refuse_three, 0 if spec == "threads" else 60, range(4)))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50  # and not the 60 s of the others
 
 
 def test_an_error_that_cannot_travel_is_told():
@@ -148,7 +150,7 @@ def test_a_caller_that_stops_waits_for_nothing_that_was_not_begun(spec):
         for task, _ in opened.map(work.where, 0.2, range(1000)):
             assert task == 0
             break
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50  # and not the 100 s of the others
 
 
 @posix

@@ -21,6 +21,8 @@ from darkvocab.snowballs.snowball import Snowball, draw
 from darkvocab.snowballs.targets import Target, load_target
 from darkvocab.snowballs.theory import Occupancy, Partition, columns
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 
 

@@ -18,6 +18,7 @@ from darkvocab.numerics import grouping
 from darkvocab.snowballs import on_device as batches
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -2,16 +2,12 @@
 
 import json
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from darkvocab import Questions, Sweep, Touching, Trials
 
-DARKVOCAB = Path(sys.executable).parent / "darkvocab"
 RUNS = {
     "sweep": Sweep([1e-9, 2e-9], n_tokens=30, trials=2),
     "sweep of a graph": Sweep([1e-8], n_tokens=30, measure=["topology"], over="tokens", touching=Touching(3, "steps")),
@@ -28,11 +24,12 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_the_command_of_a_run_repeats_it(run, tmp_path):
+def test_the_command_of_a_run_repeats_it(run, tmp_path, cli):
     run.land(tmp_path / "here")
     _, *words = shlex.split(run.command())
-    subprocess.run([DARKVOCAB, *words, "--out", tmp_path / "there"], check=True, capture_output=True)
+    assert cli(*words, "--engine", "serial", "--out", tmp_path / "there").code == 0
     for name in ("manifest.json", "records.parquet", "records.csv"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
@@ -74,6 +71,7 @@ def test_a_notebook_run_goes_on_in_the_middle_of_the_stream(tmp_path, monkeypatc
     assert len({record.mean_l_inf_weight for record in whole}) == len(whole) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
 def test_a_run_folder_is_the_same_bytes_whichever_engine_ran(engine, tmp_path):
     run = Trials(np.linspace(2e-9, 4e-9, 5), n_tokens=60, trials=20, epsilon=1e-5)
