@@ -49,7 +49,7 @@ from darkvocab.embedding.matrix import EmbeddingMatrix
 from darkvocab.numerics import Distances, encode, to_index
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
-from darkvocab.snowballs.theory import Occupancy
+from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.sources.tokenizer import load_tokenizer
 
 N_TOKENS, DIM = 2100, 2560
@@ -178,7 +178,7 @@ def bench_theory(folder: Path) -> list[dict[str, Any]]:
 
 
 def _cell_law(base: np.ndarray, sigma: float, n_tokens: int) -> None:
-    made = Occupancy.of(base, sigma, n_tokens)
+    made = SnowballLaw(base=base, sigma=sigma).occupancy(n_tokens)
     if not made.is_dispersed:
         _ = made.levels
 

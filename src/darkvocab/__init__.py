@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from .snowballs.agreement import Agreement, agreement
     from .snowballs.expect import Expect, Expected, expect
     from .snowballs.fit import Fit, fit
+    from .snowballs.law import Snowball
     from .snowballs.questions import QuestionRecord, Questions
-    from .snowballs.snowball import Cloud, Snowball, draw
+    from .snowballs.snowball import Cloud, draw
     from .snowballs.sweep import Sweep, SweepRecord, sweep
     from .snowballs.trials import TrialRecord, Trials
     from .training.corpus import load_corpus
@@ -64,7 +65,7 @@ _HOMES = {
     "Replicas": "training.replicas",
     "Scan": "checkpoints.scan",
     "Series": "checkpoints.series",
-    "Snowball": "snowballs.snowball",
+    "Snowball": "snowballs.law",
     "Sweep": "snowballs.sweep",
     "SweepRecord": "snowballs.sweep",
     "Topology": "measures.topology",

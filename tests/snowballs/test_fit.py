@@ -17,9 +17,10 @@ from darkvocab.reports.fits import chance, sentences
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
 from darkvocab.snowballs.evidence import association, gap
 from darkvocab.snowballs.fit import Hypothesis, Likelihood, statistics
-from darkvocab.snowballs.snowball import Snowball, draw
+from darkvocab.snowballs.law import Snowball, SnowballLaw
+from darkvocab.snowballs.snowball import draw
 from darkvocab.snowballs.targets import Target, load_target
-from darkvocab.snowballs.theory import Occupancy, Partition, columns
+from darkvocab.snowballs.theory import Occupancy, Partition
 
 pytestmark = pytest.mark.slow
 
@@ -111,12 +112,12 @@ def test_one_black_hole_bounds_sigma_from_above_and_none_from_below():
     assert made.estimate.sigma is None
     low, high = made.interval
     assert low == 0
-    chance_of_one = columns(SMALL.astype(np.float64), high, 100).log_power_sum(100)
+    chance_of_one = SnowballLaw(base=SMALL.astype(np.float64), sigma=high).cells(100).log_power_sum(100)
     assert math.exp(chance_of_one) == pytest.approx(0.1, rel=0.02)
     apart = Fit(Target("apart", Partition(np.zeros(0, np.int64), 100)), base=SMALL)
     low, high = apart.interval
     assert (apart.estimate.sigma, high) == (None, math.inf)
-    alone = Occupancy(columns(SMALL.astype(np.float64), low, 100), 100)
+    alone = Occupancy(SnowballLaw(base=SMALL.astype(np.float64), sigma=low).cells(100), 100)
     assert math.exp(-alone.coincident_pairs.mean) == pytest.approx(0.1, rel=0.3)
     json.dumps(Fit("100", base=SMALL, draws=50).report(), allow_nan=False)
 
@@ -124,7 +125,7 @@ def test_one_black_hole_bounds_sigma_from_above_and_none_from_below():
 def test_tokens_that_survive_by_chance_are_the_same_snowball():
     # Theory: N of V tokens, whichever, hold m of a group of M by the hypergeometric law; the expected spectrum of the
     # survivors is that of N drawn at once.
-    made = columns(SMALL.astype(np.float64), 8e-9, 400)
+    made = SnowballLaw(base=SMALL.astype(np.float64), sigma=8e-9).cells(400)
     many, few = Occupancy(made, 400), Occupancy(made, 150)
     sizes = np.arange(1.0, 401)
     spectrum = many.spectrum(sizes)
@@ -167,7 +168,7 @@ def test_the_bound_holds_for_the_fifth_group_by_hand(qwen):
     # At its sigma one of the five likeliest cells would have to hold 11 tokens or fewer.
     bound = qwen["bound"]
     assert (bound["rank"], bound["population"], bound["or_more"]) == (5, 11, False)
-    made = Occupancy(columns(qwen3_4b().astype(np.float64), bound["sigma"], 2221), 2221)
+    made = Occupancy(SnowballLaw(base=qwen3_4b().astype(np.float64), sigma=bound["sigma"]).cells(2221), 2221)
     p = made.largest(5) / 2221
     by_hand = math.log10(stats.binom(2221, p).cdf(11).sum() * 27)  # 13 groups either way, and that there are no more
     assert bound["log10_p"] == pytest.approx(by_hand, abs=1e-3)

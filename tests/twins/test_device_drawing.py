@@ -205,7 +205,7 @@ def test_cells_that_come_many_times_are_read_once():
 
 
 def test_a_batch_may_be_empty_or_still():
-    still = Snowball(base=np.ones(60, np.float32), n_tokens=5, sigma=1e-30).cells()
+    still = Snowball(base=np.ones(60, np.float32), n_tokens=5, sigma=1e-30).single_cells()
     for cells in ([], [still]):
         lanes = Lanes.of(cells, [0] * len(cells), [0] * len(cells))
         codes = torch.zeros((len(cells), 5, 1), dtype=torch.int8)

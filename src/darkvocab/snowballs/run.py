@@ -24,16 +24,17 @@ from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..measures.topology import Topology
 from ..numerics import Touching
-from ..numerics.cells import Cells, cell_ranges, reach
+from ..numerics.cells import Cells
 from ..numerics.grouping import SELECTIONS
 from ..runs.engine import open_engine
 from ..runs.folder import SCHEMA_VERSION, versions
 from ..runs.notebook_stream import NotebookStream
 from ..runs.records import RunFolder, Unsigned, frame_of, read_records
 from ..text import printable
+from .law import Snowball
 from .on_device import MeasuredCloud, measured_clouds
 from .settings import Points
-from .snowball import SAMPLERS, Cloud, Draw, Snowball
+from .snowball import SAMPLERS, Cloud, Draw
 
 if TYPE_CHECKING:
     import polars as pl
@@ -114,8 +115,7 @@ class Clouds(Points, Generic[Row]):
             NotebookStream(seed)  # fails here, not in the middle, where torch is missing
         for sigma in (min(self.sigmas), max(self.sigmas)):
             self._widest = self._snowball(self.base.vector, sigma)  # checks the rest
-            followed, _ = reach(n_tokens * self.dim, distribution if self._widest.has_cells else "gaussian")
-            cell_ranges(self._widest.base, sigma, followed, self.grid, arithmetic)
+            self._widest.ranges(n_tokens)
 
     @abstractmethod
     def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
@@ -131,10 +131,10 @@ class Clouds(Points, Generic[Row]):
         """About how long a trial of the largest sigma takes on one core, by the figures of one machine."""
         drawn, rows, is_dense = self.dim, float(self.n_tokens), True
         if self._widest.has_cells:
-            cells = self._widest.cells()
+            cells = self._widest.single_cells()
             if self.sampler == "sparse" and cells.are_few:
-                drawn, is_dense = len(cells.columns) + len(cells.wide), False
-            if not len(cells.wide):  # about so many of e**entropy likely rows occur
+                drawn, is_dense = len(cells.columns) + len(cells.unlisted), False
+            if not len(cells.unlisted):  # about so many of e**entropy likely rows occur
                 likely = 4 * math.exp(min(_entropy(cells), 50.0))
                 rows *= likely / (likely + rows)
         matrices = len(self._units) if self.over != "black_holes" or "topology" in self.measure else 0
@@ -410,7 +410,7 @@ class Clouds(Points, Generic[Row]):
             snowball = self._snowball(
                 (self._base_at(point) if self.redraw_base else self.base).vector, self.sigmas[point]
             )
-            cells = snowball.cells() if self.sampler == "sparse" and snowball.has_cells else None
+            cells = snowball.single_cells() if self.sampler == "sparse" and snowball.has_cells else None
             for number in together:
                 yield Draw(snowball=snowball, point=point, trial=number % self.trials, cells=cells, **how)
 
@@ -464,14 +464,7 @@ class Clouds(Points, Generic[Row]):
         return super()._has_one_base and not (self._is_drawn and self.sampler == "notebook")
 
     def _snowball(self, vector: np.ndarray, sigma: float) -> Snowball:
-        return Snowball(
-            base=vector,
-            n_tokens=self.n_tokens,
-            sigma=sigma,
-            grid=self.grid,
-            arithmetic=self.arithmetic,
-            distribution=self.distribution,
-        )
+        return self._law(vector, sigma).snowball(self.n_tokens)
 
 
 def _silent(text: str) -> None:
@@ -497,9 +490,5 @@ def _measure_part(clouds: Clouds[Row], task: _Task) -> list[Row]:
 
 def _entropy(cells: Cells) -> float:
     """Entropy of a token's row in nats: the sum of its columns'."""
-    total = 0.0
-    for j in range(len(cells.columns)):
-        p = cells.probabilities(j)
-        p = p[p > 0]
-        total -= float(p @ np.log(p))
-    return total
+    p = cells.p[cells.p > 0]
+    return -float(p @ np.log(p))

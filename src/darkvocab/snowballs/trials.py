@@ -17,9 +17,10 @@ from ..runs.engine import SAMPLE, generator
 from ..runs.folder import write_whole
 from ..runs.records import RunFolder
 from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
+from .law import Snowball
 from .on_device import MeasuredCloud
 from .run import Clouds
-from .snowball import Cloud, Snowball
+from .snowball import Cloud
 
 if TYPE_CHECKING:
     import polars as pl
