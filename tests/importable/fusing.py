@@ -5,7 +5,7 @@ import torch
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, interpreter_builder
 
-from darkvocab.numerics._backends.by_torch.deviates import fma
+from darkvocab.gpu.by_torch.deviates import fma
 
 
 def rounds_once():
