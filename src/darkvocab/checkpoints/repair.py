@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, UInt
 
-from ..embedding.matrix import EmbeddingMatrix, find_copies, find_scales
+from ..embedding.find import find_copies, find_scales
+from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..measures.census import Census
 from ..numerics import Groups

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.matrix import EmbeddingMatrix, find_embedding
+from ..embedding.find import find_embedding
+from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.tracking import (
