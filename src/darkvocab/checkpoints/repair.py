@@ -17,8 +17,8 @@ from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..measures.census import Census
 from ..numerics import Groups
 from ..numerics.grouping import chunks
-from ..runs.engine import check_seed
 from ..runs.folder import copy_file, landing_folder
+from ..runs.randomness import check_seed
 from ..sources import Source, Tensor, open_source
 from .diff import MATRICES
 from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained

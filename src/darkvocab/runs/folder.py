@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from ..errors import FULL, CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused
+from ..text import shorten
 
 SCHEMA_VERSION = 1
 UNFINISHED = ("running", "interrupted")
@@ -270,9 +271,4 @@ def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
         for key in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
     elif old != new:
-        yield f"{at} was {_short(old)}, now {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        yield f"{at} was {shorten(json.dumps(old), 60)}, now {shorten(json.dumps(new), 60)}"

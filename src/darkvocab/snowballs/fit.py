@@ -16,8 +16,8 @@ from scipy.stats import chi2, norm
 
 from ..errors import InvalidInput, NoFit
 from ..numerics import as_grid, boundaries, index_values, round_to, ulp
-from ..runs.engine import BASE, check_seed, generator
 from ..runs.folder import versions
+from ..runs.randomness import BASE, check_seed, generator
 from .bases import load_base
 from .evidence import Association, Gap, association, gap
 from .snowball import Snowball, draw

@@ -245,7 +245,7 @@ class Clouds(Points, Generic[Row]):
 
         Parameters
         ----------
-        engine, workers, say : where to run: `darkvocab.engine.open_engine`
+        engine, workers, say : where to run: `darkvocab.runs.engine.open_engine`
         device : "cuda" or "cuda:N" draws and measures on a GPU, "mps" measures there; "cpu" on the engine's cores
         out : a run folder to land them in
         resume : go on with the run that the folder holds; its landed records are read, and come first

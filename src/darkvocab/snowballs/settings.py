@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InvalidInput
 from ..numerics import as_grid, round_to
 from ..numerics.grids import median_ulp
-from ..runs.engine import check_seed
+from ..runs.randomness import check_seed
 from .bases import DRAWN, Base, load_base
 
 

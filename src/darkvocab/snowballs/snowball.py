@@ -14,7 +14,7 @@ from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to
 from ..numerics.cells import ARITHMETICS, Cells, cells
 from ..numerics.grids import median_ulp
-from ..runs.engine import check_seed
+from ..runs.randomness import check_seed
 
 SAMPLERS = ("sparse", "dense", "notebook")
 DISTRIBUTIONS = ("gaussian", "laplace", "uniform-ball", "uniform-shell")  # in the order of the kernels' numbers

@@ -13,8 +13,8 @@ from jaxtyping import Float32
 
 from ..measures.census import Census
 from ..numerics import index_values
-from ..runs.engine import SAMPLE, generator
 from ..runs.folder import write_whole
+from ..runs.randomness import SAMPLE, generator
 from ..runs.records import RunFolder
 from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
 from .on_device import MeasuredCloud
