@@ -16,13 +16,14 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
+from ..landing import write_whole
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..measures.indicators import COLUMNS, Indicators, indicators, steps_to_nearest
 from ..measures.neighbours import Neighbours, neighbours
 from ..numerics import as_grid, index_values
 from ..numerics.grouping import n_cores
-from ..runs.folder import versions, write_whole
+from ..runs.folder import versions
 from ..runs.records import csv_bytes
 from ..sources import RemoteFile, open_source, sha256
 from ..text import printable

@@ -180,8 +180,8 @@ def check(
         return
     from ..checkpoints.check import parse_suppressed, to_suppress
     from ..checkpoints.scan import check_place, explain
+    from ..landing import write_whole
     from ..reports import findings
-    from ..runs.folder import write_whole
 
     if source is None:
         fail("which checkpoint? give a SOURCE, or --print-policy", USAGE)
