@@ -12,3 +12,8 @@ def printable(text: str) -> str:
     a\\x1b[2Jb\\u202ec
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """Return at most `width` characters of a text; three dots stand for what is left out."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."

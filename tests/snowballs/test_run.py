@@ -49,6 +49,26 @@ def test_a_part_does_not_depend_on_the_size_of_parts(monkeypatch):
     assert list(run) == whole
 
 
+def test_a_long_run_has_a_thousand_parts_or_parts_of_as_many_records_as_are_drawn_together():
+    assert 990 < Trials(3.281911e-3, trials=10**6).n_parts <= 1000
+    assert Trials(1.5e-9, trials=10**8).part_size == 4096
+
+
+def test_a_run_that_goes_on_keeps_to_its_parts(monkeypatch, tmp_path):
+    """The rule of their size was another when it began."""
+    run = Trials(4e-9, n_tokens=100, trials=40)
+    monkeypatch.setattr(Trials, "part_size", 7)
+    run.land(tmp_path / "undisturbed")
+    begun = run.records(out=tmp_path / "run")
+    next(begun)
+    begun.close()
+    monkeypatch.setattr(Trials, "part_size", 16)
+    run.land(tmp_path / "run", resume=True)
+    for path in (tmp_path / "undisturbed").rglob("*.*"):
+        if path.is_file():
+            assert (tmp_path / "run" / path.relative_to(tmp_path / "undisturbed")).read_bytes() == path.read_bytes()
+
+
 @pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1])
 def test_every_seed_can_be_recorded(seed, tmp_path):
     run = Sweep([2e-9], n_tokens=20, seed=seed)

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
+from ..landing import write_whole
 from ..measures.census import Census
 from ..numerics import as_grid, index_values
-from ..runs.folder import versions, write_whole
+from ..runs.folder import versions
 from ..sources import open_source, sha256
 from ..text import printable
 from .places import check_place

@@ -14,12 +14,12 @@ from jaxtyping import Bool, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
+from ..landing import write_whole
 from ..measures.census import Census
 from ..measures.displacement import Displacements, displacements
 from ..measures.tracking import follow
 from ..numerics import Grid, Groups, as_grid
 from ..progress import Advance, Progress, Report
-from ..runs.folder import write_whole
 from ..runs.records import csv_bytes
 from .places import check_place
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..landing import write_whole
 from ..measures.census import Census
 from ..measures.neighbours import Neighbours, neighbours
 from ..numerics import Touching, as_grid
 from ..progress import Progress, Report
-from ..runs.folder import write_whole
 from ..runs.records import csv_bytes
 from ..sources import open_source
 from .places import check_place

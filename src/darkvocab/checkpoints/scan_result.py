@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..errors import InvalidInput
+from ..landing import write_whole
 from ..measures.dark import surest_first
-from ..runs.folder import write_whole
 from ..runs.records import csv_bytes
 from ..text import printable
 from .places import check_place

@@ -168,9 +168,9 @@ def check(
         return
     from ..checkpoints.check import parse_suppressed
     from ..checkpoints.places import check_place
+    from ..landing import write_whole
     from ..reports import findings
     from ..reports.console import console
-    from ..runs.folder import write_whole
 
     if source is None:
         fail("which checkpoint? give a SOURCE, or --print-policy", USAGE)
@@ -216,8 +216,8 @@ def check(
 def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
     """Write the ids to suppress in each form, and say which special tokens are spared."""
     from ..checkpoints.check import to_suppress
+    from ..landing import write_whole
     from ..reports.findings import SUPPRESSIONS
-    from ..runs.folder import write_whole
 
     ids, spared = to_suppress(scanned, which)
     for form, path in lists:

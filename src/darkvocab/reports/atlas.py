@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..landing import write_whole
 from ..measures.indicators import DARK
-from ..runs.folder import versions, write_whole
+from ..runs.folder import versions
 from ..text import printable
 from .console import number
 from .document import render

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidInput
-from ..runs.folder import write_whole
+from ..landing import write_whole
 from .experiments import Recorded
 
 if TYPE_CHECKING:
