@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..runs.records import Records
 from .console import number, show
-from .evolution import LOOKS, STEP, stretch
+from .evolution_figures import LOOKS, STEP, stretch
 from .figures import STYLE
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import numpy as np
 from ..embedding.history import History
 from ..errors import CorruptFile, MissingFile
 from ..measures.census import counts
-from .evolution import METRICS, loss_figure
+from .evolution import METRICS
+from .evolution_figures import loss_figure
 from .replicas import COUNTED
 
 if TYPE_CHECKING:
