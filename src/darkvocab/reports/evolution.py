@@ -13,8 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import CorruptFile, MissingFile
-from .console import facts, number, show
-from .evolution_figures import counts_figure, loss_figure, motion_figure, populations_figure, spacetime_figure, tell
+from .console import facts, frames_json, number, show
+from .evolution_figures import (
+    counts_plot,
+    holes_by_step,
+    loss_plot,
+    motion_plot,
+    populations_figure,
+    spacetime_figure,
+)
+from .plot import Plot
 
 if TYPE_CHECKING:
     import polars as pl
@@ -157,22 +165,6 @@ def evolution_json(
     return frames_json(summary, tokens=tokens, events=events, records=records)
 
 
-def frames_json(summary: dict[str, Any], **frames: pl.DataFrame) -> Iterator[str]:
-    """A JSON object of a summary, and of frames by name as lists of objects, piece by piece."""
-    import polars as pl
-    import polars.selectors as cs
-
-    yield '{"summary": ' + json.dumps(summary, allow_nan=False)
-    for name, frame in frames.items():
-        yield f', "{name}": ['
-        comma = ""
-        for row in frame.with_columns(pl.when(cs.float().is_finite()).then(cs.float())).iter_rows(named=True):
-            yield comma + json.dumps(row, allow_nan=False)
-            comma = ", "
-        yield "]"
-    yield "}\n"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
     """What `darkvocab evolve` left in a folder, and its figures."""
@@ -181,7 +173,7 @@ class Evolution:
     facts: list[tuple[str, str]]
     rows: list[list[str]]  # in the columns of `HEADINGS`
     told: list[tuple[str, list[str]]]  # titles and sentences
-    figures: dict[str, Figure]
+    figures: dict[str, Plot | Figure]
 
 
 def read_evolution(folder: Path) -> Evolution:
@@ -199,17 +191,17 @@ def read_evolution(folder: Path) -> Evolution:
     try:
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / f"{name}.parquet") for name in READ)
-        told_again = tell(records, events, summary["n_tokens"])
-        figures = {
-            "counts": counts_figure(records, summary),
-            "populations": populations_figure(told_again, tokens, summary),
-            "motion": motion_figure(records, summary),
-            "spacetime": spacetime_figure(told_again, tokens, summary),
+        by_step = holes_by_step(records, events, summary["n_tokens"])
+        figures: dict[str, Plot | Figure] = {
+            "counts": counts_plot(records, summary),
+            "populations": populations_figure(by_step, tokens, summary),
+            "motion": motion_plot(records, summary),
+            "spacetime": spacetime_figure(by_step, tokens, summary),
         }
         if (folder / METRICS).is_file():
             metrics = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
             if len(metrics := metrics.filter(metrics["step"] > 0)):
-                figures["loss"] = loss_figure(metrics, summary)
+                figures["loss"] = loss_plot(metrics, summary)
         return Evolution(
             summary=summary,
             facts=list(_facts(summary)),
