@@ -25,7 +25,7 @@ class _Console(Console):
 
 
 def console() -> Console:
-    """A console that neither colours nor cuts what goes into a file or a pipe."""
+    """Return a console that neither colours nor cuts output into a file or a pipe."""
     plain = _Console(highlight=False, emoji=False, markup=False)
     if not plain.is_terminal:
         plain.width = 160
@@ -40,7 +40,7 @@ def show(renderable: RenderableType, to: Console) -> None:
 
 
 def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """Texts of a black hole's tokens, or ids where there is no text, the first `shown` of them."""
+    """Return the first `shown` texts of a black hole's tokens; a token without one by its id."""
     texts = [
         f"#{token}" if text is None else isolated(printable(text))
         for token, text in zip(hole["token_ids"][:shown], hole["tokens"][:shown], strict=True)
@@ -50,7 +50,7 @@ def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
 
 def isolated(text: str) -> str:
-    """Text that does not turn its surroundings round: right-to-left letters between isolate marks."""
+    """Return text that leaves the order of what surrounds it: right-to-left letters between isolate marks."""
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
         return f"\u2068{text}\u2069"
     return text
@@ -66,7 +66,7 @@ def table(headings: Iterable[str], left: Iterable[str] = ("",)) -> Table:
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:
-    """Names and values, one pair a line."""
+    """Return a table of names and values, one pair a line."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -83,17 +83,17 @@ def number(value: float | None) -> str:
 
 
 def power(value: float) -> str:
-    """A length for people, in powers of ten."""
+    """Return a length for people, in powers of ten."""
     return f"{value:.2e}"
 
 
 def density(value: float) -> str:
-    """Four decimals as the notebook has them, but a density that is not zero does not look so."""
+    """Return a density to four decimals as the notebook has it, in powers of ten where these would be 0."""
     return f"{value:.4f}" if value == 0 or value >= 5e-5 else f"{value:.1e}"
 
 
 def largest(demographics: str) -> str:
-    """The first five populations."""
+    """Return the first five of populations in JSON."""
     populations = json.loads(demographics)
     return str(populations[:5])[:-1] + (", ...]" if len(populations) > 5 else "]")
 
