@@ -95,7 +95,7 @@ def cell_ranges(
 
     grid = as_grid(grid)
     home, low, high = (np.empty(base.size, np.int64) for _ in range(3))
-    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
+    shape = grid.constants
     base = base.astype(np.float32) if arithmetic == "float32" else base
     if kernel(base.astype(np.float64), reach, sigma, arithmetic == "float32", *shape, home, low, high):
         raise InvalidInput(

@@ -207,7 +207,7 @@ def _draw_dense(
 
     index = _empty_index(snowball, (snowball.n_tokens, base.size))
     grid = as_grid(snowball.grid)
-    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
+    shape = grid.constants
     how = DISTRIBUTIONS.index(snowball.distribution), snowball.arithmetic == "float32", stream
     overflows = draw_dense(base.astype(np.float64), snowball.sigma, *how, np.uint64(seed), point, trial, shape, index)
     refuse_overflow(overflows, snowball)
@@ -228,7 +228,7 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
         raise InvalidInput(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
     index = _empty_index(snowball, z.shape)
     grid = as_grid(snowball.grid)
-    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
+    shape = grid.constants
     if snowball.arithmetic == "float32":
         with np.errstate(over="ignore"):  # an infinite sigma shows as overflowing rows
             sigma = np.float32(snowball.sigma)
