@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from darkvocab import EmbeddingMatrix, centroid, scan
 from darkvocab.checkpoints.plan import plan
 from darkvocab.sources import RemoteFile, open_source
-from darkvocab.sources import hub as source
+from darkvocab.sources.hub import repo
 
 MINILM = Path(__file__).parents[2] / "demo/all-MiniLM-L6-v2"
 ROWS = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
@@ -109,7 +109,7 @@ def test_tensors_elsewhere_are_known_by_name_until_they_are_asked_for(hub):
 
 
 def test_pieces_are_asked_for_side_by_side_and_the_words_are_the_file_s(hub, monkeypatch):
-    monkeypatch.setattr(source, "PIECE", 100_000)
+    monkeypatch.setattr(repo, "PIECE", 100_000)
     hub.add("org/model", {"model.safetensors": save({"embed_tokens.weight": ROWS, **LAYERS})})
     told = []
     opened = open_source("org/model", lambda done, total: told.append((done, total)))
@@ -129,7 +129,7 @@ def test_torch_files_are_read_by_their_directory(hub):
     report = scan("org/model").to_json()
     assert (report["tensor"], report["populations"]) == ("wte.weight", [3])
     read = ranges(hub, "pytorch_model.bin")
-    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * source.BLOCK
+    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * repo.BLOCK
     assert len(read) <= 6
 
 
@@ -279,7 +279,7 @@ def test_a_dry_run_says_what_would_be_read_and_reads_no_tensor(hub):
     ]
     assert found["bytes_to_transfer"] > ROWS.nbytes  # of the blocks that hold the headers, some bytes are the tensor's
     assert not hub.asked_for("tokenizer.json")
-    assert found["source"]["bytes_read"] <= 3 * source.BLOCK + 1000
+    assert found["source"]["bytes_read"] <= 3 * repo.BLOCK + 1000
     hub.add("org/model", sharded())
     scan("org/model")
     assert plan("org/model")["bytes_to_transfer"] == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidInput
-from ..gpu.batch import Asked
+from ..gpu.batch import DistanceQuery
 from ..measures.census import Census
 from ..numerics import Touching, round_to, ulp
 from .bases import DRAWN
@@ -91,10 +91,10 @@ class Questions(Clouds[QuestionRecord]):
             "inclusive": not self.touching.strict,
         }
 
-    def _asked(self) -> tuple[Asked, ...]:
+    def _asked(self) -> tuple[DistanceQuery, ...]:
         return (
-            Asked(over="tokens", unit="weight", spread=True, within=(self.touching,)),
-            Asked(over="tokens", unit="steps", spread=True, within=STEPS),
+            DistanceQuery(over="tokens", unit="weight", spread=True, within=(self.touching,)),
+            DistanceQuery(over="tokens", unit="steps", spread=True, within=STEPS),
         )
 
     def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:

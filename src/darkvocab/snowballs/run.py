@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from ..errors import InvalidInput
-from ..gpu.batch import Asked
+from ..gpu.batch import DistanceQuery
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
 from ..measures.geometry import Geometry
@@ -418,7 +418,7 @@ class Clouds(Points, Generic[Row]):
             for number in together:
                 yield Draw(snowball=snowball, point=point, trial=number % self.trials, cells=cells, **how)
 
-    def _asked(self) -> tuple[Asked, ...]:
+    def _asked(self) -> tuple[DistanceQuery, ...]:
         """What `_measured` asks of the distances."""
         asked: dict[tuple[str, str], dict[str, Any]] = {
             (self.over, unit): {"spread": True}
@@ -427,7 +427,7 @@ class Clouds(Points, Generic[Row]):
         }
         if "topology" in self.measure:
             asked.setdefault((self._graph_over, self.touching.unit), {})["graph"] = self.touching
-        return tuple(Asked(over=over, unit=unit, **what) for (over, unit), what in asked.items())
+        return tuple(DistanceQuery(over=over, unit=unit, **what) for (over, unit), what in asked.items())
 
     @property
     def _graph_over(self) -> str:
