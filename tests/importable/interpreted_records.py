@@ -10,6 +10,7 @@ import torch
 
 from darkvocab import Questions, Sweep, Trials
 from darkvocab.gpu.device import Device
+from darkvocab.snowballs import run
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {
@@ -25,8 +26,8 @@ def main():
     torch.set_num_threads(1)
     device = Device(torch.device("cpu"), "by_triton")
     agree = {}
-    for name, run in RUNS.items():
-        ours, cores = ([*run.records(device=device)], [*run.records(engine="serial")])
+    for name, settings in RUNS.items():
+        ours, cores = ([*run.records(settings, device=device)], [*run.records(settings, engine="serial")])
         agree[name] = [*map(dataclasses.asdict, ours)] == [*map(dataclasses.asdict, cores)]
     print(json.dumps(agree))
 

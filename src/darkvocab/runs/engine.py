@@ -394,7 +394,7 @@ class _Python:
     """
 
     def __init__(self) -> None:
-        start = "import sys; sys.path[:] = sys.argv[1:]; from darkvocab.engine import _serve; _serve()"
+        start = "import sys; sys.path[:] = sys.argv[1:]; from darkvocab.runs.engine import _serve; _serve()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", start, *sys.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
         )

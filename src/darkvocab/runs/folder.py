@@ -16,7 +16,9 @@ from ..errors import FULL, CorruptFile, DiskFull, InvalidInput, MissingFile, Run
 
 SCHEMA_VERSION = 1
 UNFINISHED = ("running", "interrupted")
-MANIFEST = {"status": str, "command": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
+MANIFEST = {"status": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
+# Of a run that goes on these may differ: where it stands, how it is repeated, where its base lies.
+LOOSE = ("status", "command", "no_command", "base")
 
 
 def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
@@ -144,6 +146,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text("utf-8"))
         version = manifest["schema_version"]
         lacking = [key for key, kind in MANIFEST.items() if not isinstance(manifest.get(key), kind)]
+        if not isinstance(manifest.get("command") or manifest.get("no_command"), str):
+            lacking.append("command")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptFile(f"{path}: not a manifest ({error!r})") from None
     if version != SCHEMA_VERSION:
@@ -155,7 +159,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def fixed(manifest: dict[str, Any]) -> dict[str, Any]:
     """What a run and its continuation have in common."""
-    return {key: value for key, value in manifest.items() if key not in ("status", "command")}
+    return {key: value for key, value in manifest.items() if key not in LOOSE}
 
 
 def check_folder(folder: Path, ours: Sequence[str]) -> None:
@@ -187,6 +191,7 @@ class Folder:
         """
         self.path = Path(path)
         self.manifest = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **manifest}))
+        self.is_migrated = False  # whether an earlier version wrote the manifest, and ours takes its place
         self._lock: int | None = None
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderRefused(f"{self.path} is a file; choose another --out")
@@ -233,7 +238,9 @@ class Folder:
                 raise RunFolderRefused(
                     f"{self.path} holds this run already ({old['status']}); --resume goes on with it"
                 )
-            self.manifest["command"] = old["command"]
+            self.is_migrated = not self.manifest.keys() - {"no_command"} <= old.keys()
+            if not self.is_migrated:
+                self.manifest.update({key: old[key] for key in LOOSE if key in old})
             self.manifest["status"] = "running" if old["status"] in UNFINISHED else old["status"]
         self._prepare()
         for stale in (found for place in ("", "*/") for found in self.path.glob(f"{place}.*.partial")):

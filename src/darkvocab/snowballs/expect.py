@@ -85,7 +85,7 @@ class Expect(Points):
     def _at(self, point: int, sigma: float) -> Expected:
         vector, ulp = self.base.vector, self._base_ulp if self._has_one_base else None
         if ulp is None:
-            vector = self._checked(self._base_at(point).vector)
+            vector = self._checked(self.base_at(point).vector)
             ulp = self._ulp_of(vector)
         made = Occupancy.of(vector, sigma, *self._how())
         low, high = made.largest_group
@@ -106,7 +106,7 @@ class Expect(Points):
             largest_bh_high=high,
             n_active_columns=made.columns.n_active,
             n_tokens=self.n_tokens,
-            hidden_dim=self.dim,
+            hidden_dim=self.hidden_dim,
             base=self.base.name,
             grid=self.grid,
             distribution=self.distribution,
