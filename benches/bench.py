@@ -51,7 +51,7 @@ from darkvocab.snowballs import run
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
 from darkvocab.snowballs.draws import clouds
-from darkvocab.snowballs.theory import Occupancy
+from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.sources.tokenizer import load_tokenizer
 
 N_TOKENS, DIM = 2100, 2560
@@ -180,7 +180,7 @@ def bench_theory(folder: Path) -> list[dict[str, Any]]:
 
 
 def _cell_law(base: np.ndarray, sigma: float, n_tokens: int) -> None:
-    made = Occupancy.of(base, sigma, n_tokens)
+    made = SnowballLaw(base=base, sigma=sigma).occupancy(n_tokens)
     if not made.is_dispersed:
         _ = made.levels
 

@@ -192,7 +192,7 @@ class Bench:
 
         written = codes.numel() * codes.itemsize
         yield self.part("draw", draw, t, written, "bytes written")
-        few = dense.snowball(dense.base.vector, 5e-9).cells()
+        few = dense.snowball(dense.base.vector, 5e-9).single_cells()
         yield self.part(
             "draw, by cells, of 12.2a at 5e-9", self.sparse(few, t), t, n * len(few.columns) * t, "bytes written"
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .checkpoints.series import Series, series
     from .embedding.history import History
     from .embedding.matrix import EmbeddingMatrix
+    from .errors import DarkvocabError
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
     from .measures.indicators import Indicators, indicators
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from .snowballs.agreement import Agreement, agreement
     from .snowballs.expect import Expect, Expected, expect
     from .snowballs.fit import Fit, fit
+    from .snowballs.law import Snowball
     from .snowballs.questions import QuestionRecord, Questions, questions
-    from .snowballs.snowball import Cloud, Snowball, draw
+    from .snowballs.snowball import Cloud, draw
     from .snowballs.sweep import Sweep, SweepRecord, sweep
     from .snowballs.trials import TrialRecord, Trials, trials
     from .training.corpus import load_corpus
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from .training.run import Training
 
 _HOMES = {
+    "DarkvocabError": "errors",
     "Agreement": "snowballs.agreement",
     "Census": "measures.census",
     "Cloud": "snowballs.snowball",
@@ -62,7 +65,7 @@ _HOMES = {
     "Replicas": "training.replicas",
     "Scan": "checkpoints.scan",
     "Series": "checkpoints.series",
-    "Snowball": "snowballs.snowball",
+    "Snowball": "snowballs.law",
     "Sweep": "snowballs.sweep",
     "SweepRecord": "snowballs.sweep",
     "Topology": "measures.topology",
@@ -104,6 +107,7 @@ __all__ = [
     "Agreement",
     "Census",
     "Cloud",
+    "DarkvocabError",
     "Diff",
     "EmbeddingMatrix",
     "Evolution",

@@ -104,3 +104,13 @@ def test_dark_tokens_are_those_of_a_scan():
     matrix = EmbeddingMatrix.from_array(rows)
     assert select("dark", matrix).tolist() == explained(matrix).tokens.filter("dark")["id"].to_list()
     assert {7, 9, 400} <= set(select("dark,3", matrix).tolist()) < set(range(3_000))
+
+
+def test_dark_tokens_are_judged_without_comparing_rows(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("what no judgement needs is measured")
+
+    for name in ("neighbours.near_rows", "geometry.Distances"):
+        monkeypatch.setattr(f"darkvocab.measures.{name}", refuse)
+    monkeypatch.setattr("darkvocab.numerics._backends.nearest.nearest", refuse)
+    select("dark", MATRIX)

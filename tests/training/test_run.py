@@ -36,6 +36,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
+STEPS = 20  # beside transformers' Trainer
 FILES = (
     "embedding_evolution.safetensors",
     "metrics.parquet",
@@ -105,24 +106,29 @@ def test_a_start_drawn_in_the_grid_is_another_than_one_that_is_rounded_once():
 @pytest.mark.parametrize(
     ("precision", "start", "largest", "mean"),
     [
-        ("float32", NormalStart(), 2e-6, 5e-7),
-        ("float32", SnowballStart(sigma=0.1), 2e-6, 5e-7),
+        ("float32", NormalStart(), 3e-6, 1e-6),
+        ("float32", SnowballStart(sigma=0.1), 3e-6, 1e-6),
         ("float32", SnowballStart(sigma=1e-5), 5e-5, 3e-5),
         ("pure-bf16", NormalStart(), 3e-3, 1e-3),
-        ("pure-bf16", SnowballStart(sigma=1e-5), 0.2, 0.01),
+        ("pure-bf16", SnowballStart(sigma=1e-5), 0.7, 0.07),
     ],
 )
 def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, largest, mean):
-    # 11.2c's model, 50 steps of the same batches. In float32 they agree to rounding. In bfloat16 Trainer also rounds
+    # 11.2c's model, 20 steps of the same batches. In float32 they agree to rounding. In bfloat16 Trainer also rounds
     # what lies between the products, and we do not: losses agree to some of 8 bits. Where all rows are nearly equal,
     # the first gradient of the last norm is as small as its rounding, and Adam makes whole steps of that.
+    # Largest and mean distance, mean and standard deviation over 8 seeds on AVX-512; on AVX2 they are the same:
+    # 6.8e-7 +- 1.6e-7, 2.3e-7 +- 4e-8; 5.9e-7 +- 1.9e-7, 2.1e-7 +- 7e-8; 5.7e-6 +- 3.9e-6, 3.1e-6 +- 2.1e-6;
+    # 2.1e-4 +- 8e-5, 8e-5 +- 3e-5. Of the last, over 30 seeds, the logarithms: -3.5 +- 0.70, -5.2 +- 0.52. The bounds
+    # are 4.5 standard deviations off and more: another order of sums fails with less than 1e-5. The loss falls by
+    # 0.36 +- 0.05 in the last, and by more in the others.
     pytest.importorskip("accelerate")
-    training = Training(steps=50, precision=precision, start=start, label_shift=2, batch=8)
+    training = Training(steps=STEPS, precision=precision, start=start, label_shift=2, batch=8)
     ours = [made.loss for made in training.metrics()]
 
     class Examples(torch.utils.data.Dataset):
         def __len__(self):
-            return 50 * 8
+            return STEPS * 8
 
         def __getitem__(self, place):
             inputs, labels = training.batches(place // 8 + 1)
@@ -146,7 +152,7 @@ def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, la
 
     arguments = transformers.TrainingArguments(
         output_dir=str(tmp_path),
-        max_steps=50,
+        max_steps=STEPS,
         per_device_train_batch_size=8,
         learning_rate=1e-3,
         weight_decay=0.01,
@@ -162,7 +168,7 @@ def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, la
     trainer = InOrder(model=theirs, args=arguments, train_dataset=Examples())
     trainer.model_accepts_loss_kwargs = False  # else it divides by all labels, of which the model predicts none first
     trainer.train()
-    assert losses[0] > losses[-1] + 0.5
+    assert losses[0] > losses[-1] + 0.1
     apart = np.abs(np.array(ours) - losses)
     assert apart.max() < largest
     assert apart.mean() < mean
@@ -178,10 +184,20 @@ def differentiate(model, inputs, labels):
 
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("mixed", 0.05)])
+@pytest.mark.parametrize(
+    ("precision", "fast", "loss_within", "within"),
+    [("float32", True, 1e-6, 2e-5), ("mixed", True, 0.03, 0.3), ("mixed", False, 0.03, 0.3)],
+)
 @pytest.mark.parametrize(("batch", "context", "width", "heads"), [(3, 12, 24, 3), (8, 128, 64, 2), (1, 2, 8, 1)])
-def test_passes_written_out_equal_autograd(norm, tied, precision, within, batch, context, width, heads):
-    # Loss, and gradient of every parameter, of a model that is not at its start; bfloat16 products have 8 bits.
+def test_passes_written_out_equal_autograd(
+    norm, tied, precision, fast, loss_within, within, batch, context, width, heads, monkeypatch
+):
+    # Loss, and gradient of every parameter, of a model that is not at its start; bfloat16 products have 8 bits. Over
+    # 112 models of other seeds, AVX-512 and AVX2: relative errors of the loss 6e-8 +- 4e-8 and 1e-3 +- 2e-3; of the
+    # parameter whose gradient is furthest off, in the Euclidean norm, 6e-7 +- 5e-7 and 0.013 +- 0.010, at most 2.3e-6
+    # and 0.057. The bounds lie 14 standard deviations off and more. Not fast: bfloat16 multiplied in float32.
+    if not fast:
+        monkeypatch.setattr("darkvocab.training.passes.multiplies_bfloat16", lambda _: False)
     architecture = Architecture(norm=norm, tied=tied, context=context, width=width, heads=heads)
     training = Training(
         architecture=architecture, precision=precision, batch=batch, steps=1, start=SnowballStart(sigma=0.3)
@@ -193,10 +209,9 @@ def test_passes_written_out_equal_autograd(norm, tied, precision, within, batch,
     inputs, labels = training.batches(1)
     ours = learner._passes(inputs, labels)
     by_hand = {name: value.grad.clone() for name, value in learner.model.named_parameters()}
-    assert ours == pytest.approx(differentiate(learner.model, inputs, labels), rel=within / 10)
+    assert ours == pytest.approx(differentiate(learner.model, inputs, labels), rel=loss_within)
     for name, value in learner.model.named_parameters():
-        scale = value.grad.abs().max().item()
-        assert (by_hand[name] - value.grad).abs().max().item() < within * scale + 1e-7, name
+        assert (by_hand[name] - value.grad).norm() < within * value.grad.norm(), name
 
 
 def test_the_passes_do_not_depend_on_the_cores(monkeypatch):
@@ -243,6 +258,7 @@ def test_a_training_that_goes_on_with_fewer_cores_ends_with_the_same_bytes(tmp_p
 
 
 def test_rows_that_are_equal_and_unseen_stay_equal():
+    # Exact: whatever the order of its sums, a product takes it for all of these rows alike.
     training = Training(steps=30, start=PointStart(), batch=16)
     learner = Learner(training)
     for step in range(1, 31):

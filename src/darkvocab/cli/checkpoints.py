@@ -12,19 +12,8 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
-from .shell import (
-    FINDINGS,
-    USAGE,
-    DeviceName,
-    Json,
-    announce_compilation,
-    app,
-    command,
-    fail,
-    print_json,
-    progress_bar,
-    say,
-)
+from .progress import progress_bar
+from .shell import FINDINGS, USAGE, DeviceName, Json, announce_compilation, app, command, fail, print_json, say
 
 Tensor = Annotated[
     str | None,

@@ -24,7 +24,7 @@ LOOSE = ("status", "command", "no_command", "base")
 def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
     """Return the error for a file that cannot be written."""
     if error.errno in FULL:
-        return DiskFull(error.errno, f"no space left to write {path}; make room")
+        return DiskFull(error.errno, f"no space left to write {path}")
     return InvalidInput(f"cannot write {path}: {error.strerror}; choose another place")
 
 

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from .bases import Base, load_base
     from .draws import clouds
     from .expect import Expect, Expected
+    from .law import Snowball, SnowballLaw
     from .questions import QuestionRecord, Questions
     from .run import Options, frame, land, records
     from .settings import parse_sigmas
-    from .snowball import Cloud, Snowball, draw
+    from .snowball import Cloud, draw
     from .sweep import Sweep, SweepRecord
     from .trials import TrialRecord, Trials
 
@@ -24,10 +25,11 @@ _HOMES = {
     "bases": ("Base", "load_base"),
     "draws": ("clouds",),
     "expect": ("Expect", "Expected"),
+    "law": ("Snowball", "SnowballLaw"),
     "questions": ("QuestionRecord", "Questions"),
     "run": ("Options", "frame", "land", "records"),
     "settings": ("parse_sigmas",),
-    "snowball": ("Cloud", "Snowball", "draw"),
+    "snowball": ("Cloud", "draw"),
     "sweep": ("Sweep", "SweepRecord"),
     "trials": ("TrialRecord", "Trials"),
 }
@@ -40,6 +42,7 @@ __all__ = [
     "QuestionRecord",
     "Questions",
     "Snowball",
+    "SnowballLaw",
     "Sweep",
     "SweepRecord",
     "TrialRecord",

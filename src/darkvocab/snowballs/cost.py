@@ -54,10 +54,10 @@ def _trial_seconds(settings: RunSettings) -> float:
     rows = float(n_tokens)
     widest = settings.snowball(settings.base.vector, max(settings.sigmas))
     if widest.has_cells:
-        cells = widest.cells()
+        cells = widest.single_cells()
         if settings.sampler == "sparse" and cells.are_few:
-            n_drawn, is_dense = len(cells.columns) + len(cells.wide), False
-        if not len(cells.wide):  # about so many of e**entropy likely rows occur
+            n_drawn, is_dense = len(cells.columns) + len(cells.unlisted), False
+        if not len(cells.unlisted):  # about so many of e**entropy likely rows occur
             likely = 4 * math.exp(min(_entropy(cells), 50.0))
             rows *= likely / (likely + rows)
     compares_many = settings.over != "black_holes" or "topology" in settings.measure
@@ -74,9 +74,5 @@ def _units(settings: RunSettings) -> set[str]:
 
 def _entropy(cells: Cells) -> float:
     """Entropy of a token's row in nats: the sum of its columns'."""
-    total = 0.0
-    for j in range(len(cells.columns)):
-        p = cells.probabilities(j)
-        p = p[p > 0]
-        total -= float(p @ np.log(p))
-    return total
+    p = cells.p[cells.p > 0]
+    return -float(p @ np.log(p))

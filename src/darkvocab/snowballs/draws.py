@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from ..runs.notebook_stream import NotebookStream
+from .law import Snowball
 from .settings import RunSettings
-from .snowball import Cloud, Draw, Snowball
+from .snowball import Cloud, Draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def draws(settings: RunSettings, task: Task) -> Iterator[Draw]:
         return
     for point, numbers in groupby(task.trials, lambda number: number // settings.trials):
         snowball = settings.snowball(settings.base_at(point).vector, settings.sigmas[point])
-        cells = snowball.cells() if settings.sampler == "sparse" and snowball.has_cells else None
+        cells = snowball.single_cells() if settings.sampler == "sparse" and snowball.has_cells else None
         for number in numbers:
             yield Draw(
                 snowball=snowball,

@@ -17,15 +17,14 @@ from ..gpu.batch import Asked
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..measures.topology import Topology
-from ..numerics import Touching, as_grid, round_to
-from ..numerics.cells import cell_ranges, reach
-from ..numerics.grids import median_ulp
+from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
 from ..runs.engine import check_seed
 from ..runs.notebook_stream import NotebookStream
 from .bases import DRAWN, Base, is_drawn, load_base
+from .law import Snowball, SnowballLaw
 from .on_device import MeasuredCloud
-from .snowball import SAMPLERS, Cloud, Draw, Snowball
+from .snowball import SAMPLERS, Cloud, Draw
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,12 +89,17 @@ class Points:
 
     @cached_property
     def _base_ulp(self) -> float:
-        """Median over the components of the rounded base, weight units."""
-        return self._ulp_of(self.base.vector)
+        return self.law(self.base.vector, 0.0).median_ulp
 
-    def _ulp_of(self, vector: np.ndarray) -> float:
-        vector = vector.astype(np.float32) if self.arithmetic == "float32" else vector
-        return median_ulp(round_to(vector, self.grid), self.grid)
+    def median_ulp(self, law: SnowballLaw) -> float:
+        """Median ulp of a law's rounded base, weight units; computed once where all points have one base."""
+        return self._base_ulp if self._has_one_base else law.median_ulp
+
+    def law(self, vector: np.ndarray, sigma: float) -> SnowballLaw:
+        """Return the law of a row of this sigma around a vector."""
+        return SnowballLaw(
+            base=vector, sigma=sigma, grid=self.grid, arithmetic=self.arithmetic, distribution=self.distribution
+        )
 
     def base_at(self, point: int) -> Base:
         if not self.redraw_base:
@@ -134,10 +138,7 @@ class RunSettings(Points, ABC, Generic[Row]):
         if self.sampler == "notebook":
             NotebookStream(self.seed)  # fails here, not in the middle, where torch is missing
         for sigma in (min(self.sigmas), max(self.sigmas)):
-            snowball = self.snowball(self.base.vector, sigma)  # checks the rest
-            noise = self.distribution if snowball.has_cells else "gaussian"
-            followed, _ = reach(self.n_tokens * self.hidden_dim, noise)
-            cell_ranges(snowball.base, sigma, followed, self.grid, self.arithmetic)
+            self.snowball(self.base.vector, sigma).ranges(self.n_tokens)  # checks the rest
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -145,14 +146,7 @@ class RunSettings(Points, ABC, Generic[Row]):
 
     def snowball(self, vector: np.ndarray, sigma: float) -> Snowball:
         """Return the snowball of this sigma around a vector."""
-        return Snowball(
-            base=vector,
-            n_tokens=self.n_tokens,
-            sigma=sigma,
-            grid=self.grid,
-            arithmetic=self.arithmetic,
-            distribution=self.distribution,
-        )
+        return self.law(vector, sigma).snowball(self.n_tokens)
 
     @abstractmethod
     def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Row:
@@ -180,10 +174,6 @@ class RunSettings(Points, ABC, Generic[Row]):
     def l_inf_rows(self) -> str | None:
         """Rows that L-infinity is over; None where it is not measured."""
         return self.over if {"geometry", "steps"} & set(self.measure) else None
-
-    def median_ulp(self, snowball: Snowball) -> float:
-        """Median ulp of a snowball's rounded base, weight units; computed once where all have one base."""
-        return self._base_ulp if self._has_one_base else snowball.median_ulp
 
     @property
     def _has_one_base(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..measures.census import Census
+from ..numerics.distributions import INDEPENDENT
 from ..runs.records import EXPECTED
 from .columns import (
     Degrees,
@@ -26,7 +27,6 @@ from .on_device import MeasuredCloud
 from .run import Options, records
 from .settings import RunSettings
 from .snowball import Cloud, Draw
-from .theory import MARGINALS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -111,7 +111,7 @@ class Sweep(RunSettings[SweepRecord]):
         Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma makes another curve
         at each (`darkvocab.agreement` takes each at its own), one from torch's stream is not known here.
         """
-        if self.distribution not in MARGINALS or not self.n_tokens or not self._has_one_base:
+        if self.distribution not in INDEPENDENT or not self.n_tokens or not self._has_one_base:
             return None
         settings = {"grid": self.grid, "distribution": self.distribution, "arithmetic": self.arithmetic}
         return Expect(along(self.sigmas), n_tokens=self.n_tokens, base=self.base, seed=self.seed, **settings).frame()
