@@ -22,6 +22,8 @@ from darkvocab.snowballs.snowball import draw
 from darkvocab.snowballs.targets import Target, load_target
 from darkvocab.snowballs.theory import Occupancy, Partition
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 
 

@@ -2,9 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +11,6 @@ from darkvocab.snowballs import run
 from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.manifest import command
 
-DARKVOCAB = Path(sys.executable).parent / "darkvocab"
 RUNS = {
     "sweep": Sweep([1e-9, 2e-9], n_tokens=30, trials=2),
     "sweep of a graph": Sweep([1e-8], n_tokens=30, measure=["topology"], over="tokens", touching=Touching(3, "steps")),
@@ -31,11 +27,12 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS)
-def test_the_command_of_a_run_repeats_it(settings, tmp_path):
+def test_the_command_of_a_run_repeats_it(settings, tmp_path, cli):
     run.land(settings, tmp_path / "here")
     _, *words = shlex.split(command(settings)["command"])
-    subprocess.run([DARKVOCAB, *words, "--out", tmp_path / "there"], check=True, capture_output=True)
+    assert cli(*words, "--engine", "serial", "--out", tmp_path / "there").code == 0
     for name in ("manifest.json", "records.parquet", "records.csv"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
@@ -44,7 +41,7 @@ def test_parts_are_about_a_second_of_work_and_at_least_sixteen():
     dense = Trials(3.281911e-3, trials=1000)
     assert 0.02 < Cost.of(dense).trial_seconds < 1
     assert Cost.of(dense).part_size == int(1 / Cost.of(dense).trial_seconds)
-    assert Cost.of(Trials(1.5e-9, trials=160)).n_parts == 16
+    assert Cost.of(Trials(1.5e-9, trials=160)).part_size == 10
     assert Cost.of(Trials(1.5e-9, trials=10**6)).part_size <= 4096
 
 
@@ -53,6 +50,27 @@ def test_a_part_does_not_depend_on_the_size_of_parts(monkeypatch):
     whole = list(run.records(settings))
     monkeypatch.setattr(Cost, "part_size", 7)
     assert list(run.records(settings)) == whole
+
+
+def test_a_long_run_has_a_thousand_parts_or_parts_of_as_many_records_as_are_drawn_together():
+    size = Cost.of(Trials(3.281911e-3, trials=10**6)).part_size
+    assert 990 < -(-(10**6) // size) <= 1000
+    assert Cost.of(Trials(1.5e-9, trials=10**8)).part_size == 4096
+
+
+def test_a_run_that_goes_on_keeps_to_its_parts(monkeypatch, tmp_path):
+    """The rule of their size was another when it began."""
+    settings = Trials(4e-9, n_tokens=100, trials=40)
+    monkeypatch.setattr(Cost, "part_size", 7)
+    run.land(settings, tmp_path / "undisturbed")
+    begun = run.records(settings, out=tmp_path / "run")
+    next(begun)
+    begun.close()
+    monkeypatch.setattr(Cost, "part_size", 16)
+    run.land(settings, tmp_path / "run", resume=True)
+    for path in (tmp_path / "undisturbed").rglob("*.*"):
+        if path.is_file():
+            assert (tmp_path / "run" / path.relative_to(tmp_path / "undisturbed")).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1])
@@ -81,6 +99,7 @@ def test_a_notebook_run_goes_on_in_the_middle_of_the_stream(tmp_path, monkeypatc
     assert len({record.mean_l_inf_weight for record in whole}) == len(whole) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
 def test_a_run_folder_is_the_same_bytes_whichever_engine_ran(engine, tmp_path):
     settings = Trials(np.linspace(2e-9, 4e-9, 5), n_tokens=60, trials=20, epsilon=1e-5)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .console import facts, number, show
-from .figures import BLACK, BLUE, ORANGE, STYLE, caption, plain
+from .figures import BLACK, BLUE, ORANGE, canvas, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,26 +191,20 @@ def _hypotheses(rows: list[dict[str, Any]]) -> Table:
 
 def fit_figure(report: dict[str, Any]) -> Figure:
     """Populations by rank beside what the fit predicts; the likelihood of sigma; and the ridge of sigma and offset."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        panels = 2 + bool(report["ridge"])
-        figure = Figure(figsize=(3.5 * panels, 3.2), layout="constrained")
-        axes = figure.subplots(1, panels)
+    target, settings = report["target"], report["settings"]
+    alone = "unknown" if target["n_singletons"] is None else f"{target['n_singletons']:,}"
+    caption = (
+        f"{plain(target['name'])}: {len(target['populations']):,} black holes, tokens alone: {alone}\n"
+        f"{plain(_snowball(report))}, {settings['grid']}, {settings['arithmetic']} arithmetic: "
+        f"sigma {sigma_told(report)}"
+    )
+    n_panels = 2 + bool(report["ridge"])
+    with canvas(caption, 3.2, 3.5 * n_panels) as figure:
+        axes = figure.subplots(1, n_panels)
         _ranks(axes[0], report["ranks"])
         _profile(axes[1], report)
         if report["ridge"]:
             _ridge(axes[2], report)
-        target = report["target"]
-        alone = "unknown" if target["n_singletons"] is None else f"{target['n_singletons']:,}"
-        settings = report["settings"]
-        caption(
-            figure,
-            f"{plain(target['name'])}: {len(target['populations']):,} black holes, tokens alone: {alone}\n"
-            f"{plain(_snowball(report))}, {settings['grid']}, {settings['arithmetic']} arithmetic: "
-            f"sigma {sigma_told(report)}",
-        )
     return figure
 
 

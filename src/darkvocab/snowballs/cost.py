@@ -11,6 +11,7 @@ from ..numerics.cells import Cells
 from .settings import RunSettings
 
 MOST_TOGETHER = 4096  # records in a part at most
+MOST_PARTS = 1000  # a folder of more files is slow to list and to read
 FEWEST_PARTS = 16  # where there are records enough, so that a short run can be interrupted and shared, too
 NOGIL = 5e-3  # seconds of a trial from which threads do not wait for each other's Python
 WORTH_THREADS, WORTH_PROCESSES = 0.3, 8.0  # seconds of work from which a second worker pays its start
@@ -30,12 +31,9 @@ class Cost:
 
     @property
     def part_size(self) -> int:
-        """Records of a part: about a second's work, at least sixteen parts where there are records enough."""
-        return max(1, min(int(1 / self.trial_seconds), -(-self.n_records // FEWEST_PARTS), MOST_TOGETHER))
-
-    @property
-    def n_parts(self) -> int:
-        return -(-self.n_records // self.part_size)
+        """Records of a part: about a second's work, and at least sixteen parts; of a long run, a thousandth."""
+        longest = max(int(1 / self.trial_seconds), -(-self.n_records // MOST_PARTS))
+        return max(1, min(longest, -(-self.n_records // FEWEST_PARTS), MOST_TOGETHER))
 
     @property
     def suits_threads(self) -> bool:

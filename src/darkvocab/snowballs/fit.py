@@ -17,8 +17,8 @@ from scipy.stats import chi2, norm
 from ..errors import InvalidInput, NoFit
 from ..numerics import as_grid, boundaries, index_values, round_to, ulp
 from ..numerics.distributions import INDEPENDENT
-from ..runs.engine import BASE, check_seed, generator
 from ..runs.folder import versions
+from ..runs.randomness import BASE, check_seed, generator
 from .bases import load_base
 from .evidence import Association, Gap, association, gap
 from .law import SnowballLaw

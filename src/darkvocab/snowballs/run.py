@@ -16,8 +16,8 @@ import numpy as np
 
 from ..errors import InvalidInput
 from ..gpu.device import Device, open_device
+from ..landing import write_whole
 from ..runs.engine import open_engine
-from ..runs.folder import write_whole
 from ..runs.records import RunFolder, frame_of, read_records
 from .cost import Cost
 from .draws import Task, draws, tasks
@@ -109,14 +109,16 @@ def _parts(settings: RunSettings[Row], options: Options, *, reading: bool) -> It
     with ExitStack() as opened:  # the engine first: where it is not there, no folder is made
         engine = opened.enter_context(open_engine(options.engine, workers, nogil=cost.suits_threads, say=options.say))
         folder = opened.enter_context(_folder(settings, cost, options)) if options.out is not None else None
-        missing = set(folder.missing()) if folder else set(range(cost.n_parts))
+        size = folder.part_size if folder else cost.part_size  # a run that goes on keeps to its parts
+        n_parts = -(-len(settings) // size)
+        missing = set(folder.missing()) if folder else set(range(n_parts))
         n_done = folder.n_landed if folder else 0
         if options.progress:
             options.progress(n_done, len(settings))
-        waiting = tasks(settings, cost.part_size, missing)
+        waiting = tasks(settings, size, missing)
         is_compared = settings.n_tokens > 1  # else there is nothing for a device to do
         fresh = _on(device, settings, waiting) if device and is_compared else engine.map(_measure, settings, waiting)
-        for part in range(cost.n_parts):
+        for part in range(n_parts):
             if part not in missing:
                 if reading and folder:
                     yield folder.read(part)

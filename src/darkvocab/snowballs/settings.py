@@ -19,8 +19,9 @@ from ..measures.geometry import Geometry
 from ..measures.topology import Topology
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
-from ..runs.engine import check_seed
 from ..runs.notebook_stream import NotebookStream
+from ..runs.randomness import check_seed
+from ..text import Shown
 from .bases import DRAWN, Base, is_drawn, load_base
 from .law import Snowball, SnowballLaw
 from .on_device import MeasuredCloud
@@ -33,8 +34,8 @@ MEASURES = ("geometry", "steps", "topology")  # beside the census, which is alwa
 Row = TypeVar("Row")
 
 
-@dataclass(frozen=True)
-class Points:
+@dataclass(frozen=True, repr=False)
+class Points(Shown):
     """A range of sigma around a base: the settings that runs and expectations share, checked."""
 
     sigmas: Any  # one or several, weight units; a tuple once they are checked
@@ -68,15 +69,11 @@ class Points:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def __repr__(self) -> str:
-        """Show sigma in short, the base by its name, and of the rest what is not at its default."""
-        first, last = min(self.sigmas), max(self.sigmas)
-        sigmas = f"{len(self.sigmas)} sigmas from {first:g} to {last:g}" if len(self.sigmas) > 1 else f"sigma {first:g}"
+    def _shown(self) -> dict[str, Any]:
+        """Return sigma, the base by its name, and of the rest what is not at its default."""
         defaults = defaults_of(type(self))
-        shown = {name: value for name, value in settings_of(self).items() if value != defaults[name]}
-        shown |= {"base": self.base.name}
-        words = [f"{name}={value!r}" for name, value in shown.items() if name not in ("sigmas", "dim")]
-        return f"{type(self).__name__}({', '.join([sigmas, *words])})"
+        given = {name: value for name, value in settings_of(self).items() if value != defaults[name]}
+        return {**given, "dim": self.hidden_dim, "base": self.base.name}
 
     @property
     def hidden_dim(self) -> int:

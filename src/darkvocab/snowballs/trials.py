@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from ..measures.census import Census
 from ..numerics import index_values
-from ..runs.engine import SAMPLE, generator
+from ..runs.randomness import SAMPLE, generator
 from .columns import (
     Degrees,
     Graph,
