@@ -14,6 +14,9 @@ import pytest
 from darkvocab.landing import write_whole
 from darkvocab.runs import folder as run_folder
 from darkvocab.runs.records import RunFolder
+from darkvocab.snowballs import run
+from darkvocab.snowballs.cost import Cost
+from darkvocab.snowballs.manifest import manifest
 from darkvocab.snowballs.sweep import Sweep, SweepRecord
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, locks and limits of POSIX")
@@ -146,7 +149,7 @@ def test_folder_with_this_run_is_refused_without_resume_and_left_alone(complete,
 
 def test_folder_in_use_by_another_process_is_refused_and_left_alone(tmp_path, process, contents):
     sweep = Sweep([1e-9, 2e-9], n_tokens=5)
-    with RunFolder(tmp_path / "run", SweepRecord, sweep.manifest(), records_per_part=sweep.part_size):
+    with RunFolder(tmp_path / "run", SweepRecord, manifest(sweep), records_per_part=Cost.of(sweep).part_size):
         before = contents(tmp_path)
         result = process("sweep", "--sigma", "1e-9,2e-9", "--tokens", 5, "--out", tmp_path / "run", "--resume")
         assert (result.code, result.out) == (2, "")
@@ -357,11 +360,11 @@ def test_temporary_file_of_a_killed_run_is_swept_away(unfinished, finished, cli,
 
 def test_caller_who_stops_asking_for_records_leaves_an_interrupted_run(tmp_path, finished, contents):
     sweep = Sweep(json.loads((finished / "manifest.json").read_text())["parameters"]["sigmas"], **SETTINGS)
-    asking = sweep.records(out=tmp_path / "run")
+    asking = run.records(sweep, out=tmp_path / "run")
     next(asking)
     asking.close()
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "interrupted"
-    again = list(sweep.records(out=tmp_path / "run", resume=True))
+    again = list(run.records(sweep, out=tmp_path / "run", resume=True))
     assert len(again) == len(sweep)
     assert (tmp_path / "run" / "records.csv").read_bytes() == (finished / "records.csv").read_bytes()
 
