@@ -673,10 +673,10 @@ def bench_page(folder: Path) -> list[dict[str, Any]]:
 
     from darkvocab.reports.atlas import pack, write_page
 
-    report, tokens = qwen_shaped()
+    scanned = qwen_shaped()
     path = folder / "page.html"
-    write = median_time(lambda: write_page(report, tokens, path), 5)
-    zipped = gzip.decompress(pack(report, tokens, np.zeros(len(tokens), np.int64)))
+    write = median_time(lambda: write_page(scanned, path), 5)
+    zipped = gzip.decompress(pack(scanned, np.zeros(len(scanned.tokens), np.int64)))
     zipping = median_time(lambda: gzip.compress(zipped, 6), 5)
     page = f"the page of 151,936 tokens, {path.stat().st_size / 1e6:.1f} MB"
     rows = [{"what": f"{page}: written", "here_s": write, "floor": "compressing what it packs", "floor_s": zipping}]

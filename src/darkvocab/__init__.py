@@ -6,12 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checkpoints.centroid import centroid
     from .checkpoints.check import Verdict, check
     from .checkpoints.diff import Diff, MatrixDiff, diff
     from .checkpoints.neighbourhood import Neighbourhood, neighbourhood
     from .checkpoints.policy import Policy
     from .checkpoints.repair import repair
-    from .checkpoints.scan import Scan, centroid, explain, scan
+    from .checkpoints.scan import scan
+    from .checkpoints.scan_result import Scan
     from .checkpoints.series import Series, series
     from .embedding.history import History
     from .embedding.matrix import EmbeddingMatrix
@@ -63,7 +65,7 @@ _HOMES = {
     "Questions": "snowballs.questions",
     "ReplicaRecord": "training.replicas",
     "Replicas": "training.replicas",
-    "Scan": "checkpoints.scan",
+    "Scan": "checkpoints.scan_result",
     "Series": "checkpoints.series",
     "Snowball": "snowballs.law",
     "Sweep": "snowballs.sweep",
@@ -77,13 +79,12 @@ _HOMES = {
     "Vocabulary": "measures.vocabulary",
     "agreement": "snowballs.agreement",
     "census": "measures.census",
-    "centroid": "checkpoints.scan",
+    "centroid": "checkpoints.centroid",
     "check": "checkpoints.check",
     "diff": "checkpoints.diff",
     "draw": "snowballs.snowball",
     "evolve": "training.evolve",
     "expect": "snowballs.expect",
-    "explain": "checkpoints.scan",
     "fit": "snowballs.fit",
     "geometry": "measures.geometry",
     "indicators": "measures.indicators",
@@ -145,7 +146,6 @@ __all__ = [
     "draw",
     "evolve",
     "expect",
-    "explain",
     "fit",
     "geometry",
     "indicators",

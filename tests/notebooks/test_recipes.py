@@ -54,6 +54,7 @@ def test_12_2a_with_a_centroid_file_is_the_notebooks_sweep(tmp_path):
     assert settings.sigmas == np.linspace(1.5e-9, 5e-9, 1000).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["12.1a", "11.2c-init"])
 def test_without_torch_the_error_names_the_command_to_install_it(recipe, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
@@ -135,6 +136,7 @@ def short(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "steps", "n_apart", "n_rows"), [("11.2c", 100, 10, 9), ("11.2a", 20, 0, 1)])
 def test_a_short_training_of_11_2_starts_as_published_and_its_unseen_tokens_gather(
     recipe, steps, n_apart, n_rows, short
@@ -149,6 +151,7 @@ def test_a_short_training_of_11_2_starts_as_published_and_its_unseen_tokens_gath
     assert ("loss logged at step 100" in rows) == (recipe == "11.2c")
 
 
+@pytest.mark.slow
 def test_a_short_training_of_11_2b_keeps_its_unseen_tokens_within_the_grain_of_the_noise(short):
     # How many share a row is a matter of where their components lie after so few steps: 0 to 34 of 34, 17 on average
     # over 68 seeds (on AVX-512, with batches cut into 2 and 8 parts, and on AVX2); after 150 steps 0 to 26, 1.8 on

@@ -18,6 +18,7 @@ from darkvocab.training.stack import MOST, Stack, n_together
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
 RMS = Architecture(layers=2, heads=2, width=16, context=12, norm="rmsnorm", tied=False)

@@ -22,6 +22,7 @@ from darkvocab.training.stack import Stack
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
 FIND = [f"darkvocab.experiments.training.{name}.torch_device" for name in ("stack", "lab", "replicas")]

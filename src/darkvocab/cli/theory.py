@@ -94,15 +94,14 @@ def expect(
 
 
 def _draw(points: list[Expected], found: Agreement | None, figure: Path) -> None:
-    from ..reports.expected import expected_figure
+    from ..reports.expected import expected_plot
     from ..reports.figures import save_as
     from ..runs.records import frame_of
     from ..snowballs.agreement import Compared
 
     comparisons = frame_of(Compared, found.comparisons) if found else None
-    save_as(
-        expected_figure(frame_of(darkvocab.Expected, points), comparisons, found.largest if found else None), figure
-    )
+    plot = expected_plot(frame_of(darkvocab.Expected, points), comparisons, found.largest if found else None)
+    save_as(plot.draw(), figure)
 
 
 def _print(points: list[Expected], found: Agreement | None, as_json: bool) -> None:

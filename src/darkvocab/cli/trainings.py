@@ -222,8 +222,7 @@ def history(
 
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
-    from ..reports.console import console
-    from ..reports.evolution import frames_json
+    from ..reports.console import console, frames_json
     from ..reports.series import print_series
 
     announce_compilation()

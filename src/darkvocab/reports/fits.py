@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .console import facts, number, show
-from .figures import BLACK, BLUE, ORANGE, STYLE, caption, plain
+from .console import facts, number, show, table
+from .figures import BLACK, BLUE, ORANGE, canvas, plain
+from .labels import labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +28,7 @@ FAR = -6  # log10 of the bound on the chance of a census, below which it is name
 TRADE_OFF = 0.95  # correlation with sigma beyond which only a combination is known
 LEAST_SHOWN = 0.7  # tokens, on a logarithmic axis: none
 DISCORD = 0.01  # a statistic's p-value, times the number of statistics, below which it is named
-STATISTICS = {
-    "n_unique": "unique rows",
-    "n_singletons": "singletons",
-    "n_black_holes": "black holes C",
-    "black_hole_population": "population P",
-}
+STATISTICS = labels("n_unique", "n_singletons", "n_black_holes", "black_hole_population")
 LIKELIHOODS = {
     "partition": "of the whole partition (exchangeable partition probability)",
     "composite": "composite (populations as points of a Poisson process), its error from 200 drawn snowballs",
@@ -181,59 +177,45 @@ def print_fit(result: FitResult, to: Console) -> None:
         to.print(sentence, soft_wrap=not to.is_terminal)
 
 
-def _table(first: str, *numbers: str) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column(first, overflow="fold")
-    for heading in numbers:
-        table.add_column(heading, justify="right")
-    return table
-
-
 def _checks(rows: list[Check]) -> Table:
     """Statistics: observed, and in snowballs drawn from the fit."""
-    table = _table("", "observed", "predicted", "5%", "95%", "p")
+    shown = table(("", "observed", "predicted", "5%", "95%", "p"))
     for row in rows:
         cells = (number(value) for value in (row.observed, row.mean, row.p5, row.p95))
-        table.add_row(statistic(row.statistic), *cells, f"{row.p:.3g}")
-    return table
+        shown.add_row(statistic(row.statistic), *cells, f"{row.p:.3g}")
+    return shown
 
 
 def _hypotheses(rows: list[Explanation]) -> Table:
     """The explanations side by side, by their log-likelihoods."""
-    table = _table("explanation", "sigma", "log-likelihood", "to the best")
-    table.add_column("")
+    shown = table(("explanation", "sigma", "log-likelihood", "to the best", ""), left=("explanation", ""))
     best = max((row.log_likelihood for row in rows if row.log_likelihood is not None), default=0.0)
     for row in rows:
         log = row.log_likelihood
-        table.add_row(
+        shown.add_row(
             row.hypothesis,
             "" if row.sigma is None else f"{row.sigma:.4g}",
             "" if log is None else f"{log:,.1f}",
             "" if log is None else f"{log - best:,.1f}",
             Text(row.note or ""),
         )
-    return table
+    return shown
 
 
 def fit_figure(result: FitResult) -> Figure:
     """Draw populations by rank beside what the fit predicts; the likelihood of sigma; the ridge of sigma and offset."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        panels = 2 + bool(result.ridge)
-        figure = Figure(figsize=(3.5 * panels, 3.2), layout="constrained")
-        axes = figure.subplots(1, panels)
+    caption = (
+        f"{plain(result.target.name)}: {len(_populations(result)):,} black holes, tokens alone: {_alone(result)}\n"
+        f"{plain(_snowball(result))}, {result.settings.grid}, {result.settings.arithmetic} arithmetic: "
+        f"sigma {sigma_told(result)}"
+    )
+    n_panels = 2 + bool(result.ridge)
+    with canvas(caption, 3.2, 3.5 * n_panels) as figure:
+        axes = figure.subplots(1, n_panels)
         _ranks(axes[0], result.ranks)
         _profile(axes[1], result)
         if result.ridge:
             _ridge(axes[2], result.ridge)
-        arithmetic = f"{result.settings.grid}, {result.settings.arithmetic} arithmetic"
-        caption(
-            figure,
-            f"{plain(result.target.name)}: {len(_populations(result)):,} black holes, tokens alone: {_alone(result)}\n"
-            f"{plain(_snowball(result))}, {arithmetic}: sigma {sigma_told(result)}",
-        )
     return figure
 
 

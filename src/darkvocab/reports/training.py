@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..embedding.history import History
 from ..errors import CorruptFile, MissingFile
 from ..measures.census import counts
-from .evolution import METRICS, loss_figure
-from .replicas import COUNTED
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .evolution import METRICS
+from .evolution_figures import loss_plot
+from .labels import COUNTS
+from .plot import Plot
 
 ENDED = ("complete", "diverged")
 
 
-def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Figure | None]:
-    """Counts at the start and the end, of all and of unseen tokens; sentences; the figure of the loss, if it has any.
+def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Plot | None]:
+    """Counts at the start and the end, of all and of unseen tokens; sentences; the plot of the loss, if it has any.
 
     Raises
     ------
@@ -37,7 +36,7 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
     unseen = np.array(history.unseen or (), np.int64)
     ends = [words for _, words in history.words((0, history.n_rows - 1))]
     counted = [counts(words[chosen]) for words in ends for chosen in (slice(None), unseen)]
-    rows = [[name, *(f"{one[key]:,}" for one in counted)] for key, name in COUNTED.items()]
+    rows = [[name, *(f"{one[key]:,}" for one in counted)] for key, name in COUNTS.items()]
     path = folder / METRICS
     try:
         metrics = pl.read_parquet(path, columns=["step", "loss"]).drop_nulls()
@@ -47,7 +46,7 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
             **{"unseen": history.unseen, "n_tokens": history.n_tokens, "hidden_dim": history.dim},
             **{"grid": history.grid.name, "n_measured": 2, "last_step": history.step(history.n_rows - 1)},
         }
-        figure = loss_figure(metrics, summary) if len(loss) else None
+        plot = loss_plot(metrics, summary) if len(loss) else None
     except (pl.exceptions.PolarsError, OSError, LookupError, TypeError, ValueError) as error:
         raise CorruptFile(f"{path}: not the metrics of a training ({error})") from None
     sentences = [
@@ -59,4 +58,4 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
     if manifest["status"] == "diverged":
         sentences.append("It diverged: the loss became no number, and the training ended there.")
     sentences.append("What became of its black holes between, step by step, darkvocab evolve says.")
-    return rows, sentences, figure
+    return rows, sentences, plot

@@ -43,6 +43,7 @@ MEASURES = ("geometry", "steps", "topology")  # beside the census, which is alwa
 # How a run is run: never changes a record.
 RUNNING = ("engine", "workers", "device", "out", "resume", "progress", "say")
 MOST_TOGETHER = 4096  # records in a part at most
+MOST_PARTS = 1000  # a folder of more files is slow to list and to read
 FEWEST_PARTS = 16  # where there are records enough, so that a short run can be interrupted and shared, too
 NOGIL = 5e-3  # seconds of a trial from which threads do not wait for each other's Python
 WORTH_THREADS, WORTH_PROCESSES = 0.3, 8.0  # seconds of work from which a second worker pays its start
@@ -150,8 +151,9 @@ class Clouds(Points, Generic[Row]):
 
     @property
     def part_size(self) -> int:
-        """Records to a part: about a second's work, at least sixteen parts where there are records enough."""
-        return max(1, min(int(1 / self.trial_seconds), -(-len(self) // FEWEST_PARTS), MOST_TOGETHER))
+        """Records to a part: about a second's work, and at least sixteen parts; of a long run, a thousandth."""
+        longest = max(int(1 / self.trial_seconds), -(-len(self) // MOST_PARTS))
+        return max(1, min(longest, -(-len(self) // FEWEST_PARTS), MOST_TOGETHER))
 
     @property
     def n_parts(self) -> int:
@@ -245,7 +247,7 @@ class Clouds(Points, Generic[Row]):
 
         Parameters
         ----------
-        engine, workers, say : where to run: `darkvocab.engine.open_engine`
+        engine, workers, say : where to run: `darkvocab.runs.engine.open_engine`
         device : "cuda" or "cuda:N" draws and measures on a GPU, "mps" measures there; "cpu" on the engine's cores
         out : a run folder to land them in
         resume : go on with the run that the folder holds; its landed records are read, and come first
@@ -318,14 +320,16 @@ class Clouds(Points, Generic[Row]):
                     out, self.record, self.manifest(), records_per_part=self.part_size, resume=resume
                 )
                 folder = opened.enter_context(made)
-            missing = set(folder.missing()) if folder else set(range(self.n_parts))
+            size = folder.part_size if folder else self.part_size  # a run that goes on keeps to its parts
+            n_parts = -(-len(self) // size)
+            missing = set(folder.missing()) if folder else set(range(n_parts))
             done = folder.n_landed if folder else 0
             if progress:
                 progress(done, len(self))
-            tasks = self._tasks(missing)
+            tasks = self._tasks(missing, size)
             worth = self.n_tokens > 1  # else there is nothing to compare
             fresh = self._on(there, tasks) if there and worth else runner.map(_measure_part, self, tasks)
-            for part in range(self.n_parts):
+            for part in range(n_parts):
                 if part not in missing:
                     if reading and folder:
                         yield folder.read(part)
@@ -360,11 +364,11 @@ class Clouds(Points, Generic[Row]):
     def _finish(self, folder: RunFolder[Row]) -> None:
         folder.finish()
 
-    def _tasks(self, missing: set[int]) -> Iterator[_Task]:
+    def _tasks(self, missing: set[int], size: int) -> Iterator[_Task]:
         stream = NotebookStream(self.seed) if self.sampler == "notebook" and missing else None
         base = None
         for part in range(max(missing, default=-1) + 1):
-            trials = range(part * self.part_size, min((part + 1) * self.part_size, len(self)))
+            trials = range(part * size, min((part + 1) * size, len(self)))
             task = _Task(trials=trials, stream=stream.state if stream else None, base=base)
             if part in missing:
                 yield task

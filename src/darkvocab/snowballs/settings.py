@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InvalidInput
 from ..numerics import as_grid
-from ..runs.engine import check_seed
+from ..runs.randomness import check_seed
 from .bases import DRAWN, Base, load_base
 from .law import SnowballLaw
 

@@ -12,7 +12,7 @@ from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, as_grid, from_index, identical_rows
 from ..numerics.cells import Cells
 from ..numerics.distributions import drawn
-from ..runs.engine import check_seed
+from ..runs.randomness import check_seed
 from .law import Snowball
 
 SAMPLERS = ("sparse", "dense", "notebook")

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..landing import write_whole
 from ..measures.census import Census
 from ..numerics.distributions import INDEPENDENT
-from ..runs.folder import write_whole
 from ..runs.records import EXPECTED, RunFolder
 from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
 from .expect import Expect, along

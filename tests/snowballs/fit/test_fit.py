@@ -24,6 +24,8 @@ from darkvocab.snowballs.law import Snowball, SnowballLaw
 from darkvocab.snowballs.snowball import draw
 from darkvocab.snowballs.theory import Occupancy, Partition
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from untrained import two_populations
 
 from darkvocab import Fit
@@ -13,6 +14,8 @@ from darkvocab.snowballs.bases import qwen3_4b_centred
 from darkvocab.snowballs.fit.targets import load_target
 from darkvocab.snowballs.law import Snowball
 from darkvocab.snowballs.snowball import draw
+
+pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
 

@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from ...errors import NoFit
 from ...numerics import round_to, ulp
 from ...numerics.distributions import INDEPENDENT
-from ...runs.engine import BASE, generator
+from ...runs.randomness import BASE, generator
 from .likelihood import Likelihood
 from .model import Estimate, Hypothesis, drawn_partitions
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from ...text import Shown, finite
 from ..theory import Moments
 from .alternatives import Explanation
 from .checks import Bound, Check, Rank
@@ -43,14 +43,14 @@ class Nearest:
     largest: list[float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FitResult(Shown):
     """Everything that a fit found (`docs/files.md` explains the keys of its JSON).
 
     What has a default is left out of the JSON where it is None.
     """
 
-    schema_version: int = field(default=SCHEMA_VERSION, repr=False)
+    schema_version: int = SCHEMA_VERSION
     target: Target
     settings: FittedSettings
     sigma: float | None  # None: the target bounds it on one side only
@@ -59,19 +59,23 @@ class FitResult:
     interval: tuple[float, float]  # of sigma; from 0, or to infinity, where it is bounded on one side only
     offset: float
     n_tokens: int
-    expected: Nearest | None = field(default=None, repr=False)
-    errors: dict[str, float] | None = field(default=None, repr=False)
-    correlation_with_log_sigma: dict[str, float] | None = field(default=None, repr=False)
-    checks: list[Check] = field(repr=False)
-    ranks: list[Rank] = field(repr=False)
-    profile: list[ProfilePoint] = field(repr=False)
+    expected: Nearest | None = None
+    errors: dict[str, float] | None = None
+    correlation_with_log_sigma: dict[str, float] | None = None
+    checks: list[Check]
+    ranks: list[Rank]
+    profile: list[ProfilePoint]
     bound: Bound
-    columns: list[Column] | None = field(repr=False)
+    columns: list[Column] | None
     gap: Gap | None
     association: Association | None
-    hypotheses: list[Explanation] | None = field(repr=False)
-    ridge: list[RidgePoint] | None = field(repr=False)
-    packages: dict[str, str] = field(repr=False)
+    hypotheses: list[Explanation] | None
+    ridge: list[RidgePoint] | None
+    packages: dict[str, str]
+
+    def _shown(self) -> dict[str, Any]:
+        names = "sigma", "interval", "log_likelihood", "likelihood", "offset", "n_tokens", "bound"
+        return {"target": self.target.name, **{name: getattr(self, name) for name in names}}
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object; what is infinite is null."""
@@ -100,4 +104,4 @@ def _plain(value: Any) -> Any:
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return finite(value) if isinstance(value, float) else value

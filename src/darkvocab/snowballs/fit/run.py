@@ -13,8 +13,8 @@ import numpy as np
 from ...errors import InvalidInput, NoFit
 from ...numerics import as_grid, round_to
 from ...numerics.distributions import INDEPENDENT
-from ...runs.engine import check_seed
 from ...runs.folder import versions
+from ...runs.randomness import check_seed
 from ..bases import load_base
 from ..theory import Partition
 from . import checks
