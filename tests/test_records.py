@@ -361,6 +361,7 @@ print((status("VmHWM") - before) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_many_records_are_written_in_bounded_memory_to_the_same_bytes(tmp_path):
     """However they are cut into parts, on however many threads; with a CSV that is compressed."""

@@ -308,6 +308,7 @@ def test_the_command_prints_what_would_be_read(hub, tmp_path):
 # Processes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_reads_through_the_variables_of_the_hub(hub, tmp_path):
     hub.add("org/model", {"model.safetensors": save({"wte.weight": ROWS})})
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
@@ -317,6 +318,7 @@ def test_the_command_reads_through_the_variables_of_the_hub(hub, tmp_path):
     assert (tmp_path / "home/assets/darkvocab/models--org--model/files").is_dir()
 
 
+@pytest.mark.slow
 def test_nothing_of_the_hub_is_loaded_where_it_is_not_asked(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(save({"wte.weight": ROWS[:9]}))
