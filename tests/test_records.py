@@ -197,6 +197,7 @@ N, SIZE = 31, 3
 ENDS = st.sampled_from(["Parts.merge", "Parts._delete", "os.unlink", "os.fsync"])
 
 
+@pytest.mark.slow
 @given(
     order=st.permutations(range(11)),
     ends=st.lists(st.tuples(st.integers(0, 11), ENDS, st.integers(0, 5)), max_size=4),
@@ -224,6 +225,7 @@ def test_whatever_the_order_and_the_interruptions_the_bytes_are_the_same(tmp_pat
     shutil.rmtree(path)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_at_any_write_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
     """Parts, merged parts, the final files and the manifest: each of them meets it once."""
     monkeypatch.setattr(records, "MERGED_PARTS", 4)
@@ -330,6 +332,7 @@ def test_a_merged_part_that_is_damaged_is_named_when_it_is_read(torn):
             folder.finish()
 
 
+@pytest.mark.slow
 def test_ten_thousand_parts_are_opened_by_their_names(tmp_path, monkeypatch):
     size = 2**18  # too large to merge
     with opened(tmp_path / "run", 10_001 * size, size):

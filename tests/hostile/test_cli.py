@@ -151,6 +151,7 @@ def test_centroid_of_no_black_holes_is_refused(tmp_path, checkpoint, refuses):
 # stdout -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_json_is_all_that_stands_on_stdout(tmp_path, checkpoint, cli):
     path, run = checkpoint(HOLES), tmp_path / "run"
     asked = {
