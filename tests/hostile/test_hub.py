@@ -236,6 +236,7 @@ def test_listing_that_is_none_is_refused(model, refuses, lie):
     refuses("scan", "org/model", code=4, says=["listing of org/model", "is it a Hub?"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [b"[", [], {}, {"tags": 5, "branches": []}, {"tags": [], "branches": [{"name": 1}]}])
 def test_list_of_branches_that_is_none_is_refused(model, refuses, answer):
     model.fail("listing", "/refs", times=100, value=lambda listing: answer)

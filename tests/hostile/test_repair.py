@@ -53,6 +53,7 @@ def test_choice_that_is_none_is_refused(leaves_nothing, options, says):
     leaves_nothing(*options, code=2, says=[says])
 
 
+@pytest.mark.slow
 def test_file_of_tokens_that_is_missing_or_holds_none_is_refused(leaves_nothing, tmp_path):
     (tmp_path / "ids.json").write_text("{}")
     leaves_nothing("--tokens", "@nothing.json", code=3, says=["nothing.json"])
