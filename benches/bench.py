@@ -49,7 +49,7 @@ from darkvocab.embedding.matrix import EmbeddingMatrix
 from darkvocab.numerics import Distances, encode, to_index
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
-from darkvocab.snowballs.theory import Occupancy
+from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.sources.tokenizer import load_tokenizer
 
 N_TOKENS, DIM = 2100, 2560
@@ -178,7 +178,7 @@ def bench_theory(folder: Path) -> list[dict[str, Any]]:
 
 
 def _cell_law(base: np.ndarray, sigma: float, n_tokens: int) -> None:
-    made = Occupancy.of(base, sigma, n_tokens)
+    made = SnowballLaw(base=base, sigma=sigma).occupancy(n_tokens)
     if not made.is_dispersed:
         _ = made.levels
 
@@ -672,10 +672,10 @@ def bench_page(folder: Path) -> list[dict[str, Any]]:
 
     from darkvocab.reports.atlas import pack, write_page
 
-    report, tokens = qwen_shaped()
+    scanned = qwen_shaped()
     path = folder / "page.html"
-    write = median_time(lambda: write_page(report, tokens, path), 5)
-    zipped = gzip.decompress(pack(report, tokens, np.zeros(len(tokens), np.int64)))
+    write = median_time(lambda: write_page(scanned, path), 5)
+    zipped = gzip.decompress(pack(scanned, np.zeros(len(scanned.tokens), np.int64)))
     zipping = median_time(lambda: gzip.compress(zipped, 6), 5)
     page = f"the page of 151,936 tokens, {path.stat().st_size / 1e6:.1f} MB"
     rows = [{"what": f"{page}: written", "here_s": write, "floor": "compressing what it packs", "floor_s": zipping}]

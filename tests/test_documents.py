@@ -60,6 +60,7 @@ def matches(printed: str, expected: str) -> bool:
     return re.fullmatch(pattern, printed) is not None
 
 
+@pytest.mark.slow
 def test_every_command_runs_and_prints_what_is_printed(copy):
     n_compared = 0
     for document in DOCUMENTS:

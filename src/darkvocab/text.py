@@ -24,6 +24,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def shorten(text: str, width: int) -> str:
+    """Return at most `width` characters of a text; three dots stand for what is left out."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
 def finite(value: float | None) -> float | None:
     """Return a number that JSON has: None in place of NaN and the infinities.
 
@@ -52,7 +57,7 @@ def brief(value: Any) -> str:
     if isinstance(value, list | tuple | range):
         return f"[{_first(map(brief, value), len(value))}]"
     text = printable(value if isinstance(value, str) else repr(value))
-    text = text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
+    text = shorten(text, MOST_CHARACTERS)
     return f"'{text}'" if isinstance(value, str) else text
 
 

@@ -24,6 +24,7 @@ from darkvocab.errors import EngineLost, MissingExtra, NoScheduler, OtherVersion
 from darkvocab.runs.engine import open_engine
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("dask"),
     pytest.mark.skipif(os.name != "posix", reason="signals of POSIX"),
 ]
@@ -228,7 +229,7 @@ def test_a_worker_that_joins_later_is_refused_too(cluster, found, other_version,
 
 
 def test_workers_may_come_later(lone, monkeypatch):
-    monkeypatch.setattr("darkvocab.runs.engine.SILENT", 0.5)
+    monkeypatch.setattr("darkvocab.runs.engine.dask.SILENT", 0.5)
     said = []
     lone_worker = threading.Timer(2, lone.worker)
     lone_worker.start()
@@ -276,7 +277,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_sentence_and_nothing_els
 
 
 def test_a_scheduler_that_falls_silent_is_given_up(lone, monkeypatch):
-    monkeypatch.setattr("darkvocab.runs.engine.LOST", 3.0)
+    monkeypatch.setattr("darkvocab.runs.engine.dask.LOST", 3.0)
     lone.worker()
     stopped = []
 
@@ -298,7 +299,7 @@ def test_where_no_scheduler_answers_we_say_so_within_ten_seconds(capfd, monkeypa
             open_engine(f"dask://{address}")  # refuses
         assert time.monotonic() - started < 10
         silent.listen()
-        monkeypatch.setattr("darkvocab.runs.engine.CONNECT", 2.0)
+        monkeypatch.setattr("darkvocab.runs.engine.dask.CONNECT", 2.0)
         started = time.monotonic()
         with pytest.raises(NoScheduler, match="silence"):
             open_engine(f"dask://{address}")  # accepts, and says nothing

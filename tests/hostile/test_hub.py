@@ -43,7 +43,7 @@ def starts(hub):
 
 def test_transfer_that_is_cut_goes_on_where_it_was_cut(model):
     model.fail("cut", "/blobs/", after=1, times=4, value=200_000)
-    assert scan("org/model")["n_tokens"] == 4000
+    assert scan("org/model").to_json()["n_tokens"] == 4000
     begun = starts(model)
     assert begun[2] - begun[1] == 200_000
     assert model.served <= len(WEIGHTS) - LAYER.nbytes + source.BLOCK + 5000
@@ -53,7 +53,7 @@ def test_transfer_that_is_cut_goes_on_where_it_was_cut(model):
 @pytest.mark.parametrize("status", [408, 429])
 def test_refusals_that_pass_are_waited_for(model, path, status):
     model.fail("status", path, times=3, value=status, headers={"Retry-After": "0"})
-    assert scan("org/model")["n_tokens"] == 4000
+    assert scan("org/model").to_json()["n_tokens"] == 4000
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_gated_repository_says_what_to_do(model, refuses, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
     refuses("scan", "org/model", code=3, says=says)
     monkeypatch.setenv("HF_TOKEN", hubs.TOKEN)
-    assert scan("org/model")["n_tokens"] == 4000
+    assert scan("org/model").to_json()["n_tokens"] == 4000
 
 
 def test_missing_repository_revision_and_file_are_told_apart(model, refuses, monkeypatch):
@@ -174,7 +174,7 @@ def test_answer_that_is_not_what_was_asked_for_is_refused(model, refuses, kind, 
     model.fail(kind, path, times=100)
     refuses("scan", "org/model", code=code, says=["org/model@", says])
     model.faults.clear()
-    assert scan("org/model")["n_tokens"] == 4000  # and nothing of it was kept
+    assert scan("org/model").to_json()["n_tokens"] == 4000  # and nothing of it was kept
 
 
 @pytest.mark.parametrize("value", ["bytes 0-9", "bytes */100", "nothing", "bytes 0-65535/99", "items 0-65535/12000000"])
@@ -191,7 +191,7 @@ def test_file_that_changes_during_the_read_is_refused_and_never_mixed(model):
     moved = model.add("org/model", {"model.safetensors": save({"embed_tokens.weight": ROWS + 1, "b": LAYER})})
     words = open_source("org/model").tensors["embed_tokens.weight"].words()
     assert np.array_equal(words.view(np.float32), ROWS + 1)
-    assert scan("org/model")["source"]["commit"] == moved
+    assert scan("org/model").to_json()["source"]["commit"] == moved
 
 
 def test_redirects_without_an_end_are_refused(model, refuses):

@@ -11,8 +11,8 @@ import time
 import polars as pl
 import pytest
 
+from darkvocab.landing import write_whole
 from darkvocab.runs import folder as run_folder
-from darkvocab.runs.folder import write_whole
 from darkvocab.runs.records import RunFolder
 from darkvocab.snowballs.sweep import Sweep, SweepRecord
 

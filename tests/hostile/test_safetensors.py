@@ -110,10 +110,10 @@ def test_shape_beyond_all_numbers_is_refused(safetensors_file, shape):
 
 def test_name_that_comes_twice_is_found_at_once(safetensors_file):
     names = ",".join(f'"{n}":0' for n in [*range(12_000), 11_999])
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(CorruptFile, match="names '11999' twice"):
         open_source(safetensors_file(b"{" + names.encode() + b"}"))
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

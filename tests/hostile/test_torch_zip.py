@@ -189,8 +189,8 @@ def test_values_are_inert_whatever_the_opcodes():
 
 
 def quickly(seconds=10):
-    began = time.monotonic()
-    return lambda: time.monotonic() - began < seconds
+    began = time.process_time()
+    return lambda: time.process_time() - began < seconds
 
 
 def test_list_that_holds_itself_is_read_once(torch_file):

@@ -7,6 +7,7 @@ import dataclasses
 import json
 
 import torch
+from fusing import fuse
 
 from darkvocab import Questions, Sweep, Trials
 from darkvocab.gpu.device import Device
@@ -23,6 +24,7 @@ RUNS = {
 
 def main():
     torch.set_num_threads(1)
+    fuse()
     device = Device(torch.device("cpu"), "by_triton")
     agree = {}
     for name, run in RUNS.items():

@@ -128,12 +128,14 @@ def test_sigmas_that_cannot_be_are_refused_before_any_is_looked_at(sigma, distri
 # The curve beside a sweep -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_its_expected_census(run):
     left = pl.read_parquet(run / "expected.parquet")
     assert left["sigma"].to_list() == along(SIGMAS)
     assert left.equals(Expect(along(SIGMAS), **CENTRED).frame())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -148,6 +150,7 @@ def test_a_sweep_without_a_curve_leaves_none(settings, tmp_path):
     report(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_report_without_a_curve_is_as_it_was_and_with_one_shows_it(run, copy):
     folder = copy()
     with_curve = report(folder)[0].read_text()

@@ -17,9 +17,12 @@ from darkvocab.reports.fits import chance, sentences
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
 from darkvocab.snowballs.evidence import association, gap
 from darkvocab.snowballs.fit import Hypothesis, Likelihood, statistics
-from darkvocab.snowballs.snowball import Snowball, draw
+from darkvocab.snowballs.law import Snowball, SnowballLaw
+from darkvocab.snowballs.snowball import draw
 from darkvocab.snowballs.targets import Target, load_target
-from darkvocab.snowballs.theory import Occupancy, Partition, columns
+from darkvocab.snowballs.theory import Occupancy, Partition
+
+pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
 
@@ -32,20 +35,19 @@ def drawn(base, sigma, n_tokens, trial=0, **settings):
 SMALL = qwen3_4b_centred()[:300]
 
 
-def covered(kind, fits):
-    """How many intervals hold the sigma of the snowballs that `tests/importable/covering.py` fits, in a process of its
-    own: types are not checked there, which takes five times as long."""
-    made = subprocess.run(
-        [sys.executable, Path(covering.__file__), kind, str(fits)], capture_output=True, text=True, check=True
-    )
-    return [int(count) for count in made.stdout.split()]
+def many(kind, fits):
+    """Fit so many snowballs by `tests/importable/covering.py`, in a process of its own: checking types takes five times
+    as long. Returns the numbers that it prints."""
+    line = [sys.executable, Path(covering.__file__), kind, str(fits)]
+    made = subprocess.run(line, capture_output=True, text=True, check=True)
+    return [float(number) for number in made.stdout.split()]
 
 
 def test_the_interval_covers_as_often_as_it_says():
     # 200 snowballs of 400 tokens, half of them with few singletons, half with few black holes: at 90% the interval
     # holds the true sigma in 170 to 190 of them, 85 to 95%. Were it 90% exactly, another seed would fail with 2%; of
     # each half 83 to 97 (3%), which the composite likelihood's own curvature, 1.6 times too flat in one, would not.
-    first, second = covered("composite", 200)
+    first, second = many("composite", 200)
     assert 170 <= first + second <= 190
     assert 83 <= first <= 97
     assert 83 <= second <= 97
@@ -53,14 +55,14 @@ def test_the_interval_covers_as_often_as_it_says():
 
 def test_the_interval_of_few_groups_covers_as_often_as_it_says():
     # By the partition's own probability: 100 snowballs; at 90% fewer than 80, or more than 98, with 0.3%.
-    (count,) = covered("partition", 100)
+    (count,) = many("partition", 100)
     assert 80 <= count <= 98
 
 
 def test_the_error_of_an_estimate_is_how_far_estimates_scatter():
     # The variance of log sigma over 60 snowballs, over Godambe's, is about chi-square over its 59 degrees: between 0.5
     # and 1.7 but for 0.2%. By the composite's curvature alone it would be 0.4 times what it is.
-    found = [Fit(drawn(SMALL, 8e-9, 400, trial), base=SMALL).estimate.sigma for trial in range(60)]
+    found = many("estimates", 60)
     covariance, ratio = Fit(drawn(SMALL, 8e-9, 400), base=SMALL)._godambe
     assert 0.5 < np.var(np.log(found), ddof=1) / covariance[0, 0] < 1.7
     assert ratio == pytest.approx(0.41, abs=0.1)
@@ -110,12 +112,12 @@ def test_one_black_hole_bounds_sigma_from_above_and_none_from_below():
     assert made.estimate.sigma is None
     low, high = made.interval
     assert low == 0
-    chance_of_one = columns(SMALL.astype(np.float64), high, 100).log_power_sum(100)
+    chance_of_one = SnowballLaw(base=SMALL.astype(np.float64), sigma=high).cells(100).log_power_sum(100)
     assert math.exp(chance_of_one) == pytest.approx(0.1, rel=0.02)
     apart = Fit(Target("apart", Partition(np.zeros(0, np.int64), 100)), base=SMALL)
     low, high = apart.interval
     assert (apart.estimate.sigma, high) == (None, math.inf)
-    alone = Occupancy(columns(SMALL.astype(np.float64), low, 100), 100)
+    alone = Occupancy(SnowballLaw(base=SMALL.astype(np.float64), sigma=low).cells(100), 100)
     assert math.exp(-alone.coincident_pairs.mean) == pytest.approx(0.1, rel=0.3)
     json.dumps(Fit("100", base=SMALL, draws=50).report(), allow_nan=False)
 
@@ -123,7 +125,7 @@ def test_one_black_hole_bounds_sigma_from_above_and_none_from_below():
 def test_tokens_that_survive_by_chance_are_the_same_snowball():
     # Theory: N of V tokens, whichever, hold m of a group of M by the hypergeometric law; the expected spectrum of the
     # survivors is that of N drawn at once.
-    made = columns(SMALL.astype(np.float64), 8e-9, 400)
+    made = SnowballLaw(base=SMALL.astype(np.float64), sigma=8e-9).cells(400)
     many, few = Occupancy(made, 400), Occupancy(made, 150)
     sizes = np.arange(1.0, 401)
     spectrum = many.spectrum(sizes)
@@ -166,7 +168,7 @@ def test_the_bound_holds_for_the_fifth_group_by_hand(qwen):
     # At its sigma one of the five likeliest cells would have to hold 11 tokens or fewer.
     bound = qwen["bound"]
     assert (bound["rank"], bound["population"], bound["or_more"]) == (5, 11, False)
-    made = Occupancy(columns(qwen3_4b().astype(np.float64), bound["sigma"], 2221), 2221)
+    made = Occupancy(SnowballLaw(base=qwen3_4b().astype(np.float64), sigma=bound["sigma"]).cells(2221), 2221)
     p = made.largest(5) / 2221
     by_hand = math.log10(stats.binom(2221, p).cdf(11).sum() * 27)  # 13 groups either way, and that there are no more
     assert bound["log10_p"] == pytest.approx(by_hand, abs=1e-3)

@@ -150,6 +150,7 @@ def test_thirteen_populations_are_kept_and_singletons_count():
     assert (json.loads(record.demographics), record.n_black_holes, record.density) == ([70], 1, 1.0)
 
 
+@pytest.mark.slow
 def test_records_are_the_same_for_any_engine_and_size_of_part(monkeypatch):
     for sampler in ("sparse", "notebook"):
         settings = Questions(SIGMAS, sampler=sampler, trials=3, **SMALL)

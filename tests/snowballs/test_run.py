@@ -2,16 +2,12 @@
 
 import json
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from darkvocab import Questions, Sweep, Touching, Trials
 
-DARKVOCAB = Path(sys.executable).parent / "darkvocab"
 RUNS = {
     "sweep": Sweep([1e-9, 2e-9], n_tokens=30, trials=2),
     "sweep of a graph": Sweep([1e-8], n_tokens=30, measure=["topology"], over="tokens", touching=Touching(3, "steps")),
@@ -28,11 +24,12 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_the_command_of_a_run_repeats_it(run, tmp_path):
+def test_the_command_of_a_run_repeats_it(run, tmp_path, cli):
     run.land(tmp_path / "here")
     _, *words = shlex.split(run.command())
-    subprocess.run([DARKVOCAB, *words, "--out", tmp_path / "there"], check=True, capture_output=True)
+    assert cli(*words, "--engine", "serial", "--out", tmp_path / "there").code == 0
     for name in ("manifest.json", "records.parquet", "records.csv"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
@@ -50,6 +47,26 @@ def test_a_part_does_not_depend_on_the_size_of_parts(monkeypatch):
     whole = list(run)
     monkeypatch.setattr(Trials, "part_size", 7)
     assert list(run) == whole
+
+
+def test_a_long_run_has_a_thousand_parts_or_parts_of_as_many_records_as_are_drawn_together():
+    assert 990 < Trials(3.281911e-3, trials=10**6).n_parts <= 1000
+    assert Trials(1.5e-9, trials=10**8).part_size == 4096
+
+
+def test_a_run_that_goes_on_keeps_to_its_parts(monkeypatch, tmp_path):
+    """The rule of their size was another when it began."""
+    run = Trials(4e-9, n_tokens=100, trials=40)
+    monkeypatch.setattr(Trials, "part_size", 7)
+    run.land(tmp_path / "undisturbed")
+    begun = run.records(out=tmp_path / "run")
+    next(begun)
+    begun.close()
+    monkeypatch.setattr(Trials, "part_size", 16)
+    run.land(tmp_path / "run", resume=True)
+    for path in (tmp_path / "undisturbed").rglob("*.*"):
+        if path.is_file():
+            assert (tmp_path / "run" / path.relative_to(tmp_path / "undisturbed")).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1])
@@ -74,6 +91,7 @@ def test_a_notebook_run_goes_on_in_the_middle_of_the_stream(tmp_path, monkeypatc
     assert len({record.mean_l_inf_weight for record in whole}) == len(whole) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
 def test_a_run_folder_is_the_same_bytes_whichever_engine_ran(engine, tmp_path):
     run = Trials(np.linspace(2e-9, 4e-9, 5), n_tokens=60, trials=20, epsilon=1e-5)

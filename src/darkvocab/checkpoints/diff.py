@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +14,14 @@ from jaxtyping import Bool, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
+from ..landing import write_whole
 from ..measures.census import Census
 from ..measures.displacement import Displacements, displacements
 from ..measures.tracking import follow
 from ..numerics import Grid, Groups, as_grid
-from ..runs.folder import write_whole
+from ..progress import Advance, Progress, Report
 from ..runs.records import csv_bytes
-from .scan import check_place
+from .places import check_place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -220,7 +221,7 @@ def diff(
     grid: str | None = None,
     bitwise: bool = False,
     tokenizer: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
 ) -> Diff:
     """Compare two checkpoints row by row: token i of one with token i of the other.
 
@@ -253,18 +254,9 @@ def diff(
                 f"{x.tensor} of {a} has rows of {x.dim:,} columns, {y.tensor} of {b} of {y.dim:,}: there is nothing to "
                 "compare; --tensor and --tensor-b choose other tensors"
             )
-    total = sum(2 * (x.words.nbytes + y.words.nbytes) for _, x, y in pairs)
-    done = 0
-
-    def advance(n: int) -> None:
-        nonlocal done
-        done += n
-        if progress:
-            progress(min(done, total), total)
-
-    parts = tuple(_compared(name, x, y, grid, bitwise, advance) for name, x, y in pairs)
-    if progress:
-        progress(total, total)  # rows that one has alone are read once, not twice
+    work = Progress(sum(2 * (x.words.nbytes + y.words.nbytes) for _, x, y in pairs), progress)
+    parts = tuple(_compared(name, x, y, grid, bitwise, work.advance) for name, x, y in pairs)
+    work.finish()  # rows that one has alone are read once, not twice
     texts = one.texts, other.texts
     both = sorted(texts[0].keys() & texts[1].keys())
     return Diff(
@@ -303,7 +295,7 @@ def _compared(
     b: EmbeddingMatrix,
     grid: str | None,
     bitwise: bool,
-    progress: Callable[[int], None],
+    progress: Advance,
 ) -> MatrixDiff:
     on = as_grid(grid) if grid else _coarser(a, b)
     groups = [matrix.groups(on, bitwise=bitwise, progress=progress) for matrix in (a, b)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..landing import write_whole
 from ..measures.census import Census
 from ..measures.neighbours import Neighbours, neighbours
 from ..numerics import Touching, as_grid
-from ..runs.folder import write_whole
+from ..progress import Progress, Report
 from ..runs.records import csv_bytes
 from ..sources import open_source
-from .scan import check_place
+from .places import check_place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,7 +50,7 @@ def neighbourhood(
     tensor: str | None = None,
     grid: str | None = None,
     tokenizer: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
 ) -> Neighbourhood:
     """Which tokens of a checkpoint's input embedding touch, with their texts.
 
@@ -66,15 +66,7 @@ def neighbourhood(
         As `scan`.
     """
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
-    done = 0
-
-    def advance(n: int) -> None:
-        nonlocal done
-        done += n
-        if progress:
-            progress(done, matrix.words.nbytes)
-
-    groups = matrix.groups(grid, progress=advance)
+    groups = matrix.groups(grid, progress=Progress(matrix.words.nbytes, progress).advance)
     near = neighbours(matrix, touching, grid, groups=groups)
     census = Census(groups)
     report = {

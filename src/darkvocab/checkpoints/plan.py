@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..embedding.matrix import find_embedding, find_output
+from ..embedding.find import find_embedding, find_output
 from ..sources import File, RemoteFile, Source, Tensor, open_source
 
 SCHEMA_VERSION = 1

@@ -38,7 +38,7 @@ class Rule:
     bound: str = "most"  # or "least": the measured number must not be below
     limit: int | float = 0  # by default
     severity: str = WARNING  # by default
-    needs: str | None = None  # key of a scan's report, without whose value nothing can be measured
+    needs: str | None = None  # the part of a scan that it is measured by; without it, it is not measured
     can_exempt: bool = True  # there are rows to be exempt
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, UInt
 
-from ..embedding.matrix import EmbeddingMatrix, find_copies, find_scales
+from ..embedding.find import find_copies, find_scales
+from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput, MissingFile
+from ..landing import copy_file, landing_folder
 from ..measures.census import Census
 from ..numerics import Groups
 from ..numerics.grouping import chunks
-from ..runs.engine import check_seed
-from ..runs.folder import copy_file, landing_folder
+from ..runs.randomness import check_seed
 from ..sources import Source, Tensor, open_source
 from .diff import MATRICES
 from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained

@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
+from ..measures.dark import judge
 
 
 def in_black_holes(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
@@ -38,9 +39,7 @@ def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray
 
 def dark(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
     """Tokens that a scan calls dark."""
-    from .scan import explained
-
-    return explained(matrix).tokens.filter("dark")["id"].to_numpy()
+    return np.flatnonzero(judge(matrix).indicators.dark[: matrix.n_tokens])
 
 
 NAMED: dict[str, Callable[[EmbeddingMatrix, int], np.ndarray]] = {

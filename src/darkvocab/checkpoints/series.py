@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.matrix import EmbeddingMatrix, find_embedding
+from ..embedding.find import find_embedding
+from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
+from ..landing import write_json, write_whole
 from ..measures.census import Census
 from ..measures.tracking import (
     BIRTH,
@@ -34,7 +35,7 @@ from ..measures.tracking import (
 )
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks
-from ..runs.folder import check_folder, write_whole
+from ..runs.folder import check_folder
 from ..runs.records import csv_bytes, frame_of, write_frames
 from ..sources import open_source
 from ..text import printable
@@ -154,7 +155,7 @@ class Series:
         write_frames(paths[2], SeriesEvent, [self.events])
         write_frames(paths[3], HoleRecord, [self.black_holes])
         write_frames(paths[4], SeriesToken, [self.tokens])
-        write_whole(paths[-1], (json.dumps(self.summary, indent=2, allow_nan=False) + "\n").encode())
+        write_json(paths[-1], self.summary)
         return paths
 
 

@@ -10,7 +10,8 @@ import typer
 import darkvocab
 
 from .checkpoints import Bitwise, GridName, SourceArgument, Tensor
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, progress_bar
+from .progress import progress_bar
+from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json
 
 
 @app.command(no_args_is_help=True)

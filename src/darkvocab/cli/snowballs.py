@@ -11,19 +11,8 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
-from .shell import (
-    DeviceName,
-    EngineName,
-    Json,
-    Resume,
-    Seed,
-    Workers,
-    announce_compilation,
-    app,
-    command,
-    progress_bar,
-    say,
-)
+from .progress import progress_bar
+from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, say
 
 Sigma = Annotated[
     str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.", show_default=False)

@@ -11,7 +11,8 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, progress_bar, say
+from .progress import progress_bar
+from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, say
 from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
 
 if TYPE_CHECKING:

@@ -12,19 +12,8 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .checkpoints import GridName, Tensor, Tokenizer
-from .shell import (
-    EngineName,
-    Json,
-    Resume,
-    Seed,
-    Workers,
-    announce_compilation,
-    app,
-    command,
-    print_json,
-    progress_bar,
-    say,
-)
+from .progress import progress_bar
+from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, print_json, say
 
 
 @app.command()

@@ -16,7 +16,8 @@ from ..numerics import Grid, as_grid
 from ..sources import Tensor
 from ..sources.safetensors import read_metadata, read_tensors
 from ..text import printable
-from .matrix import GRID_OF_DTYPE, HISTORY, header_count, n_recorded
+from .find import HISTORY, header_count, n_recorded
+from .matrix import GRID_OF_DTYPE
 
 FILE, KEY = "embedding_evolution.safetensors", HISTORY
 DTYPES = ("BF16", "F16", "F32")

@@ -89,15 +89,14 @@ def _part(cells: Cells, place: np.ndarray | None) -> dict[str, np.ndarray]:
     from ..numerics._backends.drawing import leaving
 
     n = len(cells.columns)
-    shift = cells.low - cells.home[cells.columns]
     away, below, above = (np.empty(n, np.uint64) for _ in range(3))
     scale = np.empty(n)
-    leaving(shift, cells.starts, cells.thresholds, away, below, above, scale)
+    leaving(cells.shift, cells.edge_starts, cells.thresholds, away, below, above, scale)
     return {
         "column": cells.columns,
         "place": np.arange(n) if place is None else place,
-        "shift": shift,
-        "width": np.diff(cells.starts),
+        "shift": cells.shift,
+        "width": np.diff(cells.edge_starts),
         "away": away,
         "below": below,
         "above": above,

@@ -46,6 +46,15 @@ class Census:
         """Tokens in black holes."""
         return self.n_tokens - self.n_singletons
 
+    def counts(self) -> dict[str, int]:
+        """Return the four numbers of a census, under the names that records and reports have."""
+        return {
+            "n_unique": self.n_unique,
+            "n_black_holes": self.n_black_holes,
+            "black_hole_population": self.black_hole_population,
+            "n_singletons": self.n_singletons,
+        }
+
     @property
     def populations(self) -> Int64[np.ndarray, " black_holes"]:
         """Tokens in each black hole, descending."""
@@ -143,12 +152,6 @@ def census(rows: EmbeddingMatrix | Any, grid: str | None = None, *, bitwise: boo
 
 
 def counts(words: np.ndarray) -> dict[str, int]:
-    """Census of a state's words [n, dim], under the names that records have."""
-    made = Census(identical_rows(np.ascontiguousarray(words)))
-    return {
-        "n_unique": made.n_unique,
-        "n_black_holes": made.n_black_holes,
-        "black_hole_population": made.black_hole_population,
-        "n_singletons": made.n_singletons,
-        "largest_bh": made.largest_black_hole,
-    }
+    """Return the census of a state's words [n, dim], and the population of its largest black hole."""
+    state = Census(identical_rows(np.ascontiguousarray(words)))
+    return {**state.counts(), "largest_bh": state.largest_black_hole}

@@ -21,7 +21,8 @@ TIGHTNESS = 0.5  # median distance to the reference's mean, of its rows over tha
 BETTER = 0.01  # area that another indicator must gain over the Euclidean distance to be preferred
 DARK = 0.5  # chance from which a token is called dark
 BLOCK = 8  # vectors iterated together towards the first principal component,
-PASSES_OF_SAMPLE, PASSES = 8, 2  # so often over the sample, and then over all rows
+SAMPLE_PASSES = 8  # so often over the sample,
+COMPONENT_PASSES = 2  # and then over all rows
 FAR = 40  # power of two beyond which rows are scaled for it
 MODE = "low-norm mode"
 
@@ -128,6 +129,12 @@ def indicators(
         score = membership(logarithms, law, at_least=len(found.reference.tokens), furthest=found.furthest)
         return Indicators(norms=norms, reference=found.reference, columns=columns, by=found.by, score=score)
     return Indicators(norms=norms, reference=None, columns={}, by=None, score=np.zeros(matrix.n_tokens))
+
+
+def bytes_read(matrix: EmbeddingMatrix) -> int:
+    """Return how many bytes of rows `indicators` reads, all passes together; one pass less without a reference."""
+    norms, distances = 1, 1
+    return (norms + COMPONENT_PASSES + distances) * matrix.words.nbytes
 
 
 def steps_to_nearest(
@@ -243,7 +250,7 @@ def _framed(
     middle = mean * scale
     drawn = matrix.rows(_evenly(matrix.n_tokens)) * scale - middle.astype(np.float32)
     directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
-    for _ in range(PASSES_OF_SAMPLE):
+    for _ in range(SAMPLE_PASSES):
         directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
 
     def moved(rows: np.ndarray) -> np.ndarray:
@@ -251,7 +258,7 @@ def _framed(
         scatter(rows if scale == 1 else rows * scale, across, offsets, of_rows)
         return of_rows
 
-    for _ in range(PASSES):
+    for _ in range(COMPONENT_PASSES):
         across, offsets = directions.astype(np.float32, order="C"), (directions @ middle).astype(np.float32)
         moments = np.zeros(directions.shape)  # covariance times directions, but for a factor
         for of_rows in _over(matrix, moved, threads, advance):

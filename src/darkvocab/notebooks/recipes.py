@@ -15,8 +15,9 @@ from ..extras import import_extra, import_torch
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..runs.notebook_stream import NotebookStream
+from ..snowballs.law import Snowball
 from ..snowballs.questions import Questions
-from ..snowballs.snowball import Cloud, Snowball, perturb
+from ..snowballs.snowball import Cloud, perturb
 from ..snowballs.sweep import Sweep, SweepRecord
 from ..snowballs.trials import Trials
 from .comparison import AGREES, DIFFERS, Comparison, compare

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput
-from ..runs.folder import write_whole
+from ..landing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,6 @@ All from the verdict's JSON alone. Texts of tokens are others' and stand in ever
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import printable
 from .console import SHOWN_TOKENS, facts, show, token_texts
@@ -183,7 +183,7 @@ def sarif(verdict: dict[str, Any]) -> bytes:
         ],
         "columnKind": "unicodeCodePoints",
     }
-    return _json_bytes({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
+    return json_bytes({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _sarif_rule(rule: dict[str, Any]) -> dict[str, Any]:
@@ -312,21 +312,17 @@ def _command(verdict: dict[str, Any]) -> str:
 
 def bad_words(ids: Sequence[int]) -> bytes:
     """A `GenerationConfig` of transformers with `bad_words_ids`; without ids an empty one: it takes no empty list."""
-    return _json_bytes({"bad_words_ids": [[token] for token in ids]} if ids else {}, indent=None)
+    return json_bytes({"bad_words_ids": [[token] for token in ids]} if ids else {}, indent=None)
 
 
 def suppress_tokens(ids: Sequence[int]) -> bytes:
     """A `GenerationConfig` of transformers with `suppress_tokens`."""
-    return _json_bytes({"suppress_tokens": list(ids)}, indent=None)
+    return json_bytes({"suppress_tokens": list(ids)}, indent=None)
 
 
 def logit_bias(ids: Sequence[int]) -> bytes:
     """The `logit_bias` of OpenAI's API, which vLLM takes, too: -100 for each token."""
-    return _json_bytes({str(token): -100 for token in ids}, indent=None)
+    return json_bytes({str(token): -100 for token in ids}, indent=None)
 
 
 SUPPRESSIONS = {"bad-words": bad_words, "suppress-tokens": suppress_tokens, "logit-bias": logit_bias}
-
-
-def _json_bytes(value: Any, indent: int | None = 2) -> bytes:
-    return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..embedding.history import FILE
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..runs.folder import read_manifest, write_whole
+from ..landing import write_whole
+from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, scan_records
 from .console import number
 from .document import render

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, UInt16
 from ..embedding.matrix import GRID_OF_DTYPE
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..numerics import decode, encode
-from ..runs.engine import BASE, generator
+from ..runs.randomness import BASE, generator
 from ..sources import open_source
 from ..text import printable
 

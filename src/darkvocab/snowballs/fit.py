@@ -16,13 +16,15 @@ from scipy.stats import chi2, norm
 
 from ..errors import InvalidInput, NoFit
 from ..numerics import as_grid, boundaries, index_values, round_to, ulp
-from ..runs.engine import BASE, check_seed, generator
+from ..numerics.distributions import INDEPENDENT
 from ..runs.folder import versions
+from ..runs.randomness import BASE, check_seed, generator
 from .bases import load_base
 from .evidence import Association, Gap, association, gap
-from .snowball import Snowball, draw
+from .law import SnowballLaw
+from .snowball import draw
 from .targets import Target, load_target
-from .theory import MARGINALS, Occupancy, Partition, columns, composite_likelihood, partition_likelihood
+from .theory import Partition, composite_likelihood, partition_likelihood
 
 SCHEMA_VERSION = 1
 LEVEL = 0.9
@@ -53,13 +55,9 @@ class Hypothesis:
             return self.base
         return self.base + self.offset * ulp(round_to(self.base, self.grid), self.grid)
 
-    def occupancy(self, sigma: float, n_tokens: int) -> Occupancy:
-        return Occupancy.of(self.centre, sigma, n_tokens, self.grid, self.arithmetic, self.distribution)
-
-    def snowball(self, sigma: float, n_tokens: int) -> Snowball:
-        return Snowball(
+    def law(self, sigma: float) -> SnowballLaw:
+        return SnowballLaw(
             base=self.centre,
-            n_tokens=n_tokens,
             sigma=sigma,
             grid=self.grid,
             arithmetic=self.arithmetic,
@@ -78,7 +76,7 @@ class Hypothesis:
         while high < 64 * spacing.max():
             high *= 2
             try:
-                if self.occupancy(high, n_tokens).log_coincident_pairs < -3:
+                if self.law(high).occupancy(n_tokens).log_coincident_pairs < -3:
                     break
             except ValueError:  # overflows
                 return low, high / 2
@@ -116,11 +114,8 @@ class Likelihood:
         n = round(n_tokens) if n_tokens else self.n_tokens
         try:
             if self.is_exact:
-                made = columns(
-                    hypothesis.centre, sigma, n, hypothesis.grid, hypothesis.arithmetic, hypothesis.distribution
-                )
-                return partition_likelihood(made, self.partition)
-            return composite_likelihood(hypothesis.occupancy(sigma, n), self.partition)
+                return partition_likelihood(hypothesis.law(sigma).cells(n), self.partition)
+            return composite_likelihood(hypothesis.law(sigma).occupancy(n), self.partition)
         except ValueError:  # overflows the grid
             return -math.inf
 
@@ -207,7 +202,7 @@ class Likelihood:
                 moved[i] += sign * step[i]
                 offset, n_tokens = self.free_values(moved)
                 hypothesis = self.hypothesis if offset is None else replace(self.hypothesis, offset=offset)
-                made = hypothesis.occupancy(math.exp(moved[0]), round(n_tokens) if n_tokens else self.n_tokens)
+                made = hypothesis.law(math.exp(moved[0])).occupancy(round(n_tokens) if n_tokens else self.n_tokens)
                 total = made.expected_groups(2 if self.partition.n_singletons is None else 1)
                 ends.append((np.log(np.maximum(made.spectrum(sizes), 1e-300)), total))
             slopes.append((ends[0][0] - ends[1][0]) / (2 * step[i]))
@@ -285,7 +280,7 @@ class Fit:
                 f"{tokens:,} tokens: a fit draws snowballs for its errors, of {MOST_TOKENS:,} tokens at most; for the "
                 "expectation of larger ones there is darkvocab expect"
             )
-        families = tuple(MARGINALS) if distribution == "fit" else (distribution,)
+        families = INDEPENDENT if distribution == "fit" else (distribution,)
         vector = self.base.vector if offset == 0 else round_to(self.base.vector, grid)
         self.hypothesis = Hypothesis(
             base=vector.astype(np.float64), grid=grid, arithmetic=arithmetic, distribution=families[0], offset=moved
@@ -296,7 +291,8 @@ class Fit:
             for name, is_free in zip(FREE, (offset == "fit", partition.n_singletons is None), strict=True)
             if is_free
         )
-        self.hypothesis.occupancy(float(np.abs(vector).max() or 1.0) * 1e-9, tokens)  # refuses what has no closed form
+        # Refuses what has no closed form.
+        self.hypothesis.law(float(np.abs(vector).max() or 1.0) * 1e-9).occupancy(tokens)
 
     @cached_property
     def _best(self) -> tuple[Likelihood, tuple[Estimate, np.ndarray]]:
@@ -328,8 +324,8 @@ class Fit:
 
     def _drawn(self, sigma: float, count: int, first: int, hypothesis: Hypothesis | None = None) -> Iterator[Partition]:
         """Partitions of snowballs drawn at this sigma, numbered from `first`."""
-        ball = (hypothesis or self.estimate.hypothesis).snowball(sigma, self.estimate.n_tokens)
-        cells = ball.cells() if ball.has_cells else None
+        ball = (hypothesis or self.estimate.hypothesis).law(sigma).snowball(self.estimate.n_tokens)
+        cells = ball.single_cells() if ball.has_cells else None
         known = self.target.partition.n_singletons is not None
         for trial in range(first, first + count):
             counts = draw(ball, seed=self.seed, trial=trial, cells=cells).groups().counts
@@ -492,7 +488,7 @@ class Fit:
         if partition.n_singletons is not None:
             ranks.append((len(partition.populations) + 1, 1, False))  # no more black holes
         try:
-            made = estimate.hypothesis.occupancy(sigma, estimate.n_tokens)
+            made = estimate.hypothesis.law(sigma).occupancy(estimate.n_tokens)
         except ValueError:  # overflows the grid
             return {"log10_p": -math.inf, "sigma": sigma, "rank": 0, "population": 0, "or_more": True}
         told = [(made.at_least(rank, m) if more else made.at_most(rank, m), rank, m, more) for rank, m, more in ranks]
@@ -539,7 +535,7 @@ class Fit:
             "exact arithmetic" if ours.arithmetic == "float32" else "float32 arithmetic": replace(
                 ours, arithmetic="exact" if ours.arithmetic == "float32" else "float32"
             ),
-            **{f"{name} noise": replace(ours, distribution=name) for name in ("gaussian", "laplace", "uniform")},
+            **{f"{name} noise": replace(ours, distribution=name) for name in INDEPENDENT},
             "base on the lattice": replace(ours, base=lattice, offset=0.0),
             **{f"off the lattice {i + 1}": replace(ours, base=base, offset=0.0) for i, base in enumerate(moved)},
         }
@@ -584,7 +580,7 @@ class Fit:
             return {"sigma": None, "log_likelihood": None, "likelihood": None}
         hypothesis = replace(estimate.hypothesis, distribution=distribution)
         rows = [len(p.populations) + (p.n_singletons or 0) for p in self._drawn(estimate.sigma, 40, 10_000, hypothesis)]
-        expected = estimate.hypothesis.occupancy(estimate.sigma, estimate.n_tokens)
+        expected = estimate.hypothesis.law(estimate.sigma).occupancy(estimate.n_tokens)
         of = expected.n_black_holes if self.target.partition.n_singletons is None else expected.n_unique
         z = (np.mean(rows) - of.mean) / (max(of.std, 1e-9) / math.sqrt(len(rows)))
         note = f"drawn {len(rows)} times: its unique rows lie {z:+.1f} standard errors from those of independent noise"
@@ -620,7 +616,7 @@ class Fit:
             "n_tokens": estimate.n_tokens,
         }
         if estimate.sigma is not None:
-            occupancy = estimate.hypothesis.occupancy(estimate.sigma, estimate.n_tokens)
+            occupancy = estimate.hypothesis.law(estimate.sigma).occupancy(estimate.n_tokens)
             names = ("n_unique", "n_singletons", "n_black_holes", "black_hole_population")
             made["expected"] = {name: getattr(occupancy, name).__dict__ for name in names}
             made["expected"]["largest"] = occupancy.largest(max(4, min(len(partition.populations), RANKS))).tolist()

@@ -120,7 +120,7 @@ def _kind(device: Device, draw: Draw) -> tuple[str, int]:
     if draw.noise is not None:
         return "noise", draw.point
     if draw.is_sparse:
-        return "cells", draw.point if draw.cells is not None and len(draw.cells.wide) else -1
+        return "cells", draw.point if draw.cells is not None and len(draw.cells.unlisted) else -1
     return "deviates", 0
 
 
@@ -129,8 +129,8 @@ def _room(device: Device, draw: Draw, asked: tuple[Asked, ...]) -> int:
     ball, cells, itemsize = draw.snowball, draw.cells, as_grid(draw.snowball.grid).bits // 8
     dim = ball.dim
     if draw.is_sparse and cells is not None:
-        dim = max(1, len(cells.columns) + len(cells.wide))
-        itemsize = itemsize if len(cells.wide) else 1
+        dim = max(1, len(cells.columns) + len(cells.unlisted))
+        itemsize = itemsize if len(cells.unlisted) else 1
     noise = 0 if draw.noise is None else draw.noise.nbytes
     return noise + Batch.bytes_each(ball.n_tokens, dim, itemsize, asked)
 
@@ -198,7 +198,7 @@ def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
     codes = device.empty(noise.shape, as_grid(ball.grid).bits // 8)
     base = device.put(ball.base)
     overflows = device.drawing.perturb(
-        base, noise, ball.sigma, float32=ball.arithmetic == "float32", shape=_shape(ball.grid), out=codes
+        base, noise, ball.sigma, float32=ball.is_float32, shape=as_grid(ball.grid).shape, out=codes
     )
     return _whole(device, draws, codes, overflows, "notebook", 0.0)
 
@@ -224,9 +224,9 @@ def _draw_dense(
         device.put(np.array([draw.trial for draw in draws])),
         draws[0].seed,
         laplace=ball.distribution == "laplace",
-        float32=ball.arithmetic == "float32",
+        float32=ball.is_float32,
         stream=stream,
-        shape=_shape(ball.grid),
+        shape=as_grid(ball.grid).shape,
         out=codes,
     )
     return overflows
@@ -235,7 +235,7 @@ def _draw_dense(
 def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
     """By cells, each column on its own; columns of too many cells by deviates, from a home of 0."""
     ball, cells = draws[0].snowball, [draw.cells for draw in draws if draw.cells is not None]
-    wide = cells[0].wide  # where there are any, all are of one point
+    wide = cells[0].unlisted  # where there are any, all are of one point
     n_drawn = [len(one.columns) + len(wide) for one in cells]
     itemsize = as_grid(ball.grid).bits // 8 if len(wide) else 1
     room = max(1, *n_drawn)
@@ -264,8 +264,3 @@ def _whole(
 ) -> _Rows:
     home = codes.new_zeros(len(draws), codes.shape[2]).long()
     return _Rows(codes, home, overflows, sampler, [codes.shape[2]] * len(draws), [neglected] * len(draws))
-
-
-def _shape(grid: str) -> tuple[int, int, int]:
-    found = as_grid(grid)
-    return found.mantissa_bits, found.min_exponent, found.max_code

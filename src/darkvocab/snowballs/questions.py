@@ -13,9 +13,10 @@ from ..measures.census import Census
 from ..numerics import Touching, round_to, ulp
 from .bases import DRAWN
 from .columns import Provenance
+from .law import Snowball
 from .on_device import MeasuredCloud
 from .run import Clouds
-from .snowball import Cloud, Snowball
+from .snowball import Cloud
 
 SHOWN = 13  # populations kept, of Qwen3-4B's 13 black holes
 STEPS = (Touching(1, "steps"), Touching(2, "steps"))

@@ -24,16 +24,17 @@ from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..measures.topology import Topology
 from ..numerics import Touching
-from ..numerics.cells import Cells, cell_ranges, reach
+from ..numerics.cells import Cells
 from ..numerics.grouping import SELECTIONS
 from ..runs.engine import open_engine
 from ..runs.folder import SCHEMA_VERSION, versions
 from ..runs.notebook_stream import NotebookStream
 from ..runs.records import RunFolder, Unsigned, frame_of, read_records
 from ..text import printable
+from .law import Snowball
 from .on_device import MeasuredCloud, measured_clouds
 from .settings import Points
-from .snowball import SAMPLERS, Cloud, Draw, Snowball
+from .snowball import SAMPLERS, Cloud, Draw
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,6 +43,7 @@ MEASURES = ("geometry", "steps", "topology")  # beside the census, which is alwa
 # How a run is run: never changes a record.
 RUNNING = ("engine", "workers", "device", "out", "resume", "progress", "say")
 MOST_TOGETHER = 4096  # records in a part at most
+MOST_PARTS = 1000  # a folder of more files is slow to list and to read
 FEWEST_PARTS = 16  # where there are records enough, so that a short run can be interrupted and shared, too
 NOGIL = 5e-3  # seconds of a trial from which threads do not wait for each other's Python
 WORTH_THREADS, WORTH_PROCESSES = 0.3, 8.0  # seconds of work from which a second worker pays its start
@@ -114,8 +116,7 @@ class Clouds(Points, Generic[Row]):
             NotebookStream(seed)  # fails here, not in the middle, where torch is missing
         for sigma in (min(self.sigmas), max(self.sigmas)):
             self._widest = self._snowball(self.base.vector, sigma)  # checks the rest
-            followed, _ = reach(n_tokens * self.dim, distribution if self._widest.has_cells else "gaussian")
-            cell_ranges(self._widest.base, sigma, followed, self.grid, arithmetic)
+            self._widest.ranges(n_tokens)
 
     @abstractmethod
     def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
@@ -131,10 +132,10 @@ class Clouds(Points, Generic[Row]):
         """About how long a trial of the largest sigma takes on one core, by the figures of one machine."""
         drawn, rows, is_dense = self.dim, float(self.n_tokens), True
         if self._widest.has_cells:
-            cells = self._widest.cells()
+            cells = self._widest.single_cells()
             if self.sampler == "sparse" and cells.are_few:
-                drawn, is_dense = len(cells.columns) + len(cells.wide), False
-            if not len(cells.wide):  # about so many of e**entropy likely rows occur
+                drawn, is_dense = len(cells.columns) + len(cells.unlisted), False
+            if not len(cells.unlisted):  # about so many of e**entropy likely rows occur
                 likely = 4 * math.exp(min(_entropy(cells), 50.0))
                 rows *= likely / (likely + rows)
         matrices = len(self._units) if self.over != "black_holes" or "topology" in self.measure else 0
@@ -150,8 +151,9 @@ class Clouds(Points, Generic[Row]):
 
     @property
     def part_size(self) -> int:
-        """Records to a part: about a second's work, at least sixteen parts where there are records enough."""
-        return max(1, min(int(1 / self.trial_seconds), -(-len(self) // FEWEST_PARTS), MOST_TOGETHER))
+        """Records to a part: about a second's work, and at least sixteen parts; of a long run, a thousandth."""
+        longest = max(int(1 / self.trial_seconds), -(-len(self) // MOST_PARTS))
+        return max(1, min(longest, -(-len(self) // FEWEST_PARTS), MOST_TOGETHER))
 
     @property
     def n_parts(self) -> int:
@@ -245,7 +247,7 @@ class Clouds(Points, Generic[Row]):
 
         Parameters
         ----------
-        engine, workers, say : where to run: `darkvocab.engine.open_engine`
+        engine, workers, say : where to run: `darkvocab.runs.engine.open_engine`
         device : "cuda" or "cuda:N" draws and measures on a GPU, "mps" measures there; "cpu" on the engine's cores
         out : a run folder to land them in
         resume : go on with the run that the folder holds; its landed records are read, and come first
@@ -318,14 +320,16 @@ class Clouds(Points, Generic[Row]):
                     out, self.record, self.manifest(), records_per_part=self.part_size, resume=resume
                 )
                 folder = opened.enter_context(made)
-            missing = set(folder.missing()) if folder else set(range(self.n_parts))
+            size = folder.part_size if folder else self.part_size  # a run that goes on keeps to its parts
+            n_parts = -(-len(self) // size)
+            missing = set(folder.missing()) if folder else set(range(n_parts))
             done = folder.n_landed if folder else 0
             if progress:
                 progress(done, len(self))
-            tasks = self._tasks(missing)
+            tasks = self._tasks(missing, size)
             worth = self.n_tokens > 1  # else there is nothing to compare
             fresh = self._on(there, tasks) if there and worth else runner.map(_measure_part, self, tasks)
-            for part in range(self.n_parts):
+            for part in range(n_parts):
                 if part not in missing:
                     if reading and folder:
                         yield folder.read(part)
@@ -360,11 +364,11 @@ class Clouds(Points, Generic[Row]):
     def _finish(self, folder: RunFolder[Row]) -> None:
         folder.finish()
 
-    def _tasks(self, missing: set[int]) -> Iterator[_Task]:
+    def _tasks(self, missing: set[int], size: int) -> Iterator[_Task]:
         stream = NotebookStream(self.seed) if self.sampler == "notebook" and missing else None
         base = None
         for part in range(max(missing, default=-1) + 1):
-            trials = range(part * self.part_size, min((part + 1) * self.part_size, len(self)))
+            trials = range(part * size, min((part + 1) * size, len(self)))
             task = _Task(trials=trials, stream=stream.state if stream else None, base=base)
             if part in missing:
                 yield task
@@ -410,7 +414,7 @@ class Clouds(Points, Generic[Row]):
             snowball = self._snowball(
                 (self._base_at(point) if self.redraw_base else self.base).vector, self.sigmas[point]
             )
-            cells = snowball.cells() if self.sampler == "sparse" and snowball.has_cells else None
+            cells = snowball.single_cells() if self.sampler == "sparse" and snowball.has_cells else None
             for number in together:
                 yield Draw(snowball=snowball, point=point, trial=number % self.trials, cells=cells, **how)
 
@@ -464,14 +468,7 @@ class Clouds(Points, Generic[Row]):
         return super()._has_one_base and not (self._is_drawn and self.sampler == "notebook")
 
     def _snowball(self, vector: np.ndarray, sigma: float) -> Snowball:
-        return Snowball(
-            base=vector,
-            n_tokens=self.n_tokens,
-            sigma=sigma,
-            grid=self.grid,
-            arithmetic=self.arithmetic,
-            distribution=self.distribution,
-        )
+        return self._law(vector, sigma).snowball(self.n_tokens)
 
 
 def _silent(text: str) -> None:
@@ -497,9 +494,5 @@ def _measure_part(clouds: Clouds[Row], task: _Task) -> list[Row]:
 
 def _entropy(cells: Cells) -> float:
     """Entropy of a token's row in nats: the sum of its columns'."""
-    total = 0.0
-    for j in range(len(cells.columns)):
-        p = cells.probabilities(j)
-        p = p[p > 0]
-        total -= float(p @ np.log(p))
-    return total
+    p = cells.p[cells.p > 0]
+    return -float(p @ np.log(p))

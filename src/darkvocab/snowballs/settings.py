@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InvalidInput
-from ..numerics import as_grid, round_to
-from ..numerics.grids import median_ulp
-from ..runs.engine import check_seed
+from ..numerics import as_grid
+from ..runs.randomness import check_seed
 from .bases import DRAWN, Base, load_base
+from .law import SnowballLaw
 
 
 class Points:
@@ -60,11 +60,12 @@ class Points:
     @cached_property
     def _base_ulp(self) -> float:
         """Median over the components of the rounded base, weight units."""
-        return self._ulp_of(self.base.vector)
+        return self._law(self.base.vector, 0.0).median_ulp
 
-    def _ulp_of(self, vector: np.ndarray) -> float:
-        vector = vector.astype(np.float32) if self.arithmetic == "float32" else vector
-        return median_ulp(round_to(vector, self.grid), self.grid)
+    def _law(self, vector: np.ndarray, sigma: float) -> SnowballLaw:
+        return SnowballLaw(
+            base=vector, sigma=sigma, grid=self.grid, arithmetic=self.arithmetic, distribution=self.distribution
+        )
 
     def _base_at(self, point: int) -> Base:
         return load_base(self._spec, self._dim, seed=self.seed, point=point)

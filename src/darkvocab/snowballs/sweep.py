@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..landing import write_whole
 from ..measures.census import Census
-from ..runs.folder import write_whole
+from ..numerics.distributions import INDEPENDENT
 from ..runs.records import EXPECTED, RunFolder
 from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
 from .expect import Expect, along
+from .law import Snowball
 from .on_device import MeasuredCloud
 from .run import RUNNING, Clouds
-from .snowball import Cloud, Snowball
-from .theory import MARGINALS
+from .snowball import Cloud
 
 if TYPE_CHECKING:
     import polars as pl
@@ -99,7 +100,7 @@ class Sweep(Clouds[SweepRecord]):
         Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma makes another curve
         at each (`darkvocab.agreement` takes each at its own), one from torch's stream is not known here.
         """
-        if self.distribution not in MARGINALS or not self.n_tokens or not self._has_one_base:
+        if self.distribution not in INDEPENDENT or not self.n_tokens or not self._has_one_base:
             return None
         settings = {"grid": self.grid, "distribution": self.distribution, "arithmetic": self.arithmetic}
         return Expect(along(self.sigmas), n_tokens=self.n_tokens, base=self.base, seed=self.seed, **settings).frame()

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from ..checkpoints.scan import explained
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..measures.census import Census
+from ..measures.dark import judge, judged_matrix
 from ..numerics import to_index
 from ..sources import open_source
 from ..text import printable
@@ -137,7 +137,7 @@ def _read(path: Path) -> Target:
             )
     remark = None
     if isinstance(found.get("indicators"), dict):
-        n_singletons, remark = _alone(found)
+        n_singletons, remark = _alone(populations, found["indicators"].get("n_dark"))
     if not populations and n_singletons is None:
         raise InvalidInput(f"{name} has no black holes: there is nothing to fit")
     dim = found.get("hidden_dim")
@@ -145,9 +145,8 @@ def _read(path: Path) -> Target:
     return Target(name, partition, remark=remark, dim=dim if isinstance(dim, int) else None)
 
 
-def _alone(scan: dict[str, Any]) -> tuple[int | None, str]:
+def _alone(populations: list[int], n_dark: Any) -> tuple[int | None, str]:
     """How many of a scan's tokens are alone and of the snowball, as far as it can tell; most of them were trained."""
-    populations, n_dark = scan["populations"], scan["indicators"].get("n_dark")
     alone = n_dark - sum(populations) if isinstance(n_dark, int) else -1
     if alone < 0 or not populations:
         return None, "how many of its tokens alone belong to the snowball is not known"
@@ -160,14 +159,15 @@ def _checkpoint(spec: str) -> Target:
     name = printable(Path(spec).name)
     if matrix.quantised:
         raise InvalidInput(f"{name} is quantised: what its rows were rounded to is no grid of numbers")
-    scan = explained(matrix).report
-    if not scan["populations"]:
+    census, judged = Census(matrix.groups()), judged_matrix(matrix)
+    if not census.n_black_holes:
         raise InvalidInput(f"{name} has no black holes on {matrix.grid.name}: there is nothing to fit")
-    n_singletons, remark = _alone(scan)
-    tokens = Census(matrix.groups()).representatives
+    dark = judge(matrix, judged=judged, census=census if judged is matrix else None).indicators.dark
+    n_singletons, remark = _alone(census.populations.tolist(), int(dark[: matrix.n_tokens].sum()))
+    tokens = census.representatives
     return Target(
         name,
-        Partition(np.array(scan["populations"], np.int64), n_singletons),
+        Partition(census.populations, n_singletons),
         matrix.index(tokens).astype(np.int64),
         matrix.grid.name,
         remark,

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32
 
+from ..landing import write_whole
 from ..measures.census import Census
 from ..numerics import index_values
-from ..runs.engine import SAMPLE, generator
-from ..runs.folder import write_whole
+from ..runs.randomness import SAMPLE, generator
 from ..runs.records import RunFolder
 from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
+from .law import Snowball
 from .on_device import MeasuredCloud
 from .run import Clouds
-from .snowball import Cloud, Snowball
+from .snowball import Cloud
 
 if TYPE_CHECKING:
     import polars as pl

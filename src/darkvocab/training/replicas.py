@@ -18,10 +18,11 @@ from ..embedding.history import FILE, History
 from ..errors import Diverged, InvalidInput
 from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
+from ..landing import landing
 from ..measures.census import counts
 from ..numerics.grouping import n_cores
-from ..runs.engine import check_seed, open_engine
-from ..runs.folder import landing
+from ..runs.engine import open_engine
+from ..runs.randomness import check_seed
 from ..runs.records import CURVES, RunFolder, Unsigned
 from .recording import recorded
 from .run import Training, outcome, read_metrics, require

@@ -20,8 +20,8 @@ from ..gpu.device import check_device, is_full, torch_device
 from ..measures.census import Census, counts
 from ..measures.geometry import Geometry
 from ..numerics import Grid, identical_rows, index_values, to_index
-from ..runs.engine import check_seed
 from ..runs.folder import read_manifest, versions
+from ..runs.randomness import check_seed
 from .choices import (
     PRECISIONS,
     ROUNDINGS,

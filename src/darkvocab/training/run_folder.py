@@ -11,7 +11,8 @@ import numpy as np
 
 from ..embedding.history import FILE, KEY
 from ..errors import CorruptFile, Diverged
-from ..runs.folder import Folder, landing, read_manifest, write_json, write_whole
+from ..landing import landing, write_json, write_whole
+from ..runs.folder import Folder, read_manifest
 from .learner import Metrics, diverged
 from .recording import Recording
 
