@@ -51,7 +51,7 @@ def test_12_2a_with_a_centroid_file_is_the_notebooks_sweep(tmp_path):
         *("notebook", 2100, 2560, 1000),
         42,
     )
-    assert settings.sigmas == np.linspace(1.5e-9, 5e-9, 1000).tolist()
+    assert list(settings.sigmas) == np.linspace(1.5e-9, 5e-9, 1000).tolist()
 
 
 @pytest.mark.slow

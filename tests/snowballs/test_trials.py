@@ -185,6 +185,7 @@ def test_steps_are_measured_when_asked_for():
 # Whatever runs them --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["sparse", "notebook"])
 def test_records_are_the_same_for_any_engine(sampler):
     settings = Trials(SIGMAS, trials=9, sampler=sampler, **SMALL)
