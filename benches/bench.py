@@ -51,6 +51,7 @@ from darkvocab.snowballs import run
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
 from darkvocab.snowballs.draws import clouds
+from darkvocab.snowballs.fit.model import drawn_partitions
 from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.sources.tokenizer import load_tokenizer
 
@@ -155,14 +156,14 @@ def bench_theory(folder: Path) -> list[dict[str, Any]]:
     for options in ([], ["--compare"], ["--offset", "fit"]):
         fit = [str(BIN / "darkvocab"), "fit", "--target", "qwen3-4b", "--json", *options]
         settings = Fit("qwen3-4b")
-        near = settings.estimate.sigma
+        ball = settings.estimate.hypothesis.law(settings.estimate.sigma).snowball(settings.estimate.n_tokens)
         rows.append(
             {
                 "what": f"{' '.join(fit[1:])}: interval and 1,000 predictive draws, a process",
                 "here_s": median_time(lambda f=fit: subprocess.run(f, check=True, capture_output=True), 3),
                 "recipe_s": None,
                 "floor": "its 1,200 snowballs, drawn and counted, on one core",
-                "floor_s": median_time(lambda s=settings, n=near: list(s._drawn(n, 1200, 0)), 3),
+                "floor_s": median_time(lambda b=ball: list(drawn_partitions(b, range(1200), seed=42)), 3),
             }
         )
     code = "import darkvocab, numpy; list(darkvocab.expect(numpy.linspace(1.5e-9, 5e-9, 1000), base={base!r}))"

@@ -122,6 +122,7 @@ ANOTHER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
 @pytest.mark.parametrize(("change", "says"), ANOTHER.values(), ids=ANOTHER)
 def test_folder_with_another_run_is_refused_and_left_alone(finished, refuses, contents, change, says, resume):
@@ -130,6 +131,7 @@ def test_folder_with_another_run_is_refused_and_left_alone(finished, refuses, co
     assert contents(finished) == before
 
 
+@pytest.mark.slow
 def test_folder_with_a_run_from_another_base_of_that_name_is_refused(tmp_path, checkpoint, cli, refuses):
     def run(component):
         path = checkpoint(None, name="base.safetensors", centroid=[component, 1.0])
@@ -229,6 +231,7 @@ def test_part_that_is_not_ours_is_named(unfinished, refuses, change):
     assert not (unfinished / "records.csv").exists()
 
 
+@pytest.mark.slow
 def test_part_that_was_deleted_as_told_is_drawn_again(unfinished, finished, cli, refuses, contents):
     damaged(unfinished, "truncated")
     refuses(*SWEEP, "--out", unfinished, "--resume", code=4)
@@ -245,6 +248,7 @@ def test_file_among_the_parts_that_is_none_is_named(unfinished, refuses, name):
     assert not (unfinished / "records.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run [1]", "run ?"])
 def test_folder_whose_name_is_a_pattern_is_a_folder(finished, tmp_path, cli, contents, name):
     shutil.copytree(finished, tmp_path / "run 2")
@@ -252,6 +256,7 @@ def test_folder_whose_name_is_a_pattern_is_a_folder(finished, tmp_path, cli, con
     assert contents(tmp_path / name) == contents(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
@@ -281,6 +286,7 @@ BAD_MANIFESTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", BAD_MANIFESTS)
 def test_report_of_a_manifest_that_lacks_something_is_refused(complete, refuses, change):
     manifest = json.loads((complete / "manifest.json").read_text())
@@ -348,6 +354,7 @@ def test_interrupted_run_resumes_to_the_same_bytes(tmp_path, start, cli, content
     assert contents(folder) == undisturbed
 
 
+@pytest.mark.slow
 def test_temporary_file_of_a_killed_run_is_swept_away(unfinished, finished, cli, contents):
     rewrite(unfinished, status="running")
     part(unfinished, 3).rename(unfinished / "records" / f".{part(unfinished, 3).name}.123.partial")
@@ -358,6 +365,7 @@ def test_temporary_file_of_a_killed_run_is_swept_away(unfinished, finished, cli,
     assert contents(unfinished) == contents(finished)
 
 
+@pytest.mark.slow
 def test_caller_who_stops_asking_for_records_leaves_an_interrupted_run(tmp_path, finished, contents):
     sweep = Sweep(json.loads((finished / "manifest.json").read_text())["parameters"]["sigmas"], **SETTINGS)
     asking = run.records(sweep, out=tmp_path / "run")

@@ -82,6 +82,7 @@ def test_the_parts_make_the_whole_for_any_number_of_tokens(n_tokens):
         assert all(math.isfinite(v) for v in dataclasses.asdict(point).values() if isinstance(v, float))
 
 
+@pytest.mark.slow
 def test_a_redrawn_base_is_that_of_the_sweep_at_each_sigma(tmp_path):
     settings = {"base": "random-unit", "dim": 64, "n_tokens": 200, "redraw_base": True, "seed": 3}
     points = list(expect([2e-5] * 4, **settings))
@@ -273,6 +274,7 @@ def test_an_unfinished_run_is_held_against_theory_as_far_as_it_is(tmp_path):
     assert made.agrees
 
 
+@pytest.mark.slow
 def test_a_base_from_a_file_is_read_again_and_compared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("base.npy", np.linspace(0.001, 0.02, 50, dtype=np.float32))

@@ -70,6 +70,7 @@ def test_the_notebook_samplers_answers_are_the_notebooks(threshold):
     assert sum(r.n_black_holes for r in records) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "distribution"),
     [("sparse", "gaussian"), ("dense", "gaussian"), ("sparse", "laplace"), ("dense", "uniform-ball")],
@@ -80,6 +81,7 @@ def test_answers_are_the_notebooks_of_the_drawn_rows(sampler, distribution):
         assert_equal(record, torch.from_numpy(decode(cloud.words(), "bfloat16")), 1e-4)
 
 
+@pytest.mark.slow
 def test_the_median_is_the_mean_of_two_and_the_inequality_is_strict_where_that_matters():
     # Four tokens have six pairs, whose middle two differ; and a power of two is a distance that occurs.
     few, matters = {"n_tokens": 4, "trials": 4, "dim": 5}, []

@@ -117,17 +117,18 @@ def print_agreement(
 def expected_plot(
     points: pl.DataFrame, comparisons: pl.DataFrame | None = None, largest: Sequence[float] | None = None
 ) -> Plot:
-    """Every statistic against sigma in a band of one standard deviation, and coincident pairs; of a run its z-scores.
+    """Every statistic against sigma in a band of one standard deviation; coincident pairs or z-scores.
 
     Parameters
     ----------
     points : the fields of `darkvocab.Expected`
-    comparisons, largest : of a run the fields of `darkvocab.experiments.agreement.Compared`, and the mean population of
-        the largest group at each sigma
+    comparisons, largest : of a run that is held against them: the fields of
+        `darkvocab.snowballs.agreement.Compared`, and the mean largest group at each sigma
     """
     import polars as pl
 
-    curve, x = points.sort("sigma"), sigma_axis(points["sigma"].to_numpy())
+    curve = points.sort("sigma")
+    x = sigma_axis(points["sigma"].to_numpy())
     look: dict[str, Any] = {"line": "", "mark": "o", "size": 2.5}
     panels = []
     for name in DRAWN:

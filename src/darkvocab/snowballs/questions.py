@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import InvalidInput
-from ..gpu.batch import Asked
+from ..gpu.batch import DistanceQuery
 from ..measures.census import Census
 from ..numerics import Touching, round_to, ulp
 from .bases import is_drawn
@@ -102,10 +102,10 @@ class Questions(RunSettings[QuestionRecord]):
             "inclusive": not touching.strict,
         }
 
-    def queries(self) -> tuple[Asked, ...]:
+    def queries(self) -> tuple[DistanceQuery, ...]:
         return (
-            Asked(over="tokens", unit="weight", spread=True, within=(self.touching,)),
-            Asked(over="tokens", unit="steps", spread=True, within=STEPS),
+            DistanceQuery(over="tokens", unit="weight", spread=True, within=(self.touching,)),
+            DistanceQuery(over="tokens", unit="steps", spread=True, within=STEPS),
         )
 
     def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> QuestionRecord:

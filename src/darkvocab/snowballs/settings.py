@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from ..errors import InvalidInput
-from ..gpu.batch import Asked
+from ..gpu.batch import DistanceQuery
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..measures.topology import Topology
@@ -189,7 +189,7 @@ class RunSettings(Points, ABC, Generic[Row]):
         self._set(measure=tuple(name for name in MEASURES if name in measure))
         self._set(touching=touching if "topology" in self.measure else None)
 
-    def queries(self) -> tuple[Asked, ...]:
+    def queries(self) -> tuple[DistanceQuery, ...]:
         """Return what `record` asks of the distances, for a device to prepare."""
         asked: dict[tuple[str, str], dict[str, Any]] = {
             (self.over, unit): {"spread": True}
@@ -198,7 +198,7 @@ class RunSettings(Points, ABC, Generic[Row]):
         }
         if self.touching:
             asked.setdefault((self._graph_over, self.touching.unit), {})["graph"] = self.touching
-        return tuple(Asked(over=over, unit=unit, **what) for (over, unit), what in asked.items())
+        return tuple(DistanceQuery(over=over, unit=unit, **what) for (over, unit), what in asked.items())
 
     def compare(
         self, cloud: Cloud | MeasuredCloud, census: Census
