@@ -36,7 +36,7 @@ def _silent(text: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a run is run, which never changes a record.
+    """Options of a run, which never change a record.
 
     Parameters
     ----------
