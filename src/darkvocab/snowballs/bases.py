@@ -94,7 +94,8 @@ def qwen3_4b() -> Float32[np.ndarray, " dim"]:
     exponent[open_places] = left[np.argsort(_words(1, len(left)))]
     free = np.setdiff1d(np.arange(dim), known)
     drawn = _words(2, len(free))
-    mantissa, sign = (drawn >> np.uint64(57)).astype(np.int64), (drawn & np.uint64(1)).astype(np.int64)
+    mantissa = (drawn >> np.uint64(57)).astype(np.int64)
+    sign = (drawn & np.uint64(1)).astype(np.int64)
     words[free] = sign << 15 | exponent[free] << 7 | mantissa
 
     # The norm: raise or lower mantissas of the two binades where the density falls, one step each, until it is met.

@@ -95,9 +95,9 @@ class Questions(RunSettings[QuestionRecord]):
 
     @staticmethod
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
-        touching, redraw = settings["touching"], settings["redraw_base"]
+        touching = settings["touching"]
         return {
-            "fixed_base": is_drawn(settings["base"]) and redraw is False,
+            "fixed_base": is_drawn(settings["base"]) and settings["redraw_base"] is False,
             "threshold": touching.threshold,
             "inclusive": not touching.strict,
         }

@@ -157,10 +157,10 @@ class RunSettings(Points, ABC, Generic[Row]):
     @staticmethod
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return those options of the command that not every experiment has."""
-        measures, touching = settings["measure"], settings["touching"]
+        touching = settings["touching"]
         return {
             "redraw_base": settings["redraw_base"],
-            "measure": ",".join(["census", *measures]),
+            "measure": ",".join(["census", *settings["measure"]]),
             "over": settings["over"],
             "epsilon": settings["epsilon"],
             "touching": touching and touching.threshold,
