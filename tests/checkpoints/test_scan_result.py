@@ -93,7 +93,7 @@ def test_a_scan_says_in_a_line_what_it_found():
     scanned = scan_of({}, {"dark": True}, {"black_hole": 1}, {"black_hole": 1}, path="a<b>\x1b.bin")
     assert repr(scanned) == (
         r"Scan(source: a<b>\x1b.bin; tensor: embed.weight, 4 x 8 on bfloat16; "
-        "dark: 1 tokens, by the reference: reserved names; black holes: 1 with 2 tokens)"
+        "dark: 1 of 4 tokens, by the reference: reserved names; black holes: 1 with 2 tokens)"
     )
     assert r"<td>a&lt;b&gt;\x1b.bin</td>" in scanned._repr_html_()
 

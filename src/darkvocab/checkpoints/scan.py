@@ -14,8 +14,9 @@ from ..gpu.device import Device, open_device
 from ..measures.census import Census
 from ..measures.dark import Judgement, judge, judged_matrix
 from ..measures.geometry import Geometry
-from ..measures.indicators import COLUMNS, bytes_read, steps_to_nearest
+from ..measures.indicators import COLUMNS, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
+from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report

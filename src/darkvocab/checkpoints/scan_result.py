@@ -274,7 +274,7 @@ class Scan:
         return {
             "source": printable(self.source.path),
             "tensor": f"{printable(matrix.tensor)}, {matrix.n_tokens:,} x {matrix.hidden_dim:,} on {matrix.grid}",
-            "dark": f"{dark.n_dark:,} tokens, by the reference: {dark.reference.kind}",
+            "dark": f"{dark.n_dark:,} of {matrix.n_tokens:,} tokens, by the reference: {dark.reference.kind}",
             "black holes": f"{census.n_black_holes:,} with {census.black_hole_population:,} tokens",
         }
 
