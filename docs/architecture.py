@@ -51,9 +51,9 @@ WHAT = {
     "numerics": "number grids, grouping, distances, kernels",
     "sources": "files, the Hub, tokenizers",
     "extras": "optional packages",
-    "landing": "files that land whole",
-    "progress": "how far a work is",
-    "text": "text for people",
+    "landing": "files whole, or not at all",
+    "progress": "how much is done",
+    "text": "text that is safe to print",
     "errors": "the tree of errors",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from ..measures.tracking import (
     starts,
 )
 from ..numerics.grouping import identical_rows
+from ..progress import Progress, Report
 from ..runs.folder import check_folder
 from ..runs.records import frame_of, write_frames
 from ..text import printable
@@ -241,7 +242,7 @@ class Evolve:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def rows(self, progress: Callable[[int, int], None] | None = None) -> Iterator[Measured]:
+    def rows(self, progress: Report | None = None) -> Iterator[Measured]:
         """What there is to say of each row, in order; two states are in memory at a time.
 
         Raises
@@ -249,16 +250,8 @@ class Evolve:
         CorruptFile
             The file was cut; NaN or infinity (the message names step and token).
         """
-        done = 0
-
-        def advance(n: int) -> None:
-            nonlocal done
-            done += n
-            if progress:
-                progress(done, len(self))
-
         before: Measured | None = None
-        for row, words in self.history.words(self._rows, advance):
+        for row, words in self.history.words(self._rows, Progress(len(self), progress).advance):
             if before and np.array_equal(words, before.state.words):
                 state = before.state  # most of a long run is frozen
             else:
@@ -329,7 +322,7 @@ class Evolve:
             for (name, tokens), mean in zip(self.selections.items(), means, strict=True)
         }
 
-    def evolution(self, progress: Callable[[int, int], None] | None = None) -> Evolution:
+    def evolution(self, progress: Report | None = None) -> Evolution:
         """Measure the whole history: its records and what they come to.
 
         Memory: what is read at a time, two states, and the records.
@@ -418,10 +411,7 @@ def _shape(state: State, tokens: np.ndarray, mean: tuple[float, float] | None) -
     census, around, farthest = Census(groups), cloud(state, tokens), extent(state, tokens[groups.first])
     columns = {
         "n_tokens": census.n_tokens,
-        "n_unique": census.n_unique,
-        "n_black_holes": census.n_black_holes,
-        "black_hole_population": census.black_hole_population,
-        "n_singletons": census.n_singletons,
+        **census.counts(),
         "largest_bh": census.largest_black_hole,
         "gini_coefficient": census.gini,
         "max_l_inf": farthest.weight,
@@ -449,7 +439,7 @@ def evolve(
     source: str | Path | History,
     *,
     out: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
     **settings: Any,
 ) -> Evolution:
     """Measure a history and, where there is a folder for it, write what was found.
@@ -458,7 +448,7 @@ def evolve(
     ----------
     source, settings : as `Evolve`
     out : folder to write to (`Evolution.write`); by default nothing is written
-    progress : told (rows done, rows in all)
+    progress : called with (rows done, rows in all)
 
     Raises
     ------
