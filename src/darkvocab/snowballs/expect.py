@@ -75,24 +75,24 @@ class Expect(Points):
     def _at(self, point: int, sigma: float) -> Expected:
         law = self._law((self.base if self._has_one_base else self._base_at(point)).vector, sigma)
         ulp = self._base_ulp if self._has_one_base else law.median_ulp
-        made = law.occupancy(self.n_tokens)
-        low, high = made.largest_group
+        occupancy = law.occupancy(self.n_tokens)
+        low, high = occupancy.largest_group
         return Expected(
             sigma=sigma,
             sigma_over_median_ulp=sigma / ulp,
-            unique_vectors=made.n_unique.mean,
-            unique_vectors_std=made.n_unique.std,
-            n_black_holes=made.n_black_holes.mean,
-            n_black_holes_std=made.n_black_holes.std,
-            black_hole_population=made.black_hole_population.mean,
-            black_hole_population_std=made.black_hole_population.std,
-            n_singletons=made.n_singletons.mean,
-            n_singletons_std=made.n_singletons.std,
-            coincident_pairs=made.coincident_pairs.mean,
-            coincident_pairs_std=made.coincident_pairs.std,
+            unique_vectors=occupancy.n_unique.mean,
+            unique_vectors_std=occupancy.n_unique.std,
+            n_black_holes=occupancy.n_black_holes.mean,
+            n_black_holes_std=occupancy.n_black_holes.std,
+            black_hole_population=occupancy.black_hole_population.mean,
+            black_hole_population_std=occupancy.black_hole_population.std,
+            n_singletons=occupancy.n_singletons.mean,
+            n_singletons_std=occupancy.n_singletons.std,
+            coincident_pairs=occupancy.coincident_pairs.mean,
+            coincident_pairs_std=occupancy.coincident_pairs.std,
             largest_bh_low=low,
             largest_bh_high=high,
-            n_active_columns=made.cells.n_active,
+            n_active_columns=occupancy.cells.n_active,
             n_tokens=self.n_tokens,
             hidden_dim=self.dim,
             base=self.base.name,
@@ -103,12 +103,12 @@ class Expect(Points):
         )
 
     def frame(self) -> pl.DataFrame:
-        """All points as a polars frame."""
+        """Return all points as a polars frame."""
         return frame_of(Expected, list(self))
 
 
 def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expected]:
-    """The census that snowballs are expected to have, at each sigma: exact, with standard deviations.
+    """Expect the census of snowballs, at each sigma: exact, with standard deviations.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expecte
 
 
 def along(sigmas: Iterable[float]) -> list[float]:
-    """Where to draw a curve over these sigma: at them, or at 80 of them; between them, where they are fewer than 40.
+    """Return where to draw a curve over these sigma: at them or at 80 of them; of fewer than 40, between too.
 
     Examples
     --------

@@ -91,8 +91,8 @@ class SnowballLaw:
 
         Examples
         --------
-        >>> made = SnowballLaw(base=np.linspace(0.001, 0.01, 2560), sigma=3e-3).occupancy(2100)
-        >>> made.n_unique, made.cells.n_active, len(made.cells.columns) < 300
+        >>> census = SnowballLaw(base=np.linspace(0.001, 0.01, 2560), sigma=3e-3).occupancy(2100)
+        >>> census.n_unique, census.cells.n_active, len(census.cells.columns) < 300
         (Moments(mean=2100.0, std=0.0), 2560, True)
         """
         Occupancy.check(n_tokens)
@@ -119,8 +119,8 @@ class SnowballLaw:
 
         Examples
         --------
-        >>> made = SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000)
-        >>> made.columns, made.p.round(3)
+        >>> cells = SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000)
+        >>> cells.columns, cells.p.round(3)
         (array([0]), array([0.   , 0.025, 0.975, 0.   ]))
         """
         independent(self.distribution)

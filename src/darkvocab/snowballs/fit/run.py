@@ -268,8 +268,8 @@ def fit(target: str | Path | Target, **settings: Any) -> FitResult:
 
     Examples
     --------
-    >>> made = fit("2055,16,10,10,9", draws=100)
-    >>> made.likelihood, f"{made.sigma:.3g}"
+    >>> result = fit("2055,16,10,10,9", draws=100)
+    >>> result.likelihood, f"{result.sigma:.3g}"
     ('partition', '1.46e-09')
     """
     return Fit(target, **settings).result()

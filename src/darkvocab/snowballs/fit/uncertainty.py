@@ -1,4 +1,4 @@
-"""How surely sigma is known: from likelihood ratios, and from how far estimates of drawn snowballs scatter."""
+"""Uncertainty of sigma: from likelihood ratios, and from how far estimates of drawn snowballs scatter."""
 
 from __future__ import annotations
 
