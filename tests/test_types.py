@@ -5,10 +5,10 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from darkvocab.snowballs.evidence import association
 from jaxtyping import TypeCheckError
 
 import darkvocab
+from darkvocab.snowballs.fit.evidence import association
 
 KERNELS = ("._backends", ".by_torch", ".by_triton")
 

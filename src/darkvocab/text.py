@@ -14,7 +14,7 @@ MOST_CHARACTERS = 120  # of one of them
 
 
 def printable(text: str) -> str:
-    """Return text that leaves a terminal as it was: control, format and unassigned characters as escapes.
+    """Return text with escapes for control, format and unassigned characters, safe for a terminal.
 
     Examples
     --------
@@ -66,9 +66,9 @@ def _first(items: Iterable[str], n: int) -> str:
 
 
 class Shown:
-    """Mixin for settings and results: a repr on one line, and in a notebook a table, with frames below it.
+    """Mixin for settings and results: a repr on one line; in a notebook a table, then frames.
 
-    Both show `_shown()`. A dataclass that is to have this repr is made with `repr=False`.
+    Both show `_shown()`. A dataclass needs `repr=False` to have this repr.
     """
 
     def _shown(self) -> Mapping[str, Any]:

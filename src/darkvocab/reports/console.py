@@ -1,4 +1,4 @@
-"""What all commands print with: a console, tables, numbers for people, and JSON of frames."""
+"""Console, tables, numbers for people, and JSON of frames: used by all commands that print."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
 
 def isolated(text: str) -> str:
-    """Return text that leaves the order of what surrounds it: right-to-left letters between isolate marks."""
+    """Return text that keeps the order around it: right-to-left letters stand between marks."""
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
         return f"\u2068{text}\u2069"
     return text
@@ -88,7 +88,7 @@ def power(value: float) -> str:
 
 
 def density(value: float) -> str:
-    """Return a density to four decimals as the notebook has it, in powers of ten where these would be 0."""
+    """Return a density to four decimals as the notebook has it, a tiny one in powers of ten."""
     return f"{value:.4f}" if value == 0 or value >= 5e-5 else f"{value:.1e}"
 
 

@@ -114,7 +114,7 @@ def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
 
 
 def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
-    """C, P, unique rows and the largest black hole against the step: each replica thin, their mean thick."""
+    """C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
     import polars as pl
 
     columns = ("n_black_holes", "black_hole_population", "n_unique", "largest_bh")

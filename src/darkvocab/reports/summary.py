@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 STATISTICS = ("mean", "std", "min", *QUANTILES, "max")
 MOST_BINS = 10_000
-MOST_NUMBERS = 1 << 21  # of single sigma, in all; with more, a summary has those of all records only
+MOST_NUMBERS = 1 << 21  # of single sigma, in all; a summary that had more has none of them
 MOST_TEXTS = 100
 HEADINGS = {"p5": "5%", "p25": "25%", "p50": "median", "p75": "75%", "p95": "95%"}
 NARROW = 120  # columns of a terminal, below which only some of the statistics are shown
@@ -31,13 +31,13 @@ NARROW = 120  # columns of a terminal, below which only some of the statistics a
 def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int = 30) -> dict[str, Any]:
     """Statistics of a run, finished or not: of each column, over all records and at each sigma.
 
-    In memory are one column at a time, sigma, and some working copies of these: about 50 bytes a record, however many
-    columns there are. `docs/files.md` names what the result holds.
+    Memory holds one column at a time, sigma, and working copies of these: about 50 bytes a record,
+    however many columns there are. `docs/files.md` describes the result.
 
     Parameters
     ----------
-    columns : only these; by default all, and those that are the same in every record are listed as such
-    bins : of each histogram, from 1 to 10,000, equally wide between the least and the greatest value
+    columns : only these; by default all, those that are the same in every record apart
+    bins : of each histogram, 1 to 10,000, equally wide between least and greatest value
 
     Raises
     ------
@@ -95,7 +95,7 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
 
 
 class _Sigmas:
-    """The records in the order of sigma, and where each sigma begins; records without one come last."""
+    """Records in the order of sigma, and where each sigma begins; those without come last."""
 
     def __init__(self, records: Records) -> None:
         import polars as pl
@@ -197,7 +197,7 @@ def _texts(records: Records, name: str) -> Counter[str | None]:
 
 
 def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) -> None:
-    """Print tables of a summary: a row for each column; with `single`, also a row for each sigma."""
+    """Print a summary: a row for each column; with `single`, also a row for each sigma."""
     to.print(_headline(report))
     narrow = to.width < NARROW
     shown = ("mean", "min", "p50", "max") if narrow else STATISTICS

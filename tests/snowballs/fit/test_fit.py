@@ -26,8 +26,6 @@ from darkvocab.snowballs.theory import Occupancy, Partition
 
 pytestmark = pytest.mark.slow
 
-BIN = Path(sys.executable).parent
-
 
 def drawn(base, sigma, n_tokens, trial=0, **settings):
     counts = draw(Snowball(base=base, n_tokens=n_tokens, sigma=sigma, **settings), seed=77, trial=trial).groups().counts
@@ -273,15 +271,15 @@ def test_the_likelihood_is_largest_where_it_says():
     assert max(around) < found.log_likelihood
 
 
-def test_the_command_prints_what_the_library_finds(tmp_path):
-    command = [BIN / "darkvocab", "fit", "--target", "2055,16,10,10,9", "--draws", "50", "--figure", tmp_path / "f.png"]
-    printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
+def test_the_command_prints_what_the_library_finds(tmp_path, cli):
+    command = ["fit", "--target", "2055,16,10,10,9", "--draws", "50", "--figure", tmp_path / "f.png"]
+    printed = cli(*command, "--json").out
     report = json.loads(printed)
     again = fit("2055,16,10,10,9", draws=50)
     assert json.dumps(again.to_json(), allow_nan=False) + "\n" == printed
     assert report["likelihood"] == "partition"
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
-    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    table = cli(*command).out
     assert "2055" not in table
     assert "2,055" in table
     assert "Nothing in these statistics speaks against it." in table
