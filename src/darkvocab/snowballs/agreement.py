@@ -50,10 +50,11 @@ class Compared:
 class Agreement(Shown):
     """A run beside theory: every comparison, and whether all of them together can be chance.
 
-    A p-value is two-sided and meant to be no smaller than the truth, for rare events too: by Bennett's inequality [1]_
-    a sum of bounded independent steps has no heavier tail than a Poisson variable with the sum's variance in steps.
-    Trials are independent; that the steps within one count as so is an argument, not a proof.
-    `p_value` is that of the least likely comparison times their number (Bonferroni).
+    A p-value is two-sided and meant to be no smaller than the truth, for rare events too: by
+    Bennett's inequality [1]_ a sum of bounded independent steps has no heavier tail than a Poisson
+    variable with the sum's variance in steps. Trials are independent; that the steps within one
+    count as so is an argument, not a proof. `p_value` is that of the least likely comparison times
+    their number (Bonferroni).
 
     References
     ----------

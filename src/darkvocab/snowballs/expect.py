@@ -55,7 +55,8 @@ class Expect(Points):
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : as `Points`; `distribution` is gaussian, laplace or uniform; `n_tokens` from 1 to 1e15 at the same cost
+    settings : as `Points`; `distribution` is gaussian, laplace or uniform; `n_tokens` from 1 to
+        1e15 at the same cost
     """
 
     def __init__(self, sigmas: Iterable[float], **settings: Any) -> None:
@@ -113,7 +114,8 @@ def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expecte
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : of `Expect`: n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, seed (of a drawn base)
+    settings : of `Expect`: n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, seed
+        (of a drawn base)
 
     Examples
     --------

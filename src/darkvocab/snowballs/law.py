@@ -146,8 +146,9 @@ class SnowballLaw:
     ) -> Cells:
         """Cells within reach of these columns, in runs no wider than `width` (weight units), or alone.
 
-        The deviates between runs are those of the exact chain ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its
-        double rounding, or of one rounding of the real sum.
+        The deviates between runs are those of the exact chain
+        ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its double rounding, or of one rounding
+        of the real sum.
         """
         from ..numerics._backends.runs import edge_deviates, run_edges
 
@@ -205,7 +206,8 @@ class Snowball(SnowballLaw):
 def _finest(base: np.ndarray, sigma: float, grid: Grid, nats: float) -> Int64[np.ndarray, " some"]:
     """Places of the columns in which sigma is most grid spacings that together are worth so many nats; or of all.
 
-    A Gaussian over cells of one width w has a sum of squared probabilities of about ``w / (2 sqrt(pi) sigma)``.
+    A Gaussian over cells of one width w has a sum of squared probabilities of about
+    ``w / (2 sqrt(pi) sigma)``.
     """
     if nats == math.inf:
         return np.arange(base.size)

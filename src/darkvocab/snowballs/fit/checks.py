@@ -76,8 +76,8 @@ def statistics(partition: Partition) -> dict[str, float]:
 def predicted(uncertainty: Uncertainty, draws: int) -> list[Partition]:
     """Draw partitions from a fit: sigma lognormal around the estimate with its error.
 
-    That is the posterior predictive law, with a flat prior of log sigma; or sigma is the end of the interval, where the
-    target bounds it on one side only.
+    That is the posterior predictive law, with a flat prior of log sigma; or sigma is the end of the
+    interval, where the target bounds it on one side only.
     """
     estimate, (low, high) = uncertainty.estimate, uncertainty.interval
     if estimate.sigma is None:
@@ -133,9 +133,10 @@ def ranks(partition: Partition, drawn: list[Partition]) -> list[Rank]:
 def bound(estimate: Estimate, partition: Partition) -> Bound:
     """Bound the chance of populations so far out, at the sigma where it is largest.
 
-    Of each of the 24 largest groups, and of there being no more, how likely is one as large or larger, as small or
-    smaller: closed bounds (`Occupancy.at_least`, `at_most`). The least of them, times their number (Bonferroni), is
-    a p-value at each sigma; the largest over all sigma is returned.
+    Of each of the 24 largest groups, and of there being no more, how likely is one as large or
+    larger, as small or smaller: closed bounds (`Occupancy.at_least`, `at_most`). The least of them,
+    times their number (Bonferroni), is a p-value at each sigma; the largest over all sigma is
+    returned.
     """
     low, high = (math.log(end) for end in estimate.range)
     around = np.linspace(low, high, max(16, math.ceil(8 * (high - low)))).tolist()

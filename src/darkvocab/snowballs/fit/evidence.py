@@ -1,7 +1,7 @@
 """Evidence from the rows of black holes against any snowball, whatever its sigma and its base.
 
-Both tests use only that tokens are independent and that noise is: from column to column for `association`, and with one
-peak for `gap`.
+Both tests use only that tokens are independent and that noise is: from column to column for
+`association`, and with one peak for `gap`.
 """
 
 from __future__ import annotations
@@ -68,9 +68,10 @@ def _tokens_at(
 def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> Gap | None:
     """Return the emptiest place between two values of one column, by its probability; None where there is none.
 
-    Noise with one peak gives a cell between two others, all equally wide, no less than the smaller of the two: of the
-    tokens in both, half or more are expected in it. ``p <= P(Bin(a + b, 1/2) <= b) + P(Bin(b + c, 1/2) <= b)``
-    for a, b, c tokens, times the number of places looked at (Bonferroni).
+    Noise with one peak gives a cell between two others, all equally wide, no less than the smaller
+    of the two: of the tokens in both, half or more are expected in it.
+    ``p <= P(Bin(a + b, 1/2) <= b) + P(Bin(b + c, 1/2) <= b)`` for a, b, c tokens, times the number
+    of places looked at (Bonferroni).
     """
     mantissa = as_grid(grid).mantissa_bits
     gaps: list[Gap] = []
@@ -100,8 +101,9 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
 def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"]) -> Association | None:
     """Return the two columns most strongly bound together, by Fisher's exact test; None where fewer than two differ.
 
-    Given how many tokens are away from each column's commonest value, independent columns share as many of them as a
-    hypergeometric law says; p is its upper tail times the number of pairs of columns (Bonferroni).
+    Given how many tokens are away from each column's commonest value, independent columns share as
+    many of them as a hypergeometric law says; p is its upper tail times the number of pairs of
+    columns (Bonferroni).
     """
     columns = np.flatnonzero((index != index[0]).any(axis=0))
     if len(columns) < 2:

@@ -43,10 +43,11 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
 
     Parameters
     ----------
-    spec : "qwen3-4b"; a checkpoint, as `darkvocab.scan` takes it; a JSON of `darkvocab scan --json`, or one with
-        `populations` and, if known, `n_singletons` or `n_tokens`; or populations, comma-separated
-    n_singletons : tokens of the snowball that are alone: a number, or "unknown"; by default what the target says (of a
-        scan: dark tokens outside of black holes), and 0 for a list
+    spec : "qwen3-4b"; a checkpoint, as `darkvocab.scan` takes it; a JSON of
+        `darkvocab scan --json`, or one with `populations` and, if known, `n_singletons` or
+        `n_tokens`; or populations, comma-separated
+    n_singletons : tokens of the snowball that are alone: a number, or "unknown"; by default what
+        the target says (of a scan: dark tokens outside of black holes), and 0 for a list
 
     Raises
     ------
@@ -55,7 +56,8 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
     CorruptFile
         A file that is no JSON object, or none of these.
     InvalidInput
-        Populations that are no populations of black holes, or that contradict the counts beside them.
+        Populations that are no populations of black holes, or that contradict the counts beside
+        them.
 
     Examples
     --------

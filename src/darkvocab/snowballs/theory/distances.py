@@ -1,6 +1,7 @@
 """L-infinity distances between all tokens of a snowball: of two, and the largest of all pairs, in closed form.
 
-Columns are independent and the distance is a maximum over them, so its law is a product over columns.
+Columns are independent and the distance is a maximum over them, so its law is a product over
+columns.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ class _Runs:
 class DistanceLaw:
     """Distribution of one L-infinity distance: of two tokens, or the largest of all pairs.
 
-    Moments are those of the law, which the mean over many snowballs tends to. They come from the distribution function
-    at every distance that occurs; where these are too many, at as many as make the bound `mean_error` small.
+    Moments are those of the law, which the mean over many snowballs tends to. They come from the
+    distribution function at every distance that occurs; where these are too many, at as many as
+    make the bound `mean_error` small.
     """
 
     unit: str  # "weight" or "steps"
@@ -94,7 +96,8 @@ class DistanceLaw:
     def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Distances from and until which the distribution function is the same, and its value; ascending.
 
-        Between them it is unknown but monotone. An interval is halved as long as it leaves much of the mean open.
+        Between them it is unknown but monotone. An interval is halved as long as it leaves much of
+        the mean open.
         """
         since = np.array([0.0, self.runs.extent])[: 1 + (self.runs.extent > 0)]
         logs, since, until = self._flat(since)
@@ -165,13 +168,14 @@ class DistanceLaw:
 class LInfinity:
     """L-infinity distances over all tokens of a snowball.
 
-    Which tokens are equal changes nothing about `largest`, so it is that over unique rows too. It is not that over
-    black holes: they leave singletons out, which lie farthest.
+    Which tokens are equal changes nothing about `largest`, so it is that over unique rows too. It
+    is not that over black holes: they leave singletons out, which lie farthest.
 
-    Exact but for rounding, and for what `Cells.neglected` says, where runs are single cells. In runs of several, the
-    cells of a run count as equally probable. Two components in the same runs differ by less than a run's width,
-    sigma / 32, from where this puts them: ``P(distance <= t)`` lies between the true ones at t -+ sigma / 16 (in weight
-    units). The error is far smaller, below a ten-thousandth of a column's probability: see docs/theory.md.
+    Exact but for rounding, and for what `Cells.neglected` says, where runs are single cells. In
+    runs of several, the cells of a run count as equally probable. Two components in the same runs
+    differ by less than a run's width, sigma / 32, from where this puts them: ``P(distance <= t)``
+    lies between the true ones at t -+ sigma / 16 (in weight units). The error is far smaller, below
+    a ten-thousandth of a column's probability: see docs/theory.md.
     """
 
     def __init__(self, cells: Cells, n_tokens: float, unit: str = "steps") -> None:
@@ -216,8 +220,8 @@ class LInfinity:
 def density(cells: Cells, touching: Touching) -> float:
     """Expected density, over all tokens, of the graph of those that touch: the probability that two do.
 
-    The threshold is rounded to float32, and in weight units so is the difference of two values, as where distances are
-    measured.
+    The threshold is rounded to float32, and in weight units so is the difference of two values, as
+    where distances are measured.
     """
     law = LInfinity(cells, 2, touching.unit).pair
     with np.errstate(over="ignore"):

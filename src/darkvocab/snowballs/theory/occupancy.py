@@ -1,7 +1,8 @@
 """Occupancy: the expected census of a snowball, and how far it varies, in closed form.
 
-A token's cell is its rounded row. Cells are independent draws of N tokens from one distribution over cells; every
-statistic is a sum over cells, and a sum over cells is a mean over tokens: ``sum_cells f(p) = E[f(p) / p]``.
+A token's cell is its rounded row. Cells are independent draws of N tokens from one distribution
+over cells; every statistic is a sum over cells, and a sum over cells is a mean over tokens:
+``sum_cells f(p) = E[f(p) / p]``.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Moments:
 class Levels:
     """The probability of a random token's cell: its logarithm's distribution over levels.
 
-    `is_exact`: every cell is a level of its own. Else logarithms lie on bins 1/128 apart, with the mean kept exactly
-    and the second moment corrected, so that what is left is of third order; and tokens alone in all likelihood, below
-    e**-32 / N, are one level of probability 1e-304.
+    `is_exact`: every cell is a level of its own. Else logarithms lie on bins 1/128 apart, with the
+    mean kept exactly and the second moment corrected, so that what is left is of third order; and
+    tokens alone in all likelihood, below e**-32 / N, are one level of probability 1e-304.
     """
 
     log_p: Float64[np.ndarray, " levels"]
@@ -66,8 +67,9 @@ class Levels:
 def levels(cells: Cells, n_tokens: float) -> Levels:
     """Distribution of the logarithm of a random token's cell probability.
 
-    Exact where there are 16,384 cells or fewer. Else a convolution of the columns' distributions over bins, followed
-    from the likeliest cell down to what decides any statistic of `n_tokens` tokens.
+    Exact where there are 16,384 cells or fewer. Else a convolution of the columns' distributions
+    over bins, followed from the likeliest cell down to what decides any statistic of `n_tokens`
+    tokens.
     """
     from ...numerics._backends.levels import add_columns
 
@@ -148,7 +150,8 @@ class Occupancy:
     def coincident_pairs(self) -> Moments:
         """Pairs of tokens with equal rows; exact.
 
-        ``Var = C(N, 2) (s2 - s2**2) + 6 C(N, 3) (s3 - s2**2)`` with the power sums s2, s3 of the cells.
+        ``Var = C(N, 2) (s2 - s2**2) + 6 C(N, 3) (s3 - s2**2)`` with the power sums s2, s3 of the
+        cells.
         """
         n, s2, s3 = self._n, math.exp(self.cells.log_power_sum(2)), math.exp(self.cells.log_power_sum(3))
         variance = n * (n - 1) / 2 * (s2 - s2**2) + n * (n - 1) * (n - 2) * (s3 - s2**2)
@@ -233,9 +236,9 @@ class Occupancy:
     def _std(self, weight: Weight, variance: float) -> float:
         """Standard deviation of ``sum over cells of w(n); n >= 2``, given its variance as summed over all cells.
 
-        Where few tokens share a row that is a small difference of large numbers. There the variance within cells is
-        summed over populations of two and more, and the covariance of cells taken to first order:
-        ``-(sum_cells p dE[w]/dp)**2 / N``, with an error of the order 1/N of it.
+        Where few tokens share a row that is a small difference of large numbers. There the variance
+        within cells is summed over populations of two and more, and the covariance of cells taken
+        to first order: ``-(sum_cells p dE[w]/dp)**2 / N``, with an error of the order 1/N of it.
         """
         if self.n_tokens == 1:
             return 0.0
@@ -328,8 +331,8 @@ class Occupancy:
     def spectrum(self, populations: ArrayLike) -> Float64[np.ndarray, " sizes"]:
         """Expected number of cells that hold exactly m tokens, for every m of `populations` (>= 1).
 
-        ``E[N_m] = E[C(N, m) p**(m - 1) (1 - p)**(N - m)]``. The 256 likeliest cells are listed one by one; of others a
-        population is blurred by the bins, by about a hundredth of itself.
+        ``E[N_m] = E[C(N, m) p**(m - 1) (1 - p)**(N - m)]``. The 256 likeliest cells are listed one
+        by one; of others a population is blurred by the bins, by about a hundredth of itself.
         """
         n, populations = self._n, np.asarray(populations, np.float64)
         counts = np.zeros(len(populations))
@@ -359,8 +362,9 @@ class Occupancy:
     def largest_group(self) -> tuple[float, float]:
         """Bounds on the expected tokens of the largest group, 1 where all are alone.
 
-        It has no closed form. Below: cells as if independent, ``sum_m 1 - prod P(n <= m)``, since the counts are
-        negatively associated [1]_. Above: ``sum_m min(1, sum P(n > m))``. They meet where one cell holds most.
+        It has no closed form. Below: cells as if independent, ``sum_m 1 - prod P(n <= m)``, since
+        the counts are negatively associated [1]_. Above: ``sum_m min(1, sum P(n > m))``. They meet
+        where one cell holds most.
 
         References
         ----------
@@ -390,8 +394,8 @@ class Occupancy:
     def at_least(self, rank: int, population: int) -> float:
         """Bound on the chance that the `rank` largest groups all hold this many tokens or more, as a logarithm.
 
-        ``S**r / r!``, S the sum over cells of P(n >= m): the union over sets of r cells, whose counts are negatively
-        associated.
+        ``S**r / r!``, S the sum over cells of P(n >= m): the union over sets of r cells, whose
+        counts are negatively associated.
         """
         p, cells = self._weighed
         if population > self._n:
@@ -439,7 +443,8 @@ class Occupancy:
     def _bounded(ends: Array, cells: list[tuple[Array, Array]]) -> tuple[float, float]:
         """``sum over m of P(largest > m)``, 1 before the first of `ends` and of 0; linear between them.
 
-        `cells`: of each kind P(n > m) at the first of `ends` [m, cells], and how many of each there are.
+        `cells`: of each kind P(n > m) at the first of `ends` [m, cells], and how many of each there
+        are.
         """
         log_none, expected = np.zeros((2, len(ends)))
         for over, count in cells:

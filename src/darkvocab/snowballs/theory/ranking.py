@@ -22,8 +22,8 @@ class Likeliest:
 def likeliest(cells: Cells, count: int) -> Likeliest:
     """Return the `count` most probable cells of all (fewer where there are fewer), exactly.
 
-    The best of all columns are among the best of some columns times the cells of the next; columns whose second cell is
-    too improbable to come in are left out.
+    The best of all columns are among the best of some columns times the cells of the next; columns
+    whose second cell is too improbable to come in are left out.
 
     Examples
     --------
