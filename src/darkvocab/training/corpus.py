@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from ..errors import InvalidInput, MissingFile
+from ..errors import CorruptFile, InvalidInput, MissingFile
+from ..sources.tokenizer import load_tokenizer
 from ..text import printable
 
 DEFAULT = "pydoc-topics"
@@ -128,22 +129,20 @@ def load_corpus(
 
 
 def _encoded(name: str, text: bytes, sha256: str, path: Path, vocabulary: int | None) -> Corpus:
-    from tokenizers import Tokenizer
-
     if not path.is_file():
         raise MissingFile(f"there is no tokenizer {path}")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain exceptions
-        raise InvalidInput(f"{path}: not a tokenizer.json ({error})") from None
+        tokenizer = load_tokenizer(path)
+    except CorruptFile as error:
+        raise InvalidInput(f"{path}: not a tokenizer.json ({error.__context__})") from None
     try:
-        spoken = text.decode("utf-8")
+        decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"corpus {name}: not UTF-8 at byte {error.start:,}, as a tokenizer needs it") from None
     size = tokenizer.get_vocab_size()
     if vocabulary is not None and vocabulary < size:
         raise InvalidInput(f"{path} has {size:,} tokens, more than the vocabulary of {vocabulary:,}")
-    ids = np.array(tokenizer.encode(spoken, add_special_tokens=False).ids, np.int32)
+    ids = np.array(tokenizer.encode(decoded, add_special_tokens=False).ids, np.int32)
     return Corpus(name=name, sha256=sha256, n_vocabulary=vocabulary or size, ids=ids)
 
 
