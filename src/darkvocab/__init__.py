@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from .training.corpus import load_corpus
     from .training.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .training.replicas import ReplicaRecord, Replicas
-    from .training.run import Training
+    from .training.run import train
+    from .training.settings import Training
 
 _HOMES = {
     "Agreement": "snowballs.agreement",
@@ -67,7 +68,7 @@ _HOMES = {
     "SweepRecord": "snowballs.sweep",
     "Topology": "measures.topology",
     "Touching": "numerics.touching",
-    "Training": "training.run",
+    "Training": "training.settings",
     "TrialRecord": "snowballs.trials",
     "Trials": "snowballs.trials",
     "Verdict": "checkpoints.check",
@@ -95,6 +96,7 @@ _HOMES = {
     "summary": "reports.summary",
     "sweep": "snowballs.sweep",
     "topology": "measures.topology",
+    "train": "training.run",
     "vocabulary": "measures.vocabulary",
 }
 
@@ -156,6 +158,7 @@ __all__ = [
     "summary",
     "sweep",
     "topology",
+    "train",
     "vocabulary",
 ]
 __version__ = "0.1.0"

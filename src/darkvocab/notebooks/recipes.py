@@ -287,7 +287,7 @@ def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
     ----------
     recipe : a key of `RECIPES`
     settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `Sweep.records`; for 11.2c, 11.2b and
-        11.2a corpus (a file) and those of `Training.run`, of which `out` may be None
+        11.2a corpus (a file) and those of `train`, of which `out` may be None
 
     Raises
     ------

@@ -257,27 +257,6 @@ def print_experiment(experiment: str, made: pl.DataFrame | Path, to: Console) ->
     PRINTED[experiment](made if isinstance(made, pl.DataFrame) else scan_records(made), to)
 
 
-def print_training(made: dict[str, Any], to: Console) -> None:
-    """The first and the last state of a training."""
-    names = {
-        "n_unique": "unique rows",
-        "n_black_holes": "black holes C",
-        "black_hole_population": "population P",
-        "n_singletons": "singletons",
-        "largest_bh": "largest black hole",
-    }
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for state in made["states"]:
-        table.add_column(f"step {state['step']:,}", justify="right")
-        table.add_column("unseen", justify="right")
-    for key, name in names.items():
-        table.add_row(name, *(f"{state[of][key]:,}" for state in made["states"] for of in ("all", "unseen")))
-    show(table, to)
-    loss = f"loss {made['loss']['first']:.4f} to {made['loss']['last']:.4f}; " if made["loss"] else ""
-    to.print(f"{loss}the centroid moved by {made['centroid_displacement']:.6f}; {made['n_unseen']:,} tokens unseen")
-
-
 def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:
     """Published figures beside ours, and below the table what stands in the way of checking one."""
     notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))

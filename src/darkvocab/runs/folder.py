@@ -15,8 +15,9 @@ from typing import IO, Any, Self
 from ..errors import FULL, CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused
 
 SCHEMA_VERSION = 1
+BEGUN_WITH = ("command", "no_command", "paths")  # of a manifest: may differ where a run is gone on with, and stay
 UNFINISHED = ("running", "interrupted")
-MANIFEST = {"status": str, "command": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
+MANIFEST = {"status": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
 
 
 def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
@@ -155,7 +156,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def fixed(manifest: dict[str, Any]) -> dict[str, Any]:
     """What a run and its continuation have in common."""
-    return {key: value for key, value in manifest.items() if key not in ("status", "command")}
+    return {key: value for key, value in manifest.items() if key not in ("status", *BEGUN_WITH)}
 
 
 def check_folder(folder: Path, ours: Sequence[str]) -> None:
@@ -233,7 +234,9 @@ class Folder:
                 raise RunFolderRefused(
                     f"{self.path} holds this run already ({old['status']}); --resume goes on with it"
                 )
-            self.manifest["command"] = old["command"]
+            for key in (key for key in BEGUN_WITH if key not in old):
+                self.manifest.pop(key, None)
+            self.manifest.update({key: old[key] for key in BEGUN_WITH if key in old})
             self.manifest["status"] = "running" if old["status"] in UNFINISHED else old["status"]
         self._prepare()
         for stale in (found for place in ("", "*/") for found in self.path.glob(f"{place}.*.partial")):
