@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 MODEL := demo/all-MiniLM-L6-v2
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test check lint bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/base $(MODEL)
@@ -22,11 +22,18 @@ test: .venv/dev $(MODEL) lint
 		echo "no Chromium here: the pages are not tested in a browser (on Debian: apt-get install chromium)" >&2
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --quiet
 
+check: .venv/dev $(MODEL) lint
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --quiet
+
 lint: .venv/dev
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-logo
+
+.PHONY: pins
+pins: .venv/dev
+	$(BIN)/python .ci/pins.py
 
 bench: .venv/dev
 	$(BIN)/python benches/bench.py
@@ -36,12 +43,21 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/base: pyproject.toml constraints.txt
-	@echo "setting up .venv (about a minute)"
+	@test -e $@ || echo "setting up .venv (about a minute, 0.2 GB to download)"
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable .
 	@touch $@
 
+# Sizes of the wheels. For Linux, PyPI's torch brings the CUDA libraries along; PyTorch's own index has a build without.
 .venv/dev: .venv/base
+ifeq ($(shell uname),Darwin)
+	@test -e $@ || echo "downloading torch and what the tests need: 0.4 GB"
+else ifeq ($(TORCH),cpu)
+	@test -e $@ || echo "downloading torch, without CUDA, and what the tests need: 0.7 GB"
+	$(PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu torch
+else
+	@test -e $@ || echo "downloading torch with CUDA and what the tests need: about 3 GB (0.7 GB with TORCH=cpu, for a machine without a GPU)"
+endif
 	$(PIP) --editable '.[train,dev]'
 	@touch $@
 

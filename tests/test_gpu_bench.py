@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 BENCH = Path(__file__).parent.parent / "benches" / "gpu.py"
 
 

@@ -6,15 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checkpoints.centroid import centroid
     from .checkpoints.check import Verdict, check
     from .checkpoints.diff import Diff, MatrixDiff, diff
     from .checkpoints.neighbourhood import Neighbourhood, neighbourhood
     from .checkpoints.policy import Policy
     from .checkpoints.repair import repair
-    from .checkpoints.scan import Scan, centroid, explain, scan
+    from .checkpoints.scan import scan
+    from .checkpoints.scan_result import Scan
     from .checkpoints.series import Series, series
     from .embedding.history import History
     from .embedding.matrix import EmbeddingMatrix
+    from .errors import DarkvocabError
     from .measures.census import Census, census
     from .measures.geometry import Geometry, geometry
     from .measures.indicators import Indicators, indicators
@@ -28,10 +31,11 @@ if TYPE_CHECKING:
     from .snowballs.agreement import Agreement, agreement
     from .snowballs.expect import Expect, Expected, expect
     from .snowballs.fit import Fit, fit
-    from .snowballs.questions import QuestionRecord, Questions
-    from .snowballs.snowball import Cloud, Snowball, draw
+    from .snowballs.law import Snowball
+    from .snowballs.questions import QuestionRecord, Questions, questions
+    from .snowballs.snowball import Cloud, draw
     from .snowballs.sweep import Sweep, SweepRecord, sweep
-    from .snowballs.trials import TrialRecord, Trials
+    from .snowballs.trials import TrialRecord, Trials, trials
     from .training.corpus import load_corpus
     from .training.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .training.replicas import ReplicaRecord, Replicas
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from .training.settings import Training
 
 _HOMES = {
+    "DarkvocabError": "errors",
     "Agreement": "snowballs.agreement",
     "Census": "measures.census",
     "Cloud": "snowballs.snowball",
@@ -61,9 +66,9 @@ _HOMES = {
     "Questions": "snowballs.questions",
     "ReplicaRecord": "training.replicas",
     "Replicas": "training.replicas",
-    "Scan": "checkpoints.scan",
+    "Scan": "checkpoints.scan_result",
     "Series": "checkpoints.series",
-    "Snowball": "snowballs.snowball",
+    "Snowball": "snowballs.law",
     "Sweep": "snowballs.sweep",
     "SweepRecord": "snowballs.sweep",
     "Topology": "measures.topology",
@@ -75,19 +80,19 @@ _HOMES = {
     "Vocabulary": "measures.vocabulary",
     "agreement": "snowballs.agreement",
     "census": "measures.census",
-    "centroid": "checkpoints.scan",
+    "centroid": "checkpoints.centroid",
     "check": "checkpoints.check",
     "diff": "checkpoints.diff",
     "draw": "snowballs.snowball",
     "evolve": "training.evolve",
     "expect": "snowballs.expect",
-    "explain": "checkpoints.scan",
     "fit": "snowballs.fit",
     "geometry": "measures.geometry",
     "indicators": "measures.indicators",
     "load_corpus": "training.corpus",
     "neighbourhood": "checkpoints.neighbourhood",
     "neighbours": "measures.neighbours",
+    "questions": "snowballs.questions",
     "repair": "checkpoints.repair",
     "report": "reports.page",
     "reproduce": "notebooks.recipes",
@@ -97,6 +102,7 @@ _HOMES = {
     "sweep": "snowballs.sweep",
     "topology": "measures.topology",
     "train": "training.run",
+    "trials": "snowballs.trials",
     "vocabulary": "measures.vocabulary",
 }
 
@@ -104,6 +110,7 @@ __all__ = [
     "Agreement",
     "Census",
     "Cloud",
+    "DarkvocabError",
     "Diff",
     "EmbeddingMatrix",
     "Evolution",
@@ -143,13 +150,13 @@ __all__ = [
     "draw",
     "evolve",
     "expect",
-    "explain",
     "fit",
     "geometry",
     "indicators",
     "load_corpus",
     "neighbourhood",
     "neighbours",
+    "questions",
     "repair",
     "report",
     "reproduce",
@@ -159,6 +166,7 @@ __all__ = [
     "sweep",
     "topology",
     "train",
+    "trials",
     "vocabulary",
 ]
 __version__ = "0.1.0"

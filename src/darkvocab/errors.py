@@ -116,8 +116,8 @@ def of_the_machine(error: BaseException) -> DarkvocabError | None:
     if error.errno in FULL:  # numba keeps what it compiles, and the Hub's cache what it reads
         return DiskFull(
             error.errno,
-            f"no space left to write ({error}); make room, or set NUMBA_CACHE_DIR (compiled kernels) or HF_HOME (what "
-            "is read from the Hub) to where there is",
+            f"no space left to write ({error}); set NUMBA_CACHE_DIR (compiled kernels) or HF_HOME (what is read from "
+            "the Hub) to where there is some",
         )
     if error.filename and isinstance(error, PermissionError):
         return AccessRefused(f"{error.filename}: {error.strerror}")

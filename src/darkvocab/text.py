@@ -1,10 +1,20 @@
-"""Text from files, made safe to print."""
+"""Text and numbers for people: made safe to print, kept short, and shown in a notebook."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from html import escape
+from itertools import islice
+from typing import Any
+
+MOST_ITEMS = 4  # of a value in brief
+MOST_CHARACTERS = 120  # of one of them
+
 
 def printable(text: str) -> str:
-    """Return text that leaves a terminal as it was: control, format and unassigned characters as escapes.
+    """Return text with escapes for control, format and unassigned characters, safe for a terminal.
 
     Examples
     --------
@@ -12,3 +22,69 @@ def printable(text: str) -> str:
     a\\x1b[2Jb\\u202ec
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """Return at most `width` characters of a text; three dots stand for what is left out."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that JSON has: None in place of NaN and the infinities.
+
+    Examples
+    --------
+    >>> finite(0.5), finite(float("inf")), finite(None)
+    (0.5, None, None)
+    """
+    return value if value is not None and math.isfinite(value) else None
+
+
+def brief(value: Any) -> str:
+    """Return a value on one line: of many items the first, of an array or a frame its shape.
+
+    Examples
+    --------
+    >>> brief(1 / 3), brief(range(9)), brief({"a": 1, "b": None})
+    ('0.333333', '[0, 1, 2, 3, ... 9 in all]', '{a: 1, b: None}')
+    """
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if shape := getattr(value, "shape", None):
+        return f"<{type(value).__name__} {' x '.join(f'{n:,}' for n in shape)}>"
+    if isinstance(value, Mapping):
+        return f"{{{_first((f'{key}: {brief(item)}' for key, item in value.items()), len(value))}}}"
+    if isinstance(value, list | tuple | range):
+        return f"[{_first(map(brief, value), len(value))}]"
+    text = printable(value if isinstance(value, str) else repr(value))
+    text = shorten(text, MOST_CHARACTERS)
+    return f"'{text}'" if isinstance(value, str) else text
+
+
+def _first(items: Iterable[str], n: int) -> str:
+    return ", ".join(islice(items, MOST_ITEMS)) + (f", ... {n:,} in all" if n > MOST_ITEMS else "")
+
+
+class Shown:
+    """Mixin for settings and results: a repr on one line; in a notebook a table, then frames.
+
+    Both show `_shown()`. A dataclass needs `repr=False` to have this repr.
+    """
+
+    def _shown(self) -> Mapping[str, Any]:
+        """Return what to show, by name; by default the public fields or attributes."""
+        names = [field.name for field in fields(self)] if is_dataclass(self) else list(vars(self))
+        return {name: getattr(self, name) for name in names if not name.startswith("_")}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={brief(v)}' for name, v in self._shown().items())})"
+
+    def _repr_html_(self) -> str:
+        shown = self._shown()
+        row = "<tr><th style='text-align:left'>{}</th><td style='text-align:left'>{}</td></tr>"
+        rows = (row.format(escape(name.replace("_", " ")), escape(brief(value))) for name, value in shown.items())
+        parts = [f"<table><caption>{escape(type(self).__name__)}</caption>{''.join(rows)}</table>"]
+        for name, value in shown.items():
+            if to_html := getattr(value, "_repr_html_", None):
+                parts.append(f"<p>{escape(name.replace('_', ' '))}</p>{to_html()}")
+        return "".join(parts)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from scans import scan_of
 
-from darkvocab import Policy, check, explain
+from darkvocab import Policy, check, scan
 from darkvocab.checkpoints.check import CONCERNED, FACTS, to_suppress
 from darkvocab.checkpoints.policy import RULES, Limit
 
@@ -50,7 +50,7 @@ def outcome(verdict, name):
 
 @pytest.mark.parametrize("name", FOUND)
 def test_what_a_rule_finds_by_hand(name):
-    found = outcome(check(SCANNED.report, SCANNED.tokens, Policy.parse(ALL_ON)), name)
+    found = outcome(check(SCANNED, Policy.parse(ALL_ON)), name)
     assert (found.measured, found.token_ids, found.n_exempt) == FOUND[name]
     assert found.tokens == [SCANNED.tokens["text"][token] for token in found.token_ids]
     assert found.status == "failed"
@@ -68,23 +68,23 @@ def test_a_limit_is_the_last_number_that_passes(name):
     bound, worse = ("least", 0.126) if name == "small-rows" else ("most", measured - 1)
     for allowed, status in ((measured, "passed"), (worse, "failed")):
         policy = Policy.parse(f"[{name}]\n{bound} = {allowed}\nseverity = 'error'")
-        assert outcome(check(SCANNED.report, SCANNED.tokens, policy), name).status == status
+        assert outcome(check(SCANNED, policy), name).status == status
 
 
 def test_only_errors_make_a_verdict_fail():
     scanned = scan_of({"n_touching": 1}, {"n_touching": 1})
-    warned = check(scanned.report, scanned.tokens)
+    warned = check(scanned)
     assert (warned.passed, warned.n_errors, warned.n_warnings) == (True, 0, 1)
     assert [finding.rule.name for finding in warned.findings] == ["near-duplicates"]
-    failed = check(scanned.report, scanned.tokens, Policy.parse("[near-duplicates]\nseverity = 'error'"))
+    failed = check(scanned, Policy.parse("[near-duplicates]\nseverity = 'error'"))
     assert (failed.passed, failed.n_errors, failed.n_warnings) == (False, 1, 0)
-    off = check(scanned.report, scanned.tokens, Policy.parse("[near-duplicates]\nseverity = 'off'"))
+    off = check(scanned, Policy.parse("[near-duplicates]\nseverity = 'off'"))
     assert (off.passed, off.findings, outcome(off, "near-duplicates").measured) == (True, [], None)
 
 
 def test_a_vocabulary_without_trouble_passes_every_rule():
     scanned = scan_of({}, {}, {})
-    verdict = check(scanned.report, scanned.tokens)
+    verdict = check(scanned)
     assert verdict.passed
     assert not verdict.findings
     assert [found.measured for found in verdict.outcomes] == [0, None, 0, 0, 0, 0, 0, None, 0]
@@ -92,44 +92,44 @@ def test_a_vocabulary_without_trouble_passes_every_rule():
 
 def test_rows_that_are_equal_are_no_near_duplicates_of_each_other():
     scanned = scan_of(HOLE, HOLE, HOLE)
-    assert outcome(check(scanned.report, scanned.tokens), "near-duplicates").measured == 0
+    assert outcome(check(scanned), "near-duplicates").measured == 0
 
 
 def test_without_a_tokenizer_what_needs_one_is_a_finding_of_its_severity():
     scanned = scan_of({}, {"dark": True}, tokenizer=False)
-    verdict = check(scanned.report, scanned.tokens)
+    verdict = check(scanned)
     unmeasured = [found.rule.name for found in verdict.findings if found.status == "unmeasured"]
     assert unmeasured == ["dark-reachable-tokens", "unreachable-tokens", "rows-beyond-tokenizer", "tokens-without-row"]
     assert (verdict.passed, verdict.n_errors, verdict.n_warnings) == (False, 2, 3)
     assert outcome(verdict, "dark-tokens").measured == 1
     off = "".join(f"[{name}]\nseverity = 'off'\n" for name in unmeasured)
-    assert check(scanned.report, scanned.tokens, Policy.parse(off)).passed
+    assert check(scanned, Policy.parse(off)).passed
 
 
 def test_where_nothing_is_dark_no_tokenizer_is_needed_to_say_so():
     scanned = scan_of({}, {}, tokenizer=False)
-    found = outcome(check(scanned.report, scanned.tokens), "dark-reachable-tokens")
+    found = outcome(check(scanned), "dark-reachable-tokens")
     assert (found.status, found.measured) == ("passed", 0)
 
 
 def test_tokens_that_a_search_left_undecided_are_not_passed_in_silence():
     unknown = {"category": "unknown", "dark": True}
     scanned = scan_of({}, unknown, {"category": "unknown"})
-    verdict = check(scanned.report, scanned.tokens)
+    verdict = check(scanned)
     dark, unreachable = outcome(verdict, "dark-reachable-tokens"), outcome(verdict, "unreachable-tokens")
     assert (dark.status, dark.token_ids) == ("unmeasured", [1])
     assert dark.message == "Not measured: of 1 dark tokens it is not known whether a text reaches them."
     assert (unreachable.status, unreachable.token_ids) == ("unmeasured", [1, 2])
     exempt = Policy.parse("[[allow]]\nreason = 'known'\nids = [1]\nrules = ['dark-reachable-tokens']")
-    assert outcome(check(scanned.report, scanned.tokens, exempt), "dark-reachable-tokens").status == "passed"
+    assert outcome(check(scanned, exempt), "dark-reachable-tokens").status == "passed"
     failing = scan_of({"dark": True}, unknown)
-    found = outcome(check(failing.report, failing.tokens), "dark-reachable-tokens")
+    found = outcome(check(failing), "dark-reachable-tokens")
     assert (found.status, found.measured, found.token_ids) == ("failed", 1, [0])
 
 
 def test_neighbours_of_quantised_rows_are_not_measured():
     scanned = scan_of({}, {}, quantised=True)
-    (finding,) = check(scanned.report, scanned.tokens).findings
+    (finding,) = check(scanned).findings
     assert (finding.rule.name, finding.status, finding.severity) == ("near-duplicates", "unmeasured", "warning")
     assert finding.message == "Not measured: neighbours are not sought among quantised rows."
 
@@ -155,34 +155,34 @@ def test_an_exemption_takes_out_the_tokens_that_it_names(says, left):
         {"dark": True, "text": "<r7>", "category": "special"},
         {"dark": True, "text": "[unused8]"},
     )
-    verdict = check(scanned.report, scanned.tokens, Policy.parse(f"[[allow]]\nreason = 'known'\n{says}"))
+    verdict = check(scanned, Policy.parse(f"[[allow]]\nreason = 'known'\n{says}"))
     found = outcome(verdict, "dark-tokens")
     assert (found.token_ids, found.n_exempt) == (left, 4 - len(left))
     assert found.message.count("more exempt") == (len(left) < 4)
-    assert verdict.as_json()["exemptions"][0]["reason"] == "known"
+    assert verdict.to_json()["exemptions"][0]["reason"] == "known"
 
 
 def test_a_black_hole_counts_until_all_its_tokens_are_exempt():
     scanned = scan_of(HOLE, HOLE, SMALLER_HOLE, SMALLER_HOLE)
     for ids, left in (("[0]", 2), ("[0, 1]", 1), ("[0, 1, 2, 3]", 0)):
         policy = Policy.parse(f"[[allow]]\nreason = 'known'\nids = {ids}")
-        assert outcome(check(scanned.report, scanned.tokens, policy), "black-holes").measured == left
+        assert outcome(check(scanned, policy), "black-holes").measured == left
 
 
 def test_where_every_row_is_exempt_nothing_is_found():
     scanned = scan_of({"norm": 0.0}, {"norm": 0.0})
     policy = "[small-rows]\nleast = 1\nseverity = 'error'\n[[allow]]\nreason = 'all'\ncategories = ['reachable']"
-    found = outcome(check(scanned.report, scanned.tokens, Policy.parse(policy)), "small-rows")
+    found = outcome(check(scanned, Policy.parse(policy)), "small-rows")
     assert (found.status, found.measured, found.n_exempt) == ("passed", None, 2)
 
 
 def test_a_verdict_is_json_that_is_the_same_every_time():
-    verdicts = [json.dumps(check(SCANNED.report, SCANNED.tokens).as_json(), allow_nan=False) for _ in range(2)]
+    verdicts = [json.dumps(check(SCANNED).to_json(), allow_nan=False) for _ in range(2)]
     assert verdicts[0] == verdicts[1]
     made = json.loads(verdicts[0])
     assert (made["schema_version"], made["passed"], made["n_errors"], made["policy"]) == (1, False, 3, None)
     assert made["exemptions"][0]["n_tokens"] == 2
-    assert made["scan"] == {key: SCANNED.report[key] for key in FACTS}
+    assert made["scan"] == {key: SCANNED.to_json()[key] for key in FACTS}
 
 
 SAMPLED = scan_of(
@@ -207,25 +207,26 @@ SAMPLED = scan_of(
     ],
 )
 def test_which_tokens_a_model_should_not_sample(which, ids, spared):
-    assert to_suppress(SAMPLED.tokens, which) == (ids, spared)
+    assert to_suppress(SAMPLED, which) == (ids, spared)
 
 
 def test_unknown_tokens_to_suppress_are_refused():
     with pytest.raises(ValueError, match="unknown tokens 'darkest' to suppress; choose from dark, beyond-tokenizer"):
-        to_suppress(SAMPLED.tokens, "dark,darkest")
+        to_suppress(SAMPLED, "dark,darkest")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
 def test_a_real_checkpoint_is_held_against_the_default_policy():
-    scanned = explain(MODEL, checksum=False)
-    verdict = check(scanned.report, scanned.tokens)
+    scanned = scan(MODEL, checksum=False)
+    verdict = check(scanned)
     measured = {outcome.rule.name: outcome.measured for outcome in verdict.outcomes}
     assert (measured["black-holes"], measured["unreachable-tokens"], measured["tokens-without-row"]) == (0, 1_331, 0)
     assert not verdict.passed
     reachable = next(finding for finding in verdict.findings if finding.rule.name == "dark-reachable-tokens")
     assert "ⱼ" in reachable.tokens
     limits = {"dark-reachable-tokens": Limit(allowed=len(reachable.tokens), severity="error")}
-    assert check(scanned.report, scanned.tokens, Policy(limits=limits)).passed
-    ids, spared = to_suppress(scanned.tokens)
+    assert check(scanned, Policy(limits=limits)).passed
+    ids, spared = to_suppress(scanned)
     assert len(ids) == measured["dark-tokens"]
     assert not spared

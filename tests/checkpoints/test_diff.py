@@ -101,6 +101,7 @@ def test_changes_account_for_every_token_of_a_black_hole():
 # Rows ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_are_equal_by_value_or_bit_for_bit(tmp_path):
     a, b = rows(4, 2), rows(4, 2)
     a[1, 0], b[1, 0], b[2, 1], b[3] = 0.0, -0.0, a[2, 1] * 2, a[3] + 3
@@ -137,6 +138,7 @@ def test_vocabularies_may_differ_in_size_and_texts(tmp_path):
     assert diff(a, b, tokenizer="none").to_json()["texts"] is None
 
 
+@pytest.mark.slow
 def test_other_grids_are_compared_on_the_coarser_one(tmp_path):
     a = save(tmp_path / "a", rows())
     b = save(tmp_path / "b", rows().astype(ml_dtypes.bfloat16))

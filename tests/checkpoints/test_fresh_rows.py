@@ -29,6 +29,7 @@ def covariance(law):
     return half @ half.T
 
 
+@pytest.mark.slow
 def test_mean_and_covariance_are_those_of_the_rows_that_are_kept():
     law = trained(MATRIX, KEPT, covariance=True)
     kept = ROWS[KEPT].astype(np.float64)
@@ -70,6 +71,7 @@ def test_rows_that_are_not_kept_may_be_no_numbers_others_may_not():
         trained(MATRIX, np.zeros(5000, bool))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", ["bfloat16", "float16", "float32", "float8_e4m3fn", "float8_e5m2"])
 @pytest.mark.parametrize("jitter", [1, 5])
 def test_every_component_leaves_the_mean_by_one_to_so_many_steps(grid, jitter):
@@ -91,6 +93,7 @@ def test_pieces_are_averaged_in_float64():
     assert (np.abs(index - to_index(encode(means, "float32"), "float32")) == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"gaussian": True}, {"jitter": 9}, {"pieces": {7: [1], 21: [2, 3]}}])
 def test_a_row_depends_on_its_token_and_attempt_and_seed_and_on_no_other_row_that_is_drawn(settings):
     rows = fresh(**settings)
@@ -103,6 +106,7 @@ def test_a_row_depends_on_its_token_and_attempt_and_seed_and_on_no_other_row_tha
         assert (fresh(**settings, **other).draw(tokens, attempts) != together).any(axis=1).all()
 
 
+@pytest.mark.slow
 def test_deviates_are_those_of_the_dense_sampler():
     index = np.empty((9, 10), np.int32)
     seed, shape = np.uint64(12345678901), (23, -126, 0x7F7FFFFF)

@@ -101,6 +101,7 @@ def test_every_token_goes_into_the_csv_harmless(folder):
         neighbourhood(folder).write_tokens(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_the_threshold_the_grid_and_the_tensor_can_be_chosen(folder):
     far = neighbourhood(folder, Touching(7, "steps"), tokenizer="none")
     assert (far.report["touching"], far.report["components"][0]["token_ids"]) == (

@@ -12,8 +12,7 @@ from qwen import FIRST, qwen_words
 from safetensors.numpy import load_file, save_file
 from untrained import area
 
-from darkvocab import EmbeddingMatrix, census, centroid, explain, scan
-from darkvocab.checkpoints.scan import write_tokens
+from darkvocab import EmbeddingMatrix, census, centroid, scan
 from darkvocab.errors import NoEmbedding
 from darkvocab.reports.scan import scan_facts
 from darkvocab.snowballs.bases import load_base
@@ -46,7 +45,7 @@ def test_a_scan_reports_the_census_with_the_texts_of_each_black_hole(tmp_path):
         tmp_path / "model.safetensors",
     )
     save_tokenizer(tmp_path / "tokenizer.json", [f"t{i}" for i in range(55)])
-    report = scan(tmp_path)
+    report = scan(tmp_path).to_json()
     assert {
         k: report[k] for k in ("n_tokens", "hidden_dim", "grid", "tensor", "tied", "n_unique", "n_black_holes")
     } == {
@@ -75,10 +74,11 @@ def test_a_scan_reports_the_census_with_the_texts_of_each_black_hole(tmp_path):
 
 def test_bitwise_tells_the_zeros_apart(tmp_path):
     np.save(tmp_path / "rows.npy", dark_rows())
-    assert scan(tmp_path / "rows.npy")["populations"] == [3, 2]
-    assert scan(tmp_path / "rows.npy", bitwise=True)["populations"] == [3]
+    assert scan(tmp_path / "rows.npy").to_json()["populations"] == [3, 2]
+    assert scan(tmp_path / "rows.npy", bitwise=True).to_json()["populations"] == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "name", "grid"),
     [
@@ -99,7 +99,7 @@ def test_every_stored_grid_is_read_without_torch(dtype, name, grid, tmp_path):
     assert isinstance(found.words.base, np.memmap) or isinstance(found.words, np.memmap)
     assert np.array_equal(found.rows(slice(None)), matrix.astype(np.float32))
     unique = np.unique(matrix.astype(np.float32) + 0.0, axis=0)
-    assert scan(tmp_path / "m.safetensors")["n_unique"] == len(unique) == census(matrix).n_unique
+    assert scan(tmp_path / "m.safetensors").to_json()["n_unique"] == len(unique) == census(matrix).n_unique
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_where_no_choice_is_plain_the_candidates_are_listed(tmp_path):
     )
     with pytest.raises(NoEmbedding, match=r"--tensor NAME:\n  a  F32 9 x 4\n  b  F32 8 x 4"):
         scan(tmp_path / "m.safetensors")
-    assert scan(tmp_path / "m.safetensors", tensor="b")["n_tokens"] == 8
-    assert scan(tmp_path / "m.safetensors", tensor="b")["chosen"] == "as asked"
+    assert scan(tmp_path / "m.safetensors", tensor="b").to_json()["n_tokens"] == 8
+    assert scan(tmp_path / "m.safetensors", tensor="b").to_json()["chosen"] == "as asked"
 
 
 HEADS = {
@@ -157,13 +157,13 @@ def test_tied_is_told_by_the_tensors_not_by_the_config(output, tied, tmp_path):
     tensors = {"model.embed_tokens.weight": rows(), "lm_head.weight": HEADS[output]}
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": not tied}))
-    report = scan(tmp_path)
+    report = scan(tmp_path).to_json()
     assert (report["tied"], report["output_tensor"]) == (tied, "lm_head.weight")
     assert report["output_shape"] == list(HEADS[output].shape)
     unembedding = EmbeddingMatrix.open(tmp_path).unembedding()
     assert np.array_equal(unembedding.rows(slice(None)), HEADS[output].astype(np.float32))
     assert unembedding.tensor == ("model.embed_tokens.weight" if tied else "lm_head.weight")
-    asked = scan(tmp_path, tensor="lm_head.weight")
+    asked = scan(tmp_path, tensor="lm_head.weight").to_json()
     assert (asked["tied"], asked["output_tensor"]) == (tied, "lm_head.weight")
 
 
@@ -182,7 +182,7 @@ def test_tied_is_told_by_the_tensors_not_by_the_config(output, tied, tmp_path):
 def test_where_no_tensor_is_the_output_the_config_says_whether_it_is_tied(config, tied, tmp_path):
     save_file({"model.embed_tokens.weight": rows()}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    report = scan(tmp_path)
+    report = scan(tmp_path).to_json()
     assert (report["tied"], report["output_tensor"], report["output_shape"]) == (tied, None, None)
     matrix = EmbeddingMatrix.open(tmp_path)
     assert matrix.unembedding() is (matrix if tied else None)
@@ -191,9 +191,9 @@ def test_where_no_tensor_is_the_output_the_config_says_whether_it_is_tied(config
 def test_a_layer_that_is_named_output_is_no_output_matrix(tmp_path):
     tensors = {"wte.weight": rows(), "vision.output.weight": rows(8)}
     save_file(tensors, tmp_path / "model.safetensors")
-    assert scan(tmp_path)["output_tensor"] is None
+    assert scan(tmp_path).to_json()["output_tensor"] is None
     save_file({**tensors, "output.weight": rows(64)}, tmp_path / "model.safetensors")
-    assert scan(tmp_path)["output_tensor"] == "output.weight"
+    assert scan(tmp_path).to_json()["output_tensor"] == "output.weight"
 
 
 def test_rows_in_memory_are_their_own_output():
@@ -209,23 +209,24 @@ def test_shards_are_found_through_their_index(tmp_path):
         "lm_head.weight": "model-00002-of-00002.safetensors",
     }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
-    report = scan(tmp_path)
+    report = scan(tmp_path).to_json()
     assert (report["populations"], report["tied"], report["output_tensor"]) == ([3, 2], False, "lm_head.weight")
     assert report["source"]["path"].endswith("model-00001-of-00002.safetensors")
 
 
 def test_the_checksum_can_be_left_out(tmp_path):
     np.save(tmp_path / "rows.npy", rows())
-    assert scan(tmp_path / "rows.npy", checksum=False)["source"]["sha256"] is None
+    assert scan(tmp_path / "rows.npy", checksum=False).to_json()["source"]["sha256"] is None
 
 
+@pytest.mark.slow
 def test_distances_of_very_many_black_holes_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr("darkvocab.checkpoints.scan.MOST_COMPARED", 3000)
     matrix = np.repeat(rows(3001, 4), 2, axis=0)
     np.save(tmp_path / "rows.npy", matrix)
-    assert scan(tmp_path / "rows.npy")["l_inf"] is None
+    assert scan(tmp_path / "rows.npy").to_json()["l_inf"] is None
     np.save(tmp_path / "rows.npy", matrix[2:])
-    assert scan(tmp_path / "rows.npy")["l_inf"]["max"] > 0
+    assert scan(tmp_path / "rows.npy").to_json()["l_inf"]["max"] > 0
 
 
 def test_progress_reaches_the_end(tmp_path):
@@ -239,8 +240,8 @@ def test_a_coarser_grid_makes_rows_coincide(tmp_path):
     matrix = rows(500, 3)
     matrix[250:] = matrix[:250] * np.float32(1 + 2.0**-13)
     np.save(tmp_path / "rows.npy", matrix)
-    assert scan(tmp_path / "rows.npy")["n_black_holes"] == 0
-    report = scan(tmp_path / "rows.npy", grid="bfloat16")
+    assert scan(tmp_path / "rows.npy").to_json()["n_black_holes"] == 0
+    report = scan(tmp_path / "rows.npy", grid="bfloat16").to_json()
     plain = np.unique(matrix.astype(ml_dtypes.bfloat16).astype(np.float32), axis=0)
     assert (report["grid"], report["stored_grid"], report["n_unique"]) == ("bfloat16", "float32", len(plain))
     assert report["n_black_holes"] > 100
@@ -298,10 +299,11 @@ def test_without_black_holes_there_is_no_centroid(tmp_path):
     assert not (tmp_path / "c.safetensors").exists()
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize("grid", ["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_the_real_checkpoint_against_numpy(grid):
-    report = scan(MODEL, grid=grid, checksum=False)
+    report = scan(MODEL, grid=grid, checksum=False).to_json()
     stored = load_file(MODEL / "model.safetensors")["embeddings.word_embeddings.weight"]
     dtype = {"float32": np.float32, "float16": np.float16}.get(grid) or getattr(ml_dtypes, grid)
     unique, counts = np.unique(stored.astype(dtype).astype(np.float32) + 0.0, axis=0, return_counts=True)
@@ -314,9 +316,10 @@ def test_the_real_checkpoint_against_numpy(grid):
     assert report["populations"] == sorted(counts[counts > 1].tolist(), reverse=True)
 
 
+@pytest.mark.slow
 @real
 def test_the_real_checkpoint_has_a_text_for_every_row():
-    report = scan(MODEL, checksum=False)
+    report = scan(MODEL, checksum=False).to_json()
     assert report["n_beyond_tokenizer"] == 0
     assert EmbeddingMatrix.open(MODEL).label(1) == "1 '[unused0]'"
 
@@ -342,7 +345,7 @@ def test_of_a_history_the_last_recorded_row_is_taken(tmp_path, recorded):
     path = history(tmp_path, recorded=recorded)
     last = 3 if recorded is None else recorded - 1
     for source, tensor in ((tmp_path, None), (path, None), (path, "embedding_history")):
-        report = scan(source, tensor=tensor)
+        report = scan(source, tensor=tensor).to_json()
         assert report["tensor"] == f"embedding_history[{last}]"
         how = "as asked" if tensor else "by name"
         assert report["chosen"] == f"{how}: the last of {last + 1} recorded rows"
@@ -352,10 +355,10 @@ def test_of_a_history_the_last_recorded_row_is_taken(tmp_path, recorded):
 
 def test_any_row_of_a_history_can_be_asked_for(tmp_path):
     path = history(tmp_path, recorded=3)
-    report = scan(path, tensor="embedding_history[1]")
+    report = scan(path, tensor="embedding_history[1]").to_json()
     assert (report["tensor"], report["populations"]) == ("embedding_history[1]", [2])
     assert report["chosen"] == "as asked: row 1 of 3 recorded"
-    assert scan(path, tensor=report["tensor"]) == report
+    assert scan(path, tensor=report["tensor"]).to_json() == report
     made = centroid(path, tmp_path / "c.safetensors", tensor="embedding_history[2]")
     assert (made["provenance"]["tensor"], made["provenance"]["black_hole_population"]) == ("embedding_history[2]", 3)
 
@@ -372,13 +375,13 @@ def test_history_under_another_name_is_read_by_row(tmp_path):
         ValueError, match=r"'w' is BF16 \[4, 60, 8\], not a matrix of floating-point numbers; w\[0\] is one"
     ):
         scan(path, tensor="w")
-    assert scan(path, tensor="w[3]")["populations"] == [4]
+    assert scan(path, tensor="w[3]").to_json()["populations"] == [4]
 
 
 def test_model_in_a_folder_comes_before_a_history(tmp_path):
     history(tmp_path)
     save_file({"wte.weight": rows()}, tmp_path / "model.safetensors")
-    assert scan(tmp_path)["tensor"] == "wte.weight"
+    assert scan(tmp_path).to_json()["tensor"] == "wte.weight"
 
 
 def test_arrays_of_an_npz_are_read_by_name(tmp_path):
@@ -392,14 +395,14 @@ def test_arrays_of_an_npz_are_read_by_name(tmp_path):
         names=np.array(["a"]),
         history=np.stack([rows(), dark_rows()]),
     )
-    report = scan(path)
+    report = scan(path).to_json()
     assert (report["tensor"], report["populations"]) == ("embedding.weight", [3, 2])
     matrix = EmbeddingMatrix.open(path, tensor="output")
     assert matrix.grid.name == "bfloat16"
     assert isinstance(matrix.words, np.memmap)
     assert np.array_equal(matrix.rows(slice(None)), rows(70).astype(ml_dtypes.bfloat16).astype(np.float32))
-    assert scan(path, tensor="half")["grid"] == "float16"
-    assert scan(path, tensor="history[1]")["populations"] == [3, 2]
+    assert scan(path, tensor="half").to_json()["grid"] == "float16"
+    assert scan(path, tensor="history[1]").to_json()["populations"] == [3, 2]
     with pytest.raises(ValueError, match=r"'turned' is a view.*numpy\.ascontiguousarray"):
         scan(path, tensor="turned")
     for name in ("ids", "objects", "names"):
@@ -411,12 +414,13 @@ def test_arrays_of_an_npz_are_read_by_name(tmp_path):
 # Dark tokens ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_the_recorded_rows_gives_the_published_figures(tmp_path):
     """151,936 x 2,560 bfloat16, as Qwen3-4B's: census and `published_geometry_of_the_13` of the recorded figures."""
     words, members, single = qwen_words()
     save_file({"model.embed_tokens.weight": words.view(ml_dtypes.bfloat16)}, tmp_path / "model.safetensors")
-    scanned = explain(tmp_path, checksum=False)
-    report = scanned.report
+    scanned = scan(tmp_path, checksum=False)
+    report = scanned.to_json()
     assert (report["n_tokens"], report["hidden_dim"], report["grid"]) == (151_936, 2_560, "bfloat16")
     assert (report["n_unique"], report["n_black_holes"], report["black_hole_population"]) == (149_849, 13, 2_100)
     assert report["populations"] == [814, 704, 306, 228, 11, 10, 6, 5, 4, 4, 3, 3, 2]
@@ -444,7 +448,7 @@ def untied(folder, n=3_000, dim=32):
 
 def test_of_an_untied_model_both_matrices_are_counted_and_the_output_is_scored(tmp_path):
     untied(tmp_path)
-    report = scan(tmp_path, tokens="all")
+    report = scan(tmp_path).to_json("all")
     assert (report["n_black_holes"], report["output"]["n_black_holes"]) == (0, 1)
     assert report["output"]["tensor"] == report["indicators"]["matrix"] == "lm_head.weight"
     assert report["indicators"]["reference"]["kind"] == "rows beyond the tokenizer, black holes"
@@ -462,31 +466,31 @@ def test_of_an_untied_model_both_matrices_are_counted_and_the_output_is_scored(t
 
 def test_dark_tokens_are_listed_the_surest_first(tmp_path):
     untied(tmp_path)
-    scanned = explain(tmp_path)
-    listed = scanned.json("dark")["tokens"]
-    assert len(listed) == scanned.report["indicators"]["n_dark"] == 100
+    scanned = scan(tmp_path)
+    listed = scanned.to_json("dark")["tokens"]
+    assert len(listed) == scanned.to_json()["indicators"]["n_dark"] == 100
     scores = [token["score"] for token in listed]
     assert scores == sorted(scores, reverse=True)
-    assert "tokens" not in scanned.json()
+    assert "tokens" not in scanned.to_json()
     with pytest.raises(ValueError, match="unknown tokens 'light'; choose one of dark, all"):
-        scan(tmp_path, tokens="light")
+        scan(tmp_path).to_json("light")
 
 
 def test_tokens_are_written_with_all_that_is_known(tmp_path):
     (tmp_path / "model").mkdir()
     untied(tmp_path / "model")
-    scanned = explain(tmp_path / "model")
-    write_tokens(scanned, tmp_path / "all.csv", "all")
+    scanned = scan(tmp_path / "model")
+    scanned.write_tokens(tmp_path / "all.csv", "all")
     written = pl.read_csv(tmp_path / "all.csv")
     assert written.columns == scanned.tokens.columns
     assert written["score"].to_list() == scanned.tokens["score"].to_list()
     with pytest.raises(ValueError, match="part of the source"):
-        write_tokens(scanned, tmp_path / "model" / "tokenizer.json", "all")
+        scanned.write_tokens(tmp_path / "model" / "tokenizer.json", "all")
 
 
 def test_where_nothing_stands_apart_no_token_is_dark(tmp_path):
     np.save(tmp_path / "rows.npy", rows(2_000, 16))
-    report = scan(tmp_path / "rows.npy", tokens="dark")
+    report = scan(tmp_path / "rows.npy").to_json("dark")
     assert (report["tokens"], report["indicators"]["n_dark"], report["indicators"]["reference"]["kind"]) == (
         [],
         0,
@@ -496,7 +500,7 @@ def test_where_nothing_stands_apart_no_token_is_dark(tmp_path):
 
 def test_steps_are_to_the_nearest_of_all_black_holes(tmp_path):
     np.save(tmp_path / "rows.npy", dark_rows())
-    tokens = explain(tmp_path / "rows.npy", checksum=False).tokens
+    tokens = scan(tmp_path / "rows.npy", checksum=False).tokens
     assert tokens.filter(pl.col("steps") == 0)["id"].to_list() == [3, 4, 7, 9, 50]
     assert tokens.filter(pl.col("black_hole") == 2)["id"].to_list() == [3, 4]
 
@@ -504,17 +508,18 @@ def test_steps_are_to_the_nearest_of_all_black_holes(tmp_path):
 def test_tokens_of_the_tokenizer_without_a_row_are_told(tmp_path):
     untied(tmp_path)
     save_tokenizer(tmp_path / "tokenizer.json", [f"t{i}" for i in range(3_010)])
-    scanned = explain(tmp_path)
-    assert scanned.report["vocabulary"]["n_texts_beyond_matrix"] == 10
-    told = dict(scan_facts(scanned.report))
+    scanned = scan(tmp_path)
+    assert scanned.to_json()["vocabulary"]["n_texts_beyond_matrix"] == 10
+    told = dict(scan_facts(scanned))
     assert told["beyond the matrix"] == "10 tokens of the tokenizer, for which there are no rows"
     assert told["beyond tokenizer"] == "0 rows"
 
 
+@pytest.mark.slow
 @real
 def test_minilm_s_three_populations_are_found_without_and_with_its_texts():
     """Ground truth: 994 tokens `[unused...]`, and pieces that no text reaches; hidden from the first scan."""
-    hidden, told = explain(MODEL, tokenizer="none", checksum=False), explain(MODEL, checksum=False)
+    hidden, told = scan(MODEL, tokenizer="none", checksum=False), scan(MODEL, checksum=False)
     tokens = told.tokens
     unused = tokens["reserved"].is_not_null().to_numpy()
     unreachable = (tokens["category"] == "unreachable").to_numpy()

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from darkvocab import EmbeddingMatrix
-from darkvocab.checkpoints.scan import explained
+from darkvocab import EmbeddingMatrix, scan
 from darkvocab.checkpoints.selection import select
 from darkvocab.errors import CorruptFile
 
@@ -95,12 +94,25 @@ def test_file_of_ids_beyond_the_matrix_or_missing_is_refused(tmp_path):
         select("@nothing.json", MATRIX)
 
 
-def test_dark_tokens_are_those_of_a_scan():
+@pytest.mark.slow
+def test_dark_tokens_are_those_of_a_scan(tmp_path):
     rng = np.random.default_rng(1)
     rows = rng.normal(0, 0.05, (3_000, 32)).astype(np.float32)
     rows[[7, 9, 400]] = rows[7]
     rows[500:520] = rows[7] + rng.normal(0, 1e-4, (20, 32)).astype(np.float32)
     rows[2_000] = rows[7] + np.float32(1e-5)
     matrix = EmbeddingMatrix.from_array(rows)
-    assert select("dark", matrix).tolist() == explained(matrix).tokens.filter("dark")["id"].to_list()
+    np.save(tmp_path / "rows.npy", rows)
+    dark = scan(tmp_path / "rows.npy").tokens.filter("dark")["id"].to_list()
+    assert select("dark", matrix).tolist() == dark
     assert {7, 9, 400} <= set(select("dark,3", matrix).tolist()) < set(range(3_000))
+
+
+def test_dark_tokens_are_judged_without_comparing_rows(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("what no judgement needs is measured")
+
+    for name in ("neighbours.near_rows", "geometry.Distances"):
+        monkeypatch.setattr(f"darkvocab.measures.{name}", refuse)
+    monkeypatch.setattr("darkvocab.numerics._backends.nearest.nearest", refuse)
+    select("dark", MATRIX)

@@ -86,6 +86,7 @@ states = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(states=states)
 def test_events_and_freezing_are_those_of_a_history_of_the_same_states(tmp_path_factory, states):

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from darkvocab.cli import shell as cli
+from darkvocab.cli import progress as cli
 
 
 @pytest.fixture

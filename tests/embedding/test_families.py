@@ -113,7 +113,7 @@ def test_both_embeddings_of_a_family_are_found_by_name(tmp_path, name, tied):
         assert np.array_equal(found.rows(slice(None)), rows.detach().numpy())
         assert (found.chosen, found.tied) == ("by name", tied)
         assert np.array_equal(found.unembedding().rows(slice(None)), head.detach().numpy())
-        assert scan(tmp_path / folder, checksum=False)["populations"] == [6]
+        assert scan(tmp_path / folder, checksum=False).to_json()["populations"] == [6]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_both_embeddings_of_a_family_are_found_by_name(tmp_path, name, tied):
 def test_rows_of_8_bits_are_compared_as_stored_and_their_scales_named(tmp_path, scale, shape):
     rows = torch.randn(V, DIM).to(torch.float8_e4m3fn)
     torch.save({"model.embed_tokens.weight": rows, scale: torch.ones(shape)}, tmp_path / "m.bin")
-    report = scan(tmp_path / "m.bin")
+    report = scan(tmp_path / "m.bin").to_json()
     of_the_rows = scale.startswith("model")
     assert report["chosen"] == "by name" + (f"; rows as stored, not multiplied by {scale}" if of_the_rows else "")
     assert (report["grid"], report["n_tokens"]) == ("float8_e4m3fn", V)

@@ -6,15 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from typer.testing import CliRunner
-
-from darkvocab.cli import app
 
 COMMAND = Path(sys.executable).parent / "darkvocab"
 # Becomes the command, with Ctrl-C on even where the tests run in the background.
@@ -30,23 +26,6 @@ os.execv(command[0], command)
 """
 
 
-def _outcome(code, out, err):
-    """Exit code, stdout, and stderr without the notice of compilation, which depends on what ran before."""
-    lines = [line for line in err.splitlines(keepends=True) if not line.startswith("compiling kernels")]
-    return SimpleNamespace(code=code, out=out, err="".join(lines))
-
-
-@pytest.fixture(scope="session")
-def cli():
-    """The command in this process. What it fails to catch reaches the test."""
-
-    def run(*arguments):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-        return _outcome(result.exit_code, result.stdout, result.stderr)
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def start():
     """Start the command as a process. `largest`: of the files it may write, in bytes; `closed`: a stream by number."""
@@ -59,13 +38,13 @@ def start():
 
 
 @pytest.fixture(scope="session")
-def process(start):
+def process(start, outcome):
     """Run the command as a process to its end."""
 
     def run(*arguments, **options):
         with start(*arguments, **options) as child:
             out, err = child.communicate(timeout=120)
-        return _outcome(child.returncode, out or "", err)
+        return outcome(child.returncode, out or "", err)
 
     return run
 

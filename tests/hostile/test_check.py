@@ -19,7 +19,7 @@ def scanned(monkeypatch, tmp_path):
 
     def give(*tokens, **options):
         found = scan_of(*tokens, **options)
-        monkeypatch.setattr("darkvocab.checkpoints.scan.explain", lambda source, **asked: found)
+        monkeypatch.setattr("darkvocab.scan", lambda source, **asked: found)
         np.save(tmp_path / "rows.npy", np.zeros((2, 2), np.float32))
         return tmp_path / "rows.npy"
 
@@ -114,10 +114,10 @@ REFUSED = {
 
 @pytest.mark.parametrize(("arguments", "says"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_is_refused_before_the_scan(monkeypatch, cli, refuses, tmp_path, arguments, says):
-    def explain(*_, **__):
+    def scan(*_, **__):
         raise AssertionError("scanned")
 
-    monkeypatch.setattr("darkvocab.checkpoints.scan.explain", explain)
+    monkeypatch.setattr("darkvocab.scan", scan)
     np.save(tmp_path / "rows.npy", np.zeros((2, 2), np.float32))
     (tmp_path / "p.toml").write_text("[black-hols]")
     words = {"SOURCE": str(tmp_path / "rows.npy"), "POLICY": str(tmp_path / "p.toml")}

@@ -110,10 +110,10 @@ def test_shape_beyond_all_numbers_is_refused(safetensors_file, shape):
 
 def test_name_that_comes_twice_is_found_at_once(safetensors_file):
     names = ",".join(f'"{n}":0' for n in [*range(12_000), 11_999])
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(CorruptFile, match="names '11999' twice"):
         open_source(safetensors_file(b"{" + names.encode() + b"}"))
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,7 @@ def we_read(path):
     return {name: (t.dtype, t.shape, t.words().tobytes()) for name, t in found.items()}
 
 
+@pytest.mark.slow
 @settings(max_examples=600)
 @given(data=st.data())
 def test_changed_files_are_read_or_refused_as_by_the_library(scratch, mutated, data):
@@ -163,6 +164,7 @@ ENTRY = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(header=st.dictionaries(st.text(max_size=3) | st.just("__metadata__"), ENTRY | NUMBERS, max_size=3))
 def test_any_header_is_read_or_refused(scratch, header):
@@ -190,6 +192,7 @@ DTYPES = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(data=st.data())
 def test_what_the_library_writes_reads_back_word_for_word(scratch, data):

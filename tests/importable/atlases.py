@@ -1,8 +1,13 @@
 """Scans for the page, as the library makes them: a Qwen-shaped one, and one of hostile texts."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 from scans import COLUMNS as SCANNED
+from scans import scan_from
+
+from darkvocab.checkpoints.scan_result import ClusterFacts, ColumnFacts, DistanceFacts, NeighbourFacts, ReferenceFacts
 
 INDICATORS = {
     "euclidean": ("Euclidean distance to the reference", "|r - mean(ref)|"),
@@ -61,71 +66,30 @@ def token_frame(n, **columns):
     return pl.DataFrame({name: pl.Series(made.get(name, [None] * n), dtype=dtype) for name, dtype in COLUMNS.items()})
 
 
-def report_of(tokens, asked="org/model", **more):
-    """The report that goes with a frame of tokens."""
-    holes = tokens.filter(pl.col("black_hole").is_not_null())
-    members = {number: frame for (number,), frame in holes.group_by("black_hole")}
-    listed = [members[number] for number in sorted(members)]
-    populations = [len(frame) for frame in listed]
-    n, population = len(tokens), sum(populations)
-    norms = tokens["norm"]
-    counts = tokens["category"].value_counts()
-    return {
-        "schema_version": 2,
-        "n_tokens": n,
-        "hidden_dim": 2560,
-        "grid": "bfloat16",
-        "stored_grid": "bfloat16",
-        "equality": "values",
-        "tensor": "model.embed_tokens.weight",
-        "chosen": "by name",
-        "output_tensor": None,
-        "tied": True,
-        "n_unique": n - population + len(listed),
-        "n_black_holes": len(listed),
-        "black_hole_population": population,
-        "n_singletons": n - population,
-        "populations": populations,
-        "n_beyond_tokenizer": int((tokens["category"] == "beyond_tokenizer").sum()),
-        "norms": {
-            **{f"p{q}": norms.quantile(q / 100) for q in (1, 5, 25, 50, 75, 95, 99)},
-            **{"min": norms.min(), "max": norms.max(), "mean": norms.mean()},
-        },
-        "l_inf": {"rows": "black_holes", "max": 6.1e-05, "mean": 2.9e-05, "median": 3e-05, "max_steps": 1},
-        "black_holes": [
-            {
-                "population": len(frame),
-                "token_ids": frame["id"].to_list(),
-                "tokens": frame["text"].to_list(),
-                "norm": frame["norm"][0],
-            }
-            for frame in listed
-        ],
-        "source": {"asked": asked, "path": f"{asked}/model.safetensors", "sha256": "0" * 64, "bytes": 777_912_320},
-        "vocabulary": {
-            "tokenizer": f"{asked}/tokenizer.json",
-            "model": "BPE",
-            "n_texts": n,
-            "n_texts_beyond_matrix": 0,
-            "categories": dict(counts.iter_rows()),
-            "search": "each text was encoded alone, after a space, after a letter, and at the start",
-        },
-        "indicators": {
-            "matrix": "model.embed_tokens.weight",
-            "reference": {"kind": "black holes", "n": population, "how": "rows shared by more than one token"},
-            "score": INDICATORS["euclidean"][0],
-            "threshold": 0.5,
-            "n_dark": int(tokens["dark"].sum()),
+def atlas_of(tokens, asked="org/model", *, indicators=None, **parts):
+    """The scan of a large model that goes with a frame of tokens; `indicators` and parts as for `scan_from`."""
+    made = scan_from(
+        tokens,
+        asked=asked,
+        tensor="model.embed_tokens.weight",
+        n_bytes=777_912_320,
+        **parts,
+        indicators={
+            "reference": ReferenceFacts(
+                kind="black holes", n=2, n_left_out=0, how="rows shared by more than one token"
+            ),
+            "score": f"chance to be trained as little as the reference, by {INDICATORS['euclidean'][0]}",
             "expected_false_positives": 0.004,
-            "columns": [{"name": k, "title": title, "formula": how} for k, (title, how) in INDICATORS.items()],
+            "columns": tuple(ColumnFacts(name=k, title=title, formula=how) for k, (title, how) in INDICATORS.items()),
+            **(indicators or {}),
         },
-        "neighbours": None,
-        **more,
-    }
+    )
+    l_inf = DistanceFacts(rows="black_holes", max=6.1e-05, mean=2.9e-05, median=3e-05, max_steps=1)
+    return replace(made, matrix=replace(made.matrix, hidden_dim=2560), l_inf=l_inf)
 
 
 def qwen_shaped(n=151_936, seed=1):
-    """A scan with the populations of Qwen3-4B's black holes, its cluster, and as many tokens: report and tokens."""
+    """A scan with the populations of Qwen3-4B's black holes, its cluster, and as many tokens."""
     rng = np.random.default_rng(seed)
     syllables = ["ing", "tion", "er", "un", "the", "con", "pre", "al", "中", "文", "の", "ка", "ни", "ar", "λο", "é"]
     picks = rng.integers(0, len(syllables), (n, 4))
@@ -183,27 +147,27 @@ def qwen_shaped(n=151_936, seed=1):
     firsts = [int(np.flatnonzero(hole == number)[0]) for number in range(1, len(POPULATIONS) + 1)]
     outliers = [int(i) for i in dark_ids[-n_out:]]
     rows = firsts + outliers
-    edges = [[a, b] for k, a in enumerate(firsts) for b in firsts[:k]]
-    edges += [[int(rng.choice(firsts[:6])), b] for b in outliers for _ in range(int(rng.integers(1, 4)))]
-    neighbours = {
-        "touching": "<= 1 step",
-        "n_pairs": 2_204_118,
-        "n_components": 1,
-        "degrees": [[1, 40, 40], [2, 38, 38], [3, 34, 34], [12, 8, 30], [40, 5, 2070]],
-        "cluster": {
-            "n_tokens": len(ids),
-            "n_core": sum(POPULATIONS),
-            "n_outliers": n_out,
-            "token_ids": sorted(ids.tolist()),
-            "map": [[i, *(rng.normal(0, 2e-5 if i in firsts else 8e-5, 2)).tolist()] for i in rows],
-        },
-        "edges": edges,
-    }
-    return report_of(tokens, "Qwen/Qwen3-4B", neighbours=neighbours), tokens
+    edges = [(a, b) for k, a in enumerate(firsts) for b in firsts[:k]]
+    edges += [(int(rng.choice(firsts[:6])), b) for b in outliers for _ in range(int(rng.integers(1, 4)))]
+    neighbours = NeighbourFacts(
+        touching="<= 1 step",
+        n_pairs=2_204_118,
+        n_components=1,
+        degrees=((1, 40, 40), (2, 38, 38), (3, 34, 34), (12, 8, 30), (40, 5, 2070)),
+        cluster=ClusterFacts(
+            n_tokens=len(ids),
+            n_core=sum(POPULATIONS),
+            n_outliers=n_out,
+            token_ids=tuple(sorted(ids.tolist())),
+            map=tuple((i, *(rng.normal(0, 2e-5 if i in firsts else 8e-5, 2)).tolist()) for i in rows),
+        ),
+        edges=tuple(edges),
+    )
+    return atlas_of(tokens, "Qwen/Qwen3-4B", neighbours=neighbours)
 
 
 def hostile():
-    """A scan whose every text would like to be something else: report and tokens."""
+    """A scan whose every text would like to be something else."""
     n = len(HOSTILE)
     tokens = token_frame(
         n,
@@ -217,4 +181,4 @@ def hostile():
         dark=[True] * n,
     )
     asked = "</title><script>window.owned=6</script>"
-    return report_of(tokens, asked), tokens
+    return atlas_of(tokens, asked)

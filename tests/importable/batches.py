@@ -7,7 +7,8 @@ from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics import GRIDS
 from darkvocab.numerics._backends import deviates, drawing, grouping
 from darkvocab.numerics.cells import Cells
-from darkvocab.snowballs.snowball import Snowball
+from darkvocab.numerics.distributions import DISTRIBUTIONS
+from darkvocab.snowballs.law import Snowball
 
 SEEDS = (0, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
 COUNTERS = (0, 2**32 - 1, 7, 2**31)  # of points and trials
@@ -64,7 +65,7 @@ class Sparse:
         eight_sigmas = np.resize(sigmas, dim // 2) * 2.0 ** (GRIDS[grid].mantissa_bits + 3)  # where these are a step
         base[: dim // 2] = eight_sigmas * rng.uniform(0.5, 1.5, dim // 2) * rng.choice([1, -1], dim // 2)
         base = base.astype(np.float32)
-        made = {sigma: Snowball(base=base, n_tokens=n, sigma=sigma, grid=grid).cells() for sigma in sigmas}
+        made = {sigma: Snowball(base=base, n_tokens=n, sigma=sigma, grid=grid).single_cells() for sigma in sigmas}
         self.n, self.cells = n, [made[sigma] for sigma in sigmas]
         self.points, self.trials = COUNTERS[: len(sigmas)], COUNTERS[::-1][: len(sigmas)]
 
@@ -88,23 +89,33 @@ class Sparse:
 def compiled_sparse(found, n, seed, point, trial):
     """Codes of one trial, [n, active]."""
     out = np.zeros((n, len(found.columns)), np.int8)
-    shift, key = found.low - found.home[found.columns], (seed & 0xFFFFFFFF, seed >> 32)
-    drawing.draw_sparse(found.columns, shift, found.starts, found.thresholds, *key, point, trial, out)
+    key = seed & 0xFFFFFFFF, seed >> 32
+    drawing.draw_sparse(found.columns, found.shift, found.edge_starts, found.thresholds, *key, point, trial, out)
     return out
 
 
 def tied(home):
     """Cells of one column whose thresholds share their upper 16 bits, of which it is at home in number `home`."""
-    return Cells(
+    return one_column(100 + home, np.array([1 << 62 | 1 << 44, 1 << 62 | 5 << 44, 1 << 62 | 11 << 44], np.uint64))
+
+
+def one_column(home, thresholds):
+    """Cells of one column, of which 100 is the lowest, with these thresholds in place of those of their deviates."""
+    n = len(thresholds) + 1
+    cells = Cells(
         grid=GRIDS["bfloat16"],
-        home=np.array([100 + home]),
+        distribution=DISTRIBUTIONS["gaussian"],
+        home=np.array([home]),
         columns=np.array([0]),
-        wide=np.array([], np.int64),
-        low=np.array([100]),
-        starts=np.array([0, 3]),
-        thresholds=np.array([1 << 62 | 1 << 44, 1 << 62 | 5 << 44, 1 << 62 | 11 << 44], np.uint64),
+        unlisted=np.array([], np.int64),
+        starts=np.array([0, n]),
+        first=np.arange(100, 100 + n),
+        count=np.ones(n, np.int64),
+        deviates=np.full(n, np.nan),
         neglected=0.0,
     )
+    cells.__dict__["thresholds"] = thresholds
+    return cells
 
 
 def values_at_edges():

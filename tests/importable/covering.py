@@ -1,4 +1,5 @@
-"""How often the interval of a fit holds the sigma that its target was drawn with: `covering.py composite 200`."""
+"""Fits of many snowballs: `covering.py composite 200` counts the intervals that hold the sigma of their snowball,
+`covering.py estimates 60` prints the estimates."""
 
 import sys
 
@@ -6,27 +7,40 @@ import numpy as np
 
 from darkvocab import Fit
 from darkvocab.snowballs.bases import qwen3_4b_centred
-from darkvocab.snowballs.snowball import Snowball, draw
-from darkvocab.snowballs.targets import Target
+from darkvocab.snowballs.fit.targets import Target
+from darkvocab.snowballs.law import Snowball
+from darkvocab.snowballs.snowball import draw
 from darkvocab.snowballs.theory import Partition
 
+BASE = qwen3_4b_centred()[:300]
 SIGMAS = {"composite": (8e-9, 3e-8), "partition": (2.2e-9,)}
 
 
-def main(kind, fits):
-    base, covered = qwen3_4b_centred()[:300], dict.fromkeys(SIGMAS[kind], 0)
+def drawn(sigma, trial):
+    counts = draw(Snowball(base=BASE, n_tokens=400, sigma=sigma), seed=77, trial=trial).groups().counts
+    return Target("drawn", Partition(np.sort(counts[counts > 1])[::-1], int((counts == 1).sum())))
+
+
+def estimates(fits):
+    return [Fit(drawn(8e-9, trial), base=BASE).estimate.sigma for trial in range(fits)]
+
+
+def covered(kind, fits):
+    covered = dict.fromkeys(SIGMAS[kind], 0)
     for trial in range(fits):
         sigma = SIGMAS[kind][trial % len(SIGMAS[kind])]
-        ball = Snowball(base=base, n_tokens=400, sigma=sigma)
-        counts = draw(ball, seed=77, trial=trial).groups().counts
-        target = Target("drawn", Partition(np.sort(counts[counts > 1])[::-1], int((counts == 1).sum())))
-        made = Fit(target, base=base, seed=trial)
+        target = drawn(sigma, trial)
+        made = Fit(target, base=BASE, seed=trial)
         if made.estimate.kind != kind:
-            raise SystemExit(f"trial {trial} has {len(counts)} groups: fitted by the {made.estimate.kind} likelihood")
+            counts = target.partition.populations
+            raise SystemExit(
+                f"trial {trial} has {len(counts)} black holes: fitted by the {made.estimate.kind} likelihood"
+            )
         low, high = made.interval
         covered[sigma] += low <= sigma <= high
-    return covered
+    return list(covered.values())
 
 
 if __name__ == "__main__":
-    print(*main(sys.argv[1], int(sys.argv[2])).values())
+    kind, fits = sys.argv[1], int(sys.argv[2])
+    print(*(estimates(fits) if kind == "estimates" else covered(kind, fits)))

@@ -7,9 +7,11 @@ import dataclasses
 import json
 
 import torch
+from fusing import fuse
 
 from darkvocab import Questions, Sweep, Trials
 from darkvocab.gpu.device import Device
+from darkvocab.snowballs import run
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {
@@ -23,10 +25,11 @@ RUNS = {
 
 def main():
     torch.set_num_threads(1)
+    fuse()
     device = Device(torch.device("cpu"), "by_triton")
     agree = {}
-    for name, run in RUNS.items():
-        ours, cores = ([*run.records(device=device)], [*run.records(engine="serial")])
+    for name, settings in RUNS.items():
+        ours, cores = ([*run.records(settings, device=device)], [*run.records(settings, engine="serial")])
         agree[name] = [*map(dataclasses.asdict, ours)] == [*map(dataclasses.asdict, cores)]
     print(json.dumps(agree))
 

@@ -1,8 +1,21 @@
-"""Scans made by hand: a report and its tokens, as `darkvocab.checkpoints.scan.Scan` holds them."""
-
-from types import SimpleNamespace
+"""Scans made by hand: from a frame of tokens, or from what each token differs in from an ordinary one."""
 
 import polars as pl
+
+from darkvocab.checkpoints.scan_result import (
+    BlackHole,
+    CensusFacts,
+    ClusterFacts,
+    ColumnFacts,
+    IndicatorFacts,
+    MatrixFacts,
+    NeighbourFacts,
+    NormFacts,
+    ReferenceFacts,
+    Scan,
+    SourceFacts,
+    VocabularyFacts,
+)
 
 COLUMNS = {
     "id": pl.Int64,
@@ -21,11 +34,94 @@ COLUMNS = {
     "score": pl.Float64,
     "dark": pl.Boolean,
 }
+EUCLIDEAN = ColumnFacts(name="euclidean", title="distance", formula="|x - m|")
+TOUCHING = NeighbourFacts(
+    touching="<= 1 steps",
+    n_pairs=0,
+    n_components=1,
+    degrees=(),
+    cluster=ClusterFacts(n_tokens=0, n_core=0, n_outliers=0, token_ids=(), map=None),
+    edges=None,
+)
 
 
-def scan_of(
-    *tokens, n_without_row=0, tokenizer=True, quantised=False, path="model/model.safetensors", tensor="embed.weight"
+def scan_from(
+    tokens, *, asked="model", path=None, tensor="embed.weight", n_bytes=4096, n_without_row=0, indicators=None, **parts
 ):
+    """A scan with this frame of tokens; facts follow from it, but for those given: parts of `Scan`, by name.
+
+    `indicators` are fields that differ from the usual ones.
+    """
+    holes = [frame for _, frame in sorted(tokens.drop_nulls("black_hole").group_by("black_hole", maintain_order=True))]
+    populations = tuple(len(frame) for frame in holes)
+    n, population, norms = len(tokens), sum(populations), tokens["norm"]
+    n_beyond = int((tokens["category"] == "beyond_tokenizer").sum())
+    usual = {
+        "source": SourceFacts(asked=asked, path=path or f"{asked}/model.safetensors", sha256="0" * 64, bytes=n_bytes),
+        "matrix": MatrixFacts(
+            n_tokens=n,
+            hidden_dim=8,
+            grid="bfloat16",
+            stored_grid="bfloat16",
+            equality="values",
+            tensor=tensor,
+            chosen="by name",
+            output_tensor=None,
+            output_shape=None,
+            tied=True,
+        ),
+        "census": CensusFacts(
+            n_unique=n - population + len(holes),
+            n_black_holes=len(holes),
+            black_hole_population=population,
+            n_singletons=n - population,
+            populations=populations,
+            top2_population=sum(populations[:2]),
+            gini_coefficient=0.0,
+        ),
+        "n_beyond_tokenizer": n_beyond,
+        "norms": NormFacts(
+            **{f"p{q}": norms.quantile(q / 100) for q in (1, 5, 25, 50, 75, 95, 99)},
+            **{"min": norms.min(), "max": norms.max(), "mean": norms.mean()},
+        ),
+        "l_inf": None,
+        "output": None,
+        "vocabulary": VocabularyFacts(
+            tokenizer=f"{asked}/tokenizer.json",
+            model="BPE",
+            n_texts=n - n_beyond + n_without_row,
+            n_texts_beyond_matrix=n_without_row,
+            categories=dict(tokens["category"].value_counts().sort("category").iter_rows()),
+            search="each text was encoded alone, after a space, after a letter, and at the start",
+        ),
+        "indicators": IndicatorFacts(
+            **{
+                "matrix": tensor,
+                "reference": ReferenceFacts(kind="reserved names", n=3, n_left_out=0, how="three rows"),
+                "by": "euclidean",
+                "score": "distance",
+                "threshold": 0.5,
+                "n_dark": int(tokens["dark"].sum()),
+                "expected_false_positives": 0.01,
+                "columns": (EUCLIDEAN,),
+                **(indicators or {}),
+            }
+        ),
+        "neighbours": None,
+        "black_holes": tuple(
+            BlackHole(
+                population=len(frame),
+                token_ids=tuple(frame["id"]),
+                tokens=tuple(frame["text"]),
+                norm=frame["norm"][0],
+            )
+            for frame in holes
+        ),
+    }
+    return Scan(**{**usual, **parts}, tokens=tokens)
+
+
+def scan_of(*tokens, tokenizer=True, quantised=False, n_without_row=0, **options):
     """A scan of these tokens, each as what differs from an ordinary one: `dark`, `black_hole`, `category`, ..."""
     rows = []
     for number, told in enumerate(tokens):
@@ -51,44 +147,11 @@ def scan_of(
             "dark": False,
         }
         rows.append(row | told | {"text": text, "category": category})
-    frame = pl.DataFrame(rows, schema=COLUMNS)
-    held = frame["black_hole"].drop_nulls()
-    n_beyond = sum(row["category"] == "beyond_tokenizer" for row in rows)
-    norms = {f"p{q}": 1.0 for q in (1, 5, 25, 50, 75, 95, 99)} | {"min": 1.0, "max": 1.0, "mean": 1.0}
-    report = {
-        "schema_version": 2,
-        "n_tokens": len(rows),
-        "hidden_dim": 8,
-        "grid": "bfloat16",
-        "stored_grid": "bfloat16",
-        "equality": "values",
-        "tensor": tensor,
-        "chosen": "by name",
-        "output_tensor": None,
-        "tied": True,
-        "n_unique": len(rows) - len(held) + held.n_unique(),
-        "n_black_holes": held.n_unique(),
-        "black_hole_population": len(held),
-        "n_singletons": len(rows) - len(held),
-        "n_beyond_tokenizer": n_beyond if tokenizer else None,
-        "norms": norms,
-        "source": {"asked": "model", "path": path, "sha256": "0" * 64, "bytes": 4096},
-        "vocabulary": None,
-        "neighbours": None if quantised else {"touching": "<= 1 steps"},
-        "indicators": {
-            "matrix": tensor,
-            "reference": {"kind": "reserved names", "n": 3, "how": "three rows"},
-            "score": "distance",
-            "threshold": 0.5,
-            "n_dark": int(frame["dark"].sum()),
-            "expected_false_positives": 0.01,
-            "columns": [{"name": "euclidean", "title": "distance", "formula": "|x - m|"}],
-        },
-    }
-    if tokenizer:
-        n_texts = len(rows) - n_beyond + n_without_row
-        report["vocabulary"] = {
-            **{"tokenizer": "model/tokenizer.json", "model": "BPE"},
-            **{"n_texts": n_texts, "n_texts_beyond_matrix": n_without_row},
-        }
-    return SimpleNamespace(report=report, tokens=frame)
+    untold = {} if tokenizer else {"vocabulary": None, "n_beyond_tokenizer": None}
+    return scan_from(
+        pl.DataFrame(rows, schema=COLUMNS),
+        neighbours=None if quantised else TOUCHING,
+        n_without_row=n_without_row,
+        **untold,
+        **options,
+    )

@@ -12,8 +12,10 @@ from scipy import stats
 
 from darkvocab.measures.census import Census
 from darkvocab.numerics import boundaries, encode, index_values, to_index
+from darkvocab.numerics.distributions import DRAWN
 from darkvocab.snowballs.bases import qwen3_4b_centred, random
-from darkvocab.snowballs.snowball import DISTRIBUTIONS, Snowball, draw
+from darkvocab.snowballs.law import Snowball
+from darkvocab.snowballs.snowball import draw
 
 ALARM = 1e-6  # false alarms of a whole test, divided among its comparisons
 SAMPLERS = ("sparse", "dense")
@@ -32,7 +34,7 @@ def test_each_column_leaves_home_as_often_as_its_cells_say(sampler, arithmetic, 
     # Binomial, exact, two-sided, Bonferroni over columns: a false alarm has probability below 1e-6.
     base = random(300, 3) * np.float32(3e-3)
     ball = snowball(n_tokens=4000, sigma=2e-7, base=base, arithmetic=arithmetic, distribution=distribution)
-    cells = ball.cells()
+    cells = ball.single_cells()
     away = np.zeros(ball.dim, int)
     for trial in range(10):
         cloud = draw(ball, seed=7, trial=trial, sampler=sampler)
@@ -46,7 +48,7 @@ def test_each_column_leaves_home_as_often_as_its_cells_say(sampler, arithmetic, 
         assert test.pvalue > ALARM / len(cells.columns), (column, p, away[column])
         moved += away[column] > 0
         away[column] = 0
-    away[cells.wide] = 0
+    away[cells.unlisted] = 0
     assert moved > 20
     assert not away.any()  # no other column moves
 
@@ -57,7 +59,7 @@ def test_every_cell_is_as_full_as_its_probability_says(sampler, distribution):
     # A column with many cells, by chi-square over cells expected 20 times or more: a false alarm 1e-6 a column.
     base = np.array([0.9951, 1.0037, -0.00093], np.float32)
     ball = Snowball(base=base, n_tokens=60_000, sigma=0.013, distribution=distribution)
-    cells = ball.cells()
+    cells = ball.single_cells()
     cloud = draw(ball, seed=3, sampler=sampler)
     index = np.tile(cloud.home, (len(cloud.codes), 1))
     index[:, cloud.columns] = cloud.index()
@@ -91,7 +93,7 @@ def test_cells_at_a_large_sigma_are_as_full_as_the_distribution_says(sampler, di
     sigma, n = 3.281911e-3, 60_000
     base = np.array([2.0e-3, -6.1e-3, 1e-6], np.float32)
     ball = Snowball(base=base, n_tokens=n, sigma=sigma, distribution=distribution, arithmetic=arithmetic)
-    assert len(ball.cells().wide) == 3
+    assert len(ball.single_cells().unlisted) == 3
     cloud = draw(ball, seed=12, sampler=sampler)
     index = cloud.index()
     law = stats.norm if distribution == "gaussian" else stats.laplace(scale=math.sqrt(0.5))
@@ -119,8 +121,9 @@ def deviates(distribution, n, dim, seed=21):
     return index_values(cloud.index(), "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 3, 30])
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", DRAWN)
 def test_sigma_is_the_standard_deviation_of_every_component(distribution, dim):
     # The mean of z and of z**2 over 40,000 tokens is nearly normal, with a variance that the second and fourth moment
     # say: Bonferroni over components. A false alarm 1e-6; for laplace, whose z**2 is skewed, below 1e-5.
@@ -187,8 +190,8 @@ def expected_coincident_pairs(cells, n_tokens):
 def test_coincident_pairs_match_theory(sampler, arithmetic, distribution):
     # 40 trials; their mean over its standard error is about Student's t with 39 degrees: a false alarm 1e-6.
     ball = snowball(n_tokens=500, arithmetic=arithmetic, distribution=distribution)
-    cells = ball.cells()
-    assert len(cells.wide) == 0
+    cells = ball.single_cells()
+    assert len(cells.unlisted) == 0
     pairs = []
     for trial in range(40):
         counts = draw(ball, seed=5, trial=trial, sampler=sampler).groups().counts
@@ -202,10 +205,11 @@ def test_float32_arithmetic_loses_coincident_pairs():
     # By how many depends on where the base lies between boundaries; around a base with the published statistics of the
     # notebooks' centroid it is 3% at 3e-9. Exact on both sides, no sampling.
     balls = {a: snowball(base=qwen3_4b_centred(), arithmetic=a) for a in ("float32", "exact")}
-    expected = {a: expected_coincident_pairs(ball.cells(), 2100) for a, ball in balls.items()}
+    expected = {a: expected_coincident_pairs(ball.single_cells(), 2100) for a, ball in balls.items()}
     assert expected["float32"] / expected["exact"] == pytest.approx(0.97, abs=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", INDEPENDENT)
 def test_sparse_and_dense_agree_in_law(distribution):
     # Two-sample Kolmogorov-Smirnov, exact null distribution (conservative for counts): a false alarm below 1e-6 each.
@@ -247,5 +251,5 @@ def test_tokens_are_independent_along_a_column():
 
 def test_the_neglected_tail_is_bounded():
     for n_tokens in (1, 2100, 151_936):
-        cells = snowball(n_tokens=n_tokens).cells()
+        cells = snowball(n_tokens=n_tokens).single_cells()
         assert 0 < cells.neglected <= 1e-9

@@ -14,8 +14,10 @@ from darkvocab.notebooks.comparison import AGREES, UNCHECKED
 from darkvocab.notebooks.recipes import sweep_12_2a
 from darkvocab.numerics import encode, to_index
 from darkvocab.snowballs.bases import load_base, qwen3_4b, qwen3_4b_centred, recorded, varying_words
+from darkvocab.training.outcome import read_ends, token_distances
 
 DARKVOCAB = Path(sys.executable).parent / "darkvocab"
+START = ("unique rows", "black holes C0", "population P0")
 
 
 def test_12_1a_agrees_to_the_last_printed_digit():
@@ -52,6 +54,7 @@ def test_12_2a_with_a_centroid_file_is_the_notebooks_sweep(tmp_path):
     assert settings.sigmas == np.linspace(1.5e-9, 5e-9, 1000).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["12.1a", "11.2c-init"])
 def test_without_torch_the_error_names_the_command_to_install_it(recipe, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
@@ -116,17 +119,49 @@ def test_the_thirteen_recorded_rows_have_the_published_geometry():
     assert (f"{g.weight.max:.6e}", f"{g.weight.mean:.6e}") == ("6.103516e-05", "2.895315e-05")
 
 
-@pytest.mark.parametrize(("recipe", "unseen_holes"), [("11.2c", 6), ("11.2b", 12), ("11.2a", 1)])
-def test_a_short_training_of_11_2_starts_as_published_and_its_unseen_tokens_gather(recipe, unseen_holes, monkeypatch):
-    # 150 steps of 10,000: enough for what must hold for any corpus, but for few tokens that still stand alone.
-    pytest.importorskip("transformers")
-    whole = trainings.training_11_2
-    monkeypatch.setattr(trainings, "training_11_2", lambda *settings: whole(*settings, steps=150))
-    made = {row.figure.strip(): row for row in reproduce(recipe)}
-    for name in ("parameters", "unique rows at the start", "black holes C0 at the start", "population P0 at the start"):
-        assert made[name].agrees == AGREES, made[name]
-    assert int(made["black holes C at the end, few"].here) <= unseen_holes
-    held = next(row for name, row in made.items() if name.startswith("population P of unseen tokens"))
-    assert int(held.here.split()[0]) >= int(made["unseen tokens"].here) - 10
-    assert made["unseen tokens"].agrees == UNCHECKED
-    assert "loss logged at step 10,000" not in made
+@pytest.fixture
+def short(monkeypatch, tmp_path):
+    """Reproduce a training of 11.2 in fewer steps than its 10,000; returns the rows by figure, and the run folder."""
+
+    def run(recipe, steps):
+        whole = trainings.training_11_2
+        monkeypatch.setattr(trainings, "training_11_2", lambda *settings: whole(*settings, steps=steps))
+        rows = {row.figure.strip(): row for row in reproduce(recipe, out=tmp_path / "run")}
+        for name in ("parameters", *(f"{name} at the start" for name in START)):
+            assert rows[name].agrees == AGREES, rows[name]
+        assert rows["unseen tokens"].agrees == UNCHECKED
+        assert "loss logged at step 10,000" not in rows
+        return rows, tmp_path / "run"
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "steps", "n_apart", "n_rows"), [("11.2c", 100, 10, 9), ("11.2a", 20, 0, 1)])
+def test_a_short_training_of_11_2_starts_as_published_and_its_unseen_tokens_gather(
+    recipe, steps, n_apart, n_rows, short
+):
+    # Seen of 11.2c with 29 seeds, batches cut into 2 and 8 parts: 33.3 +- 0.7 of 34 unseen tokens share rows (at least
+    # 31), and 2.9 +- 1.2 rows are shared (at most 5): the bounds lie 5 standard deviations off. In 11.2a, where they
+    # start as one and are moved alike, all are in one row: with 48 seeds, and with AVX2.
+    rows, _ = short(recipe, steps)
+    (held,) = (row for name, row in rows.items() if name.startswith("population P of unseen tokens"))
+    assert int(held.here.split()[0]) >= int(rows["unseen tokens"].here) - n_apart
+    assert int(rows["black holes C at the end, few"].here) <= n_rows
+    assert ("loss logged at step 100" in rows) == (recipe == "11.2c")
+
+
+@pytest.mark.slow
+def test_a_short_training_of_11_2b_keeps_its_unseen_tokens_within_the_grain_of_the_noise(short):
+    # How many share a row is a matter of where their components lie after so few steps: 0 to 34 of 34, 17 on average
+    # over 68 seeds (on AVX-512, with batches cut into 2 and 8 parts, and on AVX2); after 150 steps 0 to 26, 1.8 on
+    # average. But noise moves only components next to 0, where the grid is fine enough: unseen tokens differ in
+    # 3.4 +- 1.7 of 64, at most 7 (of more than 16 the chance is 1e-7, were it Poisson's). Their largest distance is
+    # 0.26% of that between seen ones, at most 2.2%; of its logarithm 1/8 is 9 standard deviations off.
+    _, run = short("11.2b", 20)
+    history, (_, last) = read_ends(run)
+    unseen = np.array(history.unseen)
+    differing = (last[unseen] != last[unseen][0]).any(axis=0).sum()
+    assert differing <= 16
+    seen = np.delete(last, unseen, axis=0)
+    assert token_distances(last[unseen], history.grid).weight.max < token_distances(seen, history.grid).weight.max / 8

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from atlases import HOSTILE, hostile, qwen_shaped, report_of, token_frame
+from atlases import HOSTILE, atlas_of, hostile, qwen_shaped, token_frame
 
 from darkvocab.reports.atlas import KINDS, finding, kinds_of, pack, page, rounded
 from darkvocab.text import printable
@@ -14,9 +14,9 @@ from darkvocab.text import printable
 N = 8
 
 
-def told(report=None, **columns):
+def told(**columns):
     tokens = token_frame(N, **columns)
-    return finding(report or report_of(tokens), kinds_of(tokens), tokens["dark"].to_numpy())
+    return finding(atlas_of(tokens), kinds_of(tokens), tokens["dark"].to_numpy())
 
 
 def test_nothing_dark_is_said_so():
@@ -64,9 +64,9 @@ def test_a_token_is_of_one_kind():
     ]
 
 
-def unpacked(report, tokens):
+def unpacked(scan):
     """The header, the columns and the texts of a packed scan, read in the plain way."""
-    content = gzip.decompress(pack(report, tokens, kinds_of(tokens)))
+    content = gzip.decompress(pack(scan, kinds_of(scan.tokens)))
     size = int.from_bytes(content[:4], "little")
     header = json.loads(content[4 : 4 + size])
     n, at = header["n"], 4 + size
@@ -87,9 +87,10 @@ def unpacked(report, tokens):
 
 @pytest.mark.parametrize("made", [hostile, lambda: qwen_shaped(3_000)])
 def test_what_is_packed_is_there_again(made):
-    report, tokens = made()
-    header, columns, texts = unpacked(report, tokens)
-    assert header["report"] == report
+    scan = made()
+    tokens = scan.tokens
+    header, columns, texts = unpacked(scan)
+    assert header["report"] == scan.to_json()
     assert header["columns"] == tokens.columns
     for name in ("text", "witness"):
         assert texts[name] == tokens[name].to_list()
@@ -108,7 +109,7 @@ def test_what_is_packed_is_there_again(made):
 
 def test_a_missing_number_is_packed_as_none():
     tokens = token_frame(2, score=[None, 1.0], steps=[None, 3])
-    _, columns, _ = unpacked(report_of(tokens), tokens)
+    _, columns, _ = unpacked(atlas_of(tokens))
     assert np.isnan(columns["score"]).tolist() == [True, False]
     assert columns["steps"].tolist() == [-1, 3]
 
@@ -119,11 +120,11 @@ def test_rounding_is_off_by_one_in_sixteen_thousand_at_most(value):
 
 
 def test_the_same_scan_is_the_same_bytes():
-    assert page(*hostile()) == page(*hostile())
+    assert page(hostile()) == page(hostile())
 
 
 def test_no_text_of_a_token_is_markup_before_a_script_ran():
-    html = page(*hostile()).decode()
+    html = page(hostile()).decode()
     head, scripts = html.split('<script type="application/octet-stream"')
     assert "<script" not in head
     assert "<img" not in head
@@ -137,7 +138,7 @@ def test_no_text_of_a_token_is_markup_before_a_script_ran():
 
 def test_the_list_of_a_page_begins_with_what_is_dark():
     tokens = token_frame(400, score=np.arange(400) / 400, dark=np.arange(400) >= 390)
-    html = page(report_of(tokens), tokens).decode()
+    html = page(atlas_of(tokens)).decode()
     assert html.count("<tr><td class") == 10
     assert html.index('<td class="n">399<') < html.index('<td class="n">391<')
     assert "10 dark tokens" in html
@@ -145,8 +146,7 @@ def test_the_list_of_a_page_begins_with_what_is_dark():
 
 def test_a_scan_without_a_tokenizer_has_a_page():
     tokens = token_frame(5, text=[None] * 5, category=["unknown"] * 5, score=[None] * 5, dark=[None] * 5)
-    report = report_of(tokens, vocabulary=None, indicators=None, n_beyond_tokenizer=None)
-    html = page(report, tokens).decode()
+    html = page(atlas_of(tokens, vocabulary=None, n_beyond_tokenizer=None)).decode()
     assert "known by id" in html
     assert "not explained" in html
     assert pl.Series(kinds_of(tokens)).unique().to_list() == [1]

@@ -10,8 +10,9 @@ D3 = "912111098ea99503a6f4967361d2bbdc9dbf58cf9c678c8e27e5b02d1a07f0c1"  # of di
 
 
 def a_page(scripts=("page.js", "curves.js")):
-    page = {"title": "t", "lead": "l", "facts": [], "rows": [], "remarks": [], "told": [], "words": [], "files": []}
-    return render("run.html.j2", scripts, title="t", page=page, pictures=[], parameters=[], command=None).decode()
+    page = {"title": "t", "lead": "l", "facts": [], "rows": [], "remarks": [], "lists": [], "files": []}
+    content = {"page": page, "terms": {}, "pictures": [], "parameters": [], "command": None}
+    return render("run.html.j2", scripts, title="t", **content).decode()
 
 
 def digest(text):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
@@ -37,7 +38,7 @@ HOSTILE = scan_of(*({"dark": True} for _ in EVIL), path="m<&>\n`o\\del/w{0}[x](y
 
 
 def verdict_of(scanned, policy=""):
-    return check(scanned.report, scanned.tokens, Policy.parse(policy)).as_json()
+    return check(scanned, Policy.parse(policy)).to_json()
 
 
 def rule(verdict, name):
@@ -195,10 +196,11 @@ def test_a_path_becomes_a_uri(path, uri):
 
 
 def test_a_file_on_the_hub_is_named_by_its_url():
+    url = "https://hub.example/org/name/resolve/0123/model.safetensors"
     scanned = scan_of({}, path="org/name@0123/model.safetensors")
-    scanned.report["source"]["url"] = "https://hub.example/org/name/resolve/0123/model.safetensors"
+    scanned = replace(scanned, source=replace(scanned.source, hub={"url": url}))
     (run,) = json.loads(findings.sarif(verdict_of(scanned)))["runs"]
-    assert run["artifacts"][0]["location"]["uri"] == scanned.report["source"]["url"]
+    assert run["artifacts"][0]["location"]["uri"] == url
 
 
 # JUnit ---------------------------------------------------------------------------------------------------------------
@@ -272,15 +274,18 @@ def test_texts_of_tokens_stand_in_a_model_card_in_full():
     for text in EVIL.values():
         if text:
             assert findings.printable(text) in spans
-    assert findings.printable(HOSTILE.report["tensor"]) in spans
-    assert findings.printable(HOSTILE.report["source"]["path"]) in spans
+    assert findings.printable(HOSTILE.matrix.tensor) in spans
+    assert findings.printable(HOSTILE.source.path) in spans
 
 
 def test_a_model_card_by_hand():
     policy = "[near-duplicates]\nseverity = 'off'\n[[allow]]\nreason = 'rare `letters`'\ntexts = ['t1']"
     scanned = scan_of({}, {"dark": True}, {"dark": True, "text": None, "category": "special"})
-    scanned.report |= {"chosen": "as asked", "stored_grid": "float32", "equality": "bits"}
-    scanned.report["source"] |= {"asked": "my model", "sha256": None}
+    scanned = replace(
+        scanned,
+        matrix=replace(scanned.matrix, chosen="as asked", stored_grid="float32", equality="bits"),
+        source=replace(scanned.source, asked="my model", sha256=None),
+    )
     card = findings.model_card(verdict_of(scanned, policy) | {"policy": "p.toml"})
     assert card.startswith("## Vocabulary check\n\nChecked with darkvocab 0.1.0, passed: 0 errors, 1 warning.\n")
     assert "- File: `model/model.safetensors`, 4,096 bytes\n" in card

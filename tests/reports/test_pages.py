@@ -8,20 +8,22 @@ import os
 import re
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
-from atlases import HOSTILE, POPULATIONS, hostile, qwen_shaped, report_of, token_frame
+from atlases import HOSTILE, POPULATIONS, atlas_of, hostile, qwen_shaped, token_frame
 from histories import BY_HAND, write_run
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import sync_playwright
+from scans import TOUCHING
 
 from darkvocab import evolve, report, sweep
 from darkvocab.reports.atlas import LISTED, write_page
 from darkvocab.runs.records import csv_bytes, read_records
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ASKED = "Qwen/Qwen3-4B"
 TOKENS = 4_000
@@ -45,8 +47,8 @@ def pages(tmp_path_factory):
     """A page of each kind: its file by name."""
     folder = tmp_path_factory.mktemp("pages")
     made = {"scan": qwen_shaped(TOKENS), "hostile": hostile()}
-    for name, (facts, tokens) in made.items():
-        write_page(facts, tokens, folder / f"{name}.html", command="darkvocab scan")
+    for name, scanned in made.items():
+        write_page(scanned, folder / f"{name}.html", command="darkvocab scan")
     list(sweep([1e-9, 3e-9, 9e-9], n_tokens=60, trials=3, out=folder / "sweep"))
     write_run(folder / "evolution", BY_HAND, [3, 4, 5], record_every="10")
     evolve(folder / "evolution", out=folder / "evolution")
@@ -142,7 +144,7 @@ def column(page, title):
 
 def test_the_finding_is_the_first_sentence(scan, pages):
     page = scan
-    _, tokens = pages[1]["scan"]
+    tokens = pages[1]["scan"].tokens
     told = page.locator(".finding").inner_text()
     assert f"{tokens['dark'].sum():,} of {TOKENS:,} tokens" in told
     assert "267 beyond the tokenizer" in told
@@ -155,7 +157,7 @@ def test_each_kind_is_in_the_legend_with_its_number(scan, pages):
     page = scan
     legend = page.locator("#legend button").all_inner_texts()
     counts = dict(text.strip().rsplit(maxsplit=1) for text in legend)
-    _, tokens = pages[1]["scan"]
+    tokens = pages[1]["scan"].tokens
     assert counts["beyond the tokenizer"] == "267"
     assert counts["partial UTF-8"] == str((tokens["category"] == "partial_utf8").sum())
     assert sum(int(n.replace(",", "")) for n in counts.values()) == TOKENS
@@ -163,14 +165,13 @@ def test_each_kind_is_in_the_legend_with_its_number(scan, pages):
 
 def test_every_black_hole_is_in_its_table_with_its_members(scan, pages):
     page = scan
-    facts, _ = pages[1]["scan"]
     populations = page.locator("#hole-list tbody tr > :nth-child(2)").all_inner_texts()
     assert populations == [f"{n:,}" for n in POPULATIONS]
     last = page.locator("#hole-list tbody tr").last
     last.locator("summary").click()
-    assert [int(text) for text in last.locator(".members .id").all_inner_texts()] == facts["black_holes"][-1][
-        "token_ids"
-    ]
+    assert [int(text) for text in last.locator(".members .id").all_inner_texts()] == list(
+        pages[1]["scan"].black_holes[-1].token_ids
+    )
 
 
 def test_formulas_provenance_and_command_are_told(scan):
@@ -208,7 +209,20 @@ def test_a_browser_that_cannot_unpack_says_so_and_keeps_the_list(visit):
 def test_the_list_begins_with_the_highest_scores(scan, pages):
     scores = [float(text) for text in column(scan, "score")]
     assert scores == sorted(scores, reverse=True)
-    assert scores[0] == pytest.approx(pages[1]["scan"][1]["score"].max(), rel=1e-3)
+    assert scores[0] == pytest.approx(pages[1]["scan"].tokens["score"].max(), rel=1e-3)
+
+
+def test_the_list_has_the_surest_first_where_scores_differ_by_less_than_it_shows(tmp_path, browser):
+    score = [1 - 2e-9, 1.0, 1 - 1e-9, 1.0, 1.0]
+    scanned = atlas_of(token_frame(5, score=score, euclidean=[0.1, 0.3, 0.1, 0.2, 0.3], dark=[True] * 5))
+    write_page(scanned, tmp_path / "page.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.locator("html[data-ready]").wait_for(state="attached")
+    assert ids(page) == [3, 1, 4, 2, 0]
+    page.locator('#list th[data-key="score"] button').click()
+    assert ids(page) == [0, 2, 4, 1, 3]
+    page.close()
 
 
 def test_a_column_sorts_up_and_down_and_says_which(scan):
@@ -228,7 +242,7 @@ def test_a_column_sorts_up_and_down_and_says_which(scan):
 
 def test_search_finds_texts_and_ids(scan, pages):
     page = scan
-    _, tokens = pages[1]["scan"]
+    tokens = pages[1]["scan"].tokens
     wanted = tokens.filter(pl.col("text").str.to_lowercase().str.contains("con", literal=True))
     page.locator("#search").fill("CON")
     counted(page, len(wanted))
@@ -242,7 +256,7 @@ def test_search_finds_texts_and_ids(scan, pages):
 
 def test_filters_are_those_of_the_frame(scan, pages):
     page = scan
-    _, tokens = pages[1]["scan"]
+    tokens = pages[1]["scan"].tokens
     page.locator("#which").select_option("dark")
     counted(page, tokens["dark"].sum())
     page.locator("#script").select_option("Han")
@@ -302,7 +316,7 @@ def test_pointing_at_a_mark_tells_its_token_and_a_click_finds_it(visit, pages):
     tip.wait_for()
     assert np.hypot(*np.subtract(ring(page, "scatter"), (x + 1, y))) < 4
     text, *lines = tip.inner_text().splitlines()
-    _, tokens = pages[1]["scan"]
+    tokens = pages[1]["scan"].tokens
     token = tokens.row(int(lines[0].removeprefix("id ").replace(",", "")), named=True)
     assert text == token["text"]
     assert lines[1] == "kind reachable"
@@ -319,7 +333,7 @@ def test_the_indicator_of_the_axis_can_be_chosen(visit, pages):
     page = visit()
     page.locator("#indicator").select_option("cosine_pc_removed")
     assert "cosine distance, first component removed" in page.locator("#scatter .title").first.inner_html()
-    _, tokens = pages[1]["scan"]
+    tokens = pages[1]["scan"].tokens
     shown = dict(zip(ids(page), column(page, "cosine distance, first"), strict=True))
     for token, text in shown.items():
         assert float(text) == pytest.approx(tokens["cosine_pc_removed"][token], rel=1e-3)
@@ -358,11 +372,10 @@ def test_the_spectrum_the_graph_and_the_map_tell_their_rows(scan):
 
 def test_without_edges_and_map_the_figures_are_left_out(tmp_path, browser):
     tokens = token_frame(30)
-    neighbours = {"touching": "<= 1 step", "n_pairs": 9, "n_components": 3, "degrees": [[0, 30, 30]]}
-    facts = report_of(
-        tokens, neighbours={**neighbours, "cluster": None, "edges": None}, indicators=None, vocabulary=None
-    )
-    write_page(facts, tokens, tmp_path / "page.html")
+    neighbours = replace(TOUCHING, n_pairs=9, n_components=3, degrees=((0, 30, 30),))
+    unscored = {"by": None, "score": None, "threshold": None, "columns": ()}
+    scanned = atlas_of(tokens, neighbours=neighbours, indicators=unscored, vocabulary=None)
+    write_page(scanned, tmp_path / "page.html")
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     page.locator("html[data-ready]").wait_for(state="attached")
@@ -379,7 +392,7 @@ def test_without_edges_and_map_the_figures_are_left_out(tmp_path, browser):
 @pytest.mark.parametrize("name", ["scan", "hostile"])
 def test_what_is_copied_is_what_the_scan_found(visit, pages, name):
     page = visit(name, permissions=["clipboard-read", "clipboard-write"])
-    _, tokens = pages[1][name]
+    tokens = pages[1][name].tokens
     page.get_by_role("button", name="Copy CSV").click()
     page.get_by_text("copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
@@ -405,11 +418,11 @@ def test_what_is_saved_is_what_the_filter_left(scan, pages):
         page.get_by_role("button", name="Save CSV").click()
     assert saving.value.suggested_filename == "Qwen3-4B-tokens.csv"
     frame = pl.read_csv(saving.value.path().read_bytes())
-    assert frame.columns == pages[1]["scan"][1].columns
+    assert frame.columns == pages[1]["scan"].tokens.columns
     assert frame["black_hole"].to_list() == [9] * 4
     with page.expect_download() as saving:
         page.get_by_role("button", name="Save the report as JSON").click()
-    assert json.loads(saving.value.path().read_text()) == pages[1]["scan"][0]
+    assert json.loads(saving.value.path().read_text()) == pages[1]["scan"].to_json()
 
 
 # For everyone --------------------------------------------------------------------------------------------------------
@@ -585,5 +598,5 @@ def test_an_evolution_tells_its_events(visit):
 
 
 def test_the_page_of_a_whole_vocabulary_is_small(tmp_path):
-    write_page(*qwen_shaped(), tmp_path / "page.html")
+    write_page(qwen_shaped(), tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < 6_000_000

@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 from histories import BY_HAND, write_run
+from scans import scan_of
 
 from darkvocab import evolve, report, sweep
 from darkvocab.errors import CorruptFile
@@ -20,6 +22,7 @@ def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):
     return path
 
 
+@pytest.mark.slow
 def test_a_report_reruns_nothing_and_is_the_same_bytes_again(tmp_path):
     folder = run(tmp_path / "run")
     first = {path.name: path.read_bytes() for path in report(folder)}
@@ -27,6 +30,7 @@ def test_a_report_reruns_nothing_and_is_the_same_bytes_again(tmp_path):
     assert {path.name: path.read_bytes() for path in report(folder)} == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -42,6 +46,7 @@ def test_every_sweep_can_be_drawn(settings, tmp_path):
     assert "data:image/png;base64" in page.read_text()
 
 
+@pytest.mark.slow
 def test_the_page_opens_offline(tmp_path):
     html = report(run(tmp_path / "run"))[0].read_text()
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", html)
@@ -50,6 +55,7 @@ def test_the_page_opens_offline(tmp_path):
         assert link == "data:," or (tmp_path / "run" / link).exists()
 
 
+@pytest.mark.slow
 def test_the_page_escapes_what_it_did_not_write(tmp_path):
     base = tmp_path / "<img src=x onerror=alert(1)>.npy"
     np.save(base, np.ones(16, np.float32))
@@ -66,6 +72,7 @@ def test_an_unfinished_run_has_no_report(tmp_path):
         report(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_summary_has_the_range_of_each_statistic(tmp_path):
     frame = pl.read_parquet(run(tmp_path / "run", trials=4) / "records.parquet")
     rows = {row["statistic"]: row for row in ranges(frame)}
@@ -93,19 +100,9 @@ def test_right_to_left_texts_keep_their_place():
 
 
 def test_lines_in_a_pipe_have_no_trailing_blanks(capsys):
-    hole = {"population": 2, "token_ids": [1, 2], "tokens": ["[red]x[/red]", "[/]"]}
-    facts = {
-        **{"grid": "bfloat16", "stored_grid": "bfloat16", "output_tensor": None, "tied": True, "tensor": "t"},
-        **{"n_beyond_tokenizer": None, "chosen": "by name", "n_tokens": 9, "hidden_dim": 2, "n_unique": 8},
-        **{"n_black_holes": 1, "black_hole_population": 2, "n_singletons": 7, "black_holes": [hole]},
-        "norms": dict.fromkeys(("min", "p5", "p50", "mean", "p95", "max"), 1.0),
-        "l_inf": {"max": 0.0, "max_steps": 0, "mean": 0.0},
-        "source": {"path": "model"},
-        "vocabulary": None,
-        "indicators": {"by": None, "reference": {"kind": "none", "n": 0}},
-    }
-    tokens = {"id": [1], "text": ["[/]"], "category": ["reachable"], "norm": [1.0], "score": [0.0], "dark": [False]}
-    print_scan(facts, pl.DataFrame(tokens), console())
+    in_hole = {"black_hole": 1}
+    scanned = scan_of({}, in_hole | {"text": "[red]x[/red]"}, in_hole | {"text": "[/]"}, tokenizer=False)
+    print_scan(scanned, console())
     printed = capsys.readouterr().out
     assert "[red]x[/red]  [/]" in printed
     assert not [line for line in printed.splitlines() if line != line.rstrip()]
@@ -116,15 +113,15 @@ def test_lines_in_a_pipe_have_no_trailing_blanks(capsys):
     [
         (None, None, True, "tied: no output tensor of its own"),
         (None, None, False, "untied, its config says, but no output tensor is here"),
-        ("head", [9, 2], True, "tied: head holds the same words"),
-        ("head", [9, 2], False, "untied: the output tensor head differs"),
-        ("head", [16, 2], False, "untied: the output tensor head is 16 x 2"),
-        ("rows", [9, 2], False, "the output tensor, untied"),
+        ("head", (9, 8), True, "tied: head holds the same words"),
+        ("head", (9, 8), False, "untied: the output tensor head differs"),
+        ("head", (16, 8), False, "untied: the output tensor head is 16 x 8"),
+        ("rows", (9, 8), False, "the output tensor, untied"),
     ],
 )
 def test_what_the_output_matrix_is_to_the_rows_stands_in_words(output, shape, is_tied, says):
-    report = {"tensor": "rows", "n_tokens": 9, "hidden_dim": 2, "output_tensor": output, "output_shape": shape}
-    assert tied({**report, "tied": is_tied}) == says
+    matrix = replace(scan_of(*[{}] * 9, tensor="rows").matrix, output_tensor=output, output_shape=shape, tied=is_tied)
+    assert tied(matrix) == says
 
 
 def trained(folder, losses=(4.0, 3.0, 2.5), status="complete"):
@@ -139,6 +136,7 @@ def trained(folder, losses=(4.0, 3.0, 2.5), status="complete"):
     return folder
 
 
+@pytest.mark.slow
 def test_a_training_has_a_page(tmp_path):
     written = report(trained(tmp_path / "run"))
     assert [path.name for path in written] == ["report.html", "loss.png", "loss.pdf"]
@@ -169,6 +167,7 @@ def test_a_damaged_training_is_named(tmp_path, name):
         report(folder)
 
 
+@pytest.mark.slow
 def test_an_evolution_has_a_page_that_says_what_ran(tmp_path):
     folder = trained(tmp_path / "run")
     evolve(folder, out=folder)

@@ -14,9 +14,10 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import engine_work as work
 import pytest
 
-from darkvocab.errors import EngineLost, WorkerDied
-from darkvocab.runs import engine
-from darkvocab.runs.engine import open_engine
+from darkvocab.errors import EngineLost, OtherVersion, WorkerDied
+from darkvocab.runs.engine import open_engine, parcels, processes
+
+pytestmark = pytest.mark.slow
 
 LOCAL = ("serial", "threads", "processes")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -47,7 +48,7 @@ def test_results_come_in_the_order_of_the_tasks(spec):
 
 
 def test_local_is_serial_threads_or_processes():
-    for workers, nogil, kind in ((1, False, "_Serial"), (2, True, "_Threads"), (2, False, "_Processes")):
+    for workers, nogil, kind in ((1, False, "Serial"), (2, True, "Threads"), (2, False, "Processes")):
         with open_engine("local", workers, nogil) as opened:
             assert type(opened).__name__ == kind
 
@@ -77,8 +78,8 @@ def test_a_slow_first_task_does_not_stop_the_others():
 
 @posix
 def test_settings_travel_once_to_a_process(tmp_path, monkeypatch):
-    sent, send = [], engine._send
-    monkeypatch.setattr(engine, "_send", lambda pipe, message: sent.append(len(message)) or send(pipe, message))
+    sent, send = [], processes._send
+    monkeypatch.setattr(processes, "_send", lambda pipe, message: sent.append(len(message)) or send(pipe, message))
     shared = work.Counted(tmp_path, 3_000_000)
     with open_engine("processes", workers=2) as opened:
         done = list(opened.map(work.size_of, shared, range(20)))
@@ -102,7 +103,7 @@ def test_an_error_does_not_wait_for_the_tasks_before_it(spec):
     started = time.monotonic()
     with open_engine(spec, workers=4) as opened, pytest.raises(KeyError, match="three"):
         list(opened.map(work.refuse_three, 0 if spec == "threads" else 60, range(4)))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50  # and not the 60 s of the others
 
 
 def test_an_error_that_cannot_travel_is_told():
@@ -148,7 +149,7 @@ def test_a_caller_that_stops_waits_for_nothing_that_was_not_begun(spec):
         for task, _ in opened.map(work.where, 0.2, range(1000)):
             assert task == 0
             break
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50  # and not the 100 s of the others
 
 
 @posix
@@ -266,6 +267,6 @@ def test_what_is_no_engine_is_refused():
 
 
 def test_a_worker_of_another_version_refuses_before_it_unpickles_anything():
-    versions = {**engine._versions(), "numpy": "1.0"}
-    with pytest.raises(engine.OtherVersion, match=r"has numpy .*, we have 1\.0; install numpy==1\.0 there"):
-        engine._do_elsewhere(versions, b"no pickle", b"none either")
+    versions = {**parcels.package_versions(), "numpy": "1.0"}
+    with pytest.raises(OtherVersion, match=r"has numpy .*, we have 1\.0; install numpy==1\.0 there"):
+        parcels.do_elsewhere(versions, b"no pickle", b"none either")

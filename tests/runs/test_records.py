@@ -1,9 +1,10 @@
-"""Files land whole or not at all; parts merge as they land, and what they were merged in does not show at the end."""
+"""Files land whole or not at all; how and in which order parts landed does not show at the end."""
 
 import errno
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from darkvocab.errors import CorruptFile, DiskFull
+from darkvocab.landing import write_whole
 from darkvocab.runs import records
-from darkvocab.runs.folder import read_manifest, write_whole
+from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import Parts, RunFolder, csv_bytes, csv_text, read_records, scan_records
 
 
@@ -139,29 +141,16 @@ def spans(path):
     return sorted(item.name[len("part-") : -len("-0123456789abcdef.parquet")] for item in (path / "records").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("size", "block"), [(1, 64), (4096, 64), (4097, 63), (2**17, 2), (2**17 + 1, 1), (2**18, 1), (2**20, 1)]
-)
-def test_a_block_is_64_parts_or_as_many_as_hold_a_quarter_of_a_million_records(tmp_path, size, block):
-    assert Parts(tmp_path, {"n_records": 10**7, "records_per_part": size}).block == block
-
-
-def test_each_whole_block_is_one_file(tmp_path):
+def test_parts_land_in_any_order_and_each_is_one_file(tmp_path):
     order = [*range(70, 150), *range(70)]
     landed(tmp_path / "run", 299, 2, order, finish=False)
-    assert spans(tmp_path / "run") == ["000000-000063", "000064-000127", *(f"{k:06d}" for k in range(128, 150))]
+    assert spans(tmp_path / "run") == [f"{k:06d}" for k in range(150)]
     with opened(tmp_path / "run", 299, 2, resume=True) as folder:
         assert (folder.missing(), folder.n_landed) == ([], 299)
         assert folder.read(66) == [row(132), row(133)]
         assert folder.read(149) == [row(298)]
         folder.finish()
     assert read_records(tmp_path / "run").rows() == [(r.sigma, r.count, r.name) for r in map(row, range(299))]
-
-
-def test_parts_that_are_too_large_are_not_merged(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "MERGED_RECORDS", 7)
-    landed(tmp_path / "run", 12, 4, finish=False)
-    assert spans(tmp_path / "run") == ["000000", "000001", "000002"]
 
 
 def test_a_part_of_another_length_is_refused(tmp_path):
@@ -176,11 +165,9 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed(target: str, after: int) -> Iterator[None]:
-    """The process ends when it calls this method of the parts or this function once too often."""
-    holder, _, name = target.rpartition(".")
-    owner = Parts if holder == "Parts" else os
-    original, calls = getattr(owner, name), count()
+def killed(name: str, after: int) -> Iterator[None]:
+    """The process ends when it calls this function of the system once too often."""
+    original, calls = getattr(os, name), count()
 
     def kill(*arguments):
         if next(calls) == after:
@@ -188,45 +175,41 @@ def killed(target: str, after: int) -> Iterator[None]:
         return original(*arguments)
 
     with pytest.MonkeyPatch.context() as patch, suppress(Killed):
-        patch.setattr(owner, name, kill)
+        patch.setattr(os, name, kill)
         yield
 
 
 N, SIZE = 31, 3
-# Where a process ends: before a merge, between a merge and the deletion, amid the deletion, amid any writing.
-ENDS = st.sampled_from(["Parts.merge", "Parts._delete", "os.unlink", "os.fsync"])
+ENDS = st.sampled_from(["replace", "unlink", "fsync"])  # where a process ends: amid any writing
 
 
+@pytest.mark.slow
 @given(
     order=st.permutations(range(11)),
     ends=st.lists(st.tuples(st.integers(0, 11), ENDS, st.integers(0, 5)), max_size=4),
 )
-@example(order=list(range(11)), ends=[(3, "Parts._delete", 0)])
-@example(order=list(range(11)), ends=[(3, "os.unlink", 2)])
-@example(order=list(range(11)), ends=[(4, "Parts.merge", 0), (8, "os.fsync", 3)])
+@example(order=list(range(11)), ends=[(3, "replace", 2)])
+@example(order=list(range(11)), ends=[(4, "replace", 0), (8, "fsync", 3)])
 @settings(max_examples=80)
 def test_whatever_the_order_and_the_interruptions_the_bytes_are_the_same(tmp_path_factory, order, ends):
     path = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "MERGED_PARTS", 4)
-        expected = files(landed(path / "undisturbed", N, SIZE))
-        assert sum("-00" in name[len("records/part-") :] for name in expected) == 2  # two blocks, and three parts
-        for stop, target, after in sorted(ends):
-            with killed(target, after), opened(path / "run", N, SIZE, resume=True) as folder:
-                for number in order[:stop]:
-                    if number in folder.missing():
-                        land(folder, number, N, SIZE)
-        with opened(path / "run", N, SIZE, resume=True) as folder:
-            for number in folder.missing():
-                land(folder, number, N, SIZE)
-            folder.finish()
-        assert files(path / "run") == expected
+    expected = files(landed(path / "undisturbed", N, SIZE))
+    for stop, target, after in sorted(ends):
+        with killed(target, after), opened(path / "run", N, SIZE, resume=True) as folder:
+            for number in order[:stop]:
+                if number in folder.missing():
+                    land(folder, number, N, SIZE)
+    with opened(path / "run", N, SIZE, resume=True) as folder:
+        for number in folder.missing():
+            land(folder, number, N, SIZE)
+        folder.finish()
+    assert files(path / "run") == expected
     shutil.rmtree(path)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_at_any_write_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
-    """Parts, merged parts, the final files and the manifest: each of them meets it once."""
-    monkeypatch.setattr(records, "MERGED_PARTS", 4)
+    """Parts, the final files and the manifest: each of them meets it once."""
     expected = files(landed(tmp_path / "undisturbed", N, SIZE))
     fsync, met = os.fsync, set()
     for full in count():
@@ -243,7 +226,7 @@ def test_a_disk_that_fills_up_at_any_write_leaves_a_run_that_goes_on(tmp_path, m
             landed(path, N, SIZE)
             break
         except OSError as error:
-            met.add(str(error).split(" ")[-1].rpartition("/")[2].rstrip("'")[:11])
+            met.add(re.search(r"no space left to write \S*/([^/\s;]+);", str(error))[1][:11])
         monkeypatch.setattr(os, "fsync", fsync)
         with opened(path, N, SIZE, resume=True) as folder:
             for number in folder.missing():
@@ -253,15 +236,13 @@ def test_a_disk_that_fills_up_at_any_write_leaves_a_run_that_goes_on(tmp_path, m
     assert {"manifest.js", "part-000003", "part-000000", "records.par", "records.csv"} <= met
 
 
-@pytest.fixture
-def torn(tmp_path, monkeypatch):
-    """A run that ended between the merge of its first four parts and their deletion."""
-    monkeypatch.setattr(records, "MERGED_PARTS", 4)
-    path = tmp_path / "run"
-    with killed("Parts._delete", 0):
-        landed(path, N, SIZE, range(4))
-    assert spans(path) == ["000000", "000000-000003", "000001", "000002", "000003"]
-    return path
+KEPT = Path(__file__).parent.parent / "kept" / "parts"
+
+
+@pytest.fixture(params=["merged", "torn"])
+def kept(request, tmp_path):
+    """A run that version 6d79372 began: it merged 64 parts of one record; `torn` was killed amid their deletion."""
+    return Path(shutil.copytree(KEPT / request.param, tmp_path / "run"))
 
 
 def part(path, span):
@@ -269,69 +250,104 @@ def part(path, span):
     return found
 
 
-def resumed(path):
-    return opened(path, N, SIZE, resume=True)
+def kept_run(path):
+    """The continuation of a kept run, which cuts its records into parts of another size by now."""
+    return opened(path, 70, 8, resume=True)
 
 
-def test_parts_that_a_merged_one_covers_are_deleted_on_the_next_day(torn):
-    with resumed(torn) as folder:
-        assert spans(torn) == ["000000-000003"]
-        assert folder.missing() == list(range(4, 11))
+def landing_the_rest(folder):
+    for number in folder.missing():
+        land(folder, number, 70, folder.part_size)
+    folder.finish()
 
 
-@pytest.mark.parametrize("span", ["000002", "000000-000003"])
+def test_a_run_whose_parts_an_earlier_version_merged_goes_on(kept, tmp_path):
+    n_landed = 64 if "000064" not in spans(kept) else 66
+    scanned = scan_records(kept)
+    assert rows(scanned) == [(r.sigma, r.count, r.name) for r in map(row, range(n_landed))]
+    assert len(scanned["count"]) == scanned.n_landed == n_landed
+    with kept_run(kept) as folder:
+        assert (folder.part_size, folder.n_landed, folder.missing()) == (1, n_landed, list(range(n_landed, 70)))
+        assert folder.read(3) == [row(3)]
+        landing_the_rest(folder)
+    fresh = landed(tmp_path / "fresh", 70, 1)
+    for name in ("manifest.json", "records.parquet", "records.csv"):
+        assert (kept / name).read_bytes() == (fresh / name).read_bytes()
+
+
 @pytest.mark.parametrize("change", ["garbage", "another run", "another part"])
-def test_nothing_is_deleted_where_a_part_or_what_it_was_merged_in_is_not_ours(torn, tmp_path, span, change):
-    path = part(torn, span)
+def test_a_merged_part_that_is_not_ours_is_named_and_nothing_is_deleted(kept, tmp_path, change):
+    path = part(kept, "000000-000063")
     if change == "garbage":
         path.write_bytes(b"PAR1")
     elif change == "another run":
-        other = landed(tmp_path / "other", N + 1, SIZE, range(4) if "-" in span else [2], finish=False)
-        path.unlink()
-        path = shutil.copy(part(other, span), torn / "records")
+        other = landed(tmp_path / "other", 71, 1, [2], finish=False)
+        path.write_bytes(part(other, "000002").read_bytes())
     else:
-        other = part(torn, "000001")
-        path.unlink()
-        path = shutil.copy(other, torn / "records" / other.name.replace("000001", span))
-    before = files(torn)
-    with pytest.raises(CorruptFile, match=f"{Path(path).name}: does not hold what this run wrote; delete it and"):
-        resumed(torn)
-    assert files(torn) == before
-    Path(path).unlink()
-    with resumed(torn) as folder:
+        path.write_bytes(path.read_bytes()[:-1])
+    before = {name: content for name, content in files(kept).items() if name != "manifest.json"}
+    with (
+        kept_run(kept) as folder,
+        pytest.raises(CorruptFile, match=f"{path.name}: does not hold what this run wrote; delete it and"),
+    ):
+        landing_the_rest(folder)
+    assert before.items() <= files(kept).items()
+    path.unlink()
+    with kept_run(kept) as folder:
+        landing_the_rest(folder)
+    assert (kept / "records.parquet").read_bytes() == (
+        landed(tmp_path / "fresh", 70, 1) / "records.parquet"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["000001-000064", "000000-000002", "000064-000127", "000003-000000", "000070"])
+def test_a_file_that_is_no_part_of_this_run_is_named_and_left(kept, name):
+    stray = kept / "records" / f"part-{name}-0123456789abcdef.parquet"
+    stray.write_text("mine")
+    with (
+        kept_run(kept) as folder,
+        pytest.raises(CorruptFile, match=rf"holds {stray.name}, no part of this run; move it away"),
+    ):
+        landing_the_rest(folder)
+    assert stray.read_text() == "mine"
+    assert not (kept / "records.parquet").exists()
+
+
+def test_a_second_file_of_a_part_is_named_and_left(tmp_path):
+    path = landed(tmp_path / "run", N, SIZE, finish=False)
+    stray = path / "records" / "part-000002-0000000000000000.parquet"
+    stray.write_text("mine")
+    with (
+        opened(path, N, SIZE, resume=True) as folder,
+        pytest.raises(CorruptFile, match=rf"holds {stray.name}, no part of this run; move it away"),
+    ):
+        folder.finish()
+    assert stray.read_text() == "mine"
+
+
+def test_a_run_keeps_to_the_size_of_its_parts(tmp_path):
+    landed(tmp_path / "run", N, SIZE, range(4), finish=False)
+    with opened(tmp_path / "run", N, SIZE + 2, resume=True) as folder:
+        assert (folder.part_size, folder.n_landed) == (SIZE, 4 * SIZE)
         for number in folder.missing():
             land(folder, number, N, SIZE)
         folder.finish()
-    assert files(torn) == files(landed(tmp_path / "undisturbed", N, SIZE))
+    assert files(tmp_path / "run") == files(landed(tmp_path / "undisturbed", N, SIZE))
 
 
-@pytest.mark.parametrize("name", ["000001-000004", "000000-000002", "000008-000011", "000003-000000", "000011"])
-def test_a_file_that_is_no_block_of_this_run_is_named_and_left(torn, name):
-    stray = torn / "records" / f"part-{name}-0123456789abcdef.parquet"
-    stray.write_text("mine")
-    with resumed(torn) as folder:
-        for number in folder.missing():
-            land(folder, number, N, SIZE)
-        with pytest.raises(CorruptFile, match=rf"holds {stray.name}, no part of this run; move it away"):
-            folder.finish()
-    assert stray.read_text() == "mine"
-    assert not (torn / "records.parquet").exists()
+def test_a_folder_that_is_gone_when_a_run_ends_does_not_hide_why_it_ended(tmp_path):
+    def work():
+        with RunFolder(tmp_path / "run", Row, manifest(3), records_per_part=1):
+            shutil.rmtree(tmp_path / "run")
+            raise KeyError("the work's own")
+
+    with pytest.raises(KeyError, match="the work's own"):
+        work()
 
 
-def test_a_merged_part_that_is_damaged_is_named_when_it_is_read(torn):
-    with resumed(torn):
-        pass
-    path = part(torn, "000000-000003")
-    path.write_bytes(path.read_bytes()[:-1])
-    with resumed(torn) as folder:
-        for number in folder.missing():
-            land(folder, number, N, SIZE)
-        with pytest.raises(CorruptFile, match=rf"{path.name}: does not hold what this run wrote"):
-            folder.finish()
-
-
+@pytest.mark.slow
 def test_ten_thousand_parts_are_opened_by_their_names(tmp_path, monkeypatch):
-    size = 2**18  # too large to merge
+    size = 2**18
     with opened(tmp_path / "run", 10_001 * size, size):
         for number in range(10_000):
             (tmp_path / "run" / "records" / f"part-{number:06d}-0123456789abcdef.parquet").touch()
@@ -361,6 +377,7 @@ print((status("VmHWM") - before) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_many_records_are_written_in_bounded_memory_to_the_same_bytes(tmp_path):
     """However they are cut into parts, on however many threads; with a CSV that is compressed."""
@@ -369,9 +386,9 @@ def test_many_records_are_written_in_bounded_memory_to_the_same_bytes(tmp_path):
         environment = {**os.environ, "POLARS_MAX_THREADS": str(threads)}
         command = [sys.executable, "-c", code, str(size), str(tmp_path / str(size))]
         ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        assert int(ran.stdout) < 150  # MB, with parts, blocks and final files in turn
+        assert int(ran.stdout) < 150  # MB, with parts and final files in turn
     first = tmp_path / "4096"
-    assert spans(first) == ["000000-000063", "000064"]
+    assert spans(first) == [f"{k:06d}" for k in range(65)]
     expected = frame(0, QUARTER + 5)
     assert pl.read_parquet(first / "records.parquet").equals(expected)
     expected.write_parquet(tmp_path / "at once", compression="zstd", row_group_size=2**16)
@@ -414,12 +431,11 @@ def test_records_of_a_finished_run_are_read_in_pieces(tmp_path, monkeypatch):
     assert scanned["count"].to_list() == list(range(N))
 
 
-def test_records_of_an_unfinished_run_are_those_that_landed(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "MERGED_PARTS", 4)
+def test_records_of_an_unfinished_run_are_those_that_landed(tmp_path):
     numbers = [0, 1, 2, 3, 6, 10, 8]
     path = landed(tmp_path / "run", N, SIZE, numbers, finish=False)
     before = files(path)
-    with resumed(path):  # another process may have it
+    with opened(path, N, SIZE, resume=True):  # another process may have it
         scanned = scan_records(path)
         expected = [EXPECTED[k] for number in sorted(numbers) for k in range(number * 3, min(number * 3 + 3, N))]
         assert scanned.n_landed == len(expected)
@@ -431,15 +447,13 @@ def test_records_of_an_unfinished_run_are_those_that_landed(tmp_path, monkeypatc
         scan_records(path)
 
 
-def test_records_are_those_of_the_moment_although_the_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "MERGED_PARTS", 4)
+def test_records_are_those_of_the_moment_although_the_run_goes_on(tmp_path):
     path = landed(tmp_path / "run", N, SIZE, [0, 2, 3], finish=False)
     scanned = scan_records(path)
     expected = rows(scanned)
-    with resumed(path) as folder:
+    with opened(path, N, SIZE, resume=True) as folder:
         land(folder, 1, N, SIZE)
         land(folder, 4, N, SIZE)
-    assert spans(path) == ["000000-000003", "000004"]
     assert rows(scanned) == expected
     assert scanned["count"].to_list() == [0, 1, 2, 6, 7, 8, 9, 10, 11]
 

@@ -32,6 +32,7 @@ def ours(record):
     )
 
 
+@pytest.mark.slow
 def test_the_sweep_is_the_notebooks_to_the_bit(tmp_path):
     base = (torch.randn(96, generator=torch.Generator().manual_seed(1)) * 3e-3).numpy()
     np.save(tmp_path / "base.npy", base)

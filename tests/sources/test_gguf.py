@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from darkvocab import EmbeddingMatrix, Touching, centroid, explain, neighbours, scan
+from darkvocab import EmbeddingMatrix, Touching, centroid, neighbours, scan
 from darkvocab.sources import gguf as reader
 from darkvocab.sources import open_source
 
@@ -53,7 +53,7 @@ def test_rows_that_are_not_quantised_need_no_package(tmp_path, monkeypatch, kind
     )  # fmt: skip
     assert isinstance(found.words, np.memmap)
     assert np.array_equal(found.rows(slice(None)), matrix.astype(np.float32))
-    report = scan(path)
+    report = scan(path).to_json()
     assert (report["populations"], report["tied"], report["stored_grid"]) == ([3], False, grid)
     assert report["black_holes"][0]["tokens"] == ["t7", "t9", None]
     assert report["n_beyond_tokenizer"] == 10
@@ -61,10 +61,10 @@ def test_rows_that_are_not_quantised_need_no_package(tmp_path, monkeypatch, kind
 
 def test_texts_of_the_file_yield_to_those_asked_for(tmp_path):
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": rows()}, with_texts())
-    assert scan(path, tokenizer="none")["black_holes"][0]["tokens"] == [None] * 3
+    assert scan(path, tokenizer="none").to_json()["black_holes"][0]["tokens"] == [None] * 3
     model = {"type": "WordLevel", "vocab": {f"other{n}": n for n in range(60)}, "unk_token": "other0"}
     (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
-    asked = scan(path, tokenizer=tmp_path / "tokenizer.json")
+    asked = scan(path, tokenizer=tmp_path / "tokenizer.json").to_json()
     assert asked["black_holes"][0]["tokens"] == ["other7", "other9", "other50"]
     assert EmbeddingMatrix.open(path).label(7) == "7 't7'"
 
@@ -94,7 +94,7 @@ def part(n, count=2):
 def test_parts_of_a_file_are_read_together(tmp_path, asked):
     ggufs.saved(tmp_path / "m-00001-of-00002.gguf", {"token_embd.weight": rows()}, with_texts() + part(0))
     ggufs.saved(tmp_path / "m-00002-of-00002.gguf", {"output.weight": rows() * 2}, part(1))
-    report = scan(tmp_path / f"m-0000{asked}-of-00002.gguf")
+    report = scan(tmp_path / f"m-0000{asked}-of-00002.gguf").to_json()
     assert (report["tied"], report["output_tensor"]) == (False, "output.weight")
     assert report["black_holes"][0]["tokens"][0] == "t7"
     assert report["source"]["path"].endswith("m-00001-of-00002.gguf")
@@ -124,12 +124,12 @@ def test_quantised_rows_are_counted_by_what_they_mean(tmp_path):
     zero = struct.pack("<e", 0)
     stored = [zero + bytes(32), zero + bytes(32), zero + bytes([1] * 32), struct.pack("<e", 0.5) + bytes([2] * 32)]
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": ("Q8_0", (4, 32), b"".join(stored))})
-    report = scan(path)
+    report = scan(path).to_json()
     assert (report["grid"], report["stored_grid"], report["populations"]) == ("float32", "Q8_0", [3])
     assert report["norms"]["max"] == pytest.approx(np.sqrt(32), rel=1e-12)
     assert centroid(path, tmp_path / "c.safetensors")["provenance"]["stored_grid"] == "Q8_0"
-    assert scan(path, bitwise=True)["populations"] == [3]
-    assert scan(path, grid="bfloat16")["populations"] == [3]
+    assert scan(path, bitwise=True).to_json()["populations"] == [3]
+    assert scan(path, grid="bfloat16").to_json()["populations"] == [3]
 
 
 def test_neighbours_of_quantised_rows_are_those_of_their_values(tmp_path):
@@ -160,8 +160,8 @@ def test_table_names_the_quantised_type(tmp_path, capsys):
     from darkvocab.reports.scan import print_scan
 
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": ("Q8_0", (60, 32), q8_0(rows())[0].tobytes())})
-    scanned = explain(path)
-    print_scan(scanned.report, scanned.tokens, console())
+    scanned = scan(path)
+    print_scan(scanned, console())
     assert "float32 (dequantised from the stored Q8_0)" in capsys.readouterr().out
 
 

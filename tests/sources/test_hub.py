@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from darkvocab import EmbeddingMatrix, centroid, scan
 from darkvocab.checkpoints.plan import plan
 from darkvocab.sources import RemoteFile, open_source
-from darkvocab.sources import hub as source
+from darkvocab.sources.hub import repo
 
 MINILM = Path(__file__).parents[2] / "demo/all-MiniLM-L6-v2"
 ROWS = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
@@ -44,10 +44,11 @@ def same_census(one, other):
     return placed[0] == placed[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MINILM.is_dir(), reason="make demo downloads it")
 def test_a_real_checkpoint_is_the_same_as_from_disk_by_one_percent_more_than_its_tensor(hub):
     commit = hub.add("org/mini", {path.name: path for path in MINILM.iterdir() if path.is_file()})
-    there, here = scan("org/mini"), scan(MINILM)
+    there, here = scan("org/mini").to_json(), scan(MINILM).to_json()
     assert same_census(there, here)
     size = 30_522 * 384 * 4
     served = sum(end - begin for begin, end in ranges(hub, "model.safetensors"))
@@ -74,21 +75,22 @@ def ranges(hub, name):
     return [(int(begin), int(end) + 1) for begin, end in (text.removeprefix("bytes=").split("-") for text in asked)]
 
 
+@pytest.mark.slow
 def test_what_was_read_is_not_read_again(hub):
     hub.add("org/model", {"model.safetensors": save({"embed_tokens.weight": ROWS, **LAYERS})})
-    first = scan("org/model")
+    first = scan("org/model").to_json()
     hub.asked.clear()
-    again = scan("org/model")
+    again = scan("org/model").to_json()
     assert same_census(first, again)
     assert again["source"]["bytes_read"] == 0
     assert len(hub.asked) == 1  # which commit the branch is at
-    assert scan(f"org/model@{first['source']['commit']}")["source"]["bytes_read"] == 0
+    assert scan(f"org/model@{first['source']['commit']}").to_json()["source"]["bytes_read"] == 0
     assert len(hub.asked) == 1  # a commit does not change
 
 
 def test_only_the_shards_of_the_embedding_and_the_output_are_looked_into(hub):
     hub.add("org/model", sharded())
-    report = scan("org/model")
+    report = scan("org/model").to_json()
     assert (report["tied"], report["output_tensor"], report["populations"]) == (False, "lm_head.weight", [3])
     assert not any(ranges(hub, f"model-{n}.safetensors") for n in range(3))
     assert max(end for _, end in ranges(hub, "model-3.safetensors")) <= ROWS.nbytes + 400_000
@@ -109,7 +111,7 @@ def test_tensors_elsewhere_are_known_by_name_until_they_are_asked_for(hub):
 
 
 def test_pieces_are_asked_for_side_by_side_and_the_words_are_the_file_s(hub, monkeypatch):
-    monkeypatch.setattr(source, "PIECE", 100_000)
+    monkeypatch.setattr(repo, "PIECE", 100_000)
     hub.add("org/model", {"model.safetensors": save({"embed_tokens.weight": ROWS, **LAYERS})})
     told = []
     opened = open_source("org/model", lambda done, total: told.append((done, total)))
@@ -126,13 +128,14 @@ def test_torch_files_are_read_by_their_directory(hub):
     saved = io.BytesIO()
     torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, saved)
     hub.add("org/model", {"pytorch_model.bin": saved.getvalue()})
-    report = scan("org/model")
+    report = scan("org/model").to_json()
     assert (report["tensor"], report["populations"]) == ("wte.weight", [3])
     read = ranges(hub, "pytorch_model.bin")
-    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * source.BLOCK
+    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * repo.BLOCK
     assert len(read) <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["F32", "Q8_0"])
 def test_gguf_s_header_is_read_ahead(tmp_path, hub, kind):
     block = b"\x00\x3c" + bytes(range(32))  # a scale of 1
@@ -143,8 +146,8 @@ def test_gguf_s_header_is_read_ahead(tmp_path, hub, kind):
     hub.add("org/model-GGUF", {"m.gguf": (tmp_path / "m.gguf").read_bytes(), "README.md": b"# m"})
     if kind == "Q8_0":
         pytest.importorskip("gguf")
-    report = scan("org/model-GGUF")
-    assert same_census(report, scan(tmp_path / "m.gguf"))
+    report = scan("org/model-GGUF").to_json()
+    assert same_census(report, scan(tmp_path / "m.gguf").to_json())
     assert len(ranges(hub, "m.gguf")) <= 8
 
 
@@ -154,19 +157,20 @@ def test_of_several_weights_one_must_be_asked_for(tmp_path, hub):
     hub.add("org/model", {"a.gguf": one, **parts})
     with pytest.raises(FileNotFoundError, match=r"it has a\.gguf, b-00001-of-00002\.gguf.*give one of these"):
         scan("org/model")
-    assert scan("org/model/a.gguf")["populations"] == [3]
-    assert scan("org/model@main/a.gguf")["source"]["path"].endswith("/a.gguf")
+    assert scan("org/model/a.gguf").to_json()["populations"] == [3]
+    assert scan("org/model@main/a.gguf").to_json()["source"]["path"].endswith("/a.gguf")
     with pytest.raises(FileNotFoundError, match=r"has no file or folder 'c\.gguf'"):
         scan("org/model/c.gguf")
     hub.add("org/parts", parts)  # the first of them stands for all
     assert open_source("org/parts").tensors["token_embd.weight"].shape == (3000, 64)
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_repository_is_a_model_folder(hub):
     hub.add("org/model", {"README.md": b"", "step-1/model.safetensors": save({"wte.weight": ROWS})})
-    assert scan("org/model/step-1")["n_tokens"] == 3000
-    assert scan(f"{hub.endpoint}/org/model/tree/main/step-1")["n_tokens"] == 3000
-    assert scan("hf://org/model/step-1/model.safetensors")["n_tokens"] == 3000
+    assert scan("org/model/step-1").to_json()["n_tokens"] == 3000
+    assert scan(f"{hub.endpoint}/org/model/tree/main/step-1").to_json()["n_tokens"] == 3000
+    assert scan("hf://org/model/step-1/model.safetensors").to_json()["n_tokens"] == 3000
     with pytest.raises(FileNotFoundError, match=r"org/model@\w+ has none of model\.safetensors"):
         scan("org/model")
 
@@ -179,8 +183,8 @@ def test_a_local_path_wins_and_a_path_is_never_asked_for_elsewhere(tmp_path, hub
     assert not hub.asked
     Path("org/model").mkdir(parents=True)
     Path("org/model/model.safetensors").write_bytes(save({"wte.weight": ROWS[:9]}))
-    assert scan("org/model")["n_tokens"] == 9
-    assert scan("hf://org/model")["n_tokens"] == 3000
+    assert scan("org/model").to_json()["n_tokens"] == 9
+    assert scan("hf://org/model").to_json()["n_tokens"] == 3000
 
 
 @pytest.mark.parametrize("text", ["nowhere", "./org/model", "../x", "org/model/", "org//model", "o rg/model", "/org/m"])
@@ -205,8 +209,8 @@ def test_a_revision_is_pinned_when_it_is_opened(hub):
     opened = open_source("org/model")
     hub.add("org/model", {"model.safetensors": save({"wte.weight": ROWS + 1})})  # the branch moves on
     assert np.array_equal(opened.tensors["wte.weight"].words(), ROWS.view(np.uint32))
-    assert scan("org/model@v1")["n_tokens"] == 99
-    report = scan(f"org/model@{first}")
+    assert scan("org/model@v1").to_json()["n_tokens"] == 99
+    report = scan(f"org/model@{first}").to_json()
     assert (report["n_tokens"], report["source"]["revision"], report["source"]["commit"]) == (3000, first, first)
 
 
@@ -218,7 +222,7 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(hub, monkeypatch):
     hub.private.add("org/secret")
     hub.gated.add("org/secret")
     hub.add("org/secret", {"model.safetensors": save({"wte.weight": ROWS})})
-    assert scan("org/secret")["n_tokens"] == 3000
+    assert scan("org/secret").to_json()["n_tokens"] == 3000
     authorized = {path.split("/")[1]: "authorization" in headers for _, path, headers in hub.asked}
     assert authorized["blobs"] is False
     assert authorized["org"] is True
@@ -232,11 +236,11 @@ def test_a_file_that_the_hub_s_cache_has_is_read_from_there(hub, monkeypatch):
     for name in ("model.safetensors", "config.json"):
         hf_hub_download("org/model", name)
     hub.asked.clear()
-    assert scan("org/model")["source"]["bytes_read"] == 0
+    assert scan("org/model").to_json()["source"]["bytes_read"] == 0
     assert not hub.asked_for("resolve")
     hub.asked.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    report = scan("org/model")
+    report = scan("org/model").to_json()
     assert (report["n_tokens"], report["source"]["bytes_read"]) == (3000, 0)
     assert report["source"]["sha256"] == hub.commits["org/model", report["source"]["commit"]]["model.safetensors"].oid
     assert not hub.asked
@@ -255,10 +259,10 @@ def test_offline_a_snapshot_that_lacks_files_gives_what_it_has(hub, monkeypatch)
 
 def test_offline_what_was_scanned_is_scanned_again(hub, monkeypatch):
     hub.add("org/model", {"model.safetensors": save({"wte.weight": ROWS, **LAYERS}), "config.json": b"{}"}, "a/b")
-    first = scan("org/model@a%2Fb")
+    first = scan("org/model@a%2Fb").to_json()
     hub.asked.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert same_census(scan("org/model@a%2Fb"), first)
+    assert same_census(scan("org/model@a%2Fb").to_json(), first)
     with pytest.raises(FileNotFoundError, match=r"bytes of it are not in the cache, and HF_HUB_OFFLINE is set"):
         scan("org/model@a%2Fb", tensor="layers.1.weight")
     with pytest.raises(FileNotFoundError, match="no revision 'main' of org/model is in the cache"):
@@ -279,7 +283,7 @@ def test_a_dry_run_says_what_would_be_read_and_reads_no_tensor(hub):
     ]
     assert found["bytes_to_transfer"] > ROWS.nbytes  # of the blocks that hold the headers, some bytes are the tensor's
     assert not hub.asked_for("tokenizer.json")
-    assert found["source"]["bytes_read"] <= 3 * source.BLOCK + 1000
+    assert found["source"]["bytes_read"] <= 3 * repo.BLOCK + 1000
     hub.add("org/model", sharded())
     scan("org/model")
     assert plan("org/model")["bytes_to_transfer"] == 0
@@ -308,6 +312,7 @@ def test_the_command_prints_what_would_be_read(hub, tmp_path):
 # Processes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_reads_through_the_variables_of_the_hub(hub, tmp_path):
     hub.add("org/model", {"model.safetensors": save({"wte.weight": ROWS})})
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
@@ -317,6 +322,7 @@ def test_the_command_reads_through_the_variables_of_the_hub(hub, tmp_path):
     assert (tmp_path / "home/assets/darkvocab/models--org--model/files").is_dir()
 
 
+@pytest.mark.slow
 def test_nothing_of_the_hub_is_loaded_where_it_is_not_asked(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(save({"wte.weight": ROWS[:9]}))

@@ -105,7 +105,7 @@ def test_names_are_joined_and_what_is_no_tensor_is_left_out(tmp_path):
     torch.save(checkpoint, tmp_path / "m.pt", pickle_protocol=4)
     found = open_source(tmp_path / "m.pt").tensors
     assert list(found) == ["model.wte.weight", "list.0", "list.1.x", "optimizer.state.3.exp_avg"]
-    report = scan(tmp_path / "m.pt")
+    report = scan(tmp_path / "m.pt").to_json()
     assert (report["tensor"], report["chosen"], report["n_tokens"]) == ("model.wte.weight", "by name", 6)
 
 
@@ -116,7 +116,7 @@ def test_a_state_dict_with_its_metadata_is_read(tmp_path):
 
 def test_a_tensor_alone_is_named_after_its_file(tmp_path):
     torch.save(torch.zeros(4, 2), tmp_path / "rows.pth")
-    assert scan(tmp_path / "rows.pth")["tensor"] == "rows"
+    assert scan(tmp_path / "rows.pth").to_json()["tensor"] == "rows"
 
 
 def test_shards_are_read_through_their_index(tmp_path):
@@ -130,7 +130,7 @@ def test_shards_are_read_through_their_index(tmp_path):
     }
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
     for path in (tmp_path, tmp_path / "pytorch_model.bin.index.json"):
-        report = scan(path)
+        report = scan(path).to_json()
         assert (report["populations"], report["grid"], report["tied"]) == ([2], "bfloat16", False)
         assert report["output_tensor"] == "lm_head.weight"
         assert report["source"]["path"].endswith("00001-of-00002.bin")
@@ -143,7 +143,7 @@ def test_scan_and_centroid_are_those_of_the_same_rows_in_safetensors(tmp_path):
     rows[100:120] = rows[7]
     save_file({"wte.weight": rows}, tmp_path / "m.safetensors")
     torch.save({"wte.weight": rows}, tmp_path / "m.bin")
-    reports = [scan(tmp_path / name) for name in ("m.safetensors", "m.bin")]
+    reports = [scan(tmp_path / name).to_json() for name in ("m.safetensors", "m.bin")]
     for report in reports:
         del report["source"]
     assert reports[0] == reports[1]
@@ -153,9 +153,10 @@ def test_scan_and_centroid_are_those_of_the_same_rows_in_safetensors(tmp_path):
         centroid(tmp_path / "m.bin", tmp_path / "m.bin")
 
 
+@pytest.mark.slow
 def test_torch_is_not_loaded(tmp_path):
     torch.save({"wte.weight": torch.zeros(4, 2)}, tmp_path / "m.bin")
-    program = "import sys; from darkvocab import scan; scan(sys.argv[1]); sys.exit('torch' in sys.modules)"
+    program = "import sys; from darkvocab import scan; scan(sys.argv[1]).to_json(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program, tmp_path / "m.bin"], check=True)
 
 

@@ -212,6 +212,7 @@ def wandering(grid, seed, n_rows=6, n_tokens=14, dim=5):
     return encode(values, grid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("seed", range(4))
 def test_every_column_is_that_of_plain_python(tmp_path, grid, seed):
@@ -228,6 +229,7 @@ def test_every_column_is_that_of_plain_python(tmp_path, grid, seed):
                 assert value == pytest.approx(theirs[column], rel=1e-9, abs=1e-12), column
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_records_do_not_depend_on_the_order_of_tokens(tmp_path_factory, seed):

@@ -12,7 +12,7 @@ from darkvocab.training.choices import Architecture
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 PRECISIONS = ["pure-bf16", "bf16-weights", "float32"]
 
 

@@ -28,6 +28,7 @@ from darkvocab.training.recording import recorded
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
 COMMAND = "train --layers 1 --width 16 --context 12 --batch 4 --replicas 3 --seed 7".split()
@@ -155,15 +156,13 @@ def read_records_of_good(tmp_path):
     return read_records(Replicas(training=small(steps=2), n=1).run(tmp_path / "good", engine="serial"))
 
 
-def test_interrupted_and_killed_it_goes_on_to_the_same_bytes(tmp_path):
-    def command(out, *more):
-        words = [sys.executable, "-c", "from darkvocab.cli import main; main()", *COMMAND, "--steps", "400", *more]
-        return [*words, "--out", str(out)]
-
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+def test_interrupted_and_killed_it_goes_on_to_the_same_bytes(tmp_path, cli):
+    command = [*COMMAND, "--steps", "200"]
+    assert cli(*command, "--engine", "serial", "--out", tmp_path / "whole").code == 0
     resume = []
     for number in (signal.SIGINT, signal.SIGKILL):
-        child = subprocess.Popen(command(tmp_path / "cut", *resume), stderr=subprocess.PIPE, start_new_session=True)
+        line = [sys.executable, "-c", "from darkvocab.cli import main; main()", *command, "--out", tmp_path / "cut"]
+        child = subprocess.Popen([*line, *resume], stderr=subprocess.PIPE, start_new_session=True)
         folder = tmp_path / "cut" / ("seed-7" if number == signal.SIGINT else "seed-8")
         before = recorded(folder / "metrics.safetensors")
         while child.poll() is None and recorded(folder / "metrics.safetensors") < before + 20:
@@ -176,7 +175,7 @@ def test_interrupted_and_killed_it_goes_on_to_the_same_bytes(tmp_path):
         wait_until_free(tmp_path / "cut")
     status = read_manifest(tmp_path / "cut")["status"]
     assert status == "running"  # killed
-    subprocess.run(command(tmp_path / "cut", "--resume"), check=True, capture_output=True)
+    assert cli(*command, "--engine", "serial", "--out", tmp_path / "cut", "--resume").code == 0
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
@@ -253,18 +252,11 @@ def test_a_run_of_replicas_is_summed_up(run):
     assert math.isfinite(made["columns"]["centroid_displacement"]["mean"])
 
 
-def test_a_command_repeats_the_run(tmp_path):
+def test_a_command_repeats_the_run(tmp_path, cli):
     out = tmp_path / "run"
-    code = [sys.executable, "-c", "from darkvocab.cli import main; main()"]
-    first = subprocess.run(
-        [*code, *COMMAND, "--steps", "3", "--workers", "1", "--json", "--out", str(out)],
-        capture_output=True,
-        check=True,
-    )
-    made = json.loads(first.stdout)
+    first = cli(*COMMAND, "--steps", "3", "--workers", "1", "--json", "--out", out)
+    made = json.loads(first.out)
     assert made["replicas"] == len(made["records"]) == 3
     words = read_manifest(out)["command"].split()
-    subprocess.run(
-        [*code, *words[1:], "--engine", "serial", "--out", str(tmp_path / "again")], capture_output=True, check=True
-    )
+    assert cli(*words[1:], "--engine", "serial", "--out", tmp_path / "again").code == 0
     assert content(tmp_path / "again") == content(out)

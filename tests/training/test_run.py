@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import polars as pl
@@ -38,8 +39,10 @@ from darkvocab.training.stack import Stack
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
+STEPS = 20  # beside transformers' Trainer
 FILES = (
     "embedding_evolution.safetensors",
     "metrics.parquet",
@@ -140,24 +143,29 @@ def test_a_start_drawn_in_the_grid_is_another_than_one_that_is_rounded_once():
 @pytest.mark.parametrize(
     ("precision", "start", "largest", "mean"),
     [
-        ("float32", NormalStart(), 2e-6, 5e-7),
-        ("float32", SnowballStart(sigma=0.1), 2e-6, 5e-7),
+        ("float32", NormalStart(), 3e-6, 1e-6),
+        ("float32", SnowballStart(sigma=0.1), 3e-6, 1e-6),
         ("float32", SnowballStart(sigma=1e-5), 5e-5, 3e-5),
         ("pure-bf16", NormalStart(), 3e-3, 1e-3),
-        ("pure-bf16", SnowballStart(sigma=1e-5), 0.2, 0.01),
+        ("pure-bf16", SnowballStart(sigma=1e-5), 0.7, 0.07),
     ],
 )
 def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, largest, mean):
-    # 11.2c's model, 50 steps of the same batches. In float32 they agree to rounding. In bfloat16 Trainer also rounds
+    # 11.2c's model, 20 steps of the same batches. In float32 they agree to rounding. In bfloat16 Trainer also rounds
     # what lies between the products, and we do not: losses agree to some of 8 bits. Where all rows are nearly equal,
     # the first gradient of the last norm is as small as its rounding, and Adam makes whole steps of that.
+    # Largest and mean distance, mean and standard deviation over 8 seeds on AVX-512; on AVX2 they are the same:
+    # 6.8e-7 +- 1.6e-7, 2.3e-7 +- 4e-8; 5.9e-7 +- 1.9e-7, 2.1e-7 +- 7e-8; 5.7e-6 +- 3.9e-6, 3.1e-6 +- 2.1e-6;
+    # 2.1e-4 +- 8e-5, 8e-5 +- 3e-5. Of the last, over 30 seeds, the logarithms: -3.5 +- 0.70, -5.2 +- 0.52. The bounds
+    # are 4.5 standard deviations off and more: another order of sums fails with less than 1e-5. The loss falls by
+    # 0.36 +- 0.05 in the last, and by more in the others.
     pytest.importorskip("accelerate")
-    training = Training(steps=50, precision=precision, start=start, label_shift=2, batch=8)
+    training = Training(steps=STEPS, precision=precision, start=start, label_shift=2, batch=8)
     ours = [metrics.loss for metrics in steps(training)]
 
     class Examples(torch.utils.data.Dataset):
         def __len__(self):
-            return 50 * 8
+            return STEPS * 8
 
         def __getitem__(self, place):
             inputs, labels = training.batches(place // 8 + 1)
@@ -181,7 +189,7 @@ def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, la
 
     arguments = transformers.TrainingArguments(
         output_dir=str(tmp_path),
-        max_steps=50,
+        max_steps=STEPS,
         per_device_train_batch_size=8,
         learning_rate=1e-3,
         weight_decay=0.01,
@@ -197,7 +205,7 @@ def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, la
     trainer = InOrder(model=theirs, args=arguments, train_dataset=Examples())
     trainer.model_accepts_loss_kwargs = False  # else it divides by all labels, of which the model predicts none first
     trainer.train()
-    assert losses[0] > losses[-1] + 0.5
+    assert losses[0] > losses[-1] + 0.1
     apart = np.abs(np.array(ours) - losses)
     assert apart.max() < largest
     assert apart.mean() < mean
@@ -213,10 +221,20 @@ def differentiate(model, inputs, labels):
 
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("mixed", 0.05)])
+@pytest.mark.parametrize(
+    ("precision", "fast", "loss_within", "within"),
+    [("float32", True, 1e-6, 2e-5), ("mixed", True, 0.03, 0.3), ("mixed", False, 0.03, 0.3)],
+)
 @pytest.mark.parametrize(("batch", "context", "width", "heads"), [(3, 12, 24, 3), (8, 128, 64, 2), (1, 2, 8, 1)])
-def test_passes_written_out_equal_autograd(norm, tied, precision, within, batch, context, width, heads):
-    # Loss, and gradient of every parameter, of a model that is not at its start; bfloat16 products have 8 bits.
+def test_passes_written_out_equal_autograd(
+    norm, tied, precision, fast, loss_within, within, batch, context, width, heads, monkeypatch
+):
+    # Loss, and gradient of every parameter, of a model that is not at its start; bfloat16 products have 8 bits. Over
+    # 112 models of other seeds, AVX-512 and AVX2: relative errors of the loss 6e-8 +- 4e-8 and 1e-3 +- 2e-3; of the
+    # parameter whose gradient is furthest off, in the Euclidean norm, 6e-7 +- 5e-7 and 0.013 +- 0.010, at most 2.3e-6
+    # and 0.057. The bounds lie 14 standard deviations off and more. Not fast: bfloat16 multiplied in float32.
+    if not fast:
+        monkeypatch.setattr("darkvocab.training.cpu_passes.multiplies_bfloat16", lambda _: False)
     architecture = Architecture(norm=norm, tied=tied, context=context, width=width, heads=heads)
     training = Training(
         architecture=architecture, precision=precision, batch=batch, steps=1, start=SnowballStart(sigma=0.3)
@@ -228,11 +246,10 @@ def test_passes_written_out_equal_autograd(norm, tied, precision, within, batch,
         stack._narrow.copy_(stack._shown)
     ours, gradient = differentiated(stack)
     model = model_of(stack)
-    assert ours == pytest.approx(differentiate(model, *training.batches(1)), rel=within / 10)
+    assert ours == pytest.approx(differentiate(model, *training.batches(1)), rel=loss_within)
     for name, value in model.named_parameters():
         part, shape = stack._layout.places[name]
-        scale = value.grad.abs().max().item()
-        assert (gradient[part].view(shape) - value.grad).abs().max().item() < within * scale + 1e-7, name
+        assert (gradient[part].view(shape) - value.grad).norm() < within * value.grad.norm(), name
 
 
 def test_the_passes_do_not_depend_on_the_cores(monkeypatch):
@@ -276,6 +293,7 @@ def test_a_training_that_goes_on_with_fewer_cores_ends_with_the_same_bytes(tmp_p
 
 
 def test_rows_that_are_equal_and_unseen_stay_equal():
+    # Exact: whatever the order of its sums, a product takes it for all of these rows alike.
     training = Training(steps=30, start=PointStart(), batch=16)
     rows = stepped(training, 30).rows(0)
     unseen = rows[training.corpus.unseen]
@@ -541,44 +559,58 @@ def test_two_runs_are_the_same_bytes_and_an_interrupted_one_too(name, tmp_path, 
     assert content(tmp_path / "cut") == content(tmp_path / "one")
 
 
-RUN = """
-import sys, time
+TRAINER = """
+import os, sys
+from transformers import GPT2LMHeadModel
 from darkvocab import Training, train
 from darkvocab.training import run as lab
 from darkvocab.training.choices import Architecture
 lab.SECONDS = 0.02
-training = Training(
-    architecture=Architecture(layers=1, heads=2, width=16, context=12), batch=4, steps=400, seed=7
-)
-train(training, sys.argv[1], resume=len(sys.argv) > 2)
+training = Training(architecture=Architecture(layers=1, heads=2, width=16, context=12), batch=4, steps=200, seed=7)
+for line in sys.stdin:
+    if not (child := os.fork()):
+        train(training, line.strip(), resume=os.path.exists(line.strip()))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
 """
 
 
-def test_killed_at_random_and_resumed_it_ends_with_the_same_bytes(tmp_path):
-    subprocess.run([sys.executable, "-c", RUN, tmp_path / "whole"], check=True)
-    rng, kills = np.random.default_rng(5), 0
-    resume = []
-    while True:
-        child = subprocess.Popen([sys.executable, "-c", RUN, tmp_path / "killed", *resume])
-        before = recorded(tmp_path / "killed") if resume else 0
-        wanted = before + int(rng.integers(5, 40))
-        while child.poll() is None and kills < 10:
-            try:
-                if recorded(tmp_path / "killed") >= wanted:
-                    break
-            except Exception:  # it is not there yet, or being written
-                pass
-            time.sleep(0.005)
-        if child.poll() is None and kills < 10:
-            os.kill(child.pid, signal.SIGKILL)
-            child.wait()
-            kills += 1
-            resume = ["resume"]
-            continue
-        assert child.wait() == 0
-        break
-    assert kills == 10
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_killed_at_ten_moments_it_ends_with_the_same_bytes(tmp_path):
+    # By a process that has imported what takes long, and forks for every attempt. Killed as soon as it has recorded
+    # some more steps, whatever it is writing then.
+    train(small(steps=200), tmp_path / "whole")
+    rng, kills, runs = np.random.default_rng(5), 0, 0
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAINER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as trainer:
+        while kills < 10:
+            runs += 1
+            out, status = tmp_path / f"run{runs}", None
+            while status != 0:
+                wanted = n_recorded(out) + int(rng.integers(5, 30)) if kills < 10 else 1 << 20
+                print(out, file=trainer.stdin, flush=True)
+                child = int(trainer.stdout.readline())
+                end = time.monotonic() + 300
+                while n_recorded(out) < min(wanted, 200):
+                    assert time.monotonic() < end
+                    time.sleep(0.005)
+                if wanted < 200:
+                    with suppress(ProcessLookupError):  # it has ended meanwhile
+                        os.kill(child, signal.SIGKILL)
+                status = int(trainer.stdout.readline())
+                assert status in (0, signal.SIGKILL)
+                kills += status == signal.SIGKILL
+            assert content(out) == content(tmp_path / "whole")
+
+
+def n_recorded(path):
+    """Steps that a training has recorded; 0 where its folder is not there yet, or being written."""
+    try:
+        return recorded(path)
+    except Exception:
+        return 0
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
@@ -677,7 +709,7 @@ def test_nothing_of_torchs_global_stream_is_used_up():
     assert torch.equal(torch.randn(3), expected)
 
 
-def test_a_command_repeats_the_run(tmp_path):
+def test_a_command_repeats_the_run(tmp_path, cli):
     settings = {
         "noise": GaussianNoise(sigma=1e-3, rows="unseen"),
         "optimizer": SGD(learning_rate=0.1, weight_decay=0.0),
@@ -685,14 +717,6 @@ def test_a_command_repeats_the_run(tmp_path):
     training = small(**settings, start=PointStart(unit=False), record=("gradients",))
     train(training, tmp_path / "run")
     words = read_manifest(tmp_path / "run")["command"].split()
-    again = [
-        sys.executable,
-        "-c",
-        "from darkvocab.cli import main; main()",
-        *words[1:],
-        "--out",
-        str(tmp_path / "again"),
-    ]
-    subprocess.run(again, check=True, capture_output=True)
+    assert cli(*words[1:], "--out", tmp_path / "again").code == 0
     assert content(tmp_path / "again") == content(tmp_path / "run")
     assert to_index(history(tmp_path / "again")[0], "bfloat16").shape == (128, 16)

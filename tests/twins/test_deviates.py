@@ -7,7 +7,9 @@ import pytest
 from twin import DENSE, RADIUS, TAIL, plain_index, plain_laplace, plain_normals, plain_philox, plain_row
 
 from darkvocab.numerics._backends import deviates
-from darkvocab.snowballs.snowball import DISTRIBUTIONS, Snowball, draw
+from darkvocab.numerics.distributions import DRAWN
+from darkvocab.snowballs.law import Snowball
+from darkvocab.snowballs.snowball import draw
 
 WHERE = (2**40 + 7, 3, 2**20 + 1)  # seed, point, trial
 
@@ -172,7 +174,7 @@ def test_spread_rows_equal_their_plain_twin(kind, dim):
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "exact"])
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", DRAWN)
 @pytest.mark.parametrize(
     ("grid", "sigma"), [("bfloat16", 1e-5), ("float16", 3e-3), ("float32", 3e-3), ("float8_e5m2", 0.1)]
 )
@@ -190,7 +192,7 @@ def test_a_dense_draw_is_its_deviates_through_the_chain(grid, sigma, distributio
     assert np.array_equal(cloud.index(), plain_index(base, z, sigma, grid, arithmetic))
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", DRAWN)
 def test_a_row_of_a_dense_draw_does_not_depend_on_how_many_are_drawn(distribution):
     base = np.linspace(0.01, 0.02, 33).astype(np.float32)
     few, many = (

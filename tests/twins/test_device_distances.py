@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 
 from darkvocab.gpu.by_torch import distances as device  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent.parent / "importable/interpreted_distances.py"
 CASES = [(grid, unit) for grid in GRIDS for unit in ("weight", "steps")]
 

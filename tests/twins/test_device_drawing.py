@@ -1,7 +1,7 @@
 """Drawing on a device: plain torch and Triton against the compiled kernels of the CPU, to the last bit.
 
-Triton's kernels run in its interpreter. From version 3.9 that fuses a multiplication and an addition as the CPU and a
-GPU do; before, some one of 1e9 elements would differ, but none of these. They are also compiled, for absent GPUs.
+Triton's kernels run in its interpreter, and are compiled for absent GPUs. From version 3.9 the interpreter fuses a
+multiplication and an addition as the CPU and a GPU do; before, `fusing` makes it.
 """
 
 import importlib.util
@@ -31,9 +31,9 @@ from darkvocab.gpu.by_torch.lanes import on_device  # noqa: E402
 from darkvocab.gpu.lanes import Lanes  # noqa: E402
 from darkvocab.numerics import GRIDS  # noqa: E402
 from darkvocab.numerics._backends import deviates, rounding  # noqa: E402
-from darkvocab.snowballs.snowball import Snowball  # noqa: E402
+from darkvocab.snowballs.law import Snowball  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("device-drawing")  # one process has one interpreter
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("device-drawing")]  # one process has one interpreter
 with_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 
 
@@ -205,7 +205,7 @@ def test_cells_that_come_many_times_are_read_once():
 
 
 def test_a_batch_may_be_empty_or_still():
-    still = Snowball(base=np.ones(60, np.float32), n_tokens=5, sigma=1e-30).cells()
+    still = Snowball(base=np.ones(60, np.float32), n_tokens=5, sigma=1e-30).single_cells()
     for cells in ([], [still]):
         lanes = Lanes.of(cells, [0] * len(cells), [0] * len(cells))
         codes = torch.zeros((len(cells), 5, 1), dtype=torch.int8)

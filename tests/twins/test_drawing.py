@@ -5,14 +5,16 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from batches import one_column
 from hypothesis import given
 from hypothesis import strategies as st
 from twin import plain_index, plain_philox, plain_row
 
 from darkvocab.numerics import GRIDS, encode, from_index, index_values, to_index
 from darkvocab.numerics._backends import drawing
-from darkvocab.numerics.cells import Cells, cells, reach
-from darkvocab.snowballs.snowball import Snowball, draw, perturb
+from darkvocab.numerics.distributions import DISTRIBUTIONS
+from darkvocab.snowballs.law import Snowball
+from darkvocab.snowballs.snowball import draw, perturb
 
 GRIDS_DRAWN = ("bfloat16", "float16", "float8_e4m3fn")
 
@@ -71,15 +73,10 @@ def test_thresholds_reproduce_the_chain_for_any_noise(arithmetic, grid, scale):
     if grid == "bfloat16":
         base[:3] = [2.0**-6, -(2.0**-5), np.nextafter(np.float32(2.0**-6), np.float32(0))]  # at powers of two
     sigma = scale * 2.0**-14
-    found = cells(base, sigma, 1000, grid, arithmetic)
-    z = np.empty(found.starts[-1])
-    high = found.low + np.diff(found.starts)
-    shape = GRIDS[grid].mantissa_bits, GRIDS[grid].min_exponent
-    drawing.cell_thresholds(
-        base[found.columns].astype(np.float64), found.low, high, sigma, arithmetic == "float32", *shape, z
-    )
+    found = Snowball(base=base, n_tokens=1000, sigma=sigma, grid=grid, arithmetic=arithmetic).single_cells()
+    assert (found.count == 1).all()
     for j, d in enumerate(found.columns):
-        edges = z[found.starts[j] : found.starts[j + 1]]
+        edges = found.deviates[found.starts[j] : found.starts[j + 1] - 1]
         assert (np.diff(edges) >= 0).all()
         ulps = np.spacing(edges.astype(np.float32)).astype(np.float64)
         probes = np.concatenate([rng.uniform(-6, 6, 20), edges - 2 * ulps, edges + 2 * ulps])
@@ -87,16 +84,16 @@ def test_thresholds_reproduce_the_chain_for_any_noise(arithmetic, grid, scale):
         snowball = Snowball(base=base[[d]], n_tokens=len(probes), sigma=sigma, grid=grid, arithmetic=arithmetic)
         index = perturb(snowball, probes[:, None]).index()[:, 0]
         assert np.array_equal(index, found.low[j] + (probes[:, None] >= edges).sum(axis=1))
-    assert len(found.columns) + len(found.wide) >= 1
+    assert len(found.columns) + len(found.unlisted) >= 1
 
 
 def test_columns_left_out_do_not_move_within_reach():
     rng = np.random.default_rng(2)
     base = (rng.standard_normal(3000) * 1e-2).astype(np.float32)
-    found = cells(base, 4e-8, 100)
-    still = np.setdiff1d(np.arange(3000), np.concatenate([found.columns, found.wide]))
+    found = Snowball(base=base, n_tokens=100, sigma=4e-8).single_cells()
+    still = np.setdiff1d(np.arange(3000), np.concatenate([found.columns, found.unlisted]))
     assert 100 < len(still) < 2950
-    furthest, _ = reach(100 * 3000)
+    furthest = DISTRIBUTIONS["gaussian"].reach(100 * 3000)
     for z in (-furthest, furthest):
         snowball = Snowball(base=base[still], n_tokens=1, sigma=4e-8)
         index = perturb(snowball, np.full((1, len(still)), z, np.float32)).index(np.array([0]))[0]
@@ -106,7 +103,7 @@ def test_columns_left_out_do_not_move_within_reach():
 def test_cell_probabilities_are_differences_of_the_normal_distribution():
     base = np.array([1.0], np.float32)  # boundaries at 1 - 2**-9 below and 1 + 2**-8, 1 + 3 * 2**-8, ... above
     sigma = 2.0**-8
-    found = cells(base, sigma, 1, arithmetic="exact")
+    found = Snowball(base=base, n_tokens=1, sigma=sigma, arithmetic="exact").single_cells()
     phi = [0.5 * math.erfc(-x / math.sqrt(2)) for x in (-0.5, 1.0, 3.0)]
     at = int(found.home[0] - found.low[0])
     p = found.probabilities(0)
@@ -153,7 +150,7 @@ def plain_sparse(cells, n_tokens, seed, point, trial):
     key = seed & 0xFFFFFFFF, seed >> 32
     index = np.tile(cells.home[cells.columns], (n_tokens, 1))
     for j, column in enumerate(cells.columns.tolist()):
-        edges = cells.thresholds[cells.starts[j] : cells.starts[j + 1]].tolist()
+        edges = cells.thresholds[cells.edge_starts[j] : cells.edge_starts[j + 1]].tolist()
         low, home = int(cells.low[j]), int(cells.home[column] - cells.low[j])
         below = edges[home - 1] if home > 0 else 0
         above = edges[home] if home < len(edges) else 2**64
@@ -187,7 +184,7 @@ def test_the_sparse_sampler_equals_its_plain_twin(seed, point, trial, distributi
     base = (rng.standard_normal(60) * 1e-2).astype(np.float32)
     base[:10] = 2.0**-10 + np.arange(10) * 2.0**-17  # on the lattice: they leave seldom, to either side
     snowball = Snowball(base=base, n_tokens=2500, sigma=1.7e-6, distribution=distribution)
-    found = snowball.cells()
+    found = snowball.single_cells()
     cloud = draw(snowball, seed=seed, point=point, trial=trial)
     drawn = np.flatnonzero(np.isin(cloud.columns, found.columns))
     index = cloud.index()[:, drawn]
@@ -204,7 +201,7 @@ def test_columns_of_very_many_cells_are_drawn_by_deviates_of_a_stream_of_their_o
     base[[3, 40, 41, 63]] = [0.0, 1e-12, -1e-15, -1e-9]
     snowball = Snowball(base=base, n_tokens=300, sigma=1e-5, distribution=distribution)
     wide = [3, 40, 41, 63]
-    assert snowball.cells().wide.tolist() == wide
+    assert snowball.single_cells().unlisted.tolist() == wide
     cloud = draw(snowball, seed=6, point=2, trial=1)
     z = np.array([plain_row(row, 4, 6, 2, 1, stream=1, is_laplace=distribution == "laplace")[0] for row in range(300)])
     plain = plain_index(base[wide], z, 1e-5, "bfloat16", "float32")
@@ -258,18 +255,9 @@ def test_every_view_of_a_cloud_shows_the_same_rows(grid):
 def test_ties_with_a_threshold_are_settled_by_further_bits(home):
     # Thresholds whose upper 16 bits nearly all tokens share with their word: 16 bits alone would decide nothing.
     edges = np.array([3 << 48 | 5 << 44, 3 << 48 | 11 << 44], np.uint64)
-    found = Cells(
-        grid=GRIDS["bfloat16"],
-        home=np.array([100 + home]),
-        columns=np.array([0]),
-        wide=np.array([], np.int64),
-        low=np.array([100]),
-        starts=np.array([0, 2]),
-        thresholds=edges,
-        neglected=0.0,
-    )
+    found = one_column(100 + home, edges)
     out = np.zeros((400_000, 1), np.int8)
-    drawing.draw_sparse(found.columns, found.low - found.home, found.starts, edges, 5, 0, 0, 0, out)
+    drawing.draw_sparse(found.columns, found.low - found.home, found.edge_starts, edges, 5, 0, 0, 0, out)
     if home < 2:  # else it leaves home seldom, and is drawn by gaps
         cells = out[:, 0].astype(int) + home
         assert np.array_equal(cells[:30_000], plain_sparse(found, 30_000, 5, 0, 0)[:, 0] - 100)
@@ -306,7 +294,7 @@ def test_seed_point_and_trial_each_make_another_snowball():
 def test_noise_that_overflows_is_refused(arithmetic, sigma):
     snowball = Snowball(base=np.ones(3), n_tokens=5, sigma=sigma, arithmetic=arithmetic)
     with pytest.raises(ValueError, match="reaches beyond its largest value"):
-        snowball.cells()
+        snowball.single_cells()
     with pytest.raises(ValueError, match="overflows bfloat16"):
         perturb(snowball, np.full((5, 3), 4.0, np.float32))
     for distribution in ("gaussian", "laplace", "uniform-ball", "uniform-shell"):

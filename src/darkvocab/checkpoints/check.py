@@ -12,9 +12,10 @@ import polars as pl
 from ..errors import InvalidInput
 from ..runs.folder import versions
 from .policy import ERROR, OFF, RULES, WARNING, Exemption, Limit, Policy, Rule
+from .scan_result import Scan
 
 SCHEMA_VERSION = 1
-# Of a scan's report, what a verdict repeats.
+# Keys of a scan's JSON that a verdict repeats.
 FACTS = (
     *("source", "n_tokens", "hidden_dim", "grid", "stored_grid", "equality", "tensor", "chosen", "output_tensor"),
     *("tied", "n_unique", "n_black_holes", "black_hole_population", "n_singletons", "n_beyond_tokenizer", "norms"),
@@ -22,9 +23,9 @@ FACTS = (
 )
 PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
 
-# Tokens that some text is encoded to. A special one has a text, too, but is not to be taken from a user's.
+# Tokens that some text is encoded to. A special token has a text, too, but none that is taken from a user's.
 REACHED = (pl.col("category") == "reachable") | (pl.col("witness").is_not_null() & (pl.col("category") != "special"))
-# The tokens that a rule is about (of small-rows: those below its limit) and which of them to name first.
+# The tokens that a rule is about (of small-rows: those below its limit).
 CONCERNED = {
     "black-holes": pl.col("black_hole").is_not_null(),
     "black-hole-tokens": pl.col("black_hole").is_not_null(),
@@ -35,11 +36,12 @@ CONCERNED = {
     "near-duplicates": pl.col("n_touching") >= pl.col("population"),  # more than the others of its own row
     "tokens-without-row": pl.lit(False),
 }
+# Which of them to name first; ties by id.
 FIRST = {
     "black-holes": pl.col("black_hole"),
     "black-hole-tokens": pl.col("black_hole"),
-    "dark-tokens": -pl.col("score"),
-    "dark-reachable-tokens": -pl.col("score"),
+    "dark-tokens": pl.col("rank"),
+    "dark-reachable-tokens": pl.col("rank"),
     "near-duplicates": -pl.col("n_touching"),
     "small-rows": pl.col("norm"),
 }
@@ -61,7 +63,7 @@ TO_SUPPRESS = "dark,beyond-tokenizer,black-holes"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a rule."""
+    """Outcome of one rule."""
 
     rule: Rule
     limit: Limit
@@ -80,7 +82,7 @@ class Outcome:
     def is_finding(self) -> bool:
         return self.status in (FAILED, UNMEASURED)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {
             "id": self.rule.id,
             "name": self.rule.name,
@@ -103,7 +105,7 @@ class Outcome:
 class Verdict:
     """A scan held against a policy."""
 
-    facts: dict[str, Any]  # of the scan
+    scan: Scan = field(repr=False)
     policy: Policy
     outcomes: list[Outcome]  # one a rule, in the order of their ids
     exempt: list[int]  # tokens that each exemption of the policy names
@@ -124,8 +126,9 @@ class Verdict:
     def passed(self) -> bool:
         return not self.n_errors
 
-    def as_json(self) -> dict[str, Any]:
-        """JSON-ready; its keys: `docs/files.md`."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON-ready data; its keys: `docs/files.md`."""
+        facts = self.scan.to_json()
         return {
             "schema_version": SCHEMA_VERSION,
             "made_by": f"darkvocab {versions()['darkvocab']}",
@@ -133,42 +136,31 @@ class Verdict:
             "n_errors": self.n_errors,
             "n_warnings": self.n_warnings,
             "policy": self.policy.origin,
-            "rules": [outcome.as_json() for outcome in self.outcomes],
+            "rules": [outcome.to_json() for outcome in self.outcomes],
             "exemptions": [
                 {"reason": exemption.reason, "rules": list(exemption.rules), "n_tokens": n_tokens}
                 for exemption, n_tokens in zip(self.policy.allow, self.exempt, strict=True)
             ],
-            "scan": self.facts,
+            "scan": {key: facts[key] for key in FACTS},
         }
 
 
-def check(report: dict[str, Any], tokens: pl.DataFrame, policy: Policy | None = None) -> Verdict:
-    """Hold a scan against a policy.
-
-    Parameters
-    ----------
-    report : of a scan, as `docs/files.md` has it
-    tokens : of the same scan, a row per token, ascending
-    policy : the default one where none is given
-
-    """
+def check(scan: Scan, policy: Policy | None = None) -> Verdict:
+    """Hold a scan against a policy, by default against `Policy()`."""
     policy = policy or Policy()
+    tokens = scan.tokens.with_columns(rank=pl.Series(scan.rank))
     named = tokens.select(_named(exemption).alias(str(n)) for n, exemption in enumerate(policy.allow))
     outcomes = []
     for rule in RULES:
         exempt = [named[str(n)] for n, exemption in enumerate(policy.allow) if rule.name in exemption.rules]
-        judged = tokens.with_columns(exempt=pl.any_horizontal(exempt) if exempt else pl.lit(False))
-        outcomes.append(_outcome(rule, policy.limits[rule.name], report, judged))
-    return Verdict(
-        facts={key: report[key] for key in FACTS},
-        policy=policy,
-        outcomes=outcomes,
-        exempt=[int(column.sum()) for column in named.iter_columns()],
-    )
+        marked = tokens.with_columns(exempt=pl.any_horizontal(exempt) if exempt else pl.lit(False))
+        outcomes.append(_outcome(rule, policy.limits[rule.name], scan, marked))
+    exempted = [int(column.sum()) for column in named.iter_columns()]
+    return Verdict(scan=scan, policy=policy, outcomes=outcomes, exempt=exempted)
 
 
 def _named(exemption: Exemption) -> pl.Expr:
-    """Which tokens an exemption names."""
+    """Return an expression that is true of the tokens an exemption names."""
     text = pl.col("text")
     conditions = [
         pl.col("id").is_in(exemption.ids),
@@ -179,25 +171,25 @@ def _named(exemption: Exemption) -> pl.Expr:
     return pl.any_horizontal(condition.fill_null(False) for condition in conditions)
 
 
-def _outcome(rule: Rule, limit: Limit, report: dict[str, Any], tokens: pl.DataFrame) -> Outcome:
+def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outcome:
     if limit.severity == OFF:
         return Outcome(rule=rule, limit=limit, status=OFF, message="Switched off by the policy.")
-    if rule.needs and report[rule.needs] is None:
+    if rule.needs and getattr(scan, rule.needs) is None:
         return Outcome(rule=rule, limit=limit, status=UNMEASURED, message=f"Not measured: {LACKING[rule.needs]}.")
-    concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else CONCERNED[rule.name]
-    judged, exempt = tokens.filter(~pl.col("exempt")), tokens.filter(pl.col("exempt") & concerned)
-    found = judged.filter(concerned).sort(FIRST.get(rule.name, pl.col("id")), "id")
-    measured = MEASURED[rule.name](report, judged, found) if rule.name in MEASURED else len(found)
+    is_concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else CONCERNED[rule.name]
+    judged = tokens.filter(~pl.col("exempt"))
+    n_exempt = len(tokens.filter(pl.col("exempt") & is_concerned))
+    concerned = judged.filter(is_concerned).sort(FIRST.get(rule.name, pl.col("id")), "id")
+    measured = MEASURED[rule.name](scan, judged, concerned) if rule.name in MEASURED else len(concerned)
     fails = measured < limit.allowed if rule.bound == "least" else measured > limit.allowed
     undecided = judged.filter(UNDECIDED.get(rule.name, pl.lit(False)))
     if len(undecided) and not fails:
         tokens_of = "dark tokens" if rule.name == "dark-reachable-tokens" else "tokens"
-        message = f"Not measured: of {len(undecided):,} {tokens_of} it is not known whether a text reaches them."
         return Outcome(
             rule=rule,
             limit=limit,
             status=UNMEASURED,
-            message=message,
+            message=f"Not measured: of {len(undecided):,} {tokens_of} it is not known whether a text reaches them.",
             token_ids=undecided["id"].to_list(),
             tokens=undecided["text"].to_list(),
         )
@@ -206,36 +198,41 @@ def _outcome(rule: Rule, limit: Limit, report: dict[str, Any], tokens: pl.DataFr
         limit=limit,
         status=FAILED if fails else PASSED,
         measured=measured if math.isfinite(measured) else None,
-        message=_message(rule, limit, measured, len(found), len(exempt)),
-        token_ids=found["id"].to_list(),
-        tokens=found["text"].to_list(),
-        n_exempt=len(exempt),
+        message=_message(rule, limit, measured, len(concerned), n_exempt),
+        token_ids=concerned["id"].to_list(),
+        tokens=concerned["text"].to_list(),
+        n_exempt=n_exempt,
     )
 
 
-# What is measured, where it is not the number of tokens concerned.
-MEASURED: dict[str, Callable[[dict[str, Any], pl.DataFrame, pl.DataFrame], int | float]] = {
-    "black-holes": lambda report, judged, found: found["black_hole"].n_unique(),
-    "small-rows": lambda report, judged, found: float(judged.get_column("norm").to_numpy().min(initial=math.inf)),
-    "tokens-without-row": lambda report, judged, found: report["vocabulary"]["n_texts_beyond_matrix"],
+def _n_without_row(scan: Scan, judged: pl.DataFrame, concerned: pl.DataFrame) -> int:
+    assert scan.vocabulary is not None  # the rule needs it
+    return scan.vocabulary.n_texts_beyond_matrix
+
+
+# The measured number, where it is not that of the tokens concerned.
+MEASURED: dict[str, Callable[[Scan, pl.DataFrame, pl.DataFrame], int | float]] = {
+    "black-holes": lambda scan, judged, concerned: concerned["black_hole"].n_unique(),
+    "small-rows": lambda scan, judged, concerned: float(judged["norm"].to_numpy().min(initial=math.inf)),
+    "tokens-without-row": _n_without_row,
 }
 
 
-def _message(rule: Rule, limit: Limit, measured: int | float, n_found: int, n_exempt: int) -> str:
+def _message(rule: Rule, limit: Limit, measured: int | float, n_concerned: int, n_exempt: int) -> str:
     exempt = f" ({n_exempt:,} more exempt)" if n_exempt else ""
     if measured == math.inf:
         return "All rows are exempt."
     if rule.bound == "least":
-        below = f"{n_found:,} {rule.one if n_found == 1 else rule.many} below{exempt}"
+        below = f"{n_concerned:,} {rule.one if n_concerned == 1 else rule.many} below{exempt}"
         return f"The smallest norm of a row is {measured:.6g}, at least {limit.allowed:.6g} required: {below}."
-    inside = f" with {n_found:,} tokens" if rule.name == "black-holes" and measured else ""
+    inside = f" with {n_concerned:,} tokens" if rule.name == "black-holes" and measured else ""
     return (
         f"{measured:,} {rule.one if measured == 1 else rule.many}{inside}, at most {limit.allowed:,} allowed{exempt}."
     )
 
 
 def parse_suppressed(text: str) -> list[str]:
-    """Names of `SUPPRESSED`, between commas.
+    """Split names of `SUPPRESSED`, between commas.
 
     Raises
     ------
@@ -249,15 +246,15 @@ def parse_suppressed(text: str) -> list[str]:
     return names
 
 
-def to_suppress(tokens: pl.DataFrame, which: str = TO_SUPPRESS) -> tuple[list[int], list[int]]:
-    """Ids that a model should not sample, and those of special tokens that are spared although they are among these.
+def to_suppress(scan: Scan, which: str = TO_SUPPRESS) -> tuple[list[int], list[int]]:
+    """Return the ids that a model should not sample, and those of special tokens that are spared though among them.
 
     A special token is spared unless its name is a reserved one: end-of-text is often never read, so that its input row
     stays as it began, but a model that may not say it goes on for ever.
 
     Parameters
     ----------
-    tokens : of a scan
+    scan : as `darkvocab.scan` returns it
     which : names of `SUPPRESSED`, between commas
 
     Raises
@@ -265,6 +262,6 @@ def to_suppress(tokens: pl.DataFrame, which: str = TO_SUPPRESS) -> tuple[list[in
     InvalidInput
         As `parse_suppressed`.
     """
-    chosen = tokens.filter(pl.any_horizontal(SUPPRESSED[name] for name in parse_suppressed(which)))
+    chosen = scan.tokens.filter(pl.any_horizontal(SUPPRESSED[name] for name in parse_suppressed(which)))
     spared = (pl.col("category") == "special") & pl.col("reserved").is_null()
     return chosen.filter(~spared)["id"].to_list(), chosen.filter(spared)["id"].to_list()

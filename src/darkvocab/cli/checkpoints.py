@@ -5,26 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import darkvocab
 
 from ..errors import InvalidInput
-from .shell import (
-    FINDINGS,
-    USAGE,
-    DeviceName,
-    Json,
-    announce_compilation,
-    app,
-    command,
-    fail,
-    print_json,
-    progress_bar,
-    say,
-)
+from .progress import progress_bar
+from .shell import FINDINGS, USAGE, DeviceName, Json, announce_compilation, app, command, fail, print_json, say
+
+if TYPE_CHECKING:
+    from ..checkpoints.scan_result import Scan
 
 Tensor = Annotated[
     str | None,
@@ -83,27 +75,26 @@ def scan(
 
     Example: darkvocab scan path/to/model --tokens dark --csv dark.csv
     """
-    from ..checkpoints.scan import check_place, check_which, explain, write_tokens
+    from ..checkpoints.places import check_place
+    from ..checkpoints.scan_result import check_which
+    from ..reports.console import console
+    from ..reports.scan import print_plan, print_scan
 
     if dry_run:
         from ..checkpoints.plan import plan
 
-        found = plan(source, tensor=tensor, tokenizer=tokenizer, checksum=checksum)
+        planned = plan(source, tensor=tensor, tokenizer=tokenizer, checksum=checksum)
         if as_json:
-            print_json(found)
+            print_json(planned)
         else:
-            from ..reports.console import console
-            from ..reports.scan import print_plan
-
-            print_plan(found, console())
+            print_plan(planned, console())
         return
     check_which(tokens)
-    for path in (csv, html):
-        if path is not None:
-            check_place(path, source)
+    for path in filter(None, (csv, html)):
+        check_place(path, source)
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
-        scanned = explain(
+        scanned = darkvocab.scan(
             source,
             tensor=tensor,
             grid=grid,
@@ -114,19 +105,16 @@ def scan(
             progress=progress,
         )
     if csv is not None:
-        write_tokens(scanned, csv, tokens)
+        scanned.write_tokens(csv, tokens)
     if html is not None:
         from ..reports.atlas import write_page
 
-        write_page(scanned.report, scanned.tokens, html, command=shlex.join(["darkvocab", *sys.argv[1:]]))
+        write_page(scanned, html, command=shlex.join(["darkvocab", *sys.argv[1:]]))
         say(f"open {html}")
     if as_json:
-        print_json(scanned.json(tokens))
+        print_json(scanned.to_json(tokens))
     else:
-        from ..reports.console import console
-        from ..reports.scan import print_scan
-
-        print_scan(scanned.report, scanned.tokens, console(), show)
+        print_scan(scanned, console(), show)
 
 
 @app.command(no_args_is_help=True)
@@ -178,10 +166,11 @@ def check(
     if print_policy:
         print(default_policy(), end="")
         return
-    from ..checkpoints.check import parse_suppressed, to_suppress
-    from ..checkpoints.scan import check_place, explain
+    from ..checkpoints.check import parse_suppressed
+    from ..checkpoints.places import check_place
+    from ..landing import write_whole
     from ..reports import findings
-    from ..runs.folder import write_whole
+    from ..reports.console import console
 
     if source is None:
         fail("which checkpoint? give a SOURCE, or --print-policy", USAGE)
@@ -190,12 +179,12 @@ def check(
     held_against = Policy() if policy is None else Policy.read(policy)
     parse_suppressed(suppress_which)
     lists = [_form_and_file(asked) for asked in suppress or []]
-    for path in (junit, sarif, model_card if model_card != "-" else None, *(path for _, path in lists)):
-        if path is not None:
-            check_place(path, source)
+    card = None if model_card in (None, "-") else Path(model_card)
+    for path in filter(None, (junit, sarif, card, *(path for _, path in lists))):
+        check_place(path, source)
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
-        scanned = explain(
+        scanned = darkvocab.scan(
             source,
             tensor=tensor,
             grid=grid,
@@ -205,35 +194,41 @@ def check(
             device=device,
             progress=progress,
         )
-    verdict = darkvocab.check(scanned.report, scanned.tokens, held_against)
-    made = verdict.as_json()
+    verdict = darkvocab.check(scanned, held_against).to_json()
     if junit is not None:
-        write_whole(junit, findings.junit(made))
+        write_whole(junit, findings.junit(verdict))
     if sarif is not None:
-        write_whole(sarif, findings.sarif(made))
+        write_whole(sarif, findings.sarif(verdict))
     if lists:
-        ids, spared = to_suppress(scanned.tokens, suppress_which)
-        for form, path in lists:
-            write_whole(path, findings.SUPPRESSIONS[form](ids))
-        if spared:
-            named = ", ".join(str(token) for token in spared[:12]) + (", ..." if len(spared) > 12 else "")
-            say(f"not suppressed: {len(spared):,} special tokens whose names are not reserved ({named})")
-    if model_card is not None and model_card != "-":
-        write_whole(Path(model_card), findings.model_card(made, show).encode())
+        _suppress(scanned, suppress_which, lists)
+    if card is not None:
+        write_whole(card, findings.model_card(verdict, show).encode())
     if as_json:
-        print_json(made)
+        print_json(verdict)
     elif model_card == "-":
-        print(findings.model_card(made, show), end="")
+        print(findings.model_card(verdict, show), end="")
     else:
-        from ..reports.console import console
-
-        findings.print_verdict(made, console(), show)
-    if not verdict.passed:
+        findings.print_verdict(verdict, console(), show)
+    if not verdict["passed"]:
         raise typer.Exit(FINDINGS)
 
 
+def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
+    """Write the ids to suppress in each form, and say which special tokens are spared."""
+    from ..checkpoints.check import to_suppress
+    from ..landing import write_whole
+    from ..reports.findings import SUPPRESSIONS
+
+    ids, spared = to_suppress(scanned, which)
+    for form, path in lists:
+        write_whole(path, SUPPRESSIONS[form](ids))
+    if spared:
+        named = ", ".join(str(token) for token in spared[:12]) + (", ..." if len(spared) > 12 else "")
+        say(f"not suppressed: {len(spared):,} special tokens whose names are not reserved ({named})")
+
+
 def _form_and_file(asked: str) -> tuple[str, Path]:
-    """What `--suppress FORMAT:FILE` names."""
+    """Split `FORMAT:FILE` of --suppress."""
     from ..reports.findings import SUPPRESSIONS
 
     form, _, path = asked.partition(":")
@@ -268,15 +263,13 @@ def neighbours(
     announce_compilation()
     within = darkvocab.Touching(touching, touching_unit, strict)
     with progress_bar("reading", in_bytes=True) as progress:
-        found = darkvocab.neighbourhood(
-            source, within, tensor=tensor, grid=grid, tokenizer=tokenizer, progress=progress
-        )
+        near = darkvocab.neighbourhood(source, within, tensor=tensor, grid=grid, tokenizer=tokenizer, progress=progress)
     if csv is not None:
-        found.write_tokens(csv)
+        near.write_tokens(csv)
     if as_json:
-        print_json(found.report)
+        print_json(near.report)
     else:
-        print_neighbourhood(found.report, console(), show)
+        print_neighbourhood(near.report, console(), show)
 
 
 @app.command(no_args_is_help=True)
@@ -294,14 +287,15 @@ def centroid(
     Example: darkvocab centroid path/to/model -o centroid.safetensors
     """
     announce_compilation()
-    made = darkvocab.centroid(source, output, tensor=tensor, grid=grid, bitwise=bitwise)
+    written = darkvocab.centroid(source, output, tensor=tensor, grid=grid, bitwise=bitwise)
     if as_json:
-        print_json(made)
+        print_json(written)
     else:
         from ..text import printable
 
-        facts = made["provenance"]
+        facts = written["provenance"]
         print(
-            f"{printable(made['path'])}: {made['hidden_dim']:,} components, norm {made['norm']:.6f}, the mean of "
-            f"{facts['black_hole_population']:,} tokens in {facts['n_black_holes']:,} black holes on {facts['grid']}"
+            f"{printable(written['path'])}: {written['hidden_dim']:,} components, norm {written['norm']:.6f}, "
+            f"the mean of {facts['black_hole_population']:,} tokens in {facts['n_black_holes']:,} black holes "
+            f"on {facts['grid']}"
         )

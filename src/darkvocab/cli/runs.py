@@ -9,6 +9,7 @@ import typer
 
 import darkvocab
 
+from .progress import progress_bar
 from .shell import (
     FINDINGS,
     USAGE,
@@ -21,7 +22,6 @@ from .shell import (
     command,
     fail,
     print_json,
-    progress_bar,
     say,
 )
 

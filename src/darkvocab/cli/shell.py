@@ -9,11 +9,8 @@ import json
 import os
 import signal
 import sys
-import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import typer
@@ -24,9 +21,16 @@ from ..errors import DarkvocabError, DiskFull, of_the_machine
 from .help import Application, Group
 
 FINDINGS = 1
+
+
 USAGE = 2
+
+
 BUG = 70  # EX_SOFTWARE of sysexits.h
+
+
 INTERRUPTED = 130
+
 
 app = Application(
     name="darkvocab",
@@ -38,8 +42,14 @@ app = Application(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
 _interrupted = False
+
+
 Command = TypeVar("Command", bound=Callable[..., None])
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -115,7 +125,8 @@ def _explained(error: BaseException, resumable: str) -> tuple[str, int]:
             "please report it with the command and the lines above",
             BUG,
         )
-    return f"{known}{resumable if isinstance(known, DiskFull) else ''}", known.exit_code
+    room = f"; make room{resumable}" if isinstance(known, DiskFull) else ""
+    return f"{known}{room}", known.exit_code
 
 
 def announce_compilation() -> None:
@@ -136,57 +147,6 @@ def announce_compilation() -> None:
     event.register("numba:compile", Announce())
 
 
-class _Pace:
-    """How far, how fast over the last half minute, how long still. What the first call tells was done before us."""
-
-    def __init__(self, *, in_bytes: bool = False) -> None:
-        self._in_bytes = in_bytes
-        self._told: deque[tuple[float, int]] = deque()
-
-    def __call__(self, done: int, total: int) -> str:
-        now = time.monotonic()
-        if self._told and done < self._told[-1][1]:  # another thing has begun
-            self._told.clear()
-        self._told.append((now, done))
-        while len(self._told) > 2 and self._told[1][0] <= now - 30:
-            self._told.popleft()
-        then, before = self._told[0]
-        rate = (done - before) / (now - then) if now > then else 0.0
-        scale, unit = (1e9, " GB") if total >= 1e9 else (1e6, " MB")
-        far = f"{done / scale:,.1f} of {total / scale:,.1f}{unit}" if self._in_bytes else f"{done:,} of {total:,}"
-        if not rate:
-            return far
-        speed, unit = (rate / 1e6, " MB") if self._in_bytes else (rate, "")
-        left = (total - done) / rate
-        spoken = f"{left:,.0f} s" if left < 120 else f"{left / 60:,.0f} min" if left < 7200 else f"{left / 3600:,.1f} h"
-        return f"{far}, {f'{speed:,.0f}' if speed >= 10 else f'{speed:.2g}'}{unit}/s, about {spoken} left"
-
-
-@contextmanager
-def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that draws a bar on a terminal, and elsewhere writes a line every ten seconds."""
-    pace = _Pace(in_bytes=in_bytes)
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        columns = TextColumn(label, markup=False), BarColumn(), TextColumn("{task.description}", markup=False)
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total, description=pace(done, total))
-        return
-    said = time.monotonic()
-
-    def line(done: int, total: int) -> None:
-        nonlocal said
-        text = pace(done, total)
-        if time.monotonic() - said >= 10:
-            said = time.monotonic()
-            say(f"{label}: {text}")
-
-    yield line
-
-
 def print_json(value: Any) -> None:
     print(json.dumps(value, allow_nan=False))
 
@@ -199,14 +159,22 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 Seed = Annotated[int, typer.Option(help="Of every draw.")]
+
+
 EngineName = Annotated[
     str, typer.Option(help="local, serial, threads, processes, dask://HOST:PORT, or dask:SCHEDULER_FILE.json.")
 ]
+
+
 Workers = Annotated[
     int | None,
     typer.Option(help="Of a local engine; by default as many as pay. Never changes a record.", show_default=False),
 ]
+
+
 DeviceName = Annotated[str, typer.Option("--device", help="cpu, or a GPU: cuda, cuda:N, mps. Never changes a record.")]
+
+
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 
 
@@ -217,7 +185,7 @@ def _interrupt(signum: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _unheard(told: object) -> None:
+def _unheard(event: object) -> None:
     pass
 
 

@@ -11,7 +11,8 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, progress_bar, say
+from .progress import progress_bar
+from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, say
 from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
 
 if TYPE_CHECKING:
@@ -93,15 +94,14 @@ def expect(
 
 
 def _draw(points: list[Expected], found: Agreement | None, figure: Path) -> None:
-    from ..reports.expected import expected_figure
+    from ..reports.expected import expected_plot
     from ..reports.figures import save_as
     from ..runs.records import frame_of
     from ..snowballs.agreement import Compared
 
     comparisons = frame_of(Compared, found.comparisons) if found else None
-    save_as(
-        expected_figure(frame_of(darkvocab.Expected, points), comparisons, found.largest if found else None), figure
-    )
+    plot = expected_plot(frame_of(darkvocab.Expected, points), comparisons, found.largest if found else None)
+    save_as(plot.draw(), figure)
 
 
 def _print(points: list[Expected], found: Agreement | None, as_json: bool) -> None:
@@ -194,11 +194,11 @@ def fit(
         compare=compare,
     )
     with progress_bar("fitting") as progress:
-        report = settings.report(progress)
+        result = settings.result(progress)
     if as_json:
-        print_json(report)
+        print_json(result.to_json())
     else:
-        print_fit(report, console())
+        print_fit(result, console())
     if figure:
-        save_as(fit_figure(report), figure)
+        save_as(fit_figure(result), figure)
         say(f"open {figure}")

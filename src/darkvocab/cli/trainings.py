@@ -13,20 +13,8 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .checkpoints import GridName, Tensor, Tokenizer
-from .shell import (
-    EngineName,
-    Json,
-    Resume,
-    Seed,
-    Workers,
-    announce_compilation,
-    app,
-    command,
-    print_json,
-    progress_bar,
-    say,
-    taking,
-)
+from .progress import progress_bar
+from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, print_json, say, taking
 
 if TYPE_CHECKING:
     from ..training.settings import Training
@@ -134,7 +122,7 @@ def train(options: TrainOptions) -> None:
         from ..reports.console import console
         from ..reports.training import print_training
 
-        print_training(outcome, console())
+        print_training(outcome.to_json(), console())
 
 
 def _train_replicas(training: Training, options: TrainOptions) -> None:
@@ -251,8 +239,7 @@ def history(
 
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
-    from ..reports.console import console
-    from ..reports.evolution import frames_json
+    from ..reports.console import console, frames_json
     from ..reports.series import print_series
 
     announce_compilation()

@@ -1,90 +1,153 @@
 """Cells: the grid values that each component of a base vector can take under noise, and with what probability.
 
-A component is rounded to the grid after the noise is added, so what can be seen of it is which *cell* (grid value) it
-landed in. Components are independent and the rounding is monotone in the noise: thresholds for each column say it all.
+A component is rounded to the grid after the noise is added, so what can be seen of it is which
+*cell* (grid value) it landed in. Components are independent and the rounding is monotone in the
+noise: the deviates at which it goes from cell to cell say it all.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt64
+from jaxtyping import Float, Float64, Int64, UInt64
 
 from ..errors import InvalidInput
-from .grids import Grid, as_grid
-
-ARITHMETICS = ("float32", "exact")
-MOST_CELLS = 128  # of a column whose thresholds are listed: offsets from home fit into a signed byte
-NEGLECTED = 1e-9  # per snowball: the chance that noise beyond `reach` occurs at all
-
-_SQRT2 = math.sqrt(2.0)
-
-
-def _beyond(z: float, distribution: str) -> float:
-    """P(|Z| > z) of the distribution of standard deviation 1."""
-    return math.exp(-z * _SQRT2) if distribution == "laplace" else math.erfc(z / _SQRT2)
-
-
-@lru_cache(maxsize=64)
-def reach(n_components: int, distribution: str = "gaussian") -> tuple[float, float]:
-    """How far noise is followed, in standard deviations, and the chance that any of n deviates goes farther.
-
-    Union bound: ``n * P(|Z| > reach) <= 1e-9``, in steps of 1/16 of a standard deviation.
-
-    Examples
-    --------
-    >>> r, neglected = reach(2100 * 2560)
-    >>> r, neglected < 1e-9
-    (8.25, True)
-    """
-    z = 6.0
-    while n_components * _beyond(z, distribution) > NEGLECTED:
-        z += 1 / 16
-    return z, n_components * _beyond(z, distribution)
+from .distributions import Distribution
+from .grids import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """The cells of every column that noise can move; other columns keep their `home`.
+    """Cells of the columns that noise can move; components are independent, other columns stay at home.
 
-    A component in active column j lies in cell ``low[j] + #{t : u >= thresholds[starts[j] + t]}`` for a uniform 64-bit
-    word u, so cell ``low[j] + c`` has probability ``(thresholds[.. + c] - thresholds[.. + c - 1]) / 2**64``.
+    Cells come in runs of neighbours that count as equally probable; where a run is one cell, its
+    probability is exact but for 2**-53. A component of active column j lies in run ``starts[j] + t``
+    where t of the column's edges are at or below its deviate.
     """
 
     grid: Grid
-    home: Int64[np.ndarray, " dim"]  # ordered index of every component without noise
-    columns: Int64[np.ndarray, " active"]  # with 2 to 128 cells
-    wide: Int64[np.ndarray, " wide"]  # columns with more, for which no thresholds are listed
-    low: Int64[np.ndarray, " active"]  # ordered index of the lowest cell within reach
-    starts: Int64[np.ndarray, " active_plus_one"]
-    thresholds: UInt64[np.ndarray, " edges"]
-    neglected: float  # bound on the chance that a snowball of this size would leave the cells listed
+    distribution: Distribution
+    home: Int64[np.ndarray, " dim"] = field(repr=False)  # ordered index of every component without noise
+    columns: Int64[np.ndarray, " active"] = field(repr=False)  # that noise can move, and whose cells are listed
+    unlisted: Int64[np.ndarray, " unlisted"] = field(repr=False)  # that noise can move, too
+    starts: Int64[np.ndarray, " active_plus_one"] = field(repr=False)  # of each column's runs
+    first: Int64[np.ndarray, " runs"] = field(repr=False)  # ordered index of the lowest cell of each run
+    count: Int64[np.ndarray, " runs"] = field(repr=False)  # cells in it
+    deviates: Float64[np.ndarray, " runs"] = field(repr=False)  # from which a component is beyond it; inf: the last
+    neglected: float  # bound on the chance that any of the tokens leaves these cells
+
+    @property
+    def dim(self) -> int:
+        return self.home.size
+
+    @property
+    def n_active(self) -> int:
+        """Columns that noise can move."""
+        return len(self.columns) + len(self.unlisted)
 
     @property
     def are_few(self) -> bool:
-        """Whether it pays to draw cells: of at most an eighth of the columns they are too many to be listed."""
-        return len(self.wide) <= self.home.size / 8
+        """Whether it pays to draw cells: at most an eighth of the columns have too many to be listed."""
+        return len(self.unlisted) <= self.dim / 8
+
+    # Probabilities ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def p(self) -> Float64[np.ndarray, " runs"]:
+        """Probability of all cells of each run together, from the nearer tail."""
+        z, noise = self.deviates, self.distribution
+        inner = np.isfinite(z)
+        below, above = np.ones(z.size), np.zeros(z.size)
+        below[inner], above[inner] = noise.below(z[inner]), noise.above(z[inner])
+        below_first, above_first = np.roll(below, 1), np.roll(above, 1)
+        below_first[self.starts[:-1]], above_first[self.starts[:-1]] = 0, 1
+        inside = 1 - below_first - above
+        inside = np.where(below <= 0.5, below - below_first, inside)
+        inside = np.where(above_first <= 0.5, above_first - above, inside)
+        return np.maximum(inside, 0)
+
+    @cached_property
+    def log_cell(self) -> Float64[np.ndarray, " runs"]:
+        """Logarithm of the probability of one cell of each run; -inf where there is none."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.p / self.count)
+
+    @cached_property
+    def log_likeliest(self) -> Float64[np.ndarray, " active"]:
+        """Logarithm of the probability of each column's likeliest cell."""
+        return np.maximum.reduceat(self.log_cell, self.starts[:-1]) if len(self.columns) else np.empty(0)
+
+    def log_power_sums(self, n: float) -> Float64[np.ndarray, " active"]:
+        """Of each column ``log sum_k p_k**n`` over its cells, n > 0."""
+        if not len(self.columns):
+            return np.empty(0)
+        top = np.repeat(self.log_likeliest, np.diff(self.starts))
+        terms = self.count * np.exp(n * (self.log_cell - top))
+        return n * self.log_likeliest + np.log(np.add.reduceat(terms, self.starts[:-1]))
+
+    def log_power_sum(self, n: float) -> float:
+        """``log sum p**n`` over all cells of the whole row: columns are independent, so a sum over columns."""
+        return math.fsum(self.log_power_sums(n))
+
+    # Drawing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def low(self) -> Int64[np.ndarray, " active"]:
+        """Ordered index of each column's lowest cell."""
+        return self.first[self.starts[:-1]]
+
+    @property
+    def shift(self) -> Int64[np.ndarray, " active"]:
+        """Each column's lowest cell, minus its home."""
+        return self.low - self.home[self.columns]
+
+    @property
+    def edge_starts(self) -> Int64[np.ndarray, " active_plus_one"]:
+        """Start of each column's `thresholds`, of which it has one fewer than runs."""
+        return self.starts - np.arange(len(self.starts))
+
+    @cached_property
+    def thresholds(self) -> UInt64[np.ndarray, " edges"]:
+        """Uniform 64-bit words from which a component is beyond each run but its column's last.
+
+        Exact but for 2**-64 each; Gaussian and Laplace noise only.
+        """
+        from ._backends.drawing import cdf_words
+
+        inner = np.ones(self.deviates.size, bool)
+        inner[self.starts[1:] - 1] = False
+        words = np.empty(int(inner.sum()), np.uint64)
+        cdf_words(self.deviates[inner], self.distribution.name == "laplace", words)
+        return words
 
     def probabilities(self, j: int) -> Float64[np.ndarray, " cells"]:
-        """Probability of each cell of active column `j`, from ``low[j]`` upwards; they sum to 1."""
-        edges = self.thresholds[self.starts[j] : self.starts[j + 1]]
-        padded = np.concatenate([np.zeros(1, np.uint64), edges, np.zeros(1, np.uint64)])
+        """Probability, by its thresholds, of each run of active column `j`, from below; they sum to 1."""
+        start, end = self.edge_starts[j : j + 2]
+        padded = np.concatenate([np.zeros(1, np.uint64), self.thresholds[start:end], np.zeros(1, np.uint64)])
         return np.diff(padded) / 2.0**64  # unsigned differences wrap at 2**64, as the last cell needs
 
 
-def cell_ranges(
-    base: np.ndarray, sigma: float, reach: float, grid: str | Grid, arithmetic: str = "float32"
-) -> tuple[Int64[np.ndarray, " dim"], Int64[np.ndarray, " dim"], Int64[np.ndarray, " dim"]]:
-    """Ordered index of every component without noise, and the lowest and highest that noise within `reach` gives it.
+class Ranges(NamedTuple):
+    """Ordered index of every component without noise, and the lowest and highest that noise within reach gives it."""
+
+    home: Int64[np.ndarray, " dim"]
+    low: Int64[np.ndarray, " dim"]
+    high: Int64[np.ndarray, " dim"]
+
+
+def cell_ranges(base: Float[np.ndarray, " dim"], sigma: float, reach: float, grid: Grid, is_float32: bool) -> Ranges:
+    """Return the cells that noise within `reach` gives every component.
 
     Parameters
     ----------
-    base : [dim], weight units
+    base : weight units
     sigma : standard deviation of the noise, weight units, before rounding
     reach : how far noise is followed, in standard deviations
+    is_float32 : the sum is rounded to float32 before it is to the grid
 
     Raises
     ------
@@ -93,51 +156,10 @@ def cell_ranges(
     """
     from ._backends.drawing import cell_ranges as kernel
 
-    grid = as_grid(grid)
-    home, low, high = (np.empty(base.size, np.int64) for _ in range(3))
-    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
-    base = base.astype(np.float32) if arithmetic == "float32" else base
-    if kernel(base.astype(np.float64), reach, sigma, arithmetic == "float32", *shape, home, low, high):
+    ranges = Ranges(*(np.empty(base.size, np.int64) for _ in range(3)))
+    if kernel(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):
         raise InvalidInput(
             f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
             f"{grid.max_value:g}; choose a smaller sigma or a wider grid"
         )
-    return home, low, high
-
-
-def cells(
-    base: np.ndarray,
-    sigma: float,
-    n_tokens: int,
-    grid: str | Grid = "bfloat16",
-    arithmetic: str = "float32",
-    distribution: str = "gaussian",
-) -> Cells:
-    """Cells of every component under independent Gaussian or Laplace noise, with their thresholds.
-
-    `arithmetic` "float32" follows the chain ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its double rounding,
-    "exact" rounds the real sum once. The thresholds are exact for the chain; the law's only errors are the neglected
-    tail and 2**-64 per threshold.
-
-    Raises
-    ------
-    InvalidInput
-        As `cell_ranges`.
-    """
-    from ._backends.drawing import cdf_words, cell_thresholds
-
-    grid = as_grid(grid)
-    z, neglected = reach(n_tokens * base.size, distribution)
-    home, low, high = cell_ranges(base, sigma, z, grid, arithmetic)
-    spread = high - low
-    columns, wide = np.flatnonzero((spread > 0) & (spread < MOST_CELLS)), np.flatnonzero(spread >= MOST_CELLS)
-    low, high = low[columns], high[columns]
-    starts = np.concatenate([[0], np.cumsum(high - low)])
-    deviates = np.empty(starts[-1])
-    active = base[columns].astype(np.float64)
-    cell_thresholds(active, low, high, sigma, arithmetic == "float32", grid.mantissa_bits, grid.min_exponent, deviates)
-    words = np.empty(deviates.size, np.uint64)
-    cdf_words(deviates, distribution == "laplace", words)
-    return Cells(
-        grid=grid, home=home, columns=columns, wide=wide, low=low, starts=starts, thresholds=words, neglected=neglected
-    )
+    return ranges

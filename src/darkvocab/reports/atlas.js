@@ -9,10 +9,10 @@ async function open() {
   const { column, report, kinds } = data;
   const place = (id) => (column.id[id] === id ? id : column.id.indexOf(id));
   const name = (i) => cut(data.safe("text", i) ?? `token ${column.id[i]}, no text`, 200);
-  const indicators = report.indicators?.columns ?? [];
+  const indicators = report.indicators.columns;
   const titles = { score: "score", id: "token id", ...Object.fromEntries(indicators.map((one) => [one.name, one.title])) };
   const looks = kinds.map((kind) => ({ ...kind, size: kind.shape === kinds[0].shape ? 2.4 : 4.2 }));
-  let axis = indicators.find((one) => one.title === report.indicators.score)?.name ?? indicators[0]?.name ?? "score";
+  let axis = report.indicators.by ?? "score";
 
   // What a token is, line by line.
   function* told(i) {
@@ -120,6 +120,8 @@ async function open() {
       else if (key === "text") cell.append(make("span", { className: "soft", textContent: "no text" }));
     },
   });
+  // Floats are rounded in this page, so the surest first is an order that comes with them.
+  const scoreColumn = { ...numeric("score"), less: (i, j) => column.rank[j] - column.rank[i] };
   const kindColumn = {
     key: "kind",
     title: "kind",
@@ -133,7 +135,7 @@ async function open() {
     numeric("id", "id", false),
     textual("text", "token"),
     kindColumn,
-    numeric("score"),
+    scoreColumn,
     numeric("norm", "norm", false),
     ...(axis === "score" || axis === "id" ? [] : [numeric(axis)]),
     numeric("population", "tokens with this row"),
@@ -204,13 +206,15 @@ async function open() {
   $("indicator").value = axis;
 
   function axes() {
-    const threshold = report.indicators?.threshold;
+    const { by, threshold } = report.indicators;
+    const ends = { score: [data.dark_from, "dark from here"], [by]: [threshold, "dark up to here"] };
+    const [at, title] = (threshold !== null && ends[axis]) || [];
     const both = {
       x: { values: column[axis], title: titles[axis], log: $("log-x").checked },
       look: column.kind,
       filled: column.dark,
       route: list.order(),
-      marks: axis === "score" && threshold != null ? [{ axis: "x", at: threshold, title: "dark from here" }] : [],
+      marks: title ? [{ axis: "x", at, title }] : [],
     };
     scatter.set({ ...both, y: { values: column.norm, title: "norm of the row", log: $("log-y").checked } });
     lanes.set({ ...both, y: { values: lane, title: "", names: there.map((kind) => kind.title) } });

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runs.folder import versions, write_whole
+from ..landing import write_whole
+from ..measures.indicators import DARK
+from ..runs.folder import versions
 from ..text import printable
 from .console import number
 from .document import render
@@ -21,6 +23,8 @@ from .scan import scan_facts
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from ..checkpoints.scan_result import BlackHole, Scan
 
 SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
 LISTED = 200  # tokens in the page as text: without a script, and in print
@@ -121,66 +125,58 @@ KINDS = (
 NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
 
 
-def write_page(report: dict[str, Any], tokens: pl.DataFrame, path: str | Path, *, command: str | None = None) -> None:
-    """Write the page of a scan: the same report and tokens give the same bytes.
+def write_page(scan: Scan, path: str | Path, *, command: str | None = None) -> None:
+    """Write the page of a scan as one HTML file: the same scan gives the same bytes.
 
     Parameters
     ----------
-    report : what `darkvocab.scan` returns (`docs/files.md`)
-    tokens : a row per token, sorted by id, with the columns of `docs/files.md`; indicators as the report names them
-    path : the HTML file
     command : the line that made it
-
-    The report's `neighbours.cluster.map`, where it is there, is drawn: `[[token id, x, y], ...]`, the first token of
-    each distinct row of the cluster at the first two principal components of these rows (classical scaling), in
-    weight units.
 
     Raises
     ------
     DiskFull, InvalidInput
         As `write_whole`.
     """
-    write_whole(Path(path), page(report, tokens, command))
+    write_whole(Path(path), page(scan, command))
 
 
-def page(report: dict[str, Any], tokens: pl.DataFrame, command: str | None = None) -> bytes:
-    """The page as `write_page` writes it."""
+def page(scan: Scan, command: str | None = None) -> bytes:
+    """Render the page as `write_page` writes it."""
+    tokens = scan.tokens
     kinds = kinds_of(tokens)
     dark = tokens["dark"].fill_null(False).to_numpy()
-    asked = printable(str(report["source"]["asked"]))
-    indicators = report.get("indicators") or {}
-    holes = report["black_holes"]
+    asked = printable(scan.source.asked)
+    expected = scan.indicators.expected_false_positives
+    holes = scan.black_holes
     return render(
         "atlas.html.j2",
         SCRIPTS,
         title=f"Dark tokens of {asked}",
         asked=asked,
-        finding=finding(report, kinds, dark),
-        tiles=list(_tiles(report, dark, kinds)),
+        finding=finding(scan, kinds, dark),
+        tiles=list(_tiles(scan, dark, kinds)),
         kinds=list(_kind_rows(tokens, kinds, dark)),
         n_tokens=len(tokens),
         n_dark=int(dark.sum()),
-        listed=_listed(tokens, kinds, dark),
+        listed=_listed(scan, kinds),
         holes=[_hole(at, hole) for at, hole in enumerate(holes[:SHOWN_HOLES], 1)],
         n_holes=len(holes),
-        population=report["black_hole_population"],
-        neighbours=report.get("neighbours"),
-        indicators=indicators,
-        vocabulary=report.get("vocabulary"),
+        population=scan.census.black_hole_population,
+        neighbours=scan.neighbours,
+        indicators=scan.indicators,
+        vocabulary=scan.vocabulary,
         writing=_writing(tokens),
-        score=indicators.get("score"),
-        share=None
-        if indicators.get("expected_false_positives") is None
-        else f"{indicators['expected_false_positives']:.2%}",
-        facts=scan_facts(report),
-        provenance=list(_provenance(report, command)),
-        packed=base64.b64encode(pack(report, tokens, kinds)).decode("ascii"),
+        dark_from=DARK,
+        share=None if expected is None else f"{expected:.2%}",
+        facts=scan_facts(scan),
+        provenance=list(_provenance(scan, command)),
+        packed=base64.b64encode(pack(scan, kinds)).decode("ascii"),
         printed=LISTED,
     )
 
 
 def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
-    """Which of `KINDS` each token is: its category, but reserved names, and what is dark though reachable, apart."""
+    """Return the place in `KINDS` of each token: its category, with reserved names and reachable dark tokens apart."""
     kinds = tokens["category"].replace_strict(NUMBER, default=NUMBER["unknown"], return_dtype=_int64()).to_numpy()
     dark = tokens["dark"].fill_null(False).to_numpy()
     kinds = np.where((kinds == NUMBER["reachable"]) & dark, NUMBER["under_trained"], kinds)
@@ -193,24 +189,26 @@ def _int64() -> Any:
     return pl.Int64
 
 
-def finding(report: dict[str, Any], kinds: np.ndarray, dark: np.ndarray) -> str:
-    """The scan in one sentence: how many tokens are dark, of what kinds, and how many share a row."""
-    n, n_dark = len(dark), int(dark.sum())
+def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
+    """Put the scan in one sentence: how many tokens are dark, of what kinds, and how many share a row."""
+    n = len(dark)
+    n_dark = int(dark.sum())
     if n_dark:
         counts = [(int((dark & (kinds == place)).sum()), kind) for place, kind in enumerate(KINDS)]
         counted = [f"{count:,} {kind.counted}" for count, kind in sorted(counts, key=lambda c: -c[0]) if count]
         one = counted[0].removeprefix(f"{n_dark:,} ") if len(counted) == 1 else None
-        told = f"{n_dark:,} of {n:,} tokens ({_share(n_dark / n)}) {'is' if n_dark == 1 else 'are'} dark: "
-        told += (f"all {one}" if n_dark > 1 else f"it is {one}") if one else _and(counted)
+        says = f"{n_dark:,} of {n:,} tokens ({_share(n_dark / n)}) {'is' if n_dark == 1 else 'are'} dark: "
+        says += (f"all {one}" if n_dark > 1 else f"it is {one}") if one else _and(counted)
     else:
-        told = f"None of {n:,} tokens stands out as dark"
-    rows, population = report["n_black_holes"], report["black_hole_population"]
+        says = f"None of {n:,} tokens stands out as dark"
+    rows = scan.census.n_black_holes
+    population = scan.census.black_hole_population
     if not rows:
-        return f"{told}; no two tokens share a row."
+        return f"{says}; no two tokens share a row."
     if rows == 1:
-        return f"{told}; {population:,} tokens share one row (a black hole)."
-    largest = max(report["populations"])
-    return f"{told}; {population:,} tokens share only {rows:,} rows (black holes), {largest:,} of them the same one."
+        return f"{says}; {population:,} tokens share one row (a black hole)."
+    largest = scan.census.populations[0]
+    return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {largest:,} of them the same one."
 
 
 def _and(parts: list[str]) -> str:
@@ -221,20 +219,22 @@ def _share(part: float) -> str:
     return f"{part:.1%}" if part >= 0.001 else f"{part:.2g}".replace("e-0", "e-") if part < 1e-5 else f"{part:.3%}"
 
 
-def _tiles(report: dict[str, Any], dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[str, str]]:
-    """The few numbers that a reader looks for first."""
-    yield f"{report['n_tokens']:,}", "tokens"
+def _tiles(scan: Scan, dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Yield the few numbers that a reader looks for first."""
+    census = scan.census
+    yield f"{scan.matrix.n_tokens:,}", "tokens"
     yield f"{int(dark.sum()):,}", "dark"
-    yield f"{report['n_black_holes']:,}", f"black hole{'s' * (report['n_black_holes'] != 1)}"
-    yield f"{report['black_hole_population']:,}", "tokens in black holes"
+    yield f"{census.n_black_holes:,}", f"black hole{'s' * (census.n_black_holes != 1)}"
+    yield f"{census.black_hole_population:,}", "tokens in black holes"
     for key in ("reserved", "unreachable", "beyond_tokenizer", "under_trained"):
         if n := int((kinds == NUMBER[key]).sum()):
             yield f"{n:,}", KINDS[NUMBER[key]].title
 
 
 def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Of each kind that there is: what it is, how many tokens, and where they lie."""
-    norm, score = tokens["norm"].to_numpy(), tokens["score"].fill_null(math.nan).to_numpy()
+    """Yield a row for each kind that occurs: what it is, how many tokens it has, and where they lie."""
+    norm = tokens["norm"].to_numpy()
+    score = tokens["score"].fill_null(math.nan).to_numpy()
     for place, kind in enumerate(KINDS):
         of = kinds == place
         if of.any():
@@ -248,13 +248,12 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
             }
 
 
-def _listed(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> list[dict[str, Any]]:
-    """The first tokens of the list in its order: by falling score, dark ones where it has an end."""
+def _listed(scan: Scan, kinds: np.ndarray) -> list[dict[str, Any]]:
+    """Return the first tokens of the list, the surest to be dark first; dark ones alone where there are any."""
     import polars as pl
 
-    frame = tokens.with_columns(kind=pl.Series(kinds), order=pl.Series(-rounded(tokens["score"].to_numpy())))
-    frame = frame.sort(pl.col("order").fill_nan(None), nulls_last=True, maintain_order=True)  # as the script has it
-    if dark.any():
+    frame = scan.tokens.with_columns(kind=pl.Series(kinds))[scan.order]
+    if scan.tokens["dark"].any():
         frame = frame.filter("dark")
     shown = frame.head(LISTED).select(
         *("id", "text", "kind", "score", "norm", "population", "black_hole", "n_touching", "witness")
@@ -272,39 +271,38 @@ def _listed(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> list[d
 
 
 def _cut(text: str | None) -> str | None:
-    """A token's text as a page shows it: no character that could hide or turn others, and not without an end."""
+    """Return a token's text as a page shows it: of limited length, without characters that hide or turn others."""
     if text is None:
         return None
     more = len(text) - LONGEST
     return printable(text[:LONGEST]) + (f"… and {more:,} characters more" if more > 0 else "")
 
 
-def _hole(at: int, hole: dict[str, Any]) -> dict[str, Any]:
-    members = list(zip(hole["token_ids"], hole["tokens"], strict=True))[:SHOWN_MEMBERS]
+def _hole(at: int, hole: BlackHole) -> dict[str, Any]:
+    members = list(zip(hole.token_ids, hole.tokens, strict=True))[:SHOWN_MEMBERS]
     return {
         "number": at,
-        "population": f"{hole['population']:,}",
-        "norm": number(hole["norm"]),
+        "population": f"{hole.population:,}",
+        "norm": number(hole.norm),
         "members": [(token, _cut(text)) for token, text in members],
-        "left": hole["population"] - len(members),
+        "left": hole.population - len(members),
     }
 
 
 def _writing(tokens: pl.DataFrame) -> list[tuple[str, int]]:
-    """Scripts of the tokens, most tokens first."""
+    """Count the tokens of each script, most tokens first."""
     counts = tokens["script"].drop_nulls().value_counts(sort=True)
     return sorted(((printable(name), n) for name, n in counts.iter_rows()), key=lambda pair: (-pair[1], pair[0]))
 
 
-def _provenance(report: dict[str, Any], command: str | None) -> Iterator[tuple[str, str]]:
-    source = report["source"]
-    yield "asked for", printable(str(source["asked"]))
-    yield "file", printable(str(source["path"]))
-    yield "sha256", source["sha256"] or "not taken"
-    if source.get("bytes") is not None:
-        yield "bytes", f"{source['bytes']:,}"
-    if report.get("vocabulary"):
-        yield "tokenizer", printable(str(report["vocabulary"]["tokenizer"]))
+def _provenance(scan: Scan, command: str | None) -> Iterator[tuple[str, str]]:
+    source = scan.source
+    yield "asked for", printable(source.asked)
+    yield "file", printable(source.path)
+    yield "sha256", source.sha256 or "not taken"
+    yield "bytes", f"{source.bytes:,}"
+    if scan.vocabulary:
+        yield "tokenizer", printable(scan.vocabulary.tokenizer)
     if command:
         yield "command", printable(command)
     for name, version in versions().items():
@@ -314,14 +312,16 @@ def _provenance(report: dict[str, Any], command: str | None) -> Iterator[tuple[s
 # Packing -------------------------------------------------------------------------------------------------------------
 
 
-def pack(report: dict[str, Any], tokens: pl.DataFrame, kinds: np.ndarray) -> bytes:
-    """Report and tokens for the page's script (`packed.js` reads them): gzip of a header and columns.
+def pack(scan: Scan, kinds: np.ndarray) -> bytes:
+    """Pack a scan's JSON and tokens for the page's script (`packed.js` reads them): gzip of a header and columns.
 
     uint32 length of the header; the header, JSON; columns of 4 bytes a value, the first bytes of all values, then the
     second ones, and so on, because so they compress; at the end the texts. Floats are rounded to 14 bits, four digits:
     what a page shows. A missing float is NaN, a missing integer -1, a missing text has length -1.
     """
-    columns, names, codes = [], [], {}
+    tokens = scan.tokens
+    columns = []
+    codes = {}
     floats = [name for name, dtype in tokens.schema.items() if dtype.is_float()]
     integers = ["id", "black_hole", "population", "n_touching", "steps"]
     for name in floats:
@@ -335,7 +335,8 @@ def pack(report: dict[str, Any], tokens: pl.DataFrame, kinds: np.ndarray) -> byt
         columns.append(np.array([places.get(value, -1) for value in tokens[name]], np.int32))
     columns.append(tokens["dark"].fill_null(False).to_numpy().astype(np.int32))
     columns.append(kinds.astype(np.int32))
-    names = [*floats, *integers, *CODES, "dark", "kind"]
+    columns.append(scan.rank.astype(np.int32))
+    names = [*floats, *integers, *CODES, "dark", "kind", "rank"]
     lengths, blob, shown = _texts(tokens)
     header = {
         "n": len(tokens),
@@ -346,7 +347,8 @@ def pack(report: dict[str, Any], tokens: pl.DataFrame, kinds: np.ndarray) -> byt
         "shown": shown,
         "columns": tokens.columns,
         "kinds": [asdict(kind) for kind in KINDS],
-        "report": report,
+        "dark_from": DARK,
+        "report": scan.to_json(),
     }
     head = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     planes = np.array([*columns, *lengths]).view(np.uint8).reshape(len(columns) + len(TEXTS), -1, 4)
@@ -368,7 +370,7 @@ def rounded(values: np.ndarray) -> np.ndarray:
 
 
 def _texts(tokens: pl.DataFrame) -> tuple[list[np.ndarray], bytes, dict[str, dict[int, str]]]:
-    """Lengths of each of `TEXTS` as JavaScript counts them, all in one after another, and how unsafe ones are shown."""
+    """Return lengths of each of `TEXTS` as JavaScript counts them, all texts in one, and what unsafe ones look like."""
     lists = [tokens[name].to_list() for name in TEXTS[:-1]]
     lists.append([None if digits is None else bytes.fromhex(digits).decode("latin-1") for digits in tokens[TEXTS[-1]]])
     lengths = [np.array([-1 if text is None else _units(text) for text in texts], np.int32) for texts in lists]
@@ -381,5 +383,5 @@ def _texts(tokens: pl.DataFrame) -> tuple[list[np.ndarray], bytes, dict[str, dic
 
 
 def _units(text: str) -> int:
-    """UTF-16 code units: characters beyond the first plane count twice."""
+    """Count UTF-16 code units: characters beyond the first plane are two."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2

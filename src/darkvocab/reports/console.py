@@ -1,10 +1,10 @@
-"""The console that tables are printed to, and the words and numbers that all tables share."""
+"""Console, tables, numbers for people, and JSON of frames: used by all commands that print."""
 
 from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -14,8 +14,7 @@ from rich.text import Text
 from ..text import printable
 
 if TYPE_CHECKING:
-    pass
-
+    import polars as pl
 
 SHOWN_TOKENS = 12
 
@@ -26,7 +25,7 @@ class _Console(Console):
 
 
 def console() -> Console:
-    """A console that neither colours nor cuts what goes into a file or a pipe."""
+    """Return a console that neither colours nor cuts output into a file or a pipe."""
     plain = _Console(highlight=False, emoji=False, markup=False)
     if not plain.is_terminal:
         plain.width = 160
@@ -41,7 +40,7 @@ def show(renderable: RenderableType, to: Console) -> None:
 
 
 def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """Texts of a black hole's tokens, or ids where there is no text, the first `shown` of them."""
+    """Return the first `shown` texts of a black hole's tokens; a token without one by its id."""
     texts = [
         f"#{token}" if text is None else isolated(printable(text))
         for token, text in zip(hole["token_ids"][:shown], hole["tokens"][:shown], strict=True)
@@ -51,14 +50,23 @@ def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
 
 def isolated(text: str) -> str:
-    """Text that does not turn its surroundings round: right-to-left letters between isolate marks."""
+    """Return text that keeps the order around it: right-to-left letters stand between marks."""
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
         return f"\u2068{text}\u2069"
     return text
 
 
+def table(headings: Iterable[str], left: Iterable[str] = ("",)) -> Table:
+    """Return an empty table with these columns: text in those of `left`, numbers in the others."""
+    empty = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    texts = set(left)
+    for heading in headings:
+        empty.add_column(heading, justify="left" if heading in texts else "right", overflow="fold")
+    return empty
+
+
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:
-    """Names and values, one pair a line."""
+    """Return a table of names and values, one pair a line."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -67,30 +75,44 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def number(value: float) -> str:
-    """A statistic for people: counts in full, lengths to four digits."""
+def number(value: float | None) -> str:
+    """Return a statistic for people: counts in full, lengths to four digits, nothing for None."""
+    if value is None:
+        return ""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
 def power(value: float) -> str:
-    """A length for people, in powers of ten."""
+    """Return a length for people, in powers of ten."""
     return f"{value:.2e}"
 
 
-def _grid(headings: Iterable[str]) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table
-
-
 def density(value: float) -> str:
-    """Four decimals as the notebook has them, but a density that is not zero does not look so."""
+    """Return a density to four decimals as the notebook has it, a tiny one in powers of ten."""
     return f"{value:.4f}" if value == 0 or value >= 5e-5 else f"{value:.1e}"
 
 
 def largest(demographics: str) -> str:
-    """The first five populations."""
+    """Return the first five of populations in JSON."""
     populations = json.loads(demographics)
     return str(populations[:5])[:-1] + (", ...]" if len(populations) > 5 else "]")
+
+
+def frames_json(summary: Any, **frames: pl.DataFrame | Iterable[pl.DataFrame]) -> Iterator[str]:
+    """Yield a JSON object piece by piece: `summary`, and frames by name as lists of rows.
+
+    A frame may come in parts, of which only one is held at a time. What is not finite is null.
+    """
+    import polars as pl
+    import polars.selectors as cs
+
+    yield '{"summary": ' + json.dumps(summary, allow_nan=False)
+    for name, parts in frames.items():
+        yield f', "{name}": ['
+        comma = ""
+        for frame in [parts] if isinstance(parts, pl.DataFrame) else parts:
+            for row in frame.with_columns(pl.when(cs.float().is_finite()).then(cs.float())).iter_rows(named=True):
+                yield comma + json.dumps(row, allow_nan=False)
+                comma = ", "
+        yield "]"
+    yield "}\n"

@@ -14,27 +14,17 @@ from rich.table import Table
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import EXPECTED
 from .console import show
-from .figures import BLACK, BLUE, ORANGE, SIGMA, STYLE, caption, draw_expected, scale_of, titled
+from .figures import BLACK, BLUE, ORANGE
+from .labels import TITLES, labels
+from .plot import Axis, Panel, Plot, Series, top_of
+from .snowball_figures import expected_series, sigma_axis, titled
 
 if TYPE_CHECKING:
     import polars as pl
-    from matplotlib.figure import Figure
 
 SHOWN_ROWS = 20
-STATISTICS = {
-    "unique_vectors": "unique rows",
-    "n_black_holes": "black holes C",
-    "black_hole_population": "population P",
-    "n_singletons": "singletons",
-    "coincident_pairs": "coincident pairs",
-}
-PANELS = {
-    "unique_vectors": "unique rows",
-    "n_black_holes": "black holes, C",
-    "black_hole_population": "tokens in black holes, P",
-    "n_singletons": "singletons",
-    "largest_bh": "tokens in the largest group",
-}
+STATISTICS = labels("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
+DRAWN = ("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
 COLOURS = {
     "unique_vectors": (BLACK, "o"),
     "n_black_holes": (BLUE, "s"),
@@ -55,7 +45,7 @@ def read_expected(folder: Path) -> pl.DataFrame | None:
     path = folder / EXPECTED
     if not path.is_file():
         return None
-    counts = [name for name in PANELS if name != "largest_bh"]
+    counts = [name for name in DRAWN if name != "largest_bh"]
     needed = ["sigma", *counts, *(f"{name}_std" for name in counts), "largest_bh_low", "largest_bh_high"]
     try:
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()), columns=needed).cast(pl.Float64)
@@ -124,67 +114,62 @@ def print_agreement(
         to.print(sentence, soft_wrap=not to.is_terminal)
 
 
-def expected_figure(
+def expected_plot(
     points: pl.DataFrame, comparisons: pl.DataFrame | None = None, largest: Sequence[float] | None = None
-) -> Figure:
-    """Every statistic against sigma in a band of one standard deviation, and coincident pairs; of a run its z-scores.
+) -> Plot:
+    """Every statistic against sigma in a band of one standard deviation; coincident pairs or z-scores.
 
     Parameters
     ----------
     points : the fields of `darkvocab.Expected`
-    comparisons, largest : of a run the fields of `darkvocab.experiments.agreement.Compared`, and the mean population of
-        the largest group at each sigma
+    comparisons, largest : of a run that is held against them: the fields of
+        `darkvocab.snowballs.agreement.Compared`, and the mean largest group at each sigma
     """
-    import matplotlib
     import polars as pl
-    from matplotlib.figure import Figure
 
-    sigma, order = points["sigma"].to_numpy(), points["sigma"].arg_sort()
-    curve = points[order]
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(7.0, 7.6), layout="constrained")
-        axes = figure.subplots(3, 2, sharex=True).ravel()
-        look: dict[str, Any] = {"color": BLUE, "markersize": 2.5, "markeredgewidth": 0, "label": "simulated, mean"}
-        for panel, (name, title) in zip(axes, PANELS.items(), strict=False):
-            if comparisons is not None and name != "largest_bh":
-                found = comparisons.filter(pl.col("statistic") == name)
-                panel.plot(found["sigma"].to_numpy(), found["simulated"].to_numpy(), "o", **look)
-            elif largest is not None:
-                panel.plot(sigma, np.asarray(largest), "o", **look)
-            draw_expected(panel, curve, name)
-            panel.set_title(title)
-            panel.set_ylim(0, 1.06 * max(panel.dataLim.ymax, 1e-300))
-            panel.legend(loc="best", handletextpad=0.4, borderaxespad=0.2)
-            scale_of(panel, sigma)
-        last = axes[-1]
-        if comparisons is None:
-            pairs, std = curve["coincident_pairs"].to_numpy(), curve["coincident_pairs_std"].to_numpy()
-            along, low = curve["sigma"].to_numpy(), np.maximum(pairs - std, 0)
-            last.fill_between(along, low, pairs + std, color=BLACK, alpha=0.18, linewidth=0)
-            last.plot(along, pairs, "-", color=BLACK, linewidth=0.8, label="expected")
-            last.set_title("coincident pairs")
-            if pairs.max() > 0:
-                last.set_yscale("log")
-                last.set_ylim(max(pairs[pairs > 0].min() / 2, min(1e-3, pairs.max() / 10)), 3 * pairs.max())
-        else:
-            for name, (colour, marker) in COLOURS.items():
-                found = comparisons.filter(pl.col("statistic") == name).drop_nulls("z")
-                marks = {**look, "color": colour, "label": STATISTICS[name]}
-                last.plot(found["sigma"].to_numpy(), found["z"].to_numpy(), marker, **marks)
-            for z in (-3, 3):
-                last.axhline(z, color="0.5", linewidth=0.8, linestyle=":")
-            last.set_title("z-scores: (simulated - expected) / standard error")
-            far = max(4.0, 1.1 * float(np.abs(last.dataLim.intervaly).max())) if len(last.lines) else 4.0
-            last.set_ylim(-far, far)
-            last.legend(loc="best", handletextpad=0.3, borderaxespad=0.2, markerscale=1.5)
-        scale_of(last, sigma)
-        for panel in axes[-2:]:
-            panel.set_xlabel(SIGMA)
-        n = points["sigma"].n_unique()
-        beside = "" if comparisons is None else f", beside the mean of {_trials(comparisons)}"
-        last_line = f"expected at {n:,} sigma ± 1 standard deviation of a snowball{beside}"
-        caption(figure, titled(points.row(0, named=True), last_line))
-    return figure
+    curve = points.sort("sigma")
+    x = sigma_axis(points["sigma"].to_numpy())
+    look: dict[str, Any] = {"line": "", "mark": "o", "size": 2.5}
+    panels = []
+    for name in DRAWN:
+        series = [expected_series(curve, name)]
+        if comparisons is not None and name != "largest_bh":
+            rows = comparisons.filter(pl.col("statistic") == name)
+            series.insert(0, Series(x=rows["sigma"], y=rows["simulated"], label="simulated, mean", **look))
+        elif largest is not None:
+            series.insert(0, Series(x=points["sigma"], y=largest, label="simulated, mean", **look))
+        panels.append(Panel(title=TITLES[name], x=x, y=Axis(ends=(0, top_of(series))), series=series, legend="best"))
+    panels.append(_pairs_panel(curve, x) if comparisons is None else _z_panel(comparisons, x))
+    beside = "" if comparisons is None else f", beside the mean of {_trials(comparisons)}"
+    n = points["sigma"].n_unique()
+    caption = titled(points.row(0, named=True), f"expected at {n:,} sigma ± 1 standard deviation of a snowball{beside}")
+    return Plot(panels=panels, columns=2, height=7.6, caption=caption)
+
+
+def _pairs_panel(curve: pl.DataFrame, x: Axis) -> Panel:
+    """Expected number of coincident pairs, in a band of one standard deviation."""
+    pairs, std = curve["coincident_pairs"].to_numpy(), curve["coincident_pairs_std"].to_numpy()
+    band = np.maximum(pairs - std, 0), pairs + std
+    series = Series(x=curve["sigma"], y=pairs, band=band, label="expected", colour=BLACK, width=0.8)
+    y = Axis(ends=(0, top_of([series])))
+    if pairs.max() > 0:
+        least = max(pairs[pairs > 0].min() / 2, min(1e-3, pairs.max() / 10))
+        y = Axis(ends=(least, 3 * pairs.max()), scale="log")
+    return Panel(title=TITLES["coincident_pairs"], x=x, y=y, series=[series])
+
+
+def _z_panel(comparisons: pl.DataFrame, x: Axis) -> Panel:
+    """z-scores of the statistics, between lines at -3 and 3."""
+    import polars as pl
+
+    series = [Series(x=x.ends, y=(z, z), colour="#808080", line=":", width=0.8) for z in (-3, 3)]
+    for name, (colour, mark) in COLOURS.items():
+        rows = comparisons.filter(pl.col("statistic") == name).drop_nulls("z")
+        label = STATISTICS[name]
+        series.append(Series(x=rows["sigma"], y=rows["z"], label=label, colour=colour, line="", mark=mark, size=2.5))
+    far = max(4.0, 1.1 * float(comparisons["z"].abs().max() or 0))  # type: ignore[arg-type]
+    title = "z-scores: (simulated - expected) / standard error"
+    return Panel(title=title, x=x, y=Axis(ends=(-far, far)), series=series, legend="best")
 
 
 def _trials(comparisons: pl.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""The report of a run folder: figures and one HTML page that opens offline, from what the folder holds."""
+"""The report of a run folder: figures, and one HTML page that opens offline."""
 
 from __future__ import annotations
 
@@ -11,49 +11,40 @@ from typing import TYPE_CHECKING, Any
 
 from ..embedding.history import FILE
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..runs.folder import read_manifest, write_whole
+from ..landing import write_whole
+from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, scan_records
 from .console import number
-from .curves import curves
 from .document import render
 from .evolution import EVOLUTION, HEADINGS, METRICS, READ, read_evolution
 from .expected import read_expected
-from .experiments import QWEN3_4B, TRIALS, answer_cells, moment_cells, ranges, remarks
-from .figures import elements_figure, questions_figure, save, singletons_figure, sweep_figure
-from .replicas import cells, replicas_figure, sentences
+from .experiments import QWEN3_4B, answer_cells, moment_cells, ranges, remarks
+from .figures import save
+from .labels import TERMS, TRIALS
+from .plot import Plot
+from .replicas import cells, replicas_plot, sentences
+from .snowball_figures import elements_figure, questions_plot, singletons_plot, sweep_plot
 from .training import read_training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLACK_HOLE = (
-    "black hole",
-    "two or more tokens whose rows are equal, element by element, on the grid; its population is how many it holds",
-)
-SINGLETON = "singleton", "a row that one token has alone"
-L_INFINITY = "L-infinity", "the largest difference of two rows in any one component"
-STEP = "step", "from one number of the grid to the next"
-BULK = "bulk motion", "length of the mean displacement of the tokens, in weight units"
-THERMAL = "thermal motion", "root mean square of what is left of each token's displacement when the mean is taken away"
-TOUCHING = (
-    "touching",
-    "two rows touch where their L-infinity distance is within the threshold; density is the part of all pairs that do",
-)
+CENSUS = ("black hole", "singleton", "L-infinity", "step")
+STATES = ["", "at the start", "of them unseen", "at the end", "of them unseen"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure with its file name, and what it shows for who cannot see it."""
+    """A figure, its file name, and what it shows for those who cannot see it."""
 
     name: str
-    figure: Figure
+    figure: Plot | Figure  # the values of a plot can be read off the page
     shows: str
-    moving: bool = True  # its curves can be read off
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a page says of a run: a title, a sentence, tables, remarks, pictures, and the words that it uses."""
+    """Content of a page: title, leading sentence, tables, remarks, pictures, terms to explain."""
 
     title: str
     lead: str
@@ -62,15 +53,17 @@ class Page:
     rows: list[list[str]]
     remarks: list[str] = field(default_factory=list)
     pictures: list[Picture]
-    told: list[tuple[str, list[str]]] = field(default_factory=list)  # titles and sentences
-    words: list[tuple[str, str]]
+    lists: list[tuple[str, list[str]]] = field(default_factory=list)  # titles and sentences
+    terms: tuple[str, ...]
     files: list[str]  # beside the page
 
 
 def report(folder: str | Path) -> list[Path]:
-    """Write `figures/` and `report.html` into the folder of a finished run, a training, or a measured history.
+    """Write `figures/` and `report.html` into a folder; reruns nothing, the same bytes every time.
 
-    Reruns nothing; the same bytes every time.
+    Parameters
+    ----------
+    folder : of a finished run, a training, or a measured history
 
     Returns
     -------
@@ -93,7 +86,10 @@ def report(folder: str | Path) -> list[Path]:
         page = _training(folder, manifest)
     else:
         page, manifest = _records(folder)
-    written = [path for picture in page.pictures for path in save(picture.figure, folder / "figures" / picture.name)]
+    written = []
+    for picture in page.pictures:
+        figure = picture.figure.draw() if isinstance(picture.figure, Plot) else picture.figure
+        written += save(figure, folder / "figures" / picture.name)
     try:
         html = _html(manifest, page, folder)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -111,14 +107,14 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
     if manifest["status"] != "complete":
         raise MissingFile(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
     try:
-        make, lead = PAGES[manifest["experiment"]]
-        told = lead(records)
+        page_of, lead_of = PAGES[manifest["experiment"]]
+        lead = lead_of(records)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
     try:
         if not len(records) or ("sigmas" in manifest["parameters"] and records["sigma"].null_count()):
             raise InvalidInput("no records, or without a sigma")
-        return make(records, folder, told), manifest
+        return page_of(records, folder, lead), manifest
     except CorruptFile:
         raise
     except (pl.exceptions.PolarsError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -126,28 +122,25 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
 
 
 def _evolution(folder: Path) -> Page:
-    made = read_evolution(folder)
-    summary = made.summary
+    evolution = read_evolution(folder)
+    summary = evolution.summary
     unseen = f", {len(summary['unseen']):,} of them unseen" if summary["unseen"] is not None else ""
-    left = [f"{name}.parquet" for name in READ]
+    metrics = [METRICS] if (folder / METRICS).is_file() else []
     return Page(
         title="What became of the black holes",
         lead=f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,} optimizer steps.",
-        facts=made.facts,
+        facts=evolution.facts,
         headings=[heading.replace("L-inf", "L-infinity") for heading in HEADINGS],
-        rows=made.rows,
-        pictures=[
-            Picture(name=name, figure=figure, shows=SHOWS[name], moving=name not in ("populations", "spacetime"))
-            for name, figure in made.figures.items()
-        ],
-        told=made.told,
-        words=[BLACK_HOLE, SINGLETON, L_INFINITY, STEP, BULK, THERMAL],
-        files=[EVOLUTION, *left, *([METRICS] if (folder / METRICS).is_file() else [])],
+        rows=evolution.rows,
+        pictures=[Picture(name=name, figure=figure, shows=SHOWS[name]) for name, figure in evolution.figures.items()],
+        lists=evolution.told,
+        terms=(*CENSUS, "bulk motion", "thermal motion"),
+        files=[EVOLUTION, *(f"{name}.parquet" for name in READ), *metrics],
     )
 
 
 def _training(folder: Path, manifest: dict[str, Any]) -> Page:
-    rows, sentences, figure = read_training(folder, manifest)
+    rows, sentences, plot = read_training(folder, manifest)
     parameters = manifest["parameters"]
     try:
         lead = (
@@ -159,11 +152,11 @@ def _training(folder: Path, manifest: dict[str, Any]) -> Page:
     return Page(
         title="A training",
         lead=lead,
-        headings=["", "at the start", "of them unseen", "at the end", "of them unseen"],
+        headings=STATES,
         rows=rows,
         remarks=sentences,
-        pictures=[Picture(name="loss", figure=figure, shows=SHOWS["loss"])] if figure else [],
-        words=[BLACK_HOLE, SINGLETON],
+        pictures=[Picture(name="loss", figure=plot, shows=SHOWS["loss"])] if plot else [],
+        terms=("black hole", "singleton"),
         files=[FILE, METRICS, "corpus.json"],
     )
 
@@ -189,9 +182,8 @@ def _snowballs(records: Records) -> str:
 
 
 def _files(records: Records, folder: Path) -> list[str]:
-    others = ("elements.parquet", CURVES, EXPECTED)
-    found = [name for name in others if (folder / name).is_file()]
-    return [csv_path(folder, records.manifest).name, "records.parquet", *found]
+    others = [name for name in ("elements.parquet", CURVES, EXPECTED) if (folder / name).is_file()]
+    return [csv_path(folder, records.manifest).name, "records.parquet", *others]
 
 
 def _ranged(records: Records, **labels: Any) -> tuple[list[str], list[list[str]]]:
@@ -204,20 +196,17 @@ def _sweep(records: Records, folder: Path, lead: str) -> Page:
     headings, rows = _ranged(records)
     expected = read_expected(folder)
     beside = ", beside the census that is expected" if expected is not None else ""
+    shows = (
+        "Six panels against sigma: black holes, tokens in black holes, singletons, largest group, and L-infinity in "
+        f"weight units and in grid steps{beside}"
+    )
     return Page(
         title="Snowballs over a range of sigma",
         lead=f"{lead}: how many tokens share a row, and how far apart the shared rows lie.",
         headings=headings,
         rows=rows,
-        pictures=[
-            Picture(
-                name="sweep",
-                figure=sweep_figure(records, expected),
-                shows="Six panels against sigma: black holes, tokens in black holes, singletons, largest group, and "
-                f"L-infinity in weight units and in grid steps{beside}",
-            )
-        ],
-        words=[BLACK_HOLE, SINGLETON, L_INFINITY, STEP],
+        pictures=[Picture(name="sweep", figure=sweep_plot(records, expected), shows=shows)],
+        terms=CENSUS,
         files=_files(records, folder),
     )
 
@@ -227,57 +216,43 @@ def _trials(records: Records, folder: Path, lead: str) -> Page:
     if swept:
         headings, rows = _ranged(records, labels=TRIALS)
     else:
-        headings, rows = ["", "mean", "standard deviation", "min", "max"], moment_cells(records)
+        headings = ["", "mean", "standard deviation", "min", "max"]
+        rows = moment_cells(records)
     pictures = []
-    if (folder / "elements.parquet").is_file():
+    elements = folder / "elements.parquet"
+    if elements.is_file():
         shows = "Histogram of the elements of row minus base with the fitted normal density, and their Q-Q plot"
-        pictures.append(
-            Picture(
-                name="elements",
-                figure=elements_figure(folder / "elements.parquet", records),
-                shows=shows,
-                moving=False,
-            )
-        )
+        pictures.append(Picture(name="elements", figure=elements_figure(elements, records), shows=shows))
     if swept:
         shows = "Singletons against sigma, a point for every trial"
-        pictures.append(Picture(name="singletons", figure=singletons_figure(records), shows=shows))
+        pictures.append(Picture(name="singletons", figure=singletons_plot(records), shows=shows))
     return Page(
         title="Trials",
         lead=f"{lead}: every statistic of each.",
         headings=headings,
         rows=rows,
         pictures=pictures,
-        words=[BLACK_HOLE, SINGLETON, L_INFINITY, TOUCHING],
+        terms=("black hole", "singleton", "L-infinity", "touching"),
         files=_files(records, folder),
     )
 
 
 def _questions(records: Records, folder: Path, lead: str) -> Page:
+    shows = (
+        "Three panels against sigma: density at the threshold and at one and two grid steps; L-infinity of all pairs "
+        "of tokens; unique rows and black holes"
+    )
     return Page(
         title="Three questions about rounding",
         lead=f"{lead}: are all tokens connected, at the limit of the grid, in plausible populations?",
         headings=[
-            "sigma",
-            "density",
-            "mean L-inf",
-            "median L-inf",
-            "black holes",
-            "density at 1 step",
-            "at 2 steps",
+            *("sigma", "density", "mean L-inf", "median L-inf", "black holes", "density at 1 step", "at 2 steps"),
             "largest populations",
         ],
         rows=answer_cells(records),
         remarks=[QWEN3_4B + ".", *remarks(records)],
-        pictures=[
-            Picture(
-                name="questions",
-                figure=questions_figure(records),
-                shows="Three panels against sigma: density at the threshold and at one and two grid steps; L-infinity "
-                "of all pairs of tokens; unique rows and black holes",
-            )
-        ],
-        words=[BLACK_HOLE, L_INFINITY, STEP, TOUCHING],
+        pictures=[Picture(name="questions", figure=questions_plot(records), shows=shows)],
+        terms=("black hole", "L-infinity", "step", "touching"),
         files=_files(records, folder),
     )
 
@@ -295,26 +270,22 @@ def _replicas(records: Records, folder: Path, lead: str) -> Page:
 
     path = folder / CURVES
     try:
-        curves = pl.read_parquet(path)
-        figure = replicas_figure(records, curves)
+        plot = replicas_plot(records, pl.read_parquet(path))
     except (pl.exceptions.PolarsError, OSError, LookupError, TypeError, ValueError) as error:
         raise CorruptFile(f"{path}: not the curves of a run of replicas ({error})") from None
     frame = pl.DataFrame({name: records[name] for name in records.schema})
+    shows = (
+        "Four panels against the step, all and unseen tokens: black holes, tokens in black holes, unique rows, largest "
+        "black hole"
+    )
     return Page(
         title="Replicas of a training",
         lead=f"{lead}: where they started and ended, mean ± standard deviation.",
-        headings=["", "at the start", "of them unseen", "at the end", "of them unseen"],
+        headings=STATES,
         rows=cells(frame),
         remarks=[f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences(frame)],
-        pictures=[
-            Picture(
-                name="replicas",
-                figure=figure,
-                shows="Four panels against the step, all and unseen tokens: black holes, tokens in black holes, unique "
-                "rows, largest black hole",
-            )
-        ],
-        words=[BLACK_HOLE, SINGLETON, L_INFINITY, STEP],
+        pictures=[Picture(name="replicas", figure=plot, shows=shows)],
+        terms=CENSUS,
         files=_files(records, folder),
     )
 
@@ -329,23 +300,21 @@ PAGES: dict[str, tuple[Callable[[Records, Path, str], Page], Callable[[Records],
 
 def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
     """The page as HTML; whatever stands in the manifest is escaped."""
-    moving = {picture.name: curves(picture.figure) for picture in page.pictures if picture.moving}
+    pictures = []
+    for picture in page.pictures:
+        png = base64.b64encode((folder / "figures" / f"{picture.name}.png").read_bytes()).decode("ascii")
+        pictures.append((picture, png, picture.figure.to_json() if isinstance(picture.figure, Plot) else None))
     return render(
         "run.html.j2",
-        ("page.js", "curves.js") if any(moving.values()) else (),
+        ("page.js", "curves.js") if any(panels for *_, panels in pictures) else (),
         title=page.title,
-        eyebrow=f"darkvocab {manifest['experiment'] if manifest and not page.told else 'evolve'}",
+        eyebrow=f"darkvocab {manifest['experiment'] if manifest and not page.lists else 'evolve'}",
         page=page,
-        pictures=[
-            (
-                picture,
-                base64.b64encode((folder / "figures" / f"{picture.name}.png").read_bytes()).decode("ascii"),
-                moving.get(picture.name),
-            )
-            for picture in page.pictures
-        ],
+        terms={term: TERMS[term] for term in page.terms},
+        pictures=pictures,
         parameters=_parameters(manifest) if manifest else [],
         command=manifest["command"] if manifest else None,
+        no_command=manifest.get("no_command") if manifest else None,
     )
 
 

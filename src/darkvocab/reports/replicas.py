@@ -8,25 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ..runs.records import Records
-from .console import number, show
-from .evolution import LOOKS, STEP, stretch
-from .figures import STYLE
+from .console import number, show, table
+from .evolution_figures import LOOKS, step_axis
+from .labels import COUNTS, TITLES
+from .plot import Axis, Panel, Plot, Series, top_of
 
 if TYPE_CHECKING:
     import polars as pl
-    from matplotlib.figure import Figure
 
 CONFIDENCE = 0.95  # of the intervals of means
-COUNTED = {
-    "n_unique": "unique rows",
-    "n_black_holes": "black holes C",
-    "black_hole_population": "population P",
-    "n_singletons": "singletons",
-    "largest_bh": "largest black hole",
-}
 COLUMNS = ("start_", "start_unseen_", "", "unseen_")  # what stands before these names in the records
 OTHERS = {
     "loss_last_100": "loss, mean of the last 100 steps",
@@ -45,7 +37,7 @@ def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
     from scipy.special import stdtrit
 
     ended, made = records.filter(records["status"] == "complete"), {}
-    for name in [*(f"{of}{key}" for of in COLUMNS for key in COUNTED), *OTHERS]:
+    for name in [*(f"{of}{key}" for of in COLUMNS for key in COUNTS), *OTHERS]:
         values = ended[name].drop_nulls()
         n, mean = len(values), values.mean()
         if mean is None:
@@ -77,7 +69,7 @@ def _spread(row: dict[str, Any] | None) -> str:
 def cells(records: pl.DataFrame) -> list[list[str]]:
     """The counts for people: name, then all and unseen tokens at the start, and at the end."""
     made = statistics(records)
-    return [[name, *(_spread(made.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTED.items()]
+    return [[name, *(_spread(made.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
 
 
 def sentences(records: pl.DataFrame) -> Iterator[str]:
@@ -101,13 +93,10 @@ def sentences(records: pl.DataFrame) -> Iterator[str]:
 def print_replicas(records: pl.DataFrame, to: Console) -> None:
     """Where the replicas started and ended, with their spread."""
     last = int(records["steps"].max() or 0)  # type: ignore[arg-type]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for heading in ("step 0", "unseen", f"step {last:,}", "unseen"):
-        table.add_column(heading, justify="right")
+    grid = table(["", "step 0", "unseen", f"step {last:,}", "unseen"])
     for row in cells(records):
-        table.add_row(*row)
-    show(table, to)
+        grid.add_row(*row)
+    show(grid, to)
     for sentence in sentences(records):
         to.print(sentence, soft_wrap=not to.is_terminal)
 
@@ -124,48 +113,36 @@ def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def replicas_figure(records: Records, curves: pl.DataFrame) -> Figure:
-    """C, P, unique rows and the largest black hole against the step: each replica thin, their mean thick."""
-    import matplotlib
+def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
+    """C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
     import polars as pl
-    from matplotlib.figure import Figure
 
-    panels = (
-        ("black holes, C", "n_black_holes"),
-        ("tokens in black holes, P", "black_hole_population"),
-        ("unique rows", "n_unique"),
-        ("tokens in the largest black hole", "largest_bh"),
+    columns = ("n_black_holes", "black_hole_population", "n_unique", "largest_bh")
+    titles = {**TITLES, "largest_bh": "tokens in the largest black hole"}
+    n = curves["seed"].n_unique()
+    thin = {"width": 0.8, "alpha": max(0.12, 0.6 / n**0.5), "stepped": True}
+    x = step_axis(curves["step"].unique().sort().to_numpy())
+    panels = []
+    for column in columns:
+        series = []
+        for tokens in ("all", "unseen"):
+            frame = curves.filter(curves["tokens"] == tokens)
+            look = {key: value for key, value in LOOKS[tokens].items() if key != "width"}
+            for _, one in frame.group_by("seed", maintain_order=True):
+                series.append(Series(x=one["step"], y=one[column], **look, **thin))
+            mean = frame.group_by("step").agg(pl.col(column).mean()).sort("step")
+            label = f"{tokens} tokens"
+            series.append(Series(x=mean["step"], y=mean[column], label=label, **look, width=1.8, stepped=True))
+        y = Axis(ends=(0, top_of(series, 1)), whole=True)
+        panels.append(Panel(title=titles[column], x=x, y=y, series=series))
+    parameters = records.manifest["parameters"]
+    noise = "no noise"
+    if parameters["noise"] != "none":
+        sigma, rows = parameters["noise_sigma"], parameters["noise_rows"]
+        noise = f"{parameters['noise']} noise of {sigma:g} on {rows} rows at every step"
+    caption = (
+        f"{n:,} trainings of {parameters['vocabulary']:,} tokens x {parameters['width']:,} from a "
+        f"{parameters['start']} start, {parameters['n_unseen']:,} tokens unseen; {parameters['precision']}, "
+        f"{parameters['steps']:,} steps\n{noise}; each replica thin, their mean thick"
     )
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(7.0, 5.2), layout="constrained")
-        axes = figure.subplots(2, 2, sharex=True).ravel()
-        n = curves["seed"].n_unique()
-        faint = max(0.12, 0.6 / n**0.5)
-        for panel, (title, column) in zip(axes, panels, strict=True):
-            for tokens in ("all", "unseen"):
-                frame = curves.filter(curves["tokens"] == tokens)
-                look = {**LOOKS[tokens], "drawstyle": "steps-post"}
-                for _, one in frame.group_by("seed", maintain_order=True):
-                    panel.plot(one["step"], one[column], **{**look, "linewidth": 0.8, "alpha": faint})
-                mean = frame.group_by("step").agg(pl.col(column).mean()).sort("step")
-                panel.plot(mean["step"], mean[column], label=f"{tokens} tokens", **{**look, "linewidth": 1.8})
-            panel.set_title(title)
-            panel.set_ylim(0, 1.06 * max(panel.dataLim.ymax, 1))
-            stretch(panel, curves["step"].unique().sort().to_numpy())
-            panel.yaxis.get_major_locator().set_params(integer=True)
-        for panel in axes[2:]:
-            panel.set_xlabel(STEP)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower right", ncols=2)
-        parameters = records.manifest["parameters"]
-        noise = parameters["noise"]
-        if noise != "none":
-            noise = f"{noise} noise of {parameters['noise_sigma']:g} on {parameters['noise_rows']} rows at every step"
-        text = (
-            f"{n:,} trainings of {parameters['vocabulary']:,} tokens x {parameters['width']:,} from a "
-            f"{parameters['start']} start, {parameters['n_unseen']:,} tokens unseen; {parameters['precision']}, "
-            f"{parameters['steps']:,} steps\n{'no noise' if noise == 'none' else noise}; each replica thin, "
-            "their mean thick"
-        )
-        figure.suptitle(text, fontsize=8, x=0.01, ha="left", parse_math=False)
-    return figure
+    return Plot(panels=panels, columns=2, height=5.2, caption=caption, key=True)

@@ -1,4 +1,4 @@
-"""Tables of a scan: facts, dark tokens by category, black holes."""
+"""Tables of a scan: facts, dark tokens by category, black holes; and of what one would read."""
 
 from __future__ import annotations
 
@@ -10,121 +10,128 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
+from .console import SHOWN_TOKENS, facts, show, table, token_texts
 
 if TYPE_CHECKING:
-    import polars as pl
-from .console import SHOWN_TOKENS, facts, show, token_texts
+    from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
 
 
-def tied(report: dict[str, Any]) -> str:
-    """What the output matrix is to the rows of a scan."""
-    if not report["output_tensor"]:
-        own = "tied: no output tensor of its own"
-        return own if report["tied"] else "untied, its config says, but no output tensor is here"
-    output = printable(report["output_tensor"])
-    if report["output_tensor"] == report["tensor"]:
-        return f"the output tensor, {'tied' if report['tied'] else 'untied'}"
-    if report["tied"]:
+def tied(matrix: MatrixFacts) -> str:
+    """Say how the output matrix is related to the embedding."""
+    if matrix.output_tensor is None or matrix.output_shape is None:
+        alone = "tied: no output tensor of its own"
+        return alone if matrix.tied else "untied, its config says, but no output tensor is here"
+    output = printable(matrix.output_tensor)
+    if matrix.output_tensor == matrix.tensor:
+        return f"the output tensor, {'tied' if matrix.tied else 'untied'}"
+    if matrix.tied:
         return f"tied: {output} holds the same words"
-    rows, columns = report["output_shape"]
-    if [rows, columns] != [report["n_tokens"], report["hidden_dim"]]:
+    rows, columns = matrix.output_shape
+    if (rows, columns) != (matrix.n_tokens, matrix.hidden_dim):
         return f"untied: the output tensor {output} is {rows:,} x {columns:,}"
     return f"untied: the output tensor {output} differs"
 
 
-def _transferred(source: dict[str, Any]) -> tuple[str, str]:
-    read, size = source["bytes_read"], source["bytes"]
-    return "read", f"{read / 1e6:,.1f} MB from the Hub; the file has {size / 1e6:,.1f} MB" if read else "from the cache"
+def _transferred(source: SourceFacts) -> tuple[str, str]:
+    read = source.hub["bytes_read"]
+    if not read:
+        return "read", "from the cache"
+    return "read", f"{read / 1e6:,.1f} MB from the Hub; the file has {source.bytes / 1e6:,.1f} MB"
 
 
 def print_plan(plan: dict[str, Any], to: Console) -> None:
-    """What a scan would read, for people."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("would read", "of", "for", "tensor", "file"):
-        table.add_column(name, justify="right" if name in ("would read", "of") else "left", overflow="fold")
+    """Print what a scan would read."""
+    rows = table(("would read", "of", "for", "tensor", "file"), left=("for", "tensor", "file"))
     for read in plan["reads"]:
         shape = f"{printable(read['tensor'])}  {read['dtype']} {read['shape']}" if read["tensor"] else ""
         sizes = (f"{read[key] / 1e6:,.1f} MB" for key in ("bytes", "file_bytes"))
-        table.add_row(*sizes, read["purpose"], Text(shape), Text(printable(read["file"])))
-    show(table, to)
+        rows.add_row(*sizes, read["purpose"], Text(shape), Text(printable(read["file"])))
+    show(rows, to)
     transfer = f"; {plan['bytes_to_transfer'] / 1e6:,.1f} MB of it from the Hub" if plan["source"] else ""
     show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
 
 
-def _without_rows(vocabulary: dict[str, Any] | None) -> list[tuple[str, str]]:
-    n = vocabulary["n_texts_beyond_matrix"] if vocabulary else 0
+def _without_rows(vocabulary: VocabularyFacts | None) -> list[tuple[str, str]]:
+    n = vocabulary.n_texts_beyond_matrix if vocabulary else 0
     return [("beyond the matrix", f"{n:,} tokens of the tokenizer, for which there are no rows")] if n else []
 
 
-def scan_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a scan says of the embedding as a whole: names and values for people."""
-    grid = report["grid"]
-    if grid != report["stored_grid"]:
-        how = "rounded" if report["stored_grid"] in GRIDS else "dequantised"
-        grid = f"{grid} ({how} from the stored {report['stored_grid']})"
-    beyond = report["n_beyond_tokenizer"]
-    norms, l_inf = report["norms"], report["l_inf"]
-    pairs = [
-        ("source", printable(report["source"]["path"])),
-        *([_transferred(report["source"])] if "repo" in report["source"] else []),
-        ("tensor", f"{printable(report['tensor'])} (found {report['chosen']}), {tied(report)}"),
-        ("tokens", f"{report['n_tokens']:,}"),
-        ("dimension", f"{report['hidden_dim']:,}"),
-        ("grid", grid),
-        ("unique rows", f"{report['n_unique']:,}"),
-        ("black holes C", f"{report['n_black_holes']:,}"),
-        ("population P", f"{report['black_hole_population']:,} tokens in black holes"),
-        ("singletons", f"{report['n_singletons']:,}"),
+def scan_facts(scan: Scan) -> list[tuple[str, str]]:
+    """Return what a scan says of the embedding as a whole: names and values for people."""
+    matrix = scan.matrix
+    census = scan.census
+    norms = scan.norms
+    beyond = scan.n_beyond_tokenizer
+    return [
+        ("source", printable(scan.source.path)),
+        *([_transferred(scan.source)] if scan.source.hub else []),
+        ("tensor", f"{printable(matrix.tensor)} (found {matrix.chosen}), {tied(matrix)}"),
+        ("tokens", f"{matrix.n_tokens:,}"),
+        ("dimension", f"{matrix.hidden_dim:,}"),
+        ("grid", _grid(matrix)),
+        ("unique rows", f"{census.n_unique:,}"),
+        ("black holes C", f"{census.n_black_holes:,}"),
+        ("population P", f"{census.black_hole_population:,} tokens in black holes"),
+        ("singletons", f"{census.n_singletons:,}"),
         ("beyond tokenizer", "no tokenizer beside the weights" if beyond is None else f"{beyond:,} rows"),
-        *_without_rows(report["vocabulary"]),
+        *_without_rows(scan.vocabulary),
         (
             "norm of rows",
-            f"min {norms['min']:.4g}   5% {norms['p5']:.4g}   median {norms['p50']:.4g}   mean {norms['mean']:.4g}   "
-            f"95% {norms['p95']:.4g}   max {norms['max']:.4g}",
+            f"min {norms.min:.4g}   5% {norms.p5:.4g}   median {norms.p50:.4g}   mean {norms.mean:.4g}   "
+            f"95% {norms.p95:.4g}   max {norms.max:.4g}",
         ),
+        *_distances(scan),
     ]
+
+
+def _grid(matrix: MatrixFacts) -> str:
+    if matrix.grid == matrix.stored_grid:
+        return matrix.grid
+    change = "rounded" if matrix.stored_grid in GRIDS else "dequantised"
+    return f"{matrix.grid} ({change} from the stored {matrix.stored_grid})"
+
+
+def _distances(scan: Scan) -> list[tuple[str, str]]:
+    """Say how far the black holes are from each other, where there are two."""
+    name = "L-inf of black holes"
+    l_inf = scan.l_inf
     if l_inf is None:
-        pairs.append(("L-inf of black holes", "not computed: too many to compare all with all"))
-    elif report["n_black_holes"] > 1:
-        furthest, mean = ("beyond float32" if l_inf[key] is None else f"{l_inf[key]:.4g}" for key in ("max", "mean"))
-        pairs.append(("L-inf of black holes", f"max {furthest} ({l_inf['max_steps']:,} steps)   mean {mean}"))
-    return pairs
+        return [(name, "not computed: too many to compare all with all")]
+    if scan.census.n_black_holes < 2:
+        return []
+    furthest, mean = ("beyond float32" if value is None else f"{value:.4g}" for value in (l_inf.max, l_inf.mean))
+    return [(name, f"max {furthest} ({l_inf.max_steps:,} steps)   mean {mean}")]
 
 
-def print_scan(
-    report: dict[str, Any], tokens: pl.DataFrame, to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40
-) -> None:
-    """A scan for people: facts, the dark tokens by category, the black holes in descending order."""
-    pairs = [*scan_facts(report), ("dark tokens", _dark(report["indicators"], report["n_tokens"]))]
-    show(facts(pairs), to)
+def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40) -> None:
+    """Print a scan: facts, the dark tokens by category, the black holes in descending order."""
+    show(facts([*scan_facts(scan), ("dark tokens", _dark(scan))]), to)
     to.print()
-    show(_categories(tokens, shown), to)
-    if not report["black_holes"]:
+    show(_categories(scan, shown), to)
+    if not scan.black_holes:
         return
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("#", justify="right")
-    table.add_column("population", justify="right")
-    table.add_column("tokens", overflow="fold")
-    for number, hole in enumerate(report["black_holes"][:most_holes], 1):
-        table.add_row(str(number), f"{hole['population']:,}", Text(token_texts(hole, shown)))
+    holes = table(("#", "population", "tokens"), left=("tokens",))
+    for number, hole in enumerate(scan.black_holes[:most_holes], 1):
+        holes.add_row(str(number), f"{hole.population:,}", Text(token_texts(vars(hole), shown)))
     to.print()
-    show(table, to)
-    left = report["black_holes"][most_holes:]
+    show(holes, to)
+    left = scan.black_holes[most_holes:]
     if left:
-        population = sum(hole["population"] for hole in left)
+        population = sum(hole.population for hole in left)
         to.print(f"and {len(left):,} more black holes with {population:,} tokens; --json lists them all")
 
 
-def _dark(indicators: dict[str, Any], n_tokens: int) -> str:
-    """How many tokens are dark, by what, and how sure."""
-    reference = indicators["reference"]
-    if indicators["by"] is None:
+def _dark(scan: Scan) -> str:
+    """Say how many tokens are dark, by which reference, and how sure that is."""
+    indicators = scan.indicators
+    reference = indicators.reference
+    if indicators.by is None:
         return "none: no rows stand apart from the others"
-    share = indicators["expected_false_positives"]
+    share = indicators.expected_false_positives
     sure = "" if share is None else f", about {share:.1%} of them wrongly"
     return (
-        f"{indicators['n_dark']:,} of {n_tokens:,}{sure}; as {reference['n']:,} rows that were never trained: "
-        f"{reference['kind']}"
+        f"{indicators.n_dark:,} of {scan.matrix.n_tokens:,}{sure}; as {reference.n:,} rows that were never trained: "
+        f"{reference.kind}"
     )
 
 
@@ -138,19 +145,14 @@ CATEGORIES = {
 }
 
 
-def _categories(tokens: pl.DataFrame, shown: int) -> Table:
-    """Of each category how many tokens there are, how many are dark, and the surest of these."""
-    import polars as pl
-
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("tokens")
-    table.add_column("all", justify="right")
-    table.add_column("dark", justify="right")
-    table.add_column("the surest", overflow="fold")
+def _categories(scan: Scan, shown: int) -> Table:
+    """Tabulate for each category how many tokens it has, how many are dark, and the surest of these."""
+    rows = table(("tokens", "all", "dark", "the surest"), left=("tokens", "the surest"))
+    surest = scan.listed("dark")
     for category, title in CATEGORIES.items():
-        of = tokens.filter(pl.col("category") == category)
-        dark = of.filter("dark").sort("score", "norm", descending=[True, False])
-        if len(of):
+        n = int((scan.tokens["category"] == category).sum())
+        if n:
+            dark = surest.filter(category=category)
             listed = {"population": len(dark), "token_ids": dark["id"].to_list(), "tokens": dark["text"].to_list()}
-            table.add_row(title, f"{len(of):,}", f"{len(dark):,}", Text(token_texts(listed, shown)))
-    return table
+            rows.add_row(title, f"{n:,}", f"{len(dark):,}", Text(token_texts(listed, shown)))
+    return rows

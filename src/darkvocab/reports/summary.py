@@ -1,4 +1,4 @@
-"""What a run's records say in numbers: statistics of each column, over all records and at each sigma."""
+"""Statistics of each column of a run's records: over all of them, and at each sigma."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import Records, scan_records
-from ..text import printable
-from .console import facts, number, show
+from ..text import finite, printable
+from .console import facts, number, show, table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 STATISTICS = ("mean", "std", "min", *QUANTILES, "max")
 MOST_BINS = 10_000
-MOST_NUMBERS = 1 << 21  # said of single sigma, in all; beyond, only what is said of all records is
+MOST_NUMBERS = 1 << 21  # of single sigma, in all; a summary that had more has none of them
 MOST_TEXTS = 100
 HEADINGS = {"p5": "5%", "p25": "25%", "p50": "median", "p75": "75%", "p95": "95%"}
 NARROW = 120  # columns of a terminal, below which only some of the statistics are shown
@@ -32,13 +31,13 @@ NARROW = 120  # columns of a terminal, below which only some of the statistics a
 def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int = 30) -> dict[str, Any]:
     """Statistics of a run, finished or not: of each column, over all records and at each sigma.
 
-    In memory are one column at a time, sigma, and some working copies of these: about 50 bytes a record, however many
-    columns there are. `docs/files.md` names what the result holds.
+    Memory holds one column at a time, sigma, and working copies of these: about 50 bytes a record,
+    however many columns there are. `docs/files.md` describes the result.
 
     Parameters
     ----------
-    columns : only these; by default all, where those that are the same in every record are told apart
-    bins : of each histogram, from 1 to 10,000, equally wide between the least and the greatest value
+    columns : only these; by default all, those that are the same in every record apart
+    bins : of each histogram, 1 to 10,000, equally wide between least and greatest value
 
     Raises
     ------
@@ -58,7 +57,7 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
     sigmas = _Sigmas(records)
     n_numbers = len(sigmas.values) * len(numeric) * (bins + 12)
     same: dict[str, Any] = {}
-    told: dict[str, Any] = {}
+    varying: dict[str, Any] = {}
     texts: dict[str, Any] = {}
     for name in asked:
         if name not in numeric:
@@ -80,7 +79,7 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
                 if n_numbers <= MOST_NUMBERS
                 else None
             )
-        told[name] = of_all
+        varying[name] = of_all
     return {
         "run": str(folder),
         "experiment": records.manifest.get("experiment"),
@@ -90,13 +89,13 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
         "sigmas": {"count": len(sigmas.values), "min": sigmas.least, "max": sigmas.greatest},
         "bins": bins,
         "same": same,
-        "columns": told,
+        "columns": varying,
         "texts": texts,
     }
 
 
 class _Sigmas:
-    """Which records have which sigma: their order by sigma, where each begins in it. Those without come last."""
+    """Records in the order of sigma, and where each sigma begins; those without come last."""
 
     def __init__(self, records: Records) -> None:
         import polars as pl
@@ -118,8 +117,8 @@ class _Sigmas:
         self.greatest = float(known[-1]) if len(known) else None
 
     def __iter__(self) -> Iterator[tuple[float | None, int, int]]:
-        """Each sigma, and from where to where its records are."""
-        return zip(map(_json, self.values), self.starts.tolist(), self.stops.tolist(), strict=True)
+        """Iterate over each sigma and the first and last place (exclusive) of its records."""
+        return zip(map(finite, self.values.tolist()), self.starts.tolist(), self.stops.tolist(), strict=True)
 
 
 class _Column:
@@ -130,58 +129,57 @@ class _Column:
 
         exact = series.dtype.is_integer() and series.dtype not in (pl.Int128, pl.UInt128)
         series = series if exact else series.cast(pl.Float64)
-        self.is_there = series.is_not_null().to_numpy()
+        self.is_known = series.is_not_null().to_numpy()
         self.values = series.fill_null(0).to_numpy()
         if order is not None:
-            self.is_there, self.values = self.is_there[order], self.values[order]
+            self.is_known, self.values = self.is_known[order], self.values[order]
 
     def statistics(self, start: int, stop: int, bins: int) -> dict[str, Any]:
-        """Of the records from `start` to `stop`; over the finite values, the others counted apart."""
-        values = self.values[start:stop][self.is_there[start:stop]]
-        finite = np.sort(values[np.isfinite(values)])
+        """Statistics of the finite values from `start` to `stop`; the other values are counted."""
+        values = self.values[start:stop][self.is_known[start:stop]]
+        ordered = np.sort(values[np.isfinite(values)])
         n_nan = int(np.isnan(values).sum())
         row: dict[str, Any] = {
-            "count": len(finite),
+            "count": len(ordered),
             "nulls": stop - start - len(values),
             "nan": n_nan,
-            "infinite": len(values) - len(finite) - n_nan,
+            "infinite": len(values) - len(ordered) - n_nan,
             **dict.fromkeys((*STATISTICS, "histogram")),
         }
-        if not len(finite):
+        if not len(ordered):
             return row
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float64: null in what follows
-            quantiles = np.quantile(finite, list(QUANTILES.values()))
-            row |= {"mean": _json(finite.mean()), "std": _json(finite.std(ddof=1)) if len(finite) > 1 else None}
-            row |= {"min": finite[0].item(), "max": finite[-1].item(), "histogram": _histogram(finite, bins)}
-            return row | dict(zip(QUANTILES, map(_json, quantiles), strict=True))
+            quantiles = np.quantile(ordered, list(QUANTILES.values()))
+            std = finite(float(ordered.std(ddof=1))) if len(ordered) > 1 else None
+            row |= {"mean": finite(float(ordered.mean())), "std": std}
+            row |= {"min": ordered[0].item(), "max": ordered[-1].item(), "histogram": _histogram(ordered, bins)}
+            return row | dict(zip(QUANTILES, map(finite, quantiles.tolist()), strict=True))
 
     def mean_range(self, sigmas: _Sigmas) -> dict[str, Any]:
         """Least and greatest of the means at single sigma, and at which."""
-        usable = self.is_there & np.isfinite(self.values)
+        usable = self.is_known & np.isfinite(self.values)
         with np.errstate(all="ignore"):
             sums = np.add.reduceat(np.where(usable, self.values, 0.0), sigmas.starts)
             means = sums / np.add.reduceat(usable.astype(np.int64), sigmas.starts)
         if not np.isfinite(means).any():
             return {}
         ends = {"lowest": np.nanargmin(means), "highest": np.nanargmax(means)}
-        return {end: {"mean": _json(means[at]), "sigma": _json(sigmas.values[at])} for end, at in ends.items()}
+        return {
+            end: {"mean": finite(float(means[at])), "sigma": finite(float(sigmas.values[at]))}
+            for end, at in ends.items()
+        }
 
 
 def _is_constant(row: dict[str, Any], n_records: int) -> bool:
     return row["count"] == n_records and row["min"] == row["max"]
 
 
-def _json(value: float) -> float | None:
-    """A number that JSON has."""
-    return float(value) if np.isfinite(value) else None
-
-
 def _histogram(ordered: np.ndarray, bins: int) -> dict[str, Any]:
-    """Edges and counts, as numpy's; one bin where all values are equal."""
+    """Edges and counts as numpy has them; one bin where all values are equal."""
     low, high = float(ordered[0]), float(ordered[-1])
     if ordered[0] == ordered[-1]:
         return {"edges": [low, high], "counts": [len(ordered)]}
-    # Where the range is beyond float64, its half is not.
+    # A range beyond float64 has a half that is not.
     edges = (
         np.linspace(low, high, bins + 1) if np.isfinite(high - low) else 2 * np.linspace(low / 2, high / 2, bins + 1)
     )
@@ -198,11 +196,8 @@ def _texts(records: Records, name: str) -> Counter[str | None]:
     return counts
 
 
-# For people ---------------------------------------------------------------------------------------------------------
-
-
 def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) -> None:
-    """Tables of a summary: a row for each column; with `single`, also a row for each sigma."""
+    """Print a summary: a row for each column; with `single`, also a row for each sigma."""
     to.print(_headline(report))
     narrow = to.width < NARROW
     shown = ("mean", "min", "p50", "max") if narrow else STATISTICS
@@ -210,19 +205,19 @@ def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) 
     headings = [HEADINGS.get(key, key) for key in shown]
     if report["columns"]:
         to.print()
-        table = _table("", [*headings, *(["lowest mean", "highest mean"] if has_range else [])])
+        grid = table(["", *headings, *(["lowest mean", "highest mean"] if has_range else [])])
         for name, row in report["columns"].items():
             ends = row.get("mean_over_sigmas") or {}
-            means = [_shown(ends.get(end, {}).get("mean")) for end in ("lowest", "highest")] if has_range else []
-            table.add_row(Text(printable(name)), *(_shown(row[key]) for key in shown), *means)
-        show(table, to)
+            means = [number(ends.get(end, {}).get("mean")) for end in ("lowest", "highest")] if has_range else []
+            grid.add_row(Text(printable(name)), *(number(row[key]) for key in shown), *means)
+        show(grid, to)
         if has_range:
             to.print("lowest and highest mean: of the means at single sigma")
     for name, row in report["columns"].items():
-        apart = [f"{row[key]:,} {word}" for key, word in (("nulls", "missing"), ("nan", "NaN")) if row[key]]
-        apart += [f"{row['infinite']:,} infinite"] if row["infinite"] else []
-        if apart:
-            to.print(f"{printable(name)}: {', '.join(apart)}, left out above")
+        left_out = [f"{row[key]:,} {word}" for key, word in (("nulls", "missing"), ("nan", "NaN")) if row[key]]
+        left_out += [f"{row['infinite']:,} infinite"] if row["infinite"] else []
+        if left_out:
+            to.print(f"{printable(name)}: {', '.join(left_out)}, left out above")
     for name, row in report["columns"].items() if single else ():
         _print_single(name, row, to, shown, narrow)
     for name, text in report["texts"].items():
@@ -244,28 +239,20 @@ def _headline(report: dict[str, Any]) -> str:
 
 
 def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[str], narrow: bool) -> None:
-    """A column's histogram, or one for each sigma."""
+    """Print statistics and histogram of a column, at each sigma where there are several."""
     rows = row.get("by_sigma") or [{"sigma": None, **row}]
     if row.get("by_sigma", ()) is None:
         to.print(f"\n{printable(name)}: too many sigma for a row each; name fewer columns or bins, or read the records")
         return
-    table = _table("sigma", ["count", *(HEADINGS.get(key, key) for key in shown)])
+    grid = table(["sigma", "count", *(HEADINGS.get(key, key) for key in shown)], left=("sigma",))
     if not narrow:
-        table.add_column("histogram, min to max", no_wrap=True)
+        grid.add_column("histogram, min to max", no_wrap=True)
     for at in rows:
         sigma = "all" if "by_sigma" not in row else "none" if at["sigma"] is None else f"{at['sigma']:.6g}"
         bars = [] if narrow else [Text(_bars(at["histogram"], to))]
-        table.add_row(sigma, f"{at['count']:,}", *(_shown(at[key]) for key in shown), *bars)
+        grid.add_row(sigma, f"{at['count']:,}", *(number(at[key]) for key in shown), *bars)
     to.print(f"\n{printable(name)}")
-    show(table, to)
-
-
-def _table(first: str, headings: Sequence[str]) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column(first)
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table
+    show(grid, to)
 
 
 def _bars(histogram: dict[str, Any] | None, to: Console) -> str:
@@ -275,10 +262,6 @@ def _bars(histogram: dict[str, Any] | None, to: Console) -> str:
     levels = " ▁▂▃▄▅▆▇█" if to.encoding.startswith("utf") else " .:-=+*#@"
     most = max(histogram["counts"])
     return "".join(levels[-(-count * 8 // most)] for count in histogram["counts"])
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else number(value)
 
 
 def _text(value: Any) -> str:

@@ -4,51 +4,44 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from rich.table import Table
+from rich.console import Console
 
 from ..embedding.history import History
 from ..errors import CorruptFile, MissingFile
 from ..measures.census import counts
-from .console import show
-from .evolution import METRICS, loss_figure
-from .replicas import COUNTED
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from rich.console import Console
-
-    from ..training.outcome import TrainingOutcome
+from .console import show, table
+from .evolution import METRICS
+from .evolution_figures import loss_plot
+from .labels import COUNTS
+from .plot import Plot
 
 ENDED = ("complete", "diverged")
 OUTCOME = "outcome.json"  # what a training leaves
 
 
-def print_training(outcome: TrainingOutcome, to: Console) -> None:
+def print_training(outcome: dict[str, Any], to: Console) -> None:
     """Print the first and the last state of a training."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for state in outcome.states:
-        table.add_column(f"step {state['step']:,}", justify="right")
-        table.add_column("unseen", justify="right")
-    for row in _rows(outcome.states):
-        table.add_row(*row)
-    show(table, to)
-    loss = f"loss {outcome.loss['first']:.4f} to {outcome.loss['last']:.4f}; " if outcome.loss else ""
-    moved = f"the centroid moved by {outcome.centroid_displacement:.6f}"
-    to.print(f"{loss}{moved}; {outcome.n_unseen:,} tokens unseen")
+    states = outcome["states"]
+    grid = table(["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))])
+    for row in _rows(states):
+        grid.add_row(*row)
+    show(grid, to)
+    loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
+    moved = f"the centroid moved by {outcome['centroid_displacement']:.6f}"
+    to.print(f"{loss}{moved}; {outcome['n_unseen']:,} tokens unseen")
 
 
 def _rows(states: Any) -> list[list[str]]:
     """Return names, and counts of all and of unseen tokens at the start and at the end."""
     counted = [state[of] for state in states for of in ("all", "unseen")]
-    return [[name, *(f"{one[key]:,}" for one in counted)] for key, name in COUNTED.items()]
+    return [[name, *(f"{one[key]:,}" for one in counted)] for key, name in COUNTS.items()]
 
 
-def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Figure | None]:
-    """Read counts at the start and the end, of all and of unseen tokens; sentences; the figure of the loss, if any.
+def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Plot | None]:
+    """Read counts at the start and the end, of all and of unseen tokens; sentences; the plot of the loss, if any.
 
     Raises
     ------
@@ -73,7 +66,7 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
             **{"unseen": history.unseen, "n_tokens": history.n_tokens, "hidden_dim": history.dim},
             **{"grid": history.grid.name, "n_measured": 2, "last_step": history.step(history.n_rows - 1)},
         }
-        figure = loss_figure(metrics, summary) if len(loss) else None
+        plot = loss_plot(metrics, summary) if len(loss) else None
     except (pl.exceptions.PolarsError, OSError, LookupError, TypeError, ValueError) as error:
         raise CorruptFile(f"{path}: not the metrics of a training ({error})") from None
     sentences = [
@@ -85,7 +78,7 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
     if manifest["status"] == "diverged":
         sentences.append("It diverged: the loss became no number, and the training ended there.")
     sentences.append("What became of its black holes between, step by step, darkvocab evolve says.")
-    return rows, sentences, figure
+    return rows, sentences, plot
 
 
 def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
@@ -98,7 +91,7 @@ def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
     try:
         first, last = json.loads(path.read_text("utf-8"))["states"]
         return [
-            {of: {key: int(state[of][key]) for key in COUNTED} for of in ("all", "unseen")} for state in (first, last)
+            {of: {key: int(state[of][key]) for key in COUNTS} for of in ("all", "unseen")} for state in (first, last)
         ]
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise CorruptFile(f"{path}: not the outcome of a training ({error!r})") from None

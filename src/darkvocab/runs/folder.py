@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, a manifest that says what runs there, files that land whole."""
+"""The folder of a run: one process at a time works in it, and a manifest says what runs there."""
 
 from __future__ import annotations
 
@@ -6,130 +6,34 @@ import contextlib
 import json
 import os
 import platform
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, ClassVar, Self
 
-from ..errors import FULL, CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused
+from ..errors import CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused
+from ..landing import write_json
+from ..text import shorten
 
 SCHEMA_VERSION = 1
-BEGUN_WITH = ("command", "no_command", "paths")  # of a manifest: may differ where a run is gone on with, and stay
 UNFINISHED = ("running", "interrupted")
 MANIFEST = {"status": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
-
-
-def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
-    """Return the error for a file that cannot be written."""
-    if error.errno in FULL:
-        return DiskFull(error.errno, f"no space left to write {path}; make room")
-    return InvalidInput(f"cannot write {path}: {error.strerror}; choose another place")
-
-
-@contextlib.contextmanager
-def landing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that is there whole at the end, or not at all: a temporary beside it, synced, then renamed.
-
-    Raises
-    ------
-    DiskFull
-        The disk, the quota or the file size limit.
-    InvalidInput
-        The place cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
-        raise refuse_write(path, error) from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; raises as `landing`."""
-    with landing(path) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def landing_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill that is there whole at the end, or not at all: a temporary beside it, then renamed.
-
-    Raises
-    ------
-    DiskFull
-        The disk, the quota or the file size limit.
-    InvalidInput
-        The place is taken, or cannot be written to.
-    """
-    path = Path(os.path.abspath(path))  # noqa: PTH100 (gives `.` a name, and leaves links what they are)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InvalidInput(f"{path} is there already; choose another place")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir()
-        yield temporary
-        if path.exists():
-            path.rmdir()
-        temporary.rename(path)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not isinstance(error, OSError):
-            raise
-        raise refuse_write(path, error) from None
-
-
-def copy_file(source: Path, target: Path, progress: Callable[[int], None] | None = None) -> None:
-    """Copy what a file holds; file systems that can let the two share their blocks until one is written to.
-
-    `progress` is told the bytes of every piece.
-    """
-    with source.open("rb") as file, target.open("wb") as copy:
-        size, piece = os.fstat(file.fileno()).st_size, 1 << 26
-        done = 0
-        while done < size:
-            try:
-                n = os.copy_file_range(file.fileno(), copy.fileno(), piece, done, done)
-            except (AttributeError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in FULL:
-                    raise
-                break  # not on this system, or not between these two
-            if not n:
-                break
-            done += n
-            if progress:
-                progress(n)
-        file.seek(done)
-        copy.seek(done)
-        while block := file.read(1 << 22):
-            copy.write(block)
-            if progress:
-                progress(len(block))
-        copy.flush()
-        os.fsync(copy.fileno())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all; raises as `landing`."""
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+REPEATING = (
+    "command",
+    "no_command",
+    "base",
+    "paths",
+)  # how a run is repeated, and from where; its records do not depend on it
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of Python, of darkvocab and of the packages that its numbers depend on."""
+    """Return the versions of Python, of darkvocab and of the packages that its numbers depend on."""
     named = {name: metadata.version(name) for name in ("darkvocab", "numpy", "numba", "polars", *packages)}
     return {"python": platform.python_version(), **named}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run folder.
+    """Read the manifest of a run folder.
 
     Raises
     ------
@@ -145,6 +49,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text("utf-8"))
         version = manifest["schema_version"]
         lacking = [key for key, kind in MANIFEST.items() if not isinstance(manifest.get(key), kind)]
+        if not any(isinstance(manifest.get(key), str) for key in ("command", "no_command")):
+            lacking.append("command")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptFile(f"{path}: not a manifest ({error!r})") from None
     if version != SCHEMA_VERSION:
@@ -155,8 +61,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def fixed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What a run and its continuation have in common."""
-    return {key: value for key, value in manifest.items() if key not in ("status", *BEGUN_WITH)}
+    """Return the entries that a run and its continuation have in common."""
+    return {key: value for key, value in manifest.items() if key not in ("status", *REPEATING)}
 
 
 def check_folder(folder: Path, ours: Sequence[str]) -> None:
@@ -168,13 +74,19 @@ def check_folder(folder: Path, ours: Sequence[str]) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise RunFolderRefused(f"{folder} is a file; choose another --out")
-    held = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+    held = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names, not paths)
     if held and not {"manifest.json", *ours} & set(held):
-        raise RunFolderRefused(f"{folder} holds other files ({', '.join(held[:4])}); choose another --out")
+        raise _other_files(folder, held)
+
+
+def _other_files(folder: Path, names: Sequence[str]) -> RunFolderRefused:
+    return RunFolderRefused(f"{folder} holds other files ({', '.join(names[:4])}); choose another --out")
 
 
 class Folder:
     """A folder that one process at a time works in, with a manifest that has no times and no machine in it."""
+
+    adopted: ClassVar[tuple[str, ...]] = REPEATING  # a continuation takes these from the manifest of its beginning
 
     def __init__(self, path: str | Path, manifest: dict[str, Any], *, resume: bool = False) -> None:
         """Take the folder for this run, or for its continuation.
@@ -184,10 +96,11 @@ class Folder:
         RunFolderRefused
             It is in use; or holds other files, another run, or (without `resume`) this one.
         CorruptFile
-            What it holds is damaged.
+            A file in it is damaged.
         """
         self.path = Path(path)
         self.manifest = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **manifest}))
+        self.is_migrated = False  # whether a manifest of an earlier version gave way to ours
         self._lock: int | None = None
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderRefused(f"{self.path} is a file; choose another --out")
@@ -219,32 +132,32 @@ class Folder:
 
     def _claim(self, resume: bool) -> None:
         if not (self.path / "manifest.json").exists():
-            held = sorted(item.name for item in self.path.iterdir() if not item.match(".manifest.json.*.partial"))
-            if held:
-                raise RunFolderRefused(f"{self.path} holds other files ({', '.join(held[:4])}); choose another --out")
+            others = sorted(item.name for item in self.path.iterdir() if not item.match(".manifest.json.*.partial"))
+            if others:
+                raise _other_files(self.path, others)
             self.set_status("running")
         else:
-            old = read_manifest(self.path)
-            differences = list(_differences(fixed(old), fixed(self.manifest)))
-            if differences:
-                raise RunFolderRefused(
-                    f"{self.path} holds another run: {'; '.join(differences[:3])}; choose another --out"
-                )
-            if not resume:
-                raise RunFolderRefused(
-                    f"{self.path} holds this run already ({old['status']}); --resume goes on with it"
-                )
-            for key in (key for key in BEGUN_WITH if key not in old):
-                self.manifest.pop(key, None)
-            self.manifest.update({key: old[key] for key in BEGUN_WITH if key in old})
-            self.manifest["status"] = "running" if old["status"] in UNFINISHED else old["status"]
+            self._go_on_from(read_manifest(self.path), resume)
         self._prepare()
-        for stale in (found for place in ("", "*/") for found in self.path.glob(f"{place}.*.partial")):
-            stale.unlink()  # what a killed process was writing
+        for place in ("", "*/"):
+            for stale in self.path.glob(f"{place}.*.partial"):
+                stale.unlink()  # a killed process was writing it
         self.set_status(self.manifest["status"])
 
+    def _go_on_from(self, old: dict[str, Any], resume: bool) -> None:
+        """Make the manifest that of the continuation of a run, which it must equal but for what it adopts."""
+        self.is_migrated = not self.manifest.keys() - {"no_command"} <= old.keys()
+        adopted = [key for key in self.adopted if key in old and not (self.is_migrated and key in REPEATING)]
+        wanted = {**self.manifest, **{key: old[key] for key in adopted}}
+        differences = list(_differences(fixed(old), fixed(wanted)))
+        if differences:
+            raise RunFolderRefused(f"{self.path} holds another run: {'; '.join(differences[:3])}; choose another --out")
+        if not resume:
+            raise RunFolderRefused(f"{self.path} holds this run already ({old['status']}); --resume goes on with it")
+        self.manifest = {**wanted, "status": "running" if old["status"] in UNFINISHED else old["status"]}
+
     def _prepare(self) -> None:
-        """What else a folder that is ours must have or must not hold."""
+        """Make or check the rest of a folder that is ours."""
 
     def set_status(self, status: str) -> None:
         """Write the manifest with this status: running, interrupted, complete, or diverged (a training)."""
@@ -263,7 +176,7 @@ class Folder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # An exception, or a caller that stopped asking for records: the run can go on another day.
         if self.manifest["status"] == "running":
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(DiskFull, InvalidInput):  # the exception that ends the run says more
                 self.set_status("interrupted")
         self.close()
 
@@ -273,9 +186,4 @@ def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
         for key in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
     elif old != new:
-        yield f"{at} was {_short(old)}, now {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        yield f"{at} was {shorten(json.dumps(old), 60)}, now {shorten(json.dumps(new), 60)}"

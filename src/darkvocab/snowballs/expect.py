@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..numerics.distributions import independent
 from ..runs.folder import SCHEMA_VERSION
 from ..runs.records import frame_of
 from .settings import Points
-from .snowball import Snowball
-from .theory import Occupancy, columns
-from .theory.marginals import as_marginal
+from .theory import Occupancy
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,18 +61,9 @@ class Expect(Points):
     def __init__(self, sigmas: Iterable[float], **settings: Any) -> None:
         super().__init__(sigmas, **settings)
         Occupancy.check(self.n_tokens)
-        as_marginal(self.distribution)
-        self._checked(self.base.vector)
+        independent(self.distribution)
         for sigma in (min(self.sigmas), max(self.sigmas)):
-            columns(self.base.vector, sigma, *self._how(), nats=0.0)
-
-    def _checked(self, vector: np.ndarray) -> np.ndarray:
-        """The base as the arithmetic has it."""
-        snowball = Snowball(base=vector, n_tokens=1, sigma=0.0, grid=self.grid, arithmetic=self.arithmetic)
-        return snowball.base
-
-    def _how(self) -> tuple[int, str, str, str]:
-        return self.n_tokens, self.grid, self.arithmetic, self.distribution
+            self.law(self.base.vector, sigma).ranges(self.n_tokens)
 
     def __len__(self) -> int:
         return len(self.sigmas)
@@ -83,11 +73,9 @@ class Expect(Points):
             yield self._at(point, sigma)
 
     def _at(self, point: int, sigma: float) -> Expected:
-        vector, ulp = self.base.vector, self._base_ulp if self._has_one_base else None
-        if ulp is None:
-            vector = self._checked(self._base_at(point).vector)
-            ulp = self._ulp_of(vector)
-        made = Occupancy.of(vector, sigma, *self._how())
+        law = self.law(self.base_at(point).vector, sigma)
+        ulp = self.median_ulp(law)
+        made = law.occupancy(self.n_tokens)
         low, high = made.largest_group
         return Expected(
             sigma=sigma,
@@ -104,9 +92,9 @@ class Expect(Points):
             coincident_pairs_std=made.coincident_pairs.std,
             largest_bh_low=low,
             largest_bh_high=high,
-            n_active_columns=made.columns.n_active,
+            n_active_columns=made.cells.n_active,
             n_tokens=self.n_tokens,
-            hidden_dim=self.dim,
+            hidden_dim=self.hidden_dim,
             base=self.base.name,
             grid=self.grid,
             distribution=self.distribution,

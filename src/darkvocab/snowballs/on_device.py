@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import InvalidInput, OutOfMemory
-from ..gpu.batch import Asked, Batch, Found, Pending
+from ..gpu.batch import Batch, BatchResult, DistanceQuery, PendingBatch
 from ..gpu.device import Device, Fetched, is_full
 from ..gpu.lanes import Lanes
 from ..measures.geometry import Geometry
@@ -31,7 +31,7 @@ class MeasuredCloud:
     """A snowball that was drawn and measured on a device; should something ask for its rows, they are drawn here."""
 
     draw: Draw
-    found: Found
+    found: BatchResult
     sampler: str
     n_drawn: int
     neglected: float
@@ -44,7 +44,7 @@ class MeasuredCloud:
 
 
 class _FoundGeometry(Geometry):
-    def __init__(self, found: Found, grid: str, over: str) -> None:
+    def __init__(self, found: BatchResult, grid: str, over: str) -> None:
         self.grid, self.over, self._found = as_grid(grid), over, found.distances
 
     @cached_property
@@ -57,7 +57,7 @@ class _FoundGeometry(Geometry):
 
 
 def measured_clouds(
-    device: Device, draws: Iterable[Draw], asked: tuple[Asked, ...]
+    device: Device, draws: Iterable[Draw], asked: tuple[DistanceQuery, ...]
 ) -> Iterator[tuple[Draw, MeasuredCloud]]:
     """Draw and measure, in the order given: as many at once as there is room for, and always one batch ahead.
 
@@ -96,7 +96,7 @@ def measured_clouds(
 
 
 def _together(
-    device: Device, source: Iterator[Draw], waiting: deque[Draw], room: int, asked: tuple[Asked, ...]
+    device: Device, source: Iterator[Draw], waiting: deque[Draw], room: int, asked: tuple[DistanceQuery, ...]
 ) -> list[Draw]:
     """The next draws that go together; one, if there is any, however little room there is."""
     some: list[Draw] = []
@@ -120,17 +120,17 @@ def _kind(device: Device, draw: Draw) -> tuple[str, int]:
     if draw.noise is not None:
         return "noise", draw.point
     if draw.is_sparse:
-        return "cells", draw.point if draw.cells is not None and len(draw.cells.wide) else -1
+        return "cells", draw.point if draw.cells is not None and len(draw.cells.unlisted) else -1
     return "deviates", 0
 
 
-def _room(device: Device, draw: Draw, asked: tuple[Asked, ...]) -> int:
+def _room(device: Device, draw: Draw, asked: tuple[DistanceQuery, ...]) -> int:
     """About how many bytes a snowball takes on the device."""
     ball, cells, itemsize = draw.snowball, draw.cells, as_grid(draw.snowball.grid).bits // 8
     dim = ball.dim
     if draw.is_sparse and cells is not None:
-        dim = max(1, len(cells.columns) + len(cells.wide))
-        itemsize = itemsize if len(cells.wide) else 1
+        dim = max(1, len(cells.columns) + len(cells.unlisted))
+        itemsize = itemsize if len(cells.unlisted) else 1
     noise = 0 if draw.noise is None else draw.noise.nbytes
     return noise + Batch.bytes_each(ball.n_tokens, dim, itemsize, asked)
 
@@ -153,10 +153,10 @@ class _Begun:
     draws: list[Draw]
     rows: _Rows
     overflows: Fetched | None
-    pending: Pending
+    pending: PendingBatch
 
     def clouds(self) -> Iterator[tuple[Draw, MeasuredCloud]]:
-        found = self.pending.found(lambda t: self.draws[t].cloud().index())
+        found = self.pending.results(lambda t: self.draws[t].cloud().index())
         if self.overflows is not None:
             (counts,) = self.overflows.arrays()
             for draw, overflows in zip(self.draws, counts.tolist(), strict=True):
@@ -170,7 +170,7 @@ class _Begun:
             )
 
 
-def _begin(device: Device, draws: list[Draw], asked: tuple[Asked, ...]) -> _Begun:
+def _begin(device: Device, draws: list[Draw], asked: tuple[DistanceQuery, ...]) -> _Begun:
     made = {"here": _drawn_here, "noise": _perturbed, "cells": _drawn_by_cells, "deviates": _drawn_by_deviates}
     rows = made[_kind(device, draws[0])[0]](device, draws)
     batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
@@ -198,7 +198,7 @@ def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
     codes = device.empty(noise.shape, as_grid(ball.grid).bits // 8)
     base = device.put(ball.base)
     overflows = device.drawing.perturb(
-        base, noise, ball.sigma, float32=ball.arithmetic == "float32", shape=_shape(ball.grid), out=codes
+        base, noise, ball.sigma, float32=ball.is_float32, shape=as_grid(ball.grid).constants, out=codes
     )
     return _whole(device, draws, codes, overflows, "notebook", 0.0)
 
@@ -224,9 +224,9 @@ def _draw_dense(
         device.put(np.array([draw.trial for draw in draws])),
         draws[0].seed,
         laplace=ball.distribution == "laplace",
-        float32=ball.arithmetic == "float32",
+        float32=ball.is_float32,
         stream=stream,
-        shape=_shape(ball.grid),
+        shape=as_grid(ball.grid).constants,
         out=codes,
     )
     return overflows
@@ -235,7 +235,7 @@ def _draw_dense(
 def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
     """By cells, each column on its own; columns of too many cells by deviates, from a home of 0."""
     ball, cells = draws[0].snowball, [draw.cells for draw in draws if draw.cells is not None]
-    wide = cells[0].wide  # where there are any, all are of one point
+    wide = cells[0].unlisted  # where there are any, all are of one point
     n_drawn = [len(one.columns) + len(wide) for one in cells]
     itemsize = as_grid(ball.grid).bits // 8 if len(wide) else 1
     room = max(1, *n_drawn)
@@ -264,8 +264,3 @@ def _whole(
 ) -> _Rows:
     home = codes.new_zeros(len(draws), codes.shape[2]).long()
     return _Rows(codes, home, overflows, sampler, [codes.shape[2]] * len(draws), [neglected] * len(draws))
-
-
-def _shape(grid: str) -> tuple[int, int, int]:
-    found = as_grid(grid)
-    return found.mantissa_bits, found.min_exponent, found.max_code

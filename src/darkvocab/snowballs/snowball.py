@@ -2,77 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, Integer, UInt
+from jaxtyping import Float32, Int64, Integer, UInt
 
 from ..errors import InvalidInput
 from ..measures.geometry import Geometry
-from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to
-from ..numerics.cells import ARITHMETICS, Cells, cells
-from ..numerics.grids import median_ulp
-from ..runs.engine import check_seed
+from ..numerics import Grid, Groups, as_grid, from_index, identical_rows
+from ..numerics.cells import Cells
+from ..numerics.distributions import drawn
+from ..runs.randomness import check_seed
+from .law import Snowball
 
 SAMPLERS = ("sparse", "dense", "notebook")
-DISTRIBUTIONS = ("gaussian", "laplace", "uniform-ball", "uniform-shell")  # in the order of the kernels' numbers
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snowball:
-    """What to draw: ``round(base + sigma * z)`` for `n_tokens` rows of noise z of standard deviation 1 a component.
-
-    Gaussian and Laplace noise are independent in every component. The uniform ones are so from row to row only: a row
-    lies anywhere in a ball of radius sqrt(dim + 2), or on a sphere of radius sqrt(dim), both times sigma.
-    """
-
-    base: Float[np.ndarray, " dim"] = field(repr=False)  # weight units; float64 or any type that fits into float32
-    n_tokens: int
-    sigma: float  # weight units, before rounding
-    grid: str = "bfloat16"
-    arithmetic: str = "float32"  # "float32": sum in float32, then round (the notebooks'); "exact": round once
-    distribution: str = "gaussian"  # or "laplace", "uniform-ball", "uniform-shell"
-
-    def __post_init__(self) -> None:
-        if not (self.sigma >= 0 and math.isfinite(self.sigma)):
-            raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {self.sigma!r}")
-        if self.n_tokens < 0:
-            raise InvalidInput(f"n_tokens must be >= 0, got {self.n_tokens}")
-        if self.base.ndim != 1 or not self.base.size:
-            raise InvalidInput(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
-        if self.arithmetic not in ARITHMETICS:
-            raise InvalidInput(f"unknown arithmetic {self.arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
-        if self.distribution not in DISTRIBUTIONS:
-            raise InvalidInput(f"unknown distribution {self.distribution!r}; choose one of {', '.join(DISTRIBUTIONS)}")
-        grid = as_grid(self.grid)
-        if not max(self.base.max(), -self.base.min()) <= grid.max_value:  # NaN too
-            beyond = np.flatnonzero(~(np.abs(self.base) <= grid.max_value))
-            raise InvalidInput(
-                f"base: component {beyond[0]} is {self.base[beyond[0]]:g}, beyond {grid.name}'s largest value "
-                f"{grid.max_value:g}; choose a wider grid"
-            )
-        if self.arithmetic == "float32":
-            object.__setattr__(self, "base", self.base.astype(np.float32))
-
-    @property
-    def dim(self) -> int:
-        return self.base.size
-
-    def cells(self) -> Cells:
-        """Cells of every component within the reach of the noise."""
-        return cells(self.base, self.sigma, self.n_tokens, self.grid, self.arithmetic, self.distribution)
-
-    @cached_property
-    def median_ulp(self) -> float:
-        """Median over the components of the rounded base, weight units."""
-        return median_ulp(round_to(self.base, self.grid), self.grid)
-
-    @property
-    def has_cells(self) -> bool:
-        """Whether components are independent, so that each can be drawn on its own."""
-        return self.distribution in ("gaussian", "laplace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +105,7 @@ def draw(
     sampler : "sparse" draws the cell of every component in the columns that noise can move, and falls back on "dense"
         where more than an eighth of the columns have over 128 cells, or components are not independent; "dense" draws
         a deviate for every component. Their laws agree but for `Cloud.neglected` and 2**-30 a cell.
-    cells : ``snowball.cells()``, where the caller has it already
+    cells : ``snowball.single_cells()``, where the caller has it already
 
     Raises
     ------
@@ -171,7 +114,7 @@ def draw(
     """
     check_seed(seed)
     if sampler == "sparse" and snowball.has_cells:
-        found = cells or snowball.cells()
+        found = cells or snowball.single_cells()
         if found.are_few:
             return _draw_sparse(snowball, found, seed, point, trial)
     elif sampler not in ("sparse", "dense"):
@@ -184,18 +127,17 @@ def _draw_sparse(snowball: Snowball, cells: Cells, seed: int, point: int, trial:
     from ..numerics._backends.drawing import draw_sparse
 
     codes = np.zeros((snowball.n_tokens, len(cells.columns)), np.int8)
-    shift = cells.low - cells.home[cells.columns]
     key = seed & 0xFFFFFFFF, seed >> 32
-    draw_sparse(cells.columns, shift, cells.starts, cells.thresholds, *key, point, trial, codes)
+    draw_sparse(cells.columns, cells.shift, cells.edge_starts, cells.thresholds, *key, point, trial, codes)
     columns, home = cells.columns, cells.home
-    if len(cells.wide):  # these by their indices, as a dense draw, from a home of 0
-        wide = _draw_dense(snowball, snowball.base[cells.wide], seed, point, trial, stream=1)
-        columns = np.concatenate([columns, cells.wide])
+    if len(cells.unlisted):  # these by their indices, as a dense draw, from a home of 0
+        wide = _draw_dense(snowball, snowball.base[cells.unlisted], seed, point, trial, stream=1)
+        columns = np.concatenate([columns, cells.unlisted])
         order = np.argsort(columns)  # as the base has them, so that rows keep their lexicographic order
         codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1).take(order, axis=1)
         columns = columns[order]
         home = home.copy()
-        home[cells.wide] = 0
+        home[cells.unlisted] = 0
     return Cloud(grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected)
 
 
@@ -206,9 +148,8 @@ def _draw_dense(
     from ..numerics._backends.deviates import draw_dense
 
     index = _empty_index(snowball, (snowball.n_tokens, base.size))
-    grid = as_grid(snowball.grid)
-    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
-    how = DISTRIBUTIONS.index(snowball.distribution), snowball.arithmetic == "float32", stream
+    how = drawn(snowball.distribution).number, snowball.is_float32, stream
+    shape = as_grid(snowball.grid).constants
     overflows = draw_dense(base.astype(np.float64), snowball.sigma, *how, np.uint64(seed), point, trial, shape, index)
     refuse_overflow(overflows, snowball)
     return index
@@ -227,9 +168,8 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise InvalidInput(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
     index = _empty_index(snowball, z.shape)
-    grid = as_grid(snowball.grid)
-    shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
-    if snowball.arithmetic == "float32":
+    shape = as_grid(snowball.grid).constants
+    if snowball.is_float32:
         with np.errstate(over="ignore"):  # an infinite sigma shows as overflowing rows
             sigma = np.float32(snowball.sigma)
         overflows = perturb_float32(snowball.base.astype(np.float32), z, sigma, *shape, index)

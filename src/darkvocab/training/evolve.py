@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from ..embedding.history import History, check_tokens, parse_tokens
 from ..errors import CorruptFile, InvalidInput
+from ..landing import write_json
 from ..measures.census import Census
 from ..measures.tracking import (
     KINDS,
@@ -30,7 +30,7 @@ from ..measures.tracking import (
     starts,
 )
 from ..numerics.grouping import identical_rows
-from ..runs.folder import check_folder, write_whole
+from ..runs.folder import check_folder
 from ..runs.records import frame_of, write_frames
 from ..text import printable
 from .verdicts import Ends, geometry_of, notebook_displacement, verdicts
@@ -177,7 +177,7 @@ class Evolution:
         kinds = (EvolutionRecord, EventRecord, TokenRecord)
         for path, row, frame in zip(paths, kinds, (self.records, self.events, self.tokens), strict=False):
             write_frames(path, row, [frame])
-        write_whole(paths[-1], (json.dumps(self.summary, indent=2, allow_nan=False) + "\n").encode())
+        write_json(paths[-1], self.summary)
         return paths
 
 

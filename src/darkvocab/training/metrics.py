@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from ..errors import CorruptFile, Diverged
-from ..runs.folder import landing
+from ..landing import landing
 
 if TYPE_CHECKING:
     import polars as pl

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..extras import import_extra
-from ..runs.folder import write_whole
+from ..landing import write_whole
 from .choices import Architecture
 from .settings import Training
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from ..embedding.history import History
 from ..errors import CorruptFile, MissingFile
+from ..landing import write_json
 from ..measures.census import Census, counts
 from ..measures.geometry import Geometry
 from ..numerics import Grid, identical_rows, index_values, to_index
-from ..runs.folder import read_manifest, write_json
+from ..runs.folder import read_manifest
 from .metrics import read_metrics
 
 FILE = "outcome.json"

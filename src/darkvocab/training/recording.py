@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput
-from ..runs.folder import refuse_write
+from ..landing import refuse_write
 
 NAMES = {"bfloat16": ("BF16", 2), "float32": ("F32", 4), "float64": ("F64", 8)}
 DIGITS = 15  # of the number of rows in the header, so that it can be written over

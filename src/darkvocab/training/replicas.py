@@ -18,15 +18,17 @@ from ..embedding.history import FILE, History
 from ..errors import Diverged, InvalidInput
 from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
+from ..landing import landing
 from ..measures.census import counts
 from ..numerics.grouping import n_cores
-from ..runs.engine import check_seed, open_engine
-from ..runs.folder import landing
+from ..runs.command import repeating
+from ..runs.engine import open_engine
+from ..runs.randomness import check_seed
 from ..runs.records import CURVES, RunFolder, Unsigned
 from .metrics import read_metrics
 from .outcome import outcome
 from .recording import recorded
-from .run import no_room, require, say_other_stream, train, train_stack
+from .run import no_room, require, say_beginning, train, train_stack
 from .run_folder import METRICS, TrainingFolder, steps_made
 from .settings import Training
 from .stack import stack_size
@@ -123,7 +125,7 @@ class Replicas:
         return {
             **one,
             "experiment": "replicas",
-            **({"command": f"{one['command']} --replicas {self.n}"} if "command" in one else {}),
+            **repeating("train", {**self.training.options(), "replicas": self.n}, {}, self.training.unrepeatable()),
             "parameters": {**one["parameters"], "replicas": self.n},
             "n_records": self.n,
         }
@@ -178,11 +180,8 @@ class Replicas:
                 RunFolder(out, ReplicaRecord, self.manifest(), records_per_part=1, resume=resume)
             )
             if say and not folder.is_whole:
-                say(str(self.training.corpus))
+                say_beginning(self.training, folder, say)
             missing = folder.missing()
-            if say:
-                for number in missing:
-                    say_other_stream(self.training, self.folder(folder.path, number), say)
             with self._watched(folder.path, progress):
                 tasks = (
                     _Task(number=number, folder=str(self.folder(folder.path, number).absolute()), cores=cores)

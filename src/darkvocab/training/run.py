@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import Diverged, OutOfMemory
 from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
+from ..runs.folder import Folder
 from .metrics import Metrics, divergence, n_before_divergence
 from .model import import_models
 from .outcome import TrainingOutcome, outcome
@@ -61,8 +62,7 @@ def train(
             raise Diverged(f"{folder.path} holds a training that diverged; choose other settings and another --out")
         if folder.is_open:
             if say:
-                say(str(training.corpus))
-                say_other_stream(training, folder.path, say)
+                say_beginning(training, folder, say)
             try:
                 train_stack([folder], cores=cores, progress=progress)
             except RuntimeError as error:
@@ -81,7 +81,16 @@ def require() -> None:
     import_models()
 
 
-def say_other_stream(training: Training, path: Path, say: Callable[[str], None]) -> None:
+def say_beginning(training: Training, folder: Folder, say: Callable[[str], None]) -> None:
+    """Say what is trained on, and whether an earlier version began it."""
+    say(str(training.corpus))
+    if folder.is_migrated:
+        say(f"{folder.path} is of an earlier version of darkvocab; its manifest is brought up to date")
+        for path in (folder.path, *sorted(folder.path.glob("seed-*"))):
+            _say_other_stream(training, path, say)
+
+
+def _say_other_stream(training: Training, path: Path, say: Callable[[str], None]) -> None:
     """Say where the rest of a training will draw from another generator than the steps in its folder."""
     if training.is_random and training.device == "cpu" and (done := steps_drawn_otherwise(path)):
         say(

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..embedding.history import FILE, KEY
 from ..errors import CorruptFile, Diverged
-from ..runs.folder import Folder, read_manifest, write_json, write_whole
+from ..landing import write_json, write_whole
+from ..runs.folder import Folder, read_manifest
 from .metrics import COLUMNS, Metrics, divergence, n_before_divergence, write_metrics
 from .outcome import ENDED, write_outcome
 from .recording import Recording

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from ..errors import InvalidInput
 from ..gpu.device import check_device
-from ..runs.engine import check_seed
+from ..runs.command import repeating
 from ..runs.folder import versions
+from ..runs.randomness import check_seed
 from .choices import (
     PRECISIONS,
     ROUNDINGS,
@@ -132,10 +132,9 @@ class Training:
 
     def manifest(self) -> dict[str, Any]:
         """Return what runs, without where and when: settings and inputs as data, and the command if one repeats it."""
-        reason = self.unrepeatable()
         return {
             "experiment": "train",
-            **({"no_command": reason} if reason else {"command": self.command()}),
+            **repeating("train", self.options(), {}, self.unrepeatable()),
             "parameters": self.parameters(),
             "seed": self.seed,
             "packages": versions("torch", "transformers"),
@@ -154,18 +153,9 @@ class Training:
                 return f"no option sets {constant.name} of the optimizer, which is {value}"
         return None
 
-    def command(self) -> str:
-        """Return the command line that repeats this training, where `unrepeatable` has no reason against it."""
+    def options(self) -> dict[str, Any]:
+        """Return the options of `darkvocab train` that set all this, by their names."""
         parameters = self.parameters()
-        for name in ("n_unseen", "betas", "eps", "momentum", "record"):
+        for name in ("n_unseen", "betas", "eps", "momentum"):
             parameters.pop(name, None)
-        settings = {**self.corpus.paths(), **parameters, "clip": self.clip or 0, "seed": self.seed}
-        arguments = ["darkvocab", "train"]
-        for name, value in settings.items():
-            option = name.replace("_", "-")
-            if isinstance(value, bool):
-                arguments.append(f"--{option}" if value else f"--no-{option}")
-            else:
-                arguments += [f"--{option}", str(value)]
-        arguments += [argument for name in self.record for argument in ("--record", name)]
-        return shlex.join(arguments)
+        return {**self.corpus.paths(), **parameters, "clip": self.clip or 0, "seed": self.seed}

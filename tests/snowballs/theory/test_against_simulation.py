@@ -20,8 +20,8 @@ from scipy import stats
 from darkvocab.measures.census import Census
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.expect import Expect
-from darkvocab.snowballs.snowball import Snowball, draw
-from darkvocab.snowballs.theory import Occupancy
+from darkvocab.snowballs.law import Snowball
+from darkvocab.snowballs.snowball import draw
 
 ALARM = 1e-6
 N_POINTS, TRIALS = 30, 200
@@ -42,7 +42,8 @@ def setting(number):
     low, high = -14.0, 1.0  # the share of tokens in black holes falls with sigma: bisection
     for _ in range(25):
         middle = (low + high) / 2
-        if Occupancy.of(base, 10**middle, **how).black_hole_population.mean > share * n_tokens:
+        occupancy = Snowball(base=base, sigma=10**middle, **how).occupancy(n_tokens)
+        if occupancy.black_hole_population.mean > share * n_tokens:
             low = middle
         else:
             high = middle
@@ -55,7 +56,7 @@ def at(number):
     base, sigma, how = setting(number)
     (point,) = Expect([sigma], base=base, **how)
     snowball = Snowball(base=base, sigma=sigma, **how)
-    cells = snowball.cells()
+    cells = snowball.single_cells()
     drawn = [Census(draw(snowball, seed=7, point=number, trial=t, cells=cells).groups()) for t in range(TRIALS)]
     values = {
         "unique_vectors": [census.n_unique for census in drawn],
@@ -68,6 +69,7 @@ def at(number):
     return point, {name: np.array(value, float) for name, value in values.items()}
 
 
+@pytest.mark.slow
 def test_the_points_cover_every_regime_grid_and_noise():
     points = [at(number)[0] for number in range(N_POINTS)]
     shares = [point.black_hole_population / point.n_tokens for point in points]
@@ -117,6 +119,7 @@ def test_the_largest_group_lies_between_its_bounds(number):
     assert point.largest_bh_low - bound * error < sample.mean() < point.largest_bh_high + bound * error
 
 
+@pytest.mark.slow
 def test_a_wrong_sigma_is_seen():
     # The same trials, theory at a sigma 2% off: what the tests above would say of a theory that is wrong.
     seen = 0

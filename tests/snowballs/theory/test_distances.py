@@ -9,21 +9,27 @@ import pytest
 from scipy import stats
 
 from darkvocab.measures.geometry import Geometry
-from darkvocab.numerics import Distances, Touching, encode, index_values, to_index
+from darkvocab.numerics import Distances, Touching, as_grid, encode, index_values, to_index
 from darkvocab.snowballs.bases import qwen3_4b_centred, random
-from darkvocab.snowballs.snowball import Snowball, draw
-from darkvocab.snowballs.theory import marginals
+from darkvocab.snowballs.law import Snowball, SnowballLaw
+from darkvocab.snowballs.snowball import draw
 from darkvocab.snowballs.theory.distances import LInfinity, density
-from darkvocab.snowballs.theory.marginals import Columns, columns
 
 ALARM = 1e-6  # false alarms of a whole test, divided among its comparisons
 
 
+def likely(cells, p, **changes):
+    """Cells with these changes, and these probabilities in place of those of their deviates."""
+    changed = dataclasses.replace(cells, deviates=np.full(len(p), np.nan), **changes)
+    changed.__dict__["p"] = p
+    return changed
+
+
 def made(cells, chances, grid="bfloat16"):
     """Columns of single cells, from the ordered indices and probabilities of each."""
-    one = columns(np.array([1.0]), 0.0, 1, grid)
+    one = SnowballLaw(base=np.array([1.0]), sigma=0.0, grid=as_grid(grid).name).cells(1)
     first, sizes = np.concatenate(cells), [len(column) for column in cells]
-    return dataclasses.replace(
+    return likely(
         one,
         columns=np.arange(len(cells)),
         starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
@@ -33,11 +39,11 @@ def made(cells, chances, grid="bfloat16"):
     )
 
 
-def split(runs: Columns) -> Columns:
+def split(runs):
     """Every run of several cells as so many runs of one, equally probable."""
     offsets = [np.arange(n) for n in runs.count]
     cells = np.concatenate([[0], np.cumsum(runs.count)])
-    return dataclasses.replace(
+    return likely(
         runs,
         starts=cells[runs.starts],
         first=np.repeat(runs.first, runs.count) + np.concatenate(offsets),
@@ -49,7 +55,8 @@ def split(runs: Columns) -> Columns:
 def tiny():
     """Three columns of few cells: across a power of two, across zero, and in a binade. float8: 3 bits of mantissa."""
     base = np.array([1.01, 0.0003, 3.3])
-    found = columns(base, 0.06, 4, "float8_e4m3fn", "exact", "uniform")
+    law = SnowballLaw(base=base, sigma=0.06, grid="float8_e4m3fn", arithmetic="exact", distribution="uniform")
+    found = law.cells(4)
     assert found.columns.tolist() == [0, 1, 2]
     assert (found.count == 1).all()
     keep = []  # of the many cells around zero only the middle ones
@@ -77,9 +84,10 @@ def outcomes(runs, n_tokens, unit):
 
 def half_way(n_columns):
     """Columns half way between two grid values, that take either with probability 1/2."""
-    return columns(np.full(n_columns, 1 + 2.0**-8), 1e-6, 3, arithmetic="exact")
+    return SnowballLaw(base=np.full(n_columns, 1 + 2.0**-8), sigma=1e-6, arithmetic="exact").cells(3)
 
 
+@pytest.mark.slow
 def test_two_columns_that_toss_a_coin_by_hand():
     law = LInfinity(half_way(2), 3, "steps")
     assert law.pair.cdf([-1, 0, 0.5, 1]) == pytest.approx([0, 1 / 4, 1 / 4, 1], abs=1e-15)
@@ -121,7 +129,7 @@ def test_distances_are_those_of_all_outcomes(unit, n_tokens):
 
 
 def test_the_largest_distance_of_two_tokens_is_their_distance():
-    made_at = columns(random(300, 5) * np.float32(3e-3), 3e-7, 2)
+    made_at = SnowballLaw(base=random(300, 5) * np.float32(3e-3), sigma=3e-7).cells(2)
     single = np.diff(made_at.starts) < 100  # columns of single cells; the others know averages only
     assert single.sum() > 100
     for unit in ("steps", "weight"):
@@ -133,14 +141,14 @@ def test_the_largest_distance_of_two_tokens_is_their_distance():
 @pytest.mark.parametrize("sigma", [1.5e-9, 5e-9, 1e-6, 3.28e-3])
 def test_pairs_at_no_distance_are_the_coincident_pairs(sigma):
     n_tokens = 2100
-    made_at = columns(qwen3_4b_centred()[:400], sigma, n_tokens)
+    made_at = SnowballLaw(base=qwen3_4b_centred()[:400], sigma=sigma).cells(n_tokens)
     expected = math.log(math.comb(n_tokens, 2)) + made_at.log_power_sum(2)
     for unit in ("steps", "weight"):
         assert LInfinity(made_at, n_tokens, unit).log_pairs_within(0) == pytest.approx(expected, rel=1e-12, abs=1e-10)
 
 
 def test_pairs_that_are_too_few_for_a_number_keep_their_logarithm():
-    law = LInfinity(columns(random(2560, 1) * np.float32(1e-3), 1e-3, 2100), 2100)
+    law = LInfinity(SnowballLaw(base=random(2560, 1) * np.float32(1e-3), sigma=1e-3).cells(2100), 2100)
     with np.errstate(under="ignore"):
         assert law.pairs_within(0) == 0
     assert -20_000 < law.log_pairs_within(0) < -10_000
@@ -156,7 +164,7 @@ def test_one_token_has_no_distance():
 
 
 def test_without_noise_all_distances_are_zero():
-    law = LInfinity(columns(np.array([1.0, 2.0]), 0.0, 10), 10, "weight")
+    law = LInfinity(SnowballLaw(base=np.array([1.0, 2.0]), sigma=0.0).cells(10), 10, "weight")
     for one in (law.pair, law.largest):
         assert (one.mean, one.std, one.median, one.mean_error, float(one.cdf(0))) == (0, 0, 0, 0, 1)
     assert law.pairs_within(0) == pytest.approx(45)
@@ -167,7 +175,7 @@ def test_the_largest_distance_grows_with_the_tokens_up_to_a_million_million(unit
     base = random(200, 4) * np.float32(3e-3)
     means, medians = [], []
     for n_tokens in (1, 2, 10, 1e3, 1e6, 1e9, 1e12):
-        largest = LInfinity(columns(base, 1e-6, 1e12), n_tokens, unit).largest
+        largest = LInfinity(SnowballLaw(base=base, sigma=1e-6).cells(1e12), n_tokens, unit).largest
         means.append(largest.mean)
         medians.append(largest.median)
         assert math.isfinite(largest.std)
@@ -187,7 +195,7 @@ def test_a_million_million_tokens_fill_a_column_as_the_exponential_law_says():
 
 def wide(sigma=0.1, grid="float16"):
     """Columns with runs of several cells: within a binade and across many, none across zero."""
-    return columns(np.array([1.7, 0.9, -1.05]), sigma, 2, grid, "exact")
+    return SnowballLaw(base=np.array([1.7, 0.9, -1.05]), sigma=sigma, grid=grid, arithmetic="exact").cells(2)
 
 
 def test_two_tokens_in_one_run_by_hand():
@@ -200,6 +208,7 @@ def test_two_tokens_in_one_run_by_hand():
     assert LInfinity(run, 2, "weight").pair.cdf(d * spacing) == pytest.approx(expected, abs=1e-15)
 
 
+@pytest.mark.slow
 def test_a_quantile_is_the_least_distance_that_the_share_does_not_exceed():
     for unit in ("steps", "weight"):
         law = LInfinity(wide(), 50, unit)
@@ -221,7 +230,7 @@ def test_two_tokens_in_runs_are_as_in_their_equally_probable_cells(unit):
 
 
 def test_steps_across_zero_are_as_in_equally_probable_cells():
-    runs = columns(np.array([0.01, -0.02]), 0.05, 2, "float16", "exact")
+    runs = SnowballLaw(base=np.array([0.01, -0.02]), sigma=0.05, grid="float16", arithmetic="exact").cells(2)
     law, cells = LInfinity(runs, 2).pair, LInfinity(split(runs), 2).pair
     t = [0, 1, 7, 100, 5_000, 20_000, 25_000, 30_000]
     assert law.cdf(t) == pytest.approx(cells.cdf(t), rel=1e-11)
@@ -233,11 +242,12 @@ def test_runs_move_the_law_by_less_than_they_are_wide(unit, distribution, monkey
     # All cells apart are exact. Two components' places in their runs: a sixteenth of sigma. The error is far smaller:
     # 2e-4 of a pair's probability, and of the largest distance 1e-4.
     def both(base):
-        return columns(base, 0.1, 2100, "float16", "exact", distribution)
+        law = SnowballLaw(base=base, sigma=0.1, grid="float16", arithmetic="exact", distribution=distribution)
+        return law.cells(2100)
 
     base = np.array([1.7, 0.9, 2.3])
     runs = both(base)
-    monkeypatch.setattr(marginals, "RUN", 0.0)
+    monkeypatch.setattr("darkvocab.snowballs.law.RUN", 0.0)
     cells = both(base)
     assert runs.count.max() > 1 == cells.count.max()
     assert cells.count.sum() == runs.count.sum()
@@ -254,9 +264,9 @@ def test_runs_move_the_law_by_less_than_they_are_wide(unit, distribution, monkey
 
 def test_runs_lose_less_than_a_ten_thousandth_of_a_columns_coincident_pairs(monkeypatch):
     base = np.array([0.003, 0.001, -0.002, 0.0005])
-    rough = LInfinity(columns(base, 3.28e-3, 2100), 2100).log_pairs_within(0)
-    monkeypatch.setattr(marginals, "RUN", 0.0)
-    exact = LInfinity(columns(base, 3.28e-3, 2100), 2100).log_pairs_within(0)
+    rough = LInfinity(SnowballLaw(base=base, sigma=3.28e-3).cells(2100), 2100).log_pairs_within(0)
+    monkeypatch.setattr("darkvocab.snowballs.law.RUN", 0.0)
+    exact = LInfinity(SnowballLaw(base=base, sigma=3.28e-3).cells(2100), 2100).log_pairs_within(0)
     assert abs(rough - exact) < 1e-4 * len(base)
 
 
@@ -313,7 +323,7 @@ def test_drawn_snowballs_have_these_distances(grid, regime, distribution):
     ball = dataclasses.replace(ball, sigma=REGIMES[regime] * ball.median_ulp)
     if grid == "float8_e4m3fn" and regime == "dispersed":
         ball = dataclasses.replace(ball, sigma=8 * ball.median_ulp)  # or laplace overflows
-    law = columns(base, ball.sigma, n_tokens, grid, "float32", distribution)
+    law = ball.cells(n_tokens)
     laws = {unit: LInfinity(law, n_tokens, unit) for unit in ("steps", "weight")}
     usual = {unit: one.pair.median or one.largest.median or 1.0 for unit, one in laws.items()}
     touching = [Touching(t, unit, strict) for unit, t in usual.items() for strict in (False, True)]
@@ -349,7 +359,11 @@ def test_drawn_snowballs_have_these_distances(grid, regime, distribution):
 def test_wide_columns_are_as_the_continuous_law_says():
     # Far above the grid's spacing: the largest of 300 differences of two deviates, and of 300 ranges of 2,100.
     sigma, n_tokens, dim = 0.02, 2100, 300
-    law = LInfinity(columns(random(dim, 2) * np.float32(1e-2), sigma, n_tokens, "float16"), n_tokens, "weight")
+    law = LInfinity(
+        SnowballLaw(base=random(dim, 2) * np.float32(1e-2), sigma=sigma, grid="float16").cells(n_tokens),
+        n_tokens,
+        "weight",
+    )
     t, x = np.linspace(0, 12, 2001), np.linspace(-8, 8, 2001)
     pair = (1 - 2 * stats.norm.sf(t / math.sqrt(2))) ** dim
     inside = stats.norm.cdf(x + t[:, None]) - stats.norm.cdf(x)

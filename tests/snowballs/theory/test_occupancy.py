@@ -7,8 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from darkvocab.numerics.distributions import Distribution
 from darkvocab.snowballs.bases import qwen3_4b_centred, random
-from darkvocab.snowballs.theory import Marginal, Occupancy, columns, likeliest, occupancy
+from darkvocab.snowballs.law import SnowballLaw
+from darkvocab.snowballs.theory import Occupancy, likeliest, occupancy
 
 STATISTICS = ("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
 
@@ -56,7 +58,7 @@ TINY = {  # base, sigma, settings: few rows of any probability to speak of
 @pytest.mark.parametrize("case", TINY)
 def test_every_moment_is_that_of_all_draws_enumerated(case, n_tokens):
     base, sigma, settings = TINY[case]
-    made = columns(np.array(base), sigma, n_tokens, **settings)
+    made = SnowballLaw(base=np.array(base), sigma=sigma, **settings).cells(n_tokens)
     rows = row_probabilities(made)
     assert rows.sum() == pytest.approx(1, abs=1e-14)
     rows = rows[rows > 1e-15] if n_tokens > 3 else rows
@@ -75,7 +77,7 @@ def test_every_moment_is_that_of_all_draws_enumerated(case, n_tokens):
 
 def test_two_tokens_between_two_cells_by_hand():
     # Even chances: one black hole of two, or two singletons, each with probability 1/2.
-    made = Occupancy(columns(np.array([1.00390625]), 1e-4, 2, arithmetic="exact"), 2)
+    made = Occupancy(SnowballLaw(base=np.array([1.00390625]), sigma=1e-4, arithmetic="exact").cells(2), 2)
     for name, value in {"n_unique": 1.5, "n_black_holes": 0.5, "black_hole_population": 1, "n_singletons": 1}.items():
         assert getattr(made, name).mean == pytest.approx(value, abs=1e-14)
     assert made.black_hole_population.std == pytest.approx(1)
@@ -91,7 +93,7 @@ def middling(request):
         "many narrow": (random(40, 5) * np.float32(3e-3), 2e-7),
         "one fine column": (np.array([2e-4, 0.9], np.float32), 2e-5),
     }[request.param]
-    return columns(base, sigma, 500)
+    return SnowballLaw(base=base, sigma=sigma).cells(500)
 
 
 def binned(made, n_tokens, monkeypatch):
@@ -115,7 +117,7 @@ def test_bins_agree_with_listed_cells(middling, n_tokens, monkeypatch):
 
 
 def test_spectrum_sums_to_the_tokens_and_the_unique_rows():
-    made = Occupancy(columns(qwen3_4b_centred(), 1.5e-9, 2100), 2100)
+    made = Occupancy(SnowballLaw(base=qwen3_4b_centred(), sigma=1.5e-9).cells(2100), 2100)
     m = np.arange(1.0, 2101)
     spectrum = made.spectrum(m)
     assert spectrum @ m == pytest.approx(2100, rel=2e-5)
@@ -124,7 +126,7 @@ def test_spectrum_sums_to_the_tokens_and_the_unique_rows():
 
 
 def test_a_snowball_without_noise_is_one_black_hole():
-    made = Occupancy(columns(random(50, 1), 0.0, 10**12), 10**12)
+    made = Occupancy(SnowballLaw(base=random(50, 1), sigma=0.0).cells(10**12), 10**12)
     assert (made.n_unique.mean, made.n_black_holes.mean, made.n_singletons.mean) == (1, 1, 0)
     assert made.black_hole_population.mean == 10**12
     assert made.n_unique.std == made.black_hole_population.std == 0
@@ -132,7 +134,7 @@ def test_a_snowball_without_noise_is_one_black_hole():
 
 def test_dispersed_tokens_meet_in_pairs():
     # Just above and just below the limit where black holes count as pairs, both ways agree, and with the pairs.
-    made = columns(random(20, 2) * np.float32(3e-3), 3e-5, 2)
+    made = SnowballLaw(base=random(20, 2) * np.float32(3e-3), sigma=3e-5).cells(2)
     edge = occupancy.DISPERSED - made.log_likeliest.sum()
     few, many = Occupancy(made, int(np.exp(edge - 1e-3))), Occupancy(made, int(np.exp(edge + 1e-3)))
     assert few.is_dispersed
@@ -146,7 +148,7 @@ def test_dispersed_tokens_meet_in_pairs():
 
 
 def test_likeliest_cells_are_the_most_probable_of_all():
-    made = columns(np.array([1.0, 1.0039, 1.0021, -0.499], np.float32), 0.0007, 100)
+    made = SnowballLaw(base=np.array([1.0, 1.0039, 1.0021, -0.499], np.float32), sigma=0.0007).cells(100)
     rows = np.sort(row_probabilities(made))[::-1]
     found = likeliest(made, 40)
     assert np.exp(found.log_p) == pytest.approx(rows[:40], rel=1e-12)
@@ -163,7 +165,7 @@ def test_likeliest_cells_are_the_most_probable_of_all():
 def test_the_largest_group_lies_between_its_bounds():
     # By enumeration over two and three cells; and where one cell holds nearly all, both bounds are its population.
     for n_tokens in (1, 2, 5, 40):
-        made = columns(np.array([1.00390625]), 0.0011, n_tokens, arithmetic="exact")
+        made = SnowballLaw(base=np.array([1.00390625]), sigma=0.0011, arithmetic="exact").cells(n_tokens)
         rows = row_probabilities(made)
         rows = rows[rows > 1e-9]
         sizes = [sizes for sizes in itertools.product(range(n_tokens + 1), repeat=len(rows)) if sum(sizes) == n_tokens]
@@ -174,25 +176,26 @@ def test_the_largest_group_lies_between_its_bounds():
         assert low - 1e-6 <= truth <= high + 1e-6
         assert high - low < 0.3 * truth
     for n_tokens in (300, 10**6, 10**12):
-        low, high = Occupancy(columns(np.array([1.001]), 0.0011, n_tokens, arithmetic="exact"), n_tokens).largest_group
-        likely = Occupancy(columns(np.array([1.001]), 0.0011, n_tokens, arithmetic="exact"), n_tokens).largest(1)[0]
+        law = SnowballLaw(base=np.array([1.001]), sigma=0.0011, arithmetic="exact")
+        occupancy = Occupancy(law.cells(n_tokens), n_tokens)
+        (low, high), likely = occupancy.largest_group, occupancy.largest(1)[0]
         assert low == pytest.approx(likely, rel=1e-4)
         assert high == pytest.approx(likely, rel=1e-4)
 
 
 def test_a_distribution_of_ones_own_needs_only_its_function():
-    logistic = Marginal("logistic", lambda z: 1 / (1 + np.exp(-z)))
-    made = columns(np.array([1.0]), 0.001, 10, arithmetic="exact", distribution=logistic)
+    logistic = Distribution("logistic", lambda z: 1 / (1 + np.exp(-z)))
+    made = SnowballLaw(base=np.array([1.0]), sigma=0.001, arithmetic="exact", distribution=logistic).cells(10)
     at = np.log(made.p[made.first == 16256])
     assert at == pytest.approx(np.log(1 / (1 + np.exp(-3.90625)) - 1 / (1 + np.exp(1.953125))))
 
 
 def test_a_tail_without_end_is_refused():
-    cauchy = Marginal("cauchy", lambda z: 0.5 + np.arctan(z) / np.pi)
+    cauchy = Distribution("cauchy", lambda z: 0.5 + np.arctan(z) / np.pi)
     with pytest.raises(ValueError, match="tails of cauchy are too heavy"):
-        columns(np.array([1.0]), 0.001, 10, distribution=cauchy)
+        SnowballLaw(base=np.array([1.0]), sigma=0.001, distribution=cauchy).cells(10)
 
 
 def test_components_that_depend_on_one_another_are_refused():
     with pytest.raises(ValueError, match="uniform-shell noise depend"):
-        columns(np.array([1.0]), 0.001, 10, distribution="uniform-shell")
+        SnowballLaw(base=np.array([1.0]), sigma=0.001, distribution="uniform-shell").cells(10)

@@ -10,11 +10,11 @@ from scipy import stats
 
 from darkvocab.snowballs import theory
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
-from darkvocab.snowballs.snowball import Snowball, draw
+from darkvocab.snowballs.law import Snowball, SnowballLaw
+from darkvocab.snowballs.snowball import draw
 from darkvocab.snowballs.theory import (
     Occupancy,
     Partition,
-    columns,
     composite_likelihood,
     likeliest,
     partition_likelihood,
@@ -50,7 +50,7 @@ def test_partitions_have_the_probabilities_that_all_draws_give_them(case, n_toke
     # With only two cells listed the others count by their power sums, to second order.
     monkeypatch.setattr(theory.partitions, "LISTED", listed)
     base, sigma, arithmetic = CASES[case]
-    made = columns(base, sigma, n_tokens, arithmetic=arithmetic)
+    made = SnowballLaw(base=base, sigma=sigma, arithmetic=arithmetic).cells(n_tokens)
     each = [made.p[start:end] for start, end in itertools.pairwise(made.starts)]
     rows = np.array([math.prod(p) for p in itertools.product(*each)])
     rows = rows[rows > 1e-9]
@@ -70,13 +70,13 @@ def test_partitions_have_the_probabilities_that_all_draws_give_them(case, n_toke
 
 
 def test_more_groups_than_cells_are_impossible():
-    made = columns(np.array([1.00390625]), 1e-4, 3, arithmetic="exact")
+    made = SnowballLaw(base=np.array([1.00390625]), sigma=1e-4, arithmetic="exact").cells(3)
     assert partition_likelihood(made, as_partition([1, 1, 1])) == -math.inf
 
 
 def test_sizes_far_apart_neither_overflow_nor_vanish():
     # One cell of five can hold 2,055 tokens: p**n spans a thousand orders of magnitude, and one assignment counts.
-    made = columns(qwen3_4b(), 1.5e-9, 2100)
+    made = SnowballLaw(base=qwen3_4b(), sigma=1.5e-9).cells(2100)
     sizes = np.array([2055, 16, 10, 10, 9])
     found = partition_likelihood(made, as_partition(sizes))
     p = np.exp(likeliest(made, 5).log_p)
@@ -86,7 +86,7 @@ def test_sizes_far_apart_neither_overflow_nor_vanish():
 
 
 def test_many_groups_of_different_sizes_are_refused():
-    made = columns(qwen3_4b(), 5e-9, 2100)
+    made = SnowballLaw(base=qwen3_4b(), sigma=5e-9).cells(2100)
     with pytest.raises(ValueError, match="too many groups of different sizes"):
         partition_likelihood(made, as_partition(np.arange(2, 20)))
 
@@ -94,7 +94,7 @@ def test_many_groups_of_different_sizes_are_refused():
 def test_the_score_of_the_composite_likelihood_has_mean_zero():
     # 120 snowballs; the mean score over its standard error is about Student's t: a false alarm 1e-6 (|t| > 5.2).
     base, sigma, n = qwen3_4b_centred()[:700], 4e-9, 400
-    at = [Occupancy(columns(base, sigma * f, n), n) for f in (0.995, 1.005)]
+    at = [Occupancy(SnowballLaw(base=base, sigma=sigma * f).cells(n), n) for f in (0.995, 1.005)]
     scores = []
     for trial in range(120):
         counts = draw(Snowball(base=base, n_tokens=n, sigma=sigma), seed=4, trial=trial).groups().counts
@@ -106,7 +106,7 @@ def test_the_score_of_the_composite_likelihood_has_mean_zero():
 
 
 def test_the_composite_likelihood_is_that_of_independent_poisson_counts():
-    occupancy = Occupancy(columns(qwen3_4b_centred()[:100], 6e-9, 60), 60)
+    occupancy = Occupancy(SnowballLaw(base=qwen3_4b_centred()[:100], sigma=6e-9).cells(60), 60)
     rates = occupancy.spectrum(np.arange(1.0, 61))
     counts = np.zeros(60, int)
     counts[[0, 1, 4, 9]] = 7, 4, 3, 3
@@ -121,7 +121,7 @@ def test_the_composite_likelihood_is_that_of_independent_poisson_counts():
 def test_bounds_on_ranked_populations_hold():
     # Against how often 4,000 drawn snowballs have them, of which the bound may be passed by chance: 5 standard errors.
     base, sigma, n = qwen3_4b_centred()[:700], 4e-9, 400
-    occupancy = Occupancy(columns(base, sigma, n), n)
+    occupancy = Occupancy(SnowballLaw(base=base, sigma=sigma).cells(n), n)
     ranked = np.zeros((2000, 6), int)
     for trial in range(2000):
         counts = draw(Snowball(base=base, n_tokens=n, sigma=sigma), seed=5, trial=trial).groups().counts

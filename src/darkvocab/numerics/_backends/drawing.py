@@ -93,16 +93,6 @@ def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):  # type: ig
 
 
 @njit(nogil=True, cache=True)
-def cell_thresholds(base, low, high, sigma, float32, mantissa_bits, min_exponent, out):  # type: ignore[no-untyped-def]
-    """For every column and every cell low < k <= high its `threshold`. `out` is flat, column after column."""
-    t = 0
-    for d in range(base.size):
-        for k in range(low[d] + 1, high[d] + 1):
-            out[t] = threshold(k, base[d], sigma, float32, mantissa_bits, min_exponent)
-            t += 1
-
-
-@njit(nogil=True, cache=True)
 def cdf_words(z, laplace, out):  # type: ignore[no-untyped-def]
     """out[i] = round(2**64 * P(deviate < z[i])): the uniform 64-bit word from which the deviate is at least z.
 

@@ -14,9 +14,9 @@ from jaxtyping import Float64, Int64
 
 from ...errors import InvalidInput
 from ...numerics import Touching, index_values
+from ...numerics.cells import Cells
 from ...numerics.chebyshev import UNITS
 from ...numerics.grids import ArrayLike
-from .marginals import Columns
 
 TOLERANCE = 1e-9  # of a mean, below which its error is not brought down
 WORK = 4_000_000  # runs visited to tabulate one law
@@ -36,16 +36,16 @@ class _Runs:
     above: Float64[np.ndarray, " runs"]
 
     @classmethod
-    def of(cls, columns: Columns, unit: str) -> _Runs:
+    def of(cls, cells: Cells, unit: str) -> _Runs:
         from ...numerics._backends.extents import tails
 
-        first, last = columns.first, columns.first + columns.count - 1
+        first, last = cells.first, cells.first + cells.count - 1
         if unit == "weight":
-            first, last = (index_values(ends, columns.grid) for ends in (first, last))
-        below, above = np.empty(columns.p.size), np.empty(columns.p.size)
-        tails(columns.starts, columns.p, below, above)
-        count = columns.count.astype(np.float64)
-        return cls(columns.starts, first.astype(float), last.astype(float), count, columns.p, below, above)
+            first, last = (index_values(ends, cells.grid) for ends in (first, last))
+        below, above = np.empty(cells.p.size), np.empty(cells.p.size)
+        tails(cells.starts, cells.p, below, above)
+        count = cells.count.astype(np.float64)
+        return cls(cells.starts, first.astype(float), last.astype(float), count, cells.p, below, above)
 
     @cached_property
     def extent(self) -> float:
@@ -168,24 +168,24 @@ class LInfinity:
     Which tokens are equal changes nothing about `largest`, so it is that over unique rows too. It is not that over
     black holes: they leave singletons out, which lie farthest.
 
-    Exact but for rounding, and for what `Columns.neglected` says, where runs are single cells. In runs of several, the
+    Exact but for rounding, and for what `Cells.neglected` says, where runs are single cells. In runs of several, the
     cells of a run count as equally probable. Two components in the same runs differ by less than a run's width,
     sigma / 32, from where this puts them: ``P(distance <= t)`` lies between the true ones at t -+ sigma / 16 (in weight
     units). The error is far smaller, below a ten-thousandth of a column's probability: see docs/theory.md.
     """
 
-    def __init__(self, columns: Columns, n_tokens: float, unit: str = "steps") -> None:
+    def __init__(self, cells: Cells, n_tokens: float, unit: str = "steps") -> None:
         """
         Parameters
         ----------
-        columns : of `darkvocab.theory.columns`, made for so many tokens
+        cells : of `SnowballLaw.cells`, made for so many tokens
         n_tokens : >= 1; as good as any up to 1e12
         unit : "weight" (differences of values, exactly) or "steps" (of ordered indices)
 
         Examples
         --------
-        >>> from darkvocab.snowballs.theory import columns
-        >>> made = LInfinity(columns(np.array([1.0, 3.0]), 0.001, 1000, arithmetic="exact"), 1000)
+        >>> from darkvocab.snowballs.law import SnowballLaw
+        >>> made = LInfinity(SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000), 1000)
         >>> made.pairs_within([0, 1, 2]).round(1)
         array([474722. , 499498.8, 499500. ])
         >>> round(made.pair.mean, 4), made.largest.quantile(0.99)
@@ -195,7 +195,7 @@ class LInfinity:
             raise InvalidInput(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
         if not n_tokens >= 1:
             raise InvalidInput(f"n_tokens must be >= 1, got {n_tokens!r}")
-        self.n_tokens, runs = n_tokens, _Runs.of(columns, unit)
+        self.n_tokens, runs = n_tokens, _Runs.of(cells, unit)
         self.pair = DistanceLaw(unit, 0, runs)
         self.largest = DistanceLaw(unit, n_tokens, runs)
 
@@ -213,13 +213,13 @@ class LInfinity:
         return np.exp(self.log_pairs_within(t, strict=strict))
 
 
-def density(columns: Columns, touching: Touching) -> float:
+def density(cells: Cells, touching: Touching) -> float:
     """Expected density, over all tokens, of the graph of those that touch: the probability that two do.
 
     The threshold is rounded to float32, and in weight units so is the difference of two values, as where distances are
     measured.
     """
-    law = LInfinity(columns, 2, touching.unit).pair
+    law = LInfinity(cells, 2, touching.unit).pair
     with np.errstate(over="ignore"):
         limit = np.float32(touching.threshold)
         if touching.unit == "steps":

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from scipy.special import betainc, betaincc, gammaln, xlog1py
 
 from ...errors import InvalidInput
-from ...numerics import Grid
+from ...numerics.cells import Cells
 from ...numerics.grids import ArrayLike
-from .marginals import Columns, Marginal, columns
 from .ranking import likeliest
 
 LISTED = 1 << 14  # cells that are listed one by one, where there are no more
@@ -64,7 +63,7 @@ class Levels:
         return float(np.einsum("i,i->", self.mass, over_p))  # no BLAS: the same bits for any number of threads
 
 
-def levels(columns: Columns, n_tokens: float) -> Levels:
+def levels(cells: Cells, n_tokens: float) -> Levels:
     """Distribution of the logarithm of a random token's cell probability.
 
     Exact where there are 16,384 cells or fewer. Else a convolution of the columns' distributions over bins, followed
@@ -72,31 +71,31 @@ def levels(columns: Columns, n_tokens: float) -> Levels:
     """
     from ...numerics._backends.levels import add_columns
 
-    n_runs = np.diff(columns.starts)
+    n_runs = np.diff(cells.starts)
     if np.log(n_runs).sum() <= math.log(LISTED) + 1e-9:
         log_p: Array = np.zeros(1)
         mass: Array = np.ones(1)
-        for start, end in zip(columns.starts[:-1], columns.starts[1:], strict=True):
-            held = np.flatnonzero(columns.p[start:end]) + start
-            log_p = (log_p[:, None] + columns.log_cell[held]).ravel()
-            mass = (mass[:, None] * columns.p[held]).ravel()
+        for start, end in zip(cells.starts[:-1], cells.starts[1:], strict=True):
+            held = np.flatnonzero(cells.p[start:end]) + start
+            log_p = (log_p[:, None] + cells.log_cell[held]).ravel()
+            mass = (mass[:, None] * cells.p[held]).ravel()
         return Levels(log_p, mass, True)
-    top = math.fsum(columns.log_likeliest)
-    floor = min(-math.log(max(n_tokens, 1)) - BELOW, _deciding(columns))
+    top = math.fsum(cells.log_likeliest)
+    floor = min(-math.log(max(n_tokens, 1)) - BELOW, _deciding(cells))
     mass, spread = np.empty((2, max(3, math.ceil((top - floor) / BIN))))
-    cost = np.repeat(columns.log_likeliest, n_runs) - columns.log_cell
-    beyond = add_columns(columns.starts, cost, columns.p, BIN, mass, spread)
+    cost = np.repeat(cells.log_likeliest, n_runs) - cells.log_cell
+    beyond = add_columns(cells.starts, cost, cells.p, BIN, mass, spread)
     corrected = np.pad(mass, 1) - 0.5 * np.diff(np.pad(spread, 2), n=2)
     log_p = top - BIN * np.arange(-1, mass.size + 1)
     return Levels(np.append(log_p, -700.0), np.append(corrected, beyond), False)
 
 
-def _deciding(columns: Columns) -> float:
+def _deciding(cells: Cells) -> float:
     """Logarithm of a probability below which cells hold next to no coincident pairs: by their law's moments."""
-    weight = columns.p * np.exp(columns.log_cell - np.repeat(columns.log_power_sums(2), np.diff(columns.starts)))
-    log_cell = np.where(columns.p > 0, columns.log_cell, 0)
-    mean = np.add.reduceat(weight * log_cell, columns.starts[:-1])
-    variance = np.add.reduceat(weight * log_cell**2, columns.starts[:-1]) - mean**2
+    weight = cells.p * np.exp(cells.log_cell - np.repeat(cells.log_power_sums(2), np.diff(cells.starts)))
+    log_cell = np.where(cells.p > 0, cells.log_cell, 0)
+    mean = np.add.reduceat(weight * log_cell, cells.starts[:-1])
+    variance = np.add.reduceat(weight * log_cell**2, cells.starts[:-1]) - mean**2
     return float(mean.sum() - 9 * math.sqrt(max(variance.sum(), 0)) - 10)
 
 
@@ -105,20 +104,21 @@ class Occupancy:
 
     Parameters
     ----------
-    columns : cell probabilities, `darkvocab.theory.columns`
+    cells : of `SnowballLaw.cells`, made for so many tokens
     n_tokens : 1 to 1e12 or so; the cost does not depend on it
 
     Examples
     --------
-    >>> from darkvocab.snowballs.theory import columns
-    >>> pair = Occupancy(columns(np.array([1.00390625]), 1e-4, 2, arithmetic="exact"), 2)  # between two cells
+    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> between_two_cells = SnowballLaw(base=np.array([1.00390625]), sigma=1e-4, arithmetic="exact")
+    >>> pair = between_two_cells.occupancy(2)
     >>> round(pair.n_black_holes.mean, 12), round(pair.n_unique.mean, 12)
     (0.5, 1.5)
     """
 
-    def __init__(self, columns: Columns, n_tokens: int) -> None:
+    def __init__(self, cells: Cells, n_tokens: int) -> None:
         self.check(n_tokens)
-        self.columns, self.n_tokens = columns, int(n_tokens)
+        self.cells, self.n_tokens = cells, int(n_tokens)
         self._n = float(n_tokens)
 
     @staticmethod
@@ -127,44 +127,14 @@ class Occupancy:
         if not 1 <= n_tokens <= 1e15:
             raise InvalidInput(f"n_tokens must be 1 to 1e15, got {n_tokens}")
 
-    @classmethod
-    def of(
-        cls,
-        base: Float[np.ndarray, " dim"],
-        sigma: float,
-        n_tokens: int,
-        grid: str | Grid = "bfloat16",
-        arithmetic: str = "float32",
-        distribution: str | Marginal = "gaussian",
-    ) -> Occupancy:
-        """Of a snowball, as quick where sigma is large; parameters and errors as of `columns`.
-
-        Tokens that some columns keep apart are apart. Where so few of the finest columns as are worth 760 nats bring
-        the expected number of coincident pairs below what a float64 can hold, no other column is looked at.
-
-        Examples
-        --------
-        >>> made = Occupancy.of(np.linspace(0.001, 0.01, 2560), 3e-3, 2100)
-        >>> made.n_unique, made.columns.n_active, len(made.columns.columns) < 300
-        (Moments(mean=2100.0, std=0.0), 2560, True)
-        """
-        cls.check(n_tokens)
-        how = base, sigma, n_tokens, grid, arithmetic, distribution
-        if n_tokens > 1:
-            enough = NEVER + math.log(n_tokens * (n_tokens - 1) / 2)
-            some = cls(columns(*how, nats=1.05 * enough), n_tokens)
-            if len(some.columns.columns) == some.columns.n_active or some.columns.log_power_sum(2) < -enough:
-                return some
-        return cls(columns(*how), n_tokens)
-
     @cached_property
     def is_dispersed(self) -> bool:
         """Whether no cell is likely enough to hold three tokens: then black holes are pairs, but for a part in 1e10."""
-        return math.log(self._n) + math.fsum(self.columns.log_likeliest) < DISPERSED
+        return math.log(self._n) + math.fsum(self.cells.log_likeliest) < DISPERSED
 
     @cached_property
     def levels(self) -> Levels:
-        return levels(self.columns, self._n)
+        return levels(self.cells, self._n)
 
     # How many -----------------------------------------------------------------------------------------------------
 
@@ -172,7 +142,7 @@ class Occupancy:
     def log_coincident_pairs(self) -> float:
         """Logarithm of the expected number of pairs of tokens with equal rows: ``C(N, 2) prod_j sum_k p_jk**2``."""
         n = self._n
-        return math.log(n * (n - 1) / 2) + self.columns.log_power_sum(2) if n > 1 else -math.inf
+        return math.log(n * (n - 1) / 2) + self.cells.log_power_sum(2) if n > 1 else -math.inf
 
     @cached_property
     def coincident_pairs(self) -> Moments:
@@ -180,7 +150,7 @@ class Occupancy:
 
         ``Var = C(N, 2) (s2 - s2**2) + 6 C(N, 3) (s3 - s2**2)`` with the power sums s2, s3 of the cells.
         """
-        n, s2, s3 = self._n, math.exp(self.columns.log_power_sum(2)), math.exp(self.columns.log_power_sum(3))
+        n, s2, s3 = self._n, math.exp(self.cells.log_power_sum(2)), math.exp(self.cells.log_power_sum(3))
         variance = n * (n - 1) / 2 * (s2 - s2**2) + n * (n - 1) * (n - 2) * (s3 - s2**2)
         return Moments(math.exp(self.log_coincident_pairs), math.sqrt(max(variance, 0.0)))
 
@@ -353,7 +323,7 @@ class Occupancy:
     @cached_property
     def _listed(self) -> Array:
         """Logarithms of the probabilities of the likeliest cells, descending."""
-        return likeliest(self.columns, LARGEST).log_p
+        return likeliest(self.cells, LARGEST).log_p
 
     def spectrum(self, populations: ArrayLike) -> Float64[np.ndarray, " sizes"]:
         """Expected number of cells that hold exactly m tokens, for every m of `populations` (>= 1).
@@ -383,7 +353,7 @@ class Occupancy:
 
     def largest(self, count: int) -> Float64[np.ndarray, " count"]:
         """Expected tokens of each of the likeliest cells, descending: N times their probabilities."""
-        found = likeliest(self.columns, count).log_p
+        found = likeliest(self.cells, count).log_p
         return self._n * np.exp(found)
 
     @cached_property
@@ -434,7 +404,7 @@ class Occupancy:
     def at_most(self, rank: int, population: int) -> float:
         """Bound on the chance that the group of this rank (1: the largest) holds this many tokens or fewer, as a
         logarithm: then one of the r likeliest cells does, so the sum over them of P(n <= m)."""
-        found = np.minimum(np.exp(likeliest(self.columns, rank).log_p), 1.0)
+        found = np.minimum(np.exp(likeliest(self.cells, rank).log_p), 1.0)
         if len(found) < rank or population >= self._n:
             return 0.0
         total = float(betaincc(population + 1.0, self._n - population, found).sum())

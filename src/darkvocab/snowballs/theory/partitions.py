@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 from scipy.special import gammaln, logsumexp
 
 from ...errors import InvalidInput
-from .marginals import Columns
+from ...numerics.cells import Cells
 from .occupancy import Occupancy
 from .ranking import likeliest
 
@@ -43,7 +43,7 @@ class Partition:
         return self.n_singletons is not None and math.prod((self.sizes[1] + 1).tolist()) <= MOST_STATES
 
 
-def partition_likelihood(columns: Columns, partition: Partition) -> float:
+def partition_likelihood(cells: Cells, partition: Partition) -> float:
     """Logarithm of the probability that N tokens fall into groups of exactly these sizes, singletons included.
 
     ``N! / prod_i n_i! * m(p)``, m the monomial symmetric function of the cells' probabilities: the sum, over all ways
@@ -63,23 +63,28 @@ def partition_likelihood(columns: Columns, partition: Partition) -> float:
 
     Examples
     --------
-    >>> from darkvocab.snowballs.theory import columns
-    >>> even = columns(np.array([1.00390625]), 1e-4, 3, arithmetic="exact")  # two cells, even chances
-    >>> round(math.exp(partition_likelihood(even, Partition(np.array([2]), 1))), 12)
+    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> between_two_cells = SnowballLaw(base=np.array([1.00390625]), sigma=1e-4, arithmetic="exact")
+    >>> round(math.exp(partition_likelihood(between_two_cells.cells(3), Partition(np.array([2]), 1))), 12)
     0.75
     """
     if not partition.is_tractable:
         raise InvalidInput("this partition has too many groups of different sizes to go through; see is_tractable")
     sizes, counts = partition.sizes
-    listed = likeliest(columns, LISTED).log_p
+    listed = likeliest(cells, LISTED).log_p
     state = np.full(tuple(counts + 1), -np.inf)
     state.flat[0] = 0.0
+    before = np.empty_like(state)
+    along = [(slice(None),) * axis for axis in range(len(sizes))]
+    steps = [
+        (state[(*axes, slice(1, None))], before[(*axes, slice(None, -1))], size)
+        for axes, size in zip(along, sizes.tolist(), strict=True)
+    ]
     for log_p in listed:
-        before = state.copy()
-        for axis, size in enumerate(sizes.tolist()):
-            given = np.moveaxis(state, axis, 0)[1:]
-            np.logaddexp(given, np.moveaxis(before, axis, 0)[:-1] + size * log_p, out=given)
-    others = np.array([_left_over(columns, listed, size) for size in sizes.tolist()])
+        before[:] = state
+        for given, taken, size in steps:
+            np.logaddexp(given, taken + size * log_p, out=given)
+    others = np.array([_left_over(cells, listed, size) for size in sizes.tolist()])
     left = counts.reshape(-1, *[1] * len(counts)) - np.indices(state.shape)  # groups of each size that take other cells
     with np.errstate(invalid="ignore"):
         elsewhere = np.where(left > 0, left * others.reshape(-1, *[1] * len(counts)) - gammaln(left + 1.0), 0).sum(
@@ -90,15 +95,15 @@ def partition_likelihood(columns: Columns, partition: Partition) -> float:
         for j, second in enumerate(sizes.tolist()[: i + 1]):
             if np.isfinite(others[i] + others[j]):
                 pairs = left[i] * (left[i] - 1) / 2 if i == j else left[i] * left[j]
-                same = _left_over(columns, listed, first + second) - others[i] - others[j]
+                same = _left_over(cells, listed, first + second) - others[i] - others[j]
                 clashes += np.maximum(pairs, 0) * math.exp(min(0.0, same))
     ways = gammaln(partition.populations.sum() + (partition.n_singletons or 0) + 1.0) - counts @ gammaln(sizes + 1.0)
     return float(ways + logsumexp(state + elsewhere - clashes))
 
 
-def _left_over(columns: Columns, listed: Float64[np.ndarray, " listed"], n: int) -> float:
+def _left_over(cells: Cells, listed: Float64[np.ndarray, " listed"], n: int) -> float:
     """Logarithm of the sum of p**n over cells that are not listed: what is left, and no more than they can hold."""
-    log_sum = columns.log_power_sum(float(n))
+    log_sum = cells.log_power_sum(float(n))
     left = 1 - math.fsum(np.exp(n * listed - log_sum))
     mass = 1 - math.fsum(np.exp(listed))
     if left < 1e-12 or mass < 1e-12:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from .marginals import Columns
+from ...numerics.cells import Cells
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Likeliest:
     index: Int64[np.ndarray, "cells touched"] = field(repr=False)  # ordered index of each cell in these columns
 
 
-def likeliest(columns: Columns, count: int) -> Likeliest:
+def likeliest(cells: Cells, count: int) -> Likeliest:
     """The `count` most probable cells of all (fewer where there are fewer), exactly.
 
     The best of all columns are among the best of some columns times the cells of the next; columns whose second cell is
@@ -27,12 +27,12 @@ def likeliest(columns: Columns, count: int) -> Likeliest:
 
     Examples
     --------
-    >>> from darkvocab.snowballs.theory import columns
-    >>> found = likeliest(columns(np.array([1.0, 1.0039]), 0.001, 100, arithmetic="exact"), 3)
+    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> found = likeliest(SnowballLaw(base=np.array([1.0, 1.0039]), sigma=0.001, arithmetic="exact").cells(100), 3)
     >>> np.exp(found.log_p).round(3), found.columns
     (array([0.49 , 0.485, 0.013]), array([0, 1]))
     """
-    ordered = [_cells(columns, j, count) for j in range(len(columns.columns))]
+    ordered = [_cells(cells, j, count) for j in range(len(cells.columns))]
     second = np.array([cost[1] if len(cost) > 1 else np.inf for cost, _ in ordered])
     found = np.zeros(1)
     steps = []
@@ -52,16 +52,16 @@ def likeliest(columns: Columns, count: int) -> Likeliest:
         where[:, step] = index[place]
         place = came_from[place]
     order = np.argsort(touched)
-    return Likeliest(float(columns.log_likeliest.sum()) - found, columns.columns[touched][order], where[:, order])
+    return Likeliest(float(cells.log_likeliest.sum()) - found, cells.columns[touched][order], where[:, order])
 
 
-def _cells(columns: Columns, j: int, count: int) -> tuple[Float64[np.ndarray, " cells"], Int64[np.ndarray, " cells"]]:
+def _cells(cells: Cells, j: int, count: int) -> tuple[Float64[np.ndarray, " cells"], Int64[np.ndarray, " cells"]]:
     """How much less probable than its likeliest each cell of an active column is, in nats, ascending; and its index."""
-    start, end = columns.starts[j], columns.starts[j + 1]
-    cost = columns.log_likeliest[j] - columns.log_cell[start:end]
+    start, end = cells.starts[j], cells.starts[j + 1]
+    cost = cells.log_likeliest[j] - cells.log_cell[start:end]
     runs = np.argsort(cost, kind="stable")[:count]
     runs = runs[np.isfinite(cost[runs])]
-    each = np.minimum(columns.count[start + runs], count)
+    each = np.minimum(cells.count[start + runs], count)
     member = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
     repeated = np.repeat(runs, each)[:count]
-    return cost[repeated], columns.first[start + repeated] + member[:count]
+    return cost[repeated], cells.first[start + repeated] + member[:count]

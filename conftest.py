@@ -1,0 +1,29 @@
+"""For tests and the examples in `src`: dtypes and shapes of arrays are checked; Triton may be absent."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+SRC = Path(__file__).parent / "src"
+KERNELS = {"_backends", "by_torch", "by_triton"}  # compiled functions cannot be wrapped
+
+if not find_spec("triton"):  # as on macOS: no module of its kernels can be imported
+    collect_ignore_glob = ["src/darkvocab/*/by_triton/*"]
+
+
+def without_kernels(package: Path) -> list[str]:
+    """Return the names of the largest packages and modules below `package` that hold no kernels."""
+    names = []
+    for path in sorted(package.iterdir()):
+        if path.name in KERNELS or path.name.startswith("__"):
+            continue
+        name = ".".join(path.relative_to(SRC).with_suffix("").parts)
+        if path.is_dir() and any(part.name in KERNELS for part in path.rglob("*")):
+            names += without_kernels(path)
+        elif path.is_dir() or path.suffix == ".py":
+            names.append(name)
+    return names
+
+
+install_import_hook(without_kernels(SRC / "darkvocab"), "checker.checked")

@@ -1,0 +1,306 @@
+"""Result of a scan: facts of a checkpoint's embedding, and a table of its tokens."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..errors import InvalidInput
+from ..landing import write_whole
+from ..measures.dark import surest_first
+from ..runs.records import csv_bytes
+from ..text import printable
+from .places import check_place
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCHEMA_VERSION = 2
+WHICH = ("dark", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFacts:
+    """The file that the rows were read from."""
+
+    asked: str  # as the caller named it
+    path: str
+    sha256: str | None  # None where the checksum was left out
+    bytes: int  # of the file
+    hub: Mapping[str, Any] = field(default_factory=dict)  # repository, commit and so on of a file on the Hub
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixFacts:
+    """The input embedding, and what the output matrix is to it."""
+
+    n_tokens: int
+    hidden_dim: int
+    grid: str  # on which rows were compared
+    stored_grid: str  # or the type of a quantised matrix
+    equality: str  # "values" (-0.0 = 0.0) or "bits"
+    tensor: str
+    chosen: str  # how the tensor was found
+    output_tensor: str | None
+    output_shape: tuple[int, ...] | None
+    tied: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CensusFacts:
+    """Numbers of a census."""
+
+    n_unique: int
+    n_black_holes: int
+    black_hole_population: int
+    n_singletons: int
+    populations: tuple[int, ...]  # of the black holes, descending
+    top2_population: int
+    gini_coefficient: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormFacts:
+    """Euclidean norms of all rows, weight units: extremes, percentiles and mean."""
+
+    min: float
+    p1: float
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+    p99: float
+    max: float
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceFacts:
+    """L-infinity distances among one row of each black hole; None for one beyond float32."""
+
+    rows: str  # "black_holes"
+    max: float | None  # weight units
+    mean: float | None
+    median: float | None
+    max_steps: int  # grid steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFacts:
+    """Census of the output matrix, where that is another one and was judged."""
+
+    tensor: str
+    census: CensusFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyFacts:
+    """The tokenizer, and how many tokens of each category there are."""
+
+    tokenizer: str
+    model: str
+    n_texts: int
+    n_texts_beyond_matrix: int
+    categories: Mapping[str, int]
+    search: str  # what was encoded, in a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceFacts:
+    """The rows that were taken as never trained."""
+
+    kind: str
+    n: int
+    n_left_out: int
+    how: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnFacts:
+    """An indicator in the table of tokens."""
+
+    name: str
+    title: str
+    formula: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndicatorFacts:
+    """Judgement of the tokens, and how many are dark."""
+
+    matrix: str
+    reference: ReferenceFacts
+    by: str | None  # the indicator that the score is made of
+    score: str | None  # what the score is, in a sentence
+    threshold: float | None
+    n_dark: int
+    expected_false_positives: float | None  # share of the dark tokens
+    columns: tuple[ColumnFacts, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterFacts:
+    """The black holes' cluster among touching rows."""
+
+    n_tokens: int
+    n_core: int
+    n_outliers: int
+    token_ids: tuple[int, ...]
+    map: tuple[tuple[int, float, float], ...] | None  # first token of each row, x, y, weight units
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighbourFacts:
+    """Numbers and edges of the graph of touching rows."""
+
+    touching: str
+    n_pairs: int
+    n_components: int
+    degrees: tuple[tuple[int, int, int], ...]  # degree, rows, tokens
+    cluster: ClusterFacts
+    edges: tuple[tuple[int, int], ...] | None  # first tokens of rows that touch; None where they are too many
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlackHole:
+    """Tokens that share a row."""
+
+    population: int
+    token_ids: tuple[int, ...]
+    tokens: tuple[str | None, ...]
+    norm: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Scan:
+    """Facts of a checkpoint's embedding, and a table with a row for every token.
+
+    `docs/files.md` has the keys of `to_json` and the columns of `tokens`.
+    """
+
+    source: SourceFacts
+    matrix: MatrixFacts
+    census: CensusFacts
+    n_beyond_tokenizer: int | None  # rows whose id no text has; None without a tokenizer
+    norms: NormFacts
+    l_inf: DistanceFacts | None  # None where there are too many black holes to compare all with all
+    output: OutputFacts | None  # None where the input matrix was judged
+    vocabulary: VocabularyFacts | None  # None without a tokenizer
+    indicators: IndicatorFacts
+    neighbours: NeighbourFacts | None  # None for a quantised matrix
+    black_holes: tuple[BlackHole, ...]  # most populous first
+    tokens: pl.DataFrame  # by id
+
+    @cached_property
+    def order(self) -> Int64[np.ndarray, " n_tokens"]:
+        """Token ids, the surest to be dark first."""
+        by = self.indicators.by
+        distance = None if by is None else self.tokens[by].to_numpy()
+        return surest_first(self.tokens["score"].to_numpy(), distance)
+
+    @cached_property
+    def rank(self) -> Int64[np.ndarray, " n_tokens"]:
+        """Place of each token in `order`, from 0."""
+        return np.argsort(self.order)
+
+    def listed(self, tokens: str) -> pl.DataFrame:
+        """Return the dark tokens, the surest first; or all, by id.
+
+        Raises
+        ------
+        InvalidInput
+            Another word than "dark" or "all".
+        """
+        check_which(tokens)
+        return self.tokens if tokens == "all" else self.tokens[self.order].filter("dark")
+
+    def to_json(self, tokens: str | None = None) -> dict[str, Any]:
+        """Return the scan as JSON-ready data, with the dark tokens or all of them where that is asked.
+
+        Raises
+        ------
+        InvalidInput
+            Another word than "dark" or "all".
+        """
+        facts = {
+            "schema_version": SCHEMA_VERSION,
+            **_plain(self.matrix),
+            **_plain(self.census),
+            "n_beyond_tokenizer": self.n_beyond_tokenizer,
+            "norms": _plain(self.norms),
+            "l_inf": _plain(self.l_inf),
+            "output": self.output and {"tensor": self.output.tensor, **_plain(self.output.census)},
+            "vocabulary": _plain(self.vocabulary),
+            "indicators": _plain(self.indicators),
+            "neighbours": _plain(self.neighbours),
+            "black_holes": _plain(self.black_holes),
+        }
+        source = _plain(self.source)
+        hub = source.pop("hub")
+        facts["source"] = {**source, **hub}
+        return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
+
+    def write_tokens(self, path: str | Path, tokens: str | None = None) -> None:
+        """Write tokens as CSV.
+
+        Those asked for ("dark", "all") with all that is known of each; by default those in black
+        holes: black_hole (1 is the largest), population, token_id, token.
+
+        Raises
+        ------
+        DiskFull, InvalidInput
+            As `write_whole`; the place is a file of the source; another word for the tokens.
+        """
+        check_place(path, self.source.asked)
+        if tokens is None:
+            inside = self.tokens.filter(self.tokens["black_hole"].is_not_null()).sort("black_hole", "id")
+            frame = inside.select("black_hole", "population", token_id="id", token="text")
+        else:
+            frame = self.listed(tokens)
+        write_whole(Path(path), csv_bytes(frame))
+
+    def _summary(self) -> dict[str, str]:
+        matrix = self.matrix
+        census = self.census
+        dark = self.indicators
+        return {
+            "source": printable(self.source.path),
+            "tensor": f"{printable(matrix.tensor)}, {matrix.n_tokens:,} x {matrix.hidden_dim:,} on {matrix.grid}",
+            "dark": f"{dark.n_dark:,} tokens, by the reference: {dark.reference.kind}",
+            "black holes": f"{census.n_black_holes:,} with {census.black_hole_population:,} tokens",
+        }
+
+    def __repr__(self) -> str:
+        return f"Scan({'; '.join(f'{name}: {value}' for name, value in self._summary().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in self._summary().items())
+        return f"<table>{''.join(rows)}</table>"
+
+
+def check_which(tokens: str | None) -> None:
+    """Refuse a word that names no tokens.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    if tokens not in (None, *WHICH):
+        raise InvalidInput(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
+
+
+def _plain(value: Any) -> Any:
+    """Return dataclasses as dicts and tuples as lists, however deep."""
+    if is_dataclass(value):
+        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,138 @@
+"""Land files whole or not at all: a temporary beside the place is written, synced and then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import FULL, DiskFull, InvalidInput
+
+COPY_BYTES = 1 << 26  # that the system is asked to copy at a time
+READ_BYTES = 1 << 22  # that we read at a time, where the system does not copy
+
+
+def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
+    """Return the error for a file that cannot be written."""
+    if error.errno in FULL:
+        return DiskFull(error.errno, f"no space left to write {path}")
+    return InvalidInput(f"cannot write {path}: {error.strerror}; choose another place")
+
+
+@contextlib.contextmanager
+def landing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write, which exists whole at the end of the `with` block, or not at all.
+
+    Raises
+    ------
+    DiskFull
+        The disk, the quota or the file size limit.
+    InvalidInput
+        The place cannot be written to.
+    """
+    temporary = _beside(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
+        raise refuse_write(path, error) from None
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; raises as `landing`."""
+    with landing(path) as file:
+        file.write(content)
+
+
+def json_bytes(value: Any, indent: int | None = 2) -> bytes:
+    """Return a value as JSON with a line end; NaN and infinity, which JSON does not have, are a ValueError."""
+    return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all; raises as `landing`."""
+    write_whole(path, json_bytes(value))
+
+
+@contextlib.contextmanager
+def landing_folder(path: Path) -> Iterator[Path]:
+    """Make a folder to fill, which exists whole at the end of the `with` block, or not at all.
+
+    Raises
+    ------
+    DiskFull
+        The disk, the quota or the file size limit.
+    InvalidInput
+        The place is taken, or cannot be written to.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 (gives `.` a name, and leaves links what they are)
+    temporary = _beside(path)
+    try:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise InvalidInput(f"{path} is there already; choose another place")
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise refuse_write(path, error) from None
+
+
+def copy_file(source: Path, target: Path, progress: Callable[[int], None] | None = None) -> None:
+    """Copy the content of a file; file systems that can do so let the two share blocks until one is written to.
+
+    Parameters
+    ----------
+    progress : called with the number of bytes of every piece
+
+    Raises
+    ------
+    OSError
+    """
+    with source.open("rb") as file, target.open("wb") as copy:
+        done = _copy_by_system(file.fileno(), copy.fileno(), progress)
+        file.seek(done)
+        copy.seek(done)
+        while block := file.read(READ_BYTES):
+            copy.write(block)
+            if progress:
+                progress(len(block))
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+def _copy_by_system(source: int, target: int, progress: Callable[[int], None] | None) -> int:
+    """Copy as much as the system does without reading it here, and return the number of bytes."""
+    done = 0
+    while done < os.fstat(source).st_size:
+        try:
+            n = os.copy_file_range(source, target, COPY_BYTES, done, done)
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
+            break  # not on this system, or not between these two
+        if not n:
+            break
+        done += n
+        if progress:
+            progress(n)
+    return done

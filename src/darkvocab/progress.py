@@ -1,0 +1,39 @@
+"""Progress of long work: how much is done and how much there is, reported to one callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+
+Report = Callable[[int, int], None]  # called with (done, total)
+Advance = Callable[[int], None]  # called with the size of a piece that is done
+
+
+class Progress:
+    """Sum up pieces of work, from any thread, and report the sum after each, never more than the total.
+
+    Examples
+    --------
+    >>> progress = Progress(10, lambda done, total: print(f"{done} of {total}"))
+    >>> progress.advance(8)
+    8 of 10
+    >>> progress.finish()
+    10 of 10
+    """
+
+    def __init__(self, total: int, report: Report | None = None) -> None:
+        self.total = total
+        self._done = 0
+        self._report = report
+        self._lock = Lock()
+
+    def advance(self, n: int) -> None:
+        """Count a piece of work that is done."""
+        with self._lock:
+            self._done = min(self._done + n, self.total)
+            if self._report:
+                self._report(self._done, self.total)
+
+    def finish(self) -> None:
+        """Report that all is done, whatever was announced and then not needed."""
+        self.advance(self.total)

@@ -1,0 +1,253 @@
+"""Plots and pictures of the evolution of an embedding, from what `darkvocab evolve` recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..measures.tracking import replay
+from .figures import BLACK, BLUE, ORANGE, canvas
+from .labels import TITLES
+from .plot import Axis, Panel, Plot, Series, around, top_of
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+
+# Okabe & Ito (2008), from dark to light where they lie side by side.
+HOLES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+OTHER, ODD = "0.62", "0.5"  # two greys, so that neighbours can be told apart
+ALONE = "0.93"
+LOOKS: dict[str, dict[str, Any]] = {
+    "all": {"colour": BLACK, "line": ":", "width": 1.2},
+    "seen": {"colour": ORANGE, "line": "-", "width": 1.0},
+    "unseen": {"colour": BLUE, "line": "-", "width": 1.2},
+}
+MOST_POINTS = 2000  # of a curve
+MOST_COLUMNS = 900  # of a picture
+STEP = "optimizer step"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HolesByStep:
+    """The black hole of every token at some of the measured rows."""
+
+    steps: np.ndarray  # [columns] of the rows shown
+    holes: np.ndarray  # [columns, n_tokens] 0 for tokens that stand alone
+    rank: dict[int, int]  # of each black hole by the area that it takes in a picture, from 0
+
+    def colour(self, hole: int) -> str:
+        """Return the colour of a black hole: one of its own for the largest."""
+        return HOLES[self.rank[hole]] if self.rank[hole] < len(HOLES) else OTHER
+
+
+def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, most: int = MOST_COLUMNS) -> HolesByStep:
+    """Replay the events and keep as many rows as a picture can show, early ones more densely."""
+    rows = records.select("row", "step").unique().sort("row").to_numpy()
+    shown = _spaced(len(rows), most)
+    changes = {
+        row: frame.select("kind", "hole", "other", "tokens").rows()
+        for (row,), frame in events.with_columns(events["other"].fill_null(0)).group_by("row", maintain_order=True)
+    }
+    holes = np.zeros(n_tokens, np.int64)
+    kept = []
+    columns = set(shown.tolist())
+    for column, (row, _) in enumerate(rows.tolist()):
+        if row in changes:
+            replay(holes, changes[row])
+        if column in columns:
+            kept.append(holes.copy())
+    steps = rows[shown, 1]
+    pictured = np.array(kept)
+    widths = np.diff(np.log1p(steps) if _is_long(steps) else steps, append=np.nan)
+    widths[-1] = widths[:-1].min(initial=1.0)
+    numbers, where = np.unique(pictured, return_inverse=True)
+    areas = np.bincount(where.ravel(), np.repeat(widths, n_tokens))
+    order = numbers[np.lexsort((numbers, -areas))]
+    rank = {hole: place for place, hole in enumerate(order[order > 0].tolist())}
+    return HolesByStep(steps=steps, holes=pictured, rank=rank)
+
+
+def _spaced(n: int, most: int) -> np.ndarray:
+    """Indices of the rows to draw: all, or the first, the last, and more early than late ones."""
+    if n <= most:
+        return np.arange(n)
+    early = np.geomspace(1, n, most).round() - 1
+    even = np.linspace(0, n - 1, most // 4)
+    return np.unique(np.concatenate([early, even]).astype(int))
+
+
+def _is_long(steps: np.ndarray) -> bool:
+    """Return whether steps need a log axis."""
+    return len(steps) > 1 and bool(steps[-1] > 100 * steps[1])
+
+
+def step_axis(steps: np.ndarray) -> Axis:
+    """Return an axis from the first step to the last, where these are many a log one."""
+    axis = Axis(ends=(float(steps[0]), float(max(steps[-1], steps[0] + 1))), label=STEP)
+    return replace(axis, scale="symlog", linear=float(steps[1])) if _is_long(steps) else axis
+
+
+def counts_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
+    """C, P, unique rows and largest distance of all, seen and unseen tokens against the step."""
+    distances = "largest L-infinity of all pairs (grid steps)"
+    titles = {name: TITLES[name] for name in ("n_black_holes", "black_hole_population", "n_unique")}
+    x = step_axis(records["step"].unique().sort().to_numpy())
+    panels = []
+    for column, title in (*titles.items(), ("max_l_inf_steps", distances)):
+        series = [
+            Series(x=frame["step"], y=frame[column], label=f"{name} tokens", stepped=True, **LOOKS[name])
+            for name, frame in _selections(records)
+        ]
+        scale = "symlog" if column == "max_l_inf_steps" else "linear"
+        y = Axis(ends=(0, top_of(series, 1)), scale=scale, whole=scale == "linear")
+        panels.append(Panel(title=title, x=x, y=y, series=series))
+    several = records["tokens"].n_unique() > 1
+    return Plot(panels=panels, columns=2, height=5.2, caption=_caption(summary), key=several)
+
+
+def _selections(records: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Records of each set of tokens, as many as a curve can show."""
+    for name in LOOKS:
+        frame = records.filter(records["tokens"] == name)
+        if len(frame):
+            yield name, frame[_spaced(len(frame), MOST_POINTS).tolist()]
+
+
+def motion_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
+    """Distance of the centroid from its start, bulk and thermal speed, on log axes."""
+    moved: list[Series] = []
+    speeds: list[Series] = []
+    for name, look in LOOKS.items():
+        frame = records.filter((records["tokens"] == name) & records["since"].is_not_null())
+        if not len(frame):
+            continue
+        steps = frame["step"].to_numpy()
+        elapsed = steps - frame["since"].to_numpy()
+        moved.append(_mean_curve(steps, frame["centroid_displacement"].to_numpy(), label=name, **look))
+        if name == "all" and records["tokens"].n_unique() > 1:
+            continue
+        for kind, line in (("bulk", "-"), ("thermal", "--")):
+            speed = frame[f"{kind}_motion"].to_numpy() / elapsed
+            # A mark shows a value that is alone between zeros.
+            marked = {"colour": look["colour"], "line": line, "mark": "o", "size": 2}
+            speeds.append(_mean_curve(steps, speed, label=f"{name}, {kind}", **marked))
+    panels = [
+        _log_panel("centroid's distance from its start", "weight units", moved),
+        _log_panel("bulk and thermal speed (0 is not drawn)", "weight units per step", speeds),
+    ]
+    return Plot(panels=panels, columns=2, height=3.3, caption=_caption(summary))
+
+
+def _log_panel(title: str, label: str, series: list[Series]) -> Panel:
+    x = around(np.concatenate([[], *(one.x for one in series)]), STEP, "log")
+    values = np.concatenate([[], *(one.y for one in series)])
+    moves = bool(np.isfinite(values).any())
+    y = around(values, label, "log" if moves else "linear")
+    note, legend = ("", "best") if moves else ("nothing moved", "")
+    return Panel(title=title, x=x, y=y, series=series, note=note, legend=legend)
+
+
+def _mean_curve(steps: np.ndarray, values: np.ndarray, bins: int = 120, **look: Any) -> Series:
+    """Means over stretches of steps that grow with the step; NaN, which is not drawn, for 0."""
+    far = np.log(steps / steps[0])
+    _, where = np.unique(np.minimum(far * bins // max(far[-1], 1e-9), bins - 1), return_inverse=True)
+    counts = np.bincount(where)
+    mean = np.bincount(where, values) / counts
+    return Series(x=np.bincount(where, steps) / counts, y=np.where(mean > 0, mean, np.nan), **look)
+
+
+def loss_plot(metrics: pl.DataFrame, summary: dict[str, Any]) -> Plot:
+    """Training loss against the step: of each step, and means over stretches that grow with it."""
+    steps, loss = metrics.select("step", "loss").to_numpy().astype(float).T
+    some = _spaced(len(steps), MOST_POINTS)
+    series = [
+        Series(x=steps[some], y=loss[some], label="of a step", line="", mark="o", size=1.75, alpha=0.35),
+        _mean_curve(steps, loss, label="mean", colour=BLACK, width=1.1),
+    ]
+    y = around(loss, "cross-entropy (nats per token)")
+    panel = Panel(title="training loss", x=around(steps, STEP, "log"), y=y, series=series, legend="best")
+    return Plot(panels=[panel], height=3.3, caption=_caption(summary))
+
+
+def populations_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
+    """Populations of the black holes, stacked: the largest in colour, the others in greys."""
+    sets = {"all tokens": np.ones(len(tokens), bool)}
+    if _has_unseen(tokens):
+        sets["unseen tokens"] = ~tokens["seen"].to_numpy()
+    coloured = [hole for hole, place in by_step.rank.items() if place < len(HOLES)]
+    colours = [*map(by_step.colour, coloured), OTHER, ALONE]
+    with canvas(_caption(summary), 0.7 + 2.3 * len(sets), **{"axes.grid": False}) as figure:
+        axes = figure.subplots(len(sets), 1, sharex=True, squeeze=False).ravel()
+        for panel, (name, chosen) in zip(axes, sets.items(), strict=True):
+            holes = by_step.holes[:, chosen]
+            layers = [(holes == hole).sum(axis=1) for hole in coloured]
+            in_holes = (holes > 0).sum(axis=1)
+            layers += [in_holes - np.sum(layers, axis=0) if layers else in_holes, holes.shape[1] - in_holes]
+            tops = np.cumsum(layers, axis=0)
+            for layer, top, colour in zip(layers, tops, colours, strict=True):
+                look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.15}
+                panel.fill_between(by_step.steps, top - layer, top, step="post", **look)
+            panel.set(title=f"{name}, by black hole", ylabel="tokens", ylim=(0, max(holes.shape[1], 1)))
+            step_axis(by_step.steps).apply(panel, "x")
+        for panel in axes[:-1]:
+            panel.set_xlabel("")
+        figure.legend(handles=_key(by_step), loc="outside right upper")
+    return figure
+
+
+def spacetime_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
+    """Black hole of each token at each step; only of unseen tokens, where these are known."""
+    from matplotlib.colors import ListedColormap
+
+    unseen = _has_unseen(tokens)
+    chosen = np.flatnonzero(~tokens["seen"].to_numpy()) if unseen else np.arange(len(tokens))
+    colours = [*HOLES, OTHER, ODD, ALONE]
+    place = np.zeros(max(by_step.rank, default=0) + 1, np.int64)
+    for hole, rank in by_step.rank.items():
+        place[hole] = rank if rank < len(HOLES) else len(HOLES) + hole % 2
+    place[0] = len(colours) - 1
+    holes = by_step.holes[:, chosen]
+    # Tokens that end together stand together; of these, those that were together longest.
+    order = np.lexsort(holes[:: max(1, len(holes) // 60)])
+    last = by_step.steps[-1]
+    edges = np.append(by_step.steps, last + max(1, last - by_step.steps[-2] if len(by_step.steps) > 1 else 1))
+    with canvas(_caption(summary), 4.4, **{"axes.grid": False}) as figure:
+        panel = figure.subplots()
+        picture = place[holes[:, order]].T
+        shades: dict[str, Any] = {"cmap": ListedColormap(colours), "vmin": -0.5, "vmax": len(colours) - 0.5}
+        panel.pcolormesh(edges, np.arange(len(chosen) + 1), picture, rasterized=True, **shades)
+        if len(chosen) <= 64:
+            panel.set_yticks(np.arange(len(chosen)) + 0.5, [str(token) for token in chosen[order]], fontsize=5)
+        panel.invert_yaxis()
+        panel.set_title(f"black hole of each {'unseen ' if unseen else ''}token")
+        panel.set_ylabel("token id" if len(chosen) <= 64 else "tokens, in order of their last black hole")
+        step_axis(edges).apply(panel, "x")
+        figure.legend(handles=_key(by_step), loc="outside right upper")
+    return figure
+
+
+def _has_unseen(tokens: pl.DataFrame) -> bool:
+    """Return whether it is known which tokens are unseen, and some are."""
+    return tokens["seen"].null_count() == 0 and not tokens["seen"].all()
+
+
+def _key(by_step: HolesByStep) -> list[Any]:
+    """The colours of black holes, for a legend."""
+    from matplotlib.patches import Patch
+
+    coloured = [hole for hole, place in by_step.rank.items() if place < len(HOLES)]
+    handles = [Patch(facecolor=by_step.colour(hole), label=f"#{hole}") for hole in coloured]
+    if left := len(by_step.rank) - len(coloured):
+        handles.append(Patch(facecolor=OTHER, label=f"{left:,} more"))
+    return [*handles, Patch(facecolor=ALONE, edgecolor="0.7", linewidth=0.5, label="alone")]
+
+
+def _caption(summary: dict[str, Any]) -> str:
+    """Size of the embedding, number of unseen tokens, measured rows."""
+    unseen = "" if summary["unseen"] is None else f", {len(summary['unseen']):,} of them unseen in training"
+    size = f"{summary['n_tokens']:,} tokens x {summary['hidden_dim']:,} on {summary['grid']}"
+    return f"{size}{unseen}; {summary['n_measured']:,} rows to step {summary['last_step']:,}"

@@ -1,0 +1,178 @@
+"""Plots as data: matplotlib draws them for print, `curves.js` on a page, from the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..text import finite
+from .figures import BLUE, canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+MOST_POINTS = 1000  # of a series on a page
+MOST_NAMELESS = 40  # series on a page that stand behind the named ones, such as single replicas
+MARGIN = 0.05  # of the length of an axis, on either side of the values
+LEGEND_MARK = 4.0  # points
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One axis of a panel: its ends, label and scale."""
+
+    ends: tuple[float, float]
+    label: str = ""
+    scale: str = "linear"  # linear, log, or symlog
+    linear: float = 1.0  # symlog: linear up to this distance from 0
+    whole: bool = False  # print: ticks at whole numbers only
+
+    def apply(self, axes: Axes, which: Literal["x", "y"]) -> None:
+        """Set matplotlib's `which` axis, x or y."""
+        symmetric = {"linthresh": self.linear, "linscale": 0.4} if self.scale == "symlog" else {}
+        getattr(axes, f"set_{which}scale")(self.scale, **symmetric)
+        axes.set(**{f"{which}lim": self.ends, f"{which}label": self.label})
+        if self.whole:
+            axes.locator_params(axis=which, integer=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A curve, a row of marks, or both; `band` holds the lower and the upper end at each x."""
+
+    x: ArrayLike
+    y: ArrayLike
+    label: str = ""  # a series without one stands behind those that have one
+    colour: str = BLUE
+    line: str = "-"  # "-", "--", ":", or "" for marks alone
+    mark: str = ""  # "o", "s", "^", or "" for a line alone
+    width: float = 1.0  # points
+    size: float = 3.5  # points
+    alpha: float = 1.0
+    hollow: bool = False  # marks through which others show
+    stepped: bool = False  # a value holds until the next x
+    band: tuple[ArrayLike, ArrayLike] | None = None
+
+    def draw(self, axes: Axes) -> None:
+        """Draw onto matplotlib's axes."""
+        if self.band:
+            step: Literal["post"] | None = "post" if self.stepped else None
+            axes.fill_between(self.x, *self.band, step=step, color=self.colour, alpha=0.2, linewidth=0)
+        axes.plot(
+            self.x,
+            self.y,
+            label=self.label or None,
+            color=self.colour,
+            alpha=self.alpha,
+            linestyle=self.line,
+            linewidth=self.width,
+            drawstyle="steps-post" if self.stepped else "default",
+            marker=self.mark,
+            markersize=self.size,
+            markeredgewidth=0.5 * self.hollow,
+            markerfacecolor="none" if self.hollow else self.colour,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields; a long series is thinned evenly, what is not finite is null."""
+        n = len(np.asarray(self.x))
+        kept = np.unique(np.linspace(0, n - 1, min(n, MOST_POINTS)).astype(int))
+        arrays = (np.asarray(values)[kept].tolist() for values in (self.x, self.y, *(self.band or ())))
+        x, y, *band = ([finite(value) for value in values] for values in arrays)
+        return {**vars(self), "x": x, "y": y, "band": band or None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Series over two axes, below a title."""
+
+    title: str
+    x: Axis
+    y: Axis
+    series: Sequence[Series]
+    legend: Any = ""  # print: where the legend stands; none by default
+    reverse: bool = False  # print: the legend begins with the last series
+    note: str = ""  # in the middle
+
+    def draw(self, axes: Axes) -> None:
+        """Draw onto matplotlib's axes."""
+        for series in self.series:
+            series.draw(axes)
+        self.x.apply(axes, "x")
+        self.y.apply(axes, "y")
+        axes.set_title(self.title)
+        if self.note:
+            axes.text(0.5, 0.5, self.note, transform=axes.transAxes, ha="center")
+        if self.legend:
+            marks = [series.size for series in self.series if series.mark and not series.line]
+            scale = max(1, LEGEND_MARK / max(marks, default=LEGEND_MARK))
+            axes.legend(loc=self.legend, reverse=self.reverse, markerscale=scale, handletextpad=0.4, borderaxespad=0.2)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields; of very many nameless series some, evenly chosen."""
+        nameless = [series for series in self.series if not series.label]
+        named = [series for series in self.series if series.label]
+        some = nameless[:: -(-len(nameless) // MOST_NAMELESS) or 1]
+        series = [one.to_json() for one in (*some, *named)]
+        return {**vars(self), "x": asdict(self.x), "y": asdict(self.y), "series": series}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Panels in rows, below a caption."""
+
+    panels: Sequence[Panel]
+    columns: int = 1
+    height: float  # print: inches; the width is that of a page
+    caption: str
+    key: bool = False  # print: one legend for all panels, which are alike
+    top: tuple[float, str] | None = None  # print: units of an x axis above to one of x; its label
+
+    def draw(self) -> Figure:
+        """Return the plot as a figure for print. Panels above each other share their x axis."""
+        with canvas(self.caption, self.height) as figure:
+            rows = len(self.panels) // self.columns
+            grid = figure.subplots(rows, self.columns, sharex=rows > 1, squeeze=False)
+            for panel, axes in zip(self.panels, grid.ravel(), strict=True):
+                panel.draw(axes)
+            for axes in grid[:-1].ravel():
+                axes.set_xlabel("")
+            if self.key:
+                handles, labels = grid[0, 0].get_legend_handles_labels()
+                figure.legend(handles, labels, loc="outside lower right", ncols=len(labels))
+            if self.top:
+                factor, label = self.top
+                for axes in grid[0]:
+                    above = axes.secondary_xaxis("top", functions=(lambda x: x * factor, lambda u: u / factor))
+                    above.set_xlabel(label)
+        return figure
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the panels for `curves.js`."""
+        return [panel.to_json() for panel in self.panels]
+
+
+def around(values: ArrayLike, label: str = "", scale: str = "linear") -> Axis:
+    """Return an axis around the finite values, on a log scale the positive ones, with a margin."""
+    numbers = np.asarray(values, float)
+    numbers = numbers[np.isfinite(numbers) & ((numbers > 0) | (scale != "log"))]
+    if scale == "log":
+        numbers = np.log10(numbers)
+    low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 1.0)
+    if low == high:
+        room = 1.0 if scale == "log" else MARGIN * (abs(low) or 1.0)
+        low, high = low - room, high + room
+    low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
+    return Axis(ends=(10**low, 10**high) if scale == "log" else (low, high), label=label, scale=scale)
+
+
+def top_of(series: Iterable[Series], least: float = 0.0) -> float:
+    """Return where an axis ends that shows the greatest value, or `least` where that is greater."""
+    values = [np.asarray(ends, float) for one in series for ends in (one.y, *(one.band or ()))]
+    numbers = np.concatenate([*values, [0.0]])
+    return 1.06 * (max(float(numbers[np.isfinite(numbers)].max()), least) or 1.0)

@@ -1,0 +1,81 @@
+"""Do independent tasks in order, on this machine or on others; an engine never changes a result.
+
+An engine does `work(shared, task)` for many tasks: one after the other, in threads, in processes, on a Dask cluster, or
+in an executor of the caller's. Randomness belongs to the task.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from concurrent.futures import Executor
+
+from ...errors import InvalidInput
+from ...numerics.grouping import n_cores
+from .base import Engine, Say, Serial
+from .dask import Dask
+from .executors import Borrowed, Threads
+from .processes import Processes
+
+__all__ = ["Engine", "open_engine"]
+
+ENGINES = "choose local, serial, threads, processes, dask://HOST:PORT or dask:SCHEDULER_FILE.json"
+_LOG = logging.getLogger(__name__)
+
+
+def open_engine(
+    spec: str | Executor = "local",
+    workers: int | None = None,
+    nogil: bool = False,
+    *,
+    say: Say = _LOG.warning,
+    patience: float = math.inf,
+) -> Engine:
+    """Open an engine, to be used in a `with` block.
+
+    Parameters
+    ----------
+    spec :
+        "serial": do each task when its result is asked for.
+        "threads": share this process; a thread that has begun a task ends it.
+        "processes": start new Pythons that import `work` and have nothing else of this process. One that dies is
+        replaced, and its task done again.
+        "local": serial for one worker; else threads where `nogil`, processes where not.
+        "dask://HOST:PORT", "dask:SCHEDULER_FILE.json", or an address as Dask writes it (tcp://, tls://).
+        An executor: used as it is, and left open. Threads are given `shared` itself; others get it as bytes with each
+        task, and each of their processes unpickles it once.
+    workers : threads or processes, by default a core each; on a cluster, the fewest threads to keep busy
+    nogil : whether the work is mostly compiled code that lets other threads run
+    say : called with a sentence when a worker is replaced, or waited for
+    patience : seconds that a cluster may be without workers
+
+    Raises
+    ------
+    InvalidInput
+        No such engine, or fewer than one worker.
+    MissingExtra, NoScheduler, OtherVersion
+        Dask.
+
+    Examples
+    --------
+    >>> with open_engine("threads", workers=2) as engine:
+    ...     list(engine.map(pow, 2, range(5)))
+    [1, 2, 4, 8, 16]
+    """
+    if workers is not None and workers < 1:
+        raise InvalidInput(f"workers must be >= 1, got {workers}")
+    if isinstance(spec, Executor):
+        return Borrowed(spec, workers or getattr(spec, "_max_workers", None) or n_cores())
+    n_workers = workers or n_cores()
+    if spec == "local":
+        spec = "serial" if n_workers == 1 else "threads" if nogil else "processes"
+    if spec == "serial":
+        return Serial()
+    if spec == "threads":
+        return Threads(n_workers)
+    if spec == "processes":
+        return Processes(n_workers, say)
+    kind, _, place = spec.partition(":")
+    if place and kind in ("dask", "tcp", "tls"):
+        return Dask(spec, workers or 1, say, patience)
+    raise InvalidInput(f"unknown engine {spec!r}; {ENGINES}")

@@ -1,0 +1,118 @@
+"""The interface of all engines, the serial one, and the loop of those that do several tasks at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, InvalidStateError, wait
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Self, TypeVar
+
+from ...errors import EngineLost
+
+Shared = TypeVar("Shared")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Say = Callable[[str], None]
+
+AHEAD = 2  # tasks begun for each worker: the one it does, and one that it finds when that is done
+TICK = 1.0  # seconds between looks at what may change while we wait: workers that join, a scheduler that goes
+RESUME = "records that have landed in a run folder are kept: the same run with --resume goes on"
+
+
+class Engine(ABC):
+    """Something that does tasks; `open_engine` opens one, and leaving its `with` block closes it."""
+
+    @abstractmethod
+    def map(self, work: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task]) -> Iterator[Result]:
+        """Yield the results of `work(shared, task)`, in the order of the tasks, as they come.
+
+        Tasks are taken about two for each worker ahead. When the caller stops, tasks not begun are dropped.
+
+        Parameters
+        ----------
+        work : a function of a module that workers can import
+        shared : what all tasks need; it travels once to each worker where the engine can do so
+        tasks : each travels by itself
+
+        Raises
+        ------
+        Exception
+            The first that `work` raises, as it is, without waiting for the tasks before it.
+        WorkerDied, OtherVersion, EngineLost
+            From processes and clusters.
+        """
+
+    def close(self) -> None:  # noqa: B027, most have something to close
+        """End what was started for this engine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Serial(Engine):
+    """Do each task when its result is asked for."""
+
+    def map(self, work: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task]) -> Iterator[Result]:
+        return (work(shared, task) for task in tasks)
+
+
+class Concurrent(Engine):
+    """Keep futures of a few tasks ahead of the caller."""
+
+    @abstractmethod
+    def _submitter(self, work: Callable[[Shared, Task], Result], shared: Shared) -> Callable[[Task], Future[Result]]:
+        """Return the function that begins a task."""
+
+    @abstractmethod
+    def _ahead(self) -> int:
+        """Return how many tasks to have begun by now; called every TICK. Raises where the engine is lost."""
+
+    def _error(self, error: BaseException, task: Any) -> BaseException:
+        """Return the error to raise for one that a future raised."""
+        if isinstance(error, (CancelledError, BrokenExecutor)):  # we cancel only what nobody waits for
+            return EngineLost(f"the executor went away ({type(error).__name__}: {error}); {RESUME}")
+        return error
+
+    def map(self, work: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task]) -> Iterator[Result]:
+        submit = self._submitter(work, shared)
+        remaining = iter(tasks)
+        pending: dict[Future[Result], Task] = {}  # in their order
+        failed: Future[Future[Result]] = Future()
+
+        def note_failure(future: Future[Result]) -> None:
+            if _error_of(future) is not None:
+                with suppress(InvalidStateError):  # another was first
+                    failed.set_result(future)
+
+        try:
+            while True:
+                for task in islice(remaining, max(0, self._ahead() - len(pending))):
+                    future = submit(task)
+                    pending[future] = task
+                    future.add_done_callback(note_failure)
+                if not pending:
+                    return
+                head = next(iter(pending))
+                events: list[Future[Any]] = [head, failed]
+                wait(events, timeout=TICK, return_when=FIRST_COMPLETED)
+                if failed.done():
+                    head = failed.result()
+                if head.done():
+                    task = pending.pop(head)
+                    if (error := _error_of(head)) is not None:
+                        raise self._error(error, task)
+                    yield head.result()
+        except BrokenExecutor as error:  # from `submit`
+            raise self._error(error, None) from None
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _error_of(future: Future[Any]) -> BaseException | None:
+    return CancelledError() if future.cancelled() else future.exception()

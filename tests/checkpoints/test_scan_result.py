@@ -1,0 +1,106 @@
+"""A scan as a result: the JSON that the previous version wrote, one order of dark tokens, what it looks like."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from atlases import atlas_of, token_frame
+from safetensors.numpy import save_file
+from scans import scan_of
+
+from darkvocab import check, scan
+from darkvocab.reports.atlas import kinds_of, pack, page
+from darkvocab.reports.console import console
+from darkvocab.reports.scan import print_scan
+
+BEFORE = Path(__file__).parent / "data" / "scan.json"  # of this model, `darkvocab scan model --json --tokens dark`
+
+
+def save_model(folder: Path) -> None:
+    """An untied model: the input has two black holes, of the output the last rows are as they began."""
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    inputs, outputs = (rng.normal(0, 0.05, (300, 16)).astype(np.float32) for _ in range(2))
+    inputs[[7, 9, 50]] = inputs[7]
+    inputs[[3, 4]] = inputs[3]
+    outputs[-60:] = rng.normal(0.1, 0.002, (60, 16))
+    outputs[-1] = outputs[-2]
+    save_file({"model.embed_tokens.weight": inputs, "lm_head.weight": outputs}, folder / "model.safetensors")
+    texts = [*(f"t{i}" for i in range(270)), *(f"[unused{i}]" for i in range(20))]
+    model = {"type": "WordLevel", "vocab": {text: i for i, text in enumerate(texts)}, "unk_token": "t0"}
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+
+
+def same(found, expected):
+    """Equal, with keys in the same order; numbers that are no counts up to how sums are ordered."""
+    if isinstance(expected, dict):
+        return list(found) == list(expected) and all(same(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    return found == (pytest.approx(expected, rel=1e-9, abs=1e-12) if isinstance(expected, float) else expected)
+
+
+def test_the_json_is_that_of_the_version_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_model(Path("model"))
+    assert same(json.loads(json.dumps(scan("model").to_json("dark"), allow_nan=False)), json.loads(BEFORE.read_text()))
+
+
+# Ties of the score, of the distance, and of both; scores that differ by less than a page shows.
+TIED = {
+    "score": [1.0, 1.0, 1.0, 1 - 1e-9, 1.0, 0.2],
+    "euclidean": [0.3, 0.1, 0.3, 0.0, 0.2, 9.0],
+    "dark": [True] * 5 + [False],
+}
+SUREST = [1, 4, 0, 2, 3]
+
+
+def test_the_surest_come_first_in_the_list_and_in_the_csv(tmp_path):
+    scanned = atlas_of(token_frame(6, **TIED))
+    assert scanned.listed("dark")["id"].to_list() == SUREST
+    assert [token["id"] for token in scanned.to_json("dark")["tokens"]] == SUREST
+    scanned.write_tokens(tmp_path / "dark.csv", "dark")
+    assert pl.read_csv(tmp_path / "dark.csv")["id"].to_list() == SUREST
+
+
+def test_the_surest_come_first_in_the_table(capsys):
+    print_scan(atlas_of(token_frame(6, **TIED)), console())
+    assert "t1  t4  t0  t2  t3" in capsys.readouterr().out
+
+
+def test_the_surest_come_first_in_a_verdict():
+    verdict = check(atlas_of(token_frame(6, **TIED)))
+    found = {finding.rule.name: finding.token_ids for finding in verdict.findings}
+    assert found["dark-tokens"] == found["dark-reachable-tokens"] == SUREST
+
+
+def test_the_surest_come_first_in_the_page():
+    scanned = atlas_of(token_frame(6, **TIED))
+    html = page(scanned).decode()
+    places = [html.index(f'<tr><td class="n">{token}</td>') for token in SUREST]
+    assert places == sorted(places)
+    content = gzip.decompress(pack(scanned, kinds_of(scanned.tokens)))
+    header = json.loads(content[4 : 4 + int.from_bytes(content[:4], "little")])
+    start = 4 + int.from_bytes(content[:4], "little") + header["names"].index("rank") * 4 * 6
+    rank = np.frombuffer(content[start : start + 24], np.uint8).reshape(4, 6).T.copy().view(np.int32).ravel()
+    assert np.argsort(rank).tolist() == [*SUREST, 5]
+
+
+def test_a_scan_says_in_a_line_what_it_found():
+    scanned = scan_of({}, {"dark": True}, {"black_hole": 1}, {"black_hole": 1}, path="a<b>\x1b.bin")
+    assert repr(scanned) == (
+        r"Scan(source: a<b>\x1b.bin; tensor: embed.weight, 4 x 8 on bfloat16; "
+        "dark: 1 tokens, by the reference: reserved names; black holes: 1 with 2 tokens)"
+    )
+    assert r"<td>a&lt;b&gt;\x1b.bin</td>" in scanned._repr_html_()
+
+
+def test_a_scan_cannot_be_changed():
+    scanned = scan_of({})
+    with pytest.raises(AttributeError):
+        scanned.census = None
+    with pytest.raises(AttributeError):
+        scanned.census.n_unique = 3

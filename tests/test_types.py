@@ -1,0 +1,26 @@
+"""Arrays are checked in tests, in every module but the kernels: no list of modules in which to forget one."""
+
+import pkgutil
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError
+
+import darkvocab
+from darkvocab.snowballs.fit.evidence import association
+
+KERNELS = ("._backends", ".by_torch", ".by_triton")
+
+
+def test_every_module_but_the_kernels_is_checked():
+    modules = [module.name for module in pkgutil.walk_packages(darkvocab.__path__, "darkvocab.") if not module.ispkg]
+    unchecked = [name for name in modules if type(find_spec(name).loader).__name__ != "_JaxtypingLoader"]
+    assert len(modules) > 100
+    assert [name for name in unchecked if not any(part in name for part in KERNELS)] == []
+
+
+@pytest.mark.parametrize("index", [np.zeros((2, 3)), np.zeros(2, dtype=np.int64), np.zeros((3, 3), dtype=np.int64)])
+def test_an_array_of_another_dtype_or_shape_is_refused(index):
+    with pytest.raises(TypeCheckError):
+        association(index, np.ones(2, dtype=np.int64))
