@@ -140,7 +140,7 @@ PREDICTED = (
 
 
 def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comparison:
-    """Whether a published figure, as it was printed, may be one more of these values."""
+    """Compare a published figure, as it was printed, with the law of these values: it may be one more of them."""
     from scipy.special import stdtrit
 
     n, digit = len(values), 0.5 * 10.0 ** (Decimal(published).as_tuple().exponent)  # type: ignore[operator]

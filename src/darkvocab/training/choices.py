@@ -138,7 +138,7 @@ class Precision:
 
     @property
     def rounded(self) -> bool:
-        """Whether the update is made in float32 and then rounded to the weights' grid."""
+        """Tell whether the update is made in float32 and then rounded to the weights' grid."""
         return self.weights != self.optimizer
 
 

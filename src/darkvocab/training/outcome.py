@@ -25,7 +25,7 @@ L_INF = ("max_l_inf", "mean_l_inf", "max_l_inf_steps")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOutcome:
-    """Where a training started and ended; `states` hold a census over all and over unseen tokens each."""
+    """Start and end of a training; `states` hold a census over all and over unseen tokens each."""
 
     status: str  # complete, or diverged: then the last state is the one before
     steps: int  # made

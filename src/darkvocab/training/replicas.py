@@ -41,7 +41,18 @@ TICK = 1.0  # seconds between looks at how far they are
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Start:
+class ReplicaRecord:
+    """One replica: its steps, its first and its last recorded state, over all tokens and over unseen ones."""
+
+    replica: int
+    seed: Unsigned
+    status: str  # complete, or diverged: then its last state is that before
+    steps: int  # made
+    n_unseen: int
+    loss_first: float | None
+    loss_last: float | None
+    loss_last_100: float | None  # mean over the last 100 steps
+    centroid_displacement: float
     start_n_unique: int
     start_n_black_holes: int
     start_black_hole_population: int
@@ -52,10 +63,6 @@ class _Start:
     start_unseen_black_hole_population: int
     start_unseen_n_singletons: int
     start_unseen_largest_bh: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _End:
     n_unique: int
     n_black_holes: int
     black_hole_population: int
@@ -69,24 +76,6 @@ class _End:
     unseen_max_l_inf: float | None  # weight units, over all pairs of unseen tokens; null with fewer than two
     unseen_mean_l_inf: float | None
     unseen_max_l_inf_steps: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    replica: int
-    seed: Unsigned
-    status: str  # complete, or diverged: then its last state is that before
-    steps: int  # made
-    n_unseen: int
-    loss_first: float | None
-    loss_last: float | None
-    loss_last_100: float | None  # mean over the last 100 steps
-    centroid_displacement: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplicaRecord(_End, _Start, _Made):
-    """One replica: what it made, its first and its last recorded state, over all tokens and over unseen ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

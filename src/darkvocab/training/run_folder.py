@@ -23,7 +23,7 @@ STREAM = "splitmix64"  # of noise and stochastic rounding, as a checkpoint names
 
 
 class TrainingFolder(Folder):
-    """What a training leaves, in a folder that one process at a time works in; to be used in a `with`."""
+    """The files that a training leaves, in a folder that one process at a time works in; to be used in a `with`."""
 
     recordings: list[Recording]  # the embedding's, then what else is asked for
     metrics: Recording
@@ -41,7 +41,7 @@ class TrainingFolder(Folder):
 
     @property
     def is_open(self) -> bool:
-        """Whether there are steps to be made."""
+        """Tell whether there are steps to be made."""
         return self.status == "running"
 
     def close(self) -> None:

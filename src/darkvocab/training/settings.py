@@ -87,7 +87,7 @@ class Training:
 
     @property
     def is_random(self) -> bool:
-        """Whether steps draw random numbers: noise, or stochastic rounding."""
+        """Tell whether steps draw random numbers: noise, or stochastic rounding."""
         return self.noise is not None or self.rounding == "stochastic"
 
     @cached_property

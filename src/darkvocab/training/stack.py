@@ -31,7 +31,7 @@ SMALL = 1 << 22  # weights up to which one core makes an update: threads would w
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """What steps `first + 1` to `last` left, on its way from the device."""
+    """States and metrics of steps `first + 1` to `last`, on their way from the device."""
 
     first: int
     last: int
