@@ -1,4 +1,4 @@
-"""Evolve: what becomes of an embedding's black holes while a model is trained, from the recorded history."""
+"""Follow an embedding's black holes while a model is trained, from the recorded history."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class EvolutionRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EventRecord:
-    """What happened to tokens of a black hole; see `darkvocab.measures.evolution.Event`."""
+    """One event of a black hole's tokens; see `darkvocab.measures.tracking.Event`."""
 
     row: int
     step: int
@@ -98,7 +98,7 @@ class EventRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRecord:
-    """What became of one token."""
+    """One token's changes over the whole history, and its black hole at the end."""
 
     token: int
     seen: bool | None  # in training; null where nobody says
@@ -109,7 +109,7 @@ class TokenRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What some tokens are at one time, whatever came before; taken over from row to row while none of them moves."""
+    """Geometry and census of some tokens at one row; taken over from row to row while none of them moves."""
 
     cloud: Cloud
     columns: dict[str, Any]  # of `EvolutionRecord`
@@ -117,7 +117,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One measured row: what is recorded of it, and what the next one is held against."""
+    """One measured row: its records, and what the next one is compared with."""
 
     records: list[EvolutionRecord]
     events: list[EventRecord]  # that led to it
@@ -153,7 +153,7 @@ class _Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
-    """A measured history: records as polars frames, and what they come to as a JSON-ready dict."""
+    """A measured history: records as polars frames, and their summary as a JSON-ready dict."""
 
     records: pl.DataFrame  # of `EvolutionRecord`
     events: pl.DataFrame  # of `EventRecord`
@@ -183,7 +183,7 @@ class Evolution:
 
 
 class Evolve:
-    """Settings of a measurement of a history, checked; iterate with `rows` over what it says of each recorded row.
+    """Settings of a measurement of a history, checked; `rows` iterates over its measured rows.
 
     Parameters
     ----------
@@ -233,9 +233,9 @@ class Evolve:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-            where = f"{self.history.path.parent / 'manifest.json'}: " if given is None else ""
+            place = f"{self.history.path.parent / 'manifest.json'}: " if given is None else ""
             raise (CorruptFile if given is None else InvalidInput)(
-                f"{where}{name} must be a finite length >= 0 (weight units), got {value!r}"
+                f"{place}{name} must be a finite length >= 0 (weight units), got {value!r}"
             )
         return float(value)
 
@@ -243,7 +243,7 @@ class Evolve:
         return len(self._rows)
 
     def rows(self, progress: Report | None = None) -> Iterator[Measured]:
-        """What there is to say of each row, in order; two states are in memory at a time.
+        """Measure each row, in order; two states are in memory at a time.
 
         Raises
         ------
@@ -426,7 +426,7 @@ def _shape(state: State, tokens: np.ndarray, mean: tuple[float, float] | None) -
 
 
 def _motion(before: Measured | None, state: State, moved: Moves | None, tokens: np.ndarray) -> dict[str, Any]:
-    """The columns from `since` on."""
+    """Return the columns from `since` on."""
     if before is None or moved is None:
         return dict.fromkeys(MOTION)
     spread = moved.spread(tokens)
@@ -442,7 +442,7 @@ def evolve(
     progress: Report | None = None,
     **settings: Any,
 ) -> Evolution:
-    """Measure a history and, where there is a folder for it, write what was found.
+    """Measure a history and, where a folder is given for it, write the result.
 
     Parameters
     ----------
@@ -455,10 +455,10 @@ def evolve(
     MissingFile, NoEmbedding, CorruptFile, InvalidInput
         As `Evolve`, `Evolve.rows` and `Evolution.write`.
     """
-    measuring = Evolve(source, **settings)
+    settings_of_history = Evolve(source, **settings)
     if out is not None:
         check_folder(Path(out), FILES)
-    made = measuring.evolution(progress)
+    evolution = settings_of_history.evolution(progress)
     if out is not None:
-        made.write(out)
-    return made
+        evolution.write(out)
+    return evolution
