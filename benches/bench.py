@@ -31,23 +31,13 @@ import vocabularies
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import (
-    Expect,
-    Fit,
-    History,
-    Questions,
-    Sweep,
-    Touching,
-    Trials,
-    census,
-    diff,
-    evolve,
-    neighbours,
-    vocabulary,
-)
+from darkvocab import census, diff, evolve
+from darkvocab.embedding import History
 from darkvocab.embedding.matrix import EmbeddingMatrix
-from darkvocab.numerics import Distances, encode, to_index
-from darkvocab.snowballs import run
+from darkvocab.measures.neighbours import neighbours
+from darkvocab.measures.vocabulary import vocabulary
+from darkvocab.numerics import Distances, Touching, encode, to_index
+from darkvocab.snowballs import Expect, Fit, Questions, Sweep, Trials, run
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
 from darkvocab.snowballs.draws import clouds

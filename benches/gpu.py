@@ -24,12 +24,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import Questions, Sweep, Training, Trials
+from darkvocab import Training
 from darkvocab.gpu.batch import groups_of
 from darkvocab.gpu.device import Device, open_device
 from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics import GRIDS
-from darkvocab.snowballs import run
+from darkvocab.snowballs import Questions, Sweep, Trials, run
 from darkvocab.snowballs.on_device import ALIGNED
 from darkvocab.training.choices import SnowballStart
 from darkvocab.training.stack import Stack

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from darkvocab import Fit, fit
+from darkvocab import fit
 from darkvocab.errors import CorruptFile
+from darkvocab.snowballs import Fit
 from darkvocab.snowballs.bases import qwen3_4b_centred
 
 

@@ -9,9 +9,8 @@ import json
 import torch
 from fusing import fuse
 
-from darkvocab import Questions, Sweep, Trials
 from darkvocab.gpu.device import Device
-from darkvocab.snowballs import run
+from darkvocab.snowballs import Questions, Sweep, Trials, run
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from darkvocab import Questions, Sweep, Touching, Trials, agreement, report, summary
+from darkvocab import agreement, report, summary
+from darkvocab.numerics import Touching
+from darkvocab.snowballs import Questions, Sweep, Trials
 from darkvocab.snowballs import manifest as manifests
 from darkvocab.snowballs.run import frame, land
 

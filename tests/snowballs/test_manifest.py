@@ -10,10 +10,12 @@ import pytest
 from safetensors.numpy import save_file
 from typer.main import get_command
 
-from darkvocab import Questions, Sweep, Touching, Trials, agreement, report
+from darkvocab import agreement, report
 from darkvocab.cli import app
 from darkvocab.cli.snowballs import RUNNING, settings_of
 from darkvocab.errors import CorruptFile, MissingFile
+from darkvocab.numerics import Touching
+from darkvocab.snowballs import Questions, Sweep, Trials
 from darkvocab.snowballs.manifest import base_of, command, manifest, options
 from darkvocab.snowballs.run import land
 from darkvocab.snowballs.settings import defaults_of

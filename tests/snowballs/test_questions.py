@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from darkvocab import QuestionRecord, Questions, Touching
-from darkvocab.numerics import decode
-from darkvocab.snowballs import run
+from darkvocab.numerics import Touching, decode
+from darkvocab.snowballs import QuestionRecord, Questions, run
 from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.draws import clouds
 from darkvocab.snowballs.questions import questions

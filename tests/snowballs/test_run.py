@@ -6,8 +6,8 @@ import shlex
 import numpy as np
 import pytest
 
-from darkvocab import Questions, Sweep, Touching, Trials
-from darkvocab.snowballs import run
+from darkvocab.numerics import Touching
+from darkvocab.snowballs import Questions, Sweep, Trials, run
 from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.manifest import command
 

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 import torch
 
-from darkvocab import Touching, TrialRecord, Trials, topology
-from darkvocab.numerics import decode, round_to, ulp
+from darkvocab.measures.topology import topology
+from darkvocab.numerics import Touching, decode, round_to, ulp
 from darkvocab.runs.records import frame_of
-from darkvocab.snowballs import run
+from darkvocab.snowballs import TrialRecord, Trials, run
 from darkvocab.snowballs import trials as module
 from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.draws import clouds

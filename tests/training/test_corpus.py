@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkvocab import load_corpus
+from darkvocab.training import load_corpus
 from darkvocab.training.corpus import Batches, Corpus, shuffled
 
 

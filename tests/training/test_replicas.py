@@ -15,12 +15,13 @@ import pytest
 from scipy import stats
 
 import darkvocab
-from darkvocab import Replicas, Training, evolve, report, train
+from darkvocab import Training, evolve, report, train
 from darkvocab.errors import CorruptFile, RunFolderRefused
 from darkvocab.reports.console import console
 from darkvocab.reports.replicas import print_replicas, replicas_json, statistics
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import CURVES, read_records
+from darkvocab.training import Replicas
 from darkvocab.training.choices import SGD, Architecture
 from darkvocab.training.corpus import Corpus
 from darkvocab.training.outcome import outcome

@@ -15,11 +15,12 @@ import polars as pl
 import pytest
 from safetensors import safe_open
 
-from darkvocab import Training, evolve, load_corpus, report, train
+from darkvocab import Training, evolve, report, train
 from darkvocab.errors import CorruptFile, Diverged, RunFolderRefused
 from darkvocab.numerics import to_index
 from darkvocab.runs.folder import read_manifest
 from darkvocab.sources.safetensors import read_tensors
+from darkvocab.training import load_corpus
 from darkvocab.training.choices import (
     PRECISIONS,
     SGD,

@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 import darkvocab
-from darkvocab import Replicas, Training, load_corpus
+from darkvocab import Training
 from darkvocab.cli import app
+from darkvocab.training import Replicas, load_corpus
 from darkvocab.training.choices import SGD, AdamW, Architecture, GaussianNoise, NormalStart, PointStart, SnowballStart
 from darkvocab.training.corpus import Corpus
 

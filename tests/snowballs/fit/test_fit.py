@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from darkvocab import Fit, fit
+from darkvocab import fit
 from darkvocab.numerics import round_to
 from darkvocab.reports.fits import chance, sentences
+from darkvocab.snowballs import Fit
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
 from darkvocab.snowballs.fit.checks import statistics
 from darkvocab.snowballs.fit.evidence import association, gap

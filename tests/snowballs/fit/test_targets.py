@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from untrained import two_populations
 
-from darkvocab import Fit
+from darkvocab.snowballs import Fit
 from darkvocab.snowballs.bases import qwen3_4b_centred
 from darkvocab.snowballs.fit.targets import load_target
 from darkvocab.snowballs.law import Snowball
