@@ -30,9 +30,10 @@ WRITES = {
 }
 
 
-@pytest.mark.parametrize(
-    "path", [LONG, f"{LONG}/file", "null\0byte", "\udcff"], ids=["long", "in long", "null", "bytes"]
-)
+PATHS = {"long": LONG, "in long": f"{LONG}/file", "null": "null\0byte"}
+
+
+@pytest.mark.parametrize("path", [*PATHS.values(), "\udcff"], ids=[*PATHS, "bytes"])
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_a_path_that_cannot_be_read_is_refused(read, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -42,7 +43,7 @@ def test_a_path_that_cannot_be_read_is_refused(read, path, tmp_path, monkeypatch
     assert str(raised.value)
 
 
-@pytest.mark.parametrize("path", [LONG, f"{LONG}/file", "null\0byte"], ids=["long", "in long", "null"])
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_a_path_that_cannot_be_written_to_is_refused(write, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -90,6 +91,6 @@ def test_an_error_of_what_is_written_is_not_taken_for_one_of_the_place(land, tmp
         with land(tmp_path / "place"):
             raise Unreachable("the server went away")
 
-    with pytest.raises(Unreachable, match="^the server went away$"):
+    with pytest.raises(Unreachable, match=r"^the server went away$"):
         write()
     assert not list(tmp_path.iterdir())
