@@ -6,10 +6,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..text import printable
-from .console import facts, isolated, show
+from .console import facts, isolated, show, table
 
 MOST_CHANGES = 40
 
@@ -82,26 +81,19 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name, justify in columns:
-        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
-    return table
-
-
 def _movers(part: dict[str, Any], shown: int) -> Table:
     """The tokens that moved farthest."""
-    table = _table(("token", "right"), ("text", ""), ("steps", "right"), ("L-inf", "right"), ("Euclidean", "right"))
+    rows = []
     for token in part["movers"][:shown]:
         texts = dict.fromkeys(isolated(printable(text)) for name in "ab" if (text := token[name]) is not None)
-        lengths = f"{token['l_inf_steps']:,}", f"{token['l_inf']:.4g}", f"{token['euclidean']:.4g}"
-        table.add_row(str(token["token_id"]), Text(" | ".join(texts)), *lengths)
-    return table
+        lengths = [f"{token['l_inf_steps']:,}", f"{token['l_inf']:.4g}", f"{token['euclidean']:.4g}"]
+        rows.append([str(token["token_id"]), " | ".join(texts), *lengths])
+    return table(("token", "text", "steps", "L-inf", "Euclidean"), rows, left=("text",))
 
 
 def _changes(changes: list[dict[str, Any]]) -> Table:
     """Black holes that are not what they were."""
-    table = _table(("black hole", ""), ("in A", "right"), ("in B", "right"), ("tokens", "right"), ("", ""))
+    rows = []
     for change in changes:
         came = _named("from A", change["came_from"]), _named("into B", change["went_to"])
         what = (
@@ -111,8 +103,8 @@ def _changes(changes: list[dict[str, Any]]) -> Table:
         )
         numbers = ("" if change[name] is None else f"#{change[name]}" for name in "ab")
         populations = f"{change['population_a']:,} -> {change['population_b']:,}"
-        table.add_row(change["kind"], *numbers, populations, "   ".join(what))
-    return table
+        rows.append([change["kind"], *numbers, populations, "   ".join(what)])
+    return table(("black hole", "in A", "in B", "tokens", ""), rows, left=("black hole", ""))
 
 
 def _named(word: str, holes: list[list[int]], most: int = 4) -> str:

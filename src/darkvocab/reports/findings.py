@@ -15,13 +15,11 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, token_texts
+from .console import SHOWN_TOKENS, facts, show, table, token_texts
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
@@ -37,17 +35,14 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
         ("dark tokens", _reference(scan)),
     ]
     show(facts(pairs), to)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading, justify in (("rule", "left"), ("", "left"), ("measured", "right"), ("allowed", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for heading in ("severity", "outcome"):
-        table.add_column(heading)
+    rows = []
     for rule in verdict["rules"]:
         allowed = f"{'>=' if rule['bound'] == 'least' else '<='} {_number(rule['allowed'])}"
-        cells = rule["id"], rule["name"], _number(rule["measured"]), allowed, rule["severity"], OUTCOMES[rule["status"]]
-        table.add_row(*map(Text, cells))
+        outcome = [rule["severity"], OUTCOMES[rule["status"]]]
+        rows.append([rule["id"], rule["name"], _number(rule["measured"]), allowed, *outcome])
+    headings = ("rule", "", "measured", "allowed", "severity", "outcome")
     to.print()
-    show(table, to)
+    show(table(headings, rows, left=("rule", "", "severity", "outcome")), to)
     for rule in _findings(verdict):
         to.print()
         to.print(f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}", soft_wrap=not to.is_terminal)

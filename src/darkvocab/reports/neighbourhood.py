@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, token_texts
+from .console import SHOWN_TOKENS, facts, show, table, token_texts
 
 MOST_DEGREES = 20  # lines of the table
 MOST_COMPONENTS = 20
@@ -22,16 +20,13 @@ def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_
         return
     to.print()
     _print_degrees(report["degrees"], to)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("#", "tokens", "rows", "black holes"):
-        table.add_column(heading, justify="right")
-    table.add_column("", overflow="fold")
+    rows = []
     for component in report["components"][:MOST_COMPONENTS]:
         numbers = (f"{component[key]:,}" for key in ("number", "n_tokens", "n_rows", "n_black_holes"))
         texts = token_texts({**component, "population": component["n_tokens"]}, shown)
-        table.add_row(*numbers, Text(texts))
+        rows.append([*numbers, texts])
     to.print()
-    show(table, to)
+    show(table(("#", "tokens", "rows", "black holes", ""), rows), to)
     left = report["components"][MOST_COMPONENTS:]
     if left:
         n_tokens = sum(component["n_tokens"] for component in left)
@@ -60,12 +55,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _print_degrees(degrees: list[list[int]], to: Console) -> None:
     """Rows that touch so many others, and how many tokens those rows are."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("degree", "rows", "tokens"):
-        table.add_column(heading, justify="right")
-    for row in degrees[:MOST_DEGREES]:
-        table.add_row(*(f"{number:,}" for number in row))
-    show(table, to)
+    cells = ([f"{number:,}" for number in row] for row in degrees[:MOST_DEGREES])
+    show(table(("degree", "rows", "tokens"), cells), to)
     if left := degrees[MOST_DEGREES:]:
         rows, tokens = (sum(row[at] for row in left) for at in (1, 2))
         to.print(

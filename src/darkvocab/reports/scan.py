@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, token_texts
+from .console import SHOWN_TOKENS, facts, show, table, token_texts
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
@@ -41,14 +41,12 @@ def _transferred(source: SourceFacts) -> tuple[str, str]:
 
 def print_plan(plan: dict[str, Any], to: Console) -> None:
     """Print what a scan would read."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("would read", "of", "for", "tensor", "file"):
-        table.add_column(name, justify="right" if name in ("would read", "of") else "left", overflow="fold")
+    rows = []
     for read in plan["reads"]:
         shape = f"{printable(read['tensor'])}  {read['dtype']} {read['shape']}" if read["tensor"] else ""
         sizes = (f"{read[key] / 1e6:,.1f} MB" for key in ("bytes", "file_bytes"))
-        table.add_row(*sizes, read["purpose"], Text(shape), Text(printable(read["file"])))
-    show(table, to)
+        rows.append([*sizes, read["purpose"], shape, printable(read["file"])])
+    show(table(("would read", "of", "for", "tensor", "file"), rows, left=("for", "tensor", "file")), to)
     transfer = f"; {plan['bytes_to_transfer'] / 1e6:,.1f} MB of it from the Hub" if plan["source"] else ""
     show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
 
@@ -109,14 +107,12 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
     show(_categories(scan, shown), to)
     if not scan.black_holes:
         return
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("#", justify="right")
-    table.add_column("population", justify="right")
-    table.add_column("tokens", overflow="fold")
-    for number, hole in enumerate(scan.black_holes[:most_holes], 1):
-        table.add_row(str(number), f"{hole.population:,}", Text(token_texts(vars(hole), shown)))
+    rows = (
+        [str(number), f"{hole.population:,}", token_texts(vars(hole), shown)]
+        for number, hole in enumerate(scan.black_holes[:most_holes], 1)
+    )
     to.print()
-    show(table, to)
+    show(table(("#", "population", "tokens"), rows, left=("tokens",)), to)
     left = scan.black_holes[most_holes:]
     if left:
         population = sum(hole.population for hole in left)
@@ -148,16 +144,12 @@ CATEGORIES = {
 
 def _categories(scan: Scan, shown: int) -> Table:
     """Tabulate for each category how many tokens it has, how many are dark, and the surest of these."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("tokens")
-    table.add_column("all", justify="right")
-    table.add_column("dark", justify="right")
-    table.add_column("the surest", overflow="fold")
+    rows = []
     surest = scan.listed("dark")
     for category, title in CATEGORIES.items():
         n = int((scan.tokens["category"] == category).sum())
         if n:
             dark = surest.filter(category=category)
             listed = {"population": len(dark), "token_ids": dark["id"].to_list(), "tokens": dark["text"].to_list()}
-            table.add_row(title, f"{n:,}", f"{len(dark):,}", Text(token_texts(listed, shown)))
-    return table
+            rows.append([title, f"{n:,}", f"{len(dark):,}", token_texts(listed, shown)])
+    return table(("tokens", "all", "dark", "the surest"), rows, left=("tokens", "the surest"))
