@@ -71,7 +71,7 @@ def hub(tmp_path, monkeypatch):
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
 
-    from darkvocab.sources import hub as source
+    from darkvocab.sources.hub import requests
 
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -82,7 +82,7 @@ def hub(tmp_path, monkeypatch):
         there["HUGGINGFACE_CO_URL_TEMPLATE"] = served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         for name, value in there.items():
             monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr(source, "PAUSES", (0.0,) * len(source.PAUSES))
+        monkeypatch.setattr(requests, "PAUSES", (0.0,) * len(requests.PAUSES))
         served.home = home
         yield served
         close_session()

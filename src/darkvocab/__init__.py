@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from .snowballs.expect import Expect, Expected, expect
     from .snowballs.fit import Fit, fit
     from .snowballs.law import Snowball
-    from .snowballs.questions import QuestionRecord, Questions
+    from .snowballs.questions import QuestionRecord, Questions, questions
     from .snowballs.snowball import Cloud, draw
     from .snowballs.sweep import Sweep, SweepRecord, sweep
-    from .snowballs.trials import TrialRecord, Trials
+    from .snowballs.trials import TrialRecord, Trials, trials
     from .training.corpus import load_corpus
     from .training.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .training.replicas import ReplicaRecord, Replicas
@@ -91,6 +91,7 @@ _HOMES = {
     "load_corpus": "training.corpus",
     "neighbourhood": "checkpoints.neighbourhood",
     "neighbours": "measures.neighbours",
+    "questions": "snowballs.questions",
     "repair": "checkpoints.repair",
     "report": "reports.page",
     "reproduce": "notebooks.recipes",
@@ -99,6 +100,7 @@ _HOMES = {
     "summary": "reports.summary",
     "sweep": "snowballs.sweep",
     "topology": "measures.topology",
+    "trials": "snowballs.trials",
     "vocabulary": "measures.vocabulary",
 }
 
@@ -152,6 +154,7 @@ __all__ = [
     "load_corpus",
     "neighbourhood",
     "neighbours",
+    "questions",
     "repair",
     "report",
     "reproduce",
@@ -160,6 +163,7 @@ __all__ = [
     "summary",
     "sweep",
     "topology",
+    "trials",
     "vocabulary",
 ]
 __version__ = "0.1.0"

@@ -78,6 +78,7 @@ def test_bitwise_tells_the_zeros_apart(tmp_path):
     assert scan(tmp_path / "rows.npy", bitwise=True).to_json()["populations"] == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "name", "grid"),
     [

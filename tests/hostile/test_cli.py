@@ -151,6 +151,7 @@ def test_centroid_of_no_black_holes_is_refused(tmp_path, checkpoint, refuses):
 # stdout -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_json_is_all_that_stands_on_stdout(tmp_path, checkpoint, cli):
     path, run = checkpoint(HOLES), tmp_path / "run"
     asked = {
@@ -222,6 +223,7 @@ def test_interruption_that_a_library_swallows_still_ends_with_130(monkeypatch, r
     refuses("scan", "a.npy", code=130, says=["interrupted"])
 
 
+@pytest.mark.slow
 def test_what_an_interruption_leaves_half_made_goes_without_a_word(tmp_path):
     # As llvmlite's iterators do, when a kernel was being loaded.
     code = (

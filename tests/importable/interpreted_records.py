@@ -11,6 +11,7 @@ from fusing import fuse
 
 from darkvocab import Questions, Sweep, Trials
 from darkvocab.gpu.device import Device
+from darkvocab.snowballs import run
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {
@@ -27,8 +28,8 @@ def main():
     fuse()
     device = Device(torch.device("cpu"), "by_triton")
     agree = {}
-    for name, run in RUNS.items():
-        ours, cores = ([*run.records(device=device)], [*run.records(engine="serial")])
+    for name, settings in RUNS.items():
+        ours, cores = ([*run.records(settings, device=device)], [*run.records(settings, engine="serial")])
         agree[name] = [*map(dataclasses.asdict, ours)] == [*map(dataclasses.asdict, cores)]
     print(json.dumps(agree))
 

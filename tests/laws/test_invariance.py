@@ -46,6 +46,7 @@ def statistics(rows, touching, over):
     }
 
 
+@pytest.mark.slow
 @given(
     rows=matrices,
     touching=touchings,
@@ -63,6 +64,7 @@ def test_statistics_do_not_depend_on_the_order_of_tokens_and_columns(rows, touch
     assert turned == ours
 
 
+@pytest.mark.slow
 @given(rows=matrices, touching=touchings, scale=st.sampled_from([0.25, 2.0, 1024.0]))
 def test_a_power_of_two_scales_weights_and_leaves_steps_between_normal_numbers(rows, touching, scale):
     one, other = (geometry(x, "bfloat16") for x in (rows, rows * np.float32(scale)))
@@ -75,6 +77,7 @@ def test_a_power_of_two_scales_weights_and_leaves_steps_between_normal_numbers(r
         assert topology(rows * np.float32(scale), wider).n_edges == topology(rows, touching).n_edges
 
 
+@pytest.mark.slow
 @given(rows=matrices, touching=touchings)
 def test_a_wider_threshold_never_loses_an_edge(rows, touching):
     t, wider = (topology(rows, Touching(touching.threshold * k, touching.unit, touching.strict)) for k in (1, 2))

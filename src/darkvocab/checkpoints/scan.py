@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
 from ..sources import RemoteFile, open_source, sha256
+from ..text import finite
 from .scan_result import (
     BlackHole,
     CensusFacts,
@@ -116,14 +116,15 @@ class _Measuring:
     @property
     def bytes_read(self) -> int:
         """Bytes of rows that `run` announces, pass by pass."""
-        own = 2 * self.matrix.words.nbytes  # census and steps
+        rows = 2 * self.matrix.words.nbytes  # census and steps
         output = 0 if self.judged is self.matrix else self.judged.words.nbytes  # its census
-        return own + output + bytes_read(self.judged)
+        return rows + output + bytes_read(self.judged)
 
     def run(self, advance: Advance) -> None:
         from ..measures.vocabulary import vocabulary
 
-        matrix, shared = self.matrix, self.judged is self.matrix
+        matrix = self.matrix
+        shared = self.judged is matrix
         with ThreadPoolExecutor(1) as pool:  # rows beside texts, whose search takes long where a tokenizer is slow
             counting = pool.submit(self._count, advance)
             self.words = vocabulary(matrix.tokenizer, matrix.n_tokens)
@@ -158,9 +159,9 @@ class _Measuring:
         weight, steps = spreads
         return DistanceFacts(
             rows="black_holes",
-            max=_finite(weight.max),
-            mean=_finite(weight.mean),
-            median=_finite(weight.lower_median),
+            max=finite(weight.max),
+            mean=finite(weight.mean),
+            median=finite(weight.lower_median),
             max_steps=int(steps.max),
         )
 
@@ -169,13 +170,16 @@ class _Measuring:
 
         Returns None where neither exists.
         """
-        targets, near = self.census.representatives[:MOST_TARGETS], self.near
+        near = self.near
+        targets = self.census.representatives[:MOST_TARGETS]
         if not len(targets) and near is not None and near.n_pairs:
             targets = near.groups.first[[near.token_degrees.argmax()]]
         return steps_to_nearest(self.matrix, targets, self.grid, progress=advance) if len(targets) else None
 
     def result(self, source: SourceFacts) -> Scan:
-        matrix, census, judgement = self.matrix, self.census, self.judgement
+        matrix = self.matrix
+        census = self.census
+        judgement = self.judgement
         return Scan(
             source=source,
             matrix=MatrixFacts(
@@ -216,7 +220,9 @@ class _Measuring:
         """Tabulate every token: what it is, which rows it has and touches, its indicators, its score."""
         import polars as pl
 
-        n, labels, near = self.matrix.n_tokens, self.census.groups.labels, self.near
+        n = self.matrix.n_tokens
+        labels = self.census.groups.labels
+        near = self.near
         unknown = [None] * n
         shown = self.judgement.indicators
         columns = {
@@ -231,11 +237,6 @@ class _Measuring:
             "dark": shown.dark[:n],
         }
         return self.words.frame().hstack(pl.DataFrame(columns))
-
-
-def _finite(distance: float) -> float | None:
-    """Return None for a distance that float32 cannot hold, and JSON neither."""
-    return distance if math.isfinite(distance) else None
 
 
 def _census_facts(census: Census) -> CensusFacts:

@@ -1,4 +1,4 @@
-"""Result of a scan: what is known of a checkpoint's embedding and of each of its tokens."""
+"""Result of a scan: facts of a checkpoint's embedding, and a table of its tokens."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class ColumnFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class IndicatorFacts:
-    """How tokens were judged, and how many are dark."""
+    """Judgement of the tokens, and how many are dark."""
 
     matrix: str
     reference: ReferenceFacts
@@ -159,7 +159,7 @@ class ClusterFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class NeighbourFacts:
-    """Which rows touch."""
+    """Numbers and edges of the graph of touching rows."""
 
     touching: str
     n_pairs: int
@@ -181,7 +181,7 @@ class BlackHole:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scan:
-    """What is known of a checkpoint's tokens: facts of the matrix, and a table with a row for every token.
+    """Facts of a checkpoint's embedding, and a table with a row for every token.
 
     `docs/files.md` has the keys of `to_json` and the columns of `tokens`.
     """
@@ -268,7 +268,9 @@ class Scan:
         write_whole(Path(path), csv_bytes(frame))
 
     def _summary(self) -> dict[str, str]:
-        matrix, census, dark = self.matrix, self.census, self.indicators
+        matrix = self.matrix
+        census = self.census
+        dark = self.indicators
         return {
             "source": printable(self.source.path),
             "tensor": f"{printable(matrix.tensor)}, {matrix.n_tokens:,} x {matrix.hidden_dim:,} on {matrix.grid}",

@@ -263,15 +263,13 @@ def neighbours(
     announce_compilation()
     within = darkvocab.Touching(touching, touching_unit, strict)
     with progress_bar("reading", in_bytes=True) as progress:
-        found = darkvocab.neighbourhood(
-            source, within, tensor=tensor, grid=grid, tokenizer=tokenizer, progress=progress
-        )
+        near = darkvocab.neighbourhood(source, within, tensor=tensor, grid=grid, tokenizer=tokenizer, progress=progress)
     if csv is not None:
-        found.write_tokens(csv)
+        near.write_tokens(csv)
     if as_json:
-        print_json(found.report)
+        print_json(near.report)
     else:
-        print_neighbourhood(found.report, console(), show)
+        print_neighbourhood(near.report, console(), show)
 
 
 @app.command(no_args_is_help=True)
@@ -289,14 +287,15 @@ def centroid(
     Example: darkvocab centroid path/to/model -o centroid.safetensors
     """
     announce_compilation()
-    made = darkvocab.centroid(source, output, tensor=tensor, grid=grid, bitwise=bitwise)
+    written = darkvocab.centroid(source, output, tensor=tensor, grid=grid, bitwise=bitwise)
     if as_json:
-        print_json(made)
+        print_json(written)
     else:
         from ..text import printable
 
-        facts = made["provenance"]
+        facts = written["provenance"]
         print(
-            f"{printable(made['path'])}: {made['hidden_dim']:,} components, norm {made['norm']:.6f}, the mean of "
-            f"{facts['black_hole_population']:,} tokens in {facts['n_black_holes']:,} black holes on {facts['grid']}"
+            f"{printable(written['path'])}: {written['hidden_dim']:,} components, norm {written['norm']:.6f}, "
+            f"the mean of {facts['black_hole_population']:,} tokens in {facts['n_black_holes']:,} black holes "
+            f"on {facts['grid']}"
         )

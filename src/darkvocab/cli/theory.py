@@ -194,11 +194,11 @@ def fit(
         compare=compare,
     )
     with progress_bar("fitting") as progress:
-        report = settings.report(progress)
+        result = settings.result(progress)
     if as_json:
-        print_json(report)
+        print_json(result.to_json())
     else:
-        print_fit(report, console())
+        print_fit(result, console())
     if figure:
-        save_as(fit_figure(report), figure)
+        save_as(fit_figure(result), figure)
         say(f"open {figure}")

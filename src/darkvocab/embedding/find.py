@@ -60,8 +60,8 @@ def _by_name(source: Source, endings: tuple[str, ...], fits: Callable[[Tensor], 
     """Return the tallest fitting tensor of the most telling name; only tensors with such names are looked up."""
     for ending in endings:
         named = [source.tensors[name] for name in source.tensors if _ends(name, ending)]
-        if found := [tensor for tensor in named if fits(tensor)]:
-            return max(found, key=lambda tensor: tensor.shape[0])
+        if fitting := [tensor for tensor in named if fits(tensor)]:
+            return max(fitting, key=lambda tensor: tensor.shape[0])
     return None
 
 
@@ -243,7 +243,8 @@ def _same_words(a: Tensor, b: Tensor) -> bool:
         return False
     if (a.path, a.offset) == (b.path, b.offset):
         return True
-    x, y = a.words(), b.words()
+    x = a.words()
+    y = b.words()
     return all(np.array_equal(x[rows], y[rows]) for rows in chunks(x))
 
 

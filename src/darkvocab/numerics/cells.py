@@ -157,7 +157,7 @@ def cell_ranges(base: Float[np.ndarray, " dim"], sigma: float, reach: float, gri
     from ._backends.drawing import cell_ranges as kernel
 
     ranges = Ranges(*(np.empty(base.size, np.int64) for _ in range(3)))
-    if kernel(base.astype(np.float64), reach, sigma, is_float32, *grid.shape, *ranges):
+    if kernel(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):
         raise InvalidInput(
             f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
             f"{grid.max_value:g}; choose a smaller sigma or a wider grid"

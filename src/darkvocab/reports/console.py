@@ -56,7 +56,7 @@ def isolated(text: str) -> str:
     return text
 
 
-def table(headings: Iterable[str], rows: Iterable[Iterable[str]], left: Iterable[str] = ("",)) -> Table:
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]] = (), left: Iterable[str] = ("",)) -> Table:
     """Return a table with these columns, those of `left` aligned left; nothing in it is markup."""
     grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     texts = set(left)

@@ -1,4 +1,4 @@
-"""Neighbourhood for people: facts, degrees, and the largest components of tokens that touch."""
+"""Tables of a neighbourhood: facts, degrees, and the largest components of tokens that touch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_COMPONENTS = 20
 
 
 def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
-    """Facts, the degree table, and the components with the most tokens."""
+    """Print facts, the table of degrees, and the components with the most tokens."""
     show(facts(_facts(report)), to)
     if not report["n_pairs"]:
         return
@@ -34,7 +34,8 @@ def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
-    core, outliers = len(report["cluster"]["core"]), len(report["cluster"]["outliers"])
+    core = len(report["cluster"]["core"])
+    outliers = len(report["cluster"]["outliers"])
     smoke = (
         f"{core + outliers:,} tokens around the black holes (component {report['cluster']['component']:,}): core "
         f"{core:,}, in a black hole or touching one; outliers {outliers:,}, by way of others"
@@ -54,7 +55,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _print_degrees(degrees: list[list[int]], to: Console) -> None:
-    """Rows that touch so many others, and how many tokens those rows are."""
+    """Print how many rows touch so many others, and how many tokens those rows stand for."""
     cells = ([f"{number:,}" for number in row] for row in degrees[:MOST_DEGREES])
     show(table(("degree", "rows", "tokens"), cells), to)
     if left := degrees[MOST_DEGREES:]:

@@ -314,6 +314,7 @@ def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
         pictures=pictures,
         parameters=_parameters(manifest) if manifest else [],
         command=manifest["command"] if manifest else None,
+        no_command=manifest.get("no_command") if manifest else None,
     )
 
 

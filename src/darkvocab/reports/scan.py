@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def tied(matrix: MatrixFacts) -> str:
     """Say how the output matrix is related to the embedding."""
     if matrix.output_tensor is None or matrix.output_shape is None:
-        own = "tied: no output tensor of its own"
-        return own if matrix.tied else "untied, its config says, but no output tensor is here"
+        alone = "tied: no output tensor of its own"
+        return alone if matrix.tied else "untied, its config says, but no output tensor is here"
     output = printable(matrix.output_tensor)
     if matrix.output_tensor == matrix.tensor:
         return f"the output tensor, {'tied' if matrix.tied else 'untied'}"
@@ -58,7 +58,9 @@ def _without_rows(vocabulary: VocabularyFacts | None) -> list[tuple[str, str]]:
 
 def scan_facts(scan: Scan) -> list[tuple[str, str]]:
     """Return what a scan says of the embedding as a whole: names and values for people."""
-    matrix, census, norms = scan.matrix, scan.census, scan.norms
+    matrix = scan.matrix
+    census = scan.census
+    norms = scan.norms
     beyond = scan.n_beyond_tokenizer
     return [
         ("source", printable(scan.source.path)),
@@ -85,13 +87,14 @@ def scan_facts(scan: Scan) -> list[tuple[str, str]]:
 def _grid(matrix: MatrixFacts) -> str:
     if matrix.grid == matrix.stored_grid:
         return matrix.grid
-    how = "rounded" if matrix.stored_grid in GRIDS else "dequantised"
-    return f"{matrix.grid} ({how} from the stored {matrix.stored_grid})"
+    change = "rounded" if matrix.stored_grid in GRIDS else "dequantised"
+    return f"{matrix.grid} ({change} from the stored {matrix.stored_grid})"
 
 
 def _distances(scan: Scan) -> list[tuple[str, str]]:
     """Say how far the black holes are from each other, where there are two."""
-    name, l_inf = "L-inf of black holes", scan.l_inf
+    name = "L-inf of black holes"
+    l_inf = scan.l_inf
     if l_inf is None:
         return [(name, "not computed: too many to compare all with all")]
     if scan.census.n_black_holes < 2:
@@ -121,7 +124,8 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
 
 def _dark(scan: Scan) -> str:
     """Say how many tokens are dark, by which reference, and how sure that is."""
-    indicators, reference = scan.indicators, scan.indicators.reference
+    indicators = scan.indicators
+    reference = indicators.reference
     if indicators.by is None:
         return "none: no rows stand apart from the others"
     share = indicators.expected_false_positives

@@ -1,4 +1,4 @@
-"""A series of checkpoints for people, from what `darkvocab history` measured."""
+"""Tables of a series of checkpoints, from what `darkvocab history` measured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def print_series(
     summary: dict[str, Any],
     to: Console,
 ) -> None:
-    """Each checkpoint's census and what changed, events, and the black holes of the last."""
+    """Print each checkpoint's census and changes, events, and the black holes of the last."""
     show(facts(_facts(checkpoints, summary)), to)
     to.print()
     rows = checkpoints.iter_rows(named=True)
@@ -50,7 +50,8 @@ def print_series(
 
 
 def _facts(checkpoints: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    n, last = summary["n_checkpoints"], checkpoints.row(-1, named=True)
+    n = summary["n_checkpoints"]
+    last = checkpoints.row(-1, named=True)
     yield "series", f"{n:,} checkpoint{'s' * (n != 1)}, {summary['n_distinct']:,} with other rows than all before"
     yield "embedding", f"{last['n_tokens']:,} tokens x {last['hidden_dim']:,}, {last['grid']}, at the last"
     yield "never moved", f"{summary['n_never_moved']:,} tokens"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from scipy.special import gammainc
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..runs.records import Records, scan_records
 from ..text import printable
-from .bases import DRAWN, FIXED, Base, load_base
+from .bases import DRAWN
 from .expect import Expect, Expected
+from .manifest import base_of
 
 ALARM = 1e-6  # how often a simulation that is right is called wrong
 NORMAL = 5.0  # changes of a count expected over all trials from which a z-score says something
@@ -226,26 +226,4 @@ def _settings(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         if told["sampler"] == "notebook":
             raise InvalidInput(f"{folder}: its base was drawn from torch's stream, which theory does not draw from")
         return {**settings, "base": told["base"], "dim": told["hidden_dim"], "seed": manifest["seed"]}
-    return {**settings, "base": _base(folder, manifest)}
-
-
-def _base(folder: Path, manifest: dict[str, Any]) -> Base:
-    """The base of a run, read again and seen to be the same."""
-    name = manifest["parameters"]["base"]
-    try:
-        sha256 = manifest["inputs"][0]["sha256"]
-        words = shlex.split(manifest["command"])
-        path = words[words.index("--base") + 1]
-    except (LookupError, TypeError, ValueError) as error:
-        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
-    if name not in FIXED and not Path(path).is_file():
-        if name == "array":
-            raise InvalidInput(f"{folder}: its base was an array, which no file keeps; sweep around a .npy file of it")
-        raise MissingFile(f"{folder}: its base {path} is not there any more; put it back, or go to where it ran")
-    base = load_base(name if name in FIXED else path)
-    if base.sha256 != sha256:
-        raise InvalidInput(
-            f"{folder}: its base {path} is another now (sha256 {base.sha256[:12]}, it was {str(sha256)[:12]}); "
-            "put back the one that it was swept around"
-        )
-    return base
+    return {**settings, "base": base_of(folder, manifest)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,42 @@ from ..text import printable
 DEFAULT_DIM = 2560
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Base:
-    """A vector with its name and hash; or, redrawn at every point, the recipe for one."""
+    """A vector, and where it comes from; equal to another of the same name and numbers."""
 
     name: str  # a built-in's, or the file's
     vector: Float[np.ndarray, " dim"] = field(repr=False)
+    kind: str = "array"  # or "built-in", "drawn", "file"
     path: Path | None = None
 
-    @property
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Base) and (self.name, self.sha256) == (other.name, other.sha256)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.sha256))
+
+    @cached_property
     def sha256(self) -> str:
-        """Of the vector's bytes, little-endian."""
+        """Hash of the vector's bytes, little-endian."""
         return hashlib.sha256(self.vector.tobytes()).hexdigest()
+
+    @property
+    def option(self) -> str:
+        """The value of ``--base`` that loads it; of an array there is none."""
+        if self.path is None:
+            return self.name
+        text = str(self.path)
+        return f"./{text}" if text in (*FIXED, *DRAWN) else text
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a manifest keeps of it: its kind, and its path or, of an array, its numbers."""
+        kept: dict[str, Any] = {"kind": self.kind}
+        if self.kind == "file":
+            kept["path"] = str(self.path)
+        if self.kind == "array":
+            kept |= {"dtype": self.vector.dtype.name, "bytes": base64.b64encode(self.vector.tobytes()).decode()}
+        return kept
 
 
 @cache
@@ -186,9 +211,9 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
     elif isinstance(spec, np.ndarray):
         base = Base(name="array", vector=np.asarray(spec, np.float64 if spec.dtype == np.float64 else np.float32))
     elif spec in DRAWN:
-        return Base(name=str(spec), vector=DRAWN[str(spec)](dim or DEFAULT_DIM, seed, point))
+        return Base(name=str(spec), vector=DRAWN[str(spec)](dim or DEFAULT_DIM, seed, point), kind="drawn")
     elif spec in FIXED:
-        base = Base(name=str(spec), vector=FIXED[str(spec)]())
+        base = Base(name=str(spec), vector=FIXED[str(spec)](), kind="built-in")
     else:
         base = _read(Path(spec))
     if base.vector.ndim != 1 or not base.vector.size:
@@ -220,7 +245,12 @@ def _read(path: Path) -> Base:
         vector = np.array(words).view(np.float64)
     else:
         vector = np.array(decode(np.array(words), GRID_OF_DTYPE[tensor.dtype]))
-    return Base(name=printable(path.name), vector=vector, path=path)
+    return Base(name=printable(path.name), vector=vector, kind="file", path=path)
+
+
+def is_drawn(spec: Any) -> bool:
+    """Whether a base, or what names one, is drawn from a run's seed."""
+    return spec.kind == "drawn" if isinstance(spec, Base) else isinstance(spec, str) and spec in DRAWN
 
 
 def varying_words() -> UInt16[np.ndarray, "holes dim"]:

@@ -8,7 +8,21 @@ from typing import Any
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..measures.topology import Topology
+from ..runs.folder import SCHEMA_VERSION
 from ..runs.records import Unsigned
+from .on_device import MeasuredCloud
+from .settings import RunSettings
+from .snowball import Cloud, Draw
+
+
+def counts(census: Census) -> dict[str, Any]:
+    """Values of the columns that every record has of its census, under the names of trials and questions."""
+    return {
+        "n_unique": census.n_unique,
+        "n_black_holes": census.n_black_holes,
+        "black_hole_population": census.black_hole_population,
+        "n_singletons": census.n_singletons,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +47,13 @@ def populations(census: Census) -> dict[str, Any]:
     }
 
 
+def l_inf(among: Geometry | None) -> tuple[float | None, float | None, float | None]:
+    """Largest, mean and lower median L-infinity, weight units; three None where it was not measured."""
+    if among is None:
+        return None, None, None
+    return among.weight.max, among.weight.mean, among.weight.lower_median
+
+
 @dataclass(frozen=True, kw_only=True)
 class Steps:
     """L-infinity in grid steps, over the rows that `l_inf_rows` names, as is L-infinity in weight units."""
@@ -43,14 +64,13 @@ class Steps:
     l_inf_rows: str | None
 
 
-def steps(among: Geometry | None, over: str | None) -> dict[str, Any]:
-    """Values of the columns of `Steps`."""
+def steps(among: Geometry | None) -> dict[str, Any]:
+    """Values of the columns of `Steps` but for the last."""
     spread = among.steps if among else None
     return {
         "max_l_inf_steps": int(spread.max) if spread else None,
         "mean_l_inf_steps": spread.mean if spread else None,
         "median_l_inf_steps": int(spread.lower_median) if spread else None,
-        "l_inf_rows": over,
     }
 
 
@@ -108,3 +128,19 @@ class Provenance:
     n_active_columns: int  # columns that were drawn
     neglected_probability: float  # bound on the chance that the sampler's neglect of far tails shows in this record
     schema_version: int
+
+
+def provenance(settings: RunSettings, draw: Draw, cloud: Cloud | MeasuredCloud) -> dict[str, Any]:
+    """Values of the columns of `Provenance`."""
+    return {
+        "sigma_over_median_ulp": draw.snowball.sigma / settings.median_ulp(draw.snowball),
+        "base": settings.base.name,
+        "grid": settings.grid,
+        "distribution": settings.distribution,
+        "arithmetic": settings.arithmetic,
+        "sampler": cloud.sampler,
+        "seed": Unsigned(settings.seed),
+        "n_active_columns": cloud.n_drawn,
+        "neglected_probability": cloud.neglected,
+        "schema_version": SCHEMA_VERSION,
+    }

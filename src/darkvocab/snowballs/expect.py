@@ -63,7 +63,7 @@ class Expect(Points):
         Occupancy.check(self.n_tokens)
         independent(self.distribution)
         for sigma in (min(self.sigmas), max(self.sigmas)):
-            self._law(self.base.vector, sigma).ranges(self.n_tokens)
+            self.law(self.base.vector, sigma).ranges(self.n_tokens)
 
     def __len__(self) -> int:
         return len(self.sigmas)
@@ -73,8 +73,8 @@ class Expect(Points):
             yield self._at(point, sigma)
 
     def _at(self, point: int, sigma: float) -> Expected:
-        law = self._law((self.base if self._has_one_base else self._base_at(point)).vector, sigma)
-        ulp = self._base_ulp if self._has_one_base else law.median_ulp
+        law = self.law(self.base_at(point).vector, sigma)
+        ulp = self.median_ulp(law)
         made = law.occupancy(self.n_tokens)
         low, high = made.largest_group
         return Expected(
@@ -94,7 +94,7 @@ class Expect(Points):
             largest_bh_high=high,
             n_active_columns=made.cells.n_active,
             n_tokens=self.n_tokens,
-            hidden_dim=self.dim,
+            hidden_dim=self.hidden_dim,
             base=self.base.name,
             grid=self.grid,
             distribution=self.distribution,

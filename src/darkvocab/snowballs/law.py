@@ -154,7 +154,7 @@ class SnowballLaw:
         grid = as_grid(self.grid)
         low, high = ranges.low[columns], ranges.high[columns]
         starts = np.empty(columns.size + 1, np.int64)
-        extents = low, high, width, *grid.shape, starts
+        extents = low, high, width, *grid.constants, starts
         last = np.empty(run_edges(*extents, np.empty(0, np.int64)), np.int64)
         run_edges(*extents, last)
         first = np.empty_like(last)
@@ -162,7 +162,7 @@ class SnowballLaw:
         first[starts[:-1]] = low
         z = np.full(last.size, np.inf)
         base = self.base[columns].astype(np.float64)
-        edge_deviates(base, starts, last, self.sigma, self.is_float32, *grid.shape[:2], z)
+        edge_deviates(base, starts, last, self.sigma, self.is_float32, *grid.constants[:2], z)
         return Cells(
             grid=grid,
             distribution=self._noise,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import InvalidInput, OutOfMemory
-from ..gpu.batch import Asked, Batch, Found, Pending
+from ..gpu.batch import Batch, BatchResult, DistanceQuery, PendingBatch
 from ..gpu.device import Device, Fetched, is_full
 from ..gpu.lanes import Lanes
 from ..measures.geometry import Geometry
@@ -31,7 +31,7 @@ class MeasuredCloud:
     """A snowball that was drawn and measured on a device; should something ask for its rows, they are drawn here."""
 
     draw: Draw
-    found: Found
+    found: BatchResult
     sampler: str
     n_drawn: int
     neglected: float
@@ -44,7 +44,7 @@ class MeasuredCloud:
 
 
 class _FoundGeometry(Geometry):
-    def __init__(self, found: Found, grid: str, over: str) -> None:
+    def __init__(self, found: BatchResult, grid: str, over: str) -> None:
         self.grid, self.over, self._found = as_grid(grid), over, found.distances
 
     @cached_property
@@ -57,7 +57,7 @@ class _FoundGeometry(Geometry):
 
 
 def measured_clouds(
-    device: Device, draws: Iterable[Draw], asked: tuple[Asked, ...]
+    device: Device, draws: Iterable[Draw], asked: tuple[DistanceQuery, ...]
 ) -> Iterator[tuple[Draw, MeasuredCloud]]:
     """Draw and measure, in the order given: as many at once as there is room for, and always one batch ahead.
 
@@ -96,7 +96,7 @@ def measured_clouds(
 
 
 def _together(
-    device: Device, source: Iterator[Draw], waiting: deque[Draw], room: int, asked: tuple[Asked, ...]
+    device: Device, source: Iterator[Draw], waiting: deque[Draw], room: int, asked: tuple[DistanceQuery, ...]
 ) -> list[Draw]:
     """The next draws that go together; one, if there is any, however little room there is."""
     some: list[Draw] = []
@@ -124,7 +124,7 @@ def _kind(device: Device, draw: Draw) -> tuple[str, int]:
     return "deviates", 0
 
 
-def _room(device: Device, draw: Draw, asked: tuple[Asked, ...]) -> int:
+def _room(device: Device, draw: Draw, asked: tuple[DistanceQuery, ...]) -> int:
     """About how many bytes a snowball takes on the device."""
     ball, cells, itemsize = draw.snowball, draw.cells, as_grid(draw.snowball.grid).bits // 8
     dim = ball.dim
@@ -153,10 +153,10 @@ class _Begun:
     draws: list[Draw]
     rows: _Rows
     overflows: Fetched | None
-    pending: Pending
+    pending: PendingBatch
 
     def clouds(self) -> Iterator[tuple[Draw, MeasuredCloud]]:
-        found = self.pending.found(lambda t: self.draws[t].cloud().index())
+        found = self.pending.results(lambda t: self.draws[t].cloud().index())
         if self.overflows is not None:
             (counts,) = self.overflows.arrays()
             for draw, overflows in zip(self.draws, counts.tolist(), strict=True):
@@ -170,7 +170,7 @@ class _Begun:
             )
 
 
-def _begin(device: Device, draws: list[Draw], asked: tuple[Asked, ...]) -> _Begun:
+def _begin(device: Device, draws: list[Draw], asked: tuple[DistanceQuery, ...]) -> _Begun:
     made = {"here": _drawn_here, "noise": _perturbed, "cells": _drawn_by_cells, "deviates": _drawn_by_deviates}
     rows = made[_kind(device, draws[0])[0]](device, draws)
     batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
@@ -198,7 +198,7 @@ def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
     codes = device.empty(noise.shape, as_grid(ball.grid).bits // 8)
     base = device.put(ball.base)
     overflows = device.drawing.perturb(
-        base, noise, ball.sigma, float32=ball.is_float32, shape=as_grid(ball.grid).shape, out=codes
+        base, noise, ball.sigma, float32=ball.is_float32, shape=as_grid(ball.grid).constants, out=codes
     )
     return _whole(device, draws, codes, overflows, "notebook", 0.0)
 
@@ -226,7 +226,7 @@ def _draw_dense(
         laplace=ball.distribution == "laplace",
         float32=ball.is_float32,
         stream=stream,
-        shape=as_grid(ball.grid).shape,
+        shape=as_grid(ball.grid).constants,
         out=codes,
     )
     return overflows

@@ -149,7 +149,7 @@ def _draw_dense(
 
     index = _empty_index(snowball, (snowball.n_tokens, base.size))
     how = drawn(snowball.distribution).number, snowball.is_float32, stream
-    shape = as_grid(snowball.grid).shape
+    shape = as_grid(snowball.grid).constants
     overflows = draw_dense(base.astype(np.float64), snowball.sigma, *how, np.uint64(seed), point, trial, shape, index)
     refuse_overflow(overflows, snowball)
     return index
@@ -168,7 +168,7 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise InvalidInput(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
     index = _empty_index(snowball, z.shape)
-    shape = as_grid(snowball.grid).shape
+    shape = as_grid(snowball.grid).constants
     if snowball.is_float32:
         with np.errstate(over="ignore"):  # an infinite sigma shows as overflowing rows
             sigma = np.float32(snowball.sigma)

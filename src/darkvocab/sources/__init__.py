@@ -66,7 +66,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
     MissingFile
         Nothing there, or a folder without weights, or a missing shard.
     AccessRefused, Unreachable
-        As `hub.HubFile.bring`.
+        As `hub.repo.HubFile.bring`.
     CorruptFile
         See `read_tensors`, `read_torch`, `read_gguf`, `read_array`, `read_arrays`, `read_sharded`.
     InvalidInput

@@ -87,6 +87,7 @@ def half_way(n_columns):
     return SnowballLaw(base=np.full(n_columns, 1 + 2.0**-8), sigma=1e-6, arithmetic="exact").cells(3)
 
 
+@pytest.mark.slow
 def test_two_columns_that_toss_a_coin_by_hand():
     law = LInfinity(half_way(2), 3, "steps")
     assert law.pair.cdf([-1, 0, 0.5, 1]) == pytest.approx([0, 1 / 4, 1 / 4, 1], abs=1e-15)
@@ -207,6 +208,7 @@ def test_two_tokens_in_one_run_by_hand():
     assert LInfinity(run, 2, "weight").pair.cdf(d * spacing) == pytest.approx(expected, abs=1e-15)
 
 
+@pytest.mark.slow
 def test_a_quantile_is_the_least_distance_that_the_share_does_not_exceed():
     for unit in ("steps", "weight"):
         law = LInfinity(wide(), 50, unit)

@@ -1,4 +1,4 @@
-"""A file of which some pieces are here: with holes where the others belong, beside a record of those that are.
+"""A file of which some pieces have arrived, with holes where the others belong, beside a record of those pieces.
 
 Any process may write into it: all write the same bytes at the same places. A piece is in the record only when the disk
 has it, so that a machine that stops leaves no zeros that pass for rows.
@@ -11,29 +11,30 @@ import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 Span = tuple[int, int]  # bytes from, to
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:
-    """The same bytes in ascending order, each once.
+    """Sort spans and join those that touch: the same bytes, each once.
 
     Examples
     --------
     >>> merged([(6, 9), (0, 2), (2, 4), (8, 10), (5, 5)])
     [(0, 4), (6, 10)]
     """
-    found: list[Span] = []
+    joined: list[Span] = []
     for begin, end in sorted(span for span in spans if span[0] < span[1]):
-        if found and begin <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
         else:
-            found.append((begin, end))
-    return found
+            joined.append((begin, end))
+    return joined
 
 
-def without(wanted: Span, here: Iterable[Span]) -> list[Span]:
-    """What of some bytes is not here; `here` as `merged` gives it.
+def without(wanted: Span, held: Iterable[Span]) -> list[Span]:
+    """Return the spans of some bytes that are not held; `held` as `merged` gives it.
 
     Examples
     --------
@@ -42,7 +43,7 @@ def without(wanted: Span, here: Iterable[Span]) -> list[Span]:
     """
     at, end = wanted
     missing = []
-    for first, last in here:
+    for first, last in held:
         if last > at and first < end:
             if first > at:
                 missing.append((at, first))
@@ -52,8 +53,15 @@ def without(wanted: Span, here: Iterable[Span]) -> list[Span]:
     return missing
 
 
+def write_record(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all; an OSError names the file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.write_text(json.dumps(value), "utf-8")
+    temporary.replace(path)
+
+
 class Pieces:
-    """The file `path` of `size` bytes, as far as it is here; one that is of another size is begun anew.
+    """The file `path` of `size` bytes, as far as it has arrived; one of another size is begun anew.
 
     Raises
     ------
@@ -65,18 +73,18 @@ class Pieces:
         self.path, self.size = path, size
         self._record = path.with_name(f"{path.name}.json")
         self._lock = threading.Lock()
-        self._here = self._recorded()
+        self._held = self._recorded()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # not emptied: another process may be writing into it
         try:
             if os.fstat(descriptor).st_size != size:
-                self._here = []
+                self._held = []
                 self._record.unlink(missing_ok=True)
                 os.ftruncate(descriptor, size)
         finally:
             os.close(descriptor)
 
     def _recorded(self) -> list[Span]:
-        """What the record says is here; nothing where it says nothing that can be true."""
+        """Read the record; empty where it says what cannot be true."""
         try:
             spans = [(begin, end) for begin, end in json.loads(self._record.read_text("utf-8"))]
             true = all(type(n) is int and 0 <= n <= self.size for span in spans for n in span)
@@ -85,8 +93,8 @@ class Pieces:
         return merged(spans) if true else []
 
     def missing(self, begin: int, end: int) -> list[Span]:
-        """What of these bytes is not here."""
-        return without((begin, end), self._here)
+        """Return the spans of these bytes that have not arrived."""
+        return without((begin, end), self._held)
 
     def add(self, begin: int, end: int) -> None:
         """Record that these bytes were written.
@@ -104,13 +112,11 @@ class Pieces:
         finally:
             os.close(descriptor)
         with self._lock:
-            self._here = merged([*self._here, *self._recorded(), (begin, end)])  # another process may have added some
-            temporary = self._record.with_name(f".{self._record.name}.{os.getpid()}.partial")
-            temporary.write_text(json.dumps(self._here), "utf-8")
-            temporary.replace(self._record)
+            self._held = merged([*self._held, *self._recorded(), (begin, end)])  # another process may have added some
+            write_record(self._record, self._held)
 
     def forget(self) -> None:
-        """Take nothing for here any more."""
+        """Take nothing as arrived any more."""
         with self._lock:
             self._record.unlink(missing_ok=True)
-            self._here = []
+            self._held = []

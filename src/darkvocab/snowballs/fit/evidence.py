@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 from scipy.special import betaln, gammaln, logsumexp
 
-from ..numerics import as_grid
+from ...numerics import as_grid, index_values, ulp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,34 @@ class Association:
     log10_p: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column in which rows differ: its values as ordered indices, and the tokens at each."""
+
+    column: int
+    spacing: float  # of the grid there, weight units
+    cells: list[int]
+    tokens: list[int]
+
+
+def columns(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> list[Column]:
+    """Return the columns in which rows differ."""
+    made = []
+    for column in np.flatnonzero((index != index[0]).any(axis=0)).tolist():
+        cells, tokens = _tokens_at(index[:, column], populations)
+        spacing = float(ulp(index_values(cells[:1], grid), grid)[0])
+        made.append(Column(column=column, spacing=spacing, cells=cells.tolist(), tokens=tokens.tolist()))
+    return made
+
+
+def _tokens_at(
+    values: Int64[np.ndarray, " rows"], populations: Int64[np.ndarray, " rows"]
+) -> tuple[Int64[np.ndarray, " cells"], Int64[np.ndarray, " cells"]]:
+    """The values that occur, ascending, and the tokens at each."""
+    cells, place = np.unique(values, return_inverse=True)
+    return cells, np.bincount(place, populations).astype(np.int64)
+
+
 def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> Gap | None:
     """The emptiest place between two values of one column, by its probability; None where there is none.
 
@@ -47,8 +75,7 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
     mantissa = as_grid(grid).mantissa_bits
     found, looked = [], 0
     for column in np.flatnonzero((index != index[0]).any(axis=0)):
-        cells, place = np.unique(index[:, column], return_inverse=True)
-        tokens = np.bincount(place, populations).astype(np.int64)
+        cells, tokens = _tokens_at(index[:, column], populations)
         low, high = int(cells[0]), int(cells[-1])
         if low * high <= 0 or abs(low) >> mantissa != abs(high) >> mantissa or high - low > 4096:
             continue  # across zero or a power of two cells are not equally wide

@@ -15,16 +15,16 @@ from darkvocab import Fit, fit
 from darkvocab.numerics import round_to
 from darkvocab.reports.fits import chance, sentences
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
-from darkvocab.snowballs.evidence import association, gap
-from darkvocab.snowballs.fit import Hypothesis, Likelihood, statistics
+from darkvocab.snowballs.fit.checks import statistics
+from darkvocab.snowballs.fit.evidence import association, gap
+from darkvocab.snowballs.fit.likelihood import Likelihood
+from darkvocab.snowballs.fit.model import Hypothesis
+from darkvocab.snowballs.fit.targets import Target
 from darkvocab.snowballs.law import Snowball, SnowballLaw
 from darkvocab.snowballs.snowball import draw
-from darkvocab.snowballs.targets import Target, load_target
 from darkvocab.snowballs.theory import Occupancy, Partition
 
 pytestmark = pytest.mark.slow
-
-BIN = Path(sys.executable).parent
 
 
 def drawn(base, sigma, n_tokens, trial=0, **settings):
@@ -63,7 +63,7 @@ def test_the_error_of_an_estimate_is_how_far_estimates_scatter():
     # The variance of log sigma over 60 snowballs, over Godambe's, is about chi-square over its 59 degrees: between 0.5
     # and 1.7 but for 0.2%. By the composite's curvature alone it would be 0.4 times what it is.
     found = many("estimates", 60)
-    covariance, ratio = Fit(drawn(SMALL, 8e-9, 400), base=SMALL)._godambe
+    covariance, ratio = Fit(drawn(SMALL, 8e-9, 400), base=SMALL).uncertainty.godambe
     assert 0.5 < np.var(np.log(found), ddof=1) / covariance[0, 0] < 1.7
     assert ratio == pytest.approx(0.41, abs=0.1)
 
@@ -84,10 +84,10 @@ def test_sigma_is_found_on_every_grid_and_of_every_noise(grid, distribution):
 
 def test_a_snowball_is_not_held_against_itself():
     made = Fit(drawn(SMALL, 8e-9, 1000), base=SMALL, draws=400)
-    report = made.report()
-    assert min(row["p"] for row in report["checks"]) > 1e-3
-    assert report["bound"]["log10_p"] > -3
-    assert sentences(report)[-1] == "Nothing in these statistics speaks against it."
+    result = made.result()
+    assert min(row.p for row in result.checks) > 1e-3
+    assert result.bound.log10_p > -3
+    assert sentences(result)[-1] == "Nothing in these statistics speaks against it."
 
 
 def test_more_than_sigma_can_be_found():
@@ -119,7 +119,7 @@ def test_one_black_hole_bounds_sigma_from_above_and_none_from_below():
     assert (apart.estimate.sigma, high) == (None, math.inf)
     alone = Occupancy(SnowballLaw(base=SMALL.astype(np.float64), sigma=low).cells(100), 100)
     assert math.exp(-alone.coincident_pairs.mean) == pytest.approx(0.1, rel=0.3)
-    json.dumps(Fit("100", base=SMALL, draws=50).report(), allow_nan=False)
+    json.dumps(Fit("100", base=SMALL, draws=50).result().to_json(), allow_nan=False)
 
 
 def test_tokens_that_survive_by_chance_are_the_same_snowball():
@@ -155,8 +155,8 @@ def qwen():
 
 
 def test_no_gaussian_snowball_makes_the_thirteen_groups(qwen):
-    assert qwen["target"]["n_tokens"] == 2221
-    assert qwen["bound"]["log10_p"] < -60
+    assert qwen.target.partition.n_tokens == 2221
+    assert qwen.bound.log10_p < -60
     told = sentences(qwen)
     assert told[0].startswith(
         "A Gaussian snowball around qwen3-4b does not produce 13 groups with 814, 704, 306, 228, ..."
@@ -166,27 +166,27 @@ def test_no_gaussian_snowball_makes_the_thirteen_groups(qwen):
 
 def test_the_bound_holds_for_the_fifth_group_by_hand(qwen):
     # At its sigma one of the five likeliest cells would have to hold 11 tokens or fewer.
-    bound = qwen["bound"]
-    assert (bound["rank"], bound["population"], bound["or_more"]) == (5, 11, False)
-    made = Occupancy(SnowballLaw(base=qwen3_4b().astype(np.float64), sigma=bound["sigma"]).cells(2221), 2221)
+    bound = qwen.bound
+    assert (bound.rank, bound.population, bound.or_more) == (5, 11, False)
+    made = Occupancy(SnowballLaw(base=qwen3_4b().astype(np.float64), sigma=bound.sigma).cells(2221), 2221)
     p = made.largest(5) / 2221
     by_hand = math.log10(stats.binom(2221, p).cdf(11).sum() * 27)  # 13 groups either way, and that there are no more
-    assert bound["log10_p"] == pytest.approx(by_hand, abs=1e-3)
+    assert bound.log10_p == pytest.approx(by_hand, abs=1e-3)
 
 
 def test_a_gap_in_component_322_is_told_by_hand(qwen):
-    found = qwen["gap"]
-    assert (found["column"], found["tokens"]) == (322, (1070, 0, 1030))
-    looked = 10 ** (found["log10_p"] - math.log10(0.5) * 1030)
+    found = qwen.gap
+    assert (found.column, found.tokens) == (322, (1070, 0, 1030))
+    looked = 10 ** (found.log10_p - math.log10(0.5) * 1030)
     assert 1 <= looked < 100  # P(Bin(1030, 1/2) = 0), and how many places there were
 
 
 def test_components_322_and_1382_move_together(qwen):
-    found = qwen["association"]
-    assert sorted(found["columns"]) == [322, 1382]
-    assert found["both"] == 1030
+    found = qwen.association
+    assert sorted(found.columns) == [322, 1382]
+    assert found.both == 1030
     by_hand = stats.hypergeom(2100, 1030, 1037).logpmf(1030) / math.log(10) + math.log10(20 * 19 / 2)
-    assert found["log10_p"] == pytest.approx(by_hand, rel=1e-9)
+    assert found.log10_p == pytest.approx(by_hand, rel=1e-9)
 
 
 def test_gaps_are_looked_for_where_cells_are_equally_wide():
@@ -203,10 +203,10 @@ def test_gaps_are_looked_for_where_cells_are_equally_wide():
 def test_a_predictive_p_value_is_twice_the_smaller_tail():
     made = Fit("5,3", singletons=2, base=SMALL, draws=20)
     made.__dict__["predicted"] = [Partition(np.array([6, n]), 2) for n in range(2, 21)]
-    rows = {row["statistic"]: row for row in made.checks}
-    assert rows["population_2"]["p"] == pytest.approx(2 * (1 + 2) / 20)  # 2 and 3 of nineteen
-    assert rows["population_1"]["p"] == pytest.approx(2 * 1 / 20)
-    assert rows["n_singletons"]["p"] == 1
+    rows = {row.statistic: row for row in made.checks}
+    assert rows["population_2"].p == pytest.approx(2 * (1 + 2) / 20)  # 2 and 3 of nineteen
+    assert rows["population_1"].p == pytest.approx(2 * 1 / 20)
+    assert rows["n_singletons"].p == 1
 
 
 def test_noise_with_one_peak_has_no_gaps_and_no_associations():
@@ -227,56 +227,19 @@ def test_noise_with_one_peak_has_no_gaps_and_no_associations():
 
 def test_every_explanation_stands_beside_the_others(qwen):
     made = Fit("qwen3-4b", draws=100)
-    rows = {row["hypothesis"]: row for row in made.hypotheses()}
+    rows = {row.hypothesis: row for row in made.hypotheses()}
     ours = rows["direct snowball"]
-    assert rows["uniform survival from the vocabulary"]["log_likelihood"] == ours["log_likelihood"]
-    assert ours["sigma"] == qwen["sigma"]
+    assert rows["uniform survival from the vocabulary"].log_likelihood == ours.log_likelihood
+    assert ours.sigma == qwen.sigma
     for name, settings in {
         "laplace noise": {"distribution": "laplace"},
         "exact arithmetic": {"arithmetic": "exact"},
     }.items():
         alone = Fit("qwen3-4b", **settings).estimate
-        assert rows[name]["sigma"] == pytest.approx(alone.sigma, rel=1e-6)
-        assert rows[name]["log_likelihood"] == pytest.approx(alone.log_likelihood, abs=1e-6)
+        assert rows[name].sigma == pytest.approx(alone.sigma, rel=1e-6)
+        assert rows[name].log_likelihood == pytest.approx(alone.log_likelihood, abs=1e-6)
     for name in ("uniform-ball", "uniform-shell"):  # of 40 snowballs: a z beyond 5 once in a million
-        assert abs(float(rows[name]["note"].split("lie ")[1].split()[0])) < 5
-
-
-# Targets -------------------------------------------------------------------------------------------------------------
-
-
-def test_populations_are_read_from_a_list_a_census_and_a_scan(tmp_path):
-    by_list = load_target("814, 704,306", 5)
-    assert (by_list.partition.populations.tolist(), by_list.partition.n_tokens) == ([814, 704, 306], 1829)
-    census = {"populations": [3, 2], "n_tokens": 9, "n_black_holes": 2, "n_singletons": 4, "n_unique": 6}
-    (tmp_path / "census.json").write_text(json.dumps(census))
-    assert load_target(tmp_path / "census.json").partition.n_singletons == 4
-    scan = {"populations": [3, 2], "n_tokens": 100, "n_singletons": 95, "indicators": {"n_dark": 7}}
-    (tmp_path / "scan.json").write_text(json.dumps(scan))
-    assert load_target(tmp_path / "scan.json").partition.n_singletons == 2  # dark and alone
-    assert load_target("5,3", "unknown").partition.n_tokens is None
-
-
-def test_a_checkpoint_is_a_target_with_rows_grid_and_base(tmp_path):
-    # 400 tokens around one vector on the float16 grid, and 2,000 others: their black holes are what is fitted.
-    base = qwen3_4b_centred()[:300]
-    cloud = draw(Snowball(base=base, n_tokens=400, sigma=3e-9, grid="float16"), seed=5)
-    others = np.random.default_rng(1).normal(0, 0.02, (2000, 300)).astype(np.float16)
-    np.save(tmp_path / "model.npy", np.concatenate([cloud.words().view(np.float16), others]))
-    target = load_target(tmp_path / "model.npy")
-    counts = cloud.groups().counts
-    assert target.partition.populations.tolist() == sorted(counts[counts > 1].tolist(), reverse=True)
-    assert (target.grid, target.dim, target.index.shape) == ("float16", 300, (int((counts > 1).sum()), 300))
-    made = Fit(target, draws=100)
-    assert made.hypothesis.grid == "float16"
-    row = cloud.words()[cloud.groups().first[counts.argmax()]].view(np.float16)
-    assert (made.base.vector == row).all()
-    assert made.base.name == "the largest black hole of model.npy"
-    around = Fit(target, base=base, singletons=None, draws=100)  # the vector that they were drawn around
-    low, high = around.interval
-    assert low / 1.2 < 3e-9 < high * 1.2
-    assert around.gap is None or around.gap.log10_p > -4
-    assert around.association is None or around.association.log10_p > -4
+        assert abs(float(rows[name].note.split("lie ")[1].split()[0])) < 5
 
 
 def test_the_family_of_noise_can_be_fitted():
@@ -302,21 +265,21 @@ def test_probabilities_too_small_for_a_float_are_written_out():
 def test_the_likelihood_is_largest_where_it_says():
     target = drawn(SMALL, 8e-9, 400)
     made = Likelihood(target.partition, Hypothesis(base=SMALL.astype(np.float64)))
-    found, _ = made.maximum()
+    found = made.maximum()
     around = [made.at(found.sigma * f) for f in (0.97, 0.99, 1.01, 1.03)]
     assert found.log_likelihood == pytest.approx(made.at(found.sigma))
     assert max(around) < found.log_likelihood
 
 
-def test_the_command_prints_what_the_library_finds(tmp_path):
-    command = [BIN / "darkvocab", "fit", "--target", "2055,16,10,10,9", "--draws", "50", "--figure", tmp_path / "f.png"]
-    printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
+def test_the_command_prints_what_the_library_finds(tmp_path, cli):
+    command = ["fit", "--target", "2055,16,10,10,9", "--draws", "50", "--figure", tmp_path / "f.png"]
+    printed = cli(*command, "--json").out
     report = json.loads(printed)
     again = fit("2055,16,10,10,9", draws=50)
-    assert json.dumps(again, allow_nan=False) + "\n" == printed
+    assert json.dumps(again.to_json(), allow_nan=False) + "\n" == printed
     assert report["likelihood"] == "partition"
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
-    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    table = cli(*command).out
     assert "2055" not in table
     assert "2,055" in table
     assert "Nothing in these statistics speaks against it." in table

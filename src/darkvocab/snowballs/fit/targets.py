@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from ..embedding.matrix import EmbeddingMatrix
-from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..measures.census import Census
-from ..measures.dark import judge, judged_matrix
-from ..numerics import to_index
-from ..sources import open_source
-from ..text import printable
-from .bases import Base, recorded, varying_words
-from .theory import Partition
+from ...embedding.matrix import EmbeddingMatrix
+from ...errors import CorruptFile, InvalidInput, MissingFile
+from ...measures.census import Census
+from ...measures.dark import judge, judged_matrix
+from ...numerics import to_index
+from ...sources import open_source
+from ...text import printable
+from ..bases import Base, recorded, varying_words
+from ..theory import Partition
 
 BUILT_IN = "qwen3-4b"
 UNKNOWN = "unknown"
