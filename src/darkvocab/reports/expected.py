@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import EXPECTED
-from .console import show, table
+from .console import show
 from .figures import BLACK, BLUE, ORANGE
 from .labels import TITLES, labels
 from .plot import Axis, Panel, Plot, Series, top_of
@@ -67,13 +68,18 @@ def some(rows: Sequence[Any]) -> list[int]:
 
 def print_expected(points: Sequence[dict[str, Any]], to: Console) -> None:
     """One row a sigma: expected value ± standard deviation of each statistic; of many sigma twenty."""
-    rows = []
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("sigma", *STATISTICS.values(), "largest group"):
+        table.add_column(heading, justify="right")
     for place in some(points):
         point = points[place]
-        bounds = dict.fromkeys(value(point[f"largest_bh_{bound}"]) for bound in ("low", "high"))
-        counts = (value(point[name], point[f"{name}_std"]) for name in STATISTICS)
-        rows.append([f"{point['sigma']:.7g}", *counts, " to ".join(bounds)])
-    show(table(("sigma", *STATISTICS.values(), "largest group"), rows), to)
+        low, high = value(point["largest_bh_low"]), value(point["largest_bh_high"])
+        table.add_row(
+            f"{point['sigma']:.7g}",
+            *(value(point[name], point[f"{name}_std"]) for name in STATISTICS),
+            low if low == high else f"{low} to {high}",
+        )
+    show(table, to)
     _left(points, to)
 
 
@@ -86,17 +92,23 @@ def print_agreement(
     points: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]], sentences: Sequence[str], to: Console
 ) -> None:
     """One row a sigma: of each statistic what is expected, the mean of the trials, and its z-score."""
+    shown = list(COLOURS)
     each = [comparisons[i : i + len(comparisons) // len(points)] for i in range(0, len(comparisons), 4)]
-    rows = []
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("sigma", justify="right")
+    table.add_column("trials", justify="right")
+    for name in shown:
+        for heading in (STATISTICS[name], "simulated", "z"):
+            table.add_column(heading, justify="right")
     for place in some(points):
+        found = {row["statistic"]: row for row in each[place]}
         cells = [f"{points[place]['sigma']:.7g}", f"{each[place][0]['trials']:,}"]
-        of = {row["statistic"]: row for row in each[place]}
-        for row in (of[name] for name in COLOURS):
+        for name in shown:
+            row = found[name]
             z = "" if row["z"] is None else f"{row['z']:+.2f}"
             cells += [value(row["expected"], row["std"]), value(row["simulated"]), z]
-        rows.append(cells)
-    headings = (heading for name in COLOURS for heading in (STATISTICS[name], "simulated", "z"))
-    show(table(("sigma", "trials", *headings), rows), to)
+        table.add_row(*cells)
+    show(table, to)
     _left(points, to)
     for sentence in sentences:
         to.print(sentence, soft_wrap=not to.is_terminal)

@@ -190,9 +190,10 @@ def print_experiment(experiment: str, result: pl.DataFrame | Path, to: Console) 
 def print_training(outcome: dict[str, Any], to: Console) -> None:
     """Print the first and the last state of a training."""
     states = outcome["states"]
-    headings = ["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))]
-    sets = [state[tokens] for state in states for tokens in ("all", "unseen")]
-    show(table(headings, ([name, *(f"{counts[key]:,}" for counts in sets)] for key, name in COUNTS.items())), to)
+    grid = table(["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))])
+    for key, name in COUNTS.items():
+        grid.add_row(name, *(f"{state[of][key]:,}" for state in states for of in ("all", "unseen")))
+    show(grid, to)
     loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
     moved = f"the centroid moved by {outcome['centroid_displacement']:.6f}"
     to.print(f"{loss}{moved}; {outcome['n_unseen']:,} tokens unseen")
