@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from .training.corpus import load_corpus
     from .training.evolve import Evolution, EvolutionRecord, Evolve, evolve
     from .training.replicas import ReplicaRecord, Replicas
-    from .training.run import Training
+    from .training.run import train
+    from .training.settings import Training
 
 _HOMES = {
     "DarkvocabError": "errors",
@@ -72,7 +73,7 @@ _HOMES = {
     "SweepRecord": "snowballs.sweep",
     "Topology": "measures.topology",
     "Touching": "numerics.touching",
-    "Training": "training.run",
+    "Training": "training.settings",
     "TrialRecord": "snowballs.trials",
     "Trials": "snowballs.trials",
     "Verdict": "checkpoints.check",
@@ -100,6 +101,7 @@ _HOMES = {
     "summary": "reports.summary",
     "sweep": "snowballs.sweep",
     "topology": "measures.topology",
+    "train": "training.run",
     "trials": "snowballs.trials",
     "vocabulary": "measures.vocabulary",
 }
@@ -163,6 +165,7 @@ __all__ = [
     "summary",
     "sweep",
     "topology",
+    "train",
     "trials",
     "vocabulary",
 ]

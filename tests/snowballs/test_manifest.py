@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,14 @@ def test_a_run_is_the_same_wherever_its_base_lies(vector, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path / "elsewhere")
     land(Sweep([1e-6, 1e-5], base=f"../{vector}", n_tokens=20, measure=()), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "manifest.json").read_bytes() == whole
+
+
+def test_settings_of_another_seed_draw_another_base():
+    settings = Sweep([1e-3], base="random", dim=20)
+    other = replace(settings, seed=1)
+    assert other == Sweep([1e-3], base="random", dim=20, seed=1)
+    assert other.base != settings.base
+    assert replace(settings, sigmas=[1e-3, 2e-3]).base == settings.base
 
 
 @pytest.mark.parametrize("settings", RUNS[:3], ids=repr)

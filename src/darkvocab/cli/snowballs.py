@@ -138,12 +138,12 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
     out = options["out"]
     announce_compilation()
     with progress_bar(label) as progress:
-        made: Any = (land if out else frame)(settings, progress=progress, say=say, **running)
+        drawn: Any = (land if out else frame)(settings, progress=progress, say=say, **running)
     written = darkvocab.report(out) if out else []
     if options["as_json"]:
-        sys.stdout.writelines(experiment_json(experiment, made))
+        sys.stdout.writelines(experiment_json(experiment, drawn))
     else:
-        print_experiment(experiment, made, console())
+        print_experiment(experiment, drawn, console())
     if out:
         from ..runs.folder import read_manifest
         from ..runs.records import csv_path

@@ -11,7 +11,7 @@ from rich.console import Console
 from ..runs.records import scan_records
 from ..text import finite
 from .console import density, frames_json, largest, number, power, show, table
-from .labels import COUNTS, SWEEP, TRIALS
+from .labels import SWEEP, TRIALS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -185,18 +185,6 @@ def print_experiment(experiment: str, result: pl.DataFrame | Path, to: Console) 
     import polars as pl
 
     PRINTED[experiment](result if isinstance(result, pl.DataFrame) else scan_records(result), to)
-
-
-def print_training(outcome: dict[str, Any], to: Console) -> None:
-    """Print the first and the last state of a training."""
-    states = outcome["states"]
-    grid = table(["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))])
-    for key, name in COUNTS.items():
-        grid.add_row(name, *(f"{state[of][key]:,}" for state in states for of in ("all", "unseen")))
-    show(grid, to)
-    loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
-    moved = f"the centroid moved by {outcome['centroid_displacement']:.6f}"
-    to.print(f"{loss}{moved}; {outcome['n_unseen']:,} tokens unseen")
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:

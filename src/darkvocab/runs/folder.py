@@ -18,7 +18,12 @@ from ..text import shorten
 SCHEMA_VERSION = 1
 UNFINISHED = ("running", "interrupted")
 MANIFEST = {"status": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
-REPEATING = ("command", "no_command", "base")  # how a run is repeated, and from where; its records do not depend on it
+REPEATING = (
+    "command",
+    "no_command",
+    "base",
+    "paths",
+)  # how a run is repeated, and from where; its records do not depend on it
 
 
 def versions(*packages: str) -> dict[str, str]:

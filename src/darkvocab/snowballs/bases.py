@@ -64,7 +64,7 @@ class Base:
 
 @cache
 def recorded() -> dict[str, Any]:
-    """The recorded figures of Qwen3-4B's black holes."""
+    """Return the recorded figures of Qwen3-4B's black holes."""
     return json.loads(resources.files(__package__).joinpath("data/qwen3_4b.json").read_text("utf-8"))
 
 
@@ -74,7 +74,7 @@ def _words(key: int, n: int) -> np.ndarray:
 
 
 def qwen3_4b() -> Float32[np.ndarray, " dim"]:
-    """The row of Qwen3-4B's largest black hole, as far as it is recorded, on the bfloat16 lattice.
+    """Return the row of Qwen3-4B's largest black hole, as far as it is recorded, on the bfloat16 lattice.
 
     Every recorded word and exponent, the whole exponent histogram, and norm, mean and extremes of the original; the
     exponents' places, the other mantissas and the signs are drawn from a fixed seed. 2,560 components.
@@ -94,7 +94,8 @@ def qwen3_4b() -> Float32[np.ndarray, " dim"]:
     exponent[open_places] = left[np.argsort(_words(1, len(left)))]
     free = np.setdiff1d(np.arange(dim), known)
     drawn = _words(2, len(free))
-    mantissa, sign = (drawn >> np.uint64(57)).astype(np.int64), (drawn & np.uint64(1)).astype(np.int64)
+    mantissa = (drawn >> np.uint64(57)).astype(np.int64)
+    sign = (drawn & np.uint64(1)).astype(np.int64)
     words[free] = sign << 15 | exponent[free] << 7 | mantissa
 
     # The norm: raise or lower mantissas of the two binades where the density falls, one step each, until it is met.
@@ -190,7 +191,7 @@ DRAWN = {"random": random, "random-unit": random_unit}
 
 
 def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, seed: int = 0, point: int = 0) -> Base:
-    """The base vector of this name, from this file, or this array.
+    """Load the base vector of this name, from this file, or of this array.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Columns that records of snowballs share, and what fills them; null where something was not measured."""
+"""Columns that records of snowballs share, and their values; null where something was not measured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def counts(census: Census) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Populations:
-    """What seed 001 says of the black holes' populations, and seed 000 does not; zeros without black holes."""
+    """Statistics of the black holes' populations that seed 001 has and seed 000 has not; zeros without black holes."""
 
     smallest_bh: int
     mean_bh_size: float
@@ -87,7 +87,7 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class Degrees:
-    """What we say of the graph beside `Graph`."""
+    """Further columns of the graph of touching rows."""
 
     n_edges: int | None
     mean_degree: float | None
@@ -100,15 +100,9 @@ def graph(topology: Topology | None) -> dict[str, Any]:
     """Values of the columns of `Graph` and `Degrees`."""
     if topology is None:
         return dict.fromkeys((*Graph.__dataclass_fields__, *Degrees.__dataclass_fields__))
+    measured = (*Graph.__dataclass_fields__, "n_edges", "mean_degree", "max_degree")
     return {
-        "n_components": topology.n_components,
-        "n_isolated": topology.n_isolated,
-        "largest_component_size": topology.largest_component_size,
-        "largest_component_density": topology.largest_component_density,
-        "global_density": topology.global_density,
-        "n_edges": topology.n_edges,
-        "mean_degree": topology.mean_degree,
-        "max_degree": topology.max_degree,
+        **{name: getattr(topology, name) for name in measured},
         "touching": str(topology.touching),
         "topology_rows": topology.over,
     }
@@ -116,7 +110,7 @@ def graph(topology: Topology | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How a record came about: the last columns of every record of snowballs."""
+    """Provenance of a record: the last columns of every record of snowballs."""
 
     sigma_over_median_ulp: float  # median over the components of the rounded base
     base: str

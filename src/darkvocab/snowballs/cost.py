@@ -48,13 +48,16 @@ class Cost:
 
 
 def _trial_seconds(settings: RunSettings) -> float:
-    n_tokens, n_drawn, is_dense = settings.n_tokens, settings.hidden_dim, True
+    n_tokens = settings.n_tokens
+    n_drawn = settings.hidden_dim
+    is_dense = True
     rows = float(n_tokens)
     widest = settings.snowball(settings.base.vector, max(settings.sigmas))
     if widest.has_cells:
         cells = widest.single_cells()
         if settings.sampler == "sparse" and cells.are_few:
-            n_drawn, is_dense = len(cells.columns) + len(cells.unlisted), False
+            n_drawn = cells.n_active
+            is_dense = False
         if not len(cells.unlisted):  # about so many of e**entropy likely rows occur
             likely = 4 * math.exp(min(_entropy(cells), 50.0))
             rows *= likely / (likely + rows)

@@ -28,7 +28,8 @@ class Task:
 def tasks(settings: RunSettings, size: int, missing: set[int]) -> Iterator[Task]:
     """Yield the missing parts of `size` trials, in order."""
     stream = NotebookStream(settings.seed) if settings.sampler == "notebook" and missing else None
-    last, base = max(missing, default=-1), None
+    last = max(missing, default=-1)
+    base = None
     for part in range(last + 1):
         trials = range(part * size, min((part + 1) * size, len(settings)))
         task = Task(trials=trials, stream=stream.state if stream else None, base=base)

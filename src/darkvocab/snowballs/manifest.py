@@ -53,10 +53,11 @@ def manifest(settings: RunSettings) -> dict[str, Any]:
 def command(settings: RunSettings) -> dict[str, str | None]:
     """Return the command that repeats a run, as `repeating`: sigma in full, no options at their defaults."""
     kind = type(settings)
-    given, default = options(kind, settings_of(settings)), options(kind, defaults_of(kind))
+    given = options(kind, settings_of(settings))
+    defaults = options(kind, defaults_of(kind))
     sigmas = ",".join(repr(sigma) for sigma in settings.sigmas)
     obstacle = ARRAY if settings.base.kind == "array" else None
-    return repeating(settings.experiment, {"sigma": sigmas, **given}, default, obstacle)
+    return repeating(settings.experiment, {"sigma": sigmas, **given}, defaults, obstacle)
 
 
 def options(kind: type[RunSettings], settings: Mapping[str, Any]) -> dict[str, Any]:

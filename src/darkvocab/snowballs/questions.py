@@ -25,7 +25,7 @@ NEAR = Touching(1e-4, strict=True)  # seed 003's threshold
 
 @dataclass(frozen=True, kw_only=True)
 class _Seed003:
-    """What seed 003 keeps of a sigma, in its order, after the sigma itself."""
+    """Columns of seed 003, in its order, after sigma itself."""
 
     sigma: float
     density: float  # pairs of tokens that touch, of all pairs
@@ -95,9 +95,9 @@ class Questions(RunSettings[QuestionRecord]):
 
     @staticmethod
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
-        touching, redraw = settings["touching"], settings["redraw_base"]
+        touching = settings["touching"]
         return {
-            "fixed_base": is_drawn(settings["base"]) and redraw is False,
+            "fixed_base": is_drawn(settings["base"]) and settings["redraw_base"] is False,
             "threshold": touching.threshold,
             "inclusive": not touching.strict,
         }

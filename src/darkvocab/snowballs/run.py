@@ -36,7 +36,7 @@ def _silent(text: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a run is run, which never changes a record.
+    """Options of a run, which never change a record.
 
     Parameters
     ----------
@@ -101,7 +101,9 @@ def _parts(settings: RunSettings[Row], options: Options, *, reading: bool) -> It
     """Yield records of each part; without `reading` only of those that had not landed."""
     if options.resume and options.out is None:
         raise InvalidInput("--resume needs the --out folder of the run to go on with")
-    device, workers, cost = open_device(options.device), options.workers, Cost.of(settings)
+    device = open_device(options.device)
+    workers = options.workers
+    cost = Cost.of(settings)
     if device and (options.engine != "local" or workers is not None):
         raise InvalidInput("a device draws and measures by itself: leave out --engine and --workers, or --device")
     if device or (workers is None and options.engine == "local" and cost.needs_one_worker):

@@ -62,7 +62,11 @@ class Points(Shown):
             )
         if self.dim is not None and self.dim < 1:
             raise InvalidInput(f"dim must be >= 1, got {self.dim}")
-        self._set(base=load_base(self.base, self.dim, seed=self.seed))
+        base, dim = self.base, self.dim
+        if isinstance(base, Base) and base.kind == "drawn":  # by other settings: ours may have another seed
+            dim = dim or base.vector.size
+            base = base.name
+        self._set(base=load_base(base, dim, seed=self.seed))
         self._set(dim=self.base.vector.size)
 
     def _set(self, **values: Any) -> None:
@@ -99,6 +103,7 @@ class Points(Shown):
         )
 
     def base_at(self, point: int) -> Base:
+        """Return the base of a point, which is drawn anew where that is asked for."""
         if not self.redraw_base:
             return self.base
         return load_base(self.base.name, self.dim, seed=self.seed, point=point)
@@ -152,10 +157,10 @@ class RunSettings(Points, ABC, Generic[Row]):
     @staticmethod
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return those options of the command that not every experiment has."""
-        measures, touching = settings["measure"], settings["touching"]
+        touching = settings["touching"]
         return {
             "redraw_base": settings["redraw_base"],
-            "measure": ",".join(["census", *measures]),
+            "measure": ",".join(["census", *settings["measure"]]),
             "over": settings["over"],
             "epsilon": settings["epsilon"],
             "touching": touching and touching.threshold,

@@ -81,7 +81,8 @@ class Sweep(RunSettings[SweepRecord]):
         census = Census(cloud.groups())
         in_weight, in_steps, topology = self.compare(cloud, census)
         largest, mean, median = l_inf(in_weight)
-        sigma, epsilon = draw.snowball.sigma, self.epsilon
+        sigma = draw.snowball.sigma
+        epsilon = self.epsilon
         counted = counts(census)
         return SweepRecord(
             sigma=sigma,

@@ -1,5 +1,6 @@
 """Fits: what they find in snowballs whose sigma is known, how sure they are, and what they say of Qwen3-4B."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -246,6 +247,17 @@ def test_the_family_of_noise_can_be_fitted():
     for distribution in ("gaussian", "laplace"):
         target = drawn(SMALL, 8e-9, 4000, distribution=distribution)
         assert Fit(target, base=SMALL, distribution="fit").estimate.hypothesis.distribution == distribution
+
+
+def test_settings_and_results_show_what_was_fitted_to_what():
+    settings = Fit("5,3", singletons=2, base=SMALL, draws=20, offset="fit")
+    assert repr(settings).startswith("Fit(target='these populations', base='array', grid='bfloat16'")
+    assert "offset='fit'" in repr(settings)
+    result = Fit("5,3", singletons=2, base=SMALL, draws=20).result()
+    assert repr(result).startswith("FitResult(target='these populations', sigma=")
+    assert "interval" in result._repr_html_()
+    left_out = {"errors", "correlation_with_log_sigma"}  # where nothing is fitted beside sigma
+    assert {field.name for field in dataclasses.fields(result)} - set(result.to_json()) == left_out
 
 
 def test_statistics_are_those_of_the_census():
