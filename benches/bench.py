@@ -32,17 +32,22 @@ from rich.console import Console
 from rich.table import Table
 
 from darkvocab import census, diff, evolve
-from darkvocab.embedding import History
+from darkvocab.embedding.history import History
 from darkvocab.embedding.matrix import EmbeddingMatrix
 from darkvocab.measures.neighbours import neighbours
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.numerics import Distances, Touching, encode, to_index
-from darkvocab.snowballs import Expect, Fit, Questions, Sweep, Trials, run
+from darkvocab.snowballs import run
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
 from darkvocab.snowballs.draws import clouds
+from darkvocab.snowballs.expect import Expect
 from darkvocab.snowballs.fit.model import drawn_partitions
+from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.law import SnowballLaw
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 from darkvocab.sources.tokenizer import load_tokenizer
 
 N_TOKENS, DIM = 2100, 2560

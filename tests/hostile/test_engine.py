@@ -21,7 +21,8 @@ from distributed import Client
 
 from darkvocab.errors import EngineLost, MissingExtra, NoScheduler, OtherVersion, WorkerDied
 from darkvocab.runs.engine import open_engine
-from darkvocab.snowballs import Trials, run
+from darkvocab.snowballs import run
+from darkvocab.snowballs.trials import Trials
 
 pytestmark = [
     pytest.mark.slow,

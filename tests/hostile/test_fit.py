@@ -7,8 +7,8 @@ import pytest
 
 from darkvocab import fit
 from darkvocab.errors import CorruptFile
-from darkvocab.snowballs import Fit
 from darkvocab.snowballs.bases import qwen3_4b_centred
+from darkvocab.snowballs.fit.run import Fit
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ import torch
 from fusing import fuse
 
 from darkvocab.gpu.device import Device
-from darkvocab.snowballs import Questions, Sweep, Trials, run
+from darkvocab.snowballs import run
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {

@@ -12,11 +12,12 @@ from scipy import stats
 import darkvocab
 from darkvocab import agreement, expect, report, sweep
 from darkvocab.errors import CorruptFile
-from darkvocab.snowballs import Expect, Expected, Sweep, Trials
 from darkvocab.snowballs.agreement import ALARM, STATISTICS, compared
 from darkvocab.snowballs.cost import Cost
-from darkvocab.snowballs.expect import along
+from darkvocab.snowballs.expect import Expect, Expected, along
 from darkvocab.snowballs.run import frame, land, records
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 CENTRED = {"base": "qwen3-4b-centred", "n_tokens": 300}
 SIGMAS = np.geomspace(1e-9, 2e-8, 12)

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from darkvocab.numerics import Touching
-from darkvocab.snowballs import Questions, Sweep, Trials, run
+from darkvocab.snowballs import run
 from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.manifest import command
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 RUNS = {
     "sweep": Sweep([1e-9, 2e-9], n_tokens=30, trials=2),

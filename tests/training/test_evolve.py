@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkvocab import evolve
-from darkvocab.embedding import History
+from darkvocab.embedding.history import History
 from darkvocab.measures.tracking import replay
 from darkvocab.numerics import decode, encode, steps
 

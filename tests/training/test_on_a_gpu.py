@@ -7,8 +7,9 @@ import pytest
 from darkvocab import Training, train
 from darkvocab.runs.folder import read_manifest
 from darkvocab.sources.safetensors import read_tensors
-from darkvocab.training import Replicas, stack
+from darkvocab.training import stack
 from darkvocab.training.choices import Architecture
+from darkvocab.training.replicas import Replicas
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

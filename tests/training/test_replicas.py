@@ -21,11 +21,11 @@ from darkvocab.reports.console import console
 from darkvocab.reports.replicas import print_replicas, replicas_json, statistics
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import CURVES, read_records
-from darkvocab.training import Replicas
 from darkvocab.training.choices import SGD, Architecture
 from darkvocab.training.corpus import Corpus
 from darkvocab.training.outcome import outcome
 from darkvocab.training.recording import recorded
+from darkvocab.training.replicas import Replicas
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -20,7 +20,6 @@ from darkvocab.errors import CorruptFile, Diverged, RunFolderRefused
 from darkvocab.numerics import to_index
 from darkvocab.runs.folder import read_manifest
 from darkvocab.sources.safetensors import read_tensors
-from darkvocab.training import load_corpus
 from darkvocab.training.choices import (
     PRECISIONS,
     SGD,
@@ -31,7 +30,7 @@ from darkvocab.training.choices import (
     PointStart,
     SnowballStart,
 )
-from darkvocab.training.corpus import Corpus
+from darkvocab.training.corpus import Corpus, load_corpus
 from darkvocab.training.metrics import Metrics
 from darkvocab.training.model import begin
 from darkvocab.training.outcome import measure_outcome, outcome

@@ -13,11 +13,12 @@ from darkvocab.errors import CorruptFile, DiskFull, Diverged, RunFolderRefused
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import read_records
 from darkvocab.sources.safetensors import read_tensors
-from darkvocab.training import Replicas, stack
 from darkvocab.training import run as running
+from darkvocab.training import stack
 from darkvocab.training.choices import SGD, Architecture, GaussianNoise
 from darkvocab.training.outcome import outcome
 from darkvocab.training.recording import Recording, recorded
+from darkvocab.training.replicas import Replicas
 from darkvocab.training.run_folder import steps_made
 from darkvocab.training.stack import Stack
 
