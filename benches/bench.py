@@ -31,28 +31,23 @@ import vocabularies
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import (
-    Expect,
-    Fit,
-    History,
-    Questions,
-    Sweep,
-    Touching,
-    Trials,
-    census,
-    diff,
-    evolve,
-    neighbours,
-    vocabulary,
-)
+from darkvocab import census, diff, evolve
+from darkvocab.embedding.history import History
 from darkvocab.embedding.matrix import EmbeddingMatrix
-from darkvocab.numerics import Distances, encode, to_index
+from darkvocab.measures.neighbours import neighbours
+from darkvocab.measures.vocabulary import vocabulary
+from darkvocab.numerics import Distances, Touching, encode, to_index
 from darkvocab.snowballs import run
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
 from darkvocab.snowballs.draws import clouds
+from darkvocab.snowballs.expect import Expect
 from darkvocab.snowballs.fit.model import drawn_partitions
+from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.law import SnowballLaw
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 from darkvocab.sources.tokenizer import load_tokenizer
 
 N_TOKENS, DIM = 2100, 2560

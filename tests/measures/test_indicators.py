@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from untrained import area, two_populations
 
-from darkvocab import EmbeddingMatrix, indicators
-from darkvocab.measures.indicators import MODE
+from darkvocab import EmbeddingMatrix
+from darkvocab.measures.indicators import MODE, indicators
 
 MINILM = Path("demo/all-MiniLM-L6-v2")
 

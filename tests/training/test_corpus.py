@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkvocab import load_corpus
-from darkvocab.training.corpus import Batches, Corpus, shuffled
+from darkvocab.training.corpus import Batches, Corpus, load_corpus, shuffled
 
 
 def written(tmp_path, content):

@@ -13,12 +13,14 @@ import polars as pl
 import pytest
 
 import darkvocab
-from darkvocab import Replicas, Training, evolve, load_corpus, report, train
+from darkvocab import Training, evolve, report, train
 from darkvocab.runs.folder import read_manifest, versions
 from darkvocab.runs.records import read_records
 from darkvocab.sources.safetensors import read_tensors
 from darkvocab.training.choices import Architecture, GaussianNoise
+from darkvocab.training.corpus import load_corpus
 from darkvocab.training.outcome import outcome
+from darkvocab.training.replicas import Replicas
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -4,11 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from darkvocab import Replicas, Training, train
+from darkvocab import Training, train
 from darkvocab.runs.folder import read_manifest
 from darkvocab.sources.safetensors import read_tensors
 from darkvocab.training import stack
 from darkvocab.training.choices import Architecture
+from darkvocab.training.replicas import Replicas
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

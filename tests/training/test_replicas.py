@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 import darkvocab
-from darkvocab import Replicas, Training, evolve, report, train
+from darkvocab import Training, evolve, report, train
 from darkvocab.errors import CorruptFile, RunFolderRefused
 from darkvocab.reports.console import console
 from darkvocab.reports.replicas import print_replicas, replicas_json, statistics
@@ -25,6 +25,7 @@ from darkvocab.training.choices import SGD, Architecture
 from darkvocab.training.corpus import Corpus
 from darkvocab.training.outcome import outcome
 from darkvocab.training.recording import recorded
+from darkvocab.training.replicas import Replicas
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

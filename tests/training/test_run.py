@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from safetensors import safe_open
 
-from darkvocab import Training, evolve, load_corpus, report, train
+from darkvocab import Training, evolve, report, train
 from darkvocab.errors import CorruptFile, Diverged, RunFolderRefused
 from darkvocab.numerics import to_index
 from darkvocab.runs.folder import read_manifest
@@ -30,7 +30,7 @@ from darkvocab.training.choices import (
     PointStart,
     SnowballStart,
 )
-from darkvocab.training.corpus import Corpus
+from darkvocab.training.corpus import Corpus, load_corpus
 from darkvocab.training.metrics import Metrics
 from darkvocab.training.model import begin
 from darkvocab.training.outcome import measure_outcome, outcome

@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 import darkvocab
-from darkvocab import Replicas, Training, load_corpus
+from darkvocab import Training
 from darkvocab.cli import app
 from darkvocab.training.choices import SGD, AdamW, Architecture, GaussianNoise, NormalStart, PointStart, SnowballStart
-from darkvocab.training.corpus import Corpus
+from darkvocab.training.corpus import Corpus, load_corpus
+from darkvocab.training.replicas import Replicas
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
 REPEATED = {

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from darkvocab import Replicas, Training, train
+from darkvocab import Training, train
 from darkvocab.errors import CorruptFile, DiskFull, Diverged, RunFolderRefused
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import read_records
@@ -18,6 +18,7 @@ from darkvocab.training import stack
 from darkvocab.training.choices import SGD, Architecture, GaussianNoise
 from darkvocab.training.outcome import outcome
 from darkvocab.training.recording import Recording, recorded
+from darkvocab.training.replicas import Replicas
 from darkvocab.training.run_folder import steps_made
 from darkvocab.training.stack import Stack
 

@@ -247,7 +247,7 @@ def neighbours(
     from ..reports.neighbourhood import print_neighbourhood
 
     announce_compilation()
-    within = darkvocab.Touching(touching, touching_unit, strict)
+    within = darkvocab.numerics.Touching(touching, touching_unit, strict)
     with progress_bar("reading", in_bytes=True) as progress:
         near = darkvocab.neighbourhood(source, within, tensor=tensor, grid=grid, tokenizer=tokenizer, progress=progress)
     if csv is not None:

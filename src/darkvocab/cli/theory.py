@@ -66,7 +66,7 @@ def expect(
         from ..snowballs.settings import parse_sigmas
 
         points = _expected(
-            darkvocab.Expect(
+            darkvocab.snowballs.Expect(
                 parse_sigmas(sigma, spacing),
                 n_tokens=tokens,
                 dim=dim,
@@ -160,7 +160,7 @@ def fit(
         moved: float | str = offset if offset == "fit" else float(offset)
     except ValueError:
         raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
-    settings = darkvocab.Fit(
+    settings = darkvocab.snowballs.Fit(
         target,
         singletons=singletons,
         base=base,

@@ -80,7 +80,7 @@ class TrainOptions:
         from ..training import choices
 
         return darkvocab.Training(
-            corpus=darkvocab.load_corpus(self.corpus, vocabulary=self.vocabulary, tokenizer=self.tokenizer),
+            corpus=darkvocab.training.load_corpus(self.corpus, vocabulary=self.vocabulary, tokenizer=self.tokenizer),
             architecture=choices.Architecture(
                 layers=self.layers,
                 heads=self.heads,
@@ -134,7 +134,7 @@ def _train_replicas(training: Training, options: TrainOptions) -> None:
     announce_compilation()
     out = options.out
     with progress_bar("training") as progress:
-        darkvocab.Replicas(training=training, n=options.replicas).run(
+        darkvocab.training.Replicas(training=training, n=options.replicas).run(
             out, engine=options.engine, workers=options.workers, resume=options.resume, progress=progress, say=say
         )
     page, *_, figure = darkvocab.report(out)

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from ..errors import CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused
+from ..errors import CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused, machine_errors
 from ..landing import write_json
 from ..text import shorten
 
@@ -32,6 +32,7 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **named}
 
 
+@machine_errors()
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a run folder.
 
@@ -65,6 +66,7 @@ def fixed(manifest: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key not in ("status", *REPEATING)}
 
 
+@machine_errors()
 def check_folder(folder: Path, ours: Sequence[str]) -> None:
     """Refuse to write among files that are neither a run's nor ours.
 
@@ -88,6 +90,7 @@ class Folder:
 
     adopted: ClassVar[tuple[str, ...]] = REPEATING  # a continuation takes these from the manifest of its beginning
 
+    @machine_errors()
     def __init__(self, path: str | Path, manifest: dict[str, Any], *, resume: bool = False) -> None:
         """Take the folder for this run, or for its continuation.
 
@@ -110,6 +113,8 @@ class Folder:
             raise RunFolderRefused(
                 f"cannot make the folder {self.path}: {error.strerror}; choose another --out"
             ) from None
+        except ValueError:  # a null byte
+            raise RunFolderRefused(f"{str(self.path)!r} is no name of a folder; choose another --out") from None
         self._take()
         try:
             self._claim(resume)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from darkvocab import Fit, fit
+from darkvocab import fit
 from darkvocab.numerics import round_to
 from darkvocab.reports.fits import chance, sentences
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
@@ -20,6 +20,7 @@ from darkvocab.snowballs.fit.checks import statistics
 from darkvocab.snowballs.fit.evidence import association, gap
 from darkvocab.snowballs.fit.likelihood import Likelihood
 from darkvocab.snowballs.fit.model import Hypothesis
+from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.fit.targets import Target
 from darkvocab.snowballs.law import Snowball, SnowballLaw
 from darkvocab.snowballs.snowball import draw
