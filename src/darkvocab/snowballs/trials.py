@@ -163,7 +163,7 @@ def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[TrialRe
     Examples
     --------
     >>> sum(record.n_black_holes for record in trials(2e-9, trials=10, n_tokens=100))
-    42
+    40
     """
     given, options = Options.split(settings)
     return records(Trials(sigmas, **given), **options)
