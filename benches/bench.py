@@ -31,28 +31,23 @@ import vocabularies
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import (
-    Expect,
-    Fit,
-    History,
-    Questions,
-    Sweep,
-    Touching,
-    Trials,
-    census,
-    diff,
-    evolve,
-    neighbours,
-    vocabulary,
-)
+from darkvocab import census, diff, evolve
+from darkvocab.embedding.history import History
 from darkvocab.embedding.matrix import EmbeddingMatrix
-from darkvocab.numerics import Distances, encode, to_index
+from darkvocab.measures.neighbours import neighbours
+from darkvocab.measures.vocabulary import vocabulary
+from darkvocab.numerics import Distances, Touching, encode, to_index
 from darkvocab.snowballs import run
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
 from darkvocab.snowballs.draws import clouds
+from darkvocab.snowballs.expect import Expect
 from darkvocab.snowballs.fit.model import drawn_partitions
+from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.law import SnowballLaw
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 from darkvocab.sources.tokenizer import load_tokenizer
 
 N_TOKENS, DIM = 2100, 2560
@@ -612,10 +607,11 @@ def bench_dask(folder: Path) -> list[dict[str, Any]]:
 
 def bench_train(folder: Path) -> list[dict[str, Any]]:
     """A step of 11.2c, recorded."""
+    from darkvocab import train
     from darkvocab.notebooks.trainings import training_11_2
 
     training, ends = training_11_2("11.2c", steps=300), [0.0]
-    training.run(folder / "run", progress=lambda *_: ends.append(time.perf_counter()))
+    train(training, folder / "run", progress=lambda *_: ends.append(time.perf_counter()))
     steps = np.diff(ends[30:]).tolist()
     model = training.architecture
     weights = 12 * model.layers * model.width**2 + training.corpus.n_vocabulary * model.width
@@ -623,8 +619,12 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
     products = tokens * 3 * (weights + 2 * model.layers * model.context * model.width)  # forwards, and twice backwards
     x, w = torch.randn(tokens, 64).to(torch.bfloat16), torch.randn(64, 256).to(torch.bfloat16)
     rate = median_time(lambda: x @ w, 200) / (tokens * 64 * 256)
-    code = "from darkvocab.notebooks.trainings import training_11_2; made = training_11_2('11.2c', steps=200); "
-    recorded, bare = (memory(code + end) for end in (f"made.run({str(folder / 'watched')!r})", "list(made.metrics())"))
+    code = (
+        "from darkvocab.notebooks.trainings import training_11_2; from darkvocab.training.run import steps, train; "
+        "training = training_11_2('11.2c', steps=200); "
+    )
+    ends_of = (f"train(training, {str(folder / 'watched')!r})", "list(steps(training))")
+    recorded, bare = (memory(code + end) for end in ends_of)
     return [
         {
             "what": f"11.2c, a step with its recording, {os.cpu_count()} cores",
@@ -643,18 +643,18 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
 
 def _bench_recording(folder: Path, training: Any) -> dict[str, Any]:
     """What of a step is its recording: the state's words, and the metrics."""
-    from darkvocab.training.learner import Learner
     from darkvocab.training.recording import Recording
+    from darkvocab.training.stack import Stack
 
-    learner, n = Learner(training), 1000
+    stack, n = Stack([training]), 1000
     with (
-        Recording(folder / "states", "rows", n + 1, learner.rows.shape, "bfloat16") as states,
+        Recording(folder / "states", "rows", n + 1, stack.rows(0).shape, "bfloat16") as states,
         Recording(folder / "numbers", "metrics", n + 1, (3,), "float64") as numbers,
         (folder / "plain").open("wb", buffering=0) as plain,
     ):
 
         def record() -> None:
-            states.append(learner.rows)
+            states.append(stack.rows(0))
             numbers.append(np.zeros(3))
 
         return {

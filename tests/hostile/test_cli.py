@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkvocab.checkpoints import scan as scanning
 from darkvocab.cli import shell as command_line
 
 FULL = Path("/dev/full")
@@ -219,7 +218,7 @@ def test_interruption_that_a_library_swallows_still_ends_with_130(monkeypatch, r
         except KeyboardInterrupt:
             raise ImportError("cannot load module more than once per process") from None
 
-    monkeypatch.setattr(scanning, "explain", interrupted)
+    monkeypatch.setattr("darkvocab.scan", interrupted)
     refuses("scan", "a.npy", code=130, says=["interrupted"])
 
 

@@ -19,10 +19,10 @@ import engine_work as work
 import pytest
 from distributed import Client
 
-from darkvocab import Trials
 from darkvocab.errors import EngineLost, MissingExtra, NoScheduler, OtherVersion, WorkerDied
 from darkvocab.runs.engine import open_engine
 from darkvocab.snowballs import run
+from darkvocab.snowballs.trials import Trials
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from darkvocab import Fit, fit
+from darkvocab import fit
 from darkvocab.errors import CorruptFile
 from darkvocab.snowballs.bases import qwen3_4b_centred
+from darkvocab.snowballs.fit.run import Fit
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import json
 import torch
 from fusing import fuse
 
-from darkvocab import Questions, Sweep, Trials
 from darkvocab.gpu.device import Device
 from darkvocab.snowballs import run
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {

@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from darkvocab import Touching, census, geometry, topology
+from darkvocab import census
+from darkvocab.measures.geometry import geometry
+from darkvocab.measures.topology import topology
+from darkvocab.numerics import Touching
 
 VALUES = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.0078125, 1.0, 1.0078125, 3.0])
 matrices = hnp.arrays(np.float32, st.tuples(st.integers(1, 14), st.integers(1, 4)), elements=VALUES)

@@ -14,7 +14,7 @@ from darkvocab.notebooks.comparison import AGREES, UNCHECKED
 from darkvocab.notebooks.recipes import sweep_12_2a
 from darkvocab.numerics import encode, to_index
 from darkvocab.snowballs.bases import load_base, qwen3_4b, qwen3_4b_centred, recorded, varying_words
-from darkvocab.training.run import apart, read_ends
+from darkvocab.training.outcome import read_ends, token_distances
 
 DARKVOCAB = Path(sys.executable).parent / "darkvocab"
 START = ("unique rows", "black holes C0", "population P0")
@@ -165,4 +165,4 @@ def test_a_short_training_of_11_2b_keeps_its_unseen_tokens_within_the_grain_of_t
     differing = (last[unseen] != last[unseen][0]).any(axis=0).sum()
     assert differing <= 16
     seen = np.delete(last, unseen, axis=0)
-    assert apart(last[unseen], history.grid).weight.max < apart(seen, history.grid).weight.max / 8
+    assert token_distances(last[unseen], history.grid).weight.max < token_distances(seen, history.grid).weight.max / 8

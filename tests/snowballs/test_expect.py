@@ -10,12 +10,14 @@ import pytest
 from scipy import stats
 
 import darkvocab
-from darkvocab import Expect, Expected, Sweep, Trials, agreement, expect, report, sweep
+from darkvocab import agreement, expect, report, sweep
 from darkvocab.errors import CorruptFile
 from darkvocab.snowballs.agreement import ALARM, STATISTICS, compared
 from darkvocab.snowballs.cost import Cost
-from darkvocab.snowballs.expect import along
+from darkvocab.snowballs.expect import Expect, Expected, along
 from darkvocab.snowballs.run import frame, land, records
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 CENTRED = {"base": "qwen3-4b-centred", "n_tokens": 300}
 SIGMAS = np.geomspace(1e-9, 2e-8, 12)
@@ -56,7 +58,7 @@ def test_names_are_those_of_a_sweeps_records():
     names = {field.name for field in dataclasses.fields(Expected)}
     shared = {"sigma", "sigma_over_median_ulp", "n_active_columns", "n_tokens", "hidden_dim", "base", "grid"}
     shared |= {"distribution", "arithmetic", "schema_version", *STATISTICS}
-    assert shared <= names & {field.name for field in dataclasses.fields(darkvocab.SweepRecord)}
+    assert shared <= names & {field.name for field in dataclasses.fields(darkvocab.snowballs.SweepRecord)}
     assert {f"{name}_std" for name in STATISTICS} <= names
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from darkvocab import Questions, Sweep, Touching, Trials, agreement, report, summary
+from darkvocab import agreement, report, summary
+from darkvocab.numerics import Touching
 from darkvocab.snowballs import manifest as manifests
+from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.run import frame, land
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 KEPT = Path(__file__).parent.parent / "kept"
 SETTINGS = {

@@ -10,13 +10,17 @@ import pytest
 from safetensors.numpy import save_file
 from typer.main import get_command
 
-from darkvocab import Questions, Sweep, Touching, Trials, agreement, report
+from darkvocab import agreement, report
 from darkvocab.cli import app
 from darkvocab.cli.snowballs import RUNNING, settings_of
 from darkvocab.errors import CorruptFile, MissingFile
+from darkvocab.numerics import Touching
 from darkvocab.snowballs.manifest import base_of, command, manifest, options
+from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.run import land
 from darkvocab.snowballs.settings import defaults_of
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 KINDS = {"sweep": Sweep, "trials": Trials, "questions": Questions}
 ARRAY = np.linspace(0.001, 0.02, 50, dtype=np.float32)

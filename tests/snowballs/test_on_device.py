@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkvocab import Questions, Sweep, Touching, Trials, scan
+from darkvocab import scan
 from darkvocab.errors import MissingExtra
 from darkvocab.gpu import batch as batching
 from darkvocab.gpu.device import Device, open_device
-from darkvocab.numerics import grouping
+from darkvocab.numerics import Touching, grouping
 from darkvocab.snowballs import on_device as batches
 from darkvocab.snowballs import run
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from darkvocab import QuestionRecord, Questions, Touching
-from darkvocab.numerics import decode
+from darkvocab.numerics import Touching, decode
 from darkvocab.snowballs import run
 from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.draws import clouds
-from darkvocab.snowballs.questions import questions
+from darkvocab.snowballs.questions import QuestionRecord, Questions, questions
 
 SMALL = {"n_tokens": 70, "dim": 32}
 SIGMAS = np.geomspace(1e-6, 3e-3, 9).tolist()

@@ -6,10 +6,13 @@ import shlex
 import numpy as np
 import pytest
 
-from darkvocab import Questions, Sweep, Touching, Trials
+from darkvocab.numerics import Touching
 from darkvocab.snowballs import run
 from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.manifest import command
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 RUNS = {
     "sweep": Sweep([1e-9, 2e-9], n_tokens=30, trials=2),

@@ -15,12 +15,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from darkvocab import Sweep, SweepRecord, Touching, report, sweep
+from darkvocab import report, sweep
 from darkvocab.notebooks.recipes import SEED_000_COLUMNS
+from darkvocab.numerics import Touching
 from darkvocab.runs.records import RunFolder
 from darkvocab.snowballs import columns, run
 from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.settings import parse_sigmas
+from darkvocab.snowballs.sweep import Sweep, SweepRecord
 
 DARKVOCAB = Path(sys.executable).parent / "darkvocab"
 SMALL = {"n_tokens": 300, "base": "qwen3-4b-centred", "epsilon": 6e-5}

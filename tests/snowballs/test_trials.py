@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 import torch
 
-from darkvocab import Touching, TrialRecord, Trials, topology
-from darkvocab.numerics import decode, round_to, ulp
+from darkvocab.measures.topology import topology
+from darkvocab.numerics import Touching, decode, round_to, ulp
 from darkvocab.runs.records import frame_of
 from darkvocab.snowballs import run
 from darkvocab.snowballs import trials as module
 from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.draws import clouds
-from darkvocab.snowballs.trials import trials
+from darkvocab.snowballs.trials import TrialRecord, Trials, trials
 
 EPSILON = 2.0**-16 * 1.01  # a little above the ulp of every component below, and no float32 number
 BASE = ((1 + torch.rand(16, generator=torch.Generator().manual_seed(1))) * 2e-3).numpy()

@@ -14,12 +14,13 @@ from jaxtyping import Int64
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
-from ..measures.tracking import BIRTH, GAIN, LOSE, MERGE, SPLIT, VANISH, Event, State, follow, holes_of, moves, starts
+from ..measures.displacement import displacements
+from ..measures.tracking import BIRTH, GAIN, LOSE, MERGE, SPLIT, VANISH, Event, follow, holes_of, starts
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks
 from ..text import printable
 
-CHUNK_BYTES = 1 << 24  # of rows that are compared at a time
+CHUNK_BYTES = 1 << 24  # of rows that are hashed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,9 @@ class Course:
         why = _why_not(before.record, matrix, grid) if before else None
         moved = None
         if before and why is None:
-            moved = np.zeros(matrix.n_tokens, np.int64) if same else _steps_moved(before.matrix, matrix, grid)
+            moved = (
+                np.zeros(matrix.n_tokens, np.int64) if same else displacements(before.matrix, matrix, grid).l_inf_steps
+            )
         events = self._begin(groups) if moved is None else self._follow(groups, moved)
         remote = {} if isinstance(matrix.path, Path) else matrix.path.origin()
         record = CheckpointRecord(
@@ -231,12 +234,3 @@ def _why_not(before: CheckpointRecord, matrix: EmbeddingMatrix, grid: str) -> st
             "--grid puts both on one grid"
         )
     return None
-
-
-def _steps_moved(before: EmbeddingMatrix, after: EmbeddingMatrix, grid: str) -> Int64[np.ndarray, " n"]:
-    """Return how many grid steps each row moved, in the component that moved most; a few rows are read at a time."""
-    parts = [
-        moves(State(before.rounded(rows, grid), grid), State(after.rounded(rows, grid), grid)).l_inf
-        for rows in chunks(before.words, CHUNK_BYTES)
-    ]
-    return np.concatenate(parts)

@@ -21,6 +21,7 @@ from ..measures.tracking import follow
 from ..numerics import Grid, Groups, as_grid
 from ..progress import Advance, Progress, Report
 from ..runs.records import csv_bytes
+from ..text import Shown
 from .places import check_place
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ class Change:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class MatrixDiff:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MatrixDiff(Shown):
     """A matrix of two checkpoints, row by row; rows are tokens, of which one may have more than the other."""
 
     matrix: str  # input, output, or as asked
@@ -107,6 +108,18 @@ class MatrixDiff:
     @property
     def differs(self) -> bool:
         return self.a.n_tokens != self.b.n_tokens or not self.equal.all()
+
+    def _shown(self) -> dict[str, Any]:
+        n_equal = int(self.equal.sum())
+        kinds = Counter(change.kind for change in self.changes)
+        return {
+            "matrix": self.matrix,
+            "grid": self.grid.name,
+            "n_common": self.n_common,
+            "n_equal": n_equal,
+            "n_moved": self.n_common - n_equal,
+            "black_holes": dict(kinds),
+        }
 
     def movers(self) -> Int64[np.ndarray, " moved"]:
         """Tokens whose rows differ, the farthest (Euclidean, weight units) first."""
@@ -178,8 +191,8 @@ def _side(matrix: EmbeddingMatrix, holes: np.ndarray) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Diff:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Diff(Shown):
     """Two checkpoints, A and B."""
 
     asked: tuple[str, str]
@@ -192,6 +205,10 @@ class Diff:
     def differs(self) -> bool:
         """True where a row or a text differs."""
         return any(part.differs for part in self.parts) or bool(self.texts_differ) or any(self.n_texts_only)
+
+    def _shown(self) -> dict[str, Any]:
+        parts = {f"{part.matrix} matrix": part for part in self.parts}
+        return {"a": self.asked[0], "b": self.asked[1], "differs": self.differs, **parts, "notes": self.notes}
 
     def to_json(self) -> dict[str, Any]:
         """Return all but equal tokens and the less far movers as JSON-ready data; its keys: `docs/files.md`."""

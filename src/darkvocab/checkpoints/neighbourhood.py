@@ -16,6 +16,7 @@ from ..numerics import Touching, as_grid
 from ..progress import Progress, Report
 from ..runs.records import csv_bytes
 from ..sources import open_source
+from ..text import Shown
 from .places import check_place
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Neighbourhood:
+@dataclass(frozen=True, repr=False)
+class Neighbourhood(Shown):
     """Touching tokens of a checkpoint: a report, JSON-ready, and a row for every token (`docs/files.md`)."""
 
     report: dict[str, Any]

@@ -15,7 +15,7 @@ import polars as pl
 
 from ..errors import InvalidInput, MissingFile
 from ..measures.vocabulary import CATEGORIES
-from ..text import shorten
+from ..text import Shown, shorten
 
 ERROR, WARNING, OFF = "error", "warning", "off"
 SEVERITIES = (ERROR, WARNING, OFF)
@@ -210,8 +210,8 @@ DEFAULT_ALLOW = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Policy:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Policy(Shown):
     """A limit for every rule, and the tokens that are exempt. `Policy()` is the default one.
 
     Examples

@@ -18,7 +18,7 @@ from ..progress import Report
 from ..runs.folder import check_folder
 from ..runs.records import csv_bytes, frame_of, write_frames
 from ..sources import open_source
-from ..text import printable
+from ..text import Shown, printable
 from .course import CheckpointRecord, Course, SeriesEvent
 from .find import find_checkpoints
 
@@ -55,8 +55,8 @@ class SeriesToken:
     hole: int | None  # its black hole at the last; null where it stands alone
 
 
-@dataclass(frozen=True, kw_only=True)
-class Series:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Series(Shown):
     """A measured series: records as polars frames, and their summary as a JSON-ready dict."""
 
     checkpoints: pl.DataFrame  # of `CheckpointRecord`

@@ -110,7 +110,7 @@ def settings_of(experiment: str, options: dict[str, Any]) -> Any:
     sigmas = parse_sigmas(given.pop("sigma"), given.pop("spacing"))
     given["n_tokens"] = given.pop("tokens")
     if experiment == "questions":
-        given["touching"] = darkvocab.Touching(given.pop("threshold"), strict=not given.pop("inclusive"))
+        given["touching"] = darkvocab.numerics.Touching(given.pop("threshold"), strict=not given.pop("inclusive"))
         given["redraw_base"] = not given.pop("fixed_base") and is_drawn(given["base"])
         return Questions(sigmas, **given)
     given["measure"] = [name.strip() for name in given["measure"].split(",")]
@@ -124,7 +124,7 @@ def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
         if strict:
             raise InvalidInput("--strict says how rows touch at --touching; give --touching, too")
         return None
-    return darkvocab.Touching(threshold, unit, strict)
+    return darkvocab.numerics.Touching(threshold, unit, strict)
 
 
 def _run(experiment: str, label: str, options: dict[str, Any]) -> None:

@@ -19,28 +19,14 @@ HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a 
 # Endings of tensor names, the most telling first: T5 and BART (whose encoder and decoder may hold copies), Llama, Qwen,
 # Gemma and DeepSeek, GPT-2, GPT-NeoX, BERT, GGUF, Mamba, bare.
 INPUT_NAMES = (
-    "shared.weight",
-    "embed_tokens.weight",
-    "wte.weight",
-    "embed_in.weight",
-    "word_embeddings.weight",
-    "tok_embeddings.weight",
-    "token_embd.weight",
-    "backbone.embedding.weight",
-    "backbone.embeddings.weight",
-    "token_embedding.weight",
-    "transformer.embedding.word_embeddings.weight",
-    "embedding.weight",
+    *("shared.weight", "embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight"),
+    *("tok_embeddings.weight", "token_embd.weight", "backbone.embedding.weight", "backbone.embeddings.weight"),
+    *("token_embedding.weight", "transformer.embedding.word_embeddings.weight", "embedding.weight"),
     "embeddings.weight",
 )
 OUTPUT_NAMES = (
-    "lm_head.weight",
-    "embed_out.weight",
-    "output.weight",
-    "cls.predictions.decoder.weight",
-    "lm_head.decoder.weight",
-    "transformer.output_layer.weight",
-    "transformer.ff_out.weight",
+    *("lm_head.weight", "embed_out.weight", "output.weight", "cls.predictions.decoder.weight"),
+    *("lm_head.decoder.weight", "transformer.output_layer.weight", "transformer.ff_out.weight"),
 )
 
 

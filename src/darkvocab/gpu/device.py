@@ -87,7 +87,7 @@ def open_device(name: str | Device) -> Device | None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether this is what torch, or a library that it calls, says of a device without room."""
+    """Return whether torch, or a library that it calls, says so that a device has no room."""
     import torch
 
     said = "out of memory" in str(error) or "ALLOC_FAILED" in str(error)
@@ -96,7 +96,7 @@ def is_full(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Device:
-    """Where batches are drawn and measured: a device of torch's, and which kernels run there."""
+    """Device of torch's where batches are drawn and measured, and the kernels that run there."""
 
     place: torch.device
     kernels: str  # "by_triton" or "by_torch"

@@ -140,7 +140,7 @@ PREDICTED = (
 
 
 def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comparison:
-    """Whether a published figure, as it was printed, may be one more of these values."""
+    """Compare a published figure, as it was printed, with the law of these values: it may be one more of them."""
     from scipy.special import stdtrit
 
     n, digit = len(values), 0.5 * 10.0 ** (Decimal(published).as_tuple().exponent)  # type: ignore[operator]
@@ -289,7 +289,7 @@ def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
     ----------
     recipe : a key of `RECIPES`
     settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `snowballs.run.Options`; for 11.2c,
-        11.2b and 11.2a corpus (a file) and those of `Training.run`, of which `out` may be None
+        11.2b and 11.2a corpus (a file) and those of `train`, of which `out` may be None
 
     Raises
     ------

@@ -25,8 +25,8 @@ class Cells:
     """Cells of the columns that noise can move; components are independent, other columns stay at home.
 
     Cells come in runs of neighbours that count as equally probable; where a run is one cell, its
-    probability is exact but for 2**-53. A component of active column j lies in run ``starts[j] + t``
-    where t of the column's edges are at or below its deviate.
+    probability is exact but for 2**-53. A component of active column j lies in run
+    ``starts[j] + t`` where t of the column's edges are at or below its deviate.
     """
 
     grid: Grid

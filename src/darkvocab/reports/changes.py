@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..text import printable
 from .console import facts, isolated, show, table
@@ -85,17 +84,17 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _movers(part: dict[str, Any], shown: int) -> Table:
     """Tabulate the tokens that moved farthest."""
-    rows = table(("token", "text", "steps", "L-inf", "Euclidean"), left=("text",))
+    rows = []
     for token in part["movers"][:shown]:
         texts = dict.fromkeys(isolated(printable(text)) for name in "ab" if (text := token[name]) is not None)
-        lengths = f"{token['l_inf_steps']:,}", f"{token['l_inf']:.4g}", f"{token['euclidean']:.4g}"
-        rows.add_row(str(token["token_id"]), Text(" | ".join(texts)), *lengths)
-    return rows
+        lengths = [f"{token['l_inf_steps']:,}", f"{token['l_inf']:.4g}", f"{token['euclidean']:.4g}"]
+        rows.append([str(token["token_id"]), " | ".join(texts), *lengths])
+    return table(("token", "text", "steps", "L-inf", "Euclidean"), rows, left=("text",))
 
 
 def _changes(changes: list[dict[str, Any]]) -> Table:
     """Tabulate black holes that are not what they were."""
-    rows = table(("black hole", "in A", "in B", "tokens", ""), left=("black hole", ""))
+    rows = []
     for change in changes:
         came = _named("from A", change["came_from"]), _named("into B", change["went_to"])
         what = (
@@ -105,8 +104,8 @@ def _changes(changes: list[dict[str, Any]]) -> Table:
         )
         numbers = ("" if change[name] is None else f"#{change[name]}" for name in "ab")
         populations = f"{change['population_a']:,} -> {change['population_b']:,}"
-        rows.add_row(change["kind"], *numbers, populations, "   ".join(what))
-    return rows
+        rows.append([change["kind"], *numbers, populations, "   ".join(what)])
+    return table(("black hole", "in A", "in B", "tokens", ""), rows, left=("black hole", ""))
 
 
 def _named(word: str, holes: list[list[int]], most: int = 4) -> str:

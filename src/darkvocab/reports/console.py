@@ -56,13 +56,15 @@ def isolated(text: str) -> str:
     return text
 
 
-def table(headings: Iterable[str], left: Iterable[str] = ("",)) -> Table:
-    """Return an empty table with these columns: text in those of `left`, numbers in the others."""
-    empty = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]] = (), left: Iterable[str] = ("",)) -> Table:
+    """Return a table with these columns, those of `left` aligned left; nothing in it is markup."""
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     texts = set(left)
     for heading in headings:
-        empty.add_column(heading, justify="left" if heading in texts else "right", overflow="fold")
-    return empty
+        grid.add_column(heading, justify="left" if heading in texts else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    return grid
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:

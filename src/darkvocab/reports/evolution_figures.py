@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,28 +92,20 @@ def step_axis(steps: np.ndarray) -> Axis:
 
 def counts_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
     """C, P, unique rows and largest distance of all, seen and unseen tokens against the step."""
-    distances = "largest L-infinity of all pairs (grid steps)"
-    titles = {name: TITLES[name] for name in ("n_black_holes", "black_hole_population", "n_unique")}
     x = step_axis(records["step"].unique().sort().to_numpy())
     panels = []
-    for column, title in (*titles.items(), ("max_l_inf_steps", distances)):
-        series = [
-            Series(x=frame["step"], y=frame[column], label=f"{name} tokens", stepped=True, **LOOKS[name])
-            for name, frame in _selections(records)
-        ]
+    for column in ("n_black_holes", "black_hole_population", "n_unique", "max_l_inf_steps"):
+        series = []
+        for name, look in LOOKS.items():
+            frame = records.filter(records["tokens"] == name)
+            frame = frame[_spaced(len(frame), MOST_POINTS).tolist()]
+            if len(frame):
+                series.append(Series(x=frame["step"], y=frame[column], label=f"{name} tokens", stepped=True, **look))
         scale = "symlog" if column == "max_l_inf_steps" else "linear"
         y = Axis(ends=(0, top_of(series, 1)), scale=scale, whole=scale == "linear")
-        panels.append(Panel(title=title, x=x, y=y, series=series))
+        panels.append(Panel(title=TITLES[column], x=x, y=y, series=series))
     several = records["tokens"].n_unique() > 1
     return Plot(panels=panels, columns=2, height=5.2, caption=_caption(summary), key=several)
-
-
-def _selections(records: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Records of each set of tokens, as many as a curve can show."""
-    for name in LOOKS:
-        frame = records.filter(records["tokens"] == name)
-        if len(frame):
-            yield name, frame[_spaced(len(frame), MOST_POINTS).tolist()]
 
 
 def motion_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
-from rich.text import Text
 
 from ..runs.records import scan_records
 from ..text import finite
 from .console import density, frames_json, largest, number, power, show, table
-from .labels import COUNTS, SWEEP, TRIALS
+from .labels import SWEEP, TRIALS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -98,10 +97,8 @@ def print_ranges(records: Recorded, to: Console, labels: dict[str, str] = SWEEP)
     if sigma.min() < sigma.max():  # type: ignore[operator]
         ends = sigma.to_numpy()
         columns |= {"first": f"at {ends.min():.4g}", "last": f"at {ends.max():.4g}"}
-    grid = table(["", *columns.values()])
-    for row in ranges(records, labels):
-        grid.add_row(row["statistic"], *(number(row[key]) for key in columns))
-    show(grid, to)
+    rows = ([row["statistic"], *(number(row[key]) for key in columns)] for row in ranges(records, labels))
+    show(table(["", *columns.values()], rows), to)
 
 
 def print_trials(records: Recorded, to: Console) -> None:
@@ -110,10 +107,7 @@ def print_trials(records: Recorded, to: Console) -> None:
         print_ranges(records, to, TRIALS)
         return
     to.print(_head(records))
-    grid = table(["", *MOMENTS])
-    for cells in moment_cells(records):
-        grid.add_row(*cells)
-    show(grid, to)
+    show(table(["", *MOMENTS], moment_cells(records)), to)
 
 
 def moment_cells(records: Recorded) -> list[list[str]]:
@@ -124,10 +118,7 @@ def moment_cells(records: Recorded) -> list[list[str]]:
 def print_questions(records: Recorded, to: Console) -> None:
     """Print the notebook's table of the three answers, its target, and remarks."""
     to.print(_head(records))
-    grid = table(ANSWERS, left=ANSWERS[-1:])
-    for cells in answer_cells(records):
-        grid.add_row(*cells)
-    show(grid, to)
+    show(table(ANSWERS, answer_cells(records), left=ANSWERS[-1:]), to)
     to.print(f"\n{QWEN3_4B}")
     for sentence in remarks(records):
         to.print(sentence, soft_wrap=not to.is_terminal)
@@ -196,25 +187,14 @@ def print_experiment(experiment: str, result: pl.DataFrame | Path, to: Console) 
     PRINTED[experiment](result if isinstance(result, pl.DataFrame) else scan_records(result), to)
 
 
-def print_training(outcome: dict[str, Any], to: Console) -> None:
-    """Print the first and the last state of a training."""
-    states = outcome["states"]
-    grid = table(["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))])
-    for key, name in COUNTS.items():
-        grid.add_row(name, *(f"{state[of][key]:,}" for state in states for of in ("all", "unseen")))
-    show(grid, to)
-    loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
-    moved = f"the centroid moved by {outcome['centroid_displacement']:.6f}"
-    to.print(f"{loss}{moved}; {outcome['n_unseen']:,} tokens unseen")
-
-
 def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:
     """Print published figures beside ours, and notes on those that cannot be checked."""
     notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
-    grid = table(("figure", "published", "here", "agrees?"), left=("figure", "agrees?"))
-    for row in rows:
-        mark = f" [{notes.index(row['note']) + 1}]" if row["note"] else ""
-        grid.add_row(*(Text(str(row[key])) for key in ("figure", "published", "here")), Text(row["agrees"] + mark))
-    show(grid, to)
+    marks = (f" [{notes.index(row['note']) + 1}]" if row["note"] else "" for row in rows)
+    cells = (
+        [row["figure"], str(row["published"]), str(row["here"]), row["agrees"] + mark]
+        for row, mark in zip(rows, marks, strict=True)
+    )
+    show(table(("figure", "published", "here", "agrees?"), cells, left=("figure", "agrees?")), to)
     for place, note in enumerate(notes, 1):
         to.print(f"[{place}] {note}")

@@ -15,7 +15,6 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from rich.console import Console
-from rich.text import Text
 
 from ..landing import json_bytes
 from ..numerics import GRIDS
@@ -37,14 +36,14 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
         ("dark tokens", _reference(scan)),
     ]
     show(facts(pairs), to)
-    headings = ("rule", "", "measured", "allowed", "severity", "outcome")
-    rows = table(headings, left=("rule", "", "severity", "outcome"))
+    rows = []
     for rule in verdict["rules"]:
         allowed = f"{'>=' if rule['bound'] == 'least' else '<='} {_number(rule['allowed'])}"
-        cells = rule["id"], rule["name"], _number(rule["measured"]), allowed, rule["severity"], OUTCOMES[rule["status"]]
-        rows.add_row(*map(Text, cells))
+        outcome = [rule["severity"], OUTCOMES[rule["status"]]]
+        rows.append([rule["id"], rule["name"], _number(rule["measured"]), allowed, *outcome])
+    headings = ("rule", "", "measured", "allowed", "severity", "outcome")
     to.print()
-    show(rows, to)
+    show(table(headings, rows, left=("rule", "", "severity", "outcome")), to)
     for rule in _findings(verdict):
         to.print()
         to.print(f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}", soft_wrap=not to.is_terminal)

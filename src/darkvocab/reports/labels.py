@@ -25,6 +25,7 @@ TITLES = {
     "n_singletons": "singletons",
     "largest_bh": "tokens in the largest group",
     "coincident_pairs": "coincident pairs",
+    "max_l_inf_steps": "largest L-infinity of all pairs (grid steps)",
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from ..text import printable
 from .console import SHOWN_TOKENS, facts, show, table, token_texts
@@ -21,13 +20,13 @@ def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_
         return
     to.print()
     _print_degrees(report["degrees"], to)
-    rows = table(("#", "tokens", "rows", "black holes", ""))
+    rows = []
     for component in report["components"][:MOST_COMPONENTS]:
         numbers = (f"{component[key]:,}" for key in ("number", "n_tokens", "n_rows", "n_black_holes"))
         texts = token_texts({**component, "population": component["n_tokens"]}, shown)
-        rows.add_row(*numbers, Text(texts))
+        rows.append([*numbers, texts])
     to.print()
-    show(rows, to)
+    show(table(("#", "tokens", "rows", "black holes", ""), rows), to)
     left = report["components"][MOST_COMPONENTS:]
     if left:
         n_tokens = sum(component["n_tokens"] for component in left)
@@ -57,10 +56,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _print_degrees(degrees: list[list[int]], to: Console) -> None:
     """Print how many rows touch so many others, and how many tokens those rows stand for."""
-    lines = table(("degree", "rows", "tokens"))
-    for row in degrees[:MOST_DEGREES]:
-        lines.add_row(*(f"{number:,}" for number in row))
-    show(lines, to)
+    cells = ([f"{number:,}" for number in row] for row in degrees[:MOST_DEGREES])
+    show(table(("degree", "rows", "tokens"), cells), to)
     if left := degrees[MOST_DEGREES:]:
         rows, tokens = (sum(row[at] for row in left) for at in (1, 2))
         to.print(

@@ -41,12 +41,12 @@ def _transferred(source: SourceFacts) -> tuple[str, str]:
 
 def print_plan(plan: dict[str, Any], to: Console) -> None:
     """Print what a scan would read."""
-    rows = table(("would read", "of", "for", "tensor", "file"), left=("for", "tensor", "file"))
+    rows = []
     for read in plan["reads"]:
         shape = f"{printable(read['tensor'])}  {read['dtype']} {read['shape']}" if read["tensor"] else ""
         sizes = (f"{read[key] / 1e6:,.1f} MB" for key in ("bytes", "file_bytes"))
-        rows.add_row(*sizes, read["purpose"], Text(shape), Text(printable(read["file"])))
-    show(rows, to)
+        rows.append([*sizes, read["purpose"], shape, printable(read["file"])])
+    show(table(("would read", "of", "for", "tensor", "file"), rows, left=("for", "tensor", "file")), to)
     transfer = f"; {plan['bytes_to_transfer'] / 1e6:,.1f} MB of it from the Hub" if plan["source"] else ""
     show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
 
@@ -110,11 +110,12 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
     show(_categories(scan, shown), to)
     if not scan.black_holes:
         return
-    holes = table(("#", "population", "tokens"), left=("tokens",))
-    for number, hole in enumerate(scan.black_holes[:most_holes], 1):
-        holes.add_row(str(number), f"{hole.population:,}", Text(token_texts(vars(hole), shown)))
+    rows = (
+        [str(number), f"{hole.population:,}", token_texts(vars(hole), shown)]
+        for number, hole in enumerate(scan.black_holes[:most_holes], 1)
+    )
     to.print()
-    show(holes, to)
+    show(table(("#", "population", "tokens"), rows, left=("tokens",)), to)
     left = scan.black_holes[most_holes:]
     if left:
         population = sum(hole.population for hole in left)
@@ -147,12 +148,12 @@ CATEGORIES = {
 
 def _categories(scan: Scan, shown: int) -> Table:
     """Tabulate for each category how many tokens it has, how many are dark, and the surest of these."""
-    rows = table(("tokens", "all", "dark", "the surest"), left=("tokens", "the surest"))
+    rows = []
     surest = scan.listed("dark")
     for category, title in CATEGORIES.items():
         n = int((scan.tokens["category"] == category).sum())
         if n:
             dark = surest.filter(category=category)
             listed = {"population": len(dark), "token_ids": dark["id"].to_list(), "tokens": dark["text"].to_list()}
-            rows.add_row(title, f"{n:,}", f"{len(dark):,}", Text(token_texts(listed, shown)))
-    return rows
+            rows.append([title, f"{n:,}", f"{len(dark):,}", token_texts(listed, shown)])
+    return table(("tokens", "all", "dark", "the surest"), rows, left=("tokens", "the surest"))

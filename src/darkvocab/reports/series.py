@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from .console import facts, show, table, token_texts
 from .evolution import told
@@ -35,10 +34,9 @@ def print_series(
     """Print each checkpoint's census and changes, events, and the black holes of the last."""
     show(facts(_facts(checkpoints, summary)), to)
     to.print()
-    rows = table((*HEADINGS, ""), left=("checkpoint", ""))
-    for row in checkpoints.iter_rows(named=True):
-        rows.add_row(*(Text(_cell(row[column])) for column in HEADINGS.values()), Text(_note(row)))
-    show(rows, to)
+    rows = checkpoints.iter_rows(named=True)
+    cells = ([*(_cell(row[column]) for column in HEADINGS.values()), _note(row)] for row in rows)
+    show(table((*HEADINGS, ""), cells, left=("checkpoint", "")), to)
     to.print(
         "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps",
         soft_wrap=not to.is_terminal,
@@ -87,12 +85,12 @@ def _print_events(events: pl.DataFrame, to: Console) -> None:
 
 
 def _holes(black_holes: pl.DataFrame, tokens: pl.DataFrame) -> Table:
-    since = ("born", "these since", "frozen since", "tokens")
-    rows = table(("#", "population", *since), left=since)
     texts = tokens["text"]
+    rows = []
     for row in black_holes.head(SHOWN_HOLES).iter_rows(named=True):
         ids = row["tokens"]
         hole = {"token_ids": ids, "tokens": [texts[token] for token in ids[:SHOWN_TOKENS]], "population": len(ids)}
-        cells = (str(row["hole"]), f"{row['population']:,}", row["born"], row["joined"], row["frozen"])
-        rows.add_row(*map(Text, cells), Text(token_texts(hole, SHOWN_TOKENS)))
-    return rows
+        cells = [str(row["hole"]), f"{row['population']:,}", row["born"], row["joined"], row["frozen"]]
+        rows.append([*cells, token_texts(hole, SHOWN_TOKENS)])
+    lefts = ("born", "these since", "frozen since", "tokens")
+    return table(("#", "population", *lefts), rows, left=lefts)

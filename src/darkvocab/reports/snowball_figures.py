@@ -29,12 +29,8 @@ def sweep_plot(records: Recorded, expected: pl.DataFrame | None = None) -> Plot:
     """C, P, singletons, largest group and L-infinity against sigma.
 
     One trial at a sigma is a mark; several are their mean, in a band from the 10th to the 90th
-    percentile. An axis on top has sigma over the base's median ulp.
-
-    Parameters
-    ----------
-    records : of a sweep
-    expected : the census in closed form at some sigma, drawn as lines
+    percentile. `expected`, the census in closed form, is lines. An axis on top has sigma over the
+    base's median ulp.
     """
     sigma = records["sigma"].to_numpy()
     n_sigma = records["sigma"].n_unique()

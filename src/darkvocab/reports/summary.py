@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.text import Text
 
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import Records, scan_records
@@ -205,12 +204,13 @@ def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) 
     headings = [HEADINGS.get(key, key) for key in shown]
     if report["columns"]:
         to.print()
-        grid = table(["", *headings, *(["lowest mean", "highest mean"] if has_range else [])])
+        headings += ["lowest mean", "highest mean"] if has_range else []
+        rows = []
         for name, row in report["columns"].items():
             ends = row.get("mean_over_sigmas") or {}
             means = [number(ends.get(end, {}).get("mean")) for end in ("lowest", "highest")] if has_range else []
-            grid.add_row(Text(printable(name)), *(number(row[key]) for key in shown), *means)
-        show(grid, to)
+            rows.append([printable(name), *(number(row[key]) for key in shown), *means])
+        show(table(["", *headings], rows), to)
         if has_range:
             to.print("lowest and highest mean: of the means at single sigma")
     for name, row in report["columns"].items():
@@ -244,15 +244,14 @@ def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[s
     if row.get("by_sigma", ()) is None:
         to.print(f"\n{printable(name)}: too many sigma for a row each; name fewer columns or bins, or read the records")
         return
-    grid = table(["sigma", "count", *(HEADINGS.get(key, key) for key in shown)], left=("sigma",))
-    if not narrow:
-        grid.add_column("histogram, min to max", no_wrap=True)
+    bars = [] if narrow else ["histogram, min to max"]
+    cells = []
     for at in rows:
         sigma = "all" if "by_sigma" not in row else "none" if at["sigma"] is None else f"{at['sigma']:.6g}"
-        bars = [] if narrow else [Text(_bars(at["histogram"], to))]
-        grid.add_row(sigma, f"{at['count']:,}", *(number(at[key]) for key in shown), *bars)
+        numbers = [f"{at['count']:,}", *(number(at[key]) for key in shown)]
+        cells.append([sigma, *numbers, *(_bars(at["histogram"], to) for _ in bars)])
     to.print(f"\n{printable(name)}")
-    show(grid, to)
+    show(table(["sigma", "count", *(HEADINGS.get(key, key) for key in shown), *bars], cells, left=["sigma", *bars]), to)
 
 
 def _bars(histogram: dict[str, Any] | None, to: Console) -> str:

@@ -11,14 +11,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from ..errors import CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused
+from ..errors import CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused, machine_errors
 from ..landing import write_json
 from ..text import shorten
 
 SCHEMA_VERSION = 1
 UNFINISHED = ("running", "interrupted")
 MANIFEST = {"status": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
-REPEATING = ("command", "no_command", "base")  # how a run is repeated, and from where; its records do not depend on it
+REPEATING = (
+    "command",
+    "no_command",
+    "base",
+    "paths",
+)  # how a run is repeated, and from where; its records do not depend on it
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -27,6 +32,7 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **named}
 
 
+@machine_errors()
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a run folder.
 
@@ -60,6 +66,7 @@ def fixed(manifest: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key not in ("status", *REPEATING)}
 
 
+@machine_errors()
 def check_folder(folder: Path, ours: Sequence[str]) -> None:
     """Refuse to write among files that are neither a run's nor ours.
 
@@ -83,6 +90,7 @@ class Folder:
 
     adopted: ClassVar[tuple[str, ...]] = REPEATING  # a continuation takes these from the manifest of its beginning
 
+    @machine_errors()
     def __init__(self, path: str | Path, manifest: dict[str, Any], *, resume: bool = False) -> None:
         """Take the folder for this run, or for its continuation.
 
@@ -105,6 +113,8 @@ class Folder:
             raise RunFolderRefused(
                 f"cannot make the folder {self.path}: {error.strerror}; choose another --out"
             ) from None
+        except ValueError:  # a null byte
+            raise RunFolderRefused(f"{str(self.path)!r} is no name of a folder; choose another --out") from None
         self._take()
         try:
             self._claim(resume)

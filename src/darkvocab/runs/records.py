@@ -188,7 +188,7 @@ class RunFolder(Folder, Generic[Row]):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the run is complete and the files of all its records exist."""
+        """True where the run is complete and the files of all its records exist."""
         ends = (self.path / "records.parquet", csv_path(self.path, self.manifest))
         return self.manifest["status"] == "complete" and all(path.is_file() for path in ends)
 

@@ -1,5 +1,6 @@
 """Fits: what they find in snowballs whose sigma is known, how sure they are, and what they say of Qwen3-4B."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from darkvocab import Fit, fit
+from darkvocab import fit
 from darkvocab.numerics import round_to
 from darkvocab.reports.fits import chance, sentences
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
@@ -19,6 +20,7 @@ from darkvocab.snowballs.fit.checks import statistics
 from darkvocab.snowballs.fit.evidence import association, gap
 from darkvocab.snowballs.fit.likelihood import Likelihood
 from darkvocab.snowballs.fit.model import Hypothesis
+from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.fit.targets import Target
 from darkvocab.snowballs.law import Snowball, SnowballLaw
 from darkvocab.snowballs.snowball import draw
@@ -246,6 +248,17 @@ def test_the_family_of_noise_can_be_fitted():
     for distribution in ("gaussian", "laplace"):
         target = drawn(SMALL, 8e-9, 4000, distribution=distribution)
         assert Fit(target, base=SMALL, distribution="fit").estimate.hypothesis.distribution == distribution
+
+
+def test_settings_and_results_show_what_was_fitted_to_what():
+    settings = Fit("5,3", singletons=2, base=SMALL, draws=20, offset="fit")
+    assert repr(settings).startswith("Fit(target='these populations', base='array', grid='bfloat16'")
+    assert "offset='fit'" in repr(settings)
+    result = Fit("5,3", singletons=2, base=SMALL, draws=20).result()
+    assert repr(result).startswith("FitResult(target='these populations', sigma=")
+    assert "interval" in result._repr_html_()
+    left_out = {"errors", "correlation_with_log_sigma"}  # where nothing is fitted beside sigma
+    assert {field.name for field in dataclasses.fields(result)} - set(result.to_json()) == left_out
 
 
 def test_statistics_are_those_of_the_census():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from untrained import two_populations
 
-from darkvocab import Fit
 from darkvocab.snowballs.bases import qwen3_4b_centred
+from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.fit.targets import load_target
 from darkvocab.snowballs.law import Snowball
 from darkvocab.snowballs.snowball import draw

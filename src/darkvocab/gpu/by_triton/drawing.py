@@ -45,7 +45,7 @@ def draw_dense(
     shape: Shape,
     out: Tensor,
 ) -> Tensor:
-    """As `by_torch.drawing.draw_dense`; every tensor C-contiguous, up to 65,535 trials."""
+    """Draw as `by_torch.drawing.draw_dense`; every tensor C-contiguous, up to 65,535 trials."""
     n_trials, n, dim = out.shape
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
     blocks = (dim + 3) // 4
@@ -57,7 +57,7 @@ def draw_dense(
 
 
 def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
-    """As `by_torch.drawing.perturb`; every tensor C-contiguous, up to 65,535 trials."""
+    """Perturb as `by_torch.drawing.perturb`; every tensor C-contiguous, up to 65,535 trials."""
     n_trials, n, dim = out.shape
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
     if out.numel():
@@ -68,14 +68,14 @@ def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shap
 
 
 def round_to_index(x: Tensor, shape: Shape, out: Tensor) -> None:
-    """As `by_torch.drawing.round_to_index`; both C-contiguous."""
+    """Round as `by_torch.drawing.round_to_index`; both C-contiguous."""
     if x.numel():
         grid = (triton.cdiv(x.numel(), FLAT_BLOCK["block_size"]),)
         round_kernel[grid](x, out, x.numel(), *shape, **FLAT_BLOCK, **EXACT)
 
 
 def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
-    """As `by_torch.drawing.draw_sparse`; codes C-contiguous."""
+    """Draw as `by_torch.drawing.draw_sparse`; codes C-contiguous."""
     tables = on_device(lanes, codes.device)
     _, n, places = codes.shape
     tiles = triton.cdiv(n, drawing.LANES) * (drawing.LANES // 8) // OFTEN_BLOCK["tile_blocks"]

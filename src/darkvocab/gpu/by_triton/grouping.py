@@ -25,7 +25,7 @@ def tile(dim: int, itemsize: int) -> dict[str, int]:
 
 
 def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
-    """As `by_torch.grouping.hash_rows`; words and keys C-contiguous."""
+    """Hash as `by_torch.grouping.hash_rows`; words and keys C-contiguous."""
     n_trials, n, dim = words.shape
     hashes, largest = (torch.empty((n_trials, n), dtype=torch.int64, device=words.device) for _ in range(2))
     if n_trials * n:
@@ -36,7 +36,7 @@ def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor
 
 
 def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """As `by_torch.grouping.leaders`; words and keys C-contiguous, up to 65,535 trials."""
+    """Group as `by_torch.grouping.leaders`; words and keys C-contiguous, up to 65,535 trials."""
     n_trials, n, dim = words.shape
     if hashes is None:
         hashes, _ = hash_rows(words, keys, folded)

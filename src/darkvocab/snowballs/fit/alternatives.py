@@ -1,4 +1,4 @@
-"""What else explains a census: the hypotheses that the notebooks argue over, each at its best."""
+"""Fit the hypotheses that the notebooks argue over to one census, each at its best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float
 
 from ...errors import NoFit
 from ...numerics import round_to, ulp
@@ -36,7 +36,7 @@ class Explanation:
 def alternatives(
     likelihood: Likelihood,
     estimate: Estimate,
-    base: Float64[np.ndarray, " dim"],
+    base: Float[np.ndarray, " dim"],
     *,
     seed: int,
     progress: Callable[[int, int], None] | None = None,

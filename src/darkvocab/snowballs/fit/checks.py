@@ -1,4 +1,4 @@
-"""How well a fit explains a census: snowballs drawn from it beside what was observed, and a bound on its chance."""
+"""Check how well a fit explains a census: by snowballs drawn from it, and by a bound on the chance of the census."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def ranked(partition: Partition, count: int) -> Int64[np.ndarray, " ranks"]:
 
 
 def statistics(partition: Partition) -> dict[str, float]:
-    """Return what a partition is held against: counts, and its largest populations."""
+    """Return the statistics of a partition that are checked: counts, and its largest populations."""
     populations, n_singletons = partition.populations, partition.n_singletons
     rows: dict[str, float] = {}
     if n_singletons is not None:
@@ -76,8 +76,8 @@ def statistics(partition: Partition) -> dict[str, float]:
 def predicted(uncertainty: Uncertainty, draws: int) -> list[Partition]:
     """Draw partitions from a fit: sigma lognormal around the estimate with its error.
 
-    That is the posterior predictive law, with a flat prior of log sigma; or sigma is the end of the interval, where the
-    target bounds it on one side only.
+    That is the posterior predictive law, with a flat prior of log sigma; or sigma is the end of the
+    interval, where the target bounds it on one side only.
     """
     estimate, (low, high) = uncertainty.estimate, uncertainty.interval
     if estimate.sigma is None:
@@ -102,14 +102,14 @@ def predicted(uncertainty: Uncertainty, draws: int) -> list[Partition]:
 def checks(partition: Partition, drawn: list[Partition]) -> list[Check]:
     """Hold each statistic against those of drawn partitions; the observed one is counted into the tails."""
     rows = [statistics(one) for one in drawn]
-    made = []
+    results = []
     for name, value in statistics(partition).items():
         values = np.array([row[name] for row in rows])
         tail = min(int((values <= value).sum()), int((values >= value).sum()))
         low, high = np.quantile(values, [0.05, 0.95]).tolist()
         p = min(1.0, 2 * (1 + tail) / (1 + len(values)))
-        made.append(Check(statistic=name, observed=value, mean=float(values.mean()), p5=low, p95=high, p=p))
-    return made
+        results.append(Check(statistic=name, observed=value, mean=float(values.mean()), p5=low, p95=high, p=p))
+    return results
 
 
 def ranks(partition: Partition, drawn: list[Partition]) -> list[Rank]:
@@ -133,9 +133,10 @@ def ranks(partition: Partition, drawn: list[Partition]) -> list[Rank]:
 def bound(estimate: Estimate, partition: Partition) -> Bound:
     """Bound the chance of populations so far out, at the sigma where it is largest.
 
-    Of each of the 24 largest groups, and of there being no more, how likely is one as large or larger, as small or
-    smaller: closed bounds (`Occupancy.at_least`, `at_most`). The least of them, times their number (Bonferroni), is
-    a p-value at each sigma; the largest over all sigma is returned.
+    Of each of the 24 largest groups, and of there being no more, how likely is one as large or
+    larger, as small or smaller: closed bounds (`Occupancy.at_least`, `at_most`). The least of them,
+    times their number (Bonferroni), is a p-value at each sigma; the largest over all sigma is
+    returned.
     """
     low, high = (math.log(end) for end in estimate.range)
     around = np.linspace(low, high, max(16, math.ceil(8 * (high - low)))).tolist()

@@ -1,13 +1,13 @@
-"""Evidence: what the rows of black holes say against any snowball, whatever its sigma and its base.
+"""Evidence from the rows of black holes against any snowball, whatever its sigma and its base.
 
-Both tests use only that tokens are independent and that noise is: from column to column for `association`, and with one
-peak for `gap`.
+Both tests use only that tokens are independent and that noise is: from column to column for
+`association`, and with one peak for `gap`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,31 +49,33 @@ class Column:
 
 def columns(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> list[Column]:
     """Return the columns in which rows differ."""
-    made = []
+    rows = []
     for column in np.flatnonzero((index != index[0]).any(axis=0)).tolist():
         cells, tokens = _tokens_at(index[:, column], populations)
         spacing = float(ulp(index_values(cells[:1], grid), grid)[0])
-        made.append(Column(column=column, spacing=spacing, cells=cells.tolist(), tokens=tokens.tolist()))
-    return made
+        rows.append(Column(column=column, spacing=spacing, cells=cells.tolist(), tokens=tokens.tolist()))
+    return rows
 
 
 def _tokens_at(
     values: Int64[np.ndarray, " rows"], populations: Int64[np.ndarray, " rows"]
 ) -> tuple[Int64[np.ndarray, " cells"], Int64[np.ndarray, " cells"]]:
-    """The values that occur, ascending, and the tokens at each."""
+    """Values that occur, ascending, and the tokens at each."""
     cells, place = np.unique(values, return_inverse=True)
     return cells, np.bincount(place, populations).astype(np.int64)
 
 
 def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> Gap | None:
-    """The emptiest place between two values of one column, by its probability; None where there is none.
+    """Return the emptiest place between two values of one column, by its probability; None where there is none.
 
-    Noise with one peak gives a cell between two others, all equally wide, no less than the smaller of the two: of the
-    tokens in it and there, half or more are expected in it. ``p <= P(Bin(a + b, 1/2) <= b) + P(Bin(b + c, 1/2) <= b)``
-    for a, b, c tokens, times the number of places looked at (Bonferroni).
+    Noise with one peak gives a cell between two others, all equally wide, no less than the smaller
+    of the two: of the tokens in both, half or more are expected in it.
+    ``p <= P(Bin(a + b, 1/2) <= b) + P(Bin(b + c, 1/2) <= b)`` for a, b, c tokens, times the number
+    of places looked at (Bonferroni).
     """
     mantissa = as_grid(grid).mantissa_bits
-    found, looked = [], 0
+    gaps: list[Gap] = []
+    n_places = 0
     for column in np.flatnonzero((index != index[0]).any(axis=0)):
         cells, tokens = _tokens_at(index[:, column], populations)
         low, high = int(cells[0]), int(cells[-1])
@@ -81,7 +83,7 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
             continue  # across zero or a power of two cells are not equally wide
         full = np.zeros(high - low + 1, np.int64)
         full[cells - low] = tokens
-        looked += max(0, full.size - 2)
+        n_places += max(0, full.size - 2)
         before, after = np.maximum.accumulate(full), np.maximum.accumulate(full[::-1])[::-1]
         for between in range(1, full.size - 1):
             a, b, c = int(before[between - 1]), int(full[between]), int(after[between + 1])
@@ -89,35 +91,32 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
                 sides = int(full[:between].argmax()), between + 1 + int(full[between + 1 :].argmax())
                 p = float(np.logaddexp(_at_most(b, a + b), _at_most(b, b + c)))
                 where = (low + sides[0], low + between, low + sides[1])
-                found.append(Gap(column=int(column), cells=where, tokens=(a, b, c), log10_p=p / math.log(10)))
-    if not found:
+                gaps.append(Gap(column=int(column), cells=where, tokens=(a, b, c), log10_p=p / math.log(10)))
+    if not gaps:
         return None
-    best = min(found, key=lambda g: g.log10_p)
-    return Gap(**{**best.__dict__, "log10_p": min(0.0, best.log10_p + math.log10(looked))})
+    best = min(gaps, key=lambda one: one.log10_p)
+    return replace(best, log10_p=min(0.0, best.log10_p + math.log10(n_places)))
 
 
 def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"]) -> Association | None:
-    """The two columns most strongly bound together, by Fisher's exact test; None where fewer than two differ.
+    """Return the two columns most strongly bound together, by Fisher's exact test; None where fewer than two differ.
 
-    Given how many tokens are away from each column's commonest value, independent columns share as many of them as a
-    hypergeometric law says; p is its upper tail times the number of pairs of columns (Bonferroni).
+    Given how many tokens are away from each column's commonest value, independent columns share as
+    many of them as a hypergeometric law says; p is its upper tail times the number of pairs of
+    columns (Bonferroni).
     """
     columns = np.flatnonzero((index != index[0]).any(axis=0))
     if len(columns) < 2:
         return None
     away = np.empty((len(populations), len(columns)))
     for j, column in enumerate(columns):
-        _, place = np.unique(index[:, column], return_inverse=True)
-        away[:, j] = place != np.bincount(place, populations).argmax()
+        cells, tokens = _tokens_at(index[:, column], populations)
+        away[:, j] = index[:, column] != cells[tokens.argmax()]
     both = (away * populations[:, None]).T @ away
     n, alone = int(populations.sum()), np.diag(both)
-    best: tuple[float, int, int] | None = None
-    for i in range(len(columns)):
-        for j in range(i):
-            p = _shared(int(both[i, j]), int(alone[i]), int(alone[j]), n)
-            best = min(best or (math.inf, 0, 0), (p, j, i))
-    assert best is not None
-    p, i, j = best
+    p, i, j = min(
+        (_shared(int(both[i, j]), int(alone[i]), int(alone[j]), n), j, i) for i in range(len(columns)) for j in range(i)
+    )
     pairs = len(columns) * (len(columns) - 1) / 2
     return Association(
         columns=(int(columns[i]), int(columns[j])),

@@ -15,6 +15,7 @@ from ...numerics import as_grid, round_to
 from ...numerics.distributions import INDEPENDENT
 from ...runs.folder import versions
 from ...runs.randomness import check_seed
+from ...text import Shown
 from ..bases import load_base
 from ..theory import Partition
 from . import checks
@@ -32,24 +33,26 @@ DRAWS = 1000  # snowballs drawn from the fit, for what it predicts
 MOST_TOKENS = 1_000_000  # of a snowball that is drawn
 
 
-class Fit:
+class Fit(Shown):
     """A snowball fitted to an observed census.
 
     Parameters
     ----------
     target : "qwen3-4b", a file, populations, as `load_target`; or a `Target`
     singletons : as `load_target`; "unknown" fits the number of tokens, too
-    base : as `darkvocab.expect`; by default the row of the largest black hole where the target is a checkpoint, else
-        "qwen3-4b"
-    grid, arithmetic, distribution : of the snowball, as `darkvocab.expect`; grid by default the target's, or bfloat16;
-        distribution "fit": the one of the largest likelihood
-    offset : by how much every component of the rounded base is moved, in the grid's spacing, 0 to 1/2; or "fit"
+    base : as `darkvocab.expect`; by default the row of the largest black hole where the target is a
+        checkpoint, else "qwen3-4b"
+    grid, arithmetic, distribution : of the snowball, as `darkvocab.expect`; grid by default the
+        target's, or bfloat16; distribution "fit": the one of the largest likelihood
+    offset : by how much every component of the rounded base is moved, in the grid's spacing, 0 to
+        1/2; or "fit"
     level : of the interval of sigma
     draws : snowballs drawn from the fit, for what it predicts
     compare : fit the other explanations, too
 
-    The likelihood is the probability of the observed partition where its groups are few (`partition_likelihood`), else
-    a composite likelihood whose error is that of 200 snowballs drawn at the estimate (Godambe's information).
+    The likelihood is the probability of the observed partition where its groups are few
+    (`partition_likelihood`), else a composite likelihood whose error is that of 200 snowballs drawn
+    at the estimate (Godambe's information).
     """
 
     def __init__(
@@ -93,6 +96,20 @@ class Fit:
         # Refuses what has no closed form.
         self.hypothesis.law(float(np.abs(vector).max() or 1.0) * 1e-9).occupancy(n_tokens)
 
+    def _shown(self) -> dict[str, Any]:
+        hypothesis = self.hypothesis
+        return {
+            "target": self.target.name,
+            "base": self.base.name,
+            "grid": self.grid,
+            "arithmetic": hypothesis.arithmetic,
+            "distribution": "fit" if len(self.families) > 1 else hypothesis.distribution,
+            "offset": "fit" if "offset" in self.free else hypothesis.offset,
+            "level": self.level,
+            "draws": self.draws,
+            "seed": self.seed,
+        }
+
     def _checked_target(self) -> int:
         """Refuse a target that does not go with base and grid; the least number of tokens that it can have."""
         target, dim = self.target, self.base.vector.size
@@ -117,8 +134,8 @@ class Fit:
         return round_to(self.base.vector, self.grid)
 
     @cached_property
-    def _best(self) -> tuple[Likelihood, Estimate]:
-        """The family of noise with the largest likelihood, and where that is largest."""
+    def uncertainty(self) -> Uncertainty:
+        """The family of noise with the largest likelihood, where that is largest, and how surely."""
         fitted, impossible = [], None
         for family in self.families:
             likelihood = Likelihood(self.target.partition, replace(self.hypothesis, distribution=family), self.free)
@@ -128,19 +145,16 @@ class Fit:
                 impossible = error
         if impossible and not fitted:
             raise impossible
-        return max(fitted, key=lambda pair: pair[1].log_likelihood)
+        likelihood, estimate = max(fitted, key=lambda pair: pair[1].log_likelihood)
+        return Uncertainty(likelihood, estimate, level=self.level, seed=self.seed)
 
     @property
     def likelihood(self) -> Likelihood:
-        return self._best[0]
+        return self.uncertainty.likelihood
 
     @property
     def estimate(self) -> Estimate:
-        return self._best[1]
-
-    @cached_property
-    def uncertainty(self) -> Uncertainty:
-        return Uncertainty(self.likelihood, self.estimate, level=self.level, seed=self.seed)
+        return self.uncertainty.estimate
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -268,8 +282,8 @@ def fit(target: str | Path | Target, **settings: Any) -> FitResult:
 
     Examples
     --------
-    >>> made = fit("2055,16,10,10,9", draws=100)
-    >>> made.likelihood, f"{made.sigma:.3g}"
+    >>> result = fit("2055,16,10,10,9", draws=100)
+    >>> result.likelihood, f"{result.sigma:.3g}"
     ('partition', '1.46e-09')
     """
     return Fit(target, **settings).result()

@@ -1,4 +1,4 @@
-"""Targets: an observed census that a snowball is to be fitted to, checked for contradictions."""
+"""Targets: observed censuses that snowballs are fitted to, checked for contradictions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from ..theory import Partition
 
 BUILT_IN = "qwen3-4b"
 UNKNOWN = "unknown"
+COUNTS = ("n_tokens", "n_black_holes", "black_hole_population", "n_singletons", "n_unique")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What was observed: populations, tokens alone (None: not known), and, where known, the black holes' rows."""
+    """An observed census: populations, tokens alone (None: not known), and, where known, the black holes' rows."""
 
     name: str
     partition: Partition
@@ -38,14 +39,15 @@ class Target:
 
 
 def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Target:
-    """The target of this name, this file, or this list of populations.
+    """Load the target of this name, this file, or this list of populations.
 
     Parameters
     ----------
-    spec : "qwen3-4b"; a checkpoint, as `darkvocab.scan` takes it; a JSON of `darkvocab scan --json`, or one with
-        `populations` and, if known, `n_singletons` or `n_tokens`; or populations, comma-separated
-    n_singletons : tokens of the snowball that are alone: a number, or "unknown"; by default what the target says (of a
-        scan: dark tokens outside of black holes), and 0 for a list
+    spec : "qwen3-4b"; a checkpoint, as `darkvocab.scan` takes it; a JSON of
+        `darkvocab scan --json`, or one with `populations` and, if known, `n_singletons` or
+        `n_tokens`; or populations, comma-separated
+    n_singletons : tokens of the snowball that are alone: a number, or "unknown"; by default what
+        the target says (of a scan: dark tokens outside of black holes), and 0 for a list
 
     Raises
     ------
@@ -54,7 +56,8 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
     CorruptFile
         A file that is no JSON object, or none of these.
     InvalidInput
-        Populations that are no populations of black holes, or that contradict the counts beside them.
+        Populations that are no populations of black holes, or that contradict the counts beside
+        them.
 
     Examples
     --------
@@ -105,48 +108,54 @@ def _read(path: Path) -> Target:
             "such as 814,704,306"
         )
     try:
-        found = json.loads(path.read_text("utf-8"))
+        census = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CorruptFile(
             f"{name} is not JSON ({printable(str(error))}); give what darkvocab scan --json prints"
         ) from None
-    if not isinstance(found, dict) or not isinstance(found.get("populations"), list):
+    if not isinstance(census, dict) or not isinstance(census.get("populations"), list):
         raise CorruptFile(f"{name} holds no list of populations; give what darkvocab scan --json prints")
-    populations = found["populations"]
-    told: dict[str, int] = {}
-    for key in ("n_tokens", "n_black_holes", "black_hole_population", "n_singletons", "n_unique"):
-        value = found.get(key)
-        if value is not None:
-            if not isinstance(value, int) or value < 0:
-                raise CorruptFile(f"{name}: {key} is no count: {printable(str(value))[:40]!r}")
-            told[key] = value
-    target = _target(name, populations, None if populations else told.get("n_singletons", 0))
-    counted = {"n_black_holes": len(populations), "black_hole_population": sum(populations)}
-    if "n_singletons" in told:
-        counted["n_unique"] = len(populations) + told["n_singletons"]
-        counted["n_tokens"] = sum(populations) + told["n_singletons"]
-    for key, count in counted.items():
-        if told.get(key, count) != count:
-            raise InvalidInput(f"{name} contradicts itself: {key} is {told[key]:,}, by its populations {count:,}")
-    n_singletons = told.get("n_singletons")
-    if n_singletons is None and "n_tokens" in told:
-        n_singletons = told["n_tokens"] - sum(populations)
-        if n_singletons < 0:
-            raise InvalidInput(
-                f"{name} contradicts itself: populations of {sum(populations):,} tokens among {told['n_tokens']:,}"
-            )
-    remark = None
-    if isinstance(found.get("indicators"), dict):
-        n_singletons, remark = _alone(populations, found["indicators"].get("n_dark"))
+    populations, counts = census["populations"], _counts(name, census)
+    target = _target(name, populations, None if populations else counts.get("n_singletons", 0))
+    n_singletons, remark = _consistent(name, populations, counts), None
+    if isinstance(census.get("indicators"), dict):
+        n_singletons, remark = _alone(populations, census["indicators"].get("n_dark"))
     if not populations and n_singletons is None:
         raise InvalidInput(f"{name} has no black holes: there is nothing to fit")
-    dim = found.get("hidden_dim")
+    dim = census.get("hidden_dim")
     partition = Partition(target.partition.populations, n_singletons)
     return Target(name, partition, remark=remark, dim=dim if isinstance(dim, int) else None)
 
 
+def _counts(name: str, census: dict[str, Any]) -> dict[str, int]:
+    """The counts that stand beside the populations."""
+    given = {key: census[key] for key in COUNTS if census.get(key) is not None}
+    for key, count in given.items():
+        if not isinstance(count, int) or count < 0:
+            raise CorruptFile(f"{name}: {key} is no count: {printable(str(count))[:40]!r}")
+    return given
+
+
+def _consistent(name: str, populations: list[int], counts: dict[str, int]) -> int | None:
+    """Tokens alone by these counts, if they say so; refuse counts that contradict the populations."""
+    shared, n_singletons = sum(populations), counts.get("n_singletons")
+    expected = {"n_black_holes": len(populations), "black_hole_population": shared}
+    if n_singletons is not None:
+        expected |= {"n_unique": len(populations) + n_singletons, "n_tokens": shared + n_singletons}
+    for key, count in expected.items():
+        if counts.get(key, count) != count:
+            raise InvalidInput(f"{name} contradicts itself: {key} is {counts[key]:,}, by its populations {count:,}")
+    if n_singletons is None and "n_tokens" in counts:
+        n_singletons = counts["n_tokens"] - shared
+        if n_singletons < 0:
+            raise InvalidInput(
+                f"{name} contradicts itself: populations of {shared:,} tokens among {counts['n_tokens']:,}"
+            )
+    return n_singletons
+
+
 def _alone(populations: list[int], n_dark: Any) -> tuple[int | None, str]:
-    """How many of a scan's tokens are alone and of the snowball, as far as it can tell; most of them were trained."""
+    """Tokens alone that belong to the snowball, by the dark tokens: most tokens alone were trained. And a remark."""
     alone = n_dark - sum(populations) if isinstance(n_dark, int) else -1
     if alone < 0 or not populations:
         return None, "how many of its tokens alone belong to the snowball is not known"
@@ -154,7 +163,7 @@ def _alone(populations: list[int], n_dark: Any) -> tuple[int | None, str]:
 
 
 def _checkpoint(spec: str) -> Target:
-    """The black holes of a checkpoint, with their rows; around that of the largest."""
+    """Black holes of a checkpoint, with their rows, around the row of the largest."""
     matrix = EmbeddingMatrix.open(open_source(spec))
     name = printable(Path(spec).name)
     if matrix.quantised:

@@ -1,4 +1,4 @@
-"""How surely sigma is known: from likelihood ratios, and from how far estimates of drawn snowballs scatter."""
+"""Uncertainty of sigma: from likelihood ratios, and from how far estimates of drawn snowballs scatter."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class Uncertainty:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Interval of sigma: from likelihood ratios, the composite's scaled by Godambe's information; where more is
-        free than sigma, from the estimate's own error. 0 or infinity where the target bounds sigma on one side only."""
+        free than sigma, from the estimate's own error. 0 or infinity where the target bounds sigma
+        on one side only."""
         sigma, log_sigma = self.estimate.sigma, float(self.estimate.theta[0])
         if sigma is None:
             return self._one_sided(log_sigma)
