@@ -18,7 +18,6 @@ from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce
 
 Sigma = Annotated[str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.")]
 Spacing = Annotated[str, typer.Option(help="Of START:STOP:COUNT: linear or log.")]
-TrialCount = Annotated[int, typer.Option(help="Snowballs at each sigma.")]
 Tokens = Annotated[int, typer.Option(help="Rows of a snowball.")]
 Dim = Annotated[int | None, typer.Option(help="Components; by default the base's.", show_default=False)]
 BaseName = Annotated[
@@ -30,28 +29,19 @@ Distribution = Annotated[
     str, typer.Option(help="Of the noise: gaussian, laplace, uniform-ball, uniform-shell; sigma is of each component.")
 ]
 Arithmetic = Annotated[str, typer.Option(help="float32 (add in float32, then round) or exact (round once).")]
-Sampler = Annotated[str, typer.Option(help="sparse, dense (the same law, slower), or notebook (torch's stream).")]
-Measure = Annotated[str, typer.Option(help="A comma list of census, geometry, steps, topology.")]
-Over = Annotated[str, typer.Option(help="L-infinity over black_holes, unique rows, or all tokens.")]
-Epsilon = Annotated[float | None, typer.Option(help="A length, weight units, to scale columns by.", show_default=False)]
 TouchingOption = Annotated[
     float | None,
     typer.Option(help="Rows touch within this; by default twice --epsilon, or else 2 steps.", show_default=False),
 ]
-TouchingUnit = Annotated[str, typer.Option(help="Of --touching: weight or steps.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=) --touching.")]
+Sampler = Annotated[str, typer.Option(help="sparse, dense (the same law, slower), or notebook (torch's stream).")]
+Epsilon = Annotated[float | None, typer.Option(help="A length, weight units, to scale columns by.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Run folder for records, figures and report.", show_default=False)]
-
-
-Threshold = Annotated[float, typer.Option(help="Tokens touch within this, weight units.")]
-Inclusive = Annotated[bool, typer.Option("--inclusive", help="Tokens touch at <= (not <) --threshold.")]
-FixedBase = Annotated[bool, typer.Option("--fixed-base", help="Keep one random base for every sigma.")]
 
 # Options of all three commands by their names, with their defaults; the first group is of what is drawn.
 DRAWN = {
     "sigma": (Sigma, inspect.Parameter.empty),
     "spacing": (Spacing, "linear"),
-    "trials": (TrialCount, 1),
+    "trials": (Annotated[int, typer.Option(help="Snowballs at each sigma.")], 1),
     "tokens": (Tokens, 2100),
     "dim": (Dim, None),
     "base": (BaseName, "qwen3-4b"),
@@ -63,14 +53,18 @@ DRAWN = {
 }
 MEASURED = {
     "redraw_base": (RedrawBase, False),
-    "measure": (Measure, None),
-    "over": (Over, None),
+    "measure": (Annotated[str, typer.Option(help="A comma list of census, geometry, steps, topology.")], None),
+    "over": (Annotated[str, typer.Option(help="L-infinity over black_holes, unique rows, or all tokens.")], None),
     "epsilon": (Epsilon, None),
     "touching": (TouchingOption, None),
-    "touching_unit": (TouchingUnit, "weight"),
-    "strict": (Strict, False),
+    "touching_unit": (Annotated[str, typer.Option(help="Of --touching: weight or steps.")], "weight"),
+    "strict": (Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=) --touching.")], False),
 }
-ASKED = {"fixed_base": (FixedBase, False), "threshold": (Threshold, 1e-4), "inclusive": (Inclusive, False)}
+ASKED = {
+    "fixed_base": (Annotated[bool, typer.Option("--fixed-base", help="Keep one random base for every sigma.")], False),
+    "threshold": (Annotated[float, typer.Option(help="Tokens touch within this, weight units.")], 1e-4),
+    "inclusive": (Annotated[bool, typer.Option("--inclusive", help="Tokens touch at <= (not <) --threshold.")], False),
+}
 RUNNING = {
     "engine": (EngineName, "local"),
     "workers": (Workers, None),

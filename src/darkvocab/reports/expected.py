@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 20
 STATISTICS = labels("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
 DRAWN = ("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
-COLOURS = {
-    "unique_vectors": (BLACK, "o"),
-    "n_black_holes": (BLUE, "s"),
-    "black_hole_population": (ORANGE, "^"),
-}
+COLOURS = {"unique_vectors": (BLACK, "o"), "n_black_holes": (BLUE, "s"), "black_hole_population": (ORANGE, "^")}
 
 
 def read_expected(folder: Path) -> pl.DataFrame | None:

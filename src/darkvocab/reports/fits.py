@@ -224,15 +224,8 @@ def _ranks(panel: Axes, rows: list[Rank]) -> None:
     low, high, mean = np.maximum([(row.p5, row.p95, row.mean) for row in rows], LEAST_SHOWN).T
     panel.fill_between(rank, low, high, color=BLUE, alpha=0.25, linewidth=0, label="fit, 5% to 95%")
     panel.plot(rank, mean, "-", color=BLUE, linewidth=1, label="fit, mean")
-    seen = [row for row in rows if row.observed]
-    panel.plot(
-        [row.rank for row in seen],
-        [row.observed for row in seen],
-        "o",
-        color=BLACK,
-        markersize=3.5,
-        label="observed",
-    )
+    seen = np.array([(row.rank, row.observed) for row in rows if row.observed]).T
+    panel.plot(*seen, "o", color=BLACK, markersize=3.5, label="observed")
     panel.set_yscale("log")
     panel.set_ylim(LEAST_SHOWN, None)
     panel.set_title("tokens in a group, by rank")
