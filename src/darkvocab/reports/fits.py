@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..snowballs.fit.alternatives import Explanation
     from ..snowballs.fit.checks import Check, Rank
     from ..snowballs.fit.likelihood import RidgePoint
-    from ..snowballs.fit.result import FitResult
+    from ..snowballs.fit.run import FitResult
 
 FAR = -6  # log10 of the bound on the chance of a census, below which it is named
 TRADE_OFF = 0.95  # correlation with sigma beyond which only a combination is known
