@@ -179,11 +179,11 @@ def print_fit(result: FitResult, to: Console) -> None:
 
 def _checks(rows: list[Check]) -> Table:
     """Statistics: observed, and in snowballs drawn from the fit."""
-    shown = table(("", "observed", "predicted", "5%", "95%", "p"))
-    for row in rows:
-        cells = (number(value) for value in (row.observed, row.mean, row.p5, row.p95))
-        shown.add_row(statistic(row.statistic), *cells, f"{row.p:.3g}")
-    return shown
+    cells = (
+        (statistic(row.statistic), *map(number, (row.observed, row.mean, row.p5, row.p95)), f"{row.p:.3g}")
+        for row in rows
+    )
+    return table(("", "observed", "predicted", "5%", "95%", "p"), cells)
 
 
 def _hypotheses(rows: list[Explanation]) -> Table:

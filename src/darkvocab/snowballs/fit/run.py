@@ -325,13 +325,8 @@ class Fit(Shown):
             return None
         occupancy = estimate.hypothesis.law(estimate.sigma).occupancy(estimate.n_tokens)
         n_largest = max(4, min(len(self.target.partition.populations), checks.RANKS))
-        return Nearest(
-            n_unique=occupancy.n_unique,
-            n_singletons=occupancy.n_singletons,
-            n_black_holes=occupancy.n_black_holes,
-            black_hole_population=occupancy.black_hole_population,
-            largest=occupancy.largest(n_largest).tolist(),
-        )
+        counted = {name: getattr(occupancy, name) for name in Nearest.__dataclass_fields__ if name != "largest"}
+        return Nearest(**counted, largest=occupancy.largest(n_largest).tolist())
 
 
 def _offset(offset: float | str) -> float:
