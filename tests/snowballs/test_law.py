@@ -1,7 +1,6 @@
 """The law of a snowball: what is drawn, what is expected and which cells are listed come from one and the same."""
 
 from dataclasses import fields
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from darkvocab.cli import snowballs as drawing_commands
 from darkvocab.cli import theory as theory_commands
 from darkvocab.numerics.distributions import DISTRIBUTIONS, DRAWN, INDEPENDENT
 from darkvocab.snowballs.bases import qwen3_4b_centred
+from darkvocab.snowballs.fit.run import FAMILIES
 from darkvocab.snowballs.law import Snowball, SnowballLaw
 from darkvocab.snowballs.snowball import draw
 
@@ -46,8 +46,9 @@ def test_every_distribution_is_known_in_one_place():
     # The kernels draw by number; what has a distribution function has a closed form. The commands offer these names.
     assert [DISTRIBUTIONS[name].number for name in DRAWN] == [0, 1, 2, 3]
     assert set(DRAWN) | set(INDEPENDENT) == set(DISTRIBUTIONS)
-    for option, names in ((theory_commands.Independent, INDEPENDENT), (drawing_commands.Distribution, DRAWN)):
-        assert f"{', '.join(names)};" in get_args(option)[1].help
+    tables = theory_commands.EXPECTED, theory_commands.FITTED, drawing_commands.DRAWN
+    for options, names in zip(tables, (INDEPENDENT, FAMILIES, DRAWN), strict=True):
+        assert f"{', '.join(names)};" in options["distribution"][-1]
     for name in DRAWN:
         assert draw(law(distribution=name).snowball(3), sampler="dense").n_drawn == 400
     for name in INDEPENDENT:

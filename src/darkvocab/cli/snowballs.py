@@ -16,76 +16,62 @@ from ..errors import InvalidInput
 from .progress import progress_bar
 from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, say
 
-Sigma = Annotated[str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.")]
-Spacing = Annotated[str, typer.Option(help="Of START:STOP:COUNT: linear or log.")]
-Tokens = Annotated[int, typer.Option(help="Rows of a snowball.")]
-Dim = Annotated[int | None, typer.Option(help="Components; by default the base's.", show_default=False)]
-BaseName = Annotated[
-    str, typer.Option(help="qwen3-4b, qwen3-4b-centred, random, random-unit, or a file with a vector.")
-]
-RedrawBase = Annotated[bool, typer.Option("--redraw-base", help="Draw a random base anew at each sigma.")]
-RoundTo = Annotated[str, typer.Option(help="Number grid to round to.")]
-Distribution = Annotated[
-    str, typer.Option(help="Of the noise: gaussian, laplace, uniform-ball, uniform-shell; sigma is of each component.")
-]
-Arithmetic = Annotated[str, typer.Option(help="float32 (add in float32, then round) or exact (round once).")]
-TouchingOption = Annotated[
-    float | None,
-    typer.Option(help="Rows touch within this; by default twice --epsilon, or else 2 steps.", show_default=False),
-]
-Sampler = Annotated[str, typer.Option(help="sparse, dense (the same law, slower), or notebook (torch's stream).")]
-Epsilon = Annotated[float | None, typer.Option(help="A length, weight units, to scale columns by.", show_default=False)]
-Out = Annotated[Path | None, typer.Option(help="Run folder for records, figures and report.", show_default=False)]
+REQUIRED = inspect.Parameter.empty
 
-# Options of all three commands by their names, with their defaults; the first group is of what is drawn.
-DRAWN = {
-    "sigma": (Sigma, inspect.Parameter.empty),
-    "spacing": (Spacing, "linear"),
-    "trials": (Annotated[int, typer.Option(help="Snowballs at each sigma.")], 1),
-    "tokens": (Tokens, 2100),
-    "dim": (Dim, None),
-    "base": (BaseName, "qwen3-4b"),
-    "grid": (RoundTo, "bfloat16"),
-    "distribution": (Distribution, "gaussian"),
-    "arithmetic": (Arithmetic, "float32"),
+# Options of all three commands by their names: type, default, help. The first group is of what is drawn.
+DRAWN: dict[str, tuple[Any, ...]] = {
+    "sigma": (str, REQUIRED, "START:STOP:COUNT, both ends included, or a comma list; weight units."),
+    "spacing": (str, "linear", "Of START:STOP:COUNT: linear or log."),
+    "trials": (int, 1, "Snowballs at each sigma."),
+    "tokens": (int, 2100, "Rows of a snowball."),
+    "dim": (int | None, None, "Components; by default the base's."),
+    "base": (str, "qwen3-4b", "qwen3-4b, qwen3-4b-centred, random, random-unit, or a file with a vector."),
+    "grid": (str, "bfloat16", "Number grid to round to."),
+    "distribution": (
+        *(str, "gaussian"),
+        "Of the noise: gaussian, laplace, uniform-ball, uniform-shell; sigma is of each component.",
+    ),
+    "arithmetic": (str, "float32", "float32 (add in float32, then round) or exact (round once)."),
     "seed": (Seed, 42),
-    "sampler": (Sampler, "sparse"),
+    "sampler": (str, "sparse", "sparse, dense (the same law, slower), or notebook (torch's stream)."),
 }
-MEASURED = {
-    "redraw_base": (RedrawBase, False),
-    "measure": (Annotated[str, typer.Option(help="A comma list of census, geometry, steps, topology.")], None),
-    "over": (Annotated[str, typer.Option(help="L-infinity over black_holes, unique rows, or all tokens.")], None),
-    "epsilon": (Epsilon, None),
-    "touching": (TouchingOption, None),
-    "touching_unit": (Annotated[str, typer.Option(help="Of --touching: weight or steps.")], "weight"),
-    "strict": (Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=) --touching.")], False),
+MEASURED: dict[str, tuple[Any, ...]] = {
+    "redraw_base": (bool, False, "Draw a random base anew at each sigma."),
+    "measure": (str, "", "A comma list of census, geometry, steps, topology."),
+    "over": (str, "", "L-infinity over black_holes, unique rows, or all tokens."),
+    "epsilon": (float | None, None, "A length, weight units, to scale columns by."),
+    "touching": (float | None, None, "Rows touch within this; by default twice --epsilon, or else 2 steps."),
+    "touching_unit": (str, "weight", "Of --touching: weight or steps."),
+    "strict": (bool, False, "Rows touch at < (not <=) --touching."),
 }
-ASKED = {
-    "fixed_base": (Annotated[bool, typer.Option("--fixed-base", help="Keep one random base for every sigma.")], False),
-    "threshold": (Annotated[float, typer.Option(help="Tokens touch within this, weight units.")], 1e-4),
-    "inclusive": (Annotated[bool, typer.Option("--inclusive", help="Tokens touch at <= (not <) --threshold.")], False),
+ASKED: dict[str, tuple[Any, ...]] = {
+    "fixed_base": (bool, False, "Keep one random base for every sigma."),
+    "threshold": (float, 1e-4, "Tokens touch within this, weight units."),
+    "inclusive": (bool, False, "Tokens touch at <= (not <) --threshold."),
 }
-RUNNING = {
+RUNNING: dict[str, tuple[Any, ...]] = {
     "engine": (EngineName, "local"),
     "workers": (Workers, None),
     "device": (DeviceName, "cpu"),
-    "out": (Out, None),
+    "out": (Path | None, None, "Run folder for records, figures and report."),
     "resume": (Resume, False),
     "as_json": (Json, False),
 }
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def _takes(options: dict[str, tuple[Any, Any]], **defaults: Any) -> Callable[[Function], Function]:
-    """Give a command these options, some with other defaults."""
+def takes(options: dict[str, tuple[Any, ...]], **defaults: Any) -> Callable[[Function], Function]:
+    """Give a command these options, some with other defaults; a truth has no ``--no-`` beside it."""
+
+    def parameter(name: str, kind: Any, default: Any, about: str = "") -> inspect.Parameter:
+        default = defaults.get(name, default)
+        if about:
+            flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
+            kind = Annotated[kind, typer.Option(*flag, help=about, show_default=default is not None)]
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
     def decorated(function: Function) -> Function:
-        parameters = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name, default), annotation=annotation
-            )
-            for name, (annotation, default) in options.items()
-        ]
+        parameters = [parameter(name, *option) for name, option in options.items()]
         function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return function
 
@@ -150,7 +136,7 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
 
 @app.command(no_args_is_help=True)
 @command
-@_takes(DRAWN | MEASURED | RUNNING, measure="census,geometry,steps", over="black_holes")
+@takes(DRAWN | MEASURED | RUNNING, measure="census,geometry,steps", over="black_holes")
 def sweep(**options: Any) -> None:
     """Draw snowballs over a range of sigma and count their black holes (12.2a).
 
@@ -161,7 +147,7 @@ def sweep(**options: Any) -> None:
 
 @app.command(no_args_is_help=True)
 @command
-@_takes(DRAWN | MEASURED | RUNNING, trials=1000, measure="census,geometry,topology", over="unique")
+@takes(DRAWN | MEASURED | RUNNING, trials=1000, measure="census,geometry,topology", over="unique")
 def trials(**options: Any) -> None:
     """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
 
@@ -172,7 +158,7 @@ def trials(**options: Any) -> None:
 
 @app.command()
 @command
-@_takes(DRAWN | ASKED | RUNNING, sigma="1e-6:1e-4:10", spacing="log", tokens=2221, base="random-unit")
+@takes(DRAWN | ASKED | RUNNING, sigma="1e-6:1e-4:10", spacing="log", tokens=2221, base="random-unit")
 def questions(**options: Any) -> None:
     """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,38 +12,55 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, say
-from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
+from .shell import FINDINGS, Json, announce_compilation, app, command, print_json, say
+from .snowballs import DRAWN, MEASURED, REQUIRED, takes
 
 if TYPE_CHECKING:
     from ..snowballs.expect import Expect, Expected
 
-Independent = Annotated[str, typer.Option(help="Of the noise: gaussian, laplace, uniform; sigma is of each component.")]
+SHOWN: dict[str, tuple[Any, ...]] = {
+    "figure": (Path | None, None, "Draw it, too: a .png or .pdf file."),
+    "as_json": (Json, False),
+}
+EXPECTED: dict[str, tuple[Any, ...]] = {
+    "sigma": (str, "", DRAWN["sigma"][2]),
+    **{name: (DRAWN | MEASURED)[name] for name in ("spacing", "tokens", "dim", "base", "redraw_base", "grid")},
+    "distribution": (str, "gaussian", "Of the noise: gaussian, laplace, uniform; sigma is of each component."),
+    "arithmetic": DRAWN["arithmetic"],
+    "seed": (int, 42, "Of a base that is drawn."),
+    "run": (
+        *(Path | None, None),
+        "A run of sweep or trials to hold against theory, at its own settings. Exits with 1 where it differs.",
+    ),
+}
+FITTED: dict[str, tuple[Any, ...]] = {
+    "target": (
+        *(str, REQUIRED),
+        "qwen3-4b, a checkpoint, a JSON of scan, or populations such as 814,704,306 (with --singletons).",
+    ),
+    "singletons": (
+        *(str | None, None),
+        "Tokens of the snowball that are alone; unknown: fit their number. By default what the target says.",
+    ),
+    "base": (
+        *(str | None, None),
+        "As in expect; by default the row of a checkpoint's largest black hole, else qwen3-4b.",
+    ),
+    "grid": (str | None, None, "Number grid; by default that of a checkpoint, else bfloat16."),
+    "distribution": (str, "gaussian", "Of the noise: gaussian, laplace; or fit, the one of the larger likelihood."),
+    "arithmetic": DRAWN["arithmetic"],
+    "offset": (str, "0", "Move every component of the rounded base by so much of the grid's spacing; or fit."),
+    "compare": (bool, False, "Fit the other explanations, too."),
+    "level": (float, 0.9, "Of the interval of sigma."),
+    "draws": (int, 1000, "Snowballs drawn from the fit for what it predicts."),
+    "seed": DRAWN["seed"],
+}
 
 
 @app.command(no_args_is_help=True)
 @command
-def expect(
-    sigma: Sigma = "",
-    spacing: Spacing = "linear",
-    tokens: Tokens = 2100,
-    dim: Dim = None,
-    base: BaseName = "qwen3-4b",
-    redraw_base: RedrawBase = False,
-    grid: RoundTo = "bfloat16",
-    distribution: Independent = "gaussian",
-    arithmetic: Arithmetic = "float32",
-    seed: Annotated[int, typer.Option(help="Of a base that is drawn.")] = 42,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            help="A run of sweep or trials to hold against theory, at its own settings. Exits with 1 where it differs.",
-            show_default=False,
-        ),
-    ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw it, too: a .png or .pdf file.", show_default=False)] = None,
-    as_json: Json = False,
-) -> None:
+@takes(EXPECTED | SHOWN)
+def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_json: bool, **settings: Any) -> None:
     """The census that snowballs are expected to have, in closed form: no drawing, any number of tokens.
 
     Example: darkvocab expect --sigma 1e-9:1e-7:200 --spacing log --tokens 151936 --figure expected.png
@@ -65,19 +82,8 @@ def expect(
     else:
         from ..snowballs.settings import parse_sigmas
 
-        points = _expected(
-            darkvocab.snowballs.Expect(
-                parse_sigmas(sigma, spacing),
-                n_tokens=tokens,
-                dim=dim,
-                base=base,
-                redraw_base=redraw_base,
-                grid=grid,
-                distribution=distribution,
-                arithmetic=arithmetic,
-                seed=seed,
-            )
-        )
+        settings["n_tokens"] = settings.pop("tokens")
+        points = _expected(darkvocab.snowballs.Expect(parse_sigmas(sigma, spacing), **settings))
     if as_json:
         print_json(agreement.to_json() if agreement else {"points": [asdict(point) for point in points]})
     elif agreement:
@@ -105,46 +111,8 @@ def _expected(settings: Expect) -> list[Expected]:
 
 @app.command(no_args_is_help=True)
 @command
-def fit(
-    target: Annotated[
-        str,
-        typer.Option(
-            help="qwen3-4b, a checkpoint, a JSON of scan, or populations such as 814,704,306 (with --singletons).",
-            show_default=False,
-        ),
-    ],
-    singletons: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokens of the snowball that are alone; unknown: fit their number. By default what the target says.",
-            show_default=False,
-        ),
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="As in expect; by default the row of a checkpoint's largest black hole, else qwen3-4b.",
-            show_default=False,
-        ),
-    ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(help="Number grid; by default that of a checkpoint, else bfloat16.", show_default=False),
-    ] = None,
-    distribution: Annotated[
-        str, typer.Option(help="Of the noise: gaussian, laplace; or fit, the one of the larger likelihood.")
-    ] = "gaussian",
-    arithmetic: Arithmetic = "float32",
-    offset: Annotated[
-        str, typer.Option(help="Move every component of the rounded base by so much of the grid's spacing; or fit.")
-    ] = "0",
-    compare: Annotated[bool, typer.Option("--compare", help="Fit the other explanations, too.")] = False,
-    level: Annotated[float, typer.Option(help="Of the interval of sigma.")] = 0.9,
-    draws: Annotated[int, typer.Option(help="Snowballs drawn from the fit for what it predicts.")] = 1000,
-    seed: Seed = 42,
-    figure: Annotated[Path | None, typer.Option(help="Draw it, too: a .png or .pdf file.", show_default=False)] = None,
-    as_json: Json = False,
-) -> None:
+@takes(FITTED | SHOWN)
+def fit(target: str, offset: str, figure: Path | None, as_json: bool, **settings: Any) -> None:
     """Which sigma explains an observed census best, how surely, and whether it explains it at all.
 
     Example: darkvocab fit --target qwen3-4b --compare --figure fit.png
@@ -160,21 +128,9 @@ def fit(
         moved: float | str = offset if offset == "fit" else float(offset)
     except ValueError:
         raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
-    settings = darkvocab.snowballs.Fit(
-        target,
-        singletons=singletons,
-        base=base,
-        grid=grid,
-        distribution=distribution,
-        arithmetic=arithmetic,
-        offset=moved,
-        level=level,
-        draws=draws,
-        seed=seed,
-        compare=compare,
-    )
+    fitted = darkvocab.snowballs.Fit(target, offset=moved, **settings)
     with progress_bar("fitting") as progress:
-        result = settings.result(progress)
+        result = fitted.result(progress)
     if as_json:
         print_json(result.to_json())
     else:

@@ -77,7 +77,6 @@ def _snowball(result: FitResult) -> str:
 
 
 def sigma_told(result: FitResult) -> str:
-    """Sigma and its interval."""
     low, high = result.interval
     level = f"{result.settings.level:.0%}"
     if result.sigma is None:
@@ -151,7 +150,6 @@ def _against_the_rows(result: FitResult) -> Iterator[str]:
 
 
 def print_fit(result: FitResult, to: Console) -> None:
-    """Print a fit for people."""
     target, settings, populations = result.target, result.settings, _populations(result)
     pairs = [
         ("target", f"{target.name}: {len(populations):,} black holes, {_listed(populations)}"),
@@ -178,7 +176,6 @@ def print_fit(result: FitResult, to: Console) -> None:
 
 
 def _checks(rows: list[Check]) -> Table:
-    """Statistics: observed, and in snowballs drawn from the fit."""
     cells = (
         (statistic(row.statistic), *map(number, (row.observed, row.mean, row.p5, row.p95)), f"{row.p:.3g}")
         for row in rows

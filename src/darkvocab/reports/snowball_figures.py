@@ -179,7 +179,6 @@ def _panel(
 
 
 def _means(records: Recorded, columns: str) -> list[Series]:
-    """Median, mean and greatest distance."""
     looks = {"median": (ORANGE, "s"), "mean": (BLUE, "o"), "max": (BLACK, "^")}
     return [_along(records, columns.format(name), name, *look) for name, look in looks.items()]
 
@@ -210,5 +209,4 @@ def _along(records: Recorded, column: str, label: str, colour: str, mark: str) -
 
 
 def _size(n: int) -> float:
-    """Size of so many marks (points)."""
     return float(np.clip(60 / max(n, 1) ** 0.5, 1.6, 4))

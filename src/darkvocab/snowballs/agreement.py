@@ -75,7 +75,6 @@ class Agreement(Shown):
 
     @property
     def worst(self) -> Compared:
-        """The least likely comparison."""
         return min(self.comparisons, key=lambda row: row.p_value)
 
     @property
@@ -228,7 +227,6 @@ KINDS = {
 
 
 def _settings(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The settings of `Expect` that a run had."""
     given = manifest["parameters"]
     wrong = [name for name, kind in KINDS.items() if not isinstance(given.get(name), kind)]
     if wrong or not all(isinstance(sigma, (int, float)) for sigma in given["sigmas"]):

@@ -89,7 +89,6 @@ class Expect(Points):
         )
 
     def frame(self) -> pl.DataFrame:
-        """Return all points as a polars frame."""
         return frame_of(Expected, list(self))
 
 

@@ -74,7 +74,6 @@ class SnowballLaw:
         return median_ulp(round_to(self.base, self.grid), self.grid)
 
     def snowball(self, n_tokens: int) -> Snowball:
-        """Return a snowball of so many tokens, to be drawn."""
         return Snowball(**{name.name: getattr(self, name.name) for name in fields(SnowballLaw)}, n_tokens=n_tokens)
 
     def occupancy(self, n_tokens: int) -> Occupancy:

@@ -47,7 +47,6 @@ class Cost:
 
     @classmethod
     def of(cls, settings: RunSettings) -> Cost:
-        """Estimate what a run costs."""
         return cls(len(settings), _trial_seconds(settings))
 
     @property
@@ -83,15 +82,9 @@ def _trial_seconds(settings: RunSettings) -> float:
             likely = 4 * math.exp(min(_entropy(cells), 50.0))
             rows *= likely / (likely + rows)
     compares_many = settings.over != "black_holes" or "topology" in settings.measure
-    n_matrices = len(_units(settings)) if compares_many else 0
+    n_matrices = len({query.unit for query in settings.queries()}) if compares_many else 0
     draw = 2.0e-4 + n_tokens * (2.5e-9 * n_drawn if is_dense else 1e-9 * n_drawn + 1e-8)
     return draw + n_matrices * rows * (3e-9 * n_drawn + 2e-9 * rows + 2e-12 * rows * n_drawn)
-
-
-def _units(settings: RunSettings) -> set[str]:
-    """Units in which distances of all pairs are taken."""
-    units = {unit for measure, unit in (("geometry", "weight"), ("steps", "steps")) if measure in settings.measure}
-    return units | ({settings.touching.unit} if settings.touching else set())
 
 
 def _entropy(cells: Cells) -> float:
@@ -143,8 +136,6 @@ def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
 
     Raises
     ------
-    RunFolderRefused, CorruptFile, DiskFull
-        As `RunFolder`.
     InvalidInput
         No such engine or device; both; fewer than one worker; `resume` without `out`.
     MissingExtra

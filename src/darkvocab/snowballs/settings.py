@@ -78,7 +78,6 @@ class Points(Shown):
 
     @property
     def hidden_dim(self) -> int:
-        """Components of the base."""
         return self.base.vector.size
 
     @property
@@ -94,7 +93,6 @@ class Points(Shown):
         return self._base_ulp if self._has_one_base else law.median_ulp
 
     def law(self, vector: np.ndarray, sigma: float) -> SnowballLaw:
-        """Return the law of a row of this sigma around a vector."""
         return SnowballLaw(
             base=vector, sigma=sigma, grid=self.grid, arithmetic=self.arithmetic, distribution=self.distribution
         )
@@ -141,11 +139,9 @@ class RunSettings(Points, ABC, Generic[Row]):
             self.snowball(self.base.vector, sigma).ranges(self.n_tokens)  # checks the rest
 
     def __len__(self) -> int:
-        """Return the number of records."""
         return len(self.sigmas) * self.trials
 
     def snowball(self, vector: np.ndarray, sigma: float) -> Snowball:
-        """Return the snowball of this sigma around a vector."""
         return self.law(vector, sigma).snowball(self.n_tokens)
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..measures.census import Census
@@ -13,7 +13,7 @@ from .columns import Degrees, Graph, Populations, Provenance, Steps, compared, d
 from .expect import Expect, along
 from .on_device import MeasuredCloud
 from .run import Options, records
-from .settings import RunSettings
+from .settings import Points, RunSettings
 from .snowball import Cloud, Draw
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Sweep(RunSettings[SweepRecord]):
         """
         if self.distribution not in INDEPENDENT or not self.n_tokens or not self._has_one_base:
             return None
-        settings = {"grid": self.grid, "distribution": self.distribution, "arithmetic": self.arithmetic}
-        return Expect(along(self.sigmas), n_tokens=self.n_tokens, base=self.base, seed=self.seed, **settings).frame()
+        shared = {field.name: getattr(self, field.name) for field in fields(Points)}
+        return Expect(**shared | {"sigmas": along(self.sigmas)}).frame()
 
     def tables(self) -> Iterator[tuple[str, pl.DataFrame]]:
         expected = self.expected()

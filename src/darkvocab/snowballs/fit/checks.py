@@ -116,16 +116,10 @@ def ranks(partition: Partition, drawn: list[Partition]) -> list[Rank]:
     count = min(RANKS, max(len(partition.populations) + 6, 10))
     values = np.array([ranked(one, count) for one in drawn])
     low, high = np.quantile(values, [0.05, 0.95], axis=0)
-    observed = ranked(partition, count)
+    each = ranked(partition, count), values.mean(axis=0), low, high
     return [
-        Rank(
-            rank=rank + 1,
-            observed=int(observed[rank]),
-            mean=float(values[:, rank].mean()),
-            p5=float(low[rank]),
-            p95=float(high[rank]),
-        )
-        for rank in range(count)
+        Rank(rank=rank, observed=observed, mean=mean, p5=p5, p95=p95)
+        for rank, (observed, mean, p5, p95) in enumerate(zip(*(row.tolist() for row in each), strict=True), 1)
     ]
 
 

@@ -48,7 +48,6 @@ class Hypothesis:
         return self.base + self.offset * ulp(round_to(self.base, self.grid), self.grid)
 
     def law(self, sigma: float) -> SnowballLaw:
-        """Return the law with this sigma."""
         return SnowballLaw(
             base=self.centre, sigma=sigma, grid=self.grid, arithmetic=self.arithmetic, distribution=self.distribution
         )
@@ -97,8 +96,6 @@ def drawn_partitions(
 
 
 class Point(NamedTuple):
-    """A hypothesis with all its parameters."""
-
     hypothesis: Hypothesis
     sigma: float
     n_tokens: int
@@ -151,7 +148,6 @@ class Likelihood:
             return -math.inf
 
     def point(self, theta: Float64[np.ndarray, " parameters"]) -> Point:
-        """Return what these parameters stand for."""
         free = dict(zip(self.free, theta[1:].tolist(), strict=True))
         hypothesis, n_tokens = self.hypothesis, self.n_tokens
         if "offset" in free:

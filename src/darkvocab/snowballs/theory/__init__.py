@@ -3,5 +3,14 @@
 from .distances import LInfinity
 from .occupancy import Moments, Occupancy
 from .partitions import Partition, composite_likelihood, partition_likelihood
+from .ranking import likeliest
 
-__all__ = ["LInfinity", "Moments", "Occupancy", "Partition", "composite_likelihood", "partition_likelihood"]
+__all__ = [
+    "LInfinity",
+    "Moments",
+    "Occupancy",
+    "Partition",
+    "composite_likelihood",
+    "likeliest",
+    "partition_likelihood",
+]

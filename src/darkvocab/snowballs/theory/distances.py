@@ -50,7 +50,6 @@ class _Runs:
 
     @cached_property
     def extent(self) -> float:
-        """Largest distance that can occur."""
         return float((self.last[self.starts[1:] - 1] - self.first[self.starts[:-1]]).max(initial=0))
 
 
