@@ -71,7 +71,7 @@ def hub(tmp_path, monkeypatch):
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
 
-    from darkvocab.sources import hub as source
+    from darkvocab.sources import requests as source
 
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from darkvocab import scan
 from darkvocab.errors import CorruptFile
 from darkvocab.sources import hub as source
-from darkvocab.sources import open_source
+from darkvocab.sources import listings, open_source, requests
 
 ROWS = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
 LAYER = np.zeros((300_000,), np.float32)
@@ -69,12 +69,16 @@ def test_refusals_that_pass_are_waited_for(model, path, status):
     ],
 )
 def test_a_pause_is_as_long_as_the_server_asks(headers, seconds):
-    assert source._pause(httpx2.Headers(headers)) == seconds
+    assert requests.asked_pause(httpx2.Headers(headers)) == seconds
+
+
+def test_a_pause_that_is_no_number_in_ascii_is_none():
+    assert requests.asked_pause(httpx2.Headers([(b"Retry-After", "\u00b2".encode("latin-1"))])) == 0
 
 
 def test_a_pause_until_a_date_is_as_long_as_it_takes():
     headers = httpx2.Headers({"Retry-After": formatdate(time.time() + 100, usegmt=True)})
-    assert 90 < source._pause(headers) <= 100
+    assert 90 < requests.asked_pause(headers) <= 100
 
 
 # Failures that stay --------------------------------------------------------------------------------------------------
@@ -245,7 +249,7 @@ def test_list_of_branches_that_is_none_is_refused(model, refuses, answer):
 def test_listing_of_another_commit_and_one_without_an_end_are_refused(model, refuses, monkeypatch):
     model.fail("listing", "api/models", value=changed(sha="a" * 40))
     refuses("scan", f"org/model@{model.commit}", code=4, says=["listing of org/model", "commit"])
-    monkeypatch.setattr(source, "MAX_ANSWER", 10)
+    monkeypatch.setattr(listings, "MAX_ANSWER", 10)
     refuses("scan", "org/model", code=3, says=["answers with more than 10 bytes"])
 
 

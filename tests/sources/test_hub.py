@@ -242,6 +242,18 @@ def test_a_file_that_the_hub_s_cache_has_is_read_from_there(hub, monkeypatch):
     assert not hub.asked
 
 
+def test_offline_a_blob_in_the_library_s_shared_store_keeps_its_hash(hub, monkeypatch):
+    commit = hub.add("org/model", {"model.safetensors": save({"wte.weight": ROWS})})
+    blob = Path(hf_hub_download("org/model", "model.safetensors")).resolve()
+    stored = hub.home / "hub/blobs/ab" / ("ab" * 32)  # by another hash, which is not the SHA-256
+    stored.parent.mkdir(parents=True)
+    blob.rename(stored)
+    blob.symlink_to(stored)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    sha256 = hub.commits["org/model", commit]["model.safetensors"].sha256
+    assert scan("org/model").to_json()["source"]["sha256"] == sha256
+
+
 def test_offline_a_snapshot_that_lacks_files_gives_what_it_has(hub, monkeypatch):
     hub.add("org/model", sharded())
     for name in ("model.safetensors.index.json", "model-3.safetensors"):
@@ -308,6 +320,7 @@ def test_the_command_prints_what_would_be_read(hub, tmp_path):
 # Processes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_reads_through_the_variables_of_the_hub(hub, tmp_path):
     hub.add("org/model", {"model.safetensors": save({"wte.weight": ROWS})})
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
@@ -317,6 +330,7 @@ def test_the_command_reads_through_the_variables_of_the_hub(hub, tmp_path):
     assert (tmp_path / "home/assets/darkvocab/models--org--model/files").is_dir()
 
 
+@pytest.mark.slow
 def test_nothing_of_the_hub_is_loaded_where_it_is_not_asked(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(save({"wte.weight": ROWS[:9]}))

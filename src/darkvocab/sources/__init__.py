@@ -103,25 +103,29 @@ def revisions(path: str) -> dict[str, str] | None:
     Raises
     ------
     MissingFile, AccessRefused, Unreachable, CorruptFile
-        As `hub.revisions`.
+        As `listings.revisions`.
     """
     if Path(path).exists() or not ON_HUB.fullmatch(path):
         return None
-    from . import hub
+    from . import listings
 
     name, revision, within = _parse(path)
     if revision or within:
         return None
-    return {ref: f"hf://{name}@{commit}" for ref, commit in hub.revisions(name).items()}
+    return {ref: f"hf://{name}@{commit}" for ref, commit in listings.revisions(name).items()}
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:
-    from .hub import parse
+    """Return repository, revision (None: the default) and path in it, of a text that `ON_HUB` matches."""
+    from huggingface_hub import constants, parse_hf_uri
 
     try:
-        return parse(text)
+        uri = parse_hf_uri(text if "://" in text else f"hf://{text}", endpoint=constants.ENDPOINT)
+        if uri.type != "model":
+            raise InvalidInput(f"{text!r} names a {uri.type}, not a model")
     except ValueError as error:
         raise MissingFile(f"no file or folder {text!r} here, and no name of a model on the Hub: {error}") from None
+    return uri.id, uri.revision, uri.path_in_repo.rstrip("/")
 
 
 def _open_folder(
