@@ -31,25 +31,23 @@ import vocabularies
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import (
-    Expect,
-    Fit,
-    History,
-    Questions,
-    Sweep,
-    Touching,
-    Trials,
-    census,
-    diff,
-    evolve,
-    neighbours,
-    vocabulary,
-)
+from darkvocab import census, diff, evolve
+from darkvocab.embedding.history import History
 from darkvocab.embedding.matrix import EmbeddingMatrix
-from darkvocab.numerics import Distances, encode, to_index
+from darkvocab.measures.neighbours import neighbours
+from darkvocab.measures.vocabulary import vocabulary
+from darkvocab.numerics import Distances, Touching, encode, to_index
+from darkvocab.snowballs import run
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
+from darkvocab.snowballs.draws import clouds
+from darkvocab.snowballs.expect import Expect
+from darkvocab.snowballs.fit.model import drawn_partitions
+from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.law import SnowballLaw
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 from darkvocab.sources.tokenizer import load_tokenizer
 
 N_TOKENS, DIM = 2100, 2560
@@ -97,8 +95,8 @@ def memory(code: str) -> dict[str, float]:
 def bench_sweep(name: str) -> dict[str, Any]:
     sigmas = np.linspace(1.5e-9, 5e-9, 1000)
     settings = Sweep(sigmas, n_tokens=N_TOKENS, base=name)
-    records = list(settings)
-    here = median_time(lambda: list(settings), 5) / 1000
+    records = list(run.records(settings))
+    here = median_time(lambda: list(run.records(settings)), 5) / 1000
     base = torch.from_numpy(settings.base.vector)
     few = sigmas[49::100]  # ten, evenly over the range
     recipe = median_time(lambda: [recipes.sweep_trial(base, sigma, N_TOKENS) for sigma in few], 2) / len(few)
@@ -128,7 +126,7 @@ def bench_theory(folder: Path) -> list[dict[str, Any]]:
             if n == N_TOKENS:
                 drawn = Trials(sigma, trials=1000, n_tokens=n, base=BASE, measure=())
                 start = time.perf_counter()
-                records = drawn.frame(workers=1)
+                records = run.frame(drawn, workers=1)
                 recipe = time.perf_counter() - start
                 simulated = {name: records[other].mean() for name, (other, _) in STATISTICS.items()}
                 found = [compared(0, point, name, 1000, mean) for name, mean in simulated.items()]
@@ -153,14 +151,14 @@ def bench_theory(folder: Path) -> list[dict[str, Any]]:
     for options in ([], ["--compare"], ["--offset", "fit"]):
         fit = [str(BIN / "darkvocab"), "fit", "--target", "qwen3-4b", "--json", *options]
         settings = Fit("qwen3-4b")
-        near = settings.estimate.sigma
+        ball = settings.estimate.hypothesis.law(settings.estimate.sigma).snowball(settings.estimate.n_tokens)
         rows.append(
             {
                 "what": f"{' '.join(fit[1:])}: interval and 1,000 predictive draws, a process",
                 "here_s": median_time(lambda f=fit: subprocess.run(f, check=True, capture_output=True), 3),
                 "recipe_s": None,
                 "floor": "its 1,200 snowballs, drawn and counted, on one core",
-                "floor_s": median_time(lambda s=settings, n=near: list(s._drawn(n, 1200, 0)), 3),
+                "floor_s": median_time(lambda b=ball: list(drawn_partitions(b, range(1200), seed=42)), 3),
             }
         )
     code = "import darkvocab, numpy; list(darkvocab.expect(numpy.linspace(1.5e-9, 5e-9, 1000), base={base!r}))"
@@ -186,8 +184,8 @@ def _cell_law(base: np.ndarray, sigma: float, n_tokens: int) -> None:
 def bench_vocabulary() -> dict[str, Any]:
     n = 151_936
     settings = Sweep([1e-8], n_tokens=n, base=BASE)
-    (record,) = settings
-    here = median_time(lambda: list(settings), 7)
+    (record,) = run.records(settings)
+    here = median_time(lambda: list(run.records(settings)), 7)
     generator = np.random.Generator(np.random.SFC64(1))
     normals = median_time(lambda: generator.standard_normal(2_000_000, dtype=np.float32), 5) / 2_000_000
     return {
@@ -498,16 +496,15 @@ def bench_trials() -> list[dict[str, Any]]:
     normal, compare = normals_rate(), compare_rate()
 
     def here(settings: Any, repeats: int) -> float:
-        settings.trial_seconds  # noqa: B018, what is computed once for a run
-        return median_time(lambda: list(settings.records(workers=cores)), repeats) / len(settings)
+        return median_time(lambda: list(run.records(settings, workers=cores)), repeats) / len(settings)
 
     for sigma, trials, few in ((3.281911e-3, 24, 1), (1.5e-9, 60_000, 5)):
         settings = Trials(sigma, trials=trials, epsilon=EPSILON, base=BASE)
         base = torch.from_numpy(settings.base.vector)
-        (_, _, cloud), *_ = settings.clouds(range(1))
+        (_, cloud), *_ = clouds(settings, range(1))
         index = cloud.index(cloud.groups().first)
         floor = (cloud.codes.size * normal + visited(index) * len(index) * compare) / cores
-        code = f"import darkvocab; list(darkvocab.Trials({sigma}, trials=4, epsilon={EPSILON}, base={BASE!r}))"
+        code = f"import darkvocab; list(darkvocab.trials({sigma}, trials=4, epsilon={EPSILON}, base={BASE!r}))"
         rows.append(
             {
                 "what": f"12.4b, a trial at {sigma:g} with every statistic, base {BASE}, {cores} cores",
@@ -520,9 +517,9 @@ def bench_trials() -> list[dict[str, Any]]:
             }
         )
     settings = Questions(np.geomspace(1e-6, 1e-4, 10).tolist() * 2)
-    clouds = [cloud for _, _, cloud in settings.clouds(range(10))]
-    indices = [cloud.index(cloud.groups().first) for cloud in clouds]
-    work = sum(c.codes.size * normal + visited(i) * len(i) * compare for c, i in zip(clouds, indices, strict=True))
+    drawn = [cloud for _, cloud in clouds(settings, range(10))]
+    indices = [cloud.index(cloud.groups().first) for cloud in drawn]
+    work = sum(c.codes.size * normal + visited(i) * len(i) * compare for c, i in zip(drawn, indices, strict=True))
     rows.append(
         {
             "what": f"13.5a, a trial, mean of its ten sigma, {cores} cores",
@@ -530,7 +527,7 @@ def bench_trials() -> list[dict[str, Any]]:
             "recipe_s": median_time(lambda: recipes.question(1e-5, 2221, DIM), 1),
             "floor": f"normals and compares as above, for one unit, on {cores} cores",
             "floor_s": work / 10 / cores,
-            **memory("import darkvocab; list(darkvocab.Questions([1e-6, 1e-5, 1e-4]))"),
+            **memory("import darkvocab; list(darkvocab.questions([1e-6, 1e-5, 1e-4]))"),
         }
     )
     return rows
@@ -592,8 +589,8 @@ def bench_dask(folder: Path) -> list[dict[str, Any]]:
             client.wait_for_workers(2)
         taken = {}
         for engine in ("processes", f"dask:{address}"):
-            list(Trials(1.5e-9, trials=2000, epsilon=EPSILON, base=BASE).records(engine=engine, workers=2))
-            taken[engine[:4]] = median_time(lambda e=engine: list(settings.records(engine=e, workers=2)), 3)
+            list(run.records(Trials(1.5e-9, trials=2000, epsilon=EPSILON, base=BASE), engine=engine, workers=2))
+            taken[engine[:4]] = median_time(lambda e=engine: list(run.records(settings, engine=e, workers=2)), 3)
     finally:
         for process in started:
             process.terminate()
@@ -610,10 +607,11 @@ def bench_dask(folder: Path) -> list[dict[str, Any]]:
 
 def bench_train(folder: Path) -> list[dict[str, Any]]:
     """A step of 11.2c, recorded."""
+    from darkvocab import train
     from darkvocab.notebooks.trainings import training_11_2
 
     training, ends = training_11_2("11.2c", steps=300), [0.0]
-    training.run(folder / "run", progress=lambda *_: ends.append(time.perf_counter()))
+    train(training, folder / "run", progress=lambda *_: ends.append(time.perf_counter()))
     steps = np.diff(ends[30:]).tolist()
     model = training.architecture
     weights = 12 * model.layers * model.width**2 + training.corpus.n_vocabulary * model.width
@@ -621,8 +619,12 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
     products = tokens * 3 * (weights + 2 * model.layers * model.context * model.width)  # forwards, and twice backwards
     x, w = torch.randn(tokens, 64).to(torch.bfloat16), torch.randn(64, 256).to(torch.bfloat16)
     rate = median_time(lambda: x @ w, 200) / (tokens * 64 * 256)
-    code = "from darkvocab.notebooks.trainings import training_11_2; made = training_11_2('11.2c', steps=200); "
-    recorded, bare = (memory(code + end) for end in (f"made.run({str(folder / 'watched')!r})", "list(made.metrics())"))
+    code = (
+        "from darkvocab.notebooks.trainings import training_11_2; from darkvocab.training.run import steps, train; "
+        "training = training_11_2('11.2c', steps=200); "
+    )
+    ends_of = (f"train(training, {str(folder / 'watched')!r})", "list(steps(training))")
+    recorded, bare = (memory(code + end) for end in ends_of)
     return [
         {
             "what": f"11.2c, a step with its recording, {os.cpu_count()} cores",
@@ -641,18 +643,18 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
 
 def _bench_recording(folder: Path, training: Any) -> dict[str, Any]:
     """What of a step is its recording: the state's words, and the metrics."""
-    from darkvocab.training.learner import Learner
     from darkvocab.training.recording import Recording
+    from darkvocab.training.stack import Stack
 
-    learner, n = Learner(training), 1000
+    stack, n = Stack([training]), 1000
     with (
-        Recording(folder / "states", "rows", n + 1, learner.rows.shape, "bfloat16") as states,
+        Recording(folder / "states", "rows", n + 1, stack.rows(0).shape, "bfloat16") as states,
         Recording(folder / "numbers", "metrics", n + 1, (3,), "float64") as numbers,
         (folder / "plain").open("wb", buffering=0) as plain,
     ):
 
         def record() -> None:
-            states.append(learner.rows)
+            states.append(stack.rows(0))
             numbers.append(np.zeros(3))
 
         return {

@@ -24,12 +24,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from darkvocab import Questions, Sweep, Training, Trials
+from darkvocab import Training
 from darkvocab.gpu.batch import groups_of
 from darkvocab.gpu.device import Device, open_device
 from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics import GRIDS
+from darkvocab.snowballs import run
 from darkvocab.snowballs.on_device import ALIGNED
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 from darkvocab.training.choices import SnowballStart
 from darkvocab.training.stack import Stack
 
@@ -148,36 +152,37 @@ class Bench:
         trial = Trials(SIGMA, trials=sizes.trials, n_tokens=n, epsilon=EPSILON, base=BASE)
         points = Sweep(np.linspace(1.5e-9, 5e-9, sizes.points), n_tokens=n, epsilon=EPSILON)
         asked = Questions(np.geomspace(1e-6, 1e-4, 10).tolist() * sizes.questions, n_tokens=n)
-        compares = pairs * trial.dim
+        compares = pairs * trial.hidden_dim
         yield self.whole("12.4b, a trial with every statistic", trial, compares, f"{compares:,} compares")
         yield self.whole("12.2a, a point of the sweep", points, None, "")
         yield self.whole("13.5a, a trial, mean of its ten sigma", asked, 2 * compares, f"2 x {compares:,} compares")
 
-    def whole(self, what: str, run: Any, compares: int | None, floor: str) -> dict[str, Any]:
-        few = type(run)(run.sigmas[:: max(1, len(run.sigmas) // self.sizes.checked)], **self.settings(run))
-        same = rows_of(few.records(device=self.device)) == rows_of(few.records(engine="serial"))
-        list(few.records(device=self.device))
+    def whole(self, what: str, settings: Any, compares: int | None, floor: str) -> dict[str, Any]:
+        sigmas = settings.sigmas[:: max(1, len(settings.sigmas) // self.sizes.checked)]
+        few = type(settings)(sigmas, **self.settings(settings))
+        same = rows_of(run.records(few, device=self.device)) == rows_of(run.records(few, engine="serial"))
+        list(run.records(few, device=self.device))
         taken = []
         for _ in range(3):
             begun = time.perf_counter()
-            for _ in run.records(device=self.device):
+            for _ in run.records(settings, device=self.device):
                 pass
-            taken.append((time.perf_counter() - begun) / len(run))
+            taken.append((time.perf_counter() - begun) / len(settings))
         least = compares / self.rates["compares"] if compares else None
         return row(what, seconds=statistics.median(taken), floor=least, of=floor, same=same)
 
-    def settings(self, run: Any) -> dict[str, Any]:
+    def settings(self, whole: Any) -> dict[str, Any]:
         """Of a shorter run that is otherwise the same."""
-        made = {"n_tokens": run.n_tokens, "trials": min(run.trials, self.sizes.checked), "epsilon": run.epsilon}
-        return made if isinstance(run, Questions) else {**made, "base": run.base}
+        made = {"n_tokens": whole.n_tokens, "trials": min(whole.trials, self.sizes.checked)}
+        return made if isinstance(whole, Questions) else {**made, "epsilon": whole.epsilon, "base": whole.base}
 
     def parts(self) -> Iterator[dict[str, Any]]:
         """What a trial of 12.4b is made of, many at once; and the draws of 12.2a."""
         device, t, grid = self.device, self.sizes.together, GRIDS["bfloat16"]
         shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
-        run = Trials(SIGMA, trials=t, n_tokens=self.sizes.tokens, base=BASE, sampler="dense")
-        n, dim, place = run.n_tokens, run.dim, device.place
-        base = device.put(run.base.vector.astype(np.float64))[None]
+        dense = Trials(SIGMA, trials=t, n_tokens=self.sizes.tokens, base=BASE, sampler="dense")
+        n, dim, place = dense.n_tokens, dense.hidden_dim, device.place
+        base = device.put(dense.base.vector.astype(np.float64))[None]
         codes = torch.empty(t, n, dim, dtype=torch.int16, device=place)
         which, numbers = torch.zeros(t, dtype=torch.int64, device=place), torch.arange(t, device=place)
         sigmas = torch.full((t,), SIGMA, dtype=torch.float64, device=place)
@@ -190,7 +195,7 @@ class Bench:
 
         written = codes.numel() * codes.itemsize
         yield self.part("draw", draw, t, written, "bytes written")
-        few = Trials(5e-9, trials=t, n_tokens=n, base=BASE)._widest.cells()
+        few = dense.snowball(dense.base.vector, 5e-9).single_cells()
         yield self.part(
             "draw, by cells, of 12.2a at 5e-9", self.sparse(few, t), t, n * len(few.columns) * t, "bytes written"
         )

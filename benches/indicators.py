@@ -18,7 +18,9 @@ sys.path.append(str(ROOT / "tests/importable"))
 
 from untrained import area, two_populations  # noqa: E402
 
-from darkvocab import EmbeddingMatrix, indicators, vocabulary  # noqa: E402
+from darkvocab import EmbeddingMatrix  # noqa: E402
+from darkvocab.measures.indicators import indicators  # noqa: E402
+from darkvocab.measures.vocabulary import vocabulary  # noqa: E402
 
 
 def minilm() -> None:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from darkvocab import SweepRecord, summary
+from darkvocab import summary
 from darkvocab.runs.records import ROW_GROUP, RunFolder, frame_of
+from darkvocab.snowballs.sweep import SweepRecord
 
 PART, TRIALS = 1024, 1000
 

@@ -15,8 +15,8 @@ from scipy.stats import permutation_test
 
 from darkvocab.measures.census import counts
 from darkvocab.notebooks.trainings import training_11_2
-from darkvocab.training.learner import Learner
-from darkvocab.training.passes import array
+from darkvocab.training.cpu_passes import array
+from darkvocab.training.stack import Stack
 
 
 def figures(words: np.ndarray, unseen: np.ndarray, loss: float) -> dict[str, float]:
@@ -40,11 +40,11 @@ def main() -> None:
             history, _, losses = recipes.train(asked.steps, folder, seed)
         words = [array(state) for state in history[[0, -1]]]
         there.append(figures(words[1], unseen, losses[-1] * 128 / 127))  # it divides by 128 labels
-        learner = Learner(training)
-        if not np.array_equal(learner.rows, words[0]):
+        stack = Stack([training])
+        if not np.array_equal(stack.rows(0), words[0]):
             sys.exit(f"seed {seed}: the starts differ")
-        made = [step.loss for step in training.metrics(learner)]
-        here.append(figures(learner.rows, unseen, float(np.mean(made[-100:]))))
+        losses_here = [stack.read(segment)[1][0, 0, 0] for segment in stack.segments(asked.steps)]
+        here.append(figures(stack.rows(0), unseen, float(np.mean(losses_here[-100:]))))
         print(f"seed {seed}: here {here[-1]}, there {there[-1]}", file=sys.stderr, flush=True)
     rows = []
     for figure in here[0]:

@@ -33,7 +33,7 @@ RANKS = (  # of the layers contract in pyproject.toml, from the top
     ("embedding",),
     ("gpu", "runs"),
     ("numerics", "sources"),
-    ("extras", "text", "errors"),
+    ("extras", "landing", "progress", "text", "errors"),
 )
 EVERYWHERE = RANKS[-1]  # imported by all, and drawn without arrows
 SHIFT = {"cli": 110, "notebooks": -110, "embedding": 60}  # so that fewer arrows pass behind a room
@@ -51,6 +51,8 @@ WHAT = {
     "numerics": "number grids, grouping, distances, kernels",
     "sources": "files, the Hub, tokenizers",
     "extras": "optional packages",
+    "landing": "files whole, or not at all",
+    "progress": "how much is done",
     "text": "text that is safe to print",
     "errors": "the tree of errors",
 }

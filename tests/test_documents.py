@@ -30,7 +30,11 @@ def copy(tmp_path_factory):
     for name in listed.stdout.splitlines():
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy2(ROOT / name, folder / name)
+    for kernel in (ROOT / "src").rglob("*.nb?"):  # compiled here, from files of this age: they need not be once more
+        target = folder / kernel.relative_to(ROOT)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy2(kernel, target)
     return folder
 
 

@@ -15,6 +15,7 @@ def pins():
     return script
 
 
+@pytest.mark.slow
 def test_a_registry_that_cannot_be_reached_is_said(pins, monkeypatch, tmp_path):
     pytest.importorskip("uv")
     nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "UV_HTTP_RETRIES": "0", "UV_CACHE_DIR": str(tmp_path)}

@@ -40,6 +40,8 @@ class Settings(Shown):
         (pl.DataFrame({"a": [1]}), "<DataFrame 1 x 1>"),
         ({"a": [1], 2: None}, "{a: [1], 2: None}"),
         ("\x1b[2J", "'\\x1b[2J'"),
+        ({"\x1b[2J": 1}, "{\\x1b[2J: 1}"),
+        ([[[1, 2], []]], "[[[... 2 in all], []]]"),
     ],
 )
 def test_a_value_is_shown_on_one_line(value, text):

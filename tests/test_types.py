@@ -8,7 +8,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 import darkvocab
-from darkvocab.snowballs.evidence import association
+from darkvocab.snowballs.fit.evidence import association
 
 KERNELS = ("._backends", ".by_torch", ".by_triton")
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = "import pytest, sys; sys.modules['triton'] = None; sys.exit(pytest.main(sys.argv[1:]))"
 
 
+@pytest.mark.slow
 def test_all_is_collected_and_tests_of_kernels_are_skipped_with_a_reason():
     where = ("src/darkvocab", "tests/twins", "tests/importable")
     line = [sys.executable, "-c", SCRIPT, "--quiet", "-rs", "-k", "triton_agrees_on", *where]

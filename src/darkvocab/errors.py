@@ -7,6 +7,8 @@ Whatever else is raised is a bug. Each class is also the built-in exception of i
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -122,3 +124,17 @@ def of_the_machine(error: BaseException) -> DarkvocabError | None:
     if error.filename and isinstance(error, PermissionError):
         return AccessRefused(f"{error.filename}: {error.strerror}")
     return MissingFile(f"{error.filename}: {error.strerror}") if error.filename else None
+
+
+@contextmanager
+def machine_errors() -> Iterator[None]:
+    """Raise what the operating system refuses as an error of the tree; a decorator, too."""
+    try:
+        yield
+    except DarkvocabError:
+        raise
+    except (OSError, MemoryError) as error:
+        known = of_the_machine(error)
+        if known is None:
+            raise
+        raise known from None

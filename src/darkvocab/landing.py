@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import FULL, DiskFull, InvalidInput
+from .errors import FULL, DarkvocabError, DiskFull, InvalidInput
 
 COPY_BYTES = 1 << 26  # that the system is asked to copy at a time
 READ_BYTES = 1 << 22  # that we read at a time, where the system does not copy
@@ -44,12 +44,14 @@ def landing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if not isinstance(error, OSError):
+        if isinstance(error, DarkvocabError) or not isinstance(error, OSError):  # of what is written, not of the place
             raise
         raise refuse_write(path, error) from None
 
 
 def _beside(path: Path) -> Path:
+    if "\0" in path.name:
+        raise InvalidInput(f"cannot write {str(path)!r}: no name of a file; choose another place")
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
@@ -92,7 +94,7 @@ def landing_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if not isinstance(error, OSError):
+        if isinstance(error, DarkvocabError) or not isinstance(error, OSError):  # of what is written, not of the place
             raise
         raise refuse_write(path, error) from None
 

@@ -14,7 +14,7 @@ MOST_CHARACTERS = 120  # of one of them
 
 
 def printable(text: str) -> str:
-    """Return text that leaves a terminal as it was: control, format and unassigned characters as escapes.
+    """Return text with escapes for control, format and unassigned characters, safe for a terminal.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def brief(value: Any) -> str:
+def brief(value: Any, depth: int = 2) -> str:
     """Return a value on one line: of many items the first, of an array or a frame its shape.
 
     Examples
@@ -53,22 +53,24 @@ def brief(value: Any) -> str:
     if shape := getattr(value, "shape", None):
         return f"<{type(value).__name__} {' x '.join(f'{n:,}' for n in shape)}>"
     if isinstance(value, Mapping):
-        return f"{{{_first((f'{key}: {brief(item)}' for key, item in value.items()), len(value))}}}"
+        pairs = (f"{printable(str(key))}: {brief(item, depth - 1)}" for key, item in value.items())
+        return f"{{{_first(pairs, len(value), depth)}}}"
     if isinstance(value, list | tuple | range):
-        return f"[{_first(map(brief, value), len(value))}]"
+        return f"[{_first((brief(item, depth - 1) for item in value), len(value), depth)}]"
     text = printable(value if isinstance(value, str) else repr(value))
     text = shorten(text, MOST_CHARACTERS)
     return f"'{text}'" if isinstance(value, str) else text
 
 
-def _first(items: Iterable[str], n: int) -> str:
-    return ", ".join(islice(items, MOST_ITEMS)) + (f", ... {n:,} in all" if n > MOST_ITEMS else "")
+def _first(items: Iterable[str], n: int, depth: int) -> str:
+    shown = MOST_ITEMS if depth else 0
+    return ", ".join(islice(items, shown)) + (f"{', ' * bool(shown)}... {n:,} in all" if n > shown else "")
 
 
 class Shown:
-    """Mixin for settings and results: a repr on one line, and in a notebook a table, with frames below it.
+    """Mixin for settings and results: a repr on one line; in a notebook a table, then frames.
 
-    Both show `_shown()`. A dataclass that is to have this repr is made with `repr=False`.
+    Both show `_shown()`. A dataclass needs `repr=False` to have this repr.
     """
 
     def _shown(self) -> Mapping[str, Any]:

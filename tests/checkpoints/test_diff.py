@@ -249,3 +249,15 @@ def test_the_real_checkpoint_against_a_copy_of_it_with_other_rows(tmp_path):
     assert [(change.kind, change.population_b) for change in part.changes] == [("born", 99)]
     assert census(tensors[EMBEDDING]).populations.tolist() == [99]
     assert found.texts_differ == ()
+
+
+def test_a_diff_says_in_a_line_what_differs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = np.arange(24, dtype=np.float32).reshape(12, 2)
+    np.save("a.npy", rows)
+    rows[3:5] += 1
+    np.save("b.npy", rows)
+    found = diff("a.npy", "b.npy")
+    assert repr(found).startswith("Diff(a='a.npy', b='b.npy', differs=True, input matrix=MatrixDiff(matrix='input', ")
+    assert "n_common=12, n_equal=10, n_moved=2" in repr(found.parts[0])
+    assert len(repr(found)) < 300

@@ -71,6 +71,7 @@ def test_rows_that_are_not_kept_may_be_no_numbers_others_may_not():
         trained(MATRIX, np.zeros(5000, bool))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", ["bfloat16", "float16", "float32", "float8_e4m3fn", "float8_e5m2"])
 @pytest.mark.parametrize("jitter", [1, 5])
 def test_every_component_leaves_the_mean_by_one_to_so_many_steps(grid, jitter):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from darkvocab import Touching, neighbourhood
+from darkvocab import neighbourhood
 from darkvocab.errors import CorruptFile
-from darkvocab.numerics import from_index
+from darkvocab.numerics import Touching, from_index
 from darkvocab.reports.console import console
 from darkvocab.reports.neighbourhood import print_neighbourhood
 

@@ -78,6 +78,7 @@ def test_bitwise_tells_the_zeros_apart(tmp_path):
     assert scan(tmp_path / "rows.npy", bitwise=True).to_json()["populations"] == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "name", "grid"),
     [
@@ -233,6 +234,20 @@ def test_progress_reaches_the_end(tmp_path):
     seen = []
     scan(tmp_path / "rows.npy", progress=lambda done, total: seen.append((done, total)))
     assert max(seen) == (seen[0][1], seen[0][1])
+
+
+def test_progress_of_an_untied_model_counts_the_rows_of_both_matrices(tmp_path):
+    rng = np.random.default_rng(3)
+    inputs, outputs = (rng.normal(0, 0.05, (n, 32)).astype(np.float32) for n in (2_000, 5_000))
+    inputs[1] = inputs[0]
+    outputs[4_900:] = outputs[4_900] + rng.normal(0, 1e-3, (100, 32))
+    outputs[4_950:4_952] = outputs[4_950]
+    save_file({"model.embed_tokens.weight": inputs, "lm_head.weight": outputs}, tmp_path / "model.safetensors")
+    seen = []
+    scanned = scan(tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert scanned.indicators.by is not None
+    *_, before_the_end, end = seen
+    assert before_the_end == end == (end[1], end[1])  # all that was announced was read, and no more
 
 
 def test_a_coarser_grid_makes_rows_coincide(tmp_path):

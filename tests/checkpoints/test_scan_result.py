@@ -92,10 +92,19 @@ def test_the_surest_come_first_in_the_page():
 def test_a_scan_says_in_a_line_what_it_found():
     scanned = scan_of({}, {"dark": True}, {"black_hole": 1}, {"black_hole": 1}, path="a<b>\x1b.bin")
     assert repr(scanned) == (
-        r"Scan(source: a<b>\x1b.bin; tensor: embed.weight, 4 x 8 on bfloat16; "
-        "dark: 1 tokens, by the reference: reserved names; black holes: 1 with 2 tokens)"
+        r"Scan(source='a<b>\x1b.bin', tensor='embed.weight', grid='bfloat16', n_black_holes=1, "
+        "black_hole_population=2, n_dark=1, reference='reserved names', tokens=<DataFrame 4 x 15>)"
     )
-    assert r"<td>a&lt;b&gt;\x1b.bin</td>" in scanned._repr_html_()
+    assert r"'a&lt;b&gt;\x1b.bin'" in scanned._repr_html_().replace("&#x27;", "'")
+
+
+def test_a_verdict_says_in_a_line_what_it_found():
+    verdict = check(scan_of({}, {"dark": True}))
+    assert repr(verdict) == (
+        "Verdict(source='model/model.safetensors', passed=False, n_errors=1, n_warnings=1, findings={"
+        "dark-tokens: '1 dark token, at most 0 allowed.', "
+        "dark-reachable-tokens: '1 dark token that a text reaches, at most 0 allowed.'})"
+    )
 
 
 def test_a_scan_cannot_be_changed():

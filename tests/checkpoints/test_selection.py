@@ -94,6 +94,7 @@ def test_file_of_ids_beyond_the_matrix_or_missing_is_refused(tmp_path):
         select("@nothing.json", MATRIX)
 
 
+@pytest.mark.slow
 def test_dark_tokens_are_those_of_a_scan(tmp_path):
     rng = np.random.default_rng(1)
     rows = rng.normal(0, 0.05, (3_000, 32)).astype(np.float32)

@@ -120,6 +120,7 @@ def test_ids_of_no_text_have_no_pieces(tmp_path):
     assert spell(saved(bpe(), tmp_path), [99]) == {}
 
 
+@pytest.mark.slow
 @real
 def test_a_real_tokenizer_without_some_tokens(tmp_path):
     path = MODEL / "tokenizer.json"

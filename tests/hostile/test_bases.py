@@ -24,6 +24,7 @@ def base_file(tmp_path):
 OVERFLOWS = ["1e38", "1e39", "1e308", "1e-9:1e38:5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sigma", "says"),
     [

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkvocab.checkpoints import scan as scanning
 from darkvocab.cli import shell as command_line
 
 FULL = Path("/dev/full")
@@ -151,6 +150,7 @@ def test_centroid_of_no_black_holes_is_refused(tmp_path, checkpoint, refuses):
 # stdout -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_json_is_all_that_stands_on_stdout(tmp_path, checkpoint, cli):
     path, run = checkpoint(HOLES), tmp_path / "run"
     asked = {
@@ -218,10 +218,11 @@ def test_interruption_that_a_library_swallows_still_ends_with_130(monkeypatch, r
         except KeyboardInterrupt:
             raise ImportError("cannot load module more than once per process") from None
 
-    monkeypatch.setattr(scanning, "explain", interrupted)
+    monkeypatch.setattr("darkvocab.scan", interrupted)
     refuses("scan", "a.npy", code=130, says=["interrupted"])
 
 
+@pytest.mark.slow
 def test_what_an_interruption_leaves_half_made_goes_without_a_word(tmp_path):
     # As llvmlite's iterators do, when a kernel was being loaded.
     code = (

@@ -19,9 +19,10 @@ import engine_work as work
 import pytest
 from distributed import Client
 
-from darkvocab import Trials
 from darkvocab.errors import EngineLost, MissingExtra, NoScheduler, OtherVersion, WorkerDied
 from darkvocab.runs.engine import open_engine
+from darkvocab.snowballs import run
+from darkvocab.snowballs.trials import Trials
 
 pytestmark = [
     pytest.mark.slow,
@@ -336,7 +337,7 @@ def trials():
 
 
 def test_a_run_folder_is_the_same_bytes_when_a_worker_is_killed(cluster, tmp_path):
-    trials().land(tmp_path / "here", engine="serial")
+    run.land(trials(), tmp_path / "here", engine="serial")
     victim = cluster.worker()
     cluster.wait_for(3)
     told = []
@@ -347,7 +348,7 @@ def test_a_run_folder_is_the_same_bytes_when_a_worker_is_killed(cluster, tmp_pat
             victim.kill()
             victim.wait()
 
-    trials().land(tmp_path / "there", engine=cluster.spec, progress=kill)
+    run.land(trials(), tmp_path / "there", engine=cluster.spec, progress=kill)
     assert victim.poll() is not None
     assert len(told) == 17
     assert folder_bytes(tmp_path / "here") == folder_bytes(tmp_path / "there")
@@ -355,7 +356,7 @@ def test_a_run_folder_is_the_same_bytes_when_a_worker_is_killed(cluster, tmp_pat
 
 
 def test_a_run_whose_scheduler_is_killed_goes_on_elsewhere_to_the_same_bytes(lone, tmp_path):
-    trials().land(tmp_path / "here", engine="serial")
+    run.land(trials(), tmp_path / "here", engine="serial")
     lone.worker()
     lone.wait_for(1)
 
@@ -364,10 +365,10 @@ def test_a_run_whose_scheduler_is_killed_goes_on_elsewhere_to_the_same_bytes(lon
             lone.scheduler.kill()
 
     with pytest.raises(EngineLost, match="--resume goes on"):
-        trials().land(tmp_path / "there", engine=lone.spec, progress=kill)
+        run.land(trials(), tmp_path / "there", engine=lone.spec, progress=kill)
     landed = json.loads((tmp_path / "there" / "manifest.json").read_text())
     assert landed["status"] == "interrupted"
-    trials().land(tmp_path / "there", engine="threads", workers=2, resume=True)
+    run.land(trials(), tmp_path / "there", engine="threads", workers=2, resume=True)
     assert folder_bytes(tmp_path / "here") == folder_bytes(tmp_path / "there")
 
 
@@ -375,7 +376,7 @@ def test_no_folder_is_made_where_no_scheduler_answers(tmp_path):
     with closing(socket.socket()) as port:
         port.bind(("127.0.0.1", 0))
         with pytest.raises(NoScheduler):
-            trials().land(tmp_path / "run", engine=f"dask://127.0.0.1:{port.getsockname()[1]}")
+            run.land(trials(), tmp_path / "run", engine=f"dask://127.0.0.1:{port.getsockname()[1]}")
     assert not (tmp_path / "run").exists()
 
 

@@ -31,6 +31,7 @@ def history(tmp_path):
 # Files and the command -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_folder_gets_records_events_and_figures(by_hand, cli):
     result = cli("evolve", by_hand)
     assert result.code == 0
@@ -49,6 +50,7 @@ def test_a_run_folder_gets_records_events_and_figures(by_hand, cli):
 FIGURES = ("counts", "populations", "motion", "spacetime")
 
 
+@pytest.mark.slow
 def test_a_measured_folder_is_the_same_bytes_again(by_hand, cli, contents):
     cli("evolve", by_hand)
     before = contents(by_hand)
@@ -56,6 +58,7 @@ def test_a_measured_folder_is_the_same_bytes_again(by_hand, cli, contents):
     assert contents(by_hand) == before
 
 
+@pytest.mark.slow
 def test_report_draws_a_measured_history_again(by_hand, cli, contents):
     cli("evolve", by_hand)
     before = contents(by_hand)
@@ -65,6 +68,7 @@ def test_report_draws_a_measured_history_again(by_hand, cli, contents):
     assert contents(by_hand) == before
 
 
+@pytest.mark.slow
 def test_a_foreign_file_leaves_nothing_behind_unless_asked(tmp_path, cli, contents):
     path = write_history(tmp_path / "in" / "h.safetensors", BY_HAND)
     result = cli("evolve", path, "--unseen", "3-5", "--init-sigma", "1e-5")
@@ -76,6 +80,7 @@ def test_a_foreign_file_leaves_nothing_behind_unless_asked(tmp_path, cli, conten
     assert cli("evolve", path, "--out", tmp_path / "out", "--every", "2").code == 0  # what we wrote we may replace
 
 
+@pytest.mark.slow
 def test_json_has_the_summary_the_tokens_the_events_and_the_records(by_hand, cli):
     printed = json.loads(cli("evolve", by_hand, "--json").out)
     made = evolve(by_hand)
@@ -98,12 +103,14 @@ def test_progress_reaches_the_end(by_hand):
     assert told[-1] == (6, 6)
 
 
+@pytest.mark.slow
 def test_the_loss_is_drawn_where_the_run_kept_it(by_hand, cli):
     pl.DataFrame({"step": [0, 1, 2, 3], "loss": [9.0, 3.0, 2.5, None]}).write_parquet(by_hand / "metrics.parquet")
     assert cli("evolve", by_hand).code == 0
     assert (by_hand / "figures" / "loss.pdf").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows", [BY_HAND[:1], BY_HAND[:2], [BY_HAND[0]] * 3, [[ONE], [UP]], [*BY_HAND, *[BY_HAND[2]] * 300]]
 )
@@ -250,6 +257,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, history, refuses, 
     assert list(contents(tmp_path / "photos")) == ["cat.jpg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FILES, "metrics.parquet"])
 def test_figures_of_files_that_are_not_ours_are_refused(by_hand, cli, name):
     assert cli("evolve", by_hand).code == 0
@@ -262,6 +270,7 @@ def test_figures_of_files_that_are_not_ours_are_refused(by_hand, cli, name):
             report(by_hand)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(data=st.data())
 def test_any_changed_history_is_measured_or_refused(scratch, mutated, data):

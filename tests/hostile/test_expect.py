@@ -64,6 +64,7 @@ def test_base_that_is_not_there_is_refused(refuses):
     refuses("expect", "--sigma", "1e-9", "--base", "nothing.npy", code=3, says=["no base 'nothing.npy'"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [1, 2, 2100, 10**15])
 def test_json_is_finite_for_any_number_of_tokens_and_any_sigma(cli, tokens):
     sigmas = "0,1e-45,1e-12,1e-9,5e-9,1e-8,1e-7,1e-3,1,1e30"
@@ -84,6 +85,7 @@ def test_json_is_finite_on_every_grid(cli, grid, distribution):
     assert finite(strict(made.out))
 
 
+@pytest.mark.slow
 def test_a_run_is_held_against_theory(cli, tmp_path):
     assert cli(*SWEPT, "--out", tmp_path / "run").code == 0
     made = cli("expect", "--run", tmp_path / "run", "--json", "--figure", tmp_path / "it.pdf")
@@ -97,6 +99,7 @@ def test_a_run_is_held_against_theory(cli, tmp_path):
     assert "The simulation agrees with theory" in table.out
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_agree_ends_with_1(cli, tmp_path):
     assert cli(*SWEPT, "--out", tmp_path / "run").code == 0
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
@@ -107,6 +110,7 @@ def test_a_run_that_does_not_agree_ends_with_1(cli, tmp_path):
     assert "DOES NOT agree" in made.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "says"),
     [
@@ -131,6 +135,7 @@ def test_run_that_is_not_there_is_refused(refuses, tmp_path):
     refuses("expect", "--run", tmp_path / "nothing", code=3, says=["holds no run"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["manifest.json", "records.parquet"])
 def test_damaged_run_is_corrupt(cli, refuses, tmp_path, name):
     assert cli(*SWEPT, "--out", tmp_path / "run").code == 0
@@ -139,6 +144,7 @@ def test_damaged_run_is_corrupt(cli, refuses, tmp_path, name):
     refuses("expect", "--run", tmp_path / "run", code=4, says=[name])
 
 
+@pytest.mark.slow
 def test_base_of_another_size_is_another_base(cli, refuses, tmp_path):
     path = tmp_path / "base.npy"
     np.save(path, np.linspace(0.001, 0.02, 50, dtype=np.float32))

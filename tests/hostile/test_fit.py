@@ -1,18 +1,14 @@
 """Targets that contradict themselves, and settings without sense: a sentence each, and the exit code."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from darkvocab import Fit, fit
+from darkvocab import fit
 from darkvocab.errors import CorruptFile
 from darkvocab.snowballs.bases import qwen3_4b_centred
-
-BIN = Path(sys.executable).parent
+from darkvocab.snowballs.fit.run import Fit
 
 
 @pytest.mark.parametrize(
@@ -91,20 +87,19 @@ def test_populations_that_no_sigma_makes_are_told():
         ([], 2, ""),
     ],
 )
-def test_the_command_says_what_is_wrong(options, code, told):
-    made = subprocess.run([BIN / "darkvocab", "fit", *options], capture_output=True, text=True)
-    assert made.returncode == code
-    assert told in made.stderr
-    assert "Traceback" not in made.stderr
+def test_the_command_says_what_is_wrong(options, code, told, cli):
+    made = cli("fit", *options)
+    assert made.code == code
+    assert told in made.err
 
 
 @pytest.mark.parametrize("command", ["fit --target 5,3 --draws 20", "expect --sigma 3e-9"])
-def test_what_was_found_is_printed_where_no_figure_can_be_written(command, tmp_path):
+def test_what_was_found_is_printed_where_no_figure_can_be_written(command, tmp_path, cli):
     figure = tmp_path / "nowhere" / "figure.png"
-    made = subprocess.run([BIN / "darkvocab", *command.split(), "--figure", figure], capture_output=True, text=True)
-    assert made.returncode == 2
-    assert f"cannot write {figure}" in made.stderr
-    assert "black holes" in made.stdout
+    made = cli(*command.split(), "--figure", figure)
+    assert made.code == 2
+    assert f"cannot write {figure}" in made.err
+    assert "black holes" in made.out
 
 
 def test_tokens_far_from_any_grid_step_bound_nothing_and_say_so():

@@ -170,6 +170,7 @@ def read_or_refused(path, content):
                 found.words().tobytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(data=st.data())
 def test_changed_files_are_read_or_refused(scratch, mutated, data):

@@ -17,8 +17,8 @@ from safetensors.numpy import save
 
 from darkvocab import scan
 from darkvocab.errors import CorruptFile
-from darkvocab.sources import hub as source
-from darkvocab.sources import listings, open_source, requests
+from darkvocab.sources import open_source
+from darkvocab.sources.hub import repo, requests
 
 ROWS = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
 LAYER = np.zeros((300_000,), np.float32)
@@ -46,7 +46,7 @@ def test_transfer_that_is_cut_goes_on_where_it_was_cut(model):
     assert scan("org/model").to_json()["n_tokens"] == 4000
     begun = starts(model)
     assert begun[2] - begun[1] == 200_000
-    assert model.served <= len(WEIGHTS) - LAYER.nbytes + source.BLOCK + 5000
+    assert model.served <= len(WEIGHTS) - LAYER.nbytes + repo.BLOCK + 5000
 
 
 @pytest.mark.parametrize("path", ["api/models", "resolve", "/blobs/"])
@@ -69,16 +69,16 @@ def test_refusals_that_pass_are_waited_for(model, path, status):
     ],
 )
 def test_a_pause_is_as_long_as_the_server_asks(headers, seconds):
-    assert requests.asked_pause(httpx2.Headers(headers)) == seconds
+    assert requests.pause_asked_for(httpx2.Headers(headers)) == seconds
 
 
 def test_a_pause_that_is_no_number_in_ascii_is_none():
-    assert requests.asked_pause(httpx2.Headers([(b"Retry-After", "\u00b2".encode("latin-1"))])) == 0
+    assert requests.pause_asked_for(httpx2.Headers([(b"Retry-After", "\u00b2".encode("latin-1"))])) == 0
 
 
 def test_a_pause_until_a_date_is_as_long_as_it_takes():
     headers = httpx2.Headers({"Retry-After": formatdate(time.time() + 100, usegmt=True)})
-    assert 90 < requests.asked_pause(headers) <= 100
+    assert 90 < requests.pause_asked_for(headers) <= 100
 
 
 # Failures that stay --------------------------------------------------------------------------------------------------
@@ -240,6 +240,7 @@ def test_listing_that_is_none_is_refused(model, refuses, lie):
     refuses("scan", "org/model", code=4, says=["listing of org/model", "is it a Hub?"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [b"[", [], {}, {"tags": 5, "branches": []}, {"tags": [], "branches": [{"name": 1}]}])
 def test_list_of_branches_that_is_none_is_refused(model, refuses, answer):
     model.fail("listing", "/refs", times=100, value=lambda listing: answer)
@@ -249,7 +250,7 @@ def test_list_of_branches_that_is_none_is_refused(model, refuses, answer):
 def test_listing_of_another_commit_and_one_without_an_end_are_refused(model, refuses, monkeypatch):
     model.fail("listing", "api/models", value=changed(sha="a" * 40))
     refuses("scan", f"org/model@{model.commit}", code=4, says=["listing of org/model", "commit"])
-    monkeypatch.setattr(listings, "MAX_ANSWER", 10)
+    monkeypatch.setattr(requests, "MAX_ANSWER", 10)
     refuses("scan", "org/model", code=3, says=["answers with more than 10 bytes"])
 
 
@@ -278,7 +279,7 @@ def test_header_that_lies_takes_neither_memory_nor_disk(hub, refuses):
 
 
 def test_large_file_is_not_taken_for_a_config(model, refuses, monkeypatch):
-    monkeypatch.setattr(source, "MAX_WHOLE", 1)
+    monkeypatch.setattr(repo, "MAX_WHOLE", 1)
     refuses("scan", "org/model", code=4, says=["config.json: 2 bytes; of such a file at most 1 are read"])
 
 
@@ -329,8 +330,8 @@ def test_disk_that_fills_up_ends_the_command(model, process, tmp_path):
 def test_interrupted_transfer_goes_on_with_what_is_missing(model, start, process, tmp_path):
     stalled = threading.Event()
     model.fail("stall", "/blobs/", after=1, value=(700_000, stalled))
-    told = {**environment(model, tmp_path), "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
-    with start("scan", "org/model", env=told) as child:
+    short = {**environment(model, tmp_path), "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    with start("scan", "org/model", env=short) as child:
         assert stalled.wait(60)
         time.sleep(0.2)  # so that what was sent has arrived
         child.send_signal(signal.SIGINT)

@@ -8,6 +8,7 @@ import pytest
 TEXTS = ["plain", "\x1b[2J\u202e", "[red]a[/red]"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json_and_writes_a_csv(model, cli, tmp_path):
     folder = model(np.array([[1, 1], [1, 1], [1, 1 + 2**-23], [5, 5]]), [*TEXTS, "far"])
     table = cli("neighbours", folder, "--csv", tmp_path / "t.csv")

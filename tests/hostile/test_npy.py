@@ -139,6 +139,7 @@ def read_or_refused(path, content):
         open_source(path).tensors[path.stem].words()
 
 
+@pytest.mark.slow
 @settings(max_examples=600)
 @given(data=st.data())
 def test_changed_arrays_are_read_or_refused(scratch, mutated, data):
@@ -221,6 +222,7 @@ def test_archive_without_arrays_has_no_matrix(tmp_path, refuses):
     refuses("scan", tmp_path / "a.npz", code=3, says=["has no matrix"])
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(data=st.data())
 def test_changed_archives_are_read_or_refused(scratch, mutated, data):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from darkvocab.checkpoints import repair as repairs
+from darkvocab.checkpoints import rewrite
 
 ROWS = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
 ROWS[[3, 9]] = ROWS[3]
@@ -53,6 +53,7 @@ def test_choice_that_is_none_is_refused(leaves_nothing, options, says):
     leaves_nothing(*options, code=2, says=[says])
 
 
+@pytest.mark.slow
 def test_file_of_tokens_that_is_missing_or_holds_none_is_refused(leaves_nothing, tmp_path):
     (tmp_path / "ids.json").write_text("{}")
     leaves_nothing("--tokens", "@nothing.json", code=3, says=["nothing.json"])
@@ -174,12 +175,12 @@ def test_full_disk_ends_with_130_and_leaves_nothing(source, process, tmp_path, c
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("at", ["copy_file", "_write_rows", "_alike", "_check"])
+@pytest.mark.parametrize("at", ["copy_file", "_write_rows", "_alike", "_same_bytes"])
 def test_interruption_leaves_nothing(leaves_nothing, monkeypatch, at):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(repairs, at, interrupted)
+    monkeypatch.setattr(rewrite, at, interrupted)
     leaves_nothing(code=130, says=["interrupted"])
 
 
@@ -189,7 +190,7 @@ def test_disk_that_does_not_keep_what_it_is_given_is_found_out(checkpoint, leave
     size = path.stat().st_size
     # The library orders tensors of one type by name: a, embed_tokens.weight, z.
     places = {"a row that is kept": -700, "before the rows": -12 - 40 * 64 - 1, "after the rows": -12, "at the end": -1}
-    written = repairs._write_rows
+    written = rewrite._write_rows
 
     def worn(tensor, copy, tokens, words):
         written(tensor, copy, tokens, words)
@@ -197,7 +198,7 @@ def test_disk_that_does_not_keep_what_it_is_given_is_found_out(checkpoint, leave
             file.seek(size + places[where])
             file.write(b"\x77")
 
-    monkeypatch.setattr(repairs, "_write_rows", worn)
+    monkeypatch.setattr(rewrite, "_write_rows", worn)
     leaves_nothing(of=path, code=4, says=["is not what was meant; nothing is left of it: check the disk"])
 
 

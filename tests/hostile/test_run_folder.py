@@ -14,6 +14,9 @@ import pytest
 from darkvocab.landing import write_whole
 from darkvocab.runs import folder as run_folder
 from darkvocab.runs.records import RunFolder
+from darkvocab.snowballs import run
+from darkvocab.snowballs.cost import Cost
+from darkvocab.snowballs.manifest import manifest
 from darkvocab.snowballs.sweep import Sweep, SweepRecord
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, locks and limits of POSIX")
@@ -119,6 +122,7 @@ ANOTHER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
 @pytest.mark.parametrize(("change", "says"), ANOTHER.values(), ids=ANOTHER)
 def test_folder_with_another_run_is_refused_and_left_alone(finished, refuses, contents, change, says, resume):
@@ -127,6 +131,7 @@ def test_folder_with_another_run_is_refused_and_left_alone(finished, refuses, co
     assert contents(finished) == before
 
 
+@pytest.mark.slow
 def test_folder_with_a_run_from_another_base_of_that_name_is_refused(tmp_path, checkpoint, cli, refuses):
     def run(component):
         path = checkpoint(None, name="base.safetensors", centroid=[component, 1.0])
@@ -146,7 +151,7 @@ def test_folder_with_this_run_is_refused_without_resume_and_left_alone(complete,
 
 def test_folder_in_use_by_another_process_is_refused_and_left_alone(tmp_path, process, contents):
     sweep = Sweep([1e-9, 2e-9], n_tokens=5)
-    with RunFolder(tmp_path / "run", SweepRecord, sweep.manifest(), records_per_part=sweep.part_size):
+    with RunFolder(tmp_path / "run", SweepRecord, manifest(sweep), records_per_part=Cost.of(sweep).part_size):
         before = contents(tmp_path)
         result = process("sweep", "--sigma", "1e-9,2e-9", "--tokens", 5, "--out", tmp_path / "run", "--resume")
         assert (result.code, result.out) == (2, "")
@@ -226,6 +231,7 @@ def test_part_that_is_not_ours_is_named(unfinished, refuses, change):
     assert not (unfinished / "records.csv").exists()
 
 
+@pytest.mark.slow
 def test_part_that_was_deleted_as_told_is_drawn_again(unfinished, finished, cli, refuses, contents):
     damaged(unfinished, "truncated")
     refuses(*SWEEP, "--out", unfinished, "--resume", code=4)
@@ -242,6 +248,7 @@ def test_file_among_the_parts_that_is_none_is_named(unfinished, refuses, name):
     assert not (unfinished / "records.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run [1]", "run ?"])
 def test_folder_whose_name_is_a_pattern_is_a_folder(finished, tmp_path, cli, contents, name):
     shutil.copytree(finished, tmp_path / "run 2")
@@ -249,6 +256,7 @@ def test_folder_whose_name_is_a_pattern_is_a_folder(finished, tmp_path, cli, con
     assert contents(tmp_path / name) == contents(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
@@ -278,6 +286,7 @@ BAD_MANIFESTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", BAD_MANIFESTS)
 def test_report_of_a_manifest_that_lacks_something_is_refused(complete, refuses, change):
     manifest = json.loads((complete / "manifest.json").read_text())
@@ -345,6 +354,7 @@ def test_interrupted_run_resumes_to_the_same_bytes(tmp_path, start, cli, content
     assert contents(folder) == undisturbed
 
 
+@pytest.mark.slow
 def test_temporary_file_of_a_killed_run_is_swept_away(unfinished, finished, cli, contents):
     rewrite(unfinished, status="running")
     part(unfinished, 3).rename(unfinished / "records" / f".{part(unfinished, 3).name}.123.partial")
@@ -355,13 +365,14 @@ def test_temporary_file_of_a_killed_run_is_swept_away(unfinished, finished, cli,
     assert contents(unfinished) == contents(finished)
 
 
+@pytest.mark.slow
 def test_caller_who_stops_asking_for_records_leaves_an_interrupted_run(tmp_path, finished, contents):
     sweep = Sweep(json.loads((finished / "manifest.json").read_text())["parameters"]["sigmas"], **SETTINGS)
-    asking = sweep.records(out=tmp_path / "run")
+    asking = run.records(sweep, out=tmp_path / "run")
     next(asking)
     asking.close()
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "interrupted"
-    again = list(sweep.records(out=tmp_path / "run", resume=True))
+    again = list(run.records(sweep, out=tmp_path / "run", resume=True))
     assert len(again) == len(sweep)
     assert (tmp_path / "run" / "records.csv").read_bytes() == (finished / "records.csv").read_bytes()
 

@@ -144,6 +144,7 @@ def we_read(path):
     return {name: (t.dtype, t.shape, t.words().tobytes()) for name, t in found.items()}
 
 
+@pytest.mark.slow
 @settings(max_examples=600)
 @given(data=st.data())
 def test_changed_files_are_read_or_refused_as_by_the_library(scratch, mutated, data):
@@ -163,6 +164,7 @@ ENTRY = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(header=st.dictionaries(st.text(max_size=3) | st.just("__metadata__"), ENTRY | NUMBERS, max_size=3))
 def test_any_header_is_read_or_refused(scratch, header):
@@ -190,6 +192,7 @@ DTYPES = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(data=st.data())
 def test_what_the_library_writes_reads_back_word_for_word(scratch, data):

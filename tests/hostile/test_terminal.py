@@ -96,6 +96,7 @@ def test_text_of_a_token_reaches_csv_harmless(tmp_path, model, cli):
     assert [row[3] for row in rows] == ["plain", *CELLS.values()]
 
 
+@pytest.mark.slow
 @given(text=st.text(st.characters(), max_size=8))
 def test_any_text_is_made_harmless(text):
     assert harmless(printable(text))
@@ -133,6 +134,7 @@ def test_name_of_a_source_reaches_the_terminal_harmless_and_in_full(tmp_path, mo
     assert printable(name) in found.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "command"),
     [
@@ -164,17 +166,20 @@ def reported(tmp_path, monkeypatch, cli):
     return run
 
 
+@pytest.mark.slow
 def test_name_of_a_base_is_text_in_the_report(reported):
     page = (reported("<img src=x onerror=alert(1)>&.npy") / "report.html").read_text("utf-8")
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;.npy" in page
 
 
+@pytest.mark.slow
 def test_name_of_a_base_is_no_formula_in_the_records(reported):
     with (reported("=1+1.npy") / "records.csv").open(encoding="utf-8", newline="") as file:
         assert [row["base"] for row in csv.DictReader(file)] == ["'=1+1.npy"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["$\\nothing$.npy", "\x1b[2J.npy", "\u4e2d.npy"])
 def test_name_of_a_base_is_text_in_the_figure(reported, name):
     assert (reported(name) / "figures" / "sweep.pdf").stat().st_size > 0

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from tokenizing import numbered
 
-from darkvocab import vocabulary
 from darkvocab.errors import CorruptFile
-from darkvocab.measures.vocabulary import CATEGORIES
+from darkvocab.measures.vocabulary import CATEGORIES, vocabulary
 
 
 def words(texts, unknown="[UNK]", cutter=None):

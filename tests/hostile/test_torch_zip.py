@@ -249,6 +249,7 @@ def test_long_thing_that_is_used_again_and_again_takes_no_time(torch_file, repea
     assert in_time()
 
 
+@pytest.mark.slow
 def test_nesting_is_refused_where_it_is_deep(torch_file):
     for depth in (17, 50_000):
         content = b"}" + text("a") + b"]" * depth + b"a" * (depth - 1) + b"s"
@@ -428,12 +429,14 @@ def real():
     return file.getvalue(), zipfile.ZipFile(file).read("archive/data.pkl")
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(data=st.data())
 def test_changed_files_are_read_or_refused(scratch, mutated, real, data):
     read_or_refused(scratch / "mutated.bin", mutated(data, real[0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(data=st.data())
 def test_changed_pickles_are_read_or_refused(scratch, mutated, real, data):

@@ -52,6 +52,7 @@ def test_settings_that_mean_nothing_are_refused(tmp_path, refuses, arguments, sa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_training_tells_its_start_and_its_end(tmp_path, cli):
     made = cli("train", *SMALL, "--out", tmp_path / "run", "--json")
     assert made.code == 0
@@ -63,6 +64,7 @@ def test_a_training_tells_its_start_and_its_end(tmp_path, cli):
     assert "population P" in shown.out
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_a_finding(tmp_path, cli, refuses):
     diverging = ("--optimizer", "sgd", "--lr", "1e30", "--clip", 0)
     made = cli("train", *SMALL, *diverging, "--out", tmp_path / "run")

@@ -9,8 +9,11 @@ import json
 import torch
 from fusing import fuse
 
-from darkvocab import Questions, Sweep, Trials
 from darkvocab.gpu.device import Device
+from darkvocab.snowballs import run
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {
@@ -27,8 +30,8 @@ def main():
     fuse()
     device = Device(torch.device("cpu"), "by_triton")
     agree = {}
-    for name, run in RUNS.items():
-        ours, cores = ([*run.records(device=device)], [*run.records(engine="serial")])
+    for name, settings in RUNS.items():
+        ours, cores = ([*run.records(settings, device=device)], [*run.records(settings, engine="serial")])
         agree[name] = [*map(dataclasses.asdict, ours)] == [*map(dataclasses.asdict, cores)]
     print(json.dumps(agree))
 

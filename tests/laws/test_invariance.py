@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from darkvocab import Touching, census, geometry, topology
+from darkvocab import census
+from darkvocab.measures.geometry import geometry
+from darkvocab.measures.topology import topology
+from darkvocab.numerics import Touching
 
 VALUES = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.0078125, 1.0, 1.0078125, 3.0])
 matrices = hnp.arrays(np.float32, st.tuples(st.integers(1, 14), st.integers(1, 4)), elements=VALUES)
@@ -46,6 +49,7 @@ def statistics(rows, touching, over):
     }
 
 
+@pytest.mark.slow
 @given(
     rows=matrices,
     touching=touchings,
@@ -63,6 +67,7 @@ def test_statistics_do_not_depend_on_the_order_of_tokens_and_columns(rows, touch
     assert turned == ours
 
 
+@pytest.mark.slow
 @given(rows=matrices, touching=touchings, scale=st.sampled_from([0.25, 2.0, 1024.0]))
 def test_a_power_of_two_scales_weights_and_leaves_steps_between_normal_numbers(rows, touching, scale):
     one, other = (geometry(x, "bfloat16") for x in (rows, rows * np.float32(scale)))
@@ -75,6 +80,7 @@ def test_a_power_of_two_scales_weights_and_leaves_steps_between_normal_numbers(r
         assert topology(rows * np.float32(scale), wider).n_edges == topology(rows, touching).n_edges
 
 
+@pytest.mark.slow
 @given(rows=matrices, touching=touchings)
 def test_a_wider_threshold_never_loses_an_edge(rows, touching):
     t, wider = (topology(rows, Touching(touching.threshold * k, touching.unit, touching.strict)) for k in (1, 2))

@@ -121,6 +121,7 @@ def deviates(distribution, n, dim, seed=21):
     return index_values(cloud.index(), "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 3, 30])
 @pytest.mark.parametrize("distribution", DRAWN)
 def test_sigma_is_the_standard_deviation_of_every_component(distribution, dim):
@@ -208,6 +209,7 @@ def test_float32_arithmetic_loses_coincident_pairs():
     assert expected["float32"] / expected["exact"] == pytest.approx(0.97, abs=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", INDEPENDENT)
 def test_sparse_and_dense_agree_in_law(distribution):
     # Two-sample Kolmogorov-Smirnov, exact null distribution (conservative for counts): a false alarm below 1e-6 each.

@@ -12,6 +12,7 @@ def matrix(words, grid="bfloat16"):
     return EmbeddingMatrix(words=np.asarray(words, GRIDS[grid].word_dtype), grid=GRIDS[grid])
 
 
+@pytest.mark.slow
 def test_lengths_by_hand():
     a = matrix([[0x3F80, 0x4000], [0x3F80, 0x4000], [0x0000, 0x0001], [0x8000, 0x4040]])
     b = matrix([[0x3F80, 0x4000], [0x3F82, 0x4001], [0x8000, 0x8001], [0x0000, 0x4080]])
@@ -27,6 +28,7 @@ def test_zeros_of_either_sign_are_other_bits_and_no_way_apart():
     assert (found.same[0], found.l_inf_steps[0], found.euclidean[0]) == (False, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("dim", [1, 7, 8, 30])
 def test_compiled_equals_plain(grid, dim):

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from darkvocab import EmbeddingMatrix, Geometry, geometry
+from darkvocab import EmbeddingMatrix
+from darkvocab.measures.geometry import Geometry, geometry
 from darkvocab.numerics import GRIDS, as_grid, decode, from_index, index_values
 
 OVER = ("black_holes", "unique", "tokens")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from untrained import area, two_populations
 
-from darkvocab import EmbeddingMatrix, indicators
-from darkvocab.measures.indicators import MODE, steps_to_nearest
+from darkvocab import EmbeddingMatrix
+from darkvocab.measures.indicators import MODE, indicators
 
 MINILM = Path("demo/all-MiniLM-L6-v2")
 
@@ -76,18 +76,6 @@ def test_a_reference_stands_apart_also_where_a_third_was_never_trained():
     found = indicators(rows, {"reserved names": np.arange(40)})
     assert found.dark[:1_000].mean() > 0.95
     assert found.dark[1_000:].mean() < 0.05
-
-
-@pytest.mark.parametrize(("grid", "on"), [("bfloat16", None), ("float32", None), ("float32", "bfloat16")])
-def test_steps_to_nearest_equal_those_of_all_pairs(grid, on):
-    rng = np.random.default_rng(3)
-    matrix = EmbeddingMatrix.from_array(np.round(rng.normal(0, 1, (300, 7)), 1), grid)
-    targets = np.array([3, 50, 51, 200, 299])
-    index = matrix.index(np.arange(300), on)
-    plain = np.abs(index[:, None] - index[targets]).max(2).min(1)
-    assert (steps_to_nearest(matrix, targets, on) == plain).all()
-    with pytest.raises(ValueError, match="one token or more"):
-        steps_to_nearest(matrix, np.array([], np.int64))
 
 
 def test_members_that_were_trained_are_left_out():

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkvocab import EmbeddingMatrix, Touching, neighbours, topology
+from darkvocab import EmbeddingMatrix
 from darkvocab.errors import CorruptFile
-from darkvocab.numerics import GRIDS, as_grid, decode, from_index
+from darkvocab.measures.neighbours import neighbours
+from darkvocab.measures.topology import topology
+from darkvocab.numerics import GRIDS, Touching, as_grid, decode, from_index
 
 
 def matrix_of(index, grid="bfloat16"):

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from darkvocab import EmbeddingMatrix, Topology, Touching, topology
-from darkvocab.numerics import GRIDS, Distances, as_grid, decode, from_index
+from darkvocab import EmbeddingMatrix
+from darkvocab.measures.topology import Topology, topology
+from darkvocab.numerics import GRIDS, Distances, Touching, as_grid, decode, from_index
 
 OVER = ("black_holes", "unique", "tokens")
 STATISTICS = "n_components n_isolated largest_component_size largest_component_density global_density".split()

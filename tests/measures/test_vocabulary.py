@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizing import BYTES, KINDS, SPLIT, drawn, numbered
 
-from darkvocab import EmbeddingMatrix, vocabulary
-from darkvocab.measures.vocabulary import proofs
+from darkvocab import EmbeddingMatrix
+from darkvocab.measures.vocabulary import proofs, vocabulary
 from darkvocab.measures.vocabulary.completions import completions
 from darkvocab.measures.vocabulary.names import reserved_patterns, script_of
 from darkvocab.sources.tokenizer import Spelling, TokenTexts

@@ -171,6 +171,7 @@ def test_unknown_unit_is_refused():
 # Against the plain twin ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize("unit", chebyshev.UNITS)
 @given(paths=paths, threads=st.sampled_from([1, 2]), data=st.data())
@@ -204,6 +205,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize("unit", chebyshev.UNITS)
 @settings(max_examples=50)
@@ -257,6 +259,7 @@ CASES = {  # (grid, index): made against the choice of windows
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize("unit", chebyshev.UNITS)
 @pytest.mark.parametrize("case", CASES)
@@ -267,6 +270,7 @@ def test_adversarial_rows_equal_all_pairs(case, unit):
         assert_distances_are_plain(index, grid, unit, np.arange(len(index)) % 2 + 1, threads=2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize("kept", [0, 1 << 26])
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64])

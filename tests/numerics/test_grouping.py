@@ -18,6 +18,7 @@ def sorted_groups(rows):
     return np.argsort(np.argsort(first))[inverse.ravel()]
 
 
+@pytest.mark.slow
 @given(dtype=WORDS, data=st.data())
 def test_groups_equal_those_of_a_sort(dtype, data):
     shape = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 6)))

@@ -129,6 +129,7 @@ def test_one_row_or_none_has_no_neighbours(n, unit):
 # Against the plain twin ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["weight", "steps"])
 @given(paths=paths, threads=st.sampled_from([1, 2]), data=st.data())
 @settings(max_examples=60)
@@ -167,6 +168,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["weight", "steps"])
 @settings(max_examples=80)
 @given(
@@ -204,6 +206,7 @@ def test_differences_that_overflow_float32(touching, patched):
     assert_near_is_plain(index, "float32", touching)
 
 
+@pytest.mark.slow
 def test_every_path_is_taken(monkeypatch):
     # The tests above would pass if all data went one way: here clusters of every size go every way, and two threads.
     rng = np.random.default_rng(5)

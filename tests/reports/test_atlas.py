@@ -144,6 +144,11 @@ def test_the_list_of_a_page_begins_with_what_is_dark():
     assert "10 dark tokens" in html
 
 
+def test_from_which_score_a_token_is_dark_is_no_distance():
+    html = page(atlas_of(token_frame(5), indicators={"threshold": 0.0625})).decode()
+    assert "A token is dark from a score of 0.5, that is, up to a distance of 0.0625" in html
+
+
 def test_a_scan_without_a_tokenizer_has_a_page():
     tokens = token_frame(5, text=[None] * 5, category=["unknown"] * 5, score=[None] * 5, dark=[None] * 5)
     html = page(atlas_of(tokens, vocabulary=None, n_beyond_tokenizer=None)).decode()

@@ -22,6 +22,7 @@ def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):
     return path
 
 
+@pytest.mark.slow
 def test_a_report_reruns_nothing_and_is_the_same_bytes_again(tmp_path):
     folder = run(tmp_path / "run")
     first = {path.name: path.read_bytes() for path in report(folder)}
@@ -29,6 +30,7 @@ def test_a_report_reruns_nothing_and_is_the_same_bytes_again(tmp_path):
     assert {path.name: path.read_bytes() for path in report(folder)} == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -44,6 +46,7 @@ def test_every_sweep_can_be_drawn(settings, tmp_path):
     assert "data:image/png;base64" in page.read_text()
 
 
+@pytest.mark.slow
 def test_the_page_opens_offline(tmp_path):
     html = report(run(tmp_path / "run"))[0].read_text()
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", html)
@@ -52,6 +55,7 @@ def test_the_page_opens_offline(tmp_path):
         assert link == "data:," or (tmp_path / "run" / link).exists()
 
 
+@pytest.mark.slow
 def test_the_page_escapes_what_it_did_not_write(tmp_path):
     base = tmp_path / "<img src=x onerror=alert(1)>.npy"
     np.save(base, np.ones(16, np.float32))
@@ -68,6 +72,7 @@ def test_an_unfinished_run_has_no_report(tmp_path):
         report(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_summary_has_the_range_of_each_statistic(tmp_path):
     frame = pl.read_parquet(run(tmp_path / "run", trials=4) / "records.parquet")
     rows = {row["statistic"]: row for row in ranges(frame)}
@@ -131,6 +136,7 @@ def trained(folder, losses=(4.0, 3.0, 2.5), status="complete"):
     return folder
 
 
+@pytest.mark.slow
 def test_a_training_has_a_page(tmp_path):
     written = report(trained(tmp_path / "run"))
     assert [path.name for path in written] == ["report.html", "loss.png", "loss.pdf"]
@@ -161,6 +167,7 @@ def test_a_damaged_training_is_named(tmp_path, name):
         report(folder)
 
 
+@pytest.mark.slow
 def test_an_evolution_has_a_page_that_says_what_ran(tmp_path):
     folder = trained(tmp_path / "run")
     evolve(folder, out=folder)

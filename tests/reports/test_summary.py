@@ -92,6 +92,7 @@ LENGTH = st.none() | st.floats() | st.floats(0, 1) | st.sampled_from([0.0, -0.0,
 COUNT = st.integers(0, 5) | st.integers(-(2**62), 2**62)
 
 
+@pytest.mark.slow
 @given(data=st.lists(st.builds(Row, SIGMA, LENGTH, COUNT, st.sampled_from(["a", "b", None]), st.just(3)), min_size=1))
 def test_statistics_are_numpys_over_all_and_at_each_sigma(tmp_path_factory, data):
     path = folder(tmp_path_factory.mktemp("summary") / "run", data)
@@ -185,6 +186,7 @@ def swept(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_column_that_varies(swept):
     printed = run(swept).stdout
     assert "60 records at 3 sigma from 1e-09 to 9e-09\n" in printed

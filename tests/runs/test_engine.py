@@ -225,7 +225,9 @@ def test_processes_do_not_outlive_the_one_that_asked(end):
     assert errors.count("Traceback") == (end == signal.SIGINT)  # ours, and none of a worker
 
 
-def test_a_script_without_a_main_guard_may_use_processes(tmp_path):
+@pytest.mark.parametrize("from_stdin", [False, True])
+def test_a_script_without_a_main_guard_may_use_processes(tmp_path, from_stdin):
+    """A file, or what is typed: workers import no `__main__`."""
     (tmp_path / "script.py").write_text(
         textwrap.dedent(
             """
@@ -237,7 +239,9 @@ def test_a_script_without_a_main_guard_may_use_processes(tmp_path):
         )
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, env=environment)
+    with (tmp_path / "script.py").open() as script:
+        command = [sys.executable, "-" if from_stdin else script.name]
+        ran = subprocess.run(command, stdin=script, capture_output=True, text=True, env=environment)
     assert (ran.stdout, ran.stderr) == ("[1, 2, 3]\n", "")
 
 

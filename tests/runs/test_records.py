@@ -183,6 +183,7 @@ N, SIZE = 31, 3
 ENDS = st.sampled_from(["replace", "unlink", "fsync"])  # where a process ends: amid any writing
 
 
+@pytest.mark.slow
 @given(
     order=st.permutations(range(11)),
     ends=st.lists(st.tuples(st.integers(0, 11), ENDS, st.integers(0, 5)), max_size=4),
@@ -206,6 +207,7 @@ def test_whatever_the_order_and_the_interruptions_the_bytes_are_the_same(tmp_pat
     shutil.rmtree(path)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_at_any_write_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
     """Parts, the final files and the manifest: each of them meets it once."""
     expected = files(landed(tmp_path / "undisturbed", N, SIZE))
@@ -343,6 +345,7 @@ def test_a_folder_that_is_gone_when_a_run_ends_does_not_hide_why_it_ended(tmp_pa
         work()
 
 
+@pytest.mark.slow
 def test_ten_thousand_parts_are_opened_by_their_names(tmp_path, monkeypatch):
     size = 2**18
     with opened(tmp_path / "run", 10_001 * size, size):
@@ -374,6 +377,7 @@ print((status("VmHWM") - before) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_many_records_are_written_in_bounded_memory_to_the_same_bytes(tmp_path):
     """However they are cut into parts, on however many threads; with a CSV that is compressed."""

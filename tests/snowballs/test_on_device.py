@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkvocab import Questions, Sweep, Touching, Trials, scan
+from darkvocab import scan
 from darkvocab.errors import MissingExtra
 from darkvocab.gpu import batch as batching
 from darkvocab.gpu.device import Device, open_device
-from darkvocab.numerics import grouping
+from darkvocab.numerics import Touching, grouping
 from darkvocab.snowballs import on_device as batches
+from darkvocab.snowballs import run
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -86,7 +90,7 @@ def rows(records):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_device_never_changes_a_record(device, name):
-    assert rows(RUNS[name].records(device=device)) == rows(RUNS[name].records(engine="serial"))
+    assert rows(run.records(RUNS[name], device=device)) == rows(run.records(RUNS[name], engine="serial"))
 
 
 @pytest.fixture(scope="module")
@@ -110,25 +114,25 @@ def test_a_device_without_float64_measures_what_cores_draw(device, monkeypatch, 
     monkeypatch.setattr(Device, "has_float64", False)
     monkeypatch.setattr(batches, "_drawn_by_cells", None)
     monkeypatch.setattr(batches, "_drawn_by_deviates", None)
-    assert rows(RUNS[name].records(device=device)) == rows(RUNS[name].records(engine="serial"))
+    assert rows(run.records(RUNS[name], device=device)) == rows(run.records(RUNS[name], engine="serial"))
 
 
 def test_a_device_without_float64_refuses_steps_of_a_wide_grid(device, monkeypatch):
     monkeypatch.setattr(Device, "has_float64", False)
     with pytest.raises(ValueError, match="has no float64, as steps on float32 need it"):
-        list(Trials(1e-7, trials=2, grid="float32", measure=("steps",), **SMALL).records(device=device))
+        list(run.records(Trials(1e-7, trials=2, grid="float32", measure=("steps",), **SMALL), device=device))
     plain = Trials(1e-7, trials=2, grid="float32", measure=("geometry",), **SMALL)
-    assert rows(plain.records(device=device)) == rows(plain.records(engine="serial"))
+    assert rows(run.records(plain, device=device)) == rows(run.records(plain, engine="serial"))
 
 
 @pytest.mark.parametrize("most", [1, 3, 5])
 def test_records_do_not_depend_on_the_size_of_batches(device, monkeypatch, most):
-    run = Trials([1e-3, 1e-2], trials=4, measure=ALL, **SMALL)
-    whole = rows(run.records(device=device))
+    settings = Trials([1e-3, 1e-2], trials=4, measure=ALL, **SMALL)
+    whole = rows(run.records(settings, device=device))
     monkeypatch.setattr(batches, "MOST", most)
-    assert rows(run.records(device=device)) == whole
+    assert rows(run.records(settings, device=device)) == whole
     monkeypatch.setattr(batches, "SHARE", 0.0)  # no room: one at a time
-    assert rows(run.records(device=device)) == whole
+    assert rows(run.records(settings, device=device)) == whole
 
 
 def full_beyond(monkeypatch, most):
@@ -146,10 +150,10 @@ def full_beyond(monkeypatch, most):
 
 
 def test_a_full_device_halves_the_batch_and_goes_on(device, monkeypatch):
-    run = Trials([1e-3, 1e-2], trials=6, measure=ALL, **SMALL)
-    plain = rows(run.records(engine="serial"))
+    settings = Trials([1e-3, 1e-2], trials=6, measure=ALL, **SMALL)
+    plain = rows(run.records(settings, engine="serial"))
     tried = full_beyond(monkeypatch, 3)
-    assert rows(run.records(device=device)) == plain
+    assert rows(run.records(settings, device=device)) == plain
     assert tried[:3] == [6, 3, 3]  # a sigma at a time
     assert sum(tried[1:]) == 12
 
@@ -157,18 +161,18 @@ def test_a_full_device_halves_the_batch_and_goes_on(device, monkeypatch):
 def test_no_room_for_one_snowball_is_said(device, monkeypatch):
     full_beyond(monkeypatch, 0)
     with pytest.raises(MemoryError, match="a snowball of 100 tokens"):
-        list(Trials(1e-3, trials=2, **SMALL).records(device=device))
+        list(run.records(Trials(1e-3, trials=2, **SMALL), device=device))
 
 
 def test_other_errors_of_torch_are_not_taken_for_a_full_device(device, monkeypatch):
     monkeypatch.setattr(batching.Batch, "measure", lambda *_: torch.zeros(2) + torch.zeros(3))
     with pytest.raises(RuntimeError, match="size of tensor"):
-        list(Trials(1e-3, trials=2, **SMALL).records(device=device))
+        list(run.records(Trials(1e-3, trials=2, **SMALL), device=device))
 
 
 def test_rows_whose_hashes_collide_are_grouped_again(device, monkeypatch):
-    run = Trials(1e-3, trials=3, measure=ALL, **SMALL)
-    plain, keys, asked = rows(run.records(engine="serial")), grouping.row_keys, []
+    settings = Trials(1e-3, trials=3, measure=ALL, **SMALL)
+    plain, keys, asked = rows(run.records(settings, engine="serial")), grouping.row_keys, []
 
     class Keys:
         """Keys that send every row to one hash, until others are asked for."""
@@ -181,12 +185,12 @@ def test_rows_whose_hashes_collide_are_grouped_again(device, monkeypatch):
             asked.append("other keys")
 
     monkeypatch.setattr(batching, "row_keys", Keys())
-    assert rows(run.records(device=device)) == plain
+    assert rows(run.records(settings, device=device)) == plain
     assert asked == [64, "other keys", 64]  # padded
 
 
 def test_a_run_begun_on_cores_goes_on_on_a_device_to_the_same_bytes(device, tmp_path):
-    run = Trials([1e-3, 1e-2], trials=20, measure=ALL, **SMALL)
+    settings = Trials([1e-3, 1e-2], trials=20, measure=ALL, **SMALL)
 
     class Enough(Exception):
         pass
@@ -198,19 +202,19 @@ def test_a_run_begun_on_cores_goes_on_on_a_device_to_the_same_bytes(device, tmp_
     for how, other in (({"device": device}, {}), ({}, {"device": device})):
         mixed, plain = tmp_path / f"mixed{len(how)}", tmp_path / f"plain{len(how)}"
         with pytest.raises(Enough):
-            run.land(mixed, progress=stop, **how)
+            run.land(settings, mixed, progress=stop, **how)
         assert json.loads((mixed / "manifest.json").read_text())["status"] == "interrupted"
-        run.land(mixed, resume=True, **other)
-        run.land(plain)
+        run.land(settings, mixed, resume=True, **other)
+        run.land(settings, plain)
         for name in ("records.parquet", "records.csv", "elements.parquet"):
             assert (mixed / name).read_bytes() == (plain / name).read_bytes()
 
 
 def test_noise_that_overflows_the_grid_is_refused(device):
-    run = Trials(1.0, trials=2, n_tokens=2, dim=3, base=np.full(3, 3.0), grid="float8_e4m3fn", sampler="notebook")
-    object.__setattr__(run, "sigmas", [400.0])  # beyond what the settings let through
+    settings = Trials(1.0, trials=2, n_tokens=2, dim=3, base=np.full(3, 3.0), grid="float8_e4m3fn", sampler="notebook")
+    object.__setattr__(settings, "sigmas", [400.0])  # beyond what the settings let through
     with pytest.raises(ValueError, match="overflows float8_e4m3fn"):
-        list(run.records(device=device))
+        list(run.records(settings, device=device))
 
 
 def test_a_scan_on_a_device_is_the_scan(device, tmp_path):
@@ -290,7 +294,7 @@ def test_cpu_needs_no_torch(monkeypatch):
 @pytest.mark.parametrize("running", [{"workers": 2}, {"engine": "serial"}])
 def test_a_device_takes_no_workers(device, running):
     with pytest.raises(ValueError, match="leave out --engine and --workers"):
-        list(Trials(1e-3, trials=2, **SMALL).records(device=device, **running))
+        list(run.records(Trials(1e-3, trials=2, **SMALL), device=device, **running))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")

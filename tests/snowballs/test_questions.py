@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from darkvocab import QuestionRecord, Questions, Touching
-from darkvocab.numerics import decode
-from darkvocab.snowballs.run import Clouds
+from darkvocab.numerics import Touching, decode
+from darkvocab.snowballs import run
+from darkvocab.snowballs.cost import Cost
+from darkvocab.snowballs.draws import clouds
+from darkvocab.snowballs.questions import QuestionRecord, Questions, questions
 
 SMALL = {"n_tokens": 70, "dim": 32}
 SIGMAS = np.geomspace(1e-6, 3e-3, 9).tolist()
@@ -27,7 +29,7 @@ def assert_equal(record, rows, threshold):
 
 
 def drawn(settings):
-    return (cloud for _, _, cloud in settings.clouds(range(len(settings))))
+    return (cloud for _, cloud in clouds(settings, range(len(settings))))
 
 
 # Against the notebook ------------------------------------------------------------------------------------------------
@@ -55,7 +57,7 @@ def test_settings_are_seed_003s_unless_given():
 @pytest.mark.parametrize("threshold", [3e-4, 4e-3])
 def test_the_notebook_samplers_answers_are_the_notebooks(threshold):
     settings = Questions(SIGMAS, sampler="notebook", touching=Touching(threshold, strict=True), **SMALL)
-    records = list(settings)
+    records = list(run.records(settings))
     torch.manual_seed(42)
     for sigma, record in zip(np.array(SIGMAS), records, strict=True):
         vector = torch.randn(32, dtype=torch.float32)
@@ -67,22 +69,24 @@ def test_the_notebook_samplers_answers_are_the_notebooks(threshold):
     assert sum(r.n_black_holes for r in records) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "distribution"),
     [("sparse", "gaussian"), ("dense", "gaussian"), ("sparse", "laplace"), ("dense", "uniform-ball")],
 )
 def test_answers_are_the_notebooks_of_the_drawn_rows(sampler, distribution):
     settings = Questions(SIGMAS, sampler=sampler, distribution=distribution, trials=2, **SMALL)
-    for record, cloud in zip(settings, drawn(settings), strict=True):
+    for record, cloud in zip(run.records(settings), drawn(settings), strict=True):
         assert_equal(record, torch.from_numpy(decode(cloud.words(), "bfloat16")), 1e-4)
 
 
+@pytest.mark.slow
 def test_the_median_is_the_mean_of_two_and_the_inequality_is_strict_where_that_matters():
     # Four tokens have six pairs, whose middle two differ; and a power of two is a distance that occurs.
     few, matters = {"n_tokens": 4, "trials": 4, "dim": 5}, []
     for threshold in (2.0**-9, 2.0**-8, 2.0**-7):
         runs = [Questions([1e-3, 3e-3], touching=Touching(threshold, strict=strict), **few) for strict in (True, False)]
-        for below, within, cloud in zip(*runs, drawn(runs[0]), strict=True):
+        for below, within, cloud in zip(*map(run.records, runs), drawn(runs[0]), strict=True):
             rows = torch.from_numpy(decode(cloud.words(), "bfloat16"))
             assert_equal(below, rows, threshold)
             assert_equal(within, rows, np.nextafter(np.float32(threshold), np.float32(1)).item())
@@ -95,7 +99,7 @@ def test_the_median_is_the_mean_of_two_and_the_inequality_is_strict_where_that_m
 def test_what_the_notebook_did_not_ask_is_counted_plainly(grid):
     settings = Questions([1e-4, 1e-3, 1e-2], grid=grid, trials=2, base="random", **SMALL)
     densities = set()
-    for record, cloud in zip(settings, drawn(settings), strict=True):
+    for record, cloud in zip(run.records(settings), drawn(settings), strict=True):
         index = cloud.index().astype(np.int64)
         steps = np.abs(index[:, None] - index[None]).max(axis=2, initial=0)[np.triu_indices(70, 1)]
         assert (record.density_1_step, record.density_2_steps) == ((steps <= 1).mean(), (steps <= 2).mean())
@@ -116,7 +120,7 @@ def test_columns_whose_step_the_threshold_does_not_reach_by_hand():
     settings = {"base": base, "redraw_base": False, "n_tokens": 5}
 
     def coarser(touching):
-        return next(iter(Questions([1e-9], touching=touching, **settings))).n_columns_coarser
+        return next(questions([1e-9], touching=touching, **settings)).n_columns_coarser
 
     assert coarser(Touching(1e-4, strict=True)) == 3
     assert coarser(Touching(2.0**-13, strict=True)) == 3  # a step of just the threshold is not below it
@@ -129,7 +133,7 @@ def test_columns_whose_step_the_threshold_does_not_reach_by_hand():
 def test_of_columns_that_are_rounded_up_to_a_power_of_two_the_rounded_ones_step_counts():
     base = np.array([2.0**-6 * (1 - 2.0**-12)], np.float32)  # rounds to 2**-6
     settings = Questions([0.0], base=base, redraw_base=False, n_tokens=5)
-    assert next(iter(settings)).n_columns_coarser == 1
+    assert next(run.records(settings)).n_columns_coarser == 1
 
 
 # One token, and the rest ---------------------------------------------------------------------------------------------
@@ -137,16 +141,16 @@ def test_of_columns_that_are_rounded_up_to_a_power_of_two_the_rounded_ones_step_
 
 def test_one_token_touches_itself():
     for sampler in ("sparse", "dense", "notebook"):
-        (record,) = Questions([1e-5], n_tokens=1, dim=32, sampler=sampler)
+        (record,) = questions([1e-5], n_tokens=1, dim=32, sampler=sampler)
         assert (record.density, record.density_1_step, record.density_2_steps) == (1.0, 1.0, 1.0)
         assert (record.mean_linf, record.median_linf, record.max_linf_steps, record.n_black_holes) == (0, 0, 0, 0)
         assert record.demographics == "[1]"
 
 
 def test_thirteen_populations_are_kept_and_singletons_count():
-    (record,) = Questions([1e-3], **SMALL)
+    (record,) = questions([1e-3], **SMALL)
     assert json.loads(record.demographics) == [1] * 13
-    (record,) = Questions([0.0], **SMALL)
+    (record,) = questions([0.0], **SMALL)
     assert (json.loads(record.demographics), record.n_black_holes, record.density) == ([70], 1, 1.0)
 
 
@@ -154,26 +158,26 @@ def test_thirteen_populations_are_kept_and_singletons_count():
 def test_records_are_the_same_for_any_engine_and_size_of_part(monkeypatch):
     for sampler in ("sparse", "notebook"):
         settings = Questions(SIGMAS, sampler=sampler, trials=3, **SMALL)
-        one = list(settings.records(engine="serial"))
-        assert list(settings.records(engine="processes", workers=2)) == one
+        one = list(run.records(settings, engine="serial"))
+        assert list(run.records(settings, engine="processes", workers=2)) == one
         for size in (1, 4, 21):
             with monkeypatch.context() as patch:
-                patch.setattr(Clouds, "part_size", size)
-                assert list(settings.records(engine="threads", workers=2)) == one
+                patch.setattr(Cost, "part_size", size)
+                assert list(run.records(settings, engine="threads", workers=2)) == one
 
 
 def test_every_sigma_has_a_base_of_its_own():
-    records = list(Questions([1e-4] * 5, trials=2, **SMALL))
+    records = list(questions([1e-4] * 5, trials=2, **SMALL))
     assert len({r.mean_linf for r in records}) == 10
     assert len({r.n_columns_coarser for r in records}) > 1
     for point in range(5):
         assert len({r.n_columns_coarser for r in records if r.point == point}) == 1
-    fixed = list(Questions([1e-4] * 5, redraw_base=False, **SMALL))
+    fixed = list(questions([1e-4] * 5, redraw_base=False, **SMALL))
     assert len({r.n_columns_coarser for r in fixed}) == 1
 
 
 def test_nothing_is_null(tmp_path):
-    for record in Questions(SIGMAS, **SMALL):
+    for record in questions(SIGMAS, **SMALL):
         assert None not in asdict(record).values()
 
 

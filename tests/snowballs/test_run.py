@@ -6,7 +6,13 @@ import shlex
 import numpy as np
 import pytest
 
-from darkvocab import Questions, Sweep, Touching, Trials
+from darkvocab.numerics import Touching
+from darkvocab.snowballs import run
+from darkvocab.snowballs.cost import Cost
+from darkvocab.snowballs.manifest import command
+from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.trials import Trials
 
 RUNS = {
     "sweep": Sweep([1e-9, 2e-9], n_tokens=30, trials=2),
@@ -25,10 +31,10 @@ RUNS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_the_command_of_a_run_repeats_it(run, tmp_path, cli):
-    run.land(tmp_path / "here")
-    _, *words = shlex.split(run.command())
+@pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS)
+def test_the_command_of_a_run_repeats_it(settings, tmp_path, cli):
+    run.land(settings, tmp_path / "here")
+    _, *words = shlex.split(command(settings)["command"])
     assert cli(*words, "--engine", "serial", "--out", tmp_path / "there").code == 0
     for name in ("manifest.json", "records.parquet", "records.csv"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
@@ -36,34 +42,35 @@ def test_the_command_of_a_run_repeats_it(run, tmp_path, cli):
 
 def test_parts_are_about_a_second_of_work_and_at_least_sixteen():
     dense = Trials(3.281911e-3, trials=1000)
-    assert 0.02 < dense.trial_seconds < 1
-    assert dense.part_size == int(1 / dense.trial_seconds)
-    assert Trials(1.5e-9, trials=160).n_parts == 16
-    assert Trials(1.5e-9, trials=10**6).part_size <= 4096
+    assert 0.02 < Cost.of(dense).trial_seconds < 1
+    assert Cost.of(dense).part_size == int(1 / Cost.of(dense).trial_seconds)
+    assert Cost.of(Trials(1.5e-9, trials=160)).part_size == 10
+    assert Cost.of(Trials(1.5e-9, trials=10**6)).part_size <= 4096
 
 
 def test_a_part_does_not_depend_on_the_size_of_parts(monkeypatch):
-    run = Trials(4e-9, n_tokens=100, trials=40)
-    whole = list(run)
-    monkeypatch.setattr(Trials, "part_size", 7)
-    assert list(run) == whole
+    settings = Trials(4e-9, n_tokens=100, trials=40)
+    whole = list(run.records(settings))
+    monkeypatch.setattr(Cost, "part_size", 7)
+    assert list(run.records(settings)) == whole
 
 
 def test_a_long_run_has_a_thousand_parts_or_parts_of_as_many_records_as_are_drawn_together():
-    assert 990 < Trials(3.281911e-3, trials=10**6).n_parts <= 1000
-    assert Trials(1.5e-9, trials=10**8).part_size == 4096
+    size = Cost.of(Trials(3.281911e-3, trials=10**6)).part_size
+    assert 990 < -(-(10**6) // size) <= 1000
+    assert Cost.of(Trials(1.5e-9, trials=10**8)).part_size == 4096
 
 
 def test_a_run_that_goes_on_keeps_to_its_parts(monkeypatch, tmp_path):
     """The rule of their size was another when it began."""
-    run = Trials(4e-9, n_tokens=100, trials=40)
-    monkeypatch.setattr(Trials, "part_size", 7)
-    run.land(tmp_path / "undisturbed")
-    begun = run.records(out=tmp_path / "run")
+    settings = Trials(4e-9, n_tokens=100, trials=40)
+    monkeypatch.setattr(Cost, "part_size", 7)
+    run.land(settings, tmp_path / "undisturbed")
+    begun = run.records(settings, out=tmp_path / "run")
     next(begun)
     begun.close()
-    monkeypatch.setattr(Trials, "part_size", 16)
-    run.land(tmp_path / "run", resume=True)
+    monkeypatch.setattr(Cost, "part_size", 16)
+    run.land(settings, tmp_path / "run", resume=True)
     for path in (tmp_path / "undisturbed").rglob("*.*"):
         if path.is_file():
             assert (tmp_path / "run" / path.relative_to(tmp_path / "undisturbed")).read_bytes() == path.read_bytes()
@@ -71,32 +78,36 @@ def test_a_run_that_goes_on_keeps_to_its_parts(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1])
 def test_every_seed_can_be_recorded(seed, tmp_path):
-    run = Sweep([2e-9], n_tokens=20, seed=seed)
-    run.land(tmp_path / "run")
+    settings = Sweep([2e-9], n_tokens=20, seed=seed)
+    run.land(settings, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["seed"] == seed
-    assert [record.seed for record in run] == run.frame(out=tmp_path / "run", resume=True)["seed"].to_list() == [seed]
+    assert (
+        [record.seed for record in run.records(settings)]
+        == run.frame(settings, out=tmp_path / "run", resume=True)["seed"].to_list()
+        == [seed]
+    )
 
 
 def test_a_notebook_run_goes_on_in_the_middle_of_the_stream(tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setattr(Trials, "part_size", 3)
+    monkeypatch.setattr(Cost, "part_size", 3)
     settings = {"n_tokens": 20, "dim": 8, "base": "random", "redraw_base": True, "trials": 4, "sampler": "notebook"}
-    run = Trials([1e-3, 2e-3, 3e-3], **settings)
-    whole = list(run)
-    asking = run.records(out=tmp_path / "run")
+    settings = Trials([1e-3, 2e-3, 3e-3], **settings)
+    whole = list(run.records(settings))
+    asking = run.records(settings, out=tmp_path / "run")
     for _ in range(5):
         next(asking)
     asking.close()
-    assert list(run.records(out=tmp_path / "run", resume=True)) == whole
+    assert list(run.records(settings, out=tmp_path / "run", resume=True)) == whole
     assert len({record.mean_l_inf_weight for record in whole}) == len(whole) == 12
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
 def test_a_run_folder_is_the_same_bytes_whichever_engine_ran(engine, tmp_path):
-    run = Trials(np.linspace(2e-9, 4e-9, 5), n_tokens=60, trials=20, epsilon=1e-5)
+    settings = Trials(np.linspace(2e-9, 4e-9, 5), n_tokens=60, trials=20, epsilon=1e-5)
     for folder, how in (("one", "serial"), ("other", engine)):
-        run.land(tmp_path / folder, engine=how, workers=2)
+        run.land(settings, tmp_path / folder, engine=how, workers=2)
     names = sorted(str(path.relative_to(tmp_path / "one")) for path in (tmp_path / "one").rglob("*") if path.is_file())
     assert {"elements.parquet", "manifest.json", "records.csv", "records.parquet"} <= set(names)
     for name in names:

@@ -15,12 +15,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from darkvocab import Sweep, SweepRecord, Touching, report, sweep
+from darkvocab import report, sweep
 from darkvocab.notebooks.recipes import SEED_000_COLUMNS
+from darkvocab.numerics import Touching
 from darkvocab.runs.records import RunFolder
-from darkvocab.snowballs import columns
-from darkvocab.snowballs import run as clouds
+from darkvocab.snowballs import columns, run
+from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.settings import parse_sigmas
+from darkvocab.snowballs.sweep import Sweep, SweepRecord
 
 DARKVOCAB = Path(sys.executable).parent / "darkvocab"
 SMALL = {"n_tokens": 300, "base": "qwen3-4b-centred", "epsilon": 6e-5}
@@ -56,9 +58,9 @@ def test_a_record_is_what_a_plain_census_of_the_rows_says(sampler):
     from darkvocab.numerics import decode
 
     settings = Sweep(SIGMAS, sampler=sampler, trials=3, **SMALL)
-    assert settings.part_size > 2 * settings.trials or sampler == "dense"  # a part has several points
-    for record in list(settings)[::9]:
-        ball = settings._snowball(settings.base.vector, record.sigma)
+    assert Cost.of(settings).part_size > 2 * settings.trials or sampler == "dense"  # a part has several points
+    for record in list(run.records(settings))[::9]:
+        ball = settings.snowball(settings.base.vector, record.sigma)
         cloud = draw(ball, seed=42, point=record.point, trial=record.trial, sampler=sampler)
         plain = plain_record(decode(cloud.words(), "bfloat16"))
         assert {name: getattr(record, name) for name in plain} == plain
@@ -91,7 +93,7 @@ GRAPH = [f.name for record in (columns.Graph, columns.Degrees) for f in fields(r
 def test_what_is_not_measured_is_null_and_changes_nothing_else(measure, null):
     whole = Sweep([3e-9], measure=("geometry", "steps", "topology"), **SMALL)
     part = Sweep([3e-9], measure=measure, **SMALL)
-    (ours,), (all_of_it,) = (asdict(next(iter(settings))) for settings in (part,)), (asdict(next(iter(whole))),)
+    (ours,), (all_of_it,) = ([asdict(next(run.records(settings)))] for settings in (part, whole))
     assert [name for name, value in ours.items() if value is None] == [name for name in all_of_it if name in null]
     assert {name: value for name, value in ours.items() if name not in null} == {
         name: value for name, value in all_of_it.items() if name not in null
@@ -172,7 +174,7 @@ def test_a_base_can_be_an_array(sampler):
 def test_a_point_does_not_depend_on_the_points_around_it():
     alone = Sweep([SIGMAS[0]], trials=5, **SMALL)
     among = Sweep(SIGMAS, trials=5, **SMALL)
-    assert [asdict(r) for r in alone] == [asdict(r) for r in list(among)[:5]]
+    assert [asdict(r) for r in run.records(alone)] == [asdict(r) for r in list(run.records(among))[:5]]
 
 
 @pytest.mark.slow
@@ -237,32 +239,32 @@ def test_a_run_killed_at_twenty_moments_ends_with_the_same_bytes(tmp_path):
 
 def test_resume_reads_what_has_landed_and_draws_only_the_rest(tmp_path, monkeypatch):
     settings = Sweep(SIGMAS, **SMALL)
-    running = settings.records(workers=1, out=tmp_path / "run")
-    first = [next(running) for _ in range(settings.part_size * 4)]
+    running = run.records(settings, workers=1, out=tmp_path / "run")
+    first = [next(running) for _ in range(Cost.of(settings).part_size * 4)]
     running.close()
     landed = sorted(p.name for p in (tmp_path / "run" / "records").iterdir())
     assert len(landed) >= 4
     drawn = []
-    measure = clouds._measure_part
-    monkeypatch.setattr(clouds, "_measure_part", lambda run, task: drawn.extend(task.trials) or measure(run, task))
-    records = list(settings.records(workers=1, out=tmp_path / "run", resume=True))
+    measure = run._measure
+    monkeypatch.setattr(run, "_measure", lambda settings, task: drawn.extend(task.trials) or measure(settings, task))
+    records = list(run.records(settings, workers=1, out=tmp_path / "run", resume=True))
     assert records[: len(first)] == first
-    assert drawn == list(range(len(landed) * settings.part_size, len(settings)))
+    assert drawn == list(range(len(landed) * Cost.of(settings).part_size, len(settings)))
 
 
 def test_a_frame_is_resumed_without_reading_what_has_landed(tmp_path, monkeypatch):
     settings = Sweep(SIGMAS, **SMALL)
-    whole = settings.frame(out=tmp_path / "whole")
-    running = settings.records(workers=1, out=tmp_path / "run")
-    for _ in range(settings.part_size * 4):
+    whole = run.frame(settings, out=tmp_path / "whole")
+    running = run.records(settings, workers=1, out=tmp_path / "run")
+    for _ in range(Cost.of(settings).part_size * 4):
         next(running)
     running.close()
     monkeypatch.setattr(RunFolder, "read", None)
     told = []
-    frame = settings.frame(out=tmp_path / "run", resume=True, progress=lambda *done: told.append(done))
+    frame = run.frame(settings, out=tmp_path / "run", resume=True, progress=lambda *done: told.append(done))
     assert frame.equals(whole)
     assert files(tmp_path / "run") == files(tmp_path / "whole")
-    assert told[0] == (settings.part_size * 4, len(settings))  # what has landed counts at once
+    assert told[0] == (Cost.of(settings).part_size * 4, len(settings))  # what has landed counts at once
     assert told == sorted(set(told))
     assert told[-1] == (len(settings), len(settings))
 

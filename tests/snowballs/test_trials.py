@@ -9,11 +9,14 @@ import polars as pl
 import pytest
 import torch
 
-from darkvocab import Touching, TrialRecord, Trials, topology
-from darkvocab.numerics import decode, round_to, ulp
+from darkvocab.measures.topology import topology
+from darkvocab.numerics import Touching, decode, round_to, ulp
 from darkvocab.runs.records import frame_of
+from darkvocab.snowballs import run
 from darkvocab.snowballs import trials as module
-from darkvocab.snowballs.run import Clouds
+from darkvocab.snowballs.cost import Cost
+from darkvocab.snowballs.draws import clouds
+from darkvocab.snowballs.trials import TrialRecord, Trials, trials
 
 EPSILON = 2.0**-16 * 1.01  # a little above the ulp of every component below, and no float32 number
 BASE = ((1 + torch.rand(16, generator=torch.Generator().manual_seed(1))) * 2e-3).numpy()
@@ -37,7 +40,7 @@ def assert_equal(record, rows, threshold=2 * EPSILON):
 
 def drawn_rows(settings):
     """Float32 rows of every snowball of a run."""
-    for _, _, cloud in settings.clouds(range(len(settings))):
+    for _, cloud in clouds(settings, range(len(settings))):
         yield torch.from_numpy(decode(cloud.words(), settings.grid))
 
 
@@ -55,7 +58,7 @@ def test_columns_are_seed_001s_and_then_ours():
 def test_the_notebook_samplers_trials_are_the_notebooks():
     # In batches of three, as seed 001 draws them, with a batch that is not whole at the end of a sigma.
     settings = Trials(SIGMAS, trials=5, sampler="notebook", **SMALL)
-    records = list(settings)
+    records = list(run.records(settings))
     assert [r.trial_id for r in records] == list(range(25))
     torch.manual_seed(42)
     rows = []
@@ -74,7 +77,7 @@ def test_the_notebook_samplers_trials_are_the_notebooks():
 @pytest.mark.parametrize("redraw", [False, True])
 def test_a_drawn_base_comes_from_the_same_stream_before_the_noise(redraw):
     records = list(
-        Trials(
+        trials(
             [1e-3, 2e-3], trials=3, base="random", redraw_base=redraw, dim=32, n_tokens=40, epsilon=EPSILON,
             sampler="notebook", seed=7,
         )
@@ -90,7 +93,7 @@ def test_a_drawn_base_comes_from_the_same_stream_before_the_noise(redraw):
 @pytest.mark.parametrize("sampler", ["sparse", "dense"])
 def test_a_record_is_what_the_notebook_says_of_the_drawn_rows(sampler, distribution):
     settings = Trials(SIGMAS, trials=2, sampler=sampler, distribution=distribution, **SMALL)
-    records = list(settings)
+    records = list(run.records(settings))
     for record, rows in zip(records, drawn_rows(settings), strict=True):
         assert_equal(record, rows)
     assert {r.distribution for r in records} == {distribution}
@@ -102,7 +105,7 @@ def test_a_record_is_what_the_notebook_says_of_the_drawn_rows(sampler, distribut
 def test_a_record_is_what_the_notebook_says_on_every_grid(grid):
     base = BASE if grid != "float8_e4m3fn" else BASE * np.float32(40)
     settings = Trials([1e-8, 1e-6, 1e-3], trials=2, **{**SMALL, "grid": grid, "base": base, "arithmetic": "exact"})
-    for record, rows in zip(settings, drawn_rows(settings), strict=True):
+    for record, rows in zip(run.records(settings), drawn_rows(settings), strict=True):
         assert_equal(record, rows)
         assert record.grid == grid
 
@@ -112,14 +115,14 @@ def test_of_components_of_equal_size_the_first_row_decides_whatever_columns_are_
     base = BASE.copy()
     base[0] = 0
     settings = Trials([2e-5], trials=100, **{**SMALL, "base": base, "n_tokens": 20})
-    for record, rows in zip(settings, drawn_rows(settings), strict=True):
+    for record, rows in zip(run.records(settings), drawn_rows(settings), strict=True):
         assert record.sampler == "sparse"
         assert record.largest_component_density == topology(rows.numpy(), settings.touching).largest_component_density
 
 
 def test_distances_and_the_graph_over_tokens_count_every_token():
     settings = Trials([2e-6, 2.5e-5], trials=2, over="tokens", **SMALL)
-    for record, rows in zip(settings, drawn_rows(settings), strict=True):
+    for record, rows in zip(run.records(settings), drawn_rows(settings), strict=True):
         largest, mean, median = notebooks.l_inf(rows)
         assert (record.max_l_inf_weight, record.median_l_inf_weight) == (largest, median)
         assert record.mean_l_inf_weight == notebooks.float32_mean(mean)
@@ -131,7 +134,7 @@ def test_distances_and_the_graph_over_tokens_count_every_token():
 
 def test_distances_over_black_holes_leave_the_graph_over_unique_rows():
     settings = Trials([2e-6, 2.5e-5], trials=2, over="black_holes", **SMALL)
-    for record, rows in zip(settings, drawn_rows(settings), strict=True):
+    for record, rows in zip(run.records(settings), drawn_rows(settings), strict=True):
         unique, counts = torch.unique(rows, dim=0, return_counts=True)
         largest, _, median = notebooks.l_inf(unique[counts >= 2])
         assert (record.max_l_inf_weight, record.median_l_inf_weight) == (largest, median)
@@ -144,7 +147,7 @@ def test_the_median_is_the_lower_of_two_and_touching_includes_the_threshold_wher
     # Four tokens have six pairs, whose middle two differ; and a power of two is a distance that occurs.
     settings = Trials(SIGMAS[2:], trials=8, touching=Touching(2.0**-14), **{**SMALL, "n_tokens": 4})
     matters = []
-    for record, rows in zip(settings, drawn_rows(settings), strict=True):
+    for record, rows in zip(run.records(settings), drawn_rows(settings), strict=True):
         assert_equal(record, rows, 2.0**-14)
         apart = np.sort([(rows[i] - rows[j]).abs().max().item() for i in range(4) for j in range(i)])
         matters.append((2.0**-14 in apart, apart[2] < apart[3]))
@@ -153,7 +156,7 @@ def test_the_median_is_the_lower_of_two_and_touching_includes_the_threshold_wher
 
 def test_one_token_follows_the_notebook():
     for sampler in ("sparse", "dense", "notebook"):
-        (record,) = Trials(1e-6, trials=1, sampler=sampler, **{**SMALL, "n_tokens": 1})
+        (record,) = trials(1e-6, trials=1, sampler=sampler, **{**SMALL, "n_tokens": 1})
         assert_equal(record, torch.from_numpy(BASE)[None])
         assert (record.n_components, record.n_isolated, record.global_density) == (1, 1, 1.0)
 
@@ -161,7 +164,7 @@ def test_one_token_follows_the_notebook():
 def test_no_token_follows_the_notebook():
     for sampler in ("sparse", "dense", "notebook"):
         settings = Trials(1e-6, trials=1, sampler=sampler, **{**SMALL, "n_tokens": 0})
-        (record,) = settings
+        (record,) = run.records(settings)
         graph = tuple(getattr(record, name) for name in notebooks.SEED_001[15:20])
         assert graph == notebooks.topology(torch.empty(0, 16), 1.0)
         assert (record.n_unique, record.largest_bh, record.max_l_inf) == (0, 0, 0)
@@ -170,39 +173,40 @@ def test_no_token_follows_the_notebook():
 
 def test_steps_are_measured_when_asked_for():
     settings = Trials(SIGMAS, trials=1, measure=("geometry", "steps"), **SMALL)
-    for record, (_, _, cloud) in zip(settings, settings.clouds(range(len(settings))), strict=True):
+    for record, (_, cloud) in zip(run.records(settings), clouds(settings, range(len(settings))), strict=True):
         index = np.unique(cloud.index().astype(np.int64), axis=0)
         pairs = np.sort(np.abs(index[:, None] - index[None]).max(axis=2)[np.triu_indices(len(index), 1)])
         assert (record.max_l_inf_steps, record.median_l_inf_steps) == (pairs[-1], pairs[(len(pairs) - 1) // 2])
         assert record.mean_l_inf_steps == pytest.approx(pairs.mean(), rel=1e-12)
         assert record.n_components is record.touching is None
-    assert next(iter(Trials(1e-6, trials=1, **SMALL))).max_l_inf_steps is None  # and only then
+    assert next(trials(1e-6, trials=1, **SMALL)).max_l_inf_steps is None  # and only then
 
 
 # Whatever runs them --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["sparse", "notebook"])
 def test_records_are_the_same_for_any_engine(sampler):
     settings = Trials(SIGMAS, trials=9, sampler=sampler, **SMALL)
-    one = list(settings.records(engine="serial"))
+    one = list(run.records(settings, engine="serial"))
     assert len(one) == len(settings) == 45
-    assert settings.n_parts > 4
+    assert len(settings) > 4 * Cost.of(settings).part_size
     for engine in ("local", "threads", "processes"):
-        assert list(settings.records(engine=engine, workers=2)) == one
+        assert list(run.records(settings, engine=engine, workers=2)) == one
     with ThreadPoolExecutor(2) as pool:
-        assert list(settings.records(engine=pool)) == one
-    assert settings.frame(engine="threads", workers=2).equals(frame_of(TrialRecord, one))
+        assert list(run.records(settings, engine=pool)) == one
+    assert run.frame(settings, engine="threads", workers=2).equals(frame_of(TrialRecord, one))
 
 
 @pytest.mark.parametrize("sampler", ["sparse", "dense", "notebook"])
 def test_records_are_the_same_for_any_size_of_part(sampler, monkeypatch):
     base = {"base": "random", "dim": 16, "redraw_base": True}
     settings = Trials(SIGMAS, trials=5, sampler=sampler, **{**SMALL, **base})
-    whole = list(settings)
+    whole = list(run.records(settings))
     for size in (1, 3, 20):
-        monkeypatch.setattr(Clouds, "part_size", size)
-        assert list(settings.records(engine="threads", workers=2)) == whole
+        monkeypatch.setattr(Cost, "part_size", size)
+        assert list(run.records(settings, engine="threads", workers=2)) == whole
 
 
 @pytest.mark.parametrize("redraw", [False, True])
@@ -212,14 +216,14 @@ def test_sigma_is_held_against_the_ulp_of_the_base_that_was_drawn(sampler, redra
         SIGMAS, trials=2, n_tokens=4, base="random", dim=1, redraw_base=redraw, sampler=sampler, grid="float16"
     )
     ulps = []
-    for record, (_, snowball, _) in zip(settings, settings.clouds(range(len(settings))), strict=True):
-        ulps.append(np.median(ulp(round_to(snowball.base, "float16"), "float16")))
+    for record, (draw, _) in zip(run.records(settings), clouds(settings, range(len(settings))), strict=True):
+        ulps.append(np.median(ulp(round_to(draw.snowball.base, "float16"), "float16")))
         assert record.sigma_over_median_ulp == record.sigma / ulps[-1]
     assert (len(set(ulps)) > 1) == redraw
 
 
 def test_a_trial_does_not_depend_on_how_many_there_are():
-    few, many = (list(Trials(SIGMAS[:1], trials=n, **SMALL)) for n in (3, 8))
+    few, many = (list(trials(SIGMAS[:1], trials=n, **SMALL)) for n in (3, 8))
     assert few == many[:3]
 
 
@@ -249,9 +253,9 @@ def test_elements_are_row_minus_base_of_the_runs_own_snowballs(sampler, redraw, 
         here = elements.filter(pl.col("point") == point)
         assert here["sigma"].unique().to_list() == [settings.sigmas[point]]
         of_trial = []
-        for number, snowball, cloud in settings.clouds(range(len(settings))):
-            if number // 7 == point:
-                of_trial.append((decode(cloud.words(), "bfloat16") - snowball.base).ravel())
+        for draw, cloud in clouds(settings, range(len(settings))):
+            if draw.point == point:
+                of_trial.append((decode(cloud.words(), "bfloat16") - draw.snowball.base).ravel())
         values = here["value"].to_numpy()
         n_trials = min(7, 4000 // len(points) // 500)
         for part, trial in zip(np.array_split(values, n_trials), of_trial, strict=False):
@@ -268,8 +272,8 @@ def test_elements_with_the_notebook_sampler_are_torchs(few_elements):
 
 
 def test_elements_are_few_and_always_the_same(few_elements):
-    for trials in (1, 3, 100):
-        settings = Trials(SIGMAS, trials=trials, **SMALL)
+    for n_trials in (1, 3, 100):
+        settings = Trials(SIGMAS, trials=n_trials, **SMALL)
         elements = settings.elements()
         assert 3900 < len(elements) <= 4000
         assert elements.equals(settings.elements())
@@ -279,7 +283,7 @@ def test_elements_are_few_and_always_the_same(few_elements):
 
 def test_elements_lie_in_the_run_folder(tmp_path, few_elements):
     settings = Trials(SIGMAS, trials=3, **SMALL)
-    records = list(settings.records(out=tmp_path / "run"))
+    records = list(run.records(settings, out=tmp_path / "run"))
     assert pl.read_parquet(tmp_path / "run" / "elements.parquet").equals(settings.elements())
     landed = pl.read_parquet(tmp_path / "run" / "records.parquet").rows(named=True)
     assert landed == [asdict(record) for record in records]
@@ -290,7 +294,7 @@ def test_elements_lie_in_the_run_folder(tmp_path, few_elements):
 
 
 def test_one_sigma_needs_no_list():
-    assert Trials(1e-6, base="random", dim=8).sigmas == Trials([1e-6], base="random", dim=8).sigmas == [1e-6]
+    assert Trials(1e-6, base="random", dim=8).sigmas == Trials([1e-6], base="random", dim=8).sigmas == (1e-6,)
     assert len(Trials(1e-6, base="random", dim=8)) == 1000
 
 
@@ -301,7 +305,7 @@ def test_the_threshold_is_twice_epsilon_unless_given():
 
 
 def test_without_epsilon_only_what_it_scales_is_null():
-    (record,) = Trials(1e-6, trials=1, **{**SMALL, "epsilon": None})
+    (record,) = trials(1e-6, trials=1, **{**SMALL, "epsilon": None})
     null = {name for name, value in asdict(record).items() if value is None}
     steps = {"max_l_inf_steps", "mean_l_inf_steps", "median_l_inf_steps"}
     assert null == {"epsilon", "max_l_inf", "mean_l_inf", "median_l_inf"} | steps

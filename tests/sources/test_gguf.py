@@ -9,7 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from darkvocab import EmbeddingMatrix, Touching, centroid, neighbours, scan
+from darkvocab import EmbeddingMatrix, centroid, scan
+from darkvocab.measures.neighbours import neighbours
+from darkvocab.numerics import Touching
 from darkvocab.sources import gguf as reader
 from darkvocab.sources import open_source
 

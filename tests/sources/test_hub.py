@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from darkvocab import EmbeddingMatrix, centroid, scan
 from darkvocab.checkpoints.plan import plan
 from darkvocab.sources import RemoteFile, open_source
-from darkvocab.sources import hub as source
+from darkvocab.sources.hub import repo
 
 MINILM = Path(__file__).parents[2] / "demo/all-MiniLM-L6-v2"
 ROWS = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
@@ -44,22 +44,23 @@ def same_census(one, other):
     return placed[0] == placed[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MINILM.is_dir(), reason="make demo downloads it")
 def test_a_real_checkpoint_is_the_same_as_from_disk_by_one_percent_more_than_its_tensor(hub):
     commit = hub.add("org/mini", {path.name: path for path in MINILM.iterdir() if path.is_file()})
-    there, here = scan("org/mini").to_json(), scan(MINILM).to_json()
-    assert same_census(there, here)
+    remote, local = scan("org/mini").to_json(), scan(MINILM).to_json()
+    assert same_census(remote, local)
     size = 30_522 * 384 * 4
     served = sum(end - begin for begin, end in ranges(hub, "model.safetensors"))
     assert size <= served <= 1.01 * size
     others = sum((MINILM / name).stat().st_size for name in ("config.json", "tokenizer.json"))
     assert hub.served <= served + others + 20_000
-    assert there["source"] == {
+    assert remote["source"] == {
         "asked": "org/mini",
         "path": f"org/mini@{commit}/model.safetensors",
-        "sha256": here["source"]["sha256"],
+        "sha256": local["source"]["sha256"],
         "sha256_by": "the Hub",
-        "bytes": here["source"]["bytes"],
+        "bytes": local["source"]["bytes"],
         "repo": "org/mini",
         "revision": "main",
         "commit": commit,
@@ -74,6 +75,7 @@ def ranges(hub, name):
     return [(int(begin), int(end) + 1) for begin, end in (text.removeprefix("bytes=").split("-") for text in asked)]
 
 
+@pytest.mark.slow
 def test_what_was_read_is_not_read_again(hub):
     hub.add("org/model", {"model.safetensors": save({"embed_tokens.weight": ROWS, **LAYERS})})
     first = scan("org/model").to_json()
@@ -109,15 +111,15 @@ def test_tensors_elsewhere_are_known_by_name_until_they_are_asked_for(hub):
 
 
 def test_pieces_are_asked_for_side_by_side_and_the_words_are_the_file_s(hub, monkeypatch):
-    monkeypatch.setattr(source, "PIECE", 100_000)
+    monkeypatch.setattr(repo, "PIECE", 100_000)
     hub.add("org/model", {"model.safetensors": save({"embed_tokens.weight": ROWS, **LAYERS})})
-    told = []
-    opened = open_source("org/model", lambda done, total: told.append((done, total)))
+    calls = []
+    opened = open_source("org/model", lambda done, total: calls.append((done, total)))
     assert np.array_equal(opened.tensors["embed_tokens.weight"].words(), ROWS.view(np.uint32))
     assert len(ranges(hub, "model.safetensors")) >= ROWS.nbytes // 100_000
-    done = [done for done, _ in told]
+    done = [done for done, _ in calls]
     assert done == sorted(done)
-    assert told[-1][0] == told[-1][1]
+    assert calls[-1][0] == calls[-1][1]
 
 
 def test_torch_files_are_read_by_their_directory(hub):
@@ -129,10 +131,11 @@ def test_torch_files_are_read_by_their_directory(hub):
     report = scan("org/model").to_json()
     assert (report["tensor"], report["populations"]) == ("wte.weight", [3])
     read = ranges(hub, "pytorch_model.bin")
-    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * source.BLOCK
+    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * repo.BLOCK
     assert len(read) <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["F32", "Q8_0"])
 def test_gguf_s_header_is_read_ahead(tmp_path, hub, kind):
     block = b"\x00\x3c" + bytes(range(32))  # a scale of 1
@@ -162,6 +165,7 @@ def test_of_several_weights_one_must_be_asked_for(tmp_path, hub):
     assert open_source("org/parts").tensors["token_embd.weight"].shape == (3000, 64)
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_repository_is_a_model_folder(hub):
     hub.add("org/model", {"README.md": b"", "step-1/model.safetensors": save({"wte.weight": ROWS})})
     assert scan("org/model/step-1").to_json()["n_tokens"] == 3000
@@ -283,15 +287,15 @@ def test_offline_what_was_scanned_is_scanned_again(hub, monkeypatch):
 
 def test_a_dry_run_says_what_would_be_read_and_reads_no_tensor(hub):
     hub.add("org/model", {**sharded(), "tokenizer.json": b"{}" * 1000})
-    found = plan("org/model")
-    assert [(read["purpose"], read["tensor"], read["bytes"]) for read in found["reads"]] == [
+    dry = plan("org/model")
+    assert [(read["purpose"], read["tensor"], read["bytes"]) for read in dry["reads"]] == [
         ("embedding", "model.embed_tokens.weight", ROWS.nbytes),
         ("output", "lm_head.weight", ROWS.nbytes),
         ("tokenizer", None, 2000),
     ]
-    assert found["bytes_to_transfer"] > ROWS.nbytes  # of the blocks that hold the headers, some bytes are the tensor's
+    assert dry["bytes_to_transfer"] > ROWS.nbytes  # of the blocks that hold the headers, some bytes are the tensor's
     assert not hub.asked_for("tokenizer.json")
-    assert found["source"]["bytes_read"] <= 3 * source.BLOCK + 1000
+    assert dry["source"]["bytes_read"] <= 3 * repo.BLOCK + 1000
     hub.add("org/model", sharded())
     scan("org/model")
     assert plan("org/model")["bytes_to_transfer"] == 0
@@ -345,6 +349,6 @@ def test_nothing_of_the_hub_is_loaded_where_it_is_not_asked(tmp_path):
 
 def test_a_centroid_is_made_of_a_model_on_the_hub(hub, tmp_path):
     commit = hub.add("org/model", {"model.safetensors": save({"wte.weight": ROWS})})
-    made = centroid("org/model", tmp_path / "c.safetensors")
-    assert made["provenance"]["source"] == f"org/model@{commit}/model.safetensors"
-    assert made["provenance"]["source_sha256"] == hub.commits["org/model", commit]["model.safetensors"].oid
+    written = centroid("org/model", tmp_path / "c.safetensors")
+    assert written["provenance"]["source"] == f"org/model@{commit}/model.safetensors"
+    assert written["provenance"]["source_sha256"] == hub.commits["org/model", commit]["model.safetensors"].oid

@@ -153,6 +153,7 @@ def test_scan_and_centroid_are_those_of_the_same_rows_in_safetensors(tmp_path):
         centroid(tmp_path / "m.bin", tmp_path / "m.bin")
 
 
+@pytest.mark.slow
 def test_torch_is_not_loaded(tmp_path):
     torch.save({"wte.weight": torch.zeros(4, 2)}, tmp_path / "m.bin")
     program = "import sys; from darkvocab import scan; scan(sys.argv[1]).to_json(); sys.exit('torch' in sys.modules)"

@@ -1,14 +1,14 @@
 """Corpora: what is read, what is unseen, and in which order examples come."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkvocab import load_corpus
-from darkvocab.training.corpus import Batches, Corpus, shuffled
+from darkvocab.training.corpus import Batches, Corpus, load_corpus, shuffled
 
 
 def written(tmp_path, content):
@@ -70,6 +70,44 @@ def test_a_tokenizer_makes_the_tokens(tmp_path):
     assert (corpus.ids.tolist(), corpus.n_vocabulary, corpus.unseen.tolist()) == ([0, 1, 0, 1], 4, [2, 3])
     larger = load_corpus(tmp_path / "text.txt", tokenizer=tmp_path / "tokenizer.json", vocabulary=6)
     assert larger.unseen.tolist() == [2, 3, 4, 5]
+
+
+def switched_on(path, **options):
+    """The tokenizer of a file with these options switched on."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    for name, settings in options.items():
+        getattr(tokenizer, name)(**settings)
+    tokenizer.save(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"enable_truncation": {"max_length": 3}},
+        {"enable_padding": {"length": 64, "pad_id": 3, "pad_token": "[UNK]"}},
+        {"enable_truncation": {"max_length": 3}, "enable_padding": {"pad_to_multiple_of": 8, "pad_id": 3}},
+    ],
+)
+def test_a_tokenizer_that_truncates_or_pads_gives_all_tokens_of_the_text_and_no_others(tmp_path, options):
+    text = written(tmp_path, b"the cat the dog the cat the")
+    corpus = load_corpus(text, tokenizer=switched_on(word_level(tmp_path), **options))
+    assert corpus.ids.tolist() == [0, 1, 0, 2, 0, 1, 0]
+    assert corpus.unseen.tolist() == [3]
+
+
+def test_the_demos_tokenizer_gives_all_tokens_of_a_page_of_the_documents():
+    # As it is published, it cuts a text after 128 tokens and fills a shorter one up to them.
+    root = Path(__file__).parents[2]
+    tokenizer = root / "demo" / "all-MiniLM-L6-v2" / "tokenizer.json"
+    if not tokenizer.is_file():
+        pytest.skip("the demo's model is not here; `make demo` brings it")
+    corpus = load_corpus(root / "docs" / "files.md", tokenizer=tokenizer)
+    n_words = len((root / "docs" / "files.md").read_text("utf-8").split())
+    assert len(corpus.ids) > n_words > 128
+    assert 0 not in corpus.ids  # its padding
 
 
 def test_a_bad_tokenizer_is_refused(tmp_path):

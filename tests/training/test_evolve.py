@@ -11,7 +11,8 @@ from histories import BY_HAND, write_history, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkvocab import History, evolve
+from darkvocab import evolve
+from darkvocab.embedding.history import History
 from darkvocab.measures.tracking import replay
 from darkvocab.numerics import decode, encode, steps
 

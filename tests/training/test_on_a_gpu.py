@@ -4,11 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from darkvocab import Replicas, Training
+from darkvocab import Training, train
 from darkvocab.runs.folder import read_manifest
 from darkvocab.sources.safetensors import read_tensors
 from darkvocab.training import stack
 from darkvocab.training.choices import Architecture
+from darkvocab.training.replicas import Replicas
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -23,7 +24,7 @@ def small(**settings):
 
 def states(trainings):
     made = stack.Stack(trainings, span=16)
-    kinds, metrics = zip(*(made.read(stretch) for stretch in made.stretches(40)), strict=True)
+    kinds, metrics = zip(*(made.read(segment) for segment in made.segments(40)), strict=True)
     return np.concatenate([kind[0] for kind in kinds]), np.concatenate(metrics)
 
 
@@ -41,7 +42,7 @@ def test_a_captured_step_is_the_step(precision, monkeypatch):
 def test_a_training_on_a_gpu_learns_as_one_on_a_cpu(precision, tmp_path):
     losses = []
     for device in ("cuda", "cpu"):
-        small(precision=precision, device=device).run(tmp_path / device)
+        train(small(precision=precision, device=device), tmp_path / device)
         losses.append(pl.read_parquet(tmp_path / device / "metrics.parquet")["loss"].to_numpy())
         (history,) = read_tensors(tmp_path / device / "embedding_evolution.safetensors").values()
         assert history.shape[0] == 41
@@ -54,8 +55,8 @@ def test_an_interrupted_training_goes_on(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        small().run(tmp_path / "run", progress=stop)
-    small().run(tmp_path / "run", resume=True)
+        train(small(), tmp_path / "run", progress=stop)
+    train(small(), tmp_path / "run", resume=True)
     assert read_manifest(tmp_path / "run")["status"] == "complete"
 
 

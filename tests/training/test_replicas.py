@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 import darkvocab
-from darkvocab import Replicas, Training, evolve, report
+from darkvocab import Training, evolve, report, train
 from darkvocab.errors import CorruptFile, RunFolderRefused
 from darkvocab.reports.console import console
 from darkvocab.reports.replicas import print_replicas, replicas_json, statistics
@@ -23,8 +23,9 @@ from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import CURVES, read_records
 from darkvocab.training.choices import SGD, Architecture
 from darkvocab.training.corpus import Corpus
+from darkvocab.training.outcome import outcome
 from darkvocab.training.recording import recorded
-from darkvocab.training.run import outcome
+from darkvocab.training.replicas import Replicas
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -49,7 +50,7 @@ def run(tmp_path_factory):
 
 def test_a_replica_is_the_training_of_its_seed(run, tmp_path):
     for seed in (7, 8, 9):
-        small(seed=seed).run(tmp_path / "one")
+        train(small(seed=seed), tmp_path / "one")
         assert content(tmp_path / "one") == content(run / f"seed-{seed}")
         (tmp_path / "one").rename(tmp_path / f"done-{seed}")
 
@@ -70,7 +71,7 @@ def test_a_record_says_where_its_replica_started_and_ended(run):
         assert (record["status"], record["steps"], record["n_unseen"]) == ("complete", 20, 34)
         assert (record["loss_first"], record["loss_last"]) == (losses[0], losses[-1])
         assert record["loss_last_100"] == pytest.approx(losses.mean())
-        assert record["centroid_displacement"] == made["centroid_displacement"] > 0
+        assert record["centroid_displacement"] == made.centroid_displacement > 0
         for step, when in ((0, "start_"), (20, "")):
             for tokens, of in (("all", ""), ("unseen", "unseen_")):
                 (row,) = evolution.records.filter(step=step, tokens=tokens).to_dicts()

@@ -1,5 +1,6 @@
 """Trainings: against transformers' Trainer, by hand, and continued to the same bytes."""
 
+import json
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ import polars as pl
 import pytest
 from safetensors import safe_open
 
-from darkvocab import Training, evolve, load_corpus
+from darkvocab import Training, evolve, report, train
 from darkvocab.errors import CorruptFile, Diverged, RunFolderRefused
 from darkvocab.numerics import to_index
 from darkvocab.runs.folder import read_manifest
@@ -29,9 +30,12 @@ from darkvocab.training.choices import (
     PointStart,
     SnowballStart,
 )
-from darkvocab.training.corpus import Corpus
-from darkvocab.training.learner import Learner
-from darkvocab.training.run import outcome
+from darkvocab.training.corpus import Corpus, load_corpus
+from darkvocab.training.metrics import Metrics
+from darkvocab.training.model import begin
+from darkvocab.training.outcome import measure_outcome, outcome
+from darkvocab.training.run import steps
+from darkvocab.training.stack import Stack
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -50,6 +54,38 @@ FILES = (
 
 def small(**settings):
     return Training(**{"architecture": SMALL, "batch": 4, "steps": 20, "seed": 7, **settings})
+
+
+def made(stack, until):
+    """Make the steps up to `until`; return the metrics of each."""
+    rows = [stack.read(segment)[1][:, 0] for segment in stack.segments(until)]
+    first = until - sum(map(len, rows))
+    return [Metrics(first + n, *row) for n, row in enumerate(np.concatenate(rows).tolist(), 1)]
+
+
+def stepped(training, until=1):
+    stack = Stack([training])
+    made(stack, until)
+    return stack
+
+
+def model_of(stack):
+    """transformers' model with the weights of a stack of one, and zero gradients."""
+    model = begin(torch, stack.training)
+    for name, parameter in model.named_parameters():
+        part, shape = stack._layout.places[name]
+        parameter.data = stack._shown[0, part].view(shape).clone()
+        parameter.grad = torch.zeros_like(parameter)
+    return model
+
+
+def differentiated(stack, step=1):
+    """Loss and gradient [n] of a step's batch, by the CPU's passes."""
+    inputs, labels = map(torch.from_numpy, stack.training.batches(step))
+    loss = stack._passes(inputs.view(1, -1), labels.roll(-1, 1).reshape(1, -1)).item()
+    gradient = torch.empty_like(stack._shown)
+    stack._passes.gradient(gradient)
+    return loss, gradient[0]
 
 
 def interrupt_at(step):
@@ -79,24 +115,23 @@ def floats(words):
 
 def test_the_start_of_11_2c_is_the_published_one(tmp_path):
     training = Training(steps=1, precision="pure-bf16", batch=1, label_shift=2)
-    training.run(tmp_path / "run")
-    start = outcome(tmp_path / "run")["states"][0]["all"]
+    train(training, tmp_path / "run")
+    start = outcome(tmp_path / "run").states[0]["all"]
     assert (start["n_unique"], start["n_black_holes"], start["black_hole_population"]) == (21, 15, 122)
-    assert Learner(training).model.num_parameters() == 116_480
+    assert begin(torch, training).num_parameters() == 116_480
 
 
 def test_with_rmsnorm_the_model_is_that_of_11_2a():
     training = Training(architecture=Architecture(norm="rmsnorm"), start=PointStart())
-    learner = Learner(training)
-    assert learner.model.num_parameters() == 116_160
-    rows = floats(learner.rows)
+    assert begin(torch, training).num_parameters() == 116_160
+    rows = floats(Stack([training]).rows(0))
     assert (rows == rows[0]).all()
     assert np.linalg.norm(rows[0]) == pytest.approx(1, abs=0.005)
 
 
 def test_a_start_drawn_in_the_grid_is_another_than_one_that_is_rounded_once():
     rounded, drawn = (
-        floats(Learner(small(start=SnowballStart(sigma=1e-2, drawn=how))).rows) for how in ("float32", "grid")
+        floats(Stack([small(start=SnowballStart(sigma=1e-2, drawn=how))]).rows(0)) for how in ("float32", "grid")
     )
     assert not np.array_equal(rounded, drawn)
     assert np.abs(rounded - drawn).max() < 0.05
@@ -126,7 +161,7 @@ def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, la
     # 0.36 +- 0.05 in the last, and by more in the others.
     pytest.importorskip("accelerate")
     training = Training(steps=STEPS, precision=precision, start=start, label_shift=2, batch=8)
-    ours = [made.loss for made in training.metrics()]
+    ours = [metrics.loss for metrics in steps(training)]
 
     class Examples(torch.utils.data.Dataset):
         def __len__(self):
@@ -145,7 +180,7 @@ def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, la
             losses.append(loss.item())
             return loss
 
-    model = Learner(training).model  # from the same start, with transformers' own forward and backward
+    model = model_of(Stack([training]))  # from the same start, with transformers' own forward and backward
     theirs = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(**{**model.config.to_dict(), "activation_function": "gelu_new"})
     )
@@ -199,75 +234,71 @@ def test_passes_written_out_equal_autograd(
     # parameter whose gradient is furthest off, in the Euclidean norm, 6e-7 +- 5e-7 and 0.013 +- 0.010, at most 2.3e-6
     # and 0.057. The bounds lie 14 standard deviations off and more. Not fast: bfloat16 multiplied in float32.
     if not fast:
-        monkeypatch.setattr("darkvocab.training.passes.multiplies_bfloat16", lambda _: False)
+        monkeypatch.setattr("darkvocab.training.cpu_passes.multiplies_bfloat16", lambda _: False)
     architecture = Architecture(norm=norm, tied=tied, context=context, width=width, heads=heads)
     training = Training(
         architecture=architecture, precision=precision, batch=batch, steps=1, start=SnowballStart(sigma=0.3)
     )
-    learner = Learner(training)
+    stack = Stack([training])
     torch.manual_seed(1)
-    with torch.no_grad():
-        learner._shown.add_(torch.randn_like(learner._shown) * 0.05)
-    inputs, labels = training.batches(1)
-    ours = learner._passes(inputs, labels)
-    by_hand = {name: value.grad.clone() for name, value in learner.model.named_parameters()}
-    assert ours == pytest.approx(differentiate(learner.model, inputs, labels), rel=loss_within)
-    for name, value in learner.model.named_parameters():
-        assert (by_hand[name] - value.grad).norm() < within * value.grad.norm(), name
+    stack._shown.add_(torch.randn_like(stack._shown) * 0.05)
+    if stack._narrow is not stack._shown:
+        stack._narrow.copy_(stack._shown)
+    ours, gradient = differentiated(stack)
+    model = model_of(stack)
+    assert ours == pytest.approx(differentiate(model, *training.batches(1)), rel=loss_within)
+    for name, value in model.named_parameters():
+        part, shape = stack._layout.places[name]
+        assert (gradient[part].view(shape) - value.grad).norm() < within * value.grad.norm(), name
 
 
 def test_the_passes_do_not_depend_on_the_cores(monkeypatch):
-    made = []
+    passed = []
     for cores in (1, 2, 3):
-        monkeypatch.setattr("darkvocab.training.passes.n_cores", lambda cores=cores: cores)
-        training = small(batch=7)
-        learner = Learner(training)
-        assert learner._passes.n_blocks == cores
-        learner._passes.n_blocks = 3
-        loss = learner._passes(*training.batches(1))
-        made.append((loss, learner._gradient.clone()))
-    assert made[0][0] == made[1][0] == made[2][0]
-    assert torch.equal(made[0][1], made[1][1])
-    assert torch.equal(made[0][1], made[2][1])
+        monkeypatch.setattr("darkvocab.training.cpu_passes.n_cores", lambda cores=cores: cores)
+        stack = Stack([small(batch=7)])
+        assert stack._passes.n_blocks == cores
+        stack._passes.n_blocks = 3
+        passed.append(differentiated(stack))
+    assert passed[0][0] == passed[1][0] == passed[2][0]
+    assert torch.equal(passed[0][1], passed[1][1])
+    assert torch.equal(passed[0][1], passed[2][1])
 
 
 def test_where_other_cores_are_busy_this_one_does_their_blocks(monkeypatch):
-    monkeypatch.setattr("darkvocab.training.passes.n_cores", lambda: 3)
-    training = small(batch=7)
-    learner = Learner(training)
-    before, gradient = learner._passes(*training.batches(1)), learner._gradient.clone()
+    monkeypatch.setattr("darkvocab.training.cpu_passes.n_cores", lambda: 3)
+    stack = Stack([small(batch=7)])
+    before, gradient = differentiated(stack)
     free = threading.Event()
     for _ in range(2):
-        learner._passes._pool.submit(free.wait)
+        stack._passes._pool.submit(free.wait)
     try:
-        again = learner._passes(*training.batches(1))
+        again, repeated = differentiated(stack)
     finally:
         free.set()
     assert again == before
-    assert torch.equal(learner._gradient, gradient)
+    assert torch.equal(repeated, gradient)
 
 
 def test_a_training_that_goes_on_with_fewer_cores_ends_with_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("darkvocab.training.passes.n_cores", lambda: 3)
-    small().run(tmp_path / "whole")
+    monkeypatch.setattr("darkvocab.training.cpu_passes.n_cores", lambda: 3)
+    train(small(), tmp_path / "whole")
     monkeypatch.setattr("darkvocab.training.run.SECONDS", 0)
 
     with pytest.raises(KeyboardInterrupt):
-        small().run(tmp_path / "cut", progress=interrupt_at(9))
-    monkeypatch.setattr("darkvocab.training.passes.n_cores", lambda: 1)
-    small().run(tmp_path / "cut", resume=True)
+        train(small(), tmp_path / "cut", progress=interrupt_at(9))
+    monkeypatch.setattr("darkvocab.training.cpu_passes.n_cores", lambda: 1)
+    train(small(), tmp_path / "cut", resume=True)
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
 def test_rows_that_are_equal_and_unseen_stay_equal():
     # Exact: whatever the order of its sums, a product takes it for all of these rows alike.
     training = Training(steps=30, start=PointStart(), batch=16)
-    learner = Learner(training)
-    for step in range(1, 31):
-        learner.step(step, *training.batches(step))
-    rows = learner.rows[training.corpus.unseen]
-    assert (rows == rows[0]).all()
-    assert len(np.unique(learner.rows, axis=0)) > 60
+    rows = stepped(training, 30).rows(0)
+    unseen = rows[training.corpus.unseen]
+    assert (unseen == unseen[0]).all()
+    assert len(np.unique(rows, axis=0)) > 60
 
 
 # By hand -------------------------------------------------------------------------------------------------------------
@@ -279,16 +310,16 @@ def test_a_token_that_is_not_in_the_batch_moves_by_what_the_softmax_pushes():
     training = small(
         corpus=corpus, precision="float32", optimizer=SGD(learning_rate=0.5), clip=None, schedule="constant"
     )
-    learner = Learner(training)
-    before = floats(learner.rows).astype(np.float64)
-    inputs, labels = training.batches(1)
+    stack = Stack([training])
+    before = floats(stack.rows(0)).astype(np.float64)
+    inputs, _ = training.batches(1)
     with torch.no_grad():
-        hidden = learner.model.transformer(torch.from_numpy(inputs)).last_hidden_state[:, :-1].double()
+        hidden = model_of(stack).transformer(torch.from_numpy(inputs)).last_hidden_state[:, :-1].double()
         logits = hidden @ torch.from_numpy(before).T
         p = torch.softmax(logits, -1)
     pushed = torch.einsum("bti,btd->id", p, hidden) / (inputs.shape[0] * (inputs.shape[1] - 1))
-    learner.step(1, inputs, labels)
-    moved = floats(learner.rows).astype(np.float64) - before
+    made(stack, 1)
+    moved = floats(stack.rows(0)).astype(np.float64) - before
     assert moved[20:] == pytest.approx(-0.5 * pushed.numpy()[20:], rel=1e-4, abs=1e-7)
     assert np.abs(moved[20:]).max() > 1e-4
     assert np.abs(moved[:20] + 0.5 * pushed.numpy()[:20]).max() > 1e-3  # the others are pulled, too
@@ -303,36 +334,36 @@ def test_the_learning_rate_falls_in_a_line_and_the_last_step_still_moves():
 @pytest.mark.parametrize(("clip", "moves"), [(None, 1.0), (1e-3, 1e-3)])
 def test_the_gradient_is_clipped_to_its_norm(clip, moves):
     training = small(precision="float32", optimizer=SGD(learning_rate=1.0), clip=clip, schedule="constant")
-    learner = Learner(training)
-    before = torch.cat([value.detach().reshape(-1).clone() for value in learner.model.parameters()])
-    metrics = learner.step(1, *training.batches(1))
-    after = torch.cat([value.detach().reshape(-1) for value in learner.model.parameters()])
-    assert (after - before).double().norm().item() == pytest.approx(moves if clip else metrics.gradient_norm, rel=1e-3)
+    stack = Stack([training])
+    before = stack._shown.clone()
+    (metrics,) = made(stack, 1)
+    assert (stack._shown - before).double().norm().item() == pytest.approx(
+        moves if clip else metrics.gradient_norm, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_recorded_gradient_is_that_before_it_is_clipped(precision):
-    learners = [Learner(small(precision=precision, clip=clip, record=("gradients",))) for clip in (None, 1e-3)]
-    for learner in learners:
-        learner.step(1, *learner.training.batches(1))
-    assert np.array_equal(learners[0].gradient, learners[1].gradient)
-    assert learners[0].gradient.any()
+    gradients = []
+    for clip in (None, 1e-3):
+        stack = Stack([small(precision=precision, clip=clip, record=("gradients",))])
+        (segment,) = stack.segments(1)
+        gradients.append(stack.read(segment)[0][1])
+    assert np.array_equal(*gradients)
+    assert gradients[0].any()
 
 
 def test_matrices_decay_and_vectors_do_not():
     training = small(precision="float32", optimizer=AdamW(learning_rate=0.5, weight_decay=0.1), schedule="constant")
-    learner = Learner(training)
-    for group, decays in zip(learner.optimizer.param_groups, (0.1, 0.0), strict=True):
+    stack = Stack([training])
+    groups = stack._optimizer._adamw.param_groups
+    for group, decays in zip(groups, (0.1, 0.0), strict=True):
         assert group["weight_decay"] == decays
-    n_vectors = sum(value.numel() for value in learner.model.parameters() if value.dim() < 2)
-    assert learner.optimizer.param_groups[1]["params"][0].numel() == n_vectors
+    n_vectors = sum(value.numel() for value in model_of(stack).parameters() if value.dim() < 2)
+    assert groups[1]["params"][0].numel() == n_vectors
 
 
 # Precision -----------------------------------------------------------------------------------------------------------
-
-
-def weights(learner):
-    return torch.cat([value.detach().reshape(-1) for value in learner.model.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -347,45 +378,22 @@ def weights(learner):
 )
 def test_weights_and_state_are_kept_in_their_grids(precision, rounding, on_grid, state):
     training = small(precision=precision, rounding=rounding)
-    learner = Learner(training)
-    for step in range(1, 4):
-        learner.step(step, *training.batches(step))
-    held = weights(learner)
-    assert torch.equal(held, held.to(torch.bfloat16).float()) == on_grid
-    for vector in (group["params"][0] for group in learner.optimizer.param_groups):
-        assert vector.dtype == state
-        assert learner.optimizer.state[vector]["exp_avg_sq"].dtype == state
-    assert learner.rows.dtype == (np.uint16 if training.kept.weights == "bfloat16" else np.uint32) or not on_grid
-
-
-def test_stochastic_rounding_goes_to_a_neighbour_and_is_right_on_average():
-    # 400 roundings of 1,000 weights a third of a step above their grid: their mean is within 5 standard errors of
-    # that third for each of 1,000 with a chance of 6e-7 each.
-    training = small(rounding="stochastic")
-    learner = Learner(training)
-    n = 1000
-    on = torch.linspace(0.5, 2.0, n).to(torch.bfloat16)
-    step = torch.from_numpy(np.ldexp(1.0, np.frexp(on.float().numpy())[1] - 8)).float()
-    ups = torch.zeros(n)
-    for number in range(400):
-        learner._shown[:n] = on.float() + step / 3
-        learner._round(number)
-        rounded = learner._shown[:n]
-        assert torch.equal(rounded, rounded.to(torch.bfloat16).float())
-        up = (rounded - on.float()) / step
-        assert set(up.unique().tolist()) <= {0.0, 1.0}
-        ups += up
-    assert (ups / 400 - 1 / 3).abs().max() < 5 * math.sqrt(2 / 9 / 400)
+    stack = stepped(training, 3)
+    assert torch.equal(stack._shown, stack._shown.to(torch.bfloat16).float()) == on_grid
+    held = stack.state(0)
+    assert {held[name].dtype for name in ("weights", "matrices.exp_avg_sq", "vectors.exp_avg_sq")} == {state}
+    is_bfloat16 = training.precision_policy.weights == "bfloat16"
+    assert stack.rows(0).dtype == (np.uint16 if is_bfloat16 else np.uint32) or not on_grid
 
 
 def test_in_pure_bf16_a_decay_of_a_hundred_thousandth_does_nothing():
     # Mistake 2 of the notebooks, kept in this precision: w (1 - 1e-5) rounds to w.
     training = small(precision="pure-bf16", optimizer=AdamW(weight_decay=0.01), schedule="constant", clip=None)
-    learner = Learner(training)
-    vector = learner.optimizer.param_groups[0]["params"][0]
-    before = vector.clone()
-    learner.optimizer.step()  # without a gradient
-    assert torch.equal(vector, before)
+    stack = Stack([training])
+    before = stack._master.clone()
+    stack._optimizer.rate.fill_(training.learning_rate(1))
+    stack._optimizer.step()  # its gradient is 0 yet
+    assert torch.equal(stack._master, before)
 
 
 # Noise ---------------------------------------------------------------------------------------------------------------
@@ -398,10 +406,10 @@ def test_noise_moves_the_rows_that_it_is_for_in_the_weights_grid():
     )
     moved = []
     for training in (quiet, noisy, some):
-        learner = Learner(training)
-        before = floats(learner.rows)
-        learner.step(1, *training.batches(1))
-        moved.append(np.abs(floats(learner.rows) - before).max(axis=1) > 0)
+        stack = Stack([training])
+        before = floats(stack.rows(0))
+        made(stack, 1)
+        moved.append(np.abs(floats(stack.rows(0)) - before).max(axis=1) > 0)
     unseen = np.isin(np.arange(128), some.corpus.unseen)
     assert not moved[0].any()
     assert moved[1].all()
@@ -410,10 +418,10 @@ def test_noise_moves_the_rows_that_it_is_for_in_the_weights_grid():
 
 def test_noise_reaches_what_the_optimizer_keeps():
     training = small(noise=GaussianNoise(sigma=0.1), precision="pure-bf16")
-    learner = Learner(training)
-    learner.step(1, *training.batches(1))
-    at = learner.optimizer.param_groups[0]["params"][0][: learner._embedding.numel()]
-    assert np.array_equal(learner.words(at).reshape(128, 16), learner.rows)
+    stack = stepped(training)
+    (vector,) = stack._optimizer._adamw.param_groups[0]["params"]
+    words = vector[: 128 * 16].view(torch.int16).numpy().view(np.uint16)
+    assert np.array_equal(words.reshape(128, 16), stack.rows(0))
 
 
 # The recording -------------------------------------------------------------------------------------------------------
@@ -421,21 +429,24 @@ def test_noise_reaches_what_the_optimizer_keeps():
 
 def test_row_k_is_the_state_after_k_steps(tmp_path):
     training = small(record=("gradients", "moments"))
-    training.run(tmp_path / "run")
+    train(training, tmp_path / "run")
     rows = history(tmp_path / "run")
     assert rows.shape == (21, 128, 16)
-    learner = Learner(training)
-    assert np.array_equal(rows[0], learner.rows)
+    stack = Stack([training])
+    assert np.array_equal(rows[0], stack.rows(0))
     gradients, firsts, seconds = (
         history(tmp_path / "run", f"embedding_{name}.safetensors") for name in ("gradient", "exp_avg", "exp_avg_sq")
     )
     for step in range(1, 21):
-        learner.step(step, *training.batches(step))
-        assert np.array_equal(rows[step], learner.rows)
-        assert np.array_equal(gradients[step - 1], learner.gradient)
-        first, second = learner.moments
-        assert np.array_equal(firsts[step - 1], first)
-        assert np.array_equal(seconds[step - 1], second)
+        (segment,) = stack.segments(step)
+        assert np.array_equal(rows[step], stack.rows(0))
+        part = stack._layout.places["transformer.wte.weight"][0]
+        clip = min(1.0, 1 / stack.read(segment)[1][0, 0, 1])  # it is recorded before clipping
+        recorded_gradient = floats(gradients[step - 1]).reshape(-1)
+        assert recorded_gradient * clip == pytest.approx(stack._gradient[0, part].numpy(), rel=2**-7, abs=1e-8)
+        for held, name in ((firsts, "exp_avg"), (seconds, "exp_avg_sq")):
+            moments = stack.state(0)[f"matrices.{name}"][part].to(torch.bfloat16).view(torch.int16).numpy()
+            assert np.array_equal(held[step - 1].reshape(-1), moments.view(np.uint16))
     metrics = pl.read_parquet(tmp_path / "run" / "metrics.parquet")
     assert metrics.columns == ["step", "loss", "gradient_norm", "learning_rate"]
     assert metrics["step"].to_list() == list(range(1, 21))
@@ -443,15 +454,15 @@ def test_row_k_is_the_state_after_k_steps(tmp_path):
 
 
 def test_states_may_be_recorded_now_and_then(tmp_path):
-    small().run(tmp_path / "all")
-    small(record_every=5).run(tmp_path / "few")
+    train(small(), tmp_path / "all")
+    train(small(record_every=5), tmp_path / "few")
     assert np.array_equal(history(tmp_path / "few"), history(tmp_path / "all")[::5])
     assert len(pl.read_parquet(tmp_path / "few" / "metrics.parquet")) == 20
 
 
 def test_the_saved_model_is_the_trained_one(tmp_path):
     training = small()
-    training.run(tmp_path / "run")
+    train(training, tmp_path / "run")
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "run" / "model")
     assert model.dtype == torch.bfloat16
     last = history(tmp_path / "run")[-1]
@@ -461,15 +472,15 @@ def test_the_saved_model_is_the_trained_one(tmp_path):
 
 def test_untied_the_output_matrix_is_its_own(tmp_path):
     training = small(architecture=Architecture(layers=1, heads=2, width=16, context=12, tied=False))
-    training.run(tmp_path / "run")
+    train(training, tmp_path / "run")
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "run" / "model")
     assert not torch.equal(model.lm_head.weight, model.transformer.wte.weight)
 
 
 def test_evolve_has_both_notebooks_verdicts_of_a_training_with_noise(tmp_path):
     # What `train` names its settings by is what `evolve` looks for: 11.2b's epsilon is ten times the noise.
-    small(noise=GaussianNoise(sigma=3e-6), start=SnowballStart(sigma=1e-5)).run(tmp_path / "run")
-    verdicts = {made["seed"]: made["epsilon"] for made in evolve(tmp_path / "run").summary["verdicts"]}
+    train(small(noise=GaussianNoise(sigma=3e-6), start=SnowballStart(sigma=1e-5)), tmp_path / "run")
+    verdicts = {verdict["seed"]: verdict["epsilon"] for verdict in evolve(tmp_path / "run").summary["verdicts"]}
     assert verdicts == {"11.2c": 1e-5, "11.2b": pytest.approx(3e-5)}
 
 
@@ -485,12 +496,33 @@ def test_evolve_has_both_notebooks_verdicts_of_a_training_with_noise(tmp_path):
     ],
 )
 def test_the_outcome_of_a_damaged_run_is_a_sentence(tmp_path, name, content):
-    small(steps=2).run(tmp_path / "run")
+    train(small(steps=2), tmp_path / "run")
     (tmp_path / "run" / name).unlink()
     if content is not None:
         (tmp_path / "run" / name).write_text(content)
     with pytest.raises(CorruptFile, match=name.split(".")[0]):
+        measure_outcome(tmp_path / "run", "complete")
+    (tmp_path / "run" / "outcome.json").unlink()  # as a version left it that wrote none
+    with pytest.raises(CorruptFile, match=name.split(".")[0]):
         outcome(tmp_path / "run")
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", "[]", '{"status": 1}', "null", "[" * 100_000])
+def test_a_damaged_outcome_is_a_sentence(tmp_path, damaged):
+    train(small(steps=2), tmp_path / "run")
+    whole = (tmp_path / "run" / "outcome.json").read_text()
+    for content in (damaged, whole.replace('"n_unique": ', '"n_unique": "many", "n": ')):
+        (tmp_path / "run" / "outcome.json").write_text(content)
+        with pytest.raises(CorruptFile, match=r"outcome\.json: not the outcome"):
+            outcome(tmp_path / "run")
+        with pytest.raises(CorruptFile, match=r"outcome\.json: not the outcome"):
+            report(tmp_path / "run")
+
+
+def test_what_train_returns_is_what_it_wrote_and_what_its_recording_says(tmp_path):
+    returned = train(small(), tmp_path / "run")
+    assert returned == outcome(tmp_path / "run") == measure_outcome(tmp_path / "run", "complete")
+    assert json.loads((tmp_path / "run" / "outcome.json").read_text()) == json.loads(json.dumps(returned.to_json()))
 
 
 # Again, and on ------------------------------------------------------------------------------------------------------
@@ -511,33 +543,33 @@ SETTINGS = {
 def test_two_runs_are_the_same_bytes_and_an_interrupted_one_too(name, tmp_path, monkeypatch):
     training = small(**SETTINGS[name])
     for which in ("one", "two"):
-        training.run(tmp_path / which)
+        train(training, tmp_path / which)
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
     monkeypatch.setattr("darkvocab.training.run.SECONDS", 0)  # a checkpoint after every step
     for stop in (1, 7, 13, 20):
         with pytest.raises(KeyboardInterrupt):
-            training.run(tmp_path / "cut", resume=stop > 1, progress=interrupt_at(stop))
+            train(training, tmp_path / "cut", resume=stop > 1, progress=interrupt_at(stop))
         assert read_manifest(tmp_path / "cut")["status"] == "interrupted"
         assert recorded(tmp_path / "cut") == stop + 1
-    training.run(tmp_path / "cut", resume=True)
+    train(training, tmp_path / "cut", resume=True)
     assert content(tmp_path / "cut") == content(tmp_path / "one")
     assert {item.name for item in (tmp_path / "cut").iterdir()} == {item.name for item in (tmp_path / "one").iterdir()}
-    training.run(tmp_path / "cut", resume=True)  # there is nothing left to do
+    train(training, tmp_path / "cut", resume=True)  # there is nothing left to do
     assert content(tmp_path / "cut") == content(tmp_path / "one")
 
 
 TRAINER = """
 import os, sys
 from transformers import GPT2LMHeadModel
-from darkvocab import Training
+from darkvocab import Training, train
 from darkvocab.training import run as lab
 from darkvocab.training.choices import Architecture
 lab.SECONDS = 0.02
 training = Training(architecture=Architecture(layers=1, heads=2, width=16, context=12), batch=4, steps=200, seed=7)
 for line in sys.stdin:
     if not (child := os.fork()):
-        training.run(line.strip(), resume=os.path.exists(line.strip()))
+        train(training, line.strip(), resume=os.path.exists(line.strip()))
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
@@ -548,7 +580,7 @@ for line in sys.stdin:
 def test_killed_at_ten_moments_it_ends_with_the_same_bytes(tmp_path):
     # By a process that has imported what takes long, and forks for every attempt. Killed as soon as it has recorded
     # some more steps, whatever it is writing then.
-    small(steps=200).run(tmp_path / "whole")
+    train(small(steps=200), tmp_path / "whole")
     rng, kills, runs = np.random.default_rng(5), 0, 0
     with subprocess.Popen(
         [sys.executable, "-c", TRAINER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -585,22 +617,22 @@ def n_recorded(path):
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
-    small().run(tmp_path / "run")
+    train(small(), tmp_path / "run")
     with pytest.raises(RunFolderRefused, match=r"parameters\.batch was 4, now 5"):
-        small(batch=5).run(tmp_path / "run", resume=True)
+        train(small(batch=5), tmp_path / "run", resume=True)
     with pytest.raises(RunFolderRefused, match="seed was 7, now 8"):
-        small(seed=8).run(tmp_path / "run", resume=True)
+        train(small(seed=8), tmp_path / "run", resume=True)
     with pytest.raises(RunFolderRefused, match="--resume"):
-        small().run(tmp_path / "run")
+        train(small(), tmp_path / "run")
     (tmp_path / "text").write_bytes(b"abc" * 100)
     with pytest.raises(RunFolderRefused, match="inputs was"):
-        small(corpus=load_corpus(tmp_path / "text")).run(tmp_path / "run", resume=True)
+        train(small(corpus=load_corpus(tmp_path / "text")), tmp_path / "run", resume=True)
 
 
 def test_a_training_that_diverges_keeps_what_it_recorded(tmp_path):
     training = small(optimizer=SGD(learning_rate=1e30), clip=None, schedule="constant")
     with pytest.raises(Diverged, match=r"diverged at step \d"):
-        training.run(tmp_path / "run")
+        train(training, tmp_path / "run")
     assert read_manifest(tmp_path / "run")["status"] == "diverged"
     rows = history(tmp_path / "run")
     metrics = pl.read_parquet(tmp_path / "run" / "metrics.parquet")
@@ -608,22 +640,22 @@ def test_a_training_that_diverges_keeps_what_it_recorded(tmp_path):
     assert len(rows) == len(metrics) + 1 == recorded(tmp_path / "run")
     assert np.isfinite(metrics["loss"].to_numpy()).all()
     with pytest.raises(Diverged, match="holds a training that diverged"):
-        training.run(tmp_path / "run", resume=True)
+        train(training, tmp_path / "run", resume=True)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("darkvocab.training.run.SECONDS", 0)
 
     with pytest.raises(KeyboardInterrupt):
-        small().run(tmp_path / "run", progress=interrupt_at(5))
+        train(small(), tmp_path / "run", progress=interrupt_at(5))
     path = tmp_path / "run" / "checkpoint.safetensors"
     whole = path.read_bytes()
     for damaged in (b"", whole[:100], b"x" * len(whole)):
         path.write_bytes(damaged)
         with pytest.raises(CorruptFile, match="not a checkpoint"):
-            small().run(tmp_path / "run", resume=True)
+            train(small(), tmp_path / "run", resume=True)
     path.unlink()
-    small().run(tmp_path / "run", resume=True)  # from the start, then
+    train(small(), tmp_path / "run", resume=True)  # from the start, then
 
 
 @pytest.mark.parametrize(
@@ -673,7 +705,7 @@ def test_nothing_of_torchs_global_stream_is_used_up():
     expected = torch.randn(3)
     torch.manual_seed(3)
     training = small(noise=GaussianNoise(sigma=1e-3), rounding="stochastic")
-    Learner(training).step(1, *training.batches(1))
+    stepped(training)
     assert torch.equal(torch.randn(3), expected)
 
 
@@ -683,7 +715,7 @@ def test_a_command_repeats_the_run(tmp_path, cli):
         "optimizer": SGD(learning_rate=0.1, weight_decay=0.0),
     }
     training = small(**settings, start=PointStart(unit=False), record=("gradients",))
-    training.run(tmp_path / "run")
+    train(training, tmp_path / "run")
     words = read_manifest(tmp_path / "run")["command"].split()
     assert cli(*words[1:], "--out", tmp_path / "again").code == 0
     assert content(tmp_path / "again") == content(tmp_path / "run")

@@ -1,5 +1,6 @@
-"""Trainings abreast: against transformers, torch's optimizers and the CPU's learner, here on the CPU's own tensors."""
+"""Stacks of trainings: against transformers, torch's optimizers and the CPU's passes, here on the CPU's own tensors."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,13 +9,13 @@ from scipy import stats
 
 from darkvocab import Training
 from darkvocab.training import batched_passes as passes
-from darkvocab.training import deviates
+from darkvocab.training import noise_stream
 from darkvocab.training.batched_optimizers import optimizer
 from darkvocab.training.choices import SGD, AdamW, Architecture, GaussianNoise, NormalStart, PointStart, SnowballStart
 from darkvocab.training.cuda_graph import WARM_UPS, captured
-from darkvocab.training.learner import Learner
 from darkvocab.training.model import Layout, begin
-from darkvocab.training.stack import MOST, Stack, n_together
+from darkvocab.training.run import steps
+from darkvocab.training.stack import MOST, Stack, stack_size
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -44,7 +45,7 @@ def stacked(*seeds, span=None, **settings):
 
 def made(stack, until=20):
     """States and metrics of all steps up to `until`."""
-    parts = [stack.read(stretch) for stretch in stack.stretches(until)]
+    parts = [stack.read(segment) for segment in stack.segments(until)]
     kinds = [np.concatenate(kind) for kind in zip(*(kinds for kinds, _ in parts), strict=True)]
     return kinds, np.concatenate([metrics for _, metrics in parts])
 
@@ -70,7 +71,7 @@ def test_loss_and_gradient_are_those_of_transformers_model_in_float64(norm, tied
     drawn = torch.Generator().manual_seed(0)
     weights = torch.stack([layout.vector(torch, model) for model in models])
     weights += 0.1 * torch.randn(weights.shape, dtype=torch.float64, generator=drawn)
-    ours = passes.PassesAbreast(torch, architecture, layout, weights, weights, 3)
+    ours = passes.BatchedPasses(torch, architecture, layout, weights, weights, 3)
     inputs, targets, losses = [], [], []
     for model, training, own in zip(models, trainings, weights, strict=True):
         for name, parameter in model.named_parameters():
@@ -111,7 +112,9 @@ def test_an_update_is_that_of_torchs_optimizer_bit_for_bit(settings, dtype):
     for own in theirs:
         parts = [own[part] for part in layout.groups.values()]
         groups = [{"params": [part], "weight_decay": settings.weight_decay * (not n)} for n, part in enumerate(parts)]
-        optimizers.append(settings.make(torch, groups))
+        constants = {name: value for name, value in vars(settings).items() if name in ("betas", "eps", "momentum")}
+        kind, fused = (torch.optim.AdamW, {"fused": True}) if isinstance(settings, AdamW) else (torch.optim.SGD, {})
+        optimizers.append(kind(groups, lr=0.0, **constants, **fused))
     ours = optimizer(settings)(torch, settings, layout, weights, gradient)
     for _ in range(5):
         gradient.copy_(torch.randn(gradient.shape, generator=drawn))
@@ -149,21 +152,21 @@ def test_the_gradient_is_clipped_to_its_norm(precision):
 
 
 def test_words_are_the_published_ones_of_splitmix64():
-    drawn = deviates.words(torch, torch.tensor([0, 1234567]), 3).numpy().view(np.uint64).tolist()
+    drawn = noise_stream.splitmix64(torch, torch.tensor([0, 1234567]), 3).numpy().view(np.uint64).tolist()
     assert drawn[0] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert drawn[1] == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 def keys(seeds, step, purpose):
-    own = torch.from_numpy(np.array([deviates.key(seed, purpose) for seed in seeds]))
-    return deviates.words(torch, own, 1, step - 1)[:, 0]
+    own = torch.from_numpy(np.array([noise_stream.key(seed, purpose) for seed in seeds]))
+    return noise_stream.splitmix64(torch, own, 1, step - 1)[:, 0]
 
 
 def test_normals_are_normal_and_know_nothing_of_each_other():
     # Of fixed keys; of other ones each bound would fail with a chance of about 1e-6.
     n = 100_001
-    drawn = deviates.normals(torch, keys((1, 2), 5, 0), n, torch.float32).numpy().astype(np.float64)
-    later = deviates.normals(torch, keys((1, 2), 6, 0), n, torch.float32).numpy().astype(np.float64)
+    drawn = noise_stream.normals(torch, keys((1, 2), 5, 0), n, torch.float32).numpy().astype(np.float64)
+    later = noise_stream.normals(torch, keys((1, 2), 6, 0), n, torch.float32).numpy().astype(np.float64)
     for z in (*drawn, *later):
         assert stats.kstest(z, "norm").pvalue > 1e-6
         assert abs((z**4).mean() - 3) < 5 * np.sqrt(96 / n)
@@ -181,7 +184,7 @@ def test_normals_are_normal_and_know_nothing_of_each_other():
 
 def test_bits_are_uniform():
     # Chance of a false alarm with other keys: 4 times 1e-6.
-    drawn = deviates.bits(torch, keys((1, 2), 5, 1), 200_003).numpy()
+    drawn = noise_stream.bits(torch, keys((1, 2), 5, 1), 200_003).numpy()
     assert drawn.min() >= 0
     assert drawn.max() < 1 << 16
     for own in drawn:
@@ -190,13 +193,13 @@ def test_bits_are_uniform():
 
 
 def test_what_is_drawn_does_not_depend_on_who_else_draws():
-    all_of_them = deviates.normals(torch, keys((1, 2, 3), 5, 0), 101, torch.float32)
-    alone = deviates.normals(torch, keys((2,), 5, 0), 101, torch.float32)
+    all_of_them = noise_stream.normals(torch, keys((1, 2, 3), 5, 0), 101, torch.float32)
+    alone = noise_stream.normals(torch, keys((2,), 5, 0), 101, torch.float32)
     assert torch.equal(all_of_them[1:2], alone)
     assert len({int(keys((seed,), step, use)) for seed in (1, 2) for step in (1, 2) for use in (0, 1)}) == 8
 
 
-# Against the learner --------------------------------------------------------------------------------------------------
+# Against the CPU's passes ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", [NormalStart(), PointStart(), SnowballStart(), SnowballStart(drawn="grid")])
@@ -204,9 +207,9 @@ def test_what_is_drawn_does_not_depend_on_who_else_draws():
 def test_the_start_is_the_cpus_bit_for_bit(start, precision):
     stack = stacked(7, 8, start=start, precision=precision)
     for replica, seed in enumerate((7, 8)):
-        learner = Learner(small(seed=seed, start=start, precision=precision))
-        assert np.array_equal(stack.rows(replica), learner.rows)
-        assert torch.equal(stack.state(replica)["weights"], learner.state()["weights"])
+        alone = Stack([small(seed=seed, start=start, precision=precision)])
+        assert np.array_equal(stack.rows(replica), alone.rows(0))
+        assert torch.equal(stack.state(replica)["weights"], alone.state(0)["weights"])
 
 
 @pytest.mark.parametrize(
@@ -230,22 +233,22 @@ def test_the_start_is_the_cpus_bit_for_bit(start, precision):
         ({"precision": "pure-bf16", "optimizer": SGD(momentum=0.9)}, 2e-3, 2e-3),
     ],
 )
-def test_steps_are_the_learners_to_rounding(settings, losses, weights):
+def test_steps_are_those_of_the_cpus_passes_to_rounding(settings, losses, weights):
     training = small(start=NormalStart(), **settings)
-    learner, stack = Learner(training), Stack([training], CPU)
-    theirs = np.array([metrics[1:] for metrics in training.metrics(learner)])
+    alone, stack = Stack([training]), Stack([training], CPU)
+    theirs = made(alone)[1][:, 0]
     _, ours = made(stack)
     assert np.abs(ours[:, 0, 0] - theirs[:, 0]).max() < losses
     norms = 2**-6 if training.precision == "pure-bf16" else 4 * losses  # two steps of bfloat16, at most; seen: one
     assert ours[:, 0, 1] == pytest.approx(theirs[:, 1], rel=norms)
     assert ours[:, 0, 2] == pytest.approx(theirs[:, 2], rel=0)
-    apart = (stack.state(0)["weights"].float() - learner.state()["weights"].float()).abs()
+    apart = (stack.state(0)["weights"].float() - alone.state(0)["weights"].float()).abs()
     assert apart.max() < weights
     assert apart.mean() < weights / 5
     assert theirs[0, 0] - theirs[-1, 0] > 0.005  # 0.069 in the last case, more in the others; seen to move by 2e-4
 
 
-def test_bfloat16_losses_are_as_near_to_float32s_as_the_learners():
+def test_bfloat16_losses_are_as_near_to_float32s_as_the_cpus_passes():
     # Of ten seeds: both are off by roundings of the same law, so that neither's mean distance is twice the other's. The
     # logarithm of their ratio is -0.03 +- 0.08 over 10 such tens, the mean distance 5e-5 +- 1.4e-5; AVX2 has the same.
     apart = np.zeros(2)
@@ -253,8 +256,7 @@ def test_bfloat16_losses_are_as_near_to_float32s_as_the_learners():
     (_, ours), (_, reference) = made(stack, 5), made(exact, 5)
     for replica in range(10):
         training = small(seed=replica, start=NormalStart(), precision="mixed", steps=20)
-        learner = Learner(training)
-        theirs = np.array([learner.step(step, *training.batches(step)).loss for step in range(1, 6)])
+        theirs = np.array([metrics.loss for metrics in itertools.islice(steps(training), 5)])
         apart += [np.abs(own - reference[:, replica, 0]).mean() for own in (ours[:, replica, 0], theirs)]
     assert 0.5 < apart[0] / apart[1] < 2
     assert apart.max() / 10 < 1e-3
@@ -330,11 +332,11 @@ def test_stochastic_rounding_goes_to_a_neighbour_and_is_right_on_average():
     step = torch.from_numpy(np.ldexp(1.0, np.frexp(on.numpy())[1] - 8)).float()
     ups = torch.zeros(2, n)
     for number in range(400):
-        stack._kept[:, :n] = on + step / 3
+        stack._master[:, :n] = on + step / 3
         stack._round(torch.stack([keys((7, 8), number, use) for use in (0, 1)]))
-        up = (stack._kept[:, :n] - on) / step
+        up = (stack._master[:, :n] - on) / step
         assert set(up.unique().tolist()) <= {0.0, 1.0}
-        assert torch.equal(stack._words[:, :n].float(), stack._kept[:, :n])
+        assert torch.equal(stack._words[:, :n].float(), stack._master[:, :n])
         ups += up
     assert (ups / 400 - 1 / 3).abs().max() < 5 * np.sqrt(2 / 9 / 400)
     assert not torch.equal(ups[0], ups[1])
@@ -353,7 +355,7 @@ def test_noise_moves_the_rows_that_it_is_for_and_all_copies_of_them(precision, r
     drawn = moved[moved != 0] / 0.1
     assert stats.kstest(drawn, "norm").pvalue > 1e-4 or precision in ("pure-bf16", "bf16-weights")
     assert np.std(drawn) == pytest.approx(1, abs=0.1)
-    for copy in (stack._kept, stack._shown, stack._words):
+    for copy in (stack._master, stack._shown, stack._words):
         assert torch.equal(copy.float(), stack._words.float())
     assert torch.equal(stack._narrow, stack._words.to(stack._narrow.dtype))
 
@@ -419,7 +421,7 @@ def test_a_stack_is_as_large_as_what_is_free(monkeypatch):
         """A torch whose GPU has so much room."""
         return SimpleNamespace(cuda=SimpleNamespace(mem_get_info=lambda _: (free, free)))
 
-    asked = [n_together(seen(free << 20), Training(device="cuda:0")) for free in (0, 700, 1000, 80_000)]
+    asked = [stack_size(seen(free << 20), Training(device="cuda:0")) for free in (0, 700, 1000, 80_000)]
     assert asked == sorted(asked)
     assert (asked[0], asked[-1]) == (1, MOST)
     assert 1 < asked[2] < MOST

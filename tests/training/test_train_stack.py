@@ -2,21 +2,23 @@
 
 import errno
 import threading
+from functools import partial
 
 import numpy as np
 import polars as pl
 import pytest
 
-from darkvocab import Replicas, Training
+from darkvocab import Training, train
 from darkvocab.errors import CorruptFile, DiskFull, Diverged, RunFolderRefused
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import read_records
 from darkvocab.sources.safetensors import read_tensors
+from darkvocab.training import run as running
 from darkvocab.training import stack
-from darkvocab.training import train_stack as together
 from darkvocab.training.choices import SGD, Architecture, GaussianNoise
+from darkvocab.training.outcome import outcome
 from darkvocab.training.recording import Recording, recorded
-from darkvocab.training.run import outcome
+from darkvocab.training.replicas import Replicas
 from darkvocab.training.run_folder import steps_made
 from darkvocab.training.stack import Stack
 
@@ -25,7 +27,7 @@ pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
-FIND = [f"darkvocab.experiments.training.{name}.torch_device" for name in ("stack", "lab", "replicas")]
+FIND = [f"darkvocab.training.{name}.torch_device" for name in ("stack", "run", "replicas")]
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +76,8 @@ def test_a_run_on_a_device_leaves_what_one_on_the_cpu_leaves(name, tmp_path):
     # The same files with the same first state, and numbers that differ by rounding: over 12 seeds losses by up to
     # 0.018 +- 0.006 where both also round at random, each with its own numbers, and by 0.014 +- 0.006 with noise.
     told = []
-    small(**SETTINGS[name]).run(tmp_path / "device", progress=lambda *now: told.append(now))
-    small(**SETTINGS[name], device="cpu").run(tmp_path / "cpu")
+    train(small(**SETTINGS[name]), tmp_path / "device", progress=lambda *now: told.append(now))
+    train(small(**SETTINGS[name], device="cpu"), tmp_path / "cpu")
     ours, theirs = content(tmp_path / "device"), content(tmp_path / "cpu")
     assert ours.keys() == theirs.keys()
     assert {file: len(held) for file, held in ours.items() if file.suffix == ".safetensors"} == {
@@ -94,11 +96,11 @@ def test_a_run_on_a_device_leaves_what_one_on_the_cpu_leaves(name, tmp_path):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_row_k_is_the_state_after_k_steps(name, tmp_path):
     training = small(**SETTINGS[name])
-    training.run(tmp_path / "run")
+    train(training, tmp_path / "run")
     rows, one = history(tmp_path / "run"), Stack([training], span=1)
     assert np.array_equal(rows[0], one.rows(0))
-    for number, stretch in enumerate(one.stretches(20), 1):
-        stretch.wait()
+    for number, segment in enumerate(one.segments(20), 1):
+        segment.wait()
         if number % training.record_every == 0:
             assert np.array_equal(rows[number // training.record_every], one.rows(0))
     assert len(rows) == 20 // training.record_every + 1
@@ -109,34 +111,34 @@ def test_row_k_is_the_state_after_k_steps(name, tmp_path):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_an_interrupted_run_goes_on_to_the_same_bytes(name, tmp_path, monkeypatch):
     training = small(**SETTINGS[name])
-    training.run(tmp_path / "whole")
+    train(training, tmp_path / "whole")
     for seconds in (0, 1000):  # a checkpoint at every look, and none
-        monkeypatch.setattr(together, "SECONDS", seconds)
+        monkeypatch.setattr(running, "SECONDS", seconds)
         for stop, span in ((8, 8), (9, 3), (16, 8), (20, 7)):
             monkeypatch.setattr(stack, "SPAN", span)
             out = tmp_path / f"cut-{seconds}"
             with pytest.raises(KeyboardInterrupt):
-                training.run(out, resume=stop > 8, progress=interrupt_at(stop))
+                train(training, out, resume=stop > 8, progress=interrupt_at(stop))
             assert read_manifest(out)["status"] == "interrupted"
             assert steps_made(out) == (0 if seconds and stop < 20 else stop)
-        training.run(out, resume=True)
+        train(training, out, resume=True)
         assert content(out) == content(tmp_path / "whole")
-        training.run(out, resume=True)  # there is nothing left to do
+        train(training, out, resume=True)  # there is nothing left to do
         assert content(out) == content(tmp_path / "whole")
 
 
 def test_what_it_cannot_go_on_with_is_named(tmp_path, monkeypatch):
-    small().run(tmp_path / "run")
+    train(small(), tmp_path / "run")
     with pytest.raises(RunFolderRefused, match=r'parameters\.device was "cuda", now "cpu"'):
-        small(device="cpu").run(tmp_path / "run", resume=True)
-    monkeypatch.setattr(together, "SECONDS", 0)
+        train(small(device="cpu"), tmp_path / "run", resume=True)
+    monkeypatch.setattr(running, "SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
-        small().run(tmp_path / "cut", progress=interrupt_at(8))
+        train(small(), tmp_path / "cut", progress=interrupt_at(8))
     path = tmp_path / "cut" / "checkpoint.safetensors"
     for damaged in (b"", path.read_bytes()[:100]):
         path.write_bytes(damaged)
         with pytest.raises(CorruptFile, match="not a checkpoint"):
-            small().run(tmp_path / "cut", resume=True)
+            train(small(), tmp_path / "cut", resume=True)
 
 
 # What goes wrong ------------------------------------------------------------------------------------------------------
@@ -145,14 +147,14 @@ def test_what_it_cannot_go_on_with_is_named(tmp_path, monkeypatch):
 def test_one_that_diverges_keeps_what_it_recorded(tmp_path):
     training = small(optimizer=SGD(learning_rate=1e30), clip=None, schedule="constant")
     with pytest.raises(Diverged, match=r"diverged at step \d"):
-        training.run(tmp_path / "run")
+        train(training, tmp_path / "run")
     assert read_manifest(tmp_path / "run")["status"] == "diverged"
     metrics = pl.read_parquet(tmp_path / "run" / "metrics.parquet")
     assert 1 <= len(metrics) < 20
     assert len(history(tmp_path / "run")) == len(metrics) + 1
     assert np.isfinite(metrics["loss"].to_numpy()).all()
     with pytest.raises(Diverged, match="holds a training that diverged"):
-        training.run(tmp_path / "run", resume=True)
+        train(training, tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(("step", "record_every"), [(0, 1), (8, 4), (9, 4), (19, 1)])
@@ -191,8 +193,8 @@ def spoil_place(stack):
 
 @pytest.mark.parametrize("call", [1, 3, 4, 5])
 def test_a_full_disk_leaves_a_run_that_goes_on(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(together, "SECONDS", 0)
-    small().run(tmp_path / "whole")
+    monkeypatch.setattr(running, "SECONDS", 0)
+    train(small(), tmp_path / "whole")
     extend, calls = Recording.extend, []
 
     def full(self, rows):
@@ -203,17 +205,17 @@ def test_a_full_disk_leaves_a_run_that_goes_on(call, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Recording, "extend", full)
     with pytest.raises(DiskFull, match="no space left"):
-        small().run(tmp_path / "run")
+        train(small(), tmp_path / "run")
     assert calls[0]
     assert not any(calls[1:])  # the first state, then what a thread of its own writes
     assert read_manifest(tmp_path / "run")["status"] == "interrupted"
     monkeypatch.setattr(Recording, "extend", extend)
-    small().run(tmp_path / "run", resume=True)
+    train(small(), tmp_path / "run", resume=True)
     assert content(tmp_path / "run") == content(tmp_path / "whole")
 
 
 def test_what_could_not_be_written_is_not_written_over(tmp_path, monkeypatch):
-    # The next stretch is on its way when the first fails.
+    # The next segment is on its way when the first fails.
     extend, calls = Recording.extend, []
 
     def full(self, rows):
@@ -224,7 +226,7 @@ def test_what_could_not_be_written_is_not_written_over(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Recording, "extend", full)
     with pytest.raises(DiskFull, match="no space left"):
-        small().run(tmp_path / "run")
+        train(small(), tmp_path / "run")
     assert len(calls) == 2
     assert recorded(tmp_path / "run" / "embedding_evolution.safetensors") == 1
 
@@ -254,7 +256,7 @@ def test_where_there_is_no_room_for_all_they_are_trained_in_rounds(tmp_path, mon
 def test_where_there_is_no_room_for_one_it_is_said(tmp_path, monkeypatch):
     hold(monkeypatch, 0)
     with pytest.raises(MemoryError, match="cuda has no room for this training; take a smaller --batch"):
-        small().run(tmp_path / "run")
+        train(small(), tmp_path / "run")
     with pytest.raises(MemoryError, match="cuda has no room"):
         Replicas(training=small(), n=3).run(tmp_path / "replicas")
 
@@ -266,7 +268,7 @@ def test_replicas_on_a_device_are_the_runs_of_their_seeds(tmp_path):
     told = []
     run = Replicas(training=small(), n=3).run(tmp_path / "run", progress=lambda *now: told.append(now))
     for seed in (7, 8, 9):
-        small(seed=seed).run(tmp_path / f"{seed}")
+        train(small(seed=seed), tmp_path / f"{seed}")
         assert content(tmp_path / f"{seed}") == content(run / f"seed-{seed}")
     assert read_records(run)["seed"].to_list() == [7, 8, 9]
     assert (told[0], told[-1]) == ((0, 60), (60, 60))
@@ -277,21 +279,21 @@ def test_those_that_an_interruption_left_behind_catch_up_first(tmp_path, monkeyp
     # Killed while checkpoints were written: two after 8 steps, two after 16, one not begun, one that has ended.
     replicas = Replicas(training=small(), n=6)
     replicas.run(tmp_path / "whole")
-    monkeypatch.setattr(together, "SECONDS", 0)
+    monkeypatch.setattr(running, "SECONDS", 0)
     for seed, stop in ((7, 8), (8, 16), (9, 8), (10, 16), (12, None)):
         training, out = small(seed=seed), tmp_path / "run" / f"seed-{seed}"
         if stop is None:
-            training.run(out)
+            train(training, out)
             continue
         with pytest.raises(KeyboardInterrupt):
-            training.run(out, progress=interrupt_at(stop))
-    steps, made = Stack.stretches, []
+            train(training, out, progress=interrupt_at(stop))
+    steps, made = Stack.segments, []
 
     def watched(self, until):
         made.append(([each.seed for each in self.trainings], self.made, until))
         return steps(self, until)
 
-    monkeypatch.setattr(Stack, "stretches", watched)
+    monkeypatch.setattr(Stack, "segments", watched)
     ours = [replicas.folder(tmp_path / "run", number) for number in range(6)]
     aside = [folder.rename(tmp_path / folder.name) if folder.exists() else None for folder in ours]
     (tmp_path / "run").rmdir()
@@ -300,7 +302,7 @@ def test_those_that_an_interruption_left_behind_catch_up_first(tmp_path, monkeyp
         def stop(*_):
             raise KeyboardInterrupt
 
-        patch.setattr(Replicas, "_train_together", stop)
+        patch.setattr(Replicas, "_train_in_stacks", stop)
         with pytest.raises(KeyboardInterrupt):
             replicas.run(tmp_path / "run")
     for folder, where in zip(ours, aside, strict=True):
@@ -320,7 +322,7 @@ def test_engines_are_for_replicas_on_the_cpu(tmp_path):
 
 def test_without_the_device_nothing_is_begun(tmp_path, monkeypatch):
     monkeypatch.undo()
-    for run in (small().run, Replicas(training=small(), n=2).run):
+    for run in (partial(train, small()), Replicas(training=small(), n=2).run):
         with pytest.raises(ValueError, match=r"sees no cuda device here.* choose --device cpu"):
             run(tmp_path / "run")
         assert not (tmp_path / "run").exists()

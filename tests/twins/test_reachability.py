@@ -3,7 +3,7 @@
 import pytest
 from tokenizing import KINDS, byte_level, drawn, llama
 
-from darkvocab import vocabulary
+from darkvocab.measures.vocabulary import vocabulary
 
 
 @pytest.mark.parametrize("kind", KINDS)

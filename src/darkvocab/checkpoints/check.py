@@ -11,6 +11,7 @@ import polars as pl
 
 from ..errors import InvalidInput
 from ..runs.folder import versions
+from ..text import Shown
 from .policy import ERROR, OFF, RULES, WARNING, Exemption, Limit, Policy, Rule
 from .scan_result import Scan
 
@@ -101,11 +102,11 @@ class Outcome:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Verdict(Shown):
     """A scan held against a policy."""
 
-    scan: Scan = field(repr=False)
+    scan: Scan
     policy: Policy
     outcomes: list[Outcome]  # one a rule, in the order of their ids
     exempt: list[int]  # tokens that each exemption of the policy names
@@ -125,6 +126,15 @@ class Verdict:
     @property
     def passed(self) -> bool:
         return not self.n_errors
+
+    def _shown(self) -> dict[str, Any]:
+        return {
+            "source": self.scan.source.path,
+            "passed": self.passed,
+            "n_errors": self.n_errors,
+            "n_warnings": self.n_warnings,
+            "findings": {finding.rule.name: finding.message for finding in self.findings},
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON-ready data; its keys: `docs/files.md`."""

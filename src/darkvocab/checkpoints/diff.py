@@ -1,4 +1,4 @@
-"""Diff: two checkpoints row by row: which rows are equal, how far the others moved, what became of each black hole."""
+"""Diff: two checkpoints row by row: equal rows, how far the others moved, and the changes of each black hole."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..measures.tracking import follow
 from ..numerics import Grid, Groups, as_grid
 from ..progress import Advance, Progress, Report
 from ..runs.records import csv_bytes
+from ..text import Shown
 from .places import check_place
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ KEPT, GROWN, SHRUNK, CHANGED, MERGED, SPLIT, BORN, DISSOLVED = KINDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What became of a black hole between A and B, followed as in the evolution of a training (`evolution.follow`).
+    """Change of a black hole between A and B, followed as through a training (`tracking.follow`).
 
     kept       goes on with the same tokens
     grown      goes on, with tokens that joined
@@ -68,16 +69,21 @@ class Change:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **{"kind": self.kind, "a": self.a, "b": self.b},
-            **{"population_a": self.population_a, "population_b": self.population_b, "n_shared": self.n_shared},
-            **{"joined": self.joined.tolist(), "left": self.left.tolist()},
+            "kind": self.kind,
+            "a": self.a,
+            "b": self.b,
+            "population_a": self.population_a,
+            "population_b": self.population_b,
+            "n_shared": self.n_shared,
+            "joined": self.joined.tolist(),
+            "left": self.left.tolist(),
             "came_from": [list(pair) for pair in self.came_from],
             "went_to": [list(pair) for pair in self.went_to],
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class MatrixDiff:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MatrixDiff(Shown):
     """A matrix of two checkpoints, row by row; rows are tokens, of which one may have more than the other."""
 
     matrix: str  # input, output, or as asked
@@ -103,31 +109,51 @@ class MatrixDiff:
     def differs(self) -> bool:
         return self.a.n_tokens != self.b.n_tokens or not self.equal.all()
 
+    def _shown(self) -> dict[str, Any]:
+        n_equal = int(self.equal.sum())
+        kinds = Counter(change.kind for change in self.changes)
+        return {
+            "matrix": self.matrix,
+            "grid": self.grid.name,
+            "n_common": self.n_common,
+            "n_equal": n_equal,
+            "n_moved": self.n_common - n_equal,
+            "black_holes": dict(kinds),
+        }
+
     def movers(self) -> Int64[np.ndarray, " moved"]:
         """Tokens whose rows differ, the farthest (Euclidean, weight units) first."""
         moved = np.flatnonzero(~self.equal)
         return moved[np.argsort(-self.displacements.euclidean[moved], kind="stable")]
 
+    @property
+    def _lengths(self) -> dict[str, np.ndarray]:
+        far = self.displacements
+        return {"l_inf_steps": far.l_inf_steps, "l_inf": far.l_inf, "euclidean": far.euclidean}
+
     def to_json(self) -> dict[str, Any]:
-        movers, far = self.movers(), self.displacements
-        lengths = {"l_inf_steps": far.l_inf_steps, "l_inf": far.l_inf, "euclidean": far.euclidean}
+        movers = self.movers()
         counts = Counter(change.kind for change in self.changes)
         return {
             "matrix": self.matrix,
             **{name: _side(matrix, holes) for name, matrix, holes in self._sides},
-            **{"grid": self.grid.name, "equality": "bits" if self.bitwise else "values"},
-            **{"n_common": self.n_common, "n_equal": int(self.equal.sum()), "n_same_bits": int(far.same.sum())},
-            **{"n_moved": len(movers), "n_only_a": max(0, self.a.n_tokens - self.b.n_tokens)},
+            "grid": self.grid.name,
+            "equality": "bits" if self.bitwise else "values",
+            "n_common": self.n_common,
+            "n_equal": int(self.equal.sum()),
+            "n_same_bits": int(self.displacements.same.sum()),
+            "n_moved": len(movers),
+            "n_only_a": max(0, self.a.n_tokens - self.b.n_tokens),
             "n_only_b": max(0, self.b.n_tokens - self.a.n_tokens),
             "moved": {
                 name: {"median": float(np.median(values[movers])), "max": values[movers].max().item()}
-                for name, values in lengths.items()
+                for name, values in self._lengths.items()
             }
             if len(movers)
             else None,
             "movers": [
                 {"token_id": token, "a": self.a.texts.get(token), "b": self.b.texts.get(token)}
-                | {name: values[token].item() for name, values in lengths.items()}
+                | {name: values[token].item() for name, values in self._lengths.items()}
                 for token in movers[:MOVERS].tolist()
             ],
             "counts": {kind: counts[kind] for kind in KINDS},
@@ -139,18 +165,18 @@ class MatrixDiff:
         yield from (("a", self.a, self.holes_a), ("b", self.b, self.holes_b))
 
     def frame(self) -> pl.DataFrame:
-        """Every token of either, by id."""
+        """Tabulate every token of either, by id."""
         import polars as pl
 
-        n, far = max(self.a.n_tokens, self.b.n_tokens), self.displacements
-        status = np.full(n, "only in a" if self.a.n_tokens > self.b.n_tokens else "only in b", object)
-        status[: self.n_common] = np.where(self.equal, "equal", "moved")
-        lengths = {"l_inf_steps": far.l_inf_steps, "l_inf": far.l_inf, "euclidean": far.euclidean}
+        n = max(self.a.n_tokens, self.b.n_tokens)
+        status = ["equal" if equal else "moved" for equal in self.equal.tolist()]
+        status += ["only in a" if self.a.n_tokens > self.b.n_tokens else "only in b"] * (n - self.n_common)
         columns = {"matrix": pl.repeat(self.matrix, n, eager=True), "token_id": pl.Series(range(n))}
         for name, matrix, _ in self._sides:
             columns[f"token_{name}"] = pl.Series([matrix.texts.get(token) for token in range(n)], dtype=pl.String)
-        columns["status"] = pl.Series(status.tolist(), dtype=pl.String)
-        columns |= {name: pl.Series(values).extend_constant(None, n - len(values)) for name, values in lengths.items()}
+        columns["status"] = pl.Series(status, dtype=pl.String)
+        for name, values in self._lengths.items():
+            columns[name] = pl.Series(values).extend_constant(None, n - len(values))
         for name, matrix, holes in self._sides:
             known = pl.Series(np.where(holes, holes, -1)).extend_constant(None, n - matrix.n_tokens)
             columns[f"black_hole_{name}"] = known.replace(-1, None)
@@ -165,8 +191,8 @@ def _side(matrix: EmbeddingMatrix, holes: np.ndarray) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Diff:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Diff(Shown):
     """Two checkpoints, A and B."""
 
     asked: tuple[str, str]
@@ -177,11 +203,15 @@ class Diff:
 
     @property
     def differs(self) -> bool:
-        """Whether a row or a text does."""
+        """True where a row or a text differs."""
         return any(part.differs for part in self.parts) or bool(self.texts_differ) or any(self.n_texts_only)
 
+    def _shown(self) -> dict[str, Any]:
+        parts = {f"{part.matrix} matrix": part for part in self.parts}
+        return {"a": self.asked[0], "b": self.asked[1], "differs": self.differs, **parts, "notes": self.notes}
+
     def to_json(self) -> dict[str, Any]:
-        """Everything but equal tokens and the less far movers; its keys: `docs/files.md`."""
+        """Return all but equal tokens and the less far movers as JSON-ready data; its keys: `docs/files.md`."""
         a, b = self.parts[0].a.texts, self.parts[0].b.texts
         return {
             "schema_version": SCHEMA_VERSION,
@@ -197,7 +227,7 @@ class Diff:
         }
 
     def write_csv(self, path: str | Path) -> None:
-        """Every token of each matrix, as CSV.
+        """Write every token of each matrix as CSV.
 
         Raises
         ------
@@ -234,7 +264,7 @@ def diff(
     grid : round to it first; by default the coarser of the two grids, the one with fewer bits in its mantissa
     bitwise : compare bit patterns, so that -0.0 is not 0.0
     tokenizer : a `tokenizer.json` for both, instead of each one's own; "none" for no texts
-    progress : told (bytes done, bytes in all)
+    progress : called with (bytes done, bytes in all)
 
     Raises
     ------
@@ -271,11 +301,12 @@ def diff(
 def _pairs(
     a: EmbeddingMatrix, b: EmbeddingMatrix, matrix: str
 ) -> tuple[list[tuple[str, EmbeddingMatrix, EmbeddingMatrix]], list[str]]:
-    """The matrices to compare, and what cannot be."""
+    """Return the matrices to compare by name, and notes on what cannot be compared."""
     pairs: list[tuple[str, EmbeddingMatrix, EmbeddingMatrix]] = [("input", a, b)] if matrix != "output" else []
     if matrix == "input" or (matrix == "both" and a.tied and b.tied):
         return pairs, []
-    x, y = a.unembedding(), b.unembedding()
+    x = a.unembedding()
+    y = b.unembedding()
     if x and y:
         return [*pairs, ("output", x, y)], []
     missing = " and ".join(name for name, output in (("A", x), ("B", y)) if output is None)
@@ -314,9 +345,9 @@ def _compared(
 
 
 def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b"], groups_b: Groups) -> list[Change]:
-    """What became of each black hole: those of A by number, then the new ones of B by theirs.
+    """Follow each black hole from A to B: those of A by number, then the new ones of B by theirs.
 
-    A token that one side lacks is in none there.
+    A token that one side lacks is in no black hole of that side.
     """
     n = max(len(holes_a), len(holes_b))
     a, b = (np.concatenate([holes, np.zeros(n - len(holes), np.int64)]) for holes in (holes_a, holes_b))
@@ -328,13 +359,14 @@ def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b
         largest_code=np.zeros(n, groups_b.largest_code.dtype),
     )
     after, _, _ = follow(a, padded, int(a.max(initial=0)) + 1)
-    old, new = _members(a), _members(after)
-    found = [_change(number, old.get(number), new.get(number), a, b, after) for number in sorted(old.keys() | new)]
-    return sorted(found, key=lambda change: (change.a or np.inf, change.b))
+    old = _members(a)
+    new = _members(after)
+    followed = [_change(number, old.get(number), new.get(number), a, b, after) for number in sorted(old.keys() | new)]
+    return sorted(followed, key=lambda change: (change.a or np.inf, change.b))
 
 
 def _members(numbers: np.ndarray) -> dict[int, np.ndarray]:
-    """Tokens of each black hole, ascending."""
+    """Return the tokens of each black hole, ascending."""
     order = np.argsort(numbers, kind="stable")
     which, starts = np.unique(numbers[order], return_index=True)
     return {int(k): tokens for k, tokens in zip(which, np.split(order, starts[1:]), strict=True) if k}
@@ -346,7 +378,8 @@ def _change(
     none = np.empty(0, np.int64)
     joined = none if now is None else now[a[now] != number]
     left = none if was is None else was[after[was] != number]
-    came, went = _most(a[joined]), _most(b[left])
+    came = _most(a[joined])
+    went = _most(b[left])
     if was is None:
         kind = SPLIT if came else BORN
     elif now is None:
@@ -366,6 +399,6 @@ def _change(
 
 
 def _most(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Black holes among these numbers and how often each is there, most first."""
+    """Count how often each black hole is among these numbers, most first."""
     which, counts = np.unique(numbers[numbers > 0], return_counts=True)
     return tuple(sorted(zip(which.tolist(), counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])))

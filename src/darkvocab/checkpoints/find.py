@@ -1,4 +1,4 @@
-"""Checkpoints: which ones make a series, by name and in order."""
+"""Find the checkpoints that make a series, by name and in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAST = "main"  # a branch that goes on where the others stop
 
 
 def naturally(name: str) -> list[int | str]:
-    """A key that sorts numbers in names as numbers.
+    """Return a key that sorts numbers in names as numbers.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def naturally(name: str) -> list[int | str]:
 
 
 def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) -> list[tuple[str, str | Path]]:
-    """Names and sources of the checkpoints of a series, in order.
+    """Return names and sources of the checkpoints of a series, in order.
 
     Several sources: these. One: the branches and tags of a model on the Hub (`main` last), or the checkpoints in a
     folder: its model folders, else its files; sorted by name, numbers as numbers.
@@ -48,29 +48,29 @@ def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) 
             raise InvalidInput("give one source, with or without --revisions, or several without")
         return [(str(source), source) for source in sources]
     (source,) = sources
-    there = _in_folder(Path(source)) if Path(source).is_dir() else _on_hub(source)
+    known = _in_folder(Path(source)) if Path(source).is_dir() else _on_hub(source)
     globs = ["*"] if pattern is None else pattern.split(",")
-    names = [name for name in there if any(fnmatchcase(name, glob) for glob in globs)]
+    names = [name for name in known if any(fnmatchcase(name, glob) for glob in globs)]
     if not names:
-        found = sorted(there, key=naturally)
-        listed = ", ".join(found[:8]) + (f" and {len(found) - 8:,} more" if len(found) > 8 else "")
+        others = sorted(known, key=naturally)
+        listed = ", ".join(others[:8]) + (f" and {len(others) - 8:,} more" if len(others) > 8 else "")
         raise MissingFile(
             f"{source} has no checkpoint{f' that matches {pattern!r}' if pattern else ''}; it has {listed or 'none'}"
         )
     names.sort(key=lambda name: (name == LAST, naturally(name)))
-    return [(name, there[name]) for name in names]
+    return [(name, known[name]) for name in names]
 
 
 def _on_hub(source: str | Path) -> Mapping[str, str | Path]:
-    found = revisions(source) if isinstance(source, str) else None
-    if found is None:
+    names = revisions(source) if isinstance(source, str) else None
+    if names is None:
         open_source(source)  # what is wrong with it, if anything is
         raise InvalidInput(f"{source} is one checkpoint; give several, a folder of them, or org/name on the Hub")
-    return found
+    return names
 
 
 def _in_folder(folder: Path) -> Mapping[str, str | Path]:
-    """Its model folders; where it has none, its files of weights."""
+    """Return the model folders of a folder; where it has none, its files of weights."""
     items = list(folder.iterdir())
     models = {item.name: item for item in items if any((item / name).is_file() for name in WEIGHTS)}
     if not models and any((folder / name).is_file() for name in WEIGHTS):

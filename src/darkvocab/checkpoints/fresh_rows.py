@@ -1,8 +1,8 @@
-"""Fresh rows: what an untrained token's row is set to, on its grid, no two alike."""
+"""Fresh rows for untrained tokens, on their grid, no two alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64, Int64, UInt
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..numerics import encode, from_index, to_index
+from ..progress import Advance
 
 HOWS = "mean", "pieces", "gaussian"
 TILE = 2048  # rows that are read, or multiplied in float32, at a time
@@ -19,7 +20,7 @@ LONGEST_JITTER = 2**24  # steps
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The rows that are kept: their mean and, for Gaussian rows, their covariance in factors, all in float64.
+    """Statistics of the rows that are kept: mean and, for Gaussian rows, covariance in factors, all in float64.
 
     ``covariance = S F F^T S`` for S = diag(scale), with n - 1 in the denominator. Columns are divided by their scale,
     multiplied in float32 for 2,048 rows at a time and summed in float64: exact to about 1e-6 of the product of two
@@ -39,9 +40,9 @@ def trained(
     kept: Bool[np.ndarray, " n_tokens"],
     *,
     covariance: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Trained:
-    """Mean and covariance of the rows that are kept; without `covariance` no direction has any.
+    """Measure mean and covariance of the rows that are kept; without `covariance` no direction has any.
 
     Raises
     ------
@@ -50,10 +51,12 @@ def trained(
     CorruptFile
         A row that is kept holds NaN or infinity.
     """
-    n, dim = int(kept.sum()), matrix.dim
+    n = int(kept.sum())
+    dim = matrix.dim
     if not n:
         raise InvalidInput(f"all {matrix.n_tokens:,} rows of {matrix.tensor} are chosen: none is left to learn from")
-    total, squares = np.zeros(dim), np.zeros(dim)
+    total = np.zeros(dim)
+    squares = np.zeros(dim)
     for tokens, values in _tiles(matrix, kept, progress):
         if not np.isfinite(values).all():
             bad = tokens[~np.isfinite(values).all(axis=1)]
@@ -71,9 +74,9 @@ def trained(
 
 
 def _tiles(
-    matrix: EmbeddingMatrix, kept: np.ndarray, progress: Callable[[int], None] | None
+    matrix: EmbeddingMatrix, kept: np.ndarray, progress: Advance | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Tokens that are kept and their rows in float64, some at a time."""
+    """Yield tokens that are kept and their rows in float64, some at a time."""
     for start in range(0, matrix.n_tokens, TILE):
         tokens = start + np.flatnonzero(kept[start : start + TILE])
         if len(tokens):
@@ -87,7 +90,7 @@ def _factor(
     kept: np.ndarray,
     mean: np.ndarray,
     scale: np.ndarray,
-    progress: Callable[[int], None] | None,
+    progress: Advance | None,
 ) -> Float64[np.ndarray, "dim rank"]:
     from scipy.linalg.blas import ssyrk
     from scipy.linalg.lapack import dpstrf
@@ -106,7 +109,7 @@ def _factor(
 
 @dataclass(frozen=True, kw_only=True)
 class FreshRows:
-    """Draws rows for tokens: functions of the trained rows and of (seed, token, attempt), whatever others are drawn.
+    """Draw rows for tokens: functions of the trained rows and of (seed, token, attempt), whatever others are drawn.
 
     Around a mean, of all trained rows or of a token's pieces, every component is 1 to `jitter` steps up or down. A
     Gaussian row has the law of mean and covariance, then rounded; from the second attempt on it is jittered, too.
@@ -121,10 +124,11 @@ class FreshRows:
     stream: int  # 0 for the input matrix, 1 for the output matrix
 
     def draw(self, tokens: Int64[np.ndarray, " k"], attempts: Int64[np.ndarray, " k"]) -> UInt[np.ndarray, "k dim"]:
-        """Words of fresh rows; a component beyond the grid's largest value has that."""
+        """Return the words of fresh rows; a component beyond the grid's largest value is set to it."""
         from ..numerics._backends.deviates import token_normals, token_steps
 
-        grid, shape = self.matrix.grid, (len(tokens), self.matrix.dim)
+        grid = self.matrix.grid
+        shape = (len(tokens), self.matrix.dim)
         key = np.uint64(self.seed), self.stream
         centres = np.tile(self.trained.mean, (len(tokens), 1))
         for i, token in enumerate(tokens.tolist()):

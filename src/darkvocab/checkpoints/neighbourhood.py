@@ -1,4 +1,4 @@
-"""Neighbourhood: which tokens of a checkpoint touch, in which components, and the cluster around its black holes."""
+"""Neighbourhood: touching tokens of a checkpoint, their components, and the cluster around its black holes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..numerics import Touching, as_grid
 from ..progress import Progress, Report
 from ..runs.records import csv_bytes
 from ..sources import open_source
+from ..text import Shown
 from .places import check_place
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Neighbourhood:
-    """What touches in a checkpoint: a report, JSON-ready, and a row for every token (`docs/files.md`)."""
+@dataclass(frozen=True, repr=False)
+class Neighbourhood(Shown):
+    """Touching tokens of a checkpoint: a report, JSON-ready, and a row for every token (`docs/files.md`)."""
 
     report: dict[str, Any]
     tokens: pl.DataFrame
@@ -52,13 +53,13 @@ def neighbourhood(
     tokenizer: str | Path | None = None,
     progress: Report | None = None,
 ) -> Neighbourhood:
-    """Which tokens of a checkpoint's input embedding touch, with their texts.
+    """Find which tokens of a checkpoint's input embedding touch, with their texts.
 
     Parameters
     ----------
     source, tensor, tokenizer : as `scan`
     touching, grid : as `neighbours`
-    progress : told (bytes done, bytes in all) as rows are read, from the Hub and then for the census
+    progress : called with (bytes done, bytes in all) as rows are read, from the Hub and then for the census
 
     Raises
     ------
@@ -98,13 +99,13 @@ def neighbourhood(
 
 
 def _cluster_number(near: Neighbours) -> int | None:
-    """The component that is the black holes' cluster; None without black holes."""
+    """Return the number of the component that is the black holes' cluster; None without black holes."""
     cluster = near.cluster
     return int(near.component[near.groups.labels[cluster[0]]]) + 1 if len(cluster) else None
 
 
 def _components(near: Neighbours, matrix: EmbeddingMatrix) -> list[dict[str, Any]]:
-    """Components of two or more rows: numbers, and the tokens with their texts."""
+    """List components of two or more rows: their numbers, and their tokens with texts."""
     components = near.components
     of_token = near.component[near.groups.labels]
     order = np.argsort(of_token, kind="stable")
@@ -123,12 +124,13 @@ def _components(near: Neighbours, matrix: EmbeddingMatrix) -> list[dict[str, Any
 
 
 def _frame(near: Neighbours, census: Census, matrix: EmbeddingMatrix) -> pl.DataFrame:
-    """A row for every token, by id."""
+    """Tabulate every token, by id."""
     import polars as pl
 
     labels = near.groups.labels
     smoke = np.zeros(near.n_tokens, np.int64)
-    smoke[near.core], smoke[near.outliers] = 1, 2
+    smoke[near.core] = 1
+    smoke[near.outliers] = 2
     component = near.component[labels]
     return pl.DataFrame(
         {

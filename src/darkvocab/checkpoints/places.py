@@ -14,8 +14,9 @@ def check_place(out: str | Path, source: str | Path) -> None:
     ------
     InvalidInput
     """
-    out, source = Path(out), Path(source)
-    if out.exists() and any(out.samefile(file) for file in (source, *source.glob("*")) if file.exists()):
+    out = Path(out)
+    read = (Path(source), *Path(source).glob("*"))
+    if out.exists() and any(out.samefile(file) for file in read if file.exists()):
         raise InvalidInput(f"{out} is part of the source; choose another place to write to")
 
 
@@ -26,6 +27,7 @@ def check_folder_apart(out: str | Path, source: str | Path) -> None:
     ------
     InvalidInput
     """
-    folder, taken = Path(out).resolve(), Path(source).resolve()
+    folder = Path(out).resolve()
+    taken = Path(source).resolve()
     if folder == taken or taken in folder.parents or folder in taken.parents:
         raise InvalidInput(f"{out} is the source, or in it, or around it; choose another folder to write to")

@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 def plan(
     source: str | Path, *, tensor: str | None = None, tokenizer: str | Path | None = None, checksum: bool = True
 ) -> dict[str, Any]:
-    """What `scan` would read with these settings, as a JSON-ready dict (its keys: `docs/files.md`); reads no tensor.
+    """List what `scan` would read with these settings, JSON-ready (keys: `docs/files.md`), without reading a tensor.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Policy: how much of each kind of trouble in a vocabulary a release may have, as a TOML file says."""
+"""Policy: the rules for a vocabulary, and how much of each kind of trouble a release may have, as TOML."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import polars as pl
 
 from ..errors import InvalidInput, MissingFile
 from ..measures.vocabulary import CATEGORIES
+from ..text import Shown, shorten
 
 ERROR, WARNING, OFF = "error", "warning", "off"
 SEVERITIES = (ERROR, WARNING, OFF)
@@ -144,19 +145,18 @@ EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
 
 
 def _nearest(asked: Any, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown name: the nearest known one, or all of them."""
+    """Return the end of a sentence on an unknown name: the nearest known one, or all of them."""
     near = difflib.get_close_matches(str(asked)[:100], known, 1, 0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(known)}"
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shorten(repr(value), 60)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """What a rule allows, and how bad it is to have more (of a `least` rule: less)."""
+    """Number that a rule allows, and how bad it is to have more (of a `least` rule: less)."""
 
     allowed: int | float
     severity: str
@@ -210,8 +210,8 @@ DEFAULT_ALLOW = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Policy:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Policy(Shown):
     """A limit for every rule, and the tokens that are exempt. `Policy()` is the default one.
 
     Examples
@@ -222,7 +222,7 @@ class Policy:
     >>> Policy.parse('[black-hole]\\nmost = 13')
     Traceback (most recent call last):
         ...
-    ValueError: policy: unknown key 'black-hole'; did you mean 'black-holes'?
+    darkvocab.errors.InvalidInput: policy: unknown key 'black-hole'; did you mean 'black-holes'?
     """
 
     limits: Mapping[str, Limit] = field(default_factory=dict)  # by name; a rule that is not named has its default
@@ -243,7 +243,7 @@ class Policy:
 
     @classmethod
     def read(cls, path: str | Path) -> Policy:
-        """A policy from a TOML file.
+        """Read a policy from a TOML file.
 
         Raises
         ------
@@ -268,7 +268,7 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str, origin: str | None = None) -> Policy:
-        """A policy from the text of a TOML file; what it does not name is as in the default.
+        """Parse a policy from the text of a TOML file; what it does not name is as in the default.
 
         Raises
         ------
@@ -365,7 +365,7 @@ ALLOW = """\
 
 
 def default_policy() -> str:
-    """The default policy as commented TOML, to start from."""
+    """Return the default policy as commented TOML, to start from."""
     blocks = [HEAD]
     for rule in RULES:
         comment = "".join(f"# {line}\n" for line in wrap(f"{rule.id}. {rule.counts} {rule.why}", 118))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +14,14 @@ from ..gpu.device import Device, open_device
 from ..measures.census import Census
 from ..measures.dark import Judgement, judge, judged_matrix
 from ..measures.geometry import Geometry
-from ..measures.indicators import COLUMNS, bytes_read, steps_to_nearest
+from ..measures.indicators import COLUMNS, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
+from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
 from ..sources import RemoteFile, open_source, sha256
+from ..text import finite
 from .scan_result import (
     BlackHole,
     CensusFacts,
@@ -86,12 +87,13 @@ def scan(
     path = matrix.path
     assert path is not None
     size = path.stat().st_size
-    measuring = _Measuring(matrix, grid, bitwise=bitwise, device=opened)
+    on = as_grid(grid or matrix.grid).name
+    judged = judged_matrix(matrix)
     hashed = size if checksum and isinstance(path, Path) else 0
-    work = Progress(measuring.bytes_read + hashed, progress)
+    work = Progress(_bytes_read(matrix, judged) + hashed, progress)
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, path, work.advance) if checksum else None
-        measuring.run(work.advance)
+        measured = _Measured(matrix, judged, on, bitwise=bitwise, device=opened, advance=work.advance)
         facts = SourceFacts(
             asked=str(source),
             path=str(path),
@@ -100,51 +102,55 @@ def scan(
             hub=path.origin() if isinstance(path, RemoteFile) else {},
         )
     work.finish()
-    return measuring.result(facts)
+    return measured.scan(facts)
 
 
-class _Measuring:
-    """Measures of one open matrix, and the scan that they make up."""
+def _bytes_read(matrix: EmbeddingMatrix, judged: EmbeddingMatrix) -> int:
+    """Return how many bytes of rows are read, all passes together."""
+    output = 0 if judged is matrix else judged.words.nbytes  # its census
+    return 2 * matrix.words.nbytes + output + bytes_read(judged)  # census, steps; census, indicators
 
-    def __init__(self, matrix: EmbeddingMatrix, grid: str | None, *, bitwise: bool, device: Device | None) -> None:
-        self.matrix = matrix
-        self.grid = as_grid(grid or matrix.grid).name
-        self.bitwise = bitwise
-        self.device = device
-        self.judged = judged_matrix(matrix)
 
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of rows that `run` announces, pass by pass."""
-        own = 2 * self.matrix.words.nbytes  # census and steps
-        output = 0 if self.judged is self.matrix else self.judged.words.nbytes  # its census
-        return own + output + bytes_read(self.judged)
+class _Measured:
+    """Measures of one matrix, and the scan that they make up."""
 
-    def run(self, advance: Advance) -> None:
+    def __init__(
+        self,
+        matrix: EmbeddingMatrix,
+        judged: EmbeddingMatrix,
+        grid: str,
+        *,
+        bitwise: bool,
+        device: Device | None,
+        advance: Advance,
+    ) -> None:
         from ..measures.vocabulary import vocabulary
 
-        matrix, shared = self.matrix, self.judged is self.matrix
+        self.matrix = matrix
+        self.judged = judged
+        self.grid = grid
+        self.bitwise = bitwise
+        self.device = device
         with ThreadPoolExecutor(1) as pool:  # rows beside texts, whose search takes long where a tokenizer is slow
-            counting = pool.submit(self._count, advance)
+            counting = pool.submit(self._counted, advance)
             self.words = vocabulary(matrix.tokenizer, matrix.n_tokens)
-            counting.result()
+            self.census, self.near = counting.result()
         self.judgement = judge(
             matrix,
-            judged=self.judged,
-            census=self.census if shared else None,
+            judged=judged,
+            census=self.census if judged is matrix else None,
             words=self.words,
-            device=self.device,
+            device=device,
             progress=advance,
         )
-        self.norms = self.judgement.indicators.norms if shared else matrix.norms()
+        self.norms = self.judgement.indicators.norms if judged is matrix else matrix.norms()
         self.l_inf = self._distances()
         self.steps = self._steps(advance)
 
-    def _count(self, advance: Advance) -> None:
+    def _counted(self, advance: Advance) -> tuple[Census, Neighbours | None]:
         groups = self.matrix.groups(self.grid, bitwise=self.bitwise, device=self.device, progress=advance)
-        self.census = Census(groups)
-        quantised = self.matrix.quantised
-        self.near = None if quantised else neighbours(self.matrix, grid=self.grid, groups=groups)
+        near = None if self.matrix.quantised else neighbours(self.matrix, grid=self.grid, groups=groups)
+        return Census(groups), near
 
     def _distances(self) -> DistanceFacts | None:
         """Compare one row of each black hole with all others; None where they are too many."""
@@ -158,9 +164,9 @@ class _Measuring:
         weight, steps = spreads
         return DistanceFacts(
             rows="black_holes",
-            max=_finite(weight.max),
-            mean=_finite(weight.mean),
-            median=_finite(weight.lower_median),
+            max=finite(weight.max),
+            mean=finite(weight.mean),
+            median=finite(weight.lower_median),
             max_steps=int(steps.max),
         )
 
@@ -169,13 +175,16 @@ class _Measuring:
 
         Returns None where neither exists.
         """
-        targets, near = self.census.representatives[:MOST_TARGETS], self.near
+        near = self.near
+        targets = self.census.representatives[:MOST_TARGETS]
         if not len(targets) and near is not None and near.n_pairs:
             targets = near.groups.first[[near.token_degrees.argmax()]]
         return steps_to_nearest(self.matrix, targets, self.grid, progress=advance) if len(targets) else None
 
-    def result(self, source: SourceFacts) -> Scan:
-        matrix, census, judgement = self.matrix, self.census, self.judgement
+    def scan(self, source: SourceFacts) -> Scan:
+        matrix = self.matrix
+        census = self.census
+        judgement = self.judgement
         return Scan(
             source=source,
             matrix=MatrixFacts(
@@ -216,7 +225,9 @@ class _Measuring:
         """Tabulate every token: what it is, which rows it has and touches, its indicators, its score."""
         import polars as pl
 
-        n, labels, near = self.matrix.n_tokens, self.census.groups.labels, self.near
+        n = self.matrix.n_tokens
+        labels = self.census.groups.labels
+        near = self.near
         unknown = [None] * n
         shown = self.judgement.indicators
         columns = {
@@ -231,11 +242,6 @@ class _Measuring:
             "dark": shown.dark[:n],
         }
         return self.words.frame().hstack(pl.DataFrame(columns))
-
-
-def _finite(distance: float) -> float | None:
-    """Return None for a distance that float32 cannot hold, and JSON neither."""
-    return distance if math.isfinite(distance) else None
 
 
 def _census_facts(census: Census) -> CensusFacts:

@@ -1,8 +1,7 @@
-"""Result of a scan: what is known of a checkpoint's embedding and of each of its tokens."""
+"""Result of a scan: facts of a checkpoint's embedding, and a table of its tokens."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from ..errors import InvalidInput
 from ..landing import write_whole
 from ..measures.dark import surest_first
 from ..runs.records import csv_bytes
-from ..text import printable
+from ..text import Shown
 from .places import check_place
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ class ColumnFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class IndicatorFacts:
-    """How tokens were judged, and how many are dark."""
+    """Judgement of the tokens, and how many are dark."""
 
     matrix: str
     reference: ReferenceFacts
@@ -159,7 +158,7 @@ class ClusterFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class NeighbourFacts:
-    """Which rows touch."""
+    """Numbers and edges of the graph of touching rows."""
 
     touching: str
     n_pairs: int
@@ -180,8 +179,8 @@ class BlackHole:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Scan:
-    """What is known of a checkpoint's tokens: facts of the matrix, and a table with a row for every token.
+class Scan(Shown):
+    """Facts of a checkpoint's embedding, and a table with a row for every token.
 
     `docs/files.md` has the keys of `to_json` and the columns of `tokens`.
     """
@@ -267,21 +266,17 @@ class Scan:
             frame = self.listed(tokens)
         write_whole(Path(path), csv_bytes(frame))
 
-    def _summary(self) -> dict[str, str]:
-        matrix, census, dark = self.matrix, self.census, self.indicators
+    def _shown(self) -> dict[str, Any]:
         return {
-            "source": printable(self.source.path),
-            "tensor": f"{printable(matrix.tensor)}, {matrix.n_tokens:,} x {matrix.hidden_dim:,} on {matrix.grid}",
-            "dark": f"{dark.n_dark:,} tokens, by the reference: {dark.reference.kind}",
-            "black holes": f"{census.n_black_holes:,} with {census.black_hole_population:,} tokens",
+            "source": self.source.path,
+            "tensor": self.matrix.tensor,
+            "grid": self.matrix.grid,
+            "n_black_holes": self.census.n_black_holes,
+            "black_hole_population": self.census.black_hole_population,
+            "n_dark": self.indicators.n_dark,
+            "reference": self.indicators.reference.kind,
+            "tokens": self.tokens,
         }
-
-    def __repr__(self) -> str:
-        return f"Scan({'; '.join(f'{name}: {value}' for name, value in self._summary().items())})"
-
-    def _repr_html_(self) -> str:
-        rows = (f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in self._summary().items())
-        return f"<table>{''.join(rows)}</table>"
 
 
 def check_which(tokens: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Selection: which tokens are meant by `5,10-20,@ids.json,black-holes`."""
+"""Selection: the tokens that a text such as `5,10-20,@ids.json,black-holes` names."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..measures.dark import judge
 
 
 def in_black_holes(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Tokens that share their row, on the stored grid, by value."""
+    """Return tokens that share their row, on the stored grid, by value."""
     return np.flatnonzero(Census(matrix.groups()).numbers)
 
 
 def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Ids below `n_tokens` that no tokenizer text has.
+    """Return ids below `n_tokens` that no tokenizer text has.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray
 
 
 def dark(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Tokens that a scan calls dark."""
+    """Return tokens that a scan calls dark."""
     return np.flatnonzero(judge(matrix).indicators.dark[: matrix.n_tokens])
 
 
@@ -51,7 +51,7 @@ SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas b
 
 
 def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None) -> Int64[np.ndarray, " k"]:
-    """Token ids, ascending, each once.
+    """Return the token ids that are asked for, ascending, each once.
 
     Parameters
     ----------
@@ -78,10 +78,11 @@ def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
         return NAMED[part](matrix, n)
     if part.startswith("@"):
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
-    found = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
-    if not found:
+    ends = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
+    if not ends:
         raise InvalidInput(f"cannot read {part!r} as tokens; choose {SYNTAX}")
-    first, last = int(found[1]), int(found[2] or found[1])
+    first = int(ends[1])
+    last = int(ends[2] or ends[1])
     if last < first:
         raise InvalidInput(f"the range {part} ends before it starts; write {last}-{first}")
     return np.arange(first, _checked([last], n, part)[0] + 1)
@@ -99,8 +100,9 @@ def _checked(ids: Iterable[Any], n: int, where: str) -> np.ndarray:
 
 
 def _read_ids(path: Path) -> list[Any]:
-    """Ids of a JSON file: a list of them, each bare, in a list of its own (as in `bad_words_ids`) or `id` of an object;
-    or an object that has such a list as `tokens`.
+    """Read ids from a JSON file: a list of them, or an object that has such a list as `tokens`.
+
+    Each is bare, in a list of its own (as in `bad_words_ids`), or the `id` of an object.
     """
     try:
         held = json.loads(path.read_text("utf-8"))

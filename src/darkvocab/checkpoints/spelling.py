@@ -1,4 +1,4 @@
-"""Pieces: the tokens that spell another token's text when it is not there."""
+"""Spell the text of a token with others, as its tokenizer would without it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def spell(path: Path, tokens: Iterable[int]) -> dict[int, list[int]]:
-    """Ids that spell each of these tokens, as this `tokenizer.json` would if it had none of them.
+    """Return the ids that spell each of these tokens, as this `tokenizer.json` would if it had none of them.
 
     A token of the model is spelled by the model itself (its merges, its scores, its longest pieces), so that one that
     is part of a character is spelled, too. The text of an added token, and of a WordPiece that starts a word, takes the
@@ -41,29 +41,33 @@ def _spelled(held: dict[str, Any], tokens: set[int]) -> dict[int, list[int]]:
     model = held["model"]
     kind = model.get("type") or _kind(model)
     pairs = enumerate(piece for piece, _ in model["vocab"]) if kind == "Unigram" else _turned(model["vocab"])
-    own = dict(pairs)
+    texts = dict(pairs)
     added = {entry["id"]: entry["content"] for entry in held.get("added_tokens") or []}
-    ids = {text: token for token, text in {**own, **added}.items()}
-    unknown = own.get(model.get("unk_id")) if kind == "Unigram" else model.get("unk_token")
-    gone = {text for token, text in own.items() if token in tokens and text != unknown}
+    ids = {text: token for token, text in {**texts, **added}.items()}
+    unknown = texts.get(model.get("unk_id")) if kind == "Unigram" else model.get("unk_token")
+    gone = {text for token, text in texts.items() if token in tokens and text != unknown}
     left = {**held, "model": _without(model, kind, gone), "truncation": None, "padding": None, "post_processor": None}
     left["added_tokens"] = [entry for entry in held.get("added_tokens") or [] if entry["id"] not in tokens]
     whole = Tokenizer.from_str(json.dumps(left))
     bare = Tokenizer.from_str(json.dumps({**left, "added_tokens": [], "normalizer": None, "pre_tokenizer": None}))
     prefix = model.get("continuing_subword_prefix") or "##"
-    known = {text for text in own.values() if text not in gone}
-    by_model, by_text, found = {}, {}, {}
+    known = {text for text in texts.values() if text not in gone}
+    by_model = {}
+    by_text = {}
+    pieces = {}
     for token in sorted(tokens):
-        if token in own and token not in added and kind == "WordPiece" and own[token].startswith(prefix):
-            found[token] = _longest(own[token], prefix, known)
-        elif token in own and token not in added and kind != "WordPiece":
-            by_model[token] = own[token]
-        elif text := added.get(token, own.get(token)):
+        of_model = token in texts and token not in added
+        text = added.get(token, texts.get(token, ""))
+        if of_model and kind == "WordPiece" and text.startswith(prefix):
+            pieces[token] = _longest(text, prefix, known)
+        elif of_model and kind != "WordPiece":
+            by_model[token] = text
+        elif text:
             by_text[token] = text
-    found |= _encoded(bare, by_model, exact=kind == "BPE" and not model.get("byte_fallback"))
-    found |= _encoded(whole, by_text)
-    there = ids.keys() - gone - {unknown}  # what stands for an unknown character may also be that character
-    return {token: [ids[t] for t in texts] for token, texts in found.items() if texts and there.issuperset(texts)}
+    pieces |= _encoded(bare, by_model, exact=kind == "BPE" and not model.get("byte_fallback"))
+    pieces |= _encoded(whole, by_text)
+    left_over = ids.keys() - gone - {unknown}  # what stands for an unknown character may also be that character
+    return {token: [ids[t] for t in parts] for token, parts in pieces.items() if parts and left_over.issuperset(parts)}
 
 
 def _turned(vocab: dict[str, int]) -> Iterable[tuple[int, str]]:
@@ -71,14 +75,14 @@ def _turned(vocab: dict[str, int]) -> Iterable[tuple[int, str]]:
 
 
 def _kind(model: dict[str, Any]) -> str:
-    """The type of a model of an older file, which does not name it."""
+    """Return the type of a model in an older file, which does not name it."""
     if isinstance(model["vocab"], list):
         return "Unigram"
     return "BPE" if "merges" in model else "WordPiece" if "max_input_chars_per_word" in model else "WordLevel"
 
 
 def _without(model: dict[str, Any], kind: str, gone: set[str]) -> dict[str, Any]:
-    """A tokenizer's model without some of its texts."""
+    """Return a tokenizer's model without some of its texts."""
     if kind == "Unigram":  # ids are places: these keep theirs, under a name that no text has
         vocab = [[f"\uffff{n}", -1e9] if row[0] in gone else row for n, row in enumerate(model["vocab"])]
         return {**model, "vocab": vocab}
@@ -94,8 +98,9 @@ def _without(model: dict[str, Any], kind: str, gone: set[str]) -> dict[str, Any]
 
 
 def _longest(text: str, prefix: str, known: set[str]) -> list[str]:
-    """The longest pieces of what continues a word, from its start; none where they do not reach its end."""
-    rest, pieces = text[len(prefix) :], []
+    """Split what continues a word into longest pieces, from its start; none where they do not reach its end."""
+    rest = text[len(prefix) :]
+    pieces: list[str] = []
     while rest:
         size = next((n for n in range(len(rest), 0, -1) if prefix + rest[:n] in known), 0)
         if not size:
@@ -106,9 +111,9 @@ def _longest(text: str, prefix: str, known: set[str]) -> list[str]:
 
 
 def _encoded(tokenizer: Tokenizer, texts: dict[int, str], *, exact: bool = False) -> dict[int, list[str]]:
-    """Texts of the pieces of each; none where they should be `exact`, all of the text, and are not."""
+    """Return the texts of the pieces of each; none where they should be `exact`, all of the text, and are not."""
     encoded = tokenizer.encode_batch(list(texts.values()), add_special_tokens=False)
     return {
-        token: found.tokens if not exact or "".join(found.tokens) == text else []
-        for (token, text), found in zip(texts.items(), encoded, strict=True)
+        token: spelled.tokens if not exact or "".join(spelled.tokens) == text else []
+        for (token, text), spelled in zip(texts.items(), encoded, strict=True)
     }

@@ -47,7 +47,7 @@ def diff(
     """
     announce_compilation()
     with progress_bar("reading", in_bytes=True) as progress:
-        found = darkvocab.diff(
+        compared = darkvocab.diff(
             a,
             b,
             matrix=matrix,
@@ -59,8 +59,8 @@ def diff(
             progress=progress,
         )
     if csv is not None:
-        found.write_csv(csv)
-    report = found.to_json()
+        compared.write_csv(csv)
+    report = compared.to_json()
     if as_json:
         print_json(report)
     else:
@@ -68,7 +68,7 @@ def diff(
         from ..reports.console import console
 
         print_diff(report, console(), show)
-    if exit_code and found.differs:
+    if exit_code and compared.differs:
         raise typer.Exit(FINDINGS)
 
 

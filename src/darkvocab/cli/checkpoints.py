@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +40,12 @@ SOURCE = typer.Argument(
     show_default=False,
 )
 SourceArgument = Annotated[str, SOURCE]
+
+
+def _scanned(source: str, **options: Any) -> Scan:
+    announce_compilation()
+    with progress_bar("reading", in_bytes=True) as progress:
+        return darkvocab.scan(source, progress=progress, **options)
 
 
 @app.command(no_args_is_help=True)
@@ -92,18 +98,8 @@ def scan(
     check_which(tokens)
     for path in filter(None, (csv, html)):
         check_place(path, source)
-    announce_compilation()
-    with progress_bar("reading", in_bytes=True) as progress:
-        scanned = darkvocab.scan(
-            source,
-            tensor=tensor,
-            grid=grid,
-            bitwise=bitwise,
-            tokenizer=tokenizer,
-            checksum=checksum,
-            device=device,
-            progress=progress,
-        )
+    options = {"tensor": tensor, "grid": grid, "bitwise": bitwise, "tokenizer": tokenizer, "checksum": checksum}
+    scanned = _scanned(source, device=device, **options)
     if csv is not None:
         scanned.write_tokens(csv, tokens)
     if html is not None:
@@ -182,18 +178,8 @@ def check(
     card = None if model_card in (None, "-") else Path(model_card)
     for path in filter(None, (junit, sarif, card, *(path for _, path in lists))):
         check_place(path, source)
-    announce_compilation()
-    with progress_bar("reading", in_bytes=True) as progress:
-        scanned = darkvocab.scan(
-            source,
-            tensor=tensor,
-            grid=grid,
-            bitwise=bitwise,
-            tokenizer=tokenizer,
-            checksum=checksum,
-            device=device,
-            progress=progress,
-        )
+    options = {"tensor": tensor, "grid": grid, "bitwise": bitwise, "tokenizer": tokenizer, "checksum": checksum}
+    scanned = _scanned(source, device=device, **options)
     verdict = darkvocab.check(scanned, held_against).to_json()
     if junit is not None:
         write_whole(junit, findings.junit(verdict))
@@ -261,17 +247,15 @@ def neighbours(
     from ..reports.neighbourhood import print_neighbourhood
 
     announce_compilation()
-    within = darkvocab.Touching(touching, touching_unit, strict)
+    within = darkvocab.numerics.Touching(touching, touching_unit, strict)
     with progress_bar("reading", in_bytes=True) as progress:
-        found = darkvocab.neighbourhood(
-            source, within, tensor=tensor, grid=grid, tokenizer=tokenizer, progress=progress
-        )
+        near = darkvocab.neighbourhood(source, within, tensor=tensor, grid=grid, tokenizer=tokenizer, progress=progress)
     if csv is not None:
-        found.write_tokens(csv)
+        near.write_tokens(csv)
     if as_json:
-        print_json(found.report)
+        print_json(near.report)
     else:
-        print_neighbourhood(found.report, console(), show)
+        print_neighbourhood(near.report, console(), show)
 
 
 @app.command(no_args_is_help=True)
@@ -289,14 +273,15 @@ def centroid(
     Example: darkvocab centroid path/to/model -o centroid.safetensors
     """
     announce_compilation()
-    made = darkvocab.centroid(source, output, tensor=tensor, grid=grid, bitwise=bitwise)
+    written = darkvocab.centroid(source, output, tensor=tensor, grid=grid, bitwise=bitwise)
     if as_json:
-        print_json(made)
+        print_json(written)
     else:
         from ..text import printable
 
-        facts = made["provenance"]
+        facts = written["provenance"]
         print(
-            f"{printable(made['path'])}: {made['hidden_dim']:,} components, norm {made['norm']:.6f}, the mean of "
-            f"{facts['black_hole_population']:,} tokens in {facts['n_black_holes']:,} black holes on {facts['grid']}"
+            f"{printable(written['path'])}: {written['hidden_dim']:,} components, norm {written['norm']:.6f}, "
+            f"the mean of {facts['black_hole_population']:,} tokens in {facts['n_black_holes']:,} black holes "
+            f"on {facts['grid']}"
         )

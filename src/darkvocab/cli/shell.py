@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import typer
 
@@ -84,6 +86,31 @@ def command(function: Command) -> Command:
             fail(*_explained(error, resumable))
 
     return wrapped  # type: ignore[return-value]
+
+
+def taking(kind: type[Any]) -> Callable[[Callable[[Any], None]], Callable[..., None]]:
+    """Give a command the fields of a dataclass as its options; the function is called with an instance."""
+
+    def decorate(function: Callable[[Any], None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def wrapped(**options: Any) -> None:
+            function(kind(**options))
+
+        hints = get_type_hints(kind, include_extras=True)
+        parameters = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+                annotation=hints[field.name],
+            )
+            for field in dataclasses.fields(kind)
+        ]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = hints
+        return wrapped
+
+    return decorate
 
 
 def _explained(error: BaseException, resumable: str) -> tuple[str, int]:

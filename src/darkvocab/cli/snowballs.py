@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -14,9 +16,7 @@ from ..errors import InvalidInput
 from .progress import progress_bar
 from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, say
 
-Sigma = Annotated[
-    str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.", show_default=False)
-]
+Sigma = Annotated[str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.")]
 Spacing = Annotated[str, typer.Option(help="Of START:STOP:COUNT: linear or log.")]
 TrialCount = Annotated[int, typer.Option(help="Snowballs at each sigma.")]
 Tokens = Annotated[int, typer.Option(help="Rows of a snowball.")]
@@ -43,33 +43,107 @@ Strict = Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=)
 Out = Annotated[Path | None, typer.Option(help="Run folder for records, figures and report.", show_default=False)]
 
 
+Threshold = Annotated[float, typer.Option(help="Tokens touch within this, weight units.")]
+Inclusive = Annotated[bool, typer.Option("--inclusive", help="Tokens touch at <= (not <) --threshold.")]
+FixedBase = Annotated[bool, typer.Option("--fixed-base", help="Keep one random base for every sigma.")]
+
+# Options of all three commands by their names, with their defaults; the first group is of what is drawn.
+DRAWN = {
+    "sigma": (Sigma, inspect.Parameter.empty),
+    "spacing": (Spacing, "linear"),
+    "trials": (TrialCount, 1),
+    "tokens": (Tokens, 2100),
+    "dim": (Dim, None),
+    "base": (BaseName, "qwen3-4b"),
+    "grid": (RoundTo, "bfloat16"),
+    "distribution": (Distribution, "gaussian"),
+    "arithmetic": (Arithmetic, "float32"),
+    "seed": (Seed, 42),
+    "sampler": (Sampler, "sparse"),
+}
+MEASURED = {
+    "redraw_base": (RedrawBase, False),
+    "measure": (Measure, None),
+    "over": (Over, None),
+    "epsilon": (Epsilon, None),
+    "touching": (TouchingOption, None),
+    "touching_unit": (TouchingUnit, "weight"),
+    "strict": (Strict, False),
+}
+ASKED = {"fixed_base": (FixedBase, False), "threshold": (Threshold, 1e-4), "inclusive": (Inclusive, False)}
+RUNNING = {
+    "engine": (EngineName, "local"),
+    "workers": (Workers, None),
+    "device": (DeviceName, "cpu"),
+    "out": (Out, None),
+    "resume": (Resume, False),
+    "as_json": (Json, False),
+}
+Function = TypeVar("Function", bound=Callable[..., None])
+
+
+def _takes(options: dict[str, tuple[Any, Any]], **defaults: Any) -> Callable[[Function], Function]:
+    """Give a command these options, some with other defaults."""
+
+    def decorated(function: Function) -> Function:
+        parameters = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name, default), annotation=annotation
+            )
+            for name, (annotation, default) in options.items()
+        ]
+        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return function
+
+    return decorated
+
+
+def settings_of(experiment: str, options: dict[str, Any]) -> Any:
+    """Return the settings of a command's options, but for those that say how it is run."""
+    from ..snowballs.bases import is_drawn
+    from ..snowballs.questions import Questions
+    from ..snowballs.settings import parse_sigmas
+    from ..snowballs.sweep import Sweep
+    from ..snowballs.trials import Trials
+
+    given = {name: value for name, value in options.items() if name not in RUNNING}
+    sigmas = parse_sigmas(given.pop("sigma"), given.pop("spacing"))
+    given["n_tokens"] = given.pop("tokens")
+    if experiment == "questions":
+        given["touching"] = darkvocab.numerics.Touching(given.pop("threshold"), strict=not given.pop("inclusive"))
+        given["redraw_base"] = not given.pop("fixed_base") and is_drawn(given["base"])
+        return Questions(sigmas, **given)
+    given["measure"] = [name.strip() for name in given["measure"].split(",")]
+    given["touching"] = _touching(given["touching"], given.pop("touching_unit"), given.pop("strict"))
+    return {"sweep": Sweep, "trials": Trials}[experiment](sigmas, **given)
+
+
 def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
-    """The threshold of the graph, or None for the default."""
+    """Return the threshold of the graph, or None for the default."""
     if threshold is None:
         if strict:
             raise InvalidInput("--strict says how rows touch at --touching; give --touching, too")
         return None
-    return darkvocab.Touching(threshold, unit, strict)
+    return darkvocab.numerics.Touching(threshold, unit, strict)
 
 
-def _run(settings: Any, label: str, as_json: bool, **running: Any) -> None:
+def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
     """Run an experiment on snowballs; print its table or its JSON, and write its report where it has a folder."""
     from ..reports.console import console
     from ..reports.experiments import experiment_json, print_experiment
+    from ..snowballs.run import frame, land
 
+    settings = settings_of(experiment, options)
+    running = {name: options[name] for name in RUNNING if name != "as_json"}
+    out = options["out"]
     announce_compilation()
-    out = running["out"]
     with progress_bar(label) as progress:
-        if out:
-            settings.land(progress=progress, say=say, **running)
-            made: Any = out
-        else:
-            made = settings.frame(progress=progress, say=say, **running)
+        drawn: Any = (land if out else frame)(settings, progress=progress, say=say, **running)
     written = darkvocab.report(out) if out else []
-    if as_json:
-        sys.stdout.writelines(experiment_json(settings.experiment, made))
+    if options["as_json"]:
+        sys.stdout.writelines(experiment_json(experiment, drawn))
     else:
-        print_experiment(settings.experiment, made, console())
+        print_experiment(experiment, drawn, console())
     if out:
         from ..runs.folder import read_manifest
         from ..runs.records import csv_path
@@ -82,157 +156,32 @@ def _run(settings: Any, label: str, as_json: bool, **running: Any) -> None:
 
 @app.command(no_args_is_help=True)
 @command
-def sweep(
-    sigma: Sigma,
-    spacing: Spacing = "linear",
-    trials: TrialCount = 1,
-    tokens: Tokens = 2100,
-    dim: Dim = None,
-    base: BaseName = "qwen3-4b",
-    redraw_base: RedrawBase = False,
-    grid: RoundTo = "bfloat16",
-    distribution: Distribution = "gaussian",
-    arithmetic: Arithmetic = "float32",
-    measure: Measure = "census,geometry,steps",
-    over: Over = "black_holes",
-    epsilon: Epsilon = None,
-    touching: TouchingOption = None,
-    touching_unit: TouchingUnit = "weight",
-    strict: Strict = False,
-    seed: Seed = 42,
-    sampler: Sampler = "sparse",
-    engine: EngineName = "local",
-    workers: Workers = None,
-    device: DeviceName = "cpu",
-    out: Out = None,
-    resume: Resume = False,
-    as_json: Json = False,
-) -> None:
+@_takes(DRAWN | MEASURED | RUNNING, measure="census,geometry,steps", over="black_holes")
+def sweep(**options: Any) -> None:
     """Draw snowballs over a range of sigma and count their black holes (12.2a).
 
     Example: darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out runs/qwen
     """
-    from ..snowballs.settings import parse_sigmas
-
-    settings = darkvocab.Sweep(
-        parse_sigmas(sigma, spacing),
-        trials=trials,
-        n_tokens=tokens,
-        dim=dim,
-        base=base,
-        redraw_base=redraw_base,
-        grid=grid,
-        distribution=distribution,
-        arithmetic=arithmetic,
-        measure=[name.strip() for name in measure.split(",")],
-        over=over,
-        epsilon=epsilon,
-        touching=_touching(touching, touching_unit, strict),
-        seed=seed,
-        sampler=sampler,
-    )
-    _run(settings, "sweeping", as_json, engine=engine, workers=workers, device=device, out=out, resume=resume)
+    _run("sweep", "sweeping", options)
 
 
 @app.command(no_args_is_help=True)
 @command
-def trials(
-    sigma: Sigma,
-    spacing: Spacing = "linear",
-    trials: TrialCount = 1000,
-    tokens: Tokens = 2100,
-    dim: Dim = None,
-    base: BaseName = "qwen3-4b",
-    redraw_base: RedrawBase = False,
-    grid: RoundTo = "bfloat16",
-    distribution: Distribution = "gaussian",
-    arithmetic: Arithmetic = "float32",
-    measure: Measure = "census,geometry,topology",
-    over: Over = "unique",
-    epsilon: Epsilon = None,
-    touching: TouchingOption = None,
-    touching_unit: TouchingUnit = "weight",
-    strict: Strict = False,
-    seed: Seed = 42,
-    sampler: Sampler = "sparse",
-    engine: EngineName = "local",
-    workers: Workers = None,
-    device: DeviceName = "cpu",
-    out: Out = None,
-    resume: Resume = False,
-    as_json: Json = False,
-) -> None:
+@_takes(DRAWN | MEASURED | RUNNING, trials=1000, measure="census,geometry,topology", over="unique")
+def trials(**options: Any) -> None:
     """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
 
     Example: darkvocab trials --sigma 3.281911e-3 --trials 100 --epsilon 5.9604645e-5 --out runs/trials
     """
-    from ..snowballs.settings import parse_sigmas
-
-    settings = darkvocab.Trials(
-        parse_sigmas(sigma, spacing),
-        trials=trials,
-        n_tokens=tokens,
-        dim=dim,
-        base=base,
-        redraw_base=redraw_base,
-        grid=grid,
-        distribution=distribution,
-        arithmetic=arithmetic,
-        measure=[name.strip() for name in measure.split(",")],
-        over=over,
-        epsilon=epsilon,
-        touching=_touching(touching, touching_unit, strict),
-        seed=seed,
-        sampler=sampler,
-    )
-    _run(settings, "drawing", as_json, engine=engine, workers=workers, device=device, out=out, resume=resume)
+    _run("trials", "drawing", options)
 
 
 @app.command()
 @command
-def questions(
-    sigma: Annotated[str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.")] = (
-        "1e-6:1e-4:10"
-    ),
-    spacing: Spacing = "log",
-    trials: TrialCount = 1,
-    tokens: Tokens = 2221,
-    dim: Dim = None,
-    base: BaseName = "random-unit",
-    fixed_base: Annotated[bool, typer.Option("--fixed-base", help="Keep one random base for every sigma.")] = False,
-    grid: RoundTo = "bfloat16",
-    distribution: Distribution = "gaussian",
-    arithmetic: Arithmetic = "float32",
-    threshold: Annotated[float, typer.Option(help="Tokens touch within this, weight units.")] = 1e-4,
-    inclusive: Annotated[bool, typer.Option("--inclusive", help="Tokens touch at <= (not <) --threshold.")] = False,
-    seed: Seed = 42,
-    sampler: Sampler = "sparse",
-    engine: EngineName = "local",
-    workers: Workers = None,
-    device: DeviceName = "cpu",
-    out: Out = None,
-    resume: Resume = False,
-    as_json: Json = False,
-) -> None:
+@_takes(DRAWN | ASKED | RUNNING, sigma="1e-6:1e-4:10", spacing="log", tokens=2221, base="random-unit")
+def questions(**options: Any) -> None:
     """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?
 
     Example: darkvocab questions --out runs/questions
     """
-    from ..snowballs.bases import DRAWN
-    from ..snowballs.settings import parse_sigmas
-
-    settings = darkvocab.Questions(
-        parse_sigmas(sigma, spacing),
-        trials=trials,
-        n_tokens=tokens,
-        dim=dim,
-        base=base,
-        redraw_base=base in DRAWN and not fixed_base,
-        grid=grid,
-        distribution=distribution,
-        arithmetic=arithmetic,
-        touching=darkvocab.Touching(threshold, strict=not inclusive),
-        seed=seed,
-        sampler=sampler,
-    )
-    _run(settings, "asking", as_json, engine=engine, workers=workers, device=device, out=out, resume=resume)
+    _run("questions", "asking", options)

@@ -16,8 +16,7 @@ from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, pri
 from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
 
 if TYPE_CHECKING:
-    from ..snowballs.agreement import Agreement
-    from ..snowballs.expect import Expected
+    from ..snowballs.expect import Expect, Expected
 
 Independent = Annotated[str, typer.Option(help="Of the noise: gaussian, laplace, uniform; sigma is of each component.")]
 
@@ -49,7 +48,9 @@ def expect(
 
     Example: darkvocab expect --sigma 1e-9:1e-7:200 --spacing log --tokens 151936 --figure expected.png
     """
-    from ..reports.figures import check_figure
+    from ..reports.console import console
+    from ..reports.expected import expected_plot, print_agreement, print_expected
+    from ..reports.figures import check_figure, save_as
 
     announce_compilation()
     if figure:
@@ -58,69 +59,48 @@ def expect(
         raise InvalidInput("--run has sigma of its own; leave --sigma out")
     if not (run or sigma):
         raise InvalidInput("give --sigma, such as 1e-9:5e-9:100, or the --run of a sweep")
-    if run:
-        found = darkvocab.agreement(run)
-        points = found.expected
+    agreement = darkvocab.agreement(run) if run else None
+    if agreement:
+        points = agreement.expected
     else:
         from ..snowballs.settings import parse_sigmas
 
-        found = None
-        settings = darkvocab.Expect(
-            parse_sigmas(sigma, spacing),
-            n_tokens=tokens,
-            dim=dim,
-            base=base,
-            redraw_base=redraw_base,
-            grid=grid,
-            distribution=distribution,
-            arithmetic=arithmetic,
-            seed=seed,
-        )
-        points = []
-        with progress_bar("expecting") as progress:
-            for point in settings:
-                points.append(point)
-                progress(len(points), len(settings))
-        if any(point.sigma > 0 and not point.n_active_columns for point in points):
-            say(
-                "noise moves no component at the smallest sigma: they lie below what the grid resolves around this base"
+        points = _expected(
+            darkvocab.snowballs.Expect(
+                parse_sigmas(sigma, spacing),
+                n_tokens=tokens,
+                dim=dim,
+                base=base,
+                redraw_base=redraw_base,
+                grid=grid,
+                distribution=distribution,
+                arithmetic=arithmetic,
+                seed=seed,
             )
-    _print(points, found, as_json)
-    if figure:  # after what was found, which a full disk then leaves
-        _draw(points, found, figure)
+        )
+    if as_json:
+        print_json(agreement.to_json() if agreement else {"points": [asdict(point) for point in points]})
+    elif agreement:
+        print_agreement(agreement, console())
+    else:
+        print_expected(points, console())
+    if figure:  # after the results, which a full disk then leaves
+        save_as(expected_plot(points, agreement).draw(), figure)
         say(f"open {figure}")
-    if found and not found.agrees:
+    if agreement and not agreement.agrees:
         raise typer.Exit(FINDINGS)
 
 
-def _draw(points: list[Expected], found: Agreement | None, figure: Path) -> None:
-    from ..reports.expected import expected_plot
-    from ..reports.figures import save_as
-    from ..runs.records import frame_of
-    from ..snowballs.agreement import Compared
-
-    comparisons = frame_of(Compared, found.comparisons) if found else None
-    plot = expected_plot(frame_of(darkvocab.Expected, points), comparisons, found.largest if found else None)
-    save_as(plot.draw(), figure)
-
-
-def _print(points: list[Expected], found: Agreement | None, as_json: bool) -> None:
-    from ..reports.console import console
-    from ..reports.expected import print_agreement, print_expected
-
-    rows = [asdict(point) for point in points]
-    if not found:
-        if as_json:
-            print_json({"points": rows})
-        else:
-            print_expected(rows, console())
-        return
-    comparisons = [asdict(row) for row in found.comparisons]
-    if as_json:
-        simulated = [{**row, "largest_bh_simulated": mean} for row, mean in zip(rows, found.largest, strict=True)]
-        print_json({"agreement": found.summary(), "points": simulated, "comparisons": comparisons})
-    else:
-        print_agreement(rows, comparisons, found.sentences(), console())
+def _expected(settings: Expect) -> list[Expected]:
+    """The expectation at every sigma, with a progress bar."""
+    points = []
+    with progress_bar("expecting") as progress:
+        for point in settings:
+            points.append(point)
+            progress(len(points), len(settings))
+    if any(point.sigma > 0 and not point.n_active_columns for point in points):
+        say("noise moves no component at the smallest sigma: they lie below what the grid resolves around this base")
+    return points
 
 
 @app.command(no_args_is_help=True)
@@ -180,7 +160,7 @@ def fit(
         moved: float | str = offset if offset == "fit" else float(offset)
     except ValueError:
         raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
-    settings = darkvocab.Fit(
+    settings = darkvocab.snowballs.Fit(
         target,
         singletons=singletons,
         base=base,
@@ -194,11 +174,11 @@ def fit(
         compare=compare,
     )
     with progress_bar("fitting") as progress:
-        report = settings.report(progress)
+        result = settings.result(progress)
     if as_json:
-        print_json(report)
+        print_json(result.to_json())
     else:
-        print_fit(report, console())
+        print_fit(result, console())
     if figure:
-        save_as(fit_figure(report), figure)
+        save_as(fit_figure(result), figure)
         say(f"open {figure}")

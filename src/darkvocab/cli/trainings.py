@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,115 +14,131 @@ import darkvocab
 from ..errors import InvalidInput
 from .checkpoints import GridName, Tensor, Tokenizer
 from .progress import progress_bar
-from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, print_json, say
+from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, print_json, say, taking
+
+if TYPE_CHECKING:
+    from ..training.settings import Training
+
+# Options of `train` that are fields of `Training` by the same name.
+AS_GIVEN = "precision rounding schedule batch steps label_shift seed device record_every".split()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of `train`, in the order of its help."""
+
+    out: Annotated[Path, typer.Option(help="Run folder for the recording.", show_default=False)]
+    corpus: Annotated[
+        Path | None, typer.Option(help="A text file; by default the help topics of Python.", show_default=False)
+    ] = None
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Bytes below this are tokens, 128 or 256; by default 128.", show_default=False)
+    ] = None
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json, instead of bytes.", show_default=False)] = (
+        None
+    )
+    start: Annotated[str, typer.Option(help="Rows before step 1: normal, point, or snowball.")] = "snowball"
+    init_unit: Annotated[bool, typer.Option(help="point: a vector of length 1.")] = True
+    init_sigma: Annotated[float, typer.Option(help="snowball: noise around its vector, weight units.")] = 1e-5
+    init_drawn: Annotated[str, typer.Option(help="snowball: summed in float32, or in the weights' grid.")] = "float32"
+    noise: Annotated[str, typer.Option(help="After each step: none or gaussian.")] = "none"
+    noise_sigma: Annotated[float, typer.Option(help="Of that noise, weight units.")] = 3e-6
+    noise_rows: Annotated[str, typer.Option(help="It moves all rows, or unseen ones.")] = "all"
+    precision: Annotated[
+        str, typer.Option(help="pure-bf16 (the notebooks'), bf16-weights (float32 state), mixed, or float32.")
+    ] = "bf16-weights"
+    rounding: Annotated[str, typer.Option(help="bf16-weights: nearest or stochastic.")] = "nearest"
+    norm: Annotated[str, typer.Option(help="layernorm or rmsnorm.")] = "layernorm"
+    tied: Annotated[bool, typer.Option(help="The output matrix is the embedding.")] = True
+    layers: Annotated[int, typer.Option(help="Of the GPT-2.")] = 2
+    heads: Annotated[int, typer.Option(help="Of each layer.")] = 2
+    width: Annotated[int, typer.Option(help="Components of an embedding row.")] = 64
+    context: Annotated[int, typer.Option(help="Tokens of an example.")] = 128
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw"
+    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="At step 1.")] = 1e-3
+    weight_decay: Annotated[float, typer.Option(help="Of matrices; biases and norms have none.")] = 0.01
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: linear (down to 0) or constant.")] = "linear"
+    clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0: any.")] = 1.0
+    batch: Annotated[int, typer.Option(help="Examples of a step.")] = 32
+    steps: Annotated[int, typer.Option(help="To make.")] = 10_000
+    label_shift: Annotated[int, typer.Option(help="Tokens ahead to predict: 1, or 2 as the notebooks do.")] = 1
+    seed: Seed = 42
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu"
+    record_every: Annotated[int, typer.Option(help="Steps from one recorded state to the next.")] = 1
+    record: Annotated[
+        list[str] | None,
+        typer.Option(help="Also record gradients, or moments, of the embedding; repeat for both.", show_default=False),
+    ] = None
+    replicas: Annotated[int, typer.Option(help="Trainings, from --seed and the seeds that follow.", min=1)] = 1
+    engine: EngineName = "local"
+    workers: Workers = None
+    resume: Resume = False
+    as_json: Json = False
+
+    def training(self) -> Training:
+        """Return the settings that they come to."""
+        from ..training import choices
+
+        return darkvocab.Training(
+            corpus=darkvocab.training.load_corpus(self.corpus, vocabulary=self.vocabulary, tokenizer=self.tokenizer),
+            architecture=choices.Architecture(
+                layers=self.layers,
+                heads=self.heads,
+                width=self.width,
+                context=self.context,
+                norm=self.norm,
+                tied=self.tied,
+            ),
+            start=choices.start(self.start, unit=self.init_unit, sigma=self.init_sigma, drawn=self.init_drawn),
+            noise=choices.noise(self.noise, sigma=self.noise_sigma, rows=self.noise_rows),
+            optimizer=choices.optimizer(
+                self.optimizer, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+            ),
+            clip=self.clip or None,
+            record=tuple(self.record or ()),
+            **{name: getattr(self, name) for name in AS_GIVEN},
+        )
 
 
 @app.command()
 @command
-def train(
-    out: Annotated[Path, typer.Option(help="Run folder for the recording.", show_default=False)],
-    corpus: Annotated[
-        Path | None, typer.Option(help="A text file; by default the help topics of Python.", show_default=False)
-    ] = None,
-    vocabulary: Annotated[
-        int | None, typer.Option(help="Bytes below this are tokens, 128 or 256; by default 128.", show_default=False)
-    ] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, instead of bytes.", show_default=False)
-    ] = None,
-    start: Annotated[str, typer.Option(help="Rows before step 1: normal, point, or snowball.")] = "snowball",
-    init_unit: Annotated[bool, typer.Option(help="point: a vector of length 1.")] = True,
-    init_sigma: Annotated[float, typer.Option(help="snowball: noise around its vector, weight units.")] = 1e-5,
-    init_drawn: Annotated[str, typer.Option(help="snowball: summed in float32, or in the weights' grid.")] = "float32",
-    noise: Annotated[str, typer.Option(help="After each step: none or gaussian.")] = "none",
-    noise_sigma: Annotated[float, typer.Option(help="Of that noise, weight units.")] = 3e-6,
-    noise_rows: Annotated[str, typer.Option(help="It moves all rows, or unseen ones.")] = "all",
-    precision: Annotated[
-        str, typer.Option(help="pure-bf16 (the notebooks'), bf16-weights (float32 state), mixed, or float32.")
-    ] = "bf16-weights",
-    rounding: Annotated[str, typer.Option(help="bf16-weights: nearest or stochastic.")] = "nearest",
-    norm: Annotated[str, typer.Option(help="layernorm or rmsnorm.")] = "layernorm",
-    tied: Annotated[bool, typer.Option(help="The output matrix is the embedding.")] = True,
-    layers: Annotated[int, typer.Option(help="Of the GPT-2.")] = 2,
-    heads: Annotated[int, typer.Option(help="Of each layer.")] = 2,
-    width: Annotated[int, typer.Option(help="Components of an embedding row.")] = 64,
-    context: Annotated[int, typer.Option(help="Tokens of an example.")] = 128,
-    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
-    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="At step 1.")] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(help="Of matrices; biases and norms have none.")] = 0.01,
-    schedule: Annotated[str, typer.Option(help="Of the learning rate: linear (down to 0) or constant.")] = "linear",
-    clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0: any.")] = 1.0,
-    batch: Annotated[int, typer.Option(help="Examples of a step.")] = 32,
-    steps: Annotated[int, typer.Option(help="To make.")] = 10_000,
-    label_shift: Annotated[int, typer.Option(help="Tokens ahead to predict: 1, or 2 as the notebooks do.")] = 1,
-    seed: Seed = 42,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
-    record_every: Annotated[int, typer.Option(help="Steps from one recorded state to the next.")] = 1,
-    record: Annotated[
-        list[str] | None,
-        typer.Option(help="Also record gradients, or moments, of the embedding; repeat for both.", show_default=False),
-    ] = None,
-    replicas: Annotated[int, typer.Option(help="Trainings, from --seed and the seeds that follow.", min=1)] = 1,
-    engine: EngineName = "local",
-    workers: Workers = None,
-    resume: Resume = False,
-    as_json: Json = False,
-) -> None:
+@taking(TrainOptions)
+def train(options: TrainOptions) -> None:
     """Train a small GPT-2 from such a start, recording its embedding after every step (11.2c, 11.2b, 11.2a).
 
     Example: darkvocab train --steps 2000 --out runs/train
     """
-    from ..training import choices
-    from ..training.run import outcome
-
-    settings = darkvocab.Training(
-        corpus=darkvocab.load_corpus(corpus, vocabulary=vocabulary, tokenizer=tokenizer),
-        architecture=choices.Architecture(
-            layers=layers, heads=heads, width=width, context=context, norm=norm, tied=tied
-        ),
-        start=choices.start(start, unit=init_unit, sigma=init_sigma, drawn=init_drawn),
-        noise=choices.noise(noise, sigma=noise_sigma, rows=noise_rows),
-        precision=precision,
-        rounding=rounding,
-        optimizer=choices.optimizer(optimizer, learning_rate=learning_rate, weight_decay=weight_decay),
-        schedule=schedule,
-        clip=clip or None,
-        batch=batch,
-        steps=steps,
-        label_shift=label_shift,
-        seed=seed,
-        device=device,
-        record_every=record_every,
-        record=tuple(record or ()),
-    )
-    if replicas > 1:
-        _replicas(settings, replicas, out, as_json, engine=engine, workers=workers, resume=resume)
+    training = options.training()
+    if options.replicas > 1:
+        _train_replicas(training, options)
         return
-    if engine != "local" or workers is not None:
+    if options.engine != "local" or options.workers is not None:
         raise InvalidInput("--engine and --workers are for several --replicas; one training takes the cores there are")
     with progress_bar("training") as progress:
-        settings.run(out, resume=resume, progress=progress, say=say)
-    made = outcome(out)
-    if as_json:
-        print_json(made)
+        outcome = darkvocab.train(training, options.out, resume=options.resume, progress=progress, say=say)
+    if options.as_json:
+        print_json({"run": str(options.out), **outcome.to_json()})
     else:
         from ..reports.console import console
-        from ..reports.experiments import print_training
+        from ..reports.training import print_training
 
-        print_training(made, console())
+        print_training(outcome.to_json(), console())
 
 
-def _replicas(settings: Any, n: int, out: Path, as_json: bool, **running: Any) -> None:
+def _train_replicas(training: Training, options: TrainOptions) -> None:
     """Train from several seeds, and print where they ended."""
     from ..reports.console import console
     from ..reports.replicas import print_replicas, replicas_json
     from ..runs.records import read_records
 
     announce_compilation()
+    out = options.out
     with progress_bar("training") as progress:
-        darkvocab.Replicas(training=settings, n=n).run(out, progress=progress, say=say, **running)
+        darkvocab.training.Replicas(training=training, n=options.replicas).run(
+            out, engine=options.engine, workers=options.workers, resume=options.resume, progress=progress, say=say
+        )
     page, *_, figure = darkvocab.report(out)
-    if as_json:
+    if options.as_json:
         print_json(replicas_json(out, read_records(out)))
     else:
         print_replicas(read_records(out), console())
@@ -160,7 +177,7 @@ def evolve(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What became of the black holes while a model was trained: step by step, over all, seen and unseen tokens.
+    """Follow the black holes of a training step by step, over all, seen and unseen tokens.
 
     Example: darkvocab evolve runs/lab --every 10
     """
@@ -171,7 +188,7 @@ def evolve(
     if out is None and (source / "manifest.json").is_file():
         out = source
     with progress_bar("measuring") as progress:
-        made = darkvocab.evolve(
+        evolution = darkvocab.evolve(
             source,
             unseen=unseen,
             tensor=tensor,
@@ -183,9 +200,9 @@ def evolve(
         )
     page = darkvocab.report(out)[0] if out else None
     if as_json:
-        sys.stdout.writelines(evolution_json(made.records, made.events, made.tokens, made.summary))
+        sys.stdout.writelines(evolution_json(evolution.records, evolution.events, evolution.tokens, evolution.summary))
     else:
-        print_evolution(made.records, made.events, made.summary, console())
+        print_evolution(evolution.records, evolution.events, evolution.summary, console())
     if out:
         say(f"open {page}; records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}")
     else:
@@ -218,7 +235,7 @@ def history(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What became of black holes and rows from checkpoint to checkpoint: which are equal, who moved, since when frozen.
+    """Follow black holes and rows from checkpoint to checkpoint: which are equal, which moved, since when frozen.
 
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
@@ -227,18 +244,18 @@ def history(
 
     announce_compilation()
     with progress_bar("measuring", in_bytes=True) as progress:
-        made = darkvocab.series(
+        series = darkvocab.series(
             *sources, revisions=revisions, tensor=tensor, grid=grid, tokenizer=tokenizer, out=out, progress=progress
         )
     frames = {
-        "checkpoints": made.checkpoints,
-        "black_holes": made.black_holes,
-        "tokens": made.tokens,
-        "events": made.events,
+        "checkpoints": series.checkpoints,
+        "black_holes": series.black_holes,
+        "tokens": series.tokens,
+        "events": series.events,
     }
     if as_json:
-        sys.stdout.writelines(frames_json(made.summary, **frames))
+        sys.stdout.writelines(frames_json(series.summary, **frames))
     else:
-        print_series(**frames, summary=made.summary, to=console())
+        print_series(**frames, summary=series.summary, to=console())
     if out:
         say(f"checkpoints in {out / 'checkpoints.csv'}, events and tokens beside it")

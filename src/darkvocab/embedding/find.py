@@ -19,28 +19,14 @@ HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a 
 # Endings of tensor names, the most telling first: T5 and BART (whose encoder and decoder may hold copies), Llama, Qwen,
 # Gemma and DeepSeek, GPT-2, GPT-NeoX, BERT, GGUF, Mamba, bare.
 INPUT_NAMES = (
-    "shared.weight",
-    "embed_tokens.weight",
-    "wte.weight",
-    "embed_in.weight",
-    "word_embeddings.weight",
-    "tok_embeddings.weight",
-    "token_embd.weight",
-    "backbone.embedding.weight",
-    "backbone.embeddings.weight",
-    "token_embedding.weight",
-    "transformer.embedding.word_embeddings.weight",
-    "embedding.weight",
+    *("shared.weight", "embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight"),
+    *("tok_embeddings.weight", "token_embd.weight", "backbone.embedding.weight", "backbone.embeddings.weight"),
+    *("token_embedding.weight", "transformer.embedding.word_embeddings.weight", "embedding.weight"),
     "embeddings.weight",
 )
 OUTPUT_NAMES = (
-    "lm_head.weight",
-    "embed_out.weight",
-    "output.weight",
-    "cls.predictions.decoder.weight",
-    "lm_head.decoder.weight",
-    "transformer.output_layer.weight",
-    "transformer.ff_out.weight",
+    *("lm_head.weight", "embed_out.weight", "output.weight", "cls.predictions.decoder.weight"),
+    *("lm_head.decoder.weight", "transformer.output_layer.weight", "transformer.ff_out.weight"),
 )
 
 
@@ -60,8 +46,8 @@ def _by_name(source: Source, endings: tuple[str, ...], fits: Callable[[Tensor], 
     """Return the tallest fitting tensor of the most telling name; only tensors with such names are looked up."""
     for ending in endings:
         named = [source.tensors[name] for name in source.tensors if _ends(name, ending)]
-        if found := [tensor for tensor in named if fits(tensor)]:
-            return max(found, key=lambda tensor: tensor.shape[0])
+        if fitting := [tensor for tensor in named if fits(tensor)]:
+            return max(fitting, key=lambda tensor: tensor.shape[0])
     return None
 
 
@@ -243,7 +229,8 @@ def _same_words(a: Tensor, b: Tensor) -> bool:
         return False
     if (a.path, a.offset) == (b.path, b.offset):
         return True
-    x, y = a.words(), b.words()
+    x = a.words()
+    y = b.words()
     return all(np.array_equal(x[rows], y[rows]) for rows in chunks(x))
 
 

@@ -1,4 +1,4 @@
-"""History: the embedding of a model in training, state after state, as a file keeps it."""
+"""History: the states of an embedding in training, as a file keeps them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ..text import printable
 from .find import HISTORY, header_count, n_recorded
 from .matrix import GRID_OF_DTYPE
 
-FILE, KEY = "embedding_evolution.safetensors", HISTORY
+FILE = "embedding_evolution.safetensors"
+KEY = HISTORY
 DTYPES = ("BF16", "F16", "F32")
 BLOCK_BYTES = 1 << 23  # read at a time, or one state where that is more
 
@@ -42,8 +43,8 @@ class History:
 
     @classmethod
     def open(cls, source: str | Path, *, tensor: str | None = None) -> History:
-        """The history in a run folder, or in a `.safetensors` file, with what `corpus.json` and `manifest.json` beside
-        it say.
+        """Open the history in a run folder, or in a `.safetensors` file, with what `corpus.json` and `manifest.json`
+        beside it say.
 
         The run may be going on: the header's `recorded` counts the rows that are written, the rest is ignored.
 
@@ -66,9 +67,9 @@ class History:
             raise MissingFile(f"no file or folder {str(asked)!r}; give a run folder or a .safetensors history")
         path = asked / FILE if asked.is_dir() else asked
         if not path.is_file():
-            found = sorted(item.name for item in asked.glob("*.safetensors"))
+            files = sorted(item.name for item in asked.glob("*.safetensors"))
             inside = sorted(item.parent.name for item in asked.glob(f"*/{FILE}"))
-            hint = f"it has {', '.join(found[:5])}: give one of these" if found else "give the folder of a training run"
+            hint = f"it has {', '.join(files[:5])}: give one of these" if files else "give the folder of a training run"
             if inside:
                 more = f" and {len(inside) - 3:,} more" if len(inside) > 3 else ""
                 hint = f"{', '.join(inside[:3])}{more} in it have one: give one of these folders"
@@ -124,15 +125,15 @@ class History:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of one state."""
+        """Size of one state."""
         return self.tensor.nbytes // self.n_planned
 
     def step(self, row: int) -> int:
-        """Optimizer steps taken before this row was recorded."""
+        """Return how many optimizer steps were taken before this row was recorded."""
         return row * self.record_every
 
     def rows(self, every: int = 1) -> list[int]:
-        """Every so many rows, from row 0, and the last one.
+        """Return every so many rows, from row 0, and the last one.
 
         Raises
         ------
@@ -147,15 +148,17 @@ class History:
     def words(
         self, rows: Iterable[int], progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Row and words [n_tokens, dim] of these states, read a few at a time: not mapped, so that a file that is cut
-        meanwhile is an error here and does not end the process.
+        """Yield row and words [n_tokens, dim] of these states, read a few at a time.
+
+        They are not mapped, so that a file that is cut meanwhile is an error and does not end the process.
 
         Raises
         ------
         CorruptFile
             The file ends before them.
         """
-        dtype, size = self.grid.word_dtype, self.n_tokens * self.dim
+        dtype = self.grid.word_dtype
+        size = self.n_tokens * self.dim
         with self.path.open("rb") as file:
             for first, n in _runs(rows, max(1, BLOCK_BYTES // self.state_bytes)):
                 file.seek(self.tensor.offset + first * self.state_bytes)
@@ -168,7 +171,7 @@ class History:
 
 
 def _runs(rows: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
-    """Runs (first, length) of consecutive numbers, at most so long."""
+    """Yield runs (first, length) of consecutive numbers, at most so long."""
     first, n = 0, 0
     for row in rows:
         if n and (row != first + n or n == most):
@@ -187,12 +190,12 @@ def _json(place: Path) -> Any:
 
 
 def _beside(path: Path, name: str) -> dict[str, Any]:
-    """A JSON object beside the history; an empty one where there is none."""
+    """Read a JSON object beside the history; an empty one where there is none."""
     place = path.parent / name
-    found = _json(place) if place.is_file() else {}
-    if not isinstance(found, dict):
+    content = _json(place) if place.is_file() else {}
+    if not isinstance(content, dict):
         raise CorruptFile(f"{place}: not a JSON object")
-    return found
+    return content
 
 
 def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ...]:
@@ -206,7 +209,7 @@ def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ..
 
 
 def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
-    """Token ids in ascending order, each once.
+    """Return token ids in ascending order, each once.
 
     Raises
     ------
@@ -221,7 +224,7 @@ def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
 
 
 def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
-    """Token ids from `0-8,127`, or from a JSON file: a list, or an object with a list `unseen`.
+    """Parse token ids from `0-8,127`, or from a JSON file: a list, or an object with a list `unseen`.
 
     Raises
     ------
@@ -239,8 +242,8 @@ def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
         path = Path(text)
         if not path.is_file():
             raise MissingFile(f"no file {text!r}; name unseen tokens by id, as 0-8,127, or by a JSON file")
-        found = _json(path)
-        corpus = found if isinstance(found, dict) else {"unseen": found}
+        content = _json(path)
+        corpus = content if isinstance(content, dict) else {"unseen": content}
         if "unseen" not in corpus:
             raise CorruptFile(f"{path}: a JSON object without a list named unseen")
         return _unseen(path, corpus, n_tokens)

@@ -1,8 +1,7 @@
-"""EmbeddingMatrix: the rows that a model gives its tokens, on their number grid, with provenance and token texts."""
+"""EmbeddingMatrix: a model's row for each token, on its number grid, with provenance and token texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..errors import CorruptFile, InvalidInput
 from ..numerics import GRIDS, Grid, as_grid, decode, encode, to_index
 from ..numerics.grids import regrid
 from ..numerics.grouping import Groups, chunks, identical_rows
+from ..progress import Advance
 from ..sources import File, Source, Tensor, open_source
 from ..sources.gguf import dequantised, n_numbers
 from ..sources.tokenizer import load_tokenizer, texts_by_id
@@ -57,7 +57,7 @@ class EmbeddingMatrix:
     def open(
         cls, source: str | Path | Source, *, tensor: str | None = None, tokenizer: str | Path | None = None
     ) -> EmbeddingMatrix:
-        """The input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
+        """Open the input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class EmbeddingMatrix:
     def _made(
         cls, source: Source, found: Tensor, chosen: str, texts: dict[int, str], tokenizer: Any
     ) -> EmbeddingMatrix:
-        """Matrix of a tensor; raises InvalidInput where its type is no grid."""
+        """Return the matrix of a tensor; raises InvalidInput where its type is no grid."""
         if found.dtype not in GRID_OF_DTYPE and not found.block:
             raise InvalidInput(
                 f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
@@ -106,14 +106,14 @@ class EmbeddingMatrix:
 
     @cached_property
     def tied(self) -> bool:
-        """Whether the output matrix is this one: by its words, which are read for it now, or by the config where no
-        tensor holds it."""
+        """True where the output matrix is this one: by its words, which are read for it now, or by the config where
+        no tensor holds it."""
         if self.source is None or self.held is None:
             return True
         return is_tied(self.source, self.held, self.source.tensors[self.output] if self.output else None)
 
     def unembedding(self) -> EmbeddingMatrix | None:
-        """The output matrix, whose rows score the tokens: this one where it is tied, else the output tensor.
+        """Return the output matrix, whose rows score the tokens: this one where it is tied, else the output tensor.
 
         None where the model is untied and the checkpoint holds no output tensor. It may have other rows than the
         embedding (a head that is padded).
@@ -138,7 +138,7 @@ class EmbeddingMatrix:
 
     @classmethod
     def from_array(cls, array: Any, grid: str | None = None) -> EmbeddingMatrix:
-        """Rows from memory: a numpy array (ml_dtypes included) or a torch tensor, [n_tokens, dim].
+        """Take rows from memory: a numpy array (ml_dtypes included) or a torch tensor, [n_tokens, dim].
 
         `grid` rounds them first; by default the array's own type is the grid.
 
@@ -147,22 +147,22 @@ class EmbeddingMatrix:
         InvalidInput
             Not two-dimensional, or a type that is no grid while none is given.
         """
-        own = str(array.dtype).removeprefix("torch.")
+        stored = str(array.dtype).removeprefix("torch.")
         if hasattr(array, "detach"):  # a torch tensor, without importing torch
             array = array.detach().cpu().contiguous()
-            array = array.float().numpy() if own in GRIDS else array.numpy()
+            array = array.float().numpy() if stored in GRIDS else array.numpy()
         array = np.asarray(array)
         if array.ndim != 2:
             raise InvalidInput(f"needs rows, [n_tokens, dim], got shape {list(array.shape)}")
-        if grid is None and own not in GRIDS:
-            raise InvalidInput(f"{own} is no grid; give grid=, one of {', '.join(GRIDS)}")
+        if grid is None and stored not in GRIDS:
+            raise InvalidInput(f"{stored} is no grid; give grid=, one of {', '.join(GRIDS)}")
         values = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
-        target = as_grid(grid or own)
+        target = as_grid(grid or stored)
         return cls(words=encode(np.ascontiguousarray(values), target), grid=target)
 
     @classmethod
     def of(cls, rows: EmbeddingMatrix | Any, grid: str | None = None) -> EmbeddingMatrix:
-        """A matrix itself, or rows from memory as `from_array`; `grid` serves where their type is no grid."""
+        """Return a matrix itself, or rows from memory as `from_array`; `grid` serves where their type is no grid."""
         if isinstance(rows, EmbeddingMatrix):
             return rows
         return cls.from_array(rows, None if str(rows.dtype).removeprefix("torch.") in GRIDS else grid)
@@ -178,7 +178,7 @@ class EmbeddingMatrix:
 
     @property
     def stored(self) -> str:
-        """What a row is stored in: a grid, or a quantised type."""
+        """Grid or quantised type that rows are stored in."""
         return self.quantised or self.grid.name
 
     @property
@@ -187,22 +187,22 @@ class EmbeddingMatrix:
         return self.n_tokens - sum(token < self.n_tokens for token in self.texts) if self.texts else None
 
     def _read(self, words: np.ndarray) -> np.ndarray:
-        """Words on the grid, of rows as they are stored."""
+        """Return words on the grid for rows as they are stored."""
         return dequantised(words, self.quantised).view(np.uint32) if self.quantised else words
 
     def rows(self, tokens: Int[np.ndarray, " k"] | list[int] | slice) -> Float32[np.ndarray, "k dim"]:
-        """Values of these tokens' rows."""
+        """Return the values of these tokens' rows."""
         return decode(self._read(self.words[tokens]), self.grid)
 
     def index(
         self, tokens: Int[np.ndarray, " k"] | list[int], grid: str | Grid | None = None
     ) -> Int64[np.ndarray, "k dim"]:
-        """Ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
+        """Return ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
         target = as_grid(grid or self.grid)
         return to_index(self.rounded(tokens, target), target)
 
     def rounded(self, tokens: Int[np.ndarray, " k"] | list[int] | slice, grid: str | Grid) -> UInt[np.ndarray, "k dim"]:
-        """Words of these tokens' rows, rounded to a grid."""
+        """Return the words of these tokens' rows, rounded to a grid."""
         return regrid(self._read(self.words[tokens]), self.grid, as_grid(grid))
 
     def groups(
@@ -211,9 +211,9 @@ class EmbeddingMatrix:
         *,
         bitwise: bool = False,
         device: Device | None = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Advance | None = None,
     ) -> Groups:
-        """Tokens with equal rows, after rounding to `grid` where one is given; found on a device where one is given.
+        """Group tokens with equal rows, after rounding to `grid` where one is given; on a device where one is given.
 
         Raises
         ------
@@ -225,13 +225,13 @@ class EmbeddingMatrix:
         target = as_grid(grid or self.grid)
         plain = target == self.grid and not self.quantised
         rounded = None if plain else lambda words: regrid(self._read(words), self.grid, target)
-        how: dict[str, Any] = {"bitwise": bitwise, "rounded": rounded, "progress": progress}
+        options: dict[str, Any] = {"bitwise": bitwise, "rounded": rounded, "progress": progress}
         if device is None:
-            groups = identical_rows(self.words, **how)
+            groups = identical_rows(self.words, **options)
         else:
             from ..gpu import batch
 
-            groups = batch.identical_rows(device, self.words, **how)
+            groups = batch.identical_rows(device, self.words, **options)
         beyond = np.flatnonzero(groups.largest_code > target.max_code)
         if beyond.size:
             stored = np.isfinite(self.rows(beyond[:8])).all()
@@ -248,15 +248,16 @@ class EmbeddingMatrix:
         return groups
 
     def norms(self) -> Float64[np.ndarray, " n_tokens"]:
-        """Euclidean norm of every row, summed in float64."""
+        """Return the Euclidean norm of every row, summed in float64."""
         from ..numerics._backends.products import squares_and_sums
 
-        squares, sums = np.empty(self.n_tokens), np.empty(self.dim)
+        squares = np.empty(self.n_tokens)
+        sums = np.empty(self.dim)
         for rows in chunks(self.words):
             squares_and_sums(self.rows(rows), squares[rows], sums)
         return np.sqrt(squares)
 
     def label(self, token: int | np.integer) -> str:
-        """A token's id, and its text where there is one: ``125 '~'``."""
+        """Return a token's id, and its text where there is one: ``125 '~'``."""
         text = self.texts.get(int(token))
         return f"{token}" if text is None else f"{token} {text!r}"

@@ -1,4 +1,4 @@
-"""Batches: many matrices of rows at once on a device, grouped and compared there; what a record says comes back."""
+"""Group and compare many matrices of rows at once on a device, and bring back the figures of their records."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ UPLOAD = 1 << 26  # bytes of a matrix that are brought at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What to find of the distances of all pairs of some rows, in one unit."""
+class DistanceQuery:
+    """Figures to take of the distances of all pairs of some rows, in one unit."""
 
     over: str  # which rows: as `Groups.select`
     unit: str
@@ -33,8 +33,8 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What was found of one matrix of rows; distances by the rows they are over, and their unit."""
+class BatchResult:
+    """Groups and distances of one matrix of rows; distances by the rows they are over, and their unit."""
 
     groups: Groups
     distances: dict[tuple[str, str], KnownDistances]
@@ -50,62 +50,64 @@ class Batch:
     grid: Grid
 
     @staticmethod
-    def bytes_each(n: int, dim: int, itemsize: int, asked: tuple[Asked, ...]) -> int:
-        """About how much room one matrix of n rows takes, while it is measured."""
-        rows = max((n // 2 if one.over == "black_holes" else n for one in asked), default=0)
+    def bytes_each(n: int, dim: int, itemsize: int, queries: tuple[DistanceQuery, ...]) -> int:
+        """Estimate the bytes that one matrix of n rows takes while it is measured."""
+        rows = max((n // 2 if query.over == "black_holes" else n for query in queries), default=0)
         rows += -rows % 128
-        wide = max((8 if itemsize == 4 and one.unit == "steps" else 4 for one in asked), default=0)
+        wide = max((8 if itemsize == 4 and query.unit == "steps" else 4 for query in queries), default=0)
         return n * (dim * itemsize + 200) + wide * rows * (dim + rows) + rows * rows // 8
 
-    def measure(self, asked: tuple[Asked, ...]) -> Pending:
-        """Begin to group the rows, and to compare those that are asked for."""
+    def measure(self, queries: tuple[DistanceQuery, ...]) -> PendingBatch:
+        """Begin to group the rows, and to compare those that queries are about."""
         import torch
 
-        device, (t, n, dim) = self.device, self.codes.shape
+        device = self.device
+        t, n, dim = self.codes.shape
         leader, collided = device.grouping.leaders(self.codes, device.put(row_keys(dim)[:dim]), folded=False)
         token = torch.arange(n, device=device.place).expand(t, n)
         population = torch.zeros_like(leader).scatter_add_(1, leader, torch.ones_like(leader))  # of each first row
-        found = {"leader": leader.to(torch.int32), "collided": collided}
-        for number, one in enumerate(asked):
-            black = one.over == "black_holes"
-            chosen, room = (population >= 2, n // 2) if black else (population >= 1, n)
+        tensors = {"leader": leader.to(torch.int32), "collided": collided}
+        for number, query in enumerate(queries):
+            black = query.over == "black_holes"
+            chosen = population >= (2 if black else 1)
+            room = n // 2 if black else n
             # The rows that are not chosen all go to one place more, which is cut off.
             place = torch.where(chosen, chosen.cumsum(1) - 1, room)
             rows = torch.full((t, room + 1), -1, dtype=torch.int64, device=device.place).scatter_(1, place, token)
-            weights = population if one.over == "tokens" else torch.ones_like(population)
+            weights = population if query.over == "tokens" else torch.ones_like(population)
             weights = torch.zeros_like(rows).scatter_(1, place, weights)
-            compared = self._compare(one, rows[:, :room], weights[:, :room], chosen.sum(1))
-            found |= {f"{number}.{name}": tensor for name, tensor in compared.items()}
-        fetched = device.fetch(list(found.values()))
-        return Pending(self, asked, lambda: dict(zip(found, fetched.arrays(), strict=True)))
+            figures = self._compare(query, rows[:, :room], weights[:, :room], chosen.sum(1))
+            tensors |= {f"{number}.{name}": tensor for name, tensor in figures.items()}
+        fetched = device.fetch(list(tensors.values()))
+        return PendingBatch(self, queries, lambda: dict(zip(tensors, fetched.arrays(), strict=True)))
 
     def _compare(
-        self, one: Asked, rows: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor
+        self, query: DistanceQuery, rows: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         import torch
 
-        kernels, grid = self.device.distances, self.grid
-        shape = grid.mantissa_bits, grid.min_exponent, grid.max_code
-        x = kernels.values(self.codes, self.home, rows, one.unit, shape)
-        apart = kernels.all_pairs(x, counts)
-        weights = torch.nn.functional.pad(weights, (0, apart.shape[2] - rows.shape[1]))
-        dtype = np.dtype(str(apart.dtype).removeprefix("torch."))
+        kernels = self.device.distances
+        x = kernels.values(self.codes, self.home, rows, query.unit, self.grid.constants)
+        distances = kernels.all_pairs(x, counts)
+        weights = torch.nn.functional.pad(weights, (0, distances.shape[2] - rows.shape[1]))
+        dtype = np.dtype(str(distances.dtype).removeprefix("torch."))
         equal = (weights * (weights - 1) // 2).sum(1)
-        found = {}
-        if one.spread:
+        figures = {}
+        if query.spread:
             total = weights.sum(1)
             pairs = total * (total - 1) // 2
-            found["largest"], found["sums"] = kernels.tally(apart, weights)
+            figures["largest"], figures["sums"] = kernels.tally(distances, weights)
             ranks = torch.stack([(pairs - 1) // 2, pairs // 2], 1).clamp(min=0)
-            found["middle"] = kernels.ranked(apart, weights, equal, ranks)
-        if one.within:
-            limits = np.array([largest_within(near.threshold, dtype, strict=near.strict) for near in one.within])
-            found["within"] = kernels.within(apart, weights, equal, self.device.put(limits))
-        if one.graph:
-            limit = float(largest_within(one.graph.threshold, dtype, strict=one.graph.strict))
-            degrees, labels = kernels.connect(apart, weights, limit)
-            found["degrees"], found["labels"] = degrees.to(torch.int32), labels.to(torch.int32)
-        return found
+            figures["middle"] = kernels.ranked(distances, weights, equal, ranks)
+        if query.within:
+            limits = np.array([largest_within(near.threshold, dtype, strict=near.strict) for near in query.within])
+            figures["within"] = kernels.within(distances, weights, equal, self.device.put(limits))
+        if query.graph:
+            limit = float(largest_within(query.graph.threshold, dtype, strict=query.graph.strict))
+            degrees, labels = kernels.connect(distances, weights, limit)
+            figures["degrees"] = degrees.to(torch.int32)
+            figures["labels"] = labels.to(torch.int32)
+        return figures
 
 
 def identical_rows(
@@ -116,18 +118,18 @@ def identical_rows(
     rounded: Callable[[np.ndarray], np.ndarray] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Groups:
-    """`darkvocab.numerics.identical_rows` on a device, to which the rows are brought a few at a time."""
+    """Group equal rows as `darkvocab.numerics.identical_rows`, on a device, to which a few are brought at a time."""
     kind = rounded(words[:0]) if rounded else words[:0]
-    there = device.empty((len(words), kind.shape[1]), kind.itemsize)
+    placed = device.empty((len(words), kind.shape[1]), kind.itemsize)
     for some in chunks(words, UPLOAD):
-        there[some] = device.put(rounded(words[some]) if rounded else words[some])
+        placed[some] = device.put(rounded(words[some]) if rounded else words[some])
         if progress:
             progress(words[some].nbytes)
-    return groups_of(device, there, bitwise=bitwise)
+    return groups_of(device, placed, bitwise=bitwise)
 
 
 def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> Groups:
-    """Equal rows of one matrix that is on the device, [n, dim] signed integers with the bits of the grid's words."""
+    """Group equal rows of one matrix on the device, [n, dim] signed integers with the bits of the grid's words."""
     while True:
         keys = device.put(row_keys(words.shape[1])[: words.shape[1]])
         with device.active():
@@ -140,9 +142,9 @@ def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> 
 
 
 def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spread] | None:
-    """Distances of all pairs of rows [n, dim] of ordered indices, no two alike, in weight units and in steps.
+    """Compare all pairs of rows [n, dim] of ordered indices, no two alike, in weight units and in steps.
 
-    None where the device has no room for them, or no numbers.
+    Returns None where the device has no room for them, or no numbers.
     """
     room = Batch.bytes_each(len(index), index.shape[1], grid.bits // 8, _SPREADS)
     if len(index) < 2 or room > device.free() or not device.takes(grid, "steps"):
@@ -152,20 +154,20 @@ def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spr
             codes = device.put(index.astype(f"i{grid.bits // 8}"))[None]
             home = codes.new_zeros(1, codes.shape[2]).long()
             pending = Batch(device=device, codes=codes, home=home, grid=grid).measure(_SPREADS)
-        (found,) = pending.found(lambda t: index)
+        (result,) = pending.results(lambda t: index)
     except RuntimeError as error:
         if not is_full(error):
             raise
         return None
-    weight, steps = (found.distances["unique", unit].spread for unit in UNITS)
+    weight, steps = (result.distances["unique", unit].spread for unit in UNITS)
     return weight, steps
 
 
-_SPREADS = tuple(Asked(over="unique", unit=unit, spread=True) for unit in UNITS)
+_SPREADS = tuple(DistanceQuery(over="unique", unit=unit, spread=True) for unit in UNITS)
 
 
 def _groups(leader: np.ndarray, largest_code: np.ndarray) -> Groups:
-    """Of rows that each have their group's first row as leader."""
+    """Return the groups of rows that each have their group's first row as leader."""
     is_first = leader == np.arange(len(leader))
     labels = (np.cumsum(is_first) - 1)[leader]
     first = np.flatnonzero(is_first)
@@ -178,67 +180,71 @@ def _groups(leader: np.ndarray, largest_code: np.ndarray) -> Groups:
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingBatch:
     """A batch that is being measured."""
 
     batch: Batch
-    asked: tuple[Asked, ...]
+    queries: tuple[DistanceQuery, ...]
     arrays: Callable[[], dict[str, np.ndarray]]  # waits for them
 
-    def found(self, index: Callable[[int], np.ndarray]) -> list[Found]:
-        """What was found of each matrix; `index` gives all ordered indices of one, where something asks for them."""
-        made = self.arrays()
-        if made["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
+    def results(self, index: Callable[[int], np.ndarray]) -> list[BatchResult]:
+        """Wait for the result of each matrix.
+
+        Parameters
+        ----------
+        index : gives all ordered indices of one matrix [n, dim], should something need its rows later
+        """
+        arrays = self.arrays()
+        if arrays["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
             row_keys.cache_clear()
             with self.batch.device.active():
-                again = self.batch.measure(self.asked)
-            return again.found(index)
-        return [self._found_of(t, made, partial(index, t)) for t in range(len(made["leader"]))]
+                again = self.batch.measure(self.queries)
+            return again.results(index)
+        return [self._result(t, arrays, partial(index, t)) for t in range(len(arrays["leader"]))]
 
-    def _found_of(self, t: int, made: dict[str, np.ndarray], index: Callable[[], np.ndarray]) -> Found:
-        leader = made["leader"][t].astype(np.int64)
+    def _result(self, t: int, arrays: dict[str, np.ndarray], index: Callable[[], np.ndarray]) -> BatchResult:
+        leader = arrays["leader"][t].astype(np.int64)
         groups = _groups(leader, np.zeros(len(leader), np.uint8))  # what a device has drawn is finite
         distances = {}
-        for number, one in enumerate(self.asked):
-            tokens, weights = groups.select(one.over)
-            of = {name.partition(".")[2]: array[t] for name, array in made.items() if name.startswith(f"{number}.")}
+        for number, query in enumerate(self.queries):
+            tokens, weights = groups.select(query.over)
+            prefix = f"{number}."
+            figures = {name.removeprefix(prefix): a[t] for name, a in arrays.items() if name.startswith(prefix)}
             rows = partial(lambda tokens: index()[tokens], tokens)
-            distances[one.over, one.unit] = _known(one, weights, of, rows)
-        return Found(groups=groups, distances=distances)
+            distances[query.over, query.unit] = _known(query, weights, figures, rows)
+        return BatchResult(groups=groups, distances=distances)
 
 
 def _known(
-    one: Asked, weights: np.ndarray, found: dict[str, np.ndarray], rows: Callable[[], np.ndarray]
+    query: DistanceQuery, weights: np.ndarray, figures: dict[str, np.ndarray], rows: Callable[[], np.ndarray]
 ) -> KnownDistances:
     components = None
-    if one.graph:
+    if query.graph:
         n = len(weights)
-        components = found["degrees"][:n].astype(np.int64), found["labels"][:n].astype(np.int64)
+        components = figures["degrees"][:n].astype(np.int64), figures["labels"][:n].astype(np.int64)
+    counts = zip(query.within, figures.get("within", ()), strict=True)
     return KnownDistances(
-        one.unit,
+        query.unit,
         weights,
-        spread=_spread(weights, found) if one.spread else None,
-        within={
-            (near.threshold, near.strict): int(count)
-            for near, count in zip(one.within, found.get("within", ()), strict=True)
-        },
+        spread=_spread(weights, figures) if query.spread else None,
+        within={(near.threshold, near.strict): int(count) for near, count in counts},
         components=components,
         rows=rows,
     )
 
 
-def _spread(weights: np.ndarray, found: dict[str, np.ndarray]) -> Spread:
+def _spread(weights: np.ndarray, figures: dict[str, np.ndarray]) -> Spread:
     n = int(weights.sum())
     pairs = n * (n - 1) // 2
     if not pairs:
         return Spread(n_pairs=0, max=0.0, mean=0.0, lower_median=0.0, median=0.0)
-    sums = {place: int(found["sums"][place]) for place in np.flatnonzero(found["sums"]).tolist()}
-    whole = len(found["sums"]) == 2  # steps in two parts
+    sums = {place: int(figures["sums"][place]) for place in np.flatnonzero(figures["sums"]).tolist()}
+    whole = len(figures["sums"]) == 2  # steps in two parts
     total = float(sums.get(0, 0) + (sums.get(1, 0) << 16)) if whole else exact_total(sums)
-    lower, upper = found["middle"].tolist()
+    lower, upper = figures["middle"].tolist()
     return Spread(
         n_pairs=pairs,
-        max=float(found["largest"]),
+        max=float(figures["largest"]),
         mean=total / pairs,
         lower_median=lower,
         median=(lower + upper) / 2,

@@ -27,7 +27,7 @@ KNOWN = "cpu, cuda, cuda:N, mps"
 
 
 def check_device(name: str) -> str:
-    """The name, if it may be a device's.
+    """Return the name, if it may be a device's.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def check_device(name: str) -> str:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of this name, as torch knows it; "cpu" too.
+    """Return the device of this name, as torch knows it; "cpu" too.
 
     Raises
     ------
@@ -53,10 +53,10 @@ def torch_device(name: str) -> torch.device:
     torch = import_torch(f"--device {name}", "gpu")
     kind, _, number = name.partition(":")
     if kind == "cuda" and not torch.cuda.is_available():
-        found = f"no driver or no card, though torch {torch.__version__} was built for CUDA {torch.version.cuda}"
+        reason = f"no driver or no card, though torch {torch.__version__} was built for CUDA {torch.version.cuda}"
         if torch.version.cuda is None:
-            found = f"torch {torch.__version__}, which was built without CUDA; install a CUDA build of it"
-        raise InvalidInput(f"torch sees no cuda device here: there is {found}; or choose --device cpu")
+            reason = f"torch {torch.__version__}, which was built without CUDA; install a CUDA build of it"
+        raise InvalidInput(f"torch sees no cuda device here: there is {reason}; or choose --device cpu")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         cards = [f"cuda:{n} ({torch.cuda.get_device_name(n)})" for n in range(torch.cuda.device_count())]
         raise InvalidInput(f"there is no {name} here; choose one of {', '.join(cards)}")
@@ -66,7 +66,7 @@ def torch_device(name: str) -> torch.device:
 
 
 def open_device(name: str | Device) -> Device | None:
-    """The device of this name, with its kernels; None for "cpu", where the compiled kernels run. One that is open, too.
+    """Return the device of this name with its kernels; None for "cpu", where the compiled ones run. An open one passes.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def open_device(name: str | Device) -> Device | None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether this is what torch, or a library that it calls, says of a device without room."""
+    """Return whether torch, or a library that it calls, says so that a device has no room."""
     import torch
 
     said = "out of memory" in str(error) or "ALLOC_FAILED" in str(error)
@@ -96,7 +96,7 @@ def is_full(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Device:
-    """Where batches are drawn and measured: a device of torch's, and which kernels run there."""
+    """Device of torch's where batches are drawn and measured, and the kernels that run there."""
 
     place: torch.device
     kernels: str  # "by_triton" or "by_torch"
@@ -121,17 +121,17 @@ class Device:
         return self.place.type != "mps"
 
     def takes(self, grid: Grid, unit: str) -> bool:
-        """Whether it has numbers for differences of this grid's values or, in steps, of their indices."""
+        """Return whether it has numbers for differences of this grid's values or, in steps, of their indices."""
         return self.has_float64 or unit == "weight" or grid.bits <= 16
 
     def active(self) -> AbstractContextManager[Any]:
-        """While it is entered, kernels are launched here."""
+        """Launch kernels on this device within the `with` block."""
         import torch
 
         return torch.cuda.device(self.place) if self.place.type == "cuda" else nullcontext()
 
     def free(self) -> int:
-        """Bytes of memory that can be had."""
+        """Return the bytes of memory that can be had."""
         import torch
 
         if self.place.type == "cuda":
@@ -142,19 +142,19 @@ class Device:
         return 1 << 30  # torch's operations on a CPU are there for tests
 
     def put(self, array: np.ndarray) -> torch.Tensor:
-        """An array on the device; unsigned integers as signed ones of the same bits."""
+        """Copy an array to the device; unsigned integers become signed ones of the same bits."""
         import torch
 
         array = np.require(array, requirements=["C", "W"])  # torch takes no others
         if array.dtype.kind == "u":
             array = array.view(f"i{array.itemsize}")
-        here = torch.from_numpy(array)
+        tensor = torch.from_numpy(array)
         if self.place.type == "cuda":
-            here = here.pin_memory()  # else the host waits until all that was asked before is done
-        return here.to(self.place, non_blocking=True)
+            tensor = tensor.pin_memory()  # else the host waits until all that was asked before is done
+        return tensor.to(self.place, non_blocking=True)
 
     def empty(self, shape: tuple[int, ...], itemsize: int) -> torch.Tensor:
-        """Room for signed integers of so many bytes."""
+        """Allocate signed integers of so many bytes each."""
         import torch
 
         return torch.empty(shape, dtype=getattr(torch, f"int{8 * itemsize}"), device=self.place)
@@ -179,7 +179,7 @@ class Fetched:
     event: torch.cuda.Event | None
 
     def arrays(self) -> list[np.ndarray]:
-        """They, once they are there."""
+        """Wait for the copies and return them as NumPy arrays."""
         if self.event is not None:
             self.event.synchronize()
         return [copy.numpy() for copy in self.copies]

@@ -45,7 +45,7 @@ class Lanes:
         trials: Sequence[int] | Int64[np.ndarray, " trials"],
         places: Sequence[Int64[np.ndarray, " _"]] | None = None,
     ) -> Lanes:
-        """The lanes of a batch.
+        """Return the lanes of a batch.
 
         Parameters
         ----------
@@ -58,25 +58,25 @@ class Lanes:
         InvalidInput
             A point or a trial out of range.
         """
-        where = {"points": np.asarray(points, np.int64), "trials": np.asarray(trials, np.int64)}
-        for name, numbers in where.items():
-            if numbers.size and not (numbers.min() >= 0 and numbers.max() < COUNTERS):
-                raise InvalidInput(f"{name} must be from 0 to 2**32 - 1, got {numbers.min()} to {numbers.max()}")
+        numbers = {"points": np.asarray(points, np.int64), "trials": np.asarray(trials, np.int64)}
+        for name, n in numbers.items():
+            if n.size and not (n.min() >= 0 and n.max() < COUNTERS):
+                raise InvalidInput(f"{name} must be from 0 to 2**32 - 1, got {n.min()} to {n.max()}")
         kinds: dict[tuple[int, int], tuple[Cells, np.ndarray | None]] = {}
         keys = [(id(one), id(places[t]) if places else 0) for t, one in enumerate(cells)]
         for t, key in enumerate(keys):
             kinds.setdefault(key, (cells[t], places[t] if places else None))
         number = {key: k for k, key in enumerate(kinds)}
         kind = np.array([number[key] for key in keys], np.int64)
-        parts = [_part(*of_kind) for of_kind in kinds.values()]
+        parts = [_part(cells, place) for cells, place in kinds.values()]
         tables = {name: np.concatenate([_EMPTY[name], *(part[name] for part in parts)]) for name in _EMPTY}
         rows = np.cumsum([0] + [len(part["column"]) for part in parts])
         starts = np.concatenate([[0], np.cumsum(tables.pop("width"))])
-        moves = [(part["scale"] == 0) & (part["away"] > 0) for part in parts], [part["scale"] != 0 for part in parts]
-        often, seldom = (
-            _lanes([np.flatnonzero(moved) + rows[k] for k, moved in enumerate(of_kind)], kind) for of_kind in moves
+        often = [np.flatnonzero((part["scale"] == 0) & (part["away"] > 0)) for part in parts]
+        seldom = [np.flatnonzero(part["scale"]) for part in parts]
+        return cls(
+            starts=starts, often=_lanes(often, rows, kind), seldom=_lanes(seldom, rows, kind), **tables, **numbers
         )
-        return cls(starts=starts, often=often, seldom=seldom, **tables, **where)
 
 
 _EMPTY: dict[str, np.ndarray] = {name: np.empty(0, np.int64) for name in ("column", "place", "shift", "width")}
@@ -85,7 +85,7 @@ _EMPTY |= {"scale": np.empty(0)}
 
 
 def _part(cells: Cells, place: np.ndarray | None) -> dict[str, np.ndarray]:
-    """The rows of one `Cells`, and how many edges each has."""
+    """Return the rows of one `Cells`, and how many edges each has."""
     from ..numerics._backends.drawing import leaving
 
     n = len(cells.columns)
@@ -105,8 +105,9 @@ def _part(cells: Cells, place: np.ndarray | None) -> dict[str, np.ndarray]:
     }
 
 
-def _lanes(rows: list[np.ndarray], kind: np.ndarray) -> Int32[np.ndarray, "lanes 2"]:
-    """Trial and row of every lane, given the rows of each kind of trial."""
+def _lanes(moving: list[np.ndarray], offsets: np.ndarray, kind: np.ndarray) -> Int32[np.ndarray, "lanes 2"]:
+    """Return trial and row of every lane, given the moving rows of each kind of trial and their offsets."""
+    rows = [moved + offset for moved, offset in zip(moving, offsets, strict=False)]
     counts = np.array([len(r) for r in rows], np.int64)
     per_trial = counts[kind]
     trial = np.repeat(np.arange(len(kind)), per_trial)

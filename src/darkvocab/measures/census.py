@@ -1,4 +1,4 @@
-"""Census: which tokens share a row, in which black holes, and how many stand alone."""
+"""Census: tokens that share a row, their black holes, and how many tokens stand alone."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class Census:
 
     @property
     def mean_population(self) -> float:
-        """Of a black hole."""
+        """Mean population of a black hole."""
         return self.black_hole_population / self.n_black_holes if self.n_black_holes else 0.0
 
     @property
     def lower_median_population(self) -> int:
-        """Of the black holes: the lower of the two middle ones, as ``torch.median`` takes it."""
+        """Median population of the black holes: the lower of the two middle ones, as ``torch.median`` takes it."""
         return int(self.populations[self.n_black_holes // 2]) if self.n_black_holes else 0
 
     @property
@@ -102,7 +102,7 @@ class Census:
         return 2 * float(np.arange(1, n + 1) @ ascending) / (n * float(ascending.sum())) - (n + 1) / n
 
     def population_spectrum(self) -> tuple[Int64[np.ndarray, " sizes"], Int64[np.ndarray, " sizes"]]:
-        """Populations that occur, singletons' 1 included, ascending, and how many groups have each."""
+        """Return the populations that occur, ascending, with the 1 of singletons, and how many groups have each."""
         sizes, groups = np.unique(self.groups.counts, return_counts=True)
         return sizes, groups.astype(np.int64)
 
@@ -113,13 +113,13 @@ class Census:
 
     @cached_property
     def numbers(self) -> Int64[np.ndarray, " n_tokens"]:
-        """Of each token the number of its black hole, 1 the first of `populations`; 0 outside of any."""
+        """Number of each token's black hole, 1 for the first of `populations`; 0 outside of any."""
         numbers = np.zeros(self.n_unique, np.int64)
         numbers[self._black] = np.arange(1, self.n_black_holes + 1)
         return numbers[self.groups.labels]
 
     def members(self) -> list[Int64[np.ndarray, " population"]]:
-        """Token ids of each black hole, ascending, in the order of `populations`."""
+        """Return the token ids of each black hole, ascending, in the order of `populations`."""
         order = np.argsort(self.groups.labels, kind="stable")
         ends = np.cumsum(self.groups.counts)
         return [order[ends[group] - self.groups.counts[group] : ends[group]] for group in self._black]

@@ -75,7 +75,8 @@ def judge(
 
 def untrained(matrix: EmbeddingMatrix, census: Census, words: Vocabulary) -> dict[str, Int64[np.ndarray, " k"]]:
     """Return kinds of tokens that no training can have moved, or none can have moved apart, with their ids."""
-    category, reserved = np.array(words.category), np.array([name is not None for name in words.reserved])
+    category = np.array(words.category)
+    reserved = np.array([name is not None for name in words.reserved])
     padding = np.arange(len(category), matrix.n_tokens)  # rows that pad the output matrix
     return {
         "rows beyond the tokenizer": np.concatenate([np.flatnonzero(category == "beyond_tokenizer"), padding]),

@@ -1,8 +1,7 @@
-"""Displacement: how far each token's row in one matrix is from its row in another, a few rows at a time."""
+"""Displacement: the distance of each token's row in one matrix from its row in another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,11 +12,12 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
 from ..numerics import Grid, as_grid, decode
 from ..numerics.grouping import chunks, n_cores
+from ..progress import Advance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Displacements:
-    """Of each token that two matrices have: whether its row is the same, and how far apart the two are."""
+    """Distances between the rows of each token that two matrices have."""
 
     same: Bool[np.ndarray, " n"]  # bit for bit, on the grid that they were compared on
     l_inf_steps: Int64[np.ndarray, " n"]  # grid steps in the column that differs most; 0 between -0.0 and 0.0
@@ -31,15 +31,17 @@ def displacements(
     grid: str | Grid | None = None,
     *,
     threads: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Displacements:
-    """From `a` to `b`, of the tokens that both have; their rows must be finite.
+    """Measure the displacements from `a` to `b` of the tokens that both have; rows must be finite.
+
+    A few rows are read at a time.
 
     Parameters
     ----------
     grid : rows are rounded to it first; by default the grid of `a`
     threads : by default one per core
-    progress : told the bytes of `a` and `b` as they are compared
+    progress : called with the bytes of `a` and `b` as they are compared
 
     Raises
     ------
@@ -49,8 +51,8 @@ def displacements(
     Examples
     --------
     >>> one, other = (EmbeddingMatrix.from_array(np.float32([[0, 1], row])) for row in ([3, 4], [0, 0]))
-    >>> found = displacements(one, other, "bfloat16")
-    >>> found.same, found.euclidean, found.l_inf
+    >>> far = displacements(one, other, "bfloat16")
+    >>> far.same, far.euclidean, far.l_inf
     (array([ True, False]), array([0., 5.]), array([0., 4.]))
     """
     from ..numerics._backends.motion import tally_displacements
@@ -59,8 +61,10 @@ def displacements(
         raise InvalidInput(f"rows of {a.dim:,} and of {b.dim:,} columns cannot be compared")
     target = as_grid(grid or a.grid)
     n = min(a.n_tokens, b.n_tokens)
-    same, steps = np.empty(n, bool), np.empty(n, np.int64)
-    l_inf, euclidean = np.empty(n), np.empty(n)
+    same = np.empty(n, bool)
+    steps = np.empty(n, np.int64)
+    l_inf = np.empty(n)
+    euclidean = np.empty(n)
     sign = target.word_dtype.type(target.sign)
 
     def compare(rows: slice) -> None:

@@ -1,4 +1,4 @@
-"""Geometry: how far apart rows lie, as L-infinity distances of all their pairs, and along which columns."""
+"""Geometry: L-infinity distances of all pairs of rows, and the extent of each column."""
 
 from __future__ import annotations
 
@@ -37,8 +37,11 @@ class Geometry:
         weights : how many tokens each row stands for, 1 by default
         threads : to compare rows with
         """
-        self.index, self.grid, self.over = index, as_grid(grid), over
-        self._weights, self._threads = weights, threads
+        self.index = index
+        self.grid = as_grid(grid)
+        self.over = over
+        self._weights = weights
+        self._threads = threads
 
     @cached_property
     def in_weight(self) -> Distances:
@@ -82,7 +85,7 @@ class Geometry:
 def geometry(
     rows: EmbeddingMatrix | Any, grid: str | None = None, *, over: str = "unique", threads: int | None = None
 ) -> Geometry:
-    """Geometry of a matrix or of rows in memory.
+    """Measure the geometry of a matrix or of rows in memory.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Indicators of under-trained tokens: how near each row lies to rows that no training can have moved."""
+"""Indicators of under-trained tokens: distances of each row to rows that no training can have moved."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
-from ..numerics import as_grid, ulp
+from ..numerics import ulp
 from ..numerics.grouping import chunks, n_cores
 from ..numerics.populations import Law, low_mode, membership
+from ..progress import Advance
 
 SAMPLE = 2_048  # rows, evenly spaced, that a reference must stand apart from
 TIGHTNESS = 0.5  # median distance to the reference's mean, of its rows over that of the others, at most
@@ -81,9 +82,9 @@ def indicators(
     known: Mapping[str, Any] | None = None,
     *,
     threads: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Indicators:
-    """Land & Bartolo's indicators [1]_ of every row, from a reference that is found here, and a calibrated score.
+    """Measure Land & Bartolo's indicators [1]_ of every row from a reference found among the rows, and a score.
 
     The reference is all that `known` names where that stands apart from the other rows; else the first kind of it that
     does; else the low-norm mode: the rows up to the peak of a mode of the norms, in their lower half, that a valley
@@ -99,7 +100,7 @@ def indicators(
     ----------
     rows : an `EmbeddingMatrix`, or an array as `EmbeddingMatrix.of`; of an untied model its output matrix
     known : kinds of token that no training can have moved, the surest first, each with its token ids
-    progress : told the bytes of rows that each pass has read
+    progress : called with the bytes of rows that each pass has read
 
     References
     ----------
@@ -120,73 +121,26 @@ def indicators(
     norms, frame = _framed(matrix, threads or n_cores(), advance)
     sample = _evenly(matrix.n_tokens)
     for kind, tokens in _candidates(known or {}, norms, matrix.n_tokens):
-        found = _standing_apart(matrix, frame, kind, tokens, sample)
-        if found is None:
+        apart = _standing_apart(matrix, frame, kind, tokens, sample)
+        if apart is None:
             continue
-        columns = _columns(matrix, frame, found.centre, threads or n_cores(), advance)
-        logarithms = _logarithms(columns[found.by], found.floor)
-        law = Law.of_lower_half(logarithms, found.logarithms) if kind == MODE else Law.of_sample(found.logarithms)
-        score = membership(logarithms, law, at_least=len(found.reference.tokens), furthest=found.furthest)
-        return Indicators(norms=norms, reference=found.reference, columns=columns, by=found.by, score=score)
+        columns = _columns(matrix, frame, apart.centre, threads or n_cores(), advance)
+        logarithms = _logarithms(columns[apart.by], apart.floor)
+        law = Law.of_lower_half(logarithms, apart.logarithms) if kind == MODE else Law.of_sample(apart.logarithms)
+        score = membership(logarithms, law, at_least=len(apart.reference.tokens), furthest=apart.furthest)
+        return Indicators(norms=norms, reference=apart.reference, columns=columns, by=apart.by, score=score)
     return Indicators(norms=norms, reference=None, columns={}, by=None, score=np.zeros(matrix.n_tokens))
 
 
 def bytes_read(matrix: EmbeddingMatrix) -> int:
     """Return how many bytes of rows `indicators` reads, all passes together; one pass less without a reference."""
-    norms, distances = 1, 1
-    return (norms + COMPONENT_PASSES + distances) * matrix.words.nbytes
-
-
-def steps_to_nearest(
-    matrix: EmbeddingMatrix,
-    tokens: Int64[np.ndarray, " k"],
-    grid: str | None = None,
-    *,
-    threads: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Int64[np.ndarray, " n_tokens"]:
-    """L-infinity distance of every row, in steps of its grid (or of `grid`), to the nearest of these tokens' rows.
-
-    Raises
-    ------
-    InvalidInput
-        No tokens.
-
-    Examples
-    --------
-    >>> rows = EmbeddingMatrix.from_array(np.array([[1.0, 2.0], [1.0078125, 2.0], [0.0, 0.0]]), "bfloat16")
-    >>> steps_to_nearest(rows, np.array([0])).tolist()
-    [0, 1, 16384]
-    """
-    from ..numerics._backends.nearest import nearest
-    from ..numerics._backends.neighbours import index_words
-
-    if not len(tokens):
-        raise InvalidInput("needs one token or more to measure the distance to")
-    target = as_grid(grid or matrix.grid)
-
-    def index(rows: Any) -> np.ndarray:
-        words = matrix.rounded(rows, target)
-        out = np.empty(words.shape, np.int32)
-        index_words(words, words.dtype.type(target.sign), out)
-        return out
-
-    targets = index(tokens)
-    steps = np.empty(matrix.n_tokens, np.int64)
-
-    def measure(rows: slice) -> None:
-        nearest(index(rows), targets, steps[rows])
-        if progress:
-            progress(matrix.words[rows].nbytes)
-
-    with ThreadPoolExecutor(threads or n_cores()) as pool:
-        list(pool.map(measure, list(chunks(matrix.words))))
-    return steps
+    n_passes = 1 + COMPONENT_PASSES + 1  # norms and mean, the principal component, distances to the reference
+    return n_passes * matrix.words.nbytes
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What is taken off rows before their angle is."""
+    """Vectors that are taken off rows before angles are measured."""
 
     mean: Float64[np.ndarray, " dim"]
     component: Float64[np.ndarray, " dim"]  # the first principal one, of length 1
@@ -225,10 +179,8 @@ def _candidates(
         yield MODE, np.flatnonzero(norms <= mode.peak)
 
 
-def _framed(
-    matrix: EmbeddingMatrix, threads: int, advance: Callable[[int], None]
-) -> tuple[Float64[np.ndarray, " n_tokens"], _Frame]:
-    """Norms of all rows, and their mean and first principal component.
+def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Float64[np.ndarray, " n_tokens"], _Frame]:
+    """Return the norms of all rows, and their mean and first principal component.
 
     Subspace iteration, over the sample and then over all rows: each pass narrows the angle to the component by the
     ratio of the variances, the 9th over the 1st.
@@ -236,11 +188,13 @@ def _framed(
     from ..numerics._backends.products import scatter, squares_and_sums
 
     def summed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        squares, sums = np.empty(len(rows)), np.zeros(matrix.dim)
+        squares = np.empty(len(rows))
+        sums = np.zeros(matrix.dim)
         squares_and_sums(rows, squares, sums)
         return squares, sums
 
-    squares, mean = [], np.zeros(matrix.dim)
+    squares = []
+    mean = np.zeros(matrix.dim)
     for of_rows, sums in _over(matrix, summed, threads, advance):
         squares.append(of_rows)
         mean += sums / matrix.n_tokens
@@ -259,7 +213,8 @@ def _framed(
         return of_rows
 
     for _ in range(COMPONENT_PASSES):
-        across, offsets = directions.astype(np.float32, order="C"), (directions @ middle).astype(np.float32)
+        across = directions.astype(np.float32, order="C")
+        offsets = (directions @ middle).astype(np.float32)
         moments = np.zeros(directions.shape)  # covariance times directions, but for a factor
         for of_rows in _over(matrix, moved, threads, advance):
             moments += of_rows
@@ -272,21 +227,21 @@ def _over(
     matrix: EmbeddingMatrix,
     function: Callable[[Float32[np.ndarray, "rows dim"]], Any],
     threads: int,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> Iterator[Any]:
-    """This function of all rows, a few at a time, in their order."""
+    """Yield the results of a function of all rows, a few at a time, in their order."""
 
     def of(rows: slice) -> Any:
-        made = function(matrix.rows(rows))
+        result = function(matrix.rows(rows))
         advance(matrix.words[rows].nbytes)
-        return made
+        return result
 
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(of, list(chunks(matrix.words)))
 
 
 def _columns(
-    matrix: EmbeddingMatrix, frame: _Frame, centre: np.ndarray, threads: int, advance: Callable[[int], None]
+    matrix: EmbeddingMatrix, frame: _Frame, centre: np.ndarray, threads: int, advance: Advance
 ) -> dict[str, Float64[np.ndarray, " n_tokens"]]:
     from ..numerics._backends.products import products
 
@@ -303,7 +258,7 @@ def _columns(
 def _distances(
     products: Float64[np.ndarray, "rows 5"], centre: Float64[np.ndarray, "*rows dim"], frame: _Frame
 ) -> dict[str, Float64[np.ndarray, " rows"]]:
-    """The columns, from |x - u|^2, |x|^2, x.u, x.m and x.c of every row, u each row's own centre or that of all."""
+    """Compute the columns from |x - u|^2, |x|^2, x.u, x.m and x.c of every row, u its own centre or that of all."""
     apart, squares, xu, xm, xc = products.T
     uu, um, uc = (centre * centre).sum(-1), centre @ frame.mean, centre @ frame.component
     mm = float(frame.mean @ frame.mean)
@@ -316,7 +271,7 @@ def _distances(
 
 
 def _cosine_distance(product: np.ndarray, one: np.ndarray, other: np.ndarray | np.floating) -> np.ndarray:
-    """Of two vectors with this product and these squared lengths; 1 where one of them is 0."""
+    """Return the cosine distance of two vectors by their product and squared lengths; 1 where one of them is 0."""
     lengths = np.sqrt(np.maximum(one, 0) * np.maximum(other, 0))
     return 1 - np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
 
@@ -332,7 +287,7 @@ def _against(
 def _standing_apart(
     matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: Int64[np.ndarray, " m"], sample: Int64[np.ndarray, " s"]
 ) -> _Apart | None:
-    """These tokens as a reference, where they stand apart from the sampled others."""
+    """Return these tokens as a reference, or None where they do not stand apart from the sampled others."""
     others = matrix.rows(np.setdiff1d(sample, tokens)).astype(np.float64)
     if len(others) < 2:
         return None
@@ -343,9 +298,11 @@ def _standing_apart(
         kept = tokens[near]
         if len(kept) < 2:
             return None
-    centre, members = _mean(matrix, kept), matrix.rows(kept[:: -(-len(kept) // SAMPLE)]).astype(np.float64)
+    centre = _mean(matrix, kept)
+    members = matrix.rows(kept[:: -(-len(kept) // SAMPLE)]).astype(np.float64)
     without = (len(kept) * centre - members) / (len(kept) - 1)  # the mean of all the others of the reference
-    inside, outside = _against(members, without, frame), _against(others, centre, frame)
+    inside = _against(members, without, frame)
+    outside = _against(others, centre, frame)
     areas = {
         name: _area(inside[name], outside[name])
         for name in COLUMNS
@@ -377,7 +334,7 @@ def _mean(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Float64[n
 def _near(
     matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, others: np.ndarray
 ) -> Bool[np.ndarray, " m"]:
-    """Which of these tokens are nearer than the geometric mean of their median distance and the others'."""
+    """Mark the tokens nearer than the geometric mean of their median distance and the others'."""
     apart = [
         np.linalg.norm(matrix.rows(tokens[start : start + SAMPLE]) - centre, axis=1)
         for start in range(0, len(tokens), SAMPLE)
@@ -387,7 +344,7 @@ def _near(
 
 
 def _area(inside: np.ndarray, outside: np.ndarray) -> float:
-    """Area under the ROC curve: how often a distance inside is below one outside, ties counting half."""
+    """Return the area under the ROC curve: the share of distances inside below one outside, ties counting half."""
     ordered = np.sort(outside)
     below = np.searchsorted(ordered, inside, "left") + np.searchsorted(ordered, inside, "right")
     return float(1 - below.mean() / (2 * len(ordered)))

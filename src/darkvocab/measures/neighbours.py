@@ -19,7 +19,7 @@ from ..numerics.neighbours import MAX_PAIRS
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """What touches, directly or by way of others: the most tokens first, then by the first row."""
+    """Components of rows that touch directly or through others: most tokens first, then by the first row."""
 
     rows: Int64[np.ndarray, " components"]  # distinct ones
     tokens: Int64[np.ndarray, " components"]
@@ -87,7 +87,8 @@ class Neighbours:
     def adjacency(self) -> tuple[Int64[np.ndarray, " n_unique_plus_1"], Int32[np.ndarray, " both_ways"]]:
         """Starts and neighbours: those of row i, ascending, are ``neighbours[starts[i] : starts[i + 1]]`` (CSR)."""
         one, other = self.pairs
-        rows, neighbours = np.concatenate([one, other]), np.concatenate([other, one])
+        rows = np.concatenate([one, other])
+        neighbours = np.concatenate([other, one])
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.degrees)])
         return starts, neighbours[np.lexsort((neighbours, rows))]
 
@@ -100,7 +101,7 @@ class Neighbours:
 
     @cached_property
     def component(self) -> Int64[np.ndarray, " n_unique"]:
-        """Of each distinct row, the number of its component in `components`."""
+        """Number, in `components`, of the component of each distinct row."""
         labels, which = np.unique(self.near.labels, return_inverse=True)
         order = np.lexsort((labels, -self._sums(which, self.groups.counts)))
         return np.argsort(order)[which]
@@ -119,7 +120,7 @@ class Neighbours:
 
     @cached_property
     def _core(self) -> Bool[np.ndarray, " n_unique"]:
-        """Rows that are a black hole, or touch one: whose neighbours are more tokens than rows."""
+        """Rows that are a black hole or touch one: their neighbours are more tokens than rows."""
         return (self.groups.counts >= 2) | (self.near.tokens > self.degrees)
 
     @cached_property
@@ -157,7 +158,7 @@ def neighbours(
     max_pairs: int = MAX_PAIRS,
     threads: int | None = None,
 ) -> Neighbours:
-    """Which rows of a matrix touch, without comparing all of them with all: for whole vocabularies.
+    """Find which rows of a matrix touch, without comparing all with all: for whole vocabularies.
 
     Parameters
     ----------
@@ -188,7 +189,8 @@ def neighbours(
     matrix = EmbeddingMatrix.of(rows, grid)
     if matrix.quantised:
         matrix = EmbeddingMatrix.of(matrix.rows(slice(None)))  # any column of any row is asked for
-    target, groups = as_grid(grid or matrix.grid), groups or matrix.groups(grid)
+    target = as_grid(grid or matrix.grid)
+    groups = groups or matrix.groups(grid)
     near = near_rows(
         matrix.words,
         target,

@@ -24,8 +24,10 @@ class Topology:
     def __init__(self, distances: Distances, touching: Touching, *, over: str = "unique") -> None:
         if distances.unit != touching.unit:
             raise InvalidInput(f"distances in {distances.unit} cannot be held against touching {touching}")
-        self.touching, self.over = touching, over
-        self._distances, self._weights = distances, distances.weights
+        self.touching = touching
+        self.over = over
+        self._distances = distances
+        self._weights = distances.weights
         degrees, labels = distances.components(touching.threshold, strict=touching.strict)
         self.degrees: Int64[np.ndarray, " n"] = degrees  # of each row's vertices
         self.labels: Int64[np.ndarray, " n"] = labels  # the first row of each row's component
@@ -62,7 +64,7 @@ class Topology:
 
     @property
     def largest_component_density(self) -> float:
-        """Of components of equal size: of the one that holds the first row in lexicographic order of values."""
+        """Density of the largest component; of equal ones, of that with the lexicographically first row of values."""
         if self.largest_component_size < 2:
             return float(self.largest_component_size)
         (largest,) = np.nonzero(self._size_of == self.largest_component_size)
@@ -91,7 +93,7 @@ def _density(edges: int, vertices: int) -> float:
 
 
 def _first_row(rows: np.ndarray, candidates: np.ndarray) -> int:
-    """Which of these rows comes first in lexicographic order."""
+    """Return which of these rows comes first in lexicographic order."""
     for d in range(rows.shape[1]):
         if len(candidates) == 1:
             break
@@ -108,7 +110,7 @@ def topology(
     over: str = "unique",
     threads: int | None = None,
 ) -> Topology:
-    """Topology of a matrix or of rows in memory.
+    """Measure the topology of a matrix or of rows in memory.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Evolution: what changes between two states of the same tokens, how far they move and in which black holes they are.
+"""Tracking: how far tokens move from one state to another, and how their black holes change.
 
 A black hole keeps its number as long as it can be followed; the numbers count up from 1, and 0 is for tokens in none.
 """
@@ -25,12 +25,13 @@ START, BIRTH, VANISH, MERGE, SPLIT, GAIN, LOSE = KINDS = "start", "birth", "vani
 
 
 class State:
-    """All tokens' rows at one time: words on their grid, and what follows from them."""
+    """Rows of all tokens at one time: words on their grid, and what follows from them."""
 
     def __init__(self, words: UInt[np.ndarray, "n dim"], grid: str | Grid) -> None:
         from ..numerics._backends.motion import to_ordered
 
-        self.words, self.grid = words, as_grid(grid)
+        self.words = words
+        self.grid = as_grid(grid)
         self.index: Integer[np.ndarray, "n dim"] = np.empty(words.shape, np.int32 if self.grid.bits < 32 else np.int64)
         to_ordered(words, self.grid.word_dtype.type(self.grid.sign), self.index)
 
@@ -52,7 +53,7 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """Where some tokens are: their centroid and how far they lie from it (Euclidean, weight units, in float64)."""
+    """Centroid of some tokens, and their Euclidean distances from it (weight units, in float64)."""
 
     centroid: Float64[np.ndarray, " dim"]
     radius_max: float  # of the token farthest from the centroid
@@ -60,7 +61,7 @@ class Cloud:
 
 
 def cloud(state: State, tokens: Int[np.ndarray, " k"]) -> Cloud:
-    """Centroid and radii of these tokens, at least one."""
+    """Return centroid and radii of these tokens, at least one."""
     from ..numerics._backends.motion import average, squares_around
 
     centroid = np.empty(state.words.shape[1])
@@ -80,20 +81,21 @@ class Extent:
 
 
 def extent(state: State, tokens: Int[np.ndarray, " k"]) -> Extent:
-    """Largest distance of all pairs of these tokens, at least one: how wide their widest column is."""
+    """Return the largest distance of all pairs of these tokens, at least one: the width of their widest column."""
     low, high = _ends(state.values, tokens)
     with np.errstate(over="ignore"):
         wide = high - low
     low, high = _ends(state.index, tokens)
     steps = high - low
-    column, column_of_steps = int(wide.argmax()), int(steps.argmax())
+    column = int(wide.argmax())
+    column_of_steps = int(steps.argmax())
     return Extent(
         weight=float(wide[column]), column=column, steps=int(steps[column_of_steps]), column_of_steps=column_of_steps
     )
 
 
 def _ends(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest entry of each column."""
+    """Return the smallest and the largest entry of each column."""
     from ..numerics._backends.motion import widen
 
     low, high = np.empty((2, rows.shape[1]), rows.dtype)
@@ -104,7 +106,7 @@ def _ends(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def mean_distances(
     state: State, sets: Sequence[Int[np.ndarray, ...]], most_rows: int
 ) -> list[tuple[float, float] | None]:
-    """Mean L-infinity distance over all pairs of each set's tokens, in weight units and in grid steps.
+    """Return the mean L-infinity distance over all pairs of each set's tokens, in weight units and in grid steps.
 
     0 for a set without a pair; None for one with more distinct rows than `most_rows`. Pairs of equal rows are at
     distance 0. Cost: the square of the distinct rows, once for all sets where they are few.
@@ -121,11 +123,12 @@ def mean_distances(
         return [(a / n, b / n) if n else (0.0, 0.0) for a, b, n in zip(*sums.tolist(), pairs, strict=True)]
     means: list[tuple[float, float] | None] = []
     for count in counts:
-        there = np.flatnonzero(count)
-        if len(there) > most_rows:
+        present = np.flatnonzero(count)
+        if len(present) > most_rows:
             means.append(None)
             continue
-        index, tokens_each = state.index[first[there]], count[there]
+        index = state.index[first[present]]
+        tokens_each = count[present]
         mean = (
             Distances(index, state.grid, unit=unit, weights=tokens_each, threads=n_cores()).spread.mean
             for unit in UNITS
@@ -136,14 +139,14 @@ def mean_distances(
 
 @dataclass(frozen=True, kw_only=True)
 class Moves:
-    """How far each token moved, in grid steps: lengths of the difference of its row's ordered indices."""
+    """Length of each token's move in grid steps, from the difference of its row's ordered indices."""
 
     l1: Int64[np.ndarray, " n"]  # steps taken in all components together
     l2: Float64[np.ndarray, " n"]
     l_inf: Int64[np.ndarray, " n"]  # steps in the component that took most; 0 where the token did not move
 
     def spread(self, tokens: Int[np.ndarray, " k"]) -> tuple[int, float, int, float, float, float, int]:
-        """Of these tokens, at least one: how many moved; mean and maximum over all of them of l1, l2, l_inf."""
+        """Count which of these tokens (at least one) moved; mean and maximum over all of them of l1, l2, l_inf."""
         from ..numerics._backends.motion import summarise_moves
 
         n = len(tokens)
@@ -154,7 +157,7 @@ class Moves:
 
 
 def moves(before: State, after: State) -> Moves:
-    """Steps from one state of the same tokens to another.
+    """Count the steps from one state of the same tokens to another.
 
     Examples
     --------
@@ -166,24 +169,24 @@ def moves(before: State, after: State) -> Moves:
     from ..numerics._backends.motion import tally_moves
 
     n = len(before.words)
-    l1, l2, l_inf = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int64)
-    if before is after:
-        l1[:], l2[:], l_inf[:] = 0, 0.0, 0
-    else:
+    l1 = np.zeros(n, np.int64)
+    l2 = np.zeros(n)
+    l_inf = np.zeros(n, np.int64)
+    if before is not after:
         tally_moves(before.index, after.index, l1, l2, l_inf)
     return Moves(l1=l1, l2=l2, l_inf=l_inf)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """The motion of some tokens, taken apart: what all share, and what is each token's own (weight units)."""
+    """Motion of some tokens in two parts: shared by all, and each token's own (weight units)."""
 
     bulk: float  # Euclidean length of the mean displacement, that is, of the centroid's
     thermal: float  # root mean square, over tokens, of the length of displacement minus mean displacement
 
 
 def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
-    """Bulk and thermal motion of these tokens, at least one, from one state to another."""
+    """Split the motion of these tokens, at least one, into bulk and thermal motion."""
     from ..numerics._backends.motion import average_move, squares_around_move
 
     mean = np.empty(before.words.shape[1])
@@ -197,7 +200,7 @@ def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What happened to tokens of one black hole between two states.
+    """Event in the life of one black hole between two states.
 
     start   `hole` is there at the first state, with these tokens
     birth   `hole` is new and takes nobody from another: these tokens were in none
@@ -215,7 +218,7 @@ class Event:
 
 
 def holes_of(groups: Groups) -> Int64[np.ndarray, " n"]:
-    """Black holes of a first state, numbered from 1 in order of their first tokens; 0 for tokens that stand alone."""
+    """Number the black holes of a first state from 1, in order of their first tokens; 0 for tokens that stand alone."""
     black = groups.counts >= 2
     return np.where(black, np.cumsum(black), 0)[groups.labels]
 
@@ -223,7 +226,7 @@ def holes_of(groups: Groups) -> Int64[np.ndarray, " n"]:
 def follow(
     before: Int64[np.ndarray, " n"], groups: Groups, fresh: int
 ) -> tuple[Int64[np.ndarray, " n"], list[Event], int]:
-    """The numbers of the black holes after a change, and the events that make it up.
+    """Return the numbers of the black holes after a change, and the events that it consists of.
 
     A black hole goes on as the one that it shares most tokens with: pairs of old and new are matched one to one,
     the most shared tokens first, of equal pairs the smaller old number, then the smaller first shared token. So of any
@@ -258,10 +261,10 @@ def follow(
     pairs, firsts, shared = np.unique(before[both] * len(number) + new[both], return_index=True, return_counts=True)
     ongoing = set()
     for pair in pairs[np.lexsort((both[firsts], pairs // len(number), -shared))].tolist():
-        old, here = divmod(pair, len(number))
-        if old not in ongoing and not number[here]:
+        old, fresh_hole = divmod(pair, len(number))
+        if old not in ongoing and not number[fresh_hole]:
             ongoing.add(old)
-            number[here] = old
+            number[fresh_hole] = old
     born = np.flatnonzero(number == 0)[1:]  # 0 is for no black hole, not a new one
     number[born] = range(fresh, fresh + len(born))
     after = number[new]
@@ -279,22 +282,23 @@ def _events(before: np.ndarray, after: np.ndarray, ongoing: set[int], fresh: int
     split = {new for old, new in ways if old and new >= fresh}
     for (old, new), moved in ways.items():
         tokens = tuple(moved)
-        if old and new:
-            if old not in ongoing:
-                yield Event(kind=MERGE, hole=old, other=new, tokens=tokens)
-            elif new >= fresh:
-                yield Event(kind=SPLIT, hole=new, other=old, tokens=tokens)
-            else:
-                yield Event(kind=LOSE, hole=old, other=new, tokens=tokens)
-                yield Event(kind=GAIN, hole=new, other=old, tokens=tokens)
-        elif old:
-            yield Event(kind=LOSE if old in ongoing or old in merged else VANISH, hole=old, other=0, tokens=tokens)
+        if not old:
+            kind = BIRTH if new >= fresh and new not in split else GAIN
+            yield Event(kind=kind, hole=new, other=0, tokens=tokens)
+        elif not new:
+            kind = LOSE if old in ongoing or old in merged else VANISH
+            yield Event(kind=kind, hole=old, other=0, tokens=tokens)
+        elif old not in ongoing:
+            yield Event(kind=MERGE, hole=old, other=new, tokens=tokens)
+        elif new >= fresh:
+            yield Event(kind=SPLIT, hole=new, other=old, tokens=tokens)
         else:
-            yield Event(kind=BIRTH if new >= fresh and new not in split else GAIN, hole=new, other=0, tokens=tokens)
+            yield Event(kind=LOSE, hole=old, other=new, tokens=tokens)
+            yield Event(kind=GAIN, hole=new, other=old, tokens=tokens)
 
 
 def starts(holes: Int64[np.ndarray, " n"]) -> list[Event]:
-    """The black holes of a first state as events."""
+    """Return the black holes of a first state as events."""
     numbers = range(1, int(holes.max(initial=0)) + 1)
     return [
         Event(kind=START, hole=hole, other=0, tokens=tuple(np.flatnonzero(holes == hole).tolist())) for hole in numbers
@@ -302,6 +306,6 @@ def starts(holes: Int64[np.ndarray, " n"]) -> list[Event]:
 
 
 def replay(holes: Int64[np.ndarray, " n"], events: Iterable[tuple[str, int, int, Sequence[int]]]) -> None:
-    """Change the black holes of tokens, in place, as events (kind, hole, other, tokens) of one moment say."""
+    """Apply events (kind, hole, other, tokens) of one moment to the black holes of tokens, in place."""
     for kind, hole, other, tokens in events:
         holes[list(tokens)] = other if kind in (MERGE, LOSE, VANISH) else hole

@@ -15,6 +15,7 @@ from ..extras import import_extra, import_torch
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..runs.notebook_stream import NotebookStream
+from ..snowballs import run
 from ..snowballs.law import Snowball
 from ..snowballs.questions import Questions
 from ..snowballs.snowball import Cloud, perturb
@@ -54,10 +55,10 @@ def sweep_12_2a(base: str | Path | None = None, sampler: str | None = None) -> S
 
 
 def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
-    """12.2a (seed 000): the sigma sweep at Qwen's scale. `running`: of `Sweep.records`."""
+    """12.2a (seed 000): the sigma sweep at Qwen's scale. `running`: of `snowballs.run.Options`."""
     sweep = sweep_12_2a(base)
     why = None if base is not None else THEIR_CENTROID
-    records = list(sweep.records(**running))
+    records = list(run.records(sweep, **running))
     columns = [field.name for field in fields(SweepRecord)][: len(SEED_000_COLUMNS)]
     yield compare("samples", "1,000", f"{len(records):,}")
     yield compare("columns, in order", len(SEED_000_COLUMNS), sum(map(str.__eq__, columns, SEED_000_COLUMNS)))
@@ -108,9 +109,9 @@ def trials_12_4b(base: str | Path | None = None, sampler: str | None = None) -> 
 
 
 def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
-    """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `Trials.records`."""
+    """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `snowballs.run.Options`."""
     trials = trials_12_4b(base)
-    frame = trials.frame(**running)
+    frame = run.frame(trials, **running)
     columns = frame.columns[: len(SEED_001_COLUMNS)]
     norm = float(np.linalg.norm(trials.base.vector.astype(np.float64)))
     yield compare("trials", "1,000", f"{len(frame):,}")
@@ -139,7 +140,7 @@ PREDICTED = (
 
 
 def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comparison:
-    """Whether a published figure, as it was printed, may be one more of these values."""
+    """Compare a published figure, as it was printed, with the law of these values: it may be one more of them."""
     from scipy.special import stdtrit
 
     n, digit = len(values), 0.5 * 10.0 ** (Decimal(published).as_tuple().exponent)  # type: ignore[operator]
@@ -154,8 +155,8 @@ def questions_13_5a() -> Questions:
 
 
 def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
-    """13.5a (seed 003): the three questions. `running`: of `Questions.records`."""
-    frame = questions_13_5a().frame(**running)
+    """13.5a (seed 003): the three questions. `running`: of `snowballs.run.Options`."""
+    frame = run.frame(questions_13_5a(), **running)
     for number, (sigma, redrawn) in enumerate(frame.group_by("sigma", maintain_order=True)):
         yield compare("sigma", f"{PUBLISHED_13_5A['sigma'][number]:.2e}", f"{sigma[0]:.2e}")
         drawn = {name: redrawn[name].to_numpy() for name in ("density", "mean_linf", "median_linf", "n_black_holes")}
@@ -166,7 +167,7 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
     most = (frame[name].to_numpy().max() for name in ("density_1_step", "density_2_steps"))
     steps = " and ".join(f"{density:.1e}" for density in most)
     yield compare("density at 1 and 2 grid steps, at most", "none", steps, uncheckable="the notebook did not ask")
-    coarser = frame["n_columns_coarser"].to_numpy() / questions_13_5a().dim
+    coarser = frame["n_columns_coarser"].to_numpy() / questions_13_5a().hidden_dim
     yield compare(
         "columns whose own step exceeds the threshold",
         "none",
@@ -287,8 +288,8 @@ def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
     Parameters
     ----------
     recipe : a key of `RECIPES`
-    settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `Sweep.records`; for 11.2c, 11.2b and
-        11.2a corpus (a file) and those of `Training.run`, of which `out` may be None
+    settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `snowballs.run.Options`; for 11.2c,
+        11.2b and 11.2a corpus (a file) and those of `train`, of which `out` may be None
 
     Raises
     ------

@@ -14,7 +14,10 @@ from ..numerics import identical_rows
 from ..sources.safetensors import read_tensors
 from ..training.choices import Architecture, GaussianNoise, PointStart, SnowballStart
 from ..training.corpus import load_corpus
-from ..training.run import Training, apart, displacement, read_ends, read_metrics
+from ..training.metrics import read_metrics
+from ..training.outcome import displacement, read_ends, token_distances
+from ..training.run import train
+from ..training.settings import Training
 from .comparison import AGREES, DIFFERS, Comparison, compare
 
 THEIR_CORPUS = "depends on their corpus, a novel that is not public; here: another text, of as many bytes"
@@ -28,7 +31,7 @@ ANY_CORPUS = "must hold for any corpus"
 
 @dataclass(frozen=True, kw_only=True)
 class _Published:
-    """What a notebook printed."""
+    """Figures that a notebook printed."""
 
     parameters: int
     start: tuple[int, int, int] | None  # unique rows, black holes, population of the first state
@@ -78,61 +81,64 @@ def _reproduce(
 ) -> Iterator[Comparison]:
     published, training = PUBLISHED[recipe], training_11_2(recipe, corpus)
     with TemporaryDirectory() as elsewhere:
-        run = training.run(out or Path(elsewhere) / "run", **running)
+        run = Path(out or Path(elsewhere) / "run")
+        train(training, run, **running)
         yield from _compared(published, training, run)
 
 
 def _compared(published: _Published, training: Training, run: Path) -> Iterator[Comparison]:
     unseen = training.corpus.unseen
     history, (first, last) = read_ends(run)
-    grid = history.grid
-    start, end, among = (Census(identical_rows(state)) for state in (first, last, last[unseen]))
     n_parameters = sum(math.prod(tensor.shape) for tensor in read_tensors(run / "model" / "model.safetensors").values())
     yield compare("parameters", f"{published.parameters:,}", f"{n_parameters:,}")
     if published.start:
-        names = "unique rows", "black holes C0", "population P0"
+        start = Census(identical_rows(first))
         ours = start.n_unique, start.n_black_holes, start.black_hole_population
-        for name, theirs, here in zip(names, published.start, ours, strict=True):
-            yield compare(f"{name} at the start", theirs, here)
-    yield compare("unseen tokens", 51, len(unseen), uncheckable=THEIR_CORPUS)
-    held = among.black_hole_population
-    if training.noise is None:
-        yield _must("population P of unseen tokens, all", "51 of 51", held, len(unseen))
-    else:
-        yield compare("population P of unseen tokens", 51, f"{held} of {len(unseen)}", uncheckable=THEIR_NOISE)
-    seen = end.black_hole_population - among.black_hole_population
-    yield _must("population P of seen tokens", "0 of 77", seen, 0)
-    few = among.n_black_holes <= published.most
-    verdict = AGREES if few else DIFFERS
-    theirs_c, ours_c = str(len(published.populations)), str(among.n_black_holes)
-    yield Comparison("black holes C at the end, few", theirs_c, ours_c, verdict, ANY_CORPUS)
-    listed = [", ".join(map(str, sizes)) for sizes in (published.populations, among.populations.tolist())]
-    yield compare("  their populations", *listed, uncheckable=THEIR_CORPUS)
-    geometry = apart(last[unseen], grid)
-    if published.l_inf:
-        for name, far, length in zip(
-            ("max", "mean"), published.l_inf, (geometry.weight.max, geometry.weight.mean), strict=True
+        for name, theirs, here in zip(
+            ("unique rows", "black holes C0", "population P0"), published.start, ours, strict=True
         ):
-            yield compare(f"{name} L-inf of unseen tokens", f"{far:.6e}", f"{length:.6e}", uncheckable=THEIR_CORPUS)
-    yield compare("  in grid steps, max", "none", int(geometry.steps.max), uncheckable="the notebook did not ask")
+            yield compare(f"{name} at the start", theirs, here)
+    yield from _compared_ends(published, training, Census(identical_rows(last)), Census(identical_rows(last[unseen])))
+    distances = token_distances(last[unseen], history.grid)
+    if published.l_inf:
+        far = distances.weight.max, distances.weight.mean
+        for name, length, ours_l_inf in zip(("max", "mean"), published.l_inf, far, strict=True):
+            figure = f"{name} L-inf of unseen tokens"
+            yield compare(figure, f"{length:.6e}", f"{ours_l_inf:.6e}", uncheckable=THEIR_CORPUS)
+    yield compare("  in grid steps, max", "none", int(distances.steps.max), uncheckable="the notebook did not ask")
     losses = read_metrics(run)["loss"].to_numpy() * 127 / 128
     for step, loss in published.losses.items():
-        if step > training.steps:
-            continue
-        logged = f"{losses[step - 100 : step].mean():.4f}"
-        yield compare(f"loss logged at step {step:,}", f"{loss:.4f}", logged, uncheckable=THEIR_MEAN)
+        if step <= training.steps:
+            logged = f"{losses[step - 100 : step].mean():.4f}"
+            yield compare(f"loss logged at step {step:,}", f"{loss:.4f}", logged, uncheckable=THEIR_MEAN)
     if published.displacement is not None:
-        moved = f"{displacement(first, last, grid):.6f}"
+        moved = f"{displacement(first, last, history.grid):.6f}"
         yield compare("displacement of the centroid", published.displacement, moved, uncheckable=THEIR_CORPUS)
 
 
+def _compared_ends(published: _Published, training: Training, end: Census, among: Census) -> Iterator[Comparison]:
+    """Compare the last state's census over all tokens, and among unseen ones."""
+    n_unseen, held = len(training.corpus.unseen), among.black_hole_population
+    yield compare("unseen tokens", 51, n_unseen, uncheckable=THEIR_CORPUS)
+    if training.noise is None:
+        yield _must("population P of unseen tokens, all", "51 of 51", held, n_unseen)
+    else:
+        yield compare("population P of unseen tokens", 51, f"{held} of {n_unseen}", uncheckable=THEIR_NOISE)
+    yield _must("population P of seen tokens", "0 of 77", end.black_hole_population - held, 0)
+    verdict = AGREES if among.n_black_holes <= published.most else DIFFERS
+    theirs, ours = str(len(published.populations)), str(among.n_black_holes)
+    yield Comparison("black holes C at the end, few", theirs, ours, verdict, ANY_CORPUS)
+    listed = [", ".join(map(str, sizes)) for sizes in (published.populations, among.populations.tolist())]
+    yield compare("  their populations", *listed, uncheckable=THEIR_CORPUS)
+
+
 def _must(figure: str, published: str, here: int, wanted: int) -> Comparison:
-    """What does not depend on the corpus."""
+    """Compare a count that does not depend on the corpus."""
     return Comparison(figure, published, f"{here:,}", AGREES if here == wanted else DIFFERS, ANY_CORPUS)
 
 
 def reproduce_11_2c(**running: Any) -> Iterator[Comparison]:
-    """11.2c (seed 002): a training from a snowball. `running`: corpus, and of `Training.run`."""
+    """11.2c (seed 002): a training from a snowball. `running`: corpus, and of `train`."""
     yield from _reproduce("11.2c", **running)
 
 

@@ -25,8 +25,8 @@ class Cells:
     """Cells of the columns that noise can move; components are independent, other columns stay at home.
 
     Cells come in runs of neighbours that count as equally probable; where a run is one cell, its
-    probability is exact but for 2**-53. A component of active column j lies in run ``starts[j] + t``
-    where t of the column's edges are at or below its deviate.
+    probability is exact but for 2**-53. A component of active column j lies in run
+    ``starts[j] + t`` where t of the column's edges are at or below its deviate.
     """
 
     grid: Grid
@@ -157,7 +157,7 @@ def cell_ranges(base: Float[np.ndarray, " dim"], sigma: float, reach: float, gri
     from ._backends.drawing import cell_ranges as kernel
 
     ranges = Ranges(*(np.empty(base.size, np.int64) for _ in range(3)))
-    if kernel(base.astype(np.float64), reach, sigma, is_float32, *grid.shape, *ranges):
+    if kernel(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):
         raise InvalidInput(
             f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
             f"{grid.max_value:g}; choose a smaller sigma or a wider grid"

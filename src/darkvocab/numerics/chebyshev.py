@@ -37,7 +37,7 @@ OPTIMISM = 1.6  # so many more entries lie outside windows than of the rows that
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A summary of the distances of all pairs; zeros where there is no pair."""
+    """Summary of the distances of all pairs; zeros where there is no pair."""
 
     n_pairs: int
     max: float
@@ -156,20 +156,20 @@ class Distances:
         )
 
     def _exact(self, total: float, largest: float, high: np.ndarray) -> float:
-        """The sum of all distances as if rounded once; `total` where float64 has added them without rounding."""
+        """Return the sum of all distances as if rounded once; `total` where float64 has added them without rounding."""
         above = np.flatnonzero(high[1:])
         seen = high[0] == self.n_equal and len(above)  # else the smallest has its bits all in the lower half
         smallest = _distance_of(int(above[0] + 1) << 16, self.rows.dtype) if seen else 0.0
         return total if self._adds_exactly(largest, smallest) else self._total()
 
     def _adds_exactly(self, largest: float, smallest: float) -> bool:
-        """Whether float64 adds all distances, zeros and some from the smallest to the largest, without rounding."""
+        """True where float64 adds all distances, zeros and some from the smallest to the largest, without rounding."""
         if self.unit == "steps":  # whole numbers
             return self.n_pairs * largest < 2.0**53
         return is_exact(self.n_pairs, largest, smallest)
 
     def _total(self) -> float:
-        """The sum of all distances, rounded once."""
+        """Return the sum of all distances, rounded once."""
         from ._backends.distances import tally_exponents
 
         parts = np.zeros((EXPONENTS if self.rows.dtype == np.float32 else 1, 2), np.int64)
@@ -188,7 +188,7 @@ class Distances:
         return out
 
     def _ranked(self, rank: int, high: np.ndarray, lows: dict[int, np.ndarray]) -> float:
-        """The distance of this rank from 0; high counts pairs by the upper bits of their keys, lows[h] by the lower."""
+        """Find the distance of a rank from 0; high counts pairs by their keys' upper bits, lows[h] by the lower."""
         from ._backends.distances import find_rank, tally_within
 
         upper, rank = find_rank(high, rank)
@@ -232,7 +232,7 @@ class Distances:
         return degrees, _components(np.concatenate(edges, axis=1), self.n)
 
     def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:
-        """Every distance that occurs, ascending, and how many pairs have it."""
+        """Return every distance that occurs, ascending, and how many pairs have it."""
         distances, counts = np.zeros(1), np.array([self.n_equal])
         for first, block in self.blocks():
             rows = self.weights[first : first + len(block)]
@@ -242,7 +242,7 @@ class Distances:
 
 
 class KnownDistances(Distances):
-    """What was found elsewhere of the distances of some rows, in place of the distances."""
+    """Figures of the distances of some rows that were taken elsewhere, in place of the distances."""
 
     def __init__(
         self,
@@ -288,7 +288,7 @@ class KnownDistances(Distances):
 
 
 def _components(edges: Int32[np.ndarray, "2 edges"], n: int) -> Int64[np.ndarray, " n"]:
-    """The first row of each row's component."""
+    """Return the first row of each row's component."""
     one, other = edges
     if not len(one):
         return np.arange(n)
@@ -309,14 +309,14 @@ def _merged(distances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def largest_within(threshold: float | int, dtype: np.dtype, *, strict: bool) -> np.floating:
-    """The largest distance of this type that counts as within the threshold, itself rounded to it; below 0 if none."""
+    """Return the largest distance of this type within the threshold, itself rounded to it; below 0 if there is none."""
     with np.errstate(over="ignore"):
         limit = dtype.type(threshold)
     return np.nextafter(limit, dtype.type(-np.inf)) if strict else limit
 
 
 def _differing(index: np.ndarray, grid: Grid, unit: str) -> tuple[np.ndarray, bool]:
-    """What distances are differences of, without the columns in which all rows are equal; whether bfloat16 holds it.
+    """Return the columns in which rows differ, in a dtype where differences are exact; and whether bfloat16 holds it.
 
     Steps are counted from the column's smallest index, and in the narrowest type in which they are right.
     """

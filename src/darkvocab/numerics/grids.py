@@ -37,8 +37,8 @@ class Grid:
         return 1 << (self.bits - 1)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Mantissa bits, least exponent, greatest code: a grid as the kernels know it."""
+    def constants(self) -> tuple[int, int, int]:
+        """`mantissa_bits`, `min_exponent` and `max_code`, as kernels take them."""
         return self.mantissa_bits, self.min_exponent, self.max_code
 
     @cached_property
@@ -201,7 +201,7 @@ def _round(x: np.ndarray, grid: Grid) -> Int64[np.ndarray, ...]:
     from ._backends.rounding import round_to_index
 
     index = np.empty(x.shape, np.int64)
-    round_to_index(np.ascontiguousarray(x).ravel(), *grid.shape, index.ravel())
+    round_to_index(np.ascontiguousarray(x).ravel(), *grid.constants, index.ravel())
     return index
 
 
@@ -277,7 +277,7 @@ def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -
     grid = as_grid(grid)
     index = np.asarray(index, order="C")
     values: np.ndarray = np.empty(index.shape, dtype)
-    values_of(index.ravel(), *grid.shape[:2], values.ravel())
+    values_of(index.ravel(), *grid.constants[:2], values.ravel())
     return values
 
 

@@ -40,7 +40,7 @@ class Groups:
     ]  # largest magnitude code of each row: beyond a grid's max_code, NaN or infinity
 
     def select(self, over: str) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
-        """The first row of each group that is asked for, and how many rows each stands for.
+        """Return the first row of each group in the selection, and how many rows each stands for.
 
         Parameters
         ----------
@@ -60,7 +60,7 @@ class Groups:
 
 @lru_cache(maxsize=8)
 def row_keys(dim: int) -> UInt64[np.ndarray, " dim_plus_one"]:
-    """What rows are hashed with: random in every process, so that nobody can craft a file whose rows all collide.
+    """Return keys to hash rows with: random in every process, so that nobody can craft a file whose rows all collide.
 
     Results do not depend on it.
     """

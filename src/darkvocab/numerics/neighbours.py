@@ -29,7 +29,7 @@ BLOCK_BYTES = 1 << 26  # of rows that are compared in full at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Near:
-    """The graph of rows that are near each other."""
+    """Graph of rows that are near each other."""
 
     degrees: Int64[np.ndarray, " n"]  # rows near each row
     tokens: Int64[np.ndarray, " n"]  # the sum of their weights
@@ -49,7 +49,7 @@ def near_rows(
     max_pairs: int = MAX_PAIRS,
     threads: int | None = None,
 ) -> Near:
-    """All pairs of rows that touch: whose L-infinity distance is <= (or <) a threshold; exactly.
+    """Find all pairs of rows that touch: whose L-infinity distance is <= (or <) a threshold; exactly.
 
     Every row gets a few features, none of which differs by more between two rows than their L-infinity distance:
     single columns, and the largest and smallest deviation of a block of columns from one row's. Rows whose features are
@@ -98,7 +98,7 @@ class _Rows:
         self.dtype = np.dtype(np.float32 if unit == "weight" else np.int16 if grid.bits <= 16 else np.int32)
 
     def limit(self, touching: Touching) -> float | int:
-        """The largest difference that counts as near."""
+        """Largest difference that counts as near."""
         if self.dtype == np.float32:
             return float(largest_within(touching.threshold, self.dtype, strict=touching.strict))
         furthest = (1 << self.dtype.itemsize * 8) - 1  # no two indices are
@@ -110,7 +110,7 @@ class _Rows:
         return self._numbers(self.words[self.tokens[rows][:, None], columns])
 
     def whole(self, rows: np.ndarray) -> np.ndarray:
-        """All columns of these rows, [rows, dim]."""
+        """Return all columns of these rows, [rows, dim]."""
         tokens = self.tokens[rows]
         together = tokens[-1] - tokens[0] == len(tokens) - 1 and (np.diff(tokens) == 1).all()
         return self._numbers(self.words[tokens[0] : tokens[-1] + 1] if together else self.words[tokens])
@@ -128,7 +128,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Telling:
-    """What tells some rows apart."""
+    """Features that tell some rows apart."""
 
     columns: np.ndarray  # in which any two are apart, the most telling first
     features: np.ndarray  # [rows, features], the most telling first: some of the columns, and deviations
@@ -137,7 +137,7 @@ class _Telling:
 
 
 class _Search:
-    """What is still to be compared, and what was found so far."""
+    """Rows still to be compared, and the pairs that are near so far."""
 
     def __init__(
         self, read: _Rows, limit: float, weights: np.ndarray, max_pairs: int, pool: ThreadPoolExecutor, threads: int
@@ -196,7 +196,7 @@ class _Search:
             self._compare(rows, np.arange(self.read.dim), ends, np.empty((len(rows), 0), self.read.dtype), 0.0)
 
     def _telling(self, rows: np.ndarray) -> _Telling:
-        """What tells these rows apart, judged by a sample of them."""
+        """Choose features that tell these rows apart, by a sample of them."""
         from ._backends.neighbours import count_alike, profile
 
         read, blocks = self.read, min(BLOCKS, self.read.dim)
@@ -269,7 +269,7 @@ class _Search:
         room: int,
         weights: np.ndarray,
     ) -> Near:
-        """The graph of rows in blocks of tiles; no pairs where there are more than room for."""
+        """Return the graph of rows in blocks of tiles; no pairs where there are more than room for."""
         from ._backends.neighbours import flatten, join, unite_all
 
         n, threads = len(ends), self.threads if len(ends) > FEW_ROWS else 1
@@ -329,7 +329,7 @@ class _Search:
             self.pairs.append(pairs.astype(np.int32))
 
     def _all_near(self, rows: np.ndarray) -> None:
-        """Every two of these rows are near."""
+        """Record that every two of these rows are near."""
         from ._backends.neighbours import unite_all
 
         unite_all(self.parent, rows, np.full(len(rows), rows[0]))
@@ -358,14 +358,14 @@ class _Search:
         return float(_above(float(most)) if self.read.dtype == np.float32 else most)
 
     def _most(self, slack: float) -> Any:
-        """The limit, or for features with slack a little more, in the type of differences."""
+        """Return the limit, or for features with slack a little more, in the type of differences."""
         if self.read.dtype != np.float32:
             return np.dtype(f"u{self.read.dtype.itemsize}").type(self.limit)
         return _above(self.limit * (1 + 2.0**-22) + slack) if slack else np.float32(self.limit)
 
 
 def _above(length: float) -> np.float32:
-    """The float32 above."""
+    """Return the next float32 above."""
     with np.errstate(over="ignore"):
         return np.nextafter(np.float32(length), np.float32(np.inf))
 

@@ -16,14 +16,14 @@ QUANTILES = np.linspace(0.8, PREDICTION, 20)  # where the size of the population
 
 @dataclass(frozen=True)
 class LowMode:
-    """The lower of two modes: where it is densest, and the sparsest place between it and the rest."""
+    """Lower one of two modes: where it is densest, and the sparsest place between it and the rest."""
 
     peak: float
     valley: float
 
 
 def low_mode(numbers: Float64[np.ndarray, " n"]) -> LowMode | None:
-    """The mode below a valley in the lower half of these numbers; None where their density only rises to its mode.
+    """Find the mode below a valley in the lower half of these numbers; None where their density only rises to its mode.
 
     The density around 32 consecutive numbers is 32 over their width. A valley is where it is a quarter, or less, of
     the densest place on either side: sampling alone makes one in fewer than one of 10,000 lists of 100,000 numbers.
@@ -53,7 +53,7 @@ def low_mode(numbers: Float64[np.ndarray, " n"]) -> LowMode | None:
 
 
 def densest(numbers: Float64[np.ndarray, " n"]) -> float:
-    """Where these numbers lie most densely: the half-sample mode [1]_, of any number of them but none.
+    """Find where these numbers lie most densely: the half-sample mode [1]_, of any number of them but none.
 
     References
     ----------
@@ -70,7 +70,7 @@ def densest(numbers: Float64[np.ndarray, " n"]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Law:
-    """How the logarithms of one population's numbers are spread: Student's t, or a normal law without `freedom`."""
+    """Law of the logarithms of one population's numbers: Student's t, or a normal law without `freedom`."""
 
     location: float
     scale: float
@@ -78,7 +78,7 @@ class Law:
 
     @classmethod
     def of_sample(cls, logarithms: Float64[np.ndarray, " m"]) -> Law:
-        """The law that predicts one more: from the median, and the median absolute deviation, of these.
+        """Return the law that predicts one more: from the median, and the median absolute deviation, of these.
 
         From few of them the prediction is wide: m degrees of freedom, and a scale to which `PRIOR` adds one number.
         """
@@ -88,7 +88,7 @@ class Law:
 
     @classmethod
     def of_lower_half(cls, logarithms: Float64[np.ndarray, " n"], inside: Float64[np.ndarray, " m"]) -> Law:
-        """The normal law around the peak of all of these, where some that belong to it lie.
+        """Return the normal law around the peak of all of these, where some that belong to it lie.
 
         Only what lies below the peak says how wide the law is: what lies above it may be of another kind.
         """

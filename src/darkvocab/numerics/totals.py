@@ -9,7 +9,7 @@ INFINITE = 255
 
 
 def exact_total(sums: dict[int, int]) -> float:
-    """The sum of float32 numbers >= 0, rounded once, from the integer sum of the significands of each exponent.
+    """Return the sum of float32 numbers >= 0, rounded once, from the integer sum of the significands of each exponent.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def exact_total(sums: dict[int, int]) -> float:
 
 
 def is_exact(n: int, largest: float, smallest: float) -> bool:
-    """Whether float64 adds n float32 numbers without rounding, in any order: zeros, and others between these two.
+    """Return whether float64 adds n float32 numbers without rounding, in any order: zeros, or between these two.
 
     All are multiples of the last place of the smallest, and no partial sum has more than 53 bits of it.
     """

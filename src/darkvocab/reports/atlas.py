@@ -191,7 +191,8 @@ def _int64() -> Any:
 
 def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
     """Put the scan in one sentence: how many tokens are dark, of what kinds, and how many share a row."""
-    n, n_dark = len(dark), int(dark.sum())
+    n = len(dark)
+    n_dark = int(dark.sum())
     if n_dark:
         counts = [(int((dark & (kinds == place)).sum()), kind) for place, kind in enumerate(KINDS)]
         counted = [f"{count:,} {kind.counted}" for count, kind in sorted(counts, key=lambda c: -c[0]) if count]
@@ -200,7 +201,8 @@ def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
         says += (f"all {one}" if n_dark > 1 else f"it is {one}") if one else _and(counted)
     else:
         says = f"None of {n:,} tokens stands out as dark"
-    rows, population = scan.census.n_black_holes, scan.census.black_hole_population
+    rows = scan.census.n_black_holes
+    population = scan.census.black_hole_population
     if not rows:
         return f"{says}; no two tokens share a row."
     if rows == 1:
@@ -231,7 +233,8 @@ def _tiles(scan: Scan, dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[st
 
 def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yield a row for each kind that occurs: what it is, how many tokens it has, and where they lie."""
-    norm, score = tokens["norm"].to_numpy(), tokens["score"].fill_null(math.nan).to_numpy()
+    norm = tokens["norm"].to_numpy()
+    score = tokens["score"].fill_null(math.nan).to_numpy()
     for place, kind in enumerate(KINDS):
         of = kinds == place
         if of.any():
@@ -317,7 +320,8 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
     what a page shows. A missing float is NaN, a missing integer -1, a missing text has length -1.
     """
     tokens = scan.tokens
-    columns, codes = [], {}
+    columns = []
+    codes = {}
     floats = [name for name, dtype in tokens.schema.items() if dtype.is_float()]
     integers = ["id", "black_hole", "population", "n_touching", "steps"]
     for name in floats:

@@ -1,4 +1,4 @@
-"""Tables of what differs between two checkpoints, and of what a repair changed, from their JSON."""
+"""Tables of a diff of two checkpoints and of a repair, from their JSON."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..text import printable
-from .console import facts, isolated, show
+from .console import facts, isolated, show, table
 
 MOST_CHANGES = 40
 
 
 def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
-    """A diff for people: facts of each matrix, the farthest movers, what became of black holes."""
+    """Print a diff: facts of each matrix, the farthest movers, and changes of black holes."""
     pairs = [("A", printable(report["a"])), ("B", printable(report["b"])), ("texts", _texts(report["texts"], shown))]
     pairs += [("", note) for note in report["notes"]]
     show(facts(pairs), to)
@@ -54,18 +53,19 @@ def _texts(texts: dict[str, Any] | None, shown: int) -> str:
 
 
 def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
-    a, b = part["a"], part["b"]
+    a = part["a"]
+    b = part["b"]
     rounded = [
         f"{name} rounded from {side['stored_grid']}"
         for name, side in (("A", a), ("B", b))
         if side["stored_grid"] != part["grid"]
     ]
-    how = "bit for bit" if part["equality"] == "bits" else "by value"
+    equality = "bit for bit" if part["equality"] == "bits" else "by value"
     on = ", ".join([part["grid"], *rounded])
-    same = f", of which {part['n_same_bits']:,} bit for bit" if how == "by value" else ""
+    same = f", of which {part['n_same_bits']:,} bit for bit" if equality == "by value" else ""
     pairs = [
         (f"{part['matrix']} matrix", " | ".join(dict.fromkeys(printable(side["tensor"]) for side in (a, b)))),
-        ("compared", f"{part['n_common']:,} rows of {a['hidden_dim']:,}, {how}, on {on}"),
+        ("compared", f"{part['n_common']:,} rows of {a['hidden_dim']:,}, {equality}, on {on}"),
         ("equal", f"{part['n_equal']:,}{same}"),
         ("moved", f"{part['n_moved']:,}"),
     ]
@@ -82,26 +82,19 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name, justify in columns:
-        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
-    return table
-
-
 def _movers(part: dict[str, Any], shown: int) -> Table:
-    """The tokens that moved farthest."""
-    table = _table(("token", "right"), ("text", ""), ("steps", "right"), ("L-inf", "right"), ("Euclidean", "right"))
+    """Tabulate the tokens that moved farthest."""
+    rows = []
     for token in part["movers"][:shown]:
         texts = dict.fromkeys(isolated(printable(text)) for name in "ab" if (text := token[name]) is not None)
-        lengths = f"{token['l_inf_steps']:,}", f"{token['l_inf']:.4g}", f"{token['euclidean']:.4g}"
-        table.add_row(str(token["token_id"]), Text(" | ".join(texts)), *lengths)
-    return table
+        lengths = [f"{token['l_inf_steps']:,}", f"{token['l_inf']:.4g}", f"{token['euclidean']:.4g}"]
+        rows.append([str(token["token_id"]), " | ".join(texts), *lengths])
+    return table(("token", "text", "steps", "L-inf", "Euclidean"), rows, left=("text",))
 
 
 def _changes(changes: list[dict[str, Any]]) -> Table:
-    """Black holes that are not what they were."""
-    table = _table(("black hole", ""), ("in A", "right"), ("in B", "right"), ("tokens", "right"), ("", ""))
+    """Tabulate black holes that are not what they were."""
+    rows = []
     for change in changes:
         came = _named("from A", change["came_from"]), _named("into B", change["went_to"])
         what = (
@@ -111,12 +104,12 @@ def _changes(changes: list[dict[str, Any]]) -> Table:
         )
         numbers = ("" if change[name] is None else f"#{change[name]}" for name in "ab")
         populations = f"{change['population_a']:,} -> {change['population_b']:,}"
-        table.add_row(change["kind"], *numbers, populations, "   ".join(what))
-    return table
+        rows.append([change["kind"], *numbers, populations, "   ".join(what)])
+    return table(("black hole", "in A", "in B", "tokens", ""), rows, left=("black hole", ""))
 
 
 def _named(word: str, holes: list[list[int]], most: int = 4) -> str:
-    """Black holes of the other side and how many tokens each has part in."""
+    """Name black holes of the other side, and how many tokens come from or go to each."""
     named = [f"{word} #{number} ({n:,})" for number, n in holes[:most]]
     return "".join(f" {hole}" for hole in [*named, *(["..."] if len(holes) > most else [])])
 
@@ -129,7 +122,7 @@ HOW = {
 
 
 def print_repair(report: dict[str, Any], to: Console) -> None:
-    """A repair for people: what was or would be changed, how, and what was found when it was read again."""
+    """Print a repair: what was or would be changed, by which means, and what was read again afterwards."""
     around = "" if report["how"] == "gaussian" else f", each component {_steps(report['jitter_steps'])} up or down"
     would = "would be " if report["dry_run"] else ""
     pairs = [
@@ -146,7 +139,8 @@ def print_repair(report: dict[str, Any], to: Console) -> None:
         if part["without_pieces"]:
             pairs.append(("no pieces", f"{len(part['without_pieces']):,} tokens: around the mean of the trained rows"))
         if not report["dry_run"]:
-            before, after = part["black_holes"]["before"], part["black_holes"]["after"]
+            before = part["black_holes"]["before"]
+            after = part["black_holes"]["after"]
             was = "rows that were no numbers" if before is None else f"{before[0]:,} with {before[1]:,} tokens"
             norm = part["norm"]
             again = f" ({part['n_redrawn']:,} drawn again)" if part["n_redrawn"] else ""
@@ -159,7 +153,7 @@ def print_repair(report: dict[str, Any], to: Console) -> None:
             ]
     files = report["files"]
     pairs += [
-        (f"{would}{how.replace('_', ' ')}", ", ".join(map(printable, named))) for how, named in files.items() if named
+        (f"{would}{done.replace('_', ' ')}", ", ".join(map(printable, named))) for done, named in files.items() if named
     ]
     if not report["dry_run"]:
         pairs.append(

@@ -1,4 +1,4 @@
-"""What all commands print with: a console, tables, numbers for people, and JSON of frames."""
+"""Console, tables, numbers for people, and JSON of frames: used by all commands that print."""
 
 from __future__ import annotations
 
@@ -50,19 +50,21 @@ def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
 
 def isolated(text: str) -> str:
-    """Return text that leaves the order of what surrounds it: right-to-left letters between isolate marks."""
+    """Return text that keeps the order around it: right-to-left letters stand between marks."""
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
         return f"\u2068{text}\u2069"
     return text
 
 
-def table(headings: Iterable[str], left: Iterable[str] = ("",)) -> Table:
-    """Return an empty table with these columns: text in those of `left`, numbers in the others."""
-    empty = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]] = (), left: Iterable[str] = ("",)) -> Table:
+    """Return a table with these columns, those of `left` aligned left; nothing in it is markup."""
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     texts = set(left)
     for heading in headings:
-        empty.add_column(heading, justify="left" if heading in texts else "right", overflow="fold")
-    return empty
+        grid.add_column(heading, justify="left" if heading in texts else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    return grid
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:
@@ -88,7 +90,7 @@ def power(value: float) -> str:
 
 
 def density(value: float) -> str:
-    """Return a density to four decimals as the notebook has it, in powers of ten where these would be 0."""
+    """Return a density to four decimals as the notebook has it, a tiny one in powers of ten."""
     return f"{value:.4f}" if value == 0 or value >= 5e-5 else f"{value:.1e}"
 
 

@@ -38,10 +38,9 @@ class Panel {
     svg.attr("viewBox", `0 0 ${width} ${HEIGHT}`).selectAll("*").remove();
     svg.append("g").attr("transform", `translate(0,${bottom})`).call(axis(d3.axisBottom(this.x), data.x, width / 90));
     svg.append("g").attr("transform", `translate(${ROOM.left},0)`).call(axis(d3.axisLeft(this.y), data.y, HEIGHT / 45));
-    const title = svg.append("text").attr("class", "title").attr("text-anchor", "end").text(data.x.label);
-    title.attr("x", right).attr("y", HEIGHT - 6);
-    const above = svg.append("text").attr("fill", "currentColor").text(data.note || data.y.label);
-    above.attr("x", ROOM.left + 6).attr("y", ROOM.top + 8);
+    const write = (text, x, y) => svg.append("text").attr("fill", "currentColor").attr("x", x).attr("y", y).text(text);
+    write(data.x.label, right, HEIGHT - 6).attr("class", "title").attr("text-anchor", "end");
+    write(data.note || data.y.label, ROOM.left + 6, ROOM.top + 8);
     for (const one of data.series) this.#series(one);
     this.cursor = svg.append("line").attr("class", "cursor").attr("y1", ROOM.top).attr("y2", bottom);
     this.point(null);
@@ -50,17 +49,18 @@ class Panel {
   #series(one) {
     const { x, y } = this;
     const all = d3.range(one.x.length);
-    const places = all.filter((i) => has(x, one.x[i]) && has(y, one.y[i]));
+    const has = (i) => on(x, one.x[i]) && on(y, one.y[i]);
     const curve = one.stepped ? d3.curveStepAfter : d3.curveLinear;
-    const path = d3.line().defined((i) => has(x, one.x[i]) && has(y, one.y[i])).x((i) => x(one.x[i])).curve(curve);
+    const line = d3.line().defined(has).x((i) => x(one.x[i])).y((i) => y(one.y[i])).curve(curve);
     if (one.band) {
       const [low, high] = one.band;
-      const area = d3.area().defined((i) => low[i] !== null && has(y, high[i])).x((i) => x(one.x[i])).curve(curve);
+      const area = d3.area().defined((i) => low[i] !== null && on(y, high[i])).x((i) => x(one.x[i])).curve(curve);
       area.y0((i) => y(Math.max(low[i], y.domain()[0]))).y1((i) => y(high[i]));
       this.svg.append("path").attr("d", area(all)).attr("fill", tint(one.colour)).attr("opacity", 0.2);
     }
-    const marks = one.line && places.length > MOST_MARKS ? [] : places.map((i) => [x(one.x[i]), y(one.y[i])]);
-    sketch(this.svg, one, path.y((i) => y(one.y[i]))(all), marks, Math.max(6, (one.size * PIXELS) ** 2));
+    const marks = all.filter(has).map((i) => [x(one.x[i]), y(one.y[i])]);
+    const some = one.line && marks.length > MOST_MARKS ? [] : marks;
+    sketch(this.svg, one, line(all), some, Math.max(6, (one.size * PIXELS) ** 2));
   }
 
   #hover(event) {
@@ -83,9 +83,9 @@ class Panel {
   point(step) {
     this.at = step;
     for (const { cursor, x } of this.panels) {
-      const on = step !== null && x && has(x, step);
-      cursor?.style("display", on ? null : "none");
-      if (on) cursor.attr("x1", x(step)).attr("x2", x(step));
+      const there = step !== null && x && on(x, step);
+      cursor?.style("display", there ? null : "none");
+      if (there) cursor.attr("x1", x(step)).attr("x2", x(step));
     }
     this.tip.hidden = step === null;
     if (step === null) return;
@@ -119,8 +119,8 @@ function axis(empty, { scale: kind, ends }, room) {
   return empty.tickSizeOuter(0);
 }
 
-// Whether a value has a place on a scale: 0 has none on a logarithmic one.
-function has(to, value) {
+// Whether a scale has a place for a value: a logarithmic one has none for 0.
+function on(to, value) {
   return value !== null && Number.isFinite(to(value));
 }
 

@@ -1,4 +1,4 @@
-"""A page: one HTML file with its style and scripts in it, and a policy that lets nothing else in or out."""
+"""A page: one HTML file that holds its style and scripts, and a policy that allows nothing else."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ LICENCE = "vendor/LICENSE"
 
 
 def render(template: str, scripts: Sequence[str], **values: Any) -> bytes:
-    """Render a template of this package as a page; values are escaped, the same values give the same bytes.
+    """Render a template as a page; values are escaped, the same values give the same bytes.
 
     Parameters
     ----------
-    template : its name; it extends `page.html.j2`
-    scripts : files of this package that make up the page's script, in this order; none: a page without any
+    template : a file of this package that extends `page.html.j2`
+    scripts : files of this package that make up the page's script, in this order, if it has one
 
     Returns
     -------
-    UTF-8. Its Content-Security-Policy names the style and the scripts by their hashes: whatever text
-    is in the page, no other script runs, and nothing is fetched.
+    UTF-8. Its Content-Security-Policy names style and scripts by their hashes: whatever text is in
+    the page, no other script runs, and nothing is fetched.
     """
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup

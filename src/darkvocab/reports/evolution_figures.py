@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,15 @@ if TYPE_CHECKING:
 
 # Okabe & Ito (2008), from dark to light where they lie side by side.
 HOLES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-OTHER, ODD, ALONE = "0.62", "0.5", "0.93"  # two greys, so that neighbours among the others can be by_step apart
+OTHER, ODD = "0.62", "0.5"  # two greys, so that neighbours can be told apart
+ALONE = "0.93"
 LOOKS: dict[str, dict[str, Any]] = {
     "all": {"colour": BLACK, "line": ":", "width": 1.2},
     "seen": {"colour": ORANGE, "line": "-", "width": 1.0},
     "unseen": {"colour": BLUE, "line": "-", "width": 1.2},
 }
-MOST_POINTS, MOST_COLUMNS = 2000, 900  # drawn of a curve, of a picture
+MOST_POINTS = 2000  # of a curve
+MOST_COLUMNS = 900  # of a picture
 STEP = "optimizer step"
 
 
@@ -50,14 +51,16 @@ def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, mo
         row: frame.select("kind", "hole", "other", "tokens").rows()
         for (row,), frame in events.with_columns(events["other"].fill_null(0)).group_by("row", maintain_order=True)
     }
-    holes, kept = np.zeros(n_tokens, np.int64), []
+    holes = np.zeros(n_tokens, np.int64)
+    kept = []
     columns = set(shown.tolist())
     for column, (row, _) in enumerate(rows.tolist()):
         if row in changes:
             replay(holes, changes[row])
         if column in columns:
             kept.append(holes.copy())
-    steps, pictured = rows[shown, 1], np.array(kept)
+    steps = rows[shown, 1]
+    pictured = np.array(kept)
     widths = np.diff(np.log1p(steps) if _is_long(steps) else steps, append=np.nan)
     widths[-1] = widths[:-1].min(initial=1.0)
     numbers, where = np.unique(pictured, return_inverse=True)
@@ -68,10 +71,11 @@ def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, mo
 
 
 def _spaced(n: int, most: int) -> np.ndarray:
-    """Indices of the rows to draw: all, or the first, the last, and between them more of the early ones."""
+    """Indices of the rows to draw: all, or the first, the last, and more early than late ones."""
     if n <= most:
         return np.arange(n)
-    early, even = np.geomspace(1, n, most).round() - 1, np.linspace(0, n - 1, most // 4)
+    early = np.geomspace(1, n, most).round() - 1
+    even = np.linspace(0, n - 1, most // 4)
     return np.unique(np.concatenate([early, even]).astype(int))
 
 
@@ -81,46 +85,39 @@ def _is_long(steps: np.ndarray) -> bool:
 
 
 def step_axis(steps: np.ndarray) -> Axis:
-    """Return an axis from the first step to the last, a log one with room for step 0 where there are many."""
+    """Return an axis from the first step to the last, where these are many a log one."""
     axis = Axis(ends=(float(steps[0]), float(max(steps[-1], steps[0] + 1))), label=STEP)
     return replace(axis, scale="symlog", linear=float(steps[1])) if _is_long(steps) else axis
 
 
 def counts_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
-    """C, P and unique rows of all, seen and unseen tokens against the step, and how far apart tokens lie."""
-    distances = "largest L-infinity of all pairs (grid steps)"
-    titles = {name: TITLES[name] for name in ("n_black_holes", "black_hole_population", "n_unique")}
+    """C, P, unique rows and largest distance of all, seen and unseen tokens against the step."""
     x = step_axis(records["step"].unique().sort().to_numpy())
     panels = []
-    for column, title in (*titles.items(), ("max_l_inf_steps", distances)):
-        series = [
-            Series(x=frame["step"], y=frame[column], label=f"{name} tokens", stepped=True, **LOOKS[name])
-            for name, frame in _selections(records)
-        ]
+    for column in ("n_black_holes", "black_hole_population", "n_unique", "max_l_inf_steps"):
+        series = []
+        for name, look in LOOKS.items():
+            frame = records.filter(records["tokens"] == name)
+            frame = frame[_spaced(len(frame), MOST_POINTS).tolist()]
+            if len(frame):
+                series.append(Series(x=frame["step"], y=frame[column], label=f"{name} tokens", stepped=True, **look))
         scale = "symlog" if column == "max_l_inf_steps" else "linear"
         y = Axis(ends=(0, top_of(series, 1)), scale=scale, whole=scale == "linear")
-        panels.append(Panel(title=title, x=x, y=y, series=series))
+        panels.append(Panel(title=TITLES[column], x=x, y=y, series=series))
     several = records["tokens"].n_unique() > 1
     return Plot(panels=panels, columns=2, height=5.2, caption=_caption(summary), key=several)
 
 
-def _selections(records: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Records of each set of tokens, as many as a curve can show."""
-    for name in LOOKS:
-        frame = records.filter(records["tokens"] == name)
-        if len(frame):
-            yield name, frame[_spaced(len(frame), MOST_POINTS).tolist()]
-
-
 def motion_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
-    """How far the centroid is from its start, and how fast the cloud and the tokens in it move, on log axes."""
+    """Distance of the centroid from its start, bulk and thermal speed, on log axes."""
     moved: list[Series] = []
     speeds: list[Series] = []
     for name, look in LOOKS.items():
         frame = records.filter((records["tokens"] == name) & records["since"].is_not_null())
         if not len(frame):
             continue
-        steps, elapsed = frame["step"].to_numpy(), (frame["step"] - frame["since"]).to_numpy()
+        steps = frame["step"].to_numpy()
+        elapsed = steps - frame["since"].to_numpy()
         moved.append(_mean_curve(steps, frame["centroid_displacement"].to_numpy(), label=name, **look))
         if name == "all" and records["tokens"].n_unique() > 1:
             continue
@@ -146,7 +143,7 @@ def _log_panel(title: str, label: str, series: list[Series]) -> Panel:
 
 
 def _mean_curve(steps: np.ndarray, values: np.ndarray, bins: int = 120, **look: Any) -> Series:
-    """Means over stretches of steps that grow with the step; NaN, and so not drawn, where all is 0."""
+    """Means over stretches of steps that grow with the step; NaN, which is not drawn, for 0."""
     far = np.log(steps / steps[0])
     _, where = np.unique(np.minimum(far * bins // max(far[-1], 1e-9), bins - 1), return_inverse=True)
     counts = np.bincount(where)
@@ -155,8 +152,8 @@ def _mean_curve(steps: np.ndarray, values: np.ndarray, bins: int = 120, **look: 
 
 
 def loss_plot(metrics: pl.DataFrame, summary: dict[str, Any]) -> Plot:
-    """Training loss against the step: every step light, its mean over stretches that grow with the step dark."""
-    steps, loss = metrics["step"].to_numpy().astype(float), metrics["loss"].to_numpy().astype(float)
+    """Training loss against the step: of each step, and means over stretches that grow with it."""
+    steps, loss = metrics.select("step", "loss").to_numpy().astype(float).T
     some = _spaced(len(steps), MOST_POINTS)
     series = [
         Series(x=steps[some], y=loss[some], label="of a step", line="", mark="o", size=1.75, alpha=0.35),
@@ -168,7 +165,7 @@ def loss_plot(metrics: pl.DataFrame, summary: dict[str, Any]) -> Plot:
 
 
 def populations_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
-    """Populations of the black holes as a stacked area: the largest by colour, the others grey, tokens alone light."""
+    """Populations of the black holes, stacked: the largest in colour, the others in greys."""
     sets = {"all tokens": np.ones(len(tokens), bool)}
     if _has_unseen(tokens):
         sets["unseen tokens"] = ~tokens["seen"].to_numpy()
@@ -194,7 +191,7 @@ def populations_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict
 
 
 def spacetime_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
-    """Which black hole each unseen token (each token, where nobody says which are unseen) is in at each step."""
+    """Black hole of each token at each step; only of unseen tokens, where these are known."""
     from matplotlib.colors import ListedColormap
 
     unseen = _has_unseen(tokens)
@@ -241,7 +238,7 @@ def _key(by_step: HolesByStep) -> list[Any]:
 
 
 def _caption(summary: dict[str, Any]) -> str:
-    """What was measured."""
+    """Size of the embedding, number of unseen tokens, measured rows."""
     unseen = "" if summary["unseen"] is None else f", {len(summary['unseen']):,} of them unseen in training"
     size = f"{summary['n_tokens']:,} tokens x {summary['hidden_dim']:,} on {summary['grid']}"
     return f"{size}{unseen}; {summary['n_measured']:,} rows to step {summary['last_step']:,}"

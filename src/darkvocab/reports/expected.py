@@ -1,4 +1,4 @@
-"""What is expected of snowballs: its table, its figure, and that of a run beside it."""
+"""The expected census of snowballs: its table, its figure, and a run beside it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import CorruptFile, InvalidInput
-from ..runs.records import EXPECTED
-from .console import show
+from ..runs.records import EXPECTED, frame_of
+from .console import show, table
 from .figures import BLACK, BLUE, ORANGE
 from .labels import TITLES, labels
 from .plot import Axis, Panel, Plot, Series, top_of
@@ -21,6 +21,9 @@ from .snowball_figures import expected_series, sigma_axis, titled
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from ..snowballs.agreement import Agreement
+    from ..snowballs.expect import Expected
 
 SHOWN_ROWS = 20
 STATISTICS = labels("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
@@ -33,7 +36,7 @@ COLOURS = {
 
 
 def read_expected(folder: Path) -> pl.DataFrame | None:
-    """The expected census along a sweep, as its run left it; None where it left none.
+    """Read the expected census along a sweep, as its run left it; None where it left none.
 
     Raises
     ------
@@ -57,86 +60,72 @@ def read_expected(folder: Path) -> pl.DataFrame | None:
 
 
 def value(mean: float, std: float | None = None) -> str:
-    """An expected value for people, and its standard deviation."""
+    """Return an expected value for people, and its standard deviation."""
     return f"{mean:,.5g}" if std is None else f"{mean:,.5g} ± {std:.2g}"
 
 
-def some(rows: Sequence[Any]) -> list[int]:
-    """Twenty places, evenly, or all."""
-    return np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SHOWN_ROWS)).round().astype(int)).tolist()
+def some(n: int) -> list[int]:
+    """Return twenty of n places, evenly, or all."""
+    return np.unique(np.linspace(0, n - 1, min(n, SHOWN_ROWS)).round().astype(int)).tolist()
 
 
-def print_expected(points: Sequence[dict[str, Any]], to: Console) -> None:
-    """One row a sigma: expected value ± standard deviation of each statistic; of many sigma twenty."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("sigma", *STATISTICS.values(), "largest group"):
-        table.add_column(heading, justify="right")
-    for place in some(points):
-        point = points[place]
-        low, high = value(point["largest_bh_low"]), value(point["largest_bh_high"])
-        table.add_row(
-            f"{point['sigma']:.7g}",
-            *(value(point[name], point[f"{name}_std"]) for name in STATISTICS),
+def print_expected(points: Sequence[Expected], to: Console) -> None:
+    """Print a row a sigma: expected value ± standard deviation of each statistic; of many sigma twenty."""
+    rows = table(("sigma", *STATISTICS.values(), "largest group"))
+    for point in (points[place] for place in some(len(points))):
+        low, high = value(point.largest_bh_low), value(point.largest_bh_high)
+        rows.add_row(
+            f"{point.sigma:.7g}",
+            *(value(getattr(point, name), getattr(point, f"{name}_std")) for name in STATISTICS),
             low if low == high else f"{low} to {high}",
         )
-    show(table, to)
-    _left(points, to)
+    _show(rows, len(points), to)
 
 
-def _left(points: Sequence[Any], to: Console) -> None:
-    if left := len(points) - len(some(points)):
+def _show(rows: Table, n_sigmas: int, to: Console) -> None:
+    show(rows, to)
+    if left := n_sigmas - rows.row_count:
         to.print(f"and {left:,} more sigma between them; --json lists them all")
 
 
-def print_agreement(
-    points: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]], sentences: Sequence[str], to: Console
-) -> None:
-    """One row a sigma: of each statistic what is expected, the mean of the trials, and its z-score."""
-    shown = list(COLOURS)
-    each = [comparisons[i : i + len(comparisons) // len(points)] for i in range(0, len(comparisons), 4)]
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("sigma", justify="right")
-    table.add_column("trials", justify="right")
-    for name in shown:
-        for heading in (STATISTICS[name], "simulated", "z"):
-            table.add_column(heading, justify="right")
-    for place in some(points):
-        found = {row["statistic"]: row for row in each[place]}
-        cells = [f"{points[place]['sigma']:.7g}", f"{each[place][0]['trials']:,}"]
-        for name in shown:
-            row = found[name]
-            z = "" if row["z"] is None else f"{row['z']:+.2f}"
-            cells += [value(row["expected"], row["std"]), value(row["simulated"]), z]
-        table.add_row(*cells)
-    show(table, to)
-    _left(points, to)
-    for sentence in sentences:
+def print_agreement(agreement: Agreement, to: Console) -> None:
+    """Print a row a sigma: of each statistic the expected value, the mean of the trials, and its z-score."""
+    points = agreement.expected
+    each = np.reshape(np.array(agreement.comparisons, object), (len(points), -1))
+    rows = table(("sigma", "trials", *(name for column in COLOURS for name in (STATISTICS[column], "simulated", "z"))))
+    for place in some(len(points)):
+        compared = {row.statistic: row for row in each[place]}
+        cells = [f"{points[place].sigma:.7g}", f"{each[place][0].trials:,}"]
+        for row in (compared[name] for name in COLOURS):
+            z = "" if row.z is None else f"{row.z:+.2f}"
+            cells += [value(row.expected, row.std), value(row.simulated), z]
+        rows.add_row(*cells)
+    _show(rows, len(points), to)
+    for sentence in agreement.sentences():
         to.print(sentence, soft_wrap=not to.is_terminal)
 
 
-def expected_plot(
-    points: pl.DataFrame, comparisons: pl.DataFrame | None = None, largest: Sequence[float] | None = None
-) -> Plot:
-    """Every statistic against sigma in a band of one standard deviation, and coincident pairs; of a run its z-scores.
+def expected_plot(expected: Sequence[Expected], agreement: Agreement | None = None) -> Plot:
+    """Plot every statistic against sigma in a band of one standard deviation, and coincident pairs; of a run z-scores.
 
     Parameters
     ----------
-    points : the fields of `darkvocab.Expected`
-    comparisons, largest : of a run the fields of `darkvocab.experiments.agreement.Compared`, and the mean population of
-        the largest group at each sigma
+    agreement : a run, drawn beside
     """
     import polars as pl
 
+    points = frame_of(type(expected[0]), expected)
+    comparisons = frame_of(type(agreement.comparisons[0]), agreement.comparisons) if agreement else None
     curve, x = points.sort("sigma"), sigma_axis(points["sigma"].to_numpy())
-    look: dict[str, Any] = {"line": "", "mark": "o", "size": 2.5}
+    look: dict[str, Any] = {"line": "", "mark": "o", "size": 2.5, "label": "simulated, mean"}
     panels = []
     for name in DRAWN:
         series = [expected_series(curve, name)]
-        if comparisons is not None and name != "largest_bh":
+        if agreement and name == "largest_bh":
+            series.insert(0, Series(x=points["sigma"], y=agreement.largest, **look))
+        elif comparisons is not None:
             rows = comparisons.filter(pl.col("statistic") == name)
-            series.insert(0, Series(x=rows["sigma"], y=rows["simulated"], label="simulated, mean", **look))
-        elif largest is not None:
-            series.insert(0, Series(x=points["sigma"], y=largest, label="simulated, mean", **look))
+            series.insert(0, Series(x=rows["sigma"], y=rows["simulated"], **look))
         panels.append(Panel(title=TITLES[name], x=x, y=Axis(ends=(0, top_of(series))), series=series, legend="best"))
     panels.append(_pairs_panel(curve, x) if comparisons is None else _z_panel(comparisons, x))
     beside = "" if comparisons is None else f", beside the mean of {_trials(comparisons)}"

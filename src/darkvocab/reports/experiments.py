@@ -1,4 +1,4 @@
-"""Tables of what experiments recorded: sweeps, trials, questions, trainings, comparisons with the notebooks."""
+"""Tables of sweeps, trials, questions, trainings, and comparisons with the notebooks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
-from rich.text import Text
 
 from ..runs.records import scan_records
 from ..text import finite
 from .console import density, frames_json, largest, number, power, show, table
-from .labels import COUNTS, SWEEP, TRIALS
+from .labels import SWEEP, TRIALS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,7 +43,7 @@ def _labelled(records: Recorded, labels: dict[str, str]) -> Iterator[tuple[str, 
 
 
 def ranges(records: Recorded, labels: dict[str, str] = SWEEP) -> list[dict[str, Any]]:
-    """Range of each statistic over the records, and its mean at the smallest and at the largest sigma."""
+    """Range of each statistic over the records, and its mean at either end of sigma."""
     sigma = records["sigma"]
     first, last = sigma == sigma.min(), sigma == sigma.max()
     return [
@@ -61,11 +60,12 @@ def ranges(records: Recorded, labels: dict[str, str] = SWEEP) -> list[dict[str, 
 
 
 def moments(records: Recorded, labels: dict[str, str] = TRIALS) -> list[dict[str, Any]]:
-    """Mean, sample standard deviation (null for one record) and range of each statistic over the records."""
+    """Mean, sample standard deviation (null for one record) and range of each statistic."""
     rows = []
     for label, values in _labelled(records, labels):
         low, high = values.min(), values.max()
-        std = values.std() if low != high or len(values) < 2 else 0.0  # not what rounding makes of it
+        # The deviation of equal values is 0, not the rounding error of their mean.
+        std = values.std() if low != high or len(values) < 2 else 0.0
         rows.append({"statistic": label, "mean": values.mean(), "std": std, "min": low, "max": high})
     return rows
 
@@ -90,29 +90,24 @@ def _head(records: Recorded) -> str:
 
 
 def print_ranges(records: Recorded, to: Console, labels: dict[str, str] = SWEEP) -> None:
-    """Print the notebook's summary of a sweep: how many records, and the range of each statistic."""
+    """Print the notebook's summary of a sweep: number of records, range of each statistic."""
     sigma = records["sigma"]
     to.print(_head(records))
     columns = {"min": "min", "median": "median", "max": "max"}
     if sigma.min() < sigma.max():  # type: ignore[operator]
         ends = sigma.to_numpy()
         columns |= {"first": f"at {ends.min():.4g}", "last": f"at {ends.max():.4g}"}
-    grid = table(["", *columns.values()])
-    for row in ranges(records, labels):
-        grid.add_row(row["statistic"], *(number(row[key]) for key in columns))
-    show(grid, to)
+    rows = ([row["statistic"], *(number(row[key]) for key in columns)] for row in ranges(records, labels))
+    show(table(["", *columns.values()], rows), to)
 
 
 def print_trials(records: Recorded, to: Console) -> None:
-    """Print the notebook's summary of trials: at one sigma mean and spread of each statistic, of a sweep its ranges."""
+    """Print the notebook's summary of trials: mean and spread at one sigma, ranges over several."""
     if records["sigma"].n_unique() > 1:
         print_ranges(records, to, TRIALS)
         return
     to.print(_head(records))
-    grid = table(["", *MOMENTS])
-    for cells in moment_cells(records):
-        grid.add_row(*cells)
-    show(grid, to)
+    show(table(["", *MOMENTS], moment_cells(records)), to)
 
 
 def moment_cells(records: Recorded) -> list[list[str]]:
@@ -121,12 +116,9 @@ def moment_cells(records: Recorded) -> list[list[str]]:
 
 
 def print_questions(records: Recorded, to: Console) -> None:
-    """Print the notebook's table of the three answers, its target, and what the threshold forces."""
+    """Print the notebook's table of the three answers, its target, and remarks."""
     to.print(_head(records))
-    grid = table(ANSWERS, left=ANSWERS[-1:])
-    for cells in answer_cells(records):
-        grid.add_row(*cells)
-    show(grid, to)
+    show(table(ANSWERS, answer_cells(records), left=ANSWERS[-1:]), to)
     to.print(f"\n{QWEN3_4B}")
     for sentence in remarks(records):
         to.print(sentence, soft_wrap=not to.is_terminal)
@@ -143,7 +135,7 @@ def answer_cells(records: Recorded) -> list[list[str]]:
 
 def remarks(records: Recorded) -> list[str]:
     """Return what the answers of 13.5a do not show."""
-    touching, dim = records["touching"][0], records["hidden_dim"][0]
+    dim = records["hidden_dim"][0]
     coarser = records["n_columns_coarser"]
     ends = int(coarser.min()), int(coarser.max())  # type: ignore[arg-type]
     if not ends[1]:
@@ -151,9 +143,9 @@ def remarks(records: Recorded) -> list[str]:
     how_many = " to ".join(dict.fromkeys(f"{n:,}" for n in ends))
     share = " to ".join(dict.fromkeys(f"{n / dim:.0%}" for n in ends))
     return [
-        f"The threshold ({touching}) lies below the grid's own step in {how_many} of {dim:,} columns ({share}): two "
-        "tokens that differ there at all, by one step, count as apart. Once tokens move in those columns that alone "
-        "drives the density to 0; the densities at 1 and 2 steps ask the grid itself."
+        f"The threshold ({records['touching'][0]}) lies below the grid's own step in {how_many} of {dim:,} columns "
+        f"({share}): two tokens that differ there at all, by one step, count as apart. Once tokens move in those "
+        "columns that alone drives the density to 0; the densities at 1 and 2 steps ask the grid itself."
     ]
 
 
@@ -167,7 +159,10 @@ def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
 
 
 def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[str]:
-    """Yield `{"summary": [...], "records": [...]}` piece by piece, from a run folder without holding its records."""
+    """Yield `{"summary": [...], "records": [...]}` piece by piece.
+
+    Of a run folder, only some records are held at a time.
+    """
     import polars as pl
 
     records: Any = result if isinstance(result, pl.DataFrame) else scan_records(result)
@@ -192,25 +187,14 @@ def print_experiment(experiment: str, result: pl.DataFrame | Path, to: Console) 
     PRINTED[experiment](result if isinstance(result, pl.DataFrame) else scan_records(result), to)
 
 
-def print_training(outcome: dict[str, Any], to: Console) -> None:
-    """Print the first and the last state of a training."""
-    states = outcome["states"]
-    grid = table(["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))])
-    for key, name in COUNTS.items():
-        grid.add_row(name, *(f"{state[of][key]:,}" for state in states for of in ("all", "unseen")))
-    show(grid, to)
-    loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
-    moved, unseen = outcome["centroid_displacement"], outcome["n_unseen"]
-    to.print(f"{loss}the centroid moved by {moved:.6f}; {unseen:,} tokens unseen")
-
-
 def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:
-    """Print published figures beside ours, and below the table what stands in the way of checking one."""
+    """Print published figures beside ours, and notes on those that cannot be checked."""
     notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
-    grid = table(("figure", "published", "here", "agrees?"), left=("figure", "agrees?"))
-    for row in rows:
-        mark = f" [{notes.index(row['note']) + 1}]" if row["note"] else ""
-        grid.add_row(*(Text(str(row[key])) for key in ("figure", "published", "here")), Text(row["agrees"] + mark))
-    show(grid, to)
+    marks = (f" [{notes.index(row['note']) + 1}]" if row["note"] else "" for row in rows)
+    cells = (
+        [row["figure"], str(row["published"]), str(row["here"]), row["agrees"] + mark]
+        for row, mark in zip(rows, marks, strict=True)
+    )
+    show(table(("figure", "published", "here", "agrees?"), cells, left=("figure", "agrees?")), to)
     for place, note in enumerate(notes, 1):
         to.print(f"[{place}] {note}")

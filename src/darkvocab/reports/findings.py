@@ -1,4 +1,4 @@
-"""Findings: the verdict of a check as a table, JUnit, SARIF, a model card's section, and lists for samplers.
+"""Findings: the verdict of a check as a table, JUnit, SARIF, a section of a model card, and lists for samplers.
 
 All from the verdict's JSON alone. Texts of tokens are others' and stand in every form as text, never as markup.
 """
@@ -15,13 +15,11 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, token_texts
+from .console import SHOWN_TOKENS, facts, show, table, token_texts
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
@@ -29,25 +27,23 @@ OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured"
 
 
 def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
-    """What was checked, a line for every rule, and of each finding the sentence and the first tokens."""
-    scan, policy = verdict["scan"], verdict["policy"]
+    """Print what was checked, a line for every rule, and of each finding the sentence and the first tokens."""
+    scan = verdict["scan"]
+    policy = verdict["policy"]
     pairs = [
         ("source", printable(scan["source"]["path"])),
         ("policy", "the default" if policy is None else printable(policy)),
         ("dark tokens", _reference(scan)),
     ]
     show(facts(pairs), to)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading, justify in (("rule", "left"), ("", "left"), ("measured", "right"), ("allowed", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for heading in ("severity", "outcome"):
-        table.add_column(heading)
+    rows = []
     for rule in verdict["rules"]:
         allowed = f"{'>=' if rule['bound'] == 'least' else '<='} {_number(rule['allowed'])}"
-        cells = rule["id"], rule["name"], _number(rule["measured"]), allowed, rule["severity"], OUTCOMES[rule["status"]]
-        table.add_row(*map(Text, cells))
+        outcome = [rule["severity"], OUTCOMES[rule["status"]]]
+        rows.append([rule["id"], rule["name"], _number(rule["measured"]), allowed, *outcome])
+    headings = ("rule", "", "measured", "allowed", "severity", "outcome")
     to.print()
-    show(table, to)
+    show(table(headings, rows, left=("rule", "", "severity", "outcome")), to)
     for rule in _findings(verdict):
         to.print()
         to.print(f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}", soft_wrap=not to.is_terminal)
@@ -89,7 +85,7 @@ def _token(token: int, text: str | None) -> str:
 
 
 def _some(rule: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """The first tokens of a finding, in a line."""
+    """Return the first tokens of a finding, in a line."""
     pairs = list(zip(rule["token_ids"], rule["tokens"], strict=True))
     left = len(pairs) - shown
     return ", ".join(_token(*pair) for pair in pairs[:shown]) + (f" and {left:,} more" if left > 0 else "")
@@ -99,7 +95,7 @@ def _some(rule: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
 
 def junit(verdict: dict[str, Any]) -> bytes:
-    """The verdict as JUnit XML: a test case for every rule.
+    """Return the verdict as JUnit XML: a test case for every rule.
 
     An error is a failure (where it could not be measured, an error), a warning a passed case that says so in its
     output, a rule that is off a skipped one. Characters that XML 1.0 has no way to hold are escapes here.
@@ -125,23 +121,29 @@ def junit(verdict: dict[str, Any]) -> bytes:
     for name, value in known.items():
         ET.SubElement(properties, "property", {"name": name, "value": value})
     for rule in rules:
-        case = ET.SubElement(
-            suite, "testcase", {"classname": "darkvocab.check", "name": f"{rule['id']} {rule['name']}"}
-        )
-        kind = _junit_kind(rule)
-        if kind == "system-out":
-            ET.SubElement(case, kind).text = "\n".join(_lines(rule))
-        elif kind:
-            said = ET.SubElement(case, kind, {"message": rule["message"]})
-            if kind != "skipped":
-                said.set("type", rule["name"])
-                said.text = "\n".join(_lines(rule))
+        _add_case(suite, rule)
     ET.indent(root)
     return ET.tostring(root, "utf-8", xml_declaration=True) + b"\n"
 
 
+def _add_case(suite: ET.Element, rule: dict[str, Any]) -> None:
+    """Add the test case of a rule."""
+    name = f"{rule['id']} {rule['name']}"
+    case = ET.SubElement(suite, "testcase", {"classname": "darkvocab.check", "name": name})
+    kind = _junit_kind(rule)
+    if kind is None:
+        return
+    if kind == "system-out":
+        ET.SubElement(case, kind).text = "\n".join(_lines(rule))
+        return
+    said = ET.SubElement(case, kind, {"message": rule["message"]})
+    if kind != "skipped":
+        said.set("type", rule["name"])
+        said.text = "\n".join(_lines(rule))
+
+
 def _junit_kind(rule: dict[str, Any]) -> str | None:
-    """The element that tells what became of a rule; None for a case that passed."""
+    """Return the element that tells the outcome of a rule; None for a case that passed."""
     if rule["status"] in ("passed", "off"):
         return "skipped" if rule["status"] == "off" else None
     if rule["severity"] == "warning":
@@ -150,7 +152,7 @@ def _junit_kind(rule: dict[str, Any]) -> str | None:
 
 
 def _lines(rule: dict[str, Any]) -> list[str]:
-    """A finding in full: the sentence, why it matters, what to do, and every token."""
+    """Return a finding in full: the sentence, why it matters, what to do, and every token."""
     tokens = (_token(*pair) for pair in zip(rule["token_ids"], rule["tokens"], strict=True))
     return [f"{rule['severity']}: {rule['message']}", rule["why"], rule["remedy"], *tokens]
 
@@ -159,7 +161,7 @@ def _lines(rule: dict[str, Any]) -> list[str]:
 
 
 def sarif(verdict: dict[str, Any]) -> bytes:
-    """The verdict as SARIF 2.1.0: a result for every finding, at the file that holds the weights.
+    """Return the verdict as SARIF 2.1.0: a result for every finding, at the file that holds the weights.
 
     The first hundred tokens are its logical locations, `TENSOR[ID]`; all ids are in the result's properties.
     """
@@ -221,12 +223,12 @@ def _sarif_result(number: int, rule: dict[str, Any], scan: dict[str, Any], uri: 
 
 
 def _sarif_text(text: str) -> str:
-    """Text of a message in which nothing is a placeholder (section 3.11.5 of the standard) or a link (3.11.6)."""
+    """Escape a message so that nothing is a placeholder (section 3.11.5 of the standard) or a link (3.11.6)."""
     return re.sub(r"([\\\[\]])", r"\\\1", text).replace("{", "{{").replace("}", "}}")
 
 
 def _uri(path: str) -> str:
-    """A path as a URI reference: relative ones as they are, against the folder that the check ran in."""
+    """Return a path as a URI reference: relative ones as they are, against the folder that the check ran in."""
     escaped = quote(os.fsencode(path).replace(os.sep.encode(), b"/"))
     return f"file://{escaped}" if escaped.startswith("/") else escaped
 
@@ -235,7 +237,7 @@ def _uri(path: str) -> str:
 
 
 def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """A section for a model card, in GitHub's Markdown: facts, the rules, tokens, exemptions, how to repeat it.
+    """Return a section for a model card, in GitHub's Markdown: facts, the rules, tokens, exemptions, how to repeat it.
 
     Texts of others stand in code spans outside the tables, where neither Markdown nor HTML means anything.
     """
@@ -283,7 +285,7 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
 
 def _code(text: str) -> str:
-    """Text as a code span: between more backticks than it has in a row."""
+    """Return text as a code span: between more backticks than it has in a row."""
     text = printable(text)
     if not text:
         return "(empty)"
@@ -293,7 +295,7 @@ def _code(text: str) -> str:
 
 
 def _command(verdict: dict[str, Any]) -> str:
-    """The command that gives this verdict."""
+    """Return the command that gives this verdict."""
     scan = verdict["scan"]
     words = ["darkvocab", "check", scan["source"]["asked"]]
     if scan["chosen"].startswith("as asked"):
@@ -311,17 +313,17 @@ def _command(verdict: dict[str, Any]) -> str:
 
 
 def bad_words(ids: Sequence[int]) -> bytes:
-    """A `GenerationConfig` of transformers with `bad_words_ids`; without ids an empty one: it takes no empty list."""
+    """Return a `GenerationConfig` of transformers with `bad_words_ids`; without ids an empty one."""
     return json_bytes({"bad_words_ids": [[token] for token in ids]} if ids else {}, indent=None)
 
 
 def suppress_tokens(ids: Sequence[int]) -> bytes:
-    """A `GenerationConfig` of transformers with `suppress_tokens`."""
+    """Return a `GenerationConfig` of transformers with `suppress_tokens`."""
     return json_bytes({"suppress_tokens": list(ids)}, indent=None)
 
 
 def logit_bias(ids: Sequence[int]) -> bytes:
-    """The `logit_bias` of OpenAI's API, which vLLM takes, too: -100 for each token."""
+    """Return the `logit_bias` of OpenAI's API, which vLLM takes, too: -100 for each token."""
     return json_bytes({str(token): -100 for token in ids}, indent=None)
 
 

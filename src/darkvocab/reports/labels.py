@@ -25,6 +25,7 @@ TITLES = {
     "n_singletons": "singletons",
     "largest_bh": "tokens in the largest group",
     "coincident_pairs": "coincident pairs",
+    "max_l_inf_steps": "largest L-infinity of all pairs (grid steps)",
 }
 
 
@@ -41,7 +42,7 @@ SWEEP = {
     "max_l_inf_over_epsilon": "max L-inf / epsilon",
     **labels("max_l_inf_steps", "n_components", "global_density"),
 }
-# The notebook's key metrics, in its order; L-infinity over epsilon there, in weight units where there is none.
+# The notebook's key metrics in its order. Without epsilon, lengths are in weight units.
 TRIALS = {
     **labels("n_unique", "n_black_holes", "n_singletons", "black_hole_population", "largest_bh", "gini_coefficient"),
     "max_l_inf": "max L-inf / epsilon, {rows}",

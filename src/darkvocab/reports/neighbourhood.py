@@ -1,37 +1,32 @@
-"""Neighbourhood for people: facts, degrees, and the largest components of tokens that touch."""
+"""Tables of a neighbourhood: facts, degrees, and the largest components of tokens that touch."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, token_texts
+from .console import SHOWN_TOKENS, facts, show, table, token_texts
 
 MOST_DEGREES = 20  # lines of the table
 MOST_COMPONENTS = 20
 
 
 def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
-    """Facts, the degree table, and the components with the most tokens."""
+    """Print facts, the table of degrees, and the components with the most tokens."""
     show(facts(_facts(report)), to)
     if not report["n_pairs"]:
         return
     to.print()
     _print_degrees(report["degrees"], to)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("#", "tokens", "rows", "black holes"):
-        table.add_column(heading, justify="right")
-    table.add_column("", overflow="fold")
+    rows = []
     for component in report["components"][:MOST_COMPONENTS]:
         numbers = (f"{component[key]:,}" for key in ("number", "n_tokens", "n_rows", "n_black_holes"))
         texts = token_texts({**component, "population": component["n_tokens"]}, shown)
-        table.add_row(*numbers, Text(texts))
+        rows.append([*numbers, texts])
     to.print()
-    show(table, to)
+    show(table(("#", "tokens", "rows", "black holes", ""), rows), to)
     left = report["components"][MOST_COMPONENTS:]
     if left:
         n_tokens = sum(component["n_tokens"] for component in left)
@@ -39,7 +34,8 @@ def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
-    core, outliers = len(report["cluster"]["core"]), len(report["cluster"]["outliers"])
+    core = len(report["cluster"]["core"])
+    outliers = len(report["cluster"]["outliers"])
     smoke = (
         f"{core + outliers:,} tokens around the black holes (component {report['cluster']['component']:,}): core "
         f"{core:,}, in a black hole or touching one; outliers {outliers:,}, by way of others"
@@ -59,13 +55,9 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _print_degrees(degrees: list[list[int]], to: Console) -> None:
-    """Rows that touch so many others, and how many tokens those rows are."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("degree", "rows", "tokens"):
-        table.add_column(heading, justify="right")
-    for row in degrees[:MOST_DEGREES]:
-        table.add_row(*(f"{number:,}" for number in row))
-    show(table, to)
+    """Print how many rows touch so many others, and how many tokens those rows stand for."""
+    cells = ([f"{number:,}" for number in row] for row in degrees[:MOST_DEGREES])
+    show(table(("degree", "rows", "tokens"), cells), to)
     if left := degrees[MOST_DEGREES:]:
         rows, tokens = (sum(row[at] for row in left) for at in (1, 2))
         to.print(

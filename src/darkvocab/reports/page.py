@@ -1,4 +1,4 @@
-"""The report of a run folder: figures, and one HTML page that opens offline, from what the folder holds."""
+"""The report of a run folder: figures, and one HTML page that opens offline."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The content of a page: a title, a sentence, tables, remarks, pictures, and the terms to explain."""
+    """Content of a page: title, leading sentence, tables, remarks, pictures, terms to explain."""
 
     title: str
     lead: str
@@ -59,9 +59,11 @@ class Page:
 
 
 def report(folder: str | Path) -> list[Path]:
-    """Write `figures/` and `report.html` into the folder of a finished run, a training, or a measured history.
+    """Write `figures/` and `report.html` into a folder; reruns nothing, the same bytes every time.
 
-    Reruns nothing; the same bytes every time.
+    Parameters
+    ----------
+    folder : of a finished run, a training, or a measured history
 
     Returns
     -------
@@ -214,7 +216,8 @@ def _trials(records: Records, folder: Path, lead: str) -> Page:
     if swept:
         headings, rows = _ranged(records, labels=TRIALS)
     else:
-        headings, rows = ["", "mean", "standard deviation", "min", "max"], moment_cells(records)
+        headings = ["", "mean", "standard deviation", "min", "max"]
+        rows = moment_cells(records)
     pictures = []
     elements = folder / "elements.parquet"
     if elements.is_file():
@@ -311,6 +314,7 @@ def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
         pictures=pictures,
         parameters=_parameters(manifest) if manifest else [],
         command=manifest["command"] if manifest else None,
+        no_command=manifest.get("no_command") if manifest else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Plots as data: matplotlib draws them for print and `curves.js` draws them on a page, from the same numbers."""
+"""Plots as data: matplotlib draws them for print, `curves.js` on a page, from the same numbers."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Plot:
     height: float  # print: inches; the width is that of a page
     caption: str
     key: bool = False  # print: one legend for all panels, which are alike
-    top: tuple[float, str] | None = None  # print: a second x axis above: its units to one of x, and its label
+    top: tuple[float, str] | None = None  # print: units of an x axis above to one of x; its label
 
     def draw(self) -> Figure:
         """Return the plot as a figure for print. Panels above each other share their x axis."""
@@ -158,7 +158,7 @@ class Plot:
 
 
 def around(values: ArrayLike, label: str = "", scale: str = "linear") -> Axis:
-    """Return an axis with a margin on either side of the values, of those that are finite and that the scale has."""
+    """Return an axis around the finite values, on a log scale the positive ones, with a margin."""
     numbers = np.asarray(values, float)
     numbers = numbers[np.isfinite(numbers) & ((numbers > 0) | (scale != "log"))]
     if scale == "log":

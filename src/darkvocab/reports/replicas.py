@@ -93,10 +93,7 @@ def sentences(records: pl.DataFrame) -> Iterator[str]:
 def print_replicas(records: pl.DataFrame, to: Console) -> None:
     """Where the replicas started and ended, with their spread."""
     last = int(records["steps"].max() or 0)  # type: ignore[arg-type]
-    grid = table(["", "step 0", "unseen", f"step {last:,}", "unseen"])
-    for row in cells(records):
-        grid.add_row(*row)
-    show(grid, to)
+    show(table(["", "step 0", "unseen", f"step {last:,}", "unseen"], cells(records)), to)
     for sentence in sentences(records):
         to.print(sentence, soft_wrap=not to.is_terminal)
 
@@ -114,7 +111,7 @@ def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
 
 
 def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
-    """C, P, unique rows and the largest black hole against the step: each replica thin, their mean thick."""
+    """C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
     import polars as pl
 
     columns = ("n_black_holes", "black_hole_population", "n_unique", "largest_bh")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, token_texts
+from .console import SHOWN_TOKENS, facts, show, table, token_texts
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def tied(matrix: MatrixFacts) -> str:
     """Say how the output matrix is related to the embedding."""
     if matrix.output_tensor is None or matrix.output_shape is None:
-        own = "tied: no output tensor of its own"
-        return own if matrix.tied else "untied, its config says, but no output tensor is here"
+        alone = "tied: no output tensor of its own"
+        return alone if matrix.tied else "untied, its config says, but no output tensor is here"
     output = printable(matrix.output_tensor)
     if matrix.output_tensor == matrix.tensor:
         return f"the output tensor, {'tied' if matrix.tied else 'untied'}"
@@ -41,14 +41,12 @@ def _transferred(source: SourceFacts) -> tuple[str, str]:
 
 def print_plan(plan: dict[str, Any], to: Console) -> None:
     """Print what a scan would read."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("would read", "of", "for", "tensor", "file"):
-        table.add_column(name, justify="right" if name in ("would read", "of") else "left", overflow="fold")
+    rows = []
     for read in plan["reads"]:
         shape = f"{printable(read['tensor'])}  {read['dtype']} {read['shape']}" if read["tensor"] else ""
         sizes = (f"{read[key] / 1e6:,.1f} MB" for key in ("bytes", "file_bytes"))
-        table.add_row(*sizes, read["purpose"], Text(shape), Text(printable(read["file"])))
-    show(table, to)
+        rows.append([*sizes, read["purpose"], shape, printable(read["file"])])
+    show(table(("would read", "of", "for", "tensor", "file"), rows, left=("for", "tensor", "file")), to)
     transfer = f"; {plan['bytes_to_transfer'] / 1e6:,.1f} MB of it from the Hub" if plan["source"] else ""
     show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
 
@@ -60,7 +58,9 @@ def _without_rows(vocabulary: VocabularyFacts | None) -> list[tuple[str, str]]:
 
 def scan_facts(scan: Scan) -> list[tuple[str, str]]:
     """Return what a scan says of the embedding as a whole: names and values for people."""
-    matrix, census, norms = scan.matrix, scan.census, scan.norms
+    matrix = scan.matrix
+    census = scan.census
+    norms = scan.norms
     beyond = scan.n_beyond_tokenizer
     return [
         ("source", printable(scan.source.path)),
@@ -87,13 +87,14 @@ def scan_facts(scan: Scan) -> list[tuple[str, str]]:
 def _grid(matrix: MatrixFacts) -> str:
     if matrix.grid == matrix.stored_grid:
         return matrix.grid
-    how = "rounded" if matrix.stored_grid in GRIDS else "dequantised"
-    return f"{matrix.grid} ({how} from the stored {matrix.stored_grid})"
+    change = "rounded" if matrix.stored_grid in GRIDS else "dequantised"
+    return f"{matrix.grid} ({change} from the stored {matrix.stored_grid})"
 
 
 def _distances(scan: Scan) -> list[tuple[str, str]]:
     """Say how far the black holes are from each other, where there are two."""
-    name, l_inf = "L-inf of black holes", scan.l_inf
+    name = "L-inf of black holes"
+    l_inf = scan.l_inf
     if l_inf is None:
         return [(name, "not computed: too many to compare all with all")]
     if scan.census.n_black_holes < 2:
@@ -109,14 +110,12 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
     show(_categories(scan, shown), to)
     if not scan.black_holes:
         return
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("#", justify="right")
-    table.add_column("population", justify="right")
-    table.add_column("tokens", overflow="fold")
-    for number, hole in enumerate(scan.black_holes[:most_holes], 1):
-        table.add_row(str(number), f"{hole.population:,}", Text(token_texts(vars(hole), shown)))
+    rows = (
+        [str(number), f"{hole.population:,}", token_texts(vars(hole), shown)]
+        for number, hole in enumerate(scan.black_holes[:most_holes], 1)
+    )
     to.print()
-    show(table, to)
+    show(table(("#", "population", "tokens"), rows, left=("tokens",)), to)
     left = scan.black_holes[most_holes:]
     if left:
         population = sum(hole.population for hole in left)
@@ -125,7 +124,8 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
 
 def _dark(scan: Scan) -> str:
     """Say how many tokens are dark, by which reference, and how sure that is."""
-    indicators, reference = scan.indicators, scan.indicators.reference
+    indicators = scan.indicators
+    reference = indicators.reference
     if indicators.by is None:
         return "none: no rows stand apart from the others"
     share = indicators.expected_false_positives
@@ -148,16 +148,12 @@ CATEGORIES = {
 
 def _categories(scan: Scan, shown: int) -> Table:
     """Tabulate for each category how many tokens it has, how many are dark, and the surest of these."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("tokens")
-    table.add_column("all", justify="right")
-    table.add_column("dark", justify="right")
-    table.add_column("the surest", overflow="fold")
+    rows = []
     surest = scan.listed("dark")
     for category, title in CATEGORIES.items():
         n = int((scan.tokens["category"] == category).sum())
         if n:
             dark = surest.filter(category=category)
             listed = {"population": len(dark), "token_ids": dark["id"].to_list(), "tokens": dark["text"].to_list()}
-            table.add_row(title, f"{n:,}", f"{len(dark):,}", Text(token_texts(listed, shown)))
-    return table
+            rows.append([title, f"{n:,}", f"{len(dark):,}", token_texts(listed, shown)])
+    return table(("tokens", "all", "dark", "the surest"), rows, left=("tokens", "the surest"))

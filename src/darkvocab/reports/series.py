@@ -1,4 +1,4 @@
-"""A series of checkpoints for people, from what `darkvocab history` measured."""
+"""Tables of a series of checkpoints, from what `darkvocab history` measured."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from .console import facts, show, token_texts
+from .console import facts, show, table, token_texts
 from .evolution import told
 
 if TYPE_CHECKING:
@@ -32,15 +31,12 @@ def print_series(
     summary: dict[str, Any],
     to: Console,
 ) -> None:
-    """Each checkpoint's census and what changed, events, and the black holes of the last."""
+    """Print each checkpoint's census and changes, events, and the black holes of the last."""
     show(facts(_facts(checkpoints, summary)), to)
     to.print()
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in (*HEADINGS, ""):
-        table.add_column(heading, justify="left" if heading in ("checkpoint", "") else "right", overflow="fold")
-    for row in checkpoints.iter_rows(named=True):
-        table.add_row(*(Text(_cell(row[column])) for column in HEADINGS.values()), Text(_note(row)))
-    show(table, to)
+    rows = checkpoints.iter_rows(named=True)
+    cells = ([*(_cell(row[column]) for column in HEADINGS.values()), _note(row)] for row in rows)
+    show(table((*HEADINGS, ""), cells, left=("checkpoint", "")), to)
     to.print(
         "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps",
         soft_wrap=not to.is_terminal,
@@ -54,7 +50,8 @@ def print_series(
 
 
 def _facts(checkpoints: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    n, last = summary["n_checkpoints"], checkpoints.row(-1, named=True)
+    n = summary["n_checkpoints"]
+    last = checkpoints.row(-1, named=True)
     yield "series", f"{n:,} checkpoint{'s' * (n != 1)}, {summary['n_distinct']:,} with other rows than all before"
     yield "embedding", f"{last['n_tokens']:,} tokens x {last['hidden_dim']:,}, {last['grid']}, at the last"
     yield "never moved", f"{summary['n_never_moved']:,} tokens"
@@ -88,14 +85,12 @@ def _print_events(events: pl.DataFrame, to: Console) -> None:
 
 
 def _holes(black_holes: pl.DataFrame, tokens: pl.DataFrame) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("#", "population", "born", "these since", "frozen since", "tokens"):
-        right = heading in ("#", "population")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
     texts = tokens["text"]
+    rows = []
     for row in black_holes.head(SHOWN_HOLES).iter_rows(named=True):
         ids = row["tokens"]
         hole = {"token_ids": ids, "tokens": [texts[token] for token in ids[:SHOWN_TOKENS]], "population": len(ids)}
-        cells = (str(row["hole"]), f"{row['population']:,}", row["born"], row["joined"], row["frozen"])
-        table.add_row(*map(Text, cells), Text(token_texts(hole, SHOWN_TOKENS)))
-    return table
+        cells = [str(row["hole"]), f"{row['population']:,}", row["born"], row["joined"], row["frozen"]]
+        rows.append([*cells, token_texts(hole, SHOWN_TOKENS)])
+    lefts = ("born", "these since", "frozen since", "tokens")
+    return table(("#", "population", *lefts), rows, left=lefts)

@@ -20,19 +20,17 @@ if TYPE_CHECKING:
 
 SIGMA = "sigma (weight units, before rounding)"
 SIMULATED = "simulated"
-CENSUS = ("n_black_holes", "black_hole_population", "n_singletons", "largest_bh")  # a closed form is known
+# Statistics with a closed form.
+CENSUS = ("n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
 MOST_MARKS = 10_000
 
 
 def sweep_plot(records: Recorded, expected: pl.DataFrame | None = None) -> Plot:
-    """C, P, singletons, largest group and L-infinity against sigma, with sigma over the base's median ulp on top.
+    """C, P, singletons, largest group and L-infinity against sigma.
 
-    One trial at a sigma: a mark a record. Several: their mean, in a band from the 10th to the 90th percentile.
-
-    Parameters
-    ----------
-    records : of a sweep
-    expected : the census in closed form at some sigma, drawn as lines
+    One trial at a sigma is a mark; several are their mean, in a band from the 10th to the 90th
+    percentile. `expected`, the census in closed form, is lines. An axis on top has sigma over the
+    base's median ulp.
     """
     sigma = records["sigma"].to_numpy()
     n_sigma = records["sigma"].n_unique()
@@ -96,7 +94,8 @@ def singletons_plot(records: Recorded) -> Plot:
 def elements_figure(path: Path, records: Recorded) -> Figure:
     """Elements of `row - base`: their histogram with the fitted normal density, and a Q-Q plot.
 
-    Of several sigma the middle one's. Skewness and excess kurtosis are those of the sample (moments, not unbiased).
+    Of several sigma it takes the middle one. Skewness and excess kurtosis are moments of the sample,
+    not corrected for bias.
     """
     import polars as pl
     from scipy.special import ndtr, ndtri
@@ -105,7 +104,8 @@ def elements_figure(path: Path, records: Recorded) -> Figure:
     points = sample["point"].unique().sort()
     sample = sample.filter(pl.col("point") == points[len(points) // 2])
     values = np.sort(sample["value"].to_numpy().astype(np.float64))
-    n, mean, std = len(values), values.mean(), values.std()
+    n = len(values)
+    mean, std = values.mean(), values.std()
     scaled = (values - mean) / std if std > 0 else np.zeros(n)
     skewness, kurtosis = (scaled**3).mean(), (scaled**4).mean() - 3
     with canvas(_caption(records, f"sampled at sigma {sample['sigma'][0]:.7g}"), 3.4) as figure:
@@ -132,16 +132,19 @@ def elements_figure(path: Path, records: Recorded) -> Figure:
 
 
 def expected_series(expected: pl.DataFrame, column: str, trials: int = 1) -> Series:
-    """Expected value of a statistic, in a band of one standard deviation of the mean of so many trials.
+    """Expected value of a statistic, in a band of one standard deviation of the mean of the trials.
 
-    Of the largest group the middle between the bounds of its expected value, in a band from one to the other.
+    The expected largest group is known between bounds: the curve is their middle, the band reaches
+    from one to the other.
     """
     if column == "largest_bh":
         low, high = expected["largest_bh_low"].to_numpy(), expected["largest_bh_high"].to_numpy()
         label = "expected, between bounds"
     else:
-        mean, error = expected[column].to_numpy(), expected[f"{column}_std"].to_numpy() / trials**0.5
-        low, high, label = mean - error, mean + error, "expected"
+        mean = expected[column].to_numpy()
+        error = expected[f"{column}_std"].to_numpy() / trials**0.5
+        low, high = mean - error, mean + error
+        label = "expected"
     x = expected["sigma"].to_numpy()
     return Series(x=x, y=(low + high) / 2, band=(low, high), label=label, colour=BLACK, width=0.8)
 
@@ -170,7 +173,7 @@ def _caption(records: Recorded, last: str) -> str:
 def _panel(
     title: str, x: Axis, series: list[Series], *, least: float = 0.0, below: float = 0.0, **legend: Any
 ) -> Panel:
-    """A panel whose y axis begins at 0, or that part of it `below`, so that what lies at 0 is seen whole."""
+    """A panel whose y axis begins at 0, or `below` it (part of its length), to show marks at 0."""
     top = top_of(series, least)
     return Panel(title=title, x=x, y=Axis(ends=(-below * top, top)), series=series, **legend)
 
@@ -182,7 +185,7 @@ def _means(records: Recorded, columns: str) -> list[Series]:
 
 
 def _along(records: Recorded, column: str, label: str, colour: str, mark: str) -> Series:
-    """A statistic at each sigma: of one trial its value, of several the mean and a band around it."""
+    """A statistic at each sigma: the value of one trial, or the mean of several in a band."""
     import polars as pl
 
     frame = pl.DataFrame({"sigma": records["sigma"], column: records[column]})

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.text import Text
 
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import Records, scan_records
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 STATISTICS = ("mean", "std", "min", *QUANTILES, "max")
 MOST_BINS = 10_000
-MOST_NUMBERS = 1 << 21  # of single sigma, in all; with more, a summary has those of all records only
+MOST_NUMBERS = 1 << 21  # of single sigma, in all; a summary that had more has none of them
 MOST_TEXTS = 100
 HEADINGS = {"p5": "5%", "p25": "25%", "p50": "median", "p75": "75%", "p95": "95%"}
 NARROW = 120  # columns of a terminal, below which only some of the statistics are shown
@@ -31,13 +30,13 @@ NARROW = 120  # columns of a terminal, below which only some of the statistics a
 def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int = 30) -> dict[str, Any]:
     """Statistics of a run, finished or not: of each column, over all records and at each sigma.
 
-    In memory are one column at a time, sigma, and some working copies of these: about 50 bytes a record, however many
-    columns there are. `docs/files.md` names what the result holds.
+    Memory holds one column at a time, sigma, and working copies of these: about 50 bytes a record,
+    however many columns there are. `docs/files.md` describes the result.
 
     Parameters
     ----------
-    columns : only these; by default all, and those that are the same in every record are listed as such
-    bins : of each histogram, from 1 to 10,000, equally wide between the least and the greatest value
+    columns : only these; by default all, those that are the same in every record apart
+    bins : of each histogram, 1 to 10,000, equally wide between least and greatest value
 
     Raises
     ------
@@ -95,7 +94,7 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
 
 
 class _Sigmas:
-    """The records in the order of sigma, and where each sigma begins; records without one come last."""
+    """Records in the order of sigma, and where each sigma begins; those without come last."""
 
     def __init__(self, records: Records) -> None:
         import polars as pl
@@ -197,7 +196,7 @@ def _texts(records: Records, name: str) -> Counter[str | None]:
 
 
 def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) -> None:
-    """Print tables of a summary: a row for each column; with `single`, also a row for each sigma."""
+    """Print a summary: a row for each column; with `single`, also a row for each sigma."""
     to.print(_headline(report))
     narrow = to.width < NARROW
     shown = ("mean", "min", "p50", "max") if narrow else STATISTICS
@@ -205,12 +204,13 @@ def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) 
     headings = [HEADINGS.get(key, key) for key in shown]
     if report["columns"]:
         to.print()
-        grid = table(["", *headings, *(["lowest mean", "highest mean"] if has_range else [])])
+        headings += ["lowest mean", "highest mean"] if has_range else []
+        rows = []
         for name, row in report["columns"].items():
             ends = row.get("mean_over_sigmas") or {}
             means = [number(ends.get(end, {}).get("mean")) for end in ("lowest", "highest")] if has_range else []
-            grid.add_row(Text(printable(name)), *(number(row[key]) for key in shown), *means)
-        show(grid, to)
+            rows.append([printable(name), *(number(row[key]) for key in shown), *means])
+        show(table(["", *headings], rows), to)
         if has_range:
             to.print("lowest and highest mean: of the means at single sigma")
     for name, row in report["columns"].items():
@@ -244,15 +244,14 @@ def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[s
     if row.get("by_sigma", ()) is None:
         to.print(f"\n{printable(name)}: too many sigma for a row each; name fewer columns or bins, or read the records")
         return
-    grid = table(["sigma", "count", *(HEADINGS.get(key, key) for key in shown)], left=("sigma",))
-    if not narrow:
-        grid.add_column("histogram, min to max", no_wrap=True)
+    bars = [] if narrow else ["histogram, min to max"]
+    cells = []
     for at in rows:
         sigma = "all" if "by_sigma" not in row else "none" if at["sigma"] is None else f"{at['sigma']:.6g}"
-        bars = [] if narrow else [Text(_bars(at["histogram"], to))]
-        grid.add_row(sigma, f"{at['count']:,}", *(number(at[key]) for key in shown), *bars)
+        numbers = [f"{at['count']:,}", *(number(at[key]) for key in shown)]
+        cells.append([sigma, *numbers, *(_bars(at["histogram"], to) for _ in bars)])
     to.print(f"\n{printable(name)}")
-    show(grid, to)
+    show(table(["sigma", "count", *(HEADINGS.get(key, key) for key in shown), *bars], cells, left=["sigma", *bars]), to)
 
 
 def _bars(histogram: dict[str, Any] | None, to: Console) -> str:

@@ -1,25 +1,47 @@
-"""A training that has ended: how its loss fell, and which rows were shared at its start and at its end."""
+"""A training that has ended: the rows shared at its start and at its end, and how its loss fell."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from ..embedding.history import History
 from ..errors import CorruptFile, MissingFile
 from ..measures.census import counts
+from .console import show, table
 from .evolution import METRICS
 from .evolution_figures import loss_plot
 from .labels import COUNTS
 from .plot import Plot
 
 ENDED = ("complete", "diverged")
+OUTCOME = "outcome.json"  # what a training leaves
+
+
+def print_training(outcome: dict[str, Any], to: Console) -> None:
+    """Print the first and the last state of a training."""
+    states = outcome["states"]
+    grid = table(["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))])
+    for row in _rows(states):
+        grid.add_row(*row)
+    show(grid, to)
+    loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
+    moved = f"the centroid moved by {outcome['centroid_displacement']:.6f}"
+    to.print(f"{loss}{moved}; {outcome['n_unseen']:,} tokens unseen")
+
+
+def _rows(states: Any) -> list[list[str]]:
+    """Return names, and counts of all and of unseen tokens at the start and at the end."""
+    counted = [state[of] for state in states for of in ("all", "unseen")]
+    return [[name, *(f"{one[key]:,}" for one in counted)] for key, name in COUNTS.items()]
 
 
 def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Plot | None]:
-    """Counts at the start and the end, of all and of unseen tokens; sentences; the plot of the loss, if it has any.
+    """Read counts at the start and the end, of all and of unseen tokens; sentences; the plot of the loss, if any.
 
     Raises
     ------
@@ -33,10 +55,8 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
     if manifest["status"] not in ENDED:
         raise MissingFile(f"{folder} holds a training that is {manifest['status']}; finish it with --resume first")
     history = History.open(folder)
-    unseen = np.array(history.unseen or (), np.int64)
-    ends = [words for _, words in history.words((0, history.n_rows - 1))]
-    counted = [counts(words[chosen]) for words in ends for chosen in (slice(None), unseen)]
-    rows = [[name, *(f"{one[key]:,}" for one in counted)] for key, name in COUNTS.items()]
+    unseen = history.unseen or ()
+    rows = _rows(_states(folder, history))
     path = folder / METRICS
     try:
         metrics = pl.read_parquet(path, columns=["step", "loss"]).drop_nulls()
@@ -59,3 +79,19 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
         sentences.append("It diverged: the loss became no number, and the training ended there.")
     sentences.append("What became of its black holes between, step by step, darkvocab evolve says.")
     return rows, sentences, plot
+
+
+def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
+    """Return the first and the last state as the training counted them; a version that wrote no counts is counted."""
+    path = folder / OUTCOME
+    if not path.is_file():
+        unseen = np.array(history.unseen or (), np.int64)
+        ends = (words for _, words in history.words((0, history.n_rows - 1)))
+        return [{"all": counts(words), "unseen": counts(words[unseen])} for words in ends]
+    try:
+        first, last = json.loads(path.read_text("utf-8"))["states"]
+        return [
+            {of: {key: int(state[of][key]) for key in COUNTS} for of in ("all", "unseen")} for state in (first, last)
+        ]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise CorruptFile(f"{path}: not the outcome of a training ({error!r})") from None

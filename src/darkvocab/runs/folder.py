@@ -11,13 +11,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from ..errors import CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused
+from ..errors import CorruptFile, DiskFull, InvalidInput, MissingFile, RunFolderRefused, machine_errors
 from ..landing import write_json
 from ..text import shorten
 
 SCHEMA_VERSION = 1
 UNFINISHED = ("running", "interrupted")
-MANIFEST = {"status": str, "command": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
+MANIFEST = {"status": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
+REPEATING = (
+    "command",
+    "no_command",
+    "base",
+    "paths",
+)  # how a run is repeated, and from where; its records do not depend on it
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -26,6 +32,7 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **named}
 
 
+@machine_errors()
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a run folder.
 
@@ -43,6 +50,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text("utf-8"))
         version = manifest["schema_version"]
         lacking = [key for key, kind in MANIFEST.items() if not isinstance(manifest.get(key), kind)]
+        if not any(isinstance(manifest.get(key), str) for key in ("command", "no_command")):
+            lacking.append("command")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptFile(f"{path}: not a manifest ({error!r})") from None
     if version != SCHEMA_VERSION:
@@ -54,9 +63,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def fixed(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the entries that a run and its continuation have in common."""
-    return {key: value for key, value in manifest.items() if key not in ("status", "command")}
+    return {key: value for key, value in manifest.items() if key not in ("status", *REPEATING)}
 
 
+@machine_errors()
 def check_folder(folder: Path, ours: Sequence[str]) -> None:
     """Refuse to write among files that are neither a run's nor ours.
 
@@ -78,8 +88,9 @@ def _other_files(folder: Path, names: Sequence[str]) -> RunFolderRefused:
 class Folder:
     """A folder that one process at a time works in, with a manifest that has no times and no machine in it."""
 
-    adopted: ClassVar[tuple[str, ...]] = ("command",)  # a continuation takes these from the manifest of its beginning
+    adopted: ClassVar[tuple[str, ...]] = REPEATING  # a continuation takes these from the manifest of its beginning
 
+    @machine_errors()
     def __init__(self, path: str | Path, manifest: dict[str, Any], *, resume: bool = False) -> None:
         """Take the folder for this run, or for its continuation.
 
@@ -92,6 +103,7 @@ class Folder:
         """
         self.path = Path(path)
         self.manifest = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **manifest}))
+        self.is_migrated = False  # whether a manifest of an earlier version gave way to ours
         self._lock: int | None = None
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderRefused(f"{self.path} is a file; choose another --out")
@@ -101,6 +113,8 @@ class Folder:
             raise RunFolderRefused(
                 f"cannot make the folder {self.path}: {error.strerror}; choose another --out"
             ) from None
+        except ValueError:  # a null byte
+            raise RunFolderRefused(f"{str(self.path)!r} is no name of a folder; choose another --out") from None
         self._take()
         try:
             self._claim(resume)
@@ -137,7 +151,9 @@ class Folder:
 
     def _go_on_from(self, old: dict[str, Any], resume: bool) -> None:
         """Make the manifest that of the continuation of a run, which it must equal but for what it adopts."""
-        wanted = {**self.manifest, **{key: old[key] for key in self.adopted if key in old}}
+        self.is_migrated = not self.manifest.keys() - {"no_command"} <= old.keys()
+        adopted = [key for key in self.adopted if key in old and not (self.is_migrated and key in REPEATING)]
+        wanted = {**self.manifest, **{key: old[key] for key in adopted}}
         differences = list(_differences(fixed(old), fixed(wanted)))
         if differences:
             raise RunFolderRefused(f"{self.path} holds another run: {'; '.join(differences[:3])}; choose another --out")

@@ -16,7 +16,7 @@ class NotebookStream:
     """
 
     def __init__(self, seed: int, state: bytes | None = None) -> None:
-        """The stream from its start, or from a `state` of it."""
+        """Start the stream, or go on from a `state` of it."""
         torch = import_torch("--sampler notebook")
         self._torch = torch
         self._generator = torch.Generator(device="cpu").manual_seed(seed)
@@ -25,7 +25,7 @@ class NotebookStream:
 
     @property
     def state(self) -> bytes:
-        """Where the stream is: a stream made from it goes on from there."""
+        """State of the stream: a stream made from it goes on from there."""
         return bytes(self._generator.get_state().numpy())
 
     def noise(self, *shape: int) -> Float32[np.ndarray, ...]:

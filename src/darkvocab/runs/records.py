@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Generic, NewType, TypeVar
 from ..errors import CorruptFile, MissingFile
 from ..landing import landing
 from ..text import printable
-from .folder import Folder, read_manifest
+from .folder import REPEATING, Folder, read_manifest
 from .parts import ROW_GROUP, Parts
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class RunFolder(Folder, Generic[Row]):
     is in memory.
     """
 
-    adopted = ("command", "records_per_part")  # into how many parts a run is cut does not change its records
+    adopted = (*REPEATING, "records_per_part")  # into how many parts a run is cut does not change its records
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class RunFolder(Folder, Generic[Row]):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the run is complete and the files of all its records exist."""
+        """True where the run is complete and the files of all its records exist."""
         ends = (self.path / "records.parquet", csv_path(self.path, self.manifest))
         return self.manifest["status"] == "complete" and all(path.is_file() for path in ends)
 

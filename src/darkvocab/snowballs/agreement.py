@@ -1,9 +1,8 @@
-"""Agreement: whether the snowballs of a finished sweep, or of trials, are those that theory expects."""
+"""Agreement: hold the snowballs of a finished sweep, or of trials, against theory."""
 
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from scipy.special import gammainc
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..runs.records import Records, scan_records
-from ..text import printable
-from .bases import DRAWN, FIXED, Base, load_base
+from ..text import Shown, printable
+from .bases import DRAWN
 from .expect import Expect, Expected
+from .manifest import base_of
 
 ALARM = 1e-6  # how often a simulation that is right is called wrong
 NORMAL = 5.0  # changes of a count expected over all trials from which a z-score says something
@@ -46,14 +46,15 @@ class Compared:
     p_value: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Agreement(Shown):
     """A run beside theory: every comparison, and whether all of them together can be chance.
 
-    A p-value is two-sided and meant to be no smaller than the truth, for rare events too: by Bennett's inequality [1]_
-    a sum of bounded independent steps has no heavier tail than a Poisson variable with the sum's variance in steps.
-    Trials are independent; that the steps within one count as so is an argument, not a proof.
-    `p_value` is that of the least likely comparison times their number (Bonferroni).
+    A p-value is two-sided and meant to be no smaller than the truth, for rare events too: by
+    Bennett's inequality [1]_ a sum of bounded independent steps has no heavier tail than a Poisson
+    variable with the sum's variance in steps. Trials are independent; that the steps within one
+    count as so is an argument, not a proof. `p_value` is that of the least likely comparison times
+    their number (Bonferroni).
 
     References
     ----------
@@ -86,7 +87,7 @@ class Agreement:
         return self.p_value >= ALARM
 
     def summary(self) -> dict[str, Any]:
-        """Of all comparisons together."""
+        """Return the verdict on all comparisons together."""
         scores = np.abs(self.scores)
         return {
             "agrees": self.agrees,
@@ -99,24 +100,36 @@ class Agreement:
             "least_likely": asdict(self.worst),
         }
 
+    _shown = summary
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object (`docs/files.md`)."""
+        points = [
+            {**asdict(point), "largest_bh_simulated": mean}
+            for point, mean in zip(self.expected, self.largest, strict=True)
+        ]
+        return {"agreement": self.summary(), "points": points, "comparisons": [asdict(row) for row in self.comparisons]}
+
     def sentences(self) -> list[str]:
-        """`summary` in words."""
+        """Return `summary` in words."""
         worst, n = self.worst, len(self.scores)
         agrees = "agrees with theory" if self.agrees else "DOES NOT agree with theory"
-        told = [
+        words = [
             f"The simulation {agrees}: the least likely of {len(self.comparisons):,} comparisons, "
             f"{worst.statistic} at sigma {worst.sigma:.7g} ({worst.simulated:,.6g} where {worst.expected:,.6g} is "
             f"expected), has a family-wise p-value of {self.p_value:.2g} (below {ALARM:g} it would not agree)."
         ]
         if n:
             largest = float(np.abs(self.scores).max())
-            told.append(
+            words.append(
                 f"Of {n:,} z-scores {self.n_beyond_3:,} {'is' if self.n_beyond_3 == 1 else 'are'} beyond 3, "
                 f"{n * CHANCE_BEYOND_3:.1f} by chance; the largest is {largest:.2f}."
             )
         if left := len(self.comparisons) - n:
-            told.append(f"{left:,} have none, for too few changes are expected there; their p-values are exact bounds.")
-        return told
+            words.append(
+                f"{left:,} have none, for too few changes are expected there; their p-values are exact bounds."
+            )
+        return words
 
 
 def agreement(run: str | Path) -> Agreement:
@@ -142,18 +155,18 @@ def agreement(run: str | Path) -> Agreement:
     settings = _settings(Path(run), records.manifest)
     means, trials, largest = _means(Path(run), records, settings["sigmas"])
     shown = [point for point, count in enumerate(trials) if count]
-    expected = [made for point, made in enumerate(Expect(**settings)) if trials[point]]
+    expected = [row for point, row in enumerate(Expect(**settings)) if trials[point]]
     comparisons = [
-        compared(point, made, statistic, trials[point], means[statistic][point])
-        for point, made in zip(shown, expected, strict=True)
+        compared(point, row, statistic, trials[point], means[statistic][point])
+        for point, row in zip(shown, expected, strict=True)
         for statistic in STATISTICS
     ]
     return Agreement(expected=expected, largest=[largest[point] for point in shown], comparisons=comparisons)
 
 
-def compared(point: int, made: Expected, statistic: str, trials: int, simulated: float) -> Compared:
-    """One statistic of theory against the mean of these trials."""
-    mean, std = getattr(made, statistic), getattr(made, f"{statistic}_std")
+def compared(point: int, expected: Expected, statistic: str, trials: int, simulated: float) -> Compared:
+    """Compare one statistic of theory with the mean of these trials."""
+    mean, std = getattr(expected, statistic), getattr(expected, f"{statistic}_std")
     step = STATISTICS[statistic][1]
     # Far tails that theory neglects show once in 1e9 snowballs.
     changes = trials * max(std**2, 1e-9) / step**2
@@ -161,7 +174,7 @@ def compared(point: int, made: Expected, statistic: str, trials: int, simulated:
     error = std / math.sqrt(trials)
     return Compared(
         point=point,
-        sigma=made.sigma,
+        sigma=expected.sigma,
         statistic=statistic,
         trials=trials,
         expected=mean,
@@ -176,7 +189,7 @@ def compared(point: int, made: Expected, statistic: str, trials: int, simulated:
 def _means(
     folder: Path, records: Records, sigmas: Sequence[float]
 ) -> tuple[dict[str, list[float]], list[int], list[float]]:
-    """At each point the mean of every statistic, how many trials, and the mean of the largest group."""
+    """The mean of every statistic at each point, the number of trials, and the mean of the largest group."""
     import polars as pl
 
     place = 0 if records.manifest["experiment"] == "sweep" else 1
@@ -216,36 +229,14 @@ KINDS = {
 
 def _settings(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """The settings of `Expect` that a run had."""
-    told = manifest["parameters"]
-    wrong = [name for name, kind in KINDS.items() if not isinstance(told.get(name), kind)]
-    if wrong or not all(isinstance(sigma, (int, float)) for sigma in told["sigmas"]):
+    given = manifest["parameters"]
+    wrong = [name for name, kind in KINDS.items() if not isinstance(given.get(name), kind)]
+    if wrong or not all(isinstance(sigma, (int, float)) for sigma in given["sigmas"]):
         raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({', '.join(wrong) or 'sigmas'})")
     names = "sigmas", "n_tokens", "redraw_base", "grid", "distribution", "arithmetic"
-    settings = {name: told[name] for name in names}
-    if told["base"] in DRAWN and not manifest["inputs"]:
-        if told["sampler"] == "notebook":
+    settings = {name: given[name] for name in names}
+    if given["base"] in DRAWN and not manifest["inputs"]:
+        if given["sampler"] == "notebook":
             raise InvalidInput(f"{folder}: its base was drawn from torch's stream, which theory does not draw from")
-        return {**settings, "base": told["base"], "dim": told["hidden_dim"], "seed": manifest["seed"]}
-    return {**settings, "base": _base(folder, manifest)}
-
-
-def _base(folder: Path, manifest: dict[str, Any]) -> Base:
-    """The base of a run, read again and seen to be the same."""
-    name = manifest["parameters"]["base"]
-    try:
-        sha256 = manifest["inputs"][0]["sha256"]
-        words = shlex.split(manifest["command"])
-        path = words[words.index("--base") + 1]
-    except (LookupError, TypeError, ValueError) as error:
-        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
-    if name not in FIXED and not Path(path).is_file():
-        if name == "array":
-            raise InvalidInput(f"{folder}: its base was an array, which no file keeps; sweep around a .npy file of it")
-        raise MissingFile(f"{folder}: its base {path} is not there any more; put it back, or go to where it ran")
-    base = load_base(name if name in FIXED else path)
-    if base.sha256 != sha256:
-        raise InvalidInput(
-            f"{folder}: its base {path} is another now (sha256 {base.sha256[:12]}, it was {str(sha256)[:12]}); "
-            "put back the one that it was swept around"
-        )
-    return base
+        return {**settings, "base": given["base"], "dim": given["hidden_dim"], "seed": manifest["seed"]}
+    return {**settings, "base": base_of(folder, manifest)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,23 +24,47 @@ from ..text import printable
 DEFAULT_DIM = 2560
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Base:
-    """A vector with its name and hash; or, redrawn at every point, the recipe for one."""
+    """A vector, and where it comes from; equal to another of the same name and numbers."""
 
     name: str  # a built-in's, or the file's
     vector: Float[np.ndarray, " dim"] = field(repr=False)
+    kind: str = "array"  # or "built-in", "drawn", "file"
     path: Path | None = None
 
-    @property
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Base) and (self.name, self.sha256) == (other.name, other.sha256)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.sha256))
+
+    @cached_property
     def sha256(self) -> str:
-        """Of the vector's bytes, little-endian."""
+        """Hash of the vector's bytes, little-endian."""
         return hashlib.sha256(self.vector.tobytes()).hexdigest()
+
+    @property
+    def option(self) -> str:
+        """The value of ``--base`` that loads it; of an array there is none."""
+        if self.path is None:
+            return self.name
+        text = str(self.path)
+        return f"./{text}" if text in (*FIXED, *DRAWN) else text
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a manifest keeps of it: its kind, and its path or, of an array, its numbers."""
+        kept: dict[str, Any] = {"kind": self.kind}
+        if self.kind == "file":
+            kept["path"] = str(self.path)
+        if self.kind == "array":
+            kept |= {"dtype": self.vector.dtype.name, "bytes": base64.b64encode(self.vector.tobytes()).decode()}
+        return kept
 
 
 @cache
 def recorded() -> dict[str, Any]:
-    """The recorded figures of Qwen3-4B's black holes."""
+    """Return the recorded figures of Qwen3-4B's black holes."""
     return json.loads(resources.files(__package__).joinpath("data/qwen3_4b.json").read_text("utf-8"))
 
 
@@ -49,7 +74,7 @@ def _words(key: int, n: int) -> np.ndarray:
 
 
 def qwen3_4b() -> Float32[np.ndarray, " dim"]:
-    """The row of Qwen3-4B's largest black hole, as far as it is recorded, on the bfloat16 lattice.
+    """Return the row of Qwen3-4B's largest black hole, as far as it is recorded, on the bfloat16 lattice.
 
     Every recorded word and exponent, the whole exponent histogram, and norm, mean and extremes of the original; the
     exponents' places, the other mantissas and the signs are drawn from a fixed seed. 2,560 components.
@@ -69,7 +94,8 @@ def qwen3_4b() -> Float32[np.ndarray, " dim"]:
     exponent[open_places] = left[np.argsort(_words(1, len(left)))]
     free = np.setdiff1d(np.arange(dim), known)
     drawn = _words(2, len(free))
-    mantissa, sign = (drawn >> np.uint64(57)).astype(np.int64), (drawn & np.uint64(1)).astype(np.int64)
+    mantissa = (drawn >> np.uint64(57)).astype(np.int64)
+    sign = (drawn & np.uint64(1)).astype(np.int64)
     words[free] = sign << 15 | exponent[free] << 7 | mantissa
 
     # The norm: raise or lower mantissas of the two binades where the density falls, one step each, until it is met.
@@ -165,7 +191,7 @@ DRAWN = {"random": random, "random-unit": random_unit}
 
 
 def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, seed: int = 0, point: int = 0) -> Base:
-    """The base vector of this name, from this file, or this array.
+    """Load the base vector of this name, from this file, or of this array.
 
     Parameters
     ----------
@@ -186,9 +212,9 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
     elif isinstance(spec, np.ndarray):
         base = Base(name="array", vector=np.asarray(spec, np.float64 if spec.dtype == np.float64 else np.float32))
     elif spec in DRAWN:
-        return Base(name=str(spec), vector=DRAWN[str(spec)](dim or DEFAULT_DIM, seed, point))
+        return Base(name=str(spec), vector=DRAWN[str(spec)](dim or DEFAULT_DIM, seed, point), kind="drawn")
     elif spec in FIXED:
-        base = Base(name=str(spec), vector=FIXED[str(spec)]())
+        base = Base(name=str(spec), vector=FIXED[str(spec)](), kind="built-in")
     else:
         base = _read(Path(spec))
     if base.vector.ndim != 1 or not base.vector.size:
@@ -220,7 +246,12 @@ def _read(path: Path) -> Base:
         vector = np.array(words).view(np.float64)
     else:
         vector = np.array(decode(np.array(words), GRID_OF_DTYPE[tensor.dtype]))
-    return Base(name=printable(path.name), vector=vector, path=path)
+    return Base(name=printable(path.name), vector=vector, kind="file", path=path)
+
+
+def is_drawn(spec: Any) -> bool:
+    """Whether a base, or what names one, is drawn from a run's seed."""
+    return spec.kind == "drawn" if isinstance(spec, Base) else isinstance(spec, str) and spec in DRAWN
 
 
 def varying_words() -> UInt16[np.ndarray, "holes dim"]:

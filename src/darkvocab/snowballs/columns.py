@@ -1,4 +1,4 @@
-"""Columns that records of snowballs share, and what fills them; null where something was not measured."""
+"""Columns that records of snowballs share, and their values; null where something was not measured."""
 
 from __future__ import annotations
 
@@ -8,12 +8,26 @@ from typing import Any
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..measures.topology import Topology
+from ..runs.folder import SCHEMA_VERSION
 from ..runs.records import Unsigned
+from .on_device import MeasuredCloud
+from .settings import RunSettings
+from .snowball import Cloud, Draw
+
+
+def counts(census: Census) -> dict[str, Any]:
+    """Values of the columns that every record has of its census, under the names of trials and questions."""
+    return {
+        "n_unique": census.n_unique,
+        "n_black_holes": census.n_black_holes,
+        "black_hole_population": census.black_hole_population,
+        "n_singletons": census.n_singletons,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Populations:
-    """What seed 001 says of the black holes' populations, and seed 000 does not; zeros without black holes."""
+    """Statistics of the black holes' populations that seed 001 has and seed 000 has not; zeros without black holes."""
 
     smallest_bh: int
     mean_bh_size: float
@@ -33,6 +47,13 @@ def populations(census: Census) -> dict[str, Any]:
     }
 
 
+def l_inf(among: Geometry | None) -> tuple[float | None, float | None, float | None]:
+    """Largest, mean and lower median L-infinity, weight units; three None where it was not measured."""
+    if among is None:
+        return None, None, None
+    return among.weight.max, among.weight.mean, among.weight.lower_median
+
+
 @dataclass(frozen=True, kw_only=True)
 class Steps:
     """L-infinity in grid steps, over the rows that `l_inf_rows` names, as is L-infinity in weight units."""
@@ -43,14 +64,13 @@ class Steps:
     l_inf_rows: str | None
 
 
-def steps(among: Geometry | None, over: str | None) -> dict[str, Any]:
-    """Values of the columns of `Steps`."""
+def steps(among: Geometry | None) -> dict[str, Any]:
+    """Values of the columns of `Steps` but for the last."""
     spread = among.steps if among else None
     return {
         "max_l_inf_steps": int(spread.max) if spread else None,
         "mean_l_inf_steps": spread.mean if spread else None,
         "median_l_inf_steps": int(spread.lower_median) if spread else None,
-        "l_inf_rows": over,
     }
 
 
@@ -67,7 +87,7 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class Degrees:
-    """What we say of the graph beside `Graph`."""
+    """Further columns of the graph of touching rows."""
 
     n_edges: int | None
     mean_degree: float | None
@@ -80,15 +100,9 @@ def graph(topology: Topology | None) -> dict[str, Any]:
     """Values of the columns of `Graph` and `Degrees`."""
     if topology is None:
         return dict.fromkeys((*Graph.__dataclass_fields__, *Degrees.__dataclass_fields__))
+    measured = (*Graph.__dataclass_fields__, "n_edges", "mean_degree", "max_degree")
     return {
-        "n_components": topology.n_components,
-        "n_isolated": topology.n_isolated,
-        "largest_component_size": topology.largest_component_size,
-        "largest_component_density": topology.largest_component_density,
-        "global_density": topology.global_density,
-        "n_edges": topology.n_edges,
-        "mean_degree": topology.mean_degree,
-        "max_degree": topology.max_degree,
+        **{name: getattr(topology, name) for name in measured},
         "touching": str(topology.touching),
         "topology_rows": topology.over,
     }
@@ -96,7 +110,7 @@ def graph(topology: Topology | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How a record came about: the last columns of every record of snowballs."""
+    """Provenance of a record: the last columns of every record of snowballs."""
 
     sigma_over_median_ulp: float  # median over the components of the rounded base
     base: str
@@ -108,3 +122,19 @@ class Provenance:
     n_active_columns: int  # columns that were drawn
     neglected_probability: float  # bound on the chance that the sampler's neglect of far tails shows in this record
     schema_version: int
+
+
+def provenance(settings: RunSettings, draw: Draw, cloud: Cloud | MeasuredCloud) -> dict[str, Any]:
+    """Values of the columns of `Provenance`."""
+    return {
+        "sigma_over_median_ulp": draw.snowball.sigma / settings.median_ulp(draw.snowball),
+        "base": settings.base.name,
+        "grid": settings.grid,
+        "distribution": settings.distribution,
+        "arithmetic": settings.arithmetic,
+        "sampler": cloud.sampler,
+        "seed": Unsigned(settings.seed),
+        "n_active_columns": cloud.n_drawn,
+        "neglected_probability": cloud.neglected,
+        "schema_version": SCHEMA_VERSION,
+    }

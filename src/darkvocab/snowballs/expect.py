@@ -55,7 +55,8 @@ class Expect(Points):
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : as `Points`; `distribution` is gaussian, laplace or uniform; `n_tokens` from 1 to 1e15 at the same cost
+    settings : as `Points`; `distribution` is gaussian, laplace or uniform; `n_tokens` from 1 to
+        1e15 at the same cost
     """
 
     def __init__(self, sigmas: Iterable[float], **settings: Any) -> None:
@@ -63,7 +64,7 @@ class Expect(Points):
         Occupancy.check(self.n_tokens)
         independent(self.distribution)
         for sigma in (min(self.sigmas), max(self.sigmas)):
-            self._law(self.base.vector, sigma).ranges(self.n_tokens)
+            self.law(self.base.vector, sigma).ranges(self.n_tokens)
 
     def __len__(self) -> int:
         return len(self.sigmas)
@@ -73,28 +74,28 @@ class Expect(Points):
             yield self._at(point, sigma)
 
     def _at(self, point: int, sigma: float) -> Expected:
-        law = self._law((self.base if self._has_one_base else self._base_at(point)).vector, sigma)
-        ulp = self._base_ulp if self._has_one_base else law.median_ulp
-        made = law.occupancy(self.n_tokens)
-        low, high = made.largest_group
+        law = self.law(self.base_at(point).vector, sigma)
+        ulp = self.median_ulp(law)
+        occupancy = law.occupancy(self.n_tokens)
+        low, high = occupancy.largest_group
         return Expected(
             sigma=sigma,
             sigma_over_median_ulp=sigma / ulp,
-            unique_vectors=made.n_unique.mean,
-            unique_vectors_std=made.n_unique.std,
-            n_black_holes=made.n_black_holes.mean,
-            n_black_holes_std=made.n_black_holes.std,
-            black_hole_population=made.black_hole_population.mean,
-            black_hole_population_std=made.black_hole_population.std,
-            n_singletons=made.n_singletons.mean,
-            n_singletons_std=made.n_singletons.std,
-            coincident_pairs=made.coincident_pairs.mean,
-            coincident_pairs_std=made.coincident_pairs.std,
+            unique_vectors=occupancy.n_unique.mean,
+            unique_vectors_std=occupancy.n_unique.std,
+            n_black_holes=occupancy.n_black_holes.mean,
+            n_black_holes_std=occupancy.n_black_holes.std,
+            black_hole_population=occupancy.black_hole_population.mean,
+            black_hole_population_std=occupancy.black_hole_population.std,
+            n_singletons=occupancy.n_singletons.mean,
+            n_singletons_std=occupancy.n_singletons.std,
+            coincident_pairs=occupancy.coincident_pairs.mean,
+            coincident_pairs_std=occupancy.coincident_pairs.std,
             largest_bh_low=low,
             largest_bh_high=high,
-            n_active_columns=made.cells.n_active,
+            n_active_columns=occupancy.cells.n_active,
             n_tokens=self.n_tokens,
-            hidden_dim=self.dim,
+            hidden_dim=self.hidden_dim,
             base=self.base.name,
             grid=self.grid,
             distribution=self.distribution,
@@ -103,17 +104,18 @@ class Expect(Points):
         )
 
     def frame(self) -> pl.DataFrame:
-        """All points as a polars frame."""
+        """Return all points as a polars frame."""
         return frame_of(Expected, list(self))
 
 
 def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expected]:
-    """The census that snowballs are expected to have, at each sigma: exact, with standard deviations.
+    """Expect the census of snowballs, at each sigma: exact, with standard deviations.
 
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : of `Expect`: n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, seed (of a drawn base)
+    settings : of `Expect`: n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, seed
+        (of a drawn base)
 
     Examples
     --------
@@ -126,7 +128,7 @@ def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expecte
 
 
 def along(sigmas: Iterable[float]) -> list[float]:
-    """Where to draw a curve over these sigma: at them, or at 80 of them; between them, where they are fewer than 40.
+    """Return where to draw a curve over these sigma: at them or at 80 of them; of fewer than 40, between too.
 
     Examples
     --------

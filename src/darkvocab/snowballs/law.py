@@ -91,8 +91,8 @@ class SnowballLaw:
 
         Examples
         --------
-        >>> made = SnowballLaw(base=np.linspace(0.001, 0.01, 2560), sigma=3e-3).occupancy(2100)
-        >>> made.n_unique, made.cells.n_active, len(made.cells.columns) < 300
+        >>> census = SnowballLaw(base=np.linspace(0.001, 0.01, 2560), sigma=3e-3).occupancy(2100)
+        >>> census.n_unique, census.cells.n_active, len(census.cells.columns) < 300
         (Moments(mean=2100.0, std=0.0), 2560, True)
         """
         Occupancy.check(n_tokens)
@@ -119,8 +119,8 @@ class SnowballLaw:
 
         Examples
         --------
-        >>> made = SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000)
-        >>> made.columns, made.p.round(3)
+        >>> cells = SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000)
+        >>> cells.columns, cells.p.round(3)
         (array([0]), array([0.   , 0.025, 0.975, 0.   ]))
         """
         independent(self.distribution)
@@ -146,15 +146,16 @@ class SnowballLaw:
     ) -> Cells:
         """Cells within reach of these columns, in runs no wider than `width` (weight units), or alone.
 
-        The deviates between runs are those of the exact chain ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its
-        double rounding, or of one rounding of the real sum.
+        The deviates between runs are those of the exact chain
+        ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its double rounding, or of one rounding
+        of the real sum.
         """
         from ..numerics._backends.runs import edge_deviates, run_edges
 
         grid = as_grid(self.grid)
         low, high = ranges.low[columns], ranges.high[columns]
         starts = np.empty(columns.size + 1, np.int64)
-        extents = low, high, width, *grid.shape, starts
+        extents = low, high, width, *grid.constants, starts
         last = np.empty(run_edges(*extents, np.empty(0, np.int64)), np.int64)
         run_edges(*extents, last)
         first = np.empty_like(last)
@@ -162,7 +163,7 @@ class SnowballLaw:
         first[starts[:-1]] = low
         z = np.full(last.size, np.inf)
         base = self.base[columns].astype(np.float64)
-        edge_deviates(base, starts, last, self.sigma, self.is_float32, *grid.shape[:2], z)
+        edge_deviates(base, starts, last, self.sigma, self.is_float32, *grid.constants[:2], z)
         return Cells(
             grid=grid,
             distribution=self._noise,
@@ -205,7 +206,8 @@ class Snowball(SnowballLaw):
 def _finest(base: np.ndarray, sigma: float, grid: Grid, nats: float) -> Int64[np.ndarray, " some"]:
     """Places of the columns in which sigma is most grid spacings that together are worth so many nats; or of all.
 
-    A Gaussian over cells of one width w has a sum of squared probabilities of about ``w / (2 sqrt(pi) sigma)``.
+    A Gaussian over cells of one width w has a sum of squared probabilities of about
+    ``w / (2 sqrt(pi) sigma)``.
     """
     if nats == math.inf:
         return np.arange(base.size)

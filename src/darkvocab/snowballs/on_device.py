@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import InvalidInput, OutOfMemory
-from ..gpu.batch import Asked, Batch, Found, Pending
+from ..gpu.batch import Batch, BatchResult, DistanceQuery, PendingBatch
 from ..gpu.device import Device, Fetched, is_full
 from ..gpu.lanes import Lanes
 from ..measures.geometry import Geometry
@@ -28,38 +28,42 @@ SHARE = 0.4  # of the free memory that one takes: the next is begun before it is
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredCloud:
-    """A snowball that was drawn and measured on a device; should something ask for its rows, they are drawn here."""
+    """A snowball that was drawn and measured on a device."""
 
     draw: Draw
-    found: Found
+    result: BatchResult
     sampler: str
     n_drawn: int
     neglected: float
 
     def groups(self) -> Groups:
-        return self.found.groups
+        return self.result.groups
 
     def geometry(self, groups: Groups, over: str) -> Geometry:
-        return _FoundGeometry(self.found, self.draw.snowball.grid, over)
+        return _MeasuredGeometry(self.result, self.draw.snowball.grid, over)
 
 
-class _FoundGeometry(Geometry):
-    def __init__(self, found: Found, grid: str, over: str) -> None:
-        self.grid, self.over, self._found = as_grid(grid), over, found.distances
+class _MeasuredGeometry(Geometry):
+    """Geometry from distances that a device has measured."""
+
+    def __init__(self, result: BatchResult, grid: str, over: str) -> None:
+        self.grid = as_grid(grid)
+        self.over = over
+        self._distances = result.distances
 
     @cached_property
     def in_weight(self) -> Distances:
-        return self._found[self.over, "weight"]
+        return self._distances[self.over, "weight"]
 
     @cached_property
     def in_steps(self) -> Distances:
-        return self._found[self.over, "steps"]
+        return self._distances[self.over, "steps"]
 
 
 def measured_clouds(
-    device: Device, draws: Iterable[Draw], asked: tuple[Asked, ...]
+    device: Device, draws: Iterable[Draw], queries: tuple[DistanceQuery, ...]
 ) -> Iterator[tuple[Draw, MeasuredCloud]]:
-    """Draw and measure, in the order given: as many at once as there is room for, and always one batch ahead.
+    """Draw and measure in the order given, as many at once as there is room for, one batch ahead of the caller.
 
     Raises
     ------
@@ -69,16 +73,17 @@ def measured_clouds(
         Noise that overflows the grid; steps for which the device has no numbers.
     """
     room = int(SHARE * device.free())
-    source, waiting = iter(draws), deque[Draw]()
+    source = iter(draws)
+    waiting = deque[Draw]()
     ahead: _Begun | None = None
-    while some := _together(device, source, waiting, room, asked):
+    while some := _next_batch(device, source, waiting, room, queries):
         begun = None
         grid = as_grid(some[0].snowball.grid)
-        if not all(device.takes(grid, one.unit) for one in asked):
+        if not all(device.takes(grid, query.unit) for query in queries):
             raise InvalidInput(f"{device.place} has no float64, as steps on {grid.name} need it; leave out --device")
         try:
             with device.active():
-                begun = _begin(device, some, asked)
+                begun = _begin(device, some, queries)
         except RuntimeError as error:
             if not is_full(error):
                 raise
@@ -87,7 +92,7 @@ def measured_clouds(
                     f"a snowball of {some[0].snowball.n_tokens:,} tokens needs more memory than {device.place} has"
                 ) from None
             waiting.extendleft(reversed(some))
-            room = sum(_room(device, draw, asked) for draw in some) // 2
+            room = sum(_room(device, draw, queries) for draw in some) // 2
         if ahead is not None:
             yield from ahead.clouds()
         ahead = begun
@@ -95,10 +100,10 @@ def measured_clouds(
         yield from ahead.clouds()
 
 
-def _together(
-    device: Device, source: Iterator[Draw], waiting: deque[Draw], room: int, asked: tuple[Asked, ...]
+def _next_batch(
+    device: Device, source: Iterator[Draw], waiting: deque[Draw], room: int, queries: tuple[DistanceQuery, ...]
 ) -> list[Draw]:
-    """The next draws that go together; one, if there is any, however little room there is."""
+    """Take the next draws that go together; one, if there is any, however little room there is."""
     some: list[Draw] = []
     while len(some) < MOST:
         if not waiting:
@@ -106,7 +111,7 @@ def _together(
             if following is None:
                 break
             waiting.append(following)
-        room -= _room(device, waiting[0], asked)
+        room -= _room(device, waiting[0], queries)
         if some and (room < 0 or _kind(device, waiting[0]) != _kind(device, some[0])):
             break
         some.append(waiting.popleft())
@@ -114,9 +119,9 @@ def _together(
 
 
 def _kind(device: Device, draw: Draw) -> tuple[str, int]:
-    """How a snowball comes to be on the device; and its point, where all of a batch must be of one."""
+    """Return the way in which a snowball comes onto the device, and its point where a batch must be of one."""
     if not device.has_float64 or (draw.noise is None and not draw.snowball.has_cells):
-        return "here", 0
+        return "cores", 0
     if draw.noise is not None:
         return "noise", draw.point
     if draw.is_sparse:
@@ -124,15 +129,16 @@ def _kind(device: Device, draw: Draw) -> tuple[str, int]:
     return "deviates", 0
 
 
-def _room(device: Device, draw: Draw, asked: tuple[Asked, ...]) -> int:
-    """About how many bytes a snowball takes on the device."""
-    ball, cells, itemsize = draw.snowball, draw.cells, as_grid(draw.snowball.grid).bits // 8
+def _room(device: Device, draw: Draw, queries: tuple[DistanceQuery, ...]) -> int:
+    """Estimate the bytes that a snowball takes on the device."""
+    ball = draw.snowball
     dim = ball.dim
-    if draw.is_sparse and cells is not None:
-        dim = max(1, len(cells.columns) + len(cells.unlisted))
-        itemsize = itemsize if len(cells.unlisted) else 1
+    itemsize = as_grid(ball.grid).bits // 8
+    if draw.is_sparse and draw.cells is not None:
+        dim = max(1, draw.cells.n_active)
+        itemsize = itemsize if len(draw.cells.unlisted) else 1
     noise = 0 if draw.noise is None else draw.noise.nbytes
-    return noise + Batch.bytes_each(ball.n_tokens, dim, itemsize, asked)
+    return noise + Batch.bytes_each(ball.n_tokens, dim, itemsize, queries)
 
 
 class _Rows(NamedTuple):
@@ -153,33 +159,30 @@ class _Begun:
     draws: list[Draw]
     rows: _Rows
     overflows: Fetched | None
-    pending: Pending
+    pending: PendingBatch
 
     def clouds(self) -> Iterator[tuple[Draw, MeasuredCloud]]:
-        found = self.pending.found(lambda t: self.draws[t].cloud().index())
+        results = self.pending.results(lambda t: self.draws[t].cloud().index())
         if self.overflows is not None:
             (counts,) = self.overflows.arrays()
             for draw, overflows in zip(self.draws, counts.tolist(), strict=True):
                 refuse_overflow(overflows, draw.snowball)
-        for draw, one, n_drawn, neglected in zip(
-            self.draws, found, self.rows.n_drawn, self.rows.neglected, strict=True
-        ):
-            yield (
-                draw,
-                MeasuredCloud(draw=draw, found=one, sampler=self.rows.sampler, n_drawn=n_drawn, neglected=neglected),
-            )
+        of_rows = zip(self.draws, results, self.rows.n_drawn, self.rows.neglected, strict=True)
+        for draw, result, n_drawn, neglected in of_rows:
+            sampler = self.rows.sampler
+            yield draw, MeasuredCloud(draw=draw, result=result, sampler=sampler, n_drawn=n_drawn, neglected=neglected)
 
 
-def _begin(device: Device, draws: list[Draw], asked: tuple[Asked, ...]) -> _Begun:
-    made = {"here": _drawn_here, "noise": _perturbed, "cells": _drawn_by_cells, "deviates": _drawn_by_deviates}
-    rows = made[_kind(device, draws[0])[0]](device, draws)
+def _begin(device: Device, draws: list[Draw], queries: tuple[DistanceQuery, ...]) -> _Begun:
+    ways = {"cores": _drawn_on_cores, "noise": _perturbed, "cells": _drawn_by_cells, "deviates": _drawn_by_deviates}
+    rows = ways[_kind(device, draws[0])[0]](device, draws)
     batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
     overflows = None if rows.overflows is None else device.fetch([rows.overflows])
-    return _Begun(draws, rows, overflows, batch.measure(asked))
+    return _Begun(draws, rows, overflows, batch.measure(queries))
 
 
-def _drawn_here(device: Device, draws: list[Draw]) -> _Rows:
-    """By the cores: what the device has no numbers for, or components that depend on each other."""
+def _drawn_on_cores(device: Device, draws: list[Draw]) -> _Rows:
+    """Draw on the cores what the device has no numbers for, or whose components depend on each other."""
     clouds = [draw.cloud() for draw in draws]
     dim = max(1, *(cloud.n_drawn for cloud in clouds))
     codes = np.zeros((len(draws), draws[0].snowball.n_tokens, dim), np.result_type(*(cloud.codes for cloud in clouds)))
@@ -187,23 +190,26 @@ def _drawn_here(device: Device, draws: list[Draw]) -> _Rows:
     for t, cloud in enumerate(clouds):
         codes[t, :, : cloud.n_drawn] = cloud.codes
         home[t, : cloud.n_drawn] = cloud.home[cloud.columns]
-    n_drawn, neglected = [cloud.n_drawn for cloud in clouds], [cloud.neglected for cloud in clouds]
-    return _Rows(device.put(codes), device.put(home), None, clouds[0].sampler, n_drawn, neglected)
+    n_drawn = [cloud.n_drawn for cloud in clouds]
+    return _Rows(
+        device.put(codes), device.put(home), None, clouds[0].sampler, n_drawn, [cloud.neglected for cloud in clouds]
+    )
 
 
 def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
-    """From given noise, around one base."""
+    """Round one base plus given noise."""
     ball = draws[0].snowball
     noise = device.put(np.stack([draw.noise for draw in draws if draw.noise is not None]))
     codes = device.empty(noise.shape, as_grid(ball.grid).bits // 8)
     base = device.put(ball.base)
     overflows = device.drawing.perturb(
-        base, noise, ball.sigma, float32=ball.is_float32, shape=as_grid(ball.grid).shape, out=codes
+        base, noise, ball.sigma, float32=ball.is_float32, shape=as_grid(ball.grid).constants, out=codes
     )
     return _whole(device, draws, codes, overflows, "notebook", 0.0)
 
 
 def _drawn_by_deviates(device: Device, draws: list[Draw]) -> _Rows:
+    """Draw a deviate for every component."""
     ball = draws[0].snowball
     codes = device.empty((len(draws), ball.n_tokens, ball.dim), as_grid(ball.grid).bits // 8)
     overflows = _draw_dense(device, draws, [draw.snowball.base for draw in draws], 0, codes)
@@ -226,15 +232,16 @@ def _draw_dense(
         laplace=ball.distribution == "laplace",
         float32=ball.is_float32,
         stream=stream,
-        shape=as_grid(ball.grid).shape,
+        shape=as_grid(ball.grid).constants,
         out=codes,
     )
     return overflows
 
 
 def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
-    """By cells, each column on its own; columns of too many cells by deviates, from a home of 0."""
-    ball, cells = draws[0].snowball, [draw.cells for draw in draws if draw.cells is not None]
+    """Draw by cells, each column on its own; columns of too many cells by deviates, from a home of 0."""
+    ball = draws[0].snowball
+    cells = [draw.cells for draw in draws if draw.cells is not None]
     wide = cells[0].unlisted  # where there are any, all are of one point
     n_drawn = [len(one.columns) + len(wide) for one in cells]
     itemsize = as_grid(ball.grid).bits // 8 if len(wide) else 1
@@ -242,7 +249,7 @@ def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
     shape = len(draws), ball.n_tokens, room + -room % ALIGNED
     codes = device.empty(shape, itemsize).zero_()
     home = np.zeros((shape[0], shape[2]), np.int64)
-    overflows, places = None, None
+    overflows = places = None
     if len(wide):  # in the order of the base's columns, so that rows keep their lexicographic order
         order = np.argsort(np.concatenate([cells[0].columns, wide]))
         place = np.argsort(order)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
 
 from ..errors import InvalidInput
-from ..gpu.batch import Asked
+from ..gpu.batch import DistanceQuery
 from ..measures.census import Census
 from ..numerics import Touching, round_to, ulp
-from .bases import DRAWN
-from .columns import Provenance
-from .law import Snowball
+from .bases import is_drawn
+from .columns import Provenance, counts, provenance
 from .on_device import MeasuredCloud
-from .run import Clouds
-from .snowball import Cloud
+from .run import Options, records
+from .settings import MEASURES, RunSettings
+from .snowball import Cloud, Draw
 
 SHOWN = 13  # populations kept, of Qwen3-4B's 13 black holes
 STEPS = (Touching(1, "steps"), Touching(2, "steps"))
+NEAR = Touching(1e-4, strict=True)  # seed 003's threshold
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Seed003:
-    """What seed 003 keeps of a sigma, in its order, after the sigma itself."""
+    """Columns of seed 003, in its order, after sigma itself."""
 
     sigma: float
     density: float  # pairs of tokens that touch, of all pairs
@@ -60,72 +61,97 @@ class QuestionRecord(Provenance, _Ours, _Seed003):
     """One snowball. The first columns are seed 003's; then come ours, in the reverse order of the bases above."""
 
 
-class Questions(Clouds[QuestionRecord]):
-    """The three questions at every sigma, checked; iterate over it for its records, once or as often as you like.
+@dataclass(frozen=True, repr=False)
+class Questions(RunSettings[QuestionRecord]):
+    """The settings of the three questions, checked; by default those of seed 003, a random unit vector at each sigma.
 
     Parameters
     ----------
     sigmas : weight units
-    touching : when two tokens touch; seed 003's "< 1e-4" by default
-    settings : as `Clouds`; by default those of seed 003: 2,221 tokens, a random unit vector redrawn at each sigma
+    touching : when two tokens touch, in weight units; seed 003's "< 1e-4" by default
+    redraw_base : by default wherever the base is drawn
     """
 
-    experiment = "questions"
-    record = QuestionRecord
+    experiment: ClassVar[str] = "questions"
+    row: ClassVar[type] = QuestionRecord
+    _: KW_ONLY
+    n_tokens: int = 2221
+    base: Any = "random-unit"
+    redraw_base: bool | None = None  # type: ignore[assignment]
+    touching: Touching = NEAR
+    measure: Any = field(default=MEASURES, init=False)
+    over: str = field(default="tokens", init=False)
+    epsilon: float | None = field(default=None, init=False)
 
-    def __init__(self, sigmas: Iterable[float], *, touching: Touching | None = None, **settings: Any) -> None:
-        touching = touching or Touching(1e-4, strict=True)
-        if touching.unit != "weight":
+    def __post_init__(self) -> None:
+        if self.redraw_base is None:
+            self._set(redraw_base=is_drawn(self.base))
+        self._set(touching=self.touching or NEAR)
+        super().__post_init__()
+
+    def _check_measures(self) -> None:
+        if self.touching.unit != "weight":
             raise InvalidInput("questions hold a threshold in weight units against the grid's steps; give one")
-        if given := {"measure", "over"} & settings.keys():
-            raise InvalidInput(f"questions have their own {' and '.join(sorted(given))}; ask them with trials")
-        base = settings.get("base", "random-unit")
-        drawn = {"base": base, "n_tokens": 2221, "redraw_base": isinstance(base, str) and base in DRAWN}
-        fixed = {"measure": ("geometry", "steps", "topology"), "over": "tokens", "touching": touching}
-        super().__init__(sigmas, **{**drawn, **settings, **fixed})
 
-    def _options(self) -> dict[str, Any]:
+    @staticmethod
+    def options(settings: Mapping[str, Any]) -> dict[str, Any]:
+        touching = settings["touching"]
         return {
-            "fixed-base": self._is_drawn and not self.redraw_base,
-            "threshold": self.touching.threshold,
-            "inclusive": not self.touching.strict,
+            "fixed_base": is_drawn(settings["base"]) and settings["redraw_base"] is False,
+            "threshold": touching.threshold,
+            "inclusive": not touching.strict,
         }
 
-    def _asked(self) -> tuple[Asked, ...]:
+    def queries(self) -> tuple[DistanceQuery, ...]:
         return (
-            Asked(over="tokens", unit="weight", spread=True, within=(self.touching,)),
-            Asked(over="tokens", unit="steps", spread=True, within=STEPS),
+            DistanceQuery(over="tokens", unit="weight", spread=True, within=(self.touching,)),
+            DistanceQuery(over="tokens", unit="steps", spread=True, within=STEPS),
         )
 
-    def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> QuestionRecord:
         census = Census(cloud.groups())
         among = cloud.geometry(census.groups, "tokens")
-        pairs = among.in_weight.n_pairs
-        near = among.in_weight.within(self.touching.threshold, strict=self.touching.strict)
-        within = [among.in_steps.within(near.threshold) for near in STEPS]
-        density, *in_steps = (count / pairs if pairs else float(self.n_tokens) for count in (near, *within))
-        finer = ulp(round_to(snowball.base, self.grid), self.grid)
-        finer = finer >= self.touching.threshold if self.touching.strict else finer > self.touching.threshold
-        return {
-            "sigma": self.sigmas[point],
-            "density": density,
-            "mean_linf": among.weight.mean,
-            "median_linf": among.weight.median,
-            "n_black_holes": census.n_black_holes,
-            "demographics": json.dumps(sorted(census.groups.counts.tolist(), reverse=True)[:SHOWN]),
-            "n_tokens": self.n_tokens,
-            "hidden_dim": self.dim,
-            "n_unique": census.n_unique,
-            "n_singletons": census.n_singletons,
-            "black_hole_population": census.black_hole_population,
-            "max_linf": among.weight.max,
-            "max_linf_steps": int(among.steps.max),
-            "mean_linf_steps": among.steps.mean,
-            "median_linf_steps": among.steps.median,
-            "density_1_step": in_steps[0],
-            "density_2_steps": in_steps[1],
-            "touching": str(self.touching),
-            "n_columns_coarser": int(finer.sum()),
-            "point": point,
-            "trial": trial,
-        }
+        n_pairs = among.in_weight.n_pairs
+        n_near = among.in_weight.within(self.touching.threshold, strict=self.touching.strict)
+        n_within = [among.in_steps.within(steps.threshold) for steps in STEPS]
+        density, *in_steps = (count / n_pairs if n_pairs else float(self.n_tokens) for count in (n_near, *n_within))
+        finest = ulp(round_to(draw.snowball.base, self.grid), self.grid)
+        is_coarser = finest >= self.touching.threshold if self.touching.strict else finest > self.touching.threshold
+        return QuestionRecord(
+            sigma=draw.snowball.sigma,
+            density=density,
+            mean_linf=among.weight.mean,
+            median_linf=among.weight.median,
+            demographics=json.dumps(sorted(census.groups.counts.tolist(), reverse=True)[:SHOWN]),
+            n_tokens=self.n_tokens,
+            hidden_dim=self.hidden_dim,
+            **counts(census),
+            max_linf=among.weight.max,
+            max_linf_steps=int(among.steps.max),
+            mean_linf_steps=among.steps.mean,
+            median_linf_steps=among.steps.median,
+            density_1_step=in_steps[0],
+            density_2_steps=in_steps[1],
+            touching=str(self.touching),
+            n_columns_coarser=int(is_coarser.sum()),
+            point=draw.point,
+            trial=draw.trial,
+            **provenance(self, draw, cloud),
+        )
+
+
+def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[QuestionRecord]:
+    """Ask of each sigma whether rounding alone connects a snowball; yield a record of each, in order, as they come.
+
+    Parameters
+    ----------
+    sigmas : standard deviations of the noise, weight units
+    settings : of `Questions`, and `Options`
+
+    Examples
+    --------
+    >>> [record.density for record in questions([0.0], n_tokens=100, dim=20)]
+    [1.0]
+    """
+    given, options = Options.split(settings)
+    return records(Questions(sigmas, **given), **options)

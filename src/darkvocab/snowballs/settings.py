@@ -1,57 +1,88 @@
-"""Points: around which base, at which sigma, on which grid: what is drawn there, and what is expected there."""
+"""Settings: around which base, at which sigma, on which grid; what is drawn there and what is measured of it."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from ..errors import InvalidInput
-from ..numerics import as_grid
+from ..gpu.batch import DistanceQuery
+from ..measures.census import Census
+from ..measures.geometry import Geometry
+from ..measures.topology import Topology
+from ..numerics import Touching, as_grid
+from ..numerics.grouping import SELECTIONS
+from ..runs.notebook_stream import NotebookStream
 from ..runs.randomness import check_seed
-from .bases import DRAWN, Base, load_base
-from .law import SnowballLaw
+from ..text import Shown
+from .bases import DRAWN, Base, is_drawn, load_base
+from .law import Snowball, SnowballLaw
+from .on_device import MeasuredCloud
+from .snowball import SAMPLERS, Cloud, Draw
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MEASURES = ("geometry", "steps", "topology")  # beside the census, which is always taken
+Row = TypeVar("Row")
 
 
-class Points:
-    """A range of sigma around a base: the settings that sweeps, trials, questions and expectations share, checked."""
+@dataclass(frozen=True, repr=False)
+class Points(Shown):
+    """A range of sigma around a base: the settings that runs and expectations share, checked."""
 
-    def __init__(
-        self,
-        sigmas: Iterable[float],
-        *,
-        n_tokens: int = 2100,
-        dim: int | None = None,
-        base: str | Path | np.ndarray | Base = "qwen3-4b",
-        redraw_base: bool = False,
-        grid: str = "bfloat16",
-        distribution: str = "gaussian",
-        arithmetic: str = "float32",
-        seed: int = 42,
-    ) -> None:
-        self.sigmas = [float(sigma) for sigma in sigmas]
-        self.n_tokens, self.grid = n_tokens, as_grid(grid).name
-        self.distribution, self.arithmetic = distribution, arithmetic
-        self.seed, self.redraw_base = check_seed(seed), redraw_base
+    sigmas: Any  # one or several, weight units; a tuple once they are checked
+    _: KW_ONLY
+    n_tokens: int = 2100
+    dim: int | None = None  # of a drawn base; the base's own once it is loaded
+    base: Any = "qwen3-4b"  # as `load_base` takes it; a `Base` once it is loaded
+    redraw_base: bool = False
+    grid: str = "bfloat16"
+    distribution: str = "gaussian"
+    arithmetic: str = "float32"
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        sigmas = self.sigmas if isinstance(self.sigmas, Iterable) else [self.sigmas]
+        self._set(sigmas=tuple(float(sigma) for sigma in sigmas), grid=as_grid(self.grid).name)
+        check_seed(self.seed)
         if not self.sigmas:
             raise InvalidInput("needs at least one sigma")
-        for sigma in self.sigmas:
-            if not (sigma >= 0 and math.isfinite(sigma)):
-                raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
-        self._is_drawn = isinstance(base, str) and base in DRAWN
-        if redraw_base and not self._is_drawn:
+        check_sigmas(self.sigmas)
+        if self.redraw_base and not is_drawn(self.base):
             raise InvalidInput(
-                f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(base)!r}"
+                f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(self.base)!r}"
             )
-        if dim is not None and dim < 1:
-            raise InvalidInput(f"dim must be >= 1, got {dim}")
-        self._spec, self._dim = base, dim
-        self.base = self._base_at(0)
-        self.dim = self.base.vector.size
+        if self.dim is not None and self.dim < 1:
+            raise InvalidInput(f"dim must be >= 1, got {self.dim}")
+        base, dim = self.base, self.dim
+        if isinstance(base, Base) and base.kind == "drawn":  # by other settings: ours may have another seed
+            dim = dim or base.vector.size
+            base = base.name
+        self._set(base=load_base(base, dim, seed=self.seed))
+        self._set(dim=self.base.vector.size)
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _shown(self) -> dict[str, Any]:
+        """Return sigma, the base by its name, and of the rest what is not at its default."""
+        defaults = defaults_of(type(self))
+        given = {name: value for name, value in settings_of(self).items() if value != defaults[name]}
+        return {**given, "dim": self.hidden_dim, "base": self.base.name}
+
+    @property
+    def hidden_dim(self) -> int:
+        """Components of the base."""
+        return self.base.vector.size
 
     @property
     def _has_one_base(self) -> bool:
@@ -59,16 +90,155 @@ class Points:
 
     @cached_property
     def _base_ulp(self) -> float:
-        """Median over the components of the rounded base, weight units."""
-        return self._law(self.base.vector, 0.0).median_ulp
+        return self.law(self.base.vector, 0.0).median_ulp
 
-    def _law(self, vector: np.ndarray, sigma: float) -> SnowballLaw:
+    def median_ulp(self, law: SnowballLaw) -> float:
+        """Median ulp of a law's rounded base, weight units; computed once where all points have one base."""
+        return self._base_ulp if self._has_one_base else law.median_ulp
+
+    def law(self, vector: np.ndarray, sigma: float) -> SnowballLaw:
+        """Return the law of a row of this sigma around a vector."""
         return SnowballLaw(
             base=vector, sigma=sigma, grid=self.grid, arithmetic=self.arithmetic, distribution=self.distribution
         )
 
-    def _base_at(self, point: int) -> Base:
-        return load_base(self._spec, self._dim, seed=self.seed, point=point)
+    def base_at(self, point: int) -> Base:
+        """Return the base of a point, which is drawn anew where that is asked for."""
+        if not self.redraw_base:
+            return self.base
+        return load_base(self.base.name, self.dim, seed=self.seed, point=point)
+
+
+@dataclass(frozen=True, repr=False)
+class RunSettings(Points, ABC, Generic[Row]):
+    """Settings of a run of snowballs, several trials at each sigma, and what a record says of one of them.
+
+    Rows touch within `touching`: by default twice `epsilon`, or else two grid steps; None where no graph is measured.
+    """
+
+    experiment: ClassVar[str]
+    row: ClassVar[type]
+    _: KW_ONLY
+    trials: int = 1
+    sampler: str = "sparse"
+    measure: Any = ()  # of MEASURES; a tuple once they are checked
+    over: str = "unique"  # rows that L-infinity is over, and the graph, where these are tokens
+    touching: Touching | None = None
+    epsilon: float | None = None  # a length to scale columns by, weight units
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trials < 1:
+            raise InvalidInput(f"trials must be >= 1, got {self.trials}")
+        if self.sampler not in SAMPLERS:
+            raise InvalidInput(f"unknown sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
+        if self.sampler == "notebook" and self.distribution != "gaussian":
+            raise InvalidInput(
+                f"the notebook sampler draws gaussian noise, not {self.distribution}; choose sparse or dense"
+            )
+        self._check_measures()
+        if self.sampler == "notebook":
+            NotebookStream(self.seed)  # fails here, not in the middle, where torch is missing
+        for sigma in (min(self.sigmas), max(self.sigmas)):
+            self.snowball(self.base.vector, sigma).ranges(self.n_tokens)  # checks the rest
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self.sigmas) * self.trials
+
+    def snowball(self, vector: np.ndarray, sigma: float) -> Snowball:
+        """Return the snowball of this sigma around a vector."""
+        return self.law(vector, sigma).snowball(self.n_tokens)
+
+    @abstractmethod
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Row:
+        """Measure one snowball."""
+
+    @staticmethod
+    def options(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those options of the command that not every experiment has."""
+        touching = settings["touching"]
+        return {
+            "redraw_base": settings["redraw_base"],
+            "measure": ",".join(["census", *settings["measure"]]),
+            "over": settings["over"],
+            "epsilon": settings["epsilon"],
+            "touching": touching and touching.threshold,
+            "touching_unit": touching.unit if touching else "weight",
+            "strict": bool(touching and touching.strict),
+        }
+
+    def tables(self) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Yield names and contents of Parquet files that a finished run has beside its records."""
+        yield from ()
+
+    @property
+    def l_inf_rows(self) -> str | None:
+        """Rows that L-infinity is over; None where it is not measured."""
+        return self.over if {"geometry", "steps"} & set(self.measure) else None
+
+    @property
+    def _has_one_base(self) -> bool:
+        return super()._has_one_base and not (self.base.kind == "drawn" and self.sampler == "notebook")
+
+    def _check_measures(self) -> None:
+        measure = tuple(self.measure)
+        if unknown := [name for name in measure if name not in (*MEASURES, "census")]:
+            raise InvalidInput(f"unknown measure {unknown[0]!r}; choose among census, {', '.join(MEASURES)}")
+        if self.over not in SELECTIONS:
+            raise InvalidInput(f"unknown rows {self.over!r}; choose one of {', '.join(SELECTIONS)}")
+        length = self.epsilon
+        if length is not None and not (length > 0 and math.isfinite(length) and math.isfinite(1e40 / length)):
+            raise InvalidInput(f"epsilon must be a finite length > 0 to divide by (weight units), got {length!r}")
+        touching = self.touching or (Touching(2 * length) if length else Touching(2, "steps"))
+        self._set(measure=tuple(name for name in MEASURES if name in measure))
+        self._set(touching=touching if "topology" in self.measure else None)
+
+    def queries(self) -> tuple[DistanceQuery, ...]:
+        """Return what `record` asks of the distances, for a device to prepare."""
+        asked: dict[tuple[str, str], dict[str, Any]] = {
+            (self.over, unit): {"spread": True}
+            for measure, unit in (("geometry", "weight"), ("steps", "steps"))
+            if measure in self.measure
+        }
+        if self.touching:
+            asked.setdefault((self._graph_over, self.touching.unit), {})["graph"] = self.touching
+        return tuple(DistanceQuery(over=over, unit=unit, **what) for (over, unit), what in asked.items())
+
+    def compare(
+        self, cloud: Cloud | MeasuredCloud, census: Census
+    ) -> tuple[Geometry | None, Geometry | None, Topology | None]:
+        """Return distances in weight units, those in steps, and the graph; None for what was not asked."""
+        among = cloud.geometry(census.groups, self.over) if self.l_inf_rows else None
+        topology = None
+        if self.touching:
+            over = self._graph_over
+            vertices = among if among and self.over == over else cloud.geometry(census.groups, over)
+            topology = Topology(vertices.distances(self.touching.unit), self.touching, over=over)
+        in_weight, in_steps = (among if name in self.measure else None for name in ("geometry", "steps"))
+        return in_weight, in_steps, topology
+
+    @property
+    def _graph_over(self) -> str:
+        """Return which rows are the vertices of the graph: tokens, or else unique rows."""
+        return self.over if self.over == "tokens" else "unique"
+
+
+def settings_of(settings: Points) -> dict[str, Any]:
+    """Return every setting by its name."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
+
+
+def defaults_of(kind: type[Points]) -> dict[str, Any]:
+    """Return the default of every setting that has one, and None for sigma."""
+    return {field.name: None if field.default is MISSING else field.default for field in fields(kind)}
+
+
+def check_sigmas(sigmas: Iterable[float]) -> None:
+    """Refuse a sigma that is negative, infinite or no number."""
+    for sigma in sigmas:
+        if not (sigma >= 0 and math.isfinite(sigma)):
+            raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
 
 
 def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
@@ -96,9 +266,7 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
         raise InvalidInput(
             f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100"
         )
-    for sigma in sigmas:
-        if not (sigma >= 0 and math.isfinite(sigma)):
-            raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
+    check_sigmas(sigmas)
     if not colon:
         return sigmas
     if spacing == "log" and min(sigmas) == 0:

@@ -67,7 +67,7 @@ class Cloud:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """A snowball that is still to be drawn: for which trial, and how."""
+    """A snowball to be drawn, for which trial and by which sampler."""
 
     snowball: Snowball
     seed: int
@@ -85,8 +85,14 @@ class Draw:
     def cloud(self) -> Cloud:
         if self.noise is not None:
             return perturb(self.snowball, self.noise)
-        where = {"seed": self.seed, "point": self.point, "trial": self.trial}
-        return draw(self.snowball, **where, sampler=self.sampler, cells=self.cells)
+        return draw(
+            self.snowball,
+            seed=self.seed,
+            point=self.point,
+            trial=self.trial,
+            sampler=self.sampler,
+            cells=self.cells,
+        )
 
 
 def draw(
@@ -98,7 +104,7 @@ def draw(
     sampler: str = "sparse",
     cells: Cells | None = None,
 ) -> Cloud:
-    """Draw one snowball; a function of its arguments alone.
+    """Draw one snowball, as a function of the arguments alone.
 
     Parameters
     ----------
@@ -114,9 +120,9 @@ def draw(
     """
     check_seed(seed)
     if sampler == "sparse" and snowball.has_cells:
-        found = cells or snowball.single_cells()
-        if found.are_few:
-            return _draw_sparse(snowball, found, seed, point, trial)
+        cells = cells or snowball.single_cells()
+        if cells.are_few:
+            return _draw_sparse(snowball, cells, seed, point, trial)
     elif sampler not in ("sparse", "dense"):
         raise InvalidInput(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
     index = _draw_dense(snowball, snowball.base, seed, point, trial, stream=0)
@@ -148,15 +154,15 @@ def _draw_dense(
     from ..numerics._backends.deviates import draw_dense
 
     index = _empty_index(snowball, (snowball.n_tokens, base.size))
-    how = drawn(snowball.distribution).number, snowball.is_float32, stream
-    shape = as_grid(snowball.grid).shape
-    overflows = draw_dense(base.astype(np.float64), snowball.sigma, *how, np.uint64(seed), point, trial, shape, index)
+    kind = drawn(snowball.distribution).number, snowball.is_float32, stream
+    shape = as_grid(snowball.grid).constants
+    overflows = draw_dense(base.astype(np.float64), snowball.sigma, *kind, np.uint64(seed), point, trial, shape, index)
     refuse_overflow(overflows, snowball)
     return index
 
 
 def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:
-    """The snowball that these standard normal deviates make, as the notebooks do: ``base + z * sigma``, rounded.
+    """Return the snowball of these standard normal deviates, as the notebooks make it: ``base + z * sigma``, rounded.
 
     Raises
     ------
@@ -168,7 +174,7 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise InvalidInput(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
     index = _empty_index(snowball, z.shape)
-    shape = as_grid(snowball.grid).shape
+    shape = as_grid(snowball.grid).constants
     if snowball.is_float32:
         with np.errstate(over="ignore"):  # an infinite sigma shows as overflowing rows
             sigma = np.float32(snowball.sigma)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..landing import write_whole
 from ..measures.census import Census
 from ..numerics.distributions import INDEPENDENT
-from ..runs.records import EXPECTED, RunFolder
-from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
+from ..runs.records import EXPECTED
+from .columns import (
+    Degrees,
+    Graph,
+    Populations,
+    Provenance,
+    Steps,
+    counts,
+    graph,
+    l_inf,
+    populations,
+    provenance,
+    steps,
+)
 from .expect import Expect, along
-from .law import Snowball
 from .on_device import MeasuredCloud
-from .run import RUNNING, Clouds
-from .snowball import Cloud
+from .run import Options, records
+from .settings import RunSettings
+from .snowball import Cloud, Draw
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,50 +62,52 @@ class SweepRecord(Provenance, Degrees, Graph, Steps, Populations, _Trial, _Seed0
     the bases above."""
 
 
-class Sweep(Clouds[SweepRecord]):
-    """The settings of a sweep, checked; iterate over it for its records, once or as often as you like.
+@dataclass(frozen=True, repr=False)
+class Sweep(RunSettings[SweepRecord]):
+    """The settings of a sweep, checked; L-infinity is by default over black holes, as seed 000 has it.
 
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : as `Clouds`; by default L-infinity is over black holes, in weight units and in steps, as seed 000 has it
     """
 
-    experiment = "sweep"
-    record = SweepRecord
+    experiment: ClassVar[str] = "sweep"
+    row: ClassVar[type] = SweepRecord
+    _: KW_ONLY
+    measure: Any = ("geometry", "steps")
+    over: str = "black_holes"
 
-    def __init__(self, sigmas: Iterable[float], **settings: Any) -> None:
-        super().__init__(sigmas, **{"measure": ("geometry", "steps"), "over": "black_holes", **settings})
-
-    def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> SweepRecord:
         census = Census(cloud.groups())
-        among, topology = self._compared(cloud, census)
-        spread = among.weight if among and "geometry" in self.measure else None
-        sigma, epsilon = self.sigmas[point], self.epsilon
-        return {
-            "sigma": sigma,
-            "unique_vectors": census.n_unique,
-            "n_black_holes": census.n_black_holes,
-            "black_hole_population": census.black_hole_population,
-            "n_singletons": census.n_singletons,
-            "largest_bh": census.largest_group,
-            "max_l_inf": spread and spread.max,
-            "mean_l_inf": spread and spread.mean,
-            "median_l_inf": spread and spread.lower_median,
-            "n_tokens": self.n_tokens,
-            "hidden_dim": self.dim,
-            "epsilon": epsilon,
-            "sigma_over_epsilon": sigma / epsilon if epsilon else None,
-            "max_l_inf_over_epsilon": spread.max / epsilon if epsilon and spread else None,
-            "point": point,
-            "trial": trial,
+        in_weight, in_steps, topology = self.compare(cloud, census)
+        largest, mean, median = l_inf(in_weight)
+        sigma = draw.snowball.sigma
+        epsilon = self.epsilon
+        counted = counts(census)
+        return SweepRecord(
+            sigma=sigma,
+            unique_vectors=counted.pop("n_unique"),
+            **counted,
+            largest_bh=census.largest_group,
+            max_l_inf=largest,
+            mean_l_inf=mean,
+            median_l_inf=median,
+            n_tokens=self.n_tokens,
+            hidden_dim=self.hidden_dim,
+            epsilon=epsilon,
+            sigma_over_epsilon=sigma / epsilon if epsilon else None,
+            max_l_inf_over_epsilon=None if largest is None or epsilon is None else largest / epsilon,
+            point=draw.point,
+            trial=draw.trial,
             **populations(census),
-            **steps(among if "steps" in self.measure else None, self.over if among else None),
+            **steps(in_steps),
+            l_inf_rows=self.l_inf_rows,
             **graph(topology),
-        }
+            **provenance(self, draw, cloud),
+        )
 
     def expected(self) -> pl.DataFrame | None:
-        """The expected census along this sweep, for a curve; None where it has none.
+        """Return the expected census along this sweep, for a curve; None where it has none.
 
         Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma makes another curve
         at each (`darkvocab.agreement` takes each at its own), one from torch's stream is not known here.
@@ -105,23 +117,20 @@ class Sweep(Clouds[SweepRecord]):
         settings = {"grid": self.grid, "distribution": self.distribution, "arithmetic": self.arithmetic}
         return Expect(along(self.sigmas), n_tokens=self.n_tokens, base=self.base, seed=self.seed, **settings).frame()
 
-    def _finish(self, folder: RunFolder[SweepRecord]) -> None:
+    def tables(self) -> Iterator[tuple[str, pl.DataFrame]]:
         expected = self.expected()
         if expected is not None:
-            buffer = io.BytesIO()
-            expected.write_parquet(buffer, compression="zstd")
-            write_whole(folder.path / EXPECTED, buffer.getvalue())
-        super()._finish(folder)
+            yield EXPECTED, expected
 
 
-def sweep(sigmas: Iterable[float], **settings: Any) -> Iterator[SweepRecord]:
-    """Snowballs over a range of sigma: records in order, as they come.
+def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[SweepRecord]:
+    """Draw snowballs over a range of sigma and yield a record of each, in order, as they come.
 
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
     settings : of `Sweep` (trials, n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, sampler, measure,
-        over, touching, epsilon, seed) and of `Sweep.records` (engine, workers, device, out, resume, progress)
+        over, touching, epsilon, seed), and `Options` (engine, workers, device, out, resume, progress, say)
 
     Examples
     --------
@@ -130,5 +139,5 @@ def sweep(sigmas: Iterable[float], **settings: Any) -> Iterator[SweepRecord]:
     1 100
     4 99
     """
-    running = {name: settings.pop(name) for name in RUNNING if name in settings}
-    return Sweep(sigmas, **settings).records(**running)
+    given, options = Options.split(settings)
+    return records(Sweep(sigmas, **given), **options)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32
 
-from ..landing import write_whole
 from ..measures.census import Census
 from ..numerics import index_values
 from ..runs.randomness import SAMPLE, generator
-from ..runs.records import RunFolder
-from .columns import Degrees, Graph, Populations, Provenance, Steps, graph, populations, steps
-from .law import Snowball
+from .columns import (
+    Degrees,
+    Graph,
+    Populations,
+    Provenance,
+    Steps,
+    counts,
+    graph,
+    l_inf,
+    populations,
+    provenance,
+    steps,
+)
+from .draws import clouds
 from .on_device import MeasuredCloud
-from .run import Clouds
-from .snowball import Cloud
+from .run import Options, records
+from .settings import RunSettings
+from .snowball import Cloud, Draw
 
 if TYPE_CHECKING:
     import polars as pl
 
+ELEMENTS_FILE = "elements.parquet"
 ELEMENTS = 1 << 20  # sampled of a run, for the distribution of elements
 PER_TRIAL = 1 << 16  # of them from one snowball
 
@@ -66,55 +76,52 @@ class TrialRecord(Provenance, Degrees, Steps, _Trial, Graph, _Seed001Geometry, P
     order of the bases above."""
 
 
-class Trials(Clouds[TrialRecord]):
-    """The settings of many trials, checked; iterate over it for their records, once or as often as you like.
+@dataclass(frozen=True, repr=False)
+class Trials(RunSettings[TrialRecord]):
+    """The settings of many trials, checked; distances and the graph are over unique rows, as seed 001 has them.
 
     Parameters
     ----------
     sigmas : one, as in seed 001, or several; weight units
-    settings : as `Clouds`; by default distances and the graph are over unique rows, as seed 001 has them
     """
 
-    experiment = "trials"
-    record = TrialRecord
+    experiment: ClassVar[str] = "trials"
+    row: ClassVar[type] = TrialRecord
+    _: KW_ONLY
+    trials: int = 1000
+    measure: Any = ("geometry", "topology")
 
-    def __init__(self, sigmas: Iterable[float] | float, **settings: Any) -> None:
-        sigmas = sigmas if isinstance(sigmas, Iterable) else [sigmas]
-        super().__init__(sigmas, **{"trials": 1000, "measure": ("geometry", "topology"), **settings})
-
-    def _measured(self, cloud: Cloud | MeasuredCloud, snowball: Snowball, point: int, trial: int) -> dict[str, Any]:
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> TrialRecord:
         census = Census(cloud.groups())
-        among, topology = self._compared(cloud, census)
-        spread = among.weight if among and "geometry" in self.measure else None
-        scaled = spread if self.epsilon else None
-        epsilon = self.epsilon or math.nan
-        return {
-            "n_tokens": census.n_tokens,
-            "n_unique": census.n_unique,
-            "n_black_holes": census.n_black_holes,
-            "n_singletons": census.n_singletons,
-            "total_population": census.n_tokens,
-            "black_hole_population": census.black_hole_population,
-            "largest_bh": census.largest_black_hole,
+        in_weight, in_steps, topology = self.compare(cloud, census)
+        largest, mean, median = lengths = l_inf(in_weight)
+        scaled = [None if length is None or self.epsilon is None else length / self.epsilon for length in lengths]
+        return TrialRecord(
+            n_tokens=census.n_tokens,
+            **counts(census),
+            total_population=census.n_tokens,
+            largest_bh=census.largest_black_hole,
             **populations(census),
-            "max_l_inf": scaled and scaled.max / epsilon,
-            "mean_l_inf": scaled and scaled.mean / epsilon,
-            "median_l_inf": scaled and scaled.lower_median / epsilon,
+            max_l_inf=scaled[0],
+            mean_l_inf=scaled[1],
+            median_l_inf=scaled[2],
             **graph(topology),
-            "trial_id": point * self.trials + trial,
-            "sigma": self.sigmas[point],
-            "hidden_dim": self.dim,
-            "epsilon": self.epsilon,
-            "point": point,
-            "trial": trial,
-            "max_l_inf_weight": spread and spread.max,
-            "mean_l_inf_weight": spread and spread.mean,
-            "median_l_inf_weight": spread and spread.lower_median,
-            **steps(among if "steps" in self.measure else None, self.over if among else None),
-        }
+            trial_id=draw.point * self.trials + draw.trial,
+            sigma=draw.snowball.sigma,
+            hidden_dim=self.hidden_dim,
+            epsilon=self.epsilon,
+            point=draw.point,
+            trial=draw.trial,
+            max_l_inf_weight=largest,
+            mean_l_inf_weight=mean,
+            median_l_inf_weight=median,
+            **steps(in_steps),
+            l_inf_rows=self.l_inf_rows,
+            **provenance(self, draw, cloud),
+        )
 
     def elements(self) -> pl.DataFrame:
-        """A bounded sample of the elements of `row - base` of this run's own snowballs: point, sigma, value.
+        """Sample the elements of `row - base` of this run's own snowballs: point, sigma, value.
 
         About a million at most: of each sigma the same number, from its first trials (with the notebook sampler from
         the first sigma's alone), at places drawn from the run's seed.
@@ -126,23 +133,37 @@ class Trials(Clouds[TrialRecord]):
         frames = []
         for point in points:
             count = min(self.trials, -(-wanted // PER_TRIAL))
-            numbers = range(point * self.trials, point * self.trials + count)
-            values = np.concatenate([self._sampled(*drawn, wanted // count) for drawn in self.clouds(numbers)])
+            first = point * self.trials
+            drawn = clouds(self, range(first, first + count))
+            values = np.concatenate([self._sampled(draw, cloud, wanted // count) for draw, cloud in drawn])
             frames.append(pl.DataFrame({"point": point, "sigma": self.sigmas[point], "value": values}))
         return pl.concat(frames)
 
-    def _sampled(self, number: int, snowball: Snowball, cloud: Cloud, count: int) -> Float32[np.ndarray, " count"]:
-        """`row - base` in float32 at this many places, with replacement."""
-        point, trial = divmod(number, self.trials)
+    def _sampled(self, draw: Draw, cloud: Cloud, count: int) -> Float32[np.ndarray, " count"]:
+        """Return `row - base` in float32 at this many places, with replacement."""
         count *= self.n_tokens > 0
-        words = generator(self.seed, point, trial, purpose=SAMPLE).bit_generator.random_raw(count)
-        tokens, columns = np.divmod(words % np.uint64(max(self.n_tokens, 1) * self.dim), np.uint64(self.dim))
-        columns = columns.astype(np.int64)
-        values = index_values(cloud.elements(tokens.astype(np.int64), columns), self.grid, np.float32)
-        return values - snowball.base[columns].astype(np.float32)
+        random = generator(self.seed, draw.point, draw.trial, purpose=SAMPLE).bit_generator
+        words = random.random_raw(count) % np.uint64(max(self.n_tokens, 1) * self.hidden_dim)
+        tokens, columns = (part.astype(np.int64) for part in np.divmod(words, np.uint64(self.hidden_dim)))
+        values = index_values(cloud.elements(tokens, columns), self.grid, np.float32)
+        return values - draw.snowball.base[columns].astype(np.float32)
 
-    def _finish(self, folder: RunFolder[TrialRecord]) -> None:
-        buffer = io.BytesIO()
-        self.elements().write_parquet(buffer, compression="zstd")
-        write_whole(folder.path / "elements.parquet", buffer.getvalue())
-        super()._finish(folder)
+    def tables(self) -> Iterator[tuple[str, pl.DataFrame]]:
+        yield ELEMENTS_FILE, self.elements()
+
+
+def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[TrialRecord]:
+    """Draw many snowballs at one sigma, or at several, and yield every statistic of each, in order, as they come.
+
+    Parameters
+    ----------
+    sigmas : standard deviations of the noise, weight units
+    settings : of `Trials`, as a `Sweep` has them, and `Options`
+
+    Examples
+    --------
+    >>> sum(record.n_black_holes for record in trials(2e-9, trials=10, n_tokens=100))
+    40
+    """
+    given, options = Options.split(settings)
+    return records(Trials(sigmas, **given), **options)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from ..errors import CorruptFile, InvalidInput, MissingFile
+from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors
@@ -37,7 +37,7 @@ READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".npz": read_arrays,
 }
 GIVE = f"give a {', '.join(READERS)} or .gguf file, an index of shards, or a model folder"
-# What a folder is read by, the first that is there.
+# A folder is read by the first of these that it has.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -47,12 +47,13 @@ WEIGHTS = (
 )
 INDEX = ".index.json"
 LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
-# What can be a name on the Hub: hf://..., an address, or org/name[@revision][/path].
+# Names on the Hub: hf://..., an address, or org/name[@revision][/path].
 ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
 
 
+@machine_errors()
 def open_source(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Source:
-    """Tensors of a file, or of a model folder (one file, or shards with their index); what is read: `docs/files.md`.
+    """Open the tensors of a file, or of a model folder (one file, or shards with their index); see `docs/files.md`.
 
     Only headers are read. Beside a folder's tensors: its `config.json` and `tokenizer.json`, where there are any.
 
@@ -66,7 +67,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
     MissingFile
         Nothing there, or a folder without weights, or a missing shard.
     AccessRefused, Unreachable
-        As `hub.HubFile.bring`.
+        As `hub.repo.HubFile.bring`.
     CorruptFile
         See `read_tensors`, `read_torch`, `read_gguf`, `read_array`, `read_arrays`, `read_sharded`.
     InvalidInput
@@ -91,28 +92,29 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
     if within and file.is_file():
         return _open_file(file, path)
     folder = PurePosixPath(within)
-    names = sorted(found.name for found in map(PurePosixPath, repo.listing) if found.parent == folder)
+    names = sorted(file.name for file in map(PurePosixPath, repo.listing) if file.parent == folder)
     if not names:
         raise MissingFile(f"{repo} has no file or folder {within!r}")
     return _open_folder(path, str(file if within else repo), names, lambda name: repo.file(folder / name), alone=True)
 
 
+@machine_errors()
 def revisions(path: str) -> dict[str, str] | None:
-    """What opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
+    """Return what opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
 
     Raises
     ------
     MissingFile, AccessRefused, Unreachable, CorruptFile
-        As `listings.revisions`.
+        As `hub.revisions`.
     """
     if Path(path).exists() or not ON_HUB.fullmatch(path):
         return None
-    from . import listings
+    from . import hub
 
     name, revision, within = _parse(path)
     if revision or within:
         return None
-    return {ref: f"hf://{name}@{commit}" for ref, commit in listings.revisions(name).items()}
+    return {ref: f"hf://{name}@{commit}" for ref, commit in hub.revisions(name).items()}
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:
@@ -131,24 +133,24 @@ def _parse(text: str) -> tuple[str, str | None, str]:
 def _open_folder(
     asked: str | Path, said: str, names: Iterable[str], file: Callable[[str], File], *, alone: bool
 ) -> Source:
-    """What a folder holds that has files of these names; `alone`: its only weights, whatever they are called."""
-    there = set(names)
-    weights = next((name for name in WEIGHTS if name in there), None)
+    """Open a folder that has files of these names; `alone`: by its only weights, whatever they are called."""
+    held = set(names)
+    weights = next((name for name in WEIGHTS if name in held), None)
     if weights is None:
-        found = [name for name in sorted(there) if Path(name).suffix in (*READERS, ".gguf")]
-        first = [name for name in found if not LATER_PART.fullmatch(name)]
+        readable = [name for name in sorted(held) if Path(name).suffix in (*READERS, ".gguf")]
+        first = [name for name in readable if not LATER_PART.fullmatch(name)]
         if not (alone and len(first) == 1):
-            hint = (
-                f"it has {', '.join(found[:5])}: give one of these" if found else "give a folder that has one of them"
-            )
+            hint = "give a folder that has one of them"
+            if readable:
+                hint = f"it has {', '.join(readable[:5])}: give one of these"
             raise MissingFile(f"{said} has none of {', '.join(WEIGHTS)}; {hint}")
         weights = first[0]
     opened = _open_file(file(weights), asked)
     return Source(
         asked=asked,
         tensors=opened.tensors,
-        config=_read_config(file("config.json")) if "config.json" in there else {},
-        tokenizer_file=file("tokenizer.json") if "tokenizer.json" in there else None,
+        config=_read_config(file("config.json")) if "config.json" in held else {},
+        tokenizer_file=file("tokenizer.json") if "tokenizer.json" in held else None,
         texts=opened.texts,
     )
 

@@ -21,7 +21,7 @@ LOCAL = struct.Struct("<4s22xHH")  # signature, length of the name, length of th
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an entry's bytes lie."""
+    """Place of an entry's bytes."""
 
     offset: int  # bytes from the start of the file
     size: int
@@ -61,7 +61,7 @@ class _Entries(Mapping[str, Entry]):
 
 
 def read_archive(path: File) -> Mapping[str, Entry]:
-    """Entries of a zip archive by name; nothing is decompressed, and checksums are not compared.
+    """Return the entries of a zip archive by name; nothing is decompressed, and checksums are not compared.
 
     Of a remote one the directory is read and checked, and each entry when it is asked for.
 

@@ -17,7 +17,7 @@ DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
 
 
 class _Array(NamedTuple):
-    """What a header says, and where the words begin."""
+    """An array as its header describes it, and where its words begin."""
 
     shape: tuple[int, ...]
     by_columns: bool
@@ -26,7 +26,7 @@ class _Array(NamedTuple):
 
 
 def read_array(path: File) -> Tensor:
-    """The array of a `.npy` file as a tensor named after the file.
+    """Return the array of a `.npy` file as a tensor named after the file.
 
     Raises
     ------

@@ -15,7 +15,8 @@ from typing import Any
 from ..errors import CorruptFile, InvalidInput
 
 MAX_OPCODES = 4_000_000  # some 40 a tensor; an opcode of one byte makes an object of a hundred
-MAX_ARGUMENTS, MAX_NAME = 16, 200  # what is said once may be used a million times, so it must be short
+MAX_ARGUMENTS = 16  # what is said once may be used a million times, so it must be short
+MAX_NAME = 200
 UNREAD = (
     "nothing of it was run. Only tensors in dicts and lists are read: where you trust the file, load it with torch and "
     "save model.state_dict() alone"
@@ -31,7 +32,7 @@ OBJECTS = {"NEWOBJ": 2, "NEWOBJ_EX": 3}  # how far down the stack the class lies
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What a pickle names: a module and something in it. Inert."""
+    """A module and something in it, as a pickle names them. Inert."""
 
     module: str
     name: str
@@ -60,7 +61,7 @@ def read_pickle(
     builds: tuple[type, ...],
     refer: Callable[[Any], Any],
 ) -> Any:
-    """The value that a pickle describes, dicts as `Pairs`, sets as lists.
+    """Return the value that a pickle describes, dicts as `Pairs`, sets as lists.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def read_pickle(
 
     Returns
     -------
-    What lies in several places is one object, and a list or dict may hold itself: whoever walks them must expect it.
+    The value. One object may lie in several places, and a list or dict may hold itself: who walks it must expect it.
 
     Raises
     ------
@@ -79,108 +80,186 @@ def read_pickle(
         file's name.
     """
     try:
-        return _run(data, calls, builds, refer)
+        return _Machine(calls, builds, refer).run(data)
     except CorruptFile:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise CorruptFile(f"a pickle that cannot be read ({str(error)[:120]}); truncated, or made to mislead") from None
 
 
-def _run(
-    data: bytes, calls: Mapping[str, Callable[..., Any]], builds: tuple[type, ...], refer: Callable[[Any], Any]
-) -> Any:
-    stack: list[Any] = []
-    below: list[list[Any]] = []  # the stacks under the marks
-    memo: dict[int, Any] = {}
-    argument: Any
-    for n, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if n == MAX_OPCODES:
-            raise CorruptFile(f"a pickle of more than {MAX_OPCODES:,} opcodes; save the weights alone")
-        name = opcode.name
-        if name in LITERALS:
-            stack.append(argument)
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[argument])
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[argument] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name == "MARK":
-            below.append(stack)
-            stack = []
-        elif name in CONSTANTS:
-            stack.append(CONSTANTS[name])
-        elif name in TUPLES:
-            items = [stack.pop() for _ in range(TUPLES[name])]
-            stack.append(tuple(reversed(items)))
-        elif name in ("TUPLE", "LIST", "FROZENSET", "DICT"):
-            items, stack = stack, below.pop()
-            made: Any = items if name == "LIST" else tuple(items)
-            if name == "DICT":
-                made = Pairs()
-                made.add(items)
-            stack.append(made)
-        elif name in ("EMPTY_LIST", "EMPTY_SET"):
-            stack.append([])
-        elif name == "EMPTY_DICT":
-            stack.append(Pairs())
-        elif name in ("SETITEM", "SETITEMS"):
-            if name == "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                items = [key, value]
-            else:
-                items, stack = stack, below.pop()
-            if not isinstance(stack[-1], Pairs):
-                raise CorruptFile(f"a pickle that sets items of {_told(stack[-1])}; only dicts are read")
-            stack[-1].add(items)
-        elif name in ("APPEND", "APPENDS", "ADDITEMS"):
-            if name == "APPEND":
-                items = [stack.pop()]
-            else:
-                items, stack = stack, below.pop()
-            if type(stack[-1]) is not list:
-                raise CorruptFile(f"a pickle that appends to {_told(stack[-1])}; only lists are read")
-            stack[-1].extend(items)
-        elif name == "GLOBAL":
-            stack.append(Name(*argument.split(" ", 1)))
-        elif name == "STACK_GLOBAL":
-            attribute, module = stack.pop(), stack.pop()
-            stack.append(Name(module, attribute))
-        elif name == "REDUCE":
-            arguments, called = stack.pop(), stack.pop()
-            known = calls.get(str(called)) if type(called) is Name else None
-            if known is None:
-                raise _refusal(called)
-            if type(arguments) is not tuple or len(arguments) > MAX_ARGUMENTS:
-                raise InvalidInput("a call without a few arguments")
-            stack.append(known(*arguments))
-        elif name == "BUILD":
-            stack.pop()  # attributes: dropped
-            if type(stack[-1]) not in builds:
-                raise CorruptFile(f"its pickle sets attributes of {_told(stack[-1])}, which is no tensor; {UNREAD}")
-        elif name == "BINPERSID":
-            stack.append(refer(stack.pop()))
-        elif name == "POP":
-            if stack:
-                stack.pop()
-            else:
-                stack = below.pop()
-        elif name == "POP_MARK":
-            stack = below.pop()
-        elif name == "DUP":
-            stack.append(stack[-1])
-        elif name == "STOP":
-            if len(stack) != 1 or below:
-                raise InvalidInput("values are left over at its end")
-            return stack.pop()
-        elif name not in ("PROTO", "FRAME"):  # INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, EXT1, NEXT_BUFFER, ...
-            raise _refusal(stack[-OBJECTS[name]] if name in OBJECTS else f"{name} {str(argument or '')[:80]}".strip())
-    raise InvalidInput("it has no end")
+class _Machine:
+    """The stack of a pickle, the stacks under its marks, and its memo; one method for each kind of opcode."""
+
+    def __init__(
+        self, calls: Mapping[str, Callable[..., Any]], builds: tuple[type, ...], refer: Callable[[Any], Any]
+    ) -> None:
+        self.calls = calls
+        self.builds = builds
+        self.refer = refer
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> Any:
+        for n, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if n == MAX_OPCODES:
+                raise CorruptFile(f"a pickle of more than {MAX_OPCODES:,} opcodes; save the weights alone")
+            name = opcode.name
+            if name == "STOP":
+                return self.result()
+            if name in LITERALS:
+                self.stack.append(argument)
+            elif name in CONSTANTS:
+                self.stack.append(CONSTANTS[name])
+            elif name in TUPLES:
+                items = [self.stack.pop() for _ in range(TUPLES[name])]
+                self.stack.append(tuple(reversed(items)))
+            elif name in OPERATIONS:
+                OPERATIONS[name](self, argument)
+            elif name not in IGNORED:  # INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, EXT1, NEXT_BUFFER, ...
+                raise self.refusal(name, argument)
+        raise InvalidInput("it has no end")
+
+    def result(self) -> Any:
+        if len(self.stack) != 1 or self.below:
+            raise InvalidInput("values are left over at its end")
+        return self.stack.pop()
+
+    def refusal(self, name: str, argument: Any) -> CorruptFile:
+        if name in OBJECTS:
+            return _refusal(self.stack[-OBJECTS[name]])
+        return _refusal(f"{name} {str(argument or '')[:80]}".strip())
+
+    def get(self, at: int) -> None:
+        self.stack.append(self.memo[at])
+
+    def put(self, at: int) -> None:
+        self.memo[at] = self.stack[-1]
+
+    def memoize(self, _: object) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def mark(self, _: object) -> None:
+        self.below.append(self.stack)
+        self.stack = []
+
+    def from_mark(self) -> list[Any]:
+        """Return the values above the last mark, and take up the stack under it."""
+        items = self.stack
+        self.stack = self.below.pop()
+        return items
+
+    def list_of(self, _: object) -> None:
+        items = self.from_mark()
+        self.stack.append(items)
+
+    def tuple_of(self, _: object) -> None:
+        items = self.from_mark()
+        self.stack.append(tuple(items))
+
+    def dict_of(self, _: object) -> None:
+        pairs = Pairs()
+        pairs.add(self.from_mark())
+        self.stack.append(pairs)
+
+    def empty_list(self, _: object) -> None:
+        self.stack.append([])
+
+    def empty_dict(self, _: object) -> None:
+        self.stack.append(Pairs())
+
+    def set_item(self, _: object) -> None:
+        value = self.stack.pop()
+        self._set([self.stack.pop(), value])
+
+    def set_items(self, _: object) -> None:
+        self._set(self.from_mark())
+
+    def _set(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], Pairs):
+            raise CorruptFile(f"a pickle that sets items of {_described(self.stack[-1])}; only dicts are read")
+        self.stack[-1].add(items)
+
+    def append(self, _: object) -> None:
+        self._extend([self.stack.pop()])
+
+    def extend(self, _: object) -> None:
+        self._extend(self.from_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise CorruptFile(f"a pickle that appends to {_described(self.stack[-1])}; only lists are read")
+        self.stack[-1].extend(items)
+
+    def name(self, argument: str) -> None:
+        self.stack.append(Name(*argument.split(" ", 1)))
+
+    def name_on_stack(self, _: object) -> None:
+        attribute = self.stack.pop()
+        self.stack.append(Name(self.stack.pop(), attribute))
+
+    def call(self, _: object) -> None:
+        arguments = self.stack.pop()
+        called = self.stack.pop()
+        stand_in = self.calls.get(str(called)) if type(called) is Name else None
+        if stand_in is None:
+            raise _refusal(called)
+        if type(arguments) is not tuple or len(arguments) > MAX_ARGUMENTS:
+            raise InvalidInput("a call without a few arguments")
+        self.stack.append(stand_in(*arguments))
+
+    def build(self, _: object) -> None:
+        self.stack.pop()  # attributes: dropped
+        if type(self.stack[-1]) not in self.builds:
+            raise CorruptFile(
+                f"its pickle sets attributes of {_described(self.stack[-1])}, which is no tensor; {UNREAD}"
+            )
+
+    def persistent(self, _: object) -> None:
+        self.stack.append(self.refer(self.stack.pop()))
+
+    def pop(self, _: object) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.from_mark()
+
+    def pop_mark(self, _: object) -> None:
+        self.from_mark()
+
+    def duplicate(self, _: object) -> None:
+        self.stack.append(self.stack[-1])
+
+
+IGNORED = ("PROTO", "FRAME")
+OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), _Machine.get),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), _Machine.put),
+    "MEMOIZE": _Machine.memoize,
+    "MARK": _Machine.mark,
+    "LIST": _Machine.list_of,
+    **dict.fromkeys(("TUPLE", "FROZENSET"), _Machine.tuple_of),
+    "DICT": _Machine.dict_of,
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), _Machine.empty_list),
+    "EMPTY_DICT": _Machine.empty_dict,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "APPEND": _Machine.append,
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), _Machine.extend),
+    "GLOBAL": _Machine.name,
+    "STACK_GLOBAL": _Machine.name_on_stack,
+    "REDUCE": _Machine.call,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.persistent,
+    "POP": _Machine.pop,
+    "POP_MARK": _Machine.pop_mark,
+    "DUP": _Machine.duplicate,
+}
 
 
 def _refusal(called: Any) -> CorruptFile:
-    return CorruptFile(f"its pickle calls {_told(called)}, which is no part of a tensor; {UNREAD}")
+    return CorruptFile(f"its pickle calls {_described(called)}, which is no part of a tensor; {UNREAD}")
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     return str(value)[:120] if isinstance(value, (Name, str)) else f"a {type(value).__name__}"

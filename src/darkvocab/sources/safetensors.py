@@ -26,7 +26,7 @@ FORMAT = "see https://github.com/huggingface/safetensors#format; download the fi
 
 
 def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, for `json.loads`; a name that comes twice is a `CorruptFile`."""
+    """Make a JSON object, for `json.loads`; a name that comes twice is a `CorruptFile`."""
     names = dict(pairs)
     if len(names) < len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
@@ -35,7 +35,7 @@ def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_header(path: File) -> tuple[dict[str, Any], int]:
-    """The JSON object at the start of a file, and how many bytes it takes."""
+    """Read the JSON object at the start of a file; return it and the number of bytes it takes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
@@ -62,7 +62,7 @@ def _read_header(path: File) -> tuple[dict[str, Any], int]:
 
 
 def read_metadata(path: File) -> dict[str, str]:
-    """The texts that a file's header keeps under `__metadata__`; none where it has no such entry.
+    """Return the texts that a file's header keeps under `__metadata__`; none where it has no such entry.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def read_metadata(path: File) -> dict[str, str]:
 
 
 def read_tensors(path: File) -> dict[str, Tensor]:
-    """Tensors of one `.safetensors` file, in the order of their bytes.
+    """Return the tensors of one `.safetensors` file, in the order of their bytes.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def read_tensors(path: File) -> dict[str, Tensor]:
 
 
 def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[Tensor, int, int]:
-    """One header entry, checked against the file, with where its bytes begin and end."""
+    """Check one header entry against the file; return its tensor, and where its bytes begin and end."""
 
     def naturals(value: Any) -> bool:
         return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
@@ -119,7 +119,8 @@ def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[T
         and len(entry["data_offsets"]) == 2
     ):
         raise CorruptFile(f"{path}: tensor {name!r} needs dtype, shape and two data_offsets; {FORMAT}")
-    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    dtype = entry["dtype"]
+    shape = tuple(entry["shape"])
     begin, end = (start + offset for offset in entry["data_offsets"])
     if dtype not in BITS:
         raise CorruptFile(f"{path}: tensor {name!r} has unknown dtype {dtype!r}; known: {', '.join(BITS)}")

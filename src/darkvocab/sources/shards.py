@@ -14,7 +14,7 @@ from .tensors import File, LazyTensors, Tensor
 
 
 def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """Tensors of all the shards that a `model.safetensors.index.json` or a `pytorch_model.bin.index.json` names.
+    """Return the tensors of all shards that a `model.safetensors.index.json` or `pytorch_model.bin.index.json` names.
 
     `read` reads a shard, of a remote index only when a tensor in it is asked for; the index's own name says what a
     shard's name must end with.
@@ -38,7 +38,6 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
     for shard in shards:
         if not re.fullmatch(r"[^/\\:\0]+" + re.escape(ending), shard):
             raise CorruptFile(f"{index}: points to {shard!r}; a shard must be a {ending} file in the same folder")
-    here = isinstance(index, Path)
 
     def check(needed: list[str]) -> None:
         missing = [shard for shard in needed if not index.with_name(shard).is_file()]
@@ -61,7 +60,7 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
         return tensors[name]
 
     tensors = LazyTensors(places, look_up)
-    if not here:
+    if not isinstance(index, Path):
         return tensors
     check(shards)
     return dict(tensors)

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ..errors import CorruptFile, InvalidInput
+from ..errors import CorruptFile, InvalidInput, machine_errors
 
 WORDS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
 
 
 class Size(NamedTuple):
-    """What `RemoteFile.stat` knows."""
+    """Size of a remote file, as `os.stat_result` has it."""
 
     st_size: int  # bytes
 
@@ -49,42 +49,42 @@ class RemoteFile(ABC):
 
     @abstractmethod
     def is_file(self) -> bool:
-        """Whether there is such a file; nothing else can be asked of one that is not there."""
+        """Return whether the file exists; nothing else can be asked of one that does not."""
 
     @abstractmethod
     def stat(self) -> Size: ...
 
     @abstractmethod
     def with_name(self, name: str) -> Self:
-        """The file of this name in the same folder, there or not."""
+        """Return the file of this name in the same folder, whether it exists or not."""
 
     @abstractmethod
     def open(self, mode: str = "rb") -> io.BufferedReader:
-        """Its bytes; what is read is brought here."""
+        """Open the file; the bytes that are read come here."""
 
     @abstractmethod
     def read_text(self, encoding: str = "utf-8") -> str: ...
 
     @abstractmethod
     def bring(self, offset: int, size: int) -> Path:
-        """A file here that has the same bytes at these places; elsewhere it may have holes."""
+        """Return a local file that has the same bytes at these places; elsewhere it may have holes."""
 
     @abstractmethod
     def here(self, offset: int, size: int) -> int:
-        """How many of these bytes `bring` need not bring any more."""
+        """Return how many of these bytes have come already."""
 
     @abstractmethod
     def whole(self) -> Path:
-        """All of it, here; for small files."""
+        """Return a local file that has all of it; for small files."""
 
     @property
     @abstractmethod
     def sha256(self) -> str:
-        """Of the whole file, hexadecimal, as those say who keep it."""
+        """SHA-256 of the whole file, hexadecimal, as its host says."""
 
     @abstractmethod
     def origin(self) -> dict[str, Any]:
-        """Where it is from and what was read of it, JSON-ready."""
+        """Return where it is from and how much was read of it, JSON-ready."""
 
 
 File = Path | RemoteFile
@@ -94,7 +94,9 @@ class LazyTensors(Mapping[str, "Tensor"]):
     """Tensors by name, of which each is looked up when it is first asked for: names are known, headers not yet."""
 
     def __init__(self, names: Mapping[str, Any], look_up: Callable[[str], Tensor]) -> None:
-        self._names, self._look_up, self._known = names, look_up, dict[str, Tensor]()
+        self._names = names
+        self._look_up = look_up
+        self._known: dict[str, Tensor] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
@@ -115,7 +117,7 @@ class LazyTensors(Mapping[str, "Tensor"]):
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """Where a tensor's words lie. `words` reads the pages that are looked at; of a remote file, the tensor."""
+    """A tensor's place in a file. `words` reads the pages that are looked at; of a remote file, the tensor."""
 
     name: str
     dtype: str  # as safetensors names it: BF16, F16, F32, F8_E4M3, F8_E5M2, ...; or as GGUF: Q4_K, ...
@@ -141,8 +143,9 @@ class Tensor:
     def nbytes(self) -> int:
         return math.prod(self.words_shape) * np.dtype(WORDS.get(self.dtype, "u1")).itemsize
 
+    @machine_errors()
     def words(self) -> np.ndarray:
-        """The unsigned words, memory-mapped read-only, in the tensor's shape; of a quantised one the blocks' bytes.
+        """Map the unsigned words read-only, in the tensor's shape; of a quantised one the blocks' bytes.
 
         Raises
         ------
@@ -150,8 +153,8 @@ class Tensor:
             Not a floating-point dtype.
         InvalidInput
             Rows that do not lie one after the other.
-        OSError
-            As `RemoteFile.bring`.
+        MissingFile, AccessRefused, Unreachable, DiskFull
+            The file cannot be read; of a remote one as `RemoteFile.bring`.
         """
         if not self.is_float:
             raise CorruptFile(f"{self.path}: tensor {self.name!r} is {self.dtype}; can read {', '.join(WORDS)}")
@@ -164,11 +167,11 @@ class Tensor:
         dtype = WORDS.get(self.dtype, "u1")
         if 0 in self.shape:
             return np.empty(self.words_shape, dtype)
-        here = self.path if isinstance(self.path, Path) else self.path.bring(self.offset, self.nbytes)
-        return np.memmap(here, dtype=dtype, mode="r", offset=self.offset, shape=self.words_shape)
+        local = self.path if isinstance(self.path, Path) else self.path.bring(self.offset, self.nbytes)
+        return np.memmap(local, dtype=dtype, mode="r", offset=self.offset, shape=self.words_shape)
 
     def part(self, index: int) -> Tensor:
-        """One entry of the first axis: a state of a history, an expert's matrix.
+        """Return one entry of the first axis: a state of a history, an expert's matrix.
 
         Raises
         ------
@@ -202,8 +205,9 @@ class Source:
         return file if file is None or isinstance(file, Path) else file.whole()
 
 
+@machine_errors()
 def sha256(path: File, progress: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file, hexadecimal; `progress` is told the bytes of every block read, of a remote one none."""
+    """Return the SHA-256 of a file, hexadecimal; `progress` is called with the bytes of each block of a local one."""
     if not isinstance(path, Path):
         return path.sha256
     digest = hashlib.sha256()

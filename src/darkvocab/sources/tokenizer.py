@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import CorruptFile, InvalidInput, MissingFile
+from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,8 +41,9 @@ class TokenTexts(dict[int, str]):
         self.types = types or {}  # by id, numbers as llama.h has them
 
 
+@machine_errors()
 def load_tokenizer(path: Path) -> Tokenizer:
-    """A `tokenizer.json`, as the `tokenizers` library reads it.
+    """Open a `tokenizer.json` with the `tokenizers` library.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def plain(tokenizer: Tokenizer, *, copy: bool = True) -> Tokenizer:
-    """A tokenizer that encodes every text in full and always alike: no truncation, no padding, no dropout.
+    """Return a tokenizer that encodes every text in full and always alike: no truncation, no padding, no dropout.
 
     The same one where it does already; else a copy, or where `copy` is false the same one, changed.
 
@@ -94,14 +95,14 @@ def plain(tokenizer: Tokenizer, *, copy: bool = True) -> Tokenizer:
 
 
 def texts_by_id(tokenizer: Tokenizer | dict[int, str]) -> dict[int, str]:
-    """Text of every token id, ascending; where several texts have one id, the last in alphabetical order."""
+    """Return the text of every token id, ascending; where several texts have one id, the last in alphabetical order."""
     if isinstance(tokenizer, dict):
         return tokenizer
     return dict(zip(*_every(tokenizer), strict=True))
 
 
 def _every(tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
-    """Every text of a tokenizer and its id, by id and text."""
+    """Return ids and texts of a tokenizer, by id and text."""
     n_texts = tokenizer.get_vocab_size(with_added_tokens=True)
     named = [text for text in map(tokenizer.id_to_token, range(n_texts)) if text is not None]
     if len(named) == n_texts:  # so each of these ids has one text, and there is no other; to list all takes longer
@@ -112,7 +113,7 @@ def _every(tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
 
 
 def parts(component: Any) -> list[dict[str, Any]]:
-    """A normaliser, pre-tokenizer or decoder as the JSON objects of its parts, sequences laid out.
+    """Return a normaliser, pre-tokenizer or decoder as the JSON objects of its parts, sequences laid out.
 
     A component written in Python has no JSON: it is one part of type `Custom`.
     """
@@ -122,20 +123,21 @@ def parts(component: Any) -> list[dict[str, Any]]:
         state = json.loads(component.__getstate__())
     except Exception:  # what the library raises has no class of its own
         return [{"type": "Custom"}]
-    found, open_ = [], [state]
+    simple = []
+    open_ = [state]
     while open_:
         part = open_.pop()
         inner = next((part[key] for key in ("normalizers", "pretokenizers", "decoders") if key in part), None)
         if inner is None:
-            found.append(part)
+            simple.append(part)
         else:
             open_.extend(reversed(inner))
-    return found
+    return simple
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spelling:
-    """How a tokenizer writes in a token's text which bytes the token stands for."""
+    """Marks by which a tokenizer writes in a token's text which bytes the token stands for."""
 
     byte_level: bool = False  # each character stands for a byte, as GPT-2 has it
     space: str = ""  # stands for a space, as ▁ does
@@ -145,7 +147,7 @@ class Spelling:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer | TokenTexts) -> Spelling:
-        """The spelling of a tokenizer, by its model and decoder; without a decoder by what comes before the model."""
+        """Return the spelling of a tokenizer, by its model and decoder, else by what comes before the model."""
         if isinstance(tokenizer, TokenTexts):
             return {
                 "gpt2": cls(byte_level=True),
@@ -153,22 +155,24 @@ class Spelling:
                 "t5": cls(space="\u2581"),
                 "bert": cls(before="\u2581"),  # here it begins a piece that begins a word, and stands for nothing
             }.get(tokenizer.model, cls())
-        model, kind = tokenizer.model, type(tokenizer.model).__name__
-        decoder, made = parts(tokenizer.decoder), [*parts(tokenizer.pre_tokenizer), *parts(tokenizer.normalizer)]
-        if any(part["type"] == "ByteLevel" for part in [*decoder, *made]):
+        model = tokenizer.model
+        kind = type(model).__name__
+        decoder = parts(tokenizer.decoder)
+        writers = [*parts(tokenizer.pre_tokenizer), *parts(tokenizer.normalizer)]
+        if any(part["type"] == "ByteLevel" for part in [*decoder, *writers]):
             return cls(byte_level=True, after=getattr(model, "end_of_word_suffix", None) or "")
         byte_tokens = getattr(model, "byte_fallback", False)
         if kind == "Unigram" and tokenizer.token_to_id("<0x00>") is not None:
             byte_tokens = bool(json.loads(model.__getstate__()).get("byte_fallback"))
         return cls(
-            space=next(filter(None, [*map(_space_read, decoder), *map(_space_written, made)]), ""),
+            space=next(filter(None, [*map(_space_read, decoder), *map(_space_written, writers)]), ""),
             before=getattr(model, "continuing_subword_prefix", None) or "",
             after=getattr(model, "end_of_word_suffix", None) or "",
             byte_tokens=byte_tokens,
         )
 
     def bytes_of(self, text: str) -> bytes:
-        """The bytes that a token of this text stands for.
+        """Return the bytes that a token of this text stands for.
 
         Examples
         --------
@@ -193,21 +197,21 @@ class Spelling:
 
 
 def _space_read(part: dict[str, Any]) -> str:
-    """What a part of a decoder takes for a space; nothing where it does not say."""
+    """Return what a part of a decoder takes for a space; "" where it does not say."""
     if part["type"] == "Replace" and part["content"] == " ":
         return str(part["pattern"].get("String", ""))
     return _space_written(part) if part["type"] == "Metaspace" else ""
 
 
 def _space_written(part: dict[str, Any]) -> str:
-    """What a part of a normaliser or pre-tokenizer writes for a space; nothing where it does not say."""
+    """Return what a part of a normaliser or pre-tokenizer writes for a space; "" where it does not say."""
     if part["type"] == "Replace" and part["pattern"].get("String") == " ":
         return str(part["content"])
     return str(part["replacement"]) if part["type"] == "Metaspace" else ""
 
 
 class Piece(NamedTuple):
-    """A text of a tokenizer: its token, and what it stands for."""
+    """A text of a tokenizer: its token, and the bytes it stands for."""
 
     token: int
     text: str
@@ -247,7 +251,7 @@ class Pieces:
 
 
 def decoded(data: bytes) -> str | None:
-    """Bytes as text; None where they are no whole UTF-8."""
+    """Return bytes as text; None where they are no whole UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""Loss and gradient of several GPT-2s of one size abreast, each with its own weights and batch: torch's own calls.
+"""Loss and gradient of several GPT-2s of one size at once, each with its own weights and batch: torch's own calls.
 
-Written out both ways, so that a step is few of them, on tensors that stay where they are. Its plain twins are
-transformers' model with autograd, and `Passes`.
+Forward and backward are written out, so that a step is few calls, on tensors that stay where they
+are. The plain twins are transformers' model with autograd, and `CpuPasses`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from .choices import Architecture
-from .model import PLACES, TOKENS, Layout
+from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, Layout, views
 
 EPS = 1e-5  # of the norms
 ONE_HOT = 1024  # tokens up to which rows are summed by a product; beyond, that is sorted
 
 
-class PassesAbreast:
-    """Forwards and backwards through R models [R, n_parameters]; shapes below have R, then N = batch * T places.
+class BatchedPasses:
+    """Forward and backward pass of R models [R, n_parameters]; shapes below have R, then N = batch * T places.
 
-    Products are of numbers of the type of `narrow`, sums, norms and losses of the type of `wide`, as in `Passes`.
+    Products are of numbers of the type of `narrow`, sums, norms and losses of the type of `wide`, as in `CpuPasses`.
     Nothing waits for the host, and no thread adds to what another adds to: the same bits every time.
     """
 
@@ -38,8 +38,8 @@ class PassesAbreast:
         self.sums, self.products = torch.zeros_like(wide), torch.zeros_like(narrow)
         self._values, self._narrow = views(wide, layout), views(narrow, layout)
         self._sums, self._products = views(self.sums, layout), views(self.products, layout)
-        self._head = "lm_head.weight" if "lm_head.weight" in layout.places else TOKENS
-        n_vocabulary, length = self._values[TOKENS].shape[1], architecture.context
+        self._head = "lm_head.weight" if "lm_head.weight" in layout.places else TOKEN_EMBEDDING
+        n_vocabulary, length = self._values[TOKEN_EMBEDDING].shape[1], architecture.context
         self._batch, self._length = batch, length
         self._rows = torch.eye(n_vocabulary, dtype=wide.dtype, device=wide.device) if n_vocabulary <= ONE_HOT else None
         self._firsts = (torch.arange(self._n_models, device=wide.device) * n_vocabulary)[:, None]
@@ -47,20 +47,22 @@ class PassesAbreast:
         share = torch.full((batch, length), 1 / (batch * (length - 1)), dtype=wide.dtype, device=wide.device)
         share[:, -1] = 0
         self._share = share.view(-1)
-        ahead = torch.full((length, length), -torch.inf, dtype=narrow.dtype, device=wide.device)
-        self._ahead = ahead.triu(1)  # what a place may not look at
+        mask = torch.full((length, length), -torch.inf, dtype=narrow.dtype, device=wide.device)
+        self._mask = mask.triu(1)  # added to the scores of what a place may not look at
         self._scale = (architecture.width // architecture.heads) ** -0.5
 
     def gradient(self, out: Any) -> None:
-        """The last call's gradient [R, n], in the type of `out`."""
+        """Write the last call's gradient [R, n], in the type of `out`."""
         self._torch.add(self.sums, self.products, out=out)
 
     def __call__(self, inputs: Any, targets: Any) -> Any:
-        """Mean losses [R] of R batches of tokens and of what each place is to predict, [R, N]; see `gradient`."""
+        """Return mean losses [R] of R batches of tokens and of what each place is to predict, [R, N]."""
         torch, layers = self._torch, range(self._architecture.layers)
-        embedded = torch.gather(self._values[TOKENS], 1, inputs[..., None].expand(-1, -1, self._architecture.width))
-        x = (self._examples(embedded) + self._values[PLACES][:, None]).view_as(embedded)
-        kept = []
+        embedded = torch.gather(
+            self._values[TOKEN_EMBEDDING], 1, inputs[..., None].expand(-1, -1, self._architecture.width)
+        )
+        x = (self._examples(embedded) + self._values[POSITION_EMBEDDING][:, None]).view_as(embedded)
+        saved = []
         for layer in layers:
             normed, first = self._normalise(x, f"transformer.h.{layer}.ln_1")
             added, attended = self._attend(normed, layer)
@@ -68,60 +70,60 @@ class PassesAbreast:
             normed, second = self._normalise(x, f"transformer.h.{layer}.ln_2")
             added, expanded = self._expand(normed, layer)
             x = x + added
-            kept.append((first, attended, second, expanded))
+            saved.append((first, attended, second, expanded))
         normed, last = self._normalise(x, "transformer.ln_f")
         logits = torch.bmm(normed, self._narrow[self._head].mT)
-        losses, pushed = self._score(logits, targets)
+        losses, output_grad = self._score(logits, targets)
         del logits
-        torch.bmm(pushed.mT, normed, out=self._products[self._head])
-        push = self._normalise_back(torch.bmm(pushed, self._narrow[self._head]), last)
+        torch.bmm(output_grad.mT, normed, out=self._products[self._head])
+        grad = self._normalise_back(torch.bmm(output_grad, self._narrow[self._head]), last)
         for layer in reversed(layers):
-            first, attended, second, expanded = kept.pop()
-            push += self._normalise_back(self._expand_back(self._narrowed(push), expanded, layer), second)
-            push += self._normalise_back(self._attend_back(self._narrowed(push), attended, layer), first)
-        torch.sum(self._examples(push), 1, out=self._sums[PLACES])
-        self._embed_back(inputs, push)
+            first, attended, second, expanded = saved.pop()
+            grad += self._normalise_back(self._expand_back(self._narrowed(grad), expanded, layer), second)
+            grad += self._normalise_back(self._attend_back(self._narrowed(grad), attended, layer), first)
+        torch.sum(self._examples(grad), 1, out=self._sums[POSITION_EMBEDDING])
+        self._embed_back(inputs, grad)
         return losses
 
     def _narrowed(self, x: Any) -> Any:
         return x.to(self._dtype)
 
     def _examples(self, x: Any) -> Any:
-        """Of [R, N, ...]: [R, batch, T, ...]."""
+        """View [R, N, ...] as [R, batch, T, ...]."""
         return x.view(self._n_models, self._batch, self._length, *x.shape[2:])
 
-    # The ends ---------------------------------------------------------------------------------------------------
+    # Embedding and loss -----------------------------------------------------------------------------------------
 
-    def _embed_back(self, inputs: Any, push: Any) -> None:
+    def _embed_back(self, inputs: Any, grad: Any) -> None:
         """Sum the rows [R, N, width] of each token."""
-        torch, out = self._torch, self._sums[TOKENS]
+        torch, out = self._torch, self._sums[TOKEN_EMBEDDING]
         if self._rows is not None:
             chosen = self._rows.index_select(0, inputs.reshape(-1)).view(-1, self._length, out.shape[1])
             # Example by example: one product of all places would keep few of a GPU's processors busy.
-            added = torch.bmm(chosen.mT, push.view(-1, self._length, push.shape[-1]))
+            added = torch.bmm(chosen.mT, grad.view(-1, self._length, grad.shape[-1]))
             torch.sum(added.view(self._n_models, self._batch, *out.shape[1:]), 1, out=out)
         else:
             ids, n_vocabulary = (inputs + self._firsts).view(-1), out.shape[1]
-            rows = push.reshape(-1, push.shape[-1])
+            rows = grad.reshape(-1, grad.shape[-1])
             added = torch.ops.aten.embedding_dense_backward(rows, ids, self._n_models * n_vocabulary, -1, False)
             out.copy_(added.view_as(out))
 
     def _score(self, logits: Any, targets: Any) -> tuple[Any, Any]:
-        """Mean losses [R], and the gradient of their sum [R, N, vocabulary]."""
+        """Return mean losses [R], and the gradient [R, N, vocabulary] of their sum."""
         torch, aten, wide = self._torch, self._torch.ops.aten, self.sums.dtype
-        chances = torch.log_softmax(logits, -1, dtype=wide).view(-1, logits.shape[-1])
+        log_probs = torch.log_softmax(logits, -1, dtype=wide).view(-1, logits.shape[-1])
         labels, ignored = targets.reshape(-1), -100
-        losses, total = aten.nll_loss_forward(chances, labels, None, 0, ignored)
+        losses, total = aten.nll_loss_forward(log_probs, labels, None, 0, ignored)
         shares = self._share.expand(self._n_models, -1).reshape(-1)
-        back = aten.nll_loss_backward(shares, chances, labels, None, 0, ignored, total)
-        pushed = aten._log_softmax_backward_data(back, chances, -1, wide)
+        back = aten.nll_loss_backward(shares, log_probs, labels, None, 0, ignored, total)
+        output_grad = aten._log_softmax_backward_data(back, log_probs, -1, wide)
         mean = (losses.view_as(targets) * self._share).sum(1)
-        return mean, self._narrowed(pushed).view_as(logits)
+        return mean, self._narrowed(output_grad).view_as(logits)
 
     # Norms ------------------------------------------------------------------------------------------------------
 
     def _normalise(self, x: Any, name: str) -> tuple[Any, Any]:
-        """Rows over their deviation, times gain, plus shift; and what the way back needs."""
+        """Return rows over their deviation, times gain, plus shift; and what the backward pass needs."""
         torch, width = self._torch, self._architecture.width
         gain = self._values[f"{name}.weight"][:, None]
         out = torch.empty(x.shape, dtype=self._dtype, device=self._device)
@@ -134,15 +136,15 @@ class PassesAbreast:
             torch.mul(unit, gain, out=out)
         return out, (name, x, unit, mean, scale)
 
-    def _normalise_back(self, pushed: Any, kept: Any) -> Any:
-        """From the gradient of a norm's output to that of its input, in the wide type."""
+    def _normalise_back(self, output_grad: Any, saved: Any) -> Any:
+        """Return the gradient of a norm's input from that of its output, in the wide type."""
         torch, wide = self._torch, self.sums.dtype
-        name, x, unit, mean, scale = kept
-        by = pushed * self._values[f"{name}.weight"][:, None]
-        torch.sum(pushed * unit, 1, out=self._sums[f"{name}.weight"])
+        name, x, unit, mean, scale = saved
+        by = output_grad * self._values[f"{name}.weight"][:, None]
+        torch.sum(output_grad * unit, 1, out=self._sums[f"{name}.weight"])
         if mean is None:
             return (by - unit * (by * unit).mean(-1, keepdim=True)) * scale
-        torch.sum(pushed, 1, dtype=wide, out=self._sums[f"{name}.bias"])
+        torch.sum(output_grad, 1, dtype=wide, out=self._sums[f"{name}.bias"])
         width, only_input = [self._architecture.width], [True, False, False]
         return torch.ops.aten.native_layer_norm_backward(by, x, width, mean, scale, None, None, only_input)[0]
 
@@ -151,60 +153,55 @@ class PassesAbreast:
     def _linear(self, x: Any, name: str) -> Any:
         return self._torch.baddbmm(self._narrow[f"{name}.bias"][:, None], x, self._narrow[f"{name}.weight"])
 
-    def _linear_back(self, pushed: Any, x: Any, name: str) -> Any:
-        """Gradients of a layer's weights from that of its output; returns that of its input."""
+    def _linear_back(self, output_grad: Any, x: Any, name: str) -> Any:
+        """Compute the gradients of a layer's weights from that of its output; return that of its input."""
         torch = self._torch
-        torch.sum(pushed, 1, dtype=self.sums.dtype, out=self._sums[f"{name}.bias"])
-        torch.bmm(x.mT, pushed, out=self._products[f"{name}.weight"])
-        return torch.bmm(pushed, self._narrow[f"{name}.weight"].mT)
+        torch.sum(output_grad, 1, dtype=self.sums.dtype, out=self._sums[f"{name}.bias"])
+        torch.bmm(x.mT, output_grad, out=self._products[f"{name}.weight"])
+        return torch.bmm(output_grad, self._narrow[f"{name}.weight"].mT)
 
     def _expand(self, x: Any, layer: int) -> tuple[Any, Any]:
         name = f"transformer.h.{layer}.mlp"
         inner = self._linear(x, f"{name}.c_fc")
-        bent = self._torch.nn.functional.gelu(inner, approximate="tanh")
-        return self._linear(bent, f"{name}.c_proj"), (x, inner, bent)
+        activated = self._torch.nn.functional.gelu(inner, approximate="tanh")
+        return self._linear(activated, f"{name}.c_proj"), (x, inner, activated)
 
-    def _expand_back(self, pushed: Any, kept: Any, layer: int) -> Any:
-        name, (x, inner, bent) = f"transformer.h.{layer}.mlp", kept
-        pushed = self._linear_back(pushed, bent, f"{name}.c_proj")
-        pushed = self._torch.ops.aten.gelu_backward(pushed, inner, approximate="tanh")
-        return self._linear_back(pushed, x, f"{name}.c_fc")
+    def _expand_back(self, output_grad: Any, saved: Any, layer: int) -> Any:
+        name, (x, inner, activated) = f"transformer.h.{layer}.mlp", saved
+        output_grad = self._linear_back(output_grad, activated, f"{name}.c_proj")
+        output_grad = self._torch.ops.aten.gelu_backward(output_grad, inner, approximate="tanh")
+        return self._linear_back(output_grad, x, f"{name}.c_fc")
 
     # Attention: [3, R * batch * heads, T, size] of queries, keys and values, so that a product is one call.
 
-    def _apart(self, x: Any, kinds: int) -> Any:
-        """Of [R, N, kinds * width]: [kinds, R * batch * heads, T, size], a copy."""
+    def _split_heads(self, x: Any, n_parts: int) -> Any:
+        """Copy [R, N, n_parts * width] to [n_parts, R * batch * heads, T, size]."""
         heads, length = self._architecture.heads, self._length
-        whole = x.view(-1, length, kinds, heads, x.shape[-1] // (kinds * heads)).permute(2, 0, 3, 1, 4)
-        return whole.reshape(kinds, -1, *whole.shape[3:])
+        split = x.view(-1, length, n_parts, heads, x.shape[-1] // (n_parts * heads)).permute(2, 0, 3, 1, 4)
+        return split.reshape(n_parts, -1, *split.shape[3:])
 
-    def _together(self, x: Any) -> Any:
-        """The way back."""
-        kinds, _, length, size = x.shape
+    def _merge_heads(self, x: Any) -> Any:
+        """Copy [n_parts, R * batch * heads, T, size] to [R, N, n_parts * width]."""
+        n_parts, _, length, size = x.shape
         heads = self._architecture.heads
-        whole = x.view(kinds, -1, heads, length, size).permute(1, 3, 0, 2, 4)
-        return whole.reshape(self._n_models, self._batch * length, kinds * heads * size)
+        merged = x.view(n_parts, -1, heads, length, size).permute(1, 3, 0, 2, 4)
+        return merged.reshape(self._n_models, self._batch * length, n_parts * heads * size)
 
     def _attend(self, x: Any, layer: int) -> tuple[Any, Any]:
         torch, name = self._torch, f"transformer.h.{layer}.attn"
-        queries, keys, values = apart = self._apart(self._linear(x, f"{name}.c_attn"), 3)
-        chances = torch.softmax(torch.baddbmm(self._ahead, queries, keys.mT, alpha=self._scale), -1)
-        mixed = self._together(torch.bmm(chances, values)[None])
-        return self._linear(mixed, f"{name}.c_proj"), (x, apart, chances, mixed)
+        queries, keys, values = qkv = self._split_heads(self._linear(x, f"{name}.c_attn"), 3)
+        probs = torch.softmax(torch.baddbmm(self._mask, queries, keys.mT, alpha=self._scale), -1)
+        mixed = self._merge_heads(torch.bmm(probs, values)[None])
+        return self._linear(mixed, f"{name}.c_proj"), (x, qkv, probs, mixed)
 
-    def _attend_back(self, pushed: Any, kept: Any, layer: int) -> Any:
-        torch, name, (x, apart, chances, mixed) = self._torch, f"transformer.h.{layer}.attn", kept
-        queries, keys, values = apart
-        (head,) = self._apart(self._linear_back(pushed, mixed, f"{name}.c_proj"), 1)
-        back = torch.empty_like(apart)
-        torch.bmm(chances.mT, head, out=back[2])
+    def _attend_back(self, output_grad: Any, saved: Any, layer: int) -> Any:
+        torch, name, (x, qkv, probs, mixed) = self._torch, f"transformer.h.{layer}.attn", saved
+        queries, keys, values = qkv
+        (head,) = self._split_heads(self._linear_back(output_grad, mixed, f"{name}.c_proj"), 1)
+        back = torch.empty_like(qkv)
+        torch.bmm(probs.mT, head, out=back[2])
         scores = torch.bmm(head, values.mT)
-        scores = torch.ops.aten._softmax_backward_data(scores, chances, -1, chances.dtype)
+        scores = torch.ops.aten._softmax_backward_data(scores, probs, -1, probs.dtype)
         torch.baddbmm(keys, scores, keys, beta=0, alpha=self._scale, out=back[0])
         torch.baddbmm(keys, scores.mT, queries, beta=0, alpha=self._scale, out=back[1])
-        return self._linear_back(self._together(back), x, f"{name}.c_attn")
-
-
-def views(vectors: Any, layout: Layout) -> dict[str, Any]:
-    """Parameters [R, ...] in vectors [R, n]."""
-    return {name: vectors[:, part].unflatten(1, shape) for name, (part, shape) in layout.places.items()}
+        return self._linear_back(self._merge_heads(back), x, f"{name}.c_attn")

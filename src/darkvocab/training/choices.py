@@ -1,4 +1,4 @@
-"""What one may choose of a training: its start, its noise, its optimizer, how its numbers are kept. Plain objects."""
+"""Choices of a training as plain objects: its architecture, its start, its noise, its optimizer, its precision."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class NormalStart:
-    """The model's own rows: normal with standard deviation 0.02."""
+    """Start from the model's own rows: normal with standard deviation 0.02."""
 
     name: ClassVar[str] = "normal"
 
@@ -53,7 +53,7 @@ class NormalStart:
 
 @dataclass(frozen=True, kw_only=True)
 class PointStart:
-    """One random vector for all rows (11.2a, 11.2b: `unit`)."""
+    """Start from one random vector for all rows (11.2a, 11.2b: `unit`)."""
 
     name: ClassVar[str] = "point"
     unit: bool = True  # divided by its Euclidean norm
@@ -65,7 +65,7 @@ class PointStart:
 
 @dataclass(frozen=True, kw_only=True)
 class SnowballStart:
-    """A random vector, and noise of this sigma for every row (11.2c)."""
+    """Start from a random vector, and noise of this sigma for every row (11.2c)."""
 
     name: ClassVar[str] = "snowball"
     sigma: float = 1e-5  # weight units, before rounding
@@ -76,15 +76,15 @@ class SnowballStart:
         _one_of(self.drawn, "way to draw a start", ("float32", "grid"))
 
     def rows(self, torch: Any, shape: tuple[int, int], dtype: Any) -> Any:
-        kind = dtype if self.drawn == "grid" else torch.float32
-        base = torch.randn(shape[1]).to(kind)
-        noise = torch.randn(*shape).to(kind) * self.sigma
+        working = dtype if self.drawn == "grid" else torch.float32
+        base = torch.randn(shape[1]).to(working)
+        noise = torch.randn(*shape).to(working) * self.sigma
         return (base + noise).to(dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianNoise:
-    """Added to embedding rows after every step, in the weights' grid (11.2b: sigma = epsilon / 10 = 3e-6)."""
+    """Normal deviates for rows of the embedding after every step, in the weights' grid (11.2b: epsilon / 10 = 3e-6)."""
 
     sigma: float  # weight units
     rows: str = "all"  # or "unseen"
@@ -111,9 +111,6 @@ class AdamW:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InvalidInput(f"betas must be >= 0 and < 1, got {self.betas}")
 
-    def make(self, torch: Any, groups: list[dict[str, Any]]) -> Any:
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.eps, fused=True)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SGD:
@@ -130,13 +127,10 @@ class SGD:
         if not 0 <= self.momentum < 1:
             raise InvalidInput(f"momentum must be >= 0 and < 1, got {self.momentum!r}")
 
-    def make(self, torch: Any, groups: list[dict[str, Any]]) -> Any:
-        return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """How the numbers of a training are kept from step to step; sums, norms and losses are float32 in all of them."""
+    """Grids of a training's numbers from step to step; sums, norms and losses are float32 in all of them."""
 
     weights: str  # their grid, which is the recording's
     optimizer: str  # grid of gradients and optimizer state, and of the arithmetic of the update
@@ -144,7 +138,7 @@ class Precision:
 
     @property
     def rounded(self) -> bool:
-        """Whether the update is made in float32 and then rounded to the weights' grid."""
+        """Tell whether the update is made in float32 and then rounded to the weights' grid."""
         return self.weights != self.optimizer
 
 
@@ -159,7 +153,7 @@ ROUNDINGS = ("nearest", "stochastic")
 
 
 def start(name: str, *, unit: bool, sigma: float, drawn: str) -> NormalStart | PointStart | SnowballStart:
-    """The start of this name, with those of the settings that it has."""
+    """Return the start of this name, with those of the settings that it has."""
     _one_of(name, "start", ("normal", "point", "snowball"))
     if name == "snowball":
         return SnowballStart(sigma=sigma, drawn=drawn)
@@ -167,13 +161,13 @@ def start(name: str, *, unit: bool, sigma: float, drawn: str) -> NormalStart | P
 
 
 def noise(name: str, *, sigma: float, rows: str) -> GaussianNoise | None:
-    """The noise of this name."""
+    """Return the noise of this name, or None."""
     _one_of(name, "noise", ("none", "gaussian"))
     return GaussianNoise(sigma=sigma, rows=rows) if name == "gaussian" else None
 
 
 def optimizer(name: str, *, learning_rate: float, weight_decay: float) -> AdamW | SGD:
-    """The optimizer of this name."""
+    """Return the optimizer of this name."""
     _one_of(name, "optimizer", ("adamw", "sgd"))
-    made = AdamW if name == "adamw" else SGD
-    return made(learning_rate=learning_rate, weight_decay=weight_decay)
+    kind = AdamW if name == "adamw" else SGD
+    return kind(learning_rate=learning_rate, weight_decay=weight_decay)

@@ -1,4 +1,4 @@
-"""What a model is trained on: token ids, and which tokens of the vocabulary never occur among them."""
+"""The text that a model is trained on: token ids, and which tokens of the vocabulary never occur among them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from ..errors import InvalidInput, MissingFile
+from ..errors import CorruptFile, InvalidInput, MissingFile
+from ..sources.tokenizer import load_tokenizer
 from ..text import printable
 
 DEFAULT = "pydoc-topics"
 DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
 AHEAD = 4096  # examples whose order is made at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFile:
+    """The `tokenizer.json` that made the tokens of a text."""
+
+    path: str  # as it was given
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +37,9 @@ class Corpus:
     sha256: str  # of the text's bytes as they were read
     n_vocabulary: int
     n_dropped: int = 0  # bytes of the text beyond the vocabulary
+    path: str | None = None  # of its file, as it was given; None for the default, and for ids that a caller made
+    is_default: bool = False  # Python's own help topics
+    tokenizer: TokenizerFile | None = None  # None: the tokens are bytes
     ids: Integer[np.ndarray, " n_tokens"] = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -41,19 +53,27 @@ class Corpus:
 
     @cached_property
     def unseen(self) -> Int64[np.ndarray, " n_unseen"]:
-        """Tokens that the text has not, ascending."""
+        """Return the tokens that the text has not, ascending."""
         return np.flatnonzero(np.bincount(self.ids, minlength=self.n_vocabulary) == 0)
 
     def __str__(self) -> str:
         dropped = f" ({self.n_dropped:,} bytes beyond the vocabulary dropped)" if self.n_dropped else ""
         return f"corpus {printable(self.name)}: {len(self.ids):,} tokens{dropped}; unseen: {spans(self.unseen)}"
 
-    @property
-    def is_default(self) -> bool:
-        return self.name.startswith(DEFAULT)
+    def inputs(self) -> list[dict[str, Any]]:
+        """Return what identifies the text and the tokenizer, for a manifest."""
+        text = {"corpus": self.name, "sha256": self.sha256, "shape": [len(self.ids)]}
+        if self.tokenizer is None:
+            return [text]
+        return [text, {"tokenizer": Path(self.tokenizer.path).name, "sha256": self.tokenizer.sha256}]
+
+    def paths(self) -> dict[str, str]:
+        """Return the files that were read, by the options that name them."""
+        paths = {} if self.path is None else {"corpus": self.path}
+        return paths if self.tokenizer is None else {**paths, "tokenizer": self.tokenizer.path}
 
     def description(self) -> dict[str, Any]:
-        """For `corpus.json`: what was read, and the unseen tokens."""
+        """Return the contents of `corpus.json`: what was read, and the unseen tokens."""
         return {
             "name": self.name,
             "sha256": self.sha256,
@@ -65,7 +85,7 @@ class Corpus:
 
 
 def spans(ids: Int64[np.ndarray, " n"], most: int = 20) -> str:
-    """How many token ids, and which: ascending, as ranges, the first of them.
+    """Describe token ids, ascending: how many, and the first of them as ranges.
 
     Examples
     --------
@@ -81,7 +101,7 @@ def spans(ids: Int64[np.ndarray, " n"], most: int = 20) -> str:
 
 
 def default_text() -> bytes:
-    """The first 265,905 ASCII bytes of this Python's own help topics, in the order of their names."""
+    """Return the first 265,905 ASCII bytes of this Python's own help topics, in the order of their names."""
     from pydoc_data.topics import topics
 
     return "".join(topics[name] for name in sorted(topics)).encode("ascii", "ignore")[:DEFAULT_BYTES]
@@ -106,17 +126,24 @@ def load_corpus(
         No token in it, a text that is not UTF-8, or a vocabulary that is too small.
     """
     if source is None:
-        name, text = f"{DEFAULT} of Python {sys.version_info.major}.{sys.version_info.minor}", default_text()
+        name = f"{DEFAULT} of Python {sys.version_info.major}.{sys.version_info.minor}"
+        text = default_text()
     else:
         path = Path(source)
         if path.is_dir():
             raise MissingFile(f"corpus {path} is a folder; give a text file")
-        name, text = path.name, path.read_bytes()
-    sha256 = hashlib.sha256(text).hexdigest()
+        name = path.name
+        text = path.read_bytes()
     if not text:
         raise InvalidInput(f"corpus {name} is empty")
+    origin: dict[str, Any] = {
+        "name": name,
+        "sha256": hashlib.sha256(text).hexdigest(),
+        "path": None if source is None else str(source),
+        "is_default": source is None,
+    }
     if tokenizer is not None:
-        return _encoded(name, text, sha256, Path(tokenizer), vocabulary)
+        return _encoded(origin, text, Path(tokenizer), vocabulary)
     n_vocabulary = 128 if vocabulary is None else vocabulary
     if not 1 <= n_vocabulary <= 256:
         raise InvalidInput(
@@ -124,31 +151,32 @@ def load_corpus(
         )
     ids = np.frombuffer(text, np.uint8)
     kept = ids[ids < n_vocabulary] if n_vocabulary < 256 else ids
-    return Corpus(name=name, sha256=sha256, n_vocabulary=n_vocabulary, n_dropped=len(ids) - len(kept), ids=kept)
+    return Corpus(**origin, n_vocabulary=n_vocabulary, n_dropped=len(ids) - len(kept), ids=kept)
 
 
-def _encoded(name: str, text: bytes, sha256: str, path: Path, vocabulary: int | None) -> Corpus:
-    from tokenizers import Tokenizer
-
+def _encoded(origin: dict[str, Any], text: bytes, path: Path, vocabulary: int | None) -> Corpus:
     if not path.is_file():
         raise MissingFile(f"there is no tokenizer {path}")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain exceptions
-        raise InvalidInput(f"{path}: not a tokenizer.json ({error})") from None
+        tokenizer = load_tokenizer(path)
+    except CorruptFile as error:
+        raise InvalidInput(f"{path}: not a tokenizer.json ({error.__context__})") from None
     try:
-        spoken = text.decode("utf-8")
+        decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"corpus {name}: not UTF-8 at byte {error.start:,}, as a tokenizer needs it") from None
+        raise InvalidInput(
+            f"corpus {origin['name']}: not UTF-8 at byte {error.start:,}, as a tokenizer needs it"
+        ) from None
     size = tokenizer.get_vocab_size()
     if vocabulary is not None and vocabulary < size:
         raise InvalidInput(f"{path} has {size:,} tokens, more than the vocabulary of {vocabulary:,}")
-    ids = np.array(tokenizer.encode(spoken, add_special_tokens=False).ids, np.int32)
-    return Corpus(name=name, sha256=sha256, n_vocabulary=vocabulary or size, ids=ids)
+    ids = np.array(tokenizer.encode(decoded, add_special_tokens=False).ids, np.int32)
+    opened = TokenizerFile(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    return Corpus(**origin, n_vocabulary=vocabulary or size, tokenizer=opened, ids=ids)
 
 
 def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndarray, " k"]:
-    """Where a keyed permutation of range(n) sends these places: without a table, whatever n.
+    """Apply a keyed permutation of range(n) to these places: without a table, whatever n.
 
     A Feistel network of four rounds over the next power of four, walked until it comes back into the range.
 
@@ -176,7 +204,7 @@ def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndar
 
 @lru_cache(maxsize=256)  # what trainings made together are at
 def examples(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
-    """The part-th `AHEAD` of all examples that a training sees: 0 to n - 1 in a new order every epoch."""
+    """Return the part-th `AHEAD` of all examples that a training sees: 0 to n - 1 in a new order every epoch."""
     places = part * AHEAD + np.arange(AHEAD)
     epochs = places // n
     out = np.empty(AHEAD, np.int64)
@@ -189,7 +217,7 @@ def examples(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Which stretches of a corpus each step learns from: all of them, in a new order every epoch.
+    """The examples of a corpus that each step learns from: all of them, in a new order every epoch.
 
     A step's batch is a function of the seed and the step alone. Example i is tokens i to i + context; what is to be
     predicted at a place is the token `label_shift` places on.
@@ -213,14 +241,14 @@ class Batches:
         return len(self.corpus.ids) - self.context
 
     def starts(self, step: int, steps: int = 1) -> Int64[np.ndarray, " n"]:
-        """First token of each example of the batches that make `steps` steps from `step` on, counted from 1."""
+        """Return the first token of each example of the batches of `steps` steps from `step` on, counted from 1."""
         first, n = (step - 1) * self.batch, steps * self.batch
         parts = range(first // AHEAD, (first + n - 1) // AHEAD + 1)
         order = np.concatenate([examples(self.seed, self.n_examples, part) for part in parts])
         return order[first - parts[0] * AHEAD :][:n]
 
     def __call__(self, step: int) -> tuple[Int64[np.ndarray, "batch context"], Int64[np.ndarray, "batch context"]]:
-        """Inputs and labels as transformers' models take them: label t + 1 is what place t is to predict."""
+        """Return inputs and labels as transformers' models take them: place t is to predict label t + 1."""
         starts = self.starts(step)[:, None]
         inputs = self.corpus.ids[starts + np.arange(self.context)]
         labels = self.corpus.ids[starts + np.arange(self.context) + (self.label_shift - 1)]

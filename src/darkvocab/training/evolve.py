@@ -1,9 +1,9 @@
-"""Evolve: what becomes of an embedding's black holes while a model is trained, from the recorded history."""
+"""Follow an embedding's black holes while a model is trained, from the recorded history."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from ..measures.tracking import (
     starts,
 )
 from ..numerics.grouping import identical_rows
+from ..progress import Progress, Report
 from ..runs.folder import check_folder
 from ..runs.records import frame_of, write_frames
 from ..text import printable
@@ -84,7 +85,7 @@ class EvolutionRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EventRecord:
-    """What happened to tokens of a black hole; see `darkvocab.measures.evolution.Event`."""
+    """One event of a black hole's tokens; see `darkvocab.measures.tracking.Event`."""
 
     row: int
     step: int
@@ -97,7 +98,7 @@ class EventRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRecord:
-    """What became of one token."""
+    """One token's changes over the whole history, and its black hole at the end."""
 
     token: int
     seen: bool | None  # in training; null where nobody says
@@ -108,7 +109,7 @@ class TokenRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What some tokens are at one time, whatever came before; taken over from row to row while none of them moves."""
+    """Geometry and census of some tokens at one row; taken over from row to row while none of them moves."""
 
     cloud: Cloud
     columns: dict[str, Any]  # of `EvolutionRecord`
@@ -116,7 +117,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One measured row: what is recorded of it, and what the next one is held against."""
+    """One measured row: its records, and what the next one is compared with."""
 
     records: list[EvolutionRecord]
     events: list[EventRecord]  # that led to it
@@ -152,7 +153,7 @@ class _Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
-    """A measured history: records as polars frames, and what they come to as a JSON-ready dict."""
+    """A measured history: records as polars frames, and their summary as a JSON-ready dict."""
 
     records: pl.DataFrame  # of `EvolutionRecord`
     events: pl.DataFrame  # of `EventRecord`
@@ -182,7 +183,7 @@ class Evolution:
 
 
 class Evolve:
-    """Settings of a measurement of a history, checked; iterate with `rows` over what it says of each recorded row.
+    """Settings of a measurement of a history, checked; `rows` iterates over its measured rows.
 
     Parameters
     ----------
@@ -232,33 +233,25 @@ class Evolve:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-            where = f"{self.history.path.parent / 'manifest.json'}: " if given is None else ""
+            place = f"{self.history.path.parent / 'manifest.json'}: " if given is None else ""
             raise (CorruptFile if given is None else InvalidInput)(
-                f"{where}{name} must be a finite length >= 0 (weight units), got {value!r}"
+                f"{place}{name} must be a finite length >= 0 (weight units), got {value!r}"
             )
         return float(value)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def rows(self, progress: Callable[[int, int], None] | None = None) -> Iterator[Measured]:
-        """What there is to say of each row, in order; two states are in memory at a time.
+    def rows(self, progress: Report | None = None) -> Iterator[Measured]:
+        """Measure each row, in order; two states are in memory at a time.
 
         Raises
         ------
         CorruptFile
             The file was cut; NaN or infinity (the message names step and token).
         """
-        done = 0
-
-        def advance(n: int) -> None:
-            nonlocal done
-            done += n
-            if progress:
-                progress(done, len(self))
-
         before: Measured | None = None
-        for row, words in self.history.words(self._rows, advance):
+        for row, words in self.history.words(self._rows, Progress(len(self), progress).advance):
             if before and np.array_equal(words, before.state.words):
                 state = before.state  # most of a long run is frozen
             else:
@@ -329,7 +322,7 @@ class Evolve:
             for (name, tokens), mean in zip(self.selections.items(), means, strict=True)
         }
 
-    def evolution(self, progress: Callable[[int, int], None] | None = None) -> Evolution:
+    def evolution(self, progress: Report | None = None) -> Evolution:
         """Measure the whole history: its records and what they come to.
 
         Memory: what is read at a time, two states, and the records.
@@ -418,10 +411,7 @@ def _shape(state: State, tokens: np.ndarray, mean: tuple[float, float] | None) -
     census, around, farthest = Census(groups), cloud(state, tokens), extent(state, tokens[groups.first])
     columns = {
         "n_tokens": census.n_tokens,
-        "n_unique": census.n_unique,
-        "n_black_holes": census.n_black_holes,
-        "black_hole_population": census.black_hole_population,
-        "n_singletons": census.n_singletons,
+        **census.counts(),
         "largest_bh": census.largest_black_hole,
         "gini_coefficient": census.gini,
         "max_l_inf": farthest.weight,
@@ -436,7 +426,7 @@ def _shape(state: State, tokens: np.ndarray, mean: tuple[float, float] | None) -
 
 
 def _motion(before: Measured | None, state: State, moved: Moves | None, tokens: np.ndarray) -> dict[str, Any]:
-    """The columns from `since` on."""
+    """Return the columns from `since` on."""
     if before is None or moved is None:
         return dict.fromkeys(MOTION)
     spread = moved.spread(tokens)
@@ -449,26 +439,26 @@ def evolve(
     source: str | Path | History,
     *,
     out: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
     **settings: Any,
 ) -> Evolution:
-    """Measure a history and, where there is a folder for it, write what was found.
+    """Measure a history and, where a folder is given for it, write the result.
 
     Parameters
     ----------
     source, settings : as `Evolve`
     out : folder to write to (`Evolution.write`); by default nothing is written
-    progress : told (rows done, rows in all)
+    progress : called with (rows done, rows in all)
 
     Raises
     ------
     MissingFile, NoEmbedding, CorruptFile, InvalidInput
         As `Evolve`, `Evolve.rows` and `Evolution.write`.
     """
-    measuring = Evolve(source, **settings)
+    settings_of_history = Evolve(source, **settings)
     if out is not None:
         check_folder(Path(out), FILES)
-    made = measuring.evolution(progress)
+    evolution = settings_of_history.evolution(progress)
     if out is not None:
-        made.write(out)
-    return made
+        evolution.write(out)
+    return evolution

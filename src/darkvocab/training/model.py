@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..extras import import_extra
 from ..landing import write_whole
 from .choices import Architecture
+from .settings import Training
 
-if TYPE_CHECKING:
-    from .run import Training
-
-TOKENS, PLACES = "transformer.wte.weight", "transformer.wpe.weight"
+TOKEN_EMBEDDING, POSITION_EMBEDDING = "transformer.wte.weight", "transformer.wpe.weight"
 
 
 def import_models() -> Any:
@@ -22,7 +20,7 @@ def import_models() -> Any:
 
 
 def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
-    """transformers' GPT2LMHeadModel of this size, drawn from torch's global generator, in float32.
+    """Build transformers' GPT2LMHeadModel of this size, drawn from torch's global generator, in float32.
 
     Its GELU is the fused one of the same formula.
     """
@@ -54,17 +52,22 @@ def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
 
 
 def grid(torch: Any, name: str) -> Any:
-    """torch's type of a grid of `Precision`."""
+    """Return torch's dtype for a grid of `Precision`."""
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
 
 
+def scalar_dtype(torch: Any, device: Any) -> Any:
+    """Return the dtype of losses and learning rates: the host's own, or what optimizers on a GPU read."""
+    return torch.float64 if device.type == "cpu" else torch.float32
+
+
 def begin(torch: Any, training: Training) -> Any:
-    """A training's model before step 1, on the CPU; torch's global generator is left as it was."""
+    """Return a training's model before step 1, on the CPU; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)  # the notebooks' order: model, its rounding, then the start
         model = build(torch, training.architecture, training.corpus.n_vocabulary)
         shape = training.corpus.n_vocabulary, training.architecture.width
-        rows = training.start.rows(torch, shape, grid(torch, training.kept.weights))
+        rows = training.start.rows(torch, shape, grid(torch, training.precision_policy.weights))
     if rows is not None:
         with torch.no_grad():
             model.transformer.wte.weight.copy_(rows)
@@ -73,7 +76,7 @@ def begin(torch: Any, training: Training) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the parameters of a model lie in one vector: matrices, which decay, before vectors, which do not."""
+    """Positions of a model's parameters in one vector: matrices, which decay, before vectors, which do not."""
 
     places: dict[str, tuple[slice, Any]]  # part and shape of each, by its name, in their order
     n_matrices: int  # numbers in matrices
@@ -90,22 +93,27 @@ class Layout:
 
     @property
     def n(self) -> int:
-        """Numbers in all."""
+        """Count the numbers of all parameters."""
         return max(part.stop for part, _ in self.places.values())
 
     @property
     def groups(self) -> dict[str, slice]:
-        """What decays, and what does not."""
+        """Return the part that decays, and the one that does not."""
         return {"matrices": slice(self.n_matrices), "vectors": slice(self.n_matrices, None)}
 
     def vector(self, torch: Any, model: Any) -> Any:
-        """A model's parameters, a new vector [n]."""
+        """Copy a model's parameters into a new vector [n]."""
         parameters = dict(model.named_parameters())
         return torch.cat([parameters[name].detach().reshape(-1) for name in self.places])
 
 
+def views(vectors: Any, layout: Layout) -> dict[str, Any]:
+    """Return views [R, ...] of the parameters in vectors [R, n]."""
+    return {name: vectors[:, part].unflatten(1, shape) for name, (part, shape) in layout.places.items()}
+
+
 def save(model: Any, weights: Any, folder: Path) -> None:
-    """A model as transformers loads it, in the type `weights`."""
+    """Write a model as transformers loads it, in the dtype `weights`."""
     from safetensors.torch import save as packed
 
     tied = model.config.tie_word_embeddings

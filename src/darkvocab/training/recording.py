@@ -1,4 +1,4 @@
-"""Recordings: a safetensors file with one tensor that grows row by row, whole at every moment up to the last one."""
+"""Recordings: a safetensors file with one tensor that grows row by row, loadable at every moment."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Recording:
             self._resize()
 
     def _header(self, n_rows: int, at_least: int = 0) -> bytes:
-        """Length and header of a file with so many rows, of which none is said to be recorded."""
+        """Build length and header of a file with so many rows, of which none is said to be recorded."""
         value = {
             "__metadata__": {"recorded": f"{0:0{DIGITS}d}", **self._metadata},
             self.key: {
@@ -80,11 +80,11 @@ class Recording:
         return len(text).to_bytes(8, "little") + text
 
     def _check(self, header: bytes, resume_at: int) -> None:
-        found = bytearray(os.pread(self._file, len(header), 0))
-        digits = bytes(found[self._count_at : self._count_at + DIGITS])
-        found[self._count_at : self._count_at + DIGITS] = b"0" * DIGITS
+        written = bytearray(os.pread(self._file, len(header), 0))
+        digits = bytes(written[self._count_at : self._count_at + DIGITS])
+        written[self._count_at : self._count_at + DIGITS] = b"0" * DIGITS
         size = os.fstat(self._file).st_size
-        if bytes(found) != header or size != self._start + self.n_rows * self.row_bytes:
+        if bytes(written) != header or size != self._start + self.n_rows * self.row_bytes:
             raise CorruptFile(f"{self.path}: not the recording of this run; move it away and start the run anew")
         if not digits.isdigit() or int(digits) < resume_at:
             raise CorruptFile(f"{self.path}: holds fewer than the {resume_at:,} rows of the checkpoint")
@@ -143,7 +143,7 @@ class Recording:
 
 
 def recorded(path: Path) -> int:
-    """Rows of a recording that are written, as its header says; 0 where there is none that can be read."""
+    """Count the rows of a recording that are written, by its header; 0 where none can be read."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))

@@ -21,14 +21,17 @@ from ..gpu.device import is_full, torch_device
 from ..landing import landing
 from ..measures.census import counts
 from ..numerics.grouping import n_cores
+from ..runs.command import repeating
 from ..runs.engine import open_engine
 from ..runs.randomness import check_seed
 from ..runs.records import CURVES, RunFolder, Unsigned
+from .metrics import read_metrics
+from .outcome import outcome
 from .recording import recorded
-from .run import Training, outcome, read_metrics, require
-from .run_folder import METRICS, Ledger, steps_made
-from .stack import n_together
-from .train_stack import no_room, train_together
+from .run import no_room, require, say_beginning, train, train_stack
+from .run_folder import METRICS, TrainingFolder, steps_made
+from .settings import Training
+from .stack import stack_size
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,7 +41,18 @@ TICK = 1.0  # seconds between looks at how far they are
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Start:
+class ReplicaRecord:
+    """One replica: its steps, its first and its last recorded state, over all tokens and over unseen ones."""
+
+    replica: int
+    seed: Unsigned
+    status: str  # complete, or diverged: then its last state is that before
+    steps: int  # made
+    n_unseen: int
+    loss_first: float | None
+    loss_last: float | None
+    loss_last_100: float | None  # mean over the last 100 steps
+    centroid_displacement: float
     start_n_unique: int
     start_n_black_holes: int
     start_black_hole_population: int
@@ -49,10 +63,6 @@ class _Start:
     start_unseen_black_hole_population: int
     start_unseen_n_singletons: int
     start_unseen_largest_bh: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _End:
     n_unique: int
     n_black_holes: int
     black_hole_population: int
@@ -69,24 +79,6 @@ class _End:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
-    replica: int
-    seed: Unsigned
-    status: str  # complete, or diverged: then its last state is that before
-    steps: int  # made
-    n_unseen: int
-    loss_first: float | None
-    loss_last: float | None
-    loss_last_100: float | None  # mean over the last 100 steps
-    centroid_displacement: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplicaRecord(_End, _Start, _Made):
-    """One replica: what it made, its first and its last recorded state, over all tokens and over unseen ones."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Task:
     number: int
     folder: str
@@ -95,7 +87,7 @@ class _Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Replicas:
-    """A training from `n` seeds: its own, and those that follow. Each is the run that the training of that seed is."""
+    """A training from `n` seeds: its own, and those that follow. Each leaves what `train` leaves with its seed."""
 
     training: Training
     n: int
@@ -109,21 +101,21 @@ class Replicas:
         return self.n
 
     def replica(self, number: int) -> Training:
-        """The training of one of them, counted from 0."""
+        """Return the training of one of them, counted from 0."""
         return dataclasses.replace(self.training, seed=self.training.seed + number)
 
     def folder(self, out: Path, number: int) -> Path:
-        """Where its recording is."""
+        """Return the run folder of one of them."""
         return out / f"seed-{self.training.seed + number}"
 
     def manifest(self) -> dict[str, Any]:
-        """What ran, but for where and when."""
-        made = self.training.manifest()
+        """Return what runs, without where and when."""
+        one = self.training.manifest()
         return {
-            **made,
+            **one,
             "experiment": "replicas",
-            "command": f"{made['command']} --replicas {self.n}",
-            "parameters": {**made["parameters"], "replicas": self.n},
+            **repeating("train", {**self.training.options(), "replicas": self.n}, {}, self.training.unrepeatable()),
+            "parameters": {**one["parameters"], "replicas": self.n},
             "n_records": self.n,
         }
 
@@ -154,7 +146,7 @@ class Replicas:
         Raises
         ------
         RunFolderRefused, CorruptFile, DiskFull, MissingExtra
-            As `Training.run`.
+            As `train`.
         InvalidInput
             Threads; an engine that there is not, or one for replicas on another device; a device that there is not.
         OutOfMemory
@@ -173,12 +165,11 @@ class Replicas:
         engine, workers, cores = self._spread(engine, workers)
         with ExitStack() as opened:
             runner = opened.enter_context(open_engine(engine, workers, say=say or (lambda _: None)))
-            made: RunFolder[ReplicaRecord] = RunFolder(
-                out, ReplicaRecord, self.manifest(), records_per_part=1, resume=resume
+            folder = opened.enter_context(
+                RunFolder(out, ReplicaRecord, self.manifest(), records_per_part=1, resume=resume)
             )
-            folder = opened.enter_context(made)
             if say and not folder.is_whole:
-                say(str(self.training.corpus))
+                say_beginning(self.training, folder, say)
             missing = folder.missing()
             with self._watched(folder.path, progress):
                 tasks = (
@@ -186,7 +177,7 @@ class Replicas:
                     for number in missing
                 )
                 if on_device:
-                    for number in self._train_together(folder.path, missing):
+                    for number in self._train_in_stacks(folder.path, missing):
                         folder.land(number, [self.record(self.folder(folder.path, number), number)])
                 else:
                     for number, record in zip(missing, runner.map(_train, self, tasks), strict=True):
@@ -198,7 +189,7 @@ class Replicas:
         return folder.path
 
     def _spread(self, engine: str | Executor, workers: int | None) -> tuple[str | Executor, int | None, int | None]:
-        """Where to run: engine, workers, and cores for each of them (None: all)."""
+        """Return where to run: engine, workers, and cores for each of them (None: all)."""
         if engine == "local":
             workers = 1 if self.training.device != "cpu" else workers or min(self.n, n_cores())
             engine = "serial" if workers == 1 else "processes"
@@ -211,7 +202,7 @@ class Replicas:
 
     @contextmanager
     def _watched(self, out: Path, progress: Callable[[int, int], None] | None) -> Iterator[None]:
-        """Say how far all replicas are, by what their files say."""
+        """Report how far all replicas are, by what their files say."""
         if progress is None:
             yield
             return
@@ -220,10 +211,10 @@ class Replicas:
 
         def watch() -> None:
             while not ended.wait(TICK):
-                progress(min(sum(map(self._made, folders)), total), total)
+                progress(min(sum(map(self._n_made, folders)), total), total)
 
         folders = [self.folder(out, number) for number in range(self.n)]
-        progress(sum(map(self._made, folders)), total)
+        progress(sum(map(self._n_made, folders)), total)
         watching = threading.Thread(target=watch, daemon=True)
         watching.start()
         try:
@@ -233,17 +224,17 @@ class Replicas:
             watching.join()
         progress(total, total)
 
-    def _made(self, folder: Path) -> int:
-        """Steps that a replica has made."""
+    def _n_made(self, folder: Path) -> int:
+        """Count the steps that a replica has made."""
         return self.training.steps if (folder / "metrics.parquet").is_file() else recorded(folder / METRICS)
 
-    def _train_together(self, out: Path, numbers: Sequence[int]) -> Iterator[int]:
-        """Make these replicas abreast on their device, as many at once as it holds; yields those that have ended.
+    def _train_in_stacks(self, out: Path, numbers: Sequence[int]) -> Iterator[int]:
+        """Make these replicas on their device, as many at once as it holds; yield those that have ended.
 
         All of a stack make the same step. So after an interruption those that are behind catch up first.
         """
-        torch = import_torch("train")
-        left, most = list(numbers), n_together(torch, self.training)
+        most = stack_size(import_torch("train"), self.training)
+        left = list(numbers)
         while left:
             made = {number: steps_made(self.folder(out, number)) for number in left}
             left = [number for number in left if made[number] is not None]
@@ -252,74 +243,69 @@ class Replicas:
             if not steps:
                 return
             behind = [number for number in left if made[number] == steps[0]][:most]
-            with ExitStack() as opened:
-                ledgers = [
-                    opened.enter_context(Ledger(self.replica(number), self.folder(out, number), resume=True))
-                    for number in behind
-                ]
-                try:
-                    train_together(ledgers, until=steps[1] if len(steps) > 1 else None)
-                except RuntimeError as error:
-                    if not is_full(error):
-                        raise
-                    most = len(behind) // 2
-                    if not most:
-                        raise no_room(self.training) from None
-                else:
-                    for ledger in ledgers:
-                        if ledger.status == "complete":
-                            ledger.clear()
+            try:
+                self._train_stack(out, behind, steps[1] if len(steps) > 1 else None)
+            except RuntimeError as error:
+                if not is_full(error):
+                    raise
+                most = len(behind) // 2
+                if not most:
+                    raise no_room(self.training) from None
             gc.collect()  # the stack, before the next takes its room
 
+    def _train_stack(self, out: Path, numbers: Sequence[int], until: int | None) -> None:
+        with ExitStack() as opened:
+            folders = [
+                opened.enter_context(TrainingFolder(self.replica(number), self.folder(out, number), resume=True))
+                for number in numbers
+            ]
+            train_stack(folders, until=until)
+            for folder in folders:
+                if folder.status == "complete":
+                    folder.clear()
+
     def record(self, path: Path, number: int) -> ReplicaRecord:
-        """What one of them came to, by its folder."""
-        made = outcome(path)
+        """Return the record of one of them, by its folder."""
+        end = outcome(path)
         losses = read_metrics(path)["loss"].to_numpy()
         values: dict[str, Any] = {
             f"{when}{name}{key}": value
-            for when, state in zip(("start_", ""), made["states"], strict=True)
+            for when, state in zip(("start_", ""), end.states, strict=True)
             for name, of in (("", "all"), ("unseen_", "unseen"))
             for key, value in state[of].items()
         }
+        values |= {f"unseen_{name}": value for name, value in end.unseen_l_inf.items()}
         return ReplicaRecord(
             replica=number,
             seed=Unsigned(self.training.seed + number),
-            status=made["status"],
-            steps=made["steps"],
-            n_unseen=made["n_unseen"],
-            loss_first=made["loss"] and made["loss"]["first"],
-            loss_last=made["loss"] and made["loss"]["last"],
+            status=end.status,
+            steps=end.steps,
+            n_unseen=end.n_unseen,
+            loss_first=end.loss["first"] if end.loss else None,
+            loss_last=end.loss["last"] if end.loss else None,
             loss_last_100=float(losses[-100:].mean()) if len(losses) else None,
-            centroid_displacement=made["centroid_displacement"],
-            **{f"unseen_{name}": made["unseen_l_inf"][name] for name in ("max_l_inf", "mean_l_inf", "max_l_inf_steps")},
+            centroid_displacement=end.centroid_displacement,
             **values,
         )
 
     def curves(self, out: Path) -> pl.DataFrame:
-        """Counts of every replica at about a hundred steps, early ones more densely, over all and unseen tokens."""
+        """Count all and unseen tokens of every replica at about a hundred steps, early ones more densely."""
         import polars as pl
 
         unseen, rows = self.training.corpus.unseen, []
+        last = self.training.steps // self.training.record_every
+        taken = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), POINTS).round()]).astype(int))
         for number in range(self.n):
             history = History.open(self.folder(out, number) / FILE)
-            last = self.training.steps // self.training.record_every
-            taken = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), POINTS).round()]).astype(int))
             for row, words in history.words(taken[taken < history.n_rows].tolist()):
-                for tokens, some in (("all", words), ("unseen", words[unseen])):
-                    rows.append(
-                        {
-                            "seed": self.training.seed + number,
-                            "step": history.step(row),
-                            "tokens": tokens,
-                            **counts(some),
-                        }
-                    )
+                at = {"seed": self.training.seed + number, "step": history.step(row)}
+                rows += [{**at, "tokens": "all", **counts(words)}, {**at, "tokens": "unseen", **counts(words[unseen])}]
         return pl.DataFrame(rows, schema_overrides={"seed": pl.UInt64})
 
 
 def _train(replicas: Replicas, task: _Task) -> ReplicaRecord:
     """Make one replica, or go on with it; in a process of its own."""
-    training, path = replicas.replica(task.number), Path(task.folder)
+    path = Path(task.folder)
     with suppress(Diverged):  # its folder says so
-        training.run(path, resume=(path / "manifest.json").is_file(), cores=task.cores)
+        train(replicas.replica(task.number), path, resume=(path / "manifest.json").is_file(), cores=task.cores)
     return replicas.record(path, task.number)

@@ -5,60 +5,56 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 
 from ..embedding.history import FILE, KEY
 from ..errors import CorruptFile, Diverged
-from ..landing import landing, write_json, write_whole
+from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
-from .learner import Metrics, diverged
+from .metrics import COLUMNS, Metrics, divergence, n_before_divergence, write_metrics
+from .outcome import ENDED, write_outcome
 from .recording import Recording
-
-if TYPE_CHECKING:
-    from .run import Training
+from .settings import Training
 
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.safetensors"
-SECONDS = 20.0  # between checkpoints
-ENDED = ("complete", "diverged")
+STREAM = "splitmix64"  # of noise and stochastic rounding, as a checkpoint names it
 
 
-class Ledger:
-    """What a training leaves, in a folder that one process at a time works in; to be used in a `with`."""
+class TrainingFolder(Folder):
+    """The files that a training leaves, in a folder that one process at a time works in; to be used in a `with`."""
 
-    history: Recording  # of the embedding
-    others: list[Recording]  # of what else is asked for
+    recordings: list[Recording]  # the embedding's, then what else is asked for
     metrics: Recording
+    diverged: Diverged | None = None
 
     def __init__(self, training: Training, out: str | Path, *, resume: bool = False) -> None:
         """Take the folder for this training, or for its continuation; raises as `Folder`."""
         self.training = training
-        self._folder = Folder(out, training.manifest(), resume=resume)
-        self.path = self._folder.path
         self._opened = ExitStack()
-        self.diverged: Diverged | None = None
+        super().__init__(out, training.manifest(), resume=resume)
 
     @property
     def status(self) -> str:
-        return str(self._folder.manifest["status"])
+        return str(self.manifest["status"])
 
     @property
     def is_open(self) -> bool:
-        """Whether there are steps to be made."""
+        """Tell whether there are steps to be made."""
         return self.status == "running"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
+    def close(self) -> None:
         self._opened.close()
-        self._folder.__exit__(*error)
+        super().close()
 
-    def begin(self, load: Callable[[dict[str, Any], int], None]) -> int:
-        """Open the recordings behind the last checkpoint; the steps it has made.
+    def begin(self, load: Callable[[dict[str, Any], int], None], first: Callable[[], np.ndarray]) -> int:
+        """Open the recordings behind the last checkpoint; return the steps it has made.
 
-        `load` brings the model to the checkpoint, if there is one, from its tensors and its number of steps.
+        Parameters
+        ----------
+        load : brings the model to the checkpoint, if there is one, from its tensors and its number of steps
+        first : returns the state before step 1, which is recorded where there is no checkpoint
 
         Raises
         ------
@@ -68,20 +64,21 @@ class Ledger:
         training = self.training
         write_json(self.path / "corpus.json", training.corpus.description())
         done = self._restore(load)
-        shape, grid = (training.corpus.n_vocabulary, training.architecture.width), training.kept.weights
-        n_rows, at = training.steps // training.record_every, done // training.record_every
-        keys = ["embedding_gradient"] * ("gradients" in training.record)
-        keys += ["embedding_exp_avg", "embedding_exp_avg_sq"] * ("moments" in training.record)
-        self.history = self._recording(FILE, KEY, n_rows + 1, shape, grid, at + 1 if done else 0)
-        self.others = [self._recording(f"{key}.safetensors", key, n_rows, shape, grid, at) for key in keys]
-        width = len(Metrics._fields) - 1
-        self.metrics = self._recording(METRICS, "metrics", training.steps, (width,), "float64", done)
+        n_states, at = training.steps // training.record_every, done // training.record_every
+        extras = ["embedding_gradient"] * ("gradients" in training.record)
+        extras += ["embedding_exp_avg", "embedding_exp_avg_sq"] * ("moments" in training.record)
+        shape, grid = (training.corpus.n_vocabulary, training.architecture.width), training.precision_policy.weights
+        self.recordings = [self._recording(FILE, KEY, n_states + 1, shape, grid, at + 1 if done else 0)]
+        self.recordings += [self._recording(f"{key}.safetensors", key, n_states, shape, grid, at) for key in extras]
+        self.metrics = self._recording(METRICS, "metrics", training.steps, (len(COLUMNS),), "float64", done)
+        if not done:
+            self.recordings[0].extend(first()[None])
         return done
 
     def _recording(self, name: str, key: str, n_rows: int, shape: tuple[int, ...], dtype: str, at: int) -> Recording:
-        about = {"record_every": self.training.record_every}
-        made = Recording(self.path / name, key, n_rows, shape, dtype, about, resume_at=at)
-        return self._opened.enter_context(made)
+        metadata = {"record_every": self.training.record_every}
+        recording = Recording(self.path / name, key, n_rows, shape, dtype, metadata, resume_at=at)
+        return self._opened.enter_context(recording)
 
     def _restore(self, load: Callable[[dict[str, Any], int], None]) -> int:
         path = self.path / CHECKPOINT
@@ -100,43 +97,40 @@ class Ledger:
             raise CorruptFile(f"{path}: not a checkpoint of this run ({error}); delete it to train anew") from None
         return done
 
-    @property
-    def _recordings(self) -> tuple[Recording, ...]:
-        return self.history, *self.others, self.metrics
+    def extend(self, states: Sequence[np.ndarray], metrics: np.ndarray) -> None:
+        """Record steps: states [n, vocabulary, dim] for each recording, and metrics [steps, 3].
 
-    def extend(self, kinds: Sequence[np.ndarray], metrics: np.ndarray) -> None:
-        """Record steps: states [n, vocabulary, dim] of each kind, the embedding first, and metrics [steps, 3].
-
-        A step whose loss or norm is no number ends the training as `diverged` with what was before it.
+        A step whose loss or norm is NaN or infinite ends the training as `diverged`, with what was
+        before it.
         """
-        wrong = np.flatnonzero(~np.isfinite(metrics[:, :2]).all(1))
+        n_good = n_before_divergence(metrics)
         first, every = self.metrics.n, self.training.record_every
-        good = metrics[: wrong[0]] if len(wrong) else metrics
-        n = (first + len(good)) // every - first // every
-        for recording, rows in zip((self.history, *self.others), kinds, strict=True):
-            recording.extend(rows[:n])
-        self.metrics.extend(good)
-        if len(wrong):
-            number = first + len(good) + 1
-            self.diverged = diverged(Metrics(number, *metrics[len(good)].tolist()))
+        n_states = (first + n_good) // every - first // every
+        for recording, rows in zip(self.recordings, states, strict=True):
+            recording.extend(rows[:n_states])
+        self.metrics.extend(metrics[:n_good])
+        if n_good < len(metrics):
+            self.diverged = divergence(Metrics(first + n_good + 1, *metrics[n_good].tolist()))
+            for recording in (*self.recordings, self.metrics):
+                recording.shorten()
             self.end("diverged")
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Have the disk hold what is recorded, and the state that goes on from there."""
         from safetensors.torch import save
 
-        for recording in self._recordings:
+        for recording in (*self.recordings, self.metrics):
             recording.sync()
-        write_whole(self.path / CHECKPOINT, save(state, {"done": str(self.metrics.n)}))
+        write_whole(self.path / CHECKPOINT, save(state, {"done": str(self.metrics.n), "stream": STREAM}))
 
     def end(self, status: str) -> None:
-        """Nothing more is recorded: the training is complete, or diverged."""
-        if status == "diverged":
-            for recording in self._recordings:
-                recording.shorten()
+        """Close the recordings, write the metrics and the outcome, and call the training complete or diverged."""
+        from safetensors.numpy import load_file
+
         self._opened.close()
-        write_metrics(self.path)
-        self._folder.set_status(status)
+        write_metrics(self.path, load_file(self.path / METRICS)["metrics"])
+        write_outcome(self.path, status)
+        self.set_status(status)
 
     def clear(self) -> None:
         """Remove what only an unfinished training needs."""
@@ -145,25 +139,25 @@ class Ledger:
 
 
 def steps_made(path: Path) -> int | None:
-    """Steps that the folder of a training has a checkpoint after; None: it has ended."""
+    """Return the steps that a training's folder has a checkpoint after, or None where it has ended."""
     if (path / "manifest.json").is_file() and read_manifest(path)["status"] in ENDED:
         return None
+    return _checkpoint_metadata(path)[0]
+
+
+def steps_drawn_otherwise(path: Path) -> int:
+    """Count the steps before a checkpoint of a version that drew its random numbers on a CPU from another stream."""
+    done, stream = _checkpoint_metadata(path)
+    return 0 if stream == STREAM else done
+
+
+def _checkpoint_metadata(path: Path) -> tuple[int, str | None]:
+    """Return the steps made and the stream of random numbers; 0 steps where there is no checkpoint to be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path / CHECKPOINT, "np") as file:
-            return int(file.metadata()["done"])
+            metadata = file.metadata()
+            return int(metadata["done"]), metadata.get("stream")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return 0  # whoever begins there says what is wrong with it
-
-
-def write_metrics(path: Path) -> None:
-    """Turn a run's recording of its metrics into `metrics.parquet`."""
-    import polars as pl
-    from safetensors.numpy import load_file
-
-    values = load_file(path / METRICS)["metrics"]
-    columns = dict(zip(Metrics._fields[1:], values.T, strict=True))
-    frame = pl.DataFrame({"step": np.arange(1, len(values) + 1), **columns})
-    with landing(path / "metrics.parquet") as file:
-        frame.write_parquet(file, compression="zstd")
+        return 0, None  # whoever begins there says what is wrong with it

@@ -1,12 +1,13 @@
-"""Trainings abreast: several seeds of the same settings, stepped together on a device; one alone is a stack of one."""
+"""Trainings of several seeds with the same settings, stepped together on a device; one alone is a stack of one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,24 +16,22 @@ from ..extras import import_torch
 from ..gpu.device import torch_device
 from ..runs.folder import fixed
 from .batched_optimizers import optimizer
-from .batched_passes import PassesAbreast, views
+from .batched_passes import BatchedPasses
+from .cpu_passes import CpuPasses, array, single_threaded
 from .cuda_graph import captured
-from .deviates import bits, key, normals, words
-from .learner import NOISE, ROUNDING
-from .model import TOKENS, Layout, begin, grid, save
-from .passes import array
-
-if TYPE_CHECKING:
-    from .run import Training
+from .model import TOKEN_EMBEDDING, Layout, begin, grid, save, scalar_dtype, views
+from .noise_stream import NOISE, ROUNDING, bits, key, normals, splitmix64
+from .settings import Training
 
 SPAN = 256  # most steps from one look at what was made to the next
 STAGED = 1 << 27  # bytes of states recorded in them, about
 MOST = 16  # trainings in a stack: of more, what one call leaves for the next is no more in a GPU's cache
+SMALL = 1 << 22  # weights up to which one core makes an update: threads would wait longer than it takes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretch:
-    """What steps `first + 1` to `last` left, on its way from the device."""
+class Segment:
+    """States and metrics of steps `first + 1` to `last`, on their way from the device."""
 
     first: int
     last: int
@@ -44,68 +43,86 @@ class Stretch:
 class Stack:
     """R trainings that differ in their seeds, from their start, their states [R, n]; all have made the same steps.
 
-    Each is a function of its settings, as a `Learner`'s is, but for the order of sums within a product. A replica that
+    Each is a function of its settings, but for the order of sums within a product. A replica that
     diverges goes on with numbers that mean nothing, and the others do not see it.
 
-    A step is a function on tensors that stay where they are, with the number of steps made among them: what it learns
-    from is looked up in tables that are filled for a span of steps, and what it leaves is kept in rings as long.
+    A step is a function on tensors that stay where they are, with the number of steps made among
+    them: what it learns from is looked up in tables that are filled for a span of steps, and what it
+    leaves is kept in rings as long. On the CPU a span is one step.
     """
 
-    def __init__(self, trainings: Sequence[Training], device: Any = None, *, span: int | None = None) -> None:
-        """On a device that torch has, by default the trainings' own."""
+    def __init__(
+        self, trainings: Sequence[Training], device: Any = None, *, span: int | None = None, cores: int | None = None
+    ) -> None:
+        """
+        Parameters
+        ----------
+        device : of torch's, to run `BatchedPasses` on; by default the trainings' own, where one
+            training on the CPU takes `CpuPasses`
+        span : steps from one look at what was made to the next
+        cores : for `CpuPasses`, by default all; never changes a result
+        """
         torch = self._torch = import_torch("train")
         training = self.training = trainings[0]
         self.trainings = trainings
         shared = [_shared(each) for each in trainings]
         if any(other != shared[0] for other in shared):
             raise InvalidInput("trainings that are made together may differ in nothing but their seeds")
+        self._on_cores = device is None and training.device == "cpu" and len(trainings) == 1
+        self._cores = cores
         self.device = device = device or torch_device(training.device)
-        self.span = span or _span(training, len(trainings))
+        self.span = span or (1 if self._on_cores else _span(training, len(trainings)))
         self.made = 0
-        self._aside: Any = None  # the stream of what is brought to the host
+        self._fetching: Any = None  # the stream of what is brought to the host
         with self.here():
             self._begin()
             self._lay_out()
-            self._play = captured(torch, device, self._step, self._changing)
+            self._replay = captured(torch, device, self._step, self._changing)
 
     @contextmanager
     def here(self) -> Iterator[None]:
         """Work on the device, with products that are added up in float32, of float32 numbers that keep their bits."""
-        torch, how = self._torch, self._torch.backends.cuda.matmul
+        torch = self._torch
+        matmul = torch.backends.cuda.matmul
         if self.device.type != "cuda":
             yield
             return
-        # Where torch has the newer word for TF32, it refuses to be asked by the older one.
-        word, whole = ("fp32_precision", "ieee") if hasattr(how, "fp32_precision") else ("allow_tf32", False)
-        before = how.allow_bf16_reduced_precision_reduction, getattr(how, word)
-        how.allow_bf16_reduced_precision_reduction = False
-        setattr(how, word, whole)
+        # Where torch has the newer flag for TF32, it refuses to be asked by the older one.
+        flag, full = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
+        before = matmul.allow_bf16_reduced_precision_reduction, getattr(matmul, flag)
+        matmul.allow_bf16_reduced_precision_reduction = False
+        setattr(matmul, flag, full)
         try:
             with torch.cuda.device(self.device):
                 yield
         finally:
-            how.allow_bf16_reduced_precision_reduction = before[0]
-            setattr(how, word, before[1])
+            matmul.allow_bf16_reduced_precision_reduction = before[0]
+            setattr(matmul, flag, before[1])
 
     def _begin(self) -> None:
-        """The weights, in each type that something reads; those of one type are one tensor."""
-        torch, training, device, kept = self._torch, self.training, self.device, self.training.kept
+        """Set up the weights, in each type that something reads; those of one type are one tensor."""
+        torch, training, device, precision = self._torch, self.training, self.device, self.training.precision_policy
         models = [begin(torch, each) for each in self.trainings]
         self._model, layout = models[0], Layout.of(models[0])
         self._layout = layout
         start = torch.stack([layout.vector(torch, model) for model in models]).to(device)
-        self._shown = start.to(grid(torch, kept.weights)).float()
-        self._narrow = self._shown.to(grid(torch, kept.products))  # itself, where that is float32
-        self._words = self._narrow if kept.weights == kept.products else self._shown  # in the grid of the weights
-        self._kept = self._words if kept.optimizer == kept.weights else self._shown  # what the optimizer changes
-        self._embedding = views(self._words, layout)[TOKENS]
-        self._passes = PassesAbreast(torch, training.architecture, layout, self._shown, self._narrow, training.batch)
-        self._gradient = torch.zeros_like(self._kept)
+        self._shown = start.to(grid(torch, precision.weights)).float()
+        self._narrow = self._shown.to(grid(torch, precision.products))  # itself, where that is float32
+        self._words = (
+            self._narrow if precision.weights == precision.products else self._shown
+        )  # in the grid of the weights
+        self._master = (
+            self._words if precision.optimizer == precision.weights else self._shown
+        )  # what the optimizer changes
+        self._embedding = views(self._words, layout)[TOKEN_EMBEDDING]
+        passes: Any = partial(CpuPasses, cores=self._cores) if self._on_cores else BatchedPasses
+        self._passes = passes(torch, training.architecture, layout, self._shown, self._narrow, training.batch)
+        self._gradient = torch.zeros_like(self._master)
         chosen = training.optimizer
-        self._optimizer = optimizer(chosen)(torch, chosen, layout, self._kept, self._gradient)
+        self._optimizer = optimizer(chosen)(torch, chosen, layout, self._master, self._gradient)
 
     def _lay_out(self) -> None:
-        """The corpus, tables and rings."""
+        """Set up the corpus, the tables and the rings."""
         torch, training, device, n = self._torch, self.training, self.device, len(self.trainings)
 
         def zeros(*shape: int, dtype: Any = torch.int64) -> Any:
@@ -116,18 +133,19 @@ class Stack:
         self._offsets = torch.arange(training.architecture.context, device=device)
         self._unseen = zeros(training.corpus.n_vocabulary, 1, dtype=torch.bool)
         self._unseen[torch.from_numpy(training.corpus.unseen).to(device)] = True
-        matrix = self._layout.places[TOKENS][0]
+        matrix = self._layout.places[TOKEN_EMBEDDING][0]
         parts = self._layout.places.values()
         width = training.architecture.width  # of which every part's size is a multiple
         edges = torch.tensor([part.start // width for part, _ in parts])
         rows = torch.bucketize(torch.arange(self._layout.n // width), edges, right=True) - 1
-        self._parts = torch.eye(len(edges))[rows].to(device)  # [n / width, parts]: which stretch is of which
+        self._parts = torch.eye(len(edges))[rows].to(device)  # [n / width, parts]: which rows are of which
         self._done = zeros(1)  # steps made
         self._starts = zeros(self.span, n, training.batch)
-        self._rates = zeros(self.span, dtype=torch.float32)
+        scalar = scalar_dtype(torch, device)
+        self._rates = zeros(self.span, dtype=scalar)
         self._keys = zeros(self.span, 2, n)
         self._seeds = [torch.tensor([int(key(each.seed, use)) for each in self.trainings]) for use in (NOISE, ROUNDING)]
-        self._measured = zeros(self.span, n, 2, dtype=torch.float32)
+        self._measured = zeros(self.span, n, 2, dtype=scalar)
         n_slots = -(-(self.span - 1) // training.record_every) + 1
         n_kinds = 1 + ("gradients" in training.record) + 2 * ("moments" in training.record)
         shape = n_slots, n, matrix.stop - matrix.start
@@ -135,14 +153,15 @@ class Stack:
 
     @property
     def _changing(self) -> list[Any]:
-        """What a step changes and the next one reads."""
+        """Return the tensors that a step changes and the next one reads."""
         return [*self._optimizer.changing, self._shown, self._words, self._narrow, self._done]
 
     # A step -----------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
         torch, training, n = self._torch, self.training, len(self.trainings)
-        with torch.no_grad():
+        alone = self._on_cores and self._shown.numel() <= SMALL
+        with torch.no_grad(), single_threaded(torch) if alone else nullcontext():
             at = self._done % self.span
             slot = (self._done // training.record_every) % len(self._rings[0])
             starts = self._starts.index_select(0, at).view(n, -1, 1)
@@ -161,30 +180,37 @@ class Stack:
             if "moments" in training.record:
                 for number, moments in enumerate(self._optimizer.moments):
                     self._record(number - 2, slot, moments)
-            self._measured.index_copy_(0, at, torch.stack([losses, norms.float()], -1)[None])
+            measured = [each.to(self._measured.dtype) for each in (losses, norms)]
+            self._measured.index_copy_(0, at, torch.stack(measured, -1)[None])
             self._done += 1
 
     def _record(self, kind: int, slot: Any, vectors: Any) -> None:
-        part = vectors[:, self._layout.places[TOKENS][0]]
+        part = vectors[:, self._layout.places[TOKEN_EMBEDDING][0]]
         self._rings[kind].index_copy_(0, slot, part.to(self._words.dtype)[None])
 
     def _norms(self) -> Any:
-        """Norms [R] of the gradients, by those of their parts: as torch.nn.utils.get_total_norm, in their grid."""
+        """Return norms [R] of the gradients, by those of their parts: torch.nn.utils.get_total_norm, in their grid.
+
+        On a GPU all parts are summed by one product, which differs from it in the last bits.
+        """
         torch, width = self._torch, self.training.architecture.width
+        if self._on_cores:
+            parts = [self._gradient[0, part] for part, _ in self._layout.places.values()]
+            return torch.nn.utils.get_total_norm(parts)[None]
         rows = self._gradient.view(len(self._gradient), -1, width)
         squares = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32).square()
-        parts = torch.sqrt(squares @ self._parts).to(self._gradient.dtype)
-        return torch.linalg.vector_norm(parts, dim=-1)
+        of_parts = torch.sqrt(squares @ self._parts).to(self._gradient.dtype)
+        return torch.linalg.vector_norm(of_parts, dim=-1)
 
     def _round(self, keys: Any) -> None:
         """Bring the weights onto their grid, with the noise that goes there, and all their copies to them."""
         torch = self._torch
         if self.training.rounding == "stochastic":
             # Added to a float32's bits, 16 random ones carry into bfloat16's as often as the rest is large.
-            words = self._kept.view(torch.int32)
-            words.add_(bits(torch, keys[ROUNDING], words.shape[1])).bitwise_and_(-(1 << 16))
-        if self._words is not self._kept:
-            self._words.copy_(self._kept)
+            patterns = self._master.view(torch.int32)
+            patterns.add_(bits(torch, keys[ROUNDING], patterns.shape[1])).bitwise_and_(-(1 << 16))
+        if self._words is not self._master:
+            self._words.copy_(self._master)
         if self.training.noise is not None:
             self._add_noise(keys[NOISE], self.training.noise)
         self._spread()
@@ -202,23 +228,23 @@ class Stack:
 
     # Steps ------------------------------------------------------------------------------------------------------
 
-    def stretches(self, until: int) -> Iterator[Stretch]:
+    def segments(self, until: int) -> Iterator[Segment]:
         """Make the steps up to `until`; what they left is yielded while the device goes on."""
         while self.made < until:
             with self.here():
                 first, last = self.made, min(until, (self.made // self.span + 1) * self.span)
                 self._feed(first, last)
                 for _ in range(first, last):
-                    self._play()
+                    self._replay()
                 self.made = last
-                made = self._fetch(first, last)
-            yield made
+                segment = self._fetch(first, last)
+            yield segment
 
-    def read(self, stretch: Stretch) -> tuple[list[np.ndarray], np.ndarray]:
-        """When all is there: recorded words [n, R, vocabulary * dim] of each kind, and metrics [steps, R, 3]."""
-        stretch.wait()
-        *kinds, measured = map(array, stretch.arrived)
-        rates = [self.training.learning_rate(step) for step in range(stretch.first + 1, stretch.last + 1)]
+    def read(self, segment: Segment) -> tuple[list[np.ndarray], np.ndarray]:
+        """Wait for a segment; return words [n, R, vocabulary * dim] of each recording, and metrics [steps, R, 3]."""
+        segment.wait()
+        *kinds, measured = map(array, segment.arrived)
+        rates = [self.training.learning_rate(step) for step in range(segment.first + 1, segment.last + 1)]
         each = np.repeat(np.array(rates)[:, None, None], len(self.trainings), 1)
         return [kind.view(f"u{kind.itemsize}") for kind in kinds], np.concatenate([measured, each], 2, dtype=np.float64)
 
@@ -227,62 +253,66 @@ class Stack:
         training, steps = self.training, range(first + 1, last + 1)
         starts = [each.batches.starts(first + 1, len(steps)).reshape(len(steps), -1) for each in self.trainings]
         self._upload(self._starts, np.stack(starts, 1), first)
-        self._upload(self._rates, np.array([training.learning_rate(step) for step in steps], np.float32), first)
-        if training.noise is not None or training.rounding == "stochastic":
-            drawn = [words(self._torch, own, len(steps), first) for own in self._seeds]
+        self._upload(self._rates, np.array([training.learning_rate(step) for step in steps]), first)
+        if training.is_random:
+            drawn = [splitmix64(self._torch, keys, len(steps), first) for keys in self._seeds]
             self._upload(self._keys, np.stack([array(each.T.contiguous()) for each in drawn], 1), first)
 
     def _upload(self, table: Any, values: np.ndarray, first: int) -> None:
-        content = self._torch.from_numpy(values)
+        content = self._torch.from_numpy(values).to(table.dtype)
         if self.device.type == "cuda":
             content = content.pin_memory()  # else the copy waits for the steps before it
         at = first % self.span
         table[at : at + len(values)].copy_(content, non_blocking=True)
 
-    def _fetch(self, first: int, last: int) -> Stretch:
+    def _fetch(self, first: int, last: int) -> Segment:
         """Begin to bring to the host what these steps left."""
         torch, every = self._torch, self.training.record_every
         begin, end = first // every, last // every  # states recorded
         at = first % self.span
-        staged = [_turned(torch, ring, begin, end) for ring in self._rings]
+        staged = [_unrolled(torch, ring, begin, end) for ring in self._rings]
         staged.append(self._measured[at : at + last - first].clone())
         if self.device.type != "cuda":
-            return Stretch(
-                first=first, last=last, wait=lambda: None, staged=(), arrived=tuple(each.cpu() for each in staged)
-            )
-        if self._aside is None:
-            self._aside = torch.cuda.Stream()
-        self._aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._aside):
+            arrived = [each.cpu() for each in staged]
+            return Segment(first=first, last=last, wait=lambda: None, staged=(), arrived=tuple(arrived))
+        if self._fetching is None:
+            self._fetching = torch.cuda.Stream()
+        self._fetching.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._fetching):
             arrived = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in staged]
-            for here, there in zip(arrived, staged, strict=True):
-                here.copy_(there, non_blocking=True)
-            event = self._aside.record_event()
-        return Stretch(first=first, last=last, wait=event.synchronize, staged=tuple(staged), arrived=tuple(arrived))
+            for copy, original in zip(arrived, staged, strict=True):
+                copy.copy_(original, non_blocking=True)
+            event = self._fetching.record_event()
+        return Segment(first=first, last=last, wait=event.synchronize, staged=tuple(staged), arrived=tuple(arrived))
 
     # States -----------------------------------------------------------------------------------------------------
 
     def rows(self, replica: int) -> np.ndarray:
-        """The embedding of one replica, words of the weights' grid."""
-        own = array(self._embedding[replica].cpu().contiguous())
-        return own.view(f"u{own.itemsize}")
+        """Return the embedding of one replica, words of the weights' grid."""
+        words = array(self._embedding[replica].cpu().contiguous())
+        return words.view(f"u{words.itemsize}")
 
     def state(self, replica: int) -> dict[str, Any]:
-        """All that the next steps of one replica depend on, as named tensors: a `Learner`'s."""
-        return {name: tensor.cpu().contiguous().clone() for name, tensor in self._optimizer.states[replica].items()}
+        """Return all that the next steps of one replica depend on, as named tensors."""
+        tensors = self._optimizer.states[replica]
+        if isinstance(self._passes, CpuPasses):
+            tensors = {**tensors, "blocks": self._torch.tensor(self._passes.n_blocks)}
+        return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
 
     def load(self, replica: int, tensors: dict[str, Any], done: int) -> None:
         """Go on from a state after `done` steps, which is to be every replica's."""
         for name, tensor in self._optimizer.states[replica].items():
             tensor.copy_(tensors[name])
-        if self._words is not self._kept:
-            self._words.copy_(self._kept)
+        if isinstance(self._passes, CpuPasses):
+            self._passes.n_blocks = max(1, int(tensors["blocks"]))  # whatever cores there are now
+        if self._words is not self._master:
+            self._words.copy_(self._master)
         self._spread()
         self.made = done
         self._done.fill_(done)
 
     def save(self, replica: int, folder: Path) -> None:
-        """One replica's model as transformers loads it, in the weights' grid."""
+        """Write one replica's model as transformers loads it, in the weights' grid."""
         weights = self._shown[replica].cpu()
         for name, parameter in self._model.named_parameters():
             part, shape = self._layout.places[name]
@@ -290,14 +320,14 @@ class Stack:
         save(self._model, self._words.dtype, folder)
 
 
-def n_together(torch: Any, training: Training) -> int:
-    """How many such trainings its device has room for, at most `MOST`: about, the device itself has the last word."""
+def stack_size(torch: Any, training: Training) -> int:
+    """Estimate how many such trainings its device has room for, at most `MOST`; the device itself has the last word."""
     device = torch_device(training.device)
     if device.type != "cuda":
         return MOST
     architecture, n_vocabulary = training.architecture, training.corpus.n_vocabulary
     places, width = training.batch * architecture.context, architecture.width
-    size = 2 if training.kept.products == "bfloat16" else 4
+    size = 2 if training.precision_policy.products == "bfloat16" else 4
     scores = size * places * architecture.heads * architecture.context
     layer = places * width * (4 * 4 + 14 * size) + scores  # what waits for the way back
     passing = 3 * scores + places * (12 * width * size + 5 * n_vocabulary * 4)
@@ -308,18 +338,18 @@ def n_together(torch: Any, training: Training) -> int:
 
 
 def _shared(training: Training) -> dict[str, Any]:
-    """What trainings that are made together have in common."""
+    """Return what trainings that are made together have in common."""
     return {**fixed(training.manifest()), "seed": None}
 
 
 def _span(training: Training, n: int) -> int:
-    """Steps from one look at what n replicas made to the next."""
+    """Return the steps from one look at what n replicas made to the next."""
     state = 4 * training.corpus.n_vocabulary * training.architecture.width * n * (1 + 3 * bool(training.record))
     return max(1, min(SPAN, STAGED * training.record_every // state))
 
 
-def _turned(torch: Any, ring: Any, begin: int, end: int) -> Any:
-    """Entries begin to end - 1 of all that went into a ring, a copy."""
+def _unrolled(torch: Any, ring: Any, begin: int, end: int) -> Any:
+    """Copy entries begin to end - 1 of all that went into a ring."""
     first = begin % len(ring)
     n = end - begin
     return torch.cat([ring[first : first + n], ring[: max(0, first + n - len(ring))]])

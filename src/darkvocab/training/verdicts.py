@@ -1,4 +1,4 @@
-"""What the notebooks concluded from a finished training run, each beside what the same numbers are on the grid.
+"""The notebooks' conclusions from a finished training run, each beside what the same numbers are on the grid.
 
 11.2c (seed 002) and 11.2b (seed 004) hold distances and noise against one epsilon. The grid's spacing is another in
 every component, so a verdict of theirs may say more of the epsilon than of the tokens.
@@ -17,6 +17,7 @@ from ..measures.census import Census
 from ..measures.tracking import State, cloud, extent, mean_distances
 from ..numerics import Distances, round_to, ulp
 from ..numerics.grouping import identical_rows
+from ..text import finite
 
 TIGHT_EPSILONS, TIGHT_STEPS = 10, 2  # the notebook's test (strict), and its 2-epsilon hypercube in steps of the grid
 REACH = 4.0  # standard deviations: one noise deviate in 16,000 goes further
@@ -24,7 +25,7 @@ REACH = 4.0  # standard deviations: one noise deviate in 16,000 goes further
 
 @dataclass(frozen=True, kw_only=True)
 class Ends:
-    """A history's first and last state, the tokens that training never showed, and the notebooks' lengths."""
+    """First and last state of a history, the tokens that training never showed, and the notebooks' lengths."""
 
     first: State
     last: State
@@ -34,7 +35,7 @@ class Ends:
 
 
 def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[str, Any]:
-    """The notebook's geometry section of these tokens (two or more), and in which component they lie farthest apart.
+    """Measure the notebook's geometry section of these tokens (two or more), and their farthest component.
 
     Distances are L-infinity over all pairs of tokens; min and mean are null with more distinct rows than
     `most_compared`.
@@ -43,18 +44,18 @@ def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[st
     census, farthest = Census(groups), extent(state, tokens)
     (mean,) = mean_distances(state, [tokens], most_compared)
     ulps = component_ulps(state, tokens)
-    there = state.index[tokens, farthest.column]
+    positions = state.index[tokens, farthest.column]
     return {
         "n_tokens": len(tokens),
         "n_unique": census.n_unique,
         "n_black_holes": census.n_black_holes,
         "black_hole_population": census.black_hole_population,
-        "min_l_inf": _finite(_nearest(state, tokens[groups.first], census)) if mean else None,
-        "max_l_inf": _finite(farthest.weight),
-        "mean_l_inf": mean and _finite(mean[0]),
+        "min_l_inf": finite(_nearest(state, tokens[groups.first], census)) if mean else None,
+        "max_l_inf": finite(farthest.weight),
+        "mean_l_inf": mean and finite(mean[0]),
         "component": farthest.column,
         "component_ulp": float(ulps[farthest.column]),
-        "component_steps": int(there.max()) - int(there.min()),
+        "component_steps": int(positions.max()) - int(positions.min()),
         "max_l_inf_steps": farthest.steps,
         "mean_l_inf_steps": mean and mean[1],
         "component_of_steps": farthest.column_of_steps,
@@ -65,22 +66,17 @@ def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[st
 
 
 def _nearest(state: State, rows: np.ndarray, census: Census) -> float:
-    """Smallest L-infinity distance of two tokens: 0 where two share a row."""
+    """Return the smallest L-infinity distance of two tokens: 0 where two share a row."""
     return 0.0 if census.n_black_holes else float(Distances(state.index[rows], state.grid).spectrum()[0][0])
 
 
-def _finite(distance: float) -> float | None:
-    """None for a distance that float32 cannot hold, and JSON neither."""
-    return distance if math.isfinite(distance) else None
-
-
 def component_ulps(state: State, tokens: np.ndarray) -> Float64[np.ndarray, " dim"]:
-    """Spacing of the grid in each component, at the largest magnitude that one of these tokens has there."""
+    """Return the grid's spacing in each component, at the largest magnitude of these tokens there."""
     return ulp(np.abs(state.values[tokens]).max(axis=0), state.grid)
 
 
 def notebook_displacement(first: State, last: State) -> float | None:
-    """Displacement of the centroid as the notebooks take it: every intermediate result rounded to the state's grid.
+    """Return the centroid's displacement as the notebooks take it, every intermediate result rounded to the grid.
 
     None where the grid cannot hold it.
     """
@@ -88,17 +84,17 @@ def notebook_displacement(first: State, last: State) -> float | None:
     start, end = (round_to(cloud(state, tokens).centroid.astype(np.float32), state.grid) for state in (first, last))
     with np.errstate(over="ignore"):
         apart = round_to(end - start, first.grid).astype(np.float64)
-    return _finite(float(round_to(np.sqrt(apart @ apart), first.grid)))
+    return finite(float(round_to(np.sqrt(apart @ apart), first.grid)))
 
 
 def verdicts(ends: Ends, geometry: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """`{"seed", "notebook": sentences, "grid": sentences}` for each notebook whose question the run can answer."""
-    made = []
+    """Return `{"seed", "notebook": sentences, "grid": sentences}` for each notebook whose question the run answers."""
+    answers = []
     if geometry and ends.init_sigma:
-        made.append(_snowball(ends, geometry, ends.init_sigma))
+        answers.append(_snowball(ends, geometry, ends.init_sigma))
     if geometry and ends.noise_epsilon:
-        made.append(_jiggling(ends, geometry, ends.noise_epsilon))
-    return made
+        answers.append(_jiggling(ends, geometry, ends.noise_epsilon))
+    return answers
 
 
 def _snowball(ends: Ends, geometry: dict[str, Any], epsilon: float) -> dict[str, Any]:
@@ -125,12 +121,12 @@ def _snowball(ends: Ends, geometry: dict[str, Any], epsilon: float) -> dict[str,
         "Does not match Qwen's tight clustering.",
         _hypothesis(c, tight),
     ]
-    steps, here = geometry["max_l_inf_steps"], geometry["component_steps"]
+    steps, component_steps = geometry["max_l_inf_steps"], geometry["component_steps"]
     coarse = int((component_ulps(ends.last, ends.unseen) >= TIGHT_EPSILONS * epsilon).sum())
     dim = ends.last.words.shape[1]
     grid = [
-        f"The largest distance, {far:.3g}, is {_steps(here)} in component {geometry['component']}, where the spacing "
-        f"of {ends.last.grid.name} is {geometry['component_ulp']:.3g}, not {epsilon:.3g}.",
+        f"The largest distance, {far:.3g}, is {_steps(component_steps)} in component {geometry['component']}, "
+        f"where the spacing of {ends.last.grid.name} is {geometry['component_ulp']:.3g}, not {epsilon:.3g}.",
         f"In {coarse:,} of {dim:,} components a single step is 10 epsilon or more: two tokens that differ there at all "
         "count as scattered.",
         f"On the grid the unseen tokens lie at most {_steps(steps)} apart in any component; held against "

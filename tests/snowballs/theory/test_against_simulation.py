@@ -69,6 +69,7 @@ def at(number):
     return point, {name: np.array(value, float) for name, value in values.items()}
 
 
+@pytest.mark.slow
 def test_the_points_cover_every_regime_grid_and_noise():
     points = [at(number)[0] for number in range(N_POINTS)]
     shares = [point.black_hole_population / point.n_tokens for point in points]
@@ -118,6 +119,7 @@ def test_the_largest_group_lies_between_its_bounds(number):
     assert point.largest_bh_low - bound * error < sample.mean() < point.largest_bh_high + bound * error
 
 
+@pytest.mark.slow
 def test_a_wrong_sigma_is_seen():
     # The same trials, theory at a sigma 2% off: what the tests above would say of a theory that is wrong.
     seen = 0

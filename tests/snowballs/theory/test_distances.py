@@ -87,6 +87,7 @@ def half_way(n_columns):
     return SnowballLaw(base=np.full(n_columns, 1 + 2.0**-8), sigma=1e-6, arithmetic="exact").cells(3)
 
 
+@pytest.mark.slow
 def test_two_columns_that_toss_a_coin_by_hand():
     law = LInfinity(half_way(2), 3, "steps")
     assert law.pair.cdf([-1, 0, 0.5, 1]) == pytest.approx([0, 1 / 4, 1 / 4, 1], abs=1e-15)
@@ -207,6 +208,7 @@ def test_two_tokens_in_one_run_by_hand():
     assert LInfinity(run, 2, "weight").pair.cdf(d * spacing) == pytest.approx(expected, abs=1e-15)
 
 
+@pytest.mark.slow
 def test_a_quantile_is_the_least_distance_that_the_share_does_not_exceed():
     for unit in ("steps", "weight"):
         law = LInfinity(wide(), 50, unit)
@@ -234,6 +236,7 @@ def test_steps_across_zero_are_as_in_equally_probable_cells():
     assert law.cdf(t) == pytest.approx(cells.cdf(t), rel=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", ["gaussian", "laplace"])
 @pytest.mark.parametrize("unit", ["steps", "weight"])
 def test_runs_move_the_law_by_less_than_they_are_wide(unit, distribution, monkeypatch):
@@ -307,6 +310,7 @@ GRIDS = {"bfloat16": 3e-3, "float16": 3e-3, "float8_e4m3fn": 1.0}  # and how lar
 REGIMES = {"collapsed": 0.003, "middle": 0.2, "dispersed": 30.0}  # sigma over the base's median spacing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", ["gaussian", "laplace"])
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("grid", GRIDS)
@@ -354,6 +358,7 @@ def test_drawn_snowballs_have_these_distances(grid, regime, distribution):
         assert np.abs(one.largest.cdf(largest - step) - (upto - counts / trials)).max() < reach
 
 
+@pytest.mark.slow
 def test_wide_columns_are_as_the_continuous_law_says():
     # Far above the grid's spacing: the largest of 300 differences of two deviates, and of 300 ranges of 2,100.
     sigma, n_tokens, dim = 0.02, 2100, 300

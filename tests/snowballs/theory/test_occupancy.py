@@ -103,6 +103,7 @@ def binned(made, n_tokens, monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_tokens", [2, 30, 500, 100_000, 10**9, 10**12])
 def test_bins_agree_with_listed_cells(middling, n_tokens, monkeypatch):
     # What the docs state: a part in 10,000 of the mean, of standard deviations a thousandth, where they say anything.
@@ -116,6 +117,7 @@ def test_bins_agree_with_listed_cells(middling, n_tokens, monkeypatch):
         assert made.std == pytest.approx(exact.std, rel=2e-3, abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_spectrum_sums_to_the_tokens_and_the_unique_rows():
     made = Occupancy(SnowballLaw(base=qwen3_4b_centred(), sigma=1.5e-9).cells(2100), 2100)
     m = np.arange(1.0, 2101)

@@ -91,6 +91,7 @@ def test_many_groups_of_different_sizes_are_refused():
         partition_likelihood(made, as_partition(np.arange(2, 20)))
 
 
+@pytest.mark.slow
 def test_the_score_of_the_composite_likelihood_has_mean_zero():
     # 120 snowballs; the mean score over its standard error is about Student's t: a false alarm 1e-6 (|t| > 5.2).
     base, sigma, n = qwen3_4b_centred()[:700], 4e-9, 400
@@ -118,6 +119,7 @@ def test_the_composite_likelihood_is_that_of_independent_poisson_counts():
     )
 
 
+@pytest.mark.slow
 def test_bounds_on_ranked_populations_hold():
     # Against how often 4,000 drawn snowballs have them, of which the bound may be passed by chance: 5 standard errors.
     base, sigma, n = qwen3_4b_centred()[:700], 4e-9, 400

@@ -28,21 +28,21 @@ def philox(
 
 
 def _two_sum(a: Tensor, b: Tensor | float) -> tuple[Tensor, Tensor]:
-    """a + b as a rounded sum and its error, exactly."""
+    """Return a + b as a rounded sum and its error, exactly."""
     total = a + b
     other = total - a
     return total, (a - (total - other)) + (b - other)
 
 
 def _split(a: Tensor) -> tuple[Tensor, Tensor]:
-    """A float64 as a sum of two numbers of 26 bits."""
+    """Return a float64 as a sum of two numbers of 26 bits."""
     scaled = a * 134217729.0  # 2**27 + 1
     high = scaled - (scaled - a)
     return high, a - high
 
 
 def fma(a: Tensor, b: Tensor, c: Tensor | float) -> Tensor:
-    """a * b + c in float64 with one rounding, where nothing over- or underflows; torch has no such operation.
+    """Return a * b + c in float64 with one rounding, where nothing over- or underflows; torch has no such operation.
 
     S. Boldo and G. Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd",
     IEEE Transactions on Computers 57, 2008.
@@ -60,7 +60,7 @@ def fma(a: Tensor, b: Tensor, c: Tensor | float) -> Tensor:
 
 
 def sqrt(x: Tensor) -> Tensor:
-    """Square root of a normal float64 > 0, rounded as IEEE has it: on CPUs torch's own is often off by the last bit."""
+    """Return the square root of a normal float64 > 0 as IEEE rounds it: on CPUs torch's own is often off by a bit."""
     root = torch.sqrt(x)
     rest = fma(-root, root, x)  # exact; a number beyond the root by half a step squares to about rest = root * step
     up, down = (torch.nextafter(root, torch.full_like(root, end)) for end in (math.inf, 0.0))
@@ -76,7 +76,7 @@ def twice_artanh(s: Tensor) -> Tensor:
 
 
 def log(x: Tensor) -> Tensor:
-    """Natural logarithm of normal float64 numbers > 0."""
+    """Return the natural logarithm of normal float64 numbers > 0."""
     bits = x.view(torch.int64)
     exponent = (bits >> 52) - 1023
     mantissa = ((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000).view(torch.float64)
@@ -88,7 +88,7 @@ def log(x: Tensor) -> Tensor:
 
 
 def turn(word: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of ``(word + 1/2) / 2**32`` of a full turn."""
+    """Return cosine and sine of ``(word + 1/2) / 2**32`` of a full turn."""
     quarter = (word + (1 << 29) & _MASK) >> 30
     eighths = (word + (1 << 29) & ((1 << 30) - 1)) - (1 << 29)  # what is left of the word, of either sign
     x = (eighths.double() + 0.5) * (math.tau / 2**32)
@@ -106,7 +106,7 @@ def turn(word: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def row_deviates(rows: Tensor, dim: int, stream: int, seed: int, point: Tensor, trial: Tensor, laplace: bool) -> Tensor:
-    """Independent deviates of standard deviation 1 of some rows of a trial: [rows, dim] float64."""
+    """Draw independent deviates of standard deviation 1 of some rows of a trial: [rows, dim] float64."""
     blocks = (dim + 3) // 4
     block = torch.arange(blocks, device=rows.device)
     c1 = (rows | stream << 31)[:, None]

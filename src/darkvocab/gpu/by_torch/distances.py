@@ -19,7 +19,7 @@ Blocks = Callable[[], Iterable[tuple[int, Tensor]]]
 
 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
-    """What distances are differences of, in tiles: x [T, m_pad / TILE, dim_pad, TILE], zeros in columns from dim on.
+    """Return the numbers whose differences are distances, in tiles: x [T, m_pad / TILE, dim_pad, TILE], padded with 0.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[in
 
 
 def _value_of(index: Tensor, mantissa_bits: int, min_exponent: int) -> Tensor:
-    """float32 value of an ordered index, exactly, as `darkvocab.numerics.index_values`."""
+    """Return the float32 value of an ordered index, exactly, as `darkvocab.numerics.index_values`."""
     code = index.abs()
     if min_exponent == -126:  # float32's own exponents
         value = (code << (23 - mantissa_bits)).to(torch.int32).view(torch.float32)
@@ -54,7 +54,7 @@ def _value_of(index: Tensor, mantissa_bits: int, min_exponent: int) -> Tensor:
 
 
 def all_pairs(x: Tensor, counts: Tensor, first: int = 0, rows: int | None = None) -> Tensor:
-    """Distances of rows first, first + 1, ... to all, [T, rows, m_pad]; specified above the diagonal, in counts.
+    """Compare rows first, first + 1, ... with all: [T, rows, m_pad], specified above the diagonal and within `counts`.
 
     Parameters
     ----------
@@ -67,13 +67,13 @@ def all_pairs(x: Tensor, counts: Tensor, first: int = 0, rows: int | None = None
     flat = x.transpose(1, 2).reshape(trials, columns, tiles * TILE)
     out = x.new_zeros(trials, size, tiles * TILE)
     for d in range(columns):
-        here = flat[:, d]
-        out = torch.fmax(out, (here[:, first : first + size, None] - here[:, None, :]).abs())
+        column = flat[:, d]
+        out = torch.fmax(out, (column[:, first : first + size, None] - column[:, None, :]).abs())
     return out
 
 
 def rows_of(x: Tensor, first: int, rows: int | None) -> int:
-    """How many rows of distances there are from `first` on."""
+    """Return the number of rows of distances from `first` on."""
     later = x.shape[1] * TILE - first
     if first % TILE or (rows or 0) % TILE or later < 0:
         raise ValueError(f"blocks of rows start and end at multiples of {TILE} of x's, got {first}, {rows}")
@@ -81,7 +81,7 @@ def rows_of(x: Tensor, first: int, rows: int | None) -> int:
 
 
 def tally(distances: Tensor, weights: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Largest distance [T] and exact sums, which `darkvocab.numerics.exact_total` adds up.
+    """Return the largest distance [T] and exact sums, which `darkvocab.numerics.exact_total` adds up.
 
     Sums are int64: for float32 [T, 256], of each exponent the integer mantissas times weights; for float64 (integers
     below 2**33) [T, 2], of the lower 16 bits and of those above. Of blocks: the larger one, and the sums' sum.
@@ -100,26 +100,27 @@ def tally(distances: Tensor, weights: Tensor, first: int = 0) -> tuple[Tensor, T
 
 
 def _pairs(distances: Tensor, weights: Tensor, first: int) -> Tensor:
-    """How often each pair counts, [T, rows, m_pad]; 0 unless above the diagonal."""
+    """Return how often each pair counts, [T, rows, m_pad]; 0 unless above the diagonal."""
     size = distances.shape[1]
     return torch.triu(weights[:, first : first + size, None] * weights[:, None, :], 1 + first)
 
 
 def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor, first: int = 0) -> Tensor:
-    """Pairs at a distance <= each limit, [T, k] int64; of blocks, the sum.
+    """Count the pairs at a distance <= each limit, [T, k] int64; of blocks, the sum.
 
     Parameters
     ----------
     equal : [T] int64, pairs of distance 0 to be added
     limits : [k], or [T, k], in the distances' type
     """
-    pairs, limits = _pairs(distances, weights, first), limits.expand(len(weights), -1)
+    pairs = _pairs(distances, weights, first)
+    limits = limits.expand(len(weights), -1)
     near = [(pairs * (distances <= limit[:, None, None])).sum((1, 2)) for limit in limits.unbind(1)]
     return torch.stack(near, dim=1) + equal[:, None] * (limits >= 0)
 
 
 def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
-    """The distances of these ranks from 0 among all pairs, exactly: [T, k] in the distances' type.
+    """Find the distances of these ranks from 0 among all pairs, exactly: [T, k] in the distances' type.
 
     By bisection of the bits, which non-negative floats are in the order of; 0 where a rank is negative.
 
@@ -148,7 +149,7 @@ def as_blocks(distances: Tensor | Blocks) -> Blocks:
 
 
 def connect(distances: Tensor | Blocks, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """Degrees and labels, [T, m_pad] int64, of the graph of rows at a distance <= limit.
+    """Return degrees and labels, [T, m_pad] int64, of the graph of rows at a distance <= limit.
 
     A row that stands for several has the others of its kind as neighbours, too. A label is the first row of a row's
     component; rows beyond the trial's have degree 0 and their own label.
@@ -159,21 +160,24 @@ def connect(distances: Tensor | Blocks, weights: Tensor, limit: float) -> tuple[
     limit : in the distances' type
     """
     blocks = as_blocks(distances)
-    degrees, own = (weights - 1).clamp(min=0), torch.arange(weights.shape[1], device=weights.device)
-    labels = own.expand_as(weights).contiguous()
+    degrees = (weights - 1).clamp(min=0)
+    rows = torch.arange(weights.shape[1], device=weights.device)
+    labels = rows.expand_as(weights).contiguous()
     for first, block in blocks():
-        near, some = _near(block, weights, first, limit), slice(first, first + block.shape[1])
+        near = _near(block, weights, first, limit)
+        some = slice(first, first + block.shape[1])
         degrees[:, some] += (near * weights[:, None, :]).sum(2)
         degrees += (near * weights[:, some, None]).sum(1)
     before = torch.full_like(labels, -1)
     while not torch.equal(labels, before):
         before = labels
         for first, block in blocks():
-            near, some = _near(block, weights, first, limit), slice(first, first + block.shape[1])
+            near = _near(block, weights, first, limit)
+            some = slice(first, first + block.shape[1])
             least = labels.clone()
             if near[0].numel():
-                least[:, some] = least[:, some].minimum(torch.where(near, labels[:, None, :], len(own)).amin(2))
-                least = least.minimum(torch.where(near, labels[:, some, None], len(own)).amin(1))
+                least[:, some] = least[:, some].minimum(torch.where(near, labels[:, None, :], len(rows)).amin(2))
+                least = least.minimum(torch.where(near, labels[:, some, None], len(rows)).amin(1))
             labels = least.scatter_reduce(1, labels, least, "amin")  # a label's own row takes its rows' least
         labels = labels.gather(1, labels)
     return degrees, labels

@@ -1,4 +1,4 @@
-"""Drawing on tensors: `_backends.deviates`, `_backends.drawing` and `_backends.rounding`, bit for bit.
+"""Draw on tensors: `_backends.deviates`, `_backends.drawing` and `_backends.rounding`, bit for bit.
 
 All of it needs float64. mps has none: `draw_dense`, `draw_sparse`, `perturb` and `round_to_index` raise
 NotImplementedError there, and what they would draw is to be drawn on the CPU.
@@ -46,7 +46,7 @@ def draw_dense(
     shape: Shape,
     out: Tensor,
 ) -> Tensor:
-    """Ordered indices of the rows ``round(base + sigma z)`` of every trial, z Gaussian or Laplace.
+    """Draw the ordered indices of the rows ``round(base + sigma z)`` of every trial, z Gaussian or Laplace.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def draw_dense(
 
     Returns
     -------
-    How many components of each trial overflow the grid, [T] int64.
+    Components of each trial that overflow the grid, [T] int64.
     """
     check_float64(out.device)
     n, dim = out.shape[1:]
@@ -75,7 +75,7 @@ def draw_dense(
 
 
 def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
-    """Ordered indices of the rows ``round(base + sigma z)`` for given noise; as `draw_dense`.
+    """Write the ordered indices of the rows ``round(base + sigma z)`` for given noise; as `draw_dense`.
 
     base [dim] float32 or float64; z [T, n, dim] float32; out [T, n, dim]. Returns the overflows, [T] int64.
     """
@@ -96,13 +96,13 @@ def _perturbed(base: Tensor, z: Tensor, sigma: Tensor, float32: bool, shape: Sha
 
 
 def round_to_index(x: Tensor, shape: Shape, out: Tensor) -> None:
-    """Ordered index of each of the finite numbers x, float32 or float64; out of x's shape, signed integers, filled."""
+    """Write the ordered index of each finite number x, float32 or float64, to out: of x's shape, signed integers."""
     check_float64(out.device)
     out.copy_(index_of(x.double(), *shape))
 
 
 def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
-    """Offsets from home of every token's component in the lanes' columns.
+    """Draw the offsets from home of every token's component in the lanes' columns.
 
     codes [T, n, places] signed integers, zeros; filled in place.
     """
@@ -116,22 +116,24 @@ def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
 
 
 def _draw_often(tables: Tables, lanes: Tensor, seed: int, codes: Tensor, chunks: int) -> None:
-    """Every token of columns that move often: a word of 64 bits, of which the CPU draws the last 48 when it must."""
+    """Draw every token of columns that move often from 64 bits, of which the CPU draws the last 48 when it must."""
     n = codes.shape[1]
-    trial, row = lanes[:, 0], lanes[:, 1]
+    trial, row = lanes.unbind(1)
     column = tables.column[row, None]
-    where = tables.points[trial, None], tables.trials[trial, None]
+    point = tables.points[trial, None]
+    of_trial = tables.trials[trial, None]
     block = torch.arange(chunks * LANES // 8, device=codes.device)
-    words = torch.stack([w.reshape(len(lanes), chunks, -1) for w in philox(block, column, *where, seed)], dim=2)
+    planes = philox(block, column, point, of_trial, seed)
+    words = torch.stack([plane.reshape(len(lanes), chunks, -1) for plane in planes], dim=2)
     lane = torch.stack([words & 0xFFFF, words >> 16], dim=-1).reshape(len(lanes), -1)[:, :n]
-    w0, w1, _, _ = philox(torch.arange(n, device=codes.device), column | 1 << 30, *where, seed)
+    w0, w1, _, _ = philox(torch.arange(n, device=codes.device), column | 1 << 30, point, of_trial, seed)
     cell = _cell(tables, row[:, None], lane << 48 | (w0 & 0xFFFF) << 32 | w1)
     codes[trial, :, tables.place[row]] = (tables.shift[row, None] + cell).to(codes.dtype)
 
 
 def _draw_seldom(tables: Tables, seed: int, codes: Tensor) -> None:
-    """The tokens that leave home, by the gaps between them, of all columns at once until each is through."""
-    trial, row = tables.seldom[:, 0], tables.seldom[:, 1]
+    """Draw the tokens that leave home, by the gaps between them, of all columns at once until each is through."""
+    trial, row = tables.seldom.unbind(1)
     token = torch.full((len(row),), -1.0, dtype=torch.float64, device=codes.device)
     block = 0
     while len(row):
@@ -151,7 +153,7 @@ def _draw_seldom(tables: Tables, seed: int, codes: Tensor) -> None:
 
 
 def _cell(tables: Tables, row: Tensor, u: Tensor) -> Tensor:
-    """How many thresholds of its row each 64-bit word has reached."""
+    """Count the thresholds of its row that each 64-bit word has reached."""
     cell = torch.zeros_like(u)
     start, stop = tables.starts[row], tables.starts[row + 1]
     for k in range(int((stop - start).max()) if row.numel() else 0):
@@ -161,7 +163,7 @@ def _cell(tables: Tables, row: Tensor, u: Tensor) -> Tensor:
 
 
 def _scaled(high: Tensor, low: Tensor, n: Tensor) -> Tensor:
-    """The 64-bit fraction 0.(high)(low) times n < 2**63, rounded down."""
+    """Multiply the 64-bit fraction 0.(high)(low) by n < 2**63 and round down."""
     n_high, n_low = n >> 32, n & 0xFFFFFFFF
     first = low * n_low  # up to 2**64: its bits as an unsigned word
     middle = high * n_low  # likewise, and what is added to it does not reach 2**64

@@ -12,7 +12,7 @@ CHUNK = 1 << 22  # words at a time, of some tens of bytes each
 
 
 def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
-    """Multilinear hash of each row, ``sum_d keys[d] * words[.., d] mod 2**64``, and its largest magnitude code.
+    """Hash each row, ``sum_d keys[d] * words[.., d] mod 2**64`` (multilinear), and find its largest magnitude code.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def _unsigned(words: Tensor, folded: bool) -> Tensor:
 
 
 def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The first row that equals each row, of its own trial.
+    """Find the first row that equals each row, of its own trial.
 
     Parameters
     ----------
@@ -70,13 +70,13 @@ def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = N
 
 
 def sort_hashes(hashes: Tensor) -> tuple[Tensor, Tensor]:
-    """Each trial's hashes in order, and their rows; rows of one hash ascend."""
+    """Sort each trial's hashes, and return them with their rows; rows of one hash ascend."""
     ordered, order = torch.sort(hashes, dim=1, stable=True)
     return ordered, order
 
 
 def first_of_runs(ordered: Tensor, order: Tensor) -> Tensor:
-    """The first row of each row's hash, from what `sort_hashes` gave: [T, n] int64."""
+    """Return the first row of each row's hash, from the results of `sort_hashes`: [T, n] int64."""
     n_trials, n = ordered.shape
     starts = torch.ones_like(ordered, dtype=torch.bool)
     starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]

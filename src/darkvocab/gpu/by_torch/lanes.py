@@ -30,15 +30,15 @@ class Tables(NamedTuple):
 
 
 def on_device(lanes: Lanes, device: torch.device) -> Tables:
-    """One copy of them all; to CUDA from pinned memory, so that the host need not wait."""
+    """Copy all arrays at once; to CUDA from pinned memory, so that the host need not wait."""
     arrays = [np.ascontiguousarray(getattr(lanes, name)).reshape(-1).view(np.int64) for name in Tables._fields]
     # Each from a multiple of 16 bytes on: Triton compiles a kernel anew for pointers that are not.
     starts = np.cumsum([0, *(a.size + a.size % 2 for a in arrays)]).tolist()
     packed = torch.empty(starts[-1], dtype=torch.int64, pin_memory=device.type == "cuda")
     for a, start in zip(arrays, starts, strict=False):
         packed.numpy()[start : start + a.size] = a
-    there = packed.to(device, non_blocking=True)
+    moved = packed.to(device, non_blocking=True)
     placed = zip(Tables._fields, arrays, starts, strict=False)
-    parts = {name: there[start : start + a.size] for name, a, start in placed}
+    parts = {name: moved[start : start + a.size] for name, a, start in placed}
     pairs = {name: parts.pop(name).view(torch.int32).reshape(-1, 2) for name in ("often", "seldom")}
     return Tables(**(parts | pairs | {"scale": parts["scale"].view(torch.float64)}))

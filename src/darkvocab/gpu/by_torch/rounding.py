@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def index_of(x: Tensor, mantissa_bits: int, min_exponent: int, max_code: int) -> Tensor:
-    """Ordered indices of float64 numbers, int64; beyond the largest finite one: +-(max_code + 1)."""
+    """Return the ordered indices of float64 numbers, int64; beyond the largest finite one: +-(max_code + 1)."""
     bits = x.view(torch.int64)
     exponent = ((bits >> 52 & 0x7FF) - 1023).clamp(min=min_exponent)
     scale = (mantissa_bits - exponent + 1023 << 52).view(torch.float64)

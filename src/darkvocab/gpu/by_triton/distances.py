@@ -1,7 +1,4 @@
-"""L-infinity distances of all pairs of rows of T trials, in Triton: `by_torch.distances` says what is what.
-
-Nothing waits for the device. Every figure is a maximum or a sum of integers: the order of threads changes none.
-"""
+"""L-infinity distances of all pairs of rows of T trials, in Triton: the functions of `by_torch.distances`."""
 
 from __future__ import annotations
 
@@ -9,10 +6,19 @@ from typing import NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..by_torch.distances import COLUMNS, TILE, Blocks, as_blocks, rows_of
+from .distance_kernels import (
+    add_degrees,
+    compare_pairs,
+    count_near,
+    fill_values,
+    flatten,
+    narrow,
+    tally_tile,
+    unite,
+)
 
 LAUNCH = {"enable_fp_fusion": False}
 SHARE = 16  # how many times smaller a pass makes the range of a rank, by as many limits
@@ -20,7 +26,7 @@ ROWS, LATER = 32, 128  # tile of the kernels that read distances
 
 
 class Shape(NamedTuple):
-    """Of the work of one program of `all_pairs`: warps * 32 threads have row_words x later_words words of 64 bits each.
+    """Work of one program of `all_pairs`: warps * 32 threads have row_words x later_words words of 64 bits each.
 
     A word is two float32 of neighbouring rows, or one float64. `across` threads lie side by side along later rows. Its
     rows, and its later rows, are at most TILE.
@@ -45,322 +51,11 @@ class Shape(NamedTuple):
 SHAPES = {torch.float32: Shape(4, 4, 8, 2, 4), torch.float64: Shape(4, 4, 8, 2, 2)}
 
 
-@triton.jit
-def fill_values(  # type: ignore[no-untyped-def]
-    codes,
-    home,
-    rows,
-    x,
-    n,
-    m,
-    dim,
-    columns,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
-    steps: tl.constexpr,
-    tile: tl.constexpr,
-    wide: tl.constexpr,
-):
-    """x[t, tile, d, lane] of wide columns of a tile: program (columns / wide, tile, trial)."""
-    t = tl.program_id(2).to(tl.int64)
-    lanes = tl.program_id(1) * tile + tl.arange(0, tile)
-    places = tl.program_id(0) * wide + tl.arange(0, wide)
-    chosen = tl.load(rows + t * m + lanes, mask=lanes < m, other=0)
-    there = (lanes < m)[:, None] & (places < dim)[None, :]
-    chosen = tl.maximum(chosen, 0)[:, None]
-    code = tl.load(codes + (t * n + chosen) * dim + places[None, :], mask=there, other=0).to(tl.int64)
-    index = code + tl.load(home + t * dim + places, mask=places < dim, other=0)[None, :]
-    value = index.to(x.dtype.element_ty) if steps else _value_of(index.to(tl.int32), mantissa_bits, min_exponent)
-    value = tl.where(there, value, 0)
-    base = x + (t * tl.num_programs(1) + tl.program_id(1)) * columns * tile
-    to = base + places[:, None] * tile + tl.arange(0, tile)[None, :]
-    tl.store(to, tl.trans(value), mask=(places < columns)[:, None])
-
-
-@triton.jit
-def _value_of(index, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr):  # type: ignore[no-untyped-def]
-    """float32 value of an ordered index, exactly."""
-    code = tl.abs(index)
-    if min_exponent == -126:  # float32's own exponents
-        value = (code << (23 - mantissa_bits)).to(tl.float32, bitcast=True)
-    else:
-        binade = tl.maximum((code >> mantissa_bits) - 1, 0)
-        scale = ((binade + (min_exponent - mantissa_bits + 127)) << 23).to(tl.float32, bitcast=True)
-        value = (code - (binade << mantissa_bits)).to(tl.float32) * scale
-    return tl.where(index < 0, -value, value)
-
-
-@triton.jit
-def _lower(words):  # type: ignore[no-untyped-def]
-    return words.to(tl.int32).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _upper(words):  # type: ignore[no-untyped-def]
-    return (words >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _joined(lower, upper):  # type: ignore[no-untyped-def]
-    low = lower.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
-    return (upper.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
-
-
-@triton.jit
-def compare_pairs(  # type: ignore[no-untyped-def]
-    x,
-    counts,
-    out,
-    tiles,
-    columns,
-    first,
-    n_rows,
-    words: tl.constexpr,
-    row_words: tl.constexpr,
-    later_words: tl.constexpr,
-    down: tl.constexpr,
-    across: tl.constexpr,
-    unroll: tl.constexpr,
-    packed: tl.constexpr,
-):
-    """Distances of a tile of pairs: program (tile, trial). x, out in words: two float32 each (`packed`), or a float64.
-
-    `first` and `n_rows` count words, words is how many a column of a tile of x has. The accumulators' last two axes are
-    threads, the first two registers: a thread loads few words for many differences, and no lane's twice for one column.
-    """
-    pair: tl.constexpr = 2 if packed else 1
-    tiles_across = tiles * words // (later_words * across)
-    top = first + tl.program_id(0) // tiles_across * (row_words * down)
-    left = tl.program_id(0) % tiles_across * (later_words * across)
-    t = tl.program_id(1).to(tl.int64)
-    if (left + later_words * across > top) & (tl.maximum(top, left) * pair < tl.load(counts + t)):
-        ri = tl.arange(0, row_words)[:, None, None, None]
-        rj = tl.arange(0, later_words)[None, :, None, None]
-        ti = tl.arange(0, down)[None, None, :, None]
-        tj = tl.arange(0, across)[None, None, None, :]
-        i = ri * down + ti
-        j = rj * across + tj
-        a_at = x + (t * tiles + top // words) * columns * words + top % words + i
-        b_at = x + (t * tiles + left // words) * columns * words + left % words + j
-        ll = tl.zeros((row_words, later_words, down, across), tl.float32 if packed else tl.float64)
-        lu = ll
-        ul = ll
-        uu = ll
-        for _ in tl.range(0, columns, unroll, num_stages=1):
-            for u in tl.static_range(unroll):
-                a = tl.load(a_at + u * words)
-                b = tl.load(b_at + u * words)
-                if packed:
-                    ll = tl.maximum(ll, tl.abs(_lower(a) - _lower(b)))
-                    lu = tl.maximum(lu, tl.abs(_lower(a) - _upper(b)))
-                    ul = tl.maximum(ul, tl.abs(_upper(a) - _lower(b)))
-                    uu = tl.maximum(uu, tl.abs(_upper(a) - _upper(b)))
-                else:
-                    ll = tl.maximum(ll, tl.abs(a - b))
-            a_at += unroll * words
-            b_at += unroll * words
-        to = out + (t * n_rows + (top - first + i)) * pair * (tiles * words) + left + j
-        if packed:
-            tl.store(to, _joined(ll, lu))
-            tl.store(to + tiles * words, _joined(ul, uu))
-        else:
-            tl.store(to, ll)
-
-
-@triton.jit
-def _tile(distances, weights, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Of program (tile, trial): its distances, which of them are above the diagonal, and its rows' weights.
-
-    Where no such pair is, all later rows weigh nothing and the distances are not read.
-    """
-    across = m_pad // width
-    t = tl.program_id(1).to(tl.int64)
-    start, j = tl.program_id(0) // across * height, tl.program_id(0) % across * width
-    i = first + start + tl.arange(0, height)
-    j += tl.arange(0, width)
-    theirs = tl.load(weights + t * m_pad + j, mask=j > first + start, other=0)
-    ours = tl.load(weights + t * m_pad + i)
-    later = (j[None, :] > i[:, None]) & (theirs > 0)[None, :] & (ours > 0)[:, None]
-    at = distances + (t * n_rows + start + tl.arange(0, height)[:, None]) * m_pad + j[None, :]
-    return tl.load(at, mask=later, other=0), later, ours, theirs, i, j, t
-
-
-@triton.jit
-def tally_tile(distances, weights, largest, sums, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):  # type: ignore[no-untyped-def]
-    """largest[t]: the bits of the largest distance; sums[t]: exact parts of the distances' sum."""
-    d, _, ours, theirs, _, _, t = _tile(distances, weights, first, n_rows, m_pad, height, width)
-    if tl.max(theirs) > 0:
-        if d.dtype == tl.float32:
-            bits = d.to(tl.int32, bitcast=True)
-            tl.atomic_max(largest + t, tl.max(bits), sem="relaxed")
-            exponent = bits >> 23
-            mantissa = (bits & 0x7FFFFF) + tl.where(exponent > 0, 0x800000, 0)
-            weighed = mantissa.to(tl.int64) * ours[:, None]
-            lowest = tl.min(tl.where(bits > 0, exponent, 255))
-            for e in range(lowest, tl.max(exponent) + 1):
-                here = tl.sum(tl.where(exponent == e, weighed, 0), axis=0)
-                tl.atomic_add(sums + t * 256 + e, tl.sum(here * theirs), sem="relaxed")
-        else:
-            tl.atomic_max(largest + t, tl.max(d.to(tl.int64, bitcast=True)), sem="relaxed")
-            steps = d.to(tl.int64)
-            lower = tl.sum((steps & 0xFFFF) * ours[:, None], axis=0)
-            upper = tl.sum((steps >> 16) * ours[:, None], axis=0)
-            tl.atomic_add(sums + t * 2, tl.sum(lower * theirs), sem="relaxed")
-            tl.atomic_add(sums + t * 2 + 1, tl.sum(upper * theirs), sem="relaxed")
-
-
-@triton.jit
-def count_near(  # type: ignore[no-untyped-def]
-    distances,
-    weights,
-    limits,
-    live,
-    counts,
-    groups,
-    first,
-    n_rows,
-    m_pad,
-    n_limits: tl.constexpr,
-    height: tl.constexpr,
-    width: tl.constexpr,
-):
-    """counts[t, g, k]: pairs <= limits[t, g, k], of the groups g that are live[t, g]; n_limits is a power of two.
-
-    A thread goes down one column with all limits: sums meet at the end only.
-    """
-    across = m_pad // width
-    t = tl.program_id(1).to(tl.int64)
-    start = tl.program_id(0) // across * height
-    j = tl.program_id(0) % across * width + tl.arange(0, width)
-    theirs = tl.load(weights + t * m_pad + j, mask=j > first + start, other=0)
-    if tl.max(theirs) > 0:
-        k = tl.arange(0, n_limits)
-        ours = weights + t * m_pad + first + start
-        present = tl.arange(0, height)
-        last = tl.max(tl.where(tl.load(ours + present) > 0, present, -1))
-        ahead = j - first - start
-        rows = distances + (t * n_rows + start) * m_pad + j
-        for group in range(t * groups, (t + 1) * groups):
-            if tl.load(live + group) > 0:
-                limit = tl.load(limits + group * n_limits + k)[:, None]
-                near = tl.zeros((n_limits, width), tl.int32)  # all rows' weights sum to less than 2**31
-                for row in tl.range(0, last + 1, loop_unroll_factor=8):
-                    d = tl.load(rows + row * m_pad, mask=ahead > row, other=float("nan"))
-                    near += tl.where(d[None, :] <= limit, tl.load(ours + row).to(tl.int32), 0)
-                total = tl.sum(near.to(tl.int64) * theirs[None, :], axis=1)
-                tl.atomic_add(counts + group * n_limits + k, total, sem="relaxed")
-
-
-@triton.jit
-def narrow(  # type: ignore[no-untyped-def]
-    low,
-    high,
-    ranks,
-    equal,
-    counts,
-    limits,
-    live,
-    n_ranks,
-    counted: tl.constexpr,
-    share: tl.constexpr,
-):
-    """Ranges low..high [T, ranks] of the ranks' keys, to where `counts` of pairs up to their pivots put them.
-
-    Then the next `limits` [T, ranks, share], and whether they are `live`: not settled, nor those of the rank before.
-    """
-    t = tl.program_id(0).to(tl.int64)
-    k = tl.arange(0, share)
-    source = t * n_ranks  # the first group with the same range
-    its_low, its_high = tl.full((), -1, tl.int64), tl.full((), -1, tl.int64)
-    new_low, new_high = its_low, its_high
-    for group in range(t * n_ranks, (t + 1) * n_ranks):
-        start, stop = tl.load(low + group), tl.load(high + group)
-        before_low, before_high = new_low, new_high
-        new_low, new_high = start, stop
-        if counted:
-            source = tl.where((start == its_low) & (stop == its_high), source, group)
-            its_low, its_high = start, stop
-            near = tl.load(counts + source * share + k) + tl.load(equal + t)
-            pivots = _pivots(start, stop, k, share)
-            inside = start < stop
-            reached = near > tl.load(ranks + group)
-            new_low = tl.minimum(tl.max(tl.where(inside & (reached == 0), pivots + 1, start)), stop)
-            new_high = tl.min(tl.where(inside & reached, pivots, stop))
-            tl.store(low + group, new_low)
-            tl.store(high + group, new_high)
-        keys = _pivots(new_low, new_high, k, share)
-        if limits.dtype.element_ty == tl.float32:
-            tl.store(limits + group * share + k, keys.to(tl.int32).to(tl.float32, bitcast=True))
-        else:
-            tl.store(limits + group * share + k, keys.to(tl.float64, bitcast=True))
-        fresh = (new_low != before_low) | (new_high != before_high)
-        tl.store(live + group, ((new_low < new_high) & fresh).to(tl.int32))
-
-
-@triton.jit
-def _pivots(low, high, k, share: tl.constexpr):  # type: ignore[no-untyped-def]
-    """low + (high - low) (k + 1) / share, without overflow."""
-    width = high - low
-    return low + width // share * (k + 1) + width % share * (k + 1) // share
-
-
-@triton.jit
-def add_degrees(  # type: ignore[no-untyped-def]
-    distances, weights, limit, degrees, parents, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr
-):
-    """Degrees of the pairs <= limit, and to each row's parent the first row near to it."""
-    d, later, ours, theirs, i, j, t = _tile(distances, weights, first, n_rows, m_pad, height, width)
-    near = later & (d <= tl.load(limit))
-    if tl.max(near.to(tl.int32)) > 0:
-        one = tl.sum(tl.where(near, theirs.to(tl.int32)[None, :], 0), axis=1)
-        other = tl.sum(tl.where(near, ours.to(tl.int32)[:, None], 0), axis=0)
-        tl.atomic_add(degrees + t * m_pad + i, one.to(tl.int64), mask=one > 0, sem="relaxed")
-        tl.atomic_add(degrees + t * m_pad + j, other.to(tl.int64), mask=other > 0, sem="relaxed")
-        nearest = tl.min(tl.where(near, i[:, None], m_pad), axis=0)
-        tl.atomic_min(parents + t * m_pad + j, nearest, mask=nearest < m_pad, sem="relaxed")
-
-
-@triton.jit
-def unite(  # type: ignore[no-untyped-def]
-    distances, weights, limit, parents, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr
-):
-    """Link the trees of the rows of every pair <= limit; parents are never later than their rows.
-
-    The later of two ancestors, u, gets the earlier, v, as its parent, if that is earlier than the one it has. If u was
-    a root, that is all; else the parent it had (or has) and v are to be united: both are earlier, so this ends.
-    """
-    d, later, _, _, i, j, t = _tile(distances, weights, first, n_rows, m_pad, height, width)
-    near = later & (d <= tl.load(limit))
-    if tl.max(near.to(tl.int32)) > 0:
-        trial = parents + t * m_pad
-        one = tl.load(trial + i, cache_modifier=".cg")[:, None]
-        other = tl.load(trial + j, cache_modifier=".cg")[None, :]
-        u, v = tl.maximum(one, other), tl.minimum(one, other)
-        apart = near & (u != v)
-        while tl.max(apart.to(tl.int32)) > 0:
-            had = tl.atomic_min(trial + u, v, mask=apart, sem="relaxed")
-            apart = apart & (had != u) & (had != v)
-            u, v = tl.where(apart, tl.maximum(had, v), u), tl.where(apart, tl.minimum(had, v), v)
-
-
-@triton.jit
-def flatten(parents, m_pad, wide: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Every row's root as its parent: program (m_pad / wide, trial)."""
-    trial = parents + tl.program_id(1).to(tl.int64) * m_pad
-    row = tl.program_id(0) * wide + tl.arange(0, wide)
-    parent = row
-    moved = 1
-    while moved > 0:
-        above = tl.load(trial + parent, cache_modifier=".cg")
-        moved = tl.max((above != parent).to(tl.int32))
-        tl.store(trial + row, above)  # others' ways get shorter by it
-        parent = above
-
-
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
     mantissa_bits, min_exponent, max_code = shape
     (trials, n, dim), m = codes.shape, rows.shape[1]
-    steps, wide = unit == "steps", 64
+    steps = unit == "steps"
+    wide = 64
     dtype = torch.float64 if steps and max_code >= 1 << 15 else torch.float32
     columns = dim + -dim % COLUMNS
     x = torch.empty(trials, triton.cdiv(m, TILE), columns, TILE, dtype=dtype, device=codes.device)
@@ -386,10 +81,11 @@ def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[in
 
 
 def all_pairs(x: Tensor, counts: Tensor, first: int = 0, rows: int | None = None, shape: Shape | None = None) -> Tensor:
-    """As its twin; `shape` of the programs, of float32 or float64 as x is."""
+    """Compare as `by_torch.distances.all_pairs`, by programs of a `shape` for the type of x."""
     trials, tiles, columns, _ = x.shape
     shape = shape or SHAPES[x.dtype]
-    size, pair = rows_of(x, first, rows), 2 if x.dtype == torch.float32 else 1
+    size = rows_of(x, first, rows)
+    pair = 2 if x.dtype == torch.float32 else 1
     out = torch.empty(trials, size, tiles * TILE, dtype=x.dtype, device=x.device)
     if out.numel():
         words = torch.int64 if pair == 2 else torch.float64
@@ -457,7 +153,9 @@ def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor, fi
 
 
 def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
-    blocks, equal, ranks = as_blocks(distances), equal.contiguous(), ranks.contiguous()
+    blocks = as_blocks(distances)
+    equal = equal.contiguous()
+    ranks = ranks.contiguous()
     float_type = next((block.dtype for _, block in blocks()), torch.float32)
     bits, infinity = (torch.int32, 0x7F8 << 20) if float_type == torch.float32 else (torch.int64, 0x7FF << 52)
     low, high = torch.zeros_like(ranks), torch.full_like(ranks, infinity)
@@ -466,13 +164,13 @@ def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Te
     limits = torch.empty(*ranks.shape, SHARE, dtype=float_type, device=ranks.device)
     live = torch.empty(ranks.shape, dtype=torch.int32, device=ranks.device)
 
-    def settle(here: Tensor, counted: bool) -> None:
+    def settle(counts: Tensor, counted: bool) -> None:
         narrow[len(ranks),](
             low,
             high,
             ranks,
             equal,
-            here,
+            counts,
             limits,
             live,
             ranks.shape[1],
@@ -483,29 +181,30 @@ def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Te
         )
 
     settle(counts, False)
-    for here in counts:
+    for of_pass in counts:
         for first, block in blocks():
-            _count(block, weights, limits, live, here, ranks.shape[1], first)
-        settle(here, True)
+            _count(block, weights, limits, live, of_pass, ranks.shape[1], first)
+        settle(of_pass, True)
     return low.to(bits).view(float_type)
 
 
 def connect(distances: Tensor | Blocks, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    blocks, m_pad = as_blocks(distances), weights.shape[1]
+    blocks = as_blocks(distances)
+    m_pad = weights.shape[1]
     degrees = (weights - 1).clamp(min=0).contiguous()
     own = torch.arange(m_pad, dtype=torch.int32, device=weights.device)
     parents = own.expand_as(weights).contiguous()
 
-    def shorten() -> None:
+    def point_to_roots() -> None:
         if parents.numel():
             flatten[m_pad // TILE, len(parents)](parents, m_pad, wide=TILE, num_warps=4, **LAUNCH)
 
     for first, block in blocks():
         bound = torch.full((1,), limit, dtype=block.dtype, device=block.device)
         _over_tiles(add_degrees, block, weights, bound, degrees, parents, first=first)
-    shorten()
+    point_to_roots()
     for first, block in blocks():
         bound = torch.full((1,), limit, dtype=block.dtype, device=block.device)
         _over_tiles(unite, block, weights, bound, parents, first=first)
-    shorten()
+    point_to_roots()
     return degrees, parents.to(torch.int64)

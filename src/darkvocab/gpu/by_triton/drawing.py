@@ -1,4 +1,4 @@
-"""Drawing in Triton: the functions of `by_torch.drawing`, bit for bit, without waiting for the device.
+"""Draw in Triton: the functions of `by_torch.drawing`, bit for bit, without waiting for the device.
 
 IEEE operations in the CPU kernels' order: fused where they are (`tl.fma`) and nowhere else, hence the launches' option.
 Triton's interpreter fuses too from its version 3.9; before, it differs in about one of a billion elements.
@@ -45,19 +45,19 @@ def draw_dense(
     shape: Shape,
     out: Tensor,
 ) -> Tensor:
-    """As `by_torch.drawing.draw_dense`; every tensor C-contiguous, up to 65,535 trials."""
+    """Draw as `by_torch.drawing.draw_dense`; every tensor C-contiguous, up to 65,535 trials."""
     n_trials, n, dim = out.shape
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
     blocks = (dim + 3) // 4
     if out.numel():
         grid = triton.cdiv(n * blocks, DENSE_BLOCK["block_size"]), n_trials
-        where = bases, which, sigmas, points, trials, seed, out, overflows, n, dim, blocks
-        dense_kernel[grid](*where, stream, laplace, float32, *shape, **DENSE_BLOCK, **EXACT)
+        arguments = bases, which, sigmas, points, trials, seed, out, overflows, n, dim, blocks
+        dense_kernel[grid](*arguments, stream, laplace, float32, *shape, **DENSE_BLOCK, **EXACT)
     return overflows
 
 
 def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
-    """As `by_torch.drawing.perturb`; every tensor C-contiguous, up to 65,535 trials."""
+    """Perturb as `by_torch.drawing.perturb`; every tensor C-contiguous, up to 65,535 trials."""
     n_trials, n, dim = out.shape
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
     if out.numel():
@@ -68,26 +68,26 @@ def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shap
 
 
 def round_to_index(x: Tensor, shape: Shape, out: Tensor) -> None:
-    """As `by_torch.drawing.round_to_index`; both C-contiguous."""
+    """Round as `by_torch.drawing.round_to_index`; both C-contiguous."""
     if x.numel():
         grid = (triton.cdiv(x.numel(), FLAT_BLOCK["block_size"]),)
         round_kernel[grid](x, out, x.numel(), *shape, **FLAT_BLOCK, **EXACT)
 
 
 def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
-    """As `by_torch.drawing.draw_sparse`; codes C-contiguous."""
+    """Draw as `by_torch.drawing.draw_sparse`; codes C-contiguous."""
     tables = on_device(lanes, codes.device)
     _, n, places = codes.shape
     tiles = triton.cdiv(n, drawing.LANES) * (drawing.LANES // 8) // OFTEN_BLOCK["tile_blocks"]
-    where = tables.points, tables.trials, tables.column, tables.place, tables.shift, tables.starts, tables.edges
+    arrays = tables.points, tables.trials, tables.column, tables.place, tables.shift, tables.starts, tables.edges
     if len(lanes.often) and n:
         grid = triton.cdiv(len(lanes.often), OFTEN_BLOCK["tile_lanes"]), tiles
-        often_kernel[grid](tables.often, len(lanes.often), *where, seed, codes, n, places, **OFTEN_BLOCK, **EXACT)
+        often_kernel[grid](tables.often, len(lanes.often), *arrays, seed, codes, n, places, **OFTEN_BLOCK, **EXACT)
     if len(lanes.seldom) and n:
         grid = triton.cdiv(len(lanes.seldom), SELDOM_BLOCK["tile_lanes"]), 1
         gaps = tables.away, tables.below, tables.above, tables.scale
         seldom_kernel[grid](
-            tables.seldom, len(lanes.seldom), *where, *gaps, seed, codes, n, places, **SELDOM_BLOCK, **EXACT
+            tables.seldom, len(lanes.seldom), *arrays, *gaps, seed, codes, n, places, **SELDOM_BLOCK, **EXACT
         )
 
 

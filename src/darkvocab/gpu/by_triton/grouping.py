@@ -1,4 +1,4 @@
-"""Grouping of equal rows in Triton: the functions of `by_torch.grouping`, without waiting for the device."""
+"""Group equal rows in Triton: the functions of `by_torch.grouping`, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WARPS = 4
 
 
 def tile(dim: int, itemsize: int) -> dict[str, int]:
-    """Rows and columns of a tile for rows of `dim` words, and how many neighbours in a row a thread takes."""
+    """Choose rows and columns of a tile for rows of `dim` words, and the neighbours in a row that a thread takes."""
     vector = VECTOR // itemsize if dim % 16 == 0 else 1  # Triton counts on a multiple of 16 only
     columns = max(vector, min(COLUMNS, triton.next_power_of_2(dim)))
     size = TILE[itemsize] if vector > 1 else SCATTERED_TILE
@@ -25,27 +25,27 @@ def tile(dim: int, itemsize: int) -> dict[str, int]:
 
 
 def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
-    """As `by_torch.grouping.hash_rows`; words and keys C-contiguous."""
+    """Hash as `by_torch.grouping.hash_rows`; words and keys C-contiguous."""
     n_trials, n, dim = words.shape
     hashes, largest = (torch.empty((n_trials, n), dtype=torch.int64, device=words.device) for _ in range(2))
     if n_trials * n:
-        how = tile(dim, words.itemsize)
-        grid = (triton.cdiv(n_trials * n, how["tile_rows"]),)
-        hash_kernel[grid](words, keys, hashes, largest, n_trials * n, dim, folded, **how, enable_fp_fusion=False)
+        settings = tile(dim, words.itemsize)
+        grid = (triton.cdiv(n_trials * n, settings["tile_rows"]),)
+        hash_kernel[grid](words, keys, hashes, largest, n_trials * n, dim, folded, **settings, enable_fp_fusion=False)
     return hashes, largest
 
 
 def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """As `by_torch.grouping.leaders`; words and keys C-contiguous, up to 65,535 trials."""
+    """Group as `by_torch.grouping.leaders`; words and keys C-contiguous, up to 65,535 trials."""
     n_trials, n, dim = words.shape
     if hashes is None:
         hashes, _ = hash_rows(words, keys, folded)
     ordered, order = sort_hashes(hashes)
     collided = torch.zeros(n_trials, dtype=torch.bool, device=words.device)
     if n_trials and n > 1:
-        how = tile(dim, words.itemsize)
-        grid = triton.cdiv(n - 1, how["tile_rows"]), n_trials
-        differ_kernel[grid](words, ordered, order, collided, n, dim, folded, **how, enable_fp_fusion=False)
+        settings = tile(dim, words.itemsize)
+        grid = triton.cdiv(n - 1, settings["tile_rows"]), n_trials
+        differ_kernel[grid](words, ordered, order, collided, n, dim, folded, **settings, enable_fp_fusion=False)
     return first_of_runs(ordered, order), collided
 
 

@@ -1,4 +1,4 @@
-"""Vocabulary: what every token stands for, and whether any text can reach it."""
+"""Vocabulary: the text that every token stands for, and whether any text can reach it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """What the rows of an embedding stand for; lists are by token id.
+    """Meaning of the rows of an embedding; lists are by token id.
 
     A category is one of
 
@@ -55,12 +55,12 @@ class Vocabulary:
 
     @property
     def categories(self) -> dict[str, int]:
-        """Tokens of each category, of those that there are."""
+        """Number of tokens of each category that occurs."""
         counts = Counter(self.category)
         return {name: counts[name] for name in CATEGORIES if counts[name]}
 
     def frame(self) -> Any:
-        """A polars frame, one row per token: id, text, bytes (hexadecimal), category, witness, script, reserved."""
+        """Return a polars frame with the columns `COLUMNS`, one row per token; bytes are hexadecimal."""
         import polars as pl
 
         texts = {name: getattr(self, name) for name in ("text", "category", "witness", "script", "reserved")}
@@ -73,7 +73,7 @@ class Vocabulary:
 def vocabulary(
     tokenizer: str | Path | Tokenizer | TokenTexts | None, n_tokens: int, *, seconds: float = 120.0
 ) -> Vocabulary:
-    """Text, bytes, category, witness, script and reserved name of every row of an embedding.
+    """Find text, bytes, category, witness, script and reserved name of every row of an embedding.
 
     Whether a token can be reached is found by encoding: alone, then beside spaces, letters and so on; `search` says
     what was done. A witness was encoded, and its ids hold the token. That a token is unreachable means that no text of
@@ -99,10 +99,10 @@ def vocabulary(
     >>> from tokenizers import Tokenizer, models, pre_tokenizers
     >>> made = Tokenizer(models.WordPiece({"[UNK]": 0, "un": 1, "##used": 2, "[unused1]": 3}, unk_token="[UNK]"))
     >>> made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    >>> found = vocabulary(made, 5)
-    >>> found.category
+    >>> words = vocabulary(made, 5)
+    >>> words.category
     ['reachable', 'reachable', 'reachable', 'unreachable', 'beyond_tokenizer']
-    >>> found.witness[2], found.data[2], found.proof[3]
+    >>> words.witness[2], words.data[2], words.proof[3]
     ('unused', b'used', 'the pre-tokenizer splits its characters, wherever they stand')
     """
     if n_tokens < 0:
@@ -146,7 +146,7 @@ def _without_tokenizer(n_tokens: int) -> Vocabulary:
 
 
 def _named(pieces: Pieces) -> tuple[list[str | None], dict[str, str]]:
-    """Script of each piece, and the pattern of each text that is a name in reserve."""
+    """Return the script of each piece, and the pattern of each text that is a name in reserve."""
     return [None if body is None else script_of(body) for body in pieces.body], reserved_patterns(pieces.text)
 
 
@@ -160,8 +160,9 @@ def _explained(
     model: str,
     search: str,
 ) -> Vocabulary:
-    """The columns, from the texts, their names and what the search found; `verdict` of a token that is a text."""
-    n_tokens, (scripts, patterns) = len(witness), named
+    """Build the columns from the texts, their names and the search's result; `verdict` is for tokens with a text."""
+    n_tokens = len(witness)
+    scripts, patterns = named
     text: list[str | None] = [None] * n_tokens
     data: list[bytes | None] = [None] * n_tokens
     script: list[str | None] = [None] * n_tokens
@@ -171,7 +172,9 @@ def _explained(
         if token >= n_tokens:
             n_beyond += 1
             continue
-        text[token], data[token], script[token] = name, held, written
+        text[token] = name
+        data[token] = held
+        script[token] = written
         category[token] = "special" if name in pieces.added else "partial_utf8" if written is None else verdict(token)
     return Vocabulary(
         model=model,
@@ -190,7 +193,7 @@ def _explained(
 
 @contextmanager
 def _breakdowns() -> Any:
-    """What the library raises besides proper errors: bare Exception, and panics, which are not even that.
+    """Turn what the library raises besides proper errors (bare Exception, and panics) into an error of ours.
 
     Raises
     ------

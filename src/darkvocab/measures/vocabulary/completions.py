@@ -1,4 +1,4 @@
-"""Bytes that begin or end inside a character: the characters that can make whole UTF-8 of them."""
+"""Completions of bytes that begin or end inside a character: the characters that make whole UTF-8 of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGN, _LETTER = 1, 2
 
 
 def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
-    """What makes whole UTF-8 of bytes that are none: characters to begin with, text between, characters to end with.
+    """Complete bytes to whole UTF-8: return characters to begin with, text between, characters to end with.
 
     Of many characters 1,024 by lot, the same ones every time, letters and signs first. Where the bytes are
     part of one character, those are what they begin with, and they end with nothing.
@@ -60,7 +60,7 @@ def _bits(continuation: bytes) -> int:
 
 @functools.lru_cache(1024)
 def _chosen(n: int, bits: int, after: int) -> tuple[str, ...]:
-    """Characters in which `n` continuation bytes with these bits are followed by `after` others."""
+    """Return characters in which `n` continuation bytes with these bits are followed by `after` others."""
     high = np.arange(0, _CODES, 64 ** (n + after))
     codes = (high[:, None] + (bits << 6 * after) + np.arange(64**after)).ravel()
     return _drawn(codes[(codes >= _CONTINUED[n + after]) & (codes < _CODES)])
@@ -68,7 +68,7 @@ def _chosen(n: int, bits: int, after: int) -> tuple[str, ...]:
 
 @functools.lru_cache(1024)
 def _begun(data: bytes) -> tuple[str, ...]:
-    """Characters whose UTF-8 begins with a lead byte and what follows here."""
+    """Return characters whose UTF-8 begins with this lead byte and what follows it."""
     n_bytes = 2 + (data[0] >= 0xE0) + (data[0] >= 0xF0)
     lead = data[0] & (0x7F >> n_bytes)
     missing = n_bytes - len(data)
@@ -77,7 +77,7 @@ def _begun(data: bytes) -> tuple[str, ...]:
 
 
 def _drawn(codes: np.ndarray) -> tuple[str, ...]:
-    """Characters by lot: letters and digits, and signs, in turn, as these go with other neighbours; then all others."""
+    """Draw characters by lot: letters or digits, and signs, in turn, as they suit other neighbours; then all others."""
     codes = np.random.default_rng(0).permutation(codes[(codes < 0xD800) | (codes >= 0xE000)])
     kinds = np.zeros(len(codes), np.uint8)
     kinds[codes < _PLANES] = _kinds()[codes[codes < _PLANES]]
@@ -88,7 +88,7 @@ def _drawn(codes: np.ndarray) -> tuple[str, ...]:
 
 @functools.cache
 def _kinds() -> np.ndarray:
-    """Of each code point of the first planes: letter or digit, sign, or neither."""
+    """Return the kind of each code point of the first planes: letter or digit, sign, or neither."""
     characters = list(map(chr, range(_PLANES)))
     kinds = np.fromiter(map(str.isprintable, characters), np.uint8, _PLANES) * np.uint8(_SIGN)
     for word in re.finditer(r"\w+", "".join(characters)):

@@ -1,4 +1,4 @@
-"""What a token's text says by itself: its script, and whether it is one of a family of names in reserve."""
+"""Facts of a token's text alone: its script, and whether it is one of a family of names in reserve."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAMILY = 3  # names that differ in their numbers only
 
 
 def reserved_patterns(texts: Iterable[str]) -> dict[str, str]:
-    """Texts that are names of tokens in reserve, and the pattern of each: ``[unused12]`` is ``[unused#]``.
+    """Find texts that are names of tokens in reserve, and the pattern of each: ``[unused12]`` is ``[unused#]``.
 
     A name in reserve holds a number and, as a word of its own, one of unused, reserved, placeholder, dummy, madeup; or
     in brackets, angles or pipes also extra, pad, padding, filler, spare, blank, empty, unk, special, control, custom.
@@ -49,7 +49,7 @@ def _script(character: str) -> str | None:
 
 
 def script_of(text: str) -> str:
-    """Unicode script of a text's letters and signs: Latin, Han, ...; "Mixed" of several, "Common" of none.
+    """Return the Unicode script of a text's letters and signs: Latin, Han, ...; "Mixed" of several, "Common" of none.
 
     Characters that many scripts share (digits, punctuation, symbols, combining marks) do not count.
 

@@ -1,4 +1,4 @@
-"""Why no text at all can reach a token: what can be proved without looking for one."""
+"""Proofs that no text at all can reach a token, without a search for one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = "a1①!_☃中"  # and a character of each kind that they tell apart.
 
 
 class Proofs:
-    """Reasons why no text can reach a piece of this tokenizer.
+    """Find reasons why no text can reach a piece of this tokenizer.
 
     **Merges.** BPE merges the pair of lowest rank, again and again. Where a token stands in a result, no merge has
     crossed its borders, so those within were the ones that its characters see when they are alone. A token that
@@ -44,19 +44,22 @@ class Proofs:
 
     def __init__(self, tokenizer: Tokenizer, spelling: Spelling, *, one_text_each: bool = True) -> None:
         self._spelling = spelling
-        self._model, self._normaliser, self._cutter = tokenizer.model, tokenizer.normalizer, tokenizer.pre_tokenizer
+        self._model = tokenizer.model
+        self._normaliser = tokenizer.normalizer
+        self._cutter = tokenizer.pre_tokenizer
         normaliser = [part["type"] for part in parts(self._normaliser)]
         cutter = [part["type"] for part in parts(self._cutter)]
         self._steady = len(normaliser) == 1 and normaliser[0] in STEADY
         bert = normaliser == ["BertNormalizer"] and cutter == ["BertPreTokenizer"]  # which takes spaces away again
         self._cuts = bert or (set(cutter) <= CUTTERS and (self._steady or not normaliser))
-        kind, marked = type(self._model).__name__, spelling.before or spelling.after
+        kind = type(self._model).__name__
+        marked = spelling.before or spelling.after
         self._merges = kind == "BPE" and one_text_each and not marked
         self._spells = kind in ("BPE", "Unigram") and not marked
         self._unknown: str | None = getattr(self._model, "unk_token", None)
 
     def of(self, piece: Piece) -> str | None:
-        """Why no text can reach a piece; None where that is not proved."""
+        """Return why no text can reach a piece; None where that is not proved."""
         if piece.added or piece.text == self._unknown:
             return None
         if piece.body is None and completions(piece.data) is None:
@@ -86,7 +89,7 @@ class Proofs:
         return text if self._normaliser is None else self._normaliser.normalize_str(text)
 
     def words(self, text: str) -> list[str]:
-        """What the model is given of a text, one after the other."""
+        """Split a text into the words that the model is given, one after the other."""
         normalised = self._normalised(text)
         if self._cutter is None:
             return [normalised]

@@ -1,4 +1,4 @@
-"""Reachability: for each token a text whose encoding holds it, or that none was found, or that there is none."""
+"""Reachability: search for each token a text whose encoding holds it, or a proof that there is none."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _OutOfTime(Exception):
 
 @dataclass(kw_only=True)
 class Search:
-    """What was encoded, and what it reached. Pieces are named by their number."""
+    """Search for texts that reach tokens, and its result. Pieces are named by their number."""
 
     tokenizer: Tokenizer  # without truncation, padding and chance
     spelling: Spelling
@@ -85,13 +85,13 @@ class Search:
             self.ended = True
 
     def verdict(self, token: int) -> str:
-        """Category of a token that stands for a text."""
+        """Return the category of a token that stands for a text."""
         if self.witnesses[token] is not None:
             return "reachable"
         return "unreachable" if token in self.proofs or (self.ended and token not in self.too_long) else "unknown"
 
     def sentence(self) -> str:
-        """What was encoded, and how much of what that did not reach is proved."""
+        """Say what was encoded, and how much of what that did not reach is proved."""
         tokens = {token for token in self.pieces.token if token < self.n_tokens}
         n_without = sum(self.witnesses[token] is None for token in tokens)
         said = f"{self.n_texts:,} texts encoded without special tokens: {'; '.join(self._tried)}; "
@@ -104,7 +104,9 @@ class Search:
         )
 
     def _run(self) -> None:
-        token, text, body = self.pieces.token, self.pieces.text, self.pieces.body
+        token = self.pieces.token
+        text = self.pieces.text
+        body = self.pieces.body
         every = [n for n in range(len(self.pieces)) if token[n] < self.n_tokens and len(text[n]) <= LONGEST]
         self.too_long = {token[n] for n in range(len(self.pieces)) if len(text[n]) > LONGEST}
         whole = [n for n in every if body[n] is not None]
@@ -130,14 +132,15 @@ class Search:
     # Which pieces, in which order -----------------------------------------------------------------------------------
 
     def _left(self, pieces: list[int]) -> list[int]:
-        """Pieces of tokens that are neither reached nor out of reach."""
+        """Return the pieces of tokens that are neither reached nor out of reach."""
         token = self.pieces.token
         return [n for n in pieces if not self._found[token[n]] and token[n] not in self.proofs]
 
     def _groups(self, pieces: list[int]) -> list[list[int]]:
-        """Pieces that want like contexts: added, continuing a word, after a space, ending a word."""
+        """Group pieces that want like contexts: added, continuing a word, after a space, ending a word."""
         groups: dict[tuple[bool, ...], list[int]] = {}
-        before, after = self.spelling.before, self.spelling.after
+        before = self.spelling.before
+        after = self.spelling.after
         for n in pieces:
             text = self.pieces.text[n]
             continuing = before != "" and text.startswith(before)
@@ -147,7 +150,7 @@ class Search:
         return list(groups.values())
 
     def _strangers(self) -> list[str]:
-        """Letters that are part of no longer token, so that one ends before what follows them."""
+        """Return letters that are part of no longer token, so that one ends before what follows them."""
         if type(self.tokenizer.model).__name__ != "WordPiece":
             characters = set().union(*filter(None, self.pieces.body))
             return [letter for some in LETTERS for letter in [a for a in some if a not in characters][:2]]
@@ -159,26 +162,28 @@ class Search:
     # What is tried --------------------------------------------------------------------------------------------------
 
     def _within(self, piece: int, context: Context) -> str:
-        body, (before, after) = self.pieces.body[piece] or "", context
+        body = self.pieces.body[piece] or ""
+        before, after = context
         return (body[:1] if before is OWN else before) + body + (body[-1:] if after is OWN else after)
 
     def _in_context(self, pieces: list[int], context: Context, *, by_chance: bool = True) -> int:
         return self._encode(pieces, [self._within(n, context) for n in pieces], by_chance=by_chance)
 
     def _prove(self, pieces: list[int]) -> None:
-        """Tokens of which every text is out of reach."""
+        """Prove of tokens that every text of theirs is out of reach."""
         texts = Counter(self.pieces.token)
         proofs = Proofs(self.tokenizer, self.spelling, one_text_each=len(texts) == len(self.pieces))
         proved: dict[int, list[str]] = {}
         for n in pieces:
             if reason := proofs.of(self.pieces[n]):
                 proved.setdefault(self.pieces.token[n], []).append(reason)
-        self.proofs |= {token: found[0] for token, found in proved.items() if len(found) == texts[token]}
+        self.proofs |= {token: reasons[0] for token, reasons in proved.items() if len(reasons) == texts[token]}
 
     def _in_contexts(self, pieces: list[int], strangers: list[str]) -> None:
-        """Spaces, letters, digits and so on before and after; other cases and Unicode forms; other spellings."""
+        """Try spaces, letters, digits and so on before and after; other cases and Unicode forms; other spellings."""
         beside: list[Context] = [*((letter, letter) for letter in strangers), *(("", letter) for letter in strangers)]
-        allowed, n_contexts = self.n_texts + MOST_IN_CONTEXTS, 0
+        allowed = self.n_texts + MOST_IN_CONTEXTS
+        n_contexts = 0
         for context in (*CONTEXTS, *beside):
             left = self._left(pieces)
             if not left or self.n_texts + len(left) > allowed:
@@ -208,7 +213,7 @@ class Search:
         self._encode_some(self._left(pieces), others, allowed - self.n_texts)
 
     def _completed(self, pieces: list[int]) -> None:
-        """Pieces of characters within whole characters, of which many are tried."""
+        """Try pieces of characters within whole characters, of which there are many."""
         if not pieces:
             return
         self._tried.append(f"pieces of characters as parts of up to {ROUNDS[-1]:,} whole texts")
@@ -228,7 +233,7 @@ class Search:
         self._encode_some(self._left(pieces), beside, MOST_COMPLETED)
 
     def _wholes(self, piece: int, begin: int, end: int) -> Iterator[str]:
-        """Some completions of a piece of a character."""
+        """Yield some completions of a piece of a character."""
         completed = completions(self.pieces.data[piece])
         if completed is None:
             return
@@ -237,7 +242,7 @@ class Search:
             yield heads[n % len(heads)] + between + tails[(n // len(heads) + n) % len(tails)]
 
     def _among(self, pieces: list[int]) -> None:
-        """Other tokens before and after, the shortest first, one and two at a time."""
+        """Try other tokens before and after, the shortest first, one and two at a time."""
         left = self._left(pieces)
         if not left:
             return
@@ -260,18 +265,23 @@ class Search:
             self._encode([n for n, _ in some], [text for _, text in some])
 
     def _encode(self, pieces: list[int], texts: list[str], *, by_chance: bool = True) -> int:
-        """Encode texts, each meant to reach a piece's token; how many did. `by_chance`, others that they reach count.
+        """Encode texts, each meant to reach a piece's token, and count those that did.
+
+        With `by_chance`, tokens that they reach besides are marked as reached, too.
 
         `pieces` may be empty: then the texts are meant for none.
         """
         meant = np.array([self.pieces.token[n] for n in pieces] or [-1] * len(texts), np.int64)
-        n_reached, others = 0, dict[int, int]()
+        n_reached = 0
+        others: dict[int, int] = {}  # tokens reached besides, and the number of the text
         try:
             for ids, text_of in self._encoded(texts):
-                ids, text_of = ids[ids < self.n_tokens], text_of[ids < self.n_tokens]
-                own = ids == meant[text_of]
-                n_reached += len(np.unique(text_of[own]))
-                self._reached(ids[own], text_of[own], texts)
+                is_row = ids < self.n_tokens
+                ids = ids[is_row]
+                text_of = text_of[is_row]
+                as_meant = ids == meant[text_of]
+                n_reached += len(np.unique(text_of[as_meant]))
+                self._reached(ids[as_meant], text_of[as_meant], texts)
                 new = ~self._found[ids]
                 for token, n in zip(ids[new].tolist(), text_of[new].tolist(), strict=True):
                     others.setdefault(token, n)
@@ -288,8 +298,9 @@ class Search:
         self._found[tokens] = True
 
     def _encoded(self, texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Ids of some texts at a time, and of which text each is; while the caller looks the next are encoded."""
-        at, waiting = 0, None
+        """Yield ids of some texts at a time, and the text of each; while the caller looks the next are encoded."""
+        at = 0
+        waiting = None
         with ThreadPoolExecutor(1) as pool:
             while waiting or at < len(texts):
                 following = None
@@ -307,15 +318,15 @@ class Search:
         if began - self._began > self.seconds:
             raise _OutOfTime
         n = max(1, CHUNK_CHARACTERS // max(1, *map(len, texts)))
-        found = [self._ids(texts[begin : begin + n]) for begin in range(0, len(texts), n)]
+        parts = [self._ids(texts[begin : begin + n]) for begin in range(0, len(texts), n)]
         self.n_texts += len(texts)
         rate = len(texts) / max(1e-6, time.monotonic() - began)
         self._size = max(1, min(CHUNK_TEXTS, 4 * self._size, int(rate * CHUNK_SECONDS)))
-        text_of = [numbers + n * chunk for chunk, (_, numbers) in enumerate(found)]
-        return np.concatenate([ids for ids, _ in found]), np.concatenate(text_of)
+        text_of = [numbers + n * chunk for chunk, (_, numbers) in enumerate(parts)]
+        return np.concatenate([ids for ids, _ in parts]), np.concatenate(text_of)
 
     def _ids(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids, and of which text each is; none of a text that the tokenizer refuses, as it may what is unknown to it.
+        """Return ids, and the text of each; none of a text that the tokenizer refuses, as it may what is unknown to it.
 
         Texts go to the library some together, as the words of a text that is cut already: each is encoded by itself,
         and the library makes fewer objects.
@@ -327,7 +338,8 @@ class Search:
             if len(texts) == 1:
                 return np.empty(0, np.int64), np.empty(0, np.int64)
             middle = len(texts) // 2
-            (ids, text_of), (more, text_of_more) = self._ids(texts[:middle]), self._ids(texts[middle:])
+            ids, text_of = self._ids(texts[:middle])
+            more, text_of_more = self._ids(texts[middle:])
             return np.concatenate([ids, more]), np.concatenate([text_of, text_of_more + middle])
-        numbers = (np.array(found.word_ids, np.int64) + TOGETHER * n for n, found in enumerate(encoded))
-        return np.concatenate([np.array(found.ids, np.int64) for found in encoded]), np.concatenate([*numbers])
+        numbers = (np.array(some.word_ids, np.int64) + TOGETHER * n for n, some in enumerate(encoded))
+        return np.concatenate([np.array(some.ids, np.int64) for some in encoded]), np.concatenate([*numbers])

@@ -45,7 +45,7 @@ def _raise_by(further: str) -> Callable[..., Any]:
         )
 
         def values_at(address: ir.Value) -> list[ir.Value]:
-            """The lanes of a tile's column, in vectors."""
+            """Return the lanes of a tile's column, in vectors."""
             if not packed:
                 return [builder.load(builder.bitcast(address, vector.as_pointer()), align=number_bytes)]
             pairs = builder.load(builder.bitcast(address, words.as_pointer()), align=2)
@@ -121,7 +121,7 @@ def fill_tiles(rows, tiles):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def fill_packed(rows, pairs):  # type: ignore[no-untyped-def]
-    """As `fill_tiles`, of float32's upper halves: pairs[t, d, l] uint32 has lane l and, above, l + lanes / 2."""
+    """Fill tiles with float32's upper halves: pairs[t, d, l] uint32 has lane l and, above, l + lanes / 2."""
     n, dim = rows.shape
     half = pairs.shape[2]
     for t in range(len(pairs)):
@@ -161,7 +161,7 @@ def masks_outside(typingctx, row, low, high, start):  # type: ignore[no-untyped-
 
 @intrinsic
 def lowest_bit(typingctx, bits):  # type: ignore[no-untyped-def]
-    """The place of the lowest bit that is set in uint64 `bits`, which are not all 0."""
+    """Return the place of the lowest bit that is set in uint64 `bits`, which are not all 0."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
@@ -423,7 +423,7 @@ def fit_windows(ordered, width, low, high):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def list_pairs(block, later, out):  # type: ignore[no-untyped-def]
-    """The entries of a block of rows and `later` columns above its diagonal, row after row."""
+    """Return the entries of a block of rows and `later` columns above its diagonal, row after row."""
     at = 0
     for i in range(block.shape[0]):
         row = block[i, i + 1 : later]
@@ -435,7 +435,7 @@ def list_pairs(block, later, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def find_middle(keys):  # type: ignore[no-untyped-def]
-    """The two middle values of some lengths, and the largest, from their bits (signed integers) as keys.
+    """Return the two middle values of some lengths, and the largest, from their bits (signed integers) as keys.
 
     By bisection: as many passes as distinct keys, or else their bits, can be halved.
     """
@@ -452,7 +452,7 @@ def find_middle(keys):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _halve(keys, rank, low, middle, high):  # type: ignore[no-untyped-def]
-    """The smallest and largest key of those from `low` to `high` on the side of `middle` where the rank lies."""
+    """Return the smallest and largest key of those from `low` to `high` on the side of `middle` where the rank lies."""
     count, below, above = np.int32(0), low, high
     for i in range(keys.size):
         key = keys[i]

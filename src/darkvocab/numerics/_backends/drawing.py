@@ -38,7 +38,7 @@ def _perturbed(base, z, sigma, float32):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, inline="always")
 def _float32_of(order):  # type: ignore[no-untyped-def]
-    """The float32 whose ordered index is `order`."""
+    """Return the float32 whose ordered index is `order`."""
     return from_bits(np.int32(order if order >= 0 else -order | -0x80000000))
 
 
@@ -57,7 +57,7 @@ def _reaches(order, base, sigma, boundary, upward_tie):  # type: ignore[no-untyp
 
 @njit(nogil=True, cache=True)
 def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):  # type: ignore[no-untyped-def]
-    """The deviate from which a component is in cell k or above.
+    """Return the deviate from which a component is in cell k or above.
 
     A real z. In the float32 chain z itself is rounded to float32 first, so the threshold is the midpoint below the
     smallest float32 that reaches the cell, found by bisection over the ordered float32 values around the real number's
@@ -108,7 +108,7 @@ def cdf_words(z, laplace, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, inline="always")
 def _cell(u, thresholds):  # type: ignore[no-untyped-def]
-    """How many thresholds the uniform 64-bit word has reached."""
+    """Count the thresholds that the uniform 64-bit word has reached."""
     cell = 0
     for t in range(thresholds.size):
         cell += u >= thresholds[t]
@@ -185,7 +185,7 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
 
 @njit(nogil=True, cache=True)
 def leaving(shift, starts, thresholds, away, below, above, scale):  # type: ignore[no-untyped-def]
-    """What `draw_sparse` makes of each column's thresholds: how often it moves, and its gaps where that is seldom.
+    """Derive from each column's thresholds how often it moves, and its gaps where that is seldom, for `draw_sparse`.
 
     away, below, above [active] uint64 as `_leaving`; scale [active] float64, 0 where a column has no gaps to draw.
     """
@@ -196,7 +196,7 @@ def leaving(shift, starts, thresholds, away, below, above, scale):  # type: igno
 
 @njit(nogil=True, cache=True, inline="always")
 def _leaving(edges, home):  # type: ignore[no-untyped-def]
-    """How a component leaves its home cell, which is cell number `home` of its column, as 64-bit words.
+    """Return how a component leaves its home cell, cell number `home` of its column, as 64-bit words.
 
     2**64 times the probability that it does, the part of it that is below, and the word from which it is above: 0 for
     none, 2**64.
@@ -208,13 +208,13 @@ def _leaving(edges, home):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, inline="always")
 def _gap_scale(away):  # type: ignore[no-untyped-def]
-    """What turns the logarithm of a uniform number into the length of a gap between moves; negative."""
+    """Return the factor from the logarithm of a uniform number to the length of a gap between moves; negative."""
     return 1.0 / log1p(np.float64(away) * -(2.0**-64))
 
 
 @njit(nogil=True, cache=True, inline="always")
 def _scaled(high, low, n):  # type: ignore[no-untyped-def]
-    """The 64-bit fraction 0.(high)(low) times n, rounded down: uniform over 0 .. n - 1."""
+    """Multiply the 64-bit fraction 0.(high)(low) by n and round down: uniform over 0 .. n - 1."""
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     n_high, n_low = n >> half, n & mask
     middle = high * n_low + ((low * n_low) >> half)

@@ -36,7 +36,7 @@ def tally_moves(before, after, l1, l2, l_inf):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def tally_displacements(before, after, sign, values_before, values_after, same, steps, l_inf, euclidean):  # type: ignore[no-untyped-def]
-    """How far each row of words [n, dim] is from another's: in steps, and in weight units by their float32 values.
+    """Measure how far each row of words [n, dim] is from another's: in steps, and in weight units by float32 values.
 
     same [n]: whether the words are the same ones. Squares are summed in eight lanes, in a fixed order.
     """
@@ -70,7 +70,7 @@ def tally_displacements(before, after, sign, values_before, values_after, same, 
 
 @njit(nogil=True, cache=True)
 def summarise_moves(l1, l2, l_inf, tokens):  # type: ignore[no-untyped-def]
-    """How many of these rows moved; sum and maximum over them of each length."""
+    """Count the rows that moved, and take sum and maximum over them of each length."""
     n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = 0, 0, 0, 0.0, 0.0, 0, 0
     for token in tokens:
         n_moved += l_inf[token] > 0

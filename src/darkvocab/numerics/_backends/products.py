@@ -22,7 +22,7 @@ def squares_and_sums(rows, squares, sums):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
 def products(rows, vectors, out):  # type: ignore[no-untyped-def]
-    """Of each row: |x - v0|^2, |x|^2, then x.v0, x.v1, ... in `out` [rows, 2 + vectors]."""
+    """Write |x - v0|^2, |x|^2, then x.v0, x.v1, ... of each row x to `out` [rows, 2 + vectors]."""
     first = vectors[0]
     for i in range(rows.shape[0]):
         x, apart, square = rows[i], 0.0, 0.0

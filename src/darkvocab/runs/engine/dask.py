@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import EngineLost, InvalidInput, NoScheduler, WorkerDied
+from ...errors import EngineLost, InvalidInput, NoScheduler, WorkerDied, machine_errors
 from ...extras import import_extra
 from ...text import shorten
 from .base import AHEAD, RESUME, TICK, Concurrent, Result, Say, Shared, Task
@@ -164,6 +164,7 @@ def _within(seconds: float, question: Callable[..., Any], *arguments: Any) -> An
     return answer.result(seconds)
 
 
+@machine_errors()
 def _scheduler_address(spec: str) -> str:
     """Return HOST:PORT of dask://HOST:PORT, the address in a scheduler file, or an address as Dask writes it."""
     if spec.startswith("dask:") and not spec.startswith("dask://"):

@@ -26,7 +26,7 @@ START = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import serve; 
 
 
 class Processes(Concurrent):
-    """As many threads as processes, each waiting for one process: it is then known which task a dead process had."""
+    """Worker processes, each with a thread that waits for it: it is then known which task a dead process had."""
 
     def __init__(self, n_workers: int, say: Say) -> None:
         self._n_workers = n_workers

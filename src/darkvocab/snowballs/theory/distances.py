@@ -1,6 +1,7 @@
-"""L-infinity distances between the tokens of a snowball: of two, and the largest of all pairs, in closed form.
+"""L-infinity distances between all tokens of a snowball: of two, and the largest of all pairs, in closed form.
 
-Over all tokens. Columns are independent and the distance is a maximum over them, so its law is a product over columns.
+Columns are independent and the distance is a maximum over them, so its law is a product over
+columns.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FEWEST, MOST = 96, 1 << 14  # distances looked at, whatever the work
 
 @dataclass(frozen=True)
 class _Runs:
-    """Where each run of cells begins and ends, in weight units or as ordered indices, and what lies around it."""
+    """Beginning and end of each run of cells, in weight units or as ordered indices, and the probability around it."""
 
     starts: Int64[np.ndarray, " active_plus_one"]
     first: Float64[np.ndarray, " runs"]
@@ -57,8 +58,9 @@ class _Runs:
 class DistanceLaw:
     """Distribution of one L-infinity distance: of two tokens, or the largest of all pairs.
 
-    Moments are those of the law, which the mean over many snowballs tends to. They come from the distribution function
-    at every distance that occurs; where these are too many, at as many as make the bound `mean_error` small.
+    Moments are those of the law, which the mean over many snowballs tends to. They come from the
+    distribution function at every distance that occurs; where these are too many, at as many as
+    make the bound `mean_error` small.
     """
 
     unit: str  # "weight" or "steps"
@@ -82,19 +84,20 @@ class DistanceLaw:
         from ...numerics._backends.extents import log_cdf
 
         t = np.floor(t) if self.unit == "steps" else t
-        runs, found = self.runs, np.empty((3, t.size))
+        runs, out = self.runs, np.empty((3, t.size))
         shape = runs.starts, runs.first, runs.last, runs.count, runs.p, runs.below, runs.above
-        log_cdf(*shape, float(self.n_tokens), np.maximum(t, 0.0), *found)
-        logs, since, until = found
+        log_cdf(*shape, float(self.n_tokens), np.maximum(t, 0.0), *out)
+        logs, since, until = out
         if self.unit == "steps":
             until = np.maximum(until, t + 1)
         return np.where(t < 0, -np.inf, logs), since, until
 
     @cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Distances from and until which the distribution function is the same, and what it is there; ascending.
+        """Distances from and until which the distribution function is the same, and its value; ascending.
 
-        Between them it is unknown but monotone. An interval is halved as long as it leaves much of the mean open.
+        Between them it is unknown but monotone. An interval is halved as long as it leaves much of
+        the mean open.
         """
         since = np.array([0.0, self.runs.extent])[: 1 + (self.runs.extent > 0)]
         logs, since, until = self._flat(since)
@@ -109,11 +112,11 @@ class DistanceLaw:
             worst = np.flatnonzero(open_ > max(open_.max() / 4, TOLERANCE * mean / len(open_)))
             worst = worst[np.argsort(-open_[worst])][: room - len(since)]
             middle = until[:-1][worst] + gap[worst] / 2
-            found = [np.concatenate(both) for both in zip((logs, since, until), self._flat(middle), strict=True)]
-            keep = np.unique(found[1], return_index=True)[1]
+            more = [np.concatenate(both) for both in zip((logs, since, until), self._flat(middle), strict=True)]
+            keep = np.unique(more[1], return_index=True)[1]
             if len(keep) == len(since):
                 break
-            logs, since, until = (values[keep] for values in found)
+            logs, since, until = (values[keep] for values in more)
         return since, until, np.maximum.accumulate(np.exp(logs))  # rounding may lower it by 1e-16
 
     @cached_property
@@ -149,29 +152,30 @@ class DistanceLaw:
         low, high = until[at - 1], since[at]  # it lies in low..high
         while high - low > 1e-9 * high:
             middle = low + (high - low) / 2
-            found = self._flat(np.array([middle]))
-            if np.exp(found[0][0]) >= share:
-                high = min(high, found[1][0]) if found[1][0] >= low else low
+            (log,), (first,), (after,) = self._flat(np.array([middle]))
+            if np.exp(log) >= share:
+                high = min(high, first) if first >= low else low
             else:
-                low = max(found[2][0], middle)
+                low = max(after, middle)
         return float(high)
 
     @property
     def median(self) -> float:
-        """Of the law: what the median over many pairs tends to."""
+        """Median of the law, which the median over many pairs tends to."""
         return self.quantile(0.5)
 
 
 class LInfinity:
     """L-infinity distances over all tokens of a snowball.
 
-    Which tokens are equal changes nothing about `largest`, so it is that over unique rows too. It is not that over
-    black holes: they leave singletons out, which lie farthest.
+    Which tokens are equal changes nothing about `largest`, so it is that over unique rows too. It
+    is not that over black holes: they leave singletons out, which lie farthest.
 
-    Exact but for rounding, and for what `Cells.neglected` says, where runs are single cells. In runs of several, the
-    cells of a run count as equally probable. Two components in the same runs differ by less than a run's width,
-    sigma / 32, from where this puts them: ``P(distance <= t)`` lies between the true ones at t -+ sigma / 16 (in weight
-    units). The error is far smaller, below a ten-thousandth of a column's probability: see docs/theory.md.
+    Exact but for rounding, and for what `Cells.neglected` says, where runs are single cells. In
+    runs of several, the cells of a run count as equally probable. Two components in the same runs
+    differ by less than a run's width, sigma / 32, from where this puts them: ``P(distance <= t)``
+    lies between the true ones at t -+ sigma / 16 (in weight units). The error is far smaller, below
+    a ten-thousandth of a column's probability: see docs/theory.md.
     """
 
     def __init__(self, cells: Cells, n_tokens: float, unit: str = "steps") -> None:
@@ -185,10 +189,10 @@ class LInfinity:
         Examples
         --------
         >>> from darkvocab.snowballs.law import SnowballLaw
-        >>> made = LInfinity(SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000), 1000)
-        >>> made.pairs_within([0, 1, 2]).round(1)
+        >>> law = LInfinity(SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000), 1000)
+        >>> law.pairs_within([0, 1, 2]).round(1)
         array([474722. , 499498.8, 499500. ])
-        >>> round(made.pair.mean, 4), made.largest.quantile(0.99)
+        >>> round(law.pair.mean, 4), law.largest.quantile(0.99)
         (0.0496, 2.0)
         """
         if unit not in UNITS:
@@ -216,8 +220,8 @@ class LInfinity:
 def density(cells: Cells, touching: Touching) -> float:
     """Expected density, over all tokens, of the graph of those that touch: the probability that two do.
 
-    The threshold is rounded to float32, and in weight units so is the difference of two values, as where distances are
-    measured.
+    The threshold is rounded to float32, and in weight units so is the difference of two values, as
+    where distances are measured.
     """
     law = LInfinity(cells, 2, touching.unit).pair
     with np.errstate(over="ignore"):

@@ -1,7 +1,8 @@
-"""Occupancy: what the census of a snowball is expected to be, and how far it varies, in closed form.
+"""Occupancy: the expected census of a snowball, and how far it varies, in closed form.
 
-A token's cell is its rounded row. Cells are independent draws of N tokens from one distribution over cells; every
-statistic is a sum over cells, and a sum over cells is a mean over tokens: ``sum_cells f(p) = E[f(p) / p]``.
+A token's cell is its rounded row. Cells are independent draws of N tokens from one distribution
+over cells; every statistic is a sum over cells, and a sum over cells is a mean over tokens:
+``sum_cells f(p) = E[f(p) / p]``.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Moments:
 class Levels:
     """The probability of a random token's cell: its logarithm's distribution over levels.
 
-    `is_exact`: every cell is a level of its own. Else logarithms lie on bins 1/128 apart, with the mean kept exactly
-    and the second moment corrected, so that what is left is of third order; and tokens alone in all likelihood, below
-    e**-32 / N, are one level of probability 1e-304.
+    `is_exact`: every cell is a level of its own. Else logarithms lie on bins 1/128 apart, with the
+    mean kept exactly and the second moment corrected, so that what is left is of third order; and
+    tokens alone in all likelihood, below e**-32 / N, are one level of probability 1e-304.
     """
 
     log_p: Float64[np.ndarray, " levels"]
@@ -66,8 +67,9 @@ class Levels:
 def levels(cells: Cells, n_tokens: float) -> Levels:
     """Distribution of the logarithm of a random token's cell probability.
 
-    Exact where there are 16,384 cells or fewer. Else a convolution of the columns' distributions over bins, followed
-    from the likeliest cell down to what decides any statistic of `n_tokens` tokens.
+    Exact where there are 16,384 cells or fewer. Else a convolution of the columns' distributions
+    over bins, followed from the likeliest cell down to what decides any statistic of `n_tokens`
+    tokens.
     """
     from ...numerics._backends.levels import add_columns
 
@@ -148,7 +150,8 @@ class Occupancy:
     def coincident_pairs(self) -> Moments:
         """Pairs of tokens with equal rows; exact.
 
-        ``Var = C(N, 2) (s2 - s2**2) + 6 C(N, 3) (s3 - s2**2)`` with the power sums s2, s3 of the cells.
+        ``Var = C(N, 2) (s2 - s2**2) + 6 C(N, 3) (s3 - s2**2)`` with the power sums s2, s3 of the
+        cells.
         """
         n, s2, s3 = self._n, math.exp(self.cells.log_power_sum(2)), math.exp(self.cells.log_power_sum(3))
         variance = n * (n - 1) / 2 * (s2 - s2**2) + n * (n - 1) * (n - 2) * (s3 - s2**2)
@@ -217,25 +220,25 @@ class Occupancy:
         if squared:
             constant, linear, square = constant**2, 2 * constant * slope, slope**2
         single = n * self._q(n - 1)  # over p
-        made = linear * (n - single) + square * (n * (1 - p) + n * n * p - single)
+        total = linear * (n - single) + square * (n * (1 - p) + n * n * p - single)
         if constant:
-            made += constant * (self._occupied - single)
+            total += constant * (self._occupied - single)
         few = n * p < FEW  # where the above cancels: term by term
         rare = p[few]
         term = n * (n - 1) / 2 * rare * np.exp((n - 2) * np.log1p(-rare))
-        total = np.zeros_like(rare)
+        series = np.zeros_like(rare)
         for m in range(2, 14):
-            total += (constant + linear * m + square * m * m) * term
+            series += (constant + linear * m + square * m * m) * term
             term = term * ((n - m) / (m + 1)) * (rare / (1 - rare))
-        made[few] = total
-        return made
+        total[few] = series
+        return total
 
     def _std(self, weight: Weight, variance: float) -> float:
         """Standard deviation of ``sum over cells of w(n); n >= 2``, given its variance as summed over all cells.
 
-        Where few tokens share a row that is a small difference of large numbers. There the variance within cells is
-        summed over populations of two and more, and the covariance of cells taken to first order:
-        ``-(sum_cells p dE[w]/dp)**2 / N``, with an error of the order 1/N of it.
+        Where few tokens share a row that is a small difference of large numbers. There the variance
+        within cells is summed over populations of two and more, and the covariance of cells taken
+        to first order: ``-(sum_cells p dE[w]/dp)**2 / N``, with an error of the order 1/N of it.
         """
         if self.n_tokens == 1:
             return 0.0
@@ -272,23 +275,23 @@ class Occupancy:
 
     @cached_property
     def _v00(self) -> float:
-        """Within cells: the variance of being empty."""
+        """Variance, within cells, of being empty."""
         return self.levels.total(self._q(self._n) * self._occupied)
 
     @cached_property
     def _v11(self) -> float:
-        """Of holding one token."""
+        """Variance of holding one token."""
         single = self._n * self._q(self._n - 1)
         return self.levels.total(single * (1 - single * self.levels.p))
 
     @cached_property
     def _v01(self) -> float:
-        """The covariance of the two."""
+        """Covariance, within cells, of the two."""
         return -self.levels.total(self._q(self._n) * self._n * self._q(self._n - 1))
 
     @cached_property
     def _cov00(self) -> float:
-        """Over pairs of different cells: the covariance of both being empty."""
+        """Covariance, over pairs of different cells, of both being empty."""
         n = self._n
         return math.fsum(
             (-1) ** k * math.comb(self.n_tokens, k) * self._between(self._powers(k, n - k))
@@ -297,7 +300,7 @@ class Occupancy:
 
     @cached_property
     def _cov01(self) -> float:
-        """One empty, the other with one token."""
+        """Covariance of one being empty, the other holding one token."""
         n = self._n
         total = [n * self._between(self._powers(1, n - 1))]
         for k in range(1, min(self._terms, self.n_tokens - 1) + 1):
@@ -307,7 +310,7 @@ class Occupancy:
 
     @cached_property
     def _cov11(self) -> float:
-        """Both with one token."""
+        """Covariance of both holding one token."""
         n, alone = self._n, self._powers(1, self._n - 1)
         if self.n_tokens < 2:
             return -self._between(alone)
@@ -328,11 +331,11 @@ class Occupancy:
     def spectrum(self, populations: ArrayLike) -> Float64[np.ndarray, " sizes"]:
         """Expected number of cells that hold exactly m tokens, for every m of `populations` (>= 1).
 
-        ``E[N_m] = E[C(N, m) p**(m - 1) (1 - p)**(N - m)]``. The 256 likeliest cells are listed one by one; of others a
-        population is blurred by the bins, by about a hundredth of itself.
+        ``E[N_m] = E[C(N, m) p**(m - 1) (1 - p)**(N - m)]``. The 256 likeliest cells are listed one
+        by one; of others a population is blurred by the bins, by about a hundredth of itself.
         """
         n, populations = self._n, np.asarray(populations, np.float64)
-        found = np.zeros(len(populations))
+        counts = np.zeros(len(populations))
         possible = (populations >= 1) & (populations <= n)
         m = populations[possible][:, None]
         ways = gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1)
@@ -342,26 +345,26 @@ class Occupancy:
             return np.asarray(np.exp(ways + (m - 1) * log_p + log_q) @ mass)
 
         if self.levels.is_exact:
-            found[possible] = expected(self.levels.log_p, self.levels.mass)
-            return found
+            counts[possible] = expected(self.levels.log_p, self.levels.mass)
+            return counts
         listed = self._listed
         share = np.clip(listed - listed[-1], 0, 1)  # what of a level is listed: none of the last cell's, all above
         left = 1 - np.clip(self.levels.log_p - listed[-1], 0, 1)
-        found[possible] = expected(listed, np.exp(listed) * share)
-        found[possible] += expected(self.levels.log_p, self.levels.mass * left)
-        return found
+        counts[possible] = expected(listed, np.exp(listed) * share)
+        counts[possible] += expected(self.levels.log_p, self.levels.mass * left)
+        return counts
 
     def largest(self, count: int) -> Float64[np.ndarray, " count"]:
         """Expected tokens of each of the likeliest cells, descending: N times their probabilities."""
-        found = likeliest(self.cells, count).log_p
-        return self._n * np.exp(found)
+        return self._n * np.exp(likeliest(self.cells, count).log_p)
 
     @cached_property
     def largest_group(self) -> tuple[float, float]:
         """Bounds on the expected tokens of the largest group, 1 where all are alone.
 
-        It has no closed form. Below: cells as if independent, ``sum_m 1 - prod P(n <= m)``, since the counts are
-        negatively associated [1]_. Above: ``sum_m min(1, sum P(n > m))``. They meet where one cell holds most.
+        It has no closed form. Below: cells as if independent, ``sum_m 1 - prod P(n <= m)``, since
+        the counts are negatively associated [1]_. Above: ``sum_m min(1, sum P(n > m))``. They meet
+        where one cell holds most.
 
         References
         ----------
@@ -391,8 +394,8 @@ class Occupancy:
     def at_least(self, rank: int, population: int) -> float:
         """Bound on the chance that the `rank` largest groups all hold this many tokens or more, as a logarithm.
 
-        ``S**r / r!``, S the sum over cells of P(n >= m): the union over sets of r cells, whose counts are negatively
-        associated.
+        ``S**r / r!``, S the sum over cells of P(n >= m): the union over sets of r cells, whose
+        counts are negatively associated.
         """
         p, cells = self._weighed
         if population > self._n:
@@ -404,10 +407,10 @@ class Occupancy:
     def at_most(self, rank: int, population: int) -> float:
         """Bound on the chance that the group of this rank (1: the largest) holds this many tokens or fewer, as a
         logarithm: then one of the r likeliest cells does, so the sum over them of P(n <= m)."""
-        found = np.minimum(np.exp(likeliest(self.cells, rank).log_p), 1.0)
-        if len(found) < rank or population >= self._n:
+        p = np.minimum(np.exp(likeliest(self.cells, rank).log_p), 1.0)
+        if len(p) < rank or population >= self._n:
             return 0.0
-        total = float(betaincc(population + 1.0, self._n - population, found).sum())
+        total = float(betaincc(population + 1.0, self._n - population, p).sum())
         return min(0.0, math.log(total)) if total > 0 else -math.inf
 
     @property
@@ -440,7 +443,8 @@ class Occupancy:
     def _bounded(ends: Array, cells: list[tuple[Array, Array]]) -> tuple[float, float]:
         """``sum over m of P(largest > m)``, 1 before the first of `ends` and of 0; linear between them.
 
-        `cells`: of each kind P(n > m) at the first of `ends` [m, cells], and how many of each there are.
+        `cells`: of each kind P(n > m) at the first of `ends` [m, cells], and how many of each there
+        are.
         """
         log_none, expected = np.zeros((2, len(ends)))
         for over, count in cells:

@@ -46,11 +46,13 @@ class Partition:
 def partition_likelihood(cells: Cells, partition: Partition) -> float:
     """Logarithm of the probability that N tokens fall into groups of exactly these sizes, singletons included.
 
-    ``N! / prod_i n_i! * m(p)``, m the monomial symmetric function of the cells' probabilities: the sum, over all ways
-    to give the groups different cells, of ``prod p**n`` (the exchangeable partition probability function [1]_ times the
-    number of partitions with these sizes). Cells are gone through one by one, the 256 likeliest, with a state for every
-    set of sizes already given away; groups left take other cells, whose power sums are what the listed ones leave, and
-    that two of them take the same one is taken off to second order. -inf where there are fewer cells than groups.
+    ``N! / prod_i n_i! * m(p)``, m the monomial symmetric function of the cells' probabilities: the
+    sum, over all ways to give the groups different cells, of ``prod p**n`` (the exchangeable
+    partition probability function [1]_ times the number of partitions with these sizes). Cells are
+    gone through one by one, the 256 likeliest, with a state for every set of sizes already given
+    away; groups left take other cells, whose power sums are what the listed ones leave, and that
+    two of them take the same one is taken off to second order. -inf where there are fewer cells
+    than groups.
 
     Raises
     ------
@@ -114,10 +116,11 @@ def _left_over(cells: Cells, listed: Float64[np.ndarray, " listed"], n: int) -> 
 def composite_likelihood(occupancy: Occupancy, partition: Partition) -> float:
     """Logarithm of the composite likelihood of a partition: its groups as points of a Poisson process of populations.
 
-    ``sum_m N_m log E[N_m] - E[N_m] - log N_m!``, N_m groups of m tokens: of each population its own likelihood, as if
-    they were independent. Its score has mean zero, so the sigma that maximises it is consistent; that populations
-    depend on one another, since they sum to N, must go into its error (Godambe's information). Singletons are left out
-    where their number is not known. -inf where a population cannot occur.
+    ``sum_m N_m log E[N_m] - E[N_m] - log N_m!``, N_m groups of m tokens: of each population its own
+    likelihood, as if they were independent. Its score has mean zero, so the sigma that maximises it
+    is consistent; that populations depend on one another, since they sum to N, must go into its
+    error (Godambe's information). Singletons are left out where their number is not known. -inf
+    where a population cannot occur.
     """
     sizes, counts = partition.sizes
     expected = occupancy.expected_groups(2 if partition.n_singletons is None else 1)

@@ -20,43 +20,43 @@ class Likeliest:
 
 
 def likeliest(cells: Cells, count: int) -> Likeliest:
-    """The `count` most probable cells of all (fewer where there are fewer), exactly.
+    """Return the `count` most probable cells of all (fewer where there are fewer), exactly.
 
-    The best of all columns are among the best of some columns times the cells of the next; columns whose second cell is
-    too improbable to come in are left out.
+    The best of all columns are among the best of some columns times the cells of the next; columns
+    whose second cell is too improbable to come in are left out.
 
     Examples
     --------
     >>> from darkvocab.snowballs.law import SnowballLaw
-    >>> found = likeliest(SnowballLaw(base=np.array([1.0, 1.0039]), sigma=0.001, arithmetic="exact").cells(100), 3)
-    >>> np.exp(found.log_p).round(3), found.columns
+    >>> cells = likeliest(SnowballLaw(base=np.array([1.0, 1.0039]), sigma=0.001, arithmetic="exact").cells(100), 3)
+    >>> np.exp(cells.log_p).round(3), cells.columns
     (array([0.49 , 0.485, 0.013]), array([0, 1]))
     """
     ordered = [_cells(cells, j, count) for j in range(len(cells.columns))]
     second = np.array([cost[1] if len(cost) > 1 else np.inf for cost, _ in ordered])
-    found = np.zeros(1)
+    costs = np.zeros(1)
     steps = []
     for j in np.argsort(second, kind="stable"):
-        if not second[j] < (found[-1] if len(found) == count else np.inf):
+        if not second[j] < (costs[-1] if len(costs) == count else np.inf):
             break
         cost, index = ordered[j]
-        sums = (found[:, None] + cost).ravel()
+        sums = (costs[:, None] + cost).ravel()
         best = np.argsort(sums, kind="stable")[:count]
         steps.append((j, best // len(cost), index[best % len(cost)]))
-        found = sums[best]
+        costs = sums[best]
     touched = np.array([j for j, _, _ in steps], np.int64)
-    where = np.empty((len(found), len(steps)), np.int64)
-    place = np.arange(len(found))
+    where = np.empty((len(costs), len(steps)), np.int64)
+    place = np.arange(len(costs))
     for step in reversed(range(len(steps))):
         _, came_from, index = steps[step]
         where[:, step] = index[place]
         place = came_from[place]
     order = np.argsort(touched)
-    return Likeliest(float(cells.log_likeliest.sum()) - found, cells.columns[touched][order], where[:, order])
+    return Likeliest(float(cells.log_likeliest.sum()) - costs, cells.columns[touched][order], where[:, order])
 
 
 def _cells(cells: Cells, j: int, count: int) -> tuple[Float64[np.ndarray, " cells"], Int64[np.ndarray, " cells"]]:
-    """How much less probable than its likeliest each cell of an active column is, in nats, ascending; and its index."""
+    """Nats by which each cell of an active column is less probable than its likeliest, ascending; and its index."""
     start, end = cells.starts[j], cells.starts[j + 1]
     cost = cells.log_likeliest[j] - cells.log_cell[start:end]
     runs = np.argsort(cost, kind="stable")[:count]

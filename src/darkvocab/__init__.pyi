@@ -1,0 +1,35 @@
+# The verbs that a user types first, and the things that they take. The rest lies in the wings.
+from . import checkpoints as checkpoints
+from . import embedding as embedding
+from . import errors as errors
+from . import measures as measures
+from . import numerics as numerics
+from . import snowballs as snowballs
+from . import training as training
+from .checkpoints.centroid import centroid as centroid
+from .checkpoints.check import check as check
+from .checkpoints.diff import diff as diff
+from .checkpoints.neighbourhood import neighbourhood as neighbourhood
+from .checkpoints.policy import Policy as Policy
+from .checkpoints.repair import repair as repair
+from .checkpoints.scan import scan as scan
+from .checkpoints.series import series as series
+from .embedding.matrix import EmbeddingMatrix as EmbeddingMatrix
+from .errors import DarkvocabError as DarkvocabError
+from .measures.census import census as census
+from .notebooks.recipes import reproduce as reproduce
+from .reports.page import report as report
+from .reports.summary import summary as summary
+from .snowballs.agreement import agreement as agreement
+from .snowballs.expect import expect as expect
+from .snowballs.fit import fit as fit
+from .snowballs.law import Snowball as Snowball
+from .snowballs.questions import questions as questions
+from .snowballs.snowball import draw as draw
+from .snowballs.sweep import sweep as sweep
+from .snowballs.trials import trials as trials
+from .training.evolve import evolve as evolve
+from .training.run import train as train
+from .training.settings import Training as Training
+
+__version__: str

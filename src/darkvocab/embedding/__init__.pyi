@@ -1,0 +1,2 @@
+from .history import History as History
+from .matrix import EmbeddingMatrix as EmbeddingMatrix

@@ -1,0 +1,289 @@
+"""Fit a snowball to an observed census: the settings, checked, and every part of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InvalidInput, NoFit
+from ...numerics import as_grid, round_to
+from ...numerics.distributions import INDEPENDENT
+from ...runs.folder import versions
+from ...runs.randomness import check_seed
+from ...text import Shown
+from ..bases import load_base
+from ..theory import Partition
+from . import checks
+from .alternatives import Explanation, alternatives
+from .checks import Check
+from .evidence import Association, Column, Gap, association, columns, gap
+from .likelihood import Likelihood, RidgePoint, ridge
+from .model import Estimate, Hypothesis
+from .result import FitResult, FittedSettings, Nearest
+from .targets import Target, load_target
+from .uncertainty import Uncertainty
+
+LEVEL = 0.9
+DRAWS = 1000  # snowballs drawn from the fit, for what it predicts
+MOST_TOKENS = 1_000_000  # of a snowball that is drawn
+
+
+class Fit(Shown):
+    """A snowball fitted to an observed census.
+
+    Parameters
+    ----------
+    target : "qwen3-4b", a file, populations, as `load_target`; or a `Target`
+    singletons : as `load_target`; "unknown" fits the number of tokens, too
+    base : as `darkvocab.expect`; by default the row of the largest black hole where the target is a
+        checkpoint, else "qwen3-4b"
+    grid, arithmetic, distribution : of the snowball, as `darkvocab.expect`; grid by default the
+        target's, or bfloat16; distribution "fit": the one of the largest likelihood
+    offset : by how much every component of the rounded base is moved, in the grid's spacing, 0 to
+        1/2; or "fit"
+    level : of the interval of sigma
+    draws : snowballs drawn from the fit, for what it predicts
+    compare : fit the other explanations, too
+
+    The likelihood is the probability of the observed partition where its groups are few
+    (`partition_likelihood`), else a composite likelihood whose error is that of 200 snowballs drawn
+    at the estimate (Godambe's information).
+    """
+
+    def __init__(
+        self,
+        target: str | Path | Target,
+        *,
+        singletons: int | str | None = None,
+        base: str | Path | np.ndarray | None = None,
+        grid: str | None = None,
+        arithmetic: str = "float32",
+        distribution: str = "gaussian",
+        offset: float | str = 0.0,
+        level: float = LEVEL,
+        draws: int = DRAWS,
+        seed: int = 42,
+        compare: bool = False,
+    ) -> None:
+        self.target = target if isinstance(target, Target) else load_target(target, singletons)
+        given = self.target.base if base is None else None
+        self.base = given or load_base("qwen3-4b" if base is None else base, seed=check_seed(seed))
+        self.grid = as_grid(grid or self.target.grid or "bfloat16").name
+        self.level, self.draws, self.seed, self.compare = level, draws, seed, compare
+        if not 0 < level < 1:
+            raise InvalidInput(f"level must lie between 0 and 1, got {level!r}")
+        if draws < 20:
+            raise InvalidInput(f"draws must be >= 20, got {draws}")
+        moved = _offset(offset)
+        n_tokens = self._checked_target()
+        self.families = INDEPENDENT if distribution == "fit" else (distribution,)
+        self.free: tuple[str, ...] = ("offset",) if offset == "fit" else ()
+        if self.target.partition.n_singletons is None:
+            self.free += ("tokens",)
+        vector = self.base.vector if offset == 0 else self.lattice
+        self.hypothesis = Hypothesis(
+            base=vector.astype(np.float64),
+            grid=self.grid,
+            arithmetic=arithmetic,
+            distribution=self.families[0],
+            offset=moved,
+        )
+        # Refuses what has no closed form.
+        self.hypothesis.law(float(np.abs(vector).max() or 1.0) * 1e-9).occupancy(n_tokens)
+
+    def _shown(self) -> dict[str, Any]:
+        hypothesis = self.hypothesis
+        return {
+            "target": self.target.name,
+            "base": self.base.name,
+            "grid": self.grid,
+            "arithmetic": hypothesis.arithmetic,
+            "distribution": "fit" if len(self.families) > 1 else hypothesis.distribution,
+            "offset": "fit" if "offset" in self.free else hypothesis.offset,
+            "level": self.level,
+            "draws": self.draws,
+            "seed": self.seed,
+        }
+
+    def _checked_target(self) -> int:
+        """Refuse a target that does not go with base and grid; the least number of tokens that it can have."""
+        target, dim = self.target, self.base.vector.size
+        if target.grid and target.grid != self.grid:
+            raise InvalidInput(f"{target.name} is on {target.grid}, not {self.grid}")
+        if target.dim is not None and target.dim != dim:
+            raise InvalidInput(
+                f"base {self.base.name!r} has {dim:,} components, {target.name} has {target.dim:,}; give the vector "
+                "its tokens lie around (--base; darkvocab centroid makes one)"
+            )
+        n_tokens = target.partition.n_tokens or int(target.partition.populations.sum()) or 1
+        if n_tokens > MOST_TOKENS:
+            raise InvalidInput(
+                f"{n_tokens:,} tokens: a fit draws snowballs for its errors, of {MOST_TOKENS:,} tokens at most; for "
+                "the expectation of larger ones there is darkvocab expect"
+            )
+        return n_tokens
+
+    @cached_property
+    def lattice(self) -> np.ndarray:
+        """The base on its grid, weight units."""
+        return round_to(self.base.vector, self.grid)
+
+    @cached_property
+    def uncertainty(self) -> Uncertainty:
+        """The family of noise with the largest likelihood, where that is largest, and how surely."""
+        fitted, impossible = [], None
+        for family in self.families:
+            likelihood = Likelihood(self.target.partition, replace(self.hypothesis, distribution=family), self.free)
+            try:
+                fitted.append((likelihood, likelihood.maximum()))
+            except NoFit as error:
+                impossible = error
+        if impossible and not fitted:
+            raise impossible
+        likelihood, estimate = max(fitted, key=lambda pair: pair[1].log_likelihood)
+        return Uncertainty(likelihood, estimate, level=self.level, seed=self.seed)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        return self.uncertainty.likelihood
+
+    @property
+    def estimate(self) -> Estimate:
+        return self.uncertainty.estimate
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Interval of sigma at `level`: `Uncertainty.interval`."""
+        return self.uncertainty.interval
+
+    @cached_property
+    def predicted(self) -> list[Partition]:
+        """Partitions drawn from the fit: `checks.predicted`."""
+        return checks.predicted(self.uncertainty, self.draws)
+
+    @property
+    def checks(self) -> list[Check]:
+        """Every statistic beside those of the snowballs drawn: `checks.checks`."""
+        return checks.checks(self.target.partition, self.predicted)
+
+    @property
+    def columns(self) -> list[Column] | None:
+        """Where the rows are known: `evidence.columns`."""
+        return self._of_rows(columns, self.grid)
+
+    @property
+    def gap(self) -> Gap | None:
+        """Where the rows are known: `evidence.gap`."""
+        return self._of_rows(gap, self.grid)
+
+    @property
+    def association(self) -> Association | None:
+        """Where the rows are known: `evidence.association`."""
+        return self._of_rows(association)
+
+    def _of_rows(self, evidence: Callable[..., Any], *settings: str) -> Any:
+        index = self.target.index
+        return None if index is None else evidence(index, self.target.partition.populations, *settings)
+
+    def hypotheses(self, progress: Callable[[int, int], None] | None = None) -> list[Explanation]:
+        """Fit the explanations that the notebooks argue over: `alternatives.alternatives`."""
+        return alternatives(self.likelihood, self.estimate, self.base.vector, seed=self.seed, progress=progress)
+
+    def ridge(self) -> list[RidgePoint]:
+        """Return where sigma and the offset of the rounded base trade off: `likelihood.ridge`."""
+        lattice = replace(self.likelihood.hypothesis, base=self.lattice.astype(np.float64))
+        return ridge(self.target.partition, lattice)
+
+    def result(self, progress: Callable[[int, int], None] | None = None) -> FitResult:
+        """Return everything; the other explanations and the ridge where they were asked for."""
+        estimate, partition = self.estimate, self.target.partition
+        errors, correlation = self.uncertainty.errors() if self.free and estimate.sigma is not None else (None, None)
+        return FitResult(
+            target=self.target,
+            settings=self._fitted_settings(),
+            sigma=estimate.sigma,
+            log_likelihood=estimate.log_likelihood,
+            likelihood=estimate.kind,
+            interval=self.interval,
+            offset=estimate.hypothesis.offset,
+            n_tokens=estimate.n_tokens,
+            expected=self._nearest(),
+            errors=errors,
+            correlation_with_log_sigma=correlation,
+            checks=self.checks,
+            ranks=checks.ranks(partition, self.predicted),
+            profile=self.uncertainty.profile(),
+            bound=checks.bound(estimate, partition),
+            columns=self.columns,
+            gap=self.gap,
+            association=self.association,
+            hypotheses=self.hypotheses(progress) if self.compare else None,
+            ridge=self.ridge() if self.compare or "offset" in self.free else None,
+            packages=versions(),
+        )
+
+    def _fitted_settings(self) -> FittedSettings:
+        return FittedSettings(
+            base=self.base.name,
+            hidden_dim=self.base.vector.size,
+            grid=self.grid,
+            arithmetic=self.hypothesis.arithmetic,
+            distribution=self.estimate.hypothesis.distribution,
+            free=["sigma", *self.free, *(["distribution"] if len(self.families) > 1 else [])],
+            level=self.level,
+            draws=self.draws,
+            seed=self.seed,
+        )
+
+    def _nearest(self) -> Nearest | None:
+        """The expected census at the estimate."""
+        estimate = self.estimate
+        if estimate.sigma is None:
+            return None
+        occupancy = estimate.hypothesis.law(estimate.sigma).occupancy(estimate.n_tokens)
+        n_largest = max(4, min(len(self.target.partition.populations), checks.RANKS))
+        return Nearest(
+            n_unique=occupancy.n_unique,
+            n_singletons=occupancy.n_singletons,
+            n_black_holes=occupancy.n_black_holes,
+            black_hole_population=occupancy.black_hole_population,
+            largest=occupancy.largest(n_largest).tolist(),
+        )
+
+
+def _offset(offset: float | str) -> float:
+    """The offset to begin with; checked."""
+    if isinstance(offset, str) and offset != "fit":
+        raise InvalidInput(f"offset is a number from 0 to 0.5, or fit; got {offset!r}")
+    moved = 0.0 if offset == "fit" else float(offset)
+    if not 0 <= moved <= 0.5:
+        raise InvalidInput(f"offset must lie between 0 and 0.5 of the grid's spacing, got {offset!r}")
+    return moved
+
+
+def fit(target: str | Path | Target, **settings: Any) -> FitResult:
+    """Fit a snowball to an observed census.
+
+    Parameters
+    ----------
+    target, settings : of `Fit`
+
+    Raises
+    ------
+    MissingFile, CorruptFile, InvalidInput
+        As `load_target` and `load_base`; settings without sense.
+    NoResult
+        Populations that no sigma makes around this base.
+
+    Examples
+    --------
+    >>> result = fit("2055,16,10,10,9", draws=100)
+    >>> result.likelihood, f"{result.sigma:.3g}"
+    ('partition', '1.46e-09')
+    """
+    return Fit(target, **settings).result()

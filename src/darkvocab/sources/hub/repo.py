@@ -1,0 +1,297 @@
+"""A model's repository at one commit, and its files, of which only the bytes that are looked at come here."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Self, cast
+
+import httpx2
+from huggingface_hub import constants, hf_hub_url
+
+from ...errors import CorruptFile, DiskFull, InvalidInput, MissingFile, Unreachable
+from ..tensors import RemoteFile, Size, sha256
+from .listings import Entry, assets, library_folder, list_files
+from .pieces import Pieces, Span
+from .requests import AGAIN, blocks, get
+
+CONNECTIONS = 4
+PIECE = 8 << 20  # bytes of a request
+BLOCK = 1 << 16  # what is read of a header begins and ends at multiples of this
+AHEAD = 1 << 20  # most that is read ahead of a header that is read from one end to the other
+MAX_WHOLE = 1 << 28  # bytes of a file that is read as a whole: a config, an index, a tokenizer
+
+
+@dataclass(kw_only=True)
+class Repo:
+    """A model's repository at one commit, from `open_repo`."""
+
+    name: str  # org/name
+    revision: str  # as asked for
+    commit: str  # 40 hexadecimal digits
+    progress: Callable[[int, int], None] | None = None  # gets (bytes read, bytes asked for) of all files together
+    listing: dict[str, Entry] = field(repr=False)
+    bytes_read: int = 0
+    _asked_for: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.commit}"
+
+    def file(self, path: str | PurePosixPath) -> HubFile:
+        """Return a file of the repository, there or not."""
+        return HubFile(self, PurePosixPath(path))
+
+    def count(self, *, read: int = 0, asked_for: int = 0) -> None:
+        with self._lock:
+            self.bytes_read += read
+            self._asked_for += asked_for
+            if self.progress:
+                self.progress(self.bytes_read, self._asked_for)
+
+
+@dataclass(eq=False, repr=False)
+class HubFile(RemoteFile):
+    """A file of a repository. Where the cache of the Hub's library has all of it, that is read."""
+
+    repo: Repo
+    path: PurePosixPath
+
+    def __str__(self) -> str:
+        return f"{self.repo}/{self.path}"
+
+    __repr__ = __str__
+
+    @property
+    def entry(self) -> Entry:
+        return self.repo.listing[str(self.path)]
+
+    @property
+    def url(self) -> str:
+        return hf_hub_url(self.repo.name, str(self.path), revision=self.repo.commit)
+
+    def is_file(self) -> bool:
+        return str(self.path) in self.repo.listing
+
+    def stat(self) -> Size:
+        return Size(self.entry.size)
+
+    def with_name(self, name: str) -> Self:
+        return cast(Self, self.repo.file(self.path.with_name(name)))
+
+    def open(self, mode: str = "rb") -> io.BufferedReader:
+        return io.BufferedReader(_Stream(self), BLOCK)
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.whole().read_text(encoding)
+
+    @property
+    def sha256(self) -> str:
+        return self.entry.sha256 or sha256(self.whole())
+
+    def origin(self) -> dict[str, Any]:
+        return {
+            "repo": self.repo.name,
+            "revision": self.repo.revision,
+            "commit": self.repo.commit,
+            "url": self.url,
+            "sha256_by": "the Hub",
+            "bytes_read": self.repo.bytes_read,
+        }
+
+    def whole(self) -> Path:
+        """Bring all of it here, compared with its hash.
+
+        Raises
+        ------
+        CorruptFile
+            Larger than such files are, or another file than the listing names; otherwise as `bring`.
+        """
+        if cached := self._cached():
+            return cached
+        size = self.entry.size
+        if size > MAX_WHOLE:
+            raise CorruptFile(f"{self}: {size:,} bytes; of such a file at most {MAX_WHOLE:,} are read")
+        path = self.bring(0, size)
+        git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        digest = hashlib.sha256() if self.entry.sha256 else git
+        digest.update(path.read_bytes())
+        if digest.hexdigest() != self.entry.oid:
+            self._kept().forget()
+            raise CorruptFile(f"{self}: what arrived is not the file that the Hub lists (its hash differs); {AGAIN}")
+        return path
+
+    def bring(self, offset: int, size: int) -> Path:
+        """Bring these bytes here, and return a file that has them; elsewhere it may have holes.
+
+        Raises
+        ------
+        Unreachable
+            No network; a server that goes on to fail, gives no ranges, or other bytes than were asked for.
+        MissingFile, AccessRefused
+            Not there, or, where HF_HUB_OFFLINE is set, not in the cache; a gated repository, a token not accepted.
+        CorruptFile
+            The file is another than the listing names.
+        DiskFull, OSError
+            No room for it.
+        """
+        if cached := self._cached():
+            return cached
+        pieces = self._kept()
+        if missing := pieces.missing(offset, offset + size):
+            self._transfer(pieces, missing)
+        return pieces.path
+
+    def here(self, offset: int, size: int) -> int:
+        missing = [] if self._cached() else self._kept().missing(offset, offset + size)
+        return size - sum(end - begin for begin, end in missing)
+
+    def _cached(self) -> Path | None:
+        """Return the whole file in the library's cache, of this commit or of another with the same content."""
+        folder = library_folder(self.repo.name)
+        for path in (folder / "snapshots" / self.repo.commit / self.path, folder / "blobs" / self.entry.oid):
+            if path.is_file() and path.stat().st_size == self.entry.size:
+                return path
+        return None
+
+    def _kept(self) -> Pieces:
+        return Pieces(assets(self.repo.name, "files") / self.entry.oid, self.entry.size)
+
+    def _transfer(self, pieces: Pieces, missing: list[Span]) -> None:
+        total = sum(end - begin for begin, end in missing)
+        if constants.is_offline_mode():
+            raise MissingFile(
+                f"{self}: {total:,} bytes of it are not in the cache, and HF_HUB_OFFLINE is set; run it once without"
+            )
+        folder = pieces.path.parent
+        if shutil.disk_usage(folder).free < total:
+            room = f"no room for {total:,} bytes of {self} in {folder}; set HF_HOME to where there is"
+            raise DiskFull(errno.ENOSPC, room)
+        self.repo.count(asked_for=total)
+        parts = [(at, min(at + PIECE, end)) for begin, end in missing for at in range(begin, end, PIECE)]
+        stop = threading.Event()
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            try:
+                list(pool.map(lambda part: self._part(pieces, part, stop), parts))
+            finally:
+                stop.set()
+
+    def _part(self, pieces: Pieces, part: Span, stop: threading.Event) -> None:
+        """Read these bytes into the file, and record how far that went."""
+        begin, end = part
+        at = begin
+        with pieces.path.open("r+b") as file:
+            file.seek(begin)
+            try:
+                for block in blocks(lambda at: self._range(at, end), str(self), begin, stop):
+                    file.write(block)
+                    at += len(block)
+                    self.repo.count(read=len(block))
+                    if stop.is_set():
+                        break
+            finally:
+                file.flush()  # raises where the disk is full, and nothing is recorded
+                pieces.add(begin, at)
+
+    def _range(self, begin: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes of a range as they arrive, once the answer has shown that it is that range."""
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={begin}-{end - 1}"}
+        with get(self.url, self.repo.name, self.repo.revision, str(self.path), headers=headers) as response:
+            self._check(response, begin, end)
+            left = end - begin
+            for block in response.iter_raw():  # as it arrives, so that nothing is lost where it is cut
+                left -= len(block)
+                if left < 0:
+                    raise Unreachable(f"{self}: the server sends more than the {end - begin:,} bytes asked for")
+                yield block
+            if left:
+                raise httpx2.RemoteProtocolError(f"{left:,} of {end - begin:,} bytes are missing")
+
+    def _check(self, response: httpx2.Response, begin: int, end: int) -> None:
+        entry = self.entry
+        host = response.url.host
+        answers = [answer.headers for answer in (*response.history, response)]
+        linked = [headers["x-linked-etag"] for headers in answers if "x-linked-etag" in headers]
+        etags = linked or [response.headers.get("etag", "")]
+        if not all(etags):
+            raise Unreachable(f"{self}: {host} does not say which file it sends (no ETag); is it a Hub?")
+        commits = {headers["x-repo-commit"] for headers in answers if "x-repo-commit" in headers}
+        if any(etag.removeprefix("W/").strip('"') != entry.oid for etag in etags) or commits - {self.repo.commit}:
+            raise CorruptFile(
+                f"{self}: the server now has another file there ({etags[0][:80]}, listed was {entry.oid}); a file "
+                f"must not change while it is read: {AGAIN}"
+            )
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise Unreachable(f"{self}: {host} sends compressed bytes, where plain ones were asked for")
+        if response.status_code == 200 and (begin, end) == (0, entry.size):
+            return
+        if response.status_code != 206:
+            raise Unreachable(
+                f"{self}: {host} gives no ranges (status {response.status_code}): all {entry.size:,} bytes would have "
+                f"to be read; where that is meant: hf download {self.repo.name} {self.path} "
+                f"--revision {self.repo.commit}"
+            )
+        sent = response.headers.get("content-range", "no range")
+        asked = f"bytes {begin}-{end - 1}/{entry.size}"
+        if sent != asked:
+            raise Unreachable(f"{self}: {host} sends {sent[:80]!r}, where {asked!r} was asked for")
+
+
+class _Stream(io.RawIOBase):
+    """The bytes of a remote file, brought in blocks; the further it is read without a jump, the more at once."""
+
+    def __init__(self, file: HubFile) -> None:
+        self._file = file
+        self._size = file.entry.size
+        self._at = 0
+        self._brought: Span = (0, 0)
+        self._ahead = BLOCK
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        at = offset + (0, self._at, self._size)[whence]
+        if at < 0:
+            raise InvalidInput(f"no byte {at} in {self._file}")
+        self._at = at
+        return at
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._at + len(buffer), self._size)
+        if self._at >= end:
+            return 0
+        begin, brought = self._brought
+        if not begin <= self._at <= end <= brought:
+            self._ahead = min(2 * self._ahead, AHEAD) if begin < self._at <= brought else BLOCK
+            begin = self._at // BLOCK * BLOCK
+            brought = min(max(-(-end // BLOCK) * BLOCK, begin + self._ahead), self._size)
+            self._brought = (begin, brought)
+        with self._file.bring(begin, brought - begin).open("rb", buffering=0) as file:
+            file.seek(self._at)
+            size = file.readinto(memoryview(buffer)[: end - self._at])
+        self._at += size
+        return size
+
+
+def open_repo(name: str, revision: str | None, progress: Callable[[int, int], None] | None = None) -> Repo:
+    """Pin a revision of a repository to its commit, and list its files.
+
+    Raises
+    ------
+    MissingFile, AccessRefused, Unreachable, CorruptFile
+        As `list_files`.
+    """
+    asked = revision or constants.DEFAULT_REVISION
+    commit, listing = list_files(name, asked)
+    return Repo(name=name, revision=asked, commit=commit, progress=progress, listing=listing)

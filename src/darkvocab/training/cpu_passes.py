@@ -1,0 +1,342 @@
+"""Loss and gradient of a GPT-2 on a CPU, written out: the library's products, and compiled loops between them.
+
+The plain twin is transformers' model with autograd.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ..numerics._backends import layers as kernels
+from ..numerics.grouping import n_cores
+from .choices import Architecture
+from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, Layout, views
+
+EPS = np.float32(1e-5)  # of the norms
+MOST_BLOCKS = 8  # beyond, Python's lock and small products eat what more cores bring
+
+
+def array(tensor: Any) -> np.ndarray:
+    """Return a tensor's own memory as an array; of bfloat16 the words."""
+    import torch
+
+    return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.element_size() == 2 else tensor.numpy()
+
+
+def multiplies_bfloat16(torch: Any) -> bool:
+    """Tell whether torch has a library for products of bfloat16, which takes AVX-512 or Arm's BF16, or plain loops."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _in_float32(torch: Any) -> SimpleNamespace:
+    """Make torch's products of bfloat16 matrices from those of float32: sums in float32, rounded once.
+
+    Where bfloat16 has no library, this takes a thirtieth of the time.
+    """
+
+    def widened(product: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *factors, out: out.copy_(product(*(factor.float() for factor in factors)))
+
+    return SimpleNamespace(**{name: widened(getattr(torch, name)) for name in ("mm", "addmm", "bmm", "baddbmm")})
+
+
+@contextmanager
+def single_threaded(torch: Any) -> Iterator[None]:
+    """Keep torch to the calling thread."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+class CpuPasses:
+    """Forward and backward pass of one model, its batch cut into `n_blocks`, by default one per core up to 8.
+
+    Products are of numbers of the type of `narrow`; sums, norms, softmax and GELU are float32. The
+    blocks' gradients are added up in their order, so that the result depends on how many there are,
+    in its last bits, and on no cores. Called as `BatchedPasses` are, with one model.
+    """
+
+    def __init__(
+        self,
+        torch: Any,
+        architecture: Architecture,
+        layout: Layout,
+        wide: Any,
+        narrow: Any,
+        batch: int,
+        cores: int | None = None,
+    ) -> None:
+        """
+        Parameters
+        ----------
+        wide : [1, n] float32, all weights
+        narrow : [1, n], the same in the type of the products: bfloat16 or float32
+        batch : examples of a step
+        cores : to work on, by default all there are
+        """
+        self._torch, self._architecture, self._layout = torch, architecture, layout
+        self._wide, self._narrow, self._batch = wide, narrow, batch
+        self._cores = cores or n_cores()
+        self.n_blocks = min(n_cores(), MOST_BLOCKS)
+        self._blocks: list[_Block] = []
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __call__(self, inputs: Any, targets: Any) -> Any:
+        """Return the mean loss [1] float64 of a batch of tokens and of what each place is to predict, [1, N] int64."""
+        if self.n_blocks != len(self._blocks):
+            self._cut()
+        length = self._architecture.context
+        tokens, predicted = (array(each).reshape(-1, length) for each in (inputs, targets))
+        at = 0
+        for block in self._blocks:
+            block.take(tokens[at : at + len(block.ids)], predicted[at : at + len(block.ids)])
+            at += len(block.ids)
+        with single_threaded(self._torch):  # the threads are our own
+            total = sum(self._run())
+            for block in self._blocks[1:]:
+                self._blocks[0].gradient.add_(block.gradient)
+        return self._torch.tensor([total / (self._batch * (length - 1))], dtype=self._torch.float64)
+
+    def gradient(self, out: Any) -> None:
+        """Write the last call's gradient [1, n], in the type of `out`."""
+        out[0].copy_(self._blocks[0].gradient)
+
+    def _run(self) -> list[float]:
+        """Run the blocks, on this core and the others; return their losses, in order."""
+        if self._cores == 1 or len(self._blocks) == 1:
+            return [block.run() for block in self._blocks]
+        assert self._pool is not None
+        first, *others = self._blocks
+        futures = [self._pool.submit(block.run) for block in others]
+        losses = [first.run(), *(math.nan for _ in others)]
+        for number in reversed(range(len(others))):  # the other cores begin at the front
+            mine = futures[number].cancel()
+            losses[number + 1] = others[number].run() if mine else futures[number].result()
+        return losses
+
+    def _cut(self) -> None:
+        self.n_blocks = min(self.n_blocks, self._batch)
+        share = np.float32(1 / (self._batch * (self._architecture.context - 1)))
+        parts = np.array_split(np.arange(self._batch), self.n_blocks)
+        weights = self._torch, self._architecture, self._layout, self._wide, self._narrow
+        self._blocks = [_Block(*weights, len(part), share) for part in parts]
+        n_threads = max(1, min(self._cores, len(parts)) - 1)  # beside the caller's
+        self._pool = ThreadPoolExecutor(n_threads, initializer=self._torch.set_num_threads, initargs=(1,))
+
+
+class _Norm:
+    """Buffers of a norm that its backward pass reads."""
+
+    def __init__(self, torch: Any, n: int, width: int, dtype: Any) -> None:
+        self.total = torch.empty(n, width).numpy()
+        self.out = torch.empty(n, width, dtype=dtype)
+        self.mean, self.scale = np.empty(n, np.float32), np.empty(n, np.float32)
+
+
+class _Block:
+    """Some sequences of the batch: buffers for all that the backward pass needs, and the calls that fill them.
+
+    The calls and their arguments are made once, so that Python, whose lock the cores share, has next
+    to nothing to do between them.
+    """
+
+    def __init__(
+        self,
+        torch: Any,
+        architecture: Architecture,
+        layout: Layout,
+        wide: Any,
+        narrow: Any,
+        batch: int,
+        share: np.float32,
+    ) -> None:
+        is_fast = narrow.dtype == torch.float32 or multiplies_bfloat16(torch)
+        self._torch, self._architecture = torch if is_fast else _in_float32(torch), architecture
+        width, heads, length = architecture.width, architecture.heads, architecture.context
+        n, layers = batch * length, range(architecture.layers)
+        self._length = length
+        self.ids, self._targets = np.empty((batch, length), np.int64), np.empty((batch, length), np.int64)
+        gradient, products = torch.zeros_like(wide), torch.zeros_like(narrow)  # of sums; of the products' weights
+        self.gradient, self._product = gradient[0], products[0]
+        self._narrow, self._values, self._sums, self._products = (
+            {name: view[0] for name, view in views(vectors, layout).items()}
+            for vectors in (narrow, wide, gradient, products)
+        )
+        self._values = {name: array(weight) for name, weight in self._values.items()}
+        self._sums = {name: array(total) for name, total in self._sums.items()}
+
+        def buffer(*shape: int) -> Any:
+            return torch.empty(shape, dtype=narrow.dtype)
+
+        self._norms = [_Norm(torch, n, width, narrow.dtype) for _ in range(2 * architecture.layers + 1)]
+        size = width // heads
+        self._qkv = [buffer(3 * heads, n, size) for _ in layers]
+        self._probs = [buffer(heads * batch, length, length) for _ in layers]
+        self._mixed = [buffer(n, width) for _ in layers]
+        self._activated, self._gelu_grad = ([buffer(n, 4 * width) for _ in layers] for _ in range(2))
+        self._embedded = torch.empty(n, width).numpy()
+        self._zeros, self._added, self._added_grad, self._output_grad = (buffer(n, width) for _ in range(4))
+        self._zeros.zero_()
+        self._grad = torch.empty(n, width)  # of what flows past a layer
+        self._inner_grad, self._merged_grad = buffer(n, 4 * width), buffer(n, 3 * width)
+        self._head, self._qkv_grad = buffer(heads, n, size), buffer(3 * heads, n, size)
+        self._probs_grad = buffer(heads * batch, length, length)
+        self._no_shift = np.zeros(width, np.float32)  # RMSNorm's, and where its gradient goes
+        self._logits = buffer(n, self._narrow[TOKEN_EMBEDDING].shape[0])
+        self._loss = 0.0
+        self._calls: list[Callable[[], Any]] = []
+        self._write_out(share)
+
+    def take(self, inputs: np.ndarray, targets: np.ndarray) -> None:
+        """Copy the block's sequences of a batch; their last place predicts nothing."""
+        self.ids[:], self._targets[:] = inputs, targets
+        self._targets[:, -1] = -1
+
+    def run(self) -> float:
+        """Return the sum of the losses; write the gradient of `share` times it into `gradient`."""
+        for call in self._calls:
+            call()
+        return self._loss
+
+    # The calls, in their order ----------------------------------------------------------------------------------
+
+    def _then(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        self._calls.append(partial(function, *arguments, **named))
+
+    def _write_out(self, share: np.float32) -> None:
+        torch, layers = self._torch, self._architecture.layers
+        tokens, positions = TOKEN_EMBEDDING, POSITION_EMBEDDING
+        self._then(self.gradient.zero_)
+        self._then(kernels.embed, self.ids, self._values[tokens], self._values[positions], self._embedded)
+        x, added = self._embedded, self._zeros
+        for layer in range(layers):
+            x = self._normalise(2 * layer, f"transformer.h.{layer}.ln_1", x, added)
+            added = self._attend(layer)
+            x = self._normalise(2 * layer + 1, f"transformer.h.{layer}.ln_2", x, added)
+            added = self._expand(layer)
+        self._normalise(2 * layers, "transformer.ln_f", x, added)
+        head = "lm_head.weight" if "lm_head.weight" in self._narrow else tokens
+        last, logits = self._norms[-1].out, self._logits
+        self._then(torch.mm, last, self._narrow[head].t(), out=logits)
+        self._then(self._score, share)
+        self._multiply_back(logits.t(), last, head)
+        self._then(torch.mm, logits, self._narrow[head], out=self._output_grad)
+        self._then(self._grad.zero_)
+        self._normalise_back(2 * layers, "transformer.ln_f")
+        for layer in reversed(range(layers)):
+            self._expand_back(layer)
+            self._normalise_back(2 * layer + 1, f"transformer.h.{layer}.ln_2")
+            self._attend_back(layer)
+            self._normalise_back(2 * layer, f"transformer.h.{layer}.ln_1")
+        self._then(kernels.embed_back, self.ids, array(self._grad), self._sums[tokens], self._sums[positions])
+        self._then(self.gradient.add_, self._product)
+
+    def _score(self, share: np.float32) -> None:
+        self._loss = kernels.cross_entropy(array(self._logits), self._targets.reshape(-1), share)
+
+    # Norms ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _centred(self) -> bool:
+        return self._architecture.norm == "layernorm"
+
+    def _normalise(self, number: int, name: str, x: np.ndarray, added: Any) -> np.ndarray:
+        norm = self._norms[number]
+        gain, shift = self._values[f"{name}.weight"], self._values.get(f"{name}.bias", self._no_shift)
+        outputs = norm.total, array(norm.out), norm.mean, norm.scale
+        self._then(kernels.normalise, x, array(added), gain, shift, self._centred, EPS, *outputs)
+        return norm.total
+
+    def _normalise_back(self, number: int, name: str) -> None:
+        """Compute the gradient of a norm's input, in `_grad` and `_added_grad`, from that of its output."""
+        norm = self._norms[number]
+        sums = self._sums[f"{name}.weight"], self._sums.get(f"{name}.bias", np.empty_like(self._no_shift))
+        forward = norm.total, norm.mean, norm.scale, self._values[f"{name}.weight"], self._centred
+        grads = array(self._output_grad), array(self._grad), array(self._added_grad)
+        self._then(kernels.normalise_back, *forward, *grads, *sums)
+
+    # Layers -----------------------------------------------------------------------------------------------------
+
+    def _multiply(self, x: Any, name: str, out: Any) -> Any:
+        self._then(self._torch.addmm, self._narrow[f"{name}.bias"], x, self._narrow[f"{name}.weight"], out=out)
+        return out
+
+    def _multiply_back(self, x: Any, grad: Any, weight: str) -> None:
+        """Compute the gradient x @ grad of a product's weights."""
+        self._then(self._torch.mm, x, grad, out=self._products[weight])
+
+    def _linear_back(self, grad: Any, x: Any, name: str, out: Any) -> None:
+        """Compute the gradients of a layer's weights from that of its output, and into `out` that of its input."""
+        self._multiply_back(x.t(), grad, f"{name}.weight")
+        self._then(self._torch.mm, grad, self._narrow[f"{name}.weight"].t(), out=out)
+
+    def _add_columns(self, grad: Any, name: str) -> None:
+        self._then(kernels.add_columns, array(grad), self._sums[f"{name}.bias"])
+
+    def _expand(self, layer: int) -> Any:
+        name = f"transformer.h.{layer}.mlp"
+        inner = self._multiply(self._norms[2 * layer + 1].out, f"{name}.c_fc", self._activated[layer])
+        self._then(kernels.gelu, array(inner).reshape(-1), array(self._gelu_grad[layer]).reshape(-1))
+        return self._multiply(inner, f"{name}.c_proj", self._added)
+
+    def _expand_back(self, layer: int) -> None:
+        name = f"transformer.h.{layer}.mlp"
+        self._add_columns(self._added_grad, f"{name}.c_proj")
+        self._linear_back(self._added_grad, self._activated[layer], f"{name}.c_proj", self._inner_grad)
+        bias = self._sums[f"{name}.c_fc.bias"]
+        self._then(kernels.gelu_back, array(self._inner_grad), array(self._gelu_grad[layer]), bias)
+        self._linear_back(self._inner_grad, self._norms[2 * layer + 1].out, f"{name}.c_fc", self._output_grad)
+
+    # Attention: queries, keys and values are split head by head, so that all heads' products are one call.
+
+    def _scale(self) -> np.float32:
+        return np.float32((self._architecture.width // self._architecture.heads) ** -0.5)
+
+    def _sequences(self, heads: Any) -> Any:
+        """View [heads, n, size] as [heads * batch, t, size]."""
+        return heads.view(-1, self._length, heads.shape[-1])
+
+    def _attend(self, layer: int) -> Any:
+        torch, name = self._torch, f"transformer.h.{layer}.attn"
+        x, qkv, probs = self._norms[2 * layer].out, self._qkv[layer], self._probs[layer]
+        n_parts, n, size = qkv.shape
+        weight = self._narrow[f"{name}.c_attn.weight"].view(-1, n_parts, size).transpose(0, 1)
+        bias = self._narrow[f"{name}.c_attn.bias"].view(n_parts, 1, size)
+        self._then(torch.baddbmm, bias, x.expand(n_parts, *x.shape), weight, out=qkv)
+        queries, keys, values = (self._sequences(part) for part in qkv.chunk(3))
+        self._then(torch.bmm, queries, keys.transpose(1, 2), out=probs)
+        self._then(kernels.attend, array(probs), self._scale())
+        self._then(torch.bmm, probs, values, out=self._sequences(self._head))
+        self._then(self._mixed[layer].view(n, -1, size).copy_, self._head.transpose(0, 1))
+        return self._multiply(self._mixed[layer], f"{name}.c_proj", self._added)
+
+    def _attend_back(self, layer: int) -> None:
+        torch, name = self._torch, f"transformer.h.{layer}.attn"
+        probs, grad = self._probs[layer], self._probs_grad
+        heads, n, size = self._head.shape
+        self._add_columns(self._added_grad, f"{name}.c_proj")
+        self._multiply_back(self._mixed[layer].t(), self._added_grad, f"{name}.c_proj.weight")
+        weight = self._narrow[f"{name}.c_proj.weight"].view(heads, size, -1).transpose(1, 2)
+        self._then(torch.bmm, self._added_grad.expand(heads, *self._added_grad.shape), weight, out=self._head)
+        head = self._sequences(self._head)
+        queries, keys, values = (self._sequences(part) for part in self._qkv[layer].chunk(3))
+        to_queries, to_keys, to_values = (self._sequences(part) for part in self._qkv_grad.chunk(3))
+        self._then(torch.bmm, head, values.transpose(1, 2), out=grad)
+        self._then(torch.bmm, probs.transpose(1, 2), head, out=to_values)
+        self._then(kernels.attend_back, array(probs), array(grad), self._scale())
+        self._then(torch.bmm, grad, keys, out=to_queries)
+        self._then(torch.bmm, grad.transpose(1, 2), queries, out=to_keys)
+        self._then(self._merged_grad.view(n, -1, size).copy_, self._qkv_grad.transpose(0, 1))
+        self._add_columns(self._merged_grad, f"{name}.c_attn")
+        self._linear_back(self._merged_grad, self._norms[2 * layer].out, f"{name}.c_attn", self._output_grad)

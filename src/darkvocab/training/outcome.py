@@ -1,0 +1,123 @@
+"""The outcome of a training: read back from its folder, where `train` wrote it, or measured from the recording."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..embedding.history import History
+from ..errors import CorruptFile, MissingFile
+from ..landing import write_json
+from ..measures.census import Census, counts
+from ..measures.geometry import Geometry
+from ..numerics import Grid, identical_rows, index_values, to_index
+from ..runs.folder import read_manifest
+from .metrics import read_metrics
+
+FILE = "outcome.json"
+ENDED = ("complete", "diverged")
+L_INF = ("max_l_inf", "mean_l_inf", "max_l_inf_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOutcome:
+    """Start and end of a training; `states` hold a census over all and over unseen tokens each."""
+
+    status: str  # complete, or diverged: then the last state is the one before
+    steps: int  # made
+    n_unseen: int
+    loss: dict[str, float] | None  # first, last; None without a step
+    states: tuple[dict[str, Any], dict[str, Any]]  # step, all, unseen: the first and the last that was recorded
+    unseen_l_inf: dict[str, float | int | None]  # over all pairs of unseen tokens; None with fewer than two
+    centroid_displacement: float  # weight units
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def outcome(run: str | Path) -> TrainingOutcome:
+    """Return what became of a training: the census of its first and last recorded state.
+
+    A folder of a version that wrote no `outcome.json` is measured.
+
+    Raises
+    ------
+    MissingFile
+        No finished training there.
+    CorruptFile
+        Its files cannot be read.
+    """
+    path = Path(run)
+    manifest = read_manifest(path)
+    if manifest.get("experiment") != "train" or manifest["status"] not in ENDED:
+        raise MissingFile(f"{path} holds no training that has ended")
+    if not (path / FILE).is_file():
+        return measure_outcome(path, manifest["status"])
+    try:
+        written = json.loads((path / FILE).read_text("utf-8"))
+        first, last = written["states"]
+        if not all(
+            isinstance(n, int) for state in (first, last) for of in ("all", "unseen") for n in state[of].values()
+        ):
+            raise TypeError("counts that are no integers")
+        return TrainingOutcome(**{**written, "states": (first, last)})
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise CorruptFile(f"{path / FILE}: not the outcome of a training ({error!r})") from None
+
+
+def write_outcome(path: Path, status: str) -> None:
+    """Measure a recording that has ended, and write its outcome beside it."""
+    write_json(path / FILE, measure_outcome(path, status).to_json())
+
+
+def measure_outcome(path: Path, status: str) -> TrainingOutcome:
+    """Measure the first and the last state of a recording; raises CorruptFile as `outcome`."""
+    history, ends = read_ends(path)
+    if history.unseen is None:
+        raise CorruptFile(f"{path}: its corpus.json does not say which tokens are unseen")
+    unseen = np.array(history.unseen, np.int64)
+    losses = read_metrics(path)["loss"]
+    first, last = (
+        {"step": step, "all": counts(end), "unseen": counts(end[unseen])}
+        for step, end in zip((0, history.step(history.n_rows - 1)), ends, strict=True)
+    )
+    return TrainingOutcome(
+        status=status,
+        steps=len(losses),
+        n_unseen=len(unseen),
+        loss={"first": losses[0], "last": losses[-1]} if len(losses) else None,
+        states=(first, last),
+        unseen_l_inf=_l_inf(ends[1][unseen], history.grid),
+        centroid_displacement=displacement(*ends, history.grid),
+    )
+
+
+def read_ends(run: Path) -> tuple[History, tuple[np.ndarray, np.ndarray]]:
+    """Read the words [vocabulary, dim] of a run's first and last state, with its history; raises as `History.open`."""
+    history = History.open(run)
+    (_, first), (_, last) = history.words((0, history.n_rows - 1))
+    return history, (first, last)
+
+
+def displacement(first: np.ndarray, last: np.ndarray, grid: Grid) -> float:
+    """Return how far the centroid moved, Euclidean, weight units, between two states of words [vocabulary, dim]."""
+    before, after = (index_values(to_index(words, grid), grid).mean(axis=0) for words in (first, last))
+    return float(np.linalg.norm(after - before))
+
+
+def token_distances(words: np.ndarray, grid: Grid) -> Geometry:
+    """Measure the distances over all pairs of tokens, of words [n, dim]."""
+    tokens, weights = Census(identical_rows(words)).groups.select("tokens")
+    return Geometry(to_index(words, grid)[tokens], grid, over="tokens", weights=weights)
+
+
+def _l_inf(words: np.ndarray, grid: Grid) -> dict[str, float | int | None]:
+    if len(words) < 2:
+        return dict.fromkeys(L_INF)
+    distances = token_distances(np.ascontiguousarray(words), grid)
+    values = float(distances.weight.max), float(distances.weight.mean), int(distances.steps.max)
+    return dict(zip(L_INF, values, strict=True))

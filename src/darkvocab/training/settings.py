@@ -1,0 +1,161 @@
+"""Settings of a training: fields that are checked, the numbers that follow from them, and its manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..errors import InvalidInput
+from ..gpu.device import check_device
+from ..runs.command import repeating
+from ..runs.folder import versions
+from ..runs.randomness import check_seed
+from .choices import (
+    PRECISIONS,
+    ROUNDINGS,
+    SCHEDULES,
+    SGD,
+    AdamW,
+    Architecture,
+    GaussianNoise,
+    NormalStart,
+    PointStart,
+    Precision,
+    SnowballStart,
+)
+from .corpus import Batches, Corpus, load_corpus
+
+EXTRAS = ("gradients", "moments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Settings of a training, checked; `darkvocab.train` runs it.
+
+    The defaults are 11.2c's model from a snowball, with weights in bfloat16 and optimizer state in
+    float32, without the notebooks' defects.
+    """
+
+    corpus: Corpus = field(default_factory=load_corpus)
+    architecture: Architecture = field(default_factory=Architecture)
+    start: NormalStart | PointStart | SnowballStart = field(default_factory=SnowballStart)
+    noise: GaussianNoise | None = None
+    precision: str = "bf16-weights"  # a key of `PRECISIONS`
+    rounding: str = "nearest"  # of bf16-weights: or "stochastic"
+    optimizer: AdamW | SGD = field(default_factory=AdamW)
+    schedule: str = "linear"  # of the learning rate, down to 0; or "constant"
+    clip: float | None = 1.0  # largest Euclidean norm of the gradient
+    batch: int = 32
+    steps: int = 10_000
+    label_shift: int = 1  # 2: the notebooks', whose data set and model shift once each
+    seed: int = 42
+    device: str = "cpu"
+    record_every: int = 1
+    record: tuple[str, ...] = ()  # of `EXTRAS`, beside the embedding
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name in ("batch", "steps", "record_every"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name, known in (("precision", PRECISIONS), ("rounding", ROUNDINGS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise InvalidInput(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        if self.label_shift not in (1, 2):
+            raise InvalidInput(f"label_shift must be 1 or 2, got {self.label_shift}")
+        if self.rounding == "stochastic" and not self.precision_policy.rounded:
+            raise InvalidInput(
+                f"precision {self.precision} does not round what it updates; stochastic is for bf16-weights"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise InvalidInput(f"clip must be > 0, got {self.clip!r}")
+        if self.steps % self.record_every:
+            raise InvalidInput(f"{self.steps:,} steps are no multiple of record_every {self.record_every:,}")
+        check_device(self.device)
+        unknown = [name for name in self.record if name not in EXTRAS]
+        if unknown:
+            raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
+        if "moments" in self.record and not isinstance(self.optimizer, AdamW):
+            raise InvalidInput("moments are Adam's; this optimizer has none")
+        self.batches  # noqa: B018, checks the corpus against the context
+
+    @property
+    def precision_policy(self) -> Precision:
+        return PRECISIONS[self.precision]
+
+    @property
+    def is_random(self) -> bool:
+        """Tell whether steps draw random numbers: noise, or stochastic rounding."""
+        return self.noise is not None or self.rounding == "stochastic"
+
+    @cached_property
+    def batches(self) -> Batches:
+        return Batches(
+            corpus=self.corpus,
+            context=self.architecture.context,
+            batch=self.batch,
+            seed=self.seed,
+            label_shift=self.label_shift,
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 1."""
+        peak = self.optimizer.learning_rate
+        return peak * (self.steps - step + 1) / self.steps if self.schedule == "linear" else peak
+
+    def parameters(self) -> dict[str, Any]:
+        """Return every setting but the seed and the inputs, for the manifest."""
+        noise = self.noise
+        return {
+            **dataclasses.asdict(self.architecture),
+            "start": self.start.name,
+            **{f"init_{name}": value for name, value in dataclasses.asdict(self.start).items()},
+            "noise": "none" if noise is None else "gaussian",
+            **({} if noise is None else {"noise_sigma": noise.sigma, "noise_rows": noise.rows}),
+            "precision": self.precision,
+            "rounding": self.rounding,
+            "optimizer": self.optimizer.name,
+            **dataclasses.asdict(self.optimizer),
+            "schedule": self.schedule,
+            "clip": self.clip,
+            "batch": self.batch,
+            "steps": self.steps,
+            "label_shift": self.label_shift,
+            "vocabulary": self.corpus.n_vocabulary,
+            "n_unseen": len(self.corpus.unseen),
+            "device": self.device,
+            "record_every": self.record_every,
+            "record": list(self.record),
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what runs, without where and when: settings and inputs as data, and the command if one repeats it."""
+        return {
+            "experiment": "train",
+            **repeating("train", self.options(), {}, self.unrepeatable()),
+            "parameters": self.parameters(),
+            "seed": self.seed,
+            "packages": versions("torch", "transformers"),
+            "inputs": self.corpus.inputs(),
+            "paths": self.corpus.paths(),
+        }
+
+    def unrepeatable(self) -> str | None:
+        """Return why no command line repeats this training, or None where one does."""
+        if self.corpus.path is None and not self.corpus.is_default:
+            return "the corpus was given as token ids, not as a file"
+        constants = (item for item in dataclasses.fields(self.optimizer) if item.name in ("betas", "eps", "momentum"))
+        for constant in constants:
+            value = getattr(self.optimizer, constant.name)
+            if value != constant.default:
+                return f"no option sets {constant.name} of the optimizer, which is {value}"
+        return None
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of `darkvocab train` that set all this, by their names."""
+        parameters = self.parameters()
+        for name in ("n_unseen", "betas", "eps", "momentum"):
+            parameters.pop(name, None)
+        return {**self.corpus.paths(), **parameters, "clip": self.clip or 0, "seed": self.seed}
