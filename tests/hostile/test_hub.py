@@ -254,6 +254,14 @@ def test_listing_of_another_commit_and_one_without_an_end_are_refused(model, ref
     refuses("scan", "org/model", code=3, says=["answers with more than 10 bytes"])
 
 
+def test_ref_in_the_library_s_cache_that_is_no_text_is_no_commit(hub, refuses, monkeypatch):
+    refs = hub.home / "hub/models--org--model/refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_bytes(b"\xff")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refuses("scan", "org/model", code=3, says=["no revision 'main' of org/model is in the cache"])
+
+
 def test_names_that_reach_outside_are_no_files(model, refuses):
     model.fail("listing", "api/models", times=100, value=sibling(rfilename="../../model.safetensors"))
     refuses("scan", "org/model/../../model.safetensors", code=3, says=["no file or folder"])
