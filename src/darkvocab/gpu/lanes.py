@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
 
 from ..errors import InvalidInput
+from ..numerics import _backends
 from ..numerics.cells import Cells
 
 COUNTERS = 1 << 32  # points and trials that the random words of a trial tell apart
@@ -86,12 +87,10 @@ _EMPTY |= {"scale": np.empty(0)}
 
 def _part(cells: Cells, place: np.ndarray | None) -> dict[str, np.ndarray]:
     """Return the rows of one `Cells`, and how many edges each has."""
-    from ..numerics._backends.drawing import leaving
-
     n = len(cells.columns)
     away, below, above = (np.empty(n, np.uint64) for _ in range(3))
     scale = np.empty(n)
-    leaving(cells.shift, cells.edge_starts, cells.thresholds, away, below, above, scale)
+    _backends.drawing.leaving(cells.shift, cells.edge_starts, cells.thresholds, away, below, above, scale)
     return {
         "column": cells.columns,
         "place": np.arange(n) if place is None else place,

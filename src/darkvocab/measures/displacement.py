@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
-from ..numerics import Grid, as_grid, decode
+from ..numerics import Grid, _backends, as_grid, decode
 from ..numerics.grouping import chunks, n_cores
 from ..progress import Advance
 
@@ -55,8 +55,6 @@ def displacements(
     >>> far.same, far.euclidean, far.l_inf
     (array([ True, False]), array([0., 5.]), array([0., 4.]))
     """
-    from ..numerics._backends.motion import tally_displacements
-
     if a.dim != b.dim:
         raise InvalidInput(f"rows of {a.dim:,} and of {b.dim:,} columns cannot be compared")
     target = as_grid(grid or a.grid)
@@ -70,7 +68,9 @@ def displacements(
     def compare(rows: slice) -> None:
         words = a.rounded(rows, target), b.rounded(rows, target)
         values = decode(words[0], target), decode(words[1], target)
-        tally_displacements(*words, sign, *values, same[rows], steps[rows], l_inf[rows], euclidean[rows])
+        _backends.motion.tally_displacements(
+            *words, sign, *values, same[rows], steps[rows], l_inf[rows], euclidean[rows]
+        )
         if progress:
             progress(a.words[rows].nbytes + b.words[rows].nbytes)
 

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
-from ..numerics import as_grid
+from ..numerics import _backends, as_grid
 from ..numerics.grouping import chunks, n_cores
 from ..progress import Advance
 
@@ -36,9 +36,6 @@ def steps_to_nearest(
     >>> steps_to_nearest(rows, np.array([0])).tolist()
     [0, 1, 16384]
     """
-    from ..numerics._backends.nearest import nearest
-    from ..numerics._backends.neighbours import index_words
-
     if not len(tokens):
         raise InvalidInput("needs one token or more to measure the distance to")
     target = as_grid(grid or matrix.grid)
@@ -46,14 +43,14 @@ def steps_to_nearest(
     def index(rows: Any) -> np.ndarray:
         words = matrix.rounded(rows, target)
         out = np.empty(words.shape, np.int32)
-        index_words(words, words.dtype.type(target.sign), out)
+        _backends.neighbours.index_words(words, words.dtype.type(target.sign), out)
         return out
 
     targets = index(tokens)
     steps = np.empty(matrix.n_tokens, np.int64)
 
     def measure(rows: slice) -> None:
-        nearest(index(rows), targets, steps[rows])
+        _backends.nearest.nearest(index(rows), targets, steps[rows])
         if progress:
             progress(matrix.words[rows].nbytes)
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64, UInt64
 
 from ..errors import InvalidInput
+from . import _backends
 from .distributions import Distribution
 from .grids import Grid
 
@@ -116,12 +117,10 @@ class Cells:
 
         Exact but for 2**-64 each; Gaussian and Laplace noise only.
         """
-        from ._backends.drawing import cdf_words
-
         inner = np.ones(self.deviates.size, bool)
         inner[self.starts[1:] - 1] = False
         words = np.empty(int(inner.sum()), np.uint64)
-        cdf_words(self.deviates[inner], self.distribution.name == "laplace", words)
+        _backends.drawing.cdf_words(self.deviates[inner], self.distribution.name == "laplace", words)
         return words
 
     def probabilities(self, j: int) -> Float64[np.ndarray, " cells"]:
@@ -154,10 +153,8 @@ def cell_ranges(base: Float[np.ndarray, " dim"], sigma: float, reach: float, gri
     InvalidInput
         Noise within reach overflows the grid.
     """
-    from ._backends.drawing import cell_ranges as kernel
-
     ranges = Ranges(*(np.empty(base.size, np.int64) for _ in range(3)))
-    if kernel(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):
+    if _backends.drawing.cell_ranges(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):
         raise InvalidInput(
             f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
             f"{grid.max_value:g}; choose a smaller sigma or a wider grid"

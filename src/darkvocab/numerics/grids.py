@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Num, UInt
 
 from ..errors import InvalidInput
+from . import _backends
 
 ArrayLike = float | int | list | tuple | np.generic | np.ndarray
 
@@ -198,10 +199,8 @@ def encode(values: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
 
 def _round(x: np.ndarray, grid: Grid) -> Int64[np.ndarray, ...]:
     """Ordered indices of finite values, rounded to nearest even; +-(max_code + 1) beyond the largest finite value."""
-    from ._backends.rounding import round_to_index
-
     index = np.empty(x.shape, np.int64)
-    round_to_index(np.ascontiguousarray(x).ravel(), *grid.constants, index.ravel())
+    _backends.rounding.round_to_index(np.ascontiguousarray(x).ravel(), *grid.constants, index.ravel())
     return index
 
 
@@ -272,12 +271,10 @@ def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, ...]
 
 def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -> Float[np.ndarray, ...]:
     """Values of ordered indices, float64 or float32, exactly; beyond the largest finite one as if binades went on."""
-    from ._backends.rounding import values_of
-
     grid = as_grid(grid)
     index = np.asarray(index, order="C")
     values: np.ndarray = np.empty(index.shape, dtype)
-    values_of(index.ravel(), *grid.constants[:2], values.ravel())
+    _backends.rounding.values_of(index.ravel(), *grid.constants[:2], values.ravel())
     return values
 
 

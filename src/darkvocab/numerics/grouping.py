@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64, UInt, UInt64
 
 from ..errors import InvalidInput
+from . import _backends
 
 CHUNK_BYTES = 1 << 20
 SELECTIONS = ("black_holes", "unique", "tokens")
@@ -96,8 +97,6 @@ def identical_rows(
     >>> groups.labels, groups.counts
     (array([0, 1, 0]), array([2, 1]))
     """
-    from ._backends.grouping import group_hashed, hash_rows
-
     words = np.asarray(words)
     if words.ndim != 2 or words.dtype.kind != "u":
         raise InvalidInput(f"needs a 2-D array of unsigned words, got {words.dtype} {list(words.shape)}")
@@ -111,7 +110,7 @@ def identical_rows(
 
     def hash_chunk(rows: slice) -> None:
         chunk = rounded(words[rows]) if rounded else words[rows]
-        hash_rows(chunk, keys, sign, folded, hashes[rows], largest[rows])
+        _backends.grouping.hash_rows(chunk, keys, sign, folded, hashes[rows], largest[rows])
         if progress:
             progress(words[rows].nbytes)
 
@@ -125,7 +124,7 @@ def identical_rows(
 
     if rounded is None:
         labels, first = np.empty(n, np.int64), np.empty(n, np.int64)
-        first = first[: group_hashed(hashes, words, folded, labels, first)]
+        first = first[: _backends.grouping.group_hashed(hashes, words, folded, labels, first)]
     else:
         labels, first = _group_rounded(words, hashes, folded, rounded)
     counts = np.bincount(labels, minlength=len(first)).astype(np.int64)
@@ -136,13 +135,11 @@ def _group_rounded(
     words: np.ndarray, hashes: np.ndarray, folded: np.unsignedinteger, rounded: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and first rows, rounding again only the rows whose hash is not alone."""
-    from ._backends.grouping import group_hashed
-
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     shared = np.flatnonzero(counts[inverse] > 1)
     rows = rounded(words[shared])
     local, first = np.empty(len(shared), np.int64), np.empty(len(shared), np.int64)
-    group_hashed(hashes[shared], rows, folded, local, first)
+    _backends.grouping.group_hashed(hashes[shared], rows, folded, local, first)
     leader = np.arange(len(words))
     leader[shared] = shared[first[local]]
     firsts, labels = np.unique(leader, return_inverse=True)

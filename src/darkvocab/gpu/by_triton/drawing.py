@@ -92,7 +92,7 @@ def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
 
 
 @triton.jit
-def _store(  # type: ignore[no-untyped-def]
+def _store(
     z,
     base,
     sigma,
@@ -113,7 +113,7 @@ def _store(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["seed", "n", "dim", "blocks"])
-def dense_kernel(  # type: ignore[no-untyped-def]
+def dense_kernel(
     bases,
     which,
     sigmas,
@@ -173,7 +173,7 @@ def dense_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["n"])
-def perturb_kernel(  # type: ignore[no-untyped-def]
+def perturb_kernel(
     base,
     z,
     sigmas,
@@ -201,7 +201,7 @@ def perturb_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def round_kernel(  # type: ignore[no-untyped-def]
+def round_kernel(
     x,
     out,
     size,
@@ -216,13 +216,13 @@ def round_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _word(pointer, mask):  # type: ignore[no-untyped-def]
+def _word(pointer, mask):
     """A word of 64 bits, of which tensors hold the bit pattern."""
     return tl.load(pointer, mask=mask, other=0).to(tl.uint64, bitcast=True)
 
 
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
-def often_kernel(  # type: ignore[no-untyped-def]
+def often_kernel(
     lanes,
     n_lanes,
     points,
@@ -286,7 +286,7 @@ def often_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
-def seldom_kernel(  # type: ignore[no-untyped-def]
+def seldom_kernel(
     lanes,
     n_lanes,
     points,

@@ -10,7 +10,7 @@ _INTEGER_BITS = tl.constexpr(0x4330000000000000)  # ... in the low bits of the s
 
 
 @triton.jit
-def index_of(x, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr, max_code: tl.constexpr):  # type: ignore[no-untyped-def]
+def index_of(x, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr, max_code: tl.constexpr):
     """Ordered index of a float64, int64; beyond the largest finite one: +-(max_code + 1)."""
     bits = x.to(tl.int64, bitcast=True)
     exponent = tl.maximum(((bits >> 52) & 0x7FF) - 1023, min_exponent)

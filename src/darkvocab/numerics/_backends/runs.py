@@ -9,7 +9,7 @@ from .rounding import index_of, value_of
 
 
 @njit(nogil=True, cache=True)
-def _run_end(k, width, mantissa_bits, min_exponent):  # type: ignore[no-untyped-def]
+def _run_end(k, width, mantissa_bits, min_exponent):
     """Last cell of the run that cell k begins: an aligned block of its binade no wider than `width`, or k alone.
 
     A power of two, whose cell is narrower than those above it, is always alone.
@@ -28,7 +28,7 @@ def _run_end(k, width, mantissa_bits, min_exponent):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, cache=True)
-def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, last):  # type: ignore[no-untyped-def]
+def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, last):
     """Runs of every column's cells low..high; within 2**-12 of `width` around zero all cells are one run.
 
     starts [columns + 1]; last [runs] their last cells, or empty: count only.
@@ -54,7 +54,7 @@ def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, l
 
 
 @njit(nogil=True, cache=True)
-def edge_deviates(base, starts, last, sigma, float32, mantissa_bits, min_exponent, out):  # type: ignore[no-untyped-def]
+def edge_deviates(base, starts, last, sigma, float32, mantissa_bits, min_exponent, out):
     """The `threshold` beyond each run but its column's last, whose place in `out` stays."""
     for d in range(base.size):
         for run in range(starts[d], starts[d + 1] - 1):
