@@ -27,7 +27,7 @@ from batches import (  # noqa: E402
 
 from darkvocab.gpu.by_torch import deviates as by_torch  # noqa: E402
 from darkvocab.gpu.by_torch import drawing  # noqa: E402
-from darkvocab.gpu.by_torch.lanes import on_device  # noqa: E402
+from darkvocab.gpu.by_torch.drawing import on_device  # noqa: E402
 from darkvocab.gpu.lanes import Lanes  # noqa: E402
 from darkvocab.numerics import GRIDS  # noqa: E402
 from darkvocab.numerics._backends import deviates, rounding  # noqa: E402

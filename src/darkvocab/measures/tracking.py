@@ -31,7 +31,7 @@ class State:
         self.words = words
         self.grid = as_grid(grid)
         self.index: Integer[np.ndarray, "n dim"] = np.empty(words.shape, np.int32 if self.grid.bits < 32 else np.int64)
-        _backends.motion.to_ordered(words, self.grid.word_dtype.type(self.grid.sign), self.index)
+        _backends.neighbours.index_words(words, self.grid.word_dtype.type(self.grid.sign), self.index)
 
     @cached_property
     def groups(self) -> Groups:

@@ -36,9 +36,7 @@ class Groups:
     labels: Int64[np.ndarray, " n"]  # group of each row
     first: Int64[np.ndarray, " groups"]  # first row of each group
     counts: Int64[np.ndarray, " groups"]  # rows in each group
-    largest_code: UInt[
-        np.ndarray, " n"
-    ]  # largest magnitude code of each row: beyond a grid's max_code, NaN or infinity
+    largest_code: UInt[np.ndarray, " n"]  # magnitude of each row's largest word: beyond max_code, NaN or infinity
 
     def select(self, over: str) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
         """Return the first row of each group in the selection, and how many rows each stands for.

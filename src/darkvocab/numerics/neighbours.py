@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Int64, Integer, UInt
 
+from ..errors import InvalidInput
 from . import _backends
-from .chebyshev import largest_within
+from .chebyshev import UNITS, largest_within
 from .grids import Grid, as_grid, decode
 from .grouping import chunks, n_cores
-from .touching import Touching
 
 MAX_PAIRS = 1 << 22  # listed unless more are asked for: 32 MB
 FEATURES = 32  # that rows are told apart by before they are compared in full
@@ -26,6 +26,29 @@ LISTED = 4  # pairs a row that features do not tell apart, up to which they are 
 STUCK = 0.75  # of the rows in one component: features do not tell them apart, and all columns must
 FEW_ROWS = 1000  # that one thread compares
 BLOCK_BYTES = 1 << 26  # of rows that are compared in full at a time
+
+
+@dataclass(frozen=True)
+class Touching:
+    """When two rows touch: their L-infinity distance is <= (or, `strict`, <) the threshold. Recorded as one."""
+
+    threshold: float | int  # weight units, rounded to float32 as distances are; or grid steps
+    unit: str = "weight"
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", float(self.threshold))
+        if self.unit not in UNITS:
+            raise InvalidInput(f"unknown unit {self.unit!r} of touching; choose one of {', '.join(UNITS)}")
+        if not (self.threshold >= 0 and math.isfinite(self.threshold)):
+            raise InvalidInput(f"touching must be a finite length >= 0 ({self.unit}), got {self.threshold!r}")
+        if self.strict and self.threshold <= 2.0**-150:
+            raise InvalidInput(
+                f"nothing is nearer than {self.threshold!r}: choose a larger threshold, or <= for equal rows"
+            )
+
+    def __str__(self) -> str:
+        return f"{'<' if self.strict else '<='} {repr(self.threshold).removesuffix('.0')} {self.unit}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,8 @@ from .rounding import bits_of, fma, from_bits, index_of
 
 GAUSSIAN, LAPLACE, BALL, SHELL = range(4)
 DENSE, TAIL, RADIUS = (np.uint64(flag << 29) for flag in (1, 2, 3))  # streams of a row: no counter is used twice
-LOW_TAIL, HIGH_TAIL = (
-    np.uint32(1 << 20),
-    np.uint32(2**32 - (1 << 20)),
-)  # beyond, words of a probability get 32 bits more
+# Beyond these, words of a probability get 32 bits more.
+LOW_TAIL, HIGH_TAIL = np.uint32(1 << 20), np.uint32(2**32 - (1 << 20))
 
 
 @njit(nogil=True, cache=True, forceinline=True)

@@ -9,15 +9,6 @@ from .rounding import bits_of, from_bits
 
 
 @njit(nogil=True, cache=True)
-def to_ordered(words, sign, index):
-    """Ordered indices [n, dim] of words (see `darkvocab.numerics.to_index`)."""
-    for i in range(words.shape[0]):
-        for d in range(words.shape[1]):
-            code = index.dtype.type(words[i, d] & (sign - 1))
-            index[i, d] = -code if words[i, d] & sign else code
-
-
-@njit(nogil=True, cache=True)
 def tally_moves(before, after, l1, l2, l_inf):
     """Lengths [n] of each row's displacement in steps, from its ordered indices [n, dim] before and after."""
     for i in range(before.shape[0]):
