@@ -182,12 +182,7 @@ class PendingBatch:
     arrays: Callable[[], dict[str, np.ndarray]]  # waits for them
 
     def results(self, index: Callable[[int], np.ndarray]) -> list[BatchResult]:
-        """Wait for the result of each matrix.
-
-        Parameters
-        ----------
-        index : gives all ordered indices of one matrix [n, dim], should something need its rows later
-        """
+        """Wait for the result of each matrix; `index` gives its ordered indices, should its rows be needed later."""
         arrays = self.arrays()
         if arrays["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
             row_keys.cache_clear()

@@ -53,11 +53,6 @@ class Lanes:
         cells : of each trial; one object that comes many times is read once
         points, trials : of each trial, from 0 to 2**32 - 1
         places : of each trial, where in a row of codes its active columns go; by default the first ones, in order
-
-        Raises
-        ------
-        InvalidInput
-            A point or a trial out of range.
         """
         numbers = {"points": np.asarray(points, np.int64), "trials": np.asarray(trials, np.int64)}
         for name, n in numbers.items():

@@ -33,7 +33,7 @@ def displacements(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> Displacements:
-    """Measure the displacements from `a` to `b` of the tokens that both have; rows must be finite.
+    """Measure the displacements from `a` to `b` of the tokens that both have; rows are finite and of one length.
 
     A few rows are read at a time.
 
@@ -42,11 +42,6 @@ def displacements(
     grid : rows are rounded to it first; by default the grid of `a`
     threads : by default one per core
     progress : called with the bytes of `a` and `b` as they are compared
-
-    Raises
-    ------
-    InvalidInput
-        Rows of different length.
 
     Examples
     --------

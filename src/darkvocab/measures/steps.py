@@ -23,12 +23,7 @@ def steps_to_nearest(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> Int64[np.ndarray, " n_tokens"]:
-    """Measure every row's L-infinity distance, in steps of its grid (or of `grid`), to the nearest of some rows.
-
-    Raises
-    ------
-    InvalidInput
-        No tokens.
+    """Measure every row's L-infinity distance, in steps of its grid (or of `grid`), to the nearest of k >= 1 rows.
 
     Examples
     --------

@@ -139,19 +139,10 @@ class Ranges(NamedTuple):
 
 
 def cell_ranges(base: Float[np.ndarray, " dim"], sigma: float, reach: float, grid: Grid, is_float32: bool) -> Ranges:
-    """Return the cells that noise within `reach` gives every component.
+    """Return the cells that noise within `reach` standard deviations gives every component.
 
-    Parameters
-    ----------
-    base : weight units
-    sigma : standard deviation of the noise, weight units, before rounding
-    reach : how far noise is followed, in standard deviations
-    is_float32 : the sum is rounded to float32 before it is to the grid
-
-    Raises
-    ------
-    InvalidInput
-        Noise within reach overflows the grid.
+    `base` and `sigma` (of the noise, before rounding) are in weight units; with `is_float32` their sum is rounded to
+    float32 before it is to the grid.
     """
     ranges = Ranges(*(np.empty(base.size, np.int64) for _ in range(3)))
     if _backends.drawing.cell_ranges(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):

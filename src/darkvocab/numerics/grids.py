@@ -61,13 +61,7 @@ GRIDS = {
 
 
 def as_grid(grid: str | Grid) -> Grid:
-    """The `Grid` of this name; a `Grid` passes through.
-
-    Raises
-    ------
-    InvalidInput
-        Unknown name; the message lists the known ones.
-    """
+    """Return the `Grid` of this name, or raise InvalidInput; a `Grid` passes through."""
     if isinstance(grid, Grid):
         return grid
     if grid not in GRIDS:
@@ -136,13 +130,7 @@ def to_index(words: UInt[np.ndarray, ...], grid: str | Grid) -> Int64[np.ndarray
 
 
 def from_index(index: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
-    """Words of ordered indices, the inverse of `to_index` (0 becomes +0.0).
-
-    Raises
-    ------
-    InvalidInput
-        An index beyond the largest finite value.
-    """
+    """Words of ordered indices up to the largest finite value: the inverse of `to_index` (0 becomes +0.0)."""
     grid = as_grid(grid)
     index = np.asarray(index, dtype=np.int64)
     if (np.abs(index) > grid.max_code).any():
@@ -218,14 +206,7 @@ def round_to(values: ArrayLike, grid: str | Grid) -> Float32[np.ndarray, ...]:
 def steps(a: ArrayLike, b: ArrayLike, grid: str | Grid) -> Int64[np.ndarray, ...]:
     """Signed number of grid steps from `a` to `b`: exact across powers of two and across zero.
 
-    Parameters
-    ----------
-    a, b : finite values on the grid, shapes that broadcast
-
-    Raises
-    ------
-    InvalidInput
-        A value that is not on the grid (round it first: `round_to`).
+    Both are finite and on the grid (else round them first: `round_to`), and their shapes broadcast.
 
     Examples
     --------

@@ -41,15 +41,8 @@ class Groups:
     def select(self, over: str) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
         """Return the first row of each group in the selection, and how many rows each stands for.
 
-        Parameters
-        ----------
-        over : "black_holes" (groups of two rows and more, once each), "unique" (all groups, once each), or "tokens"
-            (all groups, as often as they have rows)
-
-        Raises
-        ------
-        InvalidInput
-            Another word.
+        Selections are "black_holes" (groups of two rows and more, once each), "unique" (all groups, once each), and
+        "tokens" (all groups, as often as they have rows).
         """
         if over not in SELECTIONS:
             raise InvalidInput(f"unknown rows {over!r}; choose one of {', '.join(SELECTIONS)}")

@@ -23,12 +23,7 @@ Shape = tuple[int, int, int]  # of a grid: mantissa_bits, min_exponent, max_code
 
 
 def check_float64(device: torch.device) -> None:
-    """Refuse a device without float64.
-
-    Raises
-    ------
-    NotImplementedError
-    """
+    """Raise NotImplementedError on a device without float64."""
     if device.type == "mps":
         raise NotImplementedError("mps has no float64, which drawing needs; draw on the CPU")
 
