@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .rounding import bits_of, fma, from_bits, index_of
+from .rounding import bits_of, fma, from_bits, index_of, perturbed
 
 GAUSSIAN, LAPLACE, BALL, SHELL = range(4)
 DENSE, TAIL, RADIUS = (np.uint64(flag << 29) for flag in (1, 2, 3))  # streams of a row: no counter is used twice
@@ -202,25 +202,15 @@ def draw_dense(base, sigma, distribution, float32, stream, seed, point, trial, s
     c1, c2, c3 = np.uint64(stream) << np.uint64(31), np.uint64(point), np.uint64(trial)
     words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
     z = planes.reshape(-1)[:dim]
-    sigma32 = np.float32(sigma)
     overflows = 0
     for i in range(n):
         row_deviates(i, distribution == LAPLACE, c1, key0, key1, c2, c3, words, planes)
         if distribution >= BALL:
             spread(i, distribution == BALL, c1, key0, key1, c2, c3, z)
-        if float32:
-            for d in range(dim):
-                noise = np.float32(np.float32(z[d]) * sigma32)
-                index = index_of(
-                    np.float64(np.float32(np.float32(base[d]) + noise)), mantissa_bits, min_exponent, max_code
-                )
-                overflows += abs(index) > max_code
-                out[i, d] = index
-        else:
-            for d in range(dim):
-                index = index_of(base[d] + z[d] * sigma, mantissa_bits, min_exponent, max_code)
-                overflows += abs(index) > max_code
-                out[i, d] = index
+        for d in range(dim):
+            index = index_of(perturbed(base[d], z[d], sigma, float32), mantissa_bits, min_exponent, max_code)
+            overflows += abs(index) > max_code
+            out[i, d] = index
     return overflows
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from .deviates import log, log1p, philox
-from .rounding import bits_of, from_bits, index_of, value_of
+from .rounding import bits_of, from_bits, index_of, perturbed, value_of
 
 LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
 RARE = np.uint64(1 << 59)  # of 2**64: columns that move less often than 1 in 32 are drawn by the gaps between moves
@@ -26,17 +26,10 @@ def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_co
     overflows = 0
     for d in range(base.size):
         home[d] = index_of(base[d], mantissa_bits, min_exponent, max_code)
-        low[d] = index_of(_perturbed(base[d], -reach, sigma, float32), mantissa_bits, min_exponent, max_code)
-        high[d] = index_of(_perturbed(base[d], reach, sigma, float32), mantissa_bits, min_exponent, max_code)
+        low[d] = index_of(perturbed(base[d], -reach, sigma, float32), mantissa_bits, min_exponent, max_code)
+        high[d] = index_of(perturbed(base[d], reach, sigma, float32), mantissa_bits, min_exponent, max_code)
         overflows += low[d] < -max_code or high[d] > max_code
     return overflows
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _perturbed(base, z, sigma, float32):
-    if float32:
-        return np.float64(np.float32(np.float32(base) + np.float32(np.float32(z) * np.float32(sigma))))
-    return base + z * sigma
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -54,7 +47,7 @@ def _order(x):
 
 @njit(nogil=True, cache=True)
 def _reaches(order, base, sigma, boundary, upward_tie):
-    x = _perturbed(base, np.float64(_float32_of(order)), sigma, True)
+    x = perturbed(base, np.float64(_float32_of(order)), sigma, True)
     return x > boundary or (upward_tie and x == boundary)
 
 

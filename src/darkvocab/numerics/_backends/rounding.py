@@ -76,29 +76,24 @@ def values_of(index, mantissa_bits, min_exponent, out):
         out[i] = value_of(np.int64(index[i]), mantissa_bits, min_exponent)
 
 
-@njit(nogil=True, cache=True)
-def perturb_float32(base, z, sigma, mantissa_bits, min_exponent, max_code, out):
-    """Rows ``round(f32(base + f32(z * sigma)))`` as ordered indices: three float32 roundings, then the grid's.
+@njit(nogil=True, cache=True, inline="always")
+def perturbed(base, z, sigma, float32):
+    """``base + z * sigma`` as float64; `float32`: z, its product and the sum are each rounded to float32."""
+    if float32:
+        return np.float64(np.float32(np.float32(base) + np.float32(np.float32(z) * np.float32(sigma))))
+    return base + z * sigma
 
-    base [dim] float32, z [n, dim] float32, sigma float32, out [n, dim] int. Returns the number of overflows.
+
+@njit(nogil=True, cache=True)
+def perturb(base, z, sigma, float32, mantissa_bits, min_exponent, max_code, out):
+    """Rows of `perturbed` components as ordered indices: base [dim], z [n, dim], out [n, dim] int.
+
+    Returns the number of overflows.
     """
     overflows = 0
     for i in range(z.shape[0]):
         for d in range(z.shape[1]):
-            noise = np.float32(z[i, d] * sigma)
-            index = index_of(np.float64(np.float32(base[d] + noise)), mantissa_bits, min_exponent, max_code)
-            overflows += abs(index) > max_code
-            out[i, d] = index
-    return overflows
-
-
-@njit(nogil=True, cache=True)
-def perturb_exact(base, z, sigma, mantissa_bits, min_exponent, max_code, out):
-    """Rows ``round(base + z * sigma)`` with the sum in float64 and one rounding; otherwise as `perturb_float32`."""
-    overflows = 0
-    for i in range(z.shape[0]):
-        for d in range(z.shape[1]):
-            index = index_of(base[d] + z[i, d] * sigma, mantissa_bits, min_exponent, max_code)
+            index = index_of(perturbed(base[d], z[i, d], sigma, float32), mantissa_bits, min_exponent, max_code)
             overflows += abs(index) > max_code
             out[i, d] = index
     return overflows
