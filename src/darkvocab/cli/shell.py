@@ -21,16 +21,9 @@ from ..errors import DarkvocabError, DiskFull, of_the_machine
 from .help import Application, Group
 
 FINDINGS = 1
-
-
 USAGE = 2
-
-
 BUG = 70  # EX_SOFTWARE of sysexits.h
-
-
 INTERRUPTED = 130
-
 
 app = Application(
     name="darkvocab",
@@ -42,15 +35,19 @@ app = Application(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
 _interrupted = False
-
-
 Command = TypeVar("Command", bound=Callable[..., None])
 
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Seed = Annotated[int, typer.Option(help="Of every draw.")]
+EngineName = Annotated[
+    str, typer.Option(help="local, serial, threads, processes, dask://HOST:PORT, or dask:SCHEDULER_FILE.json.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Of a local engine; by default as many as pay. Never changes a record.")
+]
+DeviceName = Annotated[str, typer.Option("--device", help="cpu, or a GPU: cuda, cuda:N, mps. Never changes a record.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 
 
 def say(text: str) -> None:
@@ -78,11 +75,8 @@ def command(function: Command) -> Command:
         except typer.Exit:
             raise
         except BaseException as error:
-            resumable = (
-                " (what has landed is kept: the same command with --resume goes on)"
-                if options.get("resume") is not None and options.get("out")
-                else ""
-            )
+            lands = options.get("resume") is not None and options.get("out")
+            resumable = " (what has landed is kept: the same command with --resume goes on)" if lands else ""
             fail(*_explained(error, resumable))
 
     return wrapped  # type: ignore[return-value]
@@ -158,35 +152,11 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-Seed = Annotated[int, typer.Option(help="Of every draw.")]
-
-
-EngineName = Annotated[
-    str, typer.Option(help="local, serial, threads, processes, dask://HOST:PORT, or dask:SCHEDULER_FILE.json.")
-]
-
-
-Workers = Annotated[
-    int | None,
-    typer.Option(help="Of a local engine; by default as many as pay. Never changes a record.", show_default=False),
-]
-
-
-DeviceName = Annotated[str, typer.Option("--device", help="cpu, or a GPU: cuda, cuda:N, mps. Never changes a record.")]
-
-
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-
-
 def _interrupt(signum: int, frame: Any) -> NoReturn:
     global _interrupted
     _interrupted = True
-    sys.unraisablehook = _unheard  # what a library was making just then may complain when it goes
+    sys.unraisablehook = lambda _: None  # what a library was making just then may complain when it goes
     raise KeyboardInterrupt
-
-
-def _unheard(event: object) -> None:
-    pass
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ Sigma = Annotated[str, typer.Option(help="START:STOP:COUNT, both ends included, 
 Spacing = Annotated[str, typer.Option(help="Of START:STOP:COUNT: linear or log.")]
 TrialCount = Annotated[int, typer.Option(help="Snowballs at each sigma.")]
 Tokens = Annotated[int, typer.Option(help="Rows of a snowball.")]
-Dim = Annotated[int | None, typer.Option(help="Components; by default the base's.", show_default=False)]
+Dim = Annotated[int | None, typer.Option(help="Components; by default the base's.")]
 BaseName = Annotated[
     str, typer.Option(help="qwen3-4b, qwen3-4b-centred, random, random-unit, or a file with a vector.")
 ]
@@ -33,16 +33,13 @@ Arithmetic = Annotated[str, typer.Option(help="float32 (add in float32, then rou
 Sampler = Annotated[str, typer.Option(help="sparse, dense (the same law, slower), or notebook (torch's stream).")]
 Measure = Annotated[str, typer.Option(help="A comma list of census, geometry, steps, topology.")]
 Over = Annotated[str, typer.Option(help="L-infinity over black_holes, unique rows, or all tokens.")]
-Epsilon = Annotated[float | None, typer.Option(help="A length, weight units, to scale columns by.", show_default=False)]
+Epsilon = Annotated[float | None, typer.Option(help="A length, weight units, to scale columns by.")]
 TouchingOption = Annotated[
-    float | None,
-    typer.Option(help="Rows touch within this; by default twice --epsilon, or else 2 steps.", show_default=False),
+    float | None, typer.Option(help="Rows touch within this; by default twice --epsilon, or else 2 steps.")
 ]
 TouchingUnit = Annotated[str, typer.Option(help="Of --touching: weight or steps.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=) --touching.")]
-Out = Annotated[Path | None, typer.Option(help="Run folder for records, figures and report.", show_default=False)]
-
-
+Out = Annotated[Path | None, typer.Option(help="Run folder for records, figures and report.")]
 Threshold = Annotated[float, typer.Option(help="Tokens touch within this, weight units.")]
 Inclusive = Annotated[bool, typer.Option("--inclusive", help="Tokens touch at <= (not <) --threshold.")]
 FixedBase = Annotated[bool, typer.Option("--fixed-base", help="Keep one random base for every sigma.")]

@@ -34,7 +34,7 @@ TEXTS = ("text", "witness", "bytes")  # of each token, packed side by side, so t
 CODES = ("category", "script", "reserved")  # few values, packed as numbers
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Kind:
     """Tokens that look alike in figures and lists: their name, shape (an SVG path around 0, 0) and colours."""
 
@@ -47,81 +47,37 @@ class Kind:
     dark: str  # on dark paper
 
 
-DOT = "M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z"
-KINDS = (
-    Kind(
-        key="reachable",
-        title="reachable",
-        counted="reachable",
-        meaning="some text encodes to them",
-        shape=DOT,
-        light="#8b9098",
-        dark="#767c85",
+GREY_DOT = ("M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z", "#8b9098", "#767c85")
+LOOKS = {
+    "reachable": GREY_DOT,
+    "unknown": GREY_DOT,
+    "special": ("M0,-1.3L.38,-.4L1.24,-.4L.6,.2L.8,1.1L0,.55L-.8,1.1L-.6,.2L-1.24,-.4L-.38,-.4Z", "#000000", "#F0E442"),
+    "partial_utf8": ("M-.38,-1.2H.38V-.38H1.2V.38H.38V1.2H-.38V.38H-1.2V-.38H-.38Z", "#009E73", "#009E73"),
+    "unreachable": ("M-.95,-.95H.95V.95H-.95Z", "#0072B2", "#56B4E9"),
+    "reserved": ("M0,-1.3L1.3,0L0,1.3L-1.3,0Z", "#E69F00", "#E69F00"),
+    "beyond_tokenizer": (
+        "M-1.2,-.7L-.7,-1.2L0,-.5L.7,-1.2L1.2,-.7L.5,0L1.2,.7L.7,1.2L0,.5L-.7,1.2L-1.2,.7L-.5,0Z",
+        "#CC79A7",
+        "#CC79A7",
     ),
-    Kind(
-        key="unknown",
-        title="not explained",
-        counted="not explained",
-        meaning="there was no tokenizer to ask",
-        shape=DOT,
-        light="#8b9098",
-        dark="#767c85",
-    ),
-    Kind(
-        key="special",
-        title="special",
-        counted="special",
-        meaning="added to the tokenizer, or a control token",
-        shape="M0,-1.3L.38,-.4L1.24,-.4L.6,.2L.8,1.1L0,.55L-.8,1.1L-.6,.2L-1.24,-.4L-.38,-.4Z",
-        light="#000000",
-        dark="#F0E442",
-    ),
-    Kind(
-        key="partial_utf8",
-        title="partial UTF-8",
-        counted="of partial UTF-8",
-        meaning="part of a character's bytes, no text of its own",
-        shape="M-.38,-1.2H.38V-.38H1.2V.38H.38V1.2H-.38V.38H-1.2V-.38H-.38Z",
-        light="#009E73",
-        dark="#009E73",
-    ),
-    Kind(
-        key="unreachable",
-        title="unreachable",
-        counted="unreachable",
-        meaning="no text was found that encodes to them",
-        shape="M-.95,-.95H.95V.95H-.95Z",
-        light="#0072B2",
-        dark="#56B4E9",
-    ),
-    Kind(
-        key="reserved",
-        title="reserved name",
-        counted="with reserved names",
-        meaning="named for later use, as [unused5]",
-        shape="M0,-1.3L1.3,0L0,1.3L-1.3,0Z",
-        light="#E69F00",
-        dark="#E69F00",
-    ),
-    Kind(
-        key="beyond_tokenizer",
-        title="beyond the tokenizer",
-        counted="beyond the tokenizer",
-        meaning="rows for which the tokenizer has no token",
-        shape="M-1.2,-.7L-.7,-1.2L0,-.5L.7,-1.2L1.2,-.7L.5,0L1.2,.7L.7,1.2L0,.5L-.7,1.2L-1.2,.7L-.5,0Z",
-        light="#CC79A7",
-        dark="#CC79A7",
-    ),
-    Kind(
-        key="under_trained",
-        title="reachable, yet dark",
-        counted="reachable, yet under-trained",
-        meaning="some text encodes to them, and training hardly moved them",
-        shape="M0,-1.25L1.2,.85H-1.2Z",
-        light="#D55E00",
-        dark="#D55E00",
+    "under_trained": ("M0,-1.25L1.2,.85H-1.2Z", "#D55E00", "#D55E00"),
+}
+MEANINGS = (
+    ("reachable", "reachable", "reachable", "some text encodes to them"),
+    ("unknown", "not explained", "not explained", "there was no tokenizer to ask"),
+    ("special", "special", "special", "added to the tokenizer, or a control token"),
+    ("partial_utf8", "partial UTF-8", "of partial UTF-8", "part of a character's bytes, no text of its own"),
+    ("unreachable", "unreachable", "unreachable", "no text was found that encodes to them"),
+    ("reserved", "reserved name", "with reserved names", "named for later use, as [unused5]"),
+    ("beyond_tokenizer", "beyond the tokenizer", "beyond the tokenizer", "rows for which the tokenizer has no token"),
+    (
+        "under_trained",
+        "reachable, yet dark",
+        "reachable, yet under-trained",
+        "some text encodes to them, and training hardly moved them",
     ),
 )
+KINDS = [Kind(*said, *LOOKS[said[0]]) for said in MEANINGS]
 NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
 
 
