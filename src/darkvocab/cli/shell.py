@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import typer
@@ -82,25 +82,29 @@ def command(function: Command) -> Command:
     return wrapped  # type: ignore[return-value]
 
 
+def sign(function: Callable[..., None], options: Mapping[str, tuple[Any, Any]]) -> None:
+    """Give a command these options: annotation and default by name."""
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in options.items()
+    ]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+
+
 def taking(kind: type[Any]) -> Callable[[Callable[[Any], None]], Callable[..., None]]:
     """Give a command the fields of a dataclass as its options; the function is called with an instance."""
+    hints = get_type_hints(kind, include_extras=True)
+    defaults = {
+        field.name: inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+        for field in dataclasses.fields(kind)
+    }
 
     def decorate(function: Callable[[Any], None]) -> Callable[..., None]:
         @functools.wraps(function)
         def wrapped(**options: Any) -> None:
             function(kind(**options))
 
-        hints = get_type_hints(kind, include_extras=True)
-        parameters = [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
-                annotation=hints[field.name],
-            )
-            for field in dataclasses.fields(kind)
-        ]
-        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        sign(wrapped, {name: (hints[name], default) for name, default in defaults.items()})
         wrapped.__annotations__ = hints
         return wrapped
 

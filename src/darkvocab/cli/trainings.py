@@ -167,8 +167,8 @@ def evolve(
 
     Example: darkvocab evolve runs/lab --every 10
     """
-    from ..reports.console import console
-    from ..reports.evolution import evolution_json, print_evolution
+    from ..reports.console import console, frames_json
+    from ..reports.evolution import print_evolution
 
     announce_compilation()
     if out is None and (source / "manifest.json").is_file():
@@ -186,7 +186,8 @@ def evolve(
         )
     page = darkvocab.report(out)[0] if out else None
     if as_json:
-        sys.stdout.writelines(evolution_json(evolution.records, evolution.events, evolution.tokens, evolution.summary))
+        frames = {"tokens": evolution.tokens, "events": evolution.events, "records": evolution.records}
+        sys.stdout.writelines(frames_json(evolution.summary, **frames))
     else:
         print_evolution(evolution.records, evolution.events, evolution.summary, console())
     if out:

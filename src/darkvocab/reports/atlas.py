@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from ..landing import write_whole
 from ..measures.indicators import DARK
@@ -22,8 +23,6 @@ from .document import render
 from .scan import scan_facts
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from ..checkpoints.scan_result import BlackHole, Scan
 
 SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
@@ -82,16 +81,9 @@ NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
 
 
 def write_page(scan: Scan, path: str | Path, *, command: str | None = None) -> None:
-    """Write the page of a scan as one HTML file: the same scan gives the same bytes.
+    """Write the page of a scan, and the command that made it, as one HTML file: the same scan gives the same bytes.
 
-    Parameters
-    ----------
-    command : the line that made it
-
-    Raises
-    ------
-    DiskFull, InvalidInput
-        As `write_whole`.
+    Raises as `write_whole`.
     """
     write_whole(Path(path), page(scan, command))
 
@@ -133,14 +125,13 @@ def page(scan: Scan, command: str | None = None) -> bytes:
 
 def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
     """Return the place in `KINDS` of each token: its category, with reserved names and reachable dark tokens apart."""
-    kinds = tokens["category"].replace_strict(NUMBER, default=NUMBER["unknown"], return_dtype=_int64()).to_numpy()
+    kinds = tokens["category"].replace_strict(NUMBER, default=NUMBER["unknown"], return_dtype=pl.Int64).to_numpy()
     dark = tokens["dark"].fill_null(False).to_numpy()
     kinds = np.where((kinds == NUMBER["reachable"]) & dark, NUMBER["under_trained"], kinds)
     return np.where(tokens["reserved"].is_not_null().to_numpy(), NUMBER["reserved"], kinds)
 
 
 def _int64() -> Any:
-    import polars as pl
 
     return pl.Int64
 
@@ -206,8 +197,6 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
 
 def _listed(scan: Scan, kinds: np.ndarray) -> list[dict[str, Any]]:
     """Return the first tokens of the list, the surest to be dark first; dark ones alone where there are any."""
-    import polars as pl
-
     frame = scan.tokens.with_columns(kind=pl.Series(kinds))[scan.order]
     if scan.tokens["dark"].any():
         frame = frame.filter("dark")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from rich.console import Console
-from rich.table import Table
 
 from ..errors import CorruptFile, MissingFile
-from .console import facts, frames_json, number, show
+from .console import facts, number, show, table
 from .evolution_figures import (
     counts_plot,
     holes_by_step,
@@ -25,7 +25,6 @@ from .evolution_figures import (
 from .plot import Plot
 
 if TYPE_CHECKING:
-    import polars as pl
     from matplotlib.figure import Figure
 
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
@@ -53,12 +52,7 @@ def print_evolution(
     """What became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
     show(facts(_facts(summary)), to)
     to.print()
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "tokens" else "right")
-    for cells in row_cells(records):
-        table.add_row(*cells)
-    show(table, to)
+    show(table(HEADINGS, row_cells(records), left=("tokens",)), to)
     to.print(
         "lengths in weight units, L-inf over all pairs of tokens; max step: the farthest that a token moved in one "
         "component, in grid steps; motion since the row before",
@@ -158,13 +152,6 @@ def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     )
 
 
-def evolution_json(
-    records: pl.DataFrame, events: pl.DataFrame, tokens: pl.DataFrame, summary: dict[str, Any]
-) -> Iterator[str]:
-    """`{"summary": {...}, "tokens": [...], "events": [...], "records": [...]}` piece by piece."""
-    return frames_json(summary, tokens=tokens, events=events, records=records)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
     """What `darkvocab evolve` left in a folder, and its figures."""
@@ -177,17 +164,7 @@ class Evolution:
 
 
 def read_evolution(folder: Path) -> Evolution:
-    """A measured history, from the files that `darkvocab evolve` left in a folder.
-
-    Raises
-    ------
-    MissingFile
-        No measured history there.
-    CorruptFile
-        Files that are not what was left there.
-    """
-    import polars as pl
-
+    """Read a measured history; MissingFile where there is none, CorruptFile where it is not what was left there."""
     try:
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / f"{name}.parquet") for name in READ)

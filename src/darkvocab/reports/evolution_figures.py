@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from ..measures.tracking import replay
 from .figures import BLACK, BLUE, ORANGE, canvas
@@ -13,7 +14,6 @@ from .labels import TITLES
 from .plot import Axis, Panel, Plot, Series, around, top_of
 
 if TYPE_CHECKING:
-    import polars as pl
     from matplotlib.figure import Figure
 
 # Okabe & Ito (2008), from dark to light where they lie side by side.

@@ -36,13 +36,7 @@ COLOURS = {
 
 
 def read_expected(folder: Path) -> pl.DataFrame | None:
-    """Read the expected census along a sweep, as its run left it; None where it left none.
-
-    Raises
-    ------
-    CorruptFile
-        Another file there.
-    """
+    """Read the expected census along a sweep, as its run left it; None where it left none, CorruptFile for another."""
     import polars as pl
 
     path = folder / EXPECTED
@@ -106,11 +100,9 @@ def print_agreement(agreement: Agreement, to: Console) -> None:
 
 
 def expected_plot(expected: Sequence[Expected], agreement: Agreement | None = None) -> Plot:
-    """Plot every statistic against sigma in a band of one standard deviation, and coincident pairs; of a run z-scores.
+    """Plot every statistic against sigma in a band of one standard deviation, and coincident pairs.
 
-    Parameters
-    ----------
-    agreement : a run, drawn beside
+    With an `agreement`, its run is drawn beside, and its z-scores in place of the pairs.
     """
     import polars as pl
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from ..embedding.history import FILE
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import write_whole
@@ -100,8 +102,6 @@ def report(folder: str | Path) -> list[Path]:
 
 def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
     """The page of a run of records, and its manifest."""
-    import polars as pl
-
     records = scan_records(folder)
     manifest = records.manifest
     if manifest["status"] != "complete":
@@ -266,7 +266,6 @@ def _trainings(records: Records) -> str:
 
 
 def _replicas(records: Records, folder: Path, lead: str) -> Page:
-    import polars as pl
 
     path = folder / CURVES
     try:

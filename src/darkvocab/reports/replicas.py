@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 from rich.console import Console
 
 from ..runs.records import Records
@@ -14,9 +15,6 @@ from .console import number, show, table
 from .evolution_figures import LOOKS, step_axis
 from .labels import COUNTS, TITLES
 from .plot import Axis, Panel, Plot, Series, top_of
-
-if TYPE_CHECKING:
-    import polars as pl
 
 CONFIDENCE = 0.95  # of the intervals of means
 COLUMNS = ("start_", "start_unseen_", "", "unseen_")  # what stands before these names in the records
@@ -112,8 +110,6 @@ def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
 
 def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
     """C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
-    import polars as pl
-
     columns = ("n_black_holes", "black_hole_population", "n_unique", "largest_bh")
     titles = {**TITLES, "largest_bh": "tokens in the largest black hole"}
     n = curves["seed"].n_unique()

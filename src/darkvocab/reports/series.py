@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 
 from .console import facts, show, table, token_texts
 from .evolution import told
-
-if TYPE_CHECKING:
-    import polars as pl
 
 SHOWN_EVENTS, SHOWN_HOLES, SHOWN_TOKENS = 20, 20, 8
 HEADINGS = {

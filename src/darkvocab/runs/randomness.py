@@ -11,12 +11,7 @@ SEED_LIMIT = 2**64
 
 
 def check_seed(seed: int) -> int:
-    """Return the seed, which must have 0 <= seed < 2**64.
-
-    Raises
-    ------
-    InvalidInput
-    """
+    """Return the seed; an InvalidInput where not 0 <= seed < 2**64."""
     if not 0 <= seed < SEED_LIMIT:
         raise InvalidInput(f"seed must be from 0 to 2**64 - 1, got {seed}")
     return seed

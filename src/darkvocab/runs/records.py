@@ -110,12 +110,7 @@ def read_records_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_records_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a manifest without the numbers that a run of records has.
-
-    Raises
-    ------
-    CorruptFile
-    """
+    """Refuse a manifest without the numbers that a run of records has, as a CorruptFile."""
     for key in ("n_records", "records_per_part"):
         if not isinstance(manifest.get(key), int) or manifest[key] < 1:
             raise CorruptFile(f"{folder / 'manifest.json'}: not a manifest of records ({key} is no positive number)")
@@ -168,10 +163,7 @@ class RunFolder(Folder, Generic[Row]):
     ) -> None:
         """Take the folder for this run, or for its continuation, which keeps the `records_per_part` of its beginning.
 
-        Raises
-        ------
-        RunFolderRefused, CorruptFile
-            As `Folder`.
+        Raises as `Folder`.
         """
         self.row = row
         super().__init__(path, {**manifest, "records_per_part": records_per_part}, resume=resume)
@@ -216,10 +208,7 @@ class RunFolder(Folder, Generic[Row]):
     def finish(self) -> None:
         """Write `records.parquet` and the CSV from the parts, and call the run complete.
 
-        Raises
-        ------
-        CorruptFile
-            A part that is not this run's, or another file among them.
+        A part that is not this run's, or another file among them, is a CorruptFile.
         """
         foreign = sorted({item.name for item in self._parts.folder.iterdir()} - self._parts.names)
         if foreign:
@@ -271,10 +260,7 @@ class Records:
     def frames(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
         """Yield records in order, at most 2**16 at a time (or one part, where that is more).
 
-        Raises
-        ------
-        CorruptFile
-            A part that is not this run's, or records that cannot be read.
+        A part that is not this run's, or records that cannot be read, are a CorruptFile.
         """
         columns = list(self.schema) if columns is None else list(columns)
         if self._file is None:

@@ -170,13 +170,7 @@ class Tensor:
         return np.memmap(local, dtype=dtype, mode="r", offset=self.offset, shape=self.words_shape)
 
     def part(self, index: int) -> Tensor:
-        """Return one entry of the first axis: a state of a history, an expert's matrix.
-
-        Raises
-        ------
-        IndexError
-            There is no such entry.
-        """
+        """Return one entry of the first axis: a state of a history, an expert's matrix; IndexError without one."""
         if not 0 <= index < self.shape[0]:
             raise IndexError(f"{self.name} has {self.shape[0]:,} entries, 0 to {self.shape[0] - 1:,}; got {index}")
         return replace(

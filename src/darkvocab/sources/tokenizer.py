@@ -43,15 +43,7 @@ class TokenTexts(dict[int, str]):
 
 @machine_errors()
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Open a `tokenizer.json` with the `tokenizers` library.
-
-    Raises
-    ------
-    MissingFile
-        No such file.
-    CorruptFile
-        The library cannot read it.
-    """
+    """Open a `tokenizer.json` with the `tokenizers` library; a MissingFile, or a CorruptFile where it cannot."""
     from tokenizers import Tokenizer
 
     if not path.is_file():
