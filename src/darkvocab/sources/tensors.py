@@ -10,8 +10,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -87,22 +88,20 @@ class RemoteFile(ABC):
 
 
 File = Path | RemoteFile
+Value = TypeVar("Value")
 
 
-class LazyTensors(Mapping[str, "Tensor"]):
-    """Tensors by name, of which each is looked up when it is first asked for: names are known, headers not yet."""
+class LazyMapping(Mapping[str, Value]):
+    """Tensors or entries by name, of which each is looked up when it is first asked for: only names are known yet."""
 
-    def __init__(self, names: Mapping[str, Any], look_up: Callable[[str], Tensor]) -> None:
+    def __init__(self, names: Mapping[str, Any], look_up: Callable[[str], Value]) -> None:
         self._names = names
-        self._look_up = look_up
-        self._known: dict[str, Tensor] = {}
+        self._look_up = cache(look_up)
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> Value:
         if name not in self._names:
             raise KeyError(name)
-        if name not in self._known:
-            self._known[name] = self._look_up(name)
-        return self._known[name]
+        return self._look_up(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names

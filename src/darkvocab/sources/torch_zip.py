@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import CorruptFile, InvalidInput
 from .archive import Entry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
-from .tensors import File, LazyTensors, Tensor
+from .tensors import File, LazyMapping, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
@@ -190,7 +190,7 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
         except CorruptFile as error:
             raise CorruptFile(f"{path}: {error}") from None
 
-    tensors = LazyTensors(views, look_up)
+    tensors = LazyMapping(views, look_up)
     return dict(tensors) if isinstance(path, Path) else tensors
 
 
