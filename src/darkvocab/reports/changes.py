@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..text import printable
-from .console import facts, isolated, show, table
+from .console import facts, isolated, print_left, show, table
 
 MOST_CHANGES = 40
 
@@ -24,17 +24,12 @@ def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
         if part["movers"]:
             to.print()
             show(_movers(part, shown), to)
-            _left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
+            print_left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
         changes = [change for change in part["black_holes"] if change["kind"] != "kept"]
         if changes:
             to.print()
             show(_changes(changes[:MOST_CHANGES]), to)
-            _left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
-
-
-def _left(n: int, what: str, to: Console) -> None:
-    if n > 0:
-        to.print(f"and {n:,} more {what}")
+            print_left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
 
 
 def _texts(texts: dict[str, Any] | None, shown: int) -> str:

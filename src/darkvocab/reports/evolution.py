@@ -13,7 +13,7 @@ import polars as pl
 from rich.console import Console
 
 from ..errors import CorruptFile, MissingFile
-from .console import facts, number, show, table
+from .console import facts, number, print_left, print_lines, show, table
 from .evolution_figures import (
     counts_plot,
     holes_by_step,
@@ -63,15 +63,12 @@ def print_evolution(
         to.print()
         for event in happened[:shown_events]:
             to.print(f"step {event['step']:>9,}  {told(event)}", soft_wrap=True)
-        if (left := len(happened) - shown_events) > 0:
-            to.print(f"and {left:,} more events; events.parquet (--out) and --json have them all")
+        print_left(len(happened) - shown_events, "events; events.parquet (--out) and --json have them all", to)
     for verdict in summary["verdicts"]:
         to.print(f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):")
-        for sentence in verdict["notebook"]:
-            to.print(f"  {sentence}", soft_wrap=not to.is_terminal)
+        print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
         to.print("on the grid:")
-        for sentence in verdict["grid"]:
-            to.print(f"  {sentence}", soft_wrap=not to.is_terminal)
+        print_lines((f"  {sentence}" for sentence in verdict["grid"]), to)
 
 
 def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:

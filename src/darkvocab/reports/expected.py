@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import EXPECTED, frame_of
-from .console import show, table
+from .console import print_left, print_lines, show, table
 from .figures import BLACK, BLUE, ORANGE
 from .labels import TITLES, labels
 from .plot import Axis, Panel, Plot, Series, top_of
@@ -78,8 +78,7 @@ def print_expected(points: Sequence[Expected], to: Console) -> None:
 
 def _show(rows: Table, n_sigmas: int, to: Console) -> None:
     show(rows, to)
-    if left := n_sigmas - rows.row_count:
-        to.print(f"and {left:,} more sigma between them; --json lists them all")
+    print_left(n_sigmas - rows.row_count, "sigma between them; --json lists them all", to)
 
 
 def print_agreement(agreement: Agreement, to: Console) -> None:
@@ -95,8 +94,7 @@ def print_agreement(agreement: Agreement, to: Console) -> None:
             cells += [value(row.expected, row.std), value(row.simulated), z]
         rows.add_row(*cells)
     _show(rows, len(points), to)
-    for sentence in agreement.sentences():
-        to.print(sentence, soft_wrap=not to.is_terminal)
+    print_lines(agreement.sentences(), to)
 
 
 def expected_plot(expected: Sequence[Expected], agreement: Agreement | None = None) -> Plot:

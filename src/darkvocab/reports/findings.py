@@ -20,7 +20,7 @@ from rich.console import Console
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, print_lines, show, table, token_texts
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
@@ -46,12 +46,11 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
     to.print()
     show(table(headings, rows, left=("rule", "", "severity", "outcome")), to)
     for rule in _findings(verdict):
+        ids = rule["token_ids"]
+        texts = [token_texts({**rule, "population": len(ids)}, shown)] if ids else []
         to.print()
-        to.print(f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}", soft_wrap=not to.is_terminal)
-        if rule["token_ids"]:
-            texts = token_texts({**rule, "population": len(rule["token_ids"])}, shown)
-            to.print(texts, soft_wrap=not to.is_terminal)
-        to.print(rule["remedy"], soft_wrap=not to.is_terminal)
+        heading = f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}"
+        print_lines([heading, *texts, rule["remedy"]], to)
     to.print()
     to.print(_conclusion(verdict))
 

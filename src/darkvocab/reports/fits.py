@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .console import facts, number, show, table
+from .console import facts, number, print_lines, show, table
 from .figures import BLACK, BLUE, ORANGE, canvas, plain
 from .labels import labels
 
@@ -173,8 +173,7 @@ def print_fit(result: FitResult, to: Console) -> None:
         to.print()
         show(_hypotheses(result.hypotheses), to)
     to.print()
-    for sentence in sentences(result):
-        to.print(sentence, soft_wrap=not to.is_terminal)
+    print_lines(sentences(result), to)
 
 
 def _checks(rows: list[Check]) -> Table:

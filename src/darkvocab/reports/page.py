@@ -15,7 +15,7 @@ from ..embedding.history import FILE
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import write_whole
 from ..runs.folder import read_manifest
-from ..runs.records import CURVES, EXPECTED, Records, csv_path, scan_records
+from ..runs.records import CURVES, EXPECTED, Records, csv_path
 from .console import number
 from .document import render
 from .evolution import EVOLUTION, HEADINGS, METRICS, READ, read_evolution
@@ -102,7 +102,7 @@ def report(folder: str | Path) -> list[Path]:
 
 def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
     """The page of a run of records, and its manifest."""
-    records = scan_records(folder)
+    records = Records(folder)
     manifest = records.manifest
     if manifest["status"] != "complete":
         raise MissingFile(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")

@@ -11,7 +11,7 @@ import polars as pl
 from rich.console import Console
 
 from ..runs.records import Records
-from .console import number, show, table
+from .console import number, print_lines, show, table
 from .evolution_figures import LOOKS, step_axis
 from .labels import COUNTS, TITLES
 from .plot import Axis, Panel, Plot, Series, top_of
@@ -92,8 +92,7 @@ def print_replicas(records: pl.DataFrame, to: Console) -> None:
     """Where the replicas started and ended, with their spread."""
     last = int(records["steps"].max() or 0)  # type: ignore[arg-type]
     show(table(["", "step 0", "unseen", f"step {last:,}", "unseen"], cells(records)), to)
-    for sentence in sentences(records):
-        to.print(sentence, soft_wrap=not to.is_terminal)
+    print_lines(sentences(records), to)
 
 
 def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:

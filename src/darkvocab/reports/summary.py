@@ -12,7 +12,7 @@ import polars as pl
 from rich.console import Console
 
 from ..errors import CorruptFile, InvalidInput
-from ..runs.records import Records, scan_records
+from ..runs.records import Records
 from ..text import finite, printable
 from .console import facts, number, show, table
 
@@ -41,11 +41,11 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
     InvalidInput
         No such column, or number of bins.
     MissingFile, CorruptFile
-        As `scan_records`.
+        As `Records`.
     """
     if not 1 <= bins <= MOST_BINS:
         raise InvalidInput(f"bins must be from 1 to {MOST_BINS:,}, got {bins}")
-    records = scan_records(folder)
+    records = Records(folder)
     asked = list(records.schema) if columns is None or not records.schema else list(dict.fromkeys(columns))
     for name in asked:
         if name not in records.schema:

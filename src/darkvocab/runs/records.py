@@ -231,12 +231,13 @@ class RunFolder(Folder, Generic[Row]):
 
 
 class Records:
-    """The records of a run, finished or not, as many as had landed when this was made.
+    """The records of a run, finished or not, read piece by piece, as many as had landed when this was made.
 
     Takes no lock and writes nothing: the run may be going on. Every part's seal is checked whenever it is read.
     """
 
     def __init__(self, folder: str | Path) -> None:
+        """Open the records; MissingFile where no run is, CorruptFile for what cannot be read."""
         import polars as pl
 
         folder = Path(folder)
@@ -299,16 +300,3 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CorruptFile(f"{path}: not the records of a run ({error})") from None
-
-
-def scan_records(folder: str | Path) -> Records:
-    """Open the records of a run, finished or not, to be read piece by piece.
-
-    Raises
-    ------
-    MissingFile
-        No run there.
-    CorruptFile
-        A manifest or records that cannot be read.
-    """
-    return Records(folder)
