@@ -9,7 +9,7 @@ from .errors import MissingExtra
 
 
 def import_extra(package: str, extra: str, what: str) -> Any:
-    """Import and return an optional package; a MissingExtra says that `what` needs it, and that `extra` installs it."""
+    """Import an optional package; MissingExtra says that `what` needs it and `extra` installs it."""
     try:
         return import_module(package)
     except ImportError:

@@ -73,9 +73,9 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def landing_folder(path: Path) -> Iterator[Path]:
-    """Make a folder to fill, which exists whole at the end of the `with` block, or not at all; raises as `landing`.
+    """Make a folder to fill, which exists whole at the end of the `with` block, or not at all.
 
-    It is an InvalidInput, too, where the place is taken.
+    Raises as `landing`, and InvalidInput where the place is taken.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 (gives `.` a name, and leaves links what they are)
     temporary = _beside(path)

@@ -194,7 +194,6 @@ def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
 
 
 def _form_and_file(asked: str) -> tuple[str, Path]:
-    """Split `FORMAT:FILE` of --suppress."""
     from ..reports.findings import SUPPRESSIONS
 
     form, _, path = asked.partition(":")

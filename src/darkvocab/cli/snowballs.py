@@ -108,7 +108,6 @@ def settings_of(experiment: str, options: dict[str, Any]) -> Any:
 
 
 def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
-    """Return the threshold of the graph, or None for the default."""
     if threshold is None:
         if strict:
             raise InvalidInput("--strict says how rows touch at --touching; give --touching, too")

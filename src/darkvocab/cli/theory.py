@@ -91,7 +91,6 @@ def expect(
 
 
 def _expected(settings: Expect) -> list[Expected]:
-    """The expectation at every sigma, with a progress bar."""
     points = []
     with progress_bar("expecting") as progress:
         for point in settings:

@@ -121,7 +121,6 @@ def train(options: TrainOptions) -> None:
 
 
 def _train_replicas(training: Training, options: TrainOptions) -> None:
-    """Train from several seeds, and print where they ended."""
     from ..reports.console import console
     from ..reports.replicas import print_replicas, replicas_json
     from ..runs.records import read_records
@@ -186,7 +185,7 @@ def evolve(
         )
     page = darkvocab.report(out)[0] if out else None
     if as_json:
-        frames = {"tokens": evolution.tokens, "events": evolution.events, "records": evolution.records}
+        frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
         sys.stdout.writelines(frames_json(evolution.summary, **frames))
     else:
         print_evolution(evolution.records, evolution.events, evolution.summary, console())
@@ -230,12 +229,7 @@ def history(
         series = darkvocab.series(
             *sources, revisions=revisions, tensor=tensor, grid=grid, tokenizer=tokenizer, out=out, progress=progress
         )
-    frames = {
-        "checkpoints": series.checkpoints,
-        "black_holes": series.black_holes,
-        "tokens": series.tokens,
-        "events": series.events,
-    }
+    frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
     if as_json:
         sys.stdout.writelines(frames_json(series.summary, **frames))
     else:

@@ -81,9 +81,9 @@ NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
 
 
 def write_page(scan: Scan, path: str | Path, *, command: str | None = None) -> None:
-    """Write the page of a scan, and the command that made it, as one HTML file: the same scan gives the same bytes.
+    """Write the page of a scan as one HTML file: the same scan gives the same bytes.
 
-    Raises as `write_whole`.
+    `command` is the line that made it. Raises as `write_whole`.
     """
     write_whole(Path(path), page(scan, command))
 
@@ -265,27 +265,25 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
     what a page shows. A missing float is NaN, a missing integer -1, a missing text has length -1.
     """
     tokens = scan.tokens
-    columns = []
+    columns: dict[str, np.ndarray] = {}
     codes = {}
     floats = [name for name, dtype in tokens.schema.items() if dtype.is_float()]
-    integers = ["id", "black_hole", "population", "n_touching", "steps"]
     for name in floats:
-        columns.append(rounded(tokens[name].fill_null(math.nan).to_numpy()).view(np.int32))
-    for name in integers:
-        columns.append(tokens[name].fill_null(-1).to_numpy().astype(np.int32))
+        columns[name] = rounded(tokens[name].fill_null(math.nan).to_numpy()).view(np.int32)
+    for name in ("id", "black_hole", "population", "n_touching", "steps"):
+        columns[name] = tokens[name].fill_null(-1).to_numpy().astype(np.int32)
     for name in CODES:
         values = tokens[name].unique().drop_nulls().sort().to_list()
         codes[name] = [printable(value) for value in values]
         places = {value: place for place, value in enumerate(values)}
-        columns.append(np.array([places.get(value, -1) for value in tokens[name]], np.int32))
-    columns.append(tokens["dark"].fill_null(False).to_numpy().astype(np.int32))
-    columns.append(kinds.astype(np.int32))
-    columns.append(scan.rank.astype(np.int32))
-    names = [*floats, *integers, *CODES, "dark", "kind", "rank"]
+        columns[name] = np.array([places.get(value, -1) for value in tokens[name]], np.int32)
+    columns["dark"] = tokens["dark"].fill_null(False).to_numpy().astype(np.int32)
+    columns["kind"] = kinds.astype(np.int32)
+    columns["rank"] = scan.rank.astype(np.int32)
     lengths, blob, shown = _texts(tokens)
     header = {
         "n": len(tokens),
-        "names": names,
+        "names": list(columns),
         "floats": floats,
         "codes": codes,
         "texts": TEXTS,
@@ -296,7 +294,7 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         "report": scan.to_json(),
     }
     head = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    planes = np.array([*columns, *lengths]).view(np.uint8).reshape(len(columns) + len(TEXTS), -1, 4)
+    planes = np.array([*columns.values(), *lengths]).view(np.uint8).reshape(len(columns) + len(TEXTS), -1, 4)
     packed = len(head).to_bytes(4, "little") + head + planes.transpose(0, 2, 1).tobytes() + blob
     return gzip.compress(packed, 6, mtime=0)
 

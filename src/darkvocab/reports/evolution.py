@@ -14,14 +14,7 @@ from rich.console import Console
 
 from ..errors import CorruptFile, MissingFile
 from .console import facts, number, print_left, print_lines, show, table
-from .evolution_figures import (
-    counts_plot,
-    holes_by_step,
-    loss_plot,
-    motion_plot,
-    populations_figure,
-    spacetime_figure,
-)
+from .evolution_figures import counts_plot, holes_by_step, loss_plot, motion_plot, populations_figure, spacetime_figure
 from .plot import Plot
 
 if TYPE_CHECKING:
@@ -138,15 +131,9 @@ def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     tokens, n = event["tokens"], event["n_tokens"]
     ids = " ".join(map(str, tokens[:shown])) + (f" and {n - shown:,} more" if n > shown else "")
     names = {"hole": f"#{event['hole']}", "other": f"#{event['other']}", "n": f"{n:,} token{'s' * (n != 1)}"}
-    with_other = event["other"] is not None
-    return (
-        TOLD[event["kind"]].format(
-            **names,
-            from_other=f" from {names['other']}" if with_other else "",
-            to_other=f" to {names['other']}" if with_other else "",
-        )
-        + f": {ids}"
-    )
+    for word in ("from", "to"):
+        names[f"{word}_other"] = "" if event["other"] is None else f" {word} {names['other']}"
+    return f"{TOLD[event['kind']].format(**names)}: {ids}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +148,7 @@ class Evolution:
 
 
 def read_evolution(folder: Path) -> Evolution:
-    """Read a measured history; MissingFile where there is none, CorruptFile where it is not what was left there."""
+    """Read a measured history; MissingFile without one, CorruptFile where files are not its own."""
     try:
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / f"{name}.parquet") for name in READ)
@@ -191,7 +178,6 @@ def read_evolution(folder: Path) -> Evolution:
 
 
 def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Events and verdicts in words, for a page."""
     happened = [event for event in events.iter_rows(named=True) if event["kind"] != "start"]
     if happened:
         sentences = [f"step {event['step']:,}: {told(event)}" for event in happened[:TOLD_EVENTS]]

@@ -28,15 +28,11 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 20
 STATISTICS = labels("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
 DRAWN = ("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
-COLOURS = {
-    "unique_vectors": (BLACK, "o"),
-    "n_black_holes": (BLUE, "s"),
-    "black_hole_population": (ORANGE, "^"),
-}
+COLOURS = {"unique_vectors": (BLACK, "o"), "n_black_holes": (BLUE, "s"), "black_hole_population": (ORANGE, "^")}
 
 
 def read_expected(folder: Path) -> pl.DataFrame | None:
-    """Read the expected census along a sweep, as its run left it; None where it left none, CorruptFile for another."""
+    """Read the expected census that a sweep left, None where it left none; CorruptFile if damaged."""
     import polars as pl
 
     path = folder / EXPECTED
@@ -125,7 +121,6 @@ def expected_plot(expected: Sequence[Expected], agreement: Agreement | None = No
 
 
 def _pairs_panel(curve: pl.DataFrame, x: Axis) -> Panel:
-    """Expected number of coincident pairs, in a band of one standard deviation."""
     pairs, std = curve["coincident_pairs"].to_numpy(), curve["coincident_pairs_std"].to_numpy()
     band = np.maximum(pairs - std, 0), pairs + std
     series = Series(x=curve["sigma"], y=pairs, band=band, label="expected", colour=BLACK, width=0.8)
@@ -137,7 +132,6 @@ def _pairs_panel(curve: pl.DataFrame, x: Axis) -> Panel:
 
 
 def _z_panel(comparisons: pl.DataFrame, x: Axis) -> Panel:
-    """z-scores of the statistics, between lines at -3 and 3."""
     import polars as pl
 
     series = [Series(x=x.ends, y=(z, z), colour="#808080", line=":", width=0.8) for z in (-3, 3)]

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 MOMENTS = ("mean", "std", "min", "max")
-ANSWERS = (
-    *("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps"),
-    "populations",
-)
+ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
 
 
 class Recorded(Protocol):

@@ -85,7 +85,6 @@ def _token(token: int, text: str | None) -> str:
 
 
 def _some(rule: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """Return the first tokens of a finding, in a line."""
     pairs = list(zip(rule["token_ids"], rule["tokens"], strict=True))
     left = len(pairs) - shown
     return ", ".join(_token(*pair) for pair in pairs[:shown]) + (f" and {left:,} more" if left > 0 else "")
@@ -123,7 +122,6 @@ def junit(verdict: dict[str, Any]) -> bytes:
 
 
 def _add_case(suite: ET.Element, rule: dict[str, Any]) -> None:
-    """Add the test case of a rule."""
     name = f"{rule['id']} {rule['name']}"
     case = ET.SubElement(suite, "testcase", {"classname": "darkvocab.check", "name": name})
     kind = _junit_kind(rule)
@@ -199,7 +197,7 @@ def _sarif_result(number: int, rule: dict[str, Any], scan: dict[str, Any], uri: 
     located = list(zip(rule["token_ids"], rule["tokens"], strict=True))[:LOCATED]
     location: dict[str, Any] = {
         # Weights have no lines, but GitHub asks for one.
-        "physicalLocation": {"artifactLocation": {"uri": uri, "index": 0}, "region": {"startLine": 1}},
+        "physicalLocation": {"artifactLocation": {"uri": uri, "index": 0}, "region": {"startLine": 1}}
     }
     if located:
         location["logicalLocations"] = [
@@ -291,7 +289,6 @@ def _code(text: str) -> str:
 
 
 def _command(verdict: dict[str, Any]) -> str:
-    """Return the command that gives this verdict."""
     scan = verdict["scan"]
     words = ["darkvocab", "check", scan["source"]["asked"]]
     if scan["chosen"].startswith("as asked"):

@@ -177,7 +177,6 @@ def print_fit(result: FitResult, to: Console) -> None:
 
 
 def _checks(rows: list[Check]) -> Table:
-    """Statistics: observed, and in snowballs drawn from the fit."""
     shown = table(("", "observed", "predicted", "5%", "95%", "p"))
     for row in rows:
         cells = (number(value) for value in (row.observed, row.mean, row.p5, row.p95))
@@ -186,7 +185,6 @@ def _checks(rows: list[Check]) -> Table:
 
 
 def _hypotheses(rows: list[Explanation]) -> Table:
-    """The explanations side by side, by their log-likelihoods."""
     shown = table(("explanation", "sigma", "log-likelihood", "to the best", ""), left=("explanation", ""))
     best = max((row.log_likelihood for row in rows if row.log_likelihood is not None), default=0.0)
     for row in rows:

@@ -61,15 +61,9 @@ class Page:
 
 
 def report(folder: str | Path) -> list[Path]:
-    """Write `figures/` and `report.html` into a folder; reruns nothing, the same bytes every time.
+    """Write `figures/` and `report.html` into the folder of a run, a training or a measured history.
 
-    Parameters
-    ----------
-    folder : of a finished run, a training, or a measured history
-
-    Returns
-    -------
-    The files written, the page first.
+    Reruns nothing; the same bytes every time. Returns the files written, the page first.
 
     Raises
     ------
@@ -101,7 +95,6 @@ def report(folder: str | Path) -> list[Path]:
 
 
 def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
-    """The page of a run of records, and its manifest."""
     records = Records(folder)
     manifest = records.manifest
     if manifest["status"] != "complete":

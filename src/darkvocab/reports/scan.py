@@ -122,7 +122,6 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
 
 
 def _dark(scan: Scan) -> str:
-    """Say how many tokens are dark, by which reference, and how sure that is."""
     indicators = scan.indicators
     reference = indicators.reference
     if indicators.by is None:

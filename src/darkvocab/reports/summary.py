@@ -250,7 +250,6 @@ def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[s
 
 
 def _bars(histogram: dict[str, Any] | None, to: Console) -> str:
-    """Counts as a line of bars, a character each."""
     if histogram is None:
         return ""
     levels = " ▁▂▃▄▅▆▇█" if to.encoding.startswith("utf") else " .:-=+*#@"

@@ -42,7 +42,7 @@ def _rows(states: Any) -> list[list[str]]:
 def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Plot | None]:
     """Read counts at the start and the end, of all and of unseen tokens; sentences; the plot of the loss, if any.
 
-    MissingFile where it has not ended or its recording is gone; CorruptFile or NoEmbedding for other files.
+    MissingFile where it has not ended or has no recording; CorruptFile or NoEmbedding for other files.
     """
     if manifest["status"] not in ENDED:
         raise MissingFile(f"{folder} holds a training that is {manifest['status']}; finish it with --resume first")

@@ -30,15 +30,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 @machine_errors()
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a run folder.
-
-    Raises
-    ------
-    MissingFile
-        The folder holds none.
-    CorruptFile
-        Not a manifest that this version knows.
-    """
+    """Read the manifest of a run folder; MissingFile without one, CorruptFile for one unknown here."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise MissingFile(f"{folder} holds no run: it has no manifest.json")

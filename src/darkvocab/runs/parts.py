@@ -96,7 +96,7 @@ class Parts:
         return hashlib.sha256(self._identity + f"\n{span}\n".encode() + content).hexdigest()[:16]
 
     def read(self, part: Part) -> pl.DataFrame:
-        """Read the records of a part; a file that is not what this run would have written is a CorruptFile."""
+        """Read the records of a part; CorruptFile where it is not what this run would have written."""
         import polars as pl
 
         try:

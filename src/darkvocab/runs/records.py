@@ -122,15 +122,7 @@ def csv_path(folder: str | Path, manifest: dict[str, Any]) -> Path:
 
 
 def read_records(folder: str | Path) -> pl.DataFrame:
-    """Read all records of a finished run.
-
-    Raises
-    ------
-    MissingFile
-        No run there, or one that is not finished.
-    CorruptFile
-        A manifest or records that cannot be read.
-    """
+    """Read all records of a run; MissingFile if it has not finished, CorruptFile if it is damaged."""
     import polars as pl
 
     folder = Path(folder)
@@ -153,13 +145,7 @@ class RunFolder(Folder, Generic[Row]):
     adopted = (*REPEATING, "records_per_part")  # into how many parts a run is cut does not change its records
 
     def __init__(
-        self,
-        path: str | Path,
-        row: type[Row],
-        manifest: dict[str, Any],
-        *,
-        records_per_part: int,
-        resume: bool = False,
+        self, path: str | Path, row: type[Row], manifest: dict[str, Any], *, records_per_part: int, resume: bool = False
     ) -> None:
         """Take the folder for this run, or for its continuation, which keeps the `records_per_part` of its beginning.
 
@@ -225,13 +211,12 @@ class RunFolder(Folder, Generic[Row]):
         self.set_status("complete")
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        """Yield all records."""
         for part in self._parts:
             yield from self._parts.read(part).iter_slices(ROW_GROUP)
 
 
 class Records:
-    """The records of a run, finished or not, read piece by piece, as many as had landed when this was made.
+    """The records of a run, finished or not, piece by piece: what had landed when this was made.
 
     Takes no lock and writes nothing: the run may be going on. Every part's seal is checked whenever it is read.
     """

@@ -92,7 +92,7 @@ Value = TypeVar("Value")
 
 
 class LazyMapping(Mapping[str, Value]):
-    """Tensors or entries by name, of which each is looked up when it is first asked for: only names are known yet."""
+    """Tensors or entries by name, each looked up when it is first asked for: names are known."""
 
     def __init__(self, names: Mapping[str, Any], look_up: Callable[[str], Value]) -> None:
         self._names = names
@@ -169,7 +169,7 @@ class Tensor:
         return np.memmap(local, dtype=dtype, mode="r", offset=self.offset, shape=self.words_shape)
 
     def part(self, index: int) -> Tensor:
-        """Return one entry of the first axis: a state of a history, an expert's matrix; IndexError without one."""
+        """Return an entry of the first axis, such as a state of a history; IndexError without one."""
         if not 0 <= index < self.shape[0]:
             raise IndexError(f"{self.name} has {self.shape[0]:,} entries, 0 to {self.shape[0] - 1:,}; got {index}")
         return replace(
