@@ -11,11 +11,10 @@ import darkvocab
 
 from .checkpoints import Bitwise, GridName, SourceArgument, Tensor
 from .progress import progress_bar
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json
+from .shell import FINDINGS, Json, Seed, announce_compilation, app, print_json
 
 
 @app.command(no_args_is_help=True)
-@command
 def diff(
     a: Annotated[str, typer.Argument(help="A file or a model folder, as for `scan`.", metavar="A")],
     b: Annotated[str, typer.Argument(help="Another.", metavar="B")],
@@ -68,7 +67,6 @@ def diff(
 
 
 @app.command(no_args_is_help=True)
-@command
 def repair(
     source: SourceArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write, new or empty.")],

@@ -13,7 +13,7 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import FINDINGS, USAGE, DeviceName, Json, announce_compilation, app, command, fail, print_json, say
+from .shell import FINDINGS, USAGE, DeviceName, Json, announce_compilation, app, fail, print_json, say
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import Scan
@@ -40,7 +40,6 @@ def _scanned(source: str, **options: Any) -> Scan:
 
 
 @app.command(no_args_is_help=True)
-@command
 def scan(
     source: SourceArgument,
     tensor: Tensor = None,
@@ -100,7 +99,6 @@ def scan(
 
 
 @app.command(no_args_is_help=True)
-@command
 def check(
     source: Annotated[str | None, SOURCE] = None,
     policy: Annotated[Path | None, typer.Option(help="What is allowed, as TOML; by default as --print-policy.")] = None,
@@ -203,7 +201,6 @@ def _form_and_file(asked: str) -> tuple[str, Path]:
 
 
 @app.command(no_args_is_help=True)
-@command
 def neighbours(
     source: SourceArgument,
     touching: Annotated[float, typer.Option(help="Rows touch where no column differs by more.")] = 1,
@@ -236,7 +233,6 @@ def neighbours(
 
 
 @app.command(no_args_is_help=True)
-@command
 def centroid(
     source: SourceArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],

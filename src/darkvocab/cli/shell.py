@@ -18,12 +18,22 @@ import typer
 import darkvocab
 
 from ..errors import DarkvocabError, DiskFull, of_the_machine
-from .help import Application, Group
+from .help import Command, Group
 
 FINDINGS = 1
 USAGE = 2
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
+
+
+class Application(typer.Typer):
+    """An application whose commands have the help of `Command` and end errors as `command` does."""
+
+    def command(self, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
+        """Register a command; as `typer.Typer.command`."""
+        register = super().command(*arguments, **{"cls": Command, **options})
+        return lambda function: register(command(function))
+
 
 app = Application(
     name="darkvocab",
@@ -36,7 +46,7 @@ app = Application(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _interrupted = False
-Command = TypeVar("Command", bound=Callable[..., None])
+Function = TypeVar("Function", bound=Callable[..., None])
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Seed = Annotated[int, typer.Option(help="Of every draw.")]
@@ -62,7 +72,7 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def command(function: Command) -> Command:
+def command(function: Function) -> Function:
     """Turn what a library call raises into a sentence and an exit code."""
 
     @functools.wraps(function)

@@ -14,7 +14,7 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, say, sign
+from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, say, sign
 
 Sigma = Annotated[str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.")]
 Spacing = Annotated[str, typer.Option(help="Of START:STOP:COUNT: linear or log.")]
@@ -143,7 +143,6 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
 
 
 @app.command(no_args_is_help=True)
-@command
 @_takes(DRAWN | MEASURED | RUNNING, measure="census,geometry,steps", over="black_holes")
 def sweep(**options: Any) -> None:
     """Draw snowballs over a range of sigma and count their black holes (12.2a).
@@ -154,7 +153,6 @@ def sweep(**options: Any) -> None:
 
 
 @app.command(no_args_is_help=True)
-@command
 @_takes(DRAWN | MEASURED | RUNNING, trials=1000, measure="census,geometry,topology", over="unique")
 def trials(**options: Any) -> None:
     """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
@@ -165,7 +163,6 @@ def trials(**options: Any) -> None:
 
 
 @app.command()
-@command
 @_takes(DRAWN | ASKED | RUNNING, sigma="1e-6:1e-4:10", spacing="log", tokens=2221, base="random-unit")
 def questions(**options: Any) -> None:
     """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?

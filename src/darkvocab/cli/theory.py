@@ -12,7 +12,7 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, say
+from .shell import FINDINGS, Json, Seed, announce_compilation, app, print_json, say
 from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ Independent = Annotated[str, typer.Option(help="Of the noise: gaussian, laplace,
 
 
 @app.command(no_args_is_help=True)
-@command
 def expect(
     sigma: Sigma = "",
     spacing: Spacing = "linear",
@@ -102,7 +101,6 @@ def _expected(settings: Expect) -> list[Expected]:
 
 
 @app.command(no_args_is_help=True)
-@command
 def fit(
     target: Annotated[
         str,

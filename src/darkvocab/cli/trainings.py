@@ -14,7 +14,7 @@ import darkvocab
 from ..errors import InvalidInput
 from .checkpoints import GridName, Tensor, Tokenizer
 from .progress import progress_bar
-from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, print_json, say, taking
+from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, print_json, say, taking
 
 if TYPE_CHECKING:
     from ..training.settings import Training
@@ -96,7 +96,6 @@ class TrainOptions:
 
 
 @app.command()
-@command
 @taking(TrainOptions)
 def train(options: TrainOptions) -> None:
     """Train a small GPT-2 from such a start, recording its embedding after every step (11.2c, 11.2b, 11.2a).
@@ -140,7 +139,6 @@ def _train_replicas(training: Training, options: TrainOptions) -> None:
 
 
 @app.command(no_args_is_help=True)
-@command
 def evolve(
     source: Annotated[Path, typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE")],
     unseen: Annotated[
@@ -196,7 +194,6 @@ def evolve(
 
 
 @app.command(no_args_is_help=True)
-@command
 def history(
     sources: Annotated[
         list[str],

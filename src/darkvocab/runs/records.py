@@ -100,15 +100,6 @@ def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
         _write_parquet(frames, _schema(row), file)
 
 
-def read_records_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a run of records; raises as `read_manifest`."""
-    manifest = read_manifest(folder)
-    if manifest.get("experiment") == "train":
-        raise MissingFile(f"{folder} holds a training, which has a recording and no records")
-    check_records_manifest(folder, manifest)
-    return manifest
-
-
 def check_records_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Refuse a manifest without the numbers that a run of records has, as a CorruptFile."""
     for key in ("n_records", "records_per_part"):
@@ -226,7 +217,10 @@ class Records:
         import polars as pl
 
         folder = Path(folder)
-        self.manifest = read_records_manifest(folder)
+        self.manifest = read_manifest(folder)
+        if self.manifest.get("experiment") == "train":
+            raise MissingFile(f"{folder} holds a training, which has a recording and no records")
+        check_records_manifest(folder, self.manifest)
         self._parts = Parts(folder, self.manifest)
         self._landed = list(self._parts)
         self._path = folder / "records.parquet"

@@ -34,8 +34,7 @@ def read_archive(path: File) -> Mapping[str, Entry]:
 
     Raises
     ------
-    MissingFile
-    CorruptFile
+    MissingFile, CorruptFile
         Truncated, or not a zip archive; a name that comes twice; an entry that is compressed or encrypted, leaves the
         file, or overlaps another.
     """
