@@ -75,12 +75,7 @@ def write_json(path: Path, value: Any) -> None:
 def landing_folder(path: Path) -> Iterator[Path]:
     """Make a folder to fill, which exists whole at the end of the `with` block, or not at all.
 
-    Raises
-    ------
-    DiskFull
-        The disk, the quota or the file size limit.
-    InvalidInput
-        The place is taken, or cannot be written to.
+    Raises as `landing`, and InvalidInput where the place is taken.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 (gives `.` a name, and leaves links what they are)
     temporary = _beside(path)
@@ -102,13 +97,7 @@ def landing_folder(path: Path) -> Iterator[Path]:
 def copy_file(source: Path, target: Path, progress: Callable[[int], None] | None = None) -> None:
     """Copy the content of a file; file systems that can do so let the two share blocks until one is written to.
 
-    Parameters
-    ----------
-    progress : called with the number of bytes of every piece
-
-    Raises
-    ------
-    OSError
+    `progress` is called with the number of bytes of every piece; what the system refuses is its OSError.
     """
     with source.open("rb") as file, target.open("wb") as copy:
         done = _copy_by_system(file.fileno(), copy.fileno(), progress)

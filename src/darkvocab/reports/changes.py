@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..text import printable
-from .console import facts, isolated, show, table
+from .console import facts, isolated, print_left, show, table
 
 MOST_CHANGES = 40
 
@@ -24,17 +24,12 @@ def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
         if part["movers"]:
             to.print()
             show(_movers(part, shown), to)
-            _left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
+            print_left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
         changes = [change for change in part["black_holes"] if change["kind"] != "kept"]
         if changes:
             to.print()
             show(_changes(changes[:MOST_CHANGES]), to)
-            _left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
-
-
-def _left(n: int, what: str, to: Console) -> None:
-    if n > 0:
-        to.print(f"and {n:,} more {what}")
+            print_left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
 
 
 def _texts(texts: dict[str, Any] | None, shown: int) -> str:
@@ -83,7 +78,6 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _movers(part: dict[str, Any], shown: int) -> Table:
-    """Tabulate the tokens that moved farthest."""
     rows = []
     for token in part["movers"][:shown]:
         texts = dict.fromkeys(isolated(printable(text)) for name in "ab" if (text := token[name]) is not None)
@@ -93,7 +87,6 @@ def _movers(part: dict[str, Any], shown: int) -> Table:
 
 
 def _changes(changes: list[dict[str, Any]]) -> Table:
-    """Tabulate black holes that are not what they were."""
     rows = []
     for change in changes:
         came = _named("from A", change["came_from"]), _named("into B", change["went_to"])

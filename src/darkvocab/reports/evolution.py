@@ -9,23 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from rich.console import Console
-from rich.table import Table
 
 from ..errors import CorruptFile, MissingFile
-from .console import facts, frames_json, number, show
-from .evolution_figures import (
-    counts_plot,
-    holes_by_step,
-    loss_plot,
-    motion_plot,
-    populations_figure,
-    spacetime_figure,
-)
+from .console import facts, number, print_left, print_lines, show, table
+from .evolution_figures import counts_plot, holes_by_step, loss_plot, motion_plot, populations_figure, spacetime_figure
 from .plot import Plot
 
 if TYPE_CHECKING:
-    import polars as pl
     from matplotlib.figure import Figure
 
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
@@ -53,12 +45,7 @@ def print_evolution(
     """What became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
     show(facts(_facts(summary)), to)
     to.print()
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "tokens" else "right")
-    for cells in row_cells(records):
-        table.add_row(*cells)
-    show(table, to)
+    show(table(HEADINGS, row_cells(records), left=("tokens",)), to)
     to.print(
         "lengths in weight units, L-inf over all pairs of tokens; max step: the farthest that a token moved in one "
         "component, in grid steps; motion since the row before",
@@ -69,15 +56,12 @@ def print_evolution(
         to.print()
         for event in happened[:shown_events]:
             to.print(f"step {event['step']:>9,}  {told(event)}", soft_wrap=True)
-        if (left := len(happened) - shown_events) > 0:
-            to.print(f"and {left:,} more events; events.parquet (--out) and --json have them all")
+        print_left(len(happened) - shown_events, "events; events.parquet (--out) and --json have them all", to)
     for verdict in summary["verdicts"]:
         to.print(f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):")
-        for sentence in verdict["notebook"]:
-            to.print(f"  {sentence}", soft_wrap=not to.is_terminal)
+        print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
         to.print("on the grid:")
-        for sentence in verdict["grid"]:
-            to.print(f"  {sentence}", soft_wrap=not to.is_terminal)
+        print_lines((f"  {sentence}" for sentence in verdict["grid"]), to)
 
 
 def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -147,22 +131,9 @@ def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     tokens, n = event["tokens"], event["n_tokens"]
     ids = " ".join(map(str, tokens[:shown])) + (f" and {n - shown:,} more" if n > shown else "")
     names = {"hole": f"#{event['hole']}", "other": f"#{event['other']}", "n": f"{n:,} token{'s' * (n != 1)}"}
-    with_other = event["other"] is not None
-    return (
-        TOLD[event["kind"]].format(
-            **names,
-            from_other=f" from {names['other']}" if with_other else "",
-            to_other=f" to {names['other']}" if with_other else "",
-        )
-        + f": {ids}"
-    )
-
-
-def evolution_json(
-    records: pl.DataFrame, events: pl.DataFrame, tokens: pl.DataFrame, summary: dict[str, Any]
-) -> Iterator[str]:
-    """`{"summary": {...}, "tokens": [...], "events": [...], "records": [...]}` piece by piece."""
-    return frames_json(summary, tokens=tokens, events=events, records=records)
+    for word in ("from", "to"):
+        names[f"{word}_other"] = "" if event["other"] is None else f" {word} {names['other']}"
+    return f"{TOLD[event['kind']].format(**names)}: {ids}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,17 +148,7 @@ class Evolution:
 
 
 def read_evolution(folder: Path) -> Evolution:
-    """A measured history, from the files that `darkvocab evolve` left in a folder.
-
-    Raises
-    ------
-    MissingFile
-        No measured history there.
-    CorruptFile
-        Files that are not what was left there.
-    """
-    import polars as pl
-
+    """Read a measured history; MissingFile without one, CorruptFile where files are not its own."""
     try:
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / f"{name}.parquet") for name in READ)
@@ -217,7 +178,6 @@ def read_evolution(folder: Path) -> Evolution:
 
 
 def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Events and verdicts in words, for a page."""
     happened = [event for event in events.iter_rows(named=True) if event["kind"] != "start"]
     if happened:
         sentences = [f"step {event['step']:,}: {told(event)}" for event in happened[:TOLD_EVENTS]]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from .console import facts, show, table, token_texts
+from .console import facts, print_left, print_lines, show, table, token_texts
 from .evolution import told
-
-if TYPE_CHECKING:
-    import polars as pl
 
 SHOWN_EVENTS, SHOWN_HOLES, SHOWN_TOKENS = 20, 20, 8
 HEADINGS = {
@@ -37,16 +35,13 @@ def print_series(
     rows = checkpoints.iter_rows(named=True)
     cells = ([*(_cell(row[column]) for column in HEADINGS.values()), _note(row)] for row in rows)
     show(table((*HEADINGS, ""), cells, left=("checkpoint", "")), to)
-    to.print(
-        "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps",
-        soft_wrap=not to.is_terminal,
-    )
+    note = "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps"
+    print_lines([note], to)
     _print_events(events, to)
     if black_holes.height:
         to.print()
         show(_holes(black_holes, tokens), to)
-        if (left := black_holes.height - SHOWN_HOLES) > 0:
-            to.print(f"and {left:,} more black holes; --out and --json have them all")
+        print_left(black_holes.height - SHOWN_HOLES, "black holes; --out and --json have them all", to)
 
 
 def _facts(checkpoints: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -80,8 +75,7 @@ def _print_events(events: pl.DataFrame, to: Console) -> None:
     to.print()
     for event in happened.head(SHOWN_EVENTS).iter_rows(named=True):
         to.print(f"{event['name']}  {told(event)}", soft_wrap=True)
-    if (left := happened.height - SHOWN_EVENTS) > 0:
-        to.print(f"and {left:,} more events; --out and --json have them all")
+    print_left(happened.height - SHOWN_EVENTS, "events; --out and --json have them all", to)
 
 
 def _holes(black_holes: pl.DataFrame, tokens: pl.DataFrame) -> Table:

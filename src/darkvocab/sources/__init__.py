@@ -102,10 +102,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
 def revisions(path: str) -> dict[str, str] | None:
     """Return what opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
 
-    Raises
-    ------
-    MissingFile, AccessRefused, Unreachable, CorruptFile
-        As `hub.revisions`.
+    Raises as `hub.revisions`.
     """
     if Path(path).exists() or not ON_HUB.fullmatch(path):
         return None
