@@ -20,24 +20,19 @@ if TYPE_CHECKING:
 
 Tensor = Annotated[
     str | None,
-    typer.Option(help="Take this tensor instead of the one found; NAME[ROW] of a history.", show_default=False),
+    typer.Option(help="Take this tensor instead of the one found; NAME[ROW] of a history."),
 ]
 GridName = Annotated[
     str | None,
-    typer.Option(
-        help="Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2.", show_default=False
-    ),
+    typer.Option(help="Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2."),
 ]
-Tokenizer = Annotated[
-    str | None, typer.Option(help='A tokenizer.json to name tokens by; "none" for ids only.', show_default=False)
-]
+Tokenizer = Annotated[str | None, typer.Option(help='A tokenizer.json to name tokens by; "none" for ids only.')]
 Checksum = Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")]
 Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, so that -0.0 is not 0.0.")]
 SOURCE = typer.Argument(
     help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, a model folder, or org/name[@revision][/file] "
     "on the Hugging Face Hub.",
     metavar="SOURCE",
-    show_default=False,
 )
 SourceArgument = Annotated[str, SOURCE]
 
@@ -59,18 +54,14 @@ def scan(
     checksum: Checksum = True,
     tokens: Annotated[
         str | None,
-        typer.Option(help="List dark tokens, or all, in --json and --csv, with all that is known.", show_default=False),
+        typer.Option(help="List dark tokens, or all, in --json and --csv, with all that is known."),
     ] = None,
     show: Annotated[int, typer.Option(help="Tokens to print of each kind and black hole.", min=1)] = 12,
     csv: Annotated[
         Path | None,
-        typer.Option(
-            help="Also write tokens to this CSV: those of --tokens, by default all in black holes.", show_default=False
-        ),
+        typer.Option(help="Also write tokens to this CSV: those of --tokens, by default all in black holes."),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write the page of the scan, which opens offline.", show_default=False)
-    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the page of the scan, which opens offline.")] = None,
     device: DeviceName = "cpu",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read; read headers only.")] = False,
     as_json: Json = False,
@@ -117,9 +108,7 @@ def scan(
 @command
 def check(
     source: Annotated[str | None, SOURCE] = None,
-    policy: Annotated[
-        Path | None, typer.Option(help="What is allowed, as TOML; by default as --print-policy.", show_default=False)
-    ] = None,
+    policy: Annotated[Path | None, typer.Option(help="What is allowed, as TOML; by default as --print-policy.")] = None,
     print_policy: Annotated[
         bool, typer.Option("--print-policy", help="Print the default policy, to start from, and do nothing else.")
     ] = False,
@@ -129,13 +118,12 @@ def check(
     tokenizer: Tokenizer = None,
     checksum: Checksum = True,
     show: Annotated[int, typer.Option(help="Tokens to print of each finding.", min=1)] = 12,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.", show_default=False)] = None,
-    sarif: Annotated[Path | None, typer.Option(help="Also write SARIF 2.1.0 to this file.", show_default=False)] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Also write SARIF 2.1.0 to this file.")] = None,
     model_card: Annotated[
         str | None,
         typer.Option(
             help="Also write a section for the model card to this file; - prints it instead of the table.",
-            show_default=False,
         ),
     ] = None,
     suppress: Annotated[
@@ -144,7 +132,6 @@ def check(
             help="Also write the ids to suppress at sampling: bad-words:FILE or suppress-tokens:FILE (transformers), "
             "logit-bias:FILE (OpenAI, vLLM); repeat for more.",
             metavar="FORMAT:FILE",
-            show_default=False,
         ),
     ] = None,
     suppress_which: Annotated[
@@ -234,9 +221,7 @@ def neighbours(
     grid: GridName = None,
     tokenizer: Tokenizer = None,
     show: Annotated[int, typer.Option(help="Tokens to print of each component.", min=1)] = 12,
-    csv: Annotated[
-        Path | None, typer.Option(help="Also write every token with what it touches to this CSV.", show_default=False)
-    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write every token with what it touches to this CSV.")] = None,
     as_json: Json = False,
 ) -> None:
     """Which tokens touch: pairs, components, degrees, and the cluster around the black holes ("frozen smoke").
@@ -262,7 +247,7 @@ def neighbours(
 @command
 def centroid(
     source: SourceArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
     tensor: Tensor = None,
     grid: GridName = None,
     bitwise: Bitwise = False,
