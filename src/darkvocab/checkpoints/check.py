@@ -242,13 +242,7 @@ def _message(rule: Rule, limit: Limit, measured: int | float, n_concerned: int, 
 
 
 def parse_suppressed(text: str) -> list[str]:
-    """Split names of `SUPPRESSED`, between commas.
-
-    Raises
-    ------
-    InvalidInput
-        An unknown name.
-    """
+    """Split names of `SUPPRESSED`, between commas; raises InvalidInput where one is unknown."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in SUPPRESSED:
@@ -260,17 +254,7 @@ def to_suppress(scan: Scan, which: str = TO_SUPPRESS) -> tuple[list[int], list[i
     """Return the ids that a model should not sample, and those of special tokens that are spared though among them.
 
     A special token is spared unless its name is a reserved one: end-of-text is often never read, so that its input row
-    stays as it began, but a model that may not say it goes on for ever.
-
-    Parameters
-    ----------
-    scan : as `darkvocab.scan` returns it
-    which : names of `SUPPRESSED`, between commas
-
-    Raises
-    ------
-    InvalidInput
-        As `parse_suppressed`.
+    stays as it began, but a model that may not say it goes on for ever. `which` is parsed by `parse_suppressed`.
     """
     chosen = scan.tokens.filter(pl.any_horizontal(SUPPRESSED[name] for name in parse_suppressed(which)))
     spared = (pl.col("category") == "special") & pl.col("reserved").is_null()

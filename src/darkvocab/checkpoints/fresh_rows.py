@@ -44,12 +44,7 @@ def trained(
 ) -> Trained:
     """Measure mean and covariance of the rows that are kept; without `covariance` no direction has any.
 
-    Raises
-    ------
-    InvalidInput
-        No row is kept.
-    CorruptFile
-        A row that is kept holds NaN or infinity.
+    Raises InvalidInput where no row is kept, CorruptFile where one holds NaN or infinity.
     """
     n = int(kept.sum())
     dim = matrix.dim

@@ -243,14 +243,7 @@ class Policy(Shown):
 
     @classmethod
     def read(cls, path: str | Path) -> Policy:
-        """Read a policy from a TOML file.
-
-        Raises
-        ------
-        MissingFile
-        InvalidInput
-            No file, a large one, not UTF-8, or as `parse`.
-        """
+        """Read a policy from a TOML file; raises MissingFile, or InvalidInput: too large, not UTF-8, or as `parse`."""
         path = Path(path)
         if not path.exists():
             raise MissingFile(f"no policy at {str(path)!r}; --print-policy prints one to start from")
@@ -270,10 +263,8 @@ class Policy(Shown):
     def parse(cls, text: str, origin: str | None = None) -> Policy:
         """Parse a policy from the text of a TOML file; what it does not name is as in the default.
 
-        Raises
-        ------
-        InvalidInput
-            Not TOML, an unknown key (the nearest known one is named), a value of another type or out of range.
+        Raises InvalidInput: not TOML, an unknown key (the nearest known one is named), a value of another type or out
+        of range.
         """
         where = origin or "policy"
         for number, line in enumerate(text.split("\n"), 1):
@@ -287,7 +278,11 @@ class Policy(Shown):
         try:
             _check_keys(content, (*BY_NAME, "allow"))
             limits = {name: _limit(BY_NAME[name], value) for name, value in content.items() if name != "allow"}
-            allow = _allow(content["allow"]) if "allow" in content else DEFAULT_ALLOW
+            if "allow" not in content:
+                return cls(limits=limits, origin=origin)
+            if not isinstance(content["allow"], list):
+                raise InvalidInput("allow must be tables, each under [[allow]]")
+            allow = tuple(_exemption(number, entry) for number, entry in enumerate(content["allow"], 1))
             return cls(limits=limits, allow=allow, origin=origin)
         except ValueError as error:
             raise InvalidInput(f"{where}: {error}") from None
@@ -305,12 +300,6 @@ def _limit(rule: Rule, table: Any) -> Limit:
         return Limit(allowed=allowed, severity=severity)
     except ValueError as error:
         raise InvalidInput(f"[{rule.name}] {error}") from None
-
-
-def _allow(entries: Any) -> tuple[Exemption, ...]:
-    if not isinstance(entries, list):
-        raise InvalidInput("allow must be tables, each under [[allow]]")
-    return tuple(_exemption(number, entry) for number, entry in enumerate(entries, 1))
 
 
 def _exemption(number: int, entry: Any) -> Exemption:

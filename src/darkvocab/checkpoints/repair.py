@@ -18,7 +18,6 @@ from ..runs.randomness import check_seed
 from ..sources import Source, open_source
 from .diff import MATRICES
 from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained
-from .places import check_folder_apart
 from .rewrite import Target, bring, check_copy, file_of, files_of, write_fresh
 from .selection import select
 from .spelling import spell
@@ -71,11 +70,10 @@ def repair(
     InvalidInput
         A choice that is none; no tokens; a source that is no safetensors file, or whose rows are scaled; a place for
         `out` that is taken, or the source; a grid without room for so many different rows.
-    MissingFile, CorruptFile, NoEmbedding
-        As `EmbeddingMatrix.open` and `select`; rows to learn from that are no numbers; a disk that does not keep what
-        was written.
-    DiskFull
-        Nothing is left of what was written.
+    CorruptFile
+        Rows to learn from that are no numbers; a disk that does not keep what was written.
+    MissingFile, NoEmbedding, DiskFull
+        As `EmbeddingMatrix.open`, `select` and `landing_folder`.
     """
     _check_choices(how, matrix, jitter, seed)
     asked = Path(source)
@@ -83,7 +81,9 @@ def repair(
         raise MissingFile(
             f"no file or folder {str(source)!r}; repair copies what is here: of a model on the Hub, download all first"
         )
-    check_folder_apart(out, asked)
+    folder, taken = Path(out).resolve(), asked.resolve()
+    if folder == taken or taken in folder.parents or folder in taken.parents:
+        raise InvalidInput(f"{out} is the source, or in it, or around it; choose another folder to write to")
     opened = open_source(source)
     matrices, notes = _matrices(opened, matrix, tensor, tokenizer)
     targets = _targets(opened, matrices, tokens, how, tokenizer)

@@ -131,10 +131,7 @@ def _bring(path: Path, place: Path, link: bool, advance: Advance) -> None:
 def write_fresh(target: Target, fresh: FreshRows, written: dict[Path, Path], advance: Advance) -> dict[str, Any]:
     """Write the target's rows, draw those again that are like another until the census has none, and say what it has.
 
-    Raises
-    ------
-    InvalidInput
-        There is no room for so many different rows.
+    Raises InvalidInput where there is no room for so many different rows.
     """
     first = target.tensors[0]
     after = replace(target.matrix, words=replace(first, path=written[file_of(first)]).words())
@@ -203,12 +200,7 @@ def _rms(matrix: EmbeddingMatrix, tokens: np.ndarray) -> float:
 def check_copy(path: Path, copy: Path, targets: list[Target], advance: Advance) -> int:
     """Compare what was written with the source, byte by byte but for repaired rows; return how many bytes that is.
 
-    What was written is on the disk afterwards.
-
-    Raises
-    ------
-    CorruptFile
-        They differ elsewhere.
+    What was written is on the disk afterwards. Raises CorruptFile where they differ elsewhere.
     """
     at = 0
     same = True

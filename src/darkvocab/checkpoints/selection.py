@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.dark import judge
+from ..sources import read_json
 
 
 def in_black_holes(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
@@ -23,13 +23,7 @@ def in_black_holes(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, 
 
 
 def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Return ids below `n_tokens` that no tokenizer text has.
-
-    Raises
-    ------
-    InvalidInput
-        There is no tokenizer.
-    """
+    """Return ids below `n_tokens` that no tokenizer text has; raises InvalidInput without a tokenizer."""
     if not matrix.texts:
         raise InvalidInput(
             "beyond-tokenizer needs a tokenizer; there is none beside the weights: give --tokenizer FILE"
@@ -104,10 +98,7 @@ def _read_ids(path: Path) -> list[Any]:
 
     Each is bare, in a list of its own (as in `bad_words_ids`), or the `id` of an object.
     """
-    try:
-        held = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path}: not JSON ({error})") from None
+    held = read_json(path)
     listed = held.get("tokens") if isinstance(held, dict) else held
     if not isinstance(listed, list):
         raise CorruptFile(f"{path}: must hold a list of token ids, or an object with such a list as tokens")

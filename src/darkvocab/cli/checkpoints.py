@@ -72,13 +72,13 @@ def scan(
 
     Example: darkvocab scan path/to/model --tokens dark --csv dark.csv
     """
-    from ..checkpoints.places import check_place
     from ..checkpoints.scan_result import check_which
+    from ..landing import check_place
     from ..reports.console import console
     from ..reports.scan import print_plan, print_scan
 
     if dry_run:
-        from ..checkpoints.plan import plan
+        from ..checkpoints.scan import plan
 
         planned = plan(source, tensor=tensor, tokenizer=tokenizer, checksum=checksum)
         if as_json:
@@ -150,8 +150,7 @@ def check(
         print(default_policy(), end="")
         return
     from ..checkpoints.check import parse_suppressed
-    from ..checkpoints.places import check_place
-    from ..landing import write_whole
+    from ..landing import check_place, write_whole
     from ..reports import findings
     from ..reports.console import console
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..text import printable
-from .console import facts, isolated, show, table
+from .console import facts, isolated, print_left, show, table
 
 MOST_CHANGES = 40
 
@@ -24,17 +24,12 @@ def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
         if part["movers"]:
             to.print()
             show(_movers(part, shown), to)
-            _left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
+            print_left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
         changes = [change for change in part["black_holes"] if change["kind"] != "kept"]
         if changes:
             to.print()
             show(_changes(changes[:MOST_CHANGES]), to)
-            _left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
-
-
-def _left(n: int, what: str, to: Console) -> None:
-    if n > 0:
-        to.print(f"and {n:,} more {what}")
+            print_left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
 
 
 def _texts(texts: dict[str, Any] | None, shown: int) -> str:
@@ -123,7 +118,9 @@ HOW = {
 
 def print_repair(report: dict[str, Any], to: Console) -> None:
     """Print a repair: what was or would be changed, by which means, and what was read again afterwards."""
-    around = "" if report["how"] == "gaussian" else f", each component {_steps(report['jitter_steps'])} up or down"
+    jitter = report["jitter_steps"]
+    steps = "a step" if jitter == 1 else f"1 to {jitter:,} steps"
+    around = "" if report["how"] == "gaussian" else f", each component {steps} up or down"
     would = "would be " if report["dry_run"] else ""
     pairs = [
         ("source", printable(report["source"])),
@@ -160,7 +157,3 @@ def print_repair(report: dict[str, Any], to: Console) -> None:
             ("compared", f"{report['n_bytes_compared']:,} other bytes of the rewritten files: all as they were")
         )
     show(facts([*pairs, *(("note", note) for note in report["notes"])]), to)
-
-
-def _steps(jitter: int) -> str:
-    return "a step" if jitter == 1 else f"1 to {jitter:,} steps"

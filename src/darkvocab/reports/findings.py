@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -102,13 +103,9 @@ def junit(verdict: dict[str, Any]) -> bytes:
     """
     scan = verdict["scan"]
     rules = verdict["rules"]
-    counts = {
-        "tests": len(rules),
-        "failures": sum(_junit_kind(rule) == "failure" for rule in rules),
-        "errors": sum(_junit_kind(rule) == "error" for rule in rules),
-        "skipped": sum(_junit_kind(rule) == "skipped" for rule in rules),
-    }
-    counted = {key: str(value) for key, value in counts.items()}
+    kinds = Counter(map(_junit_kind, rules))
+    counts = {"failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
+    counted = {"tests": str(len(rules)), **{key: str(value) for key, value in counts.items()}}
     root = ET.Element("testsuites", {"name": "darkvocab check", **counted})
     suite = ET.SubElement(root, "testsuite", {"name": printable(scan["source"]["path"]), **counted})
     properties = ET.SubElement(suite, "properties")

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
 
 MOST_DEGREES = 20  # lines of the table
 MOST_COMPONENTS = 20
@@ -28,9 +28,8 @@ def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_
     to.print()
     show(table(("#", "tokens", "rows", "black holes", ""), rows), to)
     left = report["components"][MOST_COMPONENTS:]
-    if left:
-        n_tokens = sum(component["n_tokens"] for component in left)
-        to.print(f"and {len(left):,} more components with {n_tokens:,} tokens; --json lists them all")
+    n_tokens = sum(component["n_tokens"] for component in left)
+    print_left(len(left), f"components with {n_tokens:,} tokens; --json lists them all", to)
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:

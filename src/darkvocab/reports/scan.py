@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
@@ -117,9 +117,8 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
     to.print()
     show(table(("#", "population", "tokens"), rows, left=("tokens",)), to)
     left = scan.black_holes[most_holes:]
-    if left:
-        population = sum(hole.population for hole in left)
-        to.print(f"and {len(left):,} more black holes with {population:,} tokens; --json lists them all")
+    population = sum(hole.population for hole in left)
+    print_left(len(left), f"black holes with {population:,} tokens; --json lists them all", to)
 
 
 def _dark(scan: Scan) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from .console import facts, show, table, token_texts
+from .console import facts, print_left, show, table, token_texts
 from .evolution import told
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ def print_series(
     """Print each checkpoint's census and changes, events, and the black holes of the last."""
     show(facts(_facts(checkpoints, summary)), to)
     to.print()
-    rows = checkpoints.iter_rows(named=True)
-    cells = ([*(_cell(row[column]) for column in HEADINGS.values()), _note(row)] for row in rows)
+    cells = []
+    for row in checkpoints.iter_rows(named=True):
+        same = f"as {row['identical_to']}" if row["identical_to"] is not None else ""
+        cells.append([*(_cell(row[column]) for column in HEADINGS.values()), row["not_compared"] or same])
     show(table((*HEADINGS, ""), cells, left=("checkpoint", "")), to)
     to.print(
         "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps",
@@ -45,8 +47,7 @@ def print_series(
     if black_holes.height:
         to.print()
         show(_holes(black_holes, tokens), to)
-        if (left := black_holes.height - SHOWN_HOLES) > 0:
-            to.print(f"and {left:,} more black holes; --out and --json have them all")
+        print_left(black_holes.height - SHOWN_HOLES, "black holes; --out and --json have them all", to)
 
 
 def _facts(checkpoints: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -68,11 +69,6 @@ def _cell(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else f"{value:,}"
 
 
-def _note(row: dict[str, Any]) -> str:
-    same = f"as {row['identical_to']}" if row["identical_to"] is not None else ""
-    return row["not_compared"] or same
-
-
 def _print_events(events: pl.DataFrame, to: Console) -> None:
     happened = events.filter(events["kind"] != "start")
     if not happened.height:
@@ -80,8 +76,7 @@ def _print_events(events: pl.DataFrame, to: Console) -> None:
     to.print()
     for event in happened.head(SHOWN_EVENTS).iter_rows(named=True):
         to.print(f"{event['name']}  {told(event)}", soft_wrap=True)
-    if (left := happened.height - SHOWN_EVENTS) > 0:
-        to.print(f"and {left:,} more events; --out and --json have them all")
+    print_left(happened.height - SHOWN_EVENTS, "events; --out and --json have them all", to)
 
 
 def _holes(black_holes: pl.DataFrame, tokens: pl.DataFrame) -> Table:
