@@ -17,7 +17,7 @@ from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from ..measures.census import Census
 from ..measures.displacement import Displacements, displacements
-from ..measures.tracking import follow
+from ..measures.tracking import follow, members_of
 from ..numerics import Grid, Groups, as_grid
 from ..progress import Advance, Progress, Report
 from ..runs.records import csv_bytes
@@ -340,17 +340,10 @@ def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b
         largest_code=np.zeros(n, groups_b.largest_code.dtype),
     )
     after, _, _ = follow(a, padded, int(a.max(initial=0)) + 1)
-    old = _members(a)
-    new = _members(after)
+    old = members_of(a)
+    new = members_of(after)
     followed = [_change(number, old.get(number), new.get(number), a, b, after) for number in sorted(old.keys() | new)]
     return sorted(followed, key=lambda change: (change.a or np.inf, change.b))
-
-
-def _members(numbers: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the tokens of each black hole, ascending."""
-    order = np.argsort(numbers, kind="stable")
-    which, starts = np.unique(numbers[order], return_index=True)
-    return {int(k): tokens for k, tokens in zip(which, np.split(order, starts[1:]), strict=True) if k}
 
 
 def _change(

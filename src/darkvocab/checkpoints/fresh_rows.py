@@ -81,11 +81,7 @@ def _tiles(
 
 
 def _factor(
-    matrix: EmbeddingMatrix,
-    kept: np.ndarray,
-    mean: np.ndarray,
-    scale: np.ndarray,
-    progress: Advance | None,
+    matrix: EmbeddingMatrix, kept: np.ndarray, mean: np.ndarray, scale: np.ndarray, progress: Advance | None
 ) -> Float64[np.ndarray, "dim rank"]:
     from scipy.linalg.blas import ssyrk
     from scipy.linalg.lapack import dpstrf

@@ -106,7 +106,6 @@ def _components(near: Neighbours, matrix: EmbeddingMatrix) -> list[dict[str, Any
 
 
 def _frame(near: Neighbours, census: Census, matrix: EmbeddingMatrix) -> pl.DataFrame:
-    """Tabulate every token, by id."""
     import polars as pl
 
     labels = near.groups.labels

@@ -43,7 +43,8 @@ def repair(
     """Write a copy of a safetensors checkpoint in which chosen tokens have fresh rows, each like no other.
 
     Every other byte of its files is the same. What was written is read again: compared with the source, and its census
-    taken. The source is left alone. Where one matrix lies in two tensors, both are written.
+    taken. The source is left alone. Where one matrix lies in two tensors, both are written. Returns what was done,
+    JSON-ready; its keys: `docs/files.md`.
 
     Parameters
     ----------
@@ -60,10 +61,6 @@ def repair(
     link : files that stay the same get a second name (a hard link) instead of a copy
     dry_run : write nothing, say what would be
     progress : called with (bytes done, bytes in all)
-
-    Returns
-    -------
-    JSON-ready dict; its keys: `docs/files.md`
 
     Raises
     ------
@@ -103,10 +100,12 @@ def repair(
     }
     if dry_run:
         return report
-    # Bytes of the rows that are learned from, of what is copied, of the census and of the comparison.
+    # Bytes of the rows that are learned from, of the census, of files that are copied and compared, or copied only.
     learned = sum((1 + (how == "gaussian")) * target.matrix.words.nbytes for target in targets)
     counted = sum(target.matrix.words.nbytes for target in targets)
-    work = Progress(learned + files.bytes_copied + counted + files.bytes_compared, progress)
+    rewritten = sum(path.stat().st_size for path in files.rewritten.values())
+    copied = sum(path.stat().st_size for path in files.others.values())
+    work = Progress(learned + counted + 2 * rewritten + copied, progress)
     fresh = [_fresh(target, how, jitter, seed, work) for target in targets]
     with landing_folder(Path(out)) as folder:
         written = bring(files, folder, link=link, advance=work.advance)

@@ -55,14 +55,6 @@ class Files:
     others: dict[Path, Path]
     left_out: list[str]
 
-    @property
-    def bytes_compared(self) -> int:
-        return sum(path.stat().st_size for path in self.rewritten.values())
-
-    @property
-    def bytes_copied(self) -> int:
-        return self.bytes_compared + sum(path.stat().st_size for path in self.others.values())
-
 
 def file_of(tensor: Tensor) -> Path:
     """Return the local file that holds a tensor."""
@@ -107,25 +99,24 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def bring(files: Files, folder: Path, *, link: bool, advance: Advance) -> dict[Path, Path]:
     """Copy or link the files into a folder; return the copies that are to be rewritten, by their sources."""
-    for place, path in files.others.items():
-        _bring(path, folder / place, link, advance)
-    for place, path in files.rewritten.items():
-        _bring(path, folder / place, False, advance)
+    for place, path in (files.others | files.rewritten).items():
+        target = folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if link and place in files.others:
+            _link(path, target)
+            advance(path.stat().st_size)
+        else:
+            copy_file(path, target, advance)
     return {path: folder / place for place, path in files.rewritten.items()}
 
 
-def _bring(path: Path, place: Path, link: bool, advance: Advance) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if not link:
-        copy_file(path, place, advance)
-        return
+def _link(path: Path, target: Path) -> None:
     try:
-        os.link(path.resolve(), place)
+        os.link(path.resolve(), target)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
         raise InvalidInput(f"{path} cannot be linked to from there ({error.strerror}); go without --link") from None
-    advance(path.stat().st_size)
 
 
 def write_fresh(target: Target, fresh: FreshRows, written: dict[Path, Path], advance: Advance) -> dict[str, Any]:

@@ -17,12 +17,7 @@ from ..measures.dark import judge
 from ..sources import read_json
 
 
-def in_black_holes(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Return tokens that share their row, on the stored grid, by value."""
-    return np.flatnonzero(Census(matrix.groups()).numbers)
-
-
-def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
+def _beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
     """Return ids below `n_tokens` that no tokenizer text has; raises InvalidInput without a tokenizer."""
     if not matrix.texts:
         raise InvalidInput(
@@ -31,15 +26,10 @@ def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray
     return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
 
 
-def dark(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Return tokens that a scan calls dark."""
-    return np.flatnonzero(judge(matrix).indicators.dark[: matrix.n_tokens])
-
-
 NAMED: dict[str, Callable[[EmbeddingMatrix, int], np.ndarray]] = {
-    "black-holes": in_black_holes,
-    "beyond-tokenizer": beyond_tokenizer,
-    "dark": dark,
+    "black-holes": lambda matrix, n: np.flatnonzero(Census(matrix.groups()).numbers),  # by value, on the stored grid
+    "beyond-tokenizer": _beyond_tokenizer,
+    "dark": lambda matrix, n: np.flatnonzero(judge(matrix).indicators.dark[: matrix.n_tokens]),  # as a scan has them
 }
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 

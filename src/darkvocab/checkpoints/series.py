@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from ..embedding.history import FILE
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput, MissingFile
 from ..landing import write_json, write_whole
-from ..measures.tracking import KINDS
+from ..measures.tracking import KINDS, members_of
 from ..progress import Report
 from ..runs.folder import check_folder
 from ..runs.records import csv_bytes, frame_of, write_frames
@@ -53,18 +52,12 @@ def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) 
     """Return names and sources of the checkpoints of a series, in order.
 
     Several sources: these. One: the branches and tags of a model on the Hub (`main` last), or the checkpoints in a
-    folder: its model folders, else its files; sorted by name, numbers as numbers.
+    folder: its model folders, else its files; sorted by name, numbers as numbers. Raises MissingFile where none
+    matches, InvalidInput where one source is a single checkpoint or a pattern is for several; else as `open_source`.
 
     Parameters
     ----------
     pattern : only those of one source whose name matches: `step*`; several, joined by commas
-
-    Raises
-    ------
-    MissingFile
-        Nothing there that matches; otherwise as `open_source`.
-    InvalidInput
-        One source that is a single checkpoint; a pattern for several.
     """
     if len(sources) != 1:
         if not sources or pattern is not None:
@@ -200,8 +193,7 @@ def series(
 def _result(course: Course, texts: dict[int, str], asked: dict[str, Any]) -> Series:
     names = [record.name for record in course.records]
     holes = course.holes
-    order = np.argsort(holes, kind="stable")
-    members = {int(hole): list(tokens) for hole, tokens in groupby(order.tolist(), key=holes.__getitem__) if hole}
+    members = members_of(holes)
     black_holes = [
         HoleRecord(
             hole=hole,
@@ -209,7 +201,7 @@ def _result(course: Course, texts: dict[int, str], asked: dict[str, Any]) -> Ser
             born=names[course.born[hole]],
             joined=names[course.joined[hole]],
             frozen=names[int(course.changed[tokens].max())],
-            tokens=tuple(tokens),
+            tokens=tuple(tokens.tolist()),
         )
         for hole, tokens in sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
     ]

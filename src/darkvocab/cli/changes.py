@@ -27,8 +27,7 @@ def diff(
     grid: GridName = None,
     bitwise: Bitwise = False,
     tokenizer: Annotated[
-        str | None,
-        typer.Option(help='A tokenizer.json to name the tokens of both by; "none" for ids only.'),
+        str | None, typer.Option(help='A tokenizer.json to name the tokens of both by; "none" for ids only.')
     ] = None,
     show: Annotated[int, typer.Option(help="Tokens to print of those that moved farthest.", min=1, max=100)] = 12,
     csv: Annotated[Path | None, typer.Option(help="Also write every token to this CSV.")] = None,
@@ -74,8 +73,7 @@ def repair(
     source: SourceArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write, new or empty.")],
     tokens: Annotated[
-        str,
-        typer.Option(help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark; with commas."),
+        str, typer.Option(help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark; with commas.")
     ] = "black-holes",
     how: Annotated[
         str,

@@ -12,19 +12,16 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
+from ..landing import check_place, write_whole
 from .progress import progress_bar
 from .shell import FINDINGS, USAGE, DeviceName, Json, announce_compilation, app, command, fail, print_json, say
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import Scan
 
-Tensor = Annotated[
-    str | None,
-    typer.Option(help="Take this tensor instead of the one found; NAME[ROW] of a history."),
-]
+Tensor = Annotated[str | None, typer.Option(help="Take this tensor instead of the one found; NAME[ROW] of a history.")]
 GridName = Annotated[
-    str | None,
-    typer.Option(help="Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2."),
+    str | None, typer.Option(help="Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2.")
 ]
 Tokenizer = Annotated[str | None, typer.Option(help='A tokenizer.json to name tokens by; "none" for ids only.')]
 Checksum = Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")]
@@ -53,8 +50,7 @@ def scan(
     tokenizer: Tokenizer = None,
     checksum: Checksum = True,
     tokens: Annotated[
-        str | None,
-        typer.Option(help="List dark tokens, or all, in --json and --csv, with all that is known."),
+        str | None, typer.Option(help="List dark tokens, or all, in --json and --csv, with all that is known.")
     ] = None,
     show: Annotated[int, typer.Option(help="Tokens to print of each kind and black hole.", min=1)] = 12,
     csv: Annotated[
@@ -73,7 +69,6 @@ def scan(
     Example: darkvocab scan path/to/model --tokens dark --csv dark.csv
     """
     from ..checkpoints.scan_result import check_which
-    from ..landing import check_place
     from ..reports.console import console
     from ..reports.scan import print_plan, print_scan
 
@@ -122,9 +117,7 @@ def check(
     sarif: Annotated[Path | None, typer.Option(help="Also write SARIF 2.1.0 to this file.")] = None,
     model_card: Annotated[
         str | None,
-        typer.Option(
-            help="Also write a section for the model card to this file; - prints it instead of the table.",
-        ),
+        typer.Option(help="Also write a section for the model card to this file; - prints it instead of the table."),
     ] = None,
     suppress: Annotated[
         list[str] | None,
@@ -150,7 +143,6 @@ def check(
         print(default_policy(), end="")
         return
     from ..checkpoints.check import parse_suppressed
-    from ..landing import check_place, write_whole
     from ..reports import findings
     from ..reports.console import console
 
@@ -188,7 +180,6 @@ def check(
 def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
     """Write the ids to suppress in each form, and say which special tokens are spared."""
     from ..checkpoints.check import to_suppress
-    from ..landing import write_whole
     from ..reports.findings import SUPPRESSIONS
 
     ids, spared = to_suppress(scanned, which)
@@ -228,7 +219,7 @@ def neighbours(
     Example: darkvocab neighbours path/to/model --touching 2 --csv touching.csv
     """
     from ..reports.console import console
-    from ..reports.neighbourhood import print_neighbourhood
+    from ..reports.scan import print_neighbourhood
 
     announce_compilation()
     within = darkvocab.numerics.Touching(touching, touching_unit, strict)

@@ -108,14 +108,8 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     Chosen by the name asked for (`NAME[ROW]`: a row of a three-dimensional tensor, as a history is);
     else by the usual names; else the last recorded row of a history; else by shape: the only matrix
     with as many rows as the config's vocabulary (or, without one, as the tokenizer has texts), or the
-    only matrix, or one at least twice as tall as any other.
-
-    Raises
-    ------
-    InvalidInput
-        The tensor asked for is not there, or is no matrix of floating-point numbers.
-    NoEmbedding
-        No choice is plain; the message lists the candidates.
+    only matrix, or one at least twice as tall as any other. Raises InvalidInput where the tensor asked for is not there
+    or is no matrix of floating-point numbers, NoEmbedding, with the candidates, where no choice is plain.
     """
     if tensor is not None:
         return _asked(source, tensor)

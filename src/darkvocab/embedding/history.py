@@ -46,10 +46,7 @@ class History:
         beside it say.
 
         The run may be going on: the header's `recorded` counts the rows that are written, the rest is ignored.
-
-        Parameters
-        ----------
-        tensor : its key, `embedding_history` by default
+        `tensor` is the key, `embedding_history` by default.
 
         Raises
         ------
@@ -161,14 +158,10 @@ class History:
 
 def _runs(rows: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
     """Yield runs (first, length) of consecutive numbers, at most so long."""
-    first, n = 0, 0
-    for row in rows:
-        if n and (row != first + n or n == most):
-            yield first, n
-            n = 0
-        first, n = (first, n + 1) if n else (row, 1)
-    if n:
-        yield first, n
+    numbers = np.array(list(rows), np.int64)
+    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
+        for start in range(0, len(run), most):
+            yield int(run[start]), min(most, len(run) - start)
 
 
 def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ...]:
@@ -193,12 +186,7 @@ def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
 def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
     """Parse token ids from `0-8,127`, or from a JSON file: a list, or an object with a list `unseen`.
 
-    Raises
-    ------
-    InvalidInput
-        Neither; an id beyond the vocabulary; a range that runs backwards.
-    MissingFile
-        No such file.
+    Raises InvalidInput for anything else, an id beyond the vocabulary, a range that runs backwards; or MissingFile.
 
     Examples
     --------

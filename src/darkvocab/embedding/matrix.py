@@ -200,12 +200,8 @@ class EmbeddingMatrix:
     ) -> Groups:
         """Group tokens with equal rows, after rounding to `grid` where one is given; on a device where one is given.
 
-        Raises
-        ------
-        CorruptFile
-            Rows with NaN or infinity; the message names the tokens.
-        InvalidInput
-            Rows that overflow `grid`.
+        Raises CorruptFile for rows with NaN or infinity, InvalidInput for rows that overflow `grid`; the message names
+        the tokens.
         """
         target = as_grid(grid or self.grid)
         plain = target == self.grid and not self.quantised

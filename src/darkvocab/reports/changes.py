@@ -78,7 +78,6 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _movers(part: dict[str, Any], shown: int) -> Table:
-    """Tabulate the tokens that moved farthest."""
     rows = []
     for token in part["movers"][:shown]:
         texts = dict.fromkeys(isolated(printable(text)) for name in "ab" if (text := token[name]) is not None)
@@ -88,7 +87,6 @@ def _movers(part: dict[str, Any], shown: int) -> Table:
 
 
 def _changes(changes: list[dict[str, Any]]) -> Table:
-    """Tabulate black holes that are not what they were."""
     rows = []
     for change in changes:
         came = _named("from A", change["came_from"]), _named("into B", change["went_to"])

@@ -124,18 +124,17 @@ def junit(verdict: dict[str, Any]) -> bytes:
 
 
 def _add_case(suite: ET.Element, rule: dict[str, Any]) -> None:
-    """Add the test case of a rule."""
     name = f"{rule['id']} {rule['name']}"
     case = ET.SubElement(suite, "testcase", {"classname": "darkvocab.check", "name": name})
     kind = _junit_kind(rule)
     if kind is None:
         return
-    if kind == "system-out":
-        ET.SubElement(case, kind).text = "\n".join(_lines(rule))
-        return
-    said = ET.SubElement(case, kind, {"message": rule["message"]})
-    if kind != "skipped":
+    said = ET.SubElement(case, kind)
+    if kind != "system-out":
+        said.set("message", rule["message"])
+    if kind in ("failure", "error"):
         said.set("type", rule["name"])
+    if kind != "skipped":
         said.text = "\n".join(_lines(rule))
 
 
@@ -200,7 +199,7 @@ def _sarif_result(number: int, rule: dict[str, Any], scan: dict[str, Any], uri: 
     located = list(zip(rule["token_ids"], rule["tokens"], strict=True))[:LOCATED]
     location: dict[str, Any] = {
         # Weights have no lines, but GitHub asks for one.
-        "physicalLocation": {"artifactLocation": {"uri": uri, "index": 0}, "region": {"startLine": 1}},
+        "physicalLocation": {"artifactLocation": {"uri": uri, "index": 0}, "region": {"startLine": 1}}
     }
     if located:
         location["logicalLocations"] = [
@@ -292,7 +291,6 @@ def _code(text: str) -> str:
 
 
 def _command(verdict: dict[str, Any]) -> str:
-    """Return the command that gives this verdict."""
     scan = verdict["scan"]
     words = ["darkvocab", "check", scan["source"]["asked"]]
     if scan["chosen"].startswith("as asked"):
