@@ -109,9 +109,9 @@ def _frame(near: Neighbours, census: Census, matrix: EmbeddingMatrix) -> pl.Data
     import polars as pl
 
     labels = near.groups.labels
-    smoke = np.zeros(near.n_tokens, np.int64)
-    smoke[near.core] = 1
-    smoke[near.outliers] = 2
+    cluster = np.full(near.n_tokens, None)
+    cluster[near.core] = "core"
+    cluster[near.outliers] = "outlier"
     component = near.component[labels]
     return pl.DataFrame(
         {
@@ -122,6 +122,6 @@ def _frame(near: Neighbours, census: Census, matrix: EmbeddingMatrix) -> pl.Data
             "component_tokens": near.components.tokens[component],
             "degree": near.degrees[labels],
             "token_degree": near.token_degrees[labels],
-            "cluster": pl.Series(smoke).replace_strict({0: None, 1: "core", 2: "outlier"}, return_dtype=pl.String),
+            "cluster": pl.Series(cluster.tolist(), dtype=pl.String),
         }
     )

@@ -53,8 +53,6 @@ class MatrixFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class CensusFacts:
-    """Numbers of a census."""
-
     n_unique: int
     n_black_holes: int
     black_hole_population: int
@@ -215,23 +213,13 @@ class Scan(Shown):
         return self.tokens if tokens == "all" else self.tokens[self.order].filter("dark")
 
     def to_json(self, tokens: str | None = None) -> dict[str, Any]:
-        """Return the scan as JSON-ready data, where it is asked with tokens, as `listed`."""
-        facts = {
-            "schema_version": SCHEMA_VERSION,
-            **_plain(self.matrix),
-            **_plain(self.census),
-            "n_beyond_tokenizer": self.n_beyond_tokenizer,
-            "norms": _plain(self.norms),
-            "l_inf": _plain(self.l_inf),
-            "output": self.output and {"tensor": self.output.tensor, **_plain(self.output.census)},
-            "vocabulary": _plain(self.vocabulary),
-            "indicators": _plain(self.indicators),
-            "neighbours": _plain(self.neighbours),
-            "black_holes": _plain(self.black_holes),
-        }
-        source = _plain(self.source)
-        hub = source.pop("hub")
-        facts["source"] = {**source, **hub}
+        """Return the scan as JSON-ready data, with the tokens of `listed` where they are asked for."""
+        parts = _plain(self)
+        source, matrix, census, _ = (parts.pop(name) for name in ("source", "matrix", "census", "tokens"))
+        source |= source.pop("hub")
+        if parts["output"] is not None:
+            parts["output"] |= parts["output"].pop("census")
+        facts = {"schema_version": SCHEMA_VERSION, **matrix, **census, **parts, "source": source}
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 
     def write_tokens(self, path: str | Path, tokens: str | None = None) -> None:

@@ -37,18 +37,14 @@ SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas b
 def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None) -> Int64[np.ndarray, " k"]:
     """Return the token ids that are asked for, ascending, each once.
 
+    Raises InvalidInput where what is asked is none of these, or an id is beyond the tokens there are; MissingFile or
+    CorruptFile for a file of ids that is missing, or holds something else.
+
     Parameters
     ----------
     asked : ids; or a text with ids, ranges (10-20 has both its ends), files of ids (@FILE.json) and the names of
         `NAMED`, with commas between
     n_tokens : that there are; by default the matrix's
-
-    Raises
-    ------
-    InvalidInput
-        What is asked is none of these, or an id is beyond the tokens there are.
-    MissingFile, CorruptFile
-        A file of ids that is missing, or holds something else.
     """
     n = matrix.n_tokens if n_tokens is None else n_tokens
     if not isinstance(asked, str):

@@ -48,15 +48,9 @@ class History:
         The run may be going on: the header's `recorded` counts the rows that are written, the rest is ignored.
         `tensor` is the key, `embedding_history` by default.
 
-        Raises
-        ------
-        MissingFile
-            Nothing there, or a folder without a history.
-        NoEmbedding
-            The file has no such key; the message lists its keys.
-        CorruptFile
-            As `read_tensors`; a tensor that is no history (rank, dtype, nothing in it), counts in the header that
-            contradict it, a `corpus.json` or `manifest.json` that cannot be read.
+        Raises MissingFile where there is nothing, or no history in the folder; NoEmbedding, with the keys that there
+        are, where the file has no such key; CorruptFile as `read_tensors` and for a tensor that is no history (rank,
+        dtype, nothing in it), counts in the header that contradict it, or JSON beside it that cannot be read.
         """
         asked = Path(source)
         if not asked.exists():
