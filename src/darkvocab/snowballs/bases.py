@@ -53,7 +53,7 @@ class Base:
         return f"./{text}" if text in (*FIXED, *DRAWN) else text
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a manifest keeps of it: its kind, and its path or, of an array, its numbers."""
+        """Return what a manifest keeps: its kind; a file's path, an array's numbers."""
         kept: dict[str, Any] = {"kind": self.kind}
         if self.kind == "file":
             kept["path"] = str(self.path)
@@ -69,15 +69,16 @@ def recorded() -> dict[str, Any]:
 
 
 def _words(key: int, n: int) -> np.ndarray:
-    """Raw 64-bit words of Philox: the same on every numpy, unlike the distributions built on them."""
+    """Raw 64-bit words of Philox: the same on every numpy, unlike its distributions."""
     return np.random.Philox(key=key).random_raw(n)
 
 
 def qwen3_4b() -> Float32[np.ndarray, " dim"]:
-    """Return the row of Qwen3-4B's largest black hole, as far as it is recorded, on the bfloat16 lattice.
+    """Return the row of Qwen3-4B's largest black hole as far as it is recorded, in bfloat16.
 
-    Every recorded word and exponent, the whole exponent histogram, and norm, mean and extremes of the original; the
-    exponents' places, the other mantissas and the signs are drawn from a fixed seed. 2,560 components.
+    Every recorded word and exponent, the whole exponent histogram, and norm, mean and extremes of
+    the original; the exponents' places, the other mantissas and the signs are drawn from a fixed
+    seed. 2,560 components.
     """
     facts = recorded()["largest_black_hole"]
     dim = recorded()["hidden_dim"]
@@ -98,7 +99,8 @@ def qwen3_4b() -> Float32[np.ndarray, " dim"]:
     sign = (drawn & np.uint64(1)).astype(np.int64)
     words[free] = sign << 15 | exponent[free] << 7 | mantissa
 
-    # The norm: raise or lower mantissas of the two binades where the density falls, one step each, until it is met.
+    # The norm: raise or lower mantissas of the two binades where the density falls, one step each,
+    # until it is met.
     order = free[np.argsort(_words(3, len(free)))]
     goal = facts["scalars_float32"]["norm"] ** 2
     while True:
@@ -126,11 +128,11 @@ def _bfloat16(words: np.ndarray) -> np.ndarray:
 
 
 def qwen3_4b_centred() -> Float32[np.ndarray, " dim"]:
-    """A float32 vector with the published statistics of the centroid that the notebooks load, off the bfloat16 lattice.
+    """Return a vector with the published statistics of the notebooks' centroid, off the lattice.
 
-    Percentiles of the magnitudes, norm, mean, median, smallest and largest component are the original's; places and
-    signs are drawn from a fixed seed. Magnitudes between percentiles are interpolated, above the median on a power
-    scale whose exponent the norm sets. 2,560 components.
+    Percentiles of the magnitudes, norm, mean, median, smallest and largest component are the
+    original's; places and signs are drawn from a fixed seed. Magnitudes between percentiles are
+    interpolated, above the median on a power scale whose exponent the norm sets. 2,560 components.
     """
     facts = recorded()["centred_centroid"]
     dim = recorded()["hidden_dim"]
@@ -155,7 +157,8 @@ def qwen3_4b_centred() -> Float32[np.ndarray, " dim"]:
             high = middle
     size = magnitudes(low)
 
-    # Signs: the lower median is the recorded one, so 1,279 components lie below it; then the mean, by swaps.
+    # Signs: the lower median is the recorded one, so 1,279 components lie below it; then the mean,
+    # by swaps.
     ranks = np.argsort(_words(4, dim))
     below = np.flatnonzero(size > abs(facts["median"]))
     negative = np.zeros(dim, bool)
@@ -195,9 +198,10 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
 
     Parameters
     ----------
-    spec : "qwen3-4b", "qwen3-4b-centred", "random", "random-unit"; a `.safetensors` file with a 1-D float tensor (key
-        `centroid` preferred) or a 1-D `.npy`; or an array; or a `Base`, as it is
-    dim : its size; needed by none, must agree with a vector that has its own (drawn: 2,560 by default)
+    spec : "qwen3-4b", "qwen3-4b-centred", "random", "random-unit"; a `.safetensors` file with a 1-D
+        float tensor (key `centroid` preferred) or a 1-D `.npy`; or an array; or a `Base`, as it is
+    dim : its size; needed by none, must agree with a vector that has its own (drawn: 2,560 by
+        default)
     seed, point : of the drawn ones
 
     Raises
@@ -205,7 +209,7 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
     MissingFile, CorruptFile
         As `open_source`; NaN or infinity in the vector.
     InvalidInput
-        No vector in the file, several of which none is named `centroid`, or a size that contradicts `dim`.
+        No vector in the file, several without one named `centroid`, or a size other than `dim`.
     """
     if isinstance(spec, Base):
         base = spec
@@ -255,7 +259,7 @@ def is_drawn(spec: Any) -> bool:
 
 
 def varying_words() -> UInt16[np.ndarray, "holes dim"]:
-    """Words of the 13 recorded black holes of Qwen3-4B: the built-in base, recorded words where they differ."""
+    """Words of Qwen3-4B's 13 black holes: the built-in base, recorded words where they differ."""
     rows = np.tile(encode(qwen3_4b(), "bfloat16"), (13, 1))
     for dim, words in recorded()["varying_words"]["dims"].items():
         rows[:, int(dim)] = words

@@ -1,4 +1,4 @@
-"""Columns that records of snowballs share, and their values; null where something was not measured."""
+"""Columns that records of snowballs share, and their values; null where not measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .snowball import Cloud, Draw
 
 
 def counts(census: Census) -> dict[str, Any]:
-    """Values of the columns that every record has of its census, under the names of trials and questions."""
+    """Values of every record's columns of its census, as trials and questions name them."""
     return {
         "n_unique": census.n_unique,
         "n_black_holes": census.n_black_holes,
@@ -27,7 +27,7 @@ def counts(census: Census) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Populations:
-    """Statistics of the black holes' populations that seed 001 has and seed 000 has not; zeros without black holes."""
+    """Statistics of populations that only seed 001 has; zeros without black holes."""
 
     smallest_bh: int
     mean_bh_size: float
@@ -48,7 +48,7 @@ def populations(census: Census) -> dict[str, Any]:
 
 
 def l_inf(among: Geometry | None) -> tuple[float | None, float | None, float | None]:
-    """Largest, mean and lower median L-infinity, weight units; three None where it was not measured."""
+    """Largest, mean and lower median L-infinity, weight units; None where not measured."""
     if among is None:
         return None, None, None
     return among.weight.max, among.weight.mean, among.weight.lower_median
@@ -56,7 +56,7 @@ def l_inf(among: Geometry | None) -> tuple[float | None, float | None, float | N
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """L-infinity in grid steps, over the rows that `l_inf_rows` names, as is L-infinity in weight units."""
+    """L-infinity in grid steps, over the rows that `l_inf_rows` names."""
 
     max_l_inf_steps: int | None
     mean_l_inf_steps: float | None

@@ -1,4 +1,4 @@
-"""Questions (13.5a): does rounding alone connect a snowball, at the grid's limit, with plausible populations?"""
+"""Questions (13.5a): does rounding alone connect a snowball, in plausible populations?"""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class _Ours:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionRecord(Provenance, _Ours, _Seed003):
-    """One snowball. The first columns are seed 003's; then come ours, in the reverse order of the bases above."""
+    """One snowball: first seed 003's columns, then ours, in the reverse order of the bases."""
 
 
 @dataclass(frozen=True, repr=False)
 class Questions(RunSettings[QuestionRecord]):
-    """The settings of the three questions, checked; by default those of seed 003, a random unit vector at each sigma.
+    """Settings of the three questions, checked; by default those of seed 003.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class Questions(RunSettings[QuestionRecord]):
 
 
 def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[QuestionRecord]:
-    """Ask of each sigma whether rounding alone connects a snowball; yield a record of each, in order, as they come.
+    """Ask of each sigma whether rounding alone connects a snowball, and yield the records.
 
     Parameters
     ----------

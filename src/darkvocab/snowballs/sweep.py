@@ -58,13 +58,12 @@ class _Seed000:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord(Provenance, Degrees, Graph, Steps, Populations, _Trial, _Seed000):
-    """One snowball. The first fourteen columns are seed 000's, in its order; then come ours, in the reverse order of
-    the bases above."""
+    """One snowball: first seed 000's fourteen columns, then ours, from the last base up."""
 
 
 @dataclass(frozen=True, repr=False)
 class Sweep(RunSettings[SweepRecord]):
-    """The settings of a sweep, checked; L-infinity is by default over black holes, as seed 000 has it.
+    """Settings of a sweep, checked; L-infinity is over black holes by default, as in seed 000.
 
     Parameters
     ----------
@@ -109,8 +108,9 @@ class Sweep(RunSettings[SweepRecord]):
     def expected(self) -> pl.DataFrame | None:
         """Return the expected census along this sweep, for a curve; None where it has none.
 
-        Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma makes another curve
-        at each (`darkvocab.agreement` takes each at its own), one from torch's stream is not known here.
+        Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma
+        makes another curve at each (`darkvocab.agreement` takes each at its own), one from torch's
+        stream is not known here.
         """
         if self.distribution not in INDEPENDENT or not self.n_tokens or not self._has_one_base:
             return None
@@ -129,8 +129,9 @@ def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[SweepRec
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : of `Sweep` (trials, n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, sampler, measure,
-        over, touching, epsilon, seed), and `Options` (engine, workers, device, out, resume, progress, say)
+    settings : of `Sweep` (trials, n_tokens, dim, base, redraw_base, grid, distribution, arithmetic,
+        sampler, measure, over, touching, epsilon, seed), and `Options` (engine, workers, device,
+        out, resume, progress, say)
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Trials (12.4b): many snowballs at one sigma, every statistic of each, and the distribution of their elements."""
+"""Trials (12.4b): many snowballs at one sigma, every statistic of each, and their elements."""
 
 from __future__ import annotations
 
@@ -72,13 +72,12 @@ class _Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord(Provenance, Degrees, Steps, _Trial, Graph, _Seed001Geometry, Populations, _Seed001Census):
-    """One snowball. The first columns, to `trial_id`, are seed 001's, in its order; then come ours, in the reverse
-    order of the bases above."""
+    """One snowball: first seed 001's columns, to `trial_id`, then ours, from the last base up."""
 
 
 @dataclass(frozen=True, repr=False)
 class Trials(RunSettings[TrialRecord]):
-    """The settings of many trials, checked; distances and the graph are over unique rows, as seed 001 has them.
+    """Settings of many trials, checked; distances and graph are over unique rows, as in seed 001.
 
     Parameters
     ----------
@@ -123,8 +122,8 @@ class Trials(RunSettings[TrialRecord]):
     def elements(self) -> pl.DataFrame:
         """Sample the elements of `row - base` of this run's own snowballs: point, sigma, value.
 
-        About a million at most: of each sigma the same number, from its first trials (with the notebook sampler from
-        the first sigma's alone), at places drawn from the run's seed.
+        About a million at most: of each sigma the same number, from its first trials (with the
+        notebook sampler from the first sigma's alone), at places drawn from the run's seed.
         """
         import polars as pl
 
@@ -153,7 +152,7 @@ class Trials(RunSettings[TrialRecord]):
 
 
 def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[TrialRecord]:
-    """Draw many snowballs at one sigma, or at several, and yield every statistic of each, in order, as they come.
+    """Draw many snowballs at one sigma, or at several, and yield every statistic of each.
 
     Parameters
     ----------

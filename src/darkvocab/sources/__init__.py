@@ -121,12 +121,16 @@ def revisions(path: str) -> dict[str, str] | None:
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:
-    from .hub import parse
+    """Return repository, revision (None: the default) and path in it, of a text that `ON_HUB` matches."""
+    from huggingface_hub import constants, parse_hf_uri
 
     try:
-        return parse(text)
+        uri = parse_hf_uri(text if "://" in text else f"hf://{text}", endpoint=constants.ENDPOINT)
+        if uri.type != "model":
+            raise InvalidInput(f"{text!r} names a {uri.type}, not a model")
     except ValueError as error:
         raise MissingFile(f"no file or folder {text!r} here, and no name of a model on the Hub: {error}") from None
+    return uri.id, uri.revision, uri.path_in_repo.rstrip("/")
 
 
 def _open_folder(

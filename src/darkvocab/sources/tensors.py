@@ -6,12 +6,13 @@ A file is a path, or a `RemoteFile`, which comes here piece by piece as it is lo
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class RemoteFile(ABC):
         """Return the file of this name in the same folder, whether it exists or not."""
 
     @abstractmethod
-    def open(self, mode: str = "rb") -> BinaryIO:
+    def open(self, mode: str = "rb") -> io.BufferedReader:
         """Open the file; the bytes that are read come here."""
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from jaxtyping import Int64, Integer
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..sources.tokenizer import load_tokenizer
-from ..text import printable
+from ..text import Shown, printable
 
 DEFAULT = "pydoc-topics"
 DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
@@ -29,8 +29,8 @@ class TokenizerFile:
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corpus:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Corpus(Shown):
     """A text as token ids of a vocabulary."""
 
     name: str
@@ -40,7 +40,7 @@ class Corpus:
     path: str | None = None  # of its file, as it was given; None for the default, and for ids that a caller made
     is_default: bool = False  # Python's own help topics
     tokenizer: TokenizerFile | None = None  # None: the tokens are bytes
-    ids: Integer[np.ndarray, " n_tokens"] = field(repr=False)
+    ids: Integer[np.ndarray, " n_tokens"]
 
     def __post_init__(self) -> None:
         if not len(self.ids):

@@ -33,7 +33,7 @@ from ..numerics.grouping import identical_rows
 from ..progress import Progress, Report
 from ..runs.folder import check_folder
 from ..runs.records import frame_of, write_frames
-from ..text import printable
+from ..text import Shown, printable
 from .verdicts import Ends, geometry_of, notebook_displacement, verdicts
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ class _Columns:
         return pl.concat(self.frames, rechunk=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evolution:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Evolution(Shown):
     """A measured history: records as polars frames, and their summary as a JSON-ready dict."""
 
     records: pl.DataFrame  # of `EvolutionRecord`
@@ -182,7 +182,7 @@ class Evolution:
         return paths
 
 
-class Evolve:
+class Evolve(Shown):
     """Settings of a measurement of a history, checked; `rows` iterates over its measured rows.
 
     Parameters

@@ -106,12 +106,8 @@ class Recording:
     def _count(self) -> None:
         self._write(f"{self.n:0{DIGITS}d}".encode(), self._count_at)
 
-    def append(self, row: np.ndarray) -> None:
-        """Record one row; words of the grid or numbers of the dtype."""
-        self.extend(row[None])
-
     def extend(self, rows: np.ndarray) -> None:
-        """Record several rows."""
+        """Record rows [n, ...]: words of the grid or numbers of the dtype."""
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         if content.size != len(rows) * self.row_bytes or self.n + len(rows) > self.n_rows:
             size = content.size // max(1, len(rows))

@@ -25,6 +25,7 @@ from ..runs.command import repeating
 from ..runs.engine import open_engine
 from ..runs.randomness import check_seed
 from ..runs.records import CURVES, RunFolder, Unsigned
+from ..text import Shown
 from .metrics import read_metrics
 from .outcome import outcome
 from .recording import recorded
@@ -85,8 +86,8 @@ class _Task:
     cores: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Replicas:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Replicas(Shown):
     """A training from `n` seeds: its own, and those that follow. Each leaves what `train` leaves with its seed."""
 
     training: Training

@@ -12,6 +12,7 @@ from ..gpu.device import check_device
 from ..runs.command import repeating
 from ..runs.folder import versions
 from ..runs.randomness import check_seed
+from ..text import Shown
 from .choices import (
     PRECISIONS,
     ROUNDINGS,
@@ -30,8 +31,8 @@ from .corpus import Batches, Corpus, load_corpus
 EXTRAS = ("gradients", "moments")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Training(Shown):
     """Settings of a training, checked; `darkvocab.train` runs it.
 
     The defaults are 11.2c's model from a snowball, with weights in bfloat16 and optimizer state in
