@@ -55,6 +55,14 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
+def check_place(out: str | Path, source: str | Path) -> None:
+    """Raise InvalidInput where `out` is a file of the source, which is not to be written over."""
+    out = Path(out)
+    read = (Path(source), *Path(source).glob("*"))
+    if out.exists() and any(out.samefile(file) for file in read if file.exists()):
+        raise InvalidInput(f"{out} is part of the source; choose another place to write to")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; raises as `landing`."""
     with landing(path) as file:

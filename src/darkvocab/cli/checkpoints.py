@@ -12,6 +12,7 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
+from ..landing import check_place, write_whole
 from .progress import progress_bar
 from .shell import FINDINGS, USAGE, DeviceName, Json, announce_compilation, app, fail, print_json, say
 
@@ -66,13 +67,12 @@ def scan(
 
     Example: darkvocab scan path/to/model --tokens dark --csv dark.csv
     """
-    from ..checkpoints.places import check_place
     from ..checkpoints.scan_result import check_which
     from ..reports.console import console
     from ..reports.scan import print_plan, print_scan
 
     if dry_run:
-        from ..checkpoints.plan import plan
+        from ..checkpoints.scan import plan
 
         planned = plan(source, tensor=tensor, tokenizer=tokenizer, checksum=checksum)
         if as_json:
@@ -141,8 +141,6 @@ def check(
         print(default_policy(), end="")
         return
     from ..checkpoints.check import parse_suppressed
-    from ..checkpoints.places import check_place
-    from ..landing import write_whole
     from ..reports import findings
     from ..reports.console import console
 
@@ -180,7 +178,6 @@ def check(
 def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
     """Write the ids to suppress in each form, and say which special tokens are spared."""
     from ..checkpoints.check import to_suppress
-    from ..landing import write_whole
     from ..reports.findings import SUPPRESSIONS
 
     ids, spared = to_suppress(scanned, which)
@@ -218,7 +215,7 @@ def neighbours(
     Example: darkvocab neighbours path/to/model --touching 2 --csv touching.csv
     """
     from ..reports.console import console
-    from ..reports.neighbourhood import print_neighbourhood
+    from ..reports.scan import print_neighbourhood
 
     announce_compilation()
     within = darkvocab.numerics.Touching(touching, touching_unit, strict)

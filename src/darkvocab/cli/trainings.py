@@ -218,8 +218,8 @@ def history(
 
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
+    from ..reports.changes import print_series
     from ..reports.console import console, frames_json
-    from ..reports.series import print_series
 
     announce_compilation()
     with progress_bar("measuring", in_bytes=True) as progress:

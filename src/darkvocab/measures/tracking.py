@@ -283,12 +283,17 @@ def _events(before: np.ndarray, after: np.ndarray, ongoing: set[int], fresh: int
             yield Event(kind=GAIN, hole=new, other=old, tokens=tokens)
 
 
+def members_of(holes: Int64[np.ndarray, " n"]) -> dict[int, Int64[np.ndarray, " k"]]:
+    """Return the tokens of each black hole, ascending, by its number."""
+    order = np.argsort(holes, kind="stable")
+    numbers, firsts = np.unique(holes[order], return_index=True)
+    return {int(hole): tokens for hole, tokens in zip(numbers, np.split(order, firsts[1:]), strict=True) if hole}
+
+
 def starts(holes: Int64[np.ndarray, " n"]) -> list[Event]:
     """Return the black holes of a first state as events."""
-    numbers = range(1, int(holes.max(initial=0)) + 1)
-    return [
-        Event(kind=START, hole=hole, other=0, tokens=tuple(np.flatnonzero(holes == hole).tolist())) for hole in numbers
-    ]
+    members = members_of(holes).items()
+    return [Event(kind=START, hole=hole, other=0, tokens=tuple(tokens.tolist())) for hole, tokens in members]
 
 
 def replay(holes: Int64[np.ndarray, " n"], events: Iterable[tuple[str, int, int, Sequence[int]]]) -> None:

@@ -81,9 +81,8 @@ NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
 
 
 def write_page(scan: Scan, path: str | Path, *, command: str | None = None) -> None:
-    """Write the page of a scan as one HTML file: the same scan gives the same bytes.
-
-    `command` is the line that made it. Raises as `write_whole`.
+    """Write the page of a scan as one HTML file: the same scan and `command`, the line that made it, give the same
+    bytes; raises as `write_whole`.
     """
     write_whole(Path(path), page(scan, command))
 
@@ -131,11 +130,6 @@ def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
     return np.where(tokens["reserved"].is_not_null().to_numpy(), NUMBER["reserved"], kinds)
 
 
-def _int64() -> Any:
-
-    return pl.Int64
-
-
 def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
     """Put the scan in one sentence: how many tokens are dark, of what kinds, and how many share a row."""
     n = len(dark)
@@ -143,9 +137,12 @@ def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
     if n_dark:
         counts = [(int((dark & (kinds == place)).sum()), kind) for place, kind in enumerate(KINDS)]
         counted = [f"{count:,} {kind.counted}" for count, kind in sorted(counts, key=lambda c: -c[0]) if count]
-        one = counted[0].removeprefix(f"{n_dark:,} ") if len(counted) == 1 else None
         says = f"{n_dark:,} of {n:,} tokens ({_share(n_dark / n)}) {'is' if n_dark == 1 else 'are'} dark: "
-        says += (f"all {one}" if n_dark > 1 else f"it is {one}") if one else _and(counted)
+        if len(counted) > 1:
+            says += f"{', '.join(counted[:-1])} and {counted[-1]}"
+        else:
+            one = counted[0].removeprefix(f"{n_dark:,} ")
+            says += f"all {one}" if n_dark > 1 else f"it is {one}"
     else:
         says = f"None of {n:,} tokens stands out as dark"
     rows = scan.census.n_black_holes
@@ -156,10 +153,6 @@ def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
         return f"{says}; {population:,} tokens share one row (a black hole)."
     largest = scan.census.populations[0]
     return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {largest:,} of them the same one."
-
-
-def _and(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _share(part: float) -> str:

@@ -46,7 +46,7 @@ def print_lines(lines: Iterable[str], to: Console) -> None:
 
 
 def print_left(n: int, what: str, to: Console) -> None:
-    """Say how many more there are than were shown, where there are more."""
+    """Print how many more there are than were shown, and where they are; nothing where all were."""
     if n > 0:
         to.print(f"and {n:,} more {what}")
 

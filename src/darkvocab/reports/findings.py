@@ -102,8 +102,8 @@ def junit(verdict: dict[str, Any]) -> bytes:
     scan = verdict["scan"]
     rules = verdict["rules"]
     kinds = Counter(map(_junit_kind, rules))
-    counts = (len(rules), kinds["failure"], kinds["error"], kinds["skipped"])
-    counted = dict(zip(("tests", "failures", "errors", "skipped"), map(str, counts), strict=True))
+    counts = {"failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
+    counted = {"tests": str(len(rules)), **{key: str(value) for key, value in counts.items()}}
     root = ET.Element("testsuites", {"name": "darkvocab check", **counted})
     suite = ET.SubElement(root, "testsuite", {"name": printable(scan["source"]["path"]), **counted})
     properties = ET.SubElement(suite, "properties")
@@ -127,12 +127,12 @@ def _add_case(suite: ET.Element, rule: dict[str, Any]) -> None:
     kind = _junit_kind(rule)
     if kind is None:
         return
-    if kind == "system-out":
-        ET.SubElement(case, kind).text = "\n".join(_lines(rule))
-        return
-    said = ET.SubElement(case, kind, {"message": rule["message"]})
-    if kind != "skipped":
+    said = ET.SubElement(case, kind)
+    if kind != "system-out":
+        said.set("message", rule["message"])
+    if kind in ("failure", "error"):
         said.set("type", rule["name"])
+    if kind != "skipped":
         said.text = "\n".join(_lines(rule))
 
 
