@@ -58,13 +58,21 @@ class Change:
     came_from: tuple[tuple[int, int], ...]  # black holes of A that joined ones were in, and how many; most first
     went_to: tuple[tuple[int, int], ...]  # black holes of B that those who left are in
 
+    @property
+    def population_a(self) -> int:
+        return self.n_shared + len(self.left)
+
+    @property
+    def population_b(self) -> int:
+        return self.n_shared + len(self.joined)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
             "a": self.a,
             "b": self.b,
-            "population_a": self.n_shared + len(self.left),
-            "population_b": self.n_shared + len(self.joined),
+            "population_a": self.population_a,
+            "population_b": self.population_b,
             "n_shared": self.n_shared,
             "joined": self.joined.tolist(),
             "left": self.left.tolist(),
