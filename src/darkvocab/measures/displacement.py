@@ -54,21 +54,19 @@ def displacements(
         raise InvalidInput(f"rows of {a.dim:,} and of {b.dim:,} columns cannot be compared")
     target = as_grid(grid or a.grid)
     n = min(a.n_tokens, b.n_tokens)
-    same = np.empty(n, bool)
-    steps = np.empty(n, np.int64)
-    l_inf = np.empty(n)
-    euclidean = np.empty(n)
+    far = Displacements(
+        same=np.empty(n, bool), l_inf_steps=np.empty(n, np.int64), l_inf=np.empty(n), euclidean=np.empty(n)
+    )
     sign = target.word_dtype.type(target.sign)
 
     def compare(rows: slice) -> None:
         words = a.rounded(rows, target), b.rounded(rows, target)
         values = decode(words[0], target), decode(words[1], target)
-        _backends.motion.tally_displacements(
-            *words, sign, *values, same[rows], steps[rows], l_inf[rows], euclidean[rows]
-        )
+        lengths = far.same[rows], far.l_inf_steps[rows], far.l_inf[rows], far.euclidean[rows]
+        _backends.motion.tally_displacements(*words, sign, *values, *lengths)
         if progress:
             progress(a.words[rows].nbytes + b.words[rows].nbytes)
 
     with ThreadPoolExecutor(threads or n_cores()) as pool:
         list(pool.map(compare, chunks(a.words[:n])))
-    return Displacements(same=same, l_inf_steps=steps, l_inf=l_inf, euclidean=euclidean)
+    return far

@@ -139,11 +139,7 @@ class Moves:
 
     def spread(self, tokens: Int[np.ndarray, " k"]) -> tuple[int, float, int, float, float, float, int]:
         """Count which of these tokens (at least one) moved; mean and maximum over all of them of l1, l2, l_inf."""
-        n = len(tokens)
-        n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = _backends.motion.summarise_moves(
-            self.l1, self.l2, self.l_inf, tokens
-        )
-        return n_moved, sum_l1 / n, max_l1, sum_l2 / n, max_l2, sum_l_inf / n, max_l_inf
+        return _backends.motion.summarise_moves(self.l1, self.l2, self.l_inf, tokens)
 
 
 def moves(before: State, after: State) -> Moves:

@@ -16,6 +16,8 @@ from . import _backends
 from .grids import Grid, as_grid, index_values
 from .totals import EXPONENTS, exact_total, is_exact
 
+Graph = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]  # degree of each row, first row of its component
+
 UNITS = ("weight", "steps")
 BLOCK = 1 << 23  # distances computed at a time
 KEPT = 1 << 26  # distances kept for a second look; beyond, they are computed again
@@ -185,9 +187,7 @@ class Distances:
         near = _backends.distances.count_near
         return count + sum(near(block, first, self.weights, limit) for first, block in self.blocks())
 
-    def components(
-        self, threshold: float | int, *, strict: bool = False
-    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
         """Degrees of the rows in the graph of pairs within the threshold, and the first row of each row's component.
 
         A row that stands for several counts as so many neighbours of its neighbours, and the others of its kind as its
@@ -226,7 +226,7 @@ class KnownDistances(Distances):
         *,
         spread: Spread | None = None,
         within: dict[tuple[float, bool], int] | None = None,
-        components: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]] | None = None,
+        components: Graph | None = None,
         rows: Callable[[], np.ndarray],
     ) -> None:
         """Take `within` by threshold and strictness, `components` of the one threshold that is asked for.
@@ -250,9 +250,7 @@ class KnownDistances(Distances):
     def within(self, threshold: float | int, *, strict: bool = False) -> int:
         return self._within[threshold, strict]
 
-    def components(
-        self, threshold: float | int, *, strict: bool = False
-    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
         assert self._components is not None
         return self._components
 

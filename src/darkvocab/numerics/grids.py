@@ -76,12 +76,6 @@ def _finite(x: ArrayLike) -> np.ndarray:
     return values
 
 
-def _exponent(magnitudes: np.ndarray, grid: Grid) -> np.ndarray:
-    """Exponent of the binade that holds each magnitude, not below the grid's smallest normal one."""
-    exponent = np.frexp(magnitudes)[1] - 1
-    return np.where(magnitudes == 0, grid.min_exponent, np.maximum(exponent, grid.min_exponent))
-
-
 def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, ...]:
     """Spacing of `grid` at ``|x|``: the gap to the next larger magnitude.
 
@@ -112,7 +106,8 @@ def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, ...]
     magnitudes = np.asarray(np.abs(_finite(x)))
     if (magnitudes > grid.max_value).any():
         raise InvalidInput(f"{grid.name} has no spacing beyond {grid.max_value:g}, got {magnitudes.max():g}")
-    return np.asarray(np.ldexp(1.0, _exponent(magnitudes, grid) - grid.mantissa_bits))
+    binade = np.maximum(np.frexp(magnitudes)[1] - 1, grid.min_exponent)
+    return np.asarray(np.ldexp(1.0, np.where(magnitudes == 0, grid.min_exponent, binade) - grid.mantissa_bits))
 
 
 def to_index(words: UInt[np.ndarray, ...], grid: str | Grid) -> Int64[np.ndarray, ...]:

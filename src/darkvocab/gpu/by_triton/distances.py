@@ -83,16 +83,7 @@ def tally(distances: Tensor, weights: Tensor, first: int = 0) -> tuple[Tensor, T
     return largest.view(distances.dtype), sums
 
 
-def _over_tiles(
-    kernel: triton.JITFunction,
-    distances: Tensor,
-    weights: Tensor,
-    *others: object,
-    first: int,
-    height: int = ROWS,
-    warps: int = 4,
-    **constants: int,
-) -> None:
+def _over_tiles(kernel, distances, weights, *others, first, height=ROWS, warps=4, **constants) -> None:
     trials, size, m_pad = distances.shape
     distances, weights = distances.contiguous(), weights.contiguous()
     if distances.numel():
@@ -100,9 +91,7 @@ def _over_tiles(
         kernel[size // height * (m_pad // LATER), trials](distances, weights, *others, first, size, m_pad, **settings)
 
 
-def _count(
-    distances: Tensor, weights: Tensor, limits: Tensor, live: Tensor, counts: Tensor, groups: int, first: int
-) -> None:
+def _count(distances, weights, limits, live, counts, groups, first) -> None:
     settings = {"n_limits": limits.shape[-1], "first": first, "height": 2 * ROWS}
     _over_tiles(count_near, distances, weights, limits, live, counts, groups, **settings)
 
@@ -148,16 +137,10 @@ def connect(distances: Tensor | Blocks, weights: Tensor, limit: float) -> tuple[
     own = torch.arange(m_pad, dtype=torch.int32, device=weights.device)
     parents = own.expand_as(weights).contiguous()
 
-    def point_to_roots() -> None:
+    for kernel, arrays in ((add_degrees, (degrees, parents)), (unite, (parents,))):
+        for first, block in blocks():
+            bound = torch.full((1,), limit, dtype=block.dtype, device=block.device)
+            _over_tiles(kernel, block, weights, bound, *arrays, first=first)
         if parents.numel():
             flatten[m_pad // TILE, len(parents)](parents, m_pad, wide=TILE, num_warps=4, **LAUNCH)
-
-    for first, block in blocks():
-        bound = torch.full((1,), limit, dtype=block.dtype, device=block.device)
-        _over_tiles(add_degrees, block, weights, bound, degrees, parents, first=first)
-    point_to_roots()
-    for first, block in blocks():
-        bound = torch.full((1,), limit, dtype=block.dtype, device=block.device)
-        _over_tiles(unite, block, weights, bound, parents, first=first)
-    point_to_roots()
     return degrees, parents.to(torch.int64)

@@ -121,15 +121,9 @@ def vocabulary(
     with _breakdowns(), ThreadPoolExecutor(1) as pool:
         named = pool.submit(_named, pieces)  # while the library encodes
         search.run()
-    return _explained(
-        pieces,
-        named.result(),
-        search.witnesses,
-        search.verdict,
-        search.proofs,
-        model=type(tokenizer.model).__name__,
-        search=search.sentence(),
-    )
+    results = search.witnesses, search.verdict, search.proofs
+    model = type(tokenizer.model).__name__
+    return _explained(pieces, named.result(), *results, model=model, search=search.sentence())
 
 
 def _without_tokenizer(n_tokens: int) -> Vocabulary:

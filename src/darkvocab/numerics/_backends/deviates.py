@@ -102,10 +102,10 @@ def laplace_quantile(q, p):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _words(row, stream, key0, key1, point, trial, out):
-    """Random words of a row: out [4, blocks] uint32."""
+def fill_words(first, c1, c2, c3, key0, key1, out):
+    """Random words of blocks with the counters first, first + 1, ...: out [4, blocks] uint32."""
     for b in range(out.shape[1]):
-        w0, w1, w2, w3 = philox(np.uint64(b) | DENSE, row | stream, point, trial, key0, key1)
+        w0, w1, w2, w3 = philox(first + np.uint64(b), c1, c2, c3, key0, key1)
         out[0, b] = np.uint32(w0)
         out[1, b] = np.uint32(w1)
         out[2, b] = np.uint32(w2)
@@ -162,7 +162,7 @@ def row_deviates(row, laplace, stream, key0, key1, point, trial, words, z):
     of a probability's range take 32 bits more from a counter of their own, so that tails are followed to 2**-65.
     """
     row = np.uint64(row)
-    _words(row, stream, key0, key1, point, trial, words)
+    fill_words(DENSE, row | stream, point, trial, key0, key1, words)
     if laplace:
         _laplaces(words, z)
     else:
@@ -234,7 +234,8 @@ def token_steps(tokens, attempts, most, seed, matrix, steps):
     words = np.empty((4, (dim + 3) // 4), np.uint32)
     stream = np.uint64(1 << 31)
     for i in range(tokens.size):
-        _words(np.uint64(tokens[i]), stream, key0, key1, np.uint64(attempts[i]), np.uint64(matrix), words)
+        c1, attempt = np.uint64(tokens[i]) | stream, np.uint64(attempts[i])
+        fill_words(DENSE, c1, attempt, np.uint64(matrix), key0, key1, words)
         flat = words.reshape(-1)
         for d in range(dim):
             length = 1 + np.int64((np.uint64(flat[d] >> np.uint32(1)) * np.uint64(most)) >> np.uint64(31))

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .deviates import log, log1p, philox
+from .deviates import fill_words, log, log1p, philox
 from .rounding import bits_of, from_bits, index_of, perturbed, value_of
 
 LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
@@ -190,13 +190,7 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
             if away < RARE:
                 continue
             c1 = np.uint64(columns[j])
-            first = np.uint64(chunk // 8)
-            for b in range(LANES // 8):
-                w0, w1, w2, w3 = philox(first + np.uint64(b), c1, c2, c3, key0, key1)
-                words[0, b] = np.uint32(w0)
-                words[1, b] = np.uint32(w1)
-                words[2, b] = np.uint32(w2)
-                words[3, b] = np.uint32(w3)
+            fill_words(np.uint64(chunk // 8), c1, c2, c3, key0, key1, words)
             cells[:] = 0
             ties[:] = 0
             for t in range(edges.size):

@@ -61,7 +61,7 @@ def tally_displacements(before, after, sign, values_before, values_after, same, 
 
 @njit(nogil=True, cache=True)
 def summarise_moves(l1, l2, l_inf, tokens):
-    """Count the rows that moved, and take sum and maximum over them of each length."""
+    """Count which of these rows moved, and take mean and maximum over all of them of each length."""
     n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = 0, 0, 0, 0.0, 0.0, 0, 0
     for token in tokens:
         n_moved += l_inf[token] > 0
@@ -71,7 +71,8 @@ def summarise_moves(l1, l2, l_inf, tokens):
         max_l2 = max(max_l2, l2[token])
         sum_l_inf += l_inf[token]
         max_l_inf = max(max_l_inf, l_inf[token])
-    return n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf
+    n = len(tokens)
+    return n_moved, sum_l1 / n, max_l1, sum_l2 / n, max_l2, sum_l_inf / n, max_l_inf
 
 
 @njit(nogil=True, cache=True)

@@ -13,10 +13,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .distances import lowest_bit
+from .distances import TILE_BYTES, lowest_bit
 from .rounding import bits_of
 
-TILE_BYTES = 128
 ROWS = 8  # rows that meet a tile while it is in the first-level cache
 AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at
 FURTHEST = 2**31 - 1  # deviation that is told from larger ones
