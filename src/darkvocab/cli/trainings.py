@@ -27,16 +27,12 @@ AS_GIVEN = "precision rounding schedule batch steps label_shift seed device reco
 class TrainOptions:
     """Options of `train`, in the order of its help."""
 
-    out: Annotated[Path, typer.Option(help="Run folder for the recording.", show_default=False)]
-    corpus: Annotated[
-        Path | None, typer.Option(help="A text file; by default the help topics of Python.", show_default=False)
-    ] = None
-    vocabulary: Annotated[
-        int | None, typer.Option(help="Bytes below this are tokens, 128 or 256; by default 128.", show_default=False)
-    ] = None
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json, instead of bytes.", show_default=False)] = (
+    out: Annotated[Path, typer.Option(help="Run folder for the recording.")]
+    corpus: Annotated[Path | None, typer.Option(help="A text file; by default the help topics of Python.")] = None
+    vocabulary: Annotated[int | None, typer.Option(help="Bytes below this are tokens, 128 or 256; by default 128.")] = (
         None
     )
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json, instead of bytes.")] = None
     start: Annotated[str, typer.Option(help="Rows before step 1: normal, point, or snowball.")] = "snowball"
     init_unit: Annotated[bool, typer.Option(help="point: a vector of length 1.")] = True
     init_sigma: Annotated[float, typer.Option(help="snowball: noise around its vector, weight units.")] = 1e-5
@@ -66,8 +62,7 @@ class TrainOptions:
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu"
     record_every: Annotated[int, typer.Option(help="Steps from one recorded state to the next.")] = 1
     record: Annotated[
-        list[str] | None,
-        typer.Option(help="Also record gradients, or moments, of the embedding; repeat for both.", show_default=False),
+        list[str] | None, typer.Option(help="Also record gradients, or moments, of the embedding; repeat for both.")
     ] = None
     replicas: Annotated[int, typer.Option(help="Trainings, from --seed and the seeds that follow.", min=1)] = 1
     engine: EngineName = "local"
@@ -148,32 +143,23 @@ def _train_replicas(training: Training, options: TrainOptions) -> None:
 @app.command(no_args_is_help=True)
 @command
 def evolve(
-    source: Annotated[
-        Path,
-        typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE", show_default=False),
-    ],
+    source: Annotated[Path, typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE")],
     unseen: Annotated[
         str | None,
         typer.Option(
-            help="Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says.",
-            show_default=False,
+            help="Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says."
         ),
     ] = None,
-    tensor: Annotated[
-        str | None, typer.Option(help="Take this tensor instead of embedding_history.", show_default=False)
-    ] = None,
+    tensor: Annotated[str | None, typer.Option(help="Take this tensor instead of embedding_history.")] = None,
     every: Annotated[int, typer.Option(help="Take every so many recorded rows, and the last.", min=1)] = 1,
     init_sigma: Annotated[
-        float | None,
-        typer.Option(help="Of 11.2c's verdict, weight units; by default the run's.", show_default=False),
+        float | None, typer.Option(help="Of 11.2c's verdict, weight units; by default the run's.")
     ] = None,
     noise_epsilon: Annotated[
-        float | None,
-        typer.Option(help="Of 11.2b's verdict, weight units; by default the run's.", show_default=False),
+        float | None, typer.Option(help="Of 11.2b's verdict, weight units; by default the run's.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for records, events and figures; by default the run folder.", show_default=False),
+        Path | None, typer.Option(help="Folder for records, events and figures; by default the run folder.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -217,22 +203,18 @@ def history(
         typer.Argument(
             help="org/name on the Hugging Face Hub, a folder of checkpoints, or several sources in their order.",
             metavar="SOURCE...",
-            show_default=False,
         ),
     ],
     revisions: Annotated[
         str | None,
         typer.Option(
-            help="Of one source: only branches and tags, or checkpoints in the folder, that match; 'step*,main'.",
-            show_default=False,
+            help="Of one source: only branches and tags, or checkpoints in the folder, that match; 'step*,main'."
         ),
     ] = None,
     tensor: Tensor = None,
     grid: GridName = None,
     tokenizer: Tokenizer = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for all records, as Parquet, CSV and JSON.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for all records, as Parquet, CSV and JSON.")] = None,
     as_json: Json = False,
 ) -> None:
     """Follow black holes and rows from checkpoint to checkpoint: which are equal, which moved, since when frozen.
