@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from ..snowballs.questions import Questions
 from ..snowballs.snowball import Cloud, perturb
 from ..snowballs.sweep import Sweep, SweepRecord
 from ..snowballs.trials import Trials
+from ..training.choices import Architecture
+from ..training.model import build
 from .comparison import AGREES, DIFFERS, Comparison, compare
-from .trainings import reproduce_11_2a, reproduce_11_2b, reproduce_11_2c
+from .trainings import TRAININGS, reproduce_training
 
 # 12.2a ---------------------------------------------------------------------------------------------------------------
 
@@ -43,15 +46,15 @@ def sweep_12_2a(base: str | Path | None = None, sampler: str | None = None) -> S
     Without a file the base is `qwen3-4b-centred`, which has the published statistics of the centroid that the notebook
     loads; with one the sampler is the notebook's, so that its figures can be met to the digit.
     """
-    return Sweep(
-        np.linspace(1.5e-9, 5e-9, 1000),
-        n_tokens=2100,
-        dim=2560,
-        base=base or "qwen3-4b-centred",
-        epsilon=6e-5,
-        seed=42,
-        sampler=sampler or ("notebook" if base else "sparse"),
-    )
+    return Sweep(np.linspace(1.5e-9, 5e-9, 1000), epsilon=6e-5, **_at_scale(base, sampler))
+
+
+def _at_scale(base: str | Path | None, sampler: str | None) -> dict[str, Any]:
+    """Return the settings that 12.2a and 12.4b share."""
+    return {
+        **{"n_tokens": 2100, "dim": 2560, "seed": 42, "base": base or "qwen3-4b-centred"},
+        "sampler": sampler or ("notebook" if base else "sparse"),
+    }
 
 
 def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
@@ -96,16 +99,7 @@ def trials_12_4b(base: str | Path | None = None, sampler: str | None = None) -> 
 
     Base and sampler as `sweep_12_2a`; the notebook's sampler draws one ``torch.randn(N, D)`` a trial.
     """
-    return Trials(
-        3.281911e-3,
-        trials=1000,
-        n_tokens=2100,
-        dim=2560,
-        base=base or "qwen3-4b-centred",
-        epsilon=5.9604645e-5,
-        seed=42,
-        sampler=sampler or ("notebook" if base else "sparse"),
-    )
+    return Trials(3.281911e-3, trials=1000, epsilon=5.9604645e-5, **_at_scale(base, sampler))
 
 
 def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
@@ -234,23 +228,10 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
 def initial_11_2c() -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """Base [64] and noise [128, 64] of 11.2c, drawn after its GPT-2 was built; its size and the base's norm."""
     torch = import_torch("reproduce 11.2c-init")
-    transformers = import_extra("transformers", "train", "reproduce 11.2c-init")
-    config = transformers.GPT2Config(
-        vocab_size=128,
-        n_positions=128,
-        n_embd=64,
-        n_layer=2,
-        n_head=2,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
+    import_extra("transformers", "train", "reproduce 11.2c-init")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(42)
-        model = transformers.GPT2LMHeadModel(config).to(torch.bfloat16)
+        model = build(torch, Architecture(), 128)
         base, noise = torch.randn(64), torch.randn(128, 64)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     return base.numpy(), noise.numpy(), {"parameters": n_parameters, "norm": base.norm().item()}
@@ -272,13 +253,10 @@ RECIPES: dict[str, Callable[..., Iterator[Comparison]]] = {
     "12.4b": reproduce_12_4b,
     "13.5a": reproduce_13_5a,
     "12.1a": reproduce_12_1a,
-    "11.2c": reproduce_11_2c,
-    "11.2b": reproduce_11_2b,
-    "11.2a": reproduce_11_2a,
+    **{recipe: partial(reproduce_training, recipe) for recipe in TRAININGS},
     "11.2c-init": reproduce_11_2c_init,
 }
 CLOUDS = ("12.2a", "12.4b", "13.5a")  # leave records
-TRAININGS = ("11.2c", "11.2b", "11.2a")  # leave recordings
 WITH_CENTROID = ("12.2a", "12.4b")  # load their centroid
 
 
