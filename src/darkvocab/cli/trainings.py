@@ -19,7 +19,8 @@ from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation
 if TYPE_CHECKING:
     from ..training.settings import Training
 
-# Options of `train` that are fields of `Training` by the same name.
+# Options of `train` that are fields of `Training` and of its architecture by the same name.
+ARCHITECTURE = "layers heads width context norm tied".split()
 AS_GIVEN = "precision rounding schedule batch steps label_shift seed device record_every".split()
 
 
@@ -76,14 +77,7 @@ class TrainOptions:
 
         return darkvocab.Training(
             corpus=darkvocab.training.load_corpus(self.corpus, vocabulary=self.vocabulary, tokenizer=self.tokenizer),
-            architecture=choices.Architecture(
-                layers=self.layers,
-                heads=self.heads,
-                width=self.width,
-                context=self.context,
-                norm=self.norm,
-                tied=self.tied,
-            ),
+            architecture=choices.Architecture(**{name: getattr(self, name) for name in ARCHITECTURE}),
             start=choices.start(self.start, unit=self.init_unit, sigma=self.init_sigma, drawn=self.init_drawn),
             noise=choices.noise(self.noise, sigma=self.noise_sigma, rows=self.noise_rows),
             optimizer=choices.optimizer(
@@ -167,8 +161,8 @@ def evolve(
 
     Example: darkvocab evolve runs/lab --every 10
     """
-    from ..reports.console import console
-    from ..reports.evolution import evolution_json, print_evolution
+    from ..reports.console import console, frames_json
+    from ..reports.evolution import print_evolution
 
     announce_compilation()
     if out is None and (source / "manifest.json").is_file():
@@ -186,7 +180,8 @@ def evolve(
         )
     page = darkvocab.report(out)[0] if out else None
     if as_json:
-        sys.stdout.writelines(evolution_json(evolution.records, evolution.events, evolution.tokens, evolution.summary))
+        frames = {"tokens": evolution.tokens, "events": evolution.events, "records": evolution.records}
+        sys.stdout.writelines(frames_json(evolution.summary, **frames))
     else:
         print_evolution(evolution.records, evolution.events, evolution.summary, console())
     if out:
@@ -229,12 +224,7 @@ def history(
         series = darkvocab.series(
             *sources, revisions=revisions, tensor=tensor, grid=grid, tokenizer=tokenizer, out=out, progress=progress
         )
-    frames = {
-        "checkpoints": series.checkpoints,
-        "black_holes": series.black_holes,
-        "tokens": series.tokens,
-        "events": series.events,
-    }
+    frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
     if as_json:
         sys.stdout.writelines(frames_json(series.summary, **frames))
     else:

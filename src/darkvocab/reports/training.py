@@ -25,10 +25,8 @@ OUTCOME = "outcome.json"  # what a training leaves
 def print_training(outcome: dict[str, Any], to: Console) -> None:
     """Print the first and the last state of a training."""
     states = outcome["states"]
-    grid = table(["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))])
-    for row in _rows(states):
-        grid.add_row(*row)
-    show(grid, to)
+    headings = ["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))]
+    show(table(headings, _rows(states)), to)
     loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
     moved = f"the centroid moved by {outcome['centroid_displacement']:.6f}"
     to.print(f"{loss}{moved}; {outcome['n_unseen']:,} tokens unseen")
@@ -43,12 +41,7 @@ def _rows(states: Any) -> list[list[str]]:
 def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Plot | None]:
     """Read counts at the start and the end, of all and of unseen tokens; sentences; the plot of the loss, if any.
 
-    Raises
-    ------
-    MissingFile
-        It has not ended, or its recording is gone.
-    CorruptFile, NoEmbedding
-        Its files are not what a training leaves.
+    Raises `MissingFile` where it has not ended, and as `History.open`; `CorruptFile` for metrics of another kind.
     """
     import polars as pl
 
@@ -62,10 +55,8 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
         metrics = pl.read_parquet(path, columns=["step", "loss"]).drop_nulls()
         metrics = metrics.filter((metrics["step"] > 0) & metrics["loss"].is_finite())
         loss = metrics["loss"].to_list()
-        summary = {
-            **{"unseen": history.unseen, "n_tokens": history.n_tokens, "hidden_dim": history.dim},
-            **{"grid": history.grid.name, "n_measured": 2, "last_step": history.step(history.n_rows - 1)},
-        }
+        size = {"n_tokens": history.n_tokens, "hidden_dim": history.dim, "grid": history.grid.name}
+        summary = {**size, "unseen": history.unseen, "n_measured": 2, "last_step": history.step(history.n_rows - 1)}
         plot = loss_plot(metrics, summary) if len(loss) else None
     except (pl.exceptions.PolarsError, OSError, LookupError, TypeError, ValueError) as error:
         raise CorruptFile(f"{path}: not the metrics of a training ({error})") from None

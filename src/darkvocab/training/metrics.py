@@ -52,13 +52,7 @@ def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:
 
 
 def read_metrics(run: Path) -> pl.DataFrame:
-    """Read the metrics of an ended training.
-
-    Raises
-    ------
-    CorruptFile
-        They are missing, or not what a training leaves.
-    """
+    """Read the metrics of an ended training; raises `CorruptFile` where they are missing, or of another kind."""
     import polars as pl
 
     path = run / FILE
