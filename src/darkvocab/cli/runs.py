@@ -10,24 +10,10 @@ import typer
 import darkvocab
 
 from .progress import progress_bar
-from .shell import (
-    FINDINGS,
-    USAGE,
-    EngineName,
-    Json,
-    Resume,
-    Workers,
-    announce_compilation,
-    app,
-    command,
-    fail,
-    print_json,
-    say,
-)
+from .shell import FINDINGS, USAGE, EngineName, Json, Resume, Workers, announce_compilation, app, fail, print_json, say
 
 
 @app.command(no_args_is_help=True)
-@command
 def reproduce(
     recipe: Annotated[str, typer.Argument(help="12.2a, 12.4b, 13.5a, 11.2c, 11.2b, 11.2a, 12.1a or 11.2c-init.")],
     base: Annotated[Path | None, typer.Option(help="12.2a, 12.4b: the centroid file that the notebook loads.")] = None,
@@ -79,7 +65,6 @@ def reproduce(
 
 
 @app.command(no_args_is_help=True)
-@command
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run or training.")], as_json: Json = False
 ) -> None:
@@ -95,7 +80,6 @@ def report(
 
 
 @app.command(no_args_is_help=True)
-@command
 def summary(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     column: Annotated[list[str] | None, typer.Option(help="This column, at each sigma; repeat for more.")] = None,

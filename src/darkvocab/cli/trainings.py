@@ -14,7 +14,7 @@ import darkvocab
 from ..errors import InvalidInput
 from .checkpoints import GridName, Tensor, Tokenizer
 from .progress import progress_bar
-from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, print_json, say, taking
+from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, print_json, say, taking
 
 if TYPE_CHECKING:
     from ..training.settings import Training
@@ -90,7 +90,6 @@ class TrainOptions:
 
 
 @app.command()
-@command
 @taking(TrainOptions)
 def train(options: TrainOptions) -> None:
     """Train a small GPT-2 from such a start, recording its embedding after every step (11.2c, 11.2b, 11.2a).
@@ -115,7 +114,6 @@ def train(options: TrainOptions) -> None:
 
 
 def _train_replicas(training: Training, options: TrainOptions) -> None:
-    """Train from several seeds, and print where they ended."""
     from ..reports.console import console
     from ..reports.replicas import print_replicas, replicas_json
     from ..runs.records import read_records
@@ -135,7 +133,6 @@ def _train_replicas(training: Training, options: TrainOptions) -> None:
 
 
 @app.command(no_args_is_help=True)
-@command
 def evolve(
     source: Annotated[Path, typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE")],
     unseen: Annotated[
@@ -180,7 +177,7 @@ def evolve(
         )
     page = darkvocab.report(out)[0] if out else None
     if as_json:
-        frames = {"tokens": evolution.tokens, "events": evolution.events, "records": evolution.records}
+        frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
         sys.stdout.writelines(frames_json(evolution.summary, **frames))
     else:
         print_evolution(evolution.records, evolution.events, evolution.summary, console())
@@ -191,7 +188,6 @@ def evolve(
 
 
 @app.command(no_args_is_help=True)
-@command
 def history(
     sources: Annotated[
         list[str],
@@ -216,8 +212,8 @@ def history(
 
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
+    from ..reports.changes import print_series
     from ..reports.console import console, frames_json
-    from ..reports.series import print_series
 
     announce_compilation()
     with progress_bar("measuring", in_bytes=True) as progress:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
-from ..numerics import Grid, as_grid, decode
+from ..numerics import Grid, _backends, as_grid, decode
 from ..numerics.grouping import chunks, n_cores
 from ..progress import Advance
 
@@ -33,7 +33,7 @@ def displacements(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> Displacements:
-    """Measure the displacements from `a` to `b` of the tokens that both have; rows must be finite.
+    """Measure the displacements from `a` to `b` of the tokens that both have; rows are finite and of one length.
 
     A few rows are read at a time.
 
@@ -43,11 +43,6 @@ def displacements(
     threads : by default one per core
     progress : called with the bytes of `a` and `b` as they are compared
 
-    Raises
-    ------
-    InvalidInput
-        Rows of different length.
-
     Examples
     --------
     >>> one, other = (EmbeddingMatrix.from_array(np.float32([[0, 1], row])) for row in ([3, 4], [0, 0]))
@@ -55,8 +50,6 @@ def displacements(
     >>> far.same, far.euclidean, far.l_inf
     (array([ True, False]), array([0., 5.]), array([0., 4.]))
     """
-    from ..numerics._backends.motion import tally_displacements
-
     if a.dim != b.dim:
         raise InvalidInput(f"rows of {a.dim:,} and of {b.dim:,} columns cannot be compared")
     target = as_grid(grid or a.grid)
@@ -70,7 +63,9 @@ def displacements(
     def compare(rows: slice) -> None:
         words = a.rounded(rows, target), b.rounded(rows, target)
         values = decode(words[0], target), decode(words[1], target)
-        tally_displacements(*words, sign, *values, same[rows], steps[rows], l_inf[rows], euclidean[rows])
+        _backends.motion.tally_displacements(
+            *words, sign, *values, same[rows], steps[rows], l_inf[rows], euclidean[rows]
+        )
         if progress:
             progress(a.words[rows].nbytes + b.words[rows].nbytes)
 

@@ -15,7 +15,7 @@ from ..errors import InvalidInput
 from ..extras import import_extra, import_torch
 from ..measures.census import Census
 from ..measures.geometry import Geometry
-from ..runs.notebook_stream import NotebookStream
+from ..runs.randomness import NotebookStream
 from ..snowballs import run
 from ..snowballs.law import Snowball
 from ..snowballs.questions import Questions

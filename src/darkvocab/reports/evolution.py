@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from rich.console import Console
 
 from ..errors import CorruptFile, MissingFile
-from .console import facts, number, show, table
+from .console import facts, number, print_left, print_lines, show, table
 from .evolution_figures import counts_plot, holes_by_step, loss_plot, motion_plot, populations_figure, spacetime_figure
 from .labels import COUNTS
 from .plot import Plot
 
 if TYPE_CHECKING:
-    import polars as pl
     from matplotlib.figure import Figure
 
 READ = ("evolution", "events", "tokens")  # frames
@@ -58,14 +58,12 @@ def print_evolution(
         to.print()
         for event in happened[:shown_events]:
             to.print(f"step {event['step']:>9,}  {told(event)}", soft_wrap=True)
-        if (left := len(happened) - shown_events) > 0:
-            to.print(f"and {left:,} more events; events.parquet (--out) and --json have them all")
+        print_left(len(happened) - shown_events, "events; events.parquet (--out) and --json have them all", to)
     for verdict in summary["verdicts"]:
-        by_the_notebook = f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):"
-        for heading, sentences in ((by_the_notebook, verdict["notebook"]), ("on the grid:", verdict["grid"])):
-            to.print(heading)
-            for sentence in sentences:
-                to.print(f"  {sentence}", soft_wrap=not to.is_terminal)
+        to.print(f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):")
+        print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
+        to.print("on the grid:")
+        print_lines((f"  {sentence}" for sentence in verdict["grid"]), to)
 
 
 def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -130,8 +128,8 @@ def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     tokens, n = event["tokens"], event["n_tokens"]
     ids = " ".join(map(str, tokens[:shown])) + (f" and {n - shown:,} more" if n > shown else "")
     names = {"hole": f"#{event['hole']}", "other": f"#{event['other']}", "n": f"{n:,} token{'s' * (n != 1)}"}
-    for way in ("from", "to"):
-        names[f"{way}_other"] = "" if event["other"] is None else f" {way} {names['other']}"
+    for word in ("from", "to"):
+        names[f"{word}_other"] = "" if event["other"] is None else f" {word} {names['other']}"
     return f"{TOLD[event['kind']].format(**names)}: {ids}"
 
 
@@ -147,12 +145,7 @@ class Evolution:
 
 
 def read_evolution(folder: Path) -> Evolution:
-    """Read a measured history from the files that `darkvocab evolve` left in a folder.
-
-    Raises `MissingFile` where it left none, `CorruptFile` where they are of another kind.
-    """
-    import polars as pl
-
+    """Read a measured history; MissingFile without one, CorruptFile where files are not its own."""
     try:
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / f"{name}.parquet") for name in READ)
@@ -182,7 +175,6 @@ def read_evolution(folder: Path) -> Evolution:
 
 
 def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Yield events and verdicts in words, for a page."""
     happened = [event for event in events.iter_rows(named=True) if event["kind"] != "start"]
     if happened:
         sentences = [f"step {event['step']:,}: {told(event)}" for event in happened[:TOLD_EVENTS]]

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 from rich.console import Console
 
 from ..runs.records import Records
-from .console import number, show, table
+from .console import number, print_lines, show, table
 from .evolution_figures import LOOKS, step_axis
 from .labels import COUNTS, TITLES
 from .plot import Axis, Panel, Plot, Series, top_of
-
-if TYPE_CHECKING:
-    import polars as pl
 
 CONFIDENCE = 0.95  # of the intervals of means
 COLUMNS = ("start_", "start_unseen_", "", "unseen_")  # what stands before these names in the records
@@ -94,8 +92,7 @@ def print_replicas(records: pl.DataFrame, to: Console) -> None:
     """Print where the replicas started and ended, with their spread."""
     last = int(records["steps"].max() or 0)  # type: ignore[arg-type]
     show(table(["", "step 0", "unseen", f"step {last:,}", "unseen"], cells(records)), to)
-    for sentence in sentences(records):
-        to.print(sentence, soft_wrap=not to.is_terminal)
+    print_lines(sentences(records), to)
 
 
 def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
@@ -112,8 +109,6 @@ def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
 
 def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
     """Draw C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
-    import polars as pl
-
     columns = ("n_black_holes", "black_hole_population", "n_unique", "largest_bh")
     titles = {**TITLES, "largest_bh": "tokens in the largest black hole"}
     n = curves["seed"].n_unique()

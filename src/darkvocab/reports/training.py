@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from rich.console import Console
 
 from ..embedding.history import History
@@ -41,10 +42,8 @@ def _rows(states: Any) -> list[list[str]]:
 def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Plot | None]:
     """Read counts at the start and the end, of all and of unseen tokens; sentences; the plot of the loss, if any.
 
-    Raises `MissingFile` where it has not ended, and as `History.open`; `CorruptFile` for metrics of another kind.
+    MissingFile where it has not ended or has no recording; CorruptFile or NoEmbedding for other files.
     """
-    import polars as pl
-
     if manifest["status"] not in ENDED:
         raise MissingFile(f"{folder} holds a training that is {manifest['status']}; finish it with --resume first")
     history = History.open(folder)
@@ -55,8 +54,10 @@ def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str
         metrics = pl.read_parquet(path, columns=["step", "loss"]).drop_nulls()
         metrics = metrics.filter((metrics["step"] > 0) & metrics["loss"].is_finite())
         loss = metrics["loss"].to_list()
-        size = {"n_tokens": history.n_tokens, "hidden_dim": history.dim, "grid": history.grid.name}
-        summary = {**size, "unseen": history.unseen, "n_measured": 2, "last_step": history.step(history.n_rows - 1)}
+        summary = {
+            **{"unseen": history.unseen, "n_tokens": history.n_tokens, "hidden_dim": history.dim},
+            **{"grid": history.grid.name, "n_measured": 2, "last_step": history.step(history.n_rows - 1)},
+        }
         plot = loss_plot(metrics, summary) if len(loss) else None
     except (pl.exceptions.PolarsError, OSError, LookupError, TypeError, ValueError) as error:
         raise CorruptFile(f"{path}: not the metrics of a training ({error})") from None

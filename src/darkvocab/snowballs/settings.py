@@ -19,8 +19,7 @@ from ..measures.geometry import Geometry
 from ..measures.topology import Topology
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
-from ..runs.notebook_stream import NotebookStream
-from ..runs.randomness import check_seed
+from ..runs.randomness import NotebookStream, check_seed
 from ..text import Shown
 from .bases import DRAWN, Base, is_drawn, load_base
 from .law import Snowball, SnowballLaw
