@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ..embedding.history import History, check_tokens, parse_tokens
 from ..errors import CorruptFile, InvalidInput
@@ -21,9 +22,6 @@ from ..runs.folder import check_folder
 from ..runs.records import frame_of, write_frames
 from ..text import Shown, printable
 from .verdicts import geometry_of, notebook_displacement, verdicts
-
-if TYPE_CHECKING:
-    import polars as pl
 
 SCHEMA_VERSION = 1
 MOST_COMPARED = 1024  # distinct rows whose distances are taken: all pairs, over all columns, at every step
@@ -119,7 +117,7 @@ class _Columns:
     """Records of one type as they come, kept as columns."""
 
     def __init__(self, row: type) -> None:
-        self.row, self._records, self.frames = row, list[Any](), list["pl.DataFrame"]()
+        self.row, self._records, self.frames = row, list[Any](), list[pl.DataFrame]()
 
     def extend(self, records: Sequence[Any]) -> None:
         self._records += records
@@ -131,8 +129,6 @@ class _Columns:
         self._records = []
 
     def frame(self) -> pl.DataFrame:
-        import polars as pl
-
         self._pack()
         return pl.concat(self.frames, rechunk=True)
 

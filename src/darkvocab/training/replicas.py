@@ -10,9 +10,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ..embedding.history import FILE, History
 from ..errors import Diverged, InvalidInput
@@ -33,9 +34,6 @@ from .run import no_room, require, say_beginning, train, train_stack
 from .run_folder import METRICS, TrainingFolder, steps_made
 from .settings import Training
 from .stack import stack_size
-
-if TYPE_CHECKING:
-    import polars as pl
 
 POINTS = 100  # steps at which the replicas are held against each other
 TICK = 1.0  # seconds between looks at how far they are
@@ -269,8 +267,6 @@ class Replicas(Shown):
 
     def curves(self, out: Path) -> pl.DataFrame:
         """Count all and unseen tokens of every replica at about a hundred steps, early ones more densely."""
-        import polars as pl
-
         unseen, rows = self.training.corpus.unseen, []
         last = self.training.steps // self.training.record_every
         taken = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), POINTS).round()]).astype(int))
