@@ -33,7 +33,8 @@ def reproduce(
     from dataclasses import asdict
 
     from ..notebooks.comparison import DIFFERS
-    from ..notebooks.recipes import CLOUDS, TRAININGS, WITH_CENTROID
+    from ..notebooks.recipes import CLOUDS, WITH_CENTROID
+    from ..notebooks.trainings import TRAININGS
 
     if base and recipe not in WITH_CENTROID:
         fail(f"--base is for {' and '.join(WITH_CENTROID)}; {recipe} draws its own", USAGE)

@@ -19,7 +19,8 @@ from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation
 if TYPE_CHECKING:
     from ..training.settings import Training
 
-# Options of `train` that are fields of `Training` by the same name.
+# Options of `train` that are fields of `Training` and of its architecture by the same name.
+ARCHITECTURE = "layers heads width context norm tied".split()
 AS_GIVEN = "precision rounding schedule batch steps label_shift seed device record_every".split()
 
 
@@ -76,14 +77,7 @@ class TrainOptions:
 
         return darkvocab.Training(
             corpus=darkvocab.training.load_corpus(self.corpus, vocabulary=self.vocabulary, tokenizer=self.tokenizer),
-            architecture=choices.Architecture(
-                layers=self.layers,
-                heads=self.heads,
-                width=self.width,
-                context=self.context,
-                norm=self.norm,
-                tied=self.tied,
-            ),
+            architecture=choices.Architecture(**{name: getattr(self, name) for name in ARCHITECTURE}),
             start=choices.start(self.start, unit=self.init_unit, sigma=self.init_sigma, drawn=self.init_drawn),
             noise=choices.noise(self.noise, sigma=self.noise_sigma, rows=self.noise_rows),
             optimizer=choices.optimizer(

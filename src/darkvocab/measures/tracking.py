@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64, Integer, UInt
@@ -197,6 +198,11 @@ class Event:
     hole: int
     other: int  # 0: none
     tokens: tuple[int, ...]  # ascending
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns that records of events share."""
+        tokens = {"n_tokens": len(self.tokens), "tokens": self.tokens}
+        return {"kind": self.kind, "hole": self.hole, "other": self.other or None, **tokens}
 
 
 def holes_of(groups: Groups) -> Int64[np.ndarray, " n"]:

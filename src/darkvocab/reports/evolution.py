@@ -15,11 +15,13 @@ from rich.console import Console
 from ..errors import CorruptFile, MissingFile
 from .console import facts, number, print_left, print_lines, show, table
 from .evolution_figures import counts_plot, holes_by_step, loss_plot, motion_plot, populations_figure, spacetime_figure
+from .labels import COUNTS
 from .plot import Plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+READ = ("evolution", "events", "tokens")  # frames
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
 METRICS = "metrics.parquet"  # what a training leaves
 SHOWN_ROWS, SHOWN_EVENTS, SHOWN_TOKENS = 12, 20, 12
@@ -42,7 +44,7 @@ TOLD = {
 def print_evolution(
     records: pl.DataFrame, events: pl.DataFrame, summary: dict[str, Any], to: Console, shown_events: int = SHOWN_EVENTS
 ) -> None:
-    """What became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
+    """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
     show(facts(_facts(summary)), to)
     to.print()
     show(table(HEADINGS, row_cells(records), left=("tokens",)), to)
@@ -101,33 +103,28 @@ def _froze(froze: dict[str, Any], last_step: int) -> str:
 
 
 def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]:
-    """First, some and last measured rows for people, in the columns of `HEADINGS`: early ones more densely."""
+    """Return first, some and last measured rows for people, by `HEADINGS`: early ones more densely."""
     rows = records["row"].unique().sort().to_numpy()
     n = len(rows)
     some = np.arange(n) if n <= shown else np.unique(np.geomspace(1, n, shown).round().astype(int) - 1)
-    cells = []
-    for row in records.filter(records["row"].is_in(rows[some].tolist())).iter_rows(named=True):
-        cells.append(
-            [
-                f"{row['step']:,}" if row["tokens"] == "all" else "",
-                row["tokens"],
-                *(f"{row[name]:,}" for name in COUNTS),
-                f"{row['max_l_inf']:.3g}",
-                f"{row['max_l_inf_steps']:,}",
-                f"{row['radius_rms']:.3g}",
-                f"{row['centroid_displacement']:.4g}",
-                *("" if row[name] is None else number(row[name]) for name in ("n_moved", "max_move_l_inf_steps")),
-                *("" if row[name] is None else f"{row[name]:.2g}" for name in ("bulk_motion", "thermal_motion")),
-            ]
-        )
-    return cells
-
-
-COUNTS = ("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
+    return [
+        [
+            f"{row['step']:,}" if row["tokens"] == "all" else "",
+            row["tokens"],
+            *(f"{row[name]:,}" for name in COUNTS),
+            f"{row['max_l_inf']:.3g}",
+            f"{row['max_l_inf_steps']:,}",
+            f"{row['radius_rms']:.3g}",
+            f"{row['centroid_displacement']:.4g}",
+            *(number(row[name]) for name in ("n_moved", "max_move_l_inf_steps")),
+            *("" if row[name] is None else f"{row[name]:.2g}" for name in ("bulk_motion", "thermal_motion")),
+        ]
+        for row in records.filter(records["row"].is_in(rows[some].tolist())).iter_rows(named=True)
+    ]
 
 
 def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """An event in words, with the first of its token ids."""
+    """Return an event in words, with the first of its token ids."""
     tokens, n = event["tokens"], event["n_tokens"]
     ids = " ".join(map(str, tokens[:shown])) + (f" and {n - shown:,} more" if n > shown else "")
     names = {"hole": f"#{event['hole']}", "other": f"#{event['other']}", "n": f"{n:,} token{'s' * (n != 1)}"}
@@ -138,7 +135,7 @@ def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
-    """What `darkvocab evolve` left in a folder, and its figures."""
+    """A measured history in words, and its figures."""
 
     summary: dict[str, Any]
     facts: list[tuple[str, str]]
@@ -187,6 +184,3 @@ def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[s
     for verdict in summary["verdicts"]:
         yield f"{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g})", list(verdict["notebook"])
         yield f"{verdict['seed']}, on the grid", list(verdict["grid"])
-
-
-READ = ("evolution", "events", "tokens")

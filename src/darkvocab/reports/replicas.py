@@ -28,7 +28,7 @@ OTHERS = {
 
 
 def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Mean, sample standard deviation, range, and Student's 95% interval of the mean, by column.
+    """Return mean, sample standard deviation, range, and Student's 95% interval of the mean, by column.
 
     Over the replicas that ended; an interval is null for fewer than two, and supposes that replicas are normal.
     """
@@ -55,7 +55,7 @@ def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _spread(row: dict[str, Any] | None) -> str:
-    """Mean and standard deviation, to the digits that the latter has."""
+    """Return mean and standard deviation, to the digits that the latter has."""
     if row is None:
         return ""
     if not row["std"]:
@@ -65,13 +65,13 @@ def _spread(row: dict[str, Any] | None) -> str:
 
 
 def cells(records: pl.DataFrame) -> list[list[str]]:
-    """The counts for people: name, then all and unseen tokens at the start, and at the end."""
+    """Return the counts for people: name, then all and unseen tokens at the start, and at the end."""
     made = statistics(records)
     return [[name, *(_spread(made.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
 
 
 def sentences(records: pl.DataFrame) -> Iterator[str]:
-    """What the table does not say."""
+    """Yield the sentences that complete the table."""
     made, n = statistics(records), len(records)
     ended = records.filter(records["status"] == "complete")
     for name, what in OTHERS.items():
@@ -89,14 +89,14 @@ def sentences(records: pl.DataFrame) -> Iterator[str]:
 
 
 def print_replicas(records: pl.DataFrame, to: Console) -> None:
-    """Where the replicas started and ended, with their spread."""
+    """Print where the replicas started and ended, with their spread."""
     last = int(records["steps"].max() or 0)  # type: ignore[arg-type]
     show(table(["", "step 0", "unseen", f"step {last:,}", "unseen"], cells(records)), to)
     print_lines(sentences(records), to)
 
 
 def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
-    """What `--json` says of a run of replicas."""
+    """Return the JSON of a run of replicas."""
     return {
         "run": str(run),
         "replicas": len(records),
@@ -108,7 +108,7 @@ def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
 
 
 def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
-    """C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
+    """Draw C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
     columns = ("n_black_holes", "black_hole_population", "n_unique", "largest_bh")
     titles = {**TITLES, "largest_bh": "tokens in the largest black hole"}
     n = curves["seed"].n_unique()
