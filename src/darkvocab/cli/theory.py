@@ -122,7 +122,7 @@ def fit(
         str | None, typer.Option(help="Number grid; by default that of a checkpoint, else bfloat16.")
     ] = None,
     distribution: Annotated[
-        str, typer.Option(help="Of the noise: gaussian, laplace, uniform; or fit, the one of the largest likelihood.")
+        str, typer.Option(help="Of the noise: gaussian, laplace; or fit, the one of the larger likelihood.")
     ] = "gaussian",
     arithmetic: Arithmetic = "float32",
     offset: Annotated[

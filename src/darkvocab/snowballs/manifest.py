@@ -18,6 +18,11 @@ from .settings import RunSettings, defaults_of, settings_of
 
 ARRAY = "its base was given as an array, which no command line can hold; the manifest keeps the numbers"
 
+PARAMETERS = (
+    *("sigmas", "trials", "n_tokens", "hidden_dim", "base", "redraw_base", "grid", "distribution", "arithmetic"),
+    *("sampler", "measure", "over", "touching", "epsilon"),
+)
+
 
 def manifest(settings: RunSettings) -> dict[str, Any]:
     """Return what ran, but for where, when and by how many workers: these change no record."""
@@ -28,20 +33,10 @@ def manifest(settings: RunSettings) -> dict[str, Any]:
         **command(settings),
         "base": base.to_json(),
         "parameters": {
-            "sigmas": settings.sigmas,
-            "trials": settings.trials,
-            "n_tokens": settings.n_tokens,
-            "hidden_dim": settings.hidden_dim,
+            **{name: getattr(settings, name) for name in PARAMETERS},
             "base": base.name,
-            "redraw_base": settings.redraw_base,
-            "grid": settings.grid,
-            "distribution": settings.distribution,
-            "arithmetic": settings.arithmetic,
-            "sampler": settings.sampler,
             "measure": ["census", *settings.measure],
-            "over": settings.over,
             "touching": str(settings.touching) if settings.touching else None,
-            "epsilon": settings.epsilon,
         },
         "seed": settings.seed,
         "packages": versions(*(["torch"] if settings.sampler == "notebook" else [])),

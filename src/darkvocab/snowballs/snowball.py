@@ -85,14 +85,8 @@ class Draw:
     def cloud(self) -> Cloud:
         if self.noise is not None:
             return perturb(self.snowball, self.noise)
-        return draw(
-            self.snowball,
-            seed=self.seed,
-            point=self.point,
-            trial=self.trial,
-            sampler=self.sampler,
-            cells=self.cells,
-        )
+        task = {"seed": self.seed, "point": self.point, "trial": self.trial}
+        return draw(self.snowball, **task, sampler=self.sampler, cells=self.cells)
 
 
 def draw(

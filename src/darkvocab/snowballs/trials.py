@@ -12,19 +12,7 @@ from jaxtyping import Float32
 from ..measures.census import Census
 from ..numerics import index_values
 from ..runs.randomness import SAMPLE, generator
-from .columns import (
-    Degrees,
-    Graph,
-    Populations,
-    Provenance,
-    Steps,
-    counts,
-    graph,
-    l_inf,
-    populations,
-    provenance,
-    steps,
-)
+from .columns import Degrees, Graph, Populations, Provenance, Steps, compared, drawn, record
 from .draws import clouds
 from .on_device import MeasuredCloud
 from .run import Options, records
@@ -92,32 +80,14 @@ class Trials(RunSettings[TrialRecord]):
 
     def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> TrialRecord:
         census = Census(cloud.groups())
-        in_weight, in_steps, topology = self.compare(cloud, census)
-        largest, mean, median = lengths = l_inf(in_weight)
-        scaled = [None if length is None or self.epsilon is None else length / self.epsilon for length in lengths]
-        return TrialRecord(
-            n_tokens=census.n_tokens,
-            **counts(census),
-            total_population=census.n_tokens,
-            largest_bh=census.largest_black_hole,
-            **populations(census),
-            max_l_inf=scaled[0],
-            mean_l_inf=scaled[1],
-            median_l_inf=scaled[2],
-            **graph(topology),
-            trial_id=draw.point * self.trials + draw.trial,
-            sigma=draw.snowball.sigma,
-            hidden_dim=self.hidden_dim,
-            epsilon=self.epsilon,
-            point=draw.point,
-            trial=draw.trial,
-            max_l_inf_weight=largest,
-            mean_l_inf_weight=mean,
-            median_l_inf_weight=median,
-            **steps(in_steps),
-            l_inf_rows=self.l_inf_rows,
-            **provenance(self, draw, cloud),
-        )
+        values = drawn(self, draw, cloud, census) | compared(self, cloud, census)
+        for name in _Seed001Geometry.__dataclass_fields__:
+            length = values[f"{name}_weight"] = values[name]
+            values[name] = None if length is None or self.epsilon is None else length / self.epsilon
+        values["total_population"] = census.n_tokens
+        values["largest_bh"] = census.largest_black_hole
+        values["trial_id"] = draw.point * self.trials + draw.trial
+        return record(TrialRecord, values)
 
     def elements(self) -> pl.DataFrame:
         """Sample the elements of `row - base` of this run's own snowballs: point, sigma, value.
@@ -133,8 +103,8 @@ class Trials(RunSettings[TrialRecord]):
         for point in points:
             count = min(self.trials, -(-wanted // PER_TRIAL))
             first = point * self.trials
-            drawn = clouds(self, range(first, first + count))
-            values = np.concatenate([self._sampled(draw, cloud, wanted // count) for draw, cloud in drawn])
+            sampled = clouds(self, range(first, first + count))
+            values = np.concatenate([self._sampled(draw, cloud, wanted // count) for draw, cloud in sampled])
             frames.append(pl.DataFrame({"point": point, "sigma": self.sigmas[point], "value": values}))
         return pl.concat(frames)
 
