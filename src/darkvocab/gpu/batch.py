@@ -125,12 +125,17 @@ def identical_rows(
         placed[some] = device.put(rounded(words[some]) if rounded else words[some])
         if progress:
             progress(words[some].nbytes)
-    dim = placed.shape[1]
+    return groups_of(device, placed, bitwise=bitwise)
+
+
+def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> Groups:
+    """Group equal rows of one matrix on the device, [n, dim] signed integers with the bits of the grid's words."""
+    dim = words.shape[1]
     while True:
         keys = device.put(row_keys(dim)[:dim])
         with device.active():
-            hashes, largest = device.grouping.hash_rows(placed[None], keys, folded=not bitwise)
-            leader, collided = device.grouping.leaders(placed[None], keys, folded=not bitwise, hashes=hashes)
+            hashes, largest = device.grouping.hash_rows(words[None], keys, folded=not bitwise)
+            leader, collided = device.grouping.leaders(words[None], keys, folded=not bitwise, hashes=hashes)
             first, codes, again = device.fetch([leader[0], largest[0], collided]).arrays()
         if not again.any():
             return _groups(first, codes.astype(np.uint64))
