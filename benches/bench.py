@@ -654,8 +654,8 @@ def _bench_recording(folder: Path, training: Any) -> dict[str, Any]:
     ):
 
         def record() -> None:
-            states.append(stack.rows(0))
-            numbers.append(np.zeros(3))
+            states.extend(stack.rows(0)[None])
+            numbers.extend(np.zeros((1, 3)))
 
         return {
             "what": "of it the recording: a state [128, 64] and three metrics",

@@ -26,6 +26,7 @@ from darkvocab.snowballs.fit.run import Fit
         ("814", {"grid": "bf16"}, "unknown grid 'bf16'"),
         ("814", {"distribution": "cauchy"}, "unknown distribution 'cauchy'"),
         ("814", {"distribution": "uniform-ball"}, "depend on one another"),
+        ("814", {"distribution": "uniform"}, "uniform noise cannot be drawn, as a fit does; choose one of gaussian"),
         ("814", {"arithmetic": "double"}, "unknown arithmetic 'double'"),
         ("qwen3-4b", {"grid": "float16"}, "is on bfloat16, not float16"),
         ("qwen3-4b", {"base": np.ones(7, np.float32)}, "has 7 components"),

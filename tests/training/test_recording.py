@@ -29,7 +29,7 @@ def recorded(path):
 def test_the_file_is_whole_at_every_moment_and_says_how_far_it_got(tmp_path):
     with opened(tmp_path) as recording:
         for number in range(1, 6):
-            recording.append(row(number))
+            recording.extend(row(number)[None])
             rows = load_file(tmp_path / "r.safetensors")["rows"]
             assert rows.shape == (5, 2, 3)
             assert rows[:, 0, 0].tolist() == [*range(1, number + 1), *[0] * (5 - number)]
@@ -42,7 +42,7 @@ def test_the_file_is_whole_at_every_moment_and_says_how_far_it_got(tmp_path):
 def test_bfloat16_words_are_recorded_as_they_are(tmp_path):
     words = np.array([[0x3F80, 0xBF80], [1, 0x7F7F]], np.uint16)
     with Recording(tmp_path / "b", "rows", 1, (2, 2), "bfloat16") as recording:
-        recording.append(words)
+        recording.extend(words[None])
     tensor = read_tensors(tmp_path / "b")["rows"]
     assert (tensor.dtype, tensor.words().tolist()) == ("BF16", [words.tolist()])
 
@@ -50,22 +50,22 @@ def test_bfloat16_words_are_recorded_as_they_are(tmp_path):
 def test_going_on_writes_over_what_lay_behind(tmp_path):
     with opened(tmp_path) as recording:
         for number in (1, 2, 9, 9):
-            recording.append(row(number))
+            recording.extend(row(number)[None])
     with opened(tmp_path, resume_at=2) as recording:
         assert recorded(tmp_path) == 2
         for number in (3, 4, 5):
-            recording.append(row(number))
+            recording.extend(row(number)[None])
     whole = (tmp_path / "r.safetensors").read_bytes()
     with opened(tmp_path) as recording:
         for number in range(1, 6):
-            recording.append(row(number))
+            recording.extend(row(number)[None])
     assert (tmp_path / "r.safetensors").read_bytes() == whole
 
 
 def test_a_recording_cut_short_ends_with_its_last_row(tmp_path):
     with opened(tmp_path) as recording:
-        recording.append(row(1))
-        recording.append(row(2))
+        recording.extend(row(1)[None])
+        recording.extend(row(2)[None])
         recording.shorten()
     assert load_file(tmp_path / "r.safetensors")["rows"].shape == (2, 2, 3)
     assert recorded(tmp_path) == 2
@@ -89,8 +89,8 @@ def damage(path, change):
 )
 def test_going_on_in_a_damaged_file_is_refused(tmp_path, change, says):
     with opened(tmp_path) as recording:
-        recording.append(row(1))
-        recording.append(row(2))
+        recording.extend(row(1)[None])
+        recording.extend(row(2)[None])
     damage(tmp_path, change)
     with pytest.raises(CorruptFile, match=says):
         opened(tmp_path, resume_at=2)
@@ -104,21 +104,21 @@ def test_going_on_without_the_file_is_refused(tmp_path):
 def test_a_row_of_another_size_or_too_many_are_refused(tmp_path):
     with opened(tmp_path) as recording:
         with pytest.raises(ValueError, match="no room for a row of 12 bytes"):
-            recording.append(np.zeros(3, np.float32))
+            recording.extend(np.zeros((1, 3), np.float32))
         for number in range(5):
-            recording.append(row(number))
+            recording.extend(row(number)[None])
         with pytest.raises(ValueError, match="no room"):
-            recording.append(row(6))
+            recording.extend(row(6)[None])
 
 
 def test_a_full_disk_is_named_and_what_was_recorded_stays(tmp_path, monkeypatch):
     with opened(tmp_path) as recording:
-        recording.append(row(1))
+        recording.extend(row(1)[None])
 
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(os, "pwrite", full)
         with pytest.raises(DiskFull):
-            recording.append(row(2))
+            recording.extend(row(2)[None])
         assert recorded(tmp_path) == 1

@@ -115,6 +115,9 @@ def test_where_no_command_repeats_it_the_manifest_says_why(settings, reason):
         assert {name: manifest["parameters"][name] for name in constants} == constants
 
 
-def test_settings_are_readable():
-    assert repr(Training(steps=3)).startswith("Training(corpus=Corpus(name='pydoc-topics")
-    assert "SnowballStart(sigma=1e-05, drawn='float32')" in repr(Training(steps=3))
+def test_settings_are_readable_and_in_a_notebook_a_table():
+    training = Training(steps=3, noise=GaussianNoise(sigma=1e-3))
+    assert repr(training).startswith("Training(corpus=Corpus(name='pydoc-topics")
+    assert "start=SnowballStart(sigma=1e-05, drawn='float32')" in repr(training)
+    assert "<th style='text-align:left'>precision</th>" in training._repr_html_()
+    assert "n=2)" in repr(Replicas(training=training, n=2))

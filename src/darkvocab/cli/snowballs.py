@@ -14,13 +14,12 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, say
+from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, say, sign
 
 Sigma = Annotated[str, typer.Option(help="START:STOP:COUNT, both ends included, or a comma list; weight units.")]
 Spacing = Annotated[str, typer.Option(help="Of START:STOP:COUNT: linear or log.")]
-TrialCount = Annotated[int, typer.Option(help="Snowballs at each sigma.")]
 Tokens = Annotated[int, typer.Option(help="Rows of a snowball.")]
-Dim = Annotated[int | None, typer.Option(help="Components; by default the base's.", show_default=False)]
+Dim = Annotated[int | None, typer.Option(help="Components; by default the base's.")]
 BaseName = Annotated[
     str, typer.Option(help="qwen3-4b, qwen3-4b-centred, random, random-unit, or a file with a vector.")
 ]
@@ -30,28 +29,12 @@ Distribution = Annotated[
     str, typer.Option(help="Of the noise: gaussian, laplace, uniform-ball, uniform-shell; sigma is of each component.")
 ]
 Arithmetic = Annotated[str, typer.Option(help="float32 (add in float32, then round) or exact (round once).")]
-Sampler = Annotated[str, typer.Option(help="sparse, dense (the same law, slower), or notebook (torch's stream).")]
-Measure = Annotated[str, typer.Option(help="A comma list of census, geometry, steps, topology.")]
-Over = Annotated[str, typer.Option(help="L-infinity over black_holes, unique rows, or all tokens.")]
-Epsilon = Annotated[float | None, typer.Option(help="A length, weight units, to scale columns by.", show_default=False)]
-TouchingOption = Annotated[
-    float | None,
-    typer.Option(help="Rows touch within this; by default twice --epsilon, or else 2 steps.", show_default=False),
-]
-TouchingUnit = Annotated[str, typer.Option(help="Of --touching: weight or steps.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=) --touching.")]
-Out = Annotated[Path | None, typer.Option(help="Run folder for records, figures and report.", show_default=False)]
-
-
-Threshold = Annotated[float, typer.Option(help="Tokens touch within this, weight units.")]
-Inclusive = Annotated[bool, typer.Option("--inclusive", help="Tokens touch at <= (not <) --threshold.")]
-FixedBase = Annotated[bool, typer.Option("--fixed-base", help="Keep one random base for every sigma.")]
 
 # Options of all three commands by their names, with their defaults; the first group is of what is drawn.
 DRAWN = {
     "sigma": (Sigma, inspect.Parameter.empty),
     "spacing": (Spacing, "linear"),
-    "trials": (TrialCount, 1),
+    "trials": (Annotated[int, typer.Option(help="Snowballs at each sigma.")], 1),
     "tokens": (Tokens, 2100),
     "dim": (Dim, None),
     "base": (BaseName, "qwen3-4b"),
@@ -59,23 +42,35 @@ DRAWN = {
     "distribution": (Distribution, "gaussian"),
     "arithmetic": (Arithmetic, "float32"),
     "seed": (Seed, 42),
-    "sampler": (Sampler, "sparse"),
+    "sampler": (
+        Annotated[str, typer.Option(help="sparse, dense (the same law, slower), or notebook (torch's stream).")],
+        "sparse",
+    ),
 }
 MEASURED = {
     "redraw_base": (RedrawBase, False),
-    "measure": (Measure, None),
-    "over": (Over, None),
-    "epsilon": (Epsilon, None),
-    "touching": (TouchingOption, None),
-    "touching_unit": (TouchingUnit, "weight"),
-    "strict": (Strict, False),
+    "measure": (Annotated[str, typer.Option(help="A comma list of census, geometry, steps, topology.")], None),
+    "over": (Annotated[str, typer.Option(help="L-infinity over black_holes, unique rows, or all tokens.")], None),
+    "epsilon": (Annotated[float | None, typer.Option(help="A length, weight units, to scale columns by.")], None),
+    "touching": (
+        Annotated[
+            float | None, typer.Option(help="Rows touch within this; by default twice --epsilon, or else 2 steps.")
+        ],
+        None,
+    ),
+    "touching_unit": (Annotated[str, typer.Option(help="Of --touching: weight or steps.")], "weight"),
+    "strict": (Annotated[bool, typer.Option("--strict", help="Rows touch at < (not <=) --touching.")], False),
 }
-ASKED = {"fixed_base": (FixedBase, False), "threshold": (Threshold, 1e-4), "inclusive": (Inclusive, False)}
+ASKED = {
+    "fixed_base": (Annotated[bool, typer.Option("--fixed-base", help="Keep one random base for every sigma.")], False),
+    "threshold": (Annotated[float, typer.Option(help="Tokens touch within this, weight units.")], 1e-4),
+    "inclusive": (Annotated[bool, typer.Option("--inclusive", help="Tokens touch at <= (not <) --threshold.")], False),
+}
 RUNNING = {
     "engine": (EngineName, "local"),
     "workers": (Workers, None),
     "device": (DeviceName, "cpu"),
-    "out": (Out, None),
+    "out": (Annotated[Path | None, typer.Option(help="Run folder for records, figures and report.")], None),
     "resume": (Resume, False),
     "as_json": (Json, False),
 }
@@ -86,13 +81,7 @@ def _takes(options: dict[str, tuple[Any, Any]], **defaults: Any) -> Callable[[Fu
     """Give a command these options, some with other defaults."""
 
     def decorated(function: Function) -> Function:
-        parameters = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name, default), annotation=annotation
-            )
-            for name, (annotation, default) in options.items()
-        ]
-        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        sign(function, {name: (kind, defaults.get(name, default)) for name, (kind, default) in options.items()})
         return function
 
     return decorated
@@ -119,7 +108,6 @@ def settings_of(experiment: str, options: dict[str, Any]) -> Any:
 
 
 def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
-    """Return the threshold of the graph, or None for the default."""
     if threshold is None:
         if strict:
             raise InvalidInput("--strict says how rows touch at --touching; give --touching, too")
@@ -155,7 +143,6 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
 
 
 @app.command(no_args_is_help=True)
-@command
 @_takes(DRAWN | MEASURED | RUNNING, measure="census,geometry,steps", over="black_holes")
 def sweep(**options: Any) -> None:
     """Draw snowballs over a range of sigma and count their black holes (12.2a).
@@ -166,7 +153,6 @@ def sweep(**options: Any) -> None:
 
 
 @app.command(no_args_is_help=True)
-@command
 @_takes(DRAWN | MEASURED | RUNNING, trials=1000, measure="census,geometry,topology", over="unique")
 def trials(**options: Any) -> None:
     """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
@@ -177,7 +163,6 @@ def trials(**options: Any) -> None:
 
 
 @app.command()
-@command
 @_takes(DRAWN | ASKED | RUNNING, sigma="1e-6:1e-4:10", spacing="log", tokens=2221, base="random-unit")
 def questions(**options: Any) -> None:
     """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?

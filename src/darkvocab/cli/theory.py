@@ -12,7 +12,7 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json, say
+from .shell import FINDINGS, Json, Seed, announce_compilation, app, print_json, say
 from .snowballs import Arithmetic, BaseName, Dim, RedrawBase, RoundTo, Sigma, Spacing, Tokens
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ Independent = Annotated[str, typer.Option(help="Of the noise: gaussian, laplace,
 
 
 @app.command(no_args_is_help=True)
-@command
 def expect(
     sigma: Sigma = "",
     spacing: Spacing = "linear",
@@ -37,11 +36,10 @@ def expect(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="A run of sweep or trials to hold against theory, at its own settings. Exits with 1 where it differs.",
-            show_default=False,
+            help="A run of sweep or trials to hold against theory, at its own settings. Exits with 1 where it differs."
         ),
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw it, too: a .png or .pdf file.", show_default=False)] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw it, too: a .png or .pdf file.")] = None,
     as_json: Json = False,
 ) -> None:
     """The census that snowballs are expected to have, in closed form: no drawing, any number of tokens.
@@ -92,7 +90,6 @@ def expect(
 
 
 def _expected(settings: Expect) -> list[Expected]:
-    """The expectation at every sigma, with a progress bar."""
     points = []
     with progress_bar("expecting") as progress:
         for point in settings:
@@ -104,35 +101,28 @@ def _expected(settings: Expect) -> list[Expected]:
 
 
 @app.command(no_args_is_help=True)
-@command
 def fit(
     target: Annotated[
         str,
         typer.Option(
-            help="qwen3-4b, a checkpoint, a JSON of scan, or populations such as 814,704,306 (with --singletons).",
-            show_default=False,
+            help="qwen3-4b, a checkpoint, a JSON of scan, or populations such as 814,704,306 (with --singletons)."
         ),
     ],
     singletons: Annotated[
         str | None,
         typer.Option(
-            help="Tokens of the snowball that are alone; unknown: fit their number. By default what the target says.",
-            show_default=False,
+            help="Tokens of the snowball that are alone; unknown: fit their number. By default what the target says."
         ),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(
-            help="As in expect; by default the row of a checkpoint's largest black hole, else qwen3-4b.",
-            show_default=False,
-        ),
+        typer.Option(help="As in expect; by default the row of a checkpoint's largest black hole, else qwen3-4b."),
     ] = None,
     grid: Annotated[
-        str | None,
-        typer.Option(help="Number grid; by default that of a checkpoint, else bfloat16.", show_default=False),
+        str | None, typer.Option(help="Number grid; by default that of a checkpoint, else bfloat16.")
     ] = None,
     distribution: Annotated[
-        str, typer.Option(help="Of the noise: gaussian, laplace, uniform; or fit, the one of the largest likelihood.")
+        str, typer.Option(help="Of the noise: gaussian, laplace; or fit, the one of the larger likelihood.")
     ] = "gaussian",
     arithmetic: Arithmetic = "float32",
     offset: Annotated[
@@ -142,7 +132,7 @@ def fit(
     level: Annotated[float, typer.Option(help="Of the interval of sigma.")] = 0.9,
     draws: Annotated[int, typer.Option(help="Snowballs drawn from the fit for what it predicts.")] = 1000,
     seed: Seed = 42,
-    figure: Annotated[Path | None, typer.Option(help="Draw it, too: a .png or .pdf file.", show_default=False)] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw it, too: a .png or .pdf file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Which sigma explains an observed census best, how surely, and whether it explains it at all.

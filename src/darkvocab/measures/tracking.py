@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64, Integer, UInt
@@ -198,6 +199,11 @@ class Event:
     other: int  # 0: none
     tokens: tuple[int, ...]  # ascending
 
+    def columns(self) -> dict[str, Any]:
+        """Return the columns that records of events share."""
+        tokens = {"n_tokens": len(self.tokens), "tokens": self.tokens}
+        return {"kind": self.kind, "hole": self.hole, "other": self.other or None, **tokens}
+
 
 def holes_of(groups: Groups) -> Int64[np.ndarray, " n"]:
     """Number the black holes of a first state from 1, in order of their first tokens; 0 for tokens that stand alone."""
@@ -279,12 +285,17 @@ def _events(before: np.ndarray, after: np.ndarray, ongoing: set[int], fresh: int
             yield Event(kind=GAIN, hole=new, other=old, tokens=tokens)
 
 
+def members_of(holes: Int64[np.ndarray, " n"]) -> dict[int, Int64[np.ndarray, " k"]]:
+    """Return the tokens of each black hole, ascending, by its number."""
+    order = np.argsort(holes, kind="stable")
+    numbers, firsts = np.unique(holes[order], return_index=True)
+    return {int(hole): tokens for hole, tokens in zip(numbers, np.split(order, firsts[1:]), strict=True) if hole}
+
+
 def starts(holes: Int64[np.ndarray, " n"]) -> list[Event]:
     """Return the black holes of a first state as events."""
-    numbers = range(1, int(holes.max(initial=0)) + 1)
-    return [
-        Event(kind=START, hole=hole, other=0, tokens=tuple(np.flatnonzero(holes == hole).tolist())) for hole in numbers
-    ]
+    members = members_of(holes).items()
+    return [Event(kind=START, hole=hole, other=0, tokens=tuple(tokens.tolist())) for hole, tokens in members]
 
 
 def replay(holes: Int64[np.ndarray, " n"], events: Iterable[tuple[str, int, int, Sequence[int]]]) -> None:

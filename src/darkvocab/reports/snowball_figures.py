@@ -179,7 +179,6 @@ def _panel(
 
 
 def _means(records: Recorded, columns: str) -> list[Series]:
-    """Median, mean and greatest distance."""
     looks = {"median": (ORANGE, "s"), "mean": (BLUE, "o"), "max": (BLACK, "^")}
     return [_along(records, columns.format(name), name, *look) for name, look in looks.items()]
 

@@ -53,7 +53,7 @@ class Base:
         return f"./{text}" if text in (*FIXED, *DRAWN) else text
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a manifest keeps of it: its kind, and its path or, of an array, its numbers."""
+        """Return what a manifest keeps: its kind; a file's path, an array's numbers."""
         kept: dict[str, Any] = {"kind": self.kind}
         if self.kind == "file":
             kept["path"] = str(self.path)
@@ -68,111 +68,30 @@ def recorded() -> dict[str, Any]:
     return json.loads(resources.files(__package__).joinpath("data/qwen3_4b.json").read_text("utf-8"))
 
 
-def _words(key: int, n: int) -> np.ndarray:
-    """Raw 64-bit words of Philox: the same on every numpy, unlike the distributions built on them."""
-    return np.random.Philox(key=key).random_raw(n)
-
-
 def qwen3_4b() -> Float32[np.ndarray, " dim"]:
-    """Return the row of Qwen3-4B's largest black hole, as far as it is recorded, on the bfloat16 lattice.
+    """Return the row of Qwen3-4B's largest black hole as far as it is recorded, in bfloat16.
 
-    Every recorded word and exponent, the whole exponent histogram, and norm, mean and extremes of the original; the
-    exponents' places, the other mantissas and the signs are drawn from a fixed seed. 2,560 components.
+    Every recorded word and exponent, the whole exponent histogram, and norm, mean and extremes of
+    the original; the exponents' places, the other mantissas and the signs were drawn from a fixed
+    seed. 2,560 components.
     """
-    facts = recorded()["largest_black_hole"]
-    dim = recorded()["hidden_dim"]
-    words = np.zeros(dim, np.int64)
-    known = np.array([int(d) for d in facts["words"]])
-    words[known] = list(facts["words"].values())
-    exponent = words >> 7 & 0xFF
-    exponent[[int(d) for d in facts["exponents"]]] = list(facts["exponents"].values())
-    left = np.repeat(
-        [int(e) for e in facts["exponent_histogram_biased"]],
-        [n - (exponent == int(e)).sum() for e, n in facts["exponent_histogram_biased"].items()],
-    )
-    open_places = np.flatnonzero(exponent == 0)
-    exponent[open_places] = left[np.argsort(_words(1, len(left)))]
-    free = np.setdiff1d(np.arange(dim), known)
-    drawn = _words(2, len(free))
-    mantissa = (drawn >> np.uint64(57)).astype(np.int64)
-    sign = (drawn & np.uint64(1)).astype(np.int64)
-    words[free] = sign << 15 | exponent[free] << 7 | mantissa
-
-    # The norm: raise or lower mantissas of the two binades where the density falls, one step each, until it is met.
-    order = free[np.argsort(_words(3, len(free)))]
-    goal = facts["scalars_float32"]["norm"] ** 2
-    while True:
-        excess = goal - np.square(_bfloat16(words)).sum()
-        step = 1 if excess > 0 else -1
-        movable = order[((words[order] & 0x7F) + step >> 7 == 0) & (exponent[order] > 119) & (exponent[order] < 122)]
-        gain = np.square(_bfloat16(words[movable] + step)) - np.square(_bfloat16(words[movable]))
-        moved = np.searchsorted(np.cumsum(np.abs(gain)), abs(excess))
-        words[movable[:moved]] += step
-        if moved < len(movable):
-            break
-
-    # The mean: flip signs, each only where that brings the sum nearer.
-    error = facts["scalars_float32"]["mean"] * dim - _bfloat16(words).sum()
-    for d in order:
-        value = _bfloat16(words[d : d + 1])[0]
-        if abs(error + 2 * value) < abs(error):
-            words[d] ^= 0x8000
-            error += 2 * value
-    return _bfloat16(words).astype(np.float32)
-
-
-def _bfloat16(words: np.ndarray) -> np.ndarray:
-    return decode(words.astype(np.uint16), "bfloat16").astype(np.float64)
+    return _stored("qwen3_4b")
 
 
 def qwen3_4b_centred() -> Float32[np.ndarray, " dim"]:
-    """A float32 vector with the published statistics of the centroid that the notebooks load, off the bfloat16 lattice.
+    """Return a vector with the published statistics of the notebooks' centroid, off the lattice.
 
-    Percentiles of the magnitudes, norm, mean, median, smallest and largest component are the original's; places and
-    signs are drawn from a fixed seed. Magnitudes between percentiles are interpolated, above the median on a power
-    scale whose exponent the norm sets. 2,560 components.
+    Percentiles of the magnitudes, norm, mean, median, smallest and largest component are the
+    original's; places and signs were drawn from a fixed seed. Magnitudes between percentiles are
+    interpolated, above the median on a power scale whose exponent the norm sets. 2,560 components.
     """
-    facts = recorded()["centred_centroid"]
-    dim = recorded()["hidden_dim"]
-    percent = np.array([float(q) for q in facts["magnitude_percentiles"]])
-    knots = np.array(list(facts["magnitude_percentiles"].values()))
-    at = np.linspace(0, 100, dim)
+    return _stored("qwen3_4b_centred")
 
-    def magnitudes(power: float) -> np.ndarray:
-        size = np.interp(at, percent, knots)
-        upper = at > 50
-        size[upper] = np.interp(at[upper], percent, knots**power) ** (1 / power)
-        size[-2:] = abs(facts["min"]), facts["max"]
-        size[np.abs(size - abs(facts["median"])).argmin()] = abs(facts["median"])
-        return size
 
-    low, high = -8.0, 8.0001  # the norm grows with the power
-    for _ in range(60):
-        middle = (low + high) / 2
-        if np.linalg.norm(magnitudes(middle)) < facts["norm"]:
-            low = middle
-        else:
-            high = middle
-    size = magnitudes(low)
-
-    # Signs: the lower median is the recorded one, so 1,279 components lie below it; then the mean, by swaps.
-    ranks = np.argsort(_words(4, dim))
-    below = np.flatnonzero(size > abs(facts["median"]))
-    negative = np.zeros(dim, bool)
-    lowest = dim - 2
-    middle_one = np.flatnonzero(size == abs(facts["median"]))[0]
-    choice = below[np.argsort(_words(5, len(below)))]
-    choice = choice[(choice < lowest)]
-    negative[[lowest, middle_one, *choice[: (dim - 1) // 2 - 1]]] = True
-    error = facts["mean"] * dim - np.where(negative, -size, size).sum()
-    plus, minus = choice[~negative[choice]], choice[negative[choice]]
-    for p, m in zip(plus, minus, strict=False):
-        change = 2 * (size[m] - size[p])  # p turns negative, m positive
-        if abs(error - change) < abs(error):
-            negative[[p, m]] = True, False
-            error -= change
-    values = np.where(negative, -size, size)
-    return values[ranks].astype(np.float32)
+def _stored(name: str) -> Float32[np.ndarray, " dim"]:
+    """Load a vector from the package; `tests/importable/base_recipes.py` makes it anew."""
+    with resources.files(__package__).joinpath(f"data/{name}.npy").open("rb") as file:
+        return np.load(file)
 
 
 def random(dim: int, seed: int, point: int = 0) -> Float32[np.ndarray, " dim"]:
@@ -195,9 +114,10 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
 
     Parameters
     ----------
-    spec : "qwen3-4b", "qwen3-4b-centred", "random", "random-unit"; a `.safetensors` file with a 1-D float tensor (key
-        `centroid` preferred) or a 1-D `.npy`; or an array; or a `Base`, as it is
-    dim : its size; needed by none, must agree with a vector that has its own (drawn: 2,560 by default)
+    spec : "qwen3-4b", "qwen3-4b-centred", "random", "random-unit"; a `.safetensors` file with a 1-D
+        float tensor (key `centroid` preferred) or a 1-D `.npy`; or an array; or a `Base`, as it is
+    dim : its size; needed by none, must agree with a vector that has its own (drawn: 2,560 by
+        default)
     seed, point : of the drawn ones
 
     Raises
@@ -205,7 +125,7 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
     MissingFile, CorruptFile
         As `open_source`; NaN or infinity in the vector.
     InvalidInput
-        No vector in the file, several of which none is named `centroid`, or a size that contradicts `dim`.
+        No vector in the file, several without one named `centroid`, or a size other than `dim`.
     """
     if isinstance(spec, Base):
         base = spec
@@ -255,7 +175,7 @@ def is_drawn(spec: Any) -> bool:
 
 
 def varying_words() -> UInt16[np.ndarray, "holes dim"]:
-    """Words of the 13 recorded black holes of Qwen3-4B: the built-in base, recorded words where they differ."""
+    """Words of Qwen3-4B's 13 black holes: the built-in base, recorded words where they differ."""
     rows = np.tile(encode(qwen3_4b(), "bfloat16"), (13, 1))
     for dim, words in recorded()["varying_words"]["dims"].items():
         rows[:, int(dim)] = words

@@ -1,33 +1,22 @@
-"""Columns that records of snowballs share, and their values; null where something was not measured."""
+"""Columns that records of snowballs share, and their values; null where not measured."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..measures.census import Census
-from ..measures.geometry import Geometry
-from ..measures.topology import Topology
 from ..runs.folder import SCHEMA_VERSION
 from ..runs.records import Unsigned
 from .on_device import MeasuredCloud
-from .settings import RunSettings
+from .settings import Row, RunSettings
 from .snowball import Cloud, Draw
-
-
-def counts(census: Census) -> dict[str, Any]:
-    """Values of the columns that every record has of its census, under the names of trials and questions."""
-    return {
-        "n_unique": census.n_unique,
-        "n_black_holes": census.n_black_holes,
-        "black_hole_population": census.black_hole_population,
-        "n_singletons": census.n_singletons,
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Populations:
-    """Statistics of the black holes' populations that seed 001 has and seed 000 has not; zeros without black holes."""
+    """Statistics of populations that only seed 001 has; zeros without black holes."""
 
     smallest_bh: int
     mean_bh_size: float
@@ -36,42 +25,14 @@ class Populations:
     gini_coefficient: float
 
 
-def populations(census: Census) -> dict[str, Any]:
-    """Values of the columns of `Populations`."""
-    return {
-        "smallest_bh": census.smallest_black_hole,
-        "mean_bh_size": census.mean_population,
-        "median_bh_size": census.lower_median_population,
-        "top2_population": census.top2_population,
-        "gini_coefficient": census.gini,
-    }
-
-
-def l_inf(among: Geometry | None) -> tuple[float | None, float | None, float | None]:
-    """Largest, mean and lower median L-infinity, weight units; three None where it was not measured."""
-    if among is None:
-        return None, None, None
-    return among.weight.max, among.weight.mean, among.weight.lower_median
-
-
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """L-infinity in grid steps, over the rows that `l_inf_rows` names, as is L-infinity in weight units."""
+    """L-infinity in grid steps, over the rows that `l_inf_rows` names."""
 
     max_l_inf_steps: int | None
     mean_l_inf_steps: float | None
     median_l_inf_steps: int | None  # the lower of two middle values
     l_inf_rows: str | None
-
-
-def steps(among: Geometry | None) -> dict[str, Any]:
-    """Values of the columns of `Steps` but for the last."""
-    spread = among.steps if among else None
-    return {
-        "max_l_inf_steps": int(spread.max) if spread else None,
-        "mean_l_inf_steps": spread.mean if spread else None,
-        "median_l_inf_steps": int(spread.lower_median) if spread else None,
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +57,6 @@ class Degrees:
     topology_rows: str | None  # which rows are the vertices
 
 
-def graph(topology: Topology | None) -> dict[str, Any]:
-    """Values of the columns of `Graph` and `Degrees`."""
-    if topology is None:
-        return dict.fromkeys((*Graph.__dataclass_fields__, *Degrees.__dataclass_fields__))
-    measured = (*Graph.__dataclass_fields__, "n_edges", "mean_degree", "max_degree")
-    return {
-        **{name: getattr(topology, name) for name in measured},
-        "touching": str(topology.touching),
-        "topology_rows": topology.over,
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Provenance of a record: the last columns of every record of snowballs."""
@@ -124,17 +73,50 @@ class Provenance:
     schema_version: int
 
 
-def provenance(settings: RunSettings, draw: Draw, cloud: Cloud | MeasuredCloud) -> dict[str, Any]:
-    """Values of the columns of `Provenance`."""
+def drawn(settings: RunSettings, draw: Draw, cloud: Cloud | MeasuredCloud, census: Census) -> dict[str, Any]:
+    """Return the census and what was drawn by the names of their columns, more than any record has."""
+    of_census = "n_unique", "n_black_holes", "black_hole_population", "n_singletons"
+    of_settings = "n_tokens", "hidden_dim", "epsilon", "grid", "distribution", "arithmetic"
     return {
+        **{name: getattr(census, name) for name in of_census},
+        **{name: getattr(settings, name) for name in of_settings},
+        "sigma": draw.snowball.sigma,
+        "point": draw.point,
+        "trial": draw.trial,
         "sigma_over_median_ulp": draw.snowball.sigma / settings.median_ulp(draw.snowball),
         "base": settings.base.name,
-        "grid": settings.grid,
-        "distribution": settings.distribution,
-        "arithmetic": settings.arithmetic,
         "sampler": cloud.sampler,
         "seed": Unsigned(settings.seed),
         "n_active_columns": cloud.n_drawn,
         "neglected_probability": cloud.neglected,
         "schema_version": SCHEMA_VERSION,
     }
+
+
+def compared(settings: RunSettings, cloud: Cloud | MeasuredCloud, census: Census) -> dict[str, Any]:
+    """Return populations, L-infinity and the graph by the names of their columns; None where not measured."""
+    in_weight, in_steps, topology = settings.compare(cloud, census)
+    weight, steps = in_weight and in_weight.weight, in_steps and in_steps.steps
+    of_graph = (*Graph.__dataclass_fields__, "n_edges", "mean_degree", "max_degree")
+    return {
+        "smallest_bh": census.smallest_black_hole,
+        "mean_bh_size": census.mean_population,
+        "median_bh_size": census.lower_median_population,
+        "top2_population": census.top2_population,
+        "gini_coefficient": census.gini,
+        "max_l_inf": weight and weight.max,
+        "mean_l_inf": weight and weight.mean,
+        "median_l_inf": weight and weight.lower_median,
+        "max_l_inf_steps": steps and int(steps.max),
+        "mean_l_inf_steps": steps and steps.mean,
+        "median_l_inf_steps": steps and int(steps.lower_median),
+        "l_inf_rows": settings.l_inf_rows,
+        **{name: topology and getattr(topology, name) for name in of_graph},
+        "touching": topology and str(topology.touching),
+        "topology_rows": topology and topology.over,
+    }
+
+
+def record(kind: type[Row], values: Mapping[str, Any]) -> Row:
+    """Return the record with those of the values that it has columns for."""
+    return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]

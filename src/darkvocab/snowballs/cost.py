@@ -31,7 +31,7 @@ class Cost:
 
     @property
     def part_size(self) -> int:
-        """Records of a part: about a second's work, and at least sixteen parts; of a long run, a thousandth."""
+        """Records of a part: a second's work; at most a sixteenth, at least a thousandth of all."""
         longest = max(int(1 / self.trial_seconds), -(-self.n_records // MOST_PARTS))
         return max(1, min(longest, -(-self.n_records // FEWEST_PARTS), MOST_TOGETHER))
 

@@ -1,4 +1,4 @@
-"""Draws: the snowballs of consecutive trials, from counter-based generators or from the notebooks' one stream."""
+"""Draws: the snowballs of consecutive trials, each its own stream or all the notebooks' one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ..runs.notebook_stream import NotebookStream
+from ..runs.randomness import NotebookStream
 from .law import Snowball
 from .settings import RunSettings
 from .snowball import Cloud, Draw
@@ -18,7 +18,7 @@ from .snowball import Cloud, Draw
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One part: consecutive trials, numbered through the points; for the notebook sampler the stream before them."""
+    """Consecutive trials, numbered through the points, and the notebook sampler's stream."""
 
     trials: range
     stream: bytes | None = None
@@ -59,7 +59,7 @@ def draws(settings: RunSettings, task: Task) -> Iterator[Draw]:
 
 
 def clouds(settings: RunSettings, numbers: range) -> Iterator[tuple[Draw, Cloud]]:
-    """Yield what is drawn for consecutive trials, numbered through the points; the notebook sampler's begin with 0."""
+    """Yield what is drawn for consecutive trials; those of the notebook sampler begin with 0."""
     for draw in draws(settings, Task(trials=numbers)):
         yield draw, draw.cloud()
 

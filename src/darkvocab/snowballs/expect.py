@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 MOST_POINTS, FEWEST_POINTS = 80, 40  # of a curve
+COUNTED = "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,36 +71,24 @@ class Expect(Points):
         return len(self.sigmas)
 
     def __iter__(self) -> Iterator[Expected]:
-        for point, sigma in enumerate(self.sigmas):
-            yield self._at(point, sigma)
+        return map(self._at, range(len(self)), self.sigmas)
 
     def _at(self, point: int, sigma: float) -> Expected:
         law = self.law(self.base_at(point).vector, sigma)
         ulp = self.median_ulp(law)
         occupancy = law.occupancy(self.n_tokens)
         low, high = occupancy.largest_group
+        moments = {"unique_vectors": occupancy.n_unique} | {name: getattr(occupancy, name) for name in COUNTED}
         return Expected(
             sigma=sigma,
             sigma_over_median_ulp=sigma / ulp,
-            unique_vectors=occupancy.n_unique.mean,
-            unique_vectors_std=occupancy.n_unique.std,
-            n_black_holes=occupancy.n_black_holes.mean,
-            n_black_holes_std=occupancy.n_black_holes.std,
-            black_hole_population=occupancy.black_hole_population.mean,
-            black_hole_population_std=occupancy.black_hole_population.std,
-            n_singletons=occupancy.n_singletons.mean,
-            n_singletons_std=occupancy.n_singletons.std,
-            coincident_pairs=occupancy.coincident_pairs.mean,
-            coincident_pairs_std=occupancy.coincident_pairs.std,
+            **{name: moment.mean for name, moment in moments.items()},
+            **{f"{name}_std": moment.std for name, moment in moments.items()},
             largest_bh_low=low,
             largest_bh_high=high,
             n_active_columns=occupancy.cells.n_active,
-            n_tokens=self.n_tokens,
-            hidden_dim=self.hidden_dim,
             base=self.base.name,
-            grid=self.grid,
-            distribution=self.distribution,
-            arithmetic=self.arithmetic,
+            **{name: getattr(self, name) for name in ("n_tokens", "hidden_dim", "grid", "distribution", "arithmetic")},
             schema_version=SCHEMA_VERSION,
         )
 

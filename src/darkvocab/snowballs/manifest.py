@@ -18,9 +18,14 @@ from .settings import RunSettings, defaults_of, settings_of
 
 ARRAY = "its base was given as an array, which no command line can hold; the manifest keeps the numbers"
 
+PARAMETERS = (
+    *("sigmas", "trials", "n_tokens", "hidden_dim", "base", "redraw_base", "grid", "distribution", "arithmetic"),
+    *("sampler", "measure", "over", "touching", "epsilon"),
+)
+
 
 def manifest(settings: RunSettings) -> dict[str, Any]:
-    """Return what ran, but for where, when and by how many workers: those do not change the records."""
+    """Return what ran, but for where, when and by how many workers: these change no record."""
     base = settings.base
     read = [] if base.kind == "drawn" else [{"base": base.name, "sha256": base.sha256, "shape": [settings.hidden_dim]}]
     return {
@@ -28,20 +33,10 @@ def manifest(settings: RunSettings) -> dict[str, Any]:
         **command(settings),
         "base": base.to_json(),
         "parameters": {
-            "sigmas": settings.sigmas,
-            "trials": settings.trials,
-            "n_tokens": settings.n_tokens,
-            "hidden_dim": settings.hidden_dim,
+            **{name: getattr(settings, name) for name in PARAMETERS},
             "base": base.name,
-            "redraw_base": settings.redraw_base,
-            "grid": settings.grid,
-            "distribution": settings.distribution,
-            "arithmetic": settings.arithmetic,
-            "sampler": settings.sampler,
             "measure": ["census", *settings.measure],
-            "over": settings.over,
             "touching": str(settings.touching) if settings.touching else None,
-            "epsilon": settings.epsilon,
         },
         "seed": settings.seed,
         "packages": versions(*(["torch"] if settings.sampler == "notebook" else [])),
@@ -51,7 +46,7 @@ def manifest(settings: RunSettings) -> dict[str, Any]:
 
 
 def command(settings: RunSettings) -> dict[str, str | None]:
-    """Return the command that repeats a run, as `repeating`: sigma in full, no options at their defaults."""
+    """Return the command that repeats a run, as `repeating`, with sigma in full."""
     kind = type(settings)
     given = options(kind, settings_of(settings))
     defaults = options(kind, defaults_of(kind))
@@ -74,7 +69,7 @@ def options(kind: type[RunSettings], settings: Mapping[str, Any]) -> dict[str, A
 
 
 def base_of(folder: Path, manifest: dict[str, Any]) -> Base:
-    """Load the base of a run in `folder`, of which its manifest keeps a hash; one that is not drawn.
+    """Load the base, not a drawn one, of the run in `folder` and compare it by its hash.
 
     Raises
     ------

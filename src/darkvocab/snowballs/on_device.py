@@ -1,4 +1,4 @@
-"""Snowballs drawn and measured on a device, many at once; the same clouds as on a core, to the last bit."""
+"""Snowballs drawn and measured on a device, many at once, to the last bit as on a core."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _MeasuredGeometry(Geometry):
 def measured_clouds(
     device: Device, draws: Iterable[Draw], queries: tuple[DistanceQuery, ...]
 ) -> Iterator[tuple[Draw, MeasuredCloud]]:
-    """Draw and measure in the order given, as many at once as there is room for, one batch ahead of the caller.
+    """Draw and measure in order, as many at once as there is room for, one batch ahead.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def _next_batch(
 
 
 def _kind(device: Device, draw: Draw) -> tuple[str, int]:
-    """Return the way in which a snowball comes onto the device, and its point where a batch must be of one."""
+    """Return how a snowball comes onto the device, and its point where a batch must be of one."""
     if not device.has_float64 or (draw.noise is None and not draw.snowball.has_cells):
         return "cores", 0
     if draw.noise is not None:
@@ -142,7 +142,7 @@ def _room(device: Device, draw: Draw, queries: tuple[DistanceQuery, ...]) -> int
 
 
 class _Rows(NamedTuple):
-    """Rows of a batch on a device, as `Batch` has them, and what a record says of how they were drawn."""
+    """Rows of a batch on a device, as `Batch` has them, and how they were drawn."""
 
     codes: torch.Tensor
     home: torch.Tensor
@@ -182,7 +182,7 @@ def _begin(device: Device, draws: list[Draw], queries: tuple[DistanceQuery, ...]
 
 
 def _drawn_on_cores(device: Device, draws: list[Draw]) -> _Rows:
-    """Draw on the cores what the device has no numbers for, or whose components depend on each other."""
+    """Draw on the cores what the device cannot: dependent components, missing numbers."""
     clouds = [draw.cloud() for draw in draws]
     dim = max(1, *(cloud.n_drawn for cloud in clouds))
     codes = np.zeros((len(draws), draws[0].snowball.n_tokens, dim), np.result_type(*(cloud.codes for cloud in clouds)))
@@ -239,7 +239,7 @@ def _draw_dense(
 
 
 def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
-    """Draw by cells, each column on its own; columns of too many cells by deviates, from a home of 0."""
+    """Draw cells, column by column; where there are too many, deviates from a home of 0."""
     ball = draws[0].snowball
     cells = [draw.cells for draw in draws if draw.cells is not None]
     wide = cells[0].unlisted  # where there are any, all are of one point

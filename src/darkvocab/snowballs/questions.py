@@ -1,4 +1,4 @@
-"""Questions (13.5a): does rounding alone connect a snowball, at the grid's limit, with plausible populations?"""
+"""Questions (13.5a): does rounding alone connect a snowball, in plausible populations?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..gpu.batch import DistanceQuery
 from ..measures.census import Census
 from ..numerics import Touching, round_to, ulp
 from .bases import is_drawn
-from .columns import Provenance, counts, provenance
+from .columns import Provenance, drawn, record
 from .on_device import MeasuredCloud
 from .run import Options, records
 from .settings import MEASURES, RunSettings
@@ -58,12 +58,12 @@ class _Ours:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionRecord(Provenance, _Ours, _Seed003):
-    """One snowball. The first columns are seed 003's; then come ours, in the reverse order of the bases above."""
+    """One snowball: first seed 003's columns, then ours, in the reverse order of the bases."""
 
 
 @dataclass(frozen=True, repr=False)
 class Questions(RunSettings[QuestionRecord]):
-    """The settings of the three questions, checked; by default those of seed 003, a random unit vector at each sigma.
+    """Settings of the three questions, checked; by default those of seed 003.
 
     Parameters
     ----------
@@ -117,31 +117,25 @@ class Questions(RunSettings[QuestionRecord]):
         density, *in_steps = (count / n_pairs if n_pairs else float(self.n_tokens) for count in (n_near, *n_within))
         finest = ulp(round_to(draw.snowball.base, self.grid), self.grid)
         is_coarser = finest >= self.touching.threshold if self.touching.strict else finest > self.touching.threshold
-        return QuestionRecord(
-            sigma=draw.snowball.sigma,
-            density=density,
-            mean_linf=among.weight.mean,
-            median_linf=among.weight.median,
-            demographics=json.dumps(sorted(census.groups.counts.tolist(), reverse=True)[:SHOWN]),
-            n_tokens=self.n_tokens,
-            hidden_dim=self.hidden_dim,
-            **counts(census),
-            max_linf=among.weight.max,
-            max_linf_steps=int(among.steps.max),
-            mean_linf_steps=among.steps.mean,
-            median_linf_steps=among.steps.median,
-            density_1_step=in_steps[0],
-            density_2_steps=in_steps[1],
-            touching=str(self.touching),
-            n_columns_coarser=int(is_coarser.sum()),
-            point=draw.point,
-            trial=draw.trial,
-            **provenance(self, draw, cloud),
-        )
+        values = drawn(self, draw, cloud, census) | {
+            "density": density,
+            "mean_linf": among.weight.mean,
+            "median_linf": among.weight.median,
+            "demographics": json.dumps(sorted(census.groups.counts.tolist(), reverse=True)[:SHOWN]),
+            "max_linf": among.weight.max,
+            "max_linf_steps": int(among.steps.max),
+            "mean_linf_steps": among.steps.mean,
+            "median_linf_steps": among.steps.median,
+            "density_1_step": in_steps[0],
+            "density_2_steps": in_steps[1],
+            "touching": str(self.touching),
+            "n_columns_coarser": int(is_coarser.sum()),
+        }
+        return record(QuestionRecord, values)
 
 
 def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[QuestionRecord]:
-    """Ask of each sigma whether rounding alone connects a snowball; yield a record of each, in order, as they come.
+    """Ask of each sigma whether rounding alone connects a snowball, and yield the records.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Run: the records of sweeps, trials and questions, wherever they are drawn, and the folder that they land in."""
+"""Run: the records of sweeps, trials and questions, and the folder that they land in."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Options:
 
 
 def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
-    """Yield records in order of point and trial; the same whatever runs them, and the interruptions.
+    """Yield records in order of point and trial; the same whatever runs or interrupts them.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
     RunFolderRefused, CorruptFile, DiskFull
         As `RunFolder`.
     InvalidInput
-        An engine or a device that there is not; both; fewer than one worker; `resume` without `out`.
+        No such engine or device; both; fewer than one worker; `resume` without `out`.
     MissingExtra
         torch, or for CUDA Triton, is not installed.
     """
@@ -85,14 +85,14 @@ def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
 
 
 def frame(settings: RunSettings, **options: Any) -> pl.DataFrame:
-    """Return all records as one polars frame, through the run folder where there is one; as `records`."""
+    """Return all records as one polars frame, through a run folder if asked; as `records`."""
     if options.get("out") is None:
         return frame_of(settings.row, list(records(settings, **options)))
     return read_records(land(settings, **options))
 
 
 def land(settings: RunSettings, out: str | Path, **options: Any) -> Path:
-    """Run what is missing into the run folder `out` and finish it; no record is kept in memory; as `records`."""
+    """Finish the run folder `out`, keeping no record in memory; as `records`."""
     deque(_parts(settings, Options(out=out, **options), reading=False), maxlen=0)
     return Path(out)
 
@@ -156,9 +156,10 @@ def _finish(settings: RunSettings, folder: RunFolder) -> None:
 
 @cache
 def _keep_memory() -> None:
-    """Let freed arrays of up to 32 MiB be the next trial's: glibc does so from when it has seen one freed.
+    """Let freed arrays of up to 32 MiB be the next trial's, as glibc does once it saw one freed.
 
-    Until then every trial has its memory from the system anew, cleared page by page: half of a small trial's time.
+    Until then every trial has its memory from the system anew, cleared page by page: half of a
+    small trial's time.
     """
     np.empty((32 << 20) - (64 << 10), np.uint8)
 

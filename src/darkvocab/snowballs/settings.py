@@ -1,4 +1,4 @@
-"""Settings: around which base, at which sigma, on which grid; what is drawn there and what is measured of it."""
+"""Settings: around which base, at which sigma, on which grid; what is drawn and measured."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from ..measures.geometry import Geometry
 from ..measures.topology import Topology
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
-from ..runs.notebook_stream import NotebookStream
-from ..runs.randomness import check_seed
+from ..runs.randomness import NotebookStream, check_seed
 from ..text import Shown
 from .bases import DRAWN, Base, is_drawn, load_base
 from .law import Snowball, SnowballLaw
@@ -93,7 +92,7 @@ class Points(Shown):
         return self.law(self.base.vector, 0.0).median_ulp
 
     def median_ulp(self, law: SnowballLaw) -> float:
-        """Median ulp of a law's rounded base, weight units; computed once where all points have one base."""
+        """Median ulp of a law's rounded base, weight units; computed once for one base."""
         return self._base_ulp if self._has_one_base else law.median_ulp
 
     def law(self, vector: np.ndarray, sigma: float) -> SnowballLaw:
@@ -111,9 +110,10 @@ class Points(Shown):
 
 @dataclass(frozen=True, repr=False)
 class RunSettings(Points, ABC, Generic[Row]):
-    """Settings of a run of snowballs, several trials at each sigma, and what a record says of one of them.
+    """Settings of a run of snowballs, several trials at each sigma, and how one is measured.
 
-    Rows touch within `touching`: by default twice `epsilon`, or else two grid steps; None where no graph is measured.
+    Rows touch within `touching`: by default twice `epsilon`, or else two grid steps; None where no
+    graph is measured.
     """
 
     experiment: ClassVar[str]
@@ -208,7 +208,7 @@ class RunSettings(Points, ABC, Generic[Row]):
     def compare(
         self, cloud: Cloud | MeasuredCloud, census: Census
     ) -> tuple[Geometry | None, Geometry | None, Topology | None]:
-        """Return distances in weight units, those in steps, and the graph; None for what was not asked."""
+        """Return distances in weight units and in steps, and the graph; None if not asked."""
         among = cloud.geometry(census.groups, self.over) if self.l_inf_rows else None
         topology = None
         if self.touching:
@@ -242,7 +242,7 @@ def check_sigmas(sigmas: Iterable[float]) -> None:
 
 
 def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
-    """Sigmas from ``START:STOP:COUNT`` (both ends included) or a comma-separated list, weight units.
+    """Read sigmas, weight units, from ``START:STOP:COUNT``, both included, or a comma list.
 
     Raises
     ------

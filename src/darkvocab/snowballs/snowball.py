@@ -20,7 +20,7 @@ SAMPLERS = ("sparse", "dense", "notebook")
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """The drawn rows, as differences from home in the columns that were drawn; every other column is at home."""
+    """Drawn rows, as differences from home in the columns drawn; all other columns are at home."""
 
     grid: Grid
     home: Int64[np.ndarray, " dim"] = field(repr=False)  # ordered index of the rounded base; 0 where codes are whole
@@ -44,7 +44,7 @@ class Cloud:
         return Geometry(self.index(tokens), self.grid, over=over, weights=weights)
 
     def index(self, tokens: Int64[np.ndarray, " k"] | None = None) -> Integer[np.ndarray, "k drawn"]:
-        """Ordered indices of the rows of these tokens, ascending, in the drawn columns; by default of all."""
+        """Ordered indices of the rows of these tokens, ascending, in the drawn columns."""
         home = self.home[self.columns]
         codes = self.codes if tokens is None or len(tokens) == len(self.codes) else self.codes[tokens]
         return codes + home.astype(f"i{max(4, self.grid.bits // 8)}") if home.any() else codes
@@ -85,14 +85,8 @@ class Draw:
     def cloud(self) -> Cloud:
         if self.noise is not None:
             return perturb(self.snowball, self.noise)
-        return draw(
-            self.snowball,
-            seed=self.seed,
-            point=self.point,
-            trial=self.trial,
-            sampler=self.sampler,
-            cells=self.cells,
-        )
+        task = {"seed": self.seed, "point": self.point, "trial": self.trial}
+        return draw(self.snowball, **task, sampler=self.sampler, cells=self.cells)
 
 
 def draw(
@@ -108,9 +102,10 @@ def draw(
 
     Parameters
     ----------
-    sampler : "sparse" draws the cell of every component in the columns that noise can move, and falls back on "dense"
-        where more than an eighth of the columns have over 128 cells, or components are not independent; "dense" draws
-        a deviate for every component. Their laws agree but for `Cloud.neglected` and 2**-30 a cell.
+    sampler : "sparse" draws the cell of every component in the columns that noise can move, and
+        falls back on "dense" where more than an eighth of the columns have over 128 cells, or
+        components are not independent; "dense" draws a deviate for every component. Their laws
+        agree but for `Cloud.neglected` and 2**-30 a cell.
     cells : ``snowball.single_cells()``, where the caller has it already
 
     Raises
@@ -162,7 +157,7 @@ def _draw_dense(
 
 
 def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:
-    """Return the snowball of these standard normal deviates, as the notebooks make it: ``base + z * sigma``, rounded.
+    """Return ``base + z * sigma``, rounded, for these standard normal deviates.
 
     Raises
     ------

@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..measures.census import Census
 from ..numerics.distributions import INDEPENDENT
 from ..runs.records import EXPECTED
-from .columns import (
-    Degrees,
-    Graph,
-    Populations,
-    Provenance,
-    Steps,
-    counts,
-    graph,
-    l_inf,
-    populations,
-    provenance,
-    steps,
-)
+from .columns import Degrees, Graph, Populations, Provenance, Steps, compared, drawn, record
 from .expect import Expect, along
 from .on_device import MeasuredCloud
 from .run import Options, records
@@ -58,13 +46,12 @@ class _Seed000:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord(Provenance, Degrees, Graph, Steps, Populations, _Trial, _Seed000):
-    """One snowball. The first fourteen columns are seed 000's, in its order; then come ours, in the reverse order of
-    the bases above."""
+    """One snowball: first seed 000's fourteen columns, then ours, from the last base up."""
 
 
 @dataclass(frozen=True, repr=False)
 class Sweep(RunSettings[SweepRecord]):
-    """The settings of a sweep, checked; L-infinity is by default over black holes, as seed 000 has it.
+    """Settings of a sweep, checked; L-infinity is over black holes by default, as in seed 000.
 
     Parameters
     ----------
@@ -79,38 +66,20 @@ class Sweep(RunSettings[SweepRecord]):
 
     def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> SweepRecord:
         census = Census(cloud.groups())
-        in_weight, in_steps, topology = self.compare(cloud, census)
-        largest, mean, median = l_inf(in_weight)
-        sigma = draw.snowball.sigma
-        epsilon = self.epsilon
-        counted = counts(census)
-        return SweepRecord(
-            sigma=sigma,
-            unique_vectors=counted.pop("n_unique"),
-            **counted,
-            largest_bh=census.largest_group,
-            max_l_inf=largest,
-            mean_l_inf=mean,
-            median_l_inf=median,
-            n_tokens=self.n_tokens,
-            hidden_dim=self.hidden_dim,
-            epsilon=epsilon,
-            sigma_over_epsilon=sigma / epsilon if epsilon else None,
-            max_l_inf_over_epsilon=None if largest is None or epsilon is None else largest / epsilon,
-            point=draw.point,
-            trial=draw.trial,
-            **populations(census),
-            **steps(in_steps),
-            l_inf_rows=self.l_inf_rows,
-            **graph(topology),
-            **provenance(self, draw, cloud),
-        )
+        values = drawn(self, draw, cloud, census) | compared(self, cloud, census)
+        sigma, epsilon, largest = draw.snowball.sigma, self.epsilon, values["max_l_inf"]
+        values["unique_vectors"] = census.n_unique
+        values["largest_bh"] = census.largest_group
+        values["sigma_over_epsilon"] = sigma / epsilon if epsilon else None
+        values["max_l_inf_over_epsilon"] = None if largest is None or epsilon is None else largest / epsilon
+        return record(SweepRecord, values)
 
     def expected(self) -> pl.DataFrame | None:
         """Return the expected census along this sweep, for a curve; None where it has none.
 
-        Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma makes another curve
-        at each (`darkvocab.agreement` takes each at its own), one from torch's stream is not known here.
+        Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma
+        makes another curve at each (`darkvocab.agreement` takes each at its own), one from torch's
+        stream is not known here.
         """
         if self.distribution not in INDEPENDENT or not self.n_tokens or not self._has_one_base:
             return None
@@ -129,8 +98,9 @@ def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[SweepRec
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : of `Sweep` (trials, n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, sampler, measure,
-        over, touching, epsilon, seed), and `Options` (engine, workers, device, out, resume, progress, say)
+    settings : of `Sweep` (trials, n_tokens, dim, base, redraw_base, grid, distribution, arithmetic,
+        sampler, measure, over, touching, epsilon, seed), and `Options` (engine, workers, device,
+        out, resume, progress, say)
 
     Examples
     --------

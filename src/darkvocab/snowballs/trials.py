@@ -1,4 +1,4 @@
-"""Trials (12.4b): many snowballs at one sigma, every statistic of each, and the distribution of their elements."""
+"""Trials (12.4b): many snowballs at one sigma, every statistic of each, and their elements."""
 
 from __future__ import annotations
 
@@ -12,19 +12,7 @@ from jaxtyping import Float32
 from ..measures.census import Census
 from ..numerics import index_values
 from ..runs.randomness import SAMPLE, generator
-from .columns import (
-    Degrees,
-    Graph,
-    Populations,
-    Provenance,
-    Steps,
-    counts,
-    graph,
-    l_inf,
-    populations,
-    provenance,
-    steps,
-)
+from .columns import Degrees, Graph, Populations, Provenance, Steps, compared, drawn, record
 from .draws import clouds
 from .on_device import MeasuredCloud
 from .run import Options, records
@@ -72,13 +60,12 @@ class _Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord(Provenance, Degrees, Steps, _Trial, Graph, _Seed001Geometry, Populations, _Seed001Census):
-    """One snowball. The first columns, to `trial_id`, are seed 001's, in its order; then come ours, in the reverse
-    order of the bases above."""
+    """One snowball: first seed 001's columns, to `trial_id`, then ours, from the last base up."""
 
 
 @dataclass(frozen=True, repr=False)
 class Trials(RunSettings[TrialRecord]):
-    """The settings of many trials, checked; distances and the graph are over unique rows, as seed 001 has them.
+    """Settings of many trials, checked; distances and graph are over unique rows, as in seed 001.
 
     Parameters
     ----------
@@ -93,38 +80,20 @@ class Trials(RunSettings[TrialRecord]):
 
     def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> TrialRecord:
         census = Census(cloud.groups())
-        in_weight, in_steps, topology = self.compare(cloud, census)
-        largest, mean, median = lengths = l_inf(in_weight)
-        scaled = [None if length is None or self.epsilon is None else length / self.epsilon for length in lengths]
-        return TrialRecord(
-            n_tokens=census.n_tokens,
-            **counts(census),
-            total_population=census.n_tokens,
-            largest_bh=census.largest_black_hole,
-            **populations(census),
-            max_l_inf=scaled[0],
-            mean_l_inf=scaled[1],
-            median_l_inf=scaled[2],
-            **graph(topology),
-            trial_id=draw.point * self.trials + draw.trial,
-            sigma=draw.snowball.sigma,
-            hidden_dim=self.hidden_dim,
-            epsilon=self.epsilon,
-            point=draw.point,
-            trial=draw.trial,
-            max_l_inf_weight=largest,
-            mean_l_inf_weight=mean,
-            median_l_inf_weight=median,
-            **steps(in_steps),
-            l_inf_rows=self.l_inf_rows,
-            **provenance(self, draw, cloud),
-        )
+        values = drawn(self, draw, cloud, census) | compared(self, cloud, census)
+        for name in _Seed001Geometry.__dataclass_fields__:
+            length = values[f"{name}_weight"] = values[name]
+            values[name] = None if length is None or self.epsilon is None else length / self.epsilon
+        values["total_population"] = census.n_tokens
+        values["largest_bh"] = census.largest_black_hole
+        values["trial_id"] = draw.point * self.trials + draw.trial
+        return record(TrialRecord, values)
 
     def elements(self) -> pl.DataFrame:
         """Sample the elements of `row - base` of this run's own snowballs: point, sigma, value.
 
-        About a million at most: of each sigma the same number, from its first trials (with the notebook sampler from
-        the first sigma's alone), at places drawn from the run's seed.
+        About a million at most: of each sigma the same number, from its first trials (with the
+        notebook sampler from the first sigma's alone), at places drawn from the run's seed.
         """
         import polars as pl
 
@@ -134,8 +103,8 @@ class Trials(RunSettings[TrialRecord]):
         for point in points:
             count = min(self.trials, -(-wanted // PER_TRIAL))
             first = point * self.trials
-            drawn = clouds(self, range(first, first + count))
-            values = np.concatenate([self._sampled(draw, cloud, wanted // count) for draw, cloud in drawn])
+            sampled = clouds(self, range(first, first + count))
+            values = np.concatenate([self._sampled(draw, cloud, wanted // count) for draw, cloud in sampled])
             frames.append(pl.DataFrame({"point": point, "sigma": self.sigmas[point], "value": values}))
         return pl.concat(frames)
 
@@ -153,7 +122,7 @@ class Trials(RunSettings[TrialRecord]):
 
 
 def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[TrialRecord]:
-    """Draw many snowballs at one sigma, or at several, and yield every statistic of each, in order, as they come.
+    """Draw many snowballs at one sigma, or at several, and yield every statistic of each.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from ..measures.census import Census, counts
 from ..measures.geometry import Geometry
 from ..numerics import Grid, identical_rows, index_values, to_index
 from ..runs.folder import read_manifest
+from ..text import Shown
 from .metrics import read_metrics
 
 FILE = "outcome.json"
@@ -23,8 +24,8 @@ ENDED = ("complete", "diverged")
 L_INF = ("max_l_inf", "mean_l_inf", "max_l_inf_steps")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingOutcome:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TrainingOutcome(Shown):
     """Start and end of a training; `states` hold a census over all and over unseen tokens each."""
 
     status: str  # complete, or diverged: then the last state is the one before
@@ -42,14 +43,8 @@ class TrainingOutcome:
 def outcome(run: str | Path) -> TrainingOutcome:
     """Return what became of a training: the census of its first and last recorded state.
 
-    A folder of a version that wrote no `outcome.json` is measured.
-
-    Raises
-    ------
-    MissingFile
-        No finished training there.
-    CorruptFile
-        Its files cannot be read.
+    A folder of a version that wrote no `outcome.json` is measured. Raises `MissingFile` where no training has ended,
+    and `CorruptFile` where its files cannot be read.
     """
     path = Path(run)
     manifest = read_manifest(path)

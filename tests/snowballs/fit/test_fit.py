@@ -250,6 +250,13 @@ def test_the_family_of_noise_can_be_fitted():
         assert Fit(target, base=SMALL, distribution="fit").estimate.hypothesis.distribution == distribution
 
 
+def test_a_fit_of_the_family_takes_noise_that_can_be_drawn_where_uniform_is_likelier():
+    made = Fit("100,100", base=SMALL, distribution="fit", draws=20)
+    assert made.result().settings.distribution == "gaussian"
+    rows = {row.hypothesis: row.log_likelihood for row in made.hypotheses()}
+    assert rows["uniform noise"] > rows["direct snowball"] > rows["laplace noise"]
+
+
 def test_settings_and_results_show_what_was_fitted_to_what():
     settings = Fit("5,3", singletons=2, base=SMALL, draws=20, offset="fit")
     assert repr(settings).startswith("Fit(target='these populations', base='array', grid='bfloat16'")

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import InvalidInput, NoFit
 from ...numerics import as_grid, round_to
-from ...numerics.distributions import INDEPENDENT
+from ...numerics.distributions import DRAWN, INDEPENDENT
 from ...runs.folder import versions
 from ...runs.randomness import check_seed
 from ...text import Shown
@@ -21,7 +21,7 @@ from ..theory import Partition
 from . import checks
 from .alternatives import Explanation, alternatives
 from .checks import Check
-from .evidence import Association, Column, Gap, association, columns, gap
+from .evidence import association, columns, gap
 from .likelihood import Likelihood, RidgePoint, ridge
 from .model import Estimate, Hypothesis
 from .result import FitResult, FittedSettings, Nearest
@@ -31,6 +31,7 @@ from .uncertainty import Uncertainty
 LEVEL = 0.9
 DRAWS = 1000  # snowballs drawn from the fit, for what it predicts
 MOST_TOKENS = 1_000_000  # of a snowball that is drawn
+FAMILIES = tuple(name for name in INDEPENDENT if name in DRAWN)  # a fit draws what it has estimated
 
 
 class Fit(Shown):
@@ -43,7 +44,8 @@ class Fit(Shown):
     base : as `darkvocab.expect`; by default the row of the largest black hole where the target is a
         checkpoint, else "qwen3-4b"
     grid, arithmetic, distribution : of the snowball, as `darkvocab.expect`; grid by default the
-        target's, or bfloat16; distribution "fit": the one of the largest likelihood
+        target's, or bfloat16; distribution gaussian or laplace, for a fit draws snowballs, or
+        "fit": the one of them with the larger likelihood
     offset : by how much every component of the rounded base is moved, in the grid's spacing, 0 to
         1/2; or "fit"
     level : of the interval of sigma
@@ -81,7 +83,15 @@ class Fit(Shown):
             raise InvalidInput(f"draws must be >= 20, got {draws}")
         moved = _offset(offset)
         n_tokens = self._checked_target()
-        self.families = INDEPENDENT if distribution == "fit" else (distribution,)
+        if distribution not in (*DRAWN, "fit"):
+            is_known = distribution in INDEPENDENT
+            refused = (
+                f"{distribution} noise cannot be drawn, as a fit does"
+                if is_known
+                else f"unknown distribution {distribution!r}"
+            )
+            raise InvalidInput(f"{refused}; choose one of {', '.join(FAMILIES)}, fit")
+        self.families = FAMILIES if distribution == "fit" else (distribution,)
         self.free: tuple[str, ...] = ("offset",) if offset == "fit" else ()
         if self.target.partition.n_singletons is None:
             self.free += ("tokens",)
@@ -149,59 +159,40 @@ class Fit(Shown):
         return Uncertainty(likelihood, estimate, level=self.level, seed=self.seed)
 
     @property
-    def likelihood(self) -> Likelihood:
-        return self.uncertainty.likelihood
-
-    @property
     def estimate(self) -> Estimate:
         return self.uncertainty.estimate
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Interval of sigma at `level`: `Uncertainty.interval`."""
         return self.uncertainty.interval
 
     @cached_property
     def predicted(self) -> list[Partition]:
-        """Partitions drawn from the fit: `checks.predicted`."""
         return checks.predicted(self.uncertainty, self.draws)
 
     @property
     def checks(self) -> list[Check]:
-        """Every statistic beside those of the snowballs drawn: `checks.checks`."""
         return checks.checks(self.target.partition, self.predicted)
-
-    @property
-    def columns(self) -> list[Column] | None:
-        """Where the rows are known: `evidence.columns`."""
-        return self._of_rows(columns, self.grid)
-
-    @property
-    def gap(self) -> Gap | None:
-        """Where the rows are known: `evidence.gap`."""
-        return self._of_rows(gap, self.grid)
-
-    @property
-    def association(self) -> Association | None:
-        """Where the rows are known: `evidence.association`."""
-        return self._of_rows(association)
-
-    def _of_rows(self, evidence: Callable[..., Any], *settings: str) -> Any:
-        index = self.target.index
-        return None if index is None else evidence(index, self.target.partition.populations, *settings)
 
     def hypotheses(self, progress: Callable[[int, int], None] | None = None) -> list[Explanation]:
         """Fit the explanations that the notebooks argue over: `alternatives.alternatives`."""
-        return alternatives(self.likelihood, self.estimate, self.base.vector, seed=self.seed, progress=progress)
+        likelihood = self.uncertainty.likelihood
+        return alternatives(likelihood, self.estimate, self.base.vector, seed=self.seed, progress=progress)
 
     def ridge(self) -> list[RidgePoint]:
         """Return where sigma and the offset of the rounded base trade off: `likelihood.ridge`."""
-        lattice = replace(self.likelihood.hypothesis, base=self.lattice.astype(np.float64))
+        lattice = replace(self.uncertainty.likelihood.hypothesis, base=self.lattice.astype(np.float64))
         return ridge(self.target.partition, lattice)
 
     def result(self, progress: Callable[[int, int], None] | None = None) -> FitResult:
         """Return everything; the other explanations and the ridge where they were asked for."""
         estimate, partition = self.estimate, self.target.partition
+        index, populations = self.target.index, partition.populations
+        evidence: dict[str, Any] = dict.fromkeys(("columns", "gap", "association"))
+        if index is not None:
+            evidence["columns"] = columns(index, populations, self.grid)
+            evidence["gap"] = gap(index, populations, self.grid)
+            evidence["association"] = association(index, populations)
         errors, correlation = self.uncertainty.errors() if self.free and estimate.sigma is not None else (None, None)
         return FitResult(
             target=self.target,
@@ -219,9 +210,7 @@ class Fit(Shown):
             ranks=checks.ranks(partition, self.predicted),
             profile=self.uncertainty.profile(),
             bound=checks.bound(estimate, partition),
-            columns=self.columns,
-            gap=self.gap,
-            association=self.association,
+            **evidence,
             hypotheses=self.hypotheses(progress) if self.compare else None,
             ridge=self.ridge() if self.compare or "offset" in self.free else None,
             packages=versions(),
@@ -241,7 +230,6 @@ class Fit(Shown):
         )
 
     def _nearest(self) -> Nearest | None:
-        """The expected census at the estimate."""
         estimate = self.estimate
         if estimate.sigma is None:
             return None
@@ -257,7 +245,6 @@ class Fit(Shown):
 
 
 def _offset(offset: float | str) -> float:
-    """The offset to begin with; checked."""
     if isinstance(offset, str) and offset != "fit":
         raise InvalidInput(f"offset is a number from 0 to 0.5, or fit; got {offset!r}")
     moved = 0.0 if offset == "fit" else float(offset)
@@ -275,9 +262,7 @@ def fit(target: str | Path | Target, **settings: Any) -> FitResult:
 
     Raises
     ------
-    MissingFile, CorruptFile, InvalidInput
-        As `load_target` and `load_base`; settings without sense.
-    NoResult
+    NoFit
         Populations that no sigma makes around this base.
 
     Examples

@@ -1,19 +1,7 @@
 """Closed forms: what the census of a snowball is expected to be, and how probable a census is."""
 
-from .distances import DistanceLaw, LInfinity, density
+from .distances import LInfinity
 from .occupancy import Moments, Occupancy
 from .partitions import Partition, composite_likelihood, partition_likelihood
-from .ranking import Likeliest, likeliest
 
-__all__ = [
-    "DistanceLaw",
-    "LInfinity",
-    "Likeliest",
-    "Moments",
-    "Occupancy",
-    "Partition",
-    "composite_likelihood",
-    "density",
-    "likeliest",
-    "partition_likelihood",
-]
+__all__ = ["LInfinity", "Moments", "Occupancy", "Partition", "composite_likelihood", "partition_likelihood"]

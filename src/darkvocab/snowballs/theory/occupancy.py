@@ -162,7 +162,7 @@ class Occupancy:
         """Distinct rows: the cells that hold any token."""
         if self.is_dispersed:
             return Moments(self._n - self._pairs.mean, self._pairs.std)
-        return Moments(self.expected_groups(), self._std(SURPLUS, self._v00 + self._cov00))
+        return Moments(self.expected_groups(), self._std(SURPLUS, self._within[0] + self._across[0]))
 
     @cached_property
     def n_singletons(self) -> Moments:
@@ -177,15 +177,15 @@ class Occupancy:
         """Cells that hold two tokens or more."""
         if self.is_dispersed:
             return self._pairs
-        within, between = self._v00 + self._v11 + 2 * self._v01, self._cov00 + self._cov11 + 2 * self._cov01
-        return Moments(self.expected_groups(2), self._std(ONE, within + between))
+        within, across = (empty + single + 2 * mixed for empty, single, mixed in (self._within, self._across))
+        return Moments(self.expected_groups(2), self._std(ONE, within + across))
 
     @cached_property
     def black_hole_population(self) -> Moments:
         """Tokens in black holes."""
         if self.is_dispersed:
             return Moments(2 * self._pairs.mean, 2 * self._pairs.std)
-        return Moments(self._sum(TOKENS), self._std(TOKENS, self._v11 + self._cov11))
+        return Moments(self._sum(TOKENS), self._std(TOKENS, self._within[1] + self._across[1]))
 
     @property
     def _pairs(self) -> Moments:
@@ -269,57 +269,36 @@ class Occupancy:
         return self.levels.total(f) * self.levels.total(g) - self.levels.total(f * g * self.levels.p)
 
     @cached_property
-    def _terms(self) -> int:
-        """Terms of the covariances' series in p_a p_b: all up to 200 tokens; then what is left is of order N**-5."""
-        return min(self.n_tokens, 40) if self.n_tokens <= 200 else 4
+    def _within(self) -> tuple[float, float, float]:
+        """Variances, within cells, of being empty and of holding one token, and their covariance."""
+        n, none, one = self._n, self._q(self._n), self._q(self._n - 1)
+        single, total = n * one, self.levels.total
+        return total(none * self._occupied), total(single * (1 - single * self.levels.p)), -total(none * n * one)
 
     @cached_property
-    def _v00(self) -> float:
-        """Variance, within cells, of being empty."""
-        return self.levels.total(self._q(self._n) * self._occupied)
+    def _across(self) -> tuple[float, float, float]:
+        """Covariances, over pairs of different cells, of both being empty, of both holding one token, and of one each.
 
-    @cached_property
-    def _v11(self) -> float:
-        """Variance of holding one token."""
-        single = self._n * self._q(self._n - 1)
-        return self.levels.total(single * (1 - single * self.levels.p))
-
-    @cached_property
-    def _v01(self) -> float:
-        """Covariance, within cells, of the two."""
-        return -self.levels.total(self._q(self._n) * self._n * self._q(self._n - 1))
-
-    @cached_property
-    def _cov00(self) -> float:
-        """Covariance, over pairs of different cells, of both being empty."""
-        n = self._n
-        return math.fsum(
-            (-1) ** k * math.comb(self.n_tokens, k) * self._between(self._powers(k, n - k))
-            for k in range(1, self._terms + 1)
+        Series in p_a p_b: all terms up to 200 tokens; then what is left is of order N**-5.
+        """
+        n, tokens = self._n, self.n_tokens
+        terms = min(tokens, 40) if tokens <= 200 else 4
+        empty = math.fsum(
+            (-1) ** k * math.comb(tokens, k) * self._between(self._powers(k, n - k)) for k in range(1, terms + 1)
         )
-
-    @cached_property
-    def _cov01(self) -> float:
-        """Covariance of one being empty, the other holding one token."""
-        n = self._n
-        total = [n * self._between(self._powers(1, n - 1))]
-        for k in range(1, min(self._terms, self.n_tokens - 1) + 1):
+        mixed = [n * self._between(self._powers(1, n - 1))]
+        for k in range(1, min(terms, tokens - 1) + 1):
             between = self._between(self._powers(k, n - 1 - k), self._powers(k + 1, n - 1 - k))
-            total.append(n * (-1) ** k * math.comb(self.n_tokens - 1, k) * between)
-        return math.fsum(total)
-
-    @cached_property
-    def _cov11(self) -> float:
-        """Covariance of both holding one token."""
-        n, alone = self._n, self._powers(1, self._n - 1)
-        if self.n_tokens < 2:
-            return -self._between(alone)
-        more = self._powers(2, n - 2)  # (1 - p)**(n - 2) p = ((1 - p)**(n - 2) - (1 - p)**(n - 1)) + ...
-        total = [n * (n - 1) * (2 * self._between(alone, more) + self._between(more)), -n * self._between(alone)]
-        for k in range(1, min(self._terms, self.n_tokens - 2) + 1):
+            mixed.append(n * (-1) ** k * math.comb(tokens - 1, k) * between)
+        alone = self._powers(1, n - 1)
+        single = [-n * self._between(alone)]
+        if tokens > 1:  # (1 - p)**(n - 2) p = ((1 - p)**(n - 2) - (1 - p)**(n - 1)) + ...
+            more = self._powers(2, n - 2)
+            single.append(n * (n - 1) * (2 * self._between(alone, more) + self._between(more)))
+        for k in range(1, min(terms, tokens - 2) + 1):
             between = self._between(self._powers(k + 1, n - 2 - k))
-            total.append(n * (n - 1) * (-1) ** k * math.comb(self.n_tokens - 2, k) * between)
-        return math.fsum(total)
+            single.append(n * (n - 1) * (-1) ** k * math.comb(tokens - 2, k) * between)
+        return empty, math.fsum(single), math.fsum(mixed)
 
     # Populations --------------------------------------------------------------------------------------------------
 
