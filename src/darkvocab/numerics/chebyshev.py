@@ -171,13 +171,13 @@ class Distances:
 
     def _ranked(self, rank: int, high: np.ndarray, lows: dict[int, np.ndarray]) -> float:
         """Find the distance of a rank from 0; high counts pairs by their keys' upper bits, lows[h] by the lower."""
-        upper, rank = _backends.distances.find_rank(high, rank)
+        upper, rank = _bin_of(rank, high)
         if upper not in lows:
             lows[upper] = np.zeros(1 << 16, np.int64)
             lows[upper][0] = 0 if upper else self.n_equal
             for first, block in self.blocks():
                 _backends.distances.tally_within(_keys(block), first, self.weights, upper, lows[upper])
-        lower, _ = _backends.distances.find_rank(lows[upper], rank)
+        lower, _ = _bin_of(rank, lows[upper])
         return _distance_of((upper << 16) + lower, self.rows.dtype)
 
     def within(self, threshold: float | int, *, strict: bool = False) -> int:
@@ -290,8 +290,7 @@ def _differing(index: np.ndarray, grid: Grid, unit: str) -> tuple[np.ndarray, bo
     """
     if not len(index):
         return np.empty((0, 0), np.float32), False
-    low, high = np.empty(index.shape[1], index.dtype), np.empty(index.shape[1], index.dtype)
-    _backends.distances.column_range(index, low, high)
+    low, high = index.min(axis=0), index.max(axis=0)
     varying = np.flatnonzero(low != high)
     index = index if len(varying) == index.shape[1] else index.take(varying, axis=1)
     if unit == "weight":
@@ -305,6 +304,13 @@ def _differing(index: np.ndarray, grid: Grid, unit: str) -> tuple[np.ndarray, bo
 def _keys(distances: np.ndarray) -> UInt[np.ndarray, "rows later"]:
     """Unsigned integers in the order of these distances: float32's bits, or (steps beyond them) the number itself."""
     return distances.view(np.uint32) if distances.dtype == np.float32 else distances.astype(np.uint64)
+
+
+def _bin_of(rank: int, counts: np.ndarray) -> tuple[int, int]:
+    """Return the bin in which the item of this rank from 0 lies, and its rank there."""
+    ends = np.cumsum(counts)
+    place = int(np.searchsorted(ends, rank, side="right"))
+    return place, rank - int(ends[place] - counts[place])
 
 
 def _distance_of(key: int, dtype: np.dtype) -> float:

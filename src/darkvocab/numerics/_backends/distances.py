@@ -95,17 +95,6 @@ raise_above, raise_below, raise_apart = (_raise_by(further) for further in ("abo
 
 
 @njit(nogil=True, cache=True)
-def column_range(x, low, high):
-    """Smallest and largest value of each column of x [n >= 1, dim]."""
-    for d in range(x.shape[1]):
-        low[d] = high[d] = x[0, d]
-    for i in range(1, x.shape[0]):
-        for d in range(x.shape[1]):
-            low[d] = min(low[d], x[i, d])
-            high[d] = max(high[d], x[i, d])
-
-
-@njit(nogil=True, cache=True)
 def fill_tiles(rows, tiles):
     """tiles[t, d, l] = rows[t * lanes + l, d], the last row again where there is none."""
     n, dim = rows.shape
@@ -382,16 +371,6 @@ def connect(block, first, weights, limit, degrees, nearest, edges):
                 edges[1, at] = other
                 at += 1
     return at
-
-
-@njit(nogil=True, cache=True)
-def find_rank(counts, rank):
-    """In which bin the item of this rank from 0 lies, and its rank there."""
-    bin = 0
-    while rank >= counts[bin]:
-        rank -= counts[bin]
-        bin += 1
-    return bin, rank
 
 
 @njit(nogil=True, cache=True)
