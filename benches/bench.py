@@ -42,7 +42,7 @@ from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
 from darkvocab.snowballs.draws import clouds
 from darkvocab.snowballs.expect import Expect
-from darkvocab.snowballs.fit.model import drawn_partitions
+from darkvocab.snowballs.fit.likelihood import drawn_partitions
 from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.snowballs.questions import Questions

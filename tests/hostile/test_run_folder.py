@@ -15,8 +15,8 @@ from darkvocab.landing import write_whole
 from darkvocab.runs import folder as run_folder
 from darkvocab.runs.records import RunFolder
 from darkvocab.snowballs import run
-from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.manifest import manifest
+from darkvocab.snowballs.run import Cost
 from darkvocab.snowballs.sweep import Sweep, SweepRecord
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, locks and limits of POSIX")

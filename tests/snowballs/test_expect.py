@@ -13,9 +13,8 @@ import darkvocab
 from darkvocab import agreement, expect, report, sweep
 from darkvocab.errors import CorruptFile
 from darkvocab.snowballs.agreement import ALARM, STATISTICS, compared
-from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.expect import Expect, Expected, along
-from darkvocab.snowballs.run import frame, land, records
+from darkvocab.snowballs.run import Cost, frame, land, records
 from darkvocab.snowballs.sweep import Sweep
 from darkvocab.snowballs.trials import Trials
 

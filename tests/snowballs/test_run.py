@@ -8,9 +8,9 @@ import pytest
 
 from darkvocab.numerics import Touching
 from darkvocab.snowballs import run
-from darkvocab.snowballs.cost import Cost
 from darkvocab.snowballs.manifest import command
 from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.run import Cost
 from darkvocab.snowballs.sweep import Sweep
 from darkvocab.snowballs.trials import Trials
 

@@ -20,7 +20,7 @@ from darkvocab.notebooks.recipes import SEED_000_COLUMNS
 from darkvocab.numerics import Touching
 from darkvocab.runs.records import RunFolder
 from darkvocab.snowballs import columns, run
-from darkvocab.snowballs.cost import Cost
+from darkvocab.snowballs.run import Cost
 from darkvocab.snowballs.settings import parse_sigmas
 from darkvocab.snowballs.sweep import Sweep, SweepRecord
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..snowballs.fit.alternatives import Explanation
     from ..snowballs.fit.checks import Check, Rank
     from ..snowballs.fit.likelihood import RidgePoint
-    from ..snowballs.fit.result import FitResult
+    from ..snowballs.fit.run import FitResult
 
 FAR = -6  # log10 of the bound on the chance of a census, below which it is named
 TRADE_OFF = 0.95  # correlation with sigma beyond which only a combination is known
@@ -177,11 +177,12 @@ def print_fit(result: FitResult, to: Console) -> None:
 
 
 def _checks(rows: list[Check]) -> Table:
-    shown = table(("", "observed", "predicted", "5%", "95%", "p"))
-    for row in rows:
-        cells = (number(value) for value in (row.observed, row.mean, row.p5, row.p95))
-        shown.add_row(statistic(row.statistic), *cells, f"{row.p:.3g}")
-    return shown
+    """Statistics: observed, and in snowballs drawn from the fit."""
+    cells = (
+        (statistic(row.statistic), *map(number, (row.observed, row.mean, row.p5, row.p95)), f"{row.p:.3g}")
+        for row in rows
+    )
+    return table(("", "observed", "predicted", "5%", "95%", "p"), cells)
 
 
 def _hypotheses(rows: list[Explanation]) -> Table:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..measures.census import Census
+from ..measures.topology import Topology
 from ..runs.folder import SCHEMA_VERSION
 from ..runs.records import Unsigned
 from .on_device import MeasuredCloud
@@ -95,8 +96,14 @@ def drawn(settings: RunSettings, draw: Draw, cloud: Cloud | MeasuredCloud, censu
 
 def compared(settings: RunSettings, cloud: Cloud | MeasuredCloud, census: Census) -> dict[str, Any]:
     """Return populations, L-infinity and the graph by the names of their columns; None where not measured."""
-    in_weight, in_steps, topology = settings.compare(cloud, census)
-    weight, steps = in_weight and in_weight.weight, in_steps and in_steps.steps
+    among = cloud.geometry(census.groups, settings.over) if settings.l_inf_rows else None
+    weight = among.weight if among and "geometry" in settings.measure else None
+    steps = among.steps if among and "steps" in settings.measure else None
+    topology = None
+    if settings.touching:
+        over = settings.graph_over
+        vertices = among if among and settings.over == over else cloud.geometry(census.groups, over)
+        topology = Topology(vertices.distances(settings.touching.unit), settings.touching, over=over)
     of_graph = (*Graph.__dataclass_fields__, "n_edges", "mean_degree", "max_degree")
     return {
         "smallest_bh": census.smallest_black_hole,

@@ -53,15 +53,11 @@ class Expected:
 class Expect(Points):
     """The settings of an expectation, checked as a sweep's are; iterate over it for its points.
 
-    Parameters
-    ----------
-    sigmas : standard deviations of the noise, weight units
-    settings : as `Points`; `distribution` is gaussian, laplace or uniform; `n_tokens` from 1 to
-        1e15 at the same cost
+    `distribution` is gaussian, laplace or uniform; `n_tokens` from 1 to 1e15 at the same cost.
     """
 
-    def __init__(self, sigmas: Iterable[float], **settings: Any) -> None:
-        super().__init__(sigmas, **settings)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         Occupancy.check(self.n_tokens)
         independent(self.distribution)
         for sigma in (min(self.sigmas), max(self.sigmas)):

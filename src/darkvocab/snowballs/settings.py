@@ -14,9 +14,6 @@ import numpy as np
 
 from ..errors import InvalidInput
 from ..gpu.batch import DistanceQuery
-from ..measures.census import Census
-from ..measures.geometry import Geometry
-from ..measures.topology import Topology
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
 from ..runs.randomness import NotebookStream, check_seed
@@ -202,24 +199,11 @@ class RunSettings(Points, ABC, Generic[Row]):
             if measure in self.measure
         }
         if self.touching:
-            asked.setdefault((self._graph_over, self.touching.unit), {})["graph"] = self.touching
+            asked.setdefault((self.graph_over, self.touching.unit), {})["graph"] = self.touching
         return tuple(DistanceQuery(over=over, unit=unit, **what) for (over, unit), what in asked.items())
 
-    def compare(
-        self, cloud: Cloud | MeasuredCloud, census: Census
-    ) -> tuple[Geometry | None, Geometry | None, Topology | None]:
-        """Return distances in weight units and in steps, and the graph; None if not asked."""
-        among = cloud.geometry(census.groups, self.over) if self.l_inf_rows else None
-        topology = None
-        if self.touching:
-            over = self._graph_over
-            vertices = among if among and self.over == over else cloud.geometry(census.groups, over)
-            topology = Topology(vertices.distances(self.touching.unit), self.touching, over=over)
-        in_weight, in_steps = (among if name in self.measure else None for name in ("geometry", "steps"))
-        return in_weight, in_steps, topology
-
     @property
-    def _graph_over(self) -> str:
+    def graph_over(self) -> str:
         """Return which rows are the vertices of the graph: tokens, or else unique rows."""
         return self.over if self.over == "tokens" else "unique"
 

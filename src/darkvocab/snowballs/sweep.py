@@ -51,12 +51,7 @@ class SweepRecord(Provenance, Degrees, Graph, Steps, Populations, _Trial, _Seed0
 
 @dataclass(frozen=True, repr=False)
 class Sweep(RunSettings[SweepRecord]):
-    """Settings of a sweep, checked; L-infinity is over black holes by default, as in seed 000.
-
-    Parameters
-    ----------
-    sigmas : standard deviations of the noise, weight units
-    """
+    """Settings of a sweep, checked; L-infinity is over black holes by default, as in seed 000."""
 
     experiment: ClassVar[str] = "sweep"
     row: ClassVar[type] = SweepRecord

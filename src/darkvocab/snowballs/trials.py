@@ -65,12 +65,7 @@ class TrialRecord(Provenance, Degrees, Steps, _Trial, Graph, _Seed001Geometry, P
 
 @dataclass(frozen=True, repr=False)
 class Trials(RunSettings[TrialRecord]):
-    """Settings of many trials, checked; distances and graph are over unique rows, as in seed 001.
-
-    Parameters
-    ----------
-    sigmas : one, as in seed 001, or several; weight units
-    """
+    """Settings of many trials, checked; distances and graph are over unique rows, as in seed 001."""
 
     experiment: ClassVar[str] = "trials"
     row: ClassVar[type] = TrialRecord

@@ -18,8 +18,7 @@ from darkvocab.reports.fits import chance, sentences
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
 from darkvocab.snowballs.fit.checks import statistics
 from darkvocab.snowballs.fit.evidence import association, gap
-from darkvocab.snowballs.fit.likelihood import Likelihood
-from darkvocab.snowballs.fit.model import Hypothesis
+from darkvocab.snowballs.fit.likelihood import Hypothesis, Likelihood
 from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.fit.targets import Target
 from darkvocab.snowballs.law import Snowball, SnowballLaw

@@ -1,11 +1,9 @@
 """Which sigma explains an observed census best, how surely, how well, and what else explains it?
 
-`run` has `fit` and its settings; `targets` reads the census; `model` and `likelihood` estimate
-sigma, `uncertainty` says how surely, `checks` and `evidence` how well, `alternatives` what else
-there is; `result` holds it all.
+`run` has `fit`, its settings and its result; `targets` reads the census; `likelihood` estimates
+sigma and says how surely, `checks` and `evidence` how well, `alternatives` what else there is.
 """
 
-from .result import FitResult
-from .run import Fit, fit
+from .run import Fit, FitResult, fit
 
 __all__ = ["Fit", "FitResult", "fit"]

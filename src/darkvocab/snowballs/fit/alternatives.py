@@ -13,8 +13,7 @@ from ...errors import NoFit
 from ...numerics import round_to, ulp
 from ...numerics.distributions import INDEPENDENT
 from ...runs.randomness import BASE, generator
-from .likelihood import Likelihood
-from .model import Estimate, Hypothesis, drawn_partitions
+from .likelihood import Estimate, Hypothesis, Likelihood, drawn_partitions
 
 OFF_LATTICE = 10  # bases drawn
 DEPENDENT = ("uniform-ball", "uniform-shell")

@@ -11,8 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
 from ..theory import Partition
-from .model import Estimate, drawn_partitions
-from .uncertainty import ERRORS, Uncertainty
+from .likelihood import ERRORS, Estimate, Uncertainty, drawn_partitions
 
 SIGMAS = 25  # of the snowballs drawn from a fit
 RANKS = 24  # largest groups that are held against their bounds

@@ -1,26 +1,99 @@
-"""The likelihood of a partition: of all its groups where they are few, else a composite one; and where it is largest.
+"""The likelihood of a partition by a hypothesis: where it is largest, and how surely.
 
-The composite likelihood needs Godambe's information for its error: see docs/theory.md.
+It is that of all groups where they are few, else a composite one, which needs Godambe's information
+for its error: see docs/theory.md.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import brentq, minimize, minimize_scalar
+from scipy.stats import chi2, norm
 
 from ...errors import NoFit
+from ...numerics import boundaries, round_to, ulp
+from ..law import Snowball, SnowballLaw
+from ..snowball import draw
 from ..theory import Occupancy, Partition, composite_likelihood, partition_likelihood
-from .model import Estimate, Hypothesis
 
+ERRORS = 200  # snowballs drawn for the error of the composite likelihood's estimate; trials 0 and on
 COARSE = 1.2  # ratio of neighbouring sigmas where the likelihood is first looked at
 OFFSETS = np.arange(0, 0.5, 0.02)  # along which the ridge is drawn
 IMPOSSIBLE = -1e12  # logarithm, for the simplex, which knows no infinity
 STEPS = {"sigma": 4e-3, "offset": 2e-3, "tokens": 4e-2}  # of the parameters, for derivatives
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """A law of snowballs, but for sigma."""
+
+    base: Float64[np.ndarray, " dim"] = field(repr=False)
+    grid: str = "bfloat16"
+    arithmetic: str = "float32"
+    distribution: str = "gaussian"
+    offset: float = 0.0  # of every component, in the grid's spacing there
+
+    @cached_property
+    def centre(self) -> Float64[np.ndarray, " dim"]:
+        """The base, moved by the offset."""
+        if not self.offset:
+            return self.base
+        return self.base + self.offset * ulp(round_to(self.base, self.grid), self.grid)
+
+    def law(self, sigma: float) -> SnowballLaw:
+        """Return the law with this sigma."""
+        return SnowballLaw(
+            base=self.centre, sigma=sigma, grid=self.grid, arithmetic=self.arithmetic, distribution=self.distribution
+        )
+
+    def range(self, n_tokens: int) -> tuple[float, float]:
+        """Return sigmas between nearly all tokens at home and nearly all alone, as far as the grid can tell."""
+        rounded = round_to(self.centre, self.grid).astype(np.float64)
+        lower, upper = boundaries(rounded, self.grid)
+        near = np.minimum(np.abs(self.centre - lower), np.abs(upper - self.centre))
+        spacing = ulp(rounded, self.grid)
+        resolved = np.maximum(near, spacing / 65536)[spacing > 0]
+        low = float(resolved.min()) / 10
+        high = low
+        while high < 64 * spacing.max():
+            high *= 2
+            try:
+                if self.law(high).occupancy(n_tokens).log_coincident_pairs < -3:
+                    break
+            except ValueError:  # overflows
+                return low, high / 2
+        return low, high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Point where a likelihood is largest. `sigma` None: it has no largest value, all tokens share a row or none do."""
+
+    hypothesis: Hypothesis
+    sigma: float | None
+    n_tokens: int
+    log_likelihood: float
+    kind: str  # "composite" or "partition"
+    range: tuple[float, float]  # of sigma, that was looked at
+    theta: Float64[np.ndarray, " parameters"] = field(repr=False)  # log sigma, and what is free beside it
+
+
+def drawn_partitions(
+    snowball: Snowball, trials: range, *, seed: int, with_singletons: bool = True
+) -> Iterator[Partition]:
+    """Draw these trials of a snowball and yield the partition of each, with its singletons or as if not known."""
+    cells = snowball.single_cells() if snowball.has_cells else None
+    for trial in trials:
+        counts = draw(snowball, seed=seed, trial=trial, cells=cells).groups().counts
+        n_singletons = int((counts == 1).sum()) if with_singletons else None
+        yield Partition(np.sort(counts[counts > 1])[::-1], n_singletons)
 
 
 class Point(NamedTuple):
@@ -192,3 +265,91 @@ def ridge(
             continue
         rows.append(RidgePoint(offset=offset, sigma=best.sigma, log_likelihood=best.log_likelihood))
     return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfilePoint:
+    """The log-likelihood of one sigma; -inf where it is impossible."""
+
+    sigma: float
+    log_likelihood: float
+
+
+class Uncertainty:
+    """The interval of an estimate at `level`, and the errors of what is free beside sigma."""
+
+    def __init__(self, likelihood: Likelihood, estimate: Estimate, *, level: float, seed: int) -> None:
+        self.likelihood, self.estimate, self.level, self.seed = likelihood, estimate, level, seed
+
+    @cached_property
+    def godambe(self) -> tuple[Float64[np.ndarray, "p p"], float]:
+        """Covariance of the estimate of log sigma and what is free beside it; and by what a fall of the composite
+        likelihood, with all else free, is divided to be one of a likelihood."""
+        estimate, partition = self.estimate, self.likelihood.partition
+        assert estimate.sigma is not None
+        snowball = estimate.hypothesis.law(estimate.sigma).snowball(estimate.n_tokens)
+        known = partition.n_singletons is not None
+        drawn = list(drawn_partitions(snowball, range(ERRORS), seed=self.seed, with_singletons=known))
+        scores, information = self.likelihood.score(estimate.theta, drawn)
+        inverse = np.linalg.pinv(information)
+        covariance = inverse @ np.cov(scores.T).reshape(information.shape) @ inverse
+        return covariance, float(covariance[0, 0] / inverse[0, 0])
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Interval of sigma: from likelihood ratios, the composite's scaled by Godambe's information; where more is
+        free than sigma, from the estimate's own error. 0 or infinity where the target bounds sigma
+        on one side only."""
+        sigma, log_sigma = self.estimate.sigma, float(self.estimate.theta[0])
+        if sigma is None:
+            return self._one_sided(log_sigma)
+        if self.likelihood.free:
+            far = float(norm.ppf(0.5 + self.level / 2)) * math.sqrt(self.godambe[0][0, 0])
+            return sigma * math.exp(-far), sigma * math.exp(far)
+        scale = 1.0 if self.likelihood.is_exact else self.godambe[1]
+        fall = float(chi2.ppf(self.level, 1)) / 2 * scale
+        return self._falls(log_sigma, fall, -1), self._falls(log_sigma, fall, 1)
+
+    def _one_sided(self, log_sigma: float) -> tuple[float, float]:
+        """All tokens share a row, or none do: how large, or how small, sigma can be at this level."""
+        fall = -math.log(1 - self.level)  # of the probability of what was observed, from 1
+        if log_sigma < math.log(self.estimate.range[0]) + 0.1:
+            return 0.0, self._falls(log_sigma, fall, 1)
+        return self._falls(log_sigma, fall, -1), math.inf
+
+    def _falls(self, log_sigma: float, fall: float, side: int) -> float:
+        """Sigma on this side at which the log-likelihood has fallen by this much."""
+        floor = self.likelihood.at(math.exp(log_sigma)) - fall
+        step = 1e-3
+        while self.likelihood.at(math.exp(log_sigma + side * step)) > floor:
+            step *= 2
+            if step >= 30:
+                return 0.0 if side < 0 else math.inf
+
+        def above(x: float) -> float:
+            return max(self.likelihood.at(math.exp(x)) - floor, -1e6)
+
+        return math.exp(brentq(above, log_sigma, log_sigma + side * step, xtol=1e-5))
+
+    def errors(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return standard errors of log sigma and what is free, and the correlation of each with log sigma."""
+        covariance, _ = self.godambe
+        spread = np.sqrt(np.diag(covariance))
+        free = self.likelihood.free
+        return dict(zip(["log_sigma", *free], spread.tolist(), strict=True)), {
+            name: float(covariance[0, i] / (spread[0] * spread[i])) for i, name in enumerate(free, 1)
+        }
+
+    def profile(self, count: int = 41) -> list[ProfilePoint]:
+        """Return the log-likelihood of sigma, three intervals wide around the estimate; all else as estimated."""
+        estimate, (low, high) = self.estimate, self.interval
+        if estimate.sigma is None:
+            ends = (high / 30, high * 2) if low == 0 else (low / 2, low * 30)
+        else:
+            low, high = max(low, estimate.range[0]), min(high, estimate.range[1])
+            ends = estimate.sigma * (low / estimate.sigma) ** 3, estimate.sigma * (high / estimate.sigma) ** 3
+        rows = []
+        for sigma in np.geomspace(*ends, count).tolist():
+            log = self.likelihood.of(np.array([math.log(sigma), *estimate.theta[1:]]))
+            rows.append(ProfilePoint(sigma=sigma, log_likelihood=log))
+        return rows

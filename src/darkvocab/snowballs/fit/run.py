@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,108 @@ from ...numerics import as_grid, round_to
 from ...numerics.distributions import DRAWN, INDEPENDENT
 from ...runs.folder import versions
 from ...runs.randomness import check_seed
-from ...text import Shown
+from ...text import Shown, finite
 from ..bases import load_base
-from ..theory import Partition
+from ..theory import Moments, Partition
 from . import checks
 from .alternatives import Explanation, alternatives
-from .checks import Check
-from .evidence import association, columns, gap
-from .likelihood import Likelihood, RidgePoint, ridge
-from .model import Estimate, Hypothesis
-from .result import FitResult, FittedSettings, Nearest
+from .checks import Bound, Check, Rank
+from .evidence import Association, Column, Gap, association, columns, gap
+from .likelihood import Estimate, Hypothesis, Likelihood, ProfilePoint, RidgePoint, Uncertainty, ridge
 from .targets import Target, load_target
-from .uncertainty import Uncertainty
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedSettings:
+    """Settings of a fit, as they were used."""
+
+    base: str
+    hidden_dim: int
+    grid: str
+    arithmetic: str
+    distribution: str
+    free: list[str]  # parameters that were fitted
+    level: float
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """The expected census at the estimate, and the expected tokens in the likeliest cells."""
+
+    n_unique: Moments
+    n_singletons: Moments
+    n_black_holes: Moments
+    black_hole_population: Moments
+    largest: list[float]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FitResult(Shown):
+    """Everything that a fit found (`docs/files.md` explains the keys of its JSON).
+
+    What has a default is left out of the JSON where it is None.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    target: Target
+    settings: FittedSettings
+    sigma: float | None  # None: the target bounds it on one side only
+    log_likelihood: float
+    likelihood: str  # "partition" or "composite"
+    interval: tuple[float, float]  # of sigma; from 0, or to infinity, where it is bounded on one side only
+    offset: float
+    n_tokens: int
+    expected: Nearest | None = None
+    errors: dict[str, float] | None = None
+    correlation_with_log_sigma: dict[str, float] | None = None
+    checks: list[Check]
+    ranks: list[Rank]
+    profile: list[ProfilePoint]
+    bound: Bound
+    columns: list[Column] | None
+    gap: Gap | None
+    association: Association | None
+    hypotheses: list[Explanation] | None
+    ridge: list[RidgePoint] | None
+    packages: dict[str, str]
+
+    def _shown(self) -> dict[str, Any]:
+        names = "sigma", "interval", "log_likelihood", "likelihood", "offset", "n_tokens", "bound"
+        return {"target": self.target.name, **{name: getattr(self, name) for name in names}}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object; what is infinite is null."""
+        partition = self.target.partition
+        target = {
+            "name": self.target.name,
+            "populations": partition.populations.tolist(),
+            "n_singletons": partition.n_singletons,
+            "n_tokens": partition.n_tokens,
+            "remark": self.target.remark,
+        }
+        given = {one.name: getattr(self, one.name) for one in fields(self) if not _is_left_out(self, one)}
+        made: dict[str, Any] = _plain({**given, "target": target})
+        return made
+
+
+def _is_left_out(of: Any, one: Any) -> bool:
+    return one.default is None and getattr(of, one.name) is None
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as objects, tuples as lists, numbers without end as None."""
+    if is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value) if not _is_left_out(value, one)}
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return finite(value) if isinstance(value, float) else value
+
 
 LEVEL = 0.9
 DRAWS = 1000  # snowballs drawn from the fit, for what it predicts
@@ -235,13 +325,8 @@ class Fit(Shown):
             return None
         occupancy = estimate.hypothesis.law(estimate.sigma).occupancy(estimate.n_tokens)
         n_largest = max(4, min(len(self.target.partition.populations), checks.RANKS))
-        return Nearest(
-            n_unique=occupancy.n_unique,
-            n_singletons=occupancy.n_singletons,
-            n_black_holes=occupancy.n_black_holes,
-            black_hole_population=occupancy.black_hole_population,
-            largest=occupancy.largest(n_largest).tolist(),
-        )
+        counted = {name: getattr(occupancy, name) for name in Nearest.__dataclass_fields__ if name != "largest"}
+        return Nearest(**counted, largest=occupancy.largest(n_largest).tolist())
 
 
 def _offset(offset: float | str) -> float:
