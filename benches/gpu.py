@@ -133,7 +133,7 @@ class Bench:
 
     def launch(self) -> float:
         """Seconds from one small kernel of a graph to the next."""
-        from darkvocab.training.cuda_graph import captured
+        from darkvocab.training.stack import captured
 
         x, many = torch.zeros(32, device=self.device.place), 200
 

@@ -77,10 +77,10 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with hubs.Hub().running() as served:
         home = tmp_path / "hf"
-        there = {"HF_HUB_CACHE": str(home / "hub"), "HF_ASSETS_CACHE": str(home / "assets")}
-        there |= {"ENDPOINT": served.endpoint, "HF_TOKEN_PATH": str(home / "token"), "HF_HUB_OFFLINE": False}
-        there["HUGGINGFACE_CO_URL_TEMPLATE"] = served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in there.items():
+        places = {"HF_HUB_CACHE": str(home / "hub"), "HF_ASSETS_CACHE": str(home / "assets")}
+        places |= {"ENDPOINT": served.endpoint, "HF_TOKEN_PATH": str(home / "token"), "HF_HUB_OFFLINE": False}
+        places["HUGGINGFACE_CO_URL_TEMPLATE"] = served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in places.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(requests, "PAUSES", (0.0,) * len(requests.PAUSES))
         served.home = home

@@ -9,19 +9,7 @@ from .errors import MissingExtra
 
 
 def import_extra(package: str, extra: str, what: str) -> Any:
-    """Import and return an optional package.
-
-    Parameters
-    ----------
-    package : the module to import
-    extra : the extra of darkvocab that installs it
-    what : what needs it, as the beginning of a sentence
-
-    Raises
-    ------
-    MissingExtra
-        The package is not installed.
-    """
+    """Import an optional package; MissingExtra says that `what` needs it and `extra` installs it."""
     try:
         return import_module(package)
     except ImportError:

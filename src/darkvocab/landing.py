@@ -55,6 +55,14 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
+def check_place(out: str | Path, source: str | Path) -> None:
+    """Raise InvalidInput where `out` is a file of the source, which is not to be written over."""
+    out = Path(out)
+    read = (Path(source), *Path(source).glob("*"))
+    if out.exists() and any(out.samefile(file) for file in read if file.exists()):
+        raise InvalidInput(f"{out} is part of the source; choose another place to write to")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; raises as `landing`."""
     with landing(path) as file:
@@ -75,12 +83,7 @@ def write_json(path: Path, value: Any) -> None:
 def landing_folder(path: Path) -> Iterator[Path]:
     """Make a folder to fill, which exists whole at the end of the `with` block, or not at all.
 
-    Raises
-    ------
-    DiskFull
-        The disk, the quota or the file size limit.
-    InvalidInput
-        The place is taken, or cannot be written to.
+    Raises as `landing`, and InvalidInput where the place is taken.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 (gives `.` a name, and leaves links what they are)
     temporary = _beside(path)
@@ -102,13 +105,7 @@ def landing_folder(path: Path) -> Iterator[Path]:
 def copy_file(source: Path, target: Path, progress: Callable[[int], None] | None = None) -> None:
     """Copy the content of a file; file systems that can do so let the two share blocks until one is written to.
 
-    Parameters
-    ----------
-    progress : called with the number of bytes of every piece
-
-    Raises
-    ------
-    OSError
+    `progress` is called with the number of bytes of every piece; what the system refuses is its OSError.
     """
     with source.open("rb") as file, target.open("wb") as copy:
         done = _copy_by_system(file.fileno(), copy.fileno(), progress)

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from typer.testing import CliRunner
 
 from darkvocab import EmbeddingMatrix, evolve, series
-from darkvocab.checkpoints.find import find_checkpoints, naturally
+from darkvocab.checkpoints.series import find_checkpoints, naturally
 from darkvocab.cli import app
 from darkvocab.errors import CorruptFile
 

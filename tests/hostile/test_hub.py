@@ -72,6 +72,10 @@ def test_a_pause_is_as_long_as_the_server_asks(headers, seconds):
     assert requests.pause_asked_for(httpx2.Headers(headers)) == seconds
 
 
+def test_a_pause_that_is_no_number_in_ascii_is_none():
+    assert requests.pause_asked_for(httpx2.Headers([(b"Retry-After", "\u00b2".encode("latin-1"))])) == 0
+
+
 def test_a_pause_until_a_date_is_as_long_as_it_takes():
     headers = httpx2.Headers({"Retry-After": formatdate(time.time() + 100, usegmt=True)})
     assert 90 < requests.pause_asked_for(headers) <= 100
@@ -250,6 +254,14 @@ def test_listing_of_another_commit_and_one_without_an_end_are_refused(model, ref
     refuses("scan", "org/model", code=3, says=["answers with more than 10 bytes"])
 
 
+def test_ref_in_the_library_s_cache_that_is_no_text_is_no_commit(hub, refuses, monkeypatch):
+    refs = hub.home / "hub/models--org--model/refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_bytes(b"\xff")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refuses("scan", "org/model", code=3, says=["no revision 'main' of org/model is in the cache"])
+
+
 def test_names_that_reach_outside_are_no_files(model, refuses):
     model.fail("listing", "api/models", times=100, value=sibling(rfilename="../../model.safetensors"))
     refuses("scan", "org/model/../../model.safetensors", code=3, says=["no file or folder"])
@@ -326,8 +338,8 @@ def test_disk_that_fills_up_ends_the_command(model, process, tmp_path):
 def test_interrupted_transfer_goes_on_with_what_is_missing(model, start, process, tmp_path):
     stalled = threading.Event()
     model.fail("stall", "/blobs/", after=1, value=(700_000, stalled))
-    told = {**environment(model, tmp_path), "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
-    with start("scan", "org/model", env=told) as child:
+    short = {**environment(model, tmp_path), "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    with start("scan", "org/model", env=short) as child:
         assert stalled.wait(60)
         time.sleep(0.2)  # so that what was sent has arrived
         child.send_signal(signal.SIGINT)

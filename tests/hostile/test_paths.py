@@ -10,7 +10,7 @@ from darkvocab.errors import AccessRefused, DarkvocabError, Unreachable
 from darkvocab.landing import landing, landing_folder, write_whole
 from darkvocab.runs.engine import open_engine
 from darkvocab.runs.folder import Folder, check_folder, read_manifest
-from darkvocab.runs.records import read_records, scan_records
+from darkvocab.runs.records import Records, read_records
 from darkvocab.sources import open_source, revisions, sha256
 from darkvocab.sources.tokenizer import load_tokenizer
 
@@ -20,7 +20,7 @@ READS = {
     "a tokenizer": lambda path: load_tokenizer(Path(path)),
     "a manifest": lambda path: read_manifest(Path(path)),
     "records": read_records,
-    "records in pieces": scan_records,
+    "records in pieces": Records,
     "a scheduler file": lambda path: open_engine(f"dask:{path}"),
 }
 WRITES = {

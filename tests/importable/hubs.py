@@ -24,9 +24,9 @@ class Blob:
     lfs: bool
 
     def __post_init__(self):
-        here = isinstance(self.content, bytes)
-        self.size = len(self.content) if here else self.content.stat().st_size
-        with io.BytesIO(self.content) if here else self.content.open("rb") as file:
+        in_memory = isinstance(self.content, bytes)
+        self.size = len(self.content) if in_memory else self.content.stat().st_size
+        with io.BytesIO(self.content) if in_memory else self.content.open("rb") as file:
             self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         git = hashlib.sha1(b"blob %d\0" % self.size + (b"" if self.lfs else self.read(0, self.size))).hexdigest()
         self.oid = self.sha256 if self.lfs else git

@@ -86,7 +86,7 @@ def test_a_notebook_run_resumes_to_the_same_bytes(tmp_path):
 
 def test_words_of_a_cloud_are_torchs_bits():
     from darkvocab import Snowball
-    from darkvocab.runs.notebook_stream import NotebookStream
+    from darkvocab.runs.randomness import NotebookStream
     from darkvocab.snowballs.snowball import perturb
 
     base, noise = NotebookStream(9).base("random", 64), NotebookStream(10).noise(50, 64)

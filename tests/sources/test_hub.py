@@ -15,7 +15,7 @@ from huggingface_hub import constants, hf_hub_download
 from safetensors.numpy import save
 
 from darkvocab import EmbeddingMatrix, centroid, scan
-from darkvocab.checkpoints.plan import plan
+from darkvocab.checkpoints.scan import plan
 from darkvocab.sources import RemoteFile, open_source
 from darkvocab.sources.hub import repo
 
@@ -48,19 +48,19 @@ def same_census(one, other):
 @pytest.mark.skipif(not MINILM.is_dir(), reason="make demo downloads it")
 def test_a_real_checkpoint_is_the_same_as_from_disk_by_one_percent_more_than_its_tensor(hub):
     commit = hub.add("org/mini", {path.name: path for path in MINILM.iterdir() if path.is_file()})
-    there, here = scan("org/mini").to_json(), scan(MINILM).to_json()
-    assert same_census(there, here)
+    remote, local = scan("org/mini").to_json(), scan(MINILM).to_json()
+    assert same_census(remote, local)
     size = 30_522 * 384 * 4
     served = sum(end - begin for begin, end in ranges(hub, "model.safetensors"))
     assert size <= served <= 1.01 * size
     others = sum((MINILM / name).stat().st_size for name in ("config.json", "tokenizer.json"))
     assert hub.served <= served + others + 20_000
-    assert there["source"] == {
+    assert remote["source"] == {
         "asked": "org/mini",
         "path": f"org/mini@{commit}/model.safetensors",
-        "sha256": here["source"]["sha256"],
+        "sha256": local["source"]["sha256"],
         "sha256_by": "the Hub",
-        "bytes": here["source"]["bytes"],
+        "bytes": local["source"]["bytes"],
         "repo": "org/mini",
         "revision": "main",
         "commit": commit,
@@ -113,13 +113,13 @@ def test_tensors_elsewhere_are_known_by_name_until_they_are_asked_for(hub):
 def test_pieces_are_asked_for_side_by_side_and_the_words_are_the_file_s(hub, monkeypatch):
     monkeypatch.setattr(repo, "PIECE", 100_000)
     hub.add("org/model", {"model.safetensors": save({"embed_tokens.weight": ROWS, **LAYERS})})
-    told = []
-    opened = open_source("org/model", lambda done, total: told.append((done, total)))
+    calls = []
+    opened = open_source("org/model", lambda done, total: calls.append((done, total)))
     assert np.array_equal(opened.tensors["embed_tokens.weight"].words(), ROWS.view(np.uint32))
     assert len(ranges(hub, "model.safetensors")) >= ROWS.nbytes // 100_000
-    done = [done for done, _ in told]
+    done = [done for done, _ in calls]
     assert done == sorted(done)
-    assert told[-1][0] == told[-1][1]
+    assert calls[-1][0] == calls[-1][1]
 
 
 def test_torch_files_are_read_by_their_directory(hub):
@@ -246,6 +246,18 @@ def test_a_file_that_the_hub_s_cache_has_is_read_from_there(hub, monkeypatch):
     assert not hub.asked
 
 
+def test_offline_a_blob_in_the_library_s_shared_store_keeps_its_hash(hub, monkeypatch):
+    commit = hub.add("org/model", {"model.safetensors": save({"wte.weight": ROWS})})
+    blob = Path(hf_hub_download("org/model", "model.safetensors")).resolve()
+    stored = hub.home / "hub/blobs/ab" / ("ab" * 32)  # by another hash, which is not the SHA-256
+    stored.parent.mkdir(parents=True)
+    blob.rename(stored)
+    blob.symlink_to(stored)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    sha256 = hub.commits["org/model", commit]["model.safetensors"].sha256
+    assert scan("org/model").to_json()["source"]["sha256"] == sha256
+
+
 def test_offline_a_snapshot_that_lacks_files_gives_what_it_has(hub, monkeypatch):
     hub.add("org/model", sharded())
     for name in ("model.safetensors.index.json", "model-3.safetensors"):
@@ -275,15 +287,15 @@ def test_offline_what_was_scanned_is_scanned_again(hub, monkeypatch):
 
 def test_a_dry_run_says_what_would_be_read_and_reads_no_tensor(hub):
     hub.add("org/model", {**sharded(), "tokenizer.json": b"{}" * 1000})
-    found = plan("org/model")
-    assert [(read["purpose"], read["tensor"], read["bytes"]) for read in found["reads"]] == [
+    dry = plan("org/model")
+    assert [(read["purpose"], read["tensor"], read["bytes"]) for read in dry["reads"]] == [
         ("embedding", "model.embed_tokens.weight", ROWS.nbytes),
         ("output", "lm_head.weight", ROWS.nbytes),
         ("tokenizer", None, 2000),
     ]
-    assert found["bytes_to_transfer"] > ROWS.nbytes  # of the blocks that hold the headers, some bytes are the tensor's
+    assert dry["bytes_to_transfer"] > ROWS.nbytes  # of the blocks that hold the headers, some bytes are the tensor's
     assert not hub.asked_for("tokenizer.json")
-    assert found["source"]["bytes_read"] <= 3 * repo.BLOCK + 1000
+    assert dry["source"]["bytes_read"] <= 3 * repo.BLOCK + 1000
     hub.add("org/model", sharded())
     scan("org/model")
     assert plan("org/model")["bytes_to_transfer"] == 0
@@ -337,6 +349,6 @@ def test_nothing_of_the_hub_is_loaded_where_it_is_not_asked(tmp_path):
 
 def test_a_centroid_is_made_of_a_model_on_the_hub(hub, tmp_path):
     commit = hub.add("org/model", {"model.safetensors": save({"wte.weight": ROWS})})
-    made = centroid("org/model", tmp_path / "c.safetensors")
-    assert made["provenance"]["source"] == f"org/model@{commit}/model.safetensors"
-    assert made["provenance"]["source_sha256"] == hub.commits["org/model", commit]["model.safetensors"].oid
+    written = centroid("org/model", tmp_path / "c.safetensors")
+    assert written["provenance"]["source"] == f"org/model@{commit}/model.safetensors"
+    assert written["provenance"]["source_sha256"] == hub.commits["org/model", commit]["model.safetensors"].oid

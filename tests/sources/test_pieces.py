@@ -1,38 +1,39 @@
-"""Pieces of a file: what is here, what is missing, and what a record may say."""
+"""Pieces of a file: which are here, which are missing, and what a record may say."""
 
-import json
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkvocab.sources.hub.pieces import Pieces, merged, without
+from darkvocab.sources.hub.pieces import Pieces
 
 spans = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)))
 
 
-def bytes_of(found):
-    return {at for begin, end in found for at in range(begin, end)}
+def bytes_of(spans):
+    return {at for begin, end in spans for at in range(begin, end)}
 
 
 @given(spans, st.integers(0, 40), st.integers(0, 40))
-def test_what_is_missing_is_all_that_is_not_here(here, begin, end):
-    kept, missing = merged(here), without((begin, end), merged(here))
-    assert bytes_of(kept) == bytes_of(here)
-    assert bytes_of(missing) == bytes_of([(begin, end)]) - bytes_of(here)
-    for found in (kept, missing):
-        assert all(first[1] < second[0] for first, second in pairwise(found))
-        assert all(first < last for first, last in found)
+def test_missing_is_every_byte_that_was_not_added(tmp_path_factory, added, begin, end):
+    pieces = Pieces(tmp_path_factory.mktemp("pieces") / "file", 40)
+    for span in added:
+        pieces.add(*span)
+    missing = pieces.missing(begin, end)
+    assert bytes_of(missing) == bytes_of([(begin, end)]) - bytes_of(added)
+    assert all(first[1] < second[0] for first, second in pairwise(missing))
+    assert all(first < last for first, last in missing)
 
 
-def test_pieces_are_found_again_by_another_process(tmp_path):
+def test_pieces_of_two_processes_are_all_recorded(tmp_path):
     one = Pieces(tmp_path / "file", 100)
     other = Pieces(tmp_path / "file", 100)
     one.add(0, 10)
     other.add(50, 60)
     other.add(7, 7)
-    assert Pieces(tmp_path / "file", 100).missing(0, 100) == [(10, 50), (60, 100)]
+    for pieces in (one, other, Pieces(tmp_path / "file", 100)):
+        assert pieces.missing(0, 100) == [(10, 50), (60, 100)]
     assert (tmp_path / "file").stat().st_size == 100
 
 
@@ -44,25 +45,43 @@ def test_opening_a_file_takes_nothing_from_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "record", ["", "[", "{}", "5", "[[0]]", '[["a", 4]]', "[[0, 101]]", "[[-1, 4]]", "[[0, 1.5]]", "[" * 100_000, "\0"]
+    "record",
+    [
+        "",
+        "{}",
+        "5",
+        "0\n",
+        "0 50",
+        "a 4\n",
+        "0 101\n",
+        "-1 4\n",
+        "0 1.5\n",
+        "0 5 9\n",
+        "\0\n",
+        "9" * 5000 + " 4\n",
+        "é\n",
+    ],
 )
 def test_record_that_cannot_be_true_counts_for_nothing(tmp_path, record):
-    Pieces(tmp_path / "file", 100).add(0, 50)
-    (tmp_path / "file.json").write_text(record)
-    assert Pieces(tmp_path / "file", 100).missing(0, 100) == [(0, 100)]
+    pieces = Pieces(tmp_path / "file", 100)
+    pieces.add(0, 50)
+    (tmp_path / "file.spans").write_text(record, "utf-8")
+    assert pieces.missing(0, 100) == [(0, 100)]
+    pieces.add(60, 70)
+    assert bytes_of(pieces.missing(0, 100)) >= bytes_of([(0, 60), (70, 100)])
 
 
 def test_file_that_was_cut_is_begun_anew(tmp_path):
     Pieces(tmp_path / "file", 100).add(0, 50)
     (tmp_path / "file").write_bytes(b"short")
     assert Pieces(tmp_path / "file", 100).missing(0, 100) == [(0, 100)]
-    assert not (tmp_path / "file.json").exists()
+    assert not (tmp_path / "file.spans").exists()
 
 
-def test_forgotten_pieces_are_read_again(tmp_path):
+def test_forgotten_pieces_are_missing_again(tmp_path):
     pieces = Pieces(tmp_path / "file", 100)
     pieces.add(0, 100)
     pieces.forget()
     assert pieces.missing(0, 100) == Pieces(tmp_path / "file", 100).missing(0, 100) == [(0, 100)]
     pieces.add(0, 3)
-    assert json.loads((tmp_path / "file.json").read_text()) == [[0, 3]]
+    assert pieces.missing(0, 100) == [(3, 100)]

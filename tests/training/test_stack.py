@@ -12,10 +12,9 @@ from darkvocab.training import batched_passes as passes
 from darkvocab.training import noise_stream
 from darkvocab.training.batched_optimizers import optimizer
 from darkvocab.training.choices import SGD, AdamW, Architecture, GaussianNoise, NormalStart, PointStart, SnowballStart
-from darkvocab.training.cuda_graph import WARM_UPS, captured
 from darkvocab.training.model import Layout, begin
 from darkvocab.training.run import steps
-from darkvocab.training.stack import MOST, Stack, stack_size
+from darkvocab.training.stack import MOST, WARM_UPS, Stack, captured, stack_size
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -27,7 +27,7 @@ from batches import (  # noqa: E402
 
 from darkvocab.gpu.by_torch import deviates as by_torch  # noqa: E402
 from darkvocab.gpu.by_torch import drawing  # noqa: E402
-from darkvocab.gpu.by_torch.lanes import on_device  # noqa: E402
+from darkvocab.gpu.by_torch.drawing import on_device  # noqa: E402
 from darkvocab.gpu.lanes import Lanes  # noqa: E402
 from darkvocab.numerics import GRIDS  # noqa: E402
 from darkvocab.numerics._backends import deviates, rounding  # noqa: E402
@@ -111,17 +111,12 @@ def test_a_dense_trial_does_not_depend_on_its_batch():
 def test_given_noise_makes_the_compiled_rows(grid, sigma):
     z = np.random.default_rng(3).standard_normal((2, 50, 33)).astype(np.float32)
     base, (out, true) = np.linspace(-3, 3, 33).astype(np.float32), (room(grid, *z.shape) for _ in range(2))
-    with np.errstate(over="ignore"):
-        sigma32 = np.float32(sigma)
     for float32 in (True, False):
         how = {"float32": float32, "shape": shape_of(grid)}
         overflows = drawing.perturb(torch.from_numpy(base), torch.from_numpy(z), sigma, out=out, **how)
         for t in range(2):
-            if float32:
-                count = rounding.perturb_float32(base, z[t], sigma32, *shape_of(grid), true[t].numpy())
-            else:
-                wide = base.astype(float), z[t].astype(float)
-                count = rounding.perturb_exact(*wide, sigma, *shape_of(grid), true[t].numpy())
+            around = base.astype(float), z[t], sigma, float32
+            count = rounding.perturb(*around, *shape_of(grid), true[t].numpy())
             assert overflows[t] == count
         assert torch.equal(out, true)
 

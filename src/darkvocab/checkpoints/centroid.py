@@ -10,35 +10,23 @@ import numpy as np
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
-from ..landing import write_whole
+from ..landing import check_place, write_whole
 from ..measures.census import Census
 from ..numerics import as_grid, index_values
 from ..runs.folder import versions
 from ..sources import open_source, sha256
 from ..text import printable
-from .places import check_place
 
 
 def centroid(
-    source: str | Path,
-    out: str | Path,
-    *,
-    tensor: str | None = None,
-    grid: str | None = None,
-    bitwise: bool = False,
+    source: str | Path, out: str | Path, *, tensor: str | None = None, grid: str | None = None, bitwise: bool = False
 ) -> dict[str, Any]:
     """Write the population-weighted mean of the black-hole rows: float32, key `centroid`, as seeds 000 and 001 load it.
 
     The mean of every token in a black hole, summed in float64. The file's metadata say from what it was made.
 
-    Returns
-    -------
-    dict with path, norm, hidden_dim, and the provenance that the file's metadata hold
-
-    Raises
-    ------
-    InvalidInput
-        There is no black hole to average, or `out` is a file of the source; otherwise as `scan`.
+    Returns path, norm, hidden_dim, and the provenance that the file's metadata hold. Raises InvalidInput where there is
+    no black hole or `out` is a file of the source; otherwise as `scan`.
     """
     from safetensors.numpy import save
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -49,10 +50,7 @@ FIRST = {
 # Tokens that a rule might be about, for all that is known.
 UNKNOWN = pl.col("category") == "unknown"
 UNDECIDED = {"dark-reachable-tokens": pl.col("dark") & UNKNOWN, "unreachable-tokens": UNKNOWN}
-LACKING = {
-    "vocabulary": "there is no tokenizer",
-    "neighbours": "neighbours are not sought among quantised rows",
-}
+LACKING = {"vocabulary": "there is no tokenizer", "neighbours": "neighbours are not sought among quantised rows"}
 SUPPRESSED = {
     "dark": CONCERNED["dark-tokens"],
     "beyond-tokenizer": CONCERNED["rows-beyond-tokenizer"],
@@ -182,10 +180,11 @@ def _named(exemption: Exemption) -> pl.Expr:
 
 
 def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outcome:
+    outcome = partial(Outcome, rule=rule, limit=limit)
     if limit.severity == OFF:
-        return Outcome(rule=rule, limit=limit, status=OFF, message="Switched off by the policy.")
+        return outcome(status=OFF, message="Switched off by the policy.")
     if rule.needs and getattr(scan, rule.needs) is None:
-        return Outcome(rule=rule, limit=limit, status=UNMEASURED, message=f"Not measured: {LACKING[rule.needs]}.")
+        return outcome(status=UNMEASURED, message=f"Not measured: {LACKING[rule.needs]}.")
     is_concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else CONCERNED[rule.name]
     judged = tokens.filter(~pl.col("exempt"))
     n_exempt = len(tokens.filter(pl.col("exempt") & is_concerned))
@@ -195,17 +194,13 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
     undecided = judged.filter(UNDECIDED.get(rule.name, pl.lit(False)))
     if len(undecided) and not fails:
         tokens_of = "dark tokens" if rule.name == "dark-reachable-tokens" else "tokens"
-        return Outcome(
-            rule=rule,
-            limit=limit,
+        return outcome(
             status=UNMEASURED,
             message=f"Not measured: of {len(undecided):,} {tokens_of} it is not known whether a text reaches them.",
             token_ids=undecided["id"].to_list(),
             tokens=undecided["text"].to_list(),
         )
-    return Outcome(
-        rule=rule,
-        limit=limit,
+    return outcome(
         status=FAILED if fails else PASSED,
         measured=measured if math.isfinite(measured) else None,
         message=_message(rule, limit, measured, len(concerned), n_exempt),
@@ -242,13 +237,7 @@ def _message(rule: Rule, limit: Limit, measured: int | float, n_concerned: int, 
 
 
 def parse_suppressed(text: str) -> list[str]:
-    """Split names of `SUPPRESSED`, between commas.
-
-    Raises
-    ------
-    InvalidInput
-        An unknown name.
-    """
+    """Split names of `SUPPRESSED`, between commas; raises InvalidInput where one is unknown."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in SUPPRESSED:
@@ -260,17 +249,7 @@ def to_suppress(scan: Scan, which: str = TO_SUPPRESS) -> tuple[list[int], list[i
     """Return the ids that a model should not sample, and those of special tokens that are spared though among them.
 
     A special token is spared unless its name is a reserved one: end-of-text is often never read, so that its input row
-    stays as it began, but a model that may not say it goes on for ever.
-
-    Parameters
-    ----------
-    scan : as `darkvocab.scan` returns it
-    which : names of `SUPPRESSED`, between commas
-
-    Raises
-    ------
-    InvalidInput
-        As `parse_suppressed`.
+    stays as it began, but a model that may not say it goes on for ever. `which` is parsed by `parse_suppressed`.
     """
     chosen = scan.tokens.filter(pl.any_horizontal(SUPPRESSED[name] for name in parse_suppressed(which)))
     spared = (pl.col("category") == "special") & pl.col("reserved").is_null()

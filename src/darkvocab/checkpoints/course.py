@@ -142,16 +142,7 @@ class Course:
         )
         self._first.setdefault(identity, record.name)
         self.events += [
-            SeriesEvent(
-                checkpoint=record.checkpoint,
-                name=record.name,
-                kind=event.kind,
-                hole=event.hole,
-                other=event.other or None,
-                n_tokens=len(event.tokens),
-                tokens=event.tokens,
-            )
-            for event in events
+            SeriesEvent(checkpoint=record.checkpoint, name=record.name, **event.columns()) for event in events
         ]
         self.records.append(record)
         self.last = Measured(record=record, matrix=matrix, groups=groups, identity=identity)

@@ -14,15 +14,14 @@ from jaxtyping import Bool, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
-from ..landing import write_whole
+from ..landing import check_place, write_whole
 from ..measures.census import Census
 from ..measures.displacement import Displacements, displacements
-from ..measures.tracking import follow
+from ..measures.tracking import follow, members_of
 from ..numerics import Grid, Groups, as_grid
 from ..progress import Advance, Progress, Report
 from ..runs.records import csv_bytes
 from ..text import Shown
-from .places import check_place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -227,13 +226,7 @@ class Diff(Shown):
         }
 
     def write_csv(self, path: str | Path) -> None:
-        """Write every token of each matrix as CSV.
-
-        Raises
-        ------
-        DiskFull, InvalidInput
-            As `write_whole`; the place is a file of A or B.
-        """
+        """Write every token of each matrix as CSV; raises as `check_place` and `write_whole`."""
         import polars as pl
 
         for asked in self.asked:
@@ -255,6 +248,9 @@ def diff(
 ) -> Diff:
     """Compare two checkpoints row by row: token i of one with token i of the other.
 
+    Raises InvalidInput where rows differ in length or an output matrix that is asked for is not there; otherwise as
+    `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
+
     Parameters
     ----------
     a, b : files or model folders, as `EmbeddingMatrix.open`; vocabularies may differ in size
@@ -265,13 +261,6 @@ def diff(
     bitwise : compare bit patterns, so that -0.0 is not 0.0
     tokenizer : a `tokenizer.json` for both, instead of each one's own; "none" for no texts
     progress : called with (bytes done, bytes in all)
-
-    Raises
-    ------
-    InvalidInput
-        Rows of different length, an output matrix that is asked for and not there, or as `EmbeddingMatrix.open`.
-    MissingFile, CorruptFile, NoEmbedding
-        As `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
     """
     if matrix not in MATRICES:
         raise InvalidInput(f"unknown matrix {matrix!r}; choose one of {', '.join(MATRICES)}")
@@ -316,19 +305,11 @@ def _pairs(
     return pairs, [f"output matrices not compared ({says})"]
 
 
-def _coarser(a: EmbeddingMatrix, b: EmbeddingMatrix) -> Grid:
-    return min(a.grid, b.grid, key=lambda grid: (grid.mantissa_bits, grid.bits))
-
-
 def _compared(
-    name: str,
-    a: EmbeddingMatrix,
-    b: EmbeddingMatrix,
-    grid: str | None,
-    bitwise: bool,
-    progress: Advance,
+    name: str, a: EmbeddingMatrix, b: EmbeddingMatrix, grid: str | None, bitwise: bool, progress: Advance
 ) -> MatrixDiff:
-    on = as_grid(grid) if grid else _coarser(a, b)
+    coarser = min(a.grid, b.grid, key=lambda grid: (grid.mantissa_bits, grid.bits))
+    on = as_grid(grid or coarser)
     groups = [matrix.groups(on, bitwise=bitwise, progress=progress) for matrix in (a, b)]
     holes_a, holes_b = (Census(of).numbers for of in groups)
     return MatrixDiff(
@@ -359,17 +340,10 @@ def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b
         largest_code=np.zeros(n, groups_b.largest_code.dtype),
     )
     after, _, _ = follow(a, padded, int(a.max(initial=0)) + 1)
-    old = _members(a)
-    new = _members(after)
+    old = members_of(a)
+    new = members_of(after)
     followed = [_change(number, old.get(number), new.get(number), a, b, after) for number in sorted(old.keys() | new)]
     return sorted(followed, key=lambda change: (change.a or np.inf, change.b))
-
-
-def _members(numbers: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the tokens of each black hole, ascending."""
-    order = np.argsort(numbers, kind="stable")
-    which, starts = np.unique(numbers[order], return_index=True)
-    return {int(k): tokens for k, tokens in zip(which, np.split(order, starts[1:]), strict=True) if k}
 
 
 def _change(

@@ -44,12 +44,7 @@ def trained(
 ) -> Trained:
     """Measure mean and covariance of the rows that are kept; without `covariance` no direction has any.
 
-    Raises
-    ------
-    InvalidInput
-        No row is kept.
-    CorruptFile
-        A row that is kept holds NaN or infinity.
+    Raises InvalidInput where no row is kept, CorruptFile where one holds NaN or infinity.
     """
     n = int(kept.sum())
     dim = matrix.dim
@@ -86,11 +81,7 @@ def _tiles(
 
 
 def _factor(
-    matrix: EmbeddingMatrix,
-    kept: np.ndarray,
-    mean: np.ndarray,
-    scale: np.ndarray,
-    progress: Advance | None,
+    matrix: EmbeddingMatrix, kept: np.ndarray, mean: np.ndarray, scale: np.ndarray, progress: Advance | None
 ) -> Float64[np.ndarray, "dim rank"]:
     from scipy.linalg.blas import ssyrk
     from scipy.linalg.lapack import dpstrf

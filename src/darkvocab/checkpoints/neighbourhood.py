@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding.matrix import EmbeddingMatrix
-from ..landing import write_whole
+from ..landing import check_place, write_whole
 from ..measures.census import Census
 from ..measures.neighbours import Neighbours, neighbours
 from ..numerics import Touching, as_grid
@@ -17,7 +17,6 @@ from ..progress import Progress, Report
 from ..runs.records import csv_bytes
 from ..sources import open_source
 from ..text import Shown
-from .places import check_place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,13 +32,7 @@ class Neighbourhood(Shown):
     tokens: pl.DataFrame
 
     def write_tokens(self, path: str | Path) -> None:
-        """Write every token as CSV, whole or not at all.
-
-        Raises
-        ------
-        DiskFull, InvalidInput
-            As `write_whole`; the place is a file of the source.
-        """
+        """Write every token as CSV; raises as `check_place` and `write_whole`."""
         check_place(path, self.report["source"]["asked"])
         write_whole(Path(path), csv_bytes(self.tokens))
 
@@ -53,23 +46,18 @@ def neighbourhood(
     tokenizer: str | Path | None = None,
     progress: Report | None = None,
 ) -> Neighbourhood:
-    """Find which tokens of a checkpoint's input embedding touch, with their texts.
+    """Find which tokens of a checkpoint's input embedding touch, with their texts; raises as `scan`.
 
     Parameters
     ----------
-    source, tensor, tokenizer : as `scan`
+    source, tensor, tokenizer, progress : as `scan`
     touching, grid : as `neighbours`
-    progress : called with (bytes done, bytes in all) as rows are read, from the Hub and then for the census
-
-    Raises
-    ------
-    MissingFile, CorruptFile, NoEmbedding, InvalidInput
-        As `scan`.
     """
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
     groups = matrix.groups(grid, progress=Progress(matrix.words.nbytes, progress).advance)
     near = neighbours(matrix, touching, grid, groups=groups)
     census = Census(groups)
+    cluster = near.cluster
     report = {
         "schema_version": SCHEMA_VERSION,
         "source": {"asked": str(source), "path": str(matrix.path)},
@@ -89,19 +77,13 @@ def neighbourhood(
         "n_components": near.n_components,
         "degrees": np.transpose(near.degree_table()).tolist(),
         "cluster": {
-            "component": _cluster_number(near),
+            "component": int(near.component[groups.labels[cluster[0]]]) + 1 if len(cluster) else None,
             "core": near.core.tolist(),
             "outliers": near.outliers.tolist(),
         },
         "components": _components(near, matrix),
     }
     return Neighbourhood(report, _frame(near, census, matrix))
-
-
-def _cluster_number(near: Neighbours) -> int | None:
-    """Return the number of the component that is the black holes' cluster; None without black holes."""
-    cluster = near.cluster
-    return int(near.component[near.groups.labels[cluster[0]]]) + 1 if len(cluster) else None
 
 
 def _components(near: Neighbours, matrix: EmbeddingMatrix) -> list[dict[str, Any]]:
@@ -124,13 +106,12 @@ def _components(near: Neighbours, matrix: EmbeddingMatrix) -> list[dict[str, Any
 
 
 def _frame(near: Neighbours, census: Census, matrix: EmbeddingMatrix) -> pl.DataFrame:
-    """Tabulate every token, by id."""
     import polars as pl
 
     labels = near.groups.labels
-    smoke = np.zeros(near.n_tokens, np.int64)
-    smoke[near.core] = 1
-    smoke[near.outliers] = 2
+    cluster = np.full(near.n_tokens, None)
+    cluster[near.core] = "core"
+    cluster[near.outliers] = "outlier"
     component = near.component[labels]
     return pl.DataFrame(
         {
@@ -141,6 +122,6 @@ def _frame(near: Neighbours, census: Census, matrix: EmbeddingMatrix) -> pl.Data
             "component_tokens": near.components.tokens[component],
             "degree": near.degrees[labels],
             "token_degree": near.token_degrees[labels],
-            "cluster": pl.Series(smoke).replace_strict({0: None, 1: "core", 2: "outlier"}, return_dtype=pl.String),
+            "cluster": pl.Series(cluster.tolist(), dtype=pl.String),
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -144,10 +145,13 @@ BY_NAME = {rule.name: rule for rule in RULES}
 EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
 
 
-def _nearest(asked: Any, known: Iterable[str]) -> str:
-    """Return the end of a sentence on an unknown name: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(str(asked)[:100], known, 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(known)}"
+def _check_known(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
+    """Refuse an unknown name; the sentence ends with the nearest known one, or all of them."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name)[:100], known, 1, 0.5)
+            end = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
+            raise InvalidInput(f"unknown {what} {_short(name)}; {end}")
 
 
 def _short(value: Any) -> str:
@@ -162,8 +166,7 @@ class Limit:
     severity: str
 
     def __post_init__(self) -> None:
-        if self.severity not in SEVERITIES:
-            raise InvalidInput(f"unknown severity {_short(self.severity)}{_nearest(self.severity, SEVERITIES)}")
+        _check_known("severity", [self.severity], SEVERITIES)
         number = isinstance(self.allowed, (int, float)) and not isinstance(self.allowed, bool)
         if not (number and 0 <= self.allowed <= MOST_NUMBER):
             raise InvalidInput(f"a limit must be a number >= 0, got {_short(self.allowed)}")
@@ -186,11 +189,8 @@ class Exemption:
         for name in self.rules:
             if name in BY_NAME and name not in EXEMPTING:
                 raise InvalidInput(f"{name} has no rows to be exempt; raise its limit instead")
-            if name not in BY_NAME:
-                raise InvalidInput(f"unknown rule {_short(name)}{_nearest(name, EXEMPTING)}")
-        for category in self.categories:
-            if category not in CATEGORIES:
-                raise InvalidInput(f"unknown category {_short(category)}{_nearest(category, CATEGORIES)}")
+            _check_known("rule", [name], EXEMPTING)
+        _check_known("category", self.categories, CATEGORIES)
         for token in self.ids:
             if not 0 <= token <= MOST_NUMBER:
                 raise InvalidInput(f"ids must be token ids >= 0, got {_short(token)}")
@@ -230,9 +230,7 @@ class Policy(Shown):
     origin: str | None = None  # the file it was read from
 
     def __post_init__(self) -> None:
-        for name in self.limits:
-            if name not in BY_NAME:
-                raise InvalidInput(f"unknown rule {_short(name)}{_nearest(name, BY_NAME)}")
+        _check_known("rule", self.limits, BY_NAME)
         n_patterns = sum(len(exemption.patterns) for exemption in self.allow)
         if len(self.allow) > MOST_EXEMPTIONS or n_patterns > MOST_PATTERNS:
             raise InvalidInput(
@@ -243,14 +241,7 @@ class Policy(Shown):
 
     @classmethod
     def read(cls, path: str | Path) -> Policy:
-        """Read a policy from a TOML file.
-
-        Raises
-        ------
-        MissingFile
-        InvalidInput
-            No file, a large one, not UTF-8, or as `parse`.
-        """
+        """Read a policy from a TOML file; raises MissingFile, or InvalidInput: too large, not UTF-8, or as `parse`."""
         path = Path(path)
         if not path.exists():
             raise MissingFile(f"no policy at {str(path)!r}; --print-policy prints one to start from")
@@ -270,10 +261,8 @@ class Policy(Shown):
     def parse(cls, text: str, origin: str | None = None) -> Policy:
         """Parse a policy from the text of a TOML file; what it does not name is as in the default.
 
-        Raises
-        ------
-        InvalidInput
-            Not TOML, an unknown key (the nearest known one is named), a value of another type or out of range.
+        Raises InvalidInput: not TOML, an unknown key (the nearest known one is named), a value of another type or out
+        of range.
         """
         where = origin or "policy"
         for number, line in enumerate(text.split("\n"), 1):
@@ -285,9 +274,13 @@ class Policy(Shown):
             said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise InvalidInput(f"{where}: not TOML ({said})") from None
         try:
-            _check_keys(content, (*BY_NAME, "allow"))
+            _check_known("key", content, (*BY_NAME, "allow"))
             limits = {name: _limit(BY_NAME[name], value) for name, value in content.items() if name != "allow"}
-            allow = _allow(content["allow"]) if "allow" in content else DEFAULT_ALLOW
+            if "allow" not in content:
+                return cls(limits=limits, origin=origin)
+            if not isinstance(content["allow"], list):
+                raise InvalidInput("allow must be tables, each under [[allow]]")
+            allow = tuple(_exemption(number, entry) for number, entry in enumerate(content["allow"], 1))
             return cls(limits=limits, allow=allow, origin=origin)
         except ValueError as error:
             raise InvalidInput(f"{where}: {error}") from None
@@ -298,7 +291,7 @@ def _limit(rule: Rule, table: Any) -> Limit:
     try:
         if not isinstance(table, dict):
             raise InvalidInput(f"must be a table with {rule.bound} and severity, got {_short(table)}")
-        _check_keys(table, (rule.bound, "severity"))
+        _check_known("key", table, (rule.bound, "severity"))
         allowed, severity = table.get(rule.bound, default.allowed), table.get("severity", default.severity)
         if rule.bound == "most" and (not isinstance(allowed, int) or isinstance(allowed, bool)):
             raise InvalidInput(f"most must be a whole number >= 0, got {_short(allowed)}")
@@ -307,17 +300,11 @@ def _limit(rule: Rule, table: Any) -> Limit:
         raise InvalidInput(f"[{rule.name}] {error}") from None
 
 
-def _allow(entries: Any) -> tuple[Exemption, ...]:
-    if not isinstance(entries, list):
-        raise InvalidInput("allow must be tables, each under [[allow]]")
-    return tuple(_exemption(number, entry) for number, entry in enumerate(entries, 1))
-
-
 def _exemption(number: int, entry: Any) -> Exemption:
     try:
         if not isinstance(entry, dict):
             raise InvalidInput(f"must be a table, got {_short(entry)}")
-        _check_keys(entry, ("reason", *LISTS))
+        _check_known("key", entry, ("reason", *LISTS))
         if not isinstance(entry.get("reason"), str):
             raise InvalidInput("needs a reason, a text that says why")
         for key, kind in LISTS.items():
@@ -333,12 +320,6 @@ def _exemption(number: int, entry: Any) -> Exemption:
 
 
 LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": str, "categories": str}
-
-
-def _check_keys(table: dict[str, Any], known: Iterable[str]) -> None:
-    for key in table:
-        if key not in known:
-            raise InvalidInput(f"unknown key {_short(key)}{_nearest(key, known)}")
 
 
 def _check_pattern(pattern: str) -> None:
@@ -372,12 +353,8 @@ def default_policy() -> str:
         blocks.append(f'{comment}[{rule.name}]\n{rule.bound} = {rule.limit}\nseverity = "{rule.severity}"\n')
     comment = ALLOW.format(categories=", ".join(CATEGORIES))
     for exemption in DEFAULT_ALLOW:
-        rules, categories = _listed(exemption.rules), _listed(exemption.categories)
-        entry = f'[[allow]]\nreason = "{exemption.reason}"\nrules = [{rules}]\ncategories = [{categories}]\n'
+        rules, categories = json.dumps(exemption.rules), json.dumps(exemption.categories)  # lists in TOML, too
+        entry = f'[[allow]]\nreason = "{exemption.reason}"\nrules = {rules}\ncategories = {categories}\n'
         blocks.append(comment + entry)
         comment = ""
     return "\n".join(blocks)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)

@@ -18,7 +18,6 @@ from ..runs.randomness import check_seed
 from ..sources import Source, open_source
 from .diff import MATRICES
 from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained
-from .places import check_folder_apart
 from .rewrite import Target, bring, check_copy, file_of, files_of, write_fresh
 from .selection import select
 from .spelling import spell
@@ -44,7 +43,9 @@ def repair(
     """Write a copy of a safetensors checkpoint in which chosen tokens have fresh rows, each like no other.
 
     Every other byte of its files is the same. What was written is read again: compared with the source, and its census
-    taken. The source is left alone. Where one matrix lies in two tensors, both are written.
+    taken. The source is left alone. Where one matrix lies in two tensors, both are written. Returns what was done,
+    JSON-ready; its keys: `docs/files.md`. Raises as `EmbeddingMatrix.open`, `select` and `landing_folder`, and those
+    below.
 
     Parameters
     ----------
@@ -62,20 +63,13 @@ def repair(
     dry_run : write nothing, say what would be
     progress : called with (bytes done, bytes in all)
 
-    Returns
-    -------
-    JSON-ready dict; its keys: `docs/files.md`
-
     Raises
     ------
     InvalidInput
         A choice that is none; no tokens; a source that is no safetensors file, or whose rows are scaled; a place for
         `out` that is taken, or the source; a grid without room for so many different rows.
-    MissingFile, CorruptFile, NoEmbedding
-        As `EmbeddingMatrix.open` and `select`; rows to learn from that are no numbers; a disk that does not keep what
-        was written.
-    DiskFull
-        Nothing is left of what was written.
+    CorruptFile
+        Rows to learn from that are no numbers; a disk that does not keep what was written.
     """
     _check_choices(how, matrix, jitter, seed)
     asked = Path(source)
@@ -83,7 +77,9 @@ def repair(
         raise MissingFile(
             f"no file or folder {str(source)!r}; repair copies what is here: of a model on the Hub, download all first"
         )
-    check_folder_apart(out, asked)
+    folder, taken = Path(out).resolve(), asked.resolve()
+    if folder == taken or taken in folder.parents or folder in taken.parents:
+        raise InvalidInput(f"{out} is the source, or in it, or around it; choose another folder to write to")
     opened = open_source(source)
     matrices, notes = _matrices(opened, matrix, tensor, tokenizer)
     targets = _targets(opened, matrices, tokens, how, tokenizer)
@@ -103,10 +99,12 @@ def repair(
     }
     if dry_run:
         return report
-    # Bytes of the rows that are learned from, of what is copied, of the census and of the comparison.
+    # Bytes of the rows that are learned from, of the census, of files that are copied and compared, or copied only.
     learned = sum((1 + (how == "gaussian")) * target.matrix.words.nbytes for target in targets)
     counted = sum(target.matrix.words.nbytes for target in targets)
-    work = Progress(learned + files.bytes_copied + counted + files.bytes_compared, progress)
+    rewritten = sum(path.stat().st_size for path in files.rewritten.values())
+    copied = sum(path.stat().st_size for path in files.others.values())
+    work = Progress(learned + counted + 2 * rewritten + copied, progress)
     fresh = [_fresh(target, how, jitter, seed, work) for target in targets]
     with landing_folder(Path(out)) as folder:
         written = bring(files, folder, link=link, advance=work.advance)

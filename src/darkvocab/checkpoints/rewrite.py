@@ -55,14 +55,6 @@ class Files:
     others: dict[Path, Path]
     left_out: list[str]
 
-    @property
-    def bytes_compared(self) -> int:
-        return sum(path.stat().st_size for path in self.rewritten.values())
-
-    @property
-    def bytes_copied(self) -> int:
-        return self.bytes_compared + sum(path.stat().st_size for path in self.others.values())
-
 
 def file_of(tensor: Tensor) -> Path:
     """Return the local file that holds a tensor."""
@@ -107,34 +99,30 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def bring(files: Files, folder: Path, *, link: bool, advance: Advance) -> dict[Path, Path]:
     """Copy or link the files into a folder; return the copies that are to be rewritten, by their sources."""
-    for place, path in files.others.items():
-        _bring(path, folder / place, link, advance)
-    for place, path in files.rewritten.items():
-        _bring(path, folder / place, False, advance)
+    for place, path in (files.others | files.rewritten).items():
+        target = folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if link and place in files.others:
+            _link(path, target)
+            advance(path.stat().st_size)
+        else:
+            copy_file(path, target, advance)
     return {path: folder / place for place, path in files.rewritten.items()}
 
 
-def _bring(path: Path, place: Path, link: bool, advance: Advance) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if not link:
-        copy_file(path, place, advance)
-        return
+def _link(path: Path, target: Path) -> None:
     try:
-        os.link(path.resolve(), place)
+        os.link(path.resolve(), target)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
         raise InvalidInput(f"{path} cannot be linked to from there ({error.strerror}); go without --link") from None
-    advance(path.stat().st_size)
 
 
 def write_fresh(target: Target, fresh: FreshRows, written: dict[Path, Path], advance: Advance) -> dict[str, Any]:
     """Write the target's rows, draw those again that are like another until the census has none, and say what it has.
 
-    Raises
-    ------
-    InvalidInput
-        There is no room for so many different rows.
+    Raises InvalidInput where there is no room for so many different rows.
     """
     first = target.tensors[0]
     after = replace(target.matrix, words=replace(first, path=written[file_of(first)]).words())
@@ -203,12 +191,7 @@ def _rms(matrix: EmbeddingMatrix, tokens: np.ndarray) -> float:
 def check_copy(path: Path, copy: Path, targets: list[Target], advance: Advance) -> int:
     """Compare what was written with the source, byte by byte but for repaired rows; return how many bytes that is.
 
-    What was written is on the disk afterwards.
-
-    Raises
-    ------
-    CorruptFile
-        They differ elsewhere.
+    What was written is on the disk afterwards. Raises CorruptFile where they differ elsewhere.
     """
     at = 0
     same = True

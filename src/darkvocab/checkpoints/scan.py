@@ -1,13 +1,15 @@
-"""Scan: which tokens of a checkpoint are dark, and why."""
+"""Scan: which tokens of a checkpoint are dark, and why; and what a scan would read, by headers alone."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..embedding.find import find_embedding, find_output
 from ..embedding.matrix import EmbeddingMatrix
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
@@ -20,30 +22,17 @@ from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
-from ..sources import RemoteFile, open_source, sha256
+from ..sources import File, RemoteFile, Source, Tensor, open_source, sha256
 from ..text import finite
-from .scan_result import (
-    BlackHole,
-    CensusFacts,
-    ClusterFacts,
-    ColumnFacts,
-    DistanceFacts,
-    IndicatorFacts,
-    MatrixFacts,
-    NeighbourFacts,
-    NormFacts,
-    OutputFacts,
-    ReferenceFacts,
-    Scan,
-    SourceFacts,
-    VocabularyFacts,
-)
+from . import scan_result as result
+from .scan_result import Scan
 
 if TYPE_CHECKING:
     import polars as pl
 
     from ..measures.vocabulary import Vocabulary
 
+PLAN_VERSION = 1
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
@@ -64,7 +53,7 @@ def scan(
     """Take the census, indicators, neighbours and vocabulary of a checkpoint: which tokens are dark, and why.
 
     Black holes, neighbours and norms are of the input embedding, indicators and score of the matrix
-    that `measures.dark.judge` names.
+    that `measures.dark.judge` names. Raises as `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
 
     Parameters
     ----------
@@ -76,11 +65,6 @@ def scan(
     device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
-
-    Raises
-    ------
-    MissingFile, CorruptFile, NoEmbedding, InvalidInput
-        As `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
     """
     opened = open_device(device)
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
@@ -89,12 +73,16 @@ def scan(
     size = path.stat().st_size
     on = as_grid(grid or matrix.grid).name
     judged = judged_matrix(matrix)
-    hashed = size if checksum and isinstance(path, Path) else 0
-    work = Progress(_bytes_read(matrix, judged) + hashed, progress)
+    n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
+    n_bytes += 0 if judged is matrix else judged.words.nbytes  # its census
+    n_bytes += size if checksum and isinstance(path, Path) else 0
+    work = Progress(n_bytes, progress)
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, path, work.advance) if checksum else None
-        measured = _Measured(matrix, judged, on, bitwise=bitwise, device=opened, advance=work.advance)
-        facts = SourceFacts(
+        measured = _Measured(
+            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, advance=work.advance
+        )
+        facts = result.SourceFacts(
             asked=str(source),
             path=str(path),
             sha256=digest.result() if digest else None,
@@ -105,54 +93,42 @@ def scan(
     return measured.scan(facts)
 
 
-def _bytes_read(matrix: EmbeddingMatrix, judged: EmbeddingMatrix) -> int:
-    """Return how many bytes of rows are read, all passes together."""
-    output = 0 if judged is matrix else judged.words.nbytes  # its census
-    return 2 * matrix.words.nbytes + output + bytes_read(judged)  # census, steps; census, indicators
-
-
+@dataclass(kw_only=True)
 class _Measured:
     """Measures of one matrix, and the scan that they make up."""
 
-    def __init__(
-        self,
-        matrix: EmbeddingMatrix,
-        judged: EmbeddingMatrix,
-        grid: str,
-        *,
-        bitwise: bool,
-        device: Device | None,
-        advance: Advance,
-    ) -> None:
+    matrix: EmbeddingMatrix
+    judged: EmbeddingMatrix
+    grid: str
+    bitwise: bool
+    device: Device | None
+    advance: Advance
+
+    def __post_init__(self) -> None:
         from ..measures.vocabulary import vocabulary
 
-        self.matrix = matrix
-        self.judged = judged
-        self.grid = grid
-        self.bitwise = bitwise
-        self.device = device
         with ThreadPoolExecutor(1) as pool:  # rows beside texts, whose search takes long where a tokenizer is slow
-            counting = pool.submit(self._counted, advance)
-            self.words = vocabulary(matrix.tokenizer, matrix.n_tokens)
+            counting = pool.submit(self._counted)
+            self.words = vocabulary(self.matrix.tokenizer, self.matrix.n_tokens)
             self.census, self.near = counting.result()
         self.judgement = judge(
-            matrix,
-            judged=judged,
-            census=self.census if judged is matrix else None,
+            self.matrix,
+            judged=self.judged,
+            census=self.census if self.judged is self.matrix else None,
             words=self.words,
-            device=device,
-            progress=advance,
+            device=self.device,
+            progress=self.advance,
         )
-        self.norms = self.judgement.indicators.norms if judged is matrix else matrix.norms()
+        self.norms = self.judgement.indicators.norms if self.judged is self.matrix else self.matrix.norms()
         self.l_inf = self._distances()
-        self.steps = self._steps(advance)
+        self.steps = self._steps()
 
-    def _counted(self, advance: Advance) -> tuple[Census, Neighbours | None]:
-        groups = self.matrix.groups(self.grid, bitwise=self.bitwise, device=self.device, progress=advance)
+    def _counted(self) -> tuple[Census, Neighbours | None]:
+        groups = self.matrix.groups(self.grid, bitwise=self.bitwise, device=self.device, progress=self.advance)
         near = None if self.matrix.quantised else neighbours(self.matrix, grid=self.grid, groups=groups)
         return Census(groups), near
 
-    def _distances(self) -> DistanceFacts | None:
+    def _distances(self) -> result.DistanceFacts | None:
         """Compare one row of each black hole with all others; None where they are too many."""
         if self.census.n_black_holes > MOST_COMPARED:
             return None
@@ -162,7 +138,7 @@ class _Measured:
             among = Geometry(index, self.grid, over="black_holes", threads=n_cores())
             spreads = among.weight, among.steps
         weight, steps = spreads
-        return DistanceFacts(
+        return result.DistanceFacts(
             rows="black_holes",
             max=finite(weight.max),
             mean=finite(weight.mean),
@@ -170,7 +146,7 @@ class _Measured:
             max_steps=int(steps.max),
         )
 
-    def _steps(self, advance: Advance) -> np.ndarray | None:
+    def _steps(self) -> np.ndarray | None:
         """Measure how far each row is from a black hole, in steps; without any, from the row that most tokens touch.
 
         Returns None where neither exists.
@@ -179,15 +155,15 @@ class _Measured:
         targets = self.census.representatives[:MOST_TARGETS]
         if not len(targets) and near is not None and near.n_pairs:
             targets = near.groups.first[[near.token_degrees.argmax()]]
-        return steps_to_nearest(self.matrix, targets, self.grid, progress=advance) if len(targets) else None
+        return steps_to_nearest(self.matrix, targets, self.grid, progress=self.advance) if len(targets) else None
 
-    def scan(self, source: SourceFacts) -> Scan:
+    def scan(self, source: result.SourceFacts) -> Scan:
         matrix = self.matrix
         census = self.census
         judgement = self.judgement
         return Scan(
             source=source,
-            matrix=MatrixFacts(
+            matrix=result.MatrixFacts(
                 n_tokens=matrix.n_tokens,
                 hidden_dim=matrix.dim,
                 grid=self.grid,
@@ -205,12 +181,12 @@ class _Measured:
             l_inf=self.l_inf,
             output=None
             if self.judged is matrix
-            else OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.census)),
+            else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.census)),
             vocabulary=_vocabulary_facts(self.words, matrix),
             indicators=_indicator_facts(judgement, matrix.n_tokens),
             neighbours=None if self.near is None else _neighbour_facts(self.near, matrix),
             black_holes=tuple(
-                BlackHole(
+                result.BlackHole(
                     population=len(tokens),
                     token_ids=tuple(tokens.tolist()),
                     tokens=tuple(matrix.texts.get(token) for token in tokens.tolist()),
@@ -244,8 +220,8 @@ class _Measured:
         return self.words.frame().hstack(pl.DataFrame(columns))
 
 
-def _census_facts(census: Census) -> CensusFacts:
-    return CensusFacts(
+def _census_facts(census: Census) -> result.CensusFacts:
+    return result.CensusFacts(
         **census.counts(),
         populations=tuple(census.populations.tolist()),
         top2_population=census.top2_population,
@@ -253,16 +229,16 @@ def _census_facts(census: Census) -> CensusFacts:
     )
 
 
-def _norm_facts(norms: np.ndarray) -> NormFacts:
+def _norm_facts(norms: np.ndarray) -> result.NormFacts:
     percentiles = {f"p{q}": float(np.percentile(norms, q)) for q in (1, 5, 25, 50, 75, 95, 99)}
-    return NormFacts(min=float(norms.min()), **percentiles, max=float(norms.max()), mean=float(norms.mean()))
+    return result.NormFacts(min=float(norms.min()), **percentiles, max=float(norms.max()), mean=float(norms.mean()))
 
 
-def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> VocabularyFacts | None:
+def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.VocabularyFacts | None:
     if words.model is None:
         return None
     named = matrix.source and matrix.source.tokenizer
-    return VocabularyFacts(
+    return result.VocabularyFacts(
         tokenizer=str(named or matrix.path),
         model=words.model,
         n_texts=words.n_texts,
@@ -272,12 +248,12 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> VocabularyF
     )
 
 
-def _indicator_facts(judgement: Judgement, n_tokens: int) -> IndicatorFacts:
+def _indicator_facts(judgement: Judgement, n_tokens: int) -> result.IndicatorFacts:
     shown = judgement.indicators
     reference = shown.reference
-    return IndicatorFacts(
+    return result.IndicatorFacts(
         matrix=judgement.matrix.tensor,
-        reference=ReferenceFacts(
+        reference=result.ReferenceFacts(
             kind=reference.kind if reference else "none",
             n=len(reference.tokens) if reference else 0,
             n_left_out=reference.n_left_out if reference else 0,
@@ -291,22 +267,22 @@ def _indicator_facts(judgement: Judgement, n_tokens: int) -> IndicatorFacts:
         n_dark=int(shown.dark[:n_tokens].sum()),
         expected_false_positives=shown.expected_false_positives,
         columns=tuple(
-            ColumnFacts(name=name, title=COLUMNS[name][0], formula=COLUMNS[name][1]) for name in shown.columns
+            result.ColumnFacts(name=name, title=COLUMNS[name][0], formula=COLUMNS[name][1]) for name in shown.columns
         ),
     )
 
 
-def _neighbour_facts(near: Neighbours, matrix: EmbeddingMatrix) -> NeighbourFacts:
+def _neighbour_facts(near: Neighbours, matrix: EmbeddingMatrix) -> result.NeighbourFacts:
     edges = None
     if near.n_pairs <= min(MOST_EDGES, near.max_pairs):
         edges = tuple(map(tuple, near.groups.first[near.pairs].T.tolist()))
     cluster = near.cluster
-    return NeighbourFacts(
+    return result.NeighbourFacts(
         touching=str(near.touching),
         n_pairs=near.n_pairs,
         n_components=near.n_components,
         degrees=tuple(map(tuple, np.transpose(near.degree_table()).tolist())),
-        cluster=ClusterFacts(
+        cluster=result.ClusterFacts(
             n_tokens=len(cluster),
             n_core=len(near.core),
             n_outliers=len(near.outliers),
@@ -331,3 +307,57 @@ def _mapped(near: Neighbours, matrix: EmbeddingMatrix) -> tuple[tuple[int, float
     places = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 0))
     places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)  # a sign is no finding: make it the same
     return tuple((token, x, y) for token, (x, y) in zip(tokens.tolist(), places.tolist(), strict=True))
+
+
+# Plan ----------------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    source: str | Path, *, tensor: str | None = None, tokenizer: str | Path | None = None, checksum: bool = True
+) -> dict[str, Any]:
+    """List what `scan` would read with these settings, JSON-ready (keys: `docs/files.md`), without reading a tensor.
+
+    Raises as `open_source` and `find_embedding`.
+    """
+    opened = open_source(source)
+    embedding, chosen = find_embedding(opened, tensor)
+    output = find_output(opened, embedding)
+    if output and (output.path, output.offset) == (embedding.path, embedding.offset):
+        output = None  # the same bytes
+    tensors = {"embedding": embedding, "output": output}
+    reads = [_read(name, held.path, held, held.nbytes, held.offset) for name, held in tensors.items() if held]
+    texts = _tokenizer(opened, tokenizer)
+    reads += [_read("tokenizer", texts, None, texts.stat().st_size, 0)] if texts else []
+    if checksum and isinstance(embedding.path, Path):
+        reads.append(_read("sha256", embedding.path, None, embedding.path.stat().st_size, 0))
+    first = embedding.path
+    return {
+        "schema_version": PLAN_VERSION,
+        "asked": str(source),
+        "tensor": embedding.name,
+        "chosen": chosen,
+        "reads": reads,
+        "bytes": sum(read["bytes"] for read in reads),
+        "bytes_to_transfer": sum(read["bytes_to_transfer"] for read in reads),
+        "source": {} if isinstance(first, Path) else first.origin(),
+    }
+
+
+def _tokenizer(opened: Source, tokenizer: str | Path | None) -> File | None:
+    if tokenizer is None:
+        return opened.tokenizer_file
+    path = Path(tokenizer)
+    return path if str(tokenizer) != "none" and path.is_file() else None
+
+
+def _read(purpose: str, file: File, tensor: Tensor | None, size: int, offset: int) -> dict[str, Any]:
+    return {
+        "purpose": purpose,
+        "file": str(file),
+        "tensor": tensor and tensor.name,
+        "dtype": tensor and tensor.dtype,
+        "shape": tensor and list(tensor.shape),
+        "bytes": size,
+        "file_bytes": file.stat().st_size,
+        "bytes_to_transfer": size - file.here(offset, size) if isinstance(file, RemoteFile) else 0,
+    }

@@ -12,11 +12,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..errors import InvalidInput
-from ..landing import write_whole
+from ..landing import check_place, write_whole
 from ..measures.dark import surest_first
 from ..runs.records import csv_bytes
 from ..text import Shown
-from .places import check_place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,8 +53,6 @@ class MatrixFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class CensusFacts:
-    """Numbers of a census."""
-
     n_unique: int
     n_black_holes: int
     black_hole_population: int
@@ -211,52 +208,25 @@ class Scan(Shown):
         return np.argsort(self.order)
 
     def listed(self, tokens: str) -> pl.DataFrame:
-        """Return the dark tokens, the surest first; or all, by id.
-
-        Raises
-        ------
-        InvalidInput
-            Another word than "dark" or "all".
-        """
+        """Return the "dark" tokens, the surest first; or "all", by id. Raises as `check_which`."""
         check_which(tokens)
         return self.tokens if tokens == "all" else self.tokens[self.order].filter("dark")
 
     def to_json(self, tokens: str | None = None) -> dict[str, Any]:
-        """Return the scan as JSON-ready data, with the dark tokens or all of them where that is asked.
-
-        Raises
-        ------
-        InvalidInput
-            Another word than "dark" or "all".
-        """
-        facts = {
-            "schema_version": SCHEMA_VERSION,
-            **_plain(self.matrix),
-            **_plain(self.census),
-            "n_beyond_tokenizer": self.n_beyond_tokenizer,
-            "norms": _plain(self.norms),
-            "l_inf": _plain(self.l_inf),
-            "output": self.output and {"tensor": self.output.tensor, **_plain(self.output.census)},
-            "vocabulary": _plain(self.vocabulary),
-            "indicators": _plain(self.indicators),
-            "neighbours": _plain(self.neighbours),
-            "black_holes": _plain(self.black_holes),
-        }
-        source = _plain(self.source)
-        hub = source.pop("hub")
-        facts["source"] = {**source, **hub}
+        """Return the scan as JSON-ready data, with the tokens of `listed` where they are asked for."""
+        parts = _plain(self)
+        source, matrix, census, _ = (parts.pop(name) for name in ("source", "matrix", "census", "tokens"))
+        source |= source.pop("hub")
+        if parts["output"] is not None:
+            parts["output"] |= parts["output"].pop("census")
+        facts = {"schema_version": SCHEMA_VERSION, **matrix, **census, **parts, "source": source}
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 
     def write_tokens(self, path: str | Path, tokens: str | None = None) -> None:
-        """Write tokens as CSV.
+        """Write tokens as CSV; raises as `check_place`, `check_which` and `write_whole`.
 
         Those asked for ("dark", "all") with all that is known of each; by default those in black
         holes: black_hole (1 is the largest), population, token_id, token.
-
-        Raises
-        ------
-        DiskFull, InvalidInput
-            As `write_whole`; the place is a file of the source; another word for the tokens.
         """
         check_place(path, self.source.asked)
         if tokens is None:
@@ -280,12 +250,7 @@ class Scan(Shown):
 
 
 def check_which(tokens: str | None) -> None:
-    """Refuse a word that names no tokens.
-
-    Raises
-    ------
-    InvalidInput
-    """
+    """Raise InvalidInput where this is a word that names no tokens."""
     if tokens not in (None, *WHICH):
         raise InvalidInput(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
 

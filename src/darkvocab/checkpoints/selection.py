@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,21 +14,11 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.dark import judge
+from ..sources import read_json
 
 
-def in_black_holes(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Return tokens that share their row, on the stored grid, by value."""
-    return np.flatnonzero(Census(matrix.groups()).numbers)
-
-
-def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Return ids below `n_tokens` that no tokenizer text has.
-
-    Raises
-    ------
-    InvalidInput
-        There is no tokenizer.
-    """
+def _beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
+    """Return ids below `n_tokens` that no tokenizer text has; raises InvalidInput without a tokenizer."""
     if not matrix.texts:
         raise InvalidInput(
             "beyond-tokenizer needs a tokenizer; there is none beside the weights: give --tokenizer FILE"
@@ -37,15 +26,10 @@ def beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray
     return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
 
 
-def dark(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Return tokens that a scan calls dark."""
-    return np.flatnonzero(judge(matrix).indicators.dark[: matrix.n_tokens])
-
-
 NAMED: dict[str, Callable[[EmbeddingMatrix, int], np.ndarray]] = {
-    "black-holes": in_black_holes,
-    "beyond-tokenizer": beyond_tokenizer,
-    "dark": dark,
+    "black-holes": lambda matrix, n: np.flatnonzero(Census(matrix.groups()).numbers),  # by value, on the stored grid
+    "beyond-tokenizer": _beyond_tokenizer,
+    "dark": lambda matrix, n: np.flatnonzero(judge(matrix).indicators.dark[: matrix.n_tokens]),  # as a scan has them
 }
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 
@@ -53,18 +37,14 @@ SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas b
 def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None) -> Int64[np.ndarray, " k"]:
     """Return the token ids that are asked for, ascending, each once.
 
+    Raises InvalidInput where what is asked is none of these, or an id is beyond the tokens there are; MissingFile or
+    CorruptFile for a file of ids that is missing, or holds something else.
+
     Parameters
     ----------
     asked : ids; or a text with ids, ranges (10-20 has both its ends), files of ids (@FILE.json) and the names of
         `NAMED`, with commas between
     n_tokens : that there are; by default the matrix's
-
-    Raises
-    ------
-    InvalidInput
-        What is asked is none of these, or an id is beyond the tokens there are.
-    MissingFile, CorruptFile
-        A file of ids that is missing, or holds something else.
     """
     n = matrix.n_tokens if n_tokens is None else n_tokens
     if not isinstance(asked, str):
@@ -104,10 +84,7 @@ def _read_ids(path: Path) -> list[Any]:
 
     Each is bare, in a list of its own (as in `bad_words_ids`), or the `id` of an object.
     """
-    try:
-        held = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path}: not JSON ({error})") from None
+    held = read_json(path)
     listed = held.get("tokens") if isinstance(held, dict) else held
     if not isinstance(listed, list):
         raise CorruptFile(f"{path}: must hold a list of token ids, or an object with such a list as tokens")

@@ -2,34 +2,97 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..embedding.find import find_embedding
+from ..embedding.history import FILE
 from ..embedding.matrix import EmbeddingMatrix
+from ..errors import InvalidInput, MissingFile
 from ..landing import write_json, write_whole
-from ..measures.tracking import KINDS
+from ..measures.tracking import KINDS, members_of
 from ..progress import Report
 from ..runs.folder import check_folder
 from ..runs.records import csv_bytes, frame_of, write_frames
-from ..sources import open_source
+from ..sources import READERS, WEIGHTS, open_source, revisions
 from ..text import Shown, printable
 from .course import CheckpointRecord, Course, SeriesEvent
-from .find import find_checkpoints
 
 if TYPE_CHECKING:
     import polars as pl
 
 SCHEMA_VERSION = 1
+LAST = "main"  # a branch that goes on where the others stop
 FILES = (
     *("checkpoints.parquet", "checkpoints.csv", "events.parquet", "black_holes.parquet", "tokens.parquet"),
     "series.json",
 )
+
+
+def naturally(name: str) -> list[int | str]:
+    """Return a key that sorts numbers in names as numbers.
+
+    Examples
+    --------
+    >>> sorted(["step10", "step2", "Step1"], key=naturally)
+    ['Step1', 'step2', 'step10']
+    """
+    parts = re.split("([0-9]+)", name)
+    return [int(part) if place % 2 else part.lower() for place, part in enumerate(parts)]
+
+
+def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) -> list[tuple[str, str | Path]]:
+    """Return names and sources of the checkpoints of a series, in order.
+
+    Several sources: these. One: the branches and tags of a model on the Hub (`main` last), or the checkpoints in a
+    folder: its model folders, else its files; sorted by name, numbers as numbers. Raises MissingFile where none
+    matches, InvalidInput where one source is a single checkpoint or a pattern is for several; else as `open_source`.
+
+    Parameters
+    ----------
+    pattern : only those of one source whose name matches: `step*`; several, joined by commas
+    """
+    if len(sources) != 1:
+        if not sources or pattern is not None:
+            raise InvalidInput("give one source, with or without --revisions, or several without")
+        return [(str(source), source) for source in sources]
+    (source,) = sources
+    known = _in_folder(Path(source)) if Path(source).is_dir() else _on_hub(source)
+    globs = ["*"] if pattern is None else pattern.split(",")
+    names = [name for name in known if any(fnmatchcase(name, glob) for glob in globs)]
+    if not names:
+        others = sorted(known, key=naturally)
+        listed = ", ".join(others[:8]) + (f" and {len(others) - 8:,} more" if len(others) > 8 else "")
+        raise MissingFile(
+            f"{source} has no checkpoint{f' that matches {pattern!r}' if pattern else ''}; it has {listed or 'none'}"
+        )
+    names.sort(key=lambda name: (name == LAST, naturally(name)))
+    return [(name, known[name]) for name in names]
+
+
+def _on_hub(source: str | Path) -> Mapping[str, str | Path]:
+    names = revisions(source) if isinstance(source, str) else None
+    if names is None:
+        open_source(source)  # what is wrong with it, if anything is
+        raise InvalidInput(f"{source} is one checkpoint; give several, a folder of them, or org/name on the Hub")
+    return names
+
+
+def _in_folder(folder: Path) -> Mapping[str, str | Path]:
+    """Return the model folders of a folder; where it has none, its files of weights."""
+    items = list(folder.iterdir())
+    models = {item.name: item for item in items if any((item / name).is_file() for name in WEIGHTS)}
+    if not models and any((folder / name).is_file() for name in WEIGHTS):
+        hint = f"; a training's history is measured by: darkvocab evolve {folder}" if (folder / FILE).is_file() else ""
+        raise InvalidInput(f"{folder} is one model folder; give several, or the folder that they lie in{hint}")
+    return models or {item.name: item for item in items if item.suffix in (*READERS, ".gguf") and item.is_file()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +129,7 @@ class Series(Shown):
     summary: dict[str, Any]
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write `FILES`, each whole or not, `series.json` last.
-
-        Raises
-        ------
-        RunFolderRefused
-            The folder holds something else.
-        DiskFull, InvalidInput
-            As `write_whole`.
-        """
+        """Write `FILES`, each whole or not, `series.json` last; raises as `check_folder` and `write_whole`."""
         folder = Path(folder)
         check_folder(folder, FILES)
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +156,7 @@ def series(
     """Measure the checkpoints of one model in order: their censuses, and what changed from each to the next.
 
     Two matrices are in memory at a time. Of a file on the Hub that has the same hash as an earlier one nothing is read.
+    Raises as `find_checkpoints`, `EmbeddingMatrix.open`, `EmbeddingMatrix.groups` and `Series.write`.
 
     Parameters
     ----------
@@ -109,11 +165,6 @@ def series(
     grid : round every checkpoint to it first
     out : folder to write to (`Series.write`); by default nothing is written
     progress : called with (bytes done, bytes in all)
-
-    Raises
-    ------
-    MissingFile, AccessRefused, Unreachable, NoEmbedding, CorruptFile, InvalidInput
-        As `find_checkpoints`, `EmbeddingMatrix.open`, `EmbeddingMatrix.groups` and `Series.write`.
     """
     if out is not None:
         check_folder(Path(out), FILES)
@@ -142,8 +193,7 @@ def series(
 def _result(course: Course, texts: dict[int, str], asked: dict[str, Any]) -> Series:
     names = [record.name for record in course.records]
     holes = course.holes
-    order = np.argsort(holes, kind="stable")
-    members = {int(hole): list(tokens) for hole, tokens in groupby(order.tolist(), key=holes.__getitem__) if hole}
+    members = members_of(holes)
     black_holes = [
         HoleRecord(
             hole=hole,
@@ -151,7 +201,7 @@ def _result(course: Course, texts: dict[int, str], asked: dict[str, Any]) -> Ser
             born=names[course.born[hole]],
             joined=names[course.joined[hole]],
             frozen=names[int(course.changed[tokens].max())],
-            tokens=tuple(tokens),
+            tokens=tuple(tokens.tolist()),
         )
         for hole, tokens in sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
     ]

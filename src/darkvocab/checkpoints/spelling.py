@@ -18,13 +18,8 @@ def spell(path: Path, tokens: Iterable[int]) -> dict[int, list[int]]:
 
     A token of the model is spelled by the model itself (its merges, its scores, its longest pieces), so that one that
     is part of a character is spelled, too. The text of an added token, and of a WordPiece that starts a word, takes the
-    way of any text. A token that cannot be spelled in full is left out.
-
-    Raises
-    ------
-    MissingFile
-    CorruptFile
-        Not a tokenizer that can be read.
+    way of any text. A token that cannot be spelled in full is left out. Raises CorruptFile where no tokenizer can be
+    read.
     """
     try:
         held = json.loads(path.read_text("utf-8"))
@@ -40,8 +35,10 @@ def _spelled(held: dict[str, Any], tokens: set[int]) -> dict[int, list[int]]:
 
     model = held["model"]
     kind = model.get("type") or _kind(model)
-    pairs = enumerate(piece for piece, _ in model["vocab"]) if kind == "Unigram" else _turned(model["vocab"])
-    texts = dict(pairs)
+    if kind == "Unigram":
+        texts = dict(enumerate(piece for piece, _ in model["vocab"]))
+    else:
+        texts = {token: text for text, token in model["vocab"].items()}
     added = {entry["id"]: entry["content"] for entry in held.get("added_tokens") or []}
     ids = {text: token for token, text in {**texts, **added}.items()}
     unknown = texts.get(model.get("unk_id")) if kind == "Unigram" else model.get("unk_token")
@@ -68,10 +65,6 @@ def _spelled(held: dict[str, Any], tokens: set[int]) -> dict[int, list[int]]:
     pieces |= _encoded(whole, by_text)
     left_over = ids.keys() - gone - {unknown}  # what stands for an unknown character may also be that character
     return {token: [ids[t] for t in parts] for token, parts in pieces.items() if parts and left_over.issuperset(parts)}
-
-
-def _turned(vocab: dict[str, int]) -> Iterable[tuple[int, str]]:
-    return ((token, text) for text, token in vocab.items())
 
 
 def _kind(model: dict[str, Any]) -> str:

@@ -11,31 +11,25 @@ import darkvocab
 
 from .checkpoints import Bitwise, GridName, SourceArgument, Tensor
 from .progress import progress_bar
-from .shell import FINDINGS, Json, Seed, announce_compilation, app, command, print_json
+from .shell import FINDINGS, Json, Seed, announce_compilation, app, print_json
 
 
 @app.command(no_args_is_help=True)
-@command
 def diff(
-    a: Annotated[str, typer.Argument(help="A file or a model folder, as for `scan`.", metavar="A", show_default=False)],
-    b: Annotated[str, typer.Argument(help="Another.", metavar="B", show_default=False)],
+    a: Annotated[str, typer.Argument(help="A file or a model folder, as for `scan`.", metavar="A")],
+    b: Annotated[str, typer.Argument(help="Another.", metavar="B")],
     matrix: Annotated[
         str, typer.Option(help="input, output, or both: the output matrices too where a model is untied.")
     ] = "both",
-    tensor: Annotated[
-        str | None, typer.Option(help="Compare this tensor alone; NAME[ROW] of a history.", show_default=False)
-    ] = None,
-    tensor_b: Annotated[
-        str | None, typer.Option(help="The tensor of B, where it is not --tensor.", show_default=False)
-    ] = None,
+    tensor: Annotated[str | None, typer.Option(help="Compare this tensor alone; NAME[ROW] of a history.")] = None,
+    tensor_b: Annotated[str | None, typer.Option(help="The tensor of B, where it is not --tensor.")] = None,
     grid: GridName = None,
     bitwise: Bitwise = False,
     tokenizer: Annotated[
-        str | None,
-        typer.Option(help='A tokenizer.json to name the tokens of both by; "none" for ids only.', show_default=False),
+        str | None, typer.Option(help='A tokenizer.json to name the tokens of both by; "none" for ids only.')
     ] = None,
     show: Annotated[int, typer.Option(help="Tokens to print of those that moved farthest.", min=1, max=100)] = 12,
-    csv: Annotated[Path | None, typer.Option(help="Also write every token to this CSV.", show_default=False)] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write every token to this CSV.")] = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 1 where a row or a text differs, as `git diff` does.")
     ] = False,
@@ -73,15 +67,11 @@ def diff(
 
 
 @app.command(no_args_is_help=True)
-@command
 def repair(
     source: SourceArgument,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The folder to write, new or empty.", show_default=False)
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write, new or empty.")],
     tokens: Annotated[
-        str,
-        typer.Option(help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark; with commas."),
+        str, typer.Option(help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark; with commas.")
     ] = "black-holes",
     how: Annotated[
         str,
@@ -94,7 +84,7 @@ def repair(
     seed: Seed = 0,
     tensor: Tensor = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="A tokenizer.json, instead of the one beside the weights.", show_default=False)
+        str | None, typer.Option(help="A tokenizer.json, instead of the one beside the weights.")
     ] = None,
     link: Annotated[
         bool, typer.Option("--link", help="Hard links for files that stay the same, which then are the source's.")

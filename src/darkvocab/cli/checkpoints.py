@@ -12,32 +12,24 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
+from ..landing import check_place, write_whole
 from .progress import progress_bar
-from .shell import FINDINGS, USAGE, DeviceName, Json, announce_compilation, app, command, fail, print_json, say
+from .shell import FINDINGS, USAGE, DeviceName, Json, announce_compilation, app, fail, print_json, say
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import Scan
 
-Tensor = Annotated[
-    str | None,
-    typer.Option(help="Take this tensor instead of the one found; NAME[ROW] of a history.", show_default=False),
-]
+Tensor = Annotated[str | None, typer.Option(help="Take this tensor instead of the one found; NAME[ROW] of a history.")]
 GridName = Annotated[
-    str | None,
-    typer.Option(
-        help="Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2.", show_default=False
-    ),
+    str | None, typer.Option(help="Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2.")
 ]
-Tokenizer = Annotated[
-    str | None, typer.Option(help='A tokenizer.json to name tokens by; "none" for ids only.', show_default=False)
-]
+Tokenizer = Annotated[str | None, typer.Option(help='A tokenizer.json to name tokens by; "none" for ids only.')]
 Checksum = Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")]
 Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, so that -0.0 is not 0.0.")]
 SOURCE = typer.Argument(
     help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, a model folder, or org/name[@revision][/file] "
     "on the Hugging Face Hub.",
     metavar="SOURCE",
-    show_default=False,
 )
 SourceArgument = Annotated[str, SOURCE]
 
@@ -49,7 +41,6 @@ def _scanned(source: str, **options: Any) -> Scan:
 
 
 @app.command(no_args_is_help=True)
-@command
 def scan(
     source: SourceArgument,
     tensor: Tensor = None,
@@ -58,19 +49,14 @@ def scan(
     tokenizer: Tokenizer = None,
     checksum: Checksum = True,
     tokens: Annotated[
-        str | None,
-        typer.Option(help="List dark tokens, or all, in --json and --csv, with all that is known.", show_default=False),
+        str | None, typer.Option(help="List dark tokens, or all, in --json and --csv, with all that is known.")
     ] = None,
     show: Annotated[int, typer.Option(help="Tokens to print of each kind and black hole.", min=1)] = 12,
     csv: Annotated[
         Path | None,
-        typer.Option(
-            help="Also write tokens to this CSV: those of --tokens, by default all in black holes.", show_default=False
-        ),
+        typer.Option(help="Also write tokens to this CSV: those of --tokens, by default all in black holes."),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write the page of the scan, which opens offline.", show_default=False)
-    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the page of the scan, which opens offline.")] = None,
     device: DeviceName = "cpu",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read; read headers only.")] = False,
     as_json: Json = False,
@@ -81,13 +67,12 @@ def scan(
 
     Example: darkvocab scan path/to/model --tokens dark --csv dark.csv
     """
-    from ..checkpoints.places import check_place
     from ..checkpoints.scan_result import check_which
     from ..reports.console import console
     from ..reports.scan import print_plan, print_scan
 
     if dry_run:
-        from ..checkpoints.plan import plan
+        from ..checkpoints.scan import plan
 
         planned = plan(source, tensor=tensor, tokenizer=tokenizer, checksum=checksum)
         if as_json:
@@ -114,12 +99,9 @@ def scan(
 
 
 @app.command(no_args_is_help=True)
-@command
 def check(
     source: Annotated[str | None, SOURCE] = None,
-    policy: Annotated[
-        Path | None, typer.Option(help="What is allowed, as TOML; by default as --print-policy.", show_default=False)
-    ] = None,
+    policy: Annotated[Path | None, typer.Option(help="What is allowed, as TOML; by default as --print-policy.")] = None,
     print_policy: Annotated[
         bool, typer.Option("--print-policy", help="Print the default policy, to start from, and do nothing else.")
     ] = False,
@@ -129,14 +111,11 @@ def check(
     tokenizer: Tokenizer = None,
     checksum: Checksum = True,
     show: Annotated[int, typer.Option(help="Tokens to print of each finding.", min=1)] = 12,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.", show_default=False)] = None,
-    sarif: Annotated[Path | None, typer.Option(help="Also write SARIF 2.1.0 to this file.", show_default=False)] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Also write SARIF 2.1.0 to this file.")] = None,
     model_card: Annotated[
         str | None,
-        typer.Option(
-            help="Also write a section for the model card to this file; - prints it instead of the table.",
-            show_default=False,
-        ),
+        typer.Option(help="Also write a section for the model card to this file; - prints it instead of the table."),
     ] = None,
     suppress: Annotated[
         list[str] | None,
@@ -144,7 +123,6 @@ def check(
             help="Also write the ids to suppress at sampling: bad-words:FILE or suppress-tokens:FILE (transformers), "
             "logit-bias:FILE (OpenAI, vLLM); repeat for more.",
             metavar="FORMAT:FILE",
-            show_default=False,
         ),
     ] = None,
     suppress_which: Annotated[
@@ -163,8 +141,6 @@ def check(
         print(default_policy(), end="")
         return
     from ..checkpoints.check import parse_suppressed
-    from ..checkpoints.places import check_place
-    from ..landing import write_whole
     from ..reports import findings
     from ..reports.console import console
 
@@ -202,7 +178,6 @@ def check(
 def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
     """Write the ids to suppress in each form, and say which special tokens are spared."""
     from ..checkpoints.check import to_suppress
-    from ..landing import write_whole
     from ..reports.findings import SUPPRESSIONS
 
     ids, spared = to_suppress(scanned, which)
@@ -214,7 +189,6 @@ def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
 
 
 def _form_and_file(asked: str) -> tuple[str, Path]:
-    """Split `FORMAT:FILE` of --suppress."""
     from ..reports.findings import SUPPRESSIONS
 
     form, _, path = asked.partition(":")
@@ -224,7 +198,6 @@ def _form_and_file(asked: str) -> tuple[str, Path]:
 
 
 @app.command(no_args_is_help=True)
-@command
 def neighbours(
     source: SourceArgument,
     touching: Annotated[float, typer.Option(help="Rows touch where no column differs by more.")] = 1,
@@ -234,9 +207,7 @@ def neighbours(
     grid: GridName = None,
     tokenizer: Tokenizer = None,
     show: Annotated[int, typer.Option(help="Tokens to print of each component.", min=1)] = 12,
-    csv: Annotated[
-        Path | None, typer.Option(help="Also write every token with what it touches to this CSV.", show_default=False)
-    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write every token with what it touches to this CSV.")] = None,
     as_json: Json = False,
 ) -> None:
     """Which tokens touch: pairs, components, degrees, and the cluster around the black holes ("frozen smoke").
@@ -244,7 +215,7 @@ def neighbours(
     Example: darkvocab neighbours path/to/model --touching 2 --csv touching.csv
     """
     from ..reports.console import console
-    from ..reports.neighbourhood import print_neighbourhood
+    from ..reports.scan import print_neighbourhood
 
     announce_compilation()
     within = darkvocab.numerics.Touching(touching, touching_unit, strict)
@@ -259,10 +230,9 @@ def neighbours(
 
 
 @app.command(no_args_is_help=True)
-@command
 def centroid(
     source: SourceArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
     tensor: Tensor = None,
     grid: GridName = None,
     bitwise: Bitwise = False,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import typer
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {
@@ -93,11 +91,3 @@ class Group(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands in the order of the help."""
         return [name for rows in COMMANDS.values() for name in rows if name in self.commands]
-
-
-class Application(typer.Typer):
-    """An application whose commands are of the class above."""
-
-    def command(self, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
-        """Register a command; as `typer.Typer.command`."""
-        return super().command(*arguments, **{"cls": Command, **options})

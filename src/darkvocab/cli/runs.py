@@ -10,39 +10,19 @@ import typer
 import darkvocab
 
 from .progress import progress_bar
-from .shell import (
-    FINDINGS,
-    USAGE,
-    EngineName,
-    Json,
-    Resume,
-    Workers,
-    announce_compilation,
-    app,
-    command,
-    fail,
-    print_json,
-    say,
-)
+from .shell import FINDINGS, USAGE, EngineName, Json, Resume, Workers, announce_compilation, app, fail, print_json, say
 
 
 @app.command(no_args_is_help=True)
-@command
 def reproduce(
-    recipe: Annotated[
-        str, typer.Argument(help="12.2a, 12.4b, 13.5a, 11.2c, 11.2b, 11.2a, 12.1a or 11.2c-init.", show_default=False)
-    ],
-    base: Annotated[
-        Path | None, typer.Option(help="12.2a, 12.4b: the centroid file that the notebook loads.", show_default=False)
-    ] = None,
+    recipe: Annotated[str, typer.Argument(help="12.2a, 12.4b, 13.5a, 11.2c, 11.2b, 11.2a, 12.1a or 11.2c-init.")],
+    base: Annotated[Path | None, typer.Option(help="12.2a, 12.4b: the centroid file that the notebook loads.")] = None,
     corpus: Annotated[
-        Path | None, typer.Option(help="11.2c, 11.2b, 11.2a: the text that the notebook trains on.", show_default=False)
+        Path | None, typer.Option(help="11.2c, 11.2b, 11.2a: the text that the notebook trains on.")
     ] = None,
     engine: EngineName = "local",
     workers: Workers = None,
-    out: Annotated[
-        Path | None, typer.Option(help="A run folder for its records, or its recording.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A run folder for its records, or its recording.")] = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +33,8 @@ def reproduce(
     from dataclasses import asdict
 
     from ..notebooks.comparison import DIFFERS
-    from ..notebooks.recipes import CLOUDS, TRAININGS, WITH_CENTROID
+    from ..notebooks.recipes import CLOUDS, WITH_CENTROID
+    from ..notebooks.trainings import TRAININGS
 
     if base and recipe not in WITH_CENTROID:
         fail(f"--base is for {' and '.join(WITH_CENTROID)}; {recipe} draws its own", USAGE)
@@ -84,10 +65,8 @@ def reproduce(
 
 
 @app.command(no_args_is_help=True)
-@command
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run or training.", show_default=False)],
-    as_json: Json = False,
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run or training.")], as_json: Json = False
 ) -> None:
     """Write the figures and the page of a finished run, a training or a measured history, from what its folder holds.
 
@@ -101,13 +80,9 @@ def report(
 
 
 @app.command(no_args_is_help=True)
-@command
 def summary(
-    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.", show_default=False)],
-    column: Annotated[
-        list[str] | None,
-        typer.Option(help="This column, at each sigma; repeat for more.", show_default=False),
-    ] = None,
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    column: Annotated[list[str] | None, typer.Option(help="This column, at each sigma; repeat for more.")] = None,
     bins: Annotated[int, typer.Option(help="Of each histogram.", min=1, max=10_000)] = 30,
     as_json: Json = False,
 ) -> None:

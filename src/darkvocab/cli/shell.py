@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import typer
@@ -18,18 +18,21 @@ import typer
 import darkvocab
 
 from ..errors import DarkvocabError, DiskFull, of_the_machine
-from .help import Application, Group
+from .help import Command, Group
 
 FINDINGS = 1
-
-
 USAGE = 2
-
-
 BUG = 70  # EX_SOFTWARE of sysexits.h
-
-
 INTERRUPTED = 130
+
+
+class Application(typer.Typer):
+    """An application whose commands have the help of `Command` and end errors as `command` does."""
+
+    def command(self, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
+        """Register a command; as `typer.Typer.command`."""
+        register = super().command(*arguments, **{"cls": Command, **options})
+        return lambda function: register(command(function))
 
 
 app = Application(
@@ -42,15 +45,19 @@ app = Application(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
 _interrupted = False
-
-
-Command = TypeVar("Command", bound=Callable[..., None])
-
+Function = TypeVar("Function", bound=Callable[..., None])
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Seed = Annotated[int, typer.Option(help="Of every draw.")]
+EngineName = Annotated[
+    str, typer.Option(help="local, serial, threads, processes, dask://HOST:PORT, or dask:SCHEDULER_FILE.json.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Of a local engine; by default as many as pay. Never changes a record.")
+]
+DeviceName = Annotated[str, typer.Option("--device", help="cpu, or a GPU: cuda, cuda:N, mps. Never changes a record.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 
 
 def say(text: str) -> None:
@@ -65,7 +72,7 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def command(function: Command) -> Command:
+def command(function: Function) -> Function:
     """Turn what a library call raises into a sentence and an exit code."""
 
     @functools.wraps(function)
@@ -78,35 +85,36 @@ def command(function: Command) -> Command:
         except typer.Exit:
             raise
         except BaseException as error:
-            resumable = (
-                " (what has landed is kept: the same command with --resume goes on)"
-                if options.get("resume") is not None and options.get("out")
-                else ""
-            )
+            lands = options.get("resume") is not None and options.get("out")
+            resumable = " (what has landed is kept: the same command with --resume goes on)" if lands else ""
             fail(*_explained(error, resumable))
 
     return wrapped  # type: ignore[return-value]
 
 
+def sign(function: Callable[..., None], options: Mapping[str, tuple[Any, Any]]) -> None:
+    """Give a command these options: annotation and default by name."""
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in options.items()
+    ]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+
+
 def taking(kind: type[Any]) -> Callable[[Callable[[Any], None]], Callable[..., None]]:
     """Give a command the fields of a dataclass as its options; the function is called with an instance."""
+    hints = get_type_hints(kind, include_extras=True)
+    defaults = {
+        field.name: inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+        for field in dataclasses.fields(kind)
+    }
 
     def decorate(function: Callable[[Any], None]) -> Callable[..., None]:
         @functools.wraps(function)
         def wrapped(**options: Any) -> None:
             function(kind(**options))
 
-        hints = get_type_hints(kind, include_extras=True)
-        parameters = [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
-                annotation=hints[field.name],
-            )
-            for field in dataclasses.fields(kind)
-        ]
-        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        sign(wrapped, {name: (hints[name], default) for name, default in defaults.items()})
         wrapped.__annotations__ = hints
         return wrapped
 
@@ -158,35 +166,11 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-Seed = Annotated[int, typer.Option(help="Of every draw.")]
-
-
-EngineName = Annotated[
-    str, typer.Option(help="local, serial, threads, processes, dask://HOST:PORT, or dask:SCHEDULER_FILE.json.")
-]
-
-
-Workers = Annotated[
-    int | None,
-    typer.Option(help="Of a local engine; by default as many as pay. Never changes a record.", show_default=False),
-]
-
-
-DeviceName = Annotated[str, typer.Option("--device", help="cpu, or a GPU: cuda, cuda:N, mps. Never changes a record.")]
-
-
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-
-
 def _interrupt(signum: int, frame: Any) -> NoReturn:
     global _interrupted
     _interrupted = True
-    sys.unraisablehook = _unheard  # what a library was making just then may complain when it goes
+    sys.unraisablehook = lambda _: None  # what a library was making just then may complain when it goes
     raise KeyboardInterrupt
-
-
-def _unheard(event: object) -> None:
-    pass
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, say
+from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, say, sign
 
 REQUIRED = inspect.Parameter.empty
 
@@ -63,16 +63,13 @@ Function = TypeVar("Function", bound=Callable[..., None])
 def takes(options: dict[str, tuple[Any, ...]], **defaults: Any) -> Callable[[Function], Function]:
     """Give a command these options, some with other defaults; a truth has no ``--no-`` beside it."""
 
-    def parameter(name: str, kind: Any, default: Any, about: str = "") -> inspect.Parameter:
-        default = defaults.get(name, default)
-        if about:
-            flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
-            kind = Annotated[kind, typer.Option(*flag, help=about, show_default=default is not None)]
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+    def option(name: str, kind: Any, default: Any, about: str = "") -> tuple[Any, Any]:
+        flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
+        kind = Annotated[kind, typer.Option(*flag, help=about)] if about else kind
+        return kind, defaults.get(name, default)
 
     def decorated(function: Function) -> Function:
-        parameters = [parameter(name, *option) for name, option in options.items()]
-        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        sign(function, {name: option(name, *given) for name, given in options.items()})
         return function
 
     return decorated
@@ -99,7 +96,6 @@ def settings_of(experiment: str, options: dict[str, Any]) -> Any:
 
 
 def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
-    """Return the threshold of the graph, or None for the default."""
     if threshold is None:
         if strict:
             raise InvalidInput("--strict says how rows touch at --touching; give --touching, too")
@@ -135,7 +131,6 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
 
 
 @app.command(no_args_is_help=True)
-@command
 @takes(DRAWN | MEASURED | RUNNING, measure="census,geometry,steps", over="black_holes")
 def sweep(**options: Any) -> None:
     """Draw snowballs over a range of sigma and count their black holes (12.2a).
@@ -146,7 +141,6 @@ def sweep(**options: Any) -> None:
 
 
 @app.command(no_args_is_help=True)
-@command
 @takes(DRAWN | MEASURED | RUNNING, trials=1000, measure="census,geometry,topology", over="unique")
 def trials(**options: Any) -> None:
     """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
@@ -157,7 +151,6 @@ def trials(**options: Any) -> None:
 
 
 @app.command()
-@command
 @takes(DRAWN | ASKED | RUNNING, sigma="1e-6:1e-4:10", spacing="log", tokens=2221, base="random-unit")
 def questions(**options: Any) -> None:
     """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?

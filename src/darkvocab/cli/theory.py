@@ -12,7 +12,7 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import FINDINGS, Json, announce_compilation, app, command, print_json, say
+from .shell import FINDINGS, Json, announce_compilation, app, print_json, say
 from .snowballs import DRAWN, MEASURED, REQUIRED, takes
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ FITTED: dict[str, tuple[Any, ...]] = {
 
 
 @app.command(no_args_is_help=True)
-@command
 @takes(EXPECTED | SHOWN)
 def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_json: bool, **settings: Any) -> None:
     """The census that snowballs are expected to have, in closed form: no drawing, any number of tokens.
@@ -98,7 +97,6 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
 
 
 def _expected(settings: Expect) -> list[Expected]:
-    """The expectation at every sigma, with a progress bar."""
     points = []
     with progress_bar("expecting") as progress:
         for point in settings:
@@ -110,7 +108,6 @@ def _expected(settings: Expect) -> list[Expected]:
 
 
 @app.command(no_args_is_help=True)
-@command
 @takes(FITTED | SHOWN)
 def fit(target: str, offset: str, figure: Path | None, as_json: bool, **settings: Any) -> None:
     """Which sigma explains an observed census best, how surely, and whether it explains it at all.

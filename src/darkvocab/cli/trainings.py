@@ -14,12 +14,13 @@ import darkvocab
 from ..errors import InvalidInput
 from .checkpoints import GridName, Tensor, Tokenizer
 from .progress import progress_bar
-from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, command, print_json, say, taking
+from .shell import EngineName, Json, Resume, Seed, Workers, announce_compilation, app, print_json, say, taking
 
 if TYPE_CHECKING:
     from ..training.settings import Training
 
-# Options of `train` that are fields of `Training` by the same name.
+# Options of `train` that are fields of `Training` and of its architecture by the same name.
+ARCHITECTURE = "layers heads width context norm tied".split()
 AS_GIVEN = "precision rounding schedule batch steps label_shift seed device record_every".split()
 
 
@@ -27,16 +28,12 @@ AS_GIVEN = "precision rounding schedule batch steps label_shift seed device reco
 class TrainOptions:
     """Options of `train`, in the order of its help."""
 
-    out: Annotated[Path, typer.Option(help="Run folder for the recording.", show_default=False)]
-    corpus: Annotated[
-        Path | None, typer.Option(help="A text file; by default the help topics of Python.", show_default=False)
-    ] = None
-    vocabulary: Annotated[
-        int | None, typer.Option(help="Bytes below this are tokens, 128 or 256; by default 128.", show_default=False)
-    ] = None
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json, instead of bytes.", show_default=False)] = (
+    out: Annotated[Path, typer.Option(help="Run folder for the recording.")]
+    corpus: Annotated[Path | None, typer.Option(help="A text file; by default the help topics of Python.")] = None
+    vocabulary: Annotated[int | None, typer.Option(help="Bytes below this are tokens, 128 or 256; by default 128.")] = (
         None
     )
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json, instead of bytes.")] = None
     start: Annotated[str, typer.Option(help="Rows before step 1: normal, point, or snowball.")] = "snowball"
     init_unit: Annotated[bool, typer.Option(help="point: a vector of length 1.")] = True
     init_sigma: Annotated[float, typer.Option(help="snowball: noise around its vector, weight units.")] = 1e-5
@@ -66,8 +63,7 @@ class TrainOptions:
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu"
     record_every: Annotated[int, typer.Option(help="Steps from one recorded state to the next.")] = 1
     record: Annotated[
-        list[str] | None,
-        typer.Option(help="Also record gradients, or moments, of the embedding; repeat for both.", show_default=False),
+        list[str] | None, typer.Option(help="Also record gradients, or moments, of the embedding; repeat for both.")
     ] = None
     replicas: Annotated[int, typer.Option(help="Trainings, from --seed and the seeds that follow.", min=1)] = 1
     engine: EngineName = "local"
@@ -81,14 +77,7 @@ class TrainOptions:
 
         return darkvocab.Training(
             corpus=darkvocab.training.load_corpus(self.corpus, vocabulary=self.vocabulary, tokenizer=self.tokenizer),
-            architecture=choices.Architecture(
-                layers=self.layers,
-                heads=self.heads,
-                width=self.width,
-                context=self.context,
-                norm=self.norm,
-                tied=self.tied,
-            ),
+            architecture=choices.Architecture(**{name: getattr(self, name) for name in ARCHITECTURE}),
             start=choices.start(self.start, unit=self.init_unit, sigma=self.init_sigma, drawn=self.init_drawn),
             noise=choices.noise(self.noise, sigma=self.noise_sigma, rows=self.noise_rows),
             optimizer=choices.optimizer(
@@ -101,7 +90,6 @@ class TrainOptions:
 
 
 @app.command()
-@command
 @taking(TrainOptions)
 def train(options: TrainOptions) -> None:
     """Train a small GPT-2 from such a start, recording its embedding after every step (11.2c, 11.2b, 11.2a).
@@ -126,7 +114,6 @@ def train(options: TrainOptions) -> None:
 
 
 def _train_replicas(training: Training, options: TrainOptions) -> None:
-    """Train from several seeds, and print where they ended."""
     from ..reports.console import console
     from ..reports.replicas import print_replicas, replicas_json
     from ..runs.records import read_records
@@ -146,34 +133,24 @@ def _train_replicas(training: Training, options: TrainOptions) -> None:
 
 
 @app.command(no_args_is_help=True)
-@command
 def evolve(
-    source: Annotated[
-        Path,
-        typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE", show_default=False),
-    ],
+    source: Annotated[Path, typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE")],
     unseen: Annotated[
         str | None,
         typer.Option(
-            help="Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says.",
-            show_default=False,
+            help="Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says."
         ),
     ] = None,
-    tensor: Annotated[
-        str | None, typer.Option(help="Take this tensor instead of embedding_history.", show_default=False)
-    ] = None,
+    tensor: Annotated[str | None, typer.Option(help="Take this tensor instead of embedding_history.")] = None,
     every: Annotated[int, typer.Option(help="Take every so many recorded rows, and the last.", min=1)] = 1,
     init_sigma: Annotated[
-        float | None,
-        typer.Option(help="Of 11.2c's verdict, weight units; by default the run's.", show_default=False),
+        float | None, typer.Option(help="Of 11.2c's verdict, weight units; by default the run's.")
     ] = None,
     noise_epsilon: Annotated[
-        float | None,
-        typer.Option(help="Of 11.2b's verdict, weight units; by default the run's.", show_default=False),
+        float | None, typer.Option(help="Of 11.2b's verdict, weight units; by default the run's.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for records, events and figures; by default the run folder.", show_default=False),
+        Path | None, typer.Option(help="Folder for records, events and figures; by default the run folder.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -181,8 +158,8 @@ def evolve(
 
     Example: darkvocab evolve runs/lab --every 10
     """
-    from ..reports.console import console
-    from ..reports.evolution import evolution_json, print_evolution
+    from ..reports.console import console, frames_json
+    from ..reports.evolution import print_evolution
 
     announce_compilation()
     if out is None and (source / "manifest.json").is_file():
@@ -200,7 +177,8 @@ def evolve(
         )
     page = darkvocab.report(out)[0] if out else None
     if as_json:
-        sys.stdout.writelines(evolution_json(evolution.records, evolution.events, evolution.tokens, evolution.summary))
+        frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
+        sys.stdout.writelines(frames_json(evolution.summary, **frames))
     else:
         print_evolution(evolution.records, evolution.events, evolution.summary, console())
     if out:
@@ -210,49 +188,39 @@ def evolve(
 
 
 @app.command(no_args_is_help=True)
-@command
 def history(
     sources: Annotated[
         list[str],
         typer.Argument(
             help="org/name on the Hugging Face Hub, a folder of checkpoints, or several sources in their order.",
             metavar="SOURCE...",
-            show_default=False,
         ),
     ],
     revisions: Annotated[
         str | None,
         typer.Option(
-            help="Of one source: only branches and tags, or checkpoints in the folder, that match; 'step*,main'.",
-            show_default=False,
+            help="Of one source: only branches and tags, or checkpoints in the folder, that match; 'step*,main'."
         ),
     ] = None,
     tensor: Tensor = None,
     grid: GridName = None,
     tokenizer: Tokenizer = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for all records, as Parquet, CSV and JSON.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for all records, as Parquet, CSV and JSON.")] = None,
     as_json: Json = False,
 ) -> None:
     """Follow black holes and rows from checkpoint to checkpoint: which are equal, which moved, since when frozen.
 
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
+    from ..reports.changes import print_series
     from ..reports.console import console, frames_json
-    from ..reports.series import print_series
 
     announce_compilation()
     with progress_bar("measuring", in_bytes=True) as progress:
         series = darkvocab.series(
             *sources, revisions=revisions, tensor=tensor, grid=grid, tokenizer=tokenizer, out=out, progress=progress
         )
-    frames = {
-        "checkpoints": series.checkpoints,
-        "black_holes": series.black_holes,
-        "tokens": series.tokens,
-        "events": series.events,
-    }
+    frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
     if as_json:
         sys.stdout.writelines(frames_json(series.summary, **frames))
     else:

@@ -34,12 +34,12 @@ def _ends(name: str, ending: str) -> bool:
     return name == ending or name.endswith("." + ending)
 
 
-def _is_matrix(tensor: Tensor) -> bool:
-    return tensor.is_float and len(tensor.shape) == 2 and 0 not in tensor.shape
+def _is_matrix(tensor: Tensor, rank: int = 2) -> bool:
+    return tensor.is_float and len(tensor.shape) == rank and 0 not in tensor.shape
 
 
 def _is_history(tensor: Tensor) -> bool:
-    return tensor.is_float and len(tensor.shape) == 3 and 0 not in tensor.shape
+    return _is_matrix(tensor, rank=3)
 
 
 def _by_name(source: Source, endings: tuple[str, ...], fits: Callable[[Tensor], bool]) -> Tensor | None:
@@ -64,13 +64,7 @@ def _setting(config: dict, name: str, kind: type) -> Any:
 
 
 def header_count(path: File, metadata: dict[str, str], name: str, absent: int) -> int:
-    """Return the count that a file's header holds under this name.
-
-    Raises
-    ------
-    CorruptFile
-        The text is no count.
-    """
+    """Return the count that a file's header holds under this name; raises CorruptFile where the text is none."""
     text = metadata.get(name, str(absent)).strip()
     if not re.fullmatch("[0-9]{1,18}", text):
         raise CorruptFile(f"{path}: {name} must be a count, its header says {printable(text)[:40]!r}")
@@ -80,10 +74,7 @@ def header_count(path: File, metadata: dict[str, str], name: str, absent: int) -
 def n_recorded(history: Tensor, metadata: dict[str, str]) -> int:
     """Return how many states [rows, n_tokens, dim] are written, by the file's header; zeros follow them.
 
-    Raises
-    ------
-    CorruptFile
-        More than there is room for, or none.
+    Raises CorruptFile where that is none, or more than there is room for.
     """
     n_rows = header_count(history.path, metadata, "recorded", history.shape[0])
     if n_rows > history.shape[0]:
@@ -94,15 +85,7 @@ def n_recorded(history: Tensor, metadata: dict[str, str]) -> int:
 
 
 def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
-    """Return one state of a history, by default the last recorded one, and a phrase that says which.
-
-    Raises
-    ------
-    CorruptFile
-        As `n_recorded`.
-    InvalidInput
-        No such row.
-    """
+    """Return one state of a history, by default the last recorded one, and a phrase that says which."""
     metadata = read_metadata(history.path) if history.path.suffix == ".safetensors" else {}
     n_rows = n_recorded(history, metadata)
     at = n_rows - 1 if row is None else row
@@ -125,14 +108,8 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     Chosen by the name asked for (`NAME[ROW]`: a row of a three-dimensional tensor, as a history is);
     else by the usual names; else the last recorded row of a history; else by shape: the only matrix
     with as many rows as the config's vocabulary (or, without one, as the tokenizer has texts), or the
-    only matrix, or one at least twice as tall as any other.
-
-    Raises
-    ------
-    InvalidInput
-        The tensor asked for is not there, or is no matrix of floating-point numbers.
-    NoEmbedding
-        No choice is plain; the message lists the candidates.
+    only matrix, or one at least twice as tall as any other. Raises InvalidInput where the tensor asked for is not there
+    or is no matrix of floating-point numbers, NoEmbedding, with the candidates, where no choice is plain.
     """
     if tensor is not None:
         return _asked(source, tensor)

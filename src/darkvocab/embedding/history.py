@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, NoEmbedding
 from ..numerics import Grid, as_grid
-from ..sources import Tensor
+from ..sources import Tensor, read_json, read_object
 from ..sources.safetensors import read_metadata, read_tensors
 from ..text import printable
 from .find import HISTORY, header_count, n_recorded
@@ -47,20 +46,11 @@ class History:
         beside it say.
 
         The run may be going on: the header's `recorded` counts the rows that are written, the rest is ignored.
+        `tensor` is the key, `embedding_history` by default.
 
-        Parameters
-        ----------
-        tensor : its key, `embedding_history` by default
-
-        Raises
-        ------
-        MissingFile
-            Nothing there, or a folder without a history.
-        NoEmbedding
-            The file has no such key; the message lists its keys.
-        CorruptFile
-            As `read_tensors`; a tensor that is no history (rank, dtype, nothing in it), counts in the header that
-            contradict it, a `corpus.json` or `manifest.json` that cannot be read.
+        Raises MissingFile where there is nothing, or no history in the folder; NoEmbedding, with the keys that there
+        are, where the file has no such key; CorruptFile as `read_tensors` and for a tensor that is no history (rank,
+        dtype, nothing in it), counts in the header that contradict it, or JSON beside it that cannot be read.
         """
         asked = Path(source)
         if not asked.exists():
@@ -95,7 +85,8 @@ class History:
         every = header_count(path, metadata, "record_every", 1)
         if not every:
             raise CorruptFile(f"{path}: record_every is 0; rows must be an optimizer step apart or more")
-        corpus, manifest = (_beside(path, name) for name in ("corpus.json", "manifest.json"))
+        beside = (path.parent / name for name in ("corpus.json", "manifest.json"))
+        corpus, manifest = (read_object(place) if place.is_file() else {} for place in beside)
         parameters = manifest.get("parameters", {})
         if not isinstance(parameters, dict):
             raise CorruptFile(f"{path.parent / 'manifest.json'}: its parameters are no JSON object")
@@ -133,13 +124,7 @@ class History:
         return row * self.record_every
 
     def rows(self, every: int = 1) -> list[int]:
-        """Return every so many rows, from row 0, and the last one.
-
-        Raises
-        ------
-        InvalidInput
-            `every` is not >= 1.
-        """
+        """Return every so many rows, from row 0, and the last one; raises InvalidInput where `every` is below 1."""
         if every < 1:
             raise InvalidInput(f"every must be >= 1 rows, got {every}")
         rows = list(range(0, self.n_rows, every))
@@ -150,12 +135,7 @@ class History:
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield row and words [n_tokens, dim] of these states, read a few at a time.
 
-        They are not mapped, so that a file that is cut meanwhile is an error and does not end the process.
-
-        Raises
-        ------
-        CorruptFile
-            The file ends before them.
+        They are not mapped, so that a file that is cut meanwhile is a CorruptFile and does not end the process.
         """
         dtype = self.grid.word_dtype
         size = self.n_tokens * self.dim
@@ -172,30 +152,10 @@ class History:
 
 def _runs(rows: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
     """Yield runs (first, length) of consecutive numbers, at most so long."""
-    first, n = 0, 0
-    for row in rows:
-        if n and (row != first + n or n == most):
-            yield first, n
-            n = 0
-        first, n = (first, n + 1) if n else (row, 1)
-    if n:
-        yield first, n
-
-
-def _json(place: Path) -> Any:
-    try:
-        return json.loads(place.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{place}: not JSON ({error})") from None
-
-
-def _beside(path: Path, name: str) -> dict[str, Any]:
-    """Read a JSON object beside the history; an empty one where there is none."""
-    place = path.parent / name
-    content = _json(place) if place.is_file() else {}
-    if not isinstance(content, dict):
-        raise CorruptFile(f"{place}: not a JSON object")
-    return content
+    numbers = np.array(list(rows), np.int64)
+    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
+        for start in range(0, len(run), most):
+            yield int(run[start]), min(most, len(run) - start)
 
 
 def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ...]:
@@ -204,18 +164,12 @@ def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ..
         raise CorruptFile(f"{place}: unseen must be a list of token ids")
     try:
         return check_tokens(tokens, n_tokens)
-    except ValueError as error:
+    except InvalidInput as error:
         raise CorruptFile(f"{place}: {error}") from None
 
 
 def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
-    """Return token ids in ascending order, each once.
-
-    Raises
-    ------
-    InvalidInput
-        An id that the vocabulary does not have.
-    """
+    """Return token ids in ascending order, each once; raises InvalidInput for one that the vocabulary lacks."""
     ascending = tuple(sorted(set(tokens)))
     outside = [token for token in ascending if not 0 <= token < n_tokens]
     if outside:
@@ -226,12 +180,7 @@ def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
 def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
     """Parse token ids from `0-8,127`, or from a JSON file: a list, or an object with a list `unseen`.
 
-    Raises
-    ------
-    InvalidInput
-        Neither; an id beyond the vocabulary; a range that runs backwards.
-    MissingFile
-        No such file.
+    Raises InvalidInput for anything else, an id beyond the vocabulary, a range that runs backwards; or MissingFile.
 
     Examples
     --------
@@ -242,7 +191,7 @@ def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
         path = Path(text)
         if not path.is_file():
             raise MissingFile(f"no file {text!r}; name unseen tokens by id, as 0-8,127, or by a JSON file")
-        content = _json(path)
+        content = read_json(path)
         corpus = content if isinstance(content, dict) else {"unseen": content}
         if "unseen" not in corpus:
             raise CorruptFile(f"{path}: a JSON object without a list named unseen")

@@ -59,17 +59,12 @@ class EmbeddingMatrix:
     ) -> EmbeddingMatrix:
         """Open the input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
 
+        Raises as `open_source`, `find_embedding` and `load_tokenizer`.
+
         Parameters
         ----------
         tensor : the tensor to take instead of the one found; `NAME[ROW]` for a row of a history
         tokenizer : a `tokenizer.json`, instead of the one in the folder or the file; "none" for no texts
-
-        Raises
-        ------
-        MissingFile, CorruptFile, InvalidInput
-            As `open_source`, and a `tokenizer.json` that cannot be read.
-        NoEmbedding
-            As `find_embedding`.
         """
         if not isinstance(source, Source):
             source = open_source(source)
@@ -106,8 +101,7 @@ class EmbeddingMatrix:
 
     @cached_property
     def tied(self) -> bool:
-        """True where the output matrix is this one: by its words, which are read for it now, or by the config where
-        no tensor holds it."""
+        """True where the output matrix is this one, as `is_tied`; its words are read now."""
         if self.source is None or self.held is None:
             return True
         return is_tied(self.source, self.held, self.source.tensors[self.output] if self.output else None)
@@ -116,12 +110,7 @@ class EmbeddingMatrix:
         """Return the output matrix, whose rows score the tokens: this one where it is tied, else the output tensor.
 
         None where the model is untied and the checkpoint holds no output tensor. It may have other rows than the
-        embedding (a head that is padded).
-
-        Raises
-        ------
-        InvalidInput
-            The output tensor's type is no grid.
+        embedding (a head that is padded). Raises InvalidInput where its type is no grid.
         """
         if self.tied or self.output == self.tensor:
             return self
@@ -140,12 +129,8 @@ class EmbeddingMatrix:
     def from_array(cls, array: Any, grid: str | None = None) -> EmbeddingMatrix:
         """Take rows from memory: a numpy array (ml_dtypes included) or a torch tensor, [n_tokens, dim].
 
-        `grid` rounds them first; by default the array's own type is the grid.
-
-        Raises
-        ------
-        InvalidInput
-            Not two-dimensional, or a type that is no grid while none is given.
+        `grid` rounds them first; by default the array's own type is the grid. Raises InvalidInput where they are not
+        two-dimensional, or their type is no grid while none is given.
         """
         stored = str(array.dtype).removeprefix("torch.")
         if hasattr(array, "detach"):  # a torch tensor, without importing torch
@@ -215,12 +200,8 @@ class EmbeddingMatrix:
     ) -> Groups:
         """Group tokens with equal rows, after rounding to `grid` where one is given; on a device where one is given.
 
-        Raises
-        ------
-        CorruptFile
-            Rows with NaN or infinity; the message names the tokens.
-        InvalidInput
-            Rows that overflow `grid`.
+        Raises CorruptFile for rows with NaN or infinity, InvalidInput for rows that overflow `grid`; the message names
+        the tokens.
         """
         target = as_grid(grid or self.grid)
         plain = target == self.grid and not self.quantised

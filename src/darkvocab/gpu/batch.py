@@ -130,8 +130,9 @@ def identical_rows(
 
 def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> Groups:
     """Group equal rows of one matrix on the device, [n, dim] signed integers with the bits of the grid's words."""
+    dim = words.shape[1]
     while True:
-        keys = device.put(row_keys(words.shape[1])[: words.shape[1]])
+        keys = device.put(row_keys(dim)[:dim])
         with device.active():
             hashes, largest = device.grouping.hash_rows(words[None], keys, folded=not bitwise)
             leader, collided = device.grouping.leaders(words[None], keys, folded=not bitwise, hashes=hashes)
@@ -170,13 +171,7 @@ def _groups(leader: np.ndarray, largest_code: np.ndarray) -> Groups:
     """Return the groups of rows that each have their group's first row as leader."""
     is_first = leader == np.arange(len(leader))
     labels = (np.cumsum(is_first) - 1)[leader]
-    first = np.flatnonzero(is_first)
-    return Groups(
-        labels=labels,
-        first=first,
-        counts=np.bincount(labels, minlength=len(first)),
-        largest_code=largest_code,
-    )
+    return Groups(labels=labels, first=np.flatnonzero(is_first), counts=np.bincount(labels), largest_code=largest_code)
 
 
 @dataclass(frozen=True)
@@ -188,12 +183,7 @@ class PendingBatch:
     arrays: Callable[[], dict[str, np.ndarray]]  # waits for them
 
     def results(self, index: Callable[[int], np.ndarray]) -> list[BatchResult]:
-        """Wait for the result of each matrix.
-
-        Parameters
-        ----------
-        index : gives all ordered indices of one matrix [n, dim], should something need its rows later
-        """
+        """Wait for the result of each matrix; `index` gives its ordered indices, should its rows be needed later."""
         arrays = self.arrays()
         if arrays["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
             row_keys.cache_clear()
@@ -237,15 +227,8 @@ def _spread(weights: np.ndarray, figures: dict[str, np.ndarray]) -> Spread:
     n = int(weights.sum())
     pairs = n * (n - 1) // 2
     if not pairs:
-        return Spread(n_pairs=0, max=0.0, mean=0.0, lower_median=0.0, median=0.0)
+        return Spread()
     sums = {place: int(figures["sums"][place]) for place in np.flatnonzero(figures["sums"]).tolist()}
     whole = len(figures["sums"]) == 2  # steps in two parts
     total = float(sums.get(0, 0) + (sums.get(1, 0) << 16)) if whole else exact_total(sums)
-    lower, upper = figures["middle"].tolist()
-    return Spread(
-        n_pairs=pairs,
-        max=float(figures["largest"]),
-        mean=total / pairs,
-        lower_median=lower,
-        median=(lower + upper) / 2,
-    )
+    return Spread.of(pairs, float(figures["largest"]), total, *figures["middle"].tolist())

@@ -27,13 +27,7 @@ KNOWN = "cpu, cuda, cuda:N, mps"
 
 
 def check_device(name: str) -> str:
-    """Return the name, if it may be a device's.
-
-    Raises
-    ------
-    InvalidInput
-        It may not.
-    """
+    """Return the name, if it may be a device's; else raise InvalidInput."""
     if not NAMES.fullmatch(name):
         raise InvalidInput(f"unknown device {name!r}; choose one of {KNOWN}")
     return name
@@ -68,10 +62,7 @@ def torch_device(name: str) -> torch.device:
 def open_device(name: str | Device) -> Device | None:
     """Return the device of this name with its kernels; None for "cpu", where the compiled ones run. An open one passes.
 
-    Raises
-    ------
-    InvalidInput, MissingExtra
-        As `torch_device`; MissingExtra, too, on CUDA without Triton.
+    Raises as `torch_device`; MissingExtra, too, on CUDA without Triton.
     """
     if isinstance(name, Device):
         return name

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
 
 from ..errors import InvalidInput
+from ..numerics import _backends
 from ..numerics.cells import Cells
 
 COUNTERS = 1 << 32  # points and trials that the random words of a trial tell apart
@@ -52,11 +53,6 @@ class Lanes:
         cells : of each trial; one object that comes many times is read once
         points, trials : of each trial, from 0 to 2**32 - 1
         places : of each trial, where in a row of codes its active columns go; by default the first ones, in order
-
-        Raises
-        ------
-        InvalidInput
-            A point or a trial out of range.
         """
         numbers = {"points": np.asarray(points, np.int64), "trials": np.asarray(trials, np.int64)}
         for name, n in numbers.items():
@@ -86,12 +82,10 @@ _EMPTY |= {"scale": np.empty(0)}
 
 def _part(cells: Cells, place: np.ndarray | None) -> dict[str, np.ndarray]:
     """Return the rows of one `Cells`, and how many edges each has."""
-    from ..numerics._backends.drawing import leaving
-
     n = len(cells.columns)
     away, below, above = (np.empty(n, np.uint64) for _ in range(3))
     scale = np.empty(n)
-    leaving(cells.shift, cells.edge_starts, cells.thresholds, away, below, above, scale)
+    _backends.drawing.leaving(cells.shift, cells.edge_starts, cells.thresholds, away, below, above, scale)
     return {
         "column": cells.columns,
         "place": np.arange(n) if place is None else place,

@@ -45,21 +45,16 @@ def judge(
     """Judge the tokens of a checkpoint by what training did to their rows.
 
     Indicators are of the output matrix, whose rows training moves whenever a token is not predicted,
-    where the model has one of its own, else of the embedding (as Land & Bartolo do).
+    where the model has one of its own, else of the embedding (as Land & Bartolo do). Raises as `vocabulary` and
+    `EmbeddingMatrix.groups`.
 
     Parameters
     ----------
     matrix : the input embedding
     judged : what `judged_matrix` returns, where that is known already
     census : of the judged matrix; by default taken here, by value, on the stored grid
-    words : the vocabulary; by default found here
     device : groups rows on a GPU; changes no result
     progress : called with the bytes of rows of each pass
-
-    Raises
-    ------
-    CorruptFile, InvalidInput
-        As `vocabulary` and `EmbeddingMatrix.groups`.
     """
     from .vocabulary import vocabulary
 

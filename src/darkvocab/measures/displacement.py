@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
-from ..numerics import Grid, as_grid, decode
+from ..numerics import Grid, _backends, as_grid, decode
 from ..numerics.grouping import chunks, n_cores
 from ..progress import Advance
 
@@ -33,7 +33,7 @@ def displacements(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> Displacements:
-    """Measure the displacements from `a` to `b` of the tokens that both have; rows must be finite.
+    """Measure the displacements from `a` to `b` of the tokens that both have; rows are finite and of one length.
 
     A few rows are read at a time.
 
@@ -43,11 +43,6 @@ def displacements(
     threads : by default one per core
     progress : called with the bytes of `a` and `b` as they are compared
 
-    Raises
-    ------
-    InvalidInput
-        Rows of different length.
-
     Examples
     --------
     >>> one, other = (EmbeddingMatrix.from_array(np.float32([[0, 1], row])) for row in ([3, 4], [0, 0]))
@@ -55,25 +50,23 @@ def displacements(
     >>> far.same, far.euclidean, far.l_inf
     (array([ True, False]), array([0., 5.]), array([0., 4.]))
     """
-    from ..numerics._backends.motion import tally_displacements
-
     if a.dim != b.dim:
         raise InvalidInput(f"rows of {a.dim:,} and of {b.dim:,} columns cannot be compared")
     target = as_grid(grid or a.grid)
     n = min(a.n_tokens, b.n_tokens)
-    same = np.empty(n, bool)
-    steps = np.empty(n, np.int64)
-    l_inf = np.empty(n)
-    euclidean = np.empty(n)
+    far = Displacements(
+        same=np.empty(n, bool), l_inf_steps=np.empty(n, np.int64), l_inf=np.empty(n), euclidean=np.empty(n)
+    )
     sign = target.word_dtype.type(target.sign)
 
     def compare(rows: slice) -> None:
         words = a.rounded(rows, target), b.rounded(rows, target)
         values = decode(words[0], target), decode(words[1], target)
-        tally_displacements(*words, sign, *values, same[rows], steps[rows], l_inf[rows], euclidean[rows])
+        lengths = far.same[rows], far.l_inf_steps[rows], far.l_inf[rows], far.euclidean[rows]
+        _backends.motion.tally_displacements(*words, sign, *values, *lengths)
         if progress:
             progress(a.words[rows].nbytes + b.words[rows].nbytes)
 
     with ThreadPoolExecutor(threads or n_cores()) as pool:
         list(pool.map(compare, chunks(a.words[:n])))
-    return Displacements(same=same, l_inf_steps=steps, l_inf=l_inf, euclidean=euclidean)
+    return far

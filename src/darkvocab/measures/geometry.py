@@ -28,19 +28,10 @@ class Geometry:
         weights: Integer[np.ndarray, " n"] | None = None,
         threads: int = 1,
     ) -> None:
-        """
-        Parameters
-        ----------
-        index : [n, dim] ordered indices of the rows; columns in which no row differs may be left out
-        grid : the grid they belong to
-        over : which rows they are: "black_holes", "unique" or "tokens"
-        weights : how many tokens each row stands for, 1 by default
-        threads : to compare rows with
-        """
-        self.index = index
+        self.index = index  # ordered; columns in which no row differs may be left out
         self.grid = as_grid(grid)
-        self.over = over
-        self._weights = weights
+        self.over = over  # "black_holes", "unique" or "tokens"
+        self._weights = weights  # tokens that each row stands for, 1 by default
         self._threads = threads
 
     @cached_property
@@ -87,19 +78,14 @@ def geometry(
 ) -> Geometry:
     """Measure the geometry of a matrix or of rows in memory.
 
+    Raises as `darkvocab.census`, and InvalidInput for another word in `over`.
+
     Parameters
     ----------
     rows : an `EmbeddingMatrix`, or a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]
     grid : round to it first; by default the grid the rows are stored on
     over : "black_holes" or "unique" (one row of each), or "tokens" (all; pairs of equal rows have distance 0)
     threads : to compare rows with; by default one per core. The cost grows with the square of the distinct rows.
-
-    Raises
-    ------
-    CorruptFile
-        NaN or infinity in a row.
-    InvalidInput
-        Rows that overflow `grid`; an array whose type is no grid; another word for `over`.
 
     Examples
     --------

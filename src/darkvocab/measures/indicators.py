@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
-from ..numerics import ulp
+from ..numerics import _backends, ulp
 from ..numerics.grouping import chunks, n_cores
 from ..numerics.populations import Law, low_mode, membership
 from ..progress import Advance
@@ -185,12 +185,11 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
     Subspace iteration, over the sample and then over all rows: each pass narrows the angle to the component by the
     ratio of the variances, the 9th over the 1st.
     """
-    from ..numerics._backends.products import scatter, squares_and_sums
 
     def summed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         squares = np.empty(len(rows))
         sums = np.zeros(matrix.dim)
-        squares_and_sums(rows, squares, sums)
+        _backends.products.squares_and_sums(rows, squares, sums)
         return squares, sums
 
     squares = []
@@ -209,7 +208,7 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
 
     def moved(rows: np.ndarray) -> np.ndarray:
         of_rows = np.zeros(directions.shape, np.float32)
-        scatter(rows if scale == 1 else rows * scale, across, offsets, of_rows)
+        _backends.products.scatter(rows if scale == 1 else rows * scale, across, offsets, of_rows)
         return of_rows
 
     for _ in range(COMPONENT_PASSES):
@@ -243,13 +242,11 @@ def _over(
 def _columns(
     matrix: EmbeddingMatrix, frame: _Frame, centre: np.ndarray, threads: int, advance: Advance
 ) -> dict[str, Float64[np.ndarray, " n_tokens"]]:
-    from ..numerics._backends.products import products
-
     vectors = np.stack([centre, frame.mean, frame.component])
 
     def against(rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), 5))
-        products(rows, vectors, out)
+        _backends.products.products(rows, vectors, out)
         return out
 
     return _distances(np.concatenate(list(_over(matrix, against, threads, advance))), centre, frame)

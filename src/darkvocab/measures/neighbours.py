@@ -70,13 +70,7 @@ class Neighbours:
 
     @property
     def pairs(self) -> Int32[np.ndarray, "2 n_pairs"]:
-        """Distinct rows that touch, each pair once, ascending.
-
-        Raises
-        ------
-        InvalidInput
-            More pairs than `max_pairs` were found: degrees and components count them all, but no list was kept.
-        """
+        """Distinct rows that touch, each pair once, ascending; InvalidInput where more than `max_pairs` were found."""
         if self.near.pairs is None:
             raise InvalidInput(
                 f"{self.n_pairs:,} pairs of rows touch ({self.touching}), more than the {self.max_pairs:,} that were "
@@ -160,6 +154,8 @@ def neighbours(
 ) -> Neighbours:
     """Find which rows of a matrix touch, without comparing all with all: for whole vocabularies.
 
+    Raises as `darkvocab.census`.
+
     Parameters
     ----------
     rows : an `EmbeddingMatrix`, or a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]; a quantised
@@ -169,13 +165,6 @@ def neighbours(
     groups : the rows' groups on that grid, as `EmbeddingMatrix.groups` gives them, where they are known already
     max_pairs : how many pairs of distinct rows may be listed; beyond, there are degrees and components alone
     threads : to compare rows with; by default one per core
-
-    Raises
-    ------
-    CorruptFile
-        NaN or infinity in a row.
-    InvalidInput
-        Rows that overflow `grid`; an array whose type is no grid.
 
     Examples
     --------

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
-from ..numerics import as_grid
+from ..numerics import _backends, as_grid
 from ..numerics.grouping import chunks, n_cores
 from ..progress import Advance
 
@@ -23,12 +23,7 @@ def steps_to_nearest(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> Int64[np.ndarray, " n_tokens"]:
-    """Measure every row's L-infinity distance, in steps of its grid (or of `grid`), to the nearest of some rows.
-
-    Raises
-    ------
-    InvalidInput
-        No tokens.
+    """Measure every row's L-infinity distance, in steps of its grid (or of `grid`), to the nearest of k >= 1 rows.
 
     Examples
     --------
@@ -36,9 +31,6 @@ def steps_to_nearest(
     >>> steps_to_nearest(rows, np.array([0])).tolist()
     [0, 1, 16384]
     """
-    from ..numerics._backends.nearest import nearest
-    from ..numerics._backends.neighbours import index_words
-
     if not len(tokens):
         raise InvalidInput("needs one token or more to measure the distance to")
     target = as_grid(grid or matrix.grid)
@@ -46,14 +38,14 @@ def steps_to_nearest(
     def index(rows: Any) -> np.ndarray:
         words = matrix.rounded(rows, target)
         out = np.empty(words.shape, np.int32)
-        index_words(words, words.dtype.type(target.sign), out)
+        _backends.neighbours.index_words(words, words.dtype.type(target.sign), out)
         return out
 
     targets = index(tokens)
     steps = np.empty(matrix.n_tokens, np.int64)
 
     def measure(rows: slice) -> None:
-        nearest(index(rows), targets, steps[rows])
+        _backends.nearest.nearest(index(rows), targets, steps[rows])
         if progress:
             progress(matrix.words[rows].nbytes)
 

@@ -112,15 +112,7 @@ def topology(
 ) -> Topology:
     """Measure the topology of a matrix or of rows in memory.
 
-    Parameters
-    ----------
-    rows, grid, over, threads : as `darkvocab.geometry`
-    touching : when two rows touch
-
-    Raises
-    ------
-    CorruptFile, InvalidInput
-        As `darkvocab.geometry`.
+    Takes, and raises, what `darkvocab.geometry` does; `touching` says when two rows touch.
 
     Examples
     --------
@@ -130,11 +122,6 @@ def topology(
     """
     matrix = EmbeddingMatrix.of(rows, grid)
     tokens, weights = matrix.groups(grid).select(over)
-    distances = Distances(
-        matrix.index(tokens, grid),
-        grid or matrix.grid,
-        unit=touching.unit,
-        weights=weights,
-        threads=threads or n_cores(),
-    )
+    index, threads = matrix.index(tokens, grid), threads or n_cores()
+    distances = Distances(index, grid or matrix.grid, unit=touching.unit, weights=weights, threads=threads)
     return Topology(distances, touching, over=over)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64, Integer, UInt
 
-from ..numerics import Distances, Grid, as_grid, decode
+from ..numerics import Distances, Grid, _backends, as_grid, decode
 from ..numerics.chebyshev import UNITS
 from ..numerics.grouping import Groups, identical_rows, n_cores
 
@@ -28,12 +29,10 @@ class State:
     """Rows of all tokens at one time: words on their grid, and what follows from them."""
 
     def __init__(self, words: UInt[np.ndarray, "n dim"], grid: str | Grid) -> None:
-        from ..numerics._backends.motion import to_ordered
-
         self.words = words
         self.grid = as_grid(grid)
         self.index: Integer[np.ndarray, "n dim"] = np.empty(words.shape, np.int32 if self.grid.bits < 32 else np.int64)
-        to_ordered(words, self.grid.word_dtype.type(self.grid.sign), self.index)
+        _backends.neighbours.index_words(words, self.grid.word_dtype.type(self.grid.sign), self.index)
 
     @cached_property
     def groups(self) -> Groups:
@@ -62,11 +61,9 @@ class Cloud:
 
 def cloud(state: State, tokens: Int[np.ndarray, " k"]) -> Cloud:
     """Return centroid and radii of these tokens, at least one."""
-    from ..numerics._backends.motion import average, squares_around
-
     centroid = np.empty(state.words.shape[1])
-    average(state.values, tokens, centroid)
-    total, largest = squares_around(state.values, tokens, centroid)
+    _backends.motion.average(state.values, tokens, centroid)
+    total, largest = _backends.motion.squares_around(state.values, tokens, centroid)
     return Cloud(centroid=centroid, radius_max=largest**0.5, radius_rms=(total / len(tokens)) ** 0.5)
 
 
@@ -96,10 +93,8 @@ def extent(state: State, tokens: Int[np.ndarray, " k"]) -> Extent:
 
 def _ends(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the smallest and the largest entry of each column."""
-    from ..numerics._backends.motion import widen
-
     low, high = np.empty((2, rows.shape[1]), rows.dtype)
-    widen(rows, tokens, low, high)
+    _backends.motion.widen(rows, tokens, low, high)
     return low, high
 
 
@@ -111,15 +106,13 @@ def mean_distances(
     0 for a set without a pair; None for one with more distinct rows than `most_rows`. Pairs of equal rows are at
     distance 0. Cost: the square of the distinct rows, once for all sets where they are few.
     """
-    from ..numerics._backends.motion import sum_pairs
-
     first = state.groups.first
     counts = [np.bincount(state.groups.labels[tokens], minlength=len(first)) for tokens in sets]
     pairs = [len(tokens) * (len(tokens) - 1) / 2 for tokens in sets]
     if len(first) <= min(FEW, most_rows):
         sums = np.empty((2, len(sets)))
         weights = np.array(counts, np.float64)
-        sum_pairs(state.values[first], state.index[first], weights, sums[0], sums[1])
+        _backends.motion.sum_pairs(state.values[first], state.index[first], weights, sums[0], sums[1])
         return [(a / n, b / n) if n else (0.0, 0.0) for a, b, n in zip(*sums.tolist(), pairs, strict=True)]
     means: list[tuple[float, float] | None] = []
     for count in counts:
@@ -147,13 +140,7 @@ class Moves:
 
     def spread(self, tokens: Int[np.ndarray, " k"]) -> tuple[int, float, int, float, float, float, int]:
         """Count which of these tokens (at least one) moved; mean and maximum over all of them of l1, l2, l_inf."""
-        from ..numerics._backends.motion import summarise_moves
-
-        n = len(tokens)
-        n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = summarise_moves(
-            self.l1, self.l2, self.l_inf, tokens
-        )
-        return n_moved, sum_l1 / n, max_l1, sum_l2 / n, max_l2, sum_l_inf / n, max_l_inf
+        return _backends.motion.summarise_moves(self.l1, self.l2, self.l_inf, tokens)
 
 
 def moves(before: State, after: State) -> Moves:
@@ -166,14 +153,12 @@ def moves(before: State, after: State) -> Moves:
     >>> m.l1, m.l_inf
     (array([5]), array([3]))
     """
-    from ..numerics._backends.motion import tally_moves
-
     n = len(before.words)
     l1 = np.zeros(n, np.int64)
     l2 = np.zeros(n)
     l_inf = np.zeros(n, np.int64)
     if before is not after:
-        tally_moves(before.index, after.index, l1, l2, l_inf)
+        _backends.motion.tally_moves(before.index, after.index, l1, l2, l_inf)
     return Moves(l1=l1, l2=l2, l_inf=l_inf)
 
 
@@ -187,11 +172,9 @@ class Drift:
 
 def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
     """Split the motion of these tokens, at least one, into bulk and thermal motion."""
-    from ..numerics._backends.motion import average_move, squares_around_move
-
     mean = np.empty(before.words.shape[1])
-    average_move(before.values, after.values, tokens, mean)
-    total = squares_around_move(before.values, after.values, tokens, mean)
+    _backends.motion.average_move(before.values, after.values, tokens, mean)
+    total = _backends.motion.squares_around_move(before.values, after.values, tokens, mean)
     return Drift(bulk=float(np.sqrt(mean @ mean)), thermal=(total / len(tokens)) ** 0.5)
 
 
@@ -215,6 +198,11 @@ class Event:
     hole: int
     other: int  # 0: none
     tokens: tuple[int, ...]  # ascending
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns that records of events share."""
+        tokens = {"n_tokens": len(self.tokens), "tokens": self.tokens}
+        return {"kind": self.kind, "hole": self.hole, "other": self.other or None, **tokens}
 
 
 def holes_of(groups: Groups) -> Int64[np.ndarray, " n"]:
@@ -297,12 +285,17 @@ def _events(before: np.ndarray, after: np.ndarray, ongoing: set[int], fresh: int
             yield Event(kind=GAIN, hole=new, other=old, tokens=tokens)
 
 
+def members_of(holes: Int64[np.ndarray, " n"]) -> dict[int, Int64[np.ndarray, " k"]]:
+    """Return the tokens of each black hole, ascending, by its number."""
+    order = np.argsort(holes, kind="stable")
+    numbers, firsts = np.unique(holes[order], return_index=True)
+    return {int(hole): tokens for hole, tokens in zip(numbers, np.split(order, firsts[1:]), strict=True) if hole}
+
+
 def starts(holes: Int64[np.ndarray, " n"]) -> list[Event]:
     """Return the black holes of a first state as events."""
-    numbers = range(1, int(holes.max(initial=0)) + 1)
-    return [
-        Event(kind=START, hole=hole, other=0, tokens=tuple(np.flatnonzero(holes == hole).tolist())) for hole in numbers
-    ]
+    members = members_of(holes).items()
+    return [Event(kind=START, hole=hole, other=0, tokens=tuple(tokens.tolist())) for hole, tokens in members]
 
 
 def replay(holes: Int64[np.ndarray, " n"], events: Iterable[tuple[str, int, int, Sequence[int]]]) -> None:

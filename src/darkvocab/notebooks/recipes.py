@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from ..errors import InvalidInput
 from ..extras import import_extra, import_torch
 from ..measures.census import Census
 from ..measures.geometry import Geometry
-from ..runs.notebook_stream import NotebookStream
+from ..runs.randomness import NotebookStream
 from ..snowballs import run
 from ..snowballs.law import Snowball
 from ..snowballs.questions import Questions
-from ..snowballs.snowball import Cloud, perturb
+from ..snowballs.snowball import perturb
 from ..snowballs.sweep import Sweep, SweepRecord
 from ..snowballs.trials import Trials
+from ..training.choices import Architecture
+from ..training.model import build
 from .comparison import AGREES, DIFFERS, Comparison, compare
-from .trainings import reproduce_11_2a, reproduce_11_2b, reproduce_11_2c
+from .trainings import TRAININGS, reproduce_training
 
 # 12.2a ---------------------------------------------------------------------------------------------------------------
 
@@ -43,15 +46,15 @@ def sweep_12_2a(base: str | Path | None = None, sampler: str | None = None) -> S
     Without a file the base is `qwen3-4b-centred`, which has the published statistics of the centroid that the notebook
     loads; with one the sampler is the notebook's, so that its figures can be met to the digit.
     """
-    return Sweep(
-        np.linspace(1.5e-9, 5e-9, 1000),
-        n_tokens=2100,
-        dim=2560,
-        base=base or "qwen3-4b-centred",
-        epsilon=6e-5,
-        seed=42,
-        sampler=sampler or ("notebook" if base else "sparse"),
-    )
+    return Sweep(np.linspace(1.5e-9, 5e-9, 1000), epsilon=6e-5, **_at_scale(base, sampler))
+
+
+def _at_scale(base: str | Path | None, sampler: str | None) -> dict[str, Any]:
+    """Return the settings that 12.2a and 12.4b share."""
+    return {
+        **{"n_tokens": 2100, "dim": 2560, "seed": 42, "base": base or "qwen3-4b-centred"},
+        "sampler": sampler or ("notebook" if base else "sparse"),
+    }
 
 
 def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
@@ -70,10 +73,10 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
     yield compare(
         "max L-inf / epsilon, range", "[0.01, 0.25]", f"[{min(furthest):.2f}, {max(furthest):.2f}]", uncheckable=why
     )
-    first = " ".join(f"{r.n_black_holes}/{r.black_hole_population}" for r in records[:5])
-    yield compare("C/P of the first five", "14/2099 14/2098 14/2098 13/2097 13/2099", first, uncheckable=why)
-    last = " ".join(f"{r.n_black_holes}/{r.black_hole_population}" for r in records[-5:])
-    yield compare("C/P of the last five", "230/1698 222/1703 235/1720 227/1696 232/1690", last, uncheckable=why)
+    pairs = [f"{r.n_black_holes}/{r.black_hole_population}" for r in records]
+    first, last = "14/2099 14/2098 14/2098 13/2097 13/2099", "230/1698 222/1703 235/1720 227/1696 232/1690"
+    yield compare("C/P of the first five", first, " ".join(pairs[:5]), uncheckable=why)
+    yield compare("C/P of the last five", last, " ".join(pairs[-5:]), uncheckable=why)
     yield compare("max L-inf of the first and last five", "1.5e-05", f"{records[0].max_l_inf:.1e}", uncheckable=why)
 
 
@@ -96,16 +99,7 @@ def trials_12_4b(base: str | Path | None = None, sampler: str | None = None) -> 
 
     Base and sampler as `sweep_12_2a`; the notebook's sampler draws one ``torch.randn(N, D)`` a trial.
     """
-    return Trials(
-        3.281911e-3,
-        trials=1000,
-        n_tokens=2100,
-        dim=2560,
-        base=base or "qwen3-4b-centred",
-        epsilon=5.9604645e-5,
-        seed=42,
-        sampler=sampler or ("notebook" if base else "sparse"),
-    )
+    return Trials(3.281911e-3, trials=1000, epsilon=5.9604645e-5, **_at_scale(base, sampler))
 
 
 def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
@@ -180,26 +174,22 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
 # 12.1a ---------------------------------------------------------------------------------------------------------------
 
 
-def _toy(sigma: float, census: Census, cloud: Cloud) -> dict[str, Any]:
-    unique = Geometry(cloud.index(census.groups.first), cloud.grid)
-    return {
-        "sigma": sigma,
-        "unique rows": census.n_unique,
-        "black holes C": census.n_black_holes,
-        "population P": census.black_hole_population,
-        "singletons": census.n_singletons,
-        "largest": census.largest_group,
-        "max L-inf over all tokens": f"{unique.weight.max:.2e}",
-    }
-
-
 def toy_sweep() -> Iterator[dict[str, Any]]:
     """12.1a: 128 x 64, 1,000 sigma from 1e-6 to 1e-4, base randn(64) redrawn before the noise, seed 42."""
     stream = NotebookStream(42)
     for sigma in np.linspace(1e-6, 1e-4, 1000).tolist():
         snowball = Snowball(base=stream.base("random", 64), n_tokens=128, sigma=sigma)
         cloud = perturb(snowball, stream.noise(128, 64))
-        yield _toy(sigma, Census(cloud.groups()), cloud)
+        census = Census(cloud.groups())
+        yield {
+            "sigma": sigma,
+            "unique rows": census.n_unique,
+            "black holes C": census.n_black_holes,
+            "population P": census.black_hole_population,
+            "singletons": census.n_singletons,
+            "largest": census.largest_group,
+            "max L-inf over all tokens": f"{Geometry(cloud.index(census.groups.first), cloud.grid).weight.max:.2e}",
+        }
 
 
 # The record that we work from names 19 singletons and 5 black holes at 8.63e-6, beside P = 123 of 128 tokens: the two
@@ -231,37 +221,18 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
 # 11.2c, its initial state --------------------------------------------------------------------------------------------
 
 
-def initial_11_2c() -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Base [64] and noise [128, 64] of 11.2c, drawn after its GPT-2 was built; its size and the base's norm."""
+def reproduce_11_2c_init(**_: Any) -> Iterator[Comparison]:
+    """The initial state of 11.2c (seed 002), exact on any CPU: base and noise drawn after its GPT-2 was built."""
     torch = import_torch("reproduce 11.2c-init")
-    transformers = import_extra("transformers", "train", "reproduce 11.2c-init")
-    config = transformers.GPT2Config(
-        vocab_size=128,
-        n_positions=128,
-        n_embd=64,
-        n_layer=2,
-        n_head=2,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
+    import_extra("transformers", "train", "reproduce 11.2c-init")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(42)
-        model = transformers.GPT2LMHeadModel(config).to(torch.bfloat16)
+        model = build(torch, Architecture(), 128)
         base, noise = torch.randn(64), torch.randn(128, 64)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return base.numpy(), noise.numpy(), {"parameters": n_parameters, "norm": base.norm().item()}
-
-
-def reproduce_11_2c_init(**_: Any) -> Iterator[Comparison]:
-    """The initial state of 11.2c (seed 002), exact on any CPU."""
-    base, noise, facts = initial_11_2c()
-    census = Census(perturb(Snowball(base=base, n_tokens=128, sigma=1e-5), noise).groups())
-    yield compare("parameters", "116,480", f"{facts['parameters']:,}")
-    yield compare("norm of the base", "8.201394", f"{facts['norm']:.6f}")
+    census = Census(perturb(Snowball(base=base.numpy(), n_tokens=128, sigma=1e-5), noise.numpy()).groups())
+    yield compare("parameters", "116,480", f"{n_parameters:,}")
+    yield compare("norm of the base", "8.201394", f"{base.norm().item():.6f}")
     yield compare("unique rows", 21, census.n_unique)
     yield compare("black holes C0", 15, census.n_black_holes)
     yield compare("population P0", 122, census.black_hole_population)
@@ -272,13 +243,10 @@ RECIPES: dict[str, Callable[..., Iterator[Comparison]]] = {
     "12.4b": reproduce_12_4b,
     "13.5a": reproduce_13_5a,
     "12.1a": reproduce_12_1a,
-    "11.2c": reproduce_11_2c,
-    "11.2b": reproduce_11_2b,
-    "11.2a": reproduce_11_2a,
+    **{recipe: partial(reproduce_training, recipe) for recipe in TRAININGS},
     "11.2c-init": reproduce_11_2c_init,
 }
 CLOUDS = ("12.2a", "12.4b", "13.5a")  # leave records
-TRAININGS = ("11.2c", "11.2b", "11.2a")  # leave recordings
 WITH_CENTROID = ("12.2a", "12.4b")  # load their centroid
 
 
@@ -293,10 +261,8 @@ def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
 
     Raises
     ------
-    InvalidInput
-        Unknown recipe.
-    MissingExtra
-        It needs torch (and transformers) where they are not installed.
+    InvalidInput, MissingExtra
+        Unknown recipe; one that needs torch (and transformers) where they are not installed.
     """
     if recipe not in RECIPES:
         raise InvalidInput(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")

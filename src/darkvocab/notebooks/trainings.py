@@ -66,9 +66,10 @@ PUBLISHED = {
 }
 CHOICES: dict[str, dict[str, Any]] = {
     "11.2c": {"start": SnowballStart(sigma=1e-5)},
-    "11.2b": {"start": PointStart(), "noise": GaussianNoise(sigma=3e-5 / 10)},
-    "11.2a": {"start": PointStart(), "architecture": Architecture(norm="rmsnorm")},
+    "11.2b": {"start": PointStart(), "noise": GaussianNoise(sigma=3e-5 / 10)},  # noise after every step
+    "11.2a": {"start": PointStart(), "architecture": Architecture(norm="rmsnorm")},  # the control: without noise
 }
+TRAININGS = tuple(CHOICES)  # recipes that leave recordings
 
 
 def training_11_2(recipe: str, corpus: str | Path | None = None, **settings: Any) -> Training:
@@ -76,9 +77,10 @@ def training_11_2(recipe: str, corpus: str | Path | None = None, **settings: Any
     return Training(corpus=load_corpus(corpus), precision="pure-bf16", label_shift=2, **{**CHOICES[recipe], **settings})
 
 
-def _reproduce(
+def reproduce_training(
     recipe: str, *, corpus: str | Path | None = None, out: str | Path | None = None, **running: Any
 ) -> Iterator[Comparison]:
+    """11.2c (seed 002), 11.2b (seed 004) or 11.2a: a training. `running`: of `train`."""
     published, training = PUBLISHED[recipe], training_11_2(recipe, corpus)
     with TemporaryDirectory() as elsewhere:
         run = Path(out or Path(elsewhere) / "run")
@@ -135,18 +137,3 @@ def _compared_ends(published: _Published, training: Training, end: Census, among
 def _must(figure: str, published: str, here: int, wanted: int) -> Comparison:
     """Compare a count that does not depend on the corpus."""
     return Comparison(figure, published, f"{here:,}", AGREES if here == wanted else DIFFERS, ANY_CORPUS)
-
-
-def reproduce_11_2c(**running: Any) -> Iterator[Comparison]:
-    """11.2c (seed 002): a training from a snowball. `running`: corpus, and of `train`."""
-    yield from _reproduce("11.2c", **running)
-
-
-def reproduce_11_2b(**running: Any) -> Iterator[Comparison]:
-    """11.2b (seed 004): from one point, noise after every step. `running`: as `reproduce_11_2c`."""
-    yield from _reproduce("11.2b", **running)
-
-
-def reproduce_11_2a(**running: Any) -> Iterator[Comparison]:
-    """11.2a, the control: from one point, with RMSNorm, without noise. `running`: as `reproduce_11_2c`."""
-    yield from _reproduce("11.2a", **running)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64, UInt64
 
 from ..errors import InvalidInput
+from . import _backends
 from .distributions import Distribution
 from .grids import Grid
 
@@ -116,12 +117,10 @@ class Cells:
 
         Exact but for 2**-64 each; Gaussian and Laplace noise only.
         """
-        from ._backends.drawing import cdf_words
-
         inner = np.ones(self.deviates.size, bool)
         inner[self.starts[1:] - 1] = False
         words = np.empty(int(inner.sum()), np.uint64)
-        cdf_words(self.deviates[inner], self.distribution.name == "laplace", words)
+        _backends.drawing.cdf_words(self.deviates[inner], self.distribution.name == "laplace", words)
         return words
 
     def probabilities(self, j: int) -> Float64[np.ndarray, " cells"]:
@@ -140,24 +139,13 @@ class Ranges(NamedTuple):
 
 
 def cell_ranges(base: Float[np.ndarray, " dim"], sigma: float, reach: float, grid: Grid, is_float32: bool) -> Ranges:
-    """Return the cells that noise within `reach` gives every component.
+    """Return the cells that noise within `reach` standard deviations gives every component.
 
-    Parameters
-    ----------
-    base : weight units
-    sigma : standard deviation of the noise, weight units, before rounding
-    reach : how far noise is followed, in standard deviations
-    is_float32 : the sum is rounded to float32 before it is to the grid
-
-    Raises
-    ------
-    InvalidInput
-        Noise within reach overflows the grid.
+    `base` and `sigma` (of the noise, before rounding) are in weight units; with `is_float32` their sum is rounded to
+    float32 before it is to the grid.
     """
-    from ._backends.drawing import cell_ranges as kernel
-
     ranges = Ranges(*(np.empty(base.size, np.int64) for _ in range(3)))
-    if kernel(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):
+    if _backends.drawing.cell_ranges(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):
         raise InvalidInput(
             f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
             f"{grid.max_value:g}; choose a smaller sigma or a wider grid"

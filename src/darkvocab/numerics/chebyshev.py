@@ -12,8 +12,11 @@ import numpy as np
 from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
 
 from ..errors import InvalidInput
+from . import _backends
 from .grids import Grid, as_grid, index_values
 from .totals import EXPONENTS, exact_total, is_exact
+
+Graph = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]  # degree of each row, first row of its component
 
 UNITS = ("weight", "steps")
 BLOCK = 1 << 23  # distances computed at a time
@@ -21,15 +24,8 @@ KEPT = 1 << 26  # distances kept for a second look; beyond, they are computed ag
 FEW_ROWS = 512  # whose distances are listed rather than tallied
 FEW_ENTRIES = 1 << 24  # of all pairs of rows, below which choosing windows costs more than it saves
 SAMPLE = 96  # rows from whose distances the widths of windows are chosen
-QUANTILES = (
-    0.0,
-    0.001,
-    0.003,
-    0.01,
-    0.03,
-    0.1,
-    0.3,
-)  # of the sampled distances: candidates for the width of the windows
+# Of the sampled distances: candidates for the width of the windows.
+QUANTILES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 # What an entry costs, beside one of the walk over all: listed and streamed, compared in full for one pair.
 STREAMING, SETTLING = 1.0, 4.0
 OPTIMISM = 1.6  # so many more entries lie outside windows than of the rows that the windows were fitted to
@@ -39,11 +35,17 @@ OPTIMISM = 1.6  # so many more entries lie outside windows than of the rows that
 class Spread:
     """Summary of the distances of all pairs; zeros where there is no pair."""
 
-    n_pairs: int
-    max: float
-    mean: float  # of the exact sum, rounded once: no order of the pairs changes it
-    lower_median: float  # the lower of the two middle distances, as ``torch.median`` takes it
-    median: float  # the mean of the two, as ``numpy.median`` takes it
+    n_pairs: int = 0
+    max: float = 0.0
+    mean: float = 0.0  # of the exact sum, rounded once: no order of the pairs changes it
+    lower_median: float = 0.0  # the lower of the two middle distances, as ``torch.median`` takes it
+    median: float = 0.0  # the mean of the two, as ``numpy.median`` takes it
+
+    @classmethod
+    def of(cls, n_pairs: int, largest: float, total: float, lower: float, upper: float) -> Spread:
+        """Summarise distances by the largest, the sum of all, and the two in the middle."""
+        mean, median = total / n_pairs, (lower + upper) / 2
+        return cls(n_pairs=n_pairs, max=largest, mean=mean, lower_median=lower, median=median)
 
 
 class Distances:
@@ -66,15 +68,7 @@ class Distances:
         weights: Integer[np.ndarray, " n"] | None = None,
         threads: int = 1,
     ) -> None:
-        """
-        Parameters
-        ----------
-        index : [n, dim] ordered indices (`darkvocab.numerics.to_index`)
-        grid : the grid they belong to
-        unit : "weight" or "steps"
-        weights : how many equal rows each row stands for, 1 by default; pairs among them have distance 0
-        threads : that compute blocks
-        """
+        """Take ordered indices (`to_index`) on a grid; `weights` says how many equal rows each stands for, else 1."""
         if unit not in UNITS:
             raise InvalidInput(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
         self.unit, self.threads = unit, threads
@@ -115,28 +109,22 @@ class Distances:
     @cached_property
     def spread(self) -> Spread:
         """Largest, mean and median distance."""
-        from ._backends.distances import tally
-
         if not self.n_pairs:
-            return Spread(n_pairs=0, max=0.0, mean=0.0, lower_median=0.0, median=0.0)
+            return Spread()
         if self.n <= FEW_ROWS:  # what histograms need anew costs more than several passes over a list
             return self._spread_of_few()
         high = np.zeros(1 << 15 if self.rows.dtype == np.float32 else 1 << 18, np.int64)
         high[0] = self.n_equal
         largest, total, alike = 0.0, 0.0, not self.n_equal
         for first, block in self.blocks():
-            top, part = tally(block, _keys(block), first, self.weights, alike, high)
+            top, part = _backends.distances.tally(block, _keys(block), first, self.weights, alike, high)
             largest, total = max(largest, float(top)), total + part
         total = self._exact(total, largest, high)
         lows: dict[int, np.ndarray] = {}
         lower, upper = (self._ranked(rank, high, lows) for rank in ((self.n_pairs - 1) // 2, self.n_pairs // 2))
-        return Spread(
-            n_pairs=self.n_pairs, max=largest, mean=total / self.n_pairs, lower_median=lower, median=(lower + upper) / 2
-        )
+        return Spread.of(self.n_pairs, largest, total, lower, upper)
 
     def _spread_of_few(self) -> Spread:
-        from ._backends.distances import find_middle
-
         if self.n_equal:
             distances, counts = self.spectrum()
             ranks = ((self.n_pairs - 1) // 2, self.n_pairs // 2)
@@ -146,14 +134,12 @@ class Distances:
         else:
             parts = [self._listed(first, block) for first, block in self.blocks()]
             distances = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            lower, upper, largest = find_middle(distances.view(f"i{distances.itemsize}"))
+            lower, upper, largest = _backends.distances.find_middle(distances.view(f"i{distances.itemsize}"))
             total = float(distances.sum(dtype=np.float64))
         least = float(distances.min(where=distances > 0, initial=largest))
         if not self._adds_exactly(largest, least):
             total = self._total()
-        return Spread(
-            n_pairs=self.n_pairs, max=largest, mean=total / self.n_pairs, lower_median=lower, median=(lower + upper) / 2
-        )
+        return Spread.of(self.n_pairs, largest, total, lower, upper)
 
     def _exact(self, total: float, largest: float, high: np.ndarray) -> float:
         """Return the sum of all distances as if rounded once; `total` where float64 has added them without rounding."""
@@ -170,56 +156,45 @@ class Distances:
 
     def _total(self) -> float:
         """Return the sum of all distances, rounded once."""
-        from ._backends.distances import tally_exponents
-
         parts = np.zeros((EXPONENTS if self.rows.dtype == np.float32 else 1, 2), np.int64)
         for first, block in self.blocks():
-            tally_exponents(_keys(block), first, self.weights, parts)
+            _backends.distances.tally_exponents(_keys(block), first, self.weights, parts)
         sums = {place: int(low) + (int(high) << 22) for place, (low, high) in enumerate(parts) if low or high}
         return exact_total(sums) if self.rows.dtype == np.float32 else float(sums.get(0, 0))
 
     def _listed(self, first: int, block: np.ndarray) -> np.ndarray:
         """Distances of a block, row after row."""
-        from ._backends.distances import list_pairs
-
         later = self.n - first
         out = np.empty(len(block) * later - len(block) * (len(block) + 1) // 2, block.dtype)
-        list_pairs(block, later, out)
+        _backends.distances.list_pairs(block, later, out)
         return out
 
     def _ranked(self, rank: int, high: np.ndarray, lows: dict[int, np.ndarray]) -> float:
         """Find the distance of a rank from 0; high counts pairs by their keys' upper bits, lows[h] by the lower."""
-        from ._backends.distances import find_rank, tally_within
-
-        upper, rank = find_rank(high, rank)
+        upper, rank = _bin_of(rank, high)
         if upper not in lows:
             lows[upper] = np.zeros(1 << 16, np.int64)
             lows[upper][0] = 0 if upper else self.n_equal
             for first, block in self.blocks():
-                tally_within(_keys(block), first, self.weights, upper, lows[upper])
-        lower, _ = find_rank(lows[upper], rank)
+                _backends.distances.tally_within(_keys(block), first, self.weights, upper, lows[upper])
+        lower, _ = _bin_of(rank, lows[upper])
         return _distance_of((upper << 16) + lower, self.rows.dtype)
 
     def within(self, threshold: float | int, *, strict: bool = False) -> int:
         """Pairs at a distance <= threshold (`strict`: < threshold)."""
-        from ._backends.distances import count_near
-
         limit = largest_within(threshold, self.rows.dtype, strict=strict)
         count = self.n_equal if limit >= 0 else 0
-        return count + sum(count_near(block, first, self.weights, limit) for first, block in self.blocks())
+        near = _backends.distances.count_near
+        return count + sum(near(block, first, self.weights, limit) for first, block in self.blocks())
 
-    def components(
-        self, threshold: float | int, *, strict: bool = False
-    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
         """Degrees of the rows in the graph of pairs within the threshold, and the first row of each row's component.
 
         A row that stands for several counts as so many neighbours of its neighbours, and the others of its kind as its
         own.
         """
-        from ._backends.distances import connect, count_near
-
         limit, ones = largest_within(threshold, self.rows.dtype, strict=strict), np.ones(self.n, np.int64)
-        counts = [count_near(block, first, ones, limit) for first, block in self.blocks()]
+        counts = [_backends.distances.count_near(block, first, ones, limit) for first, block in self.blocks()]
         if sum(counts) == self.n * (self.n - 1) // 2:  # all
             return np.full(self.n, self.weights.sum() - 1), np.zeros(self.n, np.int64)
         degrees, nearest = self.weights - 1, np.full(self.n, -1, np.int64)
@@ -227,8 +202,8 @@ class Distances:
         for count, (first, block) in zip(counts, self.blocks(), strict=True):
             if count:
                 found = np.empty((2, count), np.int32)
-                found = found[:, : connect(block, first, self.weights, limit, degrees, nearest, found)]
-                edges.append(found.copy())
+                n = _backends.distances.connect(block, first, self.weights, limit, degrees, nearest, found)
+                edges.append(found[:, :n].copy())
         return degrees, _components(np.concatenate(edges, axis=1), self.n)
 
     def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:
@@ -251,17 +226,12 @@ class KnownDistances(Distances):
         *,
         spread: Spread | None = None,
         within: dict[tuple[float, bool], int] | None = None,
-        components: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]] | None = None,
+        components: Graph | None = None,
         rows: Callable[[], np.ndarray],
     ) -> None:
-        """
-        Parameters
-        ----------
-        unit, weights : as `Distances`
-        spread : their summary
-        within : how many pairs lie within a threshold, by threshold and strictness
-        components : degrees and components within the one threshold that is asked for
-        rows : gives the rows' ordered indices, should they be asked for
+        """Take `within` by threshold and strictness, `components` of the one threshold that is asked for.
+
+        `rows` gives the rows' ordered indices, should they be asked for.
         """
         self.unit, self.weights, self.n = unit, weights, len(weights)
         self._spread, self._within, self._components, self._rows = spread, within or {}, components, rows
@@ -280,9 +250,7 @@ class KnownDistances(Distances):
     def within(self, threshold: float | int, *, strict: bool = False) -> int:
         return self._within[threshold, strict]
 
-    def components(
-        self, threshold: float | int, *, strict: bool = False
-    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
         assert self._components is not None
         return self._components
 
@@ -320,12 +288,9 @@ def _differing(index: np.ndarray, grid: Grid, unit: str) -> tuple[np.ndarray, bo
 
     Steps are counted from the column's smallest index, and in the narrowest type in which they are right.
     """
-    from ._backends.distances import column_range
-
     if not len(index):
         return np.empty((0, 0), np.float32), False
-    low, high = np.empty(index.shape[1], index.dtype), np.empty(index.shape[1], index.dtype)
-    column_range(index, low, high)
+    low, high = index.min(axis=0), index.max(axis=0)
     varying = np.flatnonzero(low != high)
     index = index if len(varying) == index.shape[1] else index.take(varying, axis=1)
     if unit == "weight":
@@ -341,6 +306,13 @@ def _keys(distances: np.ndarray) -> UInt[np.ndarray, "rows later"]:
     return distances.view(np.uint32) if distances.dtype == np.float32 else distances.astype(np.uint64)
 
 
+def _bin_of(rank: int, counts: np.ndarray) -> tuple[int, int]:
+    """Return the bin in which the item of this rank from 0 lies, and its rank there."""
+    ends = np.cumsum(counts)
+    place = int(np.searchsorted(ends, rank, side="right"))
+    return place, rank - int(ends[place] - counts[place])
+
+
 def _distance_of(key: int, dtype: np.dtype) -> float:
     return float(np.uint32(key).view(np.float32)) if dtype == np.float32 else float(key)
 
@@ -349,43 +321,37 @@ class _Walk:
     """Rows, their tiles, and which of their entries are visited: those outside windows of this width, or all (0)."""
 
     def __init__(self, rows: np.ndarray, *, packed: bool = False) -> None:
-        from ._backends.distances import TILE_BYTES, fill_packed, fill_tiles
-
         self.rows = rows
-        self.lanes = TILE_BYTES // (2 if packed else rows.itemsize)
+        self.lanes = _backends.distances.TILE_BYTES // (2 if packed else rows.itemsize)
         tiles = -(-len(rows) // self.lanes), rows.shape[1]
         if packed:
             pairs = np.empty((*tiles, self.lanes // 2), np.uint32)
-            fill_packed(rows, pairs)
+            _backends.distances.fill_packed(rows, pairs)
             self.tiles = pairs.view(np.uint16)
         else:
             self.tiles = np.empty((*tiles, self.lanes), rows.dtype)
-            fill_tiles(rows, self.tiles)
+            _backends.distances.fill_tiles(rows, self.tiles)
         self.width, low, high, expected = _windows(rows)
         if self.width > 0:
             self._list(low, high, expected)
 
     def _list(self, low: np.ndarray, high: np.ndarray, expected: int) -> None:
-        from ._backends.distances import list_outside
-
         self.starts = np.empty(2 * len(self.rows) + 1, np.int64)
         found = expected + 1
         while found > expected:
             expected = max(expected, found)
             self.columns, self.values = np.empty(expected, np.int32), np.empty(expected, self.rows.dtype)
-            found = list_outside(self.rows, low, high, self.starts, self.columns, self.values)
+            found = _backends.distances.list_outside(self.rows, low, high, self.starts, self.columns, self.values)
 
     def block(self, first: int, size: int) -> np.ndarray:
         """Distances of `size` rows from `first` on to all rows from there, above the diagonal; first at a tile's."""
-        from ._backends.distances import stream, stream_all
-
         rows, tiles = self.rows[first:], self.tiles[first // self.lanes :]
         out = np.zeros((min(size, len(rows)), len(tiles) * self.lanes), rows.dtype)
         if self.width == 0:
-            stream_all(tiles, self.lanes, rows, np.arange(rows.shape[1], dtype=np.int32), out)
+            _backends.distances.stream_all(tiles, self.lanes, rows, np.arange(rows.shape[1], dtype=np.int32), out)
         else:
             lists = self.starts[2 * first :], self.columns, self.values
-            stream(tiles, self.lanes, rows, *lists, self.width, out)
+            _backends.distances.stream(tiles, self.lanes, rows, *lists, self.width, out)
         return out
 
 
@@ -394,8 +360,6 @@ def _windows(rows: np.ndarray) -> tuple[float | np.floating, np.ndarray, np.ndar
 
     Judged from sampled rows; width 0 where no windows save work.
     """
-    from ._backends.distances import fit_windows
-
     n, dim = rows.shape
     best, windows = 0.5 * n * n * dim, (0.0, np.empty(0), np.empty(0), 0)  # the work of visiting everything
     if n <= SAMPLE or best < FEW_ENTRIES:
@@ -408,7 +372,7 @@ def _windows(rows: np.ndarray) -> tuple[float | np.floating, np.ndarray, np.ndar
         if not 0 < width < np.inf:
             continue
         low, high = np.empty(dim, rows.dtype), np.empty(dim, rows.dtype)
-        outside = OPTIMISM * fit_windows(ordered, width, low, high) / SAMPLE
+        outside = OPTIMISM * _backends.distances.fit_windows(ordered, width, low, high) / SAMPLE
         nearer = np.searchsorted(apart, width) / len(apart)
         work = STREAMING * n * n * outside + SETTLING * nearer * 0.5 * n * n * dim
         if work < best:

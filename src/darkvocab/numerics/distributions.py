@@ -53,12 +53,7 @@ class Distribution:
     def reach(self, n_components: float) -> float:
         """Distance, in standard deviations, that any of n deviates exceeds with probability 1e-9 at most.
 
-        Union bound; the least such multiple of 1/16.
-
-        Raises
-        ------
-        InvalidInput
-            A tail so heavy that it lies beyond 2**19.
+        Union bound; the least such multiple of 1/16. InvalidInput where it lies beyond 2**19.
 
         Examples
         --------
@@ -120,26 +115,14 @@ INDEPENDENT = tuple(name for name, distribution in DISTRIBUTIONS.items() if dist
 
 
 def drawn(name: str | Distribution) -> Distribution:
-    """Return the distribution of this name, one that the kernels draw.
-
-    Raises
-    ------
-    InvalidInput
-        Another name.
-    """
+    """Return the distribution of this name, one that the kernels draw."""
     if not isinstance(name, str) or name not in DRAWN:
         raise InvalidInput(f"unknown distribution {name!r}; choose one of {', '.join(DRAWN)}")
     return DISTRIBUTIONS[name]
 
 
 def independent(distribution: str | Distribution) -> Distribution:
-    """Return the distribution of this name, or the one given, where its components are independent.
-
-    Raises
-    ------
-    InvalidInput
-        Unknown name, or a distribution whose components depend on one another.
-    """
+    """Return the distribution of this name, or the one given, where its components are independent."""
     if isinstance(distribution, str) and distribution not in DISTRIBUTIONS:
         raise InvalidInput(f"unknown distribution {distribution!r}; choose one of {', '.join(INDEPENDENT)}")
     noise = DISTRIBUTIONS[distribution] if isinstance(distribution, str) else distribution

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Num, UInt
 
 from ..errors import InvalidInput
+from . import _backends
 
 ArrayLike = float | int | list | tuple | np.generic | np.ndarray
 
@@ -60,13 +61,7 @@ GRIDS = {
 
 
 def as_grid(grid: str | Grid) -> Grid:
-    """The `Grid` of this name; a `Grid` passes through.
-
-    Raises
-    ------
-    InvalidInput
-        Unknown name; the message lists the known ones.
-    """
+    """Return the `Grid` of this name, or raise InvalidInput; a `Grid` passes through."""
     if isinstance(grid, Grid):
         return grid
     if grid not in GRIDS:
@@ -79,12 +74,6 @@ def _finite(x: ArrayLike) -> np.ndarray:
     if not np.isfinite(values).all():
         raise InvalidInput("needs finite values, got NaN or infinity")
     return values
-
-
-def _exponent(magnitudes: np.ndarray, grid: Grid) -> np.ndarray:
-    """Exponent of the binade that holds each magnitude, not below the grid's smallest normal one."""
-    exponent = np.frexp(magnitudes)[1] - 1
-    return np.where(magnitudes == 0, grid.min_exponent, np.maximum(exponent, grid.min_exponent))
 
 
 def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, ...]:
@@ -117,7 +106,8 @@ def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, ...]
     magnitudes = np.asarray(np.abs(_finite(x)))
     if (magnitudes > grid.max_value).any():
         raise InvalidInput(f"{grid.name} has no spacing beyond {grid.max_value:g}, got {magnitudes.max():g}")
-    return np.asarray(np.ldexp(1.0, _exponent(magnitudes, grid) - grid.mantissa_bits))
+    binade = np.maximum(np.frexp(magnitudes)[1] - 1, grid.min_exponent)
+    return np.asarray(np.ldexp(1.0, np.where(magnitudes == 0, grid.min_exponent, binade) - grid.mantissa_bits))
 
 
 def to_index(words: UInt[np.ndarray, ...], grid: str | Grid) -> Int64[np.ndarray, ...]:
@@ -135,13 +125,7 @@ def to_index(words: UInt[np.ndarray, ...], grid: str | Grid) -> Int64[np.ndarray
 
 
 def from_index(index: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
-    """Words of ordered indices, the inverse of `to_index` (0 becomes +0.0).
-
-    Raises
-    ------
-    InvalidInput
-        An index beyond the largest finite value.
-    """
+    """Words of ordered indices up to the largest finite value: the inverse of `to_index` (0 becomes +0.0)."""
     grid = as_grid(grid)
     index = np.asarray(index, dtype=np.int64)
     if (np.abs(index) > grid.max_code).any():
@@ -198,10 +182,8 @@ def encode(values: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
 
 def _round(x: np.ndarray, grid: Grid) -> Int64[np.ndarray, ...]:
     """Ordered indices of finite values, rounded to nearest even; +-(max_code + 1) beyond the largest finite value."""
-    from ._backends.rounding import round_to_index
-
     index = np.empty(x.shape, np.int64)
-    round_to_index(np.ascontiguousarray(x).ravel(), *grid.constants, index.ravel())
+    _backends.rounding.round_to_index(np.ascontiguousarray(x).ravel(), *grid.constants, index.ravel())
     return index
 
 
@@ -219,14 +201,7 @@ def round_to(values: ArrayLike, grid: str | Grid) -> Float32[np.ndarray, ...]:
 def steps(a: ArrayLike, b: ArrayLike, grid: str | Grid) -> Int64[np.ndarray, ...]:
     """Signed number of grid steps from `a` to `b`: exact across powers of two and across zero.
 
-    Parameters
-    ----------
-    a, b : finite values on the grid, shapes that broadcast
-
-    Raises
-    ------
-    InvalidInput
-        A value that is not on the grid (round it first: `round_to`).
+    Both are finite and on the grid (else round them first: `round_to`), and their shapes broadcast.
 
     Examples
     --------
@@ -272,12 +247,10 @@ def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, ...]
 
 def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -> Float[np.ndarray, ...]:
     """Values of ordered indices, float64 or float32, exactly; beyond the largest finite one as if binades went on."""
-    from ._backends.rounding import values_of
-
     grid = as_grid(grid)
     index = np.asarray(index, order="C")
     values: np.ndarray = np.empty(index.shape, dtype)
-    values_of(index.ravel(), *grid.constants[:2], values.ravel())
+    _backends.rounding.values_of(index.ravel(), *grid.constants[:2], values.ravel())
     return values
 
 

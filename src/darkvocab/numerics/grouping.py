@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64, UInt, UInt64
 
 from ..errors import InvalidInput
+from . import _backends
 
 CHUNK_BYTES = 1 << 20
 SELECTIONS = ("black_holes", "unique", "tokens")
@@ -35,22 +36,13 @@ class Groups:
     labels: Int64[np.ndarray, " n"]  # group of each row
     first: Int64[np.ndarray, " groups"]  # first row of each group
     counts: Int64[np.ndarray, " groups"]  # rows in each group
-    largest_code: UInt[
-        np.ndarray, " n"
-    ]  # largest magnitude code of each row: beyond a grid's max_code, NaN or infinity
+    largest_code: UInt[np.ndarray, " n"]  # magnitude of each row's largest word: beyond max_code, NaN or infinity
 
     def select(self, over: str) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
         """Return the first row of each group in the selection, and how many rows each stands for.
 
-        Parameters
-        ----------
-        over : "black_holes" (groups of two rows and more, once each), "unique" (all groups, once each), or "tokens"
-            (all groups, as often as they have rows)
-
-        Raises
-        ------
-        InvalidInput
-            Another word.
+        Selections are "black_holes" (groups of two rows and more, once each), "unique" (all groups, once each), and
+        "tokens" (all groups, as often as they have rows).
         """
         if over not in SELECTIONS:
             raise InvalidInput(f"unknown rows {over!r}; choose one of {', '.join(SELECTIONS)}")
@@ -96,8 +88,6 @@ def identical_rows(
     >>> groups.labels, groups.counts
     (array([0, 1, 0]), array([2, 1]))
     """
-    from ._backends.grouping import group_hashed, hash_rows
-
     words = np.asarray(words)
     if words.ndim != 2 or words.dtype.kind != "u":
         raise InvalidInput(f"needs a 2-D array of unsigned words, got {words.dtype} {list(words.shape)}")
@@ -111,7 +101,7 @@ def identical_rows(
 
     def hash_chunk(rows: slice) -> None:
         chunk = rounded(words[rows]) if rounded else words[rows]
-        hash_rows(chunk, keys, sign, folded, hashes[rows], largest[rows])
+        _backends.grouping.hash_rows(chunk, keys, sign, folded, hashes[rows], largest[rows])
         if progress:
             progress(words[rows].nbytes)
 
@@ -125,7 +115,7 @@ def identical_rows(
 
     if rounded is None:
         labels, first = np.empty(n, np.int64), np.empty(n, np.int64)
-        first = first[: group_hashed(hashes, words, folded, labels, first)]
+        first = first[: _backends.grouping.group_hashed(hashes, words, folded, labels, first)]
     else:
         labels, first = _group_rounded(words, hashes, folded, rounded)
     counts = np.bincount(labels, minlength=len(first)).astype(np.int64)
@@ -136,13 +126,11 @@ def _group_rounded(
     words: np.ndarray, hashes: np.ndarray, folded: np.unsignedinteger, rounded: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and first rows, rounding again only the rows whose hash is not alone."""
-    from ._backends.grouping import group_hashed
-
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     shared = np.flatnonzero(counts[inverse] > 1)
     rows = rounded(words[shared])
     local, first = np.empty(len(shared), np.int64), np.empty(len(shared), np.int64)
-    group_hashed(hashes[shared], rows, folded, local, first)
+    _backends.grouping.group_hashed(hashes[shared], rows, folded, local, first)
     leader = np.arange(len(words))
     leader[shared] = shared[first[local]]
     firsts, labels = np.unique(leader, return_inverse=True)

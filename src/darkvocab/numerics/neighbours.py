@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Int64, Integer, UInt
 
-from .chebyshev import largest_within
+from ..errors import InvalidInput
+from . import _backends
+from .chebyshev import UNITS, largest_within
 from .grids import Grid, as_grid, decode
 from .grouping import chunks, n_cores
-from .touching import Touching
 
 MAX_PAIRS = 1 << 22  # listed unless more are asked for: 32 MB
 FEATURES = 32  # that rows are told apart by before they are compared in full
@@ -25,6 +26,29 @@ LISTED = 4  # pairs a row that features do not tell apart, up to which they are 
 STUCK = 0.75  # of the rows in one component: features do not tell them apart, and all columns must
 FEW_ROWS = 1000  # that one thread compares
 BLOCK_BYTES = 1 << 26  # of rows that are compared in full at a time
+
+
+@dataclass(frozen=True)
+class Touching:
+    """When two rows touch: their L-infinity distance is <= (or, `strict`, <) the threshold. Recorded as one."""
+
+    threshold: float | int  # weight units, rounded to float32 as distances are; or grid steps
+    unit: str = "weight"
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", float(self.threshold))
+        if self.unit not in UNITS:
+            raise InvalidInput(f"unknown unit {self.unit!r} of touching; choose one of {', '.join(UNITS)}")
+        if not (self.threshold >= 0 and math.isfinite(self.threshold)):
+            raise InvalidInput(f"touching must be a finite length >= 0 ({self.unit}), got {self.threshold!r}")
+        if self.strict and self.threshold <= 2.0**-150:
+            raise InvalidInput(
+                f"nothing is nearer than {self.threshold!r}: choose a larger threshold, or <= for equal rows"
+            )
+
+    def __str__(self) -> str:
+        return f"{'<' if self.strict else '<='} {repr(self.threshold).removesuffix('.0')} {self.unit}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +140,11 @@ class _Rows:
         return self._numbers(self.words[tokens[0] : tokens[-1] + 1] if together else self.words[tokens])
 
     def _numbers(self, words: np.ndarray) -> np.ndarray:
-        from ._backends.neighbours import index_words
-
         words = self.rounded(words) if self.rounded else words
         if self.dtype == np.float32:
             return decode(words, self.grid)
         index = np.empty(words.shape, self.dtype)
-        index_words(words, self.grid.word_dtype.type(self.grid.sign), index)
+        _backends.neighbours.index_words(words, self.grid.word_dtype.type(self.grid.sign), index)
         return index
 
 
@@ -149,11 +171,9 @@ class _Search:
         self.pairs: list[np.ndarray] = []
 
     def result(self) -> Near:
-        from ._backends.neighbours import flatten
-
         if len(self.weights) > 1:
             self._descend()
-        flatten(self.parent)
+        _backends.neighbours.flatten(self.parent)
         pairs = None
         if self.n_pairs <= self.max_pairs:
             pairs = np.sort(np.concatenate([np.empty((2, 0), np.int32), *self.pairs], axis=1), axis=0)
@@ -197,8 +217,6 @@ class _Search:
 
     def _telling(self, rows: np.ndarray) -> _Telling:
         """Choose features that tell these rows apart, by a sample of them."""
-        from ._backends.neighbours import count_alike, profile
-
         read, blocks = self.read, min(BLOCKS, self.read.dim)
         centre = read.whole(rows[:1])[0]
         bits = np.empty((len(rows), 2 * blocks), np.int32)
@@ -206,7 +224,7 @@ class _Search:
         def look(some: slice) -> tuple[np.ndarray, np.ndarray]:
             numbers = read.whole(rows[some])
             low, high = centre.copy(), centre.copy()
-            profile(numbers, centre, low, high, bits[some])
+            _backends.neighbours.profile(numbers, centre, low, high, bits[some])
             return low, high
 
         lows, highs = zip(*self.pool.map(look, self._chunks(rows)), strict=True)
@@ -219,7 +237,7 @@ class _Search:
         sample = np.random.default_rng(len(rows)).permutation(len(rows))[:SAMPLE]
         values = np.concatenate([read.whole(rows[sample])[:, columns], extremes[sample]], axis=1)
         alike = np.zeros(values.shape[1], np.int64)
-        count_alike(np.sort(values.T.astype(np.float64), axis=1), self._reach(slack), alike)
+        _backends.neighbours.count_alike(np.sort(values.T.astype(np.float64), axis=1), self._reach(slack), alike)
         columns = columns[np.argsort(alike[: len(columns)], kind="stable")]
         if len(columns) <= FEATURES:
             return _Telling(columns, self._columns(rows, columns), 0.0, True)
@@ -233,12 +251,10 @@ class _Search:
         self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray, features: np.ndarray, slack: float
     ) -> None:
         """Compare each of these rows with those after it and before its end, by its features and in these columns."""
-        from ._backends.neighbours import unite_all
-
         limits = np.repeat([self._most(slack), self._most(0.0)], [features.shape[1], len(columns)])
         room = self.max_pairs - self.n_pairs
         found = self._join(self._blocks(rows, columns, ends, features), ends, limits, room, self.weights[rows])
-        unite_all(self.parent, rows, rows[found.labels])
+        _backends.neighbours.unite_all(self.parent, rows, rows[found.labels])
         self.degrees[rows] += found.degrees
         self.tokens[rows] += found.tokens
         self._list(found.n_pairs, None if found.pairs is None else rows[found.pairs])
@@ -247,13 +263,13 @@ class _Search:
         self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray, features: np.ndarray
     ) -> Iterator[tuple[np.ndarray, int, np.ndarray, int]]:
         """Tiles of some rows, the place of the first, and the same of later rows that they may be near to."""
-        from ._backends.neighbours import TILE_BYTES
 
         def tiled(some: slice) -> np.ndarray:
             return _tiled(np.concatenate([features[some], self._columns(rows[some], columns)], axis=1))
 
         width = features.shape[1] + len(columns)
-        size = max(1, BLOCK_BYTES // (width * TILE_BYTES)) * TILE_BYTES // self.read.dtype.itemsize
+        tile_bytes = _backends.neighbours.TILE_BYTES
+        size = max(1, BLOCK_BYTES // (width * tile_bytes)) * tile_bytes // self.read.dtype.itemsize
         for first in range(0, len(rows), size):
             tiles = tiled(slice(first, first + size))
             yield tiles, first, tiles, first
@@ -270,8 +286,6 @@ class _Search:
         weights: np.ndarray,
     ) -> Near:
         """Return the graph of rows in blocks of tiles; no pairs where there are more than room for."""
-        from ._backends.neighbours import flatten, join, unite_all
-
         n, threads = len(ends), self.threads if len(ends) > FEW_ROWS else 1
         parents = [np.arange(n) for _ in range(threads)]
         degrees, tokens = np.zeros((2, threads, n), np.int64)
@@ -282,7 +296,7 @@ class _Search:
             def work(worker: int) -> tuple[int, np.ndarray]:
                 pairs = np.empty((2, here), np.int32)  # noqa: B023
                 graph = parents[worker], weights, degrees[worker], tokens[worker]
-                count = join(x, x_first, y, y_first, ends, limits, worker, threads, *graph, pairs)  # noqa: B023
+                count = _backends.neighbours.join(x, x_first, y, y_first, ends, limits, worker, threads, *graph, pairs)  # noqa: B023
                 return count, pairs[:, :count].copy()
 
             for count, pairs in self.pool.map(work, range(threads)):
@@ -291,8 +305,8 @@ class _Search:
             if n_pairs > room:
                 listed = listed[:1]
         for parent in parents[1:]:
-            unite_all(parents[0], np.arange(n), parent)
-        flatten(parents[0])
+            _backends.neighbours.unite_all(parents[0], np.arange(n), parent)
+        _backends.neighbours.flatten(parents[0])
         return Near(
             degrees=degrees.sum(axis=0),
             tokens=tokens.sum(axis=0),
@@ -303,18 +317,16 @@ class _Search:
 
     def _settle(self, rows: np.ndarray, pairs: np.ndarray) -> None:
         """Compare these pairs of rows in full."""
-        from ._backends.neighbours import compare_each, unite_all
-
         pairs = rows[pairs]
         near = np.empty(pairs.shape[1], np.bool_)
 
         def compare(some: slice) -> None:
             one, other = (self.read.whole(of[some]) for of in pairs)
-            compare_each(one, other, self._most(0.0), near[some])
+            _backends.neighbours.compare_each(one, other, self._most(0.0), near[some])
 
         list(self.pool.map(compare, self._chunks(pairs[0])))
         one, other = pairs = pairs[:, near]
-        unite_all(self.parent, one, other)
+        _backends.neighbours.unite_all(self.parent, one, other)
         for a, b in ((one, other), (other, one)):
             np.add.at(self.degrees, a, 1)
             np.add.at(self.tokens, a, self.weights[b])
@@ -330,9 +342,7 @@ class _Search:
 
     def _all_near(self, rows: np.ndarray) -> None:
         """Record that every two of these rows are near."""
-        from ._backends.neighbours import unite_all
-
-        unite_all(self.parent, rows, np.full(len(rows), rows[0]))
+        _backends.neighbours.unite_all(self.parent, rows, np.full(len(rows), rows[0]))
         self.degrees[rows] += len(rows) - 1
         self.tokens[rows] += self.weights[rows].sum() - self.weights[rows]
         n_pairs = len(rows) * (len(rows) - 1) // 2
@@ -378,12 +388,9 @@ def _ends(key: np.ndarray, reach: float) -> np.ndarray:
 
 def _tiled(numbers: np.ndarray) -> np.ndarray:
     """[tiles, columns, lanes] of [n, columns], the last row again where there is none."""
-    from ._backends.distances import fill_tiles
-    from ._backends.neighbours import TILE_BYTES
-
-    lanes = TILE_BYTES // numbers.itemsize
+    lanes = _backends.neighbours.TILE_BYTES // numbers.itemsize
     tiles = np.empty((-(-len(numbers) // lanes), numbers.shape[1], lanes), numbers.dtype)
-    fill_tiles(numbers, tiles)
+    _backends.distances.fill_tiles(numbers, tiles)
     return tiles
 
 

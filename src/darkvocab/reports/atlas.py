@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from ..landing import write_whole
 from ..measures.indicators import DARK
@@ -22,8 +23,6 @@ from .document import render
 from .scan import scan_facts
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from ..checkpoints.scan_result import BlackHole, Scan
 
 SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
@@ -34,7 +33,7 @@ TEXTS = ("text", "witness", "bytes")  # of each token, packed side by side, so t
 CODES = ("category", "script", "reserved")  # few values, packed as numbers
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Kind:
     """Tokens that look alike in figures and lists: their name, shape (an SVG path around 0, 0) and colours."""
 
@@ -47,95 +46,43 @@ class Kind:
     dark: str  # on dark paper
 
 
-DOT = "M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z"
-KINDS = (
-    Kind(
-        key="reachable",
-        title="reachable",
-        counted="reachable",
-        meaning="some text encodes to them",
-        shape=DOT,
-        light="#8b9098",
-        dark="#767c85",
+GREY_DOT = ("M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z", "#8b9098", "#767c85")
+LOOKS = {
+    "reachable": GREY_DOT,
+    "unknown": GREY_DOT,
+    "special": ("M0,-1.3L.38,-.4L1.24,-.4L.6,.2L.8,1.1L0,.55L-.8,1.1L-.6,.2L-1.24,-.4L-.38,-.4Z", "#000000", "#F0E442"),
+    "partial_utf8": ("M-.38,-1.2H.38V-.38H1.2V.38H.38V1.2H-.38V.38H-1.2V-.38H-.38Z", "#009E73", "#009E73"),
+    "unreachable": ("M-.95,-.95H.95V.95H-.95Z", "#0072B2", "#56B4E9"),
+    "reserved": ("M0,-1.3L1.3,0L0,1.3L-1.3,0Z", "#E69F00", "#E69F00"),
+    "beyond_tokenizer": (
+        "M-1.2,-.7L-.7,-1.2L0,-.5L.7,-1.2L1.2,-.7L.5,0L1.2,.7L.7,1.2L0,.5L-.7,1.2L-1.2,.7L-.5,0Z",
+        "#CC79A7",
+        "#CC79A7",
     ),
-    Kind(
-        key="unknown",
-        title="not explained",
-        counted="not explained",
-        meaning="there was no tokenizer to ask",
-        shape=DOT,
-        light="#8b9098",
-        dark="#767c85",
-    ),
-    Kind(
-        key="special",
-        title="special",
-        counted="special",
-        meaning="added to the tokenizer, or a control token",
-        shape="M0,-1.3L.38,-.4L1.24,-.4L.6,.2L.8,1.1L0,.55L-.8,1.1L-.6,.2L-1.24,-.4L-.38,-.4Z",
-        light="#000000",
-        dark="#F0E442",
-    ),
-    Kind(
-        key="partial_utf8",
-        title="partial UTF-8",
-        counted="of partial UTF-8",
-        meaning="part of a character's bytes, no text of its own",
-        shape="M-.38,-1.2H.38V-.38H1.2V.38H.38V1.2H-.38V.38H-1.2V-.38H-.38Z",
-        light="#009E73",
-        dark="#009E73",
-    ),
-    Kind(
-        key="unreachable",
-        title="unreachable",
-        counted="unreachable",
-        meaning="no text was found that encodes to them",
-        shape="M-.95,-.95H.95V.95H-.95Z",
-        light="#0072B2",
-        dark="#56B4E9",
-    ),
-    Kind(
-        key="reserved",
-        title="reserved name",
-        counted="with reserved names",
-        meaning="named for later use, as [unused5]",
-        shape="M0,-1.3L1.3,0L0,1.3L-1.3,0Z",
-        light="#E69F00",
-        dark="#E69F00",
-    ),
-    Kind(
-        key="beyond_tokenizer",
-        title="beyond the tokenizer",
-        counted="beyond the tokenizer",
-        meaning="rows for which the tokenizer has no token",
-        shape="M-1.2,-.7L-.7,-1.2L0,-.5L.7,-1.2L1.2,-.7L.5,0L1.2,.7L.7,1.2L0,.5L-.7,1.2L-1.2,.7L-.5,0Z",
-        light="#CC79A7",
-        dark="#CC79A7",
-    ),
-    Kind(
-        key="under_trained",
-        title="reachable, yet dark",
-        counted="reachable, yet under-trained",
-        meaning="some text encodes to them, and training hardly moved them",
-        shape="M0,-1.25L1.2,.85H-1.2Z",
-        light="#D55E00",
-        dark="#D55E00",
+    "under_trained": ("M0,-1.25L1.2,.85H-1.2Z", "#D55E00", "#D55E00"),
+}
+MEANINGS = (
+    ("reachable", "reachable", "reachable", "some text encodes to them"),
+    ("unknown", "not explained", "not explained", "there was no tokenizer to ask"),
+    ("special", "special", "special", "added to the tokenizer, or a control token"),
+    ("partial_utf8", "partial UTF-8", "of partial UTF-8", "part of a character's bytes, no text of its own"),
+    ("unreachable", "unreachable", "unreachable", "no text was found that encodes to them"),
+    ("reserved", "reserved name", "with reserved names", "named for later use, as [unused5]"),
+    ("beyond_tokenizer", "beyond the tokenizer", "beyond the tokenizer", "rows for which the tokenizer has no token"),
+    (
+        "under_trained",
+        "reachable, yet dark",
+        "reachable, yet under-trained",
+        "some text encodes to them, and training hardly moved them",
     ),
 )
+KINDS = [Kind(*said, *LOOKS[said[0]]) for said in MEANINGS]
 NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
 
 
 def write_page(scan: Scan, path: str | Path, *, command: str | None = None) -> None:
-    """Write the page of a scan as one HTML file: the same scan gives the same bytes.
-
-    Parameters
-    ----------
-    command : the line that made it
-
-    Raises
-    ------
-    DiskFull, InvalidInput
-        As `write_whole`.
+    """Write the page of a scan as one HTML file: the same scan and `command`, the line that made it, give the same
+    bytes; raises as `write_whole`.
     """
     write_whole(Path(path), page(scan, command))
 
@@ -177,16 +124,10 @@ def page(scan: Scan, command: str | None = None) -> bytes:
 
 def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
     """Return the place in `KINDS` of each token: its category, with reserved names and reachable dark tokens apart."""
-    kinds = tokens["category"].replace_strict(NUMBER, default=NUMBER["unknown"], return_dtype=_int64()).to_numpy()
+    kinds = tokens["category"].replace_strict(NUMBER, default=NUMBER["unknown"], return_dtype=pl.Int64).to_numpy()
     dark = tokens["dark"].fill_null(False).to_numpy()
     kinds = np.where((kinds == NUMBER["reachable"]) & dark, NUMBER["under_trained"], kinds)
     return np.where(tokens["reserved"].is_not_null().to_numpy(), NUMBER["reserved"], kinds)
-
-
-def _int64() -> Any:
-    import polars as pl
-
-    return pl.Int64
 
 
 def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
@@ -196,9 +137,12 @@ def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
     if n_dark:
         counts = [(int((dark & (kinds == place)).sum()), kind) for place, kind in enumerate(KINDS)]
         counted = [f"{count:,} {kind.counted}" for count, kind in sorted(counts, key=lambda c: -c[0]) if count]
-        one = counted[0].removeprefix(f"{n_dark:,} ") if len(counted) == 1 else None
         says = f"{n_dark:,} of {n:,} tokens ({_share(n_dark / n)}) {'is' if n_dark == 1 else 'are'} dark: "
-        says += (f"all {one}" if n_dark > 1 else f"it is {one}") if one else _and(counted)
+        if len(counted) > 1:
+            says += f"{', '.join(counted[:-1])} and {counted[-1]}"
+        else:
+            one = counted[0].removeprefix(f"{n_dark:,} ")
+            says += f"all {one}" if n_dark > 1 else f"it is {one}"
     else:
         says = f"None of {n:,} tokens stands out as dark"
     rows = scan.census.n_black_holes
@@ -209,10 +153,6 @@ def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
         return f"{says}; {population:,} tokens share one row (a black hole)."
     largest = scan.census.populations[0]
     return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {largest:,} of them the same one."
-
-
-def _and(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _share(part: float) -> str:
@@ -250,8 +190,6 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
 
 def _listed(scan: Scan, kinds: np.ndarray) -> list[dict[str, Any]]:
     """Return the first tokens of the list, the surest to be dark first; dark ones alone where there are any."""
-    import polars as pl
-
     frame = scan.tokens.with_columns(kind=pl.Series(kinds))[scan.order]
     if scan.tokens["dark"].any():
         frame = frame.filter("dark")
@@ -320,27 +258,25 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
     what a page shows. A missing float is NaN, a missing integer -1, a missing text has length -1.
     """
     tokens = scan.tokens
-    columns = []
+    columns: dict[str, np.ndarray] = {}
     codes = {}
     floats = [name for name, dtype in tokens.schema.items() if dtype.is_float()]
-    integers = ["id", "black_hole", "population", "n_touching", "steps"]
     for name in floats:
-        columns.append(rounded(tokens[name].fill_null(math.nan).to_numpy()).view(np.int32))
-    for name in integers:
-        columns.append(tokens[name].fill_null(-1).to_numpy().astype(np.int32))
+        columns[name] = rounded(tokens[name].fill_null(math.nan).to_numpy()).view(np.int32)
+    for name in ("id", "black_hole", "population", "n_touching", "steps"):
+        columns[name] = tokens[name].fill_null(-1).to_numpy().astype(np.int32)
     for name in CODES:
         values = tokens[name].unique().drop_nulls().sort().to_list()
         codes[name] = [printable(value) for value in values]
         places = {value: place for place, value in enumerate(values)}
-        columns.append(np.array([places.get(value, -1) for value in tokens[name]], np.int32))
-    columns.append(tokens["dark"].fill_null(False).to_numpy().astype(np.int32))
-    columns.append(kinds.astype(np.int32))
-    columns.append(scan.rank.astype(np.int32))
-    names = [*floats, *integers, *CODES, "dark", "kind", "rank"]
+        columns[name] = np.array([places.get(value, -1) for value in tokens[name]], np.int32)
+    columns["dark"] = tokens["dark"].fill_null(False).to_numpy().astype(np.int32)
+    columns["kind"] = kinds.astype(np.int32)
+    columns["rank"] = scan.rank.astype(np.int32)
     lengths, blob, shown = _texts(tokens)
     header = {
         "n": len(tokens),
-        "names": names,
+        "names": list(columns),
         "floats": floats,
         "codes": codes,
         "texts": TEXTS,
@@ -351,7 +287,7 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         "report": scan.to_json(),
     }
     head = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    planes = np.array([*columns, *lengths]).view(np.uint8).reshape(len(columns) + len(TEXTS), -1, 4)
+    planes = np.array([*columns.values(), *lengths]).view(np.uint8).reshape(len(columns) + len(TEXTS), -1, 4)
     packed = len(head).to_bytes(4, "little") + head + planes.transpose(0, 2, 1).tobytes() + blob
     return gzip.compress(packed, 6, mtime=0)
 

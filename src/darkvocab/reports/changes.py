@@ -1,16 +1,26 @@
-"""Tables of a diff of two checkpoints and of a repair, from their JSON."""
+"""Tables of how checkpoints change: a diff of two and a repair, from their JSON, and a series."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 
 from ..text import printable
-from .console import facts, isolated, show, table
+from .console import facts, isolated, print_left, show, table, token_texts
+from .evolution import told
 
 MOST_CHANGES = 40
+SHOWN_EVENTS, SHOWN_HOLES, SHOWN_TOKENS = 20, 20, 8
+HEADINGS = {
+    **{"checkpoint": "name", "tokens": "n_tokens", "unique": "n_unique", "C": "n_black_holes"},
+    **{"P": "black_hole_population", "largest": "largest_bh", "moved": "n_moved", "equal": "n_equal"},
+    **{"max step": "max_move_l_inf_steps", "born": "n_born", "split": "n_split", "merged": "n_merged"},
+    **{"vanished": "n_vanished", "gained": "n_gained", "lost": "n_lost"},
+}
 
 
 def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
@@ -24,17 +34,12 @@ def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
         if part["movers"]:
             to.print()
             show(_movers(part, shown), to)
-            _left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
+            print_left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
         changes = [change for change in part["black_holes"] if change["kind"] != "kept"]
         if changes:
             to.print()
             show(_changes(changes[:MOST_CHANGES]), to)
-            _left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
-
-
-def _left(n: int, what: str, to: Console) -> None:
-    if n > 0:
-        to.print(f"and {n:,} more {what}")
+            print_left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
 
 
 def _texts(texts: dict[str, Any] | None, shown: int) -> str:
@@ -83,7 +88,6 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _movers(part: dict[str, Any], shown: int) -> Table:
-    """Tabulate the tokens that moved farthest."""
     rows = []
     for token in part["movers"][:shown]:
         texts = dict.fromkeys(isolated(printable(text)) for name in "ab" if (text := token[name]) is not None)
@@ -93,7 +97,6 @@ def _movers(part: dict[str, Any], shown: int) -> Table:
 
 
 def _changes(changes: list[dict[str, Any]]) -> Table:
-    """Tabulate black holes that are not what they were."""
     rows = []
     for change in changes:
         came = _named("from A", change["came_from"]), _named("into B", change["went_to"])
@@ -123,7 +126,9 @@ HOW = {
 
 def print_repair(report: dict[str, Any], to: Console) -> None:
     """Print a repair: what was or would be changed, by which means, and what was read again afterwards."""
-    around = "" if report["how"] == "gaussian" else f", each component {_steps(report['jitter_steps'])} up or down"
+    jitter = report["jitter_steps"]
+    steps = "a step" if jitter == 1 else f"1 to {jitter:,} steps"
+    around = "" if report["how"] == "gaussian" else f", each component {steps} up or down"
     would = "would be " if report["dry_run"] else ""
     pairs = [
         ("source", printable(report["source"])),
@@ -162,5 +167,69 @@ def print_repair(report: dict[str, Any], to: Console) -> None:
     show(facts([*pairs, *(("note", note) for note in report["notes"])]), to)
 
 
-def _steps(jitter: int) -> str:
-    return "a step" if jitter == 1 else f"1 to {jitter:,} steps"
+def print_series(
+    checkpoints: pl.DataFrame,
+    events: pl.DataFrame,
+    black_holes: pl.DataFrame,
+    tokens: pl.DataFrame,
+    summary: dict[str, Any],
+    to: Console,
+) -> None:
+    """Print each checkpoint's census and changes, events, and the black holes of the last."""
+    show(facts(_series_facts(checkpoints, summary)), to)
+    to.print()
+    cells = []
+    for row in checkpoints.iter_rows(named=True):
+        same = f"as {row['identical_to']}" if row["identical_to"] is not None else ""
+        cells.append([*(_cell(row[column]) for column in HEADINGS.values()), row["not_compared"] or same])
+    show(table((*HEADINGS, ""), cells, left=("checkpoint", "")), to)
+    to.print(
+        "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps",
+        soft_wrap=not to.is_terminal,
+    )
+    _print_events(events, to)
+    if black_holes.height:
+        to.print()
+        show(_holes(black_holes, tokens), to)
+        print_left(black_holes.height - SHOWN_HOLES, "black holes; --out and --json have them all", to)
+
+
+def _series_facts(checkpoints: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    n = summary["n_checkpoints"]
+    last = checkpoints.row(-1, named=True)
+    yield "series", f"{n:,} checkpoint{'s' * (n != 1)}, {summary['n_distinct']:,} with other rows than all before"
+    yield "embedding", f"{last['n_tokens']:,} tokens x {last['hidden_dim']:,}, {last['grid']}, at the last"
+    yield "never moved", f"{summary['n_never_moved']:,} tokens"
+    frozen = sorted(summary["frozen_since"], key=lambda item: -item["n_tokens"])[:4]
+    yield "frozen since", ", ".join(f"{item['name']}: {item['n_tokens']:,}" for item in frozen)
+    kinds = {kind: n for kind, n in summary["events"].items() if kind != "start"}
+    yield "events", ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none"
+    read = checkpoints["bytes_read"].drop_nulls().to_list()
+    if read:
+        yield "read", f"{sum(read) / 1e6:,.1f} MB from the Hub"
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:,}"
+
+
+def _print_events(events: pl.DataFrame, to: Console) -> None:
+    happened = events.filter(events["kind"] != "start")
+    if not happened.height:
+        return
+    to.print()
+    for event in happened.head(SHOWN_EVENTS).iter_rows(named=True):
+        to.print(f"{event['name']}  {told(event)}", soft_wrap=True)
+    print_left(happened.height - SHOWN_EVENTS, "events; --out and --json have them all", to)
+
+
+def _holes(black_holes: pl.DataFrame, tokens: pl.DataFrame) -> Table:
+    texts = tokens["text"]
+    rows = []
+    for row in black_holes.head(SHOWN_HOLES).iter_rows(named=True):
+        ids = row["tokens"]
+        hole = {"token_ids": ids, "tokens": [texts[token] for token in ids[:SHOWN_TOKENS]], "population": len(ids)}
+        cells = [str(row["hole"]), f"{row['population']:,}", row["born"], row["joined"], row["frozen"]]
+        rows.append([*cells, token_texts(hole, SHOWN_TOKENS)])
+    lefts = ("born", "these since", "frozen since", "tokens")
+    return table(("#", "population", *lefts), rows, left=lefts)

@@ -39,6 +39,18 @@ def show(renderable: RenderableType, to: Console) -> None:
     to.file.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
 
 
+def print_lines(lines: Iterable[str], to: Console) -> None:
+    """Print lines, which a terminal wraps and a file or a pipe gets whole."""
+    for line in lines:
+        to.print(line, soft_wrap=not to.is_terminal)
+
+
+def print_left(n: int, what: str, to: Console) -> None:
+    """Print how many more there are than were shown, and where they are; nothing where all were."""
+    if n > 0:
+        to.print(f"and {n:,} more {what}")
+
+
 def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     """Return the first `shown` texts of a black hole's tokens; a token without one by its id."""
     texts = [

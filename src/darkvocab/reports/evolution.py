@@ -9,25 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from rich.console import Console
-from rich.table import Table
 
 from ..errors import CorruptFile, MissingFile
-from .console import facts, frames_json, number, show
-from .evolution_figures import (
-    counts_plot,
-    holes_by_step,
-    loss_plot,
-    motion_plot,
-    populations_figure,
-    spacetime_figure,
-)
+from .console import facts, number, print_left, print_lines, show, table
+from .evolution_figures import counts_plot, holes_by_step, loss_plot, motion_plot, populations_figure, spacetime_figure
+from .labels import COUNTS
 from .plot import Plot
 
 if TYPE_CHECKING:
-    import polars as pl
     from matplotlib.figure import Figure
 
+READ = ("evolution", "events", "tokens")  # frames
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
 METRICS = "metrics.parquet"  # what a training leaves
 SHOWN_ROWS, SHOWN_EVENTS, SHOWN_TOKENS = 12, 20, 12
@@ -50,15 +44,10 @@ TOLD = {
 def print_evolution(
     records: pl.DataFrame, events: pl.DataFrame, summary: dict[str, Any], to: Console, shown_events: int = SHOWN_EVENTS
 ) -> None:
-    """What became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
+    """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
     show(facts(_facts(summary)), to)
     to.print()
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "tokens" else "right")
-    for cells in row_cells(records):
-        table.add_row(*cells)
-    show(table, to)
+    show(table(HEADINGS, row_cells(records), left=("tokens",)), to)
     to.print(
         "lengths in weight units, L-inf over all pairs of tokens; max step: the farthest that a token moved in one "
         "component, in grid steps; motion since the row before",
@@ -69,15 +58,12 @@ def print_evolution(
         to.print()
         for event in happened[:shown_events]:
             to.print(f"step {event['step']:>9,}  {told(event)}", soft_wrap=True)
-        if (left := len(happened) - shown_events) > 0:
-            to.print(f"and {left:,} more events; events.parquet (--out) and --json have them all")
+        print_left(len(happened) - shown_events, "events; events.parquet (--out) and --json have them all", to)
     for verdict in summary["verdicts"]:
         to.print(f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):")
-        for sentence in verdict["notebook"]:
-            to.print(f"  {sentence}", soft_wrap=not to.is_terminal)
+        print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
         to.print("on the grid:")
-        for sentence in verdict["grid"]:
-            to.print(f"  {sentence}", soft_wrap=not to.is_terminal)
+        print_lines((f"  {sentence}" for sentence in verdict["grid"]), to)
 
 
 def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -117,57 +103,39 @@ def _froze(froze: dict[str, Any], last_step: int) -> str:
 
 
 def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]:
-    """First, some and last measured rows for people, in the columns of `HEADINGS`: early ones more densely."""
+    """Return first, some and last measured rows for people, by `HEADINGS`: early ones more densely."""
     rows = records["row"].unique().sort().to_numpy()
     n = len(rows)
     some = np.arange(n) if n <= shown else np.unique(np.geomspace(1, n, shown).round().astype(int) - 1)
-    cells = []
-    for row in records.filter(records["row"].is_in(rows[some].tolist())).iter_rows(named=True):
-        cells.append(
-            [
-                f"{row['step']:,}" if row["tokens"] == "all" else "",
-                row["tokens"],
-                *(f"{row[name]:,}" for name in COUNTS),
-                f"{row['max_l_inf']:.3g}",
-                f"{row['max_l_inf_steps']:,}",
-                f"{row['radius_rms']:.3g}",
-                f"{row['centroid_displacement']:.4g}",
-                *("" if row[name] is None else number(row[name]) for name in ("n_moved", "max_move_l_inf_steps")),
-                *("" if row[name] is None else f"{row[name]:.2g}" for name in ("bulk_motion", "thermal_motion")),
-            ]
-        )
-    return cells
-
-
-COUNTS = ("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
+    return [
+        [
+            f"{row['step']:,}" if row["tokens"] == "all" else "",
+            row["tokens"],
+            *(f"{row[name]:,}" for name in COUNTS),
+            f"{row['max_l_inf']:.3g}",
+            f"{row['max_l_inf_steps']:,}",
+            f"{row['radius_rms']:.3g}",
+            f"{row['centroid_displacement']:.4g}",
+            *(number(row[name]) for name in ("n_moved", "max_move_l_inf_steps")),
+            *("" if row[name] is None else f"{row[name]:.2g}" for name in ("bulk_motion", "thermal_motion")),
+        ]
+        for row in records.filter(records["row"].is_in(rows[some].tolist())).iter_rows(named=True)
+    ]
 
 
 def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """An event in words, with the first of its token ids."""
+    """Return an event in words, with the first of its token ids."""
     tokens, n = event["tokens"], event["n_tokens"]
     ids = " ".join(map(str, tokens[:shown])) + (f" and {n - shown:,} more" if n > shown else "")
     names = {"hole": f"#{event['hole']}", "other": f"#{event['other']}", "n": f"{n:,} token{'s' * (n != 1)}"}
-    with_other = event["other"] is not None
-    return (
-        TOLD[event["kind"]].format(
-            **names,
-            from_other=f" from {names['other']}" if with_other else "",
-            to_other=f" to {names['other']}" if with_other else "",
-        )
-        + f": {ids}"
-    )
-
-
-def evolution_json(
-    records: pl.DataFrame, events: pl.DataFrame, tokens: pl.DataFrame, summary: dict[str, Any]
-) -> Iterator[str]:
-    """`{"summary": {...}, "tokens": [...], "events": [...], "records": [...]}` piece by piece."""
-    return frames_json(summary, tokens=tokens, events=events, records=records)
+    for word in ("from", "to"):
+        names[f"{word}_other"] = "" if event["other"] is None else f" {word} {names['other']}"
+    return f"{TOLD[event['kind']].format(**names)}: {ids}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
-    """What `darkvocab evolve` left in a folder, and its figures."""
+    """A measured history in words, and its figures."""
 
     summary: dict[str, Any]
     facts: list[tuple[str, str]]
@@ -177,17 +145,7 @@ class Evolution:
 
 
 def read_evolution(folder: Path) -> Evolution:
-    """A measured history, from the files that `darkvocab evolve` left in a folder.
-
-    Raises
-    ------
-    MissingFile
-        No measured history there.
-    CorruptFile
-        Files that are not what was left there.
-    """
-    import polars as pl
-
+    """Read a measured history; MissingFile without one, CorruptFile where files are not its own."""
     try:
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / f"{name}.parquet") for name in READ)
@@ -217,7 +175,6 @@ def read_evolution(folder: Path) -> Evolution:
 
 
 def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Events and verdicts in words, for a page."""
     happened = [event for event in events.iter_rows(named=True) if event["kind"] != "start"]
     if happened:
         sentences = [f"step {event['step']:,}: {told(event)}" for event in happened[:TOLD_EVENTS]]
@@ -227,6 +184,3 @@ def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[s
     for verdict in summary["verdicts"]:
         yield f"{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g})", list(verdict["notebook"])
         yield f"{verdict['seed']}, on the grid", list(verdict["grid"])
-
-
-READ = ("evolution", "events", "tokens")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from ..measures.tracking import replay
 from .figures import BLACK, BLUE, ORANGE, canvas
@@ -13,7 +14,6 @@ from .labels import TITLES
 from .plot import Axis, Panel, Plot, Series, around, top_of
 
 if TYPE_CHECKING:
-    import polars as pl
     from matplotlib.figure import Figure
 
 # Okabe & Ito (2008), from dark to light where they lie side by side.
@@ -80,7 +80,6 @@ def _spaced(n: int, most: int) -> np.ndarray:
 
 
 def _is_long(steps: np.ndarray) -> bool:
-    """Return whether steps need a log axis."""
     return len(steps) > 1 and bool(steps[-1] > 100 * steps[1])
 
 
@@ -227,7 +226,6 @@ def _has_unseen(tokens: pl.DataFrame) -> bool:
 
 
 def _key(by_step: HolesByStep) -> list[Any]:
-    """The colours of black holes, for a legend."""
     from matplotlib.patches import Patch
 
     coloured = [hole for hole, place in by_step.rank.items() if place < len(HOLES)]
@@ -238,7 +236,6 @@ def _key(by_step: HolesByStep) -> list[Any]:
 
 
 def _caption(summary: dict[str, Any]) -> str:
-    """Size of the embedding, number of unseen tokens, measured rows."""
     unseen = "" if summary["unseen"] is None else f", {len(summary['unseen']):,} of them unseen in training"
     size = f"{summary['n_tokens']:,} tokens x {summary['hidden_dim']:,} on {summary['grid']}"
     return f"{size}{unseen}; {summary['n_measured']:,} rows to step {summary['last_step']:,}"

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import EXPECTED, frame_of
-from .console import show, table
+from .console import print_left, print_lines, show, table
 from .figures import BLACK, BLUE, ORANGE
 from .labels import TITLES, labels
 from .plot import Axis, Panel, Plot, Series, top_of
@@ -32,13 +32,7 @@ COLOURS = {"unique_vectors": (BLACK, "o"), "n_black_holes": (BLUE, "s"), "black_
 
 
 def read_expected(folder: Path) -> pl.DataFrame | None:
-    """Read the expected census along a sweep, as its run left it; None where it left none.
-
-    Raises
-    ------
-    CorruptFile
-        Another file there.
-    """
+    """Read the expected census that a sweep left, None where it left none; CorruptFile if damaged."""
     import polars as pl
 
     path = folder / EXPECTED
@@ -80,8 +74,7 @@ def print_expected(points: Sequence[Expected], to: Console) -> None:
 
 def _show(rows: Table, n_sigmas: int, to: Console) -> None:
     show(rows, to)
-    if left := n_sigmas - rows.row_count:
-        to.print(f"and {left:,} more sigma between them; --json lists them all")
+    print_left(n_sigmas - rows.row_count, "sigma between them; --json lists them all", to)
 
 
 def print_agreement(agreement: Agreement, to: Console) -> None:
@@ -97,16 +90,13 @@ def print_agreement(agreement: Agreement, to: Console) -> None:
             cells += [value(row.expected, row.std), value(row.simulated), z]
         rows.add_row(*cells)
     _show(rows, len(points), to)
-    for sentence in agreement.sentences():
-        to.print(sentence, soft_wrap=not to.is_terminal)
+    print_lines(agreement.sentences(), to)
 
 
 def expected_plot(expected: Sequence[Expected], agreement: Agreement | None = None) -> Plot:
-    """Plot every statistic against sigma in a band of one standard deviation, and coincident pairs; of a run z-scores.
+    """Plot every statistic against sigma in a band of one standard deviation, and coincident pairs.
 
-    Parameters
-    ----------
-    agreement : a run, drawn beside
+    With an `agreement`, its run is drawn beside, and its z-scores in place of the pairs.
     """
     import polars as pl
 
@@ -131,7 +121,6 @@ def expected_plot(expected: Sequence[Expected], agreement: Agreement | None = No
 
 
 def _pairs_panel(curve: pl.DataFrame, x: Axis) -> Panel:
-    """Expected number of coincident pairs, in a band of one standard deviation."""
     pairs, std = curve["coincident_pairs"].to_numpy(), curve["coincident_pairs_std"].to_numpy()
     band = np.maximum(pairs - std, 0), pairs + std
     series = Series(x=curve["sigma"], y=pairs, band=band, label="expected", colour=BLACK, width=0.8)
@@ -143,7 +132,6 @@ def _pairs_panel(curve: pl.DataFrame, x: Axis) -> Panel:
 
 
 def _z_panel(comparisons: pl.DataFrame, x: Axis) -> Panel:
-    """z-scores of the statistics, between lines at -3 and 3."""
     import polars as pl
 
     series = [Series(x=x.ends, y=(z, z), colour="#808080", line=":", width=0.8) for z in (-3, 3)]

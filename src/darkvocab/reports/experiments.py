@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
-from ..runs.records import scan_records
+from ..runs.records import Records
 from ..text import finite
-from .console import density, frames_json, largest, number, power, show, table
+from .console import density, frames_json, largest, number, power, print_lines, show, table
 from .labels import SWEEP, TRIALS
 
 if TYPE_CHECKING:
@@ -18,14 +18,11 @@ if TYPE_CHECKING:
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 MOMENTS = ("mean", "std", "min", "max")
-ANSWERS = (
-    *("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps"),
-    "populations",
-)
+ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
 
 
 class Recorded(Protocol):
-    """Records by columns: a frame, or a run folder as `scan_records` reads it."""
+    """Records by columns: a frame, or a run folder as `Records` reads it."""
 
     def __getitem__(self, name: str, /) -> pl.Series: ...
 
@@ -120,8 +117,7 @@ def print_questions(records: Recorded, to: Console) -> None:
     to.print(_head(records))
     show(table(ANSWERS, answer_cells(records), left=ANSWERS[-1:]), to)
     to.print(f"\n{QWEN3_4B}")
-    for sentence in remarks(records):
-        to.print(sentence, soft_wrap=not to.is_terminal)
+    print_lines(remarks(records), to)
 
 
 def answer_cells(records: Recorded) -> list[list[str]]:
@@ -165,7 +161,7 @@ def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[st
     """
     import polars as pl
 
-    records: Any = result if isinstance(result, pl.DataFrame) else scan_records(result)
+    records: Any = result if isinstance(result, pl.DataFrame) else Records(result)
     rows = [
         {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
         for row in summarised(experiment, records)
@@ -184,7 +180,7 @@ def print_experiment(experiment: str, result: pl.DataFrame | Path, to: Console) 
     """Print the table of an experiment, from its frame or its run folder."""
     import polars as pl
 
-    PRINTED[experiment](result if isinstance(result, pl.DataFrame) else scan_records(result), to)
+    PRINTED[experiment](result if isinstance(result, pl.DataFrame) else Records(result), to)
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:

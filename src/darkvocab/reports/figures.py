@@ -61,10 +61,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 def save_as(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG (200 dpi) or PDF, as the file's name ends; return the path.
 
-    Raises
-    ------
-    InvalidInput
-        The name has another ending, or the file cannot be written.
+    Raises as `check_figure` and `write_whole`.
     """
     check_figure(path)
     suffix = path.suffix.lower()

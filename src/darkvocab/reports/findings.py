@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from rich.console import Console
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, print_lines, show, table, token_texts
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
@@ -45,12 +46,11 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
     to.print()
     show(table(headings, rows, left=("rule", "", "severity", "outcome")), to)
     for rule in _findings(verdict):
+        ids = rule["token_ids"]
+        texts = [token_texts({**rule, "population": len(ids)}, shown)] if ids else []
         to.print()
-        to.print(f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}", soft_wrap=not to.is_terminal)
-        if rule["token_ids"]:
-            texts = token_texts({**rule, "population": len(rule["token_ids"])}, shown)
-            to.print(texts, soft_wrap=not to.is_terminal)
-        to.print(rule["remedy"], soft_wrap=not to.is_terminal)
+        heading = f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}"
+        print_lines([heading, *texts, rule["remedy"]], to)
     to.print()
     to.print(_conclusion(verdict))
 
@@ -85,7 +85,6 @@ def _token(token: int, text: str | None) -> str:
 
 
 def _some(rule: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """Return the first tokens of a finding, in a line."""
     pairs = list(zip(rule["token_ids"], rule["tokens"], strict=True))
     left = len(pairs) - shown
     return ", ".join(_token(*pair) for pair in pairs[:shown]) + (f" and {left:,} more" if left > 0 else "")
@@ -102,13 +101,9 @@ def junit(verdict: dict[str, Any]) -> bytes:
     """
     scan = verdict["scan"]
     rules = verdict["rules"]
-    counts = {
-        "tests": len(rules),
-        "failures": sum(_junit_kind(rule) == "failure" for rule in rules),
-        "errors": sum(_junit_kind(rule) == "error" for rule in rules),
-        "skipped": sum(_junit_kind(rule) == "skipped" for rule in rules),
-    }
-    counted = {key: str(value) for key, value in counts.items()}
+    kinds = Counter(map(_junit_kind, rules))
+    counts = {"failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
+    counted = {"tests": str(len(rules)), **{key: str(value) for key, value in counts.items()}}
     root = ET.Element("testsuites", {"name": "darkvocab check", **counted})
     suite = ET.SubElement(root, "testsuite", {"name": printable(scan["source"]["path"]), **counted})
     properties = ET.SubElement(suite, "properties")
@@ -127,18 +122,17 @@ def junit(verdict: dict[str, Any]) -> bytes:
 
 
 def _add_case(suite: ET.Element, rule: dict[str, Any]) -> None:
-    """Add the test case of a rule."""
     name = f"{rule['id']} {rule['name']}"
     case = ET.SubElement(suite, "testcase", {"classname": "darkvocab.check", "name": name})
     kind = _junit_kind(rule)
     if kind is None:
         return
-    if kind == "system-out":
-        ET.SubElement(case, kind).text = "\n".join(_lines(rule))
-        return
-    said = ET.SubElement(case, kind, {"message": rule["message"]})
-    if kind != "skipped":
+    said = ET.SubElement(case, kind)
+    if kind != "system-out":
+        said.set("message", rule["message"])
+    if kind in ("failure", "error"):
         said.set("type", rule["name"])
+    if kind != "skipped":
         said.text = "\n".join(_lines(rule))
 
 
@@ -203,7 +197,7 @@ def _sarif_result(number: int, rule: dict[str, Any], scan: dict[str, Any], uri: 
     located = list(zip(rule["token_ids"], rule["tokens"], strict=True))[:LOCATED]
     location: dict[str, Any] = {
         # Weights have no lines, but GitHub asks for one.
-        "physicalLocation": {"artifactLocation": {"uri": uri, "index": 0}, "region": {"startLine": 1}},
+        "physicalLocation": {"artifactLocation": {"uri": uri, "index": 0}, "region": {"startLine": 1}}
     }
     if located:
         location["logicalLocations"] = [
@@ -295,7 +289,6 @@ def _code(text: str) -> str:
 
 
 def _command(verdict: dict[str, Any]) -> str:
-    """Return the command that gives this verdict."""
     scan = verdict["scan"]
     words = ["darkvocab", "check", scan["source"]["asked"]]
     if scan["chosen"].startswith("as asked"):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .console import facts, number, show, table
+from .console import facts, number, print_lines, show, table
 from .figures import BLACK, BLUE, ORANGE, canvas, plain
 from .labels import labels
 
@@ -171,8 +171,7 @@ def print_fit(result: FitResult, to: Console) -> None:
         to.print()
         show(_hypotheses(result.hypotheses), to)
     to.print()
-    for sentence in sentences(result):
-        to.print(sentence, soft_wrap=not to.is_terminal)
+    print_lines(sentences(result), to)
 
 
 def _checks(rows: list[Check]) -> Table:
@@ -184,7 +183,6 @@ def _checks(rows: list[Check]) -> Table:
 
 
 def _hypotheses(rows: list[Explanation]) -> Table:
-    """The explanations side by side, by their log-likelihoods."""
     shown = table(("explanation", "sigma", "log-likelihood", "to the best", ""), left=("explanation", ""))
     best = max((row.log_likelihood for row in rows if row.log_likelihood is not None), default=0.0)
     for row in rows:
@@ -221,12 +219,10 @@ def _ranks(panel: Axes, rows: list[Rank]) -> None:
     low, high, mean = np.maximum([(row.p5, row.p95, row.mean) for row in rows], LEAST_SHOWN).T
     panel.fill_between(rank, low, high, color=BLUE, alpha=0.25, linewidth=0, label="fit, 5% to 95%")
     panel.plot(rank, mean, "-", color=BLUE, linewidth=1, label="fit, mean")
-    seen = np.array([(row.rank, row.observed) for row in rows if row.observed]).T
-    panel.plot(*seen, "o", color=BLACK, markersize=3.5, label="observed")
-    panel.set_yscale("log")
-    panel.set_ylim(LEAST_SHOWN, None)
-    panel.set_title("tokens in a group, by rank")
-    panel.set_xlabel("rank of the group")
+    seen = [row for row in rows if row.observed]
+    observed = [row.observed for row in seen]
+    panel.plot([row.rank for row in seen], observed, "o", color=BLACK, markersize=3.5, label="observed")
+    panel.set(yscale="log", ylim=(LEAST_SHOWN, None), title="tokens in a group, by rank", xlabel="rank of the group")
     panel.legend(loc="best")
 
 
@@ -237,8 +233,7 @@ def _profile(panel: Axes, result: FitResult) -> None:
     low, high = result.interval
     low, high = max(low, rows[0].sigma), min(high, rows[-1].sigma)
     panel.axvspan(low, high, color=ORANGE, alpha=0.3, linewidth=0, label=f"{result.settings.level:.0%} interval")
-    panel.set_title("log-likelihood of sigma, less its maximum")
-    panel.set_xlabel("sigma (weight units, before rounding)")
+    panel.set(title="log-likelihood of sigma, less its maximum", xlabel="sigma (weight units, before rounding)")
     panel.legend(loc="best")
 
 
@@ -247,10 +242,8 @@ def _ridge(panel: Axes, ridge: list[RidgePoint]) -> None:
     rows = [row for row in ridge if row.sigma is not None]
     offset = [row.offset for row in rows]
     panel.plot(offset, np.array([row.sigma for row in rows]), "-", color=BLACK, linewidth=1.2, label="best sigma")
-    panel.set_yscale("log")
-    panel.set_title("sigma against the base's offset")
-    panel.set_xlabel("offset of the base (grid spacings)")
-    panel.set_ylabel("best sigma (weight units)")
+    panel.set(yscale="log", title="sigma against the base's offset")
+    panel.set(xlabel="offset of the base (grid spacings)", ylabel="best sigma (weight units)")
     other = panel.twinx()
     other.spines["right"].set_visible(True)
     other.grid(False)

@@ -18,13 +18,10 @@ LABELS = {
     "gini_coefficient": "Gini coefficient",
 }
 TITLES = {
-    "n_unique": "unique rows",
-    "unique_vectors": "unique rows",
+    **LABELS,
     "n_black_holes": "black holes, C",
     "black_hole_population": "tokens in black holes, P",
-    "n_singletons": "singletons",
     "largest_bh": "tokens in the largest group",
-    "coincident_pairs": "coincident pairs",
     "max_l_inf_steps": "largest L-infinity of all pairs (grid steps)",
 }
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from ..embedding.history import FILE
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import write_whole
 from ..runs.folder import read_manifest
-from ..runs.records import CURVES, EXPECTED, Records, csv_path, scan_records
+from ..runs.records import CURVES, EXPECTED, Records, csv_path
 from .console import number
 from .document import render
 from .evolution import EVOLUTION, HEADINGS, METRICS, READ, read_evolution
@@ -59,15 +61,9 @@ class Page:
 
 
 def report(folder: str | Path) -> list[Path]:
-    """Write `figures/` and `report.html` into a folder; reruns nothing, the same bytes every time.
+    """Write `figures/` and `report.html` into the folder of a run, a training or a measured history.
 
-    Parameters
-    ----------
-    folder : of a finished run, a training, or a measured history
-
-    Returns
-    -------
-    The files written, the page first.
+    Reruns nothing; the same bytes every time. Returns the files written, the page first.
 
     Raises
     ------
@@ -99,10 +95,7 @@ def report(folder: str | Path) -> list[Path]:
 
 
 def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
-    """The page of a run of records, and its manifest."""
-    import polars as pl
-
-    records = scan_records(folder)
+    records = Records(folder)
     manifest = records.manifest
     if manifest["status"] != "complete":
         raise MissingFile(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
@@ -266,7 +259,6 @@ def _trainings(records: Records) -> str:
 
 
 def _replicas(records: Records, folder: Path, lead: str) -> Page:
-    import polars as pl
 
     path = folder / CURVES
     try:

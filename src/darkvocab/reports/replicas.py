@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 from rich.console import Console
 
 from ..runs.records import Records
-from .console import number, show, table
+from .console import number, print_lines, show, table
 from .evolution_figures import LOOKS, step_axis
 from .labels import COUNTS, TITLES
 from .plot import Axis, Panel, Plot, Series, top_of
-
-if TYPE_CHECKING:
-    import polars as pl
 
 CONFIDENCE = 0.95  # of the intervals of means
 COLUMNS = ("start_", "start_unseen_", "", "unseen_")  # what stands before these names in the records
@@ -30,7 +28,7 @@ OTHERS = {
 
 
 def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Mean, sample standard deviation, range, and Student's 95% interval of the mean, by column.
+    """Return mean, sample standard deviation, range, and Student's 95% interval of the mean, by column.
 
     Over the replicas that ended; an interval is null for fewer than two, and supposes that replicas are normal.
     """
@@ -57,7 +55,7 @@ def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _spread(row: dict[str, Any] | None) -> str:
-    """Mean and standard deviation, to the digits that the latter has."""
+    """Return mean and standard deviation, to the digits that the latter has."""
     if row is None:
         return ""
     if not row["std"]:
@@ -67,13 +65,13 @@ def _spread(row: dict[str, Any] | None) -> str:
 
 
 def cells(records: pl.DataFrame) -> list[list[str]]:
-    """The counts for people: name, then all and unseen tokens at the start, and at the end."""
+    """Return the counts for people: name, then all and unseen tokens at the start, and at the end."""
     made = statistics(records)
     return [[name, *(_spread(made.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
 
 
 def sentences(records: pl.DataFrame) -> Iterator[str]:
-    """What the table does not say."""
+    """Yield the sentences that complete the table."""
     made, n = statistics(records), len(records)
     ended = records.filter(records["status"] == "complete")
     for name, what in OTHERS.items():
@@ -91,15 +89,14 @@ def sentences(records: pl.DataFrame) -> Iterator[str]:
 
 
 def print_replicas(records: pl.DataFrame, to: Console) -> None:
-    """Where the replicas started and ended, with their spread."""
+    """Print where the replicas started and ended, with their spread."""
     last = int(records["steps"].max() or 0)  # type: ignore[arg-type]
     show(table(["", "step 0", "unseen", f"step {last:,}", "unseen"], cells(records)), to)
-    for sentence in sentences(records):
-        to.print(sentence, soft_wrap=not to.is_terminal)
+    print_lines(sentences(records), to)
 
 
 def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
-    """What `--json` says of a run of replicas."""
+    """Return the JSON of a run of replicas."""
     return {
         "run": str(run),
         "replicas": len(records),
@@ -111,9 +108,7 @@ def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
 
 
 def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
-    """C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
-    import polars as pl
-
+    """Draw C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
     columns = ("n_black_holes", "black_hole_population", "n_unique", "largest_bh")
     titles = {**TITLES, "largest_bh": "tokens in the largest black hole"}
     n = curves["seed"].n_unique()

@@ -1,4 +1,4 @@
-"""Tables of a scan: facts, dark tokens by category, black holes; and of what one would read."""
+"""Tables of a scan, of what one would read, and of a neighbourhood: degrees, and components of touching tokens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
+
+
+MOST_DEGREES, MOST_COMPONENTS = 20, 20  # lines of the tables of a neighbourhood
 
 
 def tied(matrix: MatrixFacts) -> str:
@@ -117,13 +120,11 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
     to.print()
     show(table(("#", "population", "tokens"), rows, left=("tokens",)), to)
     left = scan.black_holes[most_holes:]
-    if left:
-        population = sum(hole.population for hole in left)
-        to.print(f"and {len(left):,} more black holes with {population:,} tokens; --json lists them all")
+    population = sum(hole.population for hole in left)
+    print_left(len(left), f"black holes with {population:,} tokens; --json lists them all", to)
 
 
 def _dark(scan: Scan) -> str:
-    """Say how many tokens are dark, by which reference, and how sure that is."""
     indicators = scan.indicators
     reference = indicators.reference
     if indicators.by is None:
@@ -157,3 +158,53 @@ def _categories(scan: Scan, shown: int) -> Table:
             listed = {"population": len(dark), "token_ids": dark["id"].to_list(), "tokens": dark["text"].to_list()}
             rows.append([title, f"{n:,}", f"{len(dark):,}", token_texts(listed, shown)])
     return table(("tokens", "all", "dark", "the surest"), rows, left=("tokens", "the surest"))
+
+
+def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
+    """Print facts, the table of degrees, and the components with the most tokens."""
+    show(facts(_neighbourhood_facts(report)), to)
+    if not report["n_pairs"]:
+        return
+    to.print()
+    _print_degrees(report["degrees"], to)
+    rows = []
+    for component in report["components"][:MOST_COMPONENTS]:
+        numbers = (f"{component[key]:,}" for key in ("number", "n_tokens", "n_rows", "n_black_holes"))
+        texts = token_texts({**component, "population": component["n_tokens"]}, shown)
+        rows.append([*numbers, texts])
+    to.print()
+    show(table(("#", "tokens", "rows", "black holes", ""), rows), to)
+    left = report["components"][MOST_COMPONENTS:]
+    n_tokens = sum(component["n_tokens"] for component in left)
+    print_left(len(left), f"components with {n_tokens:,} tokens; --json lists them all", to)
+
+
+def _neighbourhood_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    core = len(report["cluster"]["core"])
+    outliers = len(report["cluster"]["outliers"])
+    smoke = (
+        f"{core + outliers:,} tokens around the black holes (component {report['cluster']['component']:,}): core "
+        f"{core:,}, in a black hole or touching one; outliers {outliers:,}, by way of others"
+        if core
+        else "none: there are no black holes"
+    )
+    return [
+        ("source", printable(report["source"]["path"])),
+        ("tensor", f"{printable(report['tensor'])} (found {report['chosen']})"),
+        ("tokens", f"{report['n_tokens']:,} in {report['n_unique']:,} distinct rows of {report['hidden_dim']:,}"),
+        ("touching", f"{report['touching']} in every column, on {report['grid']}"),
+        ("pairs", f"{report['n_pairs']:,} of rows, {report['n_token_pairs']:,} of tokens (equal rows included)"),
+        ("components", f"{report['n_components']:,}, of which {report['n_isolated']:,} rows that touch no other"),
+        ("black holes", f"{report['n_black_holes']:,} with {report['black_hole_population']:,} tokens"),
+        ("frozen smoke", smoke),
+    ]
+
+
+def _print_degrees(degrees: list[list[int]], to: Console) -> None:
+    """Print how many rows touch so many others, and how many tokens those rows stand for."""
+    cells = ([f"{number:,}" for number in row] for row in degrees[:MOST_DEGREES])
+    show(table(("degree", "rows", "tokens"), cells), to)
+    left = degrees[MOST_DEGREES:]
+    rows, tokens = (sum(row[at] for row in left) for at in (1, 2))
+    what = f"degrees up to {degrees[-1][0]:,}, of {rows:,} rows with {tokens:,} tokens; --json lists them all"
+    print_left(len(left), what, to)

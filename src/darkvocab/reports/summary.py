@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 from rich.console import Console
 
 from ..errors import CorruptFile, InvalidInput
-from ..runs.records import Records, scan_records
+from ..runs.records import Records
 from ..text import finite, printable
 from .console import facts, number, show, table
-
-if TYPE_CHECKING:
-    import polars as pl
 
 QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 STATISTICS = ("mean", "std", "min", *QUANTILES, "max")
@@ -43,11 +41,11 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
     InvalidInput
         No such column, or number of bins.
     MissingFile, CorruptFile
-        As `scan_records`.
+        As `Records`.
     """
     if not 1 <= bins <= MOST_BINS:
         raise InvalidInput(f"bins must be from 1 to {MOST_BINS:,}, got {bins}")
-    records = scan_records(folder)
+    records = Records(folder)
     asked = list(records.schema) if columns is None or not records.schema else list(dict.fromkeys(columns))
     for name in asked:
         if name not in records.schema:
@@ -97,7 +95,6 @@ class _Sigmas:
     """Records in the order of sigma, and where each sigma begins; those without come last."""
 
     def __init__(self, records: Records) -> None:
-        import polars as pl
 
         sigma = np.full(records.n_landed, np.nan)
         if "sigma" in records.schema:
@@ -124,7 +121,6 @@ class _Column:
     """The numbers of a column, in the order of sigma."""
 
     def __init__(self, series: pl.Series, order: np.ndarray | None) -> None:
-        import polars as pl
 
         exact = series.dtype.is_integer() and series.dtype not in (pl.Int128, pl.UInt128)
         series = series if exact else series.cast(pl.Float64)
@@ -187,7 +183,6 @@ def _histogram(ordered: np.ndarray, bins: int) -> dict[str, Any]:
 
 
 def _texts(records: Records, name: str) -> Counter[str | None]:
-    import polars as pl
 
     counts: Counter[str | None] = Counter()
     for frame in records.frames([name]):
@@ -255,7 +250,6 @@ def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[s
 
 
 def _bars(histogram: dict[str, Any] | None, to: Console) -> str:
-    """Counts as a line of bars, a character each."""
     if histogram is None:
         return ""
     levels = " ▁▂▃▄▅▆▇█" if to.encoding.startswith("utf") else " .:-=+*#@"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from rich.console import Console
 
 from ..embedding.history import History
@@ -25,10 +26,8 @@ OUTCOME = "outcome.json"  # what a training leaves
 def print_training(outcome: dict[str, Any], to: Console) -> None:
     """Print the first and the last state of a training."""
     states = outcome["states"]
-    grid = table(["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))])
-    for row in _rows(states):
-        grid.add_row(*row)
-    show(grid, to)
+    headings = ["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))]
+    show(table(headings, _rows(states)), to)
     loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
     moved = f"the centroid moved by {outcome['centroid_displacement']:.6f}"
     to.print(f"{loss}{moved}; {outcome['n_unseen']:,} tokens unseen")
@@ -43,15 +42,8 @@ def _rows(states: Any) -> list[list[str]]:
 def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Plot | None]:
     """Read counts at the start and the end, of all and of unseen tokens; sentences; the plot of the loss, if any.
 
-    Raises
-    ------
-    MissingFile
-        It has not ended, or its recording is gone.
-    CorruptFile, NoEmbedding
-        Its files are not what a training leaves.
+    MissingFile where it has not ended or has no recording; CorruptFile or NoEmbedding for other files.
     """
-    import polars as pl
-
     if manifest["status"] not in ENDED:
         raise MissingFile(f"{folder} holds a training that is {manifest['status']}; finish it with --resume first")
     history = History.open(folder)

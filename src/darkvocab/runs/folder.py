@@ -18,12 +18,8 @@ from ..text import shorten
 SCHEMA_VERSION = 1
 UNFINISHED = ("running", "interrupted")
 MANIFEST = {"status": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
-REPEATING = (
-    "command",
-    "no_command",
-    "base",
-    "paths",
-)  # how a run is repeated, and from where; its records do not depend on it
+# How a run is repeated, and from where; its records do not depend on it.
+REPEATING = ("command", "no_command", "base", "paths")
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -34,15 +30,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 @machine_errors()
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a run folder.
-
-    Raises
-    ------
-    MissingFile
-        The folder holds none.
-    CorruptFile
-        Not a manifest that this version knows.
-    """
+    """Read the manifest of a run folder; MissingFile without one, CorruptFile for one unknown here."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise MissingFile(f"{folder} holds no run: it has no manifest.json")
@@ -68,12 +56,7 @@ def fixed(manifest: dict[str, Any]) -> dict[str, Any]:
 
 @machine_errors()
 def check_folder(folder: Path, ours: Sequence[str]) -> None:
-    """Refuse to write among files that are neither a run's nor ours.
-
-    Raises
-    ------
-    RunFolderRefused
-    """
+    """Raise RunFolderRefused rather than write among files that are neither a run's nor ours."""
     if folder.exists() and not folder.is_dir():
         raise RunFolderRefused(f"{folder} is a file; choose another --out")
     held = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names, not paths)

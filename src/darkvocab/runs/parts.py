@@ -96,13 +96,7 @@ class Parts:
         return hashlib.sha256(self._identity + f"\n{span}\n".encode() + content).hexdigest()[:16]
 
     def read(self, part: Part) -> pl.DataFrame:
-        """Read the records of a part.
-
-        Raises
-        ------
-        CorruptFile
-            The file is not what this run would have written.
-        """
+        """Read the records of a part; CorruptFile where it is not what this run would have written."""
         import polars as pl
 
         try:
@@ -120,13 +114,7 @@ class Parts:
         return self.read(part).slice((number - part.first) * self.size, self.size)
 
     def land(self, number: int, frame: pl.DataFrame) -> None:
-        """Write the part of this number.
-
-        Raises
-        ------
-        InvalidInput
-            Another number of records than the part must have.
-        """
+        """Write the part of this number, which must have all of its records (else InvalidInput)."""
         expected = self.n_records_of(Part(number, number, self.folder))
         if len(frame) != expected:
             raise InvalidInput(f"part {number} must have {expected:,} records, got {len(frame):,}")

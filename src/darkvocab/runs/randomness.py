@@ -1,22 +1,22 @@
-"""Give each trial random numbers of its own: a counter-based generator for each seed, purpose, point and trial."""
+"""Give each trial random numbers of its own: a counter-based generator for each seed, purpose, point and trial.
+
+The notebooks draw from one stream instead: torch's global CPU generator, in their order.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float32
 
 from ..errors import InvalidInput
+from ..extras import import_torch
 
 NOISE, BASE, SAMPLE = 0, 1, 2  # purposes of a generator: streams of the same task never meet
 SEED_LIMIT = 2**64
 
 
 def check_seed(seed: int) -> int:
-    """Return the seed, which must have 0 <= seed < 2**64.
-
-    Raises
-    ------
-    InvalidInput
-    """
+    """Return the seed; an InvalidInput where not 0 <= seed < 2**64."""
     if not 0 <= seed < SEED_LIMIT:
         raise InvalidInput(f"seed must be from 0 to 2**64 - 1, got {seed}")
     return seed
@@ -30,3 +30,33 @@ def generator(seed: int, point: int, trial: int, *, purpose: int = NOISE) -> np.
     key = np.array([check_seed(seed), purpose], np.uint64)
     counter = np.array([0, 0, point, trial], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+class NotebookStream:
+    """One stream for a whole experiment, as after ``torch.manual_seed(seed)``, without touching torch's global state.
+
+    Bit for bit the notebooks' numbers on the CPU: ``torch.randn`` fills float32 tensors of 16 elements and more by
+    another rule than smaller ones, so draws must have the notebooks' shapes.
+    """
+
+    def __init__(self, seed: int, state: bytes | None = None) -> None:
+        """Start the stream, or go on from a `state` of it."""
+        torch = import_torch("--sampler notebook")
+        self._torch = torch
+        self._generator = torch.Generator(device="cpu").manual_seed(seed)
+        if state is not None:
+            self._generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+    @property
+    def state(self) -> bytes:
+        """State of the stream: a stream made from it goes on from there."""
+        return bytes(self._generator.get_state().numpy())
+
+    def noise(self, *shape: int) -> Float32[np.ndarray, ...]:
+        """``torch.randn(*shape)``, float32."""
+        return self._torch.randn(*shape, generator=self._generator, dtype=self._torch.float32).numpy()
+
+    def base(self, kind: str, dim: int) -> Float32[np.ndarray, " dim"]:
+        """``torch.randn(dim)``; for "random-unit" divided by its norm as torch computes it."""
+        vector = self._torch.randn(dim, generator=self._generator, dtype=self._torch.float32)
+        return (vector / vector.norm() if kind == "random-unit" else vector).numpy()

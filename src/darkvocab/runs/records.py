@@ -100,22 +100,8 @@ def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
         _write_parquet(frames, _schema(row), file)
 
 
-def read_records_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a run of records; raises as `read_manifest`."""
-    manifest = read_manifest(folder)
-    if manifest.get("experiment") == "train":
-        raise MissingFile(f"{folder} holds a training, which has a recording and no records")
-    check_records_manifest(folder, manifest)
-    return manifest
-
-
 def check_records_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a manifest without the numbers that a run of records has.
-
-    Raises
-    ------
-    CorruptFile
-    """
+    """Refuse a manifest without the numbers that a run of records has, as a CorruptFile."""
     for key in ("n_records", "records_per_part"):
         if not isinstance(manifest.get(key), int) or manifest[key] < 1:
             raise CorruptFile(f"{folder / 'manifest.json'}: not a manifest of records ({key} is no positive number)")
@@ -127,15 +113,7 @@ def csv_path(folder: str | Path, manifest: dict[str, Any]) -> Path:
 
 
 def read_records(folder: str | Path) -> pl.DataFrame:
-    """Read all records of a finished run.
-
-    Raises
-    ------
-    MissingFile
-        No run there, or one that is not finished.
-    CorruptFile
-        A manifest or records that cannot be read.
-    """
+    """Read all records of a run; MissingFile if it has not finished, CorruptFile if it is damaged."""
     import polars as pl
 
     folder = Path(folder)
@@ -158,20 +136,11 @@ class RunFolder(Folder, Generic[Row]):
     adopted = (*REPEATING, "records_per_part")  # into how many parts a run is cut does not change its records
 
     def __init__(
-        self,
-        path: str | Path,
-        row: type[Row],
-        manifest: dict[str, Any],
-        *,
-        records_per_part: int,
-        resume: bool = False,
+        self, path: str | Path, row: type[Row], manifest: dict[str, Any], *, records_per_part: int, resume: bool = False
     ) -> None:
         """Take the folder for this run, or for its continuation, which keeps the `records_per_part` of its beginning.
 
-        Raises
-        ------
-        RunFolderRefused, CorruptFile
-            As `Folder`.
+        Raises as `Folder`.
         """
         self.row = row
         super().__init__(path, {**manifest, "records_per_part": records_per_part}, resume=resume)
@@ -216,10 +185,7 @@ class RunFolder(Folder, Generic[Row]):
     def finish(self) -> None:
         """Write `records.parquet` and the CSV from the parts, and call the run complete.
 
-        Raises
-        ------
-        CorruptFile
-            A part that is not this run's, or another file among them.
+        A part that is not this run's, or another file among them, is a CorruptFile.
         """
         foreign = sorted({item.name for item in self._parts.folder.iterdir()} - self._parts.names)
         if foreign:
@@ -236,22 +202,25 @@ class RunFolder(Folder, Generic[Row]):
         self.set_status("complete")
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        """Yield all records."""
         for part in self._parts:
             yield from self._parts.read(part).iter_slices(ROW_GROUP)
 
 
 class Records:
-    """The records of a run, finished or not, as many as had landed when this was made.
+    """The records of a run, finished or not, piece by piece: what had landed when this was made.
 
     Takes no lock and writes nothing: the run may be going on. Every part's seal is checked whenever it is read.
     """
 
     def __init__(self, folder: str | Path) -> None:
+        """Open the records; MissingFile where no run is, CorruptFile for what cannot be read."""
         import polars as pl
 
         folder = Path(folder)
-        self.manifest = read_records_manifest(folder)
+        self.manifest = read_manifest(folder)
+        if self.manifest.get("experiment") == "train":
+            raise MissingFile(f"{folder} holds a training, which has a recording and no records")
+        check_records_manifest(folder, self.manifest)
         self._parts = Parts(folder, self.manifest)
         self._landed = list(self._parts)
         self._path = folder / "records.parquet"
@@ -271,10 +240,7 @@ class Records:
     def frames(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
         """Yield records in order, at most 2**16 at a time (or one part, where that is more).
 
-        Raises
-        ------
-        CorruptFile
-            A part that is not this run's, or records that cannot be read.
+        A part that is not this run's, or records that cannot be read, are a CorruptFile.
         """
         columns = list(self.schema) if columns is None else list(columns)
         if self._file is None:
@@ -313,16 +279,3 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CorruptFile(f"{path}: not the records of a run ({error})") from None
-
-
-def scan_records(folder: str | Path) -> Records:
-    """Open the records of a run, finished or not, to be read piece by piece.
-
-    Raises
-    ------
-    MissingFile
-        No run there.
-    CorruptFile
-        A manifest or records that cannot be read.
-    """
-    return Records(folder)

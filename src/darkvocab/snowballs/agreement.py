@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import gammainc
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..runs.records import Records, scan_records
+from ..runs.records import Records
 from ..text import Shown, printable
 from .bases import DRAWN
 from .expect import Expect, Expected
@@ -143,7 +143,7 @@ def agreement(run: str | Path) -> Agreement:
     InvalidInput
         A run that theory has nothing to say of; a base that is another now.
     """
-    records = scan_records(run)
+    records = Records(run)
     experiment = records.manifest.get("experiment")
     if experiment not in RUNS:
         raise InvalidInput(

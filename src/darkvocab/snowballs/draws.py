@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ..runs.notebook_stream import NotebookStream
+from ..runs.randomness import NotebookStream
 from .law import Snowball
 from .settings import RunSettings
 from .snowball import Cloud, Draw

@@ -149,7 +149,7 @@ class SnowballLaw:
         ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its double rounding, or of one rounding
         of the real sum.
         """
-        from ..numerics._backends.runs import edge_deviates, run_edges
+        from ..numerics._backends.drawing import edge_deviates, run_edges
 
         grid = as_grid(self.grid)
         low, high = ranges.low[columns], ranges.high[columns]

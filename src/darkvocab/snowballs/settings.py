@@ -16,8 +16,7 @@ from ..errors import InvalidInput
 from ..gpu.batch import DistanceQuery
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
-from ..runs.notebook_stream import NotebookStream
-from ..runs.randomness import check_seed
+from ..runs.randomness import NotebookStream, check_seed
 from ..text import Shown
 from .bases import DRAWN, Base, is_drawn, load_base
 from .law import Snowball, SnowballLaw

@@ -164,18 +164,13 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
     InvalidInput
         A row overflows the grid, or z has the wrong shape.
     """
-    from ..numerics._backends.rounding import perturb_exact, perturb_float32
+    from ..numerics._backends import rounding
 
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise InvalidInput(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
     index = _empty_index(snowball, z.shape)
-    shape = as_grid(snowball.grid).constants
-    if snowball.is_float32:
-        with np.errstate(over="ignore"):  # an infinite sigma shows as overflowing rows
-            sigma = np.float32(snowball.sigma)
-        overflows = perturb_float32(snowball.base.astype(np.float32), z, sigma, *shape, index)
-    else:
-        overflows = perturb_exact(snowball.base.astype(np.float64), z.astype(np.float64), snowball.sigma, *shape, index)
+    around = snowball.base.astype(np.float64), z, snowball.sigma, snowball.is_float32
+    overflows = rounding.perturb(*around, *as_grid(snowball.grid).constants, index)
     refuse_overflow(overflows, snowball)
     return _whole(snowball, index, "notebook", 0.0)
 

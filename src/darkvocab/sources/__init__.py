@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .gguf import read_gguf
@@ -24,6 +25,8 @@ __all__ = [
     "Source",
     "Tensor",
     "open_source",
+    "read_json",
+    "read_object",
     "revisions",
     "sha256",
 ]
@@ -102,10 +105,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
 def revisions(path: str) -> dict[str, str] | None:
     """Return what opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
 
-    Raises
-    ------
-    MissingFile, AccessRefused, Unreachable, CorruptFile
-        As `hub.revisions`.
+    Raises as `hub.revisions`.
     """
     if Path(path).exists() or not ON_HUB.fullmatch(path):
         return None
@@ -118,12 +118,16 @@ def revisions(path: str) -> dict[str, str] | None:
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:
-    from .hub import parse
+    """Return repository, revision (None: the default) and path in it, of a text that `ON_HUB` matches."""
+    from huggingface_hub import constants, parse_hf_uri
 
     try:
-        return parse(text)
+        uri = parse_hf_uri(text if "://" in text else f"hf://{text}", endpoint=constants.ENDPOINT)
+        if uri.type != "model":
+            raise InvalidInput(f"{text!r} names a {uri.type}, not a model")
     except ValueError as error:
         raise MissingFile(f"no file or folder {text!r} here, and no name of a model on the Hub: {error}") from None
+    return uri.id, uri.revision, uri.path_in_repo.rstrip("/")
 
 
 def _open_folder(
@@ -145,7 +149,7 @@ def _open_folder(
     return Source(
         asked=asked,
         tensors=opened.tensors,
-        config=_read_config(file("config.json")) if "config.json" in held else {},
+        config=read_object(file("config.json")) if "config.json" in held else {},
         tokenizer_file=file("tokenizer.json") if "tokenizer.json" in held else None,
         texts=opened.texts,
     )
@@ -163,11 +167,17 @@ def _open_file(path: File, asked: str | Path) -> Source:
     raise InvalidInput(f"cannot read {path.name!r}; {GIVE}")
 
 
-def _read_config(path: File) -> dict:
+def read_json(path: File) -> Any:
+    """Return what a JSON file holds; raises CorruptFile where that is not JSON."""
     try:
-        config = json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path}: not JSON ({error})") from None
-    if not isinstance(config, dict):
+
+
+def read_object(path: File) -> dict[str, Any]:
+    """Return the object that a JSON file holds; raises CorruptFile where it holds none."""
+    content = read_json(path)
+    if not isinstance(content, dict):
         raise CorruptFile(f"{path}: not a JSON object")
-    return config
+    return content

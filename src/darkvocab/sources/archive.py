@@ -5,14 +5,14 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import CorruptFile
-from .tensors import File
+from .tensors import File, LazyMapping
 
 ENCRYPTED = 1  # flag bits
 END = 22 + 65_535  # bytes at the end, where a directory's place is written: the record, and the longest comment
@@ -27,39 +27,6 @@ class Entry:
     size: int
 
 
-class _Entries(Mapping[str, Entry]):
-    """Entries by name; where one's bytes lie is looked up, and checked, when it is asked for."""
-
-    def __init__(self, path: File, file: BinaryIO, infos: list[zipfile.ZipInfo], end: int) -> None:
-        self._path, self._file, self._end = path, file, end
-        ordered = [*sorted(infos, key=lambda info: info.header_offset), None]
-        self._infos = {info.filename: (info, after) for info, after in pairwise(ordered) if info}
-
-    def __getitem__(self, name: str) -> Entry:
-        info, after = self._infos[name]
-        what = f"{self._path}: entry {name[:80]!r}"
-        self._file.seek(info.header_offset)
-        head = self._file.read(LOCAL.size)
-        signature, named, extra = LOCAL.unpack(head) if len(head) == LOCAL.size else (b"", 0, 0)
-        if signature != b"PK\x03\x04":
-            raise CorruptFile(f"{what} has no header at byte {info.header_offset:,}; truncated, or made to mislead")
-        entry = Entry(info.header_offset + LOCAL.size + named + extra, info.file_size)
-        if after and entry.offset + entry.size > after.header_offset:
-            raise CorruptFile(f"{self._path}: entry {after.filename[:80]!r} overlaps {name[:80]!r}")
-        if entry.offset + entry.size > self._end:
-            raise CorruptFile(
-                f"{what} should end at byte {entry.offset + entry.size:,}, the archive's entries end at {self._end:,}; "
-                "truncated, or made to mislead"
-            )
-        return entry
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._infos)
-
-    def __len__(self) -> int:
-        return len(self._infos)
-
-
 def read_archive(path: File) -> Mapping[str, Entry]:
     """Return the entries of a zip archive by name; nothing is decompressed, and checksums are not compared.
 
@@ -67,8 +34,7 @@ def read_archive(path: File) -> Mapping[str, Entry]:
 
     Raises
     ------
-    MissingFile
-    CorruptFile
+    MissingFile, CorruptFile
         Truncated, or not a zip archive; a name that comes twice; an entry that is compressed or encrypted, leaves the
         file, or overlaps another.
     """
@@ -81,7 +47,7 @@ def read_archive(path: File) -> Mapping[str, Entry]:
         return dict(_entries(path, file))
 
 
-def _entries(path: File, file: BinaryIO) -> _Entries:
+def _entries(path: File, file: BinaryIO) -> LazyMapping[Entry]:
     try:
         with zipfile.ZipFile(file) as archive:
             infos, end = archive.infolist(), archive.start_dir
@@ -97,7 +63,28 @@ def _entries(path: File, file: BinaryIO) -> _Entries:
         raise CorruptFile(f"{path}: the archive names {name[:80]!r} twice")
     for info in infos:
         _check(path, info)
-    return _Entries(path, file, infos, end)
+    ordered = [*sorted(infos, key=lambda info: info.header_offset), None]
+    by_name = {info.filename: (info, after) for info, after in pairwise(ordered) if info}
+
+    def look_up(name: str) -> Entry:
+        info, after = by_name[name]
+        what = f"{path}: entry {name[:80]!r}"
+        file.seek(info.header_offset)
+        head = file.read(LOCAL.size)
+        signature, named, extra = LOCAL.unpack(head) if len(head) == LOCAL.size else (b"", 0, 0)
+        if signature != b"PK\x03\x04":
+            raise CorruptFile(f"{what} has no header at byte {info.header_offset:,}; truncated, or made to mislead")
+        entry = Entry(info.header_offset + LOCAL.size + named + extra, info.file_size)
+        if after and entry.offset + entry.size > after.header_offset:
+            raise CorruptFile(f"{path}: entry {after.filename[:80]!r} overlaps {name[:80]!r}")
+        if entry.offset + entry.size > end:
+            raise CorruptFile(
+                f"{what} should end at byte {entry.offset + entry.size:,}, the archive's entries end at {end:,}; "
+                "truncated, or made to mislead"
+            )
+        return entry
+
+    return LazyMapping(by_name, look_up)
 
 
 def _check(path: File, info: zipfile.ZipInfo) -> None:

@@ -57,7 +57,6 @@ class _Reader:
         return CorruptFile(f"{self.path}: {what}; {FORMAT}")
 
     def _go(self, size: int) -> None:
-        """Go on by so many bytes, if the file has them."""
         if size > self.size - self.at:
             raise CorruptFile(
                 f"{self.path}: the header needs {size:,} bytes at byte {self.at:,} of a file of {self.size:,}; "
@@ -247,12 +246,7 @@ def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int
             "; truncated (download it again), or made to mislead"
         )
     return Tensor(
-        name=name,
-        dtype=dtype,
-        shape=shape,
-        path=path,
-        offset=begin,
-        block=None if dtype in WHOLE else (numbers, block),
+        name=name, dtype=dtype, shape=shape, path=path, offset=begin, block=None if dtype in WHOLE else (numbers, block)
     )
 
 
@@ -265,12 +259,7 @@ def n_numbers(size: int, dtype: str) -> int:
 def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
     """Numbers of quantised rows: [n, bytes of a row] uint8 to [n, dim] float32, as the `gguf` package makes them.
 
-    Raises
-    ------
-    MissingExtra
-        The `gguf` package is missing.
-    InvalidInput
-        A type that it cannot make numbers of.
+    Without the package it is a MissingExtra; a type that it cannot make numbers of, an InvalidInput.
     """
     try:
         from gguf.constants import GGMLQuantizationType

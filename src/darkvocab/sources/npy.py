@@ -46,12 +46,8 @@ def read_array(path: File) -> Tensor:
 def read_arrays(path: File) -> dict[str, Tensor]:
     """The arrays of an `.npz` file that `numpy.savez` wrote, by name; members that are no arrays are left out.
 
-    An array of another type, or stored column by column, is listed, and an error only where it is asked for.
-
-    Raises
-    ------
-    CorruptFile
-        As `read_archive` (so what `numpy.savez_compressed` wrote, too); a member that is truncated or not `.npy`.
+    An array of another type, or stored column by column, is listed, and an error only where it is asked for. Raises as
+    `read_archive` (so for `numpy.savez_compressed`), and CorruptFile for a member that is truncated or not `.npy`.
     """
     tensors = {}
     for member, entry in read_archive(path).items():

@@ -55,11 +55,7 @@ class Pairs(list[tuple[Any, Any]]):
 
 
 def read_pickle(
-    data: bytes,
-    *,
-    calls: Mapping[str, Callable[..., Any]],
-    builds: tuple[type, ...],
-    refer: Callable[[Any], Any],
+    data: bytes, *, calls: Mapping[str, Callable[..., Any]], builds: tuple[type, ...], refer: Callable[[Any], Any]
 ) -> Any:
     """Return the value that a pickle describes, dicts as `Pairs`, sets as lists.
 

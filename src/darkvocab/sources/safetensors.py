@@ -64,11 +64,7 @@ def _read_header(path: File) -> tuple[dict[str, Any], int]:
 def read_metadata(path: File) -> dict[str, str]:
     """Return the texts that a file's header keeps under `__metadata__`; none where it has no such entry.
 
-    Raises
-    ------
-    MissingFile
-    CorruptFile
-        As `read_tensors` where the header cannot be read; an entry that is not texts by name.
+    Raises as `read_tensors`, and CorruptFile where the entry is not texts by name.
     """
     metadata = _read_header(path)[0].get("__metadata__", {})
     if not (isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())):
@@ -81,8 +77,7 @@ def read_tensors(path: File) -> dict[str, Tensor]:
 
     Raises
     ------
-    MissingFile
-    CorruptFile
+    MissingFile, CorruptFile
         Truncated file; header longer than the file or than 100 MB; header that is not such JSON; unknown dtype; offsets
         that leave the file, overlap, leave a hole, or disagree with dtype and shape.
     """

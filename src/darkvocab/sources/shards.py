@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import CorruptFile, MissingFile
 from .safetensors import unique_names
-from .tensors import File, LazyTensors, Tensor
+from .tensors import File, LazyMapping, Tensor
 
 
 def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
@@ -59,7 +59,7 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
             raise CorruptFile(f"{index}: places tensor {name!r} in {shard}, which does not hold it")
         return tensors[name]
 
-    tensors = LazyTensors(places, look_up)
+    tensors = LazyMapping(places, look_up)
     if not isinstance(index, Path):
         return tensors
     check(shards)

@@ -6,12 +6,14 @@ A file is a path, or a `RemoteFile`, which comes here piece by piece as it is lo
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -58,7 +60,7 @@ class RemoteFile(ABC):
         """Return the file of this name in the same folder, whether it exists or not."""
 
     @abstractmethod
-    def open(self, mode: str = "rb") -> BinaryIO:
+    def open(self, mode: str = "rb") -> io.BufferedReader:
         """Open the file; the bytes that are read come here."""
 
     @abstractmethod
@@ -87,22 +89,20 @@ class RemoteFile(ABC):
 
 
 File = Path | RemoteFile
+Value = TypeVar("Value")
 
 
-class LazyTensors(Mapping[str, "Tensor"]):
-    """Tensors by name, of which each is looked up when it is first asked for: names are known, headers not yet."""
+class LazyMapping(Mapping[str, Value]):
+    """Tensors or entries by name, each looked up when it is first asked for: names are known."""
 
-    def __init__(self, names: Mapping[str, Any], look_up: Callable[[str], Tensor]) -> None:
+    def __init__(self, names: Mapping[str, Any], look_up: Callable[[str], Value]) -> None:
         self._names = names
-        self._look_up = look_up
-        self._known: dict[str, Tensor] = {}
+        self._look_up = cache(look_up)
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> Value:
         if name not in self._names:
             raise KeyError(name)
-        if name not in self._known:
-            self._known[name] = self._look_up(name)
-        return self._known[name]
+        return self._look_up(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -170,13 +170,7 @@ class Tensor:
         return np.memmap(local, dtype=dtype, mode="r", offset=self.offset, shape=self.words_shape)
 
     def part(self, index: int) -> Tensor:
-        """Return one entry of the first axis: a state of a history, an expert's matrix.
-
-        Raises
-        ------
-        IndexError
-            There is no such entry.
-        """
+        """Return an entry of the first axis, such as a state of a history; IndexError without one."""
         if not 0 <= index < self.shape[0]:
             raise IndexError(f"{self.name} has {self.shape[0]:,} entries, 0 to {self.shape[0] - 1:,}; got {index}")
         return replace(

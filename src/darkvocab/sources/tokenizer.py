@@ -43,15 +43,7 @@ class TokenTexts(dict[int, str]):
 
 @machine_errors()
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Open a `tokenizer.json` with the `tokenizers` library.
-
-    Raises
-    ------
-    MissingFile
-        No such file.
-    CorruptFile
-        The library cannot read it.
-    """
+    """Open a `tokenizer.json` with the `tokenizers` library; MissingFile or CorruptFile if it cannot."""
     from tokenizers import Tokenizer
 
     if not path.is_file():
@@ -69,12 +61,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def plain(tokenizer: Tokenizer, *, copy: bool = True) -> Tokenizer:
     """Return a tokenizer that encodes every text in full and always alike: no truncation, no padding, no dropout.
 
-    The same one where it does already; else a copy, or where `copy` is false the same one, changed.
-
-    Raises
-    ------
-    InvalidInput
-        It cannot be copied, since a part of it is written in Python.
+    The same one where it does already; else a copy, or where `copy` is false the same one, changed. One that cannot be
+    copied, since a part of it is written in Python, is an InvalidInput.
     """
     chances = [name for name in ("dropout", "alpha", "nbest_size") if getattr(tokenizer.model, name, None)]
     if not (tokenizer.truncation or tokenizer.padding or chances):
@@ -102,7 +90,6 @@ def texts_by_id(tokenizer: Tokenizer | dict[int, str]) -> dict[int, str]:
 
 
 def _every(tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
-    """Return ids and texts of a tokenizer, by id and text."""
     n_texts = tokenizer.get_vocab_size(with_added_tokens=True)
     named = [text for text in map(tokenizer.id_to_token, range(n_texts)) if text is not None]
     if len(named) == n_texts:  # so each of these ids has one text, and there is no other; to list all takes longer

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import CorruptFile, InvalidInput
 from .archive import Entry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
-from .tensors import File, LazyTensors, Tensor
+from .tensors import File, LazyMapping, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
@@ -87,7 +87,8 @@ def _rebuild_subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> View
         raise InvalidInput(
             f"a tensor of its own kind, {str(kind)[:80]}" if type(kind) is Name else "a tensor of no kind"
         )
-    if type(function) is not Name or str(function) not in TENSORS or not _few(arguments):
+    is_known = type(function) is Name and str(function) in TENSORS
+    if not (is_known and type(arguments) is tuple and len(arguments) <= MAX_ARGUMENTS):
         raise InvalidInput("a tensor that is rebuilt in no known way")
     return TENSORS[str(function)](*arguments)
 
@@ -129,10 +130,6 @@ def _refer(identifier: Any) -> Storage:
     return Storage(STORAGES[kind.name], key, count)
 
 
-def _few(arguments: Any) -> bool:
-    return type(arguments) is tuple and len(arguments) <= MAX_ARGUMENTS
-
-
 def _natural(value: Any) -> bool:
     return type(value) is int and 0 <= value < MAX_COUNT
 
@@ -144,8 +141,7 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
 
     Raises
     ------
-    MissingFile
-    CorruptFile
+    MissingFile, CorruptFile
         As `read_archive`; the format before torch 1.6; no pickle, or one that calls anything but what makes tensors and
         dicts; a tensor that leaves its storage, a storage that is missing or of another size, a name that comes twice;
         big-endian.
@@ -190,7 +186,7 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
         except CorruptFile as error:
             raise CorruptFile(f"{path}: {error}") from None
 
-    tensors = LazyTensors(views, look_up)
+    tensors = LazyMapping(views, look_up)
     return dict(tensors) if isinstance(path, Path) else tensors
 
 

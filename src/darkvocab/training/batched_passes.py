@@ -1,65 +1,45 @@
-"""Loss and gradient of several GPT-2s of one size at once, each with its own weights and batch: torch's own calls.
-
-Forward and backward are written out, so that a step is few calls, on tensors that stay where they
-are. The plain twins are transformers' model with autograd, and `CpuPasses`.
-"""
+"""Loss and gradient of several GPT-2s at once: torch's own calls, few of them, on tensors that stay where they are."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .choices import Architecture
-from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, Layout, views
+from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, views
+from .passes import EPS, Passes
 
-EPS = 1e-5  # of the norms
 ONE_HOT = 1024  # tokens up to which rows are summed by a product; beyond, that is sorted
 
 
-class BatchedPasses:
-    """Forward and backward pass of R models [R, n_parameters]; shapes below have R, then N = batch * T places.
+class BatchedPasses(Passes):
+    """Passes of R models; shapes below have R, then N. A plain twin is `CpuPasses`.
 
-    Products are of numbers of the type of `narrow`, sums, norms and losses of the type of `wide`, as in `CpuPasses`.
     Nothing waits for the host, and no thread adds to what another adds to: the same bits every time.
     """
 
-    def __init__(
-        self, torch: Any, architecture: Architecture, layout: Layout, wide: Any, narrow: Any, batch: int
-    ) -> None:
-        """
-        Parameters
-        ----------
-        wide : [R, n], all weights
-        narrow : [R, n], the same in the type of the products
-        batch : examples of a step
-        """
-        self._torch, self._architecture = torch, architecture
-        self._n_models, self._device = len(wide), wide.device
-        self._dtype = narrow.dtype
+    def __init__(self, *models: Any) -> None:
+        super().__init__(*models)
+        torch, wide, narrow, length = self.torch, self.wide, self.narrow, self.length
+        self._n_models = len(wide)
         self.sums, self.products = torch.zeros_like(wide), torch.zeros_like(narrow)
-        self._values, self._narrow = views(wide, layout), views(narrow, layout)
-        self._sums, self._products = views(self.sums, layout), views(self.products, layout)
-        self._head = "lm_head.weight" if "lm_head.weight" in layout.places else TOKEN_EMBEDDING
-        n_vocabulary, length = self._values[TOKEN_EMBEDDING].shape[1], architecture.context
-        self._batch, self._length = batch, length
+        self._values, self._narrow, self._sums, self._products = (
+            views(vectors, self.layout) for vectors in (wide, narrow, self.sums, self.products)
+        )
+        n_vocabulary = self._values[TOKEN_EMBEDDING].shape[1]
         self._rows = torch.eye(n_vocabulary, dtype=wide.dtype, device=wide.device) if n_vocabulary <= ONE_HOT else None
         self._firsts = (torch.arange(self._n_models, device=wide.device) * n_vocabulary)[:, None]
-        # The last place of an example predicts nothing.
-        share = torch.full((batch, length), 1 / (batch * (length - 1)), dtype=wide.dtype, device=wide.device)
+        share = torch.full((self.batch, length), 1 / self.n_predicted, dtype=wide.dtype, device=wide.device)
         share[:, -1] = 0
         self._share = share.view(-1)
         mask = torch.full((length, length), -torch.inf, dtype=narrow.dtype, device=wide.device)
         self._mask = mask.triu(1)  # added to the scores of what a place may not look at
-        self._scale = (architecture.width // architecture.heads) ** -0.5
 
     def gradient(self, out: Any) -> None:
-        """Write the last call's gradient [R, n], in the type of `out`."""
-        self._torch.add(self.sums, self.products, out=out)
+        self.torch.add(self.sums, self.products, out=out)
 
     def __call__(self, inputs: Any, targets: Any) -> Any:
-        """Return mean losses [R] of R batches of tokens and of what each place is to predict, [R, N]."""
-        torch, layers = self._torch, range(self._architecture.layers)
+        torch, layers = self.torch, range(self.architecture.layers)
         embedded = torch.gather(
-            self._values[TOKEN_EMBEDDING], 1, inputs[..., None].expand(-1, -1, self._architecture.width)
+            self._values[TOKEN_EMBEDDING], 1, inputs[..., None].expand(-1, -1, self.architecture.width)
         )
         x = (self._examples(embedded) + self._values[POSITION_EMBEDDING][:, None]).view_as(embedded)
         saved = []
@@ -72,36 +52,33 @@ class BatchedPasses:
             x = x + added
             saved.append((first, attended, second, expanded))
         normed, last = self._normalise(x, "transformer.ln_f")
-        logits = torch.bmm(normed, self._narrow[self._head].mT)
+        logits = torch.bmm(normed, self._narrow[self.head].mT)
         losses, output_grad = self._score(logits, targets)
         del logits
-        torch.bmm(output_grad.mT, normed, out=self._products[self._head])
-        grad = self._normalise_back(torch.bmm(output_grad, self._narrow[self._head]), last)
+        torch.bmm(output_grad.mT, normed, out=self._products[self.head])
+        grad = self._normalise_back(torch.bmm(output_grad, self._narrow[self.head]), last)
         for layer in reversed(layers):
             first, attended, second, expanded = saved.pop()
-            grad += self._normalise_back(self._expand_back(self._narrowed(grad), expanded, layer), second)
-            grad += self._normalise_back(self._attend_back(self._narrowed(grad), attended, layer), first)
+            grad += self._normalise_back(self._expand_back(grad.to(self.narrow.dtype), expanded, layer), second)
+            grad += self._normalise_back(self._attend_back(grad.to(self.narrow.dtype), attended, layer), first)
         torch.sum(self._examples(grad), 1, out=self._sums[POSITION_EMBEDDING])
         self._embed_back(inputs, grad)
         return losses
 
-    def _narrowed(self, x: Any) -> Any:
-        return x.to(self._dtype)
-
     def _examples(self, x: Any) -> Any:
         """View [R, N, ...] as [R, batch, T, ...]."""
-        return x.view(self._n_models, self._batch, self._length, *x.shape[2:])
+        return x.view(self._n_models, self.batch, self.length, *x.shape[2:])
 
     # Embedding and loss -----------------------------------------------------------------------------------------
 
     def _embed_back(self, inputs: Any, grad: Any) -> None:
         """Sum the rows [R, N, width] of each token."""
-        torch, out = self._torch, self._sums[TOKEN_EMBEDDING]
+        torch, out = self.torch, self._sums[TOKEN_EMBEDDING]
         if self._rows is not None:
-            chosen = self._rows.index_select(0, inputs.reshape(-1)).view(-1, self._length, out.shape[1])
+            chosen = self._rows.index_select(0, inputs.reshape(-1)).view(-1, self.length, out.shape[1])
             # Example by example: one product of all places would keep few of a GPU's processors busy.
-            added = torch.bmm(chosen.mT, grad.view(-1, self._length, grad.shape[-1]))
-            torch.sum(added.view(self._n_models, self._batch, *out.shape[1:]), 1, out=out)
+            added = torch.bmm(chosen.mT, grad.view(-1, self.length, grad.shape[-1]))
+            torch.sum(added.view(self._n_models, self.batch, *out.shape[1:]), 1, out=out)
         else:
             ids, n_vocabulary = (inputs + self._firsts).view(-1), out.shape[1]
             rows = grad.reshape(-1, grad.shape[-1])
@@ -110,7 +87,7 @@ class BatchedPasses:
 
     def _score(self, logits: Any, targets: Any) -> tuple[Any, Any]:
         """Return mean losses [R], and the gradient [R, N, vocabulary] of their sum."""
-        torch, aten, wide = self._torch, self._torch.ops.aten, self.sums.dtype
+        torch, aten, wide = self.torch, self.torch.ops.aten, self.sums.dtype
         log_probs = torch.log_softmax(logits, -1, dtype=wide).view(-1, logits.shape[-1])
         labels, ignored = targets.reshape(-1), -100
         losses, total = aten.nll_loss_forward(log_probs, labels, None, 0, ignored)
@@ -118,16 +95,16 @@ class BatchedPasses:
         back = aten.nll_loss_backward(shares, log_probs, labels, None, 0, ignored, total)
         output_grad = aten._log_softmax_backward_data(back, log_probs, -1, wide)
         mean = (losses.view_as(targets) * self._share).sum(1)
-        return mean, self._narrowed(output_grad).view_as(logits)
+        return mean, output_grad.to(self.narrow.dtype).view_as(logits)
 
     # Norms ------------------------------------------------------------------------------------------------------
 
     def _normalise(self, x: Any, name: str) -> tuple[Any, Any]:
         """Return rows over their deviation, times gain, plus shift; and what the backward pass needs."""
-        torch, width = self._torch, self._architecture.width
+        torch, width = self.torch, self.architecture.width
         gain = self._values[f"{name}.weight"][:, None]
-        out = torch.empty(x.shape, dtype=self._dtype, device=self._device)
-        if self._architecture.norm == "layernorm":
+        out = torch.empty(x.shape, dtype=self.narrow.dtype, device=x.device)
+        if self.architecture.norm == "layernorm":
             unit, mean, scale = torch.native_layer_norm(x, [width], None, None, EPS)
             torch.addcmul(self._values[f"{name}.bias"][:, None], unit, gain, out=out)
         else:
@@ -138,24 +115,24 @@ class BatchedPasses:
 
     def _normalise_back(self, output_grad: Any, saved: Any) -> Any:
         """Return the gradient of a norm's input from that of its output, in the wide type."""
-        torch, wide = self._torch, self.sums.dtype
+        torch, wide = self.torch, self.sums.dtype
         name, x, unit, mean, scale = saved
         by = output_grad * self._values[f"{name}.weight"][:, None]
         torch.sum(output_grad * unit, 1, out=self._sums[f"{name}.weight"])
         if mean is None:
             return (by - unit * (by * unit).mean(-1, keepdim=True)) * scale
         torch.sum(output_grad, 1, dtype=wide, out=self._sums[f"{name}.bias"])
-        width, only_input = [self._architecture.width], [True, False, False]
+        width, only_input = [self.architecture.width], [True, False, False]
         return torch.ops.aten.native_layer_norm_backward(by, x, width, mean, scale, None, None, only_input)[0]
 
     # Layers -----------------------------------------------------------------------------------------------------
 
     def _linear(self, x: Any, name: str) -> Any:
-        return self._torch.baddbmm(self._narrow[f"{name}.bias"][:, None], x, self._narrow[f"{name}.weight"])
+        return self.torch.baddbmm(self._narrow[f"{name}.bias"][:, None], x, self._narrow[f"{name}.weight"])
 
     def _linear_back(self, output_grad: Any, x: Any, name: str) -> Any:
         """Compute the gradients of a layer's weights from that of its output; return that of its input."""
-        torch = self._torch
+        torch = self.torch
         torch.sum(output_grad, 1, dtype=self.sums.dtype, out=self._sums[f"{name}.bias"])
         torch.bmm(x.mT, output_grad, out=self._products[f"{name}.weight"])
         return torch.bmm(output_grad, self._narrow[f"{name}.weight"].mT)
@@ -163,45 +140,45 @@ class BatchedPasses:
     def _expand(self, x: Any, layer: int) -> tuple[Any, Any]:
         name = f"transformer.h.{layer}.mlp"
         inner = self._linear(x, f"{name}.c_fc")
-        activated = self._torch.nn.functional.gelu(inner, approximate="tanh")
+        activated = self.torch.nn.functional.gelu(inner, approximate="tanh")
         return self._linear(activated, f"{name}.c_proj"), (x, inner, activated)
 
     def _expand_back(self, output_grad: Any, saved: Any, layer: int) -> Any:
         name, (x, inner, activated) = f"transformer.h.{layer}.mlp", saved
         output_grad = self._linear_back(output_grad, activated, f"{name}.c_proj")
-        output_grad = self._torch.ops.aten.gelu_backward(output_grad, inner, approximate="tanh")
+        output_grad = self.torch.ops.aten.gelu_backward(output_grad, inner, approximate="tanh")
         return self._linear_back(output_grad, x, f"{name}.c_fc")
 
     # Attention: [3, R * batch * heads, T, size] of queries, keys and values, so that a product is one call.
 
     def _split_heads(self, x: Any, n_parts: int) -> Any:
         """Copy [R, N, n_parts * width] to [n_parts, R * batch * heads, T, size]."""
-        heads, length = self._architecture.heads, self._length
+        heads, length = self.architecture.heads, self.length
         split = x.view(-1, length, n_parts, heads, x.shape[-1] // (n_parts * heads)).permute(2, 0, 3, 1, 4)
         return split.reshape(n_parts, -1, *split.shape[3:])
 
     def _merge_heads(self, x: Any) -> Any:
         """Copy [n_parts, R * batch * heads, T, size] to [R, N, n_parts * width]."""
         n_parts, _, length, size = x.shape
-        heads = self._architecture.heads
+        heads = self.architecture.heads
         merged = x.view(n_parts, -1, heads, length, size).permute(1, 3, 0, 2, 4)
-        return merged.reshape(self._n_models, self._batch * length, n_parts * heads * size)
+        return merged.reshape(self._n_models, self.batch * length, n_parts * heads * size)
 
     def _attend(self, x: Any, layer: int) -> tuple[Any, Any]:
-        torch, name = self._torch, f"transformer.h.{layer}.attn"
+        torch, name = self.torch, f"transformer.h.{layer}.attn"
         queries, keys, values = qkv = self._split_heads(self._linear(x, f"{name}.c_attn"), 3)
-        probs = torch.softmax(torch.baddbmm(self._mask, queries, keys.mT, alpha=self._scale), -1)
+        probs = torch.softmax(torch.baddbmm(self._mask, queries, keys.mT, alpha=self.scale), -1)
         mixed = self._merge_heads(torch.bmm(probs, values)[None])
         return self._linear(mixed, f"{name}.c_proj"), (x, qkv, probs, mixed)
 
     def _attend_back(self, output_grad: Any, saved: Any, layer: int) -> Any:
-        torch, name, (x, qkv, probs, mixed) = self._torch, f"transformer.h.{layer}.attn", saved
+        torch, name, (x, qkv, probs, mixed) = self.torch, f"transformer.h.{layer}.attn", saved
         queries, keys, values = qkv
         (head,) = self._split_heads(self._linear_back(output_grad, mixed, f"{name}.c_proj"), 1)
         back = torch.empty_like(qkv)
         torch.bmm(probs.mT, head, out=back[2])
         scores = torch.bmm(head, values.mT)
         scores = torch.ops.aten._softmax_backward_data(scores, probs, -1, probs.dtype)
-        torch.baddbmm(keys, scores, keys, beta=0, alpha=self._scale, out=back[0])
-        torch.baddbmm(keys, scores.mT, queries, beta=0, alpha=self._scale, out=back[1])
+        torch.baddbmm(keys, scores, keys, beta=0, alpha=self.scale, out=back[0])
+        torch.baddbmm(keys, scores.mT, queries, beta=0, alpha=self.scale, out=back[1])
         return self._linear_back(self._merge_heads(back), x, f"{name}.c_attn")

@@ -14,7 +14,8 @@ def _positive(value: float, name: str, *, or_zero: bool = False) -> None:
         raise InvalidInput(f"{name} must be finite and {'>= 0' if or_zero else '> 0'}, got {value!r}")
 
 
-def _one_of(value: Any, name: str, known: tuple[Any, ...]) -> None:
+def one_of(value: Any, name: str, known: tuple[Any, ...]) -> None:
+    """Raise `InvalidInput` where a value is none of those known."""
     if value not in known:
         raise InvalidInput(f"unknown {name} {value!r}; choose one of {', '.join(map(str, known))}")
 
@@ -38,7 +39,7 @@ class Architecture:
             raise InvalidInput(f"context must be >= 2, or there is nothing to predict, got {self.context}")
         if self.width % self.heads:
             raise InvalidInput(f"width {self.width} is no multiple of {self.heads} heads")
-        _one_of(self.norm, "norm", ("layernorm", "rmsnorm"))
+        one_of(self.norm, "norm", ("layernorm", "rmsnorm"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +74,16 @@ class SnowballStart:
 
     def __post_init__(self) -> None:
         _positive(self.sigma, "the start's sigma", or_zero=True)
-        _one_of(self.drawn, "way to draw a start", ("float32", "grid"))
+        one_of(self.drawn, "way to draw a start", ("float32", "grid"))
 
     def rows(self, torch: Any, shape: tuple[int, int], dtype: Any) -> Any:
         working = dtype if self.drawn == "grid" else torch.float32
         base = torch.randn(shape[1]).to(working)
         noise = torch.randn(*shape).to(working) * self.sigma
         return (base + noise).to(dtype)
+
+
+Start = NormalStart | PointStart | SnowballStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,7 @@ class GaussianNoise:
 
     def __post_init__(self) -> None:
         _positive(self.sigma, "the noise's sigma", or_zero=True)
-        _one_of(self.rows, "rows for noise", ("all", "unseen"))
+        one_of(self.rows, "rows for noise", ("all", "unseen"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +152,16 @@ PRECISIONS = {
     "mixed": Precision(weights="float32", optimizer="float32"),
     "float32": Precision(weights="float32", optimizer="float32", products="float32"),
 }
-SCHEDULES = ("linear", "constant")
-ROUNDINGS = ("nearest", "stochastic")
+NAMED = {
+    "precision": tuple(PRECISIONS),
+    "rounding": ("nearest", "stochastic"),
+    "schedule": ("linear", "constant"),  # of the learning rate
+}
 
 
-def start(name: str, *, unit: bool, sigma: float, drawn: str) -> NormalStart | PointStart | SnowballStart:
+def start(name: str, *, unit: bool, sigma: float, drawn: str) -> Start:
     """Return the start of this name, with those of the settings that it has."""
-    _one_of(name, "start", ("normal", "point", "snowball"))
+    one_of(name, "start", ("normal", "point", "snowball"))
     if name == "snowball":
         return SnowballStart(sigma=sigma, drawn=drawn)
     return PointStart(unit=unit) if name == "point" else NormalStart()
@@ -162,12 +169,12 @@ def start(name: str, *, unit: bool, sigma: float, drawn: str) -> NormalStart | P
 
 def noise(name: str, *, sigma: float, rows: str) -> GaussianNoise | None:
     """Return the noise of this name, or None."""
-    _one_of(name, "noise", ("none", "gaussian"))
+    one_of(name, "noise", ("none", "gaussian"))
     return GaussianNoise(sigma=sigma, rows=rows) if name == "gaussian" else None
 
 
 def optimizer(name: str, *, learning_rate: float, weight_decay: float) -> AdamW | SGD:
     """Return the optimizer of this name."""
-    _one_of(name, "optimizer", ("adamw", "sgd"))
+    one_of(name, "optimizer", ("adamw", "sgd"))
     kind = AdamW if name == "adamw" else SGD
     return kind(learning_rate=learning_rate, weight_decay=weight_decay)

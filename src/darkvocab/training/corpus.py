@@ -16,7 +16,6 @@ from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..sources.tokenizer import load_tokenizer
 from ..text import Shown, printable
 
-DEFAULT = "pydoc-topics"
 DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
 AHEAD = 4096  # examples whose order is made at once
 
@@ -100,13 +99,6 @@ def spans(ids: Int64[np.ndarray, " n"], most: int = 20) -> str:
     return f"{len(ids):,} tokens ({', '.join(named[:most])}{', ...' if len(named) > most else ''})"
 
 
-def default_text() -> bytes:
-    """Return the first 265,905 ASCII bytes of this Python's own help topics, in the order of their names."""
-    from pydoc_data.topics import topics
-
-    return "".join(topics[name] for name in sorted(topics)).encode("ascii", "ignore")[:DEFAULT_BYTES]
-
-
 def load_corpus(
     source: str | Path | None = None, *, vocabulary: int | None = None, tokenizer: str | Path | None = None
 ) -> Corpus:
@@ -114,20 +106,20 @@ def load_corpus(
 
     Parameters
     ----------
-    source : a file; by default the help topics that come with Python
+    source : a file; by default the first 265,905 ASCII bytes of the help topics that come with Python
     vocabulary : without a tokenizer the tokens are the text's bytes below this: 128 (the default) or 256, as a rule
     tokenizer : a tokenizer.json; the text is then UTF-8, and the vocabulary at least the tokenizer's
 
     Raises
     ------
-    MissingFile
-        No such file.
-    InvalidInput
-        No token in it, a text that is not UTF-8, or a vocabulary that is too small.
+    MissingFile, InvalidInput
+        No such file; no token in it, a text that is not UTF-8, or a vocabulary that is too small.
     """
     if source is None:
-        name = f"{DEFAULT} of Python {sys.version_info.major}.{sys.version_info.minor}"
-        text = default_text()
+        from pydoc_data.topics import topics
+
+        name = f"pydoc-topics of Python {sys.version_info.major}.{sys.version_info.minor}"
+        text = "".join(topics[topic] for topic in sorted(topics)).encode("ascii", "ignore")[:DEFAULT_BYTES]
     else:
         path = Path(source)
         if path.is_dir():

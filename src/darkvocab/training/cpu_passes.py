@@ -1,7 +1,4 @@
-"""Loss and gradient of a GPT-2 on a CPU, written out: the library's products, and compiled loops between them.
-
-The plain twin is transformers' model with autograd.
-"""
+"""Loss and gradient of a GPT-2 on a CPU: the library's products, and compiled loops between them."""
 
 from __future__ import annotations
 
@@ -17,10 +14,9 @@ import numpy as np
 
 from ..numerics._backends import layers as kernels
 from ..numerics.grouping import n_cores
-from .choices import Architecture
-from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, Layout, views
+from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, views
+from .passes import EPS, Passes
 
-EPS = np.float32(1e-5)  # of the norms
 MOST_BLOCKS = 8  # beyond, Python's lock and small products eat what more cores bring
 
 
@@ -59,57 +55,35 @@ def single_threaded(torch: Any) -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-class CpuPasses:
-    """Forward and backward pass of one model, its batch cut into `n_blocks`, by default one per core up to 8.
+class CpuPasses(Passes):
+    """Passes of one model, its batch cut into `n_blocks`, by default one per core up to 8.
 
-    Products are of numbers of the type of `narrow`; sums, norms, softmax and GELU are float32. The
-    blocks' gradients are added up in their order, so that the result depends on how many there are,
-    in its last bits, and on no cores. Called as `BatchedPasses` are, with one model.
+    The blocks' gradients are added up in their order, so that the result depends on how many there are,
+    in its last bits, and on no cores (by default all there are).
     """
 
-    def __init__(
-        self,
-        torch: Any,
-        architecture: Architecture,
-        layout: Layout,
-        wide: Any,
-        narrow: Any,
-        batch: int,
-        cores: int | None = None,
-    ) -> None:
-        """
-        Parameters
-        ----------
-        wide : [1, n] float32, all weights
-        narrow : [1, n], the same in the type of the products: bfloat16 or float32
-        batch : examples of a step
-        cores : to work on, by default all there are
-        """
-        self._torch, self._architecture, self._layout = torch, architecture, layout
-        self._wide, self._narrow, self._batch = wide, narrow, batch
+    def __init__(self, *model: Any, cores: int | None = None) -> None:
+        super().__init__(*model)
         self._cores = cores or n_cores()
         self.n_blocks = min(n_cores(), MOST_BLOCKS)
         self._blocks: list[_Block] = []
         self._pool: ThreadPoolExecutor | None = None
 
     def __call__(self, inputs: Any, targets: Any) -> Any:
-        """Return the mean loss [1] float64 of a batch of tokens and of what each place is to predict, [1, N] int64."""
         if self.n_blocks != len(self._blocks):
             self._cut()
-        length = self._architecture.context
-        tokens, predicted = (array(each).reshape(-1, length) for each in (inputs, targets))
+        tokens, predicted = (array(each).reshape(-1, self.length) for each in (inputs, targets))
         at = 0
         for block in self._blocks:
             block.take(tokens[at : at + len(block.ids)], predicted[at : at + len(block.ids)])
             at += len(block.ids)
-        with single_threaded(self._torch):  # the threads are our own
+        with single_threaded(self.torch):  # the threads are our own
             total = sum(self._run())
             for block in self._blocks[1:]:
                 self._blocks[0].gradient.add_(block.gradient)
-        return self._torch.tensor([total / (self._batch * (length - 1))], dtype=self._torch.float64)
+        return self.torch.tensor([total / self.n_predicted], dtype=self.torch.float64)
 
     def gradient(self, out: Any) -> None:
-        """Write the last call's gradient [1, n], in the type of `out`."""
         out[0].copy_(self._blocks[0].gradient)
 
     def _run(self) -> list[float]:
@@ -126,13 +100,11 @@ class CpuPasses:
         return losses
 
     def _cut(self) -> None:
-        self.n_blocks = min(self.n_blocks, self._batch)
-        share = np.float32(1 / (self._batch * (self._architecture.context - 1)))
-        parts = np.array_split(np.arange(self._batch), self.n_blocks)
-        weights = self._torch, self._architecture, self._layout, self._wide, self._narrow
-        self._blocks = [_Block(*weights, len(part), share) for part in parts]
-        n_threads = max(1, min(self._cores, len(parts)) - 1)  # beside the caller's
-        self._pool = ThreadPoolExecutor(n_threads, initializer=self._torch.set_num_threads, initargs=(1,))
+        self.n_blocks = min(self.n_blocks, self.batch)
+        sizes = [len(part) for part in np.array_split(np.arange(self.batch), self.n_blocks)]
+        self._blocks = [_Block(self, size) for size in sizes]
+        n_threads = max(1, min(self._cores, len(sizes)) - 1)  # beside the caller's
+        self._pool = ThreadPoolExecutor(n_threads, initializer=self.torch.set_num_threads, initargs=(1,))
 
 
 class _Norm:
@@ -151,30 +123,25 @@ class _Block:
     to nothing to do between them.
     """
 
-    def __init__(
-        self,
-        torch: Any,
-        architecture: Architecture,
-        layout: Layout,
-        wide: Any,
-        narrow: Any,
-        batch: int,
-        share: np.float32,
-    ) -> None:
+    def __init__(self, passes: CpuPasses, batch: int) -> None:
+        torch, architecture, narrow = passes.torch, passes.architecture, passes.narrow
         is_fast = narrow.dtype == torch.float32 or multiplies_bfloat16(torch)
-        self._torch, self._architecture = torch if is_fast else _in_float32(torch), architecture
+        self._torch = torch if is_fast else _in_float32(torch)
+        self._n_layers, self._centred = architecture.layers, architecture.norm == "layernorm"
+        self._head_weight, self._scale = passes.head, np.float32(passes.scale)
         width, heads, length = architecture.width, architecture.heads, architecture.context
         n, layers = batch * length, range(architecture.layers)
         self._length = length
         self.ids, self._targets = np.empty((batch, length), np.int64), np.empty((batch, length), np.int64)
-        gradient, products = torch.zeros_like(wide), torch.zeros_like(narrow)  # of sums; of the products' weights
-        self.gradient, self._product = gradient[0], products[0]
+        sums, products = torch.zeros_like(passes.wide), torch.zeros_like(narrow)
+        self.gradient, self._product = sums[0], products[0]
         self._narrow, self._values, self._sums, self._products = (
-            {name: view[0] for name, view in views(vectors, layout).items()}
-            for vectors in (narrow, wide, gradient, products)
+            {name: view[0] for name, view in views(vectors, passes.layout).items()}
+            for vectors in (narrow, passes.wide, sums, products)
         )
-        self._values = {name: array(weight) for name, weight in self._values.items()}
-        self._sums = {name: array(total) for name, total in self._sums.items()}
+        self._values, self._sums = (
+            {name: array(view) for name, view in named.items()} for named in (self._values, self._sums)
+        )
 
         def buffer(*shape: int) -> Any:
             return torch.empty(shape, dtype=narrow.dtype)
@@ -196,7 +163,7 @@ class _Block:
         self._logits = buffer(n, self._narrow[TOKEN_EMBEDDING].shape[0])
         self._loss = 0.0
         self._calls: list[Callable[[], Any]] = []
-        self._write_out(share)
+        self._write_out(np.float32(1 / passes.n_predicted))
 
     def take(self, inputs: np.ndarray, targets: np.ndarray) -> None:
         """Copy the block's sequences of a batch; their last place predicts nothing."""
@@ -215,7 +182,7 @@ class _Block:
         self._calls.append(partial(function, *arguments, **named))
 
     def _write_out(self, share: np.float32) -> None:
-        torch, layers = self._torch, self._architecture.layers
+        torch, layers = self._torch, self._n_layers
         tokens, positions = TOKEN_EMBEDDING, POSITION_EMBEDDING
         self._then(self.gradient.zero_)
         self._then(kernels.embed, self.ids, self._values[tokens], self._values[positions], self._embedded)
@@ -226,8 +193,7 @@ class _Block:
             x = self._normalise(2 * layer + 1, f"transformer.h.{layer}.ln_2", x, added)
             added = self._expand(layer)
         self._normalise(2 * layers, "transformer.ln_f", x, added)
-        head = "lm_head.weight" if "lm_head.weight" in self._narrow else tokens
-        last, logits = self._norms[-1].out, self._logits
+        head, last, logits = self._head_weight, self._norms[-1].out, self._logits
         self._then(torch.mm, last, self._narrow[head].t(), out=logits)
         self._then(self._score, share)
         self._multiply_back(logits.t(), last, head)
@@ -247,15 +213,11 @@ class _Block:
 
     # Norms ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _centred(self) -> bool:
-        return self._architecture.norm == "layernorm"
-
     def _normalise(self, number: int, name: str, x: np.ndarray, added: Any) -> np.ndarray:
         norm = self._norms[number]
         gain, shift = self._values[f"{name}.weight"], self._values.get(f"{name}.bias", self._no_shift)
         outputs = norm.total, array(norm.out), norm.mean, norm.scale
-        self._then(kernels.normalise, x, array(added), gain, shift, self._centred, EPS, *outputs)
+        self._then(kernels.normalise, x, array(added), gain, shift, self._centred, np.float32(EPS), *outputs)
         return norm.total
 
     def _normalise_back(self, number: int, name: str) -> None:
@@ -273,7 +235,6 @@ class _Block:
         return out
 
     def _multiply_back(self, x: Any, grad: Any, weight: str) -> None:
-        """Compute the gradient x @ grad of a product's weights."""
         self._then(self._torch.mm, x, grad, out=self._products[weight])
 
     def _linear_back(self, grad: Any, x: Any, name: str, out: Any) -> None:
@@ -300,9 +261,6 @@ class _Block:
 
     # Attention: queries, keys and values are split head by head, so that all heads' products are one call.
 
-    def _scale(self) -> np.float32:
-        return np.float32((self._architecture.width // self._architecture.heads) ** -0.5)
-
     def _sequences(self, heads: Any) -> Any:
         """View [heads, n, size] as [heads * batch, t, size]."""
         return heads.view(-1, self._length, heads.shape[-1])
@@ -316,7 +274,7 @@ class _Block:
         self._then(torch.baddbmm, bias, x.expand(n_parts, *x.shape), weight, out=qkv)
         queries, keys, values = (self._sequences(part) for part in qkv.chunk(3))
         self._then(torch.bmm, queries, keys.transpose(1, 2), out=probs)
-        self._then(kernels.attend, array(probs), self._scale())
+        self._then(kernels.attend, array(probs), self._scale)
         self._then(torch.bmm, probs, values, out=self._sequences(self._head))
         self._then(self._mixed[layer].view(n, -1, size).copy_, self._head.transpose(0, 1))
         return self._multiply(self._mixed[layer], f"{name}.c_proj", self._added)
@@ -334,7 +292,7 @@ class _Block:
         to_queries, to_keys, to_values = (self._sequences(part) for part in self._qkv_grad.chunk(3))
         self._then(torch.bmm, head, values.transpose(1, 2), out=grad)
         self._then(torch.bmm, probs.transpose(1, 2), head, out=to_values)
-        self._then(kernels.attend_back, array(probs), array(grad), self._scale())
+        self._then(kernels.attend_back, array(probs), array(grad), self._scale)
         self._then(torch.bmm, grad, keys, out=to_queries)
         self._then(torch.bmm, grad.transpose(1, 2), queries, out=to_keys)
         self._then(self._merged_grad.view(n, -1, size).copy_, self._qkv_grad.transpose(0, 1))

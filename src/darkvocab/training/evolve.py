@@ -4,48 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ..embedding.history import History, check_tokens, parse_tokens
 from ..errors import CorruptFile, InvalidInput
 from ..landing import write_json
+from ..measures import tracking
 from ..measures.census import Census
-from ..measures.tracking import (
-    KINDS,
-    Cloud,
-    Drift,
-    Moves,
-    State,
-    cloud,
-    drift,
-    extent,
-    follow,
-    holes_of,
-    mean_distances,
-    moves,
-    starts,
-)
 from ..numerics.grouping import identical_rows
 from ..progress import Progress, Report
 from ..runs.folder import check_folder
 from ..runs.records import frame_of, write_frames
 from ..text import Shown, printable
-from .verdicts import Ends, geometry_of, notebook_displacement, verdicts
-
-if TYPE_CHECKING:
-    import polars as pl
+from .verdicts import geometry_of, notebook_displacement, verdicts
 
 SCHEMA_VERSION = 1
 MOST_COMPARED = 1024  # distinct rows whose distances are taken: all pairs, over all columns, at every step
 FRAMED = 4096  # records kept as objects before they become columns
-MOTION = (
-    "since n_moved mean_move_l1_steps max_move_l1_steps mean_move_l2_steps max_move_l2_steps mean_move_l_inf_steps "
-    "max_move_l_inf_steps bulk_motion thermal_motion"
-).split()
 FILES = ("evolution.parquet", "events.parquet", "tokens.parquet", "evolution.json")
 
 
@@ -83,6 +63,10 @@ class EvolutionRecord:
     thermal_motion: float | None  # root mean square of displacement - mean displacement
 
 
+COLUMNS = [field.name for field in fields(EvolutionRecord)]
+MOTION = COLUMNS[COLUMNS.index("since") :]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EventRecord:
     """One event of a black hole's tokens; see `darkvocab.measures.tracking.Event`."""
@@ -111,7 +95,7 @@ class TokenRecord:
 class Shape:
     """Geometry and census of some tokens at one row; taken over from row to row while none of them moves."""
 
-    cloud: Cloud
+    cloud: tracking.Cloud
     columns: dict[str, Any]  # of `EvolutionRecord`
 
 
@@ -121,10 +105,10 @@ class Measured:
 
     records: list[EvolutionRecord]
     events: list[EventRecord]  # that led to it
-    moves: Moves | None  # since the row before; None at the first
+    moves: tracking.Moves | None  # since the row before; None at the first
     holes: np.ndarray  # black hole of each token, 0 for none
     fresh: int  # number of the next new black hole
-    state: State
+    state: tracking.State
     shapes: dict[str, Shape]
     start: dict[str, Shape]  # of the first row
 
@@ -133,7 +117,7 @@ class _Columns:
     """Records of one type as they come, kept as columns."""
 
     def __init__(self, row: type) -> None:
-        self.row, self._records, self.frames = row, list[Any](), list["pl.DataFrame"]()
+        self.row, self._records, self.frames = row, list[Any](), list[pl.DataFrame]()
 
     def extend(self, records: Sequence[Any]) -> None:
         self._records += records
@@ -145,8 +129,6 @@ class _Columns:
         self._records = []
 
     def frame(self) -> pl.DataFrame:
-        import polars as pl
-
         self._pack()
         return pl.concat(self.frames, rechunk=True)
 
@@ -161,23 +143,15 @@ class Evolution(Shown):
     summary: dict[str, Any]
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write `evolution.parquet`, `events.parquet`, `tokens.parquet`, and last `evolution.json`, each whole or not.
-
-        Raises
-        ------
-        RunFolderRefused
-            The folder holds something else: neither a measured history nor a run.
-        DiskFull, InvalidInput
-            As `write_whole`.
-        """
+        """Write `FILES`, each whole or not, `evolution.json` last; raises as `check_folder` and `write_whole`."""
         folder = Path(folder)
         check_folder(folder, FILES)
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / name for name in FILES]
         paths[-1].unlink(missing_ok=True)  # of an earlier measurement, which the others would not be of
-        kinds = (EvolutionRecord, EventRecord, TokenRecord)
-        for path, row, frame in zip(paths, kinds, (self.records, self.events, self.tokens), strict=False):
-            write_frames(path, row, [frame])
+        write_frames(paths[0], EvolutionRecord, [self.records])
+        write_frames(paths[1], EventRecord, [self.events])
+        write_frames(paths[2], TokenRecord, [self.tokens])
         write_json(paths[-1], self.summary)
         return paths
 
@@ -195,10 +169,8 @@ class Evolve(Shown):
 
     Raises
     ------
-    MissingFile, NoEmbedding, CorruptFile
-        As `History.open` and `parse_tokens`.
-    InvalidInput
-        An unseen token beyond the vocabulary; `every` below 1; a length that is none.
+    MissingFile, NoEmbedding, CorruptFile, InvalidInput
+        As `History.open`, `parse_tokens` and `History.rows`; a length that is none.
     """
 
     def __init__(
@@ -245,22 +217,19 @@ class Evolve(Shown):
     def rows(self, progress: Report | None = None) -> Iterator[Measured]:
         """Measure each row, in order; two states are in memory at a time.
 
-        Raises
-        ------
-        CorruptFile
-            The file was cut; NaN or infinity (the message names step and token).
+        Raises `CorruptFile` where the file was cut, or holds NaN or infinity (the message names step and token).
         """
         before: Measured | None = None
         for row, words in self.history.words(self._rows, Progress(len(self), progress).advance):
             if before and np.array_equal(words, before.state.words):
                 state = before.state  # most of a long run is frozen
             else:
-                state = State(words, self.history.grid)
+                state = tracking.State(words, self.history.grid)
                 self._check(row, state)
             before = self._measured(row, state, before)
             yield before
 
-    def _check(self, row: int, state: State) -> None:
+    def _check(self, row: int, state: tracking.State) -> None:
         bad = state.beyond.tolist()
         if bad:
             named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
@@ -269,15 +238,15 @@ class Evolve(Shown):
                 f"{self.history.n_tokens:,} tokens hold NaN or infinity: {named}; no census of such rows is true"
             )
 
-    def _measured(self, row: int, state: State, before: Measured | None) -> Measured:
-        step, moved = self.history.step(row), moves(before.state, state) if before else None
+    def _measured(self, row: int, state: tracking.State, before: Measured | None) -> Measured:
+        step, moved = self.history.step(row), tracking.moves(before.state, state) if before else None
         if before is None:
-            holes = holes_of(state.groups)
-            events, fresh = starts(holes), int(holes.max(initial=0)) + 1
+            holes = tracking.holes_of(state.groups)
+            events, fresh = tracking.starts(holes), int(holes.max(initial=0)) + 1
         elif np.array_equal(state.groups.labels, before.state.groups.labels):
             holes, events, fresh = before.holes, [], before.fresh
         else:
-            holes, events, fresh = follow(before.holes, state.groups, before.fresh)
+            holes, events, fresh = tracking.follow(before.holes, state.groups, before.fresh)
         still = moved is not None and not moved.l_inf.any()
         shapes = before.shapes if before and still else self._shapes(state)
         records = []
@@ -295,18 +264,7 @@ class Evolve(Shown):
             )
         return Measured(
             records=records,
-            events=[
-                EventRecord(
-                    row=row,
-                    step=step,
-                    kind=event.kind,
-                    hole=event.hole,
-                    other=event.other or None,
-                    n_tokens=len(event.tokens),
-                    tokens=event.tokens,
-                )
-                for event in events
-            ],
+            events=[EventRecord(row=row, step=step, **event.columns()) for event in events],
             moves=moved,
             holes=holes,
             fresh=fresh,
@@ -315,12 +273,10 @@ class Evolve(Shown):
             start=before.start if before else shapes,
         )
 
-    def _shapes(self, state: State) -> dict[str, Shape]:
-        means = mean_distances(state, list(self.selections.values()), MOST_COMPARED)
-        return {
-            name: _shape(state, tokens, mean)
-            for (name, tokens), mean in zip(self.selections.items(), means, strict=True)
-        }
+    def _shapes(self, state: tracking.State) -> dict[str, Shape]:
+        means = tracking.mean_distances(state, list(self.selections.values()), MOST_COMPARED)
+        shapes = (_shape(state, *each) for each in zip(self.selections.values(), means, strict=True))
+        return dict(zip(self.selections, shapes, strict=True))
 
     def evolution(self, progress: Report | None = None) -> Evolution:
         """Measure the whole history: its records and what they come to.
@@ -366,14 +322,11 @@ class Evolve(Shown):
     ) -> dict[str, Any]:
         history, step = self.history, last.records[0].step
         unseen = self.selections.get("unseen")
-        geometry = geometry_of(last.state, unseen, MOST_COMPARED) if unseen is not None and len(unseen) > 1 else None
-        ends = Ends(
-            first=first.state,
-            last=last.state,
-            unseen=np.zeros(0, np.int64) if unseen is None else unseen,
-            init_sigma=self.init_sigma,
-            noise_epsilon=self.noise_epsilon,
-        )
+        lengths = {"init_sigma": self.init_sigma, "noise_epsilon": self.noise_epsilon}
+        geometry, answers = None, []
+        if unseen is not None and len(unseen) > 1:
+            geometry = geometry_of(last.state, unseen, MOST_COMPARED)
+            answers = verdicts(first.state, last.state, unseen, geometry, **lengths)
         return {
             "schema_version": SCHEMA_VERSION,
             "file": printable(history.path.name),
@@ -388,9 +341,8 @@ class Evolve(Shown):
             "n_measured": len(self),
             "last_step": step,
             "unseen": None if self.unseen is None else list(self.unseen),
-            "init_sigma": self.init_sigma,
-            "noise_epsilon": self.noise_epsilon,
-            "events": {kind: kinds[kind] for kind in KINDS if kinds[kind]},
+            **lengths,
+            "events": {kind: kinds[kind] for kind in tracking.KINDS if kinds[kind]},
             "freezing": {
                 name: {
                     "last_change": int(at) if (at := last_change[tokens].max()) >= 0 else None,
@@ -401,14 +353,16 @@ class Evolve(Shown):
             },
             "notebook_displacement": notebook_displacement(first.state, last.state),
             "geometry": geometry,
-            "verdicts": verdicts(ends, geometry),
+            "verdicts": answers,
         }
 
 
-def _shape(state: State, tokens: np.ndarray, mean: tuple[float, float] | None) -> Shape:
+def _shape(state: tracking.State, tokens: np.ndarray, mean: tuple[float, float] | None) -> Shape:
     whole = len(tokens) == len(state.words)
     groups = state.groups if whole else identical_rows(state.words[tokens])
-    census, around, farthest = Census(groups), cloud(state, tokens), extent(state, tokens[groups.first])
+    census = Census(groups)
+    around = tracking.cloud(state, tokens)
+    farthest = tracking.extent(state, tokens[groups.first])
     columns = {
         "n_tokens": census.n_tokens,
         **census.counts(),
@@ -425,35 +379,28 @@ def _shape(state: State, tokens: np.ndarray, mean: tuple[float, float] | None) -
     return Shape(cloud=around, columns=columns)
 
 
-def _motion(before: Measured | None, state: State, moved: Moves | None, tokens: np.ndarray) -> dict[str, Any]:
+def _motion(
+    before: Measured | None, state: tracking.State, moved: tracking.Moves | None, tokens: np.ndarray
+) -> dict[str, Any]:
     """Return the columns from `since` on."""
     if before is None or moved is None:
         return dict.fromkeys(MOTION)
     spread = moved.spread(tokens)
-    drifted = drift(before.state, state, tokens) if spread[0] else Drift(bulk=0.0, thermal=0.0)
+    drifted = tracking.drift(before.state, state, tokens) if spread[0] else tracking.Drift(bulk=0.0, thermal=0.0)
     columns = before.records[0].step, *spread, drifted.bulk, drifted.thermal
     return dict(zip(MOTION, columns, strict=True))
 
 
 def evolve(
-    source: str | Path | History,
-    *,
-    out: str | Path | None = None,
-    progress: Report | None = None,
-    **settings: Any,
+    source: str | Path | History, *, out: str | Path | None = None, progress: Report | None = None, **settings: Any
 ) -> Evolution:
     """Measure a history and, where a folder is given for it, write the result.
 
     Parameters
     ----------
-    source, settings : as `Evolve`
+    source, settings : as `Evolve`, which says what is raised, with `Evolve.rows` and `Evolution.write`
     out : folder to write to (`Evolution.write`); by default nothing is written
     progress : called with (rows done, rows in all)
-
-    Raises
-    ------
-    MissingFile, NoEmbedding, CorruptFile, InvalidInput
-        As `Evolve`, `Evolve.rows` and `Evolution.write`.
     """
     settings_of_history = Evolve(source, **settings)
     if out is not None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float64
 
 from ..errors import CorruptFile, Diverged
 from ..landing import landing
-
-if TYPE_CHECKING:
-    import polars as pl
 
 FILE = "metrics.parquet"
 
@@ -43,8 +41,6 @@ def divergence(metrics: Metrics) -> Diverged:
 
 def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:
     """Write the metrics of steps 1, 2, ... into a run folder; raises as `landing`."""
-    import polars as pl
-
     columns = dict(zip(COLUMNS, metrics.T, strict=True))
     frame = pl.DataFrame({"step": np.arange(1, len(metrics) + 1), **columns})
     with landing(run / FILE) as file:
@@ -52,15 +48,7 @@ def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:
 
 
 def read_metrics(run: Path) -> pl.DataFrame:
-    """Read the metrics of an ended training.
-
-    Raises
-    ------
-    CorruptFile
-        They are missing, or not what a training leaves.
-    """
-    import polars as pl
-
+    """Read the metrics of an ended training; raises `CorruptFile` where they are missing, or of another kind."""
     path = run / FILE
     try:
         return pl.read_parquet(path, columns=list(Metrics._fields)).cast(dict.fromkeys(COLUMNS, pl.Float64))

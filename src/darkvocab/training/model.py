@@ -14,17 +14,12 @@ from .settings import Training
 TOKEN_EMBEDDING, POSITION_EMBEDDING = "transformer.wte.weight", "transformer.wpe.weight"
 
 
-def import_models() -> Any:
-    """Import and return transformers; raises as `import_extra`."""
-    return import_extra("transformers", "train", "train")
-
-
 def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
     """Build transformers' GPT2LMHeadModel of this size, drawn from torch's global generator, in float32.
 
     Its GELU is the fused one of the same formula.
     """
-    transformers = import_models()
+    transformers = import_extra("transformers", "train", "train")
     config = transformers.GPT2Config(
         vocab_size=n_vocabulary,
         n_positions=architecture.context,
@@ -51,11 +46,6 @@ def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
     return model
 
 
-def grid(torch: Any, name: str) -> Any:
-    """Return torch's dtype for a grid of `Precision`."""
-    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
-
-
 def scalar_dtype(torch: Any, device: Any) -> Any:
     """Return the dtype of losses and learning rates: the host's own, or what optimizers on a GPU read."""
     return torch.float64 if device.type == "cpu" else torch.float32
@@ -67,7 +57,7 @@ def begin(torch: Any, training: Training) -> Any:
         torch.manual_seed(training.seed)  # the notebooks' order: model, its rounding, then the start
         model = build(torch, training.architecture, training.corpus.n_vocabulary)
         shape = training.corpus.n_vocabulary, training.architecture.width
-        rows = training.start.rows(torch, shape, grid(torch, training.precision_policy.weights))
+        rows = training.start.rows(torch, shape, getattr(torch, training.precision_policy.weights))
     if rows is not None:
         with torch.no_grad():
             model.transformer.wte.weight.copy_(rows)
@@ -90,11 +80,6 @@ class Layout:
             at += parameter.numel()
         n_matrices = sum(parameter.numel() for _, parameter in named if parameter.dim() >= 2)
         return cls(places=places, n_matrices=n_matrices)
-
-    @property
-    def n(self) -> int:
-        """Count the numbers of all parameters."""
-        return max(part.stop for part, _ in self.places.values())
 
     @property
     def groups(self) -> dict[str, slice]:

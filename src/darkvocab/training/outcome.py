@@ -43,14 +43,8 @@ class TrainingOutcome(Shown):
 def outcome(run: str | Path) -> TrainingOutcome:
     """Return what became of a training: the census of its first and last recorded state.
 
-    A folder of a version that wrote no `outcome.json` is measured.
-
-    Raises
-    ------
-    MissingFile
-        No finished training there.
-    CorruptFile
-        Its files cannot be read.
+    A folder of a version that wrote no `outcome.json` is measured. Raises `MissingFile` where no training has ended,
+    and `CorruptFile` where its files cannot be read.
     """
     path = Path(run)
     manifest = read_manifest(path)

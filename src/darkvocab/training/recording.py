@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ NAMES = {"bfloat16": ("BF16", 2), "float32": ("F32", 4), "float64": ("F64", 8)}
 DIGITS = 15  # of the number of rows in the header, so that it can be written over
 
 
-class Recording:
+class Recording(AbstractContextManager["Recording"]):
     """A file of `n_rows` rows of this shape under one key, written in order.
 
     The file has its whole size from the start (a hole, where the file system knows them), so that safetensors loads it
@@ -37,12 +38,8 @@ class Recording:
     ) -> None:
         """Begin the file, or go on behind row `resume_at` of what it holds.
 
-        Raises
-        ------
-        DiskFull, InvalidInput
-            The file cannot be written.
-        CorruptFile
-            To go on: it is missing, another recording, or shorter than that.
+        Raises as `refuse_write`, and `CorruptFile` where it is to go on in a file that is missing, shorter, or another
+        recording.
         """
         self.path, self.key, self.n_rows, self.shape = path, key, n_rows, shape
         self.name, size = NAMES[dtype]
@@ -67,13 +64,10 @@ class Recording:
 
     def _header(self, n_rows: int, at_least: int = 0) -> bytes:
         """Build length and header of a file with so many rows, of which none is said to be recorded."""
+        shape = [n_rows, *self.shape]
         value = {
             "__metadata__": {"recorded": f"{0:0{DIGITS}d}", **self._metadata},
-            self.key: {
-                "dtype": self.name,
-                "shape": [n_rows, *self.shape],
-                "data_offsets": [0, n_rows * self.row_bytes],
-            },
+            self.key: {"dtype": self.name, "shape": shape, "data_offsets": [0, n_rows * self.row_bytes]},
         }
         text = json.dumps(value).encode()
         text += b" " * max(-len(text) % 8, at_least - 8 - len(text))
@@ -130,9 +124,6 @@ class Recording:
 
     def close(self) -> None:
         os.close(self._file)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

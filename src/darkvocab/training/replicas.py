@@ -10,9 +10,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ..embedding.history import FILE, History
 from ..errors import Diverged, InvalidInput
@@ -33,9 +34,6 @@ from .run import no_room, require, say_beginning, train, train_stack
 from .run_folder import METRICS, TrainingFolder, steps_made
 from .settings import Training
 from .stack import stack_size
-
-if TYPE_CHECKING:
-    import polars as pl
 
 POINTS = 100  # steps at which the replicas are held against each other
 TICK = 1.0  # seconds between looks at how far they are
@@ -77,13 +75,6 @@ class ReplicaRecord:
     unseen_max_l_inf: float | None  # weight units, over all pairs of unseen tokens; null with fewer than two
     unseen_mean_l_inf: float | None
     unseen_max_l_inf_steps: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    number: int
-    folder: str
-    cores: int | None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -130,7 +121,7 @@ class Replicas(Shown):
         progress: Callable[[int, int], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Path:
-        """Train all of them, several side by side; returns the run folder.
+        """Train all of them, several side by side; return the run folder. Raises as `train` and `open_engine`.
 
         In it are the records, `curves.parquet`, and a run folder `seed-S` for each. One that diverges is recorded as
         such, and the others go on.
@@ -143,15 +134,6 @@ class Replicas(Shown):
             the CPU replicas are trained together by this process
         progress : is called with (steps made, steps of all)
         say : is called with what a person should know
-
-        Raises
-        ------
-        RunFolderRefused, CorruptFile, DiskFull, MissingExtra
-            As `train`.
-        InvalidInput
-            Threads; an engine that there is not, or one for replicas on another device; a device that there is not.
-        OutOfMemory
-            The device has no room for one.
         """
         require()
         if engine == "threads" or isinstance(engine, ThreadPoolExecutor):
@@ -166,22 +148,18 @@ class Replicas(Shown):
         engine, workers, cores = self._spread(engine, workers)
         with ExitStack() as opened:
             runner = opened.enter_context(open_engine(engine, workers, say=say or (lambda _: None)))
-            folder = opened.enter_context(
-                RunFolder(out, ReplicaRecord, self.manifest(), records_per_part=1, resume=resume)
-            )
+            opening = RunFolder(out, ReplicaRecord, self.manifest(), records_per_part=1, resume=resume)
+            folder = opened.enter_context(opening)
             if say and not folder.is_whole:
                 say_beginning(self.training, folder, say)
             missing = folder.missing()
             with self._watched(folder.path, progress):
-                tasks = (
-                    _Task(number=number, folder=str(self.folder(folder.path, number).absolute()), cores=cores)
-                    for number in missing
-                )
                 if on_device:
                     for number in self._train_in_stacks(folder.path, missing):
                         folder.land(number, [self.record(self.folder(folder.path, number), number)])
                 else:
-                    for number, record in zip(missing, runner.map(_train, self, tasks), strict=True):
+                    shared = self, folder.path.absolute(), cores
+                    for number, record in zip(missing, runner.map(_train, shared, missing), strict=True):
                         folder.land(number, [record])
             if not folder.is_whole:
                 with landing(folder.path / CURVES) as file:
@@ -255,11 +233,9 @@ class Replicas(Shown):
             gc.collect()  # the stack, before the next takes its room
 
     def _train_stack(self, out: Path, numbers: Sequence[int], until: int | None) -> None:
+        takes = (TrainingFolder(self.replica(number), self.folder(out, number), resume=True) for number in numbers)
         with ExitStack() as opened:
-            folders = [
-                opened.enter_context(TrainingFolder(self.replica(number), self.folder(out, number), resume=True))
-                for number in numbers
-            ]
+            folders = [opened.enter_context(folder) for folder in takes]
             train_stack(folders, until=until)
             for folder in folders:
                 if folder.status == "complete":
@@ -291,8 +267,6 @@ class Replicas(Shown):
 
     def curves(self, out: Path) -> pl.DataFrame:
         """Count all and unseen tokens of every replica at about a hundred steps, early ones more densely."""
-        import polars as pl
-
         unseen, rows = self.training.corpus.unseen, []
         last = self.training.steps // self.training.record_every
         taken = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), POINTS).round()]).astype(int))
@@ -304,9 +278,10 @@ class Replicas(Shown):
         return pl.DataFrame(rows, schema_overrides={"seed": pl.UInt64})
 
 
-def _train(replicas: Replicas, task: _Task) -> ReplicaRecord:
+def _train(shared: tuple[Replicas, Path, int | None], number: int) -> ReplicaRecord:
     """Make one replica, or go on with it; in a process of its own."""
-    path = Path(task.folder)
+    replicas, out, cores = shared
+    path = replicas.folder(out, number)
     with suppress(Diverged):  # its folder says so
-        train(replicas.replica(task.number), path, resume=(path / "manifest.json").is_file(), cores=task.cores)
-    return replicas.record(path, task.number)
+        train(replicas.replica(number), path, resume=(path / "manifest.json").is_file(), cores=cores)
+    return replicas.record(path, number)

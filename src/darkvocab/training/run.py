@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import Diverged, OutOfMemory
-from ..extras import import_torch
+from ..extras import import_extra, import_torch
 from ..gpu.device import is_full, torch_device
 from ..runs.folder import Folder
 from .metrics import Metrics, divergence, n_before_divergence
-from .model import import_models
 from .outcome import TrainingOutcome, outcome
 from .run_folder import TrainingFolder, steps_drawn_otherwise
 from .settings import Training
@@ -45,14 +44,10 @@ def train(
     ------
     Diverged
         The loss or the gradient norm is NaN or infinite; the recording ends with the last step before.
-    InvalidInput
-        torch sees no such device.
-    OutOfMemory
-        The device has no room for it.
-    RunFolderRefused, CorruptFile, DiskFull
-        As `RunFolder`.
-    MissingExtra
-        torch or transformers is not installed.
+    InvalidInput, OutOfMemory
+        torch sees no such device, or the device has no room for it.
+    RunFolderRefused, CorruptFile, DiskFull, MissingExtra
+        As `RunFolder` and `require`.
     """
     require()
     if training.device != "cpu":
@@ -76,9 +71,9 @@ def train(
 
 
 def require() -> None:
-    """See that what a training needs is installed, or raise `MissingExtra`."""
+    """Raise `MissingExtra` where torch or transformers is not installed."""
     import_torch("train")
-    import_models()
+    import_extra("transformers", "train", "train")
 
 
 def say_beginning(training: Training, folder: Folder, say: Callable[[str], None]) -> None:
@@ -87,16 +82,11 @@ def say_beginning(training: Training, folder: Folder, say: Callable[[str], None]
     if folder.is_migrated:
         say(f"{folder.path} is of an earlier version of darkvocab; its manifest is brought up to date")
         for path in (folder.path, *sorted(folder.path.glob("seed-*"))):
-            _say_other_stream(training, path, say)
-
-
-def _say_other_stream(training: Training, path: Path, say: Callable[[str], None]) -> None:
-    """Say where the rest of a training will draw from another generator than the steps in its folder."""
-    if training.is_random and training.device == "cpu" and (done := steps_drawn_otherwise(path)):
-        say(
-            f"{path} was begun by a version that drew the random numbers of its steps from another generator; "
-            f"step {done + 1:,} and those after it draw from this version's: the same law, other numbers"
-        )
+            if training.is_random and training.device == "cpu" and (done := steps_drawn_otherwise(path)):
+                say(
+                    f"{path} was begun by a version that drew the random numbers of its steps from another generator; "
+                    f"step {done + 1:,} and those after it draw from this version's: the same law, other numbers"
+                )
 
 
 def no_room(training: Training) -> OutOfMemory:
@@ -105,13 +95,7 @@ def no_room(training: Training) -> OutOfMemory:
 
 
 def steps(training: Training, cores: int | None = None) -> Iterator[Metrics]:
-    """Make the steps of a training without a record of them, and yield their metrics.
-
-    Raises
-    ------
-    Diverged
-        The loss or the gradient norm is NaN or infinite.
-    """
+    """Make the steps of a training without a record of them, and yield their metrics; raises `Diverged` as `train`."""
     stack = Stack([training], cores=cores)
     for segment in stack.segments(training.steps):
         metrics = stack.read(segment)[1][:, 0]
@@ -131,18 +115,8 @@ def train_stack(
 ) -> None:
     """Train in folders that are taken, as one stack: all of them have made the same number of steps.
 
-    Parameters
-    ----------
-    until : the step that ends it, by default the last. Each that was made is then complete, or diverged; one that is to
-        go on has a checkpoint there
-    cores, progress : as `train`
-
-    Raises
-    ------
-    CorruptFile, DiskFull
-        As `train`. What was recorded can be gone on with.
-    torch.OutOfMemoryError
-        The device cannot hold so many.
+    It ends at the step `until`, by default the last. Each that was made is then complete, or diverged; one that is to
+    go on has a checkpoint there. Raises as `train`, and `torch.OutOfMemoryError` where the device cannot hold so many.
     """
     stack = Stack([folder.training for folder in folders], cores=cores)
     n_steps = stack.training.steps
@@ -159,10 +133,7 @@ def train_stack(
 
 
 def _record(
-    stack: Stack,
-    folders: Sequence[TrainingFolder],
-    until: int,
-    progress: Callable[[int, int], None] | None,
+    stack: Stack, folders: Sequence[TrainingFolder], until: int, progress: Callable[[int, int], None] | None
 ) -> None:
     """Make the steps, with a thread that writes those before; have checkpoints now and then, and at the end."""
     tell = progress or (lambda *_: None)

@@ -51,15 +51,9 @@ class TrainingFolder(Folder):
     def begin(self, load: Callable[[dict[str, Any], int], None], first: Callable[[], np.ndarray]) -> int:
         """Open the recordings behind the last checkpoint; return the steps it has made.
 
-        Parameters
-        ----------
-        load : brings the model to the checkpoint, if there is one, from its tensors and its number of steps
-        first : returns the state before step 1, which is recorded where there is no checkpoint
-
-        Raises
-        ------
-        CorruptFile
-            The checkpoint or a recording is damaged.
+        `load` brings the model to the checkpoint, if there is one, from its tensors and its number of steps; `first`
+        returns the state before step 1, which is recorded where there is no checkpoint. Raises `CorruptFile` where the
+        checkpoint or a recording is damaged.
         """
         training = self.training
         write_json(self.path / "corpus.json", training.corpus.description())

@@ -13,19 +13,7 @@ from ..runs.command import repeating
 from ..runs.folder import versions
 from ..runs.randomness import check_seed
 from ..text import Shown
-from .choices import (
-    PRECISIONS,
-    ROUNDINGS,
-    SCHEDULES,
-    SGD,
-    AdamW,
-    Architecture,
-    GaussianNoise,
-    NormalStart,
-    PointStart,
-    Precision,
-    SnowballStart,
-)
+from . import choices
 from .corpus import Batches, Corpus, load_corpus
 
 EXTRAS = ("gradients", "moments")
@@ -40,12 +28,12 @@ class Training(Shown):
     """
 
     corpus: Corpus = field(default_factory=load_corpus)
-    architecture: Architecture = field(default_factory=Architecture)
-    start: NormalStart | PointStart | SnowballStart = field(default_factory=SnowballStart)
-    noise: GaussianNoise | None = None
+    architecture: choices.Architecture = field(default_factory=choices.Architecture)
+    start: choices.Start = field(default_factory=choices.SnowballStart)
+    noise: choices.GaussianNoise | None = None
     precision: str = "bf16-weights"  # a key of `PRECISIONS`
     rounding: str = "nearest"  # of bf16-weights: or "stochastic"
-    optimizer: AdamW | SGD = field(default_factory=AdamW)
+    optimizer: choices.AdamW | choices.SGD = field(default_factory=choices.AdamW)
     schedule: str = "linear"  # of the learning rate, down to 0; or "constant"
     clip: float | None = 1.0  # largest Euclidean norm of the gradient
     batch: int = 32
@@ -61,9 +49,8 @@ class Training(Shown):
         for name in ("batch", "steps", "record_every"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name, known in (("precision", PRECISIONS), ("rounding", ROUNDINGS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise InvalidInput(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        for name, known in choices.NAMED.items():
+            choices.one_of(getattr(self, name), name, known)
         if self.label_shift not in (1, 2):
             raise InvalidInput(f"label_shift must be 1 or 2, got {self.label_shift}")
         if self.rounding == "stochastic" and not self.precision_policy.rounded:
@@ -78,13 +65,13 @@ class Training(Shown):
         unknown = [name for name in self.record if name not in EXTRAS]
         if unknown:
             raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
-        if "moments" in self.record and not isinstance(self.optimizer, AdamW):
+        if "moments" in self.record and not isinstance(self.optimizer, choices.AdamW):
             raise InvalidInput("moments are Adam's; this optimizer has none")
         self.batches  # noqa: B018, checks the corpus against the context
 
     @property
-    def precision_policy(self) -> Precision:
-        return PRECISIONS[self.precision]
+    def precision_policy(self) -> choices.Precision:
+        return choices.PRECISIONS[self.precision]
 
     @property
     def is_random(self) -> bool:

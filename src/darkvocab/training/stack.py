@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,14 +19,14 @@ from ..runs.folder import fixed
 from .batched_optimizers import optimizer
 from .batched_passes import BatchedPasses
 from .cpu_passes import CpuPasses, array, single_threaded
-from .cuda_graph import captured
-from .model import TOKEN_EMBEDDING, Layout, begin, grid, save, scalar_dtype, views
+from .model import TOKEN_EMBEDDING, Layout, begin, save, scalar_dtype, views
 from .noise_stream import NOISE, ROUNDING, bits, key, normals, splitmix64
 from .settings import Training
 
 SPAN = 256  # most steps from one look at what was made to the next
 STAGED = 1 << 27  # bytes of states recorded in them, about
 MOST = 16  # trainings in a stack: of more, what one call leaves for the next is no more in a GPU's cache
+WARM_UPS = 3  # before a capture, as torch's documentation has it: libraries make their workspaces in these
 SMALL = 1 << 22  # weights up to which one core makes an update: threads would wait longer than it takes
 
 
@@ -43,29 +44,27 @@ class Segment:
 class Stack:
     """R trainings that differ in their seeds, from their start, their states [R, n]; all have made the same steps.
 
-    Each is a function of its settings, but for the order of sums within a product. A replica that
-    diverges goes on with numbers that mean nothing, and the others do not see it.
+    Each is a function of its settings, but for the order of sums within a product. A replica that diverges goes on with
+    numbers that mean nothing, and the others do not see it.
 
-    A step is a function on tensors that stay where they are, with the number of steps made among
-    them: what it learns from is looked up in tables that are filled for a span of steps, and what it
-    leaves is kept in rings as long. On the CPU a span is one step.
+    A step is a function on tensors that stay where they are, with the number of steps made among them: what it learns
+    from is looked up in tables that are filled for a span of steps, and what it leaves is kept in rings as long. On the
+    CPU a span is one step.
+
+    Parameters
+    ----------
+    device : of torch's, to run `BatchedPasses` on; by default the trainings' own; one on the CPU takes `CpuPasses`
+    span : steps from one look at what was made to the next
+    cores : for `CpuPasses`, by default all; never changes a result
     """
 
     def __init__(
         self, trainings: Sequence[Training], device: Any = None, *, span: int | None = None, cores: int | None = None
     ) -> None:
-        """
-        Parameters
-        ----------
-        device : of torch's, to run `BatchedPasses` on; by default the trainings' own, where one
-            training on the CPU takes `CpuPasses`
-        span : steps from one look at what was made to the next
-        cores : for `CpuPasses`, by default all; never changes a result
-        """
         torch = self._torch = import_torch("train")
         training = self.training = trainings[0]
         self.trainings = trainings
-        shared = [_shared(each) for each in trainings]
+        shared = [{**fixed(each.manifest()), "seed": None} for each in trainings]
         if any(other != shared[0] for other in shared):
             raise InvalidInput("trainings that are made together may differ in nothing but their seeds")
         self._on_cores = device is None and training.device == "cpu" and len(trainings) == 1
@@ -103,17 +102,14 @@ class Stack:
         """Set up the weights, in each type that something reads; those of one type are one tensor."""
         torch, training, device, precision = self._torch, self.training, self.device, self.training.precision_policy
         models = [begin(torch, each) for each in self.trainings]
-        self._model, layout = models[0], Layout.of(models[0])
-        self._layout = layout
+        self._model = models[0]
+        self._layout = layout = Layout.of(self._model)
         start = torch.stack([layout.vector(torch, model) for model in models]).to(device)
-        self._shown = start.to(grid(torch, precision.weights)).float()
-        self._narrow = self._shown.to(grid(torch, precision.products))  # itself, where that is float32
-        self._words = (
-            self._narrow if precision.weights == precision.products else self._shown
-        )  # in the grid of the weights
-        self._master = (
-            self._words if precision.optimizer == precision.weights else self._shown
-        )  # what the optimizer changes
+        self._shown = start.to(getattr(torch, precision.weights)).float()
+        self._narrow = self._shown.to(getattr(torch, precision.products))  # itself, where that is float32
+        # Words are in the grid of the weights; the optimizer changes the master weights.
+        self._words = self._narrow if precision.weights == precision.products else self._shown
+        self._master = self._words if precision.optimizer == precision.weights else self._shown
         self._embedding = views(self._words, layout)[TOKEN_EMBEDDING]
         passes: Any = partial(CpuPasses, cores=self._cores) if self._on_cores else BatchedPasses
         self._passes = passes(torch, training.architecture, layout, self._shown, self._narrow, training.batch)
@@ -137,7 +133,7 @@ class Stack:
         parts = self._layout.places.values()
         width = training.architecture.width  # of which every part's size is a multiple
         edges = torch.tensor([part.start // width for part, _ in parts])
-        rows = torch.bucketize(torch.arange(self._layout.n // width), edges, right=True) - 1
+        rows = torch.bucketize(torch.arange(self._shown.shape[1] // width), edges, right=True) - 1
         self._parts = torch.eye(len(edges))[rows].to(device)  # [n / width, parts]: which rows are of which
         self._done = zeros(1)  # steps made
         self._starts = zeros(self.span, n, training.batch)
@@ -270,7 +266,8 @@ class Stack:
         torch, every = self._torch, self.training.record_every
         begin, end = first // every, last // every  # states recorded
         at = first % self.span
-        staged = [_unrolled(torch, ring, begin, end) for ring in self._rings]
+        slots = torch.arange(begin, end, device=self.device) % len(self._rings[0])
+        staged = [ring[slots] for ring in self._rings]
         staged.append(self._measured[at : at + last - first].clone())
         if self.device.type != "cuda":
             arrived = [each.cpu() for each in staged]
@@ -320,6 +317,31 @@ class Stack:
         save(self._model, self._words.dtype, folder)
 
 
+def captured(torch: Any, device: Any, function: Callable[[], None], state: Sequence[Any]) -> Callable[[], None]:
+    """Return `function` to be called many times: on CUDA one graph of its calls, launched at once; elsewhere itself.
+
+    It must work on tensors that stay where they are and wait for nothing; `state` are those that it
+    changes and reads again. They are left as they were.
+    """
+    if device.type != "cuda":
+        return function
+    before = [tensor.clone() for tensor in state]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+    gc.collect()  # a graph that was given up must not go while another is captured
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):  # torch's own stream for this is on the card that captured first
+        function()
+    for tensor, value in zip(state, before, strict=True):
+        tensor.copy_(value)
+    replay: Callable[[], None] = graph.replay
+    return replay
+
+
 def stack_size(torch: Any, training: Training) -> int:
     """Estimate how many such trainings its device has room for, at most `MOST`; the device itself has the last word."""
     device = torch_device(training.device)
@@ -337,19 +359,7 @@ def stack_size(torch: Any, training: Training) -> int:
     return int(max(1, min(MOST, free // (2 * (architecture.layers * layer + passing + weights)))))
 
 
-def _shared(training: Training) -> dict[str, Any]:
-    """Return what trainings that are made together have in common."""
-    return {**fixed(training.manifest()), "seed": None}
-
-
 def _span(training: Training, n: int) -> int:
     """Return the steps from one look at what n replicas made to the next."""
     state = 4 * training.corpus.n_vocabulary * training.architecture.width * n * (1 + 3 * bool(training.record))
     return max(1, min(SPAN, STAGED * training.record_every // state))
-
-
-def _unrolled(torch: Any, ring: Any, begin: int, end: int) -> Any:
-    """Copy entries begin to end - 1 of all that went into a ring."""
-    first = begin % len(ring)
-    n = end - begin
-    return torch.cat([ring[first : first + n], ring[: max(0, first + n - len(ring))]])

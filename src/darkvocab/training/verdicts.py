@@ -7,7 +7,6 @@ every component, so a verdict of theirs may say more of the epsilon than of the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,6 @@ from ..text import finite
 
 TIGHT_EPSILONS, TIGHT_STEPS = 10, 2  # the notebook's test (strict), and its 2-epsilon hypercube in steps of the grid
 REACH = 4.0  # standard deviations: one noise deviate in 16,000 goes further
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ends:
-    """First and last state of a history, the tokens that training never showed, and the notebooks' lengths."""
-
-    first: State
-    last: State
-    unseen: np.ndarray
-    init_sigma: float | None
-    noise_epsilon: float | None
 
 
 def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[str, Any]:
@@ -87,23 +75,32 @@ def notebook_displacement(first: State, last: State) -> float | None:
     return finite(float(round_to(np.sqrt(apart @ apart), first.grid)))
 
 
-def verdicts(ends: Ends, geometry: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return `{"seed", "notebook": sentences, "grid": sentences}` for each notebook whose question the run answers."""
-    answers = []
-    if geometry and ends.init_sigma:
-        answers.append(_snowball(ends, geometry, ends.init_sigma))
-    if geometry and ends.noise_epsilon:
-        answers.append(_jiggling(ends, geometry, ends.noise_epsilon))
-    return answers
+def verdicts(
+    first: State,
+    last: State,
+    unseen: np.ndarray,
+    geometry: dict[str, Any],
+    *,
+    init_sigma: float | None,
+    noise_epsilon: float | None,
+) -> list[dict[str, Any]]:
+    """Return `{"seed", "notebook": sentences, "grid": sentences}` for each notebook whose question the run answers.
+
+    `geometry` is that of the last state's unseen tokens; the lengths are the notebooks', in weight units.
+    """
+    answers = [_snowball(first, last, unseen, geometry, init_sigma)] if init_sigma else []
+    return answers + ([_jiggling(last, unseen, geometry, noise_epsilon)] if noise_epsilon else [])
 
 
-def _snowball(ends: Ends, geometry: dict[str, Any], epsilon: float) -> dict[str, Any]:
-    before, after = Census(ends.first.groups), Census(ends.last.groups)
+def _snowball(
+    first: State, last: State, unseen: np.ndarray, geometry: dict[str, Any], epsilon: float
+) -> dict[str, Any]:
+    before, after = Census(first.groups), Census(last.groups)
     c0, c = before.n_black_holes, after.n_black_holes
     far = math.inf if geometry["max_l_inf"] is None else geometry["max_l_inf"]
     notebook = [
         f"Black hole count: initial {c0:,}, final {c:,}. Black hole population: initial "
-        f"{before.black_hole_population:,}, final {after.black_hole_population:,}. Dead tokens: {len(ends.unseen):,}."
+        f"{before.black_hole_population:,}, final {after.black_hole_population:,}. Dead tokens: {len(unseen):,}."
     ]
     if c > 1:
         change = "Consolidation" if c < c0 else "Fragmentation" if c > c0 else ""
@@ -122,11 +119,11 @@ def _snowball(ends: Ends, geometry: dict[str, Any], epsilon: float) -> dict[str,
         _hypothesis(c, tight),
     ]
     steps, component_steps = geometry["max_l_inf_steps"], geometry["component_steps"]
-    coarse = int((component_ulps(ends.last, ends.unseen) >= TIGHT_EPSILONS * epsilon).sum())
-    dim = ends.last.words.shape[1]
+    coarse = int((component_ulps(last, unseen) >= TIGHT_EPSILONS * epsilon).sum())
+    dim = last.words.shape[1]
     grid = [
         f"The largest distance, {far:.3g}, is {_steps(component_steps)} in component {geometry['component']}, "
-        f"where the spacing of {ends.last.grid.name} is {geometry['component_ulp']:.3g}, not {epsilon:.3g}.",
+        f"where the spacing of {last.grid.name} is {geometry['component_ulp']:.3g}, not {epsilon:.3g}.",
         f"In {coarse:,} of {dim:,} components a single step is 10 epsilon or more: two tokens that differ there at all "
         "count as scattered.",
         f"On the grid the unseen tokens lie at most {_steps(steps)} apart in any component; held against "
@@ -152,8 +149,8 @@ def _hypothesis(c: int, tight: bool) -> str:
     return "HYPOTHESIS CHALLENGED. Initial clustering did not produce stable snowball structure."
 
 
-def _jiggling(ends: Ends, geometry: dict[str, Any], epsilon: float) -> dict[str, Any]:
-    after, n_dead = Census(ends.last.groups), len(ends.unseen)
+def _jiggling(last: State, unseen: np.ndarray, geometry: dict[str, Any], epsilon: float) -> dict[str, Any]:
+    after, n_dead = Census(last.groups), len(unseen)
     c, p = after.n_black_holes, after.black_hole_population
     notebook = [
         f"Black hole count (C): {c:,}. Total black hole population (P): {p:,}. Dead tokens in corpus: {n_dead:,}."
@@ -168,14 +165,14 @@ def _jiggling(ends: Ends, geometry: dict[str, Any], epsilon: float) -> dict[str,
     else:
         notebook.append("NULL RESULT: Even synthetic noise doesn't break black holes.")
         notebook.append(f"Noise at epsilon ~ {epsilon:.2e} insufficient to cause diffusion.")
-    ulps = component_ulps(ends.last, ends.unseen)
+    ulps = component_ulps(last, unseen)
     sigma = epsilon / 10
     moved = int((ulps / 2 <= REACH * sigma).sum())
     grid = [
         f"Among unseen tokens alone: C = {geometry['n_black_holes']:,}, P = {geometry['black_hole_population']:,} of "
         f"{n_dead:,}, at most {_steps(geometry['max_l_inf_steps'])} apart in any component.",
         f"The noise of one step (epsilon / 10 = {sigma:.2e} in every component) is {sigma / np.median(ulps):.2g} of "
-        f"the median spacing of {ends.last.grid.name} at these tokens, {np.median(ulps):.2e}.",
+        f"the median spacing of {last.grid.name} at these tokens, {np.median(ulps):.2e}.",
         f"In {moved:,} of {len(ulps):,} components half a step of the grid lies within {REACH:g} standard deviations "
         "of the noise; in the others rounding to nearest undoes the noise alone, step after step.",
     ]

@@ -12,13 +12,8 @@ from darkvocab.snowballs import theory
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
 from darkvocab.snowballs.law import Snowball, SnowballLaw
 from darkvocab.snowballs.snowball import draw
-from darkvocab.snowballs.theory import (
-    Occupancy,
-    Partition,
-    composite_likelihood,
-    likeliest,
-    partition_likelihood,
-)
+from darkvocab.snowballs.theory import Occupancy, Partition, composite_likelihood, partition_likelihood
+from darkvocab.snowballs.theory.ranking import likeliest
 
 
 def partitions(n, largest=None):

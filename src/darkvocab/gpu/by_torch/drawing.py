@@ -6,14 +6,15 @@ NotImplementedError there, and what they would draw is to be drawn on the CPU.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...numerics._backends.drawing import LANES
 from ..lanes import Lanes
 from .deviates import log, philox, row_deviates
-from .lanes import Tables, on_device
-from .rounding import index_of
 
 CHUNK = 1 << 20  # elements at a time, of some hundred bytes each
 TOP = -(1 << 63)  # flipping the top bit puts unsigned words into the order of signed ones
@@ -22,12 +23,7 @@ Shape = tuple[int, int, int]  # of a grid: mantissa_bits, min_exponent, max_code
 
 
 def check_float64(device: torch.device) -> None:
-    """Refuse a device without float64.
-
-    Raises
-    ------
-    NotImplementedError
-    """
+    """Raise NotImplementedError on a device without float64."""
     if device.type == "mps":
         raise NotImplementedError("mps has no float64, which drawing needs; draw on the CPU")
 
@@ -95,10 +91,53 @@ def _perturbed(base: Tensor, z: Tensor, sigma: Tensor, float32: bool, shape: Sha
     return index_of(base.double() + z.double() * sigma, *shape)
 
 
+def index_of(x: Tensor, mantissa_bits: int, min_exponent: int, max_code: int) -> Tensor:
+    """Return the ordered indices of float64 numbers, int64; beyond the largest finite one: +-(max_code + 1)."""
+    bits = x.view(torch.int64)
+    exponent = ((bits >> 52 & 0x7FF) - 1023).clamp(min=min_exponent)
+    scale = (mantissa_bits - exponent + 1023 << 52).view(torch.float64)
+    significand = torch.round((x.abs() * scale).clamp(max=2.0**30)).long()  # half to even
+    code = ((exponent - min_exponent << mantissa_bits) + significand).clamp(max=max_code + 1)
+    return torch.where(bits < 0, -code, code)
+
+
 def round_to_index(x: Tensor, shape: Shape, out: Tensor) -> None:
     """Write the ordered index of each finite number x, float32 or float64, to out: of x's shape, signed integers."""
     check_float64(out.device)
     out.copy_(index_of(x.double(), *shape))
+
+
+class Tables(NamedTuple):
+    """The arrays of `Lanes` on a device, int64; words of 64 bits by their bit patterns."""
+
+    points: Tensor
+    trials: Tensor
+    column: Tensor
+    place: Tensor
+    shift: Tensor
+    starts: Tensor
+    away: Tensor
+    below: Tensor
+    above: Tensor
+    scale: Tensor  # float64
+    edges: Tensor
+    often: Tensor  # [lanes, 2] int32
+    seldom: Tensor
+
+
+def on_device(lanes: Lanes, device: torch.device) -> Tables:
+    """Copy all arrays at once; to CUDA from pinned memory, so that the host need not wait."""
+    arrays = [np.ascontiguousarray(getattr(lanes, name)).reshape(-1).view(np.int64) for name in Tables._fields]
+    # Each from a multiple of 16 bytes on: Triton compiles a kernel anew for pointers that are not.
+    starts = np.cumsum([0, *(a.size + a.size % 2 for a in arrays)]).tolist()
+    packed = torch.empty(starts[-1], dtype=torch.int64, pin_memory=device.type == "cuda")
+    for a, start in zip(arrays, starts, strict=False):
+        packed.numpy()[start : start + a.size] = a
+    moved = packed.to(device, non_blocking=True)
+    placed = zip(Tables._fields, arrays, starts, strict=False)
+    parts = {name: moved[start : start + a.size] for name, a, start in placed}
+    pairs = {name: parts.pop(name).view(torch.int32).reshape(-1, 2) for name in ("often", "seldom")}
+    return Tables(**(parts | pairs | {"scale": parts["scale"].view(torch.float64)}))
 
 
 def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:

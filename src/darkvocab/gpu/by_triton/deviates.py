@@ -15,13 +15,13 @@ _TURN = tl.constexpr(math.tau / 2**32)
 
 
 @triton.jit
-def float64(x: tl.constexpr):  # type: ignore[no-untyped-def]
+def float64(x: tl.constexpr):
     """A constant with all its digits: `tl.fma` takes a bare number for a float32."""
     return tl.full([], x, tl.float64)
 
 
 @triton.jit
-def twice_artanh(s):  # type: ignore[no-untyped-def]
+def twice_artanh(s):
     t = s * s
     series = tl.fma(t, float64(1 / 17), float64(1 / 15))
     for i in tl.static_range(6):
@@ -30,7 +30,7 @@ def twice_artanh(s):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def log(x):  # type: ignore[no-untyped-def]
+def log(x):
     """Natural logarithm of a normal float64 > 0."""
     bits = x.to(tl.int64, bitcast=True)
     exponent = (bits >> 52) - 1023
@@ -42,7 +42,7 @@ def log(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def turn(word):  # type: ignore[no-untyped-def]
+def turn(word):
     """Cosine and sine of ``(word + 1/2) / 2**32`` of a full turn; word uint32."""
     quarter = (word + 536870912) >> 30
     x = ((word - (quarter << 30)).to(tl.int32, bitcast=True).to(tl.float64) + 0.5) * _TURN
@@ -68,7 +68,7 @@ def turn(word):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def normal_pair(word, angle, number, live, seed, c1, c2, c3):  # type: ignore[no-untyped-def]
+def normal_pair(word, angle, number, live, seed, c1, c2, c3):
     """Two normal deviates from a word for their radius and one for their angle; `number` is the word's of its row."""
     p = (word.to(tl.float64) + 0.5) * 2.3283064365386963e-10
     rare = (word < LOW_TAIL) & live
@@ -81,7 +81,7 @@ def normal_pair(word, angle, number, live, seed, c1, c2, c3):  # type: ignore[no
 
 
 @triton.jit
-def laplace_of(word, number, live, seed, c1, c2, c3):  # type: ignore[no-untyped-def]
+def laplace_of(word, number, live, seed, c1, c2, c3):
     """A Laplace deviate of standard deviation 1 from a word; as `normal_pair`."""
     q = (word.to(tl.float64) - 2147483647.5) * 2.3283064365386963e-10
     p = 0.5 - tl.abs(q)
@@ -94,5 +94,5 @@ def laplace_of(word, number, live, seed, c1, c2, c3):  # type: ignore[no-untyped
 
 
 @triton.jit
-def _of_64_bits(word, more):  # type: ignore[no-untyped-def]
+def _of_64_bits(word, more):
     return (word.to(tl.float64) * 4294967296.0 + more.to(tl.float64) + 0.5) * 5.421010862427522e-20

@@ -10,7 +10,7 @@ import triton.language as tl
 
 
 @triton.jit
-def fill_values(  # type: ignore[no-untyped-def]
+def fill_values(
     codes,
     home,
     rows,
@@ -42,7 +42,7 @@ def fill_values(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _value_of(index, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr):  # type: ignore[no-untyped-def]
+def _value_of(index, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr):
     """float32 value of an ordered index, exactly."""
     code = tl.abs(index)
     if min_exponent == -126:  # float32's own exponents
@@ -55,23 +55,23 @@ def _value_of(index, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr):  
 
 
 @triton.jit
-def _lower(words):  # type: ignore[no-untyped-def]
+def _lower(words):
     return words.to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _upper(words):  # type: ignore[no-untyped-def]
+def _upper(words):
     return (words >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _joined(lower, upper):  # type: ignore[no-untyped-def]
+def _joined(lower, upper):
     low = lower.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
     return (upper.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
 
 
 @triton.jit
-def compare_pairs(  # type: ignore[no-untyped-def]
+def compare_pairs(
     x,
     counts,
     out,
@@ -132,7 +132,7 @@ def compare_pairs(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _tile(distances, weights, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):  # type: ignore[no-untyped-def]
+def _tile(distances, weights, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):
     """Of program (tile, trial): its distances, which of them are above the diagonal, and its rows' weights.
 
     Where no such pair is, all later rows weigh nothing and the distances are not read.
@@ -150,7 +150,7 @@ def _tile(distances, weights, first, n_rows, m_pad, height: tl.constexpr, width:
 
 
 @triton.jit
-def tally_tile(distances, weights, largest, sums, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):  # type: ignore[no-untyped-def]
+def tally_tile(distances, weights, largest, sums, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):
     """largest[t]: the bits of the largest distance; sums[t]: exact parts of the distances' sum."""
     d, _, ours, theirs, _, _, t = _tile(distances, weights, first, n_rows, m_pad, height, width)
     if tl.max(theirs) > 0:
@@ -174,7 +174,7 @@ def tally_tile(distances, weights, largest, sums, first, n_rows, m_pad, height: 
 
 
 @triton.jit
-def count_near(  # type: ignore[no-untyped-def]
+def count_near(
     distances,
     weights,
     limits,
@@ -216,18 +216,7 @@ def count_near(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def narrow(  # type: ignore[no-untyped-def]
-    low,
-    high,
-    ranks,
-    equal,
-    counts,
-    limits,
-    live,
-    n_ranks,
-    counted: tl.constexpr,
-    share: tl.constexpr,
-):
+def narrow(low, high, ranks, equal, counts, limits, live, n_ranks, counted: tl.constexpr, share: tl.constexpr):
     """Ranges low..high [T, ranks] of the ranks' keys, to where `counts` of pairs up to their pivots put them.
 
     Then the next `limits` [T, ranks, share], and whether they are `live`: not settled, nor those of the rank before.
@@ -262,14 +251,14 @@ def narrow(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _pivots(low, high, k, share: tl.constexpr):  # type: ignore[no-untyped-def]
+def _pivots(low, high, k, share: tl.constexpr):
     """low + (high - low) (k + 1) / share, without overflow."""
     width = high - low
     return low + width // share * (k + 1) + width % share * (k + 1) // share
 
 
 @triton.jit
-def add_degrees(  # type: ignore[no-untyped-def]
+def add_degrees(
     distances, weights, limit, degrees, parents, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr
 ):
     """Degrees of the pairs <= limit, and to each row's parent the first row near to it."""
@@ -285,9 +274,7 @@ def add_degrees(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def unite(  # type: ignore[no-untyped-def]
-    distances, weights, limit, parents, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr
-):
+def unite(distances, weights, limit, parents, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):
     """Link the trees of the rows of every pair <= limit; parents are never later than their rows.
 
     The later of two ancestors, u, gets the earlier, v, as its parent, if that is earlier than the one it has. If u was
@@ -308,7 +295,7 @@ def unite(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def flatten(parents, m_pad, wide: tl.constexpr):  # type: ignore[no-untyped-def]
+def flatten(parents, m_pad, wide: tl.constexpr):
     """Every row's root as its parent: program (m_pad / wide, trial)."""
     trial = parents + tl.program_id(1).to(tl.int64) * m_pad
     row = tl.program_id(0) * wide + tl.arange(0, wide)

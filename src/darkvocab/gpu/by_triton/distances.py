@@ -9,16 +9,7 @@ import triton
 from torch import Tensor
 
 from ..by_torch.distances import COLUMNS, TILE, Blocks, as_blocks, rows_of
-from .distance_kernels import (
-    add_degrees,
-    compare_pairs,
-    count_near,
-    fill_values,
-    flatten,
-    narrow,
-    tally_tile,
-    unite,
-)
+from .distance_kernels import add_degrees, compare_pairs, count_near, fill_values, flatten, narrow, tally_tile, unite
 
 LAUNCH = {"enable_fp_fusion": False}
 SHARE = 16  # how many times smaller a pass makes the range of a rank, by as many limits
@@ -60,23 +51,9 @@ def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[in
     columns = dim + -dim % COLUMNS
     x = torch.empty(trials, triton.cdiv(m, TILE), columns, TILE, dtype=dtype, device=codes.device)
     if x.numel():
-        fill_values[triton.cdiv(columns, wide), x.shape[1], trials](
-            codes.contiguous(),
-            home.contiguous(),
-            rows.contiguous(),
-            x,
-            n,
-            m,
-            dim,
-            columns,
-            mantissa_bits=mantissa_bits,
-            min_exponent=min_exponent,
-            steps=steps,
-            tile=TILE,
-            wide=wide,
-            num_warps=8,
-            **LAUNCH,
-        )
+        grid = triton.cdiv(columns, wide), x.shape[1], trials
+        arguments = codes.contiguous(), home.contiguous(), rows.contiguous(), x, n, m, dim, columns
+        fill_values[grid](*arguments, mantissa_bits, min_exponent, steps, TILE, wide, num_warps=8, **LAUNCH)
     return x
 
 
@@ -89,24 +66,12 @@ def all_pairs(x: Tensor, counts: Tensor, first: int = 0, rows: int | None = None
     out = torch.empty(trials, size, tiles * TILE, dtype=x.dtype, device=x.device)
     if out.numel():
         words = torch.int64 if pair == 2 else torch.float64
-        compare_pairs[size // (pair * shape.rows) * (tiles * TILE // (pair * shape.later)), trials](
-            x.contiguous().view(words),
-            counts.contiguous(),
-            out.view(words),
-            tiles,
-            columns,
-            first // pair,
-            size // pair,
-            words=TILE // pair,
-            row_words=shape.row_words,
-            later_words=shape.later_words,
-            down=shape.warps * 32 // shape.across,
-            across=shape.across,
-            unroll=shape.unroll,
-            packed=pair == 2,
-            num_warps=shape.warps,
-            **LAUNCH,
-        )
+        grid = size // (pair * shape.rows) * (tiles * TILE // (pair * shape.later)), trials
+        arrays = x.contiguous().view(words), counts.contiguous(), out.view(words)
+        threads = shape.warps * 32 // shape.across, shape.across
+        work = TILE // pair, shape.row_words, shape.later_words, *threads, shape.unroll, pair == 2
+        sizes = tiles, columns, first // pair, size // pair
+        compare_pairs[grid](*arrays, *sizes, *work, num_warps=shape.warps, **LAUNCH)
     return out
 
 
@@ -118,16 +83,7 @@ def tally(distances: Tensor, weights: Tensor, first: int = 0) -> tuple[Tensor, T
     return largest.view(distances.dtype), sums
 
 
-def _over_tiles(
-    kernel: triton.JITFunction,
-    distances: Tensor,
-    weights: Tensor,
-    *others: object,
-    first: int,
-    height: int = ROWS,
-    warps: int = 4,
-    **constants: int,
-) -> None:
+def _over_tiles(kernel, distances, weights, *others, first, height=ROWS, warps=4, **constants) -> None:
     trials, size, m_pad = distances.shape
     distances, weights = distances.contiguous(), weights.contiguous()
     if distances.numel():
@@ -135,9 +91,7 @@ def _over_tiles(
         kernel[size // height * (m_pad // LATER), trials](distances, weights, *others, first, size, m_pad, **settings)
 
 
-def _count(
-    distances: Tensor, weights: Tensor, limits: Tensor, live: Tensor, counts: Tensor, groups: int, first: int
-) -> None:
+def _count(distances, weights, limits, live, counts, groups, first) -> None:
     settings = {"n_limits": limits.shape[-1], "first": first, "height": 2 * ROWS}
     _over_tiles(count_near, distances, weights, limits, live, counts, groups, **settings)
 
@@ -165,20 +119,8 @@ def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Te
     live = torch.empty(ranks.shape, dtype=torch.int32, device=ranks.device)
 
     def settle(counts: Tensor, counted: bool) -> None:
-        narrow[len(ranks),](
-            low,
-            high,
-            ranks,
-            equal,
-            counts,
-            limits,
-            live,
-            ranks.shape[1],
-            counted=counted,
-            share=SHARE,
-            num_warps=1,
-            **LAUNCH,
-        )
+        arrays = low, high, ranks, equal, counts, limits, live
+        narrow[len(ranks),](*arrays, ranks.shape[1], counted, SHARE, num_warps=1, **LAUNCH)
 
     settle(counts, False)
     for of_pass in counts:
@@ -195,16 +137,10 @@ def connect(distances: Tensor | Blocks, weights: Tensor, limit: float) -> tuple[
     own = torch.arange(m_pad, dtype=torch.int32, device=weights.device)
     parents = own.expand_as(weights).contiguous()
 
-    def point_to_roots() -> None:
+    for kernel, arrays in ((add_degrees, (degrees, parents)), (unite, (parents,))):
+        for first, block in blocks():
+            bound = torch.full((1,), limit, dtype=block.dtype, device=block.device)
+            _over_tiles(kernel, block, weights, bound, *arrays, first=first)
         if parents.numel():
             flatten[m_pad // TILE, len(parents)](parents, m_pad, wide=TILE, num_warps=4, **LAUNCH)
-
-    for first, block in blocks():
-        bound = torch.full((1,), limit, dtype=block.dtype, device=block.device)
-        _over_tiles(add_degrees, block, weights, bound, degrees, parents, first=first)
-    point_to_roots()
-    for first, block in blocks():
-        bound = torch.full((1,), limit, dtype=block.dtype, device=block.device)
-        _over_tiles(unite, block, weights, bound, parents, first=first)
-    point_to_roots()
     return degrees, parents.to(torch.int64)

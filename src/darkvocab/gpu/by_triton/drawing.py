@@ -1,7 +1,8 @@
-"""Draw in Triton: the functions of `by_torch.drawing`, bit for bit, without waiting for the device.
+"""Draw in Triton: the functions of `by_torch.drawing`, which has their types, without waiting for the device.
 
-IEEE operations in the CPU kernels' order: fused where they are (`tl.fma`) and nowhere else, hence the launches' option.
-Triton's interpreter fuses too from its version 3.9; before, it differs in about one of a billion elements.
+Bit for bit: IEEE operations in the CPU kernels' order, fused where they are (`tl.fma`) and nowhere else, hence the
+launches' option. Triton's interpreter fuses too from its version 3.9; before, it differs in about one of a billion
+elements.
 """
 
 from __future__ import annotations
@@ -12,39 +13,21 @@ import triton.language as tl
 from torch import Tensor
 
 from ...numerics._backends import drawing
-from ..by_torch.drawing import Shape
-from ..by_torch.lanes import on_device
-from ..lanes import Lanes
+from ..by_torch.drawing import on_device
 from .deviates import DENSE, laplace_of, log, normal_pair
-from .rounding import index_of
 
 EXACT = {"enable_fp_fusion": False}
 DENSE_BLOCK = {"block_size": 128, "num_warps": 4}  # generator blocks of four elements
 FLAT_BLOCK = {"block_size": 1024, "num_warps": 4}
-OFTEN_BLOCK = {
-    "tile_blocks": 16,
-    "tile_lanes": 32,
-    "num_warps": 4,
-}  # generator blocks of eight tokens, of so many lanes
+OFTEN_BLOCK = {"tile_blocks": 16, "tile_lanes": 32, "num_warps": 4}  # generator blocks of eight tokens, lanes
 SELDOM_BLOCK = {"tile_lanes": 32, "num_warps": 1}
 CHUNK = tl.constexpr(drawing.LANES)
 CHUNK_BLOCKS = tl.constexpr(drawing.LANES // 8)
+_INTEGER = tl.constexpr(2.0**52)  # added to a smaller number >= 0, it rounds that to an integer, half to even, ...
+_INTEGER_BITS = tl.constexpr(0x4330000000000000)  # ... in the low bits of the sum
 
 
-def draw_dense(
-    bases: Tensor,
-    which: Tensor,
-    sigmas: Tensor,
-    points: Tensor,
-    trials: Tensor,
-    seed: int,
-    *,
-    laplace: bool,
-    float32: bool,
-    stream: int,
-    shape: Shape,
-    out: Tensor,
-) -> Tensor:
+def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, stream, shape, out) -> Tensor:
     """Draw as `by_torch.drawing.draw_dense`; every tensor C-contiguous, up to 65,535 trials."""
     n_trials, n, dim = out.shape
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
@@ -56,7 +39,7 @@ def draw_dense(
     return overflows
 
 
-def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
+def perturb(base, z, sigma, *, float32, shape, out) -> Tensor:
     """Perturb as `by_torch.drawing.perturb`; every tensor C-contiguous, up to 65,535 trials."""
     n_trials, n, dim = out.shape
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
@@ -67,14 +50,14 @@ def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shap
     return overflows
 
 
-def round_to_index(x: Tensor, shape: Shape, out: Tensor) -> None:
+def round_to_index(x, shape, out) -> None:
     """Round as `by_torch.drawing.round_to_index`; both C-contiguous."""
     if x.numel():
         grid = (triton.cdiv(x.numel(), FLAT_BLOCK["block_size"]),)
         round_kernel[grid](x, out, x.numel(), *shape, **FLAT_BLOCK, **EXACT)
 
 
-def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
+def draw_sparse(lanes, seed, codes) -> None:
     """Draw as `by_torch.drawing.draw_sparse`; codes C-contiguous."""
     tables = on_device(lanes, codes.device)
     _, n, places = codes.shape
@@ -92,7 +75,19 @@ def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
 
 
 @triton.jit
-def _store(  # type: ignore[no-untyped-def]
+def index_of(x, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr, max_code: tl.constexpr):
+    """Ordered index of a float64, int64; beyond the largest finite one: +-(max_code + 1)."""
+    bits = x.to(tl.int64, bitcast=True)
+    exponent = tl.maximum(((bits >> 52) & 0x7FF) - 1023, min_exponent)
+    scale = ((mantissa_bits + 1023 - exponent) << 52).to(tl.float64, bitcast=True)
+    rounded = tl.minimum(tl.abs(x) * scale, 1073741824.0) + _INTEGER
+    code = ((exponent - min_exponent) << mantissa_bits) + (rounded.to(tl.int64, bitcast=True) - _INTEGER_BITS)
+    code = tl.minimum(code, max_code + 1)
+    return tl.where(bits < 0, -code, code)
+
+
+@triton.jit
+def _store(
     z,
     base,
     sigma,
@@ -113,7 +108,7 @@ def _store(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["seed", "n", "dim", "blocks"])
-def dense_kernel(  # type: ignore[no-untyped-def]
+def dense_kernel(
     bases,
     which,
     sigmas,
@@ -134,9 +129,8 @@ def dense_kernel(  # type: ignore[no-untyped-def]
     block_size: tl.constexpr,
 ):
     t = tl.program_id(1).to(tl.int64)
-    first = (
-        tl.program_id(0).to(tl.int64) * block_size
-    )  # generator block of the trial; rows follow each other without gaps
+    # A generator block of the trial; rows follow each other without gaps.
+    first = tl.program_id(0).to(tl.int64) * block_size
     first_row = first // blocks
     i = (first - first_row * blocks).to(tl.int32) + tl.arange(0, block_size)
     row = first_row + i // blocks
@@ -173,7 +167,7 @@ def dense_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["n"])
-def perturb_kernel(  # type: ignore[no-untyped-def]
+def perturb_kernel(
     base,
     z,
     sigmas,
@@ -201,7 +195,7 @@ def perturb_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def round_kernel(  # type: ignore[no-untyped-def]
+def round_kernel(
     x,
     out,
     size,
@@ -216,13 +210,13 @@ def round_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _word(pointer, mask):  # type: ignore[no-untyped-def]
+def _word(pointer, mask):
     """A word of 64 bits, of which tensors hold the bit pattern."""
     return tl.load(pointer, mask=mask, other=0).to(tl.uint64, bitcast=True)
 
 
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
-def often_kernel(  # type: ignore[no-untyped-def]
+def often_kernel(
     lanes,
     n_lanes,
     points,
@@ -286,7 +280,7 @@ def often_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
-def seldom_kernel(  # type: ignore[no-untyped-def]
+def seldom_kernel(
     lanes,
     n_lanes,
     points,

@@ -50,7 +50,7 @@ def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = N
 
 
 @triton.jit
-def _load_words(words, rows, column, here, dim, folded: tl.constexpr):  # type: ignore[no-untyped-def]
+def _load_words(words, rows, column, here, dim, folded: tl.constexpr):
     """Words of some rows and columns, unsigned; beyond the last row or column 0."""
     signed = tl.load(words + rows[:, None] * dim + column[None, :], mask=here, other=0)
     word_bits: tl.constexpr = words.dtype.element_ty.primitive_bitwidth
@@ -67,7 +67,7 @@ def _load_words(words, rows, column, here, dim, folded: tl.constexpr):  # type: 
 
 
 @triton.jit(do_not_specialize=["n_rows"])
-def hash_kernel(  # type: ignore[no-untyped-def]
+def hash_kernel(
     words,
     keys,
     hashes,
@@ -102,7 +102,7 @@ def hash_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["n"])
-def differ_kernel(  # type: ignore[no-untyped-def]
+def differ_kernel(
     words,
     ordered,
     order,

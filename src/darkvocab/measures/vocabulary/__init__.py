@@ -80,19 +80,15 @@ def vocabulary(
     the search reached it; where `proof` gives a reason, that none can (`measures.vocabulary.proofs` has the proofs).
     The library's own threads encode (`RAYON_NUM_THREADS`, `TOKENIZERS_PARALLELISM`).
 
+    Raises as `load_tokenizer`; CorruptFile, too, where the tokenizer breaks down while it encodes, and InvalidInput
+    for one that truncates, pads or encodes by chance, and cannot be copied without.
+
     Parameters
     ----------
     tokenizer : a `tokenizer.json`, by its path or loaded; or what a GGUF file holds (`EmbeddingMatrix.tokenizer`), by
         which nothing can be encoded; or None
     n_tokens : rows of the embedding
     seconds : when the search ends at the latest; what it has not decided until then is `unknown`
-
-    Raises
-    ------
-    MissingFile, CorruptFile
-        As `load_tokenizer`; the tokenizer breaks down while it encodes.
-    InvalidInput
-        `n_tokens` below 0; a tokenizer that truncates, pads or encodes by chance, and cannot be copied without.
 
     Examples
     --------
@@ -125,15 +121,9 @@ def vocabulary(
     with _breakdowns(), ThreadPoolExecutor(1) as pool:
         named = pool.submit(_named, pieces)  # while the library encodes
         search.run()
-    return _explained(
-        pieces,
-        named.result(),
-        search.witnesses,
-        search.verdict,
-        search.proofs,
-        model=type(tokenizer.model).__name__,
-        search=search.sentence(),
-    )
+    results = search.witnesses, search.verdict, search.proofs
+    model = type(tokenizer.model).__name__
+    return _explained(pieces, named.result(), *results, model=model, search=search.sentence())
 
 
 def _without_tokenizer(n_tokens: int) -> Vocabulary:
@@ -193,12 +183,7 @@ def _explained(
 
 @contextmanager
 def _breakdowns() -> Any:
-    """Turn what the library raises besides proper errors (bare Exception, and panics) into an error of ours.
-
-    Raises
-    ------
-    CorruptFile
-    """
+    """Turn what the library raises besides proper errors (bare Exception, and panics) into CorruptFile."""
     try:
         yield
     except BaseException as error:

@@ -10,18 +10,16 @@ import math
 import numpy as np
 from numba import njit
 
-from .rounding import bits_of, fma, from_bits, index_of
+from .rounding import bits_of, fma, from_bits, index_of, perturbed
 
 GAUSSIAN, LAPLACE, BALL, SHELL = range(4)
 DENSE, TAIL, RADIUS = (np.uint64(flag << 29) for flag in (1, 2, 3))  # streams of a row: no counter is used twice
-LOW_TAIL, HIGH_TAIL = (
-    np.uint32(1 << 20),
-    np.uint32(2**32 - (1 << 20)),
-)  # beyond, words of a probability get 32 bits more
+# Beyond these, words of a probability get 32 bits more.
+LOW_TAIL, HIGH_TAIL = np.uint32(1 << 20), np.uint32(2**32 - (1 << 20))
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+def philox(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10: four 32-bit words from a counter and a key.
 
     J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
@@ -38,7 +36,7 @@ def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
-def twice_artanh(s):  # type: ignore[no-untyped-def]
+def twice_artanh(s):
     """``log((1 + s) / (1 - s))`` by its series for abs(s) <= 3 - sqrt(8), whose logarithm is that of sqrt(2)."""
     t = s * s
     series = 1 / 17
@@ -48,7 +46,7 @@ def twice_artanh(s):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
-def log(x):  # type: ignore[no-untyped-def]
+def log(x):
     """Natural logarithm of a normal float64 > 0, without a branch: ``2 artanh((m - 1) / (m + 1)) + e log 2``."""
     bits = bits_of(x)
     exponent = (bits >> 52) - 1023
@@ -60,13 +58,13 @@ def log(x):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
-def log1p(x):  # type: ignore[no-untyped-def]
+def log1p(x):
     """Logarithm of 1 + x for abs(x) <= 1/4."""
     return twice_artanh(x / (2.0 + x))
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
-def turn(word):  # type: ignore[no-untyped-def]
+def turn(word):
     """Cosine and sine of ``(word + 1/2) / 2**32`` of a full turn, by their series within an eighth of it."""
     quarter = np.uint32(word + np.uint32(1 << 29)) >> np.uint32(30)
     x = (np.float64(np.int32(word - (quarter << np.uint32(30)))) + 0.5) * (math.tau / 2**32)
@@ -85,7 +83,7 @@ def turn(word):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
-def normal_pair(p, angle):  # type: ignore[no-untyped-def]
+def normal_pair(p, angle):
     """Two standard normal deviates from a uniform 0 < p < 1 and a random word.
 
     G. E. P. Box and M. E. Muller, "A note on the generation of random normal deviates", Annals of Mathematical
@@ -97,17 +95,17 @@ def normal_pair(p, angle):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
-def laplace_quantile(q, p):  # type: ignore[no-untyped-def]
+def laplace_quantile(q, p):
     """Laplace deviate, of standard deviation 1, of the probability 1/2 + q, where p = 1/2 - abs(q)."""
     z = log(2.0 * p) * -0.7071067811865476
     return -z if q < 0 else z
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _words(row, stream, key0, key1, point, trial, out):  # type: ignore[no-untyped-def]
-    """Random words of a row: out [4, blocks] uint32."""
+def fill_words(first, c1, c2, c3, key0, key1, out):
+    """Random words of blocks with the counters first, first + 1, ...: out [4, blocks] uint32."""
     for b in range(out.shape[1]):
-        w0, w1, w2, w3 = philox(np.uint64(b) | DENSE, row | stream, point, trial, key0, key1)
+        w0, w1, w2, w3 = philox(first + np.uint64(b), c1, c2, c3, key0, key1)
         out[0, b] = np.uint32(w0)
         out[1, b] = np.uint32(w1)
         out[2, b] = np.uint32(w2)
@@ -115,7 +113,7 @@ def _words(row, stream, key0, key1, point, trial, out):  # type: ignore[no-untyp
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _normals(words, z):  # type: ignore[no-untyped-def]
+def _normals(words, z):
     for plane in (0, 2):
         for b in range(words.shape[1]):
             p = (np.float64(words[plane, b]) + 0.5) * 2.0**-32
@@ -123,7 +121,7 @@ def _normals(words, z):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _laplaces(words, z):  # type: ignore[no-untyped-def]
+def _laplaces(words, z):
     for plane in range(4):
         for b in range(words.shape[1]):
             q = (np.float64(words[plane, b]) - 2147483647.5) * 2.0**-32
@@ -131,7 +129,7 @@ def _laplaces(words, z):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _tails(row, laplace, stream, key0, key1, point, trial, words, z):  # type: ignore[no-untyped-def]
+def _tails(row, laplace, stream, key0, key1, point, trial, words, z):
     """Draw what came of words near the end of their range again, from 64 bits."""
     blocks = words.shape[1]
     for plane in range(0, 4, 1 if laplace else 2):
@@ -156,7 +154,7 @@ def _tails(row, laplace, stream, key0, key1, point, trial, words, z):  # type: i
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def row_deviates(row, laplace, stream, key0, key1, point, trial, words, z):  # type: ignore[no-untyped-def]
+def row_deviates(row, laplace, stream, key0, key1, point, trial, words, z):
     """Fill z [4, blocks] with independent deviates of standard deviation 1 for one row; words [4, blocks] is room.
 
     Every block has four words of 32 bits: for Laplace deviates the probability of each, for normal ones the radius of
@@ -164,7 +162,7 @@ def row_deviates(row, laplace, stream, key0, key1, point, trial, words, z):  # t
     of a probability's range take 32 bits more from a counter of their own, so that tails are followed to 2**-65.
     """
     row = np.uint64(row)
-    _words(row, stream, key0, key1, point, trial, words)
+    fill_words(DENSE, row | stream, point, trial, key0, key1, words)
     if laplace:
         _laplaces(words, z)
     else:
@@ -173,7 +171,7 @@ def row_deviates(row, laplace, stream, key0, key1, point, trial, words, z):  # t
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def spread(row, ball, stream, key0, key1, point, trial, z):  # type: ignore[no-untyped-def]
+def spread(row, ball, stream, key0, key1, point, trial, z):
     """Turn one row of normal deviates into one that is uniform in a ball, or on a sphere, of deviation 1 a component.
 
     The radius of the sphere is sqrt(dim), of the ball sqrt(dim + 2).
@@ -192,7 +190,7 @@ def spread(row, ball, stream, key0, key1, point, trial, z):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def draw_dense(base, sigma, distribution, float32, stream, seed, point, trial, shape, out):  # type: ignore[no-untyped-def]
+def draw_dense(base, sigma, distribution, float32, stream, seed, point, trial, shape, out):
     """Ordered indices of rows ``round(base + sigma z)``: out [n, dim]. Returns the number of overflows.
 
     base [dim] float64; `float32`: z, sigma z and the sum are each rounded to float32 before the grid's rounding. Row i
@@ -204,30 +202,20 @@ def draw_dense(base, sigma, distribution, float32, stream, seed, point, trial, s
     c1, c2, c3 = np.uint64(stream) << np.uint64(31), np.uint64(point), np.uint64(trial)
     words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
     z = planes.reshape(-1)[:dim]
-    sigma32 = np.float32(sigma)
     overflows = 0
     for i in range(n):
         row_deviates(i, distribution == LAPLACE, c1, key0, key1, c2, c3, words, planes)
         if distribution >= BALL:
             spread(i, distribution == BALL, c1, key0, key1, c2, c3, z)
-        if float32:
-            for d in range(dim):
-                noise = np.float32(np.float32(z[d]) * sigma32)
-                index = index_of(
-                    np.float64(np.float32(np.float32(base[d]) + noise)), mantissa_bits, min_exponent, max_code
-                )
-                overflows += abs(index) > max_code
-                out[i, d] = index
-        else:
-            for d in range(dim):
-                index = index_of(base[d] + z[d] * sigma, mantissa_bits, min_exponent, max_code)
-                overflows += abs(index) > max_code
-                out[i, d] = index
+        for d in range(dim):
+            index = index_of(perturbed(base[d], z[d], sigma, float32), mantissa_bits, min_exponent, max_code)
+            overflows += abs(index) > max_code
+            out[i, d] = index
     return overflows
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def token_normals(tokens, attempts, seed, matrix, z):  # type: ignore[no-untyped-def]
+def token_normals(tokens, attempts, seed, matrix, z):
     """Standard normal deviates of tokens, z [k, dim]: functions of (seed, token, attempt, matrix) and of dim."""
     dim = z.shape[1]
     key0, key1 = np.uint64(seed & np.uint64(0xFFFFFFFF)), np.uint64(seed >> np.uint64(32))
@@ -239,14 +227,15 @@ def token_normals(tokens, attempts, seed, matrix, z):  # type: ignore[no-untyped
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def token_steps(tokens, attempts, most, seed, matrix, steps):  # type: ignore[no-untyped-def]
+def token_steps(tokens, attempts, most, seed, matrix, steps):
     """Whole numbers from 1 to `most` < 2**32 or from -1 to -most, all as likely, steps [k, dim]; as `token_normals`."""
     dim = steps.shape[1]
     key0, key1 = np.uint64(seed & np.uint64(0xFFFFFFFF)), np.uint64(seed >> np.uint64(32))
     words = np.empty((4, (dim + 3) // 4), np.uint32)
     stream = np.uint64(1 << 31)
     for i in range(tokens.size):
-        _words(np.uint64(tokens[i]), stream, key0, key1, np.uint64(attempts[i]), np.uint64(matrix), words)
+        c1, attempt = np.uint64(tokens[i]) | stream, np.uint64(attempts[i])
+        fill_words(DENSE, c1, attempt, np.uint64(matrix), key0, key1, words)
         flat = words.reshape(-1)
         for d in range(dim):
             length = 1 + np.int64((np.uint64(flat[d] >> np.uint32(1)) * np.uint64(most)) >> np.uint64(31))

@@ -29,7 +29,7 @@ def _raise_by(further: str) -> Callable[..., Any]:
     no loop over a small array is kept in registers by the compiler.
     """
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         def pointer(n: int) -> ir.Value:
             return context.make_array(signature.args[n])(context, builder, args[n]).data
 
@@ -85,7 +85,7 @@ def _raise_by(further: str) -> Callable[..., Any]:
             builder.store(phi, target, align=number_bytes)
         return context.get_dummy_value()
 
-    def typed(typingctx, tile, columns, values, start, stop, out):  # type: ignore[no-untyped-def]
+    def typed(typingctx, tile, columns, values, start, stop, out):
         return types.void(tile, columns, values, types.int64, types.int64, out), codegen
 
     return intrinsic(typed)
@@ -95,18 +95,7 @@ raise_above, raise_below, raise_apart = (_raise_by(further) for further in ("abo
 
 
 @njit(nogil=True, cache=True)
-def column_range(x, low, high):  # type: ignore[no-untyped-def]
-    """Smallest and largest value of each column of x [n >= 1, dim]."""
-    for d in range(x.shape[1]):
-        low[d] = high[d] = x[0, d]
-    for i in range(1, x.shape[0]):
-        for d in range(x.shape[1]):
-            low[d] = min(low[d], x[i, d])
-            high[d] = max(high[d], x[i, d])
-
-
-@njit(nogil=True, cache=True)
-def fill_tiles(rows, tiles):  # type: ignore[no-untyped-def]
+def fill_tiles(rows, tiles):
     """tiles[t, d, l] = rows[t * lanes + l, d], the last row again where there is none."""
     n, dim = rows.shape
     lanes = tiles.shape[2]
@@ -120,7 +109,7 @@ def fill_tiles(rows, tiles):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def fill_packed(rows, pairs):  # type: ignore[no-untyped-def]
+def fill_packed(rows, pairs):
     """Fill tiles with float32's upper halves: pairs[t, d, l] uint32 has lane l and, above, l + lanes / 2."""
     n, dim = rows.shape
     half = pairs.shape[2]
@@ -136,14 +125,14 @@ def fill_packed(rows, pairs):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def masks_outside(typingctx, row, low, high, start):  # type: ignore[no-untyped-def]
+def masks_outside(typingctx, row, low, high, start):
     """Two words whose bit l says that row[start + l] is below low[start + l], or above high[start + l], for l < MASKED.
 
     Written in vectors, because the compiler finds no other way to skip the many entries that lie inside.
     """
     signature = types.UniTuple(types.uint64, 2)(row, low, high, types.int64)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         number = context.get_data_type(signature.args[0].dtype)
         vector = ir.VectorType(number, MASKED)
 
@@ -160,17 +149,17 @@ def masks_outside(typingctx, row, low, high, start):  # type: ignore[no-untyped-
 
 
 @intrinsic
-def lowest_bit(typingctx, bits):  # type: ignore[no-untyped-def]
+def lowest_bit(typingctx, bits):
     """Return the place of the lowest bit that is set in uint64 `bits`, which are not all 0."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), codegen
 
 
 @njit(nogil=True, cache=True)
-def list_outside(rows, low, high, starts, columns, values):  # type: ignore[no-untyped-def]
+def list_outside(rows, low, high, starts, columns, values):
     """Columns and values of the entries below low and above high of their column: starts [2 n + 1] of each row's.
 
     Row after row, first those below, then those above. Returns how many there are; where that is more than the room
@@ -201,7 +190,7 @@ def list_outside(rows, low, high, starts, columns, values):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _list(row, bits, start, count, room, columns, values):  # type: ignore[no-untyped-def]
+def _list(row, bits, start, count, room, columns, values):
     while bits:
         d = start + lowest_bit(bits)
         bits &= bits - np.uint64(1)
@@ -213,7 +202,7 @@ def _list(row, bits, start, count, room, columns, values):  # type: ignore[no-un
 
 
 @njit(nogil=True, cache=True)
-def _distance(a, b):  # type: ignore[no-untyped-def]
+def _distance(a, b):
     top = bits_of(a[0] - a[0])  # lengths in the order of their bits: integers, because a compiler reorders no floats
     for d in range(a.size):
         top = max(top, bits_of(abs(a[d] - b[d])))
@@ -221,7 +210,7 @@ def _distance(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _settle(row, rows, width, out):  # type: ignore[no-untyped-def]
+def _settle(row, rows, width, out):
     """Compare `row` in full with those of the rows that it comes out nearer to than `width`."""
     near = False
     for j in range(out.size):
@@ -233,7 +222,7 @@ def _settle(row, rows, width, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _raise(tile, starts, i, columns, values, out):  # type: ignore[no-untyped-def]
+def _raise(tile, starts, i, columns, values, out):
     """Raise the distances of row i to a tile by its listed entries: how far below others, how far above others it is.
 
     Where the other is lower still, or higher, it lists the column too.
@@ -243,7 +232,7 @@ def _raise(tile, starts, i, columns, values, out):  # type: ignore[no-untyped-de
 
 
 @njit(nogil=True, cache=True)
-def stream(tiles, lanes, rows, starts, columns, values, width, out):  # type: ignore[no-untyped-def]
+def stream(tiles, lanes, rows, starts, columns, values, width, out):
     """Distances of rows 0..m to later rows of 0..n, from the listed entries: the part of `out` above its diagonal.
 
     starts [2 n + 1]; out [m, tiles * lanes], zeros. A pair is as far apart as the entries of either row make it, the
@@ -276,7 +265,7 @@ def stream(tiles, lanes, rows, starts, columns, values, width, out):  # type: ig
 
 
 @njit(nogil=True, cache=True)
-def stream_all(tiles, lanes, rows, all_columns, out):  # type: ignore[no-untyped-def]
+def stream_all(tiles, lanes, rows, all_columns, out):
     """Distances of rows 0..m to rows of the same and later tiles, from every column; out as in `stream`."""
     for t in range(len(tiles)):
         for i in range(min(len(out), (t + 1) * lanes)):
@@ -284,7 +273,7 @@ def stream_all(tiles, lanes, rows, all_columns, out):  # type: ignore[no-untyped
 
 
 @njit(nogil=True, cache=True)
-def tally(block, keys, first, weights, alike, high):  # type: ignore[no-untyped-def]
+def tally(block, keys, first, weights, alike, high):
     """Largest distance, and the sum over pairs, of rows `first`.. to later ones; high[key >> 16] counts the pairs.
 
     block [m, >= n - first] distances, keys [same] unsigned integers of the same order, weights [n] (a pair counts as
@@ -312,7 +301,7 @@ def tally(block, keys, first, weights, alike, high):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, cache=True)
-def tally_exponents(keys, first, weights, sums):  # type: ignore[no-untyped-def]
+def tally_exponents(keys, first, weights, sums):
     """Integer sums, which float64 could not hold, of the pairs that `tally` counts: sums[e] is low + 2**22 high.
 
     keys [m, >= n - first]: uint32 of float32 distances, whose significands are added by exponent e; or uint64, whole
@@ -334,7 +323,7 @@ def tally_exponents(keys, first, weights, sums):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def tally_within(keys, first, weights, bin, low):  # type: ignore[no-untyped-def]
+def tally_within(keys, first, weights, bin, low):
     """low[key & 0xFFFF] counts the pairs whose key >> 16 is `bin`; otherwise as `tally`."""
     for i in range(keys.shape[0]):
         its_keys, its_weights = keys[i, i + 1 : weights.size - first], weights[first + i + 1 :]
@@ -344,7 +333,7 @@ def tally_within(keys, first, weights, bin, low):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, cache=True)
-def count_near(block, first, weights, limit):  # type: ignore[no-untyped-def]
+def count_near(block, first, weights, limit):
     """Pairs of rows `first`.. and later ones at a distance <= limit, each counted as in `tally`."""
     count = 0
     for i in range(block.shape[0]):
@@ -361,7 +350,7 @@ def count_near(block, first, weights, limit):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def connect(block, first, weights, limit, degrees, nearest, edges):  # type: ignore[no-untyped-def]
+def connect(block, first, weights, limit, degrees, nearest, edges):
     """Add to the degrees what pairs <= limit of rows `first`.. and later ones contribute; list edges that connect.
 
     nearest [n]: the first row met that a row is near to, -1 where none was. Returns how many edges were listed.
@@ -385,17 +374,7 @@ def connect(block, first, weights, limit, degrees, nearest, edges):  # type: ign
 
 
 @njit(nogil=True, cache=True)
-def find_rank(counts, rank):  # type: ignore[no-untyped-def]
-    """In which bin the item of this rank from 0 lies, and its rank there."""
-    bin = 0
-    while rank >= counts[bin]:
-        rank -= counts[bin]
-        bin += 1
-    return bin, rank
-
-
-@njit(nogil=True, cache=True)
-def fit_windows(ordered, width, low, high):  # type: ignore[no-untyped-def]
+def fit_windows(ordered, width, low, high):
     """Place a window no wider than `width` over most of each column's values: ordered [dim, n] ascending.
 
     Ends go to low and high [dim]; returns how many values are left outside. A window's width is what subtraction in
@@ -422,7 +401,7 @@ def fit_windows(ordered, width, low, high):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def list_pairs(block, later, out):  # type: ignore[no-untyped-def]
+def list_pairs(block, later, out):
     """Return the entries of a block of rows and `later` columns above its diagonal, row after row."""
     at = 0
     for i in range(block.shape[0]):
@@ -434,7 +413,7 @@ def list_pairs(block, later, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def find_middle(keys):  # type: ignore[no-untyped-def]
+def find_middle(keys):
     """Return the two middle values of some lengths, and the largest, from their bits (signed integers) as keys.
 
     By bisection: as many passes as distinct keys, or else their bits, can be halved.
@@ -451,7 +430,7 @@ def find_middle(keys):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _halve(keys, rank, low, middle, high):  # type: ignore[no-untyped-def]
+def _halve(keys, rank, low, middle, high):
     """Return the smallest and largest key of those from `low` to `high` on the side of `middle` where the rank lies."""
     count, below, above = np.int32(0), low, high
     for i in range(keys.size):

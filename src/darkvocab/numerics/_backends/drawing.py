@@ -1,4 +1,7 @@
-"""Drawing grid cells under noise, compiled: cell thresholds and the sparse sampler."""
+"""Drawing grid cells under noise, compiled: runs of cells, their thresholds, and the sparse sampler.
+
+A run is neighbours together where noise cannot tell them apart.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ import math
 import numpy as np
 from numba import njit
 
-from .deviates import log, log1p, philox
-from .rounding import bits_of, from_bits, index_of, value_of
+from .deviates import fill_words, log, log1p, philox
+from .rounding import bits_of, from_bits, index_of, perturbed, value_of
 
 LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
 RARE = np.uint64(1 << 59)  # of 2**64: columns that move less often than 1 in 32 are drawn by the gaps between moves
 
 
 @njit(nogil=True, cache=True)
-def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_code, home, low, high):  # type: ignore[no-untyped-def]
+def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_code, home, low, high):
     """Index of every component without noise (`home`) and under noise of -+`reach` standard deviations.
 
     `float32`: the float32 chain ``f32(base + f32(z * sigma))``; else the float64 sum. Returns the number of overflows.
@@ -23,40 +26,33 @@ def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_co
     overflows = 0
     for d in range(base.size):
         home[d] = index_of(base[d], mantissa_bits, min_exponent, max_code)
-        low[d] = index_of(_perturbed(base[d], -reach, sigma, float32), mantissa_bits, min_exponent, max_code)
-        high[d] = index_of(_perturbed(base[d], reach, sigma, float32), mantissa_bits, min_exponent, max_code)
+        low[d] = index_of(perturbed(base[d], -reach, sigma, float32), mantissa_bits, min_exponent, max_code)
+        high[d] = index_of(perturbed(base[d], reach, sigma, float32), mantissa_bits, min_exponent, max_code)
         overflows += low[d] < -max_code or high[d] > max_code
     return overflows
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _perturbed(base, z, sigma, float32):  # type: ignore[no-untyped-def]
-    if float32:
-        return np.float64(np.float32(np.float32(base) + np.float32(np.float32(z) * np.float32(sigma))))
-    return base + z * sigma
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _float32_of(order):  # type: ignore[no-untyped-def]
+def _float32_of(order):
     """Return the float32 whose ordered index is `order`."""
     return from_bits(np.int32(order if order >= 0 else -order | -0x80000000))
 
 
 @njit(nogil=True, cache=True)
-def _order(x):  # type: ignore[no-untyped-def]
+def _order(x):
     """Ordered index of a float32."""
     bits = np.int64(bits_of(x))
     return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
 
 
 @njit(nogil=True, cache=True)
-def _reaches(order, base, sigma, boundary, upward_tie):  # type: ignore[no-untyped-def]
-    x = _perturbed(base, np.float64(_float32_of(order)), sigma, True)
+def _reaches(order, base, sigma, boundary, upward_tie):
+    x = perturbed(base, np.float64(_float32_of(order)), sigma, True)
     return x > boundary or (upward_tie and x == boundary)
 
 
 @njit(nogil=True, cache=True)
-def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):  # type: ignore[no-untyped-def]
+def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):
     """Return the deviate from which a component is in cell k or above.
 
     A real z. In the float32 chain z itself is rounded to float32 first, so the threshold is the midpoint below the
@@ -93,7 +89,60 @@ def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):  # type: ig
 
 
 @njit(nogil=True, cache=True)
-def cdf_words(z, laplace, out):  # type: ignore[no-untyped-def]
+def _run_end(k, width, mantissa_bits, min_exponent):
+    """Last cell of the run that cell k begins: an aligned block of its binade no wider than `width`, or k alone.
+
+    A power of two, whose cell is narrower than those above it, is always alone.
+    """
+    code, mantissa = abs(k), (1 << mantissa_bits) - 1
+    if code & mantissa == 0:
+        return k
+    binade = max((code >> mantissa_bits) - 1, 0)
+    size = 1
+    while size < (1 << mantissa_bits) and 2 * size * value_of(1, 0, binade + min_exponent - mantissa_bits) <= width:
+        size *= 2
+    if k >= 0:
+        return k | (size - 1)
+    end = max(code & -size, 1)
+    return -end if end & mantissa else -end - 1
+
+
+@njit(nogil=True, cache=True)
+def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, last):
+    """Runs of every column's cells low..high; within 2**-12 of `width` around zero all cells are one run.
+
+    starts [columns + 1]; last [runs] their last cells, or empty: count only.
+
+    Returns the number of runs.
+    """
+    near = index_of(width * 2.0**-12, mantissa_bits, min_exponent, max_code)
+    n = 0
+    for d in range(low.size):
+        starts[d] = n
+        k = low[d]
+        while k <= high[d]:
+            end = near if abs(k) <= near else _run_end(k, width, mantissa_bits, min_exponent)
+            end = min(end, high[d])
+            if k < -near:
+                end = min(end, -near - 1)
+            if last.size:
+                last[n] = end
+            n += 1
+            k = end + 1
+    starts[low.size] = n
+    return n
+
+
+@njit(nogil=True, cache=True)
+def edge_deviates(base, starts, last, sigma, float32, mantissa_bits, min_exponent, out):
+    """The `threshold` beyond each run but its column's last, whose place in `out` stays."""
+    for d in range(base.size):
+        for run in range(starts[d], starts[d + 1] - 1):
+            out[run] = threshold(last[run] + 1, base[d], sigma, float32, mantissa_bits, min_exponent)
+
+
+@njit(nogil=True, cache=True)
+def cdf_words(z, laplace, out):
     """out[i] = round(2**64 * P(deviate < z[i])): the uniform 64-bit word from which the deviate is at least z.
 
     Standard normal, or Laplace of standard deviation 1. Full relative precision in both tails; clipped to
@@ -107,7 +156,7 @@ def cdf_words(z, laplace, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _cell(u, thresholds):  # type: ignore[no-untyped-def]
+def _cell(u, thresholds):
     """Count the thresholds that the uniform 64-bit word has reached."""
     cell = 0
     for t in range(thresholds.size):
@@ -116,7 +165,7 @@ def _cell(u, thresholds):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, trial, out):  # type: ignore[no-untyped-def]
+def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, trial, out):
     """Offsets from home of every token's component in the active columns.
 
     columns [active] original column numbers; shift [active] = low - home; thresholds of column j are
@@ -141,13 +190,7 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
             if away < RARE:
                 continue
             c1 = np.uint64(columns[j])
-            first = np.uint64(chunk // 8)
-            for b in range(LANES // 8):
-                w0, w1, w2, w3 = philox(first + np.uint64(b), c1, c2, c3, key0, key1)
-                words[0, b] = np.uint32(w0)
-                words[1, b] = np.uint32(w1)
-                words[2, b] = np.uint32(w2)
-                words[3, b] = np.uint32(w3)
+            fill_words(np.uint64(chunk // 8), c1, c2, c3, key0, key1, words)
             cells[:] = 0
             ties[:] = 0
             for t in range(edges.size):
@@ -184,7 +227,7 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
 
 
 @njit(nogil=True, cache=True)
-def leaving(shift, starts, thresholds, away, below, above, scale):  # type: ignore[no-untyped-def]
+def leaving(shift, starts, thresholds, away, below, above, scale):
     """Derive from each column's thresholds how often it moves, and its gaps where that is seldom, for `draw_sparse`.
 
     away, below, above [active] uint64 as `_leaving`; scale [active] float64, 0 where a column has no gaps to draw.
@@ -195,7 +238,7 @@ def leaving(shift, starts, thresholds, away, below, above, scale):  # type: igno
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _leaving(edges, home):  # type: ignore[no-untyped-def]
+def _leaving(edges, home):
     """Return how a component leaves its home cell, cell number `home` of its column, as 64-bit words.
 
     2**64 times the probability that it does, the part of it that is below, and the word from which it is above: 0 for
@@ -207,13 +250,13 @@ def _leaving(edges, home):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _gap_scale(away):  # type: ignore[no-untyped-def]
+def _gap_scale(away):
     """Return the factor from the logarithm of a uniform number to the length of a gap between moves; negative."""
     return 1.0 / log1p(np.float64(away) * -(2.0**-64))
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _scaled(high, low, n):  # type: ignore[no-untyped-def]
+def _scaled(high, low, n):
     """Multiply the 64-bit fraction 0.(high)(low) by n and round down: uniform over 0 .. n - 1."""
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     n_high, n_low = n >> half, n & mask

@@ -7,7 +7,7 @@ from numba import njit
 
 
 @njit(nogil=True, cache=True)
-def tails(starts, p, below, above):  # type: ignore[no-untyped-def]
+def tails(starts, p, below, above):
     """Probability of each column's runs before and after each run: sums of positive terms, from the nearer end."""
     for j in range(starts.size - 1):
         total = 0.0
@@ -21,7 +21,7 @@ def tails(starts, p, below, above):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _staircase(a, b, edge, stride):  # type: ignore[no-untyped-def]
+def _staircase(a, b, edge, stride):
     """``sum over j < b of clip(a - edge - j * stride, 0, a)``."""
     full = min(max(np.floor(-edge / stride) + 1, 0.0), b)
     some = min(max(np.ceil((a - edge) / stride), 0.0), b)
@@ -30,7 +30,7 @@ def _staircase(a, b, edge, stride):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _share(r, s, first, last, count, t):  # type: ignore[no-untyped-def]
+def _share(r, s, first, last, count, t):
     """Share of the pairs of a cell of run r and one of the later run s that are no more than t apart.
 
     Cells of a run lie evenly, and the wider spacing is a multiple of the narrower: the count is exact.
@@ -48,7 +48,7 @@ def _share(r, s, first, last, count, t):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def log_cdf(starts, first, last, count, p, below, above, n, t, out, since, until):  # type: ignore[no-untyped-def]
+def log_cdf(starts, first, last, count, p, below, above, n, t, out, since, until):
     """out[i] = log P(distance <= t[i]), summed over columns; the law is flat at least over since[i] <= t < until[i].
 
     n = 0: the distance of two draws. n >= 1: the extent, largest minus smallest, of n draws.

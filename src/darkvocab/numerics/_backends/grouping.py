@@ -7,7 +7,7 @@ from numba import njit
 
 
 @njit(nogil=True, cache=True)
-def hash_rows(words, keys, sign, folded, hashes, largest):  # type: ignore[no-untyped-def]
+def hash_rows(words, keys, sign, folded, hashes, largest):
     """Multilinear hash of each row, ``sum_d keys[d] * words[i, d] mod 2**64``, and its largest magnitude code.
 
     words [n, dim] unsigned; keys [dim] random uint64; the word `folded` counts as 0 (-0.0; 0 to compare bits).
@@ -26,7 +26,7 @@ def hash_rows(words, keys, sign, folded, hashes, largest):  # type: ignore[no-un
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _same(words, a, b, folded):  # type: ignore[no-untyped-def]
+def _same(words, a, b, folded):
     zero = folded ^ folded
     for d in range(words.shape[1]):
         x, y = words[a, d], words[b, d]
@@ -36,7 +36,7 @@ def _same(words, a, b, folded):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def group_hashed(hashes, words, folded, labels, first):  # type: ignore[no-untyped-def]
+def group_hashed(hashes, words, folded, labels, first):
     """Label rows so that equal labels mean equal rows; groups are numbered in order of appearance.
 
     An open-addressing table keyed by the hash; a row joins a group only after its words were compared with the group's

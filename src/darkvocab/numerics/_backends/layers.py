@@ -19,10 +19,10 @@ FAST = {"reassoc", "contract", "nsz"}
 
 
 @intrinsic
-def widen(typingctx, x):  # type: ignore[no-untyped-def]
+def widen(typingctx, x):
     """The float32 that an entry holds."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         if signature.args[0] == types.float32:
             return args[0]
         word = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
@@ -32,10 +32,10 @@ def widen(typingctx, x):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def narrow(typingctx, value, like):  # type: ignore[no-untyped-def]
+def narrow(typingctx, value, like):
     """A finite float32 as an entry of the type of `like`: itself, or its bfloat16 word, to nearest even."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         if signature.args[1] == types.float32:
             return args[0]
         word = ir.IntType(32)
@@ -48,7 +48,7 @@ def narrow(typingctx, value, like):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FAST)
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     """e**x of a float32 to 2e-7; 0 below -87, and the largest power of 2 above 88."""
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
     n = np.rint(x * np.float32(1.4426950408889634))
@@ -60,13 +60,13 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def in_order(bits):  # type: ignore[no-untyped-def]
+def in_order(bits):
     """A float32's bits as an integer in the order of the floats (whose largest is found in vectors), and back."""
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):  # type: ignore[no-untyped-def]
+def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
     """total [n, dim] float32 = x + added; out = its rows over their deviation, times gain, plus shift.
 
     `centred`: their mean is taken off first (LayerNorm; else RMSNorm). mean and scale [n] are each row's.
@@ -89,7 +89,7 @@ def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):  # 
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gain, push_shift):  # type: ignore[no-untyped-def]
+def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gain, push_shift):
     """push [n, dim] float32 += what the gradient `pushed` of the output says of the input; passed: the same, narrowed.
 
     push_gain and push_shift [dim] are added to.
@@ -114,7 +114,7 @@ def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gai
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def gelu(u, slope):  # type: ignore[no-untyped-def]
+def gelu(u, slope):
     """u = GELU(u) in its tanh form, slope = its derivative; both flat."""
     k, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
     half, one, two, three = np.float32(0.5), np.float32(1), np.float32(2), np.float32(3)
@@ -127,7 +127,7 @@ def gelu(u, slope):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def gelu_back(pushed, slope, sums):  # type: ignore[no-untyped-def]
+def gelu_back(pushed, slope, sums):
     """pushed [n, dim] *= slope; sums [dim] += the sums of its columns."""
     for i in range(pushed.shape[0]):
         for d in range(pushed.shape[1]):
@@ -137,7 +137,7 @@ def gelu_back(pushed, slope, sums):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def add_columns(x, sums):  # type: ignore[no-untyped-def]
+def add_columns(x, sums):
     """sums [dim] += the sums of the columns of x [n, dim]."""
     for i in range(x.shape[0]):
         for d in range(x.shape[1]):
@@ -145,7 +145,7 @@ def add_columns(x, sums):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def attend(scores, scale):  # type: ignore[no-untyped-def]
+def attend(scores, scale):
     """scores [heads, t, t] = softmax of scale * scores over the places up to each one's own; 0 beyond."""
     heads, places, _ = scores.shape
     room = np.empty(places, np.float32)
@@ -169,7 +169,7 @@ def attend(scores, scale):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def attend_back(chances, pushed, scale):  # type: ignore[no-untyped-def]
+def attend_back(chances, pushed, scale):
     """pushed [heads, t, t]: from the gradient of the chances to that of the scores."""
     heads, places, _ = chances.shape
     for h in range(heads):
@@ -185,7 +185,7 @@ def attend_back(chances, pushed, scale):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def cross_entropy(logits, labels, share):  # type: ignore[no-untyped-def]
+def cross_entropy(logits, labels, share):
     """Sum of the losses of places whose label is >= 0; logits [n, vocabulary] = share * their gradient."""
     n, vocabulary = logits.shape
     room = np.empty(vocabulary, np.float32)
@@ -216,7 +216,7 @@ def cross_entropy(logits, labels, share):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def embed(ids, tokens, places, out):  # type: ignore[no-untyped-def]
+def embed(ids, tokens, places, out):
     """out [n, dim] = the token's row plus its place's; ids [batch, t]."""
     batch, length = ids.shape
     for b in range(batch):
@@ -227,7 +227,7 @@ def embed(ids, tokens, places, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def embed_back(ids, push, tokens, places):  # type: ignore[no-untyped-def]
+def embed_back(ids, push, tokens, places):
     """tokens and places += what the gradient of the embedded rows says of them."""
     batch, length = ids.shape
     for b in range(batch):

@@ -7,7 +7,7 @@ from numba import njit
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def add_columns(starts, cost, p, width, mass, spread):  # type: ignore[no-untyped-def]
+def add_columns(starts, cost, p, width, mass, spread):
     """Distribution of the sum over columns of one cost each, costs >= 0, column j's with the probabilities p.
 
     mass [bins] : probability of each bin, bin i at the cost ``i * width``; a cost between two bins goes to both, in the

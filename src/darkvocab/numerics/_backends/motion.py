@@ -9,16 +9,7 @@ from .rounding import bits_of, from_bits
 
 
 @njit(nogil=True, cache=True)
-def to_ordered(words, sign, index):  # type: ignore[no-untyped-def]
-    """Ordered indices [n, dim] of words (see `darkvocab.numerics.to_index`)."""
-    for i in range(words.shape[0]):
-        for d in range(words.shape[1]):
-            code = index.dtype.type(words[i, d] & (sign - 1))
-            index[i, d] = -code if words[i, d] & sign else code
-
-
-@njit(nogil=True, cache=True)
-def tally_moves(before, after, l1, l2, l_inf):  # type: ignore[no-untyped-def]
+def tally_moves(before, after, l1, l2, l_inf):
     """Lengths [n] of each row's displacement in steps, from its ordered indices [n, dim] before and after."""
     for i in range(before.shape[0]):
         total, top = np.int64(0), np.int64(0)
@@ -35,7 +26,7 @@ def tally_moves(before, after, l1, l2, l_inf):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def tally_displacements(before, after, sign, values_before, values_after, same, steps, l_inf, euclidean):  # type: ignore[no-untyped-def]
+def tally_displacements(before, after, sign, values_before, values_after, same, steps, l_inf, euclidean):
     """Measure how far each row of words [n, dim] is from another's: in steps, and in weight units by float32 values.
 
     same [n]: whether the words are the same ones. Squares are summed in eight lanes, in a fixed order.
@@ -69,8 +60,8 @@ def tally_displacements(before, after, sign, values_before, values_after, same, 
 
 
 @njit(nogil=True, cache=True)
-def summarise_moves(l1, l2, l_inf, tokens):  # type: ignore[no-untyped-def]
-    """Count the rows that moved, and take sum and maximum over them of each length."""
+def summarise_moves(l1, l2, l_inf, tokens):
+    """Count which of these rows moved, and take mean and maximum over all of them of each length."""
     n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = 0, 0, 0, 0.0, 0.0, 0, 0
     for token in tokens:
         n_moved += l_inf[token] > 0
@@ -80,11 +71,12 @@ def summarise_moves(l1, l2, l_inf, tokens):  # type: ignore[no-untyped-def]
         max_l2 = max(max_l2, l2[token])
         sum_l_inf += l_inf[token]
         max_l_inf = max(max_l_inf, l_inf[token])
-    return n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf
+    n = len(tokens)
+    return n_moved, sum_l1 / n, max_l1, sum_l2 / n, max_l2, sum_l_inf / n, max_l_inf
 
 
 @njit(nogil=True, cache=True)
-def sum_pairs(values, index, weights, in_weight, in_steps):  # type: ignore[no-untyped-def]
+def sum_pairs(values, index, weights, in_weight, in_steps):
     """Sums of the L-infinity distances of all pairs of rows, in weight units (float32) and steps, for sets of tokens.
 
     values [n, dim] float32, index [n, dim] ordered indices; weights [sets, n] float64: of how many tokens of a set each
@@ -106,7 +98,7 @@ def sum_pairs(values, index, weights, in_weight, in_steps):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
-def widen(rows, tokens, low, high):  # type: ignore[no-untyped-def]
+def widen(rows, tokens, low, high):
     """Smallest and largest entry of each column of these rows, to low and high [dim]."""
     low[:] = rows[tokens[0]]
     high[:] = rows[tokens[0]]
@@ -117,7 +109,7 @@ def widen(rows, tokens, low, high):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def average(values, tokens, mean):  # type: ignore[no-untyped-def]
+def average(values, tokens, mean):
     """mean [dim] of these rows of values [n, dim], summed in float64."""
     mean[:] = 0.0
     for token in tokens:
@@ -127,7 +119,7 @@ def average(values, tokens, mean):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def average_move(before, after, tokens, mean):  # type: ignore[no-untyped-def]
+def average_move(before, after, tokens, mean):
     """mean [dim] of the displacements of these rows; exactly 0 where none has moved."""
     mean[:] = 0.0
     for token in tokens:
@@ -137,7 +129,7 @@ def average_move(before, after, tokens, mean):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def squares_around(values, tokens, centre):  # type: ignore[no-untyped-def]
+def squares_around(values, tokens, centre):
     """Sum and maximum over these rows of the squared distance from `centre` [dim]."""
     total, largest = 0.0, 0.0
     for token in tokens:
@@ -151,7 +143,7 @@ def squares_around(values, tokens, centre):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def squares_around_move(before, after, tokens, centre):  # type: ignore[no-untyped-def]
+def squares_around_move(before, after, tokens, centre):
     """Sum over these rows of the squared difference of their displacement from `centre` [dim]."""
     total = 0.0
     for token in tokens:

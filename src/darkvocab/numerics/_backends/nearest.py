@@ -7,7 +7,7 @@ from numba import njit
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _apart(x, y):  # type: ignore[no-untyped-def]
+def _apart(x, y):
     furthest = np.int64(0)
     for d in range(x.size):
         furthest = max(furthest, abs(np.int64(x[d]) - np.int64(y[d])))
@@ -15,7 +15,7 @@ def _apart(x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def nearest(index, targets, steps):  # type: ignore[no-untyped-def]
+def nearest(index, targets, steps):
     """steps[i] = smallest over rows y of `targets` of max_d |index[i, d] - y[d]|; ordered indices, int32.
 
     In the column in which a row is furthest from one target it mostly is as far from the next: one look rules that out.

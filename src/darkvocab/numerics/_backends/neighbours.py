@@ -13,24 +13,23 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .distances import lowest_bit
+from .distances import TILE_BYTES, lowest_bit
 from .rounding import bits_of
 
-TILE_BYTES = 128
 ROWS = 8  # rows that meet a tile while it is in the first-level cache
 AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at
 FURTHEST = 2**31 - 1  # deviation that is told from larger ones
 
 
 @intrinsic
-def lanes_near(typingctx, tiles, at, number, limit):  # type: ignore[no-untyped-def]
+def lanes_near(typingctx, tiles, at, number, limit):
     """A word whose bit l says that entry at + l of flat `tiles` and `number` are not more than `limit` apart.
 
     Written in vectors, because the compiler makes no word of a loop's comparisons.
     """
     signature = types.uint64(tiles, types.int64, number, limit)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         kind, width = (context.get_data_type(signature.args[2]), signature.args[2].bitwidth)
         lanes = 8 * TILE_BYTES // width
         vector = ir.VectorType(kind, lanes)
@@ -57,7 +56,7 @@ def lanes_near(typingctx, tiles, at, number, limit):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _root(parent, i):  # type: ignore[no-untyped-def]
+def _root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -65,7 +64,7 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _unite(parent, i, j):  # type: ignore[no-untyped-def]
+def _unite(parent, i, j):
     """Make one set of those of i and j; a set goes by its smallest member."""
     i, j = _root(parent, i), _root(parent, j)
     if i < j:
@@ -75,27 +74,27 @@ def _unite(parent, i, j):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def unite_all(parent, one, other):  # type: ignore[no-untyped-def]
+def unite_all(parent, one, other):
     """Make one set of one[i] and other[i], for all i."""
     for i in range(one.size):
         _unite(parent, one[i], other[i])
 
 
 @njit(nogil=True, cache=True)
-def flatten(parent):  # type: ignore[no-untyped-def]
+def flatten(parent):
     """Let every row's parent be the smallest member of its set."""
     for i in range(parent.size):
         parent[i] = _root(parent, i)
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _up_to(n):  # type: ignore[no-untyped-def]
+def _up_to(n):
     """A word with its lowest n bits set, n from 0 to 64."""
     return ~np.uint64(0) >> np.uint64(64 - n) if n > 0 else np.uint64(0)
 
 
 @njit(nogil=True, cache=True)
-def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights, degrees, tokens, pairs):  # type: ignore[no-untyped-def]
+def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights, degrees, tokens, pairs):
     """Pairs of rows x_first.. (tiles x) and later rows y_first.. (tiles y) before ends[row] that are nowhere apart.
 
     Apart is what differs by more than limits [columns] in its column. x and y are the same, or y begins behind x; ends
@@ -138,7 +137,7 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
 
 
 @njit(nogil=True, cache=True)
-def compare_each(one, other, limit, near):  # type: ignore[no-untyped-def]
+def compare_each(one, other, limit, near):
     """near[i]: one[i] and other[i] are nowhere more than `limit` apart."""
     n, dim = one.shape
     for i in range(n):
@@ -154,7 +153,7 @@ def compare_each(one, other, limit, near):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def index_words(words, sign, index):  # type: ignore[no-untyped-def]
+def index_words(words, sign, index):
     """index[i, d] = ordered index of words[i, d], unsigned bit patterns whose sign bit is the word `sign`."""
     for i in range(words.shape[0]):
         row, out = words[i], index[i]
@@ -163,16 +162,16 @@ def index_words(words, sign, index):  # type: ignore[no-untyped-def]
             out[d] = -code if row[d] & sign else code
 
 
-def _deviation(x, centre):  # type: ignore[no-untyped-def]
+def _deviation(x, centre):
     """x - centre as an integer of its order: itself, or the bits of the float32, turned round below zero."""
 
 
 @overload(_deviation, inline="always")
-def _deviation_of(x, centre):  # type: ignore[no-untyped-def]
+def _deviation_of(x, centre):
     if isinstance(x, types.Integer):
         return lambda x, centre: np.int64(x) - np.int64(centre)
 
-    def of_floats(x, centre):  # type: ignore[no-untyped-def]
+    def of_floats(x, centre):
         bits = bits_of(x - centre)
         return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
@@ -180,7 +179,7 @@ def _deviation_of(x, centre):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def profile(rows, centre, low, high, extremes):  # type: ignore[no-untyped-def]
+def profile(rows, centre, low, high, extremes):
     """Range of each column of rows [n, dim], and each row's largest and smallest deviation from `centre` by blocks.
 
     low and high [dim] are widened; extremes [n, 2 blocks] int32 has the largest, then the smallest, of each block of
@@ -204,7 +203,7 @@ def profile(rows, centre, low, high, extremes):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def count_alike(ordered, reach, counts):  # type: ignore[no-untyped-def]
+def count_alike(ordered, reach, counts):
     """counts[d] = pairs of the ascending float64 values ordered[d] that are at most `reach` apart."""
     for d in range(ordered.shape[0]):
         values, first = ordered[d], 0

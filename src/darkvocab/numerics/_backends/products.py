@@ -9,7 +9,7 @@ SUMS = {"reassoc", "contract"}  # of a sum, in any order: vectors of them
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
-def squares_and_sums(rows, squares, sums):  # type: ignore[no-untyped-def]
+def squares_and_sums(rows, squares, sums):
     """|x|^2 of each row, and the sum of all rows added to `sums`."""
     for i in range(rows.shape[0]):
         x, total = rows[i], 0.0
@@ -21,7 +21,7 @@ def squares_and_sums(rows, squares, sums):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
-def products(rows, vectors, out):  # type: ignore[no-untyped-def]
+def products(rows, vectors, out):
     """Write |x - v0|^2, |x|^2, then x.v0, x.v1, ... of each row x to `out` [rows, 2 + vectors]."""
     first = vectors[0]
     for i in range(rows.shape[0]):
@@ -40,7 +40,7 @@ def products(rows, vectors, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
-def scatter(rows, directions, offsets, moments):  # type: ignore[no-untyped-def]
+def scatter(rows, directions, offsets, moments):
     """Add a x to moments[k], with a = x.directions[k] - offsets[k], for every row x; float32."""
     for i in range(rows.shape[0]):
         x = rows[i]

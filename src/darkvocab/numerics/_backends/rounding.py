@@ -10,37 +10,37 @@ _SAME_WIDTH = {types.float32: types.int32, types.float64: types.int64}
 
 
 @intrinsic
-def bits_of(typingctx, x):  # type: ignore[no-untyped-def]
+def bits_of(typingctx, x):
     """The bit pattern of a float as a signed integer of its width."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], context.get_data_type(signature.return_type))
 
     return _SAME_WIDTH[x](x), codegen
 
 
 @intrinsic
-def from_bits(typingctx, bits):  # type: ignore[no-untyped-def]
+def from_bits(typingctx, bits):
     """The float with this bit pattern, an int32 or an int64."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], context.get_data_type(signature.return_type))
 
     return {of: number for number, of in _SAME_WIDTH.items()}[bits](bits), codegen
 
 
 @intrinsic
-def fma(typingctx, a, b, c):  # type: ignore[no-untyped-def]
+def fma(typingctx, a, b, c):
     """a * b + c with one rounding, on every machine."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.fma(*args)
 
     return types.float64(types.float64, types.float64, types.float64), codegen
 
 
 @njit(nogil=True, cache=True, inline="always")
-def index_of(x, mantissa_bits, min_exponent, max_code):  # type: ignore[no-untyped-def]
+def index_of(x, mantissa_bits, min_exponent, max_code):
     """Ordered index of float64 `x` rounded to nearest even; beyond the largest finite one: +-(max_code + 1)."""
     bits = bits_of(x)
     exponent = max(((bits >> 52) & 0x7FF) - 1023, min_exponent)
@@ -52,7 +52,7 @@ def index_of(x, mantissa_bits, min_exponent, max_code):  # type: ignore[no-untyp
 
 
 @njit(nogil=True, cache=True, inline="always")
-def value_of(index, mantissa_bits, min_exponent):  # type: ignore[no-untyped-def]
+def value_of(index, mantissa_bits, min_exponent):
     """Float64 value of an ordered index (exact for every grid up to float32)."""
     code = abs(index)
     binade = max((code >> mantissa_bits) - 1, 0)
@@ -63,42 +63,37 @@ def value_of(index, mantissa_bits, min_exponent):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, cache=True)
-def round_to_index(x, mantissa_bits, min_exponent, max_code, out):  # type: ignore[no-untyped-def]
+def round_to_index(x, mantissa_bits, min_exponent, max_code, out):
     """out[i] = index_of(x[i]) for a flat array of finite values."""
     for i in range(x.size):
         out[i] = index_of(np.float64(x[i]), mantissa_bits, min_exponent, max_code)
 
 
 @njit(nogil=True, cache=True)
-def values_of(index, mantissa_bits, min_exponent, out):  # type: ignore[no-untyped-def]
+def values_of(index, mantissa_bits, min_exponent, out):
     """out[i] = value_of(index[i]) for a flat array."""
     for i in range(index.size):
         out[i] = value_of(np.int64(index[i]), mantissa_bits, min_exponent)
 
 
-@njit(nogil=True, cache=True)
-def perturb_float32(base, z, sigma, mantissa_bits, min_exponent, max_code, out):  # type: ignore[no-untyped-def]
-    """Rows ``round(f32(base + f32(z * sigma)))`` as ordered indices: three float32 roundings, then the grid's.
+@njit(nogil=True, cache=True, inline="always")
+def perturbed(base, z, sigma, float32):
+    """``base + z * sigma`` as float64; `float32`: z, its product and the sum are each rounded to float32."""
+    if float32:
+        return np.float64(np.float32(np.float32(base) + np.float32(np.float32(z) * np.float32(sigma))))
+    return base + z * sigma
 
-    base [dim] float32, z [n, dim] float32, sigma float32, out [n, dim] int. Returns the number of overflows.
+
+@njit(nogil=True, cache=True)
+def perturb(base, z, sigma, float32, mantissa_bits, min_exponent, max_code, out):
+    """Rows of `perturbed` components as ordered indices: base [dim], z [n, dim], out [n, dim] int.
+
+    Returns the number of overflows.
     """
     overflows = 0
     for i in range(z.shape[0]):
         for d in range(z.shape[1]):
-            noise = np.float32(z[i, d] * sigma)
-            index = index_of(np.float64(np.float32(base[d] + noise)), mantissa_bits, min_exponent, max_code)
-            overflows += abs(index) > max_code
-            out[i, d] = index
-    return overflows
-
-
-@njit(nogil=True, cache=True)
-def perturb_exact(base, z, sigma, mantissa_bits, min_exponent, max_code, out):  # type: ignore[no-untyped-def]
-    """Rows ``round(base + z * sigma)`` with the sum in float64 and one rounding; otherwise as `perturb_float32`."""
-    overflows = 0
-    for i in range(z.shape[0]):
-        for d in range(z.shape[1]):
-            index = index_of(base[d] + z[i, d] * sigma, mantissa_bits, min_exponent, max_code)
+            index = index_of(perturbed(base[d], z[i, d], sigma, float32), mantissa_bits, min_exponent, max_code)
             overflows += abs(index) > max_code
             out[i, d] = index
     return overflows

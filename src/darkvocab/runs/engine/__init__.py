@@ -8,19 +8,49 @@ from __future__ import annotations
 
 import logging
 import math
-from concurrent.futures import Executor
+import pickle
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from ...errors import InvalidInput
 from ...numerics.grouping import n_cores
-from .base import Engine, Say, Serial
+from .base import AHEAD, Concurrent, Engine, Result, Say, Serial, Shared, Task
 from .dask import Dask
-from .executors import Borrowed, Threads
+from .parcels import Call, do_elsewhere, pack, package_versions
 from .processes import Processes
 
 __all__ = ["Engine", "open_engine"]
 
 ENGINES = "choose local, serial, threads, processes, dask://HOST:PORT or dask:SCHEDULER_FILE.json"
 _LOG = logging.getLogger(__name__)
+
+
+class Borrowed(Concurrent):
+    """An executor of the caller's, left open."""
+
+    def __init__(self, executor: Executor, n_workers: int) -> None:
+        self._executor = executor
+        self._n_workers = n_workers
+
+    def _submitter(self, work: Callable[[Shared, Task], Result], shared: Shared) -> Callable[[Task], Future[Result]]:
+        if isinstance(self._executor, ThreadPoolExecutor):
+            return lambda task: self._executor.submit(work, shared, task)
+        parcel = pack((work, shared))
+        versions = package_versions()
+        return lambda task: self._executor.submit(pickle.loads, pack(Call(do_elsewhere, versions, parcel, pack(task))))
+
+    def _ahead(self) -> int:
+        return AHEAD * self._n_workers
+
+
+class Threads(Borrowed):
+    """Threads of this process."""
+
+    def __init__(self, n_workers: int) -> None:
+        super().__init__(ThreadPoolExecutor(n_workers), n_workers)
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
 
 
 def open_engine(

@@ -52,12 +52,7 @@ class Call:
 
 
 def do_elsewhere(ours: dict[str, str], parcel: bytes, task: bytes) -> Any:
-    """Do one task in a worker that we did not start, whose versions are compared before anything is unpickled.
-
-    Raises
-    ------
-    OtherVersion
-    """
+    """Do one task in a worker not started here; versions are compared before anything is unpickled."""
     for name, version in package_versions().items():
         if version != ours[name]:
             raise other_version(_address(), name, version, ours[name])

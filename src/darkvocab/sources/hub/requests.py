@@ -1,4 +1,7 @@
-"""Ask the Hub, again where a failure may pass, and refuse in words."""
+"""Requests to the Hub: with the user's token, refused in words, sent again after failures that may pass.
+
+The library's own retries wait as long as a server asks for, know no date in Retry-After, and cannot be stopped.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from importlib import metadata
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers, get_session, parse_ratelimit_headers
 
-from ...errors import AccessRefused, CorruptFile, MissingFile, Unreachable
+from ...errors import AccessRefused, CorruptFile, DarkvocabError, MissingFile, Unreachable
 
 MAX_ANSWER = 1 << 26  # bytes of a list of files, or of branches
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each retry of a request that failed
@@ -26,34 +29,57 @@ LATER = (408, 429, 500, 502, 503, 504)  # statuses after which it is worth to as
 LOGIN = "log in (`hf auth login`, or set HF_TOKEN)"
 AGAIN = "run it again; what has arrived is kept"
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class Failed(Exception):
-    """A request that may succeed when it is sent again."""
+@contextlib.contextmanager
+def get(url: str, repo: str, revision: str, file: str = "", **options: Any) -> Iterator[httpx2.Response]:
+    """Open the answer to a GET; `repo`, `revision` and `file` are named where it is refused.
 
-    def __init__(self, why: str, pause: float = 0.0) -> None:
-        super().__init__(why)
-        self.pause = pause  # seconds that the server asks for
+    Raises
+    ------
+    MissingFile, AccessRefused, Unreachable
+        The server refuses.
+    httpx2.HTTPError, httpx2.InvalidURL
+        No answer, or one after which it is worth to ask again.
+    """
+    headers = build_hf_headers(library_name="darkvocab", library_version=metadata.version("darkvocab"))
+    headers |= options.pop("headers", {})
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with get_session().stream("GET", url, headers=headers, timeout=timeout, **options) as response:
+        status = response.status_code
+        answers = f"{response.url.host} answers {status} ({response.reason_phrase})"
+        if status in LATER:
+            raise httpx2.HTTPStatusError(answers, request=response.request, response=response)
+        if refusal := _refusal(status, response.headers.get("x-error-code"), repo, revision, file):
+            raise refusal
+        if status >= 300:
+            raise Unreachable(f"{answers} when asked for {repo}")
+        yield response
 
 
-def hub_headers() -> dict[str, str]:
-    """Return the headers of every request: who asks, and the user's token."""
-    return build_hf_headers(library_name="darkvocab", library_version=metadata.version("darkvocab"))
+def _refusal(status: int, code: str | None, repo: str, revision: str, file: str) -> DarkvocabError | None:
+    page = f"{constants.ENDPOINT}/{repo}"
+    if code == "GatedRepo":
+        return AccessRefused(f"{repo} is gated: accept its licence at {page}, then {LOGIN}")
+    if code == "RevisionNotFound":
+        return MissingFile(f"{repo} has no revision {revision!r}; {page}/tree/main lists its branches and tags")
+    if code == "EntryNotFound":
+        return MissingFile(f"{repo} has no file {file!r} at revision {revision!r}")
+    if code == "RepoNotFound" or status == 404:
+        return MissingFile(f"{constants.ENDPOINT} has no model {repo!r}, or it is private: check the name, or {LOGIN}")
+    if status in (401, 403):
+        says = f"{constants.ENDPOINT} refuses to show {repo} (status {status})"
+        return AccessRefused(f"{says}: check your token, or {LOGIN}")
+    return None
 
 
-def persist(
-    once: Callable[[], Answer],
-    what: str,
-    progress: Callable[[], int] = lambda: 0,
-    stop: threading.Event | None = None,
-) -> Answer | None:
-    """Call `once`, and again after failures that may pass, and return its answer; None where `stop` was set.
+def blocks(
+    ask: Callable[[int], Iterator[bytes]], what: str, at: int = 0, stop: threading.Event | None = None
+) -> Iterator[bytes]:
+    """Yield what `ask(at)` yields, from byte `at` on; after failures that may pass, `ask` again from where it was cut.
 
-    Parameters
-    ----------
-    what : what is asked for, for the error
-    progress : returns how many bytes have arrived: where many have, the next failure is a first one again
+    Setting `stop` ends it, also in a pause.
 
     Raises
     ------
@@ -63,82 +89,66 @@ def persist(
     stop = stop or threading.Event()
     failures = 0
     while not stop.is_set():
-        before = progress()
+        first = at
         most = len(PAUSES)
+        pause = 0.0
         try:
-            return once()
+            for block in ask(at):
+                at += len(block)
+                yield block
+            return
         except httpx2.ConnectError as error:
-            failure = Failed(f"no connection ({error})")
+            why = f"no connection ({error})"
             most = UNCONNECTED
         except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
-            failure = Failed(str(error) or type(error).__name__)
-        except Failed as error:
-            failure = error
+            why = str(error) or type(error).__name__
+        except httpx2.HTTPStatusError as error:
+            why = str(error)
+            pause = pause_asked_for(error.response.headers)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:  # a proxy, redirects without end
             raise Unreachable(f"{what}: {error}; check HF_ENDPOINT and the proxy") from None
-        failures = 1 if progress() - before >= ENOUGH else failures + 1
+        failures = 1 if at - first >= ENOUGH else failures + 1
         if failures > most:
-            raise Unreachable(f"{what}: failed {failures} times in a row, the last time: {failure}; {AGAIN}")
-        if failure.pause > MOST_PAUSE:
-            raise Unreachable(f"{what}: {failure}, and asks to wait for {failure.pause:,.0f} s; {AGAIN} then")
-        stop.wait(max(failure.pause, PAUSES[failures - 1]))
-    return None
+            raise Unreachable(f"{what}: failed {failures} times in a row, the last time: {why}; {AGAIN}")
+        if pause > MOST_PAUSE:
+            raise Unreachable(f"{what}: {why}, and asks to wait for {pause:,.0f} s; {AGAIN} then")
+        stop.wait(max(pause, PAUSES[failures - 1]))
+
+
+def ask(route: str, repo: str, revision: str, read: Callable[[Any], Result], **parameters: Any) -> Result:
+    """Return what `read` makes of the JSON that the Hub's interface answers with to a question on a repository.
+
+    Raises
+    ------
+    MissingFile, AccessRefused, Unreachable
+        As `get` and `blocks`; more than `MAX_ANSWER` bytes.
+    CorruptFile
+        `read` cannot make anything of it.
+    """
+    url = f"{constants.ENDPOINT}/api/models/{repo}{route}"
+
+    def body(_: int) -> Iterator[bytes]:
+        content = b""
+        with get(url, repo, revision, params=parameters) as response:
+            for block in response.iter_bytes():
+                content += block
+                if len(content) > MAX_ANSWER:
+                    raise Unreachable(f"{url}: answers with more than {MAX_ANSWER:,} bytes; is it a Hub?")
+        yield content
+
+    content = b"".join(blocks(body, url))
+    try:
+        return read(json.loads(content))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CorruptFile(f"{url}: no listing of {repo} ({error!r}); is it a Hub?") from None
 
 
 def pause_asked_for(headers: httpx2.Headers) -> float:
-    """Return the seconds that a server asks to wait: Retry-After as a number or a date, or the Hub's RateLimit."""
-    said = headers.get("retry-after", "").strip()
-    if said.isdigit():
-        return float(said[:9])
+    """Return the seconds that a server asks to wait, by Retry-After (a number or a date) or the Hub's RateLimit."""
+    text = headers.get("retry-after", "").strip()
+    if text.isdecimal():
+        return float(text[:9])
     with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     limit = parse_ratelimit_headers(headers)
     return float(limit.reset_in_seconds) if limit and not limit.remaining else 0.0
-
-
-def check_status(response: httpx2.Response, repo: str, revision: str, endpoint: str, file: str = "") -> None:
-    """Refuse what is no success, in words; raise `Failed` where asking again may help."""
-    status = response.status_code
-    if status < 300:
-        return
-    if status in LATER:
-        pause = pause_asked_for(response.headers)
-        raise Failed(f"{response.url.host} answers {status} ({response.reason_phrase})", pause)
-    code = response.headers.get("x-error-code", "")
-    page = f"{endpoint}/{repo}"
-    if code == "GatedRepo":
-        raise AccessRefused(f"{repo} is gated: accept its licence at {page}, then {LOGIN}")
-    if code == "RevisionNotFound":
-        raise MissingFile(f"{repo} has no revision {revision!r}; {page}/tree/main lists its branches and tags")
-    if code == "EntryNotFound":
-        raise MissingFile(f"{repo} has no file {file!r} at revision {revision!r}")
-    if code == "RepoNotFound" or status == 404:
-        raise MissingFile(f"{endpoint} has no model {repo!r}, or it is private: check the name, or {LOGIN}")
-    if status in (401, 403):
-        raise AccessRefused(f"{endpoint} refuses to show {repo} (status {status}): check your token, or {LOGIN}")
-    raise Unreachable(f"{response.url.host} answers {status} ({response.reason_phrase}) when asked for {repo}")
-
-
-def ask(route: str, repo: str, revision: str, **parameters: Any) -> dict[str, Any]:
-    """Ask the Hub's interface about a repository and return the JSON object that it answers with."""
-    url = f"{constants.ENDPOINT}/api/models/{repo}{route}"
-
-    def once() -> bytes:
-        with get_session().stream(
-            "GET", url, params=parameters, headers=hub_headers(), timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-        ) as response:
-            check_status(response, repo, revision, constants.ENDPOINT)
-            body = b""
-            for block in response.iter_bytes():
-                body += block
-                if len(body) > MAX_ANSWER:
-                    raise Unreachable(f"{url}: answers with more than {MAX_ANSWER:,} bytes; is it a Hub?")
-            return body
-
-    try:
-        answer = json.loads(cast(bytes, persist(once, url)))
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{url}: no listing of {repo} ({error}); is it a Hub?") from None
-    if not isinstance(answer, dict):
-        raise CorruptFile(f"{url}: no listing of {repo} (not a JSON object); is it a Hub?")
-    return answer
