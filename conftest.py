@@ -3,7 +3,8 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from jaxtyping import install_import_hook
+import checker
+import jaxtyping
 
 SRC = Path(__file__).parent / "src"
 KERNELS = {"_backends", "by_torch", "by_triton"}  # compiled functions cannot be wrapped
@@ -26,4 +27,5 @@ def without_kernels(package: Path) -> list[str]:
     return names
 
 
-install_import_hook(without_kernels(SRC / "darkvocab"), "checker.checked")
+jaxtyping.jaxtyped = checker.jaxtyped_with_arrays  # the name by which the hook decorates
+jaxtyping.install_import_hook(without_kernels(SRC / "darkvocab"), "checker.checked")
