@@ -303,13 +303,13 @@ class Bench:
         for n in self.sizes.replicas:
             stack = Stack([replace(training, seed=42 + k) for k in range(n)], self.device.place)
             steps = max(4, self.sizes.steps // max(1, n // 4))
-            for stretch in stack.stretches(min(256, steps)):
-                stack.read(stretch)
+            for segment in stack.segments(min(256, steps)):
+                stack.read(segment)
             first, begun, before = stack.made, time.perf_counter(), None
-            for stretch in stack.stretches(first + steps):
+            for segment in stack.segments(first + steps):
                 if before is not None:  # while the next is made
                     stack.read(before)
-                before = stretch
+                before = segment
             stack.read(before)
             taken = (time.perf_counter() - begun) / steps
             what = "11.2c, a step of one training" if n == 1 else f"11.2c, a step of {n} trainings together, for each"
