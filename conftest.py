@@ -1,7 +1,12 @@
 """For tests and the examples in `src`: dtypes and shapes of arrays are checked; Triton may be absent."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
+
+# Before torch and numpy are loaded: over tensors as small as these, threads wait for each other, which takes ten times
+# as long as one thread. Tests of more threads ask for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import checker
 import jaxtyping
