@@ -4,6 +4,9 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 MODEL := demo/all-MiniLM-L6-v2
 
+# Bytecode is kept, whatever the environment says: each process that a test starts would compile all modules again.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test check lint bench clean
 .DELETE_ON_ERROR:
 

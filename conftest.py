@@ -1,9 +1,15 @@
 """For tests and the examples in `src`: dtypes and shapes of arrays are checked; Triton may be absent."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from jaxtyping import install_import_hook
+# Before torch and numpy are loaded: over tensors as small as these, threads wait for each other, which takes ten times
+# as long as one thread. Tests of more threads ask for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import checker
+import jaxtyping
 
 SRC = Path(__file__).parent / "src"
 KERNELS = {"_backends", "by_torch", "by_triton"}  # compiled functions cannot be wrapped
@@ -26,4 +32,5 @@ def without_kernels(package: Path) -> list[str]:
     return names
 
 
-install_import_hook(without_kernels(SRC / "darkvocab"), "checker.checked")
+jaxtyping.jaxtyped = checker.jaxtyped_with_arrays  # the name by which the hook decorates
+jaxtyping.install_import_hook(without_kernels(SRC / "darkvocab"), "checker.checked")

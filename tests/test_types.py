@@ -8,7 +8,9 @@ import pytest
 from jaxtyping import TypeCheckError
 
 import darkvocab
+from darkvocab.numerics.grouping import n_cores
 from darkvocab.snowballs.fit.evidence import association
+from darkvocab.snowballs.theory import Partition
 
 KERNELS = ("._backends", ".by_torch", ".by_triton")
 
@@ -24,3 +26,13 @@ def test_every_module_but_the_kernels_is_checked():
 def test_an_array_of_another_dtype_or_shape_is_refused(index):
     with pytest.raises(TypeCheckError):
         association(index, np.ones(2, dtype=np.int64))
+
+
+def test_an_array_of_another_dtype_is_refused_as_a_dataclasses_field():
+    with pytest.raises(TypeCheckError):
+        Partition(np.ones(2), None)
+
+
+def test_functions_without_arrays_are_left_as_they_are():
+    assert not hasattr(n_cores, "__wrapped__")
+    assert hasattr(association, "__wrapped__")

@@ -27,15 +27,34 @@ SETTINGS = {"n_tokens": 50}
 LONG = ("sweep", "--sigma", "1e-9:5e-9:80", "--sampler", "dense", "--tokens", "100")  # most of a second, sixteen parts
 
 
-@pytest.fixture(scope="session")
-def finished(cli, tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def curves():
+    """Expected curves by the settings they follow from: each is made once, as it takes a second. Sweeps that are killed
+    have their bytes compared over processes, each of which makes its own."""
+    made = {}
+    expected = Sweep.expected
+
+    def once(self):
+        settings = self.sigmas, self.n_tokens, self.grid, self.distribution, self.arithmetic, self.seed, self.sampler
+        key = repr(settings), self.base.vector.tobytes()
+        if key not in made:
+            made[key] = expected(self)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sweep, "expected", once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(cli, curves, tmp_path_factory):
     """A finished run."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert cli(*SWEEP, "--out", folder).code == 0
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def undisturbed(cli, tmp_path_factory, contents):
     """What the long run leaves behind when nothing disturbs it."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"

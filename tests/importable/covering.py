@@ -1,4 +1,4 @@
-"""Fits of many snowballs: `covering.py composite 200` counts the intervals that hold the sigma of their snowball,
+"""Fits of many snowballs: `covering.py composite 100` counts the intervals that hold the sigma of their snowball,
 `covering.py estimates 60` prints the estimates."""
 
 import sys
