@@ -20,6 +20,7 @@ largest, closed, *command = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 if largest:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # Python keeps what was cut off, and fails to read it ever after
 if closed:
     os.close(int(closed))
 os.execv(command[0], command)
