@@ -14,7 +14,7 @@ from ..errors import CorruptFile, InvalidInput, MissingFile, NoEmbedding
 from ..numerics import Grid, as_grid
 from ..sources import Tensor, read_json, read_object
 from ..sources.safetensors import read_metadata, read_tensors
-from ..text import printable
+from ..text import Shown, printable
 from .find import HISTORY, header_count, n_recorded
 from .matrix import GRID_OF_DTYPE
 
@@ -24,8 +24,8 @@ DTYPES = ("BF16", "F16", "F32")
 BLOCK_BYTES = 1 << 23  # read at a time, or one state where that is more
 
 
-@dataclass(frozen=True, kw_only=True)
-class History:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class History(Shown):
     """States [rows, n_tokens, dim] of an embedding on its grid: row r is the state after r * `record_every` steps.
 
     Made with `open`, which reads the header only. What is written after that is not seen: open it again.
@@ -39,6 +39,11 @@ class History:
     unseen: tuple[int, ...] | None = None  # tokens that the training text lacks, ascending; None where nobody says
     parameters: dict[str, Any] = field(default_factory=dict)  # of the run, from the manifest beside it
     folder: Path | None = None  # the run folder, where that was opened
+
+    def _shown(self) -> dict[str, Any]:
+        """Show what was recorded, not the states."""
+        facts = {"path": str(self.path), "n_rows": self.n_rows, "record_every": self.record_every}
+        return {**facts, "n_tokens": self.n_tokens, "dim": self.dim, "grid": self.grid.name}
 
     @classmethod
     def open(cls, source: str | Path, *, tensor: str | None = None) -> History:

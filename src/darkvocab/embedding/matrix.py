@@ -18,6 +18,7 @@ from ..progress import Advance
 from ..sources import File, Source, Tensor, open_source
 from ..sources.gguf import dequantised, n_numbers
 from ..sources.tokenizer import load_tokenizer, texts_by_id
+from ..text import Shown
 from .find import find_embedding, find_output, find_scales, is_tied
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ GRID_OF_DTYPE = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingMatrix:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EmbeddingMatrix(Shown):
     """One row per token: the stored words on their grid, memory-mapped where they come from a file.
 
     Of a quantised matrix the words are the blocks' bytes; its rows are what these dequantise to, in float32, a few rows
@@ -47,11 +48,16 @@ class EmbeddingMatrix:
     tensor: str = "array"
     chosen: str = "as given"  # how the tensor was found
     output: str | None = None  # name of the output tensor, where there is one
-    texts: dict[int, str] = field(default_factory=dict, repr=False)  # token id to text, as the tokenizer names it
-    tokenizer: Any = field(default=None, repr=False)  # tokenizers.Tokenizer, or the TokenTexts of a GGUF file
+    texts: dict[int, str] = field(default_factory=dict)  # token id to text, as the tokenizer names it
+    tokenizer: Any = None  # tokenizers.Tokenizer, or the TokenTexts of a GGUF file
     path: File | None = None  # the file that holds the words
-    source: Source | None = field(default=None, repr=False)  # the checkpoint
-    held: Tensor | None = field(default=None, repr=False)  # its tensor that holds the words
+    source: Source | None = None  # the checkpoint
+    held: Tensor | None = None  # its tensor that holds the words
+
+    def _shown(self) -> dict[str, Any]:
+        """Show what it is, not its rows."""
+        facts = {"tensor": self.tensor, "n_tokens": self.n_tokens, "dim": self.dim, "grid": self.stored}
+        return {**facts, "chosen": self.chosen, "output": self.output, "path": self.path and str(self.path)}
 
     @classmethod
     def open(
