@@ -50,8 +50,9 @@ def test_a_checkpoint_is_a_target_with_rows_grid_and_base(tmp_path):
     around = Fit(target, base=base, singletons=None, draws=100)  # the vector that they were drawn around
     low, high = around.interval
     assert low / 1.2 < 3e-9 < high * 1.2
-    assert around.gap is None or around.gap.log10_p > -4
-    assert around.association is None or around.association.log10_p > -4
+    result = around.result()
+    assert result.gap is None or result.gap.log10_p > -4
+    assert result.association is None or result.association.log10_p > -4
 
 
 MEASURED = """
