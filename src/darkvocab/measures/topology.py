@@ -112,7 +112,7 @@ def topology(
 ) -> Topology:
     """Measure the topology of a matrix or of rows in memory.
 
-    Takes, and raises, what `darkvocab.geometry` does; `touching` says when two rows touch.
+    Takes, and raises, what `darkvocab.measures.geometry.geometry` does; `touching` says when two rows touch.
 
     Examples
     --------

@@ -81,7 +81,7 @@ def rows_of(x: Tensor, first: int, rows: int | None) -> int:
 
 
 def tally(distances: Tensor, weights: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the largest distance [T] and exact sums, which `darkvocab.numerics.exact_total` adds up.
+    """Return the largest distance [T] and exact sums, which `darkvocab.numerics.totals.exact_total` adds up.
 
     Sums are int64: for float32 [T, 256], of each exponent the integer mantissas times weights; for float64 (integers
     below 2**33) [T, 2], of the lower 16 bits and of those above. Of blocks: the larger one, and the sums' sum.
