@@ -19,7 +19,7 @@ from ..errors import InvalidInput, MissingFile
 from ..landing import write_json, write_whole
 from ..measures.tracking import KINDS, members_of
 from ..progress import Report
-from ..runs.folder import check_folder
+from ..runs.folder import check_folder, take_folder
 from ..runs.records import csv_bytes, frame_of, write_frames
 from ..sources import READERS, WEIGHTS, open_source, revisions
 from ..text import Shown, printable
@@ -130,11 +130,7 @@ class Series(Shown):
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write `FILES`, each whole or not, `series.json` last; raises as `check_folder` and `write_whole`."""
-        folder = Path(folder)
-        check_folder(folder, FILES)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / name for name in FILES]
-        paths[-1].unlink(missing_ok=True)  # of an earlier measurement, which the others would not be of
+        paths = take_folder(folder, FILES)
         write_frames(paths[0], CheckpointRecord, [self.checkpoints])
         write_whole(paths[1], csv_bytes(self.checkpoints))
         write_frames(paths[2], SeriesEvent, [self.events])

@@ -68,6 +68,19 @@ def _other_files(folder: Path, names: Sequence[str]) -> RunFolderRefused:
     return RunFolderRefused(f"{folder} holds other files ({', '.join(names[:4])}); choose another --out")
 
 
+def take_folder(folder: str | Path, files: Sequence[str]) -> list[Path]:
+    """Make a folder for the files of one measurement and return their paths; raises as `check_folder`.
+
+    The last file says that the others belong together: one of an earlier measurement is removed first.
+    """
+    folder = Path(folder)
+    check_folder(folder, files)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in files]
+    paths[-1].unlink(missing_ok=True)
+    return paths
+
+
 class Folder:
     """A folder that one process at a time works in, with a manifest that has no times and no machine in it."""
 

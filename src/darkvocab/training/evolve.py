@@ -18,7 +18,7 @@ from ..measures import tracking
 from ..measures.census import Census
 from ..numerics.grouping import identical_rows
 from ..progress import Progress, Report
-from ..runs.folder import check_folder
+from ..runs.folder import check_folder, take_folder
 from ..runs.records import frame_of, write_frames
 from ..text import Shown, printable
 from .verdicts import geometry_of, notebook_displacement, verdicts
@@ -144,11 +144,7 @@ class Evolution(Shown):
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write `FILES`, each whole or not, `evolution.json` last; raises as `check_folder` and `write_whole`."""
-        folder = Path(folder)
-        check_folder(folder, FILES)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / name for name in FILES]
-        paths[-1].unlink(missing_ok=True)  # of an earlier measurement, which the others would not be of
+        paths = take_folder(folder, FILES)
         write_frames(paths[0], EvolutionRecord, [self.records])
         write_frames(paths[1], EventRecord, [self.events])
         write_frames(paths[2], TokenRecord, [self.tokens])
