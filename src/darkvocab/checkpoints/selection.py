@@ -29,7 +29,7 @@ def _beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarra
 NAMED: dict[str, Callable[[EmbeddingMatrix, int], np.ndarray]] = {
     "black-holes": lambda matrix, n: np.flatnonzero(Census(matrix.groups()).numbers),  # by value, on the stored grid
     "beyond-tokenizer": _beyond_tokenizer,
-    "dark": lambda matrix, n: np.flatnonzero(judge(matrix).indicators.dark[: matrix.n_tokens]),  # as a scan has them
+    "dark": lambda matrix, n: np.flatnonzero(judge(matrix).dark),  # as a scan has them
 }
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 

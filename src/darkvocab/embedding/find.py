@@ -216,3 +216,11 @@ def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
     endings = INPUT_NAMES + OUTPUT_NAMES
     named = [source.tensors[name] for name in source.tensors if any(_ends(name, ending) for ending in endings)]
     return [tensor, *(t for t in named if t != tensor and t.is_float and _same_words(t, tensor))]
+
+
+OUTPUT_BIASES = ("lm_head.bias", "embed_out.bias", "output.bias", "cls.predictions.bias", "final_logits_bias")
+
+
+def has_output_bias(source: Source) -> bool:
+    """Return whether a bias is added to the logits, so that equal output rows may still give unequal ones."""
+    return any(_ends(name, ending) for name in source.tensors for ending in OUTPUT_BIASES)
