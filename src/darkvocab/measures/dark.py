@@ -58,11 +58,12 @@ class Side:
             return "No rows stand apart as never trained, so none can be called weak."
         if tail.n_below:
             share = min(tail.expected / tail.n_below, 1.0)
+            wrong = f"at most {share:.1%}" if share >= 0.001 else "fewer than 0.1%"
             missed = f"; at least {tail.missed:,.0f} more lie among the trained" if tail.missed >= 1 else ""
             one = tail.n_below == 1
             return (
                 f"{tail.n_below:,} {'row' if one else 'rows'} moved less than a third as far as a trained row, which "
-                f"the trained rows' own tail does not explain: at most {share:.1%} of them wrongly called weak{missed}."
+                f"the trained rows' own tail does not explain: {wrong} of them wrongly called weak{missed}."
             )
         if tail.reaching >= 1:
             return (
