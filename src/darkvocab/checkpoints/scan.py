@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.find import find_embedding, find_output, has_output_bias
+from ..embedding.find import find_embedding, find_output, has_output_bias, setting
 from ..embedding.matrix import EmbeddingMatrix
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
@@ -177,6 +177,7 @@ class _Measured:
                 output_tensor=matrix.output,
                 output_shape=matrix.output_shape,
                 tied=matrix.tied,
+                padding_token=self._padding_token(),
             ),
             census=_census_facts(census),
             n_beyond_tokenizer=matrix.n_beyond_tokenizer,
@@ -202,6 +203,11 @@ class _Measured:
             ),
             tokens=self._frame(),
         )
+
+    def _padding_token(self) -> int | None:
+        token = setting(self.matrix.source.config, "pad_token_id", int) if self.matrix.source else None
+        is_zero = token is not None and 0 <= token < self.matrix.n_tokens and not self.norms[token]
+        return token if is_zero else None
 
     def _frame(self) -> pl.DataFrame:
         """Tabulate every token: what it is, which rows it has and touches, its indicators, its score."""

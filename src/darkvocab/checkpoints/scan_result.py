@@ -47,6 +47,7 @@ class MatrixFacts:
     output_tensor: str | None
     output_shape: tuple[int, ...] | None
     tied: bool
+    padding_token: int | None  # the config's pad_token_id, where its row is zero
 
 
 @dataclass(frozen=True, kw_only=True)

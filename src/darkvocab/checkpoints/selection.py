@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
-from ..measures.dark import judge
+from ..measures.dark import WEAK, judge
 from ..sources import read_json
 
 
@@ -30,6 +30,7 @@ NAMED: dict[str, Callable[[EmbeddingMatrix, int], np.ndarray]] = {
     "black-holes": lambda matrix, n: np.flatnonzero(Census(matrix.groups()).numbers),  # by value, on the stored grid
     "beyond-tokenizer": _beyond_tokenizer,
     "dark": lambda matrix, n: np.flatnonzero(judge(matrix).dark),  # as a scan has them
+    "weak": lambda matrix, n: np.flatnonzero(judge(matrix).grade == WEAK),
 }
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 
