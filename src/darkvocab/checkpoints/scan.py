@@ -235,8 +235,10 @@ class _Measured:
         }
         return self.words.frame().hstack(pl.DataFrame(columns))
 
-    def _of_input(self) -> dict[str, np.ndarray]:
+    def _of_input(self) -> dict[str, Any]:
         """Return distance and score by the input matrix, where that is judged beside the output."""
+        import polars as pl
+
         if len(self.judgement.sides) == 1:
             return {}
         side = self.judgement.sides[0]
