@@ -719,7 +719,7 @@ def bench_reachability(folder: Path) -> list[dict[str, Any]]:
             "here_s": here,
             "recipe_s": None,
             "floor": "the library's encode_batch_fast of the witnesses at once",
-            "floor_s": median_time(lambda: tokenizer.encode_batch_fast(texts, add_special_tokens=False), 5),
+            "floor_s": median_time(lambda: tokenizer.rules.encode_batch_fast(texts, add_special_tokens=False), 5),
             **memory(f"from darkvocab.measures.vocabulary import vocabulary; vocabulary({str(path)!r}, {n_rows})"),
         }
     ]

@@ -237,7 +237,7 @@ def _norm_facts(norms: np.ndarray) -> result.NormFacts:
 def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.VocabularyFacts | None:
     if words.model is None:
         return None
-    named = matrix.source and matrix.source.tokenizer
+    named = matrix.tokenizer and matrix.tokenizer.file
     return result.VocabularyFacts(
         tokenizer=str(named or matrix.path),
         model=words.model,

@@ -151,14 +151,14 @@ def _open_folder(
         tensors=opened.tensors,
         config=read_object(file("config.json")) if "config.json" in held else {},
         tokenizer_file=file("tokenizer.json") if "tokenizer.json" in held else None,
-        texts=opened.texts,
+        metadata=opened.metadata,
     )
 
 
 def _open_file(path: File, asked: str | Path) -> Source:
     if path.suffix == ".gguf":
-        tensors, texts = read_gguf(path)
-        return Source(asked=asked, tensors=tensors, texts=texts)
+        tensors, metadata = read_gguf(path)
+        return Source(asked=asked, tensors=tensors, metadata=metadata)
     if path.suffix in READERS:
         return Source(asked=asked, tensors=READERS[path.suffix](path))
     kind = Path(path.name.removesuffix(INDEX)).suffix

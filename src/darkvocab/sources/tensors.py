@@ -189,7 +189,7 @@ class Source:
     tensors: Mapping[str, Tensor]
     config: dict = field(default_factory=dict)  # config.json of a model folder
     tokenizer_file: File | None = None  # its tokenizer.json
-    texts: dict[int, str] = field(default_factory=dict, repr=False)  # of tokens, where the weights' file holds them
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the weights' file, where it has any
 
     @property
     def tokenizer(self) -> Path | None:

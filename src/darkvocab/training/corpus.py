@@ -159,10 +159,10 @@ def _encoded(origin: dict[str, Any], text: bytes, path: Path, vocabulary: int | 
         raise InvalidInput(
             f"corpus {origin['name']}: not UTF-8 at byte {error.start:,}, as a tokenizer needs it"
         ) from None
-    size = tokenizer.get_vocab_size()
+    size = len(tokenizer.pieces)
     if vocabulary is not None and vocabulary < size:
         raise InvalidInput(f"{path} has {size:,} tokens, more than the vocabulary of {vocabulary:,}")
-    ids = np.array(tokenizer.encode(decoded, add_special_tokens=False).ids, np.int32)
+    ids = tokenizer.encode([decoded])[0].astype(np.int32)
     opened = TokenizerFile(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     return Corpus(**origin, n_vocabulary=vocabulary or size, tokenizer=opened, ids=ids)
 

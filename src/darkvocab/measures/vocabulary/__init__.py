@@ -8,14 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile, InvalidInput
-from ...sources.tokenizer import Pieces, Spelling, TokenTexts, load_tokenizer, plain
+from ...sources.tokenizer import Pieces, Tokenizer, by_rules, load_tokenizer
 from .names import reserved_patterns, script_of
 from .reachability import Search
+
+if TYPE_CHECKING:
+    import tokenizers
 
 CATEGORIES = ("reachable", "partial_utf8", "unreachable", "special", "beyond_tokenizer", "unknown")
 COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
@@ -71,7 +72,7 @@ class Vocabulary:
 
 
 def vocabulary(
-    tokenizer: str | Path | Tokenizer | TokenTexts | None, n_tokens: int, *, seconds: float = 120.0
+    tokenizer: str | Path | Tokenizer | tokenizers.Tokenizer | None, n_tokens: int, *, seconds: float = 120.0
 ) -> Vocabulary:
     """Find text, bytes, category, witness, script and reserved name of every row of an embedding.
 
@@ -85,8 +86,8 @@ def vocabulary(
 
     Parameters
     ----------
-    tokenizer : a `tokenizer.json`, by its path or loaded; or what a GGUF file holds (`EmbeddingMatrix.tokenizer`), by
-        which nothing can be encoded; or None
+    tokenizer : a `tokenizer.json`, by its path or loaded; or that of a checkpoint (`EmbeddingMatrix.tokenizer`); or
+        None
     n_tokens : rows of the embedding
     seconds : when the search ends at the latest; what it has not decided until then is `unknown`
 
@@ -107,22 +108,19 @@ def vocabulary(
         return _without_tokenizer(n_tokens)
     if isinstance(tokenizer, str | Path):
         tokenizer = load_tokenizer(Path(tokenizer))
-    if isinstance(tokenizer, TokenTexts):
-        pieces = Pieces.of(tokenizer, Spelling.of(tokenizer))
-        said = "nothing was encoded: the file holds the tokens' texts, but not all that makes tokens of a text"
+    elif not isinstance(tokenizer, Tokenizer):
+        tokenizer = by_rules(tokenizer)
+    pieces = tokenizer.pieces
+    model = tokenizer.model
+    if tokenizer.cannot_encode:
         nothing: list[str | None] = [None] * n_tokens
-        return _explained(
-            pieces, _named(pieces), nothing, lambda token: "unknown", {}, model=tokenizer.model, search=said
-        )
-    tokenizer = plain(tokenizer)
-    spelling = Spelling.of(tokenizer)
-    pieces = Pieces.of(tokenizer, spelling)
-    search = Search(tokenizer=tokenizer, spelling=spelling, pieces=pieces, n_tokens=n_tokens, seconds=seconds)
+        said = f"nothing was encoded: {tokenizer.cannot_encode}"
+        return _explained(pieces, _named(pieces), nothing, lambda token: "unknown", {}, model=model, search=said)
+    search = Search(tokenizer=tokenizer, n_tokens=n_tokens, seconds=seconds)
     with _breakdowns(), ThreadPoolExecutor(1) as pool:
         named = pool.submit(_named, pieces)  # while the library encodes
         search.run()
     results = search.witnesses, search.verdict, search.proofs
-    model = type(tokenizer.model).__name__
     return _explained(pieces, named.result(), *results, model=model, search=search.sentence())
 
 
@@ -158,14 +156,15 @@ def _explained(
     script: list[str | None] = [None] * n_tokens
     category = ["beyond_tokenizer"] * n_tokens
     n_beyond = 0
-    for token, name, held, written in zip(pieces.token, pieces.text, pieces.data, scripts, strict=True):
+    columns = zip(pieces.token, pieces.text, pieces.data, scripts, strict=True)
+    for n, (token, name, held, written) in enumerate(columns):
         if token >= n_tokens:
             n_beyond += 1
             continue
         text[token] = name
         data[token] = held
         script[token] = written
-        category[token] = "special" if name in pieces.added else "partial_utf8" if written is None else verdict(token)
+        category[token] = "special" if n in pieces.added else "partial_utf8" if written is None else verdict(token)
     return Vocabulary(
         model=model,
         text=text,
