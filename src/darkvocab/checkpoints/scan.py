@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
-from ..sources import File, RemoteFile, Source, Tensor, open_source, sha256
+from ..sources import File, RemoteFile, Source, Tensor, located, open_source, sha256
+from ..sources.tokenizer import tokenizer_files
 from ..text import finite
 from . import scan_result as result
 from .scan_result import Scan
@@ -327,7 +329,7 @@ def plan(
     tensors = {"embedding": embedding, "output": output}
     reads = [_read(name, held.path, held, held.nbytes, held.offset) for name, held in tensors.items() if held]
     texts = _tokenizer(opened, tokenizer)
-    reads += [_read("tokenizer", texts, None, texts.stat().st_size, 0)] if texts else []
+    reads += [_read("tokenizer", file, None, file.stat().st_size, 0) for file in texts]
     if checksum and isinstance(embedding.path, Path):
         reads.append(_read("sha256", embedding.path, None, embedding.path.stat().st_size, 0))
     first = embedding.path
@@ -343,11 +345,13 @@ def plan(
     }
 
 
-def _tokenizer(opened: Source, tokenizer: str | Path | None) -> File | None:
+def _tokenizer(opened: Source, tokenizer: str | Path | None) -> list[File]:
     if tokenizer is None:
-        return opened.tokenizer_file
-    path = Path(tokenizer)
-    return path if str(tokenizer) != "none" and path.is_file() else None
+        return tokenizer_files(opened.beside)
+    if str(tokenizer) == "none":
+        return []
+    place = located(tokenizer)
+    return tokenizer_files(place) if isinstance(place, Mapping) else [place]
 
 
 def _read(purpose: str, file: File, tensor: Tensor | None, size: int, offset: int) -> dict[str, Any]:

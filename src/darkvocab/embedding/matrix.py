@@ -17,7 +17,7 @@ from ..numerics.grouping import Groups, chunks, identical_rows
 from ..progress import Advance
 from ..sources import File, Source, Tensor, open_source
 from ..sources.gguf import dequantised, n_numbers
-from ..sources.tokenizer import Tokenizer, load_tokenizer, tokenizer_of
+from ..sources.tokenizer import Tokenizer, open_tokenizer, tokenizer_of
 from ..text import Shown
 from .find import find_embedding, find_output, find_scales, is_tied
 
@@ -65,18 +65,18 @@ class EmbeddingMatrix(Shown):
     ) -> EmbeddingMatrix:
         """Open the input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
 
-        Raises as `open_source`, `find_embedding` and `load_tokenizer`.
+        Raises as `open_source`, `find_embedding` and `open_tokenizer`.
 
         Parameters
         ----------
         tensor : the tensor to take instead of the one found; `NAME[ROW]` for a row of a history
-        tokenizer : a `tokenizer.json`, instead of the one in the folder or the file; "none" for no texts
+        tokenizer : one to open instead of that in the folder or the file, as `open_tokenizer`; "none" for no texts
         """
         if not isinstance(source, Source):
             source = open_source(source)
         loaded = None
         if tokenizer != "none":
-            loaded = tokenizer_of(source) if tokenizer is None else load_tokenizer(Path(tokenizer))
+            loaded = tokenizer_of(source) if tokenizer is None else open_tokenizer(tokenizer)
         n_texts = len(loaded.texts) if loaded else None
         return cls._made(source, *find_embedding(source, tensor, n_texts or None), loaded)
 

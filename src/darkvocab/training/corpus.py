@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..sources.tokenizer import load_tokenizer
+from ..sources.tokenizer import open_tokenizer
 from ..text import Shown, printable
 
 DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
@@ -150,7 +150,7 @@ def _encoded(origin: dict[str, Any], text: bytes, path: Path, vocabulary: int | 
     if not path.is_file():
         raise MissingFile(f"there is no tokenizer {path}")
     try:
-        tokenizer = load_tokenizer(path)
+        tokenizer = open_tokenizer(path)
     except CorruptFile as error:
         raise InvalidInput(f"{path}: not a tokenizer.json ({error.__context__})") from None
     try:

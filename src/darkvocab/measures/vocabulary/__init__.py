@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile, InvalidInput
-from ...sources.tokenizer import Pieces, Tokenizer, by_rules, load_tokenizer
+from ...sources.tokenizer import Pieces, Tokenizer, by_rules, open_tokenizer
 from .names import reserved_patterns, script_of
 from .reachability import Search
 
@@ -81,7 +81,7 @@ def vocabulary(
     the search reached it; where `proof` gives a reason, that none can (`measures.vocabulary.proofs` has the proofs).
     The library's own threads encode (`RAYON_NUM_THREADS`, `TOKENIZERS_PARALLELISM`).
 
-    Raises as `load_tokenizer`; CorruptFile, too, where the tokenizer breaks down while it encodes, and InvalidInput
+    Raises as `open_tokenizer`; CorruptFile, too, where the tokenizer breaks down while it encodes, and InvalidInput
     for one that truncates, pads or encodes by chance, and cannot be copied without.
 
     Parameters
@@ -107,7 +107,7 @@ def vocabulary(
     if tokenizer is None:
         return _without_tokenizer(n_tokens)
     if isinstance(tokenizer, str | Path):
-        tokenizer = load_tokenizer(Path(tokenizer))
+        tokenizer = open_tokenizer(tokenizer)
     elif not isinstance(tokenizer, Tokenizer):
         tokenizer = by_rules(tokenizer)
     pieces = tokenizer.pieces

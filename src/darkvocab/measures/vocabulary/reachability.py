@@ -90,7 +90,8 @@ class Search:
 
     def sentence(self) -> str:
         """Say what was encoded, and how much of what that did not reach is proved."""
-        tokens = {token for token in self.pieces.token if token < self.n_tokens}
+        tokens = {token for n, token in enumerate(self.pieces.token) if n not in self.pieces.silent}
+        tokens &= set(range(self.n_tokens))
         n_without = sum(self.witnesses[token] is None for token in tokens)
         said = f"{self.n_texts:,} texts encoded without special tokens: {'; '.join(self._tried)}; "
         if not self.ended:
@@ -106,6 +107,7 @@ class Search:
         text = self.pieces.name
         body = self.pieces.body
         every = [n for n in range(len(self.pieces)) if token[n] < self.n_tokens and len(text[n]) <= LONGEST]
+        every = [n for n in every if n not in self.pieces.silent]
         self.too_long = {token[n] for n in range(len(self.pieces)) if len(text[n]) > LONGEST}
         whole = [n for n in every if body[n] is not None]
         self._tried.append("each token alone or, where that reaches more, after a space or a letter")

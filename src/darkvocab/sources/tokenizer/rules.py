@@ -29,6 +29,8 @@ def by_rules(rules: tokenizers.Tokenizer, **facts: Any) -> Tokenizer:
     if "pieces" not in facts:
         facts["pieces"] = pieces_of(rules, spelling)
     fields = {"runtime": "tokenizers", "model": type(rules.model).__name__, "encoder": encoder(rules), **facts}
+    if getattr(rules.model, "ignore_merges", False):
+        fields.setdefault("merges", _merging(rules, fields["pieces"]))
     return Tokenizer(**fields, spelling=spelling, rules=rules)
 
 
@@ -79,6 +81,18 @@ def encoder(rules: tokenizers.Tokenizer) -> Callable[[list[str]], Encoded]:
         return np.concatenate([np.array(some.ids, np.int64) for some in encoded]), np.concatenate([*numbers])
 
     return encode
+
+
+def _merging(rules: tokenizers.Tokenizer, pieces: Pieces) -> Callable[[list[int]], list[bool]]:
+    def merges(numbers: list[int]) -> list[bool]:
+        model: Any = rules.model
+        model.ignore_merges = False
+        try:
+            return [[token.id for token in model.tokenize(pieces.name[n])] == [pieces.token[n]] for n in numbers]
+        finally:
+            model.ignore_merges = True
+
+    return merges
 
 
 def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:

@@ -77,7 +77,8 @@ class Pieces:
     name: list[str]  # as `Tokenizer.rules` name it: often the same
     data: list[bytes]
     body: list[str | None]
-    added: Set[int]  # numbers of the pieces that are cut out of a text before the model sees it
+    added: Set[int]  # numbers of the pieces that are cut out of a text before the model sees it, or come of no text
+    silent: Set[int] = frozenset()  # numbers of the pieces that come of no text: control tokens of some runtimes
 
     @classmethod
     def of(
@@ -87,15 +88,26 @@ class Pieces:
         data: list[bytes],
         added: Set[int] = frozenset(),
         name: list[str] | None = None,
+        silent: Set[int] = frozenset(),
     ) -> Pieces:
         """Return the pieces of these columns; `name` is `text` where it is not given."""
-        return cls(token=token, text=text, name=name or text, data=data, body=list(map(decoded, data)), added=added)
+        body = list(map(decoded, data))
+        return cls(token=token, text=text, name=name or text, data=data, body=body, added=added, silent=silent)
 
     def __len__(self) -> int:
         return len(self.token)
 
     def __getitem__(self, n: int) -> Piece:
         return Piece(self.token[n], self.text[n], self.name[n], self.data[n], self.body[n], n in self.added)
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text is of whole characters: JSON may name halves of some."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decoded(data: bytes) -> str | None:

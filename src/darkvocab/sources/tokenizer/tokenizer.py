@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,13 @@ RUNTIMES = ("tokenizers", "tiktoken", "sentencepiece", "llama.cpp")
 Encoded = tuple[np.ndarray, np.ndarray]  # ids, and the number of the text that each is of; int64
 
 
+def flat(ids: list[list[int]]) -> Encoded:
+    """Return the ids of some texts one after the other, and the number of the text that each is of."""
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    every = np.fromiter(itertools.chain.from_iterable(ids), np.int64, int(lengths.sum()))
+    return every, np.repeat(np.arange(len(ids)), lengths)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tokenizer(Shown):
     """A tokenizer as one runtime has it: which ids a text becomes is a matter of the runtime, too."""
@@ -29,8 +37,10 @@ class Tokenizer(Shown):
     model: str  # BPE, WordPiece, Unigram, WordLevel; or as a GGUF file names one that is not known
     pieces: Pieces
     spelling: Spelling  # of the pieces' names
-    rules: tokenizers.Tokenizer | None = None  # the same rules for the `tokenizers` library; None where it has none
+    rules: tokenizers.Tokenizer | None = None  # the same for the `tokenizers` library; of tiktoken's without merges
     encoder: Callable[[list[str]], Encoded] | None = None
+    # Where whole words are looked up before pieces merge: whether merges alone give these pieces, by number.
+    merges: Callable[[list[int]], list[bool]] | None = None
     cannot_encode: str | None = None  # why there is no encoder
     file: File | None = None  # the file that was read, or the first of them
     others: tuple[Callable[[], Tokenizer], ...] = ()  # open further tokenizers that apply to the same model
