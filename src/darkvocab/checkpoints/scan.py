@@ -247,6 +247,8 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
         n_texts_beyond_matrix=words.n_texts_beyond_matrix,
         categories=words.categories,
         search=words.search,
+        runtime=words.runtime,
+        differs=words.differs,
     )
 
 
