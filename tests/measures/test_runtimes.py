@@ -141,7 +141,7 @@ def test_a_scan_says_so_too(tmp_path, monkeypatch, cli):
     assert facts["runtime"] == "tokenizers"
     assert facts["differs"][0]["n_reached_only_here"] == len(MERGED) - 3
     assert facts["differs"][0]["first"][0] == {"how": OTHER_TEXT, "token_id": 256, "text": "zz"}
-    out = cli("scan", folder, "--no-sha256").out
+    out = " ".join(cli("scan", folder, "--no-sha256").out.split())  # a table folds its lines
     assert "runtime" in out
     assert "tokens that it alone reaches" in out
 

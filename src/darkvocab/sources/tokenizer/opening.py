@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import CorruptFile, InvalidInput, MissingFile, machine_errors
-from .. import located
+from .. import Folder, located
 from ..gguf import read_gguf
 from ..tensors import File, Source
 from .added import COMPANIONS, class_name
@@ -19,7 +19,7 @@ from .sentencepiece import OTHER_IDS, from_sentencepiece
 from .tiktoken import from_ranks, from_tekken, is_ranks
 from .tokenizer import Tokenizer
 
-Folder = Mapping[str, File]
+Files = Mapping[str, File]
 # Names of files in the order in which they are chosen; of several of a kind the last in alphabetical order.
 NAMES = (
     r"tokenizer\.json",
@@ -29,6 +29,7 @@ NAMES = (
     r".+\.tiktoken",
     r"tekken(_\w+)?\.json",
 )
+SAME = (1, 2)
 MERGES = "merges.txt"
 GIVE = (
     "give a tokenizer.json, vocab.json with merges.txt, vocab.txt, SentencePiece model, .tiktoken, tekken.json or "
@@ -55,10 +56,10 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
         A SentencePiece model whose ids are not those of the tokenizer.
     """
     place = located(path, progress, ("tokenizer at", f"{GIVE}, or --tokenizer none"))
-    if isinstance(place, Mapping):
+    if isinstance(place, Folder):
         names = tokenizer_names(place)
         if not names:
-            raise MissingFile(f"{path} holds no tokenizer; {GIVE}")
+            raise MissingFile(f"{place.said} holds no tokenizer; {GIVE}")
         return _of_folder(place, names)
     beside = _beside(place) if _kind(place.name) is not None else {}
     return _opened(place, beside)
@@ -77,7 +78,7 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
     return from_gguf(source.metadata, next((tensor.path for tensor in source.tensors.values()), None))
 
 
-def tokenizer_names(folder: Folder) -> list[str]:
+def tokenizer_names(folder: Files) -> list[str]:
     """Return the names of files of a folder that hold a tokenizer, the one to use first."""
     by_kind: dict[int, str] = {}
     for name in sorted(folder):
@@ -90,7 +91,7 @@ def tokenizer_names(folder: Folder) -> list[str]:
     return names
 
 
-def tokenizer_files(folder: Folder) -> list[File]:
+def tokenizer_files(folder: Files) -> list[File]:
     """Return the files of a folder that are read for its tokenizer, and those that add tokens to it."""
     names = tokenizer_names(folder)[:1]
     names += [name for name in (MERGES, *COMPANIONS) if names and name in folder]
@@ -101,19 +102,20 @@ def _kind(name: str) -> int | None:
     return next((n for n, pattern in enumerate(NAMES) if re.fullmatch(pattern, name)), None)
 
 
-def _beside(file: File) -> Folder:
+def _beside(file: File) -> Files:
     """Return the files beside this one that belong to a tokenizer."""
     names = (file.with_name(name) for name in (MERGES, *COMPANIONS))
     return {one.name: one for one in names if one.is_file()}
 
 
-def _of_folder(folder: Folder, names: list[str]) -> Tokenizer:
+def _of_folder(folder: Files, names: list[str]) -> Tokenizer:
     first, *others = names
+    others = [name for name in others if _kind(name) not in SAME]  # whose rules are those of a tokenizer.json
     opened = _opened(folder[first], folder)
     return replace(opened, others=tuple(partial(_opened, folder[name], folder) for name in others))
 
 
-def _opened(file: File, folder: Folder) -> Tokenizer:
+def _opened(file: File, folder: Files) -> Tokenizer:
     """Open a file that holds a tokenizer, by its name, else by how it begins."""
     path = _whole(file)
     if not path.is_file():
@@ -122,7 +124,7 @@ def _opened(file: File, folder: Folder) -> Tokenizer:
     return replace(_reader(path, beside)(), file=file)
 
 
-def _reader(path: Path, beside: Folder) -> Callable[[], Tokenizer]:
+def _reader(path: Path, beside: Files) -> Callable[[], Tokenizer]:
     """Return what opens a local file."""
     name = path.name
     if name.endswith(".gguf"):
