@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,9 @@ from ..landing import check_place, write_whole
 from ..measures.dark import GRADES, surest_first
 from ..runs.records import csv_bytes
 from ..text import Shown
+
+if TYPE_CHECKING:
+    from ..measures.vocabulary import Difference
 
 SCHEMA_VERSION = 3
 WHICH = ("dark", "weak", "graded", "all")
@@ -106,6 +109,8 @@ class VocabularyFacts:
     n_texts_beyond_matrix: int
     categories: Mapping[str, int]
     search: str  # what was encoded, in a sentence
+    runtime: str | None = None  # the library that encoded, and for which the categories hold
+    differs: tuple[Difference, ...] = ()  # other tokenizers that apply, and the tokens that they treat otherwise
 
 
 @dataclass(frozen=True, kw_only=True)

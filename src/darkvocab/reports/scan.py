@@ -11,6 +11,7 @@ from rich.text import Text
 from ..numerics import GRIDS
 from ..text import printable
 from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
+from .vocabulary import CATEGORIES, differing, runtime
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
@@ -60,6 +61,17 @@ def _without_rows(vocabulary: VocabularyFacts | None) -> list[tuple[str, str]]:
     return [("beyond the matrix", f"{n:,} tokens of the tokenizer, for which there are no rows")] if n else []
 
 
+def _runtimes(vocabulary: VocabularyFacts | None) -> list[tuple[str, str]]:
+    """Say for which runtime reachability holds, where that is not `tokenizers` alone, and how others differ."""
+    if (
+        vocabulary is None
+        or vocabulary.runtime is None
+        or (vocabulary.runtime == "tokenizers" and not vocabulary.differs)
+    ):
+        return []
+    return [("runtime", runtime(vocabulary.runtime)), *(("differs", differing(one)) for one in vocabulary.differs)]
+
+
 def scan_facts(scan: Scan) -> list[tuple[str, str]]:
     """Return what a scan says of the embedding as a whole: names and values for people."""
     matrix = scan.matrix
@@ -79,6 +91,7 @@ def scan_facts(scan: Scan) -> list[tuple[str, str]]:
         ("singletons", f"{census.n_singletons:,}"),
         ("beyond tokenizer", "no tokenizer beside the weights" if beyond is None else f"{beyond:,} rows"),
         *_without_rows(scan.vocabulary),
+        *_runtimes(scan.vocabulary),
         (
             "norm of rows",
             f"min {norms.min:.4g}   5% {norms.p5:.4g}   median {norms.p50:.4g}   mean {norms.mean:.4g}   "
@@ -141,9 +154,8 @@ def grade_facts(scan: Scan) -> list[tuple[str, str]]:
         n_tokens = len({token for copies in scan.copies for token in copies.token_ids})
         pairs.append(("copies", f"{n_tokens:,} trained tokens with the row of another: {_pairs(scan)}"))
     if scan.n_never_emitted:
-        pairs.append(
-            ("never emitted", f"{scan.n_never_emitted:,} tokens: greedy decoding takes an equal row's lower id")
-        )
+        said = f"{scan.n_never_emitted:,} tokens: greedy decoding takes the lowest id of equal rows"
+        pairs.append(("never emitted", said))
     return pairs
 
 
@@ -171,30 +183,18 @@ def _weak(scan: Scan) -> str:
     return sides[0].says if len(sides) == 1 else " ".join(f"By the {side.side}: {side.says}" for side in sides)
 
 
-CATEGORIES = {
-    "reachable": "reachable",
-    "partial_utf8": "part of a character",
-    "special": "special",
-    "unreachable": "unreachable",
-    "beyond_tokenizer": "beyond the tokenizer",
-    "unknown": "without a tokenizer",
-}
-
-
 def _categories(scan: Scan, shown: int) -> Table:
     """Tabulate for each category how many tokens it has, how many are dark or weak, and the surest of these."""
     rows = []
     surest = scan.listed("graded")
-    for category, title in CATEGORIES.items():
+    titles = CATEGORIES if scan.vocabulary else {**CATEGORIES, "unknown": "without a tokenizer"}
+    for category, title in titles.items():
         n = int((scan.tokens["category"] == category).sum())
         if n:
             graded = surest.filter(category=category)
             n_dark = int(graded["dark"].sum())
-            listed = {
-                "population": len(graded),
-                "token_ids": graded["id"].to_list(),
-                "tokens": graded["text"].to_list(),
-            }
+            ids = graded["id"].to_list()
+            listed = {"population": len(ids), "token_ids": ids, "tokens": graded["text"].to_list()}
             rows.append([title, f"{n:,}", f"{n_dark:,}", f"{len(graded) - n_dark:,}", token_texts(listed, shown)])
     return table(("tokens", "all", "dark", "weak", "the surest"), rows, left=("tokens", "the surest"))
 
