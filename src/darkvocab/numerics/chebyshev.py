@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
 from ..errors import InvalidInput
 from . import _backends
 from .grids import Grid, as_grid, index_values
-from .totals import EXPONENTS, exact_total, is_exact
+from .totals import exact_total, is_exact
 
 Graph = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]  # degree of each row, first row of its component
 
@@ -111,56 +111,38 @@ class Distances:
         """Largest, mean and median distance."""
         if not self.n_pairs:
             return Spread()
-        if self.n <= FEW_ROWS:  # what histograms need anew costs more than several passes over a list
-            return self._spread_of_few()
-        high = np.zeros(1 << 15 if self.rows.dtype == np.float32 else 1 << 18, np.int64)
-        high[0] = self.n_equal
-        largest, total, alike = 0.0, 0.0, not self.n_equal
+        if self.n <= FEW_ROWS:  # what histograms need anew costs more than to sort a list
+            few = self._spread_of_few()
+            if few is not None:
+                return few
+        is_float32 = self.rows.dtype == np.float32
+        bins = np.zeros((1 << 15 if is_float32 else 1 << 18, 2), np.int64)
+        bins[0, 0] = self.n_equal
+        largest = 0
         for first, block in self.blocks():
-            top, part = _backends.distances.tally(block, _keys(block), first, self.weights, alike, high)
-            largest, total = max(largest, float(top)), total + part
-        total = self._exact(total, largest, high)
+            largest = max(largest, int(_backends.distances.tally(_keys(block), first, self.weights, bins)))
         lows: dict[int, np.ndarray] = {}
-        lower, upper = (self._ranked(rank, high, lows) for rank in ((self.n_pairs - 1) // 2, self.n_pairs // 2))
-        return Spread.of(self.n_pairs, largest, total, lower, upper)
+        lower, upper = (self._ranked(rank, bins[:, 0], lows) for rank in ((self.n_pairs - 1) // 2, self.n_pairs // 2))
+        return Spread.of(self.n_pairs, _distance_of(largest, self.rows.dtype), _total(bins, is_float32), lower, upper)
 
-    def _spread_of_few(self) -> Spread:
+    def _spread_of_few(self) -> Spread | None:
+        """Summarise a sorted list of the distances; None where float64 would round their sum."""
+        ranks = [(self.n_pairs - 1) // 2, self.n_pairs // 2]
         if self.n_equal:
             distances, counts = self.spectrum()
-            ranks = ((self.n_pairs - 1) // 2, self.n_pairs // 2)
-            lower, upper = distances[np.searchsorted(np.cumsum(counts), ranks, side="right")].tolist()
-            largest = float(distances[-1])
+            middle = distances[np.searchsorted(np.cumsum(counts), ranks, side="right")]
             total = float(distances @ counts)
         else:
             parts = [self._listed(first, block) for first, block in self.blocks()]
             distances = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            lower, upper, largest = _backends.distances.find_middle(distances.view(f"i{distances.itemsize}"))
+            distances.sort()
+            middle = distances[ranks]
             total = float(distances.sum(dtype=np.float64))
-        least = float(distances.min(where=distances > 0, initial=largest))
-        if not self._adds_exactly(largest, least):
-            total = self._total()
-        return Spread.of(self.n_pairs, largest, total, lower, upper)
-
-    def _exact(self, total: float, largest: float, high: np.ndarray) -> float:
-        """Return the sum of all distances as if rounded once; `total` where float64 has added them without rounding."""
-        above = np.flatnonzero(high[1:])
-        seen = high[0] == self.n_equal and len(above)  # else the smallest has its bits all in the lower half
-        smallest = _distance_of(int(above[0] + 1) << 16, self.rows.dtype) if seen else 0.0
-        return total if self._adds_exactly(largest, smallest) else self._total()
-
-    def _adds_exactly(self, largest: float, smallest: float) -> bool:
-        """True where float64 adds all distances, zeros and some from the smallest to the largest, without rounding."""
-        if self.unit == "steps":  # whole numbers
-            return self.n_pairs * largest < 2.0**53
-        return is_exact(self.n_pairs, largest, smallest)
-
-    def _total(self) -> float:
-        """Return the sum of all distances, rounded once."""
-        parts = np.zeros((EXPONENTS if self.rows.dtype == np.float32 else 1, 2), np.int64)
-        for first, block in self.blocks():
-            _backends.distances.tally_exponents(_keys(block), first, self.weights, parts)
-        sums = {place: int(low) + (int(high) << 22) for place, (low, high) in enumerate(parts) if low or high}
-        return exact_total(sums) if self.rows.dtype == np.float32 else float(sums.get(0, 0))
+        largest = float(distances[-1])
+        least = float(distances[-np.count_nonzero(distances)])  # the first that is not 0; 0 where none is
+        whole = self.unit == "steps" and self.n_pairs * largest < 2.0**53
+        exact = whole or is_exact(self.n_pairs, largest, least)
+        return Spread.of(self.n_pairs, largest, total, *middle.tolist()) if exact else None
 
     def _listed(self, first: int, block: np.ndarray) -> np.ndarray:
         """Distances of a block, row after row."""
@@ -311,6 +293,17 @@ def _bin_of(rank: int, counts: np.ndarray) -> tuple[int, int]:
     ends = np.cumsum(counts)
     place = int(np.searchsorted(ends, rank, side="right"))
     return place, rank - int(ends[place] - counts[place])
+
+
+def _total(bins: Int64[np.ndarray, "bins 2"], is_float32: bool) -> float:
+    """Return the sum, rounded once, of the distances whose keys were tallied: their bits, or the whole numbers."""
+    sums: dict[int, int] = {}
+    for place in np.flatnonzero(bins[:, 0]).tolist():
+        count, lower = bins[place].tolist()
+        exponent = place >> 7 if is_float32 else 0
+        upper = (place & 0x7F) + (0x80 if exponent else 0) if is_float32 else place
+        sums[exponent] = sums.get(exponent, 0) + count * (upper << 16) + lower
+    return exact_total(sums) if is_float32 else float(sums[0])
 
 
 def _distance_of(key: int, dtype: np.dtype) -> float:

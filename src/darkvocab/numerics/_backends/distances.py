@@ -273,53 +273,23 @@ def stream_all(tiles, lanes, rows, all_columns, out):
 
 
 @njit(nogil=True, cache=True)
-def tally(block, keys, first, weights, alike, high):
-    """Largest distance, and the sum over pairs, of rows `first`.. to later ones; high[key >> 16] counts the pairs.
+def tally(keys, first, weights, bins):
+    """Tally the pairs of rows `first`.. and later ones by their keys, and return the largest key.
 
-    block [m, >= n - first] distances, keys [same] unsigned integers of the same order, weights [n] (a pair counts as
-    the product of its rows'); `alike`: all weights are 1.
+    keys [m, >= n - first] unsigned integers in the order of the distances, weights [n] (a pair counts as the product of
+    its rows'); bins [key >> 16] are raised by how many pairs they get, and by the sum of these keys' lower 16 bits.
     """
-    largest = block[0, 0] * 0
-    total = 0.0
-    n = weights.size - first
-    for i in range(block.shape[0]):
-        here = 0.0
-        row, its_keys, its_weights = block[i, i + 1 : n], keys[i, i + 1 : n], weights[first + i + 1 :]
-        if alike:
-            for j in range(row.size):
-                largest = max(largest, row[j])
-                here += np.float64(row[j])
-                high[its_keys[j] >> 16] += 1
-        else:
-            for j in range(row.size):
-                weight = weights[first + i] * its_weights[j]
-                largest = max(largest, row[j])
-                here += row[j] * np.float64(weight)
-                high[its_keys[j] >> 16] += weight
-        total += here
-    return largest, total
-
-
-@njit(nogil=True, cache=True)
-def tally_exponents(keys, first, weights, sums):
-    """Integer sums, which float64 could not hold, of the pairs that `tally` counts: sums[e] is low + 2**22 high.
-
-    keys [m, >= n - first]: uint32 of float32 distances, whose significands are added by exponent e; or uint64, whole
-    distances themselves, all in sums[0].
-    """
-    here = np.zeros(sums.shape[0], np.int64)
+    largest = keys[0, 0] ^ keys[0, 0]
     for i in range(keys.shape[0]):
         its_keys, its_weights = keys[i, i + 1 : weights.size - first], weights[first + i + 1 :]
         for j in range(its_keys.size):
-            key = np.int64(its_keys[j])
-            exponent = key >> 23 if here.size > 1 else key ^ key
-            if here.size > 1:
-                key = (key & 0x7FFFFF) | (np.int64(exponent > 0) << 23)
-            here[exponent] += key * its_weights[j]
-        for place in range(here.size):
-            sums[place, 0] += (here[place] & 0x3FFFFF) * weights[first + i]
-            sums[place, 1] += (here[place] >> 22) * weights[first + i]
-            here[place] = 0
+            largest = max(largest, its_keys[j])
+        for j in range(its_keys.size):
+            key = np.uint64(its_keys[j])
+            weight = weights[first + i] * its_weights[j]
+            bins[key >> np.uint64(16), 0] += weight
+            bins[key >> np.uint64(16), 1] += weight * np.int64(key & np.uint64(0xFFFF))
+    return largest
 
 
 @njit(nogil=True, cache=True)
@@ -410,32 +380,3 @@ def list_pairs(block, later, out):
         for j in range(row.size):
             there[j] = row[j]
         at += row.size
-
-
-@njit(nogil=True, cache=True)
-def find_middle(keys):
-    """Return the two middle values of some lengths, and the largest, from their bits (signed integers) as keys.
-
-    By bisection: as many passes as distinct keys, or else their bits, can be halved.
-    """
-    low, top = keys[0], keys[0]
-    for i in range(keys.size):
-        low = min(low, keys[i])
-        top = max(top, keys[i])
-    high = top
-    while low < high:
-        low, high = _halve(keys, (keys.size - 1) // 2, low, keys.dtype.type(low + (high - low) // 2), high)
-    upper, _ = _halve(keys, keys.size // 2, low, low, top)
-    return from_bits(low), from_bits(upper), from_bits(top)
-
-
-@njit(nogil=True, cache=True)
-def _halve(keys, rank, low, middle, high):
-    """Return the smallest and largest key of those from `low` to `high` on the side of `middle` where the rank lies."""
-    count, below, above = np.int32(0), low, high
-    for i in range(keys.size):
-        key = keys[i]
-        count += np.int32(key <= middle)
-        below = max(below, low if key > middle else key)
-        above = min(above, key if key > middle else high)
-    return (low, below) if rank < count else (above, high)
