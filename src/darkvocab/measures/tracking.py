@@ -99,7 +99,7 @@ def _ends(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def mean_distances(
-    state: State, sets: Sequence[Int[np.ndarray, ...]], most_rows: int
+    state: State, sets: Sequence[Int[np.ndarray, " ..."]], most_rows: int
 ) -> list[tuple[float, float] | None]:
     """Return the mean L-infinity distance over all pairs of each set's tokens, in weight units and in grid steps.
 
