@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
@@ -216,18 +215,13 @@ class KnownDistances(Distances):
         `rows` gives the rows' ordered indices, should they be asked for.
         """
         self.unit, self.weights, self.n = unit, weights, len(weights)
-        self._spread, self._within, self._components, self._rows = spread, within or {}, components, rows
-
-    def __getattr__(self, name: str) -> Any:
-        if name != "rows":
-            raise AttributeError(name)
-        self.rows = self._rows()
-        return self.rows
+        if spread is not None:
+            self.spread = spread
+        self._within, self._components, self._rows = within or {}, components, rows
 
     @cached_property
-    def spread(self) -> Spread:
-        assert self._spread is not None
-        return self._spread
+    def rows(self) -> np.ndarray:  # type: ignore[override]
+        return self._rows()
 
     def within(self, threshold: float | int, *, strict: bool = False) -> int:
         return self._within[threshold, strict]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-EXPONENTS = 256  # of float32
-INFINITE = 255
+INFINITE = 255  # exponent of float32
 
 
 def exact_total(sums: dict[int, int]) -> float:

@@ -35,7 +35,7 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
     if out.numel():
         grid = triton.cdiv(n * blocks, DENSE_BLOCK["block_size"]), n_trials
         arguments = bases, which, sigmas, points, trials, seed, out, overflows, n, dim, blocks
-        dense_kernel[grid](*arguments, stream, laplace, float32, *shape, **DENSE_BLOCK, **EXACT)
+        dense_kernel[grid](*arguments, stream, laplace, float32, shape, **DENSE_BLOCK, **EXACT)
     return overflows
 
 
@@ -46,15 +46,8 @@ def perturb(base, z, sigma, *, float32, shape, out) -> Tensor:
     if out.numel():
         sigmas = torch.full((1,), sigma, dtype=torch.float64, device=out.device)  # bare, it were a float32
         grid = triton.cdiv(n * dim, FLAT_BLOCK["block_size"]), n_trials
-        perturb_kernel[grid](base, z, sigmas, out, overflows, n, dim, float32, *shape, **FLAT_BLOCK, **EXACT)
+        perturb_kernel[grid](base, z, sigmas, out, overflows, n, dim, float32, shape, **FLAT_BLOCK, **EXACT)
     return overflows
-
-
-def round_to_index(x, shape, out) -> None:
-    """Round as `by_torch.drawing.round_to_index`; both C-contiguous."""
-    if x.numel():
-        grid = (triton.cdiv(x.numel(), FLAT_BLOCK["block_size"]),)
-        round_kernel[grid](x, out, x.numel(), *shape, **FLAT_BLOCK, **EXACT)
 
 
 def draw_sparse(lanes, seed, codes) -> None:
@@ -75,36 +68,28 @@ def draw_sparse(lanes, seed, codes) -> None:
 
 
 @triton.jit
-def index_of(x, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr, max_code: tl.constexpr):
-    """Ordered index of a float64, int64; beyond the largest finite one: +-(max_code + 1)."""
+def index_of(x, shape: tl.constexpr):
+    """Ordered index of a float64, int64, on a grid of this shape; beyond the largest finite one: +-(max_code + 1)."""
+    mantissa_bits: tl.constexpr = shape[0]
+    min_exponent: tl.constexpr = shape[1]
     bits = x.to(tl.int64, bitcast=True)
     exponent = tl.maximum(((bits >> 52) & 0x7FF) - 1023, min_exponent)
     scale = ((mantissa_bits + 1023 - exponent) << 52).to(tl.float64, bitcast=True)
     rounded = tl.minimum(tl.abs(x) * scale, 1073741824.0) + _INTEGER
     code = ((exponent - min_exponent) << mantissa_bits) + (rounded.to(tl.int64, bitcast=True) - _INTEGER_BITS)
-    code = tl.minimum(code, max_code + 1)
+    code = tl.minimum(code, shape[2] + 1)
     return tl.where(bits < 0, -code, code)
 
 
 @triton.jit
-def _store(
-    z,
-    base,
-    sigma,
-    out,
-    live,
-    float32: tl.constexpr,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
-    max_code: tl.constexpr,
-):
+def _store(z, base, sigma, out, live, float32: tl.constexpr, shape: tl.constexpr):
     """Store the indices of ``base + sigma z``, float64; returns how many overflow."""
     x = base + z * sigma
     if float32:
         x = (base.to(tl.float32) + z.to(tl.float32) * sigma.to(tl.float32)).to(tl.float64)
-    index = index_of(x, mantissa_bits, min_exponent, max_code)
+    index = index_of(x, shape)
     tl.store(out, index.to(out.dtype.element_ty), mask=live)
-    return tl.sum((live & (tl.abs(index) > max_code)).to(tl.int32))
+    return tl.sum((live & (tl.abs(index) > shape[2])).to(tl.int32))
 
 
 @triton.jit(do_not_specialize=["seed", "n", "dim", "blocks"])
@@ -123,9 +108,7 @@ def dense_kernel(
     stream: tl.constexpr,
     is_laplace: tl.constexpr,
     float32: tl.constexpr,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
-    max_code: tl.constexpr,
+    shape: tl.constexpr,
     block_size: tl.constexpr,
 ):
     t = tl.program_id(1).to(tl.int64)
@@ -162,7 +145,7 @@ def dense_kernel(
             z = z3
         here = live & (b + plane * blocks < dim)
         x = tl.load(base + plane * blocks, mask=here, other=0.0)
-        count += _store(z, x, sigma, to + plane * blocks, here, float32, mantissa_bits, min_exponent, max_code)
+        count += _store(z, x, sigma, to + plane * blocks, here, float32, shape)
     tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
 
 
@@ -176,9 +159,7 @@ def perturb_kernel(
     n,
     dim,
     float32: tl.constexpr,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
-    max_code: tl.constexpr,
+    shape: tl.constexpr,
     block_size: tl.constexpr,
 ):
     t = tl.program_id(1).to(tl.int64)
@@ -190,23 +171,8 @@ def perturb_kernel(
     x = tl.load(base + column).to(tl.float64)
     noise = tl.load(z + t * size + i, mask=live, other=0.0).to(tl.float64)
     to = out + t * size + i
-    count = _store(noise, x, tl.load(sigmas), to, live, float32, mantissa_bits, min_exponent, max_code)
+    count = _store(noise, x, tl.load(sigmas), to, live, float32, shape)
     tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
-
-
-@triton.jit
-def round_kernel(
-    x,
-    out,
-    size,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
-    max_code: tl.constexpr,
-    block_size: tl.constexpr,
-):
-    i = tl.program_id(0).to(tl.int64) * block_size + tl.arange(0, block_size)
-    index = index_of(tl.load(x + i, mask=i < size, other=0.0).to(tl.float64), mantissa_bits, min_exponent, max_code)
-    tl.store(out + i, index.to(out.dtype.element_ty), mask=i < size)
 
 
 @triton.jit
