@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
+from jaxtyping import Float, Float64, Int64, Integer, UInt
 
 from ..errors import InvalidInput
 from . import _backends
@@ -174,18 +174,12 @@ class Distances:
         A row that stands for several counts as so many neighbours of its neighbours, and the others of its kind as its
         own.
         """
-        limit, ones = largest_within(threshold, self.rows.dtype, strict=strict), np.ones(self.n, np.int64)
-        counts = [_backends.distances.count_near(block, first, ones, limit) for first, block in self.blocks()]
-        if sum(counts) == self.n * (self.n - 1) // 2:  # all
-            return np.full(self.n, self.weights.sum() - 1), np.zeros(self.n, np.int64)
-        degrees, nearest = self.weights - 1, np.full(self.n, -1, np.int64)
-        edges = [np.empty((2, 0), np.int32)]
-        for count, (first, block) in zip(counts, self.blocks(), strict=True):
-            if count:
-                found = np.empty((2, count), np.int32)
-                n = _backends.distances.connect(block, first, self.weights, limit, degrees, nearest, found)
-                edges.append(found[:, :n].copy())
-        return degrees, _components(np.concatenate(edges, axis=1), self.n)
+        limit = largest_within(threshold, self.rows.dtype, strict=strict)
+        degrees, labels = self.weights - 1, np.arange(self.n)
+        for first, block in self.blocks():
+            _backends.distances.connect(block, first, self.weights, limit, degrees, labels)
+        _backends.sets.flatten(labels)
+        return degrees, labels
 
     def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:
         """Return every distance that occurs, ascending, and how many pairs have it."""
@@ -229,19 +223,6 @@ class KnownDistances(Distances):
     def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
         assert self._components is not None
         return self._components
-
-
-def _components(edges: Int32[np.ndarray, "2 edges"], n: int) -> Int64[np.ndarray, " n"]:
-    """Return the first row of each row's component."""
-    one, other = edges
-    if not len(one):
-        return np.arange(n)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    return np.unique(component, return_index=True)[1][component]
 
 
 def _merged(distances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

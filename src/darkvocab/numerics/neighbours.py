@@ -173,7 +173,7 @@ class _Search:
     def result(self) -> Near:
         if len(self.weights) > 1:
             self._descend()
-        _backends.neighbours.flatten(self.parent)
+        _backends.sets.flatten(self.parent)
         pairs = None
         if self.n_pairs <= self.max_pairs:
             pairs = np.sort(np.concatenate([np.empty((2, 0), np.int32), *self.pairs], axis=1), axis=0)
@@ -254,7 +254,7 @@ class _Search:
         limits = np.repeat([self._most(slack), self._most(0.0)], [features.shape[1], len(columns)])
         room = self.max_pairs - self.n_pairs
         found = self._join(self._blocks(rows, columns, ends, features), ends, limits, room, self.weights[rows])
-        _backends.neighbours.unite_all(self.parent, rows, rows[found.labels])
+        _backends.sets.unite_all(self.parent, rows, rows[found.labels])
         self.degrees[rows] += found.degrees
         self.tokens[rows] += found.tokens
         self._list(found.n_pairs, None if found.pairs is None else rows[found.pairs])
@@ -305,8 +305,8 @@ class _Search:
             if n_pairs > room:
                 listed = listed[:1]
         for parent in parents[1:]:
-            _backends.neighbours.unite_all(parents[0], np.arange(n), parent)
-        _backends.neighbours.flatten(parents[0])
+            _backends.sets.unite_all(parents[0], np.arange(n), parent)
+        _backends.sets.flatten(parents[0])
         return Near(
             degrees=degrees.sum(axis=0),
             tokens=tokens.sum(axis=0),
@@ -326,7 +326,7 @@ class _Search:
 
         list(self.pool.map(compare, self._chunks(pairs[0])))
         one, other = pairs = pairs[:, near]
-        _backends.neighbours.unite_all(self.parent, one, other)
+        _backends.sets.unite_all(self.parent, one, other)
         for a, b in ((one, other), (other, one)):
             np.add.at(self.degrees, a, 1)
             np.add.at(self.tokens, a, self.weights[b])
@@ -342,7 +342,7 @@ class _Search:
 
     def _all_near(self, rows: np.ndarray) -> None:
         """Record that every two of these rows are near."""
-        _backends.neighbours.unite_all(self.parent, rows, np.full(len(rows), rows[0]))
+        _backends.sets.unite_all(self.parent, rows, np.full(len(rows), rows[0]))
         self.degrees[rows] += len(rows) - 1
         self.tokens[rows] += self.weights[rows].sum() - self.weights[rows]
         n_pairs = len(rows) * (len(rows) - 1) // 2

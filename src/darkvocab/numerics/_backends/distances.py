@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .rounding import bits_of, from_bits
+from .sets import unite
 
 TILE_BYTES = 128  # of one column of a tile: with 2,560 columns it fits into a second-level cache
 MASKED = 64  # entries that one word of a mask stands for
@@ -320,27 +321,31 @@ def count_near(block, first, weights, limit):
 
 
 @njit(nogil=True, cache=True)
-def connect(block, first, weights, limit, degrees, nearest, edges):
-    """Add to the degrees what pairs <= limit of rows `first`.. and later ones contribute; list edges that connect.
+def connect(block, first, weights, limit, degrees, parent):
+    """Add to the degrees what pairs <= limit of rows `first`.. and later ones contribute, and unite their sets.
 
-    nearest [n]: the first row met that a row is near to, -1 where none was. Returns how many edges were listed.
+    Sets lie in `parent` [n], as in `sets`; a pair counts as in `tally`.
     """
-    at = 0
     for i in range(block.shape[0]):
         one = first + i
-        for j in range(i + 1, weights.size - first):
-            if block[i, j] <= limit:
-                other = first + j
-                degrees[one] += weights[other]
-                degrees[other] += weights[one]
-                if nearest[other] < 0:
-                    nearest[other] = one
-                elif nearest[one] == nearest[other]:
-                    continue
-                edges[0, at] = one
-                edges[1, at] = other
-                at += 1
-    return at
+        row, its_weights, its_degrees = block[i, i + 1 : weights.size - first], weights[one + 1 :], degrees[one + 1 :]
+        its_parents = parent[one + 1 :]
+        near = False
+        for j in range(row.size):
+            near |= row[j] <= limit
+        if not near:
+            continue
+        here, apart = 0, False
+        for j in range(row.size):
+            is_near = row[j] <= limit
+            here += its_weights[j] * is_near
+            its_degrees[j] += weights[one] * is_near
+            apart |= is_near & (its_parents[j] != parent[one])
+        degrees[one] += here
+        if apart:
+            for j in range(row.size):
+                if row[j] <= limit and its_parents[j] != parent[one]:
+                    unite(parent, one, one + 1 + j)
 
 
 @njit(nogil=True, cache=True)

@@ -15,6 +15,7 @@ from numba.extending import intrinsic, overload
 
 from .distances import TILE_BYTES, lowest_bit
 from .rounding import bits_of
+from .sets import unite
 
 ROWS = 8  # rows that meet a tile while it is in the first-level cache
 AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at
@@ -56,38 +57,6 @@ def lanes_near(typingctx, tiles, at, number, limit):
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _root(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@njit(nogil=True, cache=True, forceinline=True)
-def _unite(parent, i, j):
-    """Make one set of those of i and j; a set goes by its smallest member."""
-    i, j = _root(parent, i), _root(parent, j)
-    if i < j:
-        parent[j] = i
-    else:
-        parent[i] = j
-
-
-@njit(nogil=True, cache=True)
-def unite_all(parent, one, other):
-    """Make one set of one[i] and other[i], for all i."""
-    for i in range(one.size):
-        _unite(parent, one[i], other[i])
-
-
-@njit(nogil=True, cache=True)
-def flatten(parent):
-    """Let every row's parent be the smallest member of its set."""
-    for i in range(parent.size):
-        parent[i] = _root(parent, i)
-
-
-@njit(nogil=True, cache=True, forceinline=True)
 def _up_to(n):
     """A word with its lowest n bits set, n from 0 to 64."""
     return ~np.uint64(0) >> np.uint64(64 - n) if n > 0 else np.uint64(0)
@@ -124,7 +93,7 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
                     other = first + lowest_bit(near)
                     near &= near - np.uint64(1)
                     if parent[row] != parent[other]:
-                        _unite(parent, row, other)
+                        unite(parent, row, other)
                     degrees[row] += 1
                     degrees[other] += 1
                     tokens[row] += weights[other]
