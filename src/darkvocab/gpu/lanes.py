@@ -46,13 +46,10 @@ class Lanes:
         trials: Sequence[int] | Int64[np.ndarray, " trials"],
         places: Sequence[Int64[np.ndarray, " _"]] | None = None,
     ) -> Lanes:
-        """Return the lanes of a batch.
+        """Return the lanes of a batch from the cells, the point and the number of each trial.
 
-        Parameters
-        ----------
-        cells : of each trial; one object that comes many times is read once
-        points, trials : of each trial, from 0 to 2**32 - 1
-        places : of each trial, where in a row of codes its active columns go; by default the first ones, in order
+        One `Cells` that comes many times is read once; points and trials are from 0 to 2**32 - 1. `places` says where
+        in a row of codes a trial's active columns go; by default the first ones, in order.
         """
         numbers = {"points": np.asarray(points, np.int64), "trials": np.asarray(trials, np.int64)}
         for name, n in numbers.items():

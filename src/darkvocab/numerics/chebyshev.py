@@ -305,11 +305,11 @@ class _Walk:
 
     def _list(self, low: np.ndarray, high: np.ndarray, expected: int) -> None:
         self.starts = np.empty(2 * len(self.rows) + 1, np.int64)
-        found = expected + 1
-        while found > expected:
-            expected = max(expected, found)
+        needed = expected + 1
+        while needed > expected:
+            expected = max(expected, needed)
             self.columns, self.values = np.empty(expected, np.int32), np.empty(expected, self.rows.dtype)
-            found = _backends.distances.list_outside(self.rows, low, high, self.starts, self.columns, self.values)
+            needed = _backends.distances.list_outside(self.rows, low, high, self.starts, self.columns, self.values)
 
     def block(self, first: int, size: int) -> np.ndarray:
         """Distances of `size` rows from `first` on to all rows from there, above the diagonal; first at a tile's."""

@@ -77,21 +77,10 @@ def _finite(x: ArrayLike) -> np.ndarray:
 
 
 def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, " ..."]:
-    """Spacing of `grid` at ``|x|``: the gap to the next larger magnitude.
+    """Spacing of `grid` at ``|x|``, weight units: the gap to the next larger magnitude [1]_.
 
-    Parameters
-    ----------
-    x : finite values, weight units; they need not lie on the grid
-    grid : a key of `GRIDS`, or a `Grid`
-
-    Returns
-    -------
-    Same shape as `x`, weight units. Below the smallest normal number: the smallest subnormal.
-
-    Raises
-    ------
-    InvalidInput
-        Unknown grid, or a NaN or infinite value, or one beyond the largest finite value of the grid.
+    x need not lie on the grid; below the smallest normal number the spacing is the smallest subnormal. Raises
+    InvalidInput for an unknown grid, and for NaN, infinity or a value beyond the largest finite one of the grid.
 
     References
     ----------
@@ -220,17 +209,11 @@ def steps(a: ArrayLike, b: ArrayLike, grid: str | Grid) -> Int64[np.ndarray, " .
 
 
 def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, " ..."], Float64[np.ndarray, " ..."]]:
-    """Rounding boundaries around each value: what lies strictly between them rounds where `x` rounds.
+    """Rounding boundaries around each value, weight units: what lies strictly between them rounds where `x` rounds.
 
-    Returns
-    -------
-    lower, upper : same shape as `x`, weight units, float64 (exact): midpoints between neighbouring grid values. At the
-        largest finite value the outer one is where overflow begins. A value on a boundary goes to the even neighbour.
-
-    Raises
-    ------
-    InvalidInput
-        A NaN or infinite value, or one that overflows the grid.
+    They are exact: midpoints between neighbouring grid values, at the largest finite value the outer one is where
+    overflow begins. A value on a boundary goes to the even neighbour. Raises InvalidInput for NaN, infinity or a value
+    that overflows the grid.
 
     Examples
     --------

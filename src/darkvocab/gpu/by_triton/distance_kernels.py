@@ -19,8 +19,7 @@ def fill_values(
     m,
     dim,
     columns,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
+    shape: tl.constexpr,
     steps: tl.constexpr,
     tile: tl.constexpr,
     wide: tl.constexpr,
@@ -30,12 +29,12 @@ def fill_values(
     lanes = tl.program_id(1) * tile + tl.arange(0, tile)
     places = tl.program_id(0) * wide + tl.arange(0, wide)
     chosen = tl.load(rows + t * m + lanes, mask=lanes < m, other=0)
-    there = (lanes < m)[:, None] & (places < dim)[None, :]
+    inside = (lanes < m)[:, None] & (places < dim)[None, :]
     chosen = tl.maximum(chosen, 0)[:, None]
-    code = tl.load(codes + (t * n + chosen) * dim + places[None, :], mask=there, other=0).to(tl.int64)
+    code = tl.load(codes + (t * n + chosen) * dim + places[None, :], mask=inside, other=0).to(tl.int64)
     index = code + tl.load(home + t * dim + places, mask=places < dim, other=0)[None, :]
-    value = index.to(x.dtype.element_ty) if steps else _value_of(index.to(tl.int32), mantissa_bits, min_exponent)
-    value = tl.where(there, value, 0)
+    value = index.to(x.dtype.element_ty) if steps else _value_of(index.to(tl.int32), shape[0], shape[1])
+    value = tl.where(inside, value, 0)
     base = x + (t * tl.num_programs(1) + tl.program_id(1)) * columns * tile
     to = base + places[:, None] * tile + tl.arange(0, tile)[None, :]
     tl.store(to, tl.trans(value), mask=(places < columns)[:, None])
@@ -160,8 +159,8 @@ def tally_tile(distances, weights, largest, sums, m_pad, height: tl.constexpr, w
             weighed = mantissa.to(tl.int64) * ours[:, None]
             lowest = tl.min(tl.where(bits > 0, exponent, 255))
             for e in range(lowest, tl.max(exponent) + 1):
-                here = tl.sum(tl.where(exponent == e, weighed, 0), axis=0)
-                tl.atomic_add(sums + t * 256 + e, tl.sum(here * theirs), sem="relaxed")
+                of_rows = tl.sum(tl.where(exponent == e, weighed, 0), axis=0)
+                tl.atomic_add(sums + t * 256 + e, tl.sum(of_rows * theirs), sem="relaxed")
         else:
             tl.atomic_max(largest + t, tl.max(d.to(tl.int64, bitcast=True)), sem="relaxed")
             steps = d.to(tl.int64)

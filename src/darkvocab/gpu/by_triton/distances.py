@@ -43,17 +43,16 @@ SHAPES = {torch.float32: Shape(4, 4, 8, 2, 4), torch.float64: Shape(4, 4, 8, 2, 
 
 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
-    mantissa_bits, min_exponent, max_code = shape
     (trials, n, dim), m = codes.shape, rows.shape[1]
     steps = unit == "steps"
     wide = 64
-    dtype = torch.float64 if steps and max_code >= 1 << 15 else torch.float32
+    dtype = torch.float64 if steps and shape[2] >= 1 << 15 else torch.float32
     columns = dim + -dim % COLUMNS
     x = torch.empty(trials, triton.cdiv(m, TILE), columns, TILE, dtype=dtype, device=codes.device)
     if x.numel():
         grid = triton.cdiv(columns, wide), x.shape[1], trials
         arguments = codes.contiguous(), home.contiguous(), rows.contiguous(), x, n, m, dim, columns
-        fill_values[grid](*arguments, mantissa_bits, min_exponent, steps, TILE, wide, num_warps=8, **LAUNCH)
+        fill_values[grid](*arguments, shape, steps, TILE, wide, num_warps=8, **LAUNCH)
     return x
 
 
@@ -130,8 +129,8 @@ def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> 
 def connect(distances: Tensor, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     m_pad = weights.shape[1]
     degrees = (weights - 1).clamp(min=0).contiguous()
-    own = torch.arange(m_pad, dtype=torch.int32, device=weights.device)
-    parents = own.expand_as(weights).contiguous()
+    rows = torch.arange(m_pad, dtype=torch.int32, device=weights.device)
+    parents = rows.expand_as(weights).contiguous()
     bound = torch.full((1,), limit, dtype=distances.dtype, device=distances.device)
 
     for kernel, arrays in ((add_degrees, (degrees, parents)), (unite, (parents,))):

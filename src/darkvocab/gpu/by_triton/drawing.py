@@ -143,9 +143,9 @@ def dense_kernel(
             z = z2
         else:
             z = z3
-        here = live & (b + plane * blocks < dim)
-        x = tl.load(base + plane * blocks, mask=here, other=0.0)
-        count += _store(z, x, sigma, to + plane * blocks, here, float32, shape)
+        inside = live & (b + plane * blocks < dim)
+        x = tl.load(base + plane * blocks, mask=inside, other=0.0)
+        count += _store(z, x, sigma, to + plane * blocks, inside, float32, shape)
     tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
 
 
@@ -223,7 +223,7 @@ def often_kernel(
         for _plane in range(4):  # planes of a chunk
             for half in tl.static_range(2):
                 token = first[:, None] + half
-                here = (token < n) & live[None, :]
+                inside = (token < n) & live[None, :]
                 upper = ((w0 >> (16 * half)) & 0xFFFF).to(tl.int32)
                 cell = tl.zeros([tile_blocks, tile_lanes], tl.int32)
                 ties = tl.zeros([tile_blocks, tile_lanes], tl.int1)
@@ -232,7 +232,7 @@ def often_kernel(
                     at = tl.where(e < n_edges, at, 65536)[None, :]  # beyond every half word
                     cell += (upper >= at).to(tl.int32)
                     ties |= upper == at
-                ties &= here
+                ties &= inside
                 if tl.max(ties.to(tl.int32)) > 0:
                     v0, v1, _, _ = tl.philox(seed, token.to(tl.uint32), c1 | 1073741824, c2, c3)
                     u = (upper.to(tl.uint64) << 48) | ((v0 & 0xFFFF).to(tl.uint64) << 32) | v1.to(tl.uint64)
@@ -240,7 +240,7 @@ def often_kernel(
                     for e in range(0, most):
                         reached = u >= _word(edge + e, e < n_edges)[None, :]
                         cell += (ties & reached & (e < n_edges)[None, :]).to(tl.int32)
-                tl.store(to + token.to(tl.int64) * places, (lowest + cell).to(codes.dtype.element_ty), mask=here)
+                tl.store(to + token.to(tl.int64) * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)
             w0, w1, w2 = w1, w2, w3
             first += CHUNK // 4
 
@@ -289,7 +289,7 @@ def seldom_kernel(
         word = (w0.to(tl.uint64) << 20) | (w1 >> 12).to(tl.uint64)
         uniform = (word.to(tl.int64, bitcast=True).to(tl.float64) + 0.5) * 2.220446049250313e-16
         token = tl.where(token < n, token + (1.0 + tl.floor(log(uniform) * factor)), token)
-        here = token < n
+        inside = token < n
         n_high, n_low = leaves >> 32, leaves & 0xFFFFFFFF
         u_high, u_low = w2.to(tl.uint64), w3.to(tl.uint64)
         middle = u_high * n_low + ((u_low * n_low) >> 32)
@@ -298,5 +298,5 @@ def seldom_kernel(
         cell = tl.zeros([tile_lanes], tl.int32)
         for e in range(0, tl.max(n_edges)):
             cell += ((u >= _word(edge + e, live & (e < n_edges))) & (e < n_edges)).to(tl.int32)
-        at = tl.where(here, token, 0.0).to(tl.int64)
-        tl.store(to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=here)
+        at = tl.where(inside, token, 0.0).to(tl.int64)
+        tl.store(to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)

@@ -71,12 +71,12 @@ def _raise_by(further: str) -> Callable[..., Any]:
 
         builder.position_at_end(body)
         column = builder.sext(builder.load(builder.gep(places, [k])), int64)
-        here = builder.insert_element(undefined, builder.load(builder.gep(theirs, [k])), ir.Constant(int32, 0))
-        here = builder.shuffle_vector(here, undefined, ir.Constant(words, [0] * lanes))
+        number_of_row = builder.insert_element(undefined, builder.load(builder.gep(theirs, [k])), ir.Constant(int32, 0))
+        number_of_row = builder.shuffle_vector(number_of_row, undefined, ir.Constant(words, [0] * lanes))
         address = builder.gep(tiles, [builder.mul(column, ir.Constant(int64, lanes * len(targets)))])
         k.add_incoming(builder.add(k, ir.Constant(int64, 1)), body)
-        for phi, there in zip(furthest, values_at(address), strict=True):
-            by = builder.fsub(here, there) if further == "below" else builder.fsub(there, here)
+        for phi, entries in zip(furthest, values_at(address), strict=True):
+            by = builder.fsub(number_of_row, entries) if further == "below" else builder.fsub(entries, number_of_row)
             by = builder.call(magnitude, [by]) if further == "apart" else by
             phi.add_incoming(builder.select(builder.fcmp_ordered(">", by, phi), by, phi), body)
         builder.branch(head)
@@ -244,9 +244,9 @@ def stream(tiles, lanes, rows, starts, columns, values, width, out):
     for t in range(len(tiles)):
         tile, first, last = tiles[t], t * lanes, min((t + 1) * lanes, n)
         for i in range(min(m, first)):
-            here = out[i, first:last]
-            _raise(tile, starts, i, columns, values, here)
-            _settle(rows[i], rows[first:last], width, here)
+            distances = out[i, first:last]
+            _raise(tile, starts, i, columns, values, distances)
+            _settle(rows[i], rows[first:last], width, distances)
         if first >= m:
             continue
         for start in range(first, n, lanes):  # to where they are found again above the diagonal
@@ -313,10 +313,10 @@ def count_near(block, first, weights, limit):
         for j in range(row.size):
             near |= row[j] <= limit
         if near:
-            here = 0
+            tokens = 0
             for j in range(row.size):
-                here += its_weights[j] * (row[j] <= limit)
-            count += weights[first + i] * here
+                tokens += its_weights[j] * (row[j] <= limit)
+            count += weights[first + i] * tokens
     return count
 
 
@@ -335,13 +335,13 @@ def connect(block, first, weights, limit, degrees, parent):
             near |= row[j] <= limit
         if not near:
             continue
-        here, apart = 0, False
+        tokens, apart = 0, False
         for j in range(row.size):
             is_near = row[j] <= limit
-            here += its_weights[j] * is_near
+            tokens += its_weights[j] * is_near
             its_degrees[j] += weights[one] * is_near
             apart |= is_near & (its_parents[j] != parent[one])
-        degrees[one] += here
+        degrees[one] += tokens
         if apart:
             for j in range(row.size):
                 if row[j] <= limit and its_parents[j] != parent[one]:
@@ -364,9 +364,9 @@ def fit_windows(ordered, width, low, high):
         for last in range(n):
             while values[last] - values[first] > width:
                 first += 1
-            here = values[last] - values[first]
-            if last - first + 1 > best or (last - first + 1 == best and here < span):
-                best, start, span = last - first + 1, first, here
+            extent = values[last] - values[first]
+            if last - first + 1 > best or (last - first + 1 == best and extent < span):
+                best, start, span = last - first + 1, first, extent
         low[d] = values[start] - (width - span) / 2
         high[d] = low[d] + width
         while high[d] - low[d] > width:
@@ -377,11 +377,11 @@ def fit_windows(ordered, width, low, high):
 
 @njit(nogil=True, cache=True)
 def list_pairs(block, later, out):
-    """Return the entries of a block of rows and `later` columns above its diagonal, row after row."""
+    """Write to `out` the entries of a block of rows and `later` columns above its diagonal, row after row."""
     at = 0
     for i in range(block.shape[0]):
         row = block[i, i + 1 : later]
-        there = out[at : at + row.size]
+        entries = out[at : at + row.size]
         for j in range(row.size):
-            there[j] = row[j]
+            entries[j] = row[j]
         at += row.size

@@ -123,12 +123,12 @@ def squares_around(values, tokens, centre):
     """Sum and maximum over these rows of the squared distance from `centre` [dim]."""
     total, largest = 0.0, 0.0
     for token in tokens:
-        here = 0.0
+        square = 0.0
         for d in range(centre.size):
             apart = np.float64(values[token, d]) - centre[d]
-            here += apart * apart
-        total += here
-        largest = max(largest, here)
+            square += apart * apart
+        total += square
+        largest = max(largest, square)
     return total, largest
 
 

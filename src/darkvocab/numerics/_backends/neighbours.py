@@ -40,15 +40,15 @@ def lanes_near(typingctx, tiles, at, number, limit):
             return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        there = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
-        there, here, most = builder.load(there, align=width // 8), all_lanes(args[2]), all_lanes(args[3])
+        entries = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        entries, numbers, most = builder.load(entries, align=width // 8), all_lanes(args[2]), all_lanes(args[3])
         if isinstance(kind, ir.FloatType):
             of = ir.FunctionType(vector, [vector])
             magnitude = cgutils.get_or_insert_function(builder.module, of, f"llvm.fabs.v{lanes}f{width}")
-            near = builder.fcmp_unordered("<=", builder.call(magnitude, [builder.fsub(there, here)]), most)
+            near = builder.fcmp_unordered("<=", builder.call(magnitude, [builder.fsub(entries, numbers)]), most)
         else:
-            above = builder.icmp_signed(">", there, here)
-            by = builder.sub(builder.select(above, there, here), builder.select(above, here, there))
+            above = builder.icmp_signed(">", entries, numbers)
+            by = builder.sub(builder.select(above, entries, numbers), builder.select(above, numbers, entries))
             near = builder.icmp_unsigned("<=", by, most)
         word = builder.bitcast(near, ir.IntType(lanes))
         return word if lanes == 64 else builder.zext(word, ir.IntType(64))
@@ -84,11 +84,11 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
             for i in range(start, stop):
                 row = x_first + i
                 near = _up_to(min(max(ends[row] - first, 0), lanes)) & ~_up_to(min(max(row + 1 - first, 0), lanes))
-                own = x[i // lanes]
+                its_tile = x[i // lanes]
                 for d in range(columns):
                     if near == 0:
                         break
-                    near &= lanes_near(flat, (tile * columns + d) * lanes, own[d, i % lanes], limits[d])
+                    near &= lanes_near(flat, (tile * columns + d) * lanes, its_tile[d, i % lanes], limits[d])
                 while near:
                     other = first + lowest_bit(near)
                     near &= near - np.uint64(1)
@@ -165,8 +165,8 @@ def profile(rows, centre, low, high, extremes):
             part, middle = row[start : (block + 1) * dim // blocks], centre[start:]
             largest = smallest = _deviation(part[0], middle[0])
             for d in range(part.size):
-                here = _deviation(part[d], middle[d])
-                largest, smallest = max(largest, here), min(smallest, here)
+                deviation = _deviation(part[d], middle[d])
+                largest, smallest = max(largest, deviation), min(smallest, deviation)
             extremes[i, block] = min(max(largest, -FURTHEST), FURTHEST)
             extremes[i, blocks + block] = min(max(smallest, -FURTHEST), FURTHEST)
 
