@@ -50,7 +50,16 @@ TOUCHING = NeighbourFacts(
 
 
 def scan_from(
-    tokens, *, asked="model", path=None, tensor="embed.weight", n_bytes=4096, n_without_row=0, indicators=None, **parts
+    tokens,
+    *,
+    asked="model",
+    path=None,
+    tensor="embed.weight",
+    n_bytes=4096,
+    n_without_row=0,
+    near_zero=(),
+    indicators=None,
+    **parts,
 ):
     """A scan with this frame of tokens; facts follow from it, but for those given: parts of `Scan`, by name.
 
@@ -69,7 +78,7 @@ def scan_from(
         matrix=tensor,
         reference="reserved names",
         by="euclidean",
-        near_zero=(),
+        near_zero=near_zero,
         proves=None,
         weak_up_to=None,
         weak_expected_false=None,

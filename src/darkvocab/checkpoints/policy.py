@@ -388,7 +388,8 @@ def default_policy() -> str:
     comment = ALLOW.format(categories=", ".join(CATEGORIES))
     for exemption in DEFAULT_ALLOW:
         rules, categories = json.dumps(exemption.rules), json.dumps(exemption.categories)  # lists in TOML, too
-        entry = f'[[allow]]\nreason = "{exemption.reason}"\nrules = {rules}\ncategories = {categories}\n'
+        listed = "\n".join(wrap(f"rules = {rules}", 118, subsequent_indent="    ", break_on_hyphens=False))
+        entry = f'[[allow]]\nreason = "{exemption.reason}"\n{listed}\ncategories = {categories}\n'
         blocks.append(comment + entry)
         comment = ""
     return "\n".join(blocks)

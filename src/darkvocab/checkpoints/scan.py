@@ -238,15 +238,14 @@ class _Measured:
 
     def _of_input(self) -> dict[str, Any]:
         """Return distance and score by the input matrix, where that is judged beside the output."""
+        import polars as pl
 
         if len(self.judgement.sides) == 1:
             return {}
         side = self.judgement.sides[0]
-        unknown = np.full(self.matrix.n_tokens, np.nan)
-        return {
-            "input_distance": unknown if side.distance is None else side.distance,
-            "input_score": side.indicators.score,
-        }
+        unknown = [None] * self.matrix.n_tokens
+        distance = pl.Series(unknown if side.distance is None else side.distance, dtype=pl.Float64)
+        return {"input_distance": distance, "input_score": side.indicators.score}
 
     def _copies(self) -> tuple[result.Copies, ...]:
         """List groups of trained tokens with equal rows, and pairs of trained rows that touch."""
