@@ -143,7 +143,7 @@ def indicators(
         columns = _columns(matrix, frame, apart.centre, threads or n_cores(), advance)
         logarithms = _logarithms(columns[apart.by], apart.floor)
         if kind == DIRECTION:  # a cluster by its definition, no sample of one
-            score[apart.reference.tokens] = 1
+            score[tokens] = 1
         elif kind != NEAR_ZERO:
             law = Law.of_lower_half(logarithms, apart.logarithms) if kind == MODE else Law.of_sample(apart.logarithms)
             score = membership(logarithms, law, at_least=len(apart.reference.tokens), furthest=apart.furthest)
