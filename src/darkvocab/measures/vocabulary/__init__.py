@@ -150,7 +150,7 @@ def vocabulary(
     n_tokens : rows of the embedding; by default as many as the tokenizer has ids
     seconds : when the search ends at the latest; what it has not decided until then is `unknown`. Each other tokenizer
         that applies (`differs`) has as many
-    round_trip : encode each text alone, too, for `no_round_trip`
+    round_trip : encode each text alone, too, for `no_round_trip`, where the search came to its end
     progress : told (tokens decided, tokens) as the search goes on
 
     Examples
@@ -189,7 +189,7 @@ def vocabulary(
         named = pool.submit(_named, pieces)  # while the library encodes
         search.run()
         facts |= {"differs": tuple(differences(tokenizer, search, seconds)), "search": search.sentence()}
-        facts["no_round_trip"] = no_round_trip(tokenizer, n_tokens) if round_trip else None
+        facts["no_round_trip"] = no_round_trip(tokenizer, n_tokens) if round_trip and search.ended else None
     return _explained(pieces, named.result(), search.witnesses, search.verdict, search.proofs, facts)
 
 
