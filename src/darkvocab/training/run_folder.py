@@ -13,7 +13,7 @@ from ..embedding.history import FILE, KEY
 from ..errors import CorruptFile, Diverged
 from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
-from .metrics import COLUMNS, Metrics, divergence, n_before_divergence, write_metrics
+from .metrics import COLUMNS, divergence, n_before_divergence, write_metrics
 from .outcome import ENDED, write_outcome
 from .recording import Recording
 from .settings import Training
@@ -104,7 +104,7 @@ class TrainingFolder(Folder):
             recording.extend(rows[:n_states])
         self.metrics.extend(metrics[:n_good])
         if n_good < len(metrics):
-            self.diverged = divergence(Metrics(first + n_good + 1, *metrics[n_good].tolist()))
+            self.diverged = divergence(first + n_good + 1, *metrics[n_good, :2].tolist())
             for recording in (*self.recordings, self.metrics):
                 recording.shorten()
             self.end("diverged")

@@ -247,7 +247,7 @@ class Stack:
     def _feed(self, first: int, last: int) -> None:
         """Fill the tables for steps first + 1 to last."""
         training, steps = self.training, range(first + 1, last + 1)
-        starts = [each.batches.starts(first + 1, len(steps)).reshape(len(steps), -1) for each in self.trainings]
+        starts = [each.starts(first + 1, len(steps)).reshape(len(steps), -1) for each in self.trainings]
         self._upload(self._starts, np.stack(starts, 1), first)
         self._upload(self._rates, np.array([training.learning_rate(step) for step in steps]), first)
         if training.is_random:
