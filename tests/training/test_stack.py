@@ -113,7 +113,7 @@ def test_an_update_is_that_of_torchs_optimizer_bit_for_bit(settings, dtype):
         constants = {name: value for name, value in vars(settings).items() if name in ("betas", "eps", "momentum")}
         kind, fused = (torch.optim.AdamW, {"fused": True}) if isinstance(settings, AdamW) else (torch.optim.SGD, {})
         optimizers.append(kind(groups, lr=0.0, **constants, **fused))
-    ours = optimizer(settings)(torch, settings, layout, weights, gradient)
+    ours = optimizer(torch, settings, layout, weights, gradient)
     for _ in range(5):
         gradient.copy_(torch.randn(gradient.shape, generator=drawn))
         ours.rate.copy_(torch.rand(1, generator=drawn))
