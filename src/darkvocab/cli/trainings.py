@@ -65,6 +65,38 @@ TRAINED: dict[str, tuple[Any, ...]] = {
     "resume": (Resume, False),
     "as_json": (Json, False),
 }
+EVOLVED: dict[str, tuple[Any, ...]] = {
+    "source": (
+        Annotated[Path, typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE")],
+        REQUIRED,
+    ),
+    "unseen": (
+        *(str | None, None),
+        "Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says.",
+    ),
+    "tensor": (str | None, None, "Take this tensor instead of embedding_history."),
+    "every": (Annotated[int, typer.Option(help="Take every so many recorded rows, and the last.", min=1)], 1),
+    "init_sigma": (float | None, None, "Of 11.2c's verdict, weight units; by default the run's."),
+    "noise_epsilon": (float | None, None, "Of 11.2b's verdict, weight units; by default the run's."),
+    "out": (Path | None, None, "Folder for records, events and figures; by default the run folder."),
+    "as_json": (Json, False),
+}
+SOURCES = typer.Argument(
+    help="org/name on the Hugging Face Hub, a folder of checkpoints, or several sources in their order.",
+    metavar="SOURCE...",
+)
+FOLLOWED: dict[str, tuple[Any, ...]] = {
+    "sources": (Annotated[list[str], SOURCES], REQUIRED),
+    "revisions": (
+        *(str | None, None),
+        "Of one source: only branches and tags, or checkpoints in the folder, that match; 'step*,main'.",
+    ),
+    "tensor": (Tensor, None),
+    "grid": (GridName, None),
+    "tokenizer": (Tokenizer, None),
+    "out": (Path | None, None, "Folder for all records, as Parquet, CSV and JSON."),
+    "as_json": (Json, False),
+}
 
 
 def _training(corpus: Path | None, vocabulary: int | None, tokenizer: Path | None, **options: Any) -> Training:
@@ -127,27 +159,8 @@ def _train_replicas(replicas: Replicas, out: Path, as_json: bool, **running: Any
 
 
 @app.command(no_args_is_help=True)
-def evolve(
-    source: Annotated[Path, typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE")],
-    unseen: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says."
-        ),
-    ] = None,
-    tensor: Annotated[str | None, typer.Option(help="Take this tensor instead of embedding_history.")] = None,
-    every: Annotated[int, typer.Option(help="Take every so many recorded rows, and the last.", min=1)] = 1,
-    init_sigma: Annotated[
-        float | None, typer.Option(help="Of 11.2c's verdict, weight units; by default the run's.")
-    ] = None,
-    noise_epsilon: Annotated[
-        float | None, typer.Option(help="Of 11.2b's verdict, weight units; by default the run's.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for records, events and figures; by default the run folder.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+@takes(EVOLVED)
+def evolve(source: Path, out: Path | None, as_json: bool, **settings: Any) -> None:
     """Follow the black holes of a training step by step, over all, seen and unseen tokens.
 
     Example: darkvocab evolve runs/lab --every 10
@@ -159,16 +172,7 @@ def evolve(
     if out is None and (source / "manifest.json").is_file():
         out = source
     with progress_bar("measuring") as progress:
-        evolution = darkvocab.evolve(
-            source,
-            unseen=unseen,
-            tensor=tensor,
-            every=every,
-            init_sigma=init_sigma,
-            noise_epsilon=noise_epsilon,
-            out=out,
-            progress=progress,
-        )
+        evolution = darkvocab.evolve(source, out=out, progress=progress, **settings)
     page = darkvocab.report(out)[0] if out else None
     if as_json:
         frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
@@ -182,26 +186,8 @@ def evolve(
 
 
 @app.command(no_args_is_help=True)
-def history(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            help="org/name on the Hugging Face Hub, a folder of checkpoints, or several sources in their order.",
-            metavar="SOURCE...",
-        ),
-    ],
-    revisions: Annotated[
-        str | None,
-        typer.Option(
-            help="Of one source: only branches and tags, or checkpoints in the folder, that match; 'step*,main'."
-        ),
-    ] = None,
-    tensor: Tensor = None,
-    grid: GridName = None,
-    tokenizer: Tokenizer = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for all records, as Parquet, CSV and JSON.")] = None,
-    as_json: Json = False,
-) -> None:
+@takes(FOLLOWED)
+def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any) -> None:
     """Follow black holes and rows from checkpoint to checkpoint: which are equal, which moved, since when frozen.
 
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
@@ -211,9 +197,7 @@ def history(
 
     announce_compilation()
     with progress_bar("measuring", in_bytes=True) as progress:
-        series = darkvocab.series(
-            *sources, revisions=revisions, tensor=tensor, grid=grid, tokenizer=tokenizer, out=out, progress=progress
-        )
+        series = darkvocab.series(*sources, out=out, progress=progress, **settings)
     frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
     if as_json:
         sys.stdout.writelines(frames_json(series.summary, **frames))
