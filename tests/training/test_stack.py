@@ -102,7 +102,7 @@ def test_loss_and_gradient_are_those_of_transformers_model_in_float64(norm, tied
 def test_an_update_is_that_of_torchs_optimizer_bit_for_bit(settings, dtype):
     # Given a learning rate of float32, in which it is kept here, and parts of whole vectors of a CPU: what is left over
     # beside those, torch's sums of bfloat16 round twice.
-    layout = Layout(places={"matrix": (slice(640), (20, 32)), "vector": (slice(640, 704), (64,))}, n_matrices=640)
+    layout = Layout(places={"matrix": (slice(640), (20, 32)), "vector": (slice(640, 704), (64,))})
     drawn = torch.Generator().manual_seed(1)
     weights = torch.randn(3, 704, generator=drawn).to(dtype)
     theirs, gradient = weights.clone(), torch.empty_like(weights)

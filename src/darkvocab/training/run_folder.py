@@ -14,7 +14,8 @@ from ..errors import CorruptFile, Diverged
 from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
 from .metrics import COLUMNS, divergence, n_before_divergence, write_metrics
-from .outcome import ENDED, write_outcome
+from .outcome import ENDED, measure_outcome
+from .outcome import FILE as OUTCOME
 from .recording import Recording
 from .settings import Training
 
@@ -123,7 +124,7 @@ class TrainingFolder(Folder):
 
         self._opened.close()
         write_metrics(self.path, load_file(self.path / METRICS)["metrics"])
-        write_outcome(self.path, status)
+        write_json(self.path / OUTCOME, measure_outcome(self.path, status).to_json())
         self.set_status(status)
 
     def clear(self) -> None:
