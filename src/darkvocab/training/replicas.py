@@ -152,7 +152,7 @@ class Replicas(Shown):
             folder = opened.enter_context(opening)
             if say and not folder.is_whole:
                 say_beginning(self.training, folder, say)
-            missing = folder.missing()
+            missing = folder.parts.missing()
             shared = self, folder.path.absolute(), cores
             in_stacks = self._train_in_stacks(folder.path, missing)
             with self._watched(folder.path, progress):
