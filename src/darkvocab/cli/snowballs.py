@@ -9,20 +9,9 @@ from typing import Any
 import darkvocab
 
 from ..errors import InvalidInput
+from . import shell
 from .progress import progress_bar
-from .shell import (
-    REQUIRED,
-    DeviceName,
-    EngineName,
-    Json,
-    Resume,
-    Seed,
-    Workers,
-    announce_compilation,
-    app,
-    say,
-    takes,
-)
+from .shell import REQUIRED, announce_compilation, app, say, takes
 
 # Options of all three commands by their names: type, default, help. The first group is of what is drawn.
 DRAWN: dict[str, tuple[Any, ...]] = {
@@ -38,7 +27,7 @@ DRAWN: dict[str, tuple[Any, ...]] = {
         "Of the noise: gaussian, laplace, uniform-ball, uniform-shell; sigma is of each component.",
     ),
     "arithmetic": (str, "float32", "float32 (add in float32, then round) or exact (round once)."),
-    "seed": (Seed, 42),
+    "seed": (shell.Seed, 42),
     "sampler": (str, "sparse", "sparse, dense (the same law, slower), or notebook (torch's stream)."),
 }
 MEASURED: dict[str, tuple[Any, ...]] = {
@@ -56,12 +45,12 @@ ASKED: dict[str, tuple[Any, ...]] = {
     "inclusive": (bool, False, "Tokens touch at <= (not <) --threshold."),
 }
 RUNNING: dict[str, tuple[Any, ...]] = {
-    "engine": (EngineName, "local"),
-    "workers": (Workers, None),
-    "device": (DeviceName, "cpu"),
+    "engine": (shell.EngineName, "local"),
+    "workers": (shell.Workers, None),
+    "device": (shell.DeviceName, "cpu"),
     "out": (Path | None, None, "Run folder for records, figures and report."),
-    "resume": (Resume, False),
-    "as_json": (Json, False),
+    "resume": (shell.Resume, False),
+    "as_json": (shell.Json, False),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from ..errors import CorruptFile, Diverged
+from ..errors import CorruptFile
 from ..landing import landing
 
 FILE = "metrics.parquet"
@@ -20,12 +20,6 @@ def n_before_divergence(metrics: Float64[np.ndarray, "steps 3"]) -> int:
     """Count the steps before the first one whose loss or gradient norm is NaN or infinite."""
     finite = np.isfinite(metrics[:, :2]).all(1)
     return len(metrics) if finite.all() else int(finite.argmin())
-
-
-def divergence(step: int, loss: float, gradient_norm: float) -> Diverged:
-    """Return the error of a training that diverged at this step."""
-    numbers = f"loss {loss}, gradient norm {gradient_norm}"
-    return Diverged(f"the training diverged at step {step:,}: {numbers}; what was recorded before is kept")
 
 
 def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:

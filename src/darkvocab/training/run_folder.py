@@ -13,7 +13,7 @@ from ..embedding.history import FILE, KEY
 from ..errors import CorruptFile, Diverged
 from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
-from .metrics import COLUMNS, divergence, n_before_divergence, write_metrics
+from .metrics import COLUMNS, n_before_divergence, write_metrics
 from .outcome import ENDED, measure_outcome
 from .outcome import FILE as OUTCOME
 from .recording import Recording
@@ -105,7 +105,11 @@ class TrainingFolder(Folder):
             recording.extend(rows[:n_states])
         self.metrics.extend(metrics[:n_good])
         if n_good < len(metrics):
-            self.diverged = divergence(first + n_good + 1, *metrics[n_good, :2].tolist())
+            loss, norm, _ = metrics[n_good].tolist()
+            self.diverged = Diverged(
+                f"the training diverged at step {first + n_good + 1:,}: loss {loss}, gradient norm {norm}; "
+                "what was recorded before is kept"
+            )
             for recording in (*self.recordings, self.metrics):
                 recording.shorten()
             self.end("diverged")
