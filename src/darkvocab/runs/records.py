@@ -73,8 +73,8 @@ def frame_of(row: type[Row], records: Sequence[Row]) -> pl.DataFrame:
     return pl.DataFrame({name: list(map(attrgetter(name), records)) for name in schema}, schema=schema)
 
 
-def _write_parquet(frames: Iterable[pl.DataFrame], schema: dict[str, Any], file: IO[bytes]) -> None:
-    """Write frames as one Parquet file, a few of them in memory at a time.
+def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
+    """Write frames of records of one type as Parquet, a few in memory at a time; raises as `landing`.
 
     Row groups have a fixed number of records, so that the bytes depend neither on how the records are cut into frames
     nor on the number of threads.
@@ -82,22 +82,16 @@ def _write_parquet(frames: Iterable[pl.DataFrame], schema: dict[str, Any], file:
     import polars as pl
     from polars.io.plugins import register_io_source
 
-    try:
-        # All columns and rows are asked for, so that what else polars passes has nothing to say.
-        register_io_source(lambda *_: iter(frames), schema=schema).sink_parquet(
-            file, compression="zstd", row_group_size=ROW_GROUP, maintain_order=True
-        )
-    except pl.exceptions.PolarsError as error:
-        if match := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error)):
-            number = int(match[1] or match[2])
-            raise OSError(number, os.strerror(number)) from None
-        raise
-
-
-def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
-    """Write frames of records of one type as Parquet, whole or not at all; raises as `landing`."""
+    # All columns and rows are asked for, so that what else polars passes has nothing to say.
+    source = register_io_source(lambda *_: iter(frames), schema=_schema(row))
     with landing(path) as file:
-        _write_parquet(frames, _schema(row), file)
+        try:
+            source.sink_parquet(file, compression="zstd", row_group_size=ROW_GROUP, maintain_order=True)
+        except pl.exceptions.PolarsError as error:
+            if match := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error)):
+                number = int(match[1] or match[2])
+                raise OSError(number, os.strerror(number)) from None
+            raise
 
 
 def csv_path(folder: str | Path, manifest: dict[str, Any]) -> Path:
@@ -164,8 +158,7 @@ class RunFolder(Folder, Generic[Row]):
         foreign = sorted({item.name for item in self.parts.folder.iterdir()} - self.parts.names)
         if foreign:
             raise CorruptFile(f"{self.parts.folder} holds {', '.join(foreign[:4])}, no part of this run; move it away")
-        with landing(self.path / "records.parquet") as file:
-            _write_parquet(self._frames(), _schema(self.row), file)
+        write_frames(self.path / "records.parquet", self.row, self._frames())
         path = csv_path(self.path, self.manifest)
         with landing(path) as file:
             # Neither a time nor a name in its header.
