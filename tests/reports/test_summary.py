@@ -33,7 +33,7 @@ def folder(path, rows, *, landed=None, size=4):
     """A run with these records; of an unfinished one only the first parts."""
     manifest = {"command": "", "parameters": {}, "seed": 1, "packages": {}, "inputs": [], "n_records": len(rows)}
     with RunFolder(path, Row, manifest, records_per_part=size) as run:
-        for number in run.missing()[:landed]:
+        for number in run.parts.missing()[:landed]:
             run.land(number, rows[number * size : (number + 1) * size])
         if landed is None:
             run.finish()
