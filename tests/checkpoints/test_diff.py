@@ -47,12 +47,11 @@ def followed(a, b):
         found = np.zeros(len(numbers), np.int64)
         for number, tokens in enumerate(Census(groups).members(), 1):
             found[tokens] = number
-        return found, groups
+        return found
 
-    (holes_a, _), (holes_b, groups_b) = holes(a), holes(b)
     return [
         (c.kind, c.a, c.b, c.joined.tolist(), c.left.tolist(), c.came_from, c.went_to)
-        for c in changes(holes_a, holes_b, groups_b)
+        for c in changes(holes(a), holes(b))
     ]
 
 

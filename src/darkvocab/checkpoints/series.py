@@ -22,7 +22,7 @@ from ..progress import Report
 from ..runs.folder import check_folder, take_folder
 from ..runs.records import csv_bytes, frame_of, write_frames
 from ..sources import READERS, WEIGHTS, open_source, revisions
-from ..text import Shown, printable
+from ..text import Shown, listed, printable
 from .course import CheckpointRecord, Course, SeriesEvent
 
 if TYPE_CHECKING:
@@ -68,11 +68,9 @@ def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) 
     globs = ["*"] if pattern is None else pattern.split(",")
     names = [name for name in known if any(fnmatchcase(name, glob) for glob in globs)]
     if not names:
-        others = sorted(known, key=naturally)
-        listed = ", ".join(others[:8]) + (f" and {len(others) - 8:,} more" if len(others) > 8 else "")
-        raise MissingFile(
-            f"{source} has no checkpoint{f' that matches {pattern!r}' if pattern else ''}; it has {listed or 'none'}"
-        )
+        others = listed(sorted(known, key=naturally), 8) or "none"
+        asked = f" that matches {pattern!r}" if pattern else ""
+        raise MissingFile(f"{source} has no checkpoint{asked}; it has {others}")
     names.sort(key=lambda name: (name == LAST, naturally(name)))
     return [(name, known[name]) for name in names]
 

@@ -220,10 +220,10 @@ def history(
         series = darkvocab.series(
             *sources, revisions=revisions, tensor=tensor, grid=grid, tokenizer=tokenizer, out=out, progress=progress
         )
-    frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
     if as_json:
+        frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
         sys.stdout.writelines(frames_json(series.summary, **frames))
     else:
-        print_series(**frames, summary=series.summary, to=console())
+        print_series(series, console())
     if out:
         say(f"checkpoints in {out / 'checkpoints.csv'}, events and tokens beside it")

@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import CorruptFile, InvalidInput
-from ..runs.records import EXPECTED, frame_of
+from ..errors import InvalidInput
+from ..runs.records import EXPECTED, frame_of, reading
 from .console import print_left, print_lines, show, table
 from .figures import BLACK, BLUE, ORANGE
 from .labels import TITLES, labels
@@ -40,12 +40,10 @@ def read_expected(folder: Path) -> pl.DataFrame | None:
         return None
     counts = [name for name in DRAWN if name != "largest_bh"]
     needed = ["sigma", *counts, *(f"{name}_std" for name in counts), "largest_bh_low", "largest_bh_high"]
-    try:
+    with reading(path, "the expected census of a sweep"):
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()), columns=needed).cast(pl.Float64)
         if not len(frame) or not np.isfinite(frame.to_numpy()).all():
             raise InvalidInput("no points, or numbers that are none")
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise CorruptFile(f"{path}: not the expected census of a sweep ({error})") from None
     return frame
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import polars as pl
 from rich.console import Console
 
 from ..runs.records import Records
@@ -13,11 +14,9 @@ from ..text import finite
 from .console import density, frames_json, largest, number, power, print_lines, show, table
 from .labels import SWEEP, TRIALS
 
-if TYPE_CHECKING:
-    import polars as pl
-
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 MOMENTS = ("mean", "std", "min", "max")
+RANGES = ("min", "median", "max", "first", "last")
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
 
 
@@ -69,8 +68,6 @@ def moments(records: Recorded, labels: dict[str, str] = TRIALS) -> list[dict[str
 
 def by_sigma(records: Recorded) -> list[dict[str, Any]]:
     """The three answers at each sigma: means over its trials, and the populations of its first."""
-    import polars as pl
-
     means = "density mean_linf median_linf n_black_holes density_1_step density_2_steps n_columns_coarser".split()
     columns = {name: records[name] for name in ("sigma", *means, "demographics")}
     groups = pl.DataFrame(columns).group_by("sigma", maintain_order=True)
@@ -88,14 +85,16 @@ def _head(records: Recorded) -> str:
 
 def print_ranges(records: Recorded, to: Console, labels: dict[str, str] = SWEEP) -> None:
     """Print the notebook's summary of a sweep: number of records, range of each statistic."""
-    sigma = records["sigma"]
     to.print(_head(records))
-    columns = {"min": "min", "median": "median", "max": "max"}
-    if sigma.min() < sigma.max():  # type: ignore[operator]
-        ends = sigma.to_numpy()
-        columns |= {"first": f"at {ends.min():.4g}", "last": f"at {ends.max():.4g}"}
-    rows = ([row["statistic"], *(number(row[key]) for key in columns)] for row in ranges(records, labels))
-    show(table(["", *columns.values()], rows), to)
+    points = records["sigma"].unique().sort().to_list()
+    ends = [f"at {points[0]:.4g}", f"at {points[-1]:.4g}"] if len(points) > 1 else []
+    headings = ["", *RANGES[:3], *ends]
+    show(table(headings, (row[: len(headings)] for row in range_cells(records, labels))), to)
+
+
+def range_cells(records: Recorded, labels: dict[str, str] = SWEEP) -> list[list[str]]:
+    """`ranges` for people: the statistic, then `RANGES`."""
+    return [[row["statistic"], *(number(row[key]) for key in RANGES)] for row in ranges(records, labels)]
 
 
 def print_trials(records: Recorded, to: Console) -> None:
@@ -159,8 +158,6 @@ def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[st
 
     Of a run folder, only some records are held at a time.
     """
-    import polars as pl
-
     records: Any = result if isinstance(result, pl.DataFrame) else Records(result)
     rows = [
         {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
@@ -178,8 +175,6 @@ PRINTED: dict[str, Callable[[Recorded, Console], None]] = {
 
 def print_experiment(experiment: str, result: pl.DataFrame | Path, to: Console) -> None:
     """Print the table of an experiment, from its frame or its run folder."""
-    import polars as pl
-
     PRINTED[experiment](result if isinstance(result, pl.DataFrame) else Records(result), to)
 
 

@@ -95,7 +95,6 @@ class _Sigmas:
     """Records in the order of sigma, and where each sigma begins; those without come last."""
 
     def __init__(self, records: Records) -> None:
-
         sigma = np.full(records.n_landed, np.nan)
         if "sigma" in records.schema:
             if not records.schema["sigma"].is_numeric():
@@ -121,7 +120,6 @@ class _Column:
     """The numbers of a column, in the order of sigma."""
 
     def __init__(self, series: pl.Series, order: np.ndarray | None) -> None:
-
         exact = series.dtype.is_integer() and series.dtype not in (pl.Int128, pl.UInt128)
         series = series if exact else series.cast(pl.Float64)
         self.is_known = series.is_not_null().to_numpy()
@@ -183,11 +181,7 @@ def _histogram(ordered: np.ndarray, bins: int) -> dict[str, Any]:
 
 
 def _texts(records: Records, name: str) -> Counter[str | None]:
-
-    counts: Counter[str | None] = Counter()
-    for frame in records.frames([name]):
-        counts.update(dict(frame[name].cast(pl.String).value_counts().iter_rows()))
-    return counts
+    return Counter(text for frame in records.frames([name]) for text in frame[name].cast(pl.String).to_list())
 
 
 def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) -> None:
