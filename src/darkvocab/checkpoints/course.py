@@ -99,8 +99,6 @@ class Course:
         self.events: list[SeriesEvent] = []
         self.last: Measured | None = None
         self.holes = self.n_changes = self.changed = np.zeros(0, np.int64)  # of each token; last the checkpoint
-        self.born: dict[int, int] = {}  # the checkpoint at which each black hole's number appeared
-        self.joined: dict[int, int] = {}  # at which its tokens last changed
         self._fresh = 1  # number of the next new black hole
         self._first: dict[tuple[Any, ...], str] = {}  # checkpoint, by the identity of its words
         self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # identity of words, by their place in a file
@@ -176,7 +174,6 @@ class Course:
         self._fresh += len(events)
         self.n_changes = np.zeros(len(holes), np.int64)
         self.changed = np.full(len(holes), len(self.records))
-        self._date(events)
         return events
 
     def _follow(self, groups: Groups, moved: Int64[np.ndarray, " n"]) -> list[Event]:
@@ -186,14 +183,7 @@ class Course:
         self.holes, events, self._fresh = follow(self.holes, groups, self._fresh)
         self.n_changes[moved > 0] += 1
         self.changed[moved > 0] = len(self.records)
-        self._date(events)
         return events
-
-    def _date(self, events: list[Event]) -> None:
-        for event in events:
-            self.born.setdefault(event.hole, len(self.records))
-            for hole in (event.hole, event.other):
-                self.joined[hole] = len(self.records)
 
 
 def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from ..measures.census import Census
 from ..measures.displacement import Displacements, displacements
-from ..measures.tracking import follow, members_of
+from ..measures.tracking import follow
 from ..numerics import Grid, as_grid, identical_rows
+from ..numerics.grouping import members_of
 from ..progress import Advance, Progress, Report
 from ..runs.records import csv_bytes
 from ..text import Shown

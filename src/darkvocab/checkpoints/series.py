@@ -17,7 +17,8 @@ from ..embedding.history import FILE
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput, MissingFile
 from ..landing import write_json, write_whole
-from ..measures.tracking import KINDS, members_of
+from ..measures.tracking import KINDS
+from ..numerics.grouping import members_of
 from ..progress import Report
 from ..runs.folder import check_folder, take_folder
 from ..runs.records import csv_bytes, frame_of, write_frames
@@ -187,17 +188,21 @@ def series(
 def _result(course: Course, texts: dict[int, str], asked: dict[str, Any]) -> Series:
     names = [record.name for record in course.records]
     holes = course.holes
-    members = members_of(holes)
+    born: dict[int, str] = {}
+    joined: dict[int | None, str] = {}
+    for event in course.events:
+        born.setdefault(event.hole, event.name)
+        joined |= dict.fromkeys((event.hole, event.other), event.name)
     black_holes = [
         HoleRecord(
             hole=hole,
             population=len(tokens),
-            born=names[course.born[hole]],
-            joined=names[course.joined[hole]],
+            born=born[hole],
+            joined=joined[hole],
             frozen=names[int(course.changed[tokens].max())],
             tokens=tuple(tokens.tolist()),
         )
-        for hole, tokens in sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
+        for hole, tokens in sorted(members_of(holes).items(), key=lambda item: (-len(item[1]), item[0]))
     ]
     columns = zip(course.n_changes.tolist(), course.changed.tolist(), holes.tolist(), strict=True)
     tokens = [

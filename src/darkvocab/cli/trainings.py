@@ -180,7 +180,7 @@ def evolve(
         frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
         sys.stdout.writelines(frames_json(evolution.summary, **frames))
     else:
-        print_evolution(evolution.records, evolution.events, evolution.summary, console())
+        print_evolution(evolution, console())
     if out:
         say(f"open {page}; records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}")
     else:

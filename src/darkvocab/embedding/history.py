@@ -21,7 +21,6 @@ from .matrix import GRID_OF_DTYPE
 FILE = "embedding_evolution.safetensors"
 KEY = HISTORY
 DTYPES = ("BF16", "F16", "F32")
-BLOCK_BYTES = 1 << 23  # read at a time, or one state where that is more
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -129,21 +128,19 @@ class History(Shown):
     def words(
         self, rows: Iterable[int], progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield row and words [n_tokens, dim] of these states, read a few at a time.
+        """Yield row and words [n_tokens, dim] of these states, one in memory at a time.
 
         They are not mapped, so that a file that is cut meanwhile is a CorruptFile and does not end the process.
         """
-        dtype = self.grid.word_dtype
-        size = self.n_tokens * self.dim
         with self.path.open("rb") as file:
-            for first, n in _runs(rows, max(1, BLOCK_BYTES // self.state_bytes)):
-                file.seek(self.tensor.offset + first * self.state_bytes)
-                words = np.fromfile(file, dtype, n * size)
-                if len(words) < n * size:
-                    raise CorruptFile(f"{self.path}: ends within row {first + len(words) // size:,}; it was cut")
-                yield from enumerate(words.reshape(n, self.n_tokens, self.dim), first)
+            for row in rows:
+                words = np.empty((self.n_tokens, self.dim), self.grid.word_dtype)
+                file.seek(self.tensor.offset + row * self.state_bytes)
+                if file.readinto(words.data) < words.nbytes:
+                    raise CorruptFile(f"{self.path}: ends within row {row:,}; it was cut")
+                yield row, words
                 if progress:
-                    progress(n)
+                    progress(1)
 
 
 def _instead(folder: Path) -> str:
@@ -153,14 +150,6 @@ def _instead(folder: Path) -> str:
     if files := sorted(item.name for item in folder.glob("*.safetensors")):
         return f"it has {listed(files, 5)}: give one of these"
     return "give the folder of a training run"
-
-
-def _runs(rows: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
-    """Yield runs (first, length) of consecutive numbers, at most so long."""
-    numbers = np.array(list(rows), np.int64)
-    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
-        for start in range(0, len(run), most):
-            yield int(run[start]), min(most, len(run) - start)
 
 
 def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ...]:

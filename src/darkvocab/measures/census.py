@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..embedding.matrix import EmbeddingMatrix
-from ..numerics.grouping import Groups, identical_rows
+from ..numerics.grouping import Groups, identical_rows, members_of
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,7 @@ class Census:
 
     def members(self) -> list[Int64[np.ndarray, " population"]]:
         """Return the token ids of each black hole, ascending, in the order of `populations`."""
-        order = np.argsort(self.groups.labels, kind="stable")
-        ends = np.cumsum(self.groups.counts)
-        return [order[ends[group] - self.groups.counts[group] : ends[group]] for group in self._black]
+        return list(members_of(self.numbers).values())
 
 
 def census(rows: EmbeddingMatrix | Any, grid: str | None = None, *, bitwise: bool = False) -> Census:

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..text import printable
-from .console import facts, isolated, print_left, print_lines, show, table, token_texts
-from .evolution import event_counts, told
+from .console import cell, facts, isolated, print_left, print_lines, show, table, token_texts
+from .evolution import event_counts, print_events
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..checkpoints.series import Series
 
 MOST_CHANGES = 40
-SHOWN_EVENTS, SHOWN_HOLES, SHOWN_TOKENS = 20, 20, 8
+SHOWN_HOLES, SHOWN_TOKENS = 20, 8
 HEADINGS = {
     **{"checkpoint": "name", "tokens": "n_tokens", "unique": "n_unique", "C": "n_black_holes"},
     **{"P": "black_hole_population", "largest": "largest_bh", "moved": "n_moved", "equal": "n_equal"},
@@ -178,16 +178,12 @@ def print_series(series: Series, to: Console) -> None:
     cells = []
     for row in series.checkpoints.iter_rows(named=True):
         same = f"as {row['identical_to']}" if row["identical_to"] is not None else ""
-        cells.append([*(_cell(row[column]) for column in HEADINGS.values()), row["not_compared"] or same])
+        cells.append([*(cell(row[column]) for column in HEADINGS.values()), row["not_compared"] or same])
     show(table((*HEADINGS, ""), cells, left=("checkpoint", "")), to)
     note = "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps"
     print_lines([note], to)
     happened = series.events.filter(series.events["kind"] != "start")
-    if happened.height:
-        to.print()
-        for event in happened.head(SHOWN_EVENTS).iter_rows(named=True):
-            to.print(f"{event['name']}  {told(event)}", soft_wrap=True)
-        print_left(happened.height - SHOWN_EVENTS, "events; --out and --json have them all", to)
+    print_events(happened, lambda event: event["name"], "--out and --json", to)
     if series.black_holes.height:
         to.print()
         show(_holes(series.black_holes, series.tokens["text"]), to)
@@ -206,10 +202,6 @@ def _series_facts(checkpoints: pl.DataFrame, summary: dict[str, Any]) -> Iterato
     read = checkpoints["bytes_read"].drop_nulls().to_list()
     if read:
         yield "read", f"{sum(read) / 1e6:,.1f} MB from the Hub"
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:,}"
 
 
 def _holes(black_holes: pl.DataFrame, texts: pl.Series) -> Table:

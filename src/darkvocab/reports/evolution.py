@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,9 @@ from .evolution_figures import (
     spacetime_picture,
 )
 from .labels import CENSUS_TERMS, COUNTS
+
+if TYPE_CHECKING:
+    from ..training.evolve import Evolution
 
 READ = ("evolution", "events", "tokens")  # frames
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
@@ -45,25 +48,19 @@ TOLD = {
 }
 
 
-def print_evolution(
-    records: pl.DataFrame, events: pl.DataFrame, summary: dict[str, Any], to: Console, shown_events: int = SHOWN_EVENTS
-) -> None:
+def print_evolution(evolution: Evolution, to: Console) -> None:
     """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
-    show(facts(_facts(summary)), to)
+    show(facts(_facts(evolution.summary)), to)
     to.print()
-    show(table(HEADINGS, row_cells(records), left=("tokens",)), to)
+    show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to)
     note = (
         "lengths in weight units, L-inf over all pairs of tokens; max step: the farthest that a token moved in one "
         "component, in grid steps; motion since the row before"
     )
     print_lines([note], to)
-    happened = [row for row in events.iter_rows(named=True) if row["kind"] != "start"]
-    if happened:
-        to.print()
-        for event in happened[:shown_events]:
-            to.print(f"step {event['step']:>9,}  {told(event)}", soft_wrap=True)
-        print_left(len(happened) - shown_events, "events; events.parquet (--out) and --json have them all", to)
-    for verdict in summary["verdicts"]:
+    happened = evolution.events.filter(evolution.events["kind"] != "start")
+    print_events(happened, lambda event: f"step {event['step']:>9,}", "events.parquet (--out) and --json", to)
+    for verdict in evolution.summary["verdicts"]:
         to.print(f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):")
         print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
         to.print("on the grid:")
@@ -124,6 +121,15 @@ def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]
         ]
         for row in records.filter(records["row"].is_in(rows[some].tolist())).iter_rows(named=True)
     ]
+
+
+def print_events(happened: pl.DataFrame, when: Callable[[dict[str, Any]], str], files: str, to: Console) -> None:
+    """Print the first events, each after when it was, and which files have the others."""
+    if happened.height:
+        to.print()
+        for event in happened.head(SHOWN_EVENTS).iter_rows(named=True):
+            to.print(f"{when(event)}  {told(event)}", soft_wrap=True)
+        print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
 
 
 def event_counts(counts: dict[str, int]) -> str:

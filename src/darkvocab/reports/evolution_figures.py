@@ -34,11 +34,7 @@ class HolesByStep:
 
     steps: np.ndarray  # [columns] of the rows shown
     holes: np.ndarray  # [columns, n_tokens] 0 for tokens that stand alone
-    rank: dict[int, int]  # of each black hole by the area that it takes in a picture, from 0
-
-    def colour(self, hole: int) -> str:
-        """Return the colour of a black hole: one of its own for the largest."""
-        return HOLES[self.rank[hole]] if self.rank[hole] < len(HOLES) else OTHER
+    largest: list[int]  # black holes by the area that they take in a picture, descending
 
 
 def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, most: int = MOST_COLUMNS) -> HolesByStep:
@@ -64,8 +60,7 @@ def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, mo
     numbers, where = np.unique(pictured, return_inverse=True)
     areas = np.bincount(where.ravel(), np.repeat(widths, n_tokens))
     order = numbers[np.lexsort((numbers, -areas))]
-    rank = {hole: place for place, hole in enumerate(order[order > 0].tolist())}
-    return HolesByStep(steps=steps, holes=pictured, rank=rank)
+    return HolesByStep(steps=steps, holes=pictured, largest=order[order > 0].tolist())
 
 
 def _spaced(n: int, most: int) -> np.ndarray:
@@ -177,8 +172,8 @@ def populations_picture(by_step: HolesByStep, tokens: pl.DataFrame, summary: dic
     sets = {"all tokens": np.ones(len(tokens), bool)}
     if _has_unseen(tokens):
         sets["unseen tokens"] = ~tokens["seen"].to_numpy()
-    coloured = [hole for hole, place in by_step.rank.items() if place < len(HOLES)]
-    colours = [*map(by_step.colour, coloured), OTHER, ALONE]
+    coloured = by_step.largest[: len(HOLES)]
+    colours = [*HOLES[: len(coloured)], OTHER, ALONE]
     with canvas(_caption(summary), 0.7 + 2.3 * len(sets), **{"axes.grid": False}) as figure:
         axes = figure.subplots(len(sets), 1, sharex=True, squeeze=False).ravel()
         for panel, (name, chosen) in zip(axes, sets.items(), strict=True):
@@ -209,9 +204,8 @@ def spacetime_picture(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[
     unseen = _has_unseen(tokens)
     chosen = np.flatnonzero(~tokens["seen"].to_numpy()) if unseen else np.arange(len(tokens))
     colours = [*HOLES, OTHER, ODD, ALONE]
-    place = np.zeros(max(by_step.rank, default=0) + 1, np.int64)
-    for hole, rank in by_step.rank.items():
-        place[hole] = rank if rank < len(HOLES) else len(HOLES) + hole % 2
+    place = len(HOLES) + np.arange(max(by_step.largest, default=0) + 1) % 2
+    place[by_step.largest[: len(HOLES)]] = np.arange(min(len(by_step.largest), len(HOLES)))
     place[0] = len(colours) - 1
     holes = by_step.holes[:, chosen]
     # Tokens that end together stand together; of these, those that were together longest.
@@ -242,9 +236,8 @@ def _has_unseen(tokens: pl.DataFrame) -> bool:
 def _key(by_step: HolesByStep) -> list[Any]:
     from matplotlib.patches import Patch
 
-    coloured = [hole for hole, place in by_step.rank.items() if place < len(HOLES)]
-    handles = [Patch(facecolor=by_step.colour(hole), label=f"#{hole}") for hole in coloured]
-    if left := len(by_step.rank) - len(coloured):
+    handles = [Patch(facecolor=c, label=f"#{hole}") for hole, c in zip(by_step.largest, HOLES, strict=False)]
+    if left := len(by_step.largest) - len(handles):
         handles.append(Patch(facecolor=OTHER, label=f"{left:,} more"))
     return [*handles, Patch(facecolor=ALONE, edgecolor="0.7", linewidth=0.5, label="alone")]
 

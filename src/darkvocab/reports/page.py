@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ from ..runs.records import CURVES, EXPECTED, Records, csv_path, reading
 from .document import Page, Picture, render
 from .evolution import EVOLUTION, evolution_page
 from .expected import read_expected
-from .experiments import QWEN3_4B, answer_cells, moment_cells, range_cells, remarks
+from .experiments import QWEN3_4B, remarks, summary_cells
 from .figures import save
-from .labels import CENSUS_TERMS, STATES, TERMS, TRIALS
+from .labels import CENSUS_TERMS, STATES, TERMS
 from .plot import Plot
 from .replicas import cells, replicas_plot, sentences
 from .snowball_figures import elements_figure, questions_plot, singletons_plot, sweep_plot
-from .training import training_page
+from .training import settings_said, training_page
 
 RANGED = ["", "min", "median", "max", "at the smallest sigma", "at the largest sigma"]
 
@@ -66,16 +65,18 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
     if manifest["status"] != "complete":
         raise MissingFile(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
     with reading(folder / "manifest.json", "the manifest of a run"):
-        page_of, lead_of = PAGES[manifest["experiment"]]
-        lead = lead_of(records)
+        page_of = PAGES[manifest["experiment"]]
+        lead = _lead(records)
     with reading(folder / "records.parquet"):
         if not len(records) or ("sigmas" in manifest["parameters"] and records["sigma"].null_count()):
             raise InvalidInput("no records, or without a sigma")
         return page_of(records, folder, lead), manifest
 
 
-def _snowballs(records: Records) -> str:
+def _lead(records: Records) -> str:
     parameters = records.manifest["parameters"]
+    if records.manifest["experiment"] == "replicas":
+        return f"{len(records):,} trainings of {settings_said(parameters)}"
     return (
         f"{len(records):,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
         f"rounded to {parameters['grid']}"
@@ -98,7 +99,7 @@ def _sweep(records: Records, folder: Path, lead: str) -> Page:
         title="Snowballs over a range of sigma",
         lead=f"{lead}: how many tokens share a row, and how far apart the shared rows lie.",
         headings=RANGED,
-        rows=range_cells(records),
+        rows=summary_cells("sweep", records),
         pictures=[Picture(name="sweep", figure=sweep_plot(records, expected), shows=shows)],
         terms=CENSUS_TERMS,
         files=_files(records, folder),
@@ -107,12 +108,6 @@ def _sweep(records: Records, folder: Path, lead: str) -> Page:
 
 def _trials(records: Records, folder: Path, lead: str) -> Page:
     swept = records["sigma"].n_unique() > 1
-    if swept:
-        headings = RANGED
-        rows = range_cells(records, TRIALS)
-    else:
-        headings = ["", "mean", "standard deviation", "min", "max"]
-        rows = moment_cells(records)
     pictures = []
     elements = folder / "elements.parquet"
     if elements.is_file():
@@ -124,8 +119,8 @@ def _trials(records: Records, folder: Path, lead: str) -> Page:
     return Page(
         title="Trials",
         lead=f"{lead}: every statistic of each.",
-        headings=headings,
-        rows=rows,
+        headings=RANGED if swept else ["", "mean", "standard deviation", "min", "max"],
+        rows=summary_cells("trials", records),
         pictures=pictures,
         terms=("black hole", "singleton", "L-infinity", "touching"),
         files=_files(records, folder),
@@ -144,19 +139,11 @@ def _questions(records: Records, folder: Path, lead: str) -> Page:
             *("sigma", "density", "mean L-inf", "median L-inf", "black holes", "density at 1 step", "at 2 steps"),
             "largest populations",
         ],
-        rows=answer_cells(records),
+        rows=summary_cells("questions", records),
         remarks=[QWEN3_4B + ".", *remarks(records)],
         pictures=[Picture(name="questions", figure=questions_plot(records), shows=shows)],
         terms=("black hole", "L-infinity", "step", "touching"),
         files=_files(records, folder),
-    )
-
-
-def _trainings(records: Records) -> str:
-    parameters = records.manifest["parameters"]
-    return (
-        f"{len(records):,} trainings of {parameters['steps']:,} steps from a {parameters['start']} start; "
-        f"{parameters['n_unseen']:,} of {parameters['vocabulary']:,} tokens do not occur in the text"
     )
 
 
@@ -180,12 +167,7 @@ def _replicas(records: Records, folder: Path, lead: str) -> Page:
     )
 
 
-PAGES: dict[str, tuple[Callable[[Records, Path, str], Page], Callable[[Records], str]]] = {
-    "sweep": (_sweep, _snowballs),
-    "trials": (_trials, _snowballs),
-    "questions": (_questions, _snowballs),
-    "replicas": (_replicas, _trainings),
-}
+PAGES = {"sweep": _sweep, "trials": _trials, "questions": _questions, "replicas": _replicas}
 
 
 def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:

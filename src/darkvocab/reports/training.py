@@ -60,11 +60,7 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
         }
         pictures = [loss_picture(metrics, summary)] if loss else []
     with reading(folder / "manifest.json", "the manifest of a training"):
-        parameters = manifest["parameters"]
-        lead = (
-            f"{parameters['steps']:,} steps from a {parameters['start']} start; {parameters['n_unseen']:,} of "
-            f"{parameters['vocabulary']:,} tokens do not occur in the text."
-        )
+        lead = f"{settings_said(manifest['parameters'])}."
     remarks = [
         f"{history.n_rows:,} states of {history.n_tokens:,} tokens x {history.dim:,} were recorded on "
         f"{history.grid.name}; {len(history.unseen or ()):,} tokens do not occur in the text."
@@ -83,6 +79,14 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
         pictures=pictures,
         terms=("black hole", "singleton"),
         files=[FILE, METRICS, "corpus.json"],
+    )
+
+
+def settings_said(parameters: dict[str, Any]) -> str:
+    """Return the settings of a training that say most."""
+    return (
+        f"{parameters['steps']:,} steps from a {parameters['start']} start; {parameters['n_unseen']:,} of "
+        f"{parameters['vocabulary']:,} tokens do not occur in the text"
     )
 
 
