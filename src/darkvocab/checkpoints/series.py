@@ -209,26 +209,28 @@ def _result(course: Course, texts: dict[int, str], asked: dict[str, Any]) -> Ser
         SeriesToken(token=token, text=texts.get(token), n_changes=times, frozen=names[since], hole=hole or None)
         for token, (times, since, hole) in enumerate(columns)
     ]
-    same: dict[str, list[str]] = {}
-    for record in course.records:
-        same.setdefault(record.identical_to or record.name, []).append(record.name)
-    frozen = np.bincount(course.changed, minlength=len(names)).tolist()
-    kinds = Counter(event.kind for event in course.events)
     return Series(
         checkpoints=frame_of(CheckpointRecord, course.records),
         events=frame_of(SeriesEvent, course.events),
         black_holes=frame_of(HoleRecord, black_holes),
         tokens=frame_of(SeriesToken, tokens),
-        summary={
-            "schema_version": SCHEMA_VERSION,
-            **asked,
-            "n_checkpoints": len(names),
-            "n_distinct": len(same),
-            "identical": [group for group in same.values() if len(group) > 1],
-            "not_compared": {record.name: record.not_compared for record in course.records if record.not_compared},
-            "events": {kind: kinds[kind] for kind in KINDS if kinds[kind]},
-            "n_tokens": len(holes),
-            "n_never_moved": int((course.n_changes == 0).sum()),
-            "frozen_since": [{"name": name, "n_tokens": n} for name, n in zip(names, frozen, strict=True) if n],
-        },
+        summary={"schema_version": SCHEMA_VERSION, **asked, **_summary(course)},
     )
+
+
+def _summary(course: Course) -> dict[str, Any]:
+    same: dict[str, list[str]] = {}
+    for record in course.records:
+        same.setdefault(record.identical_to or record.name, []).append(record.name)
+    kinds = Counter(event.kind for event in course.events)
+    frozen = zip(course.records, np.bincount(course.changed, minlength=len(course.records)).tolist(), strict=True)
+    return {
+        "n_checkpoints": len(course.records),
+        "n_distinct": len(same),
+        "identical": [group for group in same.values() if len(group) > 1],
+        "not_compared": {record.name: record.not_compared for record in course.records if record.not_compared},
+        "events": {kind: kinds[kind] for kind in KINDS if kinds[kind]},
+        "n_tokens": len(course.holes),
+        "n_never_moved": int((course.n_changes == 0).sum()),
+        "frozen_since": [{"name": record.name, "n_tokens": n} for record, n in frozen if n],
+    }

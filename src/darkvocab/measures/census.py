@@ -48,12 +48,8 @@ class Census:
 
     def counts(self) -> dict[str, int]:
         """Return the four numbers of a census, under the names that records and reports have."""
-        return {
-            "n_unique": self.n_unique,
-            "n_black_holes": self.n_black_holes,
-            "black_hole_population": self.black_hole_population,
-            "n_singletons": self.n_singletons,
-        }
+        names = "n_unique", "n_black_holes", "black_hole_population", "n_singletons"
+        return {name: getattr(self, name) for name in names}
 
     @property
     def populations(self) -> Int64[np.ndarray, " black_holes"]:
@@ -126,18 +122,14 @@ class Census:
 def census(rows: EmbeddingMatrix | Any, grid: str | None = None, *, bitwise: bool = False) -> Census:
     """Count the black holes and singletons of a set of rows.
 
+    Raises CorruptFile for NaN or infinity in a row, InvalidInput for rows that overflow `grid` or whose type is no
+    grid.
+
     Parameters
     ----------
     rows : an `EmbeddingMatrix`, or rows in memory: a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]
     grid : round to it first ("what would coincide on this grid?"); by default the grid the rows are stored on
     bitwise : compare bit patterns; by default -0.0 equals 0.0
-
-    Raises
-    ------
-    CorruptFile
-        NaN or infinity in a row.
-    InvalidInput
-        Rows that overflow `grid`; an array whose type is no grid.
 
     Examples
     --------

@@ -72,8 +72,7 @@ def geometry(
 
     Parameters
     ----------
-    rows : an `EmbeddingMatrix`, or a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]
-    grid : round to it first; by default the grid the rows are stored on
+    rows, grid : as `darkvocab.census`
     over : "black_holes" or "unique" (one row of each), or "tokens" (all; pairs of equal rows have distance 0)
     threads : to compare rows with; by default one per core. The cost grows with the square of the distinct rows.
 

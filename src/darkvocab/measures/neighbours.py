@@ -155,10 +155,8 @@ def neighbours(
 
     Parameters
     ----------
-    rows : an `EmbeddingMatrix`, or a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]; a quantised
-        matrix is dequantised in memory, 4 bytes a number
+    rows, grid : as `darkvocab.census`; a quantised matrix is dequantised in memory, 4 bytes a number
     touching : when two rows touch, by default where no column differs by more than one grid step
-    grid : round to it first; by default the grid the rows are stored on
     groups : the rows' groups on that grid, as `EmbeddingMatrix.groups` gives them, where they are known already
     max_pairs : how many pairs of distinct rows may be listed; beyond, there are degrees and components alone
     threads : to compare rows with; by default one per core

@@ -30,14 +30,8 @@ RANGED = ["", "min", "median", "max", "at the smallest sigma", "at the largest s
 def report(folder: str | Path) -> list[Path]:
     """Write `figures/` and `report.html` into the folder of a run, a training or a measured history.
 
-    Reruns nothing; the same bytes every time. Returns the files written, the page first.
-
-    Raises
-    ------
-    MissingFile
-        No finished run there.
-    CorruptFile
-        A manifest or records that cannot be read.
+    Reruns nothing; the same bytes every time. Returns the files written, the page first. Raises MissingFile where no
+    finished run is, CorruptFile for a manifest or records that cannot be read.
     """
     folder = Path(folder)
     manifest: dict[str, Any] | None = None
