@@ -93,7 +93,11 @@ class MatrixDiff(Shown):
     displacements: Displacements  # of the tokens that both have
     holes_a: Int64[np.ndarray, " n_a"]  # black hole of each token, 1 for the largest, 0 for none
     holes_b: Int64[np.ndarray, " n_b"]
-    changes: tuple[Change, ...]  # of the largest in A first, then of what is new in B
+
+    @cached_property
+    def changes(self) -> list[Change]:
+        """Changes of black holes: of the largest in A first, then of what is new in B."""
+        return changes(self.holes_a, self.holes_b)
 
     @cached_property
     def equal(self) -> Bool[np.ndarray, " n"]:
@@ -195,15 +199,24 @@ class Diff(Shown):
     """Two checkpoints, A and B."""
 
     asked: tuple[str, str]
-    texts_differ: tuple[int, ...] | None  # tokens with a text in both that is not the same; None where one has none
-    n_texts_only: tuple[int, int]  # tokens with a text in A alone, in B alone
     parts: tuple[MatrixDiff, ...]  # the input matrix, then the output matrix
     notes: tuple[str, ...]  # what was not compared, and why
+
+    @cached_property
+    def texts(self) -> dict[str, Any] | None:
+        """Tokens with another text in A than in B, and how many have one in A or in B alone; None without texts."""
+        a, b = self.parts[0].a.texts, self.parts[0].b.texts
+        if not (a and b):
+            return None
+        both = sorted(a.keys() & b.keys())
+        different = [{"token_id": token, "a": a[token], "b": b[token]} for token in both if a[token] != b[token]]
+        only = {"n_only_a": len(a) - len(both), "n_only_b": len(b) - len(both)}
+        return {"n_different": len(different), **only, "different": different}
 
     @property
     def differs(self) -> bool:
         """True where a row or a text differs."""
-        return any(part.differs for part in self.parts) or bool(self.texts_differ) or any(self.n_texts_only)
+        return any(part.differs for part in self.parts) or any((self.texts or {}).values())
 
     def _shown(self) -> dict[str, Any]:
         parts = {f"{part.matrix} matrix": part for part in self.parts}
@@ -211,17 +224,10 @@ class Diff(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Return all but equal tokens and the less far movers as JSON-ready data; its keys: `docs/files.md`."""
-        a, b = self.parts[0].a.texts, self.parts[0].b.texts
         return {
             "schema_version": SCHEMA_VERSION,
             **{"a": self.asked[0], "b": self.asked[1], "differs": self.differs, "notes": list(self.notes)},
-            "texts": None
-            if self.texts_differ is None
-            else {
-                "n_different": len(self.texts_differ),
-                **{"n_only_a": self.n_texts_only[0], "n_only_b": self.n_texts_only[1]},
-                "different": [{"token_id": token, "a": a[token], "b": b[token]} for token in self.texts_differ],
-            },
+            "texts": self.texts,
             "matrices": [part.to_json() for part in self.parts],
         }
 
@@ -276,15 +282,7 @@ def diff(
     work = Progress(sum(2 * (x.words.nbytes + y.words.nbytes) for _, x, y in pairs), progress)
     parts = tuple(_compared(name, x, y, grid, bitwise, work.advance) for name, x, y in pairs)
     work.finish()  # rows that one has alone are read once, not twice
-    texts = one.texts, other.texts
-    both = sorted(texts[0].keys() & texts[1].keys())
-    return Diff(
-        asked=(str(a), str(b)),
-        texts_differ=tuple(t for t in both if texts[0][t] != texts[1][t]) if all(texts) else None,
-        n_texts_only=(len(texts[0]) - len(both), len(texts[1]) - len(both)) if all(texts) else (0, 0),
-        parts=parts,
-        notes=tuple(notes),
-    )
+    return Diff(asked=(str(a), str(b)), parts=parts, notes=tuple(notes))
 
 
 def _pairs(
@@ -310,17 +308,15 @@ def _compared(
 ) -> MatrixDiff:
     coarser = min(a.grid, b.grid, key=lambda grid: (grid.mantissa_bits, grid.bits))
     on = as_grid(grid or coarser)
-    holes_a, holes_b = (Census(m.groups(on, bitwise=bitwise, progress=progress)).numbers for m in (a, b))
     return MatrixDiff(
         matrix=name,
         a=a,
         b=b,
         grid=on,
         bitwise=bitwise,
+        holes_a=Census(a.groups(on, bitwise=bitwise, progress=progress)).numbers,
+        holes_b=Census(b.groups(on, bitwise=bitwise, progress=progress)).numbers,
         displacements=displacements(a, b, on, progress=progress),
-        holes_a=holes_a,
-        holes_b=holes_b,
-        changes=tuple(changes(holes_a, holes_b)),
     )
 
 
@@ -366,6 +362,5 @@ def _change(
 
 
 def _most(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Count how often each black hole is among these numbers, most first."""
-    which, counts = np.unique(numbers[numbers > 0], return_counts=True)
-    return tuple(sorted(zip(which.tolist(), counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])))
+    """Count how often each black hole is among these numbers, most first, then by number."""
+    return tuple(Counter(np.sort(numbers[numbers > 0]).tolist()).most_common())
