@@ -15,7 +15,7 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.displacement import displacements
-from ..measures.tracking import BIRTH, GAIN, LOSE, MERGE, SPLIT, VANISH, Event, follow, holes_of, starts
+from ..measures.tracking import BIRTH, GAIN, LOSE, MERGE, SPLIT, START, VANISH, Event, follow
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks
 from ..text import printable
@@ -167,14 +167,11 @@ class Course:
 
     def _begin(self, groups: Groups) -> list[Event]:
         """Number the black holes of a first checkpoint, or of one that cannot be compared with the one before."""
-        holes = holes_of(groups)
-        shift = self._fresh - 1
-        events = [replace(event, hole=event.hole + shift) for event in starts(holes)]
-        self.holes = np.where(holes > 0, holes + shift, 0)
-        self._fresh += len(events)
-        self.n_changes = np.zeros(len(holes), np.int64)
-        self.changed = np.full(len(holes), len(self.records))
-        return events
+        n = len(groups.labels)
+        self.holes, births, self._fresh = follow(np.zeros(n, np.int64), groups, self._fresh)
+        self.n_changes = np.zeros(n, np.int64)
+        self.changed = np.full(n, len(self.records))
+        return [replace(event, kind=START) for event in births]
 
     def _follow(self, groups: Groups, moved: Int64[np.ndarray, " n"]) -> list[Event]:
         """Follow black holes and rows from the checkpoint before; `moved` is how many steps each row moved."""

@@ -134,11 +134,11 @@ class History(Shown):
         """
         with self.path.open("rb") as file:
             for row in rows:
-                words = np.empty((self.n_tokens, self.dim), self.grid.word_dtype)
                 file.seek(self.tensor.offset + row * self.state_bytes)
-                if file.readinto(words.data) < words.nbytes:
+                words = np.fromfile(file, self.grid.word_dtype, self.n_tokens * self.dim)
+                if words.nbytes < self.state_bytes:
                     raise CorruptFile(f"{self.path}: ends within row {row:,}; it was cut")
-                yield row, words
+                yield row, words.reshape(self.n_tokens, self.dim)
                 if progress:
                     progress(1)
 
