@@ -57,6 +57,12 @@ def test_statistics_worked_by_hand(tmp_path):
     assert found["sigmas"] == {"count": 1, "min": 1.0, "max": 1.0}
 
 
+def test_texts_that_are_as_frequent_stand_in_the_order_in_which_they_come(tmp_path):
+    names = [f"n{(7 * k) % 31}" for k in range(31)]  # a random order passes once in 31! runs
+    found = summary(folder(tmp_path / "run", [Row(1.0, 1.0, 1, name, 1) for name in names]))
+    assert list(found["texts"]["name"]["counts"]) == names
+
+
 def check(row, values):
     """A row of statistics against numpy's of the same values, None where there is none."""
     there = np.array([value for value in values if value is not None], float)

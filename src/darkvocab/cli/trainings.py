@@ -178,7 +178,7 @@ def evolve(source: Path, out: Path | None, as_json: bool, **settings: Any) -> No
         frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
         sys.stdout.writelines(frames_json(evolution.summary, **frames))
     else:
-        print_evolution(evolution.records, evolution.events, evolution.summary, console())
+        print_evolution(evolution, console())
     if out:
         say(f"open {page}; records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}")
     else:
@@ -198,10 +198,10 @@ def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any
     announce_compilation()
     with progress_bar("measuring", in_bytes=True) as progress:
         series = darkvocab.series(*sources, out=out, progress=progress, **settings)
-    frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
     if as_json:
+        frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
         sys.stdout.writelines(frames_json(series.summary, **frames))
     else:
-        print_series(**frames, summary=series.summary, to=console())
+        print_series(series, console())
     if out:
         say(f"checkpoints in {out / 'checkpoints.csv'}, events and tokens beside it")

@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, NewType, TypeVar
 
-from ..errors import CorruptFile, MissingFile
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import landing
 from ..text import printable
 from .folder import REPEATING, Folder, read_manifest
@@ -28,6 +28,22 @@ CURVES = "curves.parquet"  # of replicas: the way to their records
 PLAIN_CSV = 250_000  # with more records the CSV is compressed: a million would take 300 MB
 Row = TypeVar("Row")
 Unsigned = NewType("Unsigned", int)  # a column of integers from 0 to 2**64 - 1, as seeds are
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str = "the records of a run") -> Iterator[None]:
+    """Turn what is raised where a file is damaged, or is not `what`, into a CorruptFile."""
+    import polars as pl
+
+    from_libraries = pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, InvalidInput
+    from_content = LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError, RecursionError
+    try:
+        yield
+    except CorruptFile:
+        raise
+    except (*from_libraries, *from_content) as error:
+        reason = str(error) if isinstance(error, from_libraries) else repr(error)
+        raise CorruptFile(f"{path}: not {what} ({reason})") from None
 
 
 def csv_text(text: str) -> str:
@@ -108,7 +124,7 @@ def read_records(folder: str | Path) -> pl.DataFrame:
     path = folder / "records.parquet"
     if status != "complete" or not path.is_file():
         raise MissingFile(f"{folder} holds a run that is {status}; finish it with --resume first")
-    with _reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return pl.read_parquet(file)
 
 
@@ -194,7 +210,7 @@ class Records:
         self.n_landed = sum(map(self._parts.n_records_of, self._landed))
         self.schema: dict[str, pl.DataType] = {}
         if self.manifest["status"] == "complete" and self._path.is_file():
-            with _reading(self._path):
+            with reading(self._path):
                 self._file = pl.scan_parquet(_nameable(self._path), glob=False, hive_partitioning=False)
                 self.schema = dict(self._file.collect_schema())
                 self.n_landed = self._file.select(pl.len()).collect().item()
@@ -213,7 +229,7 @@ class Records:
             yield from (self._parts.read(part).select(columns) for part in self._landed)
             return
         for first in range(0, self.n_landed, ROW_GROUP):
-            with _reading(self._path):
+            with reading(self._path):
                 frame = self._file.select(columns).slice(first, ROW_GROUP).collect()
             yield frame
 
@@ -235,13 +251,3 @@ def _nameable(path: Path) -> Path | IO[bytes]:
     except UnicodeEncodeError:
         return io.BytesIO(path.read_bytes())
     return path
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    import polars as pl
-
-    try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise CorruptFile(f"{path}: not the records of a run ({error})") from None
