@@ -28,7 +28,7 @@ TRAINED: dict[str, tuple[Any, ...]] = {
     "out": (Path, REQUIRED, "Run folder for the recording."),
     "corpus": (Path | None, None, "A text file; by default the help topics of Python."),
     "vocabulary": (int | None, None, "Bytes below this are tokens, 128 or 256; by default 128."),
-    "tokenizer": (Path | None, None, "A tokenizer.json, instead of bytes."),
+    "tokenizer": (Path | None, None, "A tokenizer file, instead of bytes."),
     "start": (str, "snowball", "Rows before step 1: normal, point, or snowball."),
     "init_unit": (Annotated[bool, typer.Option(help="point: a vector of length 1.")], True),
     "init_sigma": (float, 1e-5, "snowball: noise around its vector, weight units."),
