@@ -16,6 +16,7 @@ from darkvocab.checkpoints.scan_result import (
     SourceFacts,
     VocabularyFacts,
 )
+from darkvocab.embedding.tying import Tying
 
 COLUMNS = {
     "id": pl.Int64,
@@ -69,6 +70,7 @@ def scan_from(
             output_tensor=None,
             output_shape=None,
             tied=True,
+            tying=Tying(said=None, tied=True, n_differ=None, lacks_output=False, sentence=None),
         ),
         "census": CensusFacts(
             n_unique=n - population + len(holes),

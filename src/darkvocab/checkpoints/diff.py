@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ..embedding.matrix import EmbeddingMatrix
+from ..embedding.matrix import EmbeddingMatrix, finite_rows
 from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from ..measures.census import Census
@@ -120,8 +120,18 @@ class MatrixDiff(Shown):
             "black_holes": dict(kinds),
         }
 
+    @property
+    def token_ids(self) -> Int64[np.ndarray, " n"]:
+        """Token of each row of the matrix that has more."""
+        return max(self.a, self.b, key=lambda matrix: matrix.n_tokens).token_ids
+
+    @property
+    def skipped(self) -> list[int]:
+        """Tokens that were left out, as a row of theirs holds NaN or infinity."""
+        return sorted({*self.a.skipped, *self.b.skipped})
+
     def movers(self) -> Int64[np.ndarray, " moved"]:
-        """Tokens whose rows differ, the farthest (Euclidean, weight units) first."""
+        """Rows that differ, the farthest (Euclidean, weight units) first."""
         moved = np.flatnonzero(~self.equal)
         return moved[np.argsort(-self.displacements.euclidean[moved], kind="stable")]
 
@@ -132,6 +142,7 @@ class MatrixDiff(Shown):
 
     def to_json(self) -> dict[str, Any]:
         movers = self.movers()
+        ids = self.token_ids
         counts = Counter(change.kind for change in self.changes)
         return {
             "matrix": self.matrix,
@@ -144,6 +155,7 @@ class MatrixDiff(Shown):
             "n_moved": len(movers),
             "n_only_a": max(0, self.a.n_tokens - self.b.n_tokens),
             "n_only_b": max(0, self.b.n_tokens - self.a.n_tokens),
+            "skipped": self.skipped,
             "moved": {
                 name: {"median": float(np.median(values[movers])), "max": values[movers].max().item()}
                 for name, values in self._lengths.items()
@@ -152,8 +164,8 @@ class MatrixDiff(Shown):
             else None,
             "movers": [
                 {"token_id": token, "a": self.a.texts.get(token), "b": self.b.texts.get(token)}
-                | {name: values[token].item() for name, values in self._lengths.items()}
-                for token in movers[:MOVERS].tolist()
+                | {name: values[row].item() for name, values in self._lengths.items()}
+                for row, token in zip(movers[:MOVERS].tolist(), ids[movers[:MOVERS]].tolist(), strict=True)
             ],
             "counts": {kind: counts[kind] for kind in KINDS},
             "black_holes": [change.to_json() for change in self.changes],
@@ -170,9 +182,10 @@ class MatrixDiff(Shown):
         n = max(self.a.n_tokens, self.b.n_tokens)
         status = ["equal" if equal else "moved" for equal in self.equal.tolist()]
         status += ["only in a" if self.a.n_tokens > self.b.n_tokens else "only in b"] * (n - self.n_common)
-        columns = {"matrix": pl.repeat(self.matrix, n, eager=True), "token_id": pl.Series(range(n))}
+        ids = self.token_ids.tolist()
+        columns = {"matrix": pl.repeat(self.matrix, n, eager=True), "token_id": pl.Series(ids)}
         for name, matrix, _ in self._sides:
-            columns[f"token_{name}"] = pl.Series([matrix.texts.get(token) for token in range(n)], dtype=pl.String)
+            columns[f"token_{name}"] = pl.Series([matrix.texts.get(token) for token in ids], dtype=pl.String)
         columns["status"] = pl.Series(status, dtype=pl.String)
         for name, values in self._lengths.items():
             columns[name] = pl.Series(values).extend_constant(None, n - len(values))
@@ -244,6 +257,7 @@ def diff(
     grid: str | None = None,
     bitwise: bool = False,
     tokenizer: str | Path | None = None,
+    skip_nonfinite: bool = False,
     progress: Report | None = None,
 ) -> Diff:
     """Compare two checkpoints row by row: token i of one with token i of the other.
@@ -260,6 +274,8 @@ def diff(
     grid : round to it first; by default the coarser of the two grids, the one with fewer bits in its mantissa
     bitwise : compare bit patterns, so that -0.0 is not 0.0
     tokenizer : a `tokenizer.json` for both, instead of each one's own; "none" for no texts
+    skip_nonfinite : leave out tokens whose row holds NaN or infinity in either, and say which; by default such rows are
+        refused
     progress : called with (bytes done, bytes in all)
     """
     if matrix not in MATRICES:
@@ -273,6 +289,8 @@ def diff(
                 f"{x.tensor} of {a} has rows of {x.dim:,} columns, {y.tensor} of {b} of {y.dim:,}: there is nothing to "
                 "compare; --tensor and --tensor-b choose other tensors"
             )
+    if skip_nonfinite:
+        pairs = [(name, *finite_rows(x, y)) for name, x, y in pairs]
     work = Progress(sum(2 * (x.words.nbytes + y.words.nbytes) for _, x, y in pairs), progress)
     parts = tuple(_compared(name, x, y, grid, bitwise, work.advance) for name, x, y in pairs)
     work.finish()  # rows that one has alone are read once, not twice
@@ -312,6 +330,7 @@ def _compared(
     on = as_grid(grid or coarser)
     groups = [matrix.groups(on, bitwise=bitwise, progress=progress) for matrix in (a, b)]
     holes_a, holes_b = (Census(of).numbers for of in groups)
+    ids = max(a, b, key=lambda matrix: matrix.n_tokens).token_ids
     return MatrixDiff(
         matrix=name,
         a=a,
@@ -321,7 +340,10 @@ def _compared(
         displacements=displacements(a, b, on, progress=progress),
         holes_a=holes_a,
         holes_b=holes_b,
-        changes=tuple(changes(holes_a, holes_b, groups[1])),
+        changes=tuple(
+            replace(change, joined=ids[change.joined], left=ids[change.left])
+            for change in changes(holes_a, holes_b, groups[1])
+        ),
     )
 
 

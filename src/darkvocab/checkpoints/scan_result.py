@@ -20,6 +20,8 @@ from ..text import Shown
 if TYPE_CHECKING:
     import polars as pl
 
+    from ..embedding.tying import Tying
+
 SCHEMA_VERSION = 2
 WHICH = ("dark", "all")
 
@@ -39,7 +41,7 @@ class SourceFacts:
 class MatrixFacts:
     """The input embedding, and what the output matrix is to it."""
 
-    n_tokens: int
+    n_tokens: int  # rows that the scan is about
     hidden_dim: int
     grid: str  # on which rows were compared
     stored_grid: str  # or the type of a quantised matrix
@@ -49,6 +51,9 @@ class MatrixFacts:
     output_tensor: str | None
     output_shape: tuple[int, ...] | None
     tied: bool
+    tying: Tying
+    notes: tuple[str, ...] = ()  # what else of the checkpoint holds rows of tokens, and what was not applied
+    skipped: tuple[int, ...] = ()  # tokens that were left out, as their rows hold NaN or infinity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,14 +202,14 @@ class Scan(Shown):
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " n_tokens"]:
-        """Token ids, the surest to be dark first."""
+        """Rows of `tokens`, the surest to be dark first."""
         by = self.indicators.by
         distance = None if by is None else self.tokens[by].to_numpy()
         return surest_first(self.tokens["score"].to_numpy(), distance)
 
     @cached_property
     def rank(self) -> Int64[np.ndarray, " n_tokens"]:
-        """Place of each token in `order`, from 0."""
+        """Place of each row of `tokens` in `order`, from 0."""
         return np.argsort(self.order)
 
     def listed(self, tokens: str) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..text import printable
-from .console import facts, isolated, print_left, show, table, token_texts
+from .console import facts, isolated, left_out, print_left, show, table, token_texts
 from .evolution import told
 
 MOST_CHANGES = 40
@@ -77,6 +77,7 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
     if moved := part["moved"]:
         lengths = [("L-inf in steps", "l_inf_steps"), ("L-inf", "l_inf"), ("Euclidean", "euclidean")]
         pairs += [(name, f"median {moved[key]['median']:,.4g}   max {moved[key]['max']:,.4g}") for name, key in lengths]
+    pairs += [("left out", left_out(part["skipped"]))] if part["skipped"] else []
     pairs += [(f"only in {name.upper()}", f"{n:,}") for name in "ab" if (n := part[f"n_only_{name}"])]
     pairs += [
         ("black holes C", f"{a['n_black_holes']:,} -> {b['n_black_holes']:,}"),

@@ -20,7 +20,7 @@ from rich.console import Console
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, print_lines, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, left_out, print_lines, show, table, token_texts, without
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
@@ -36,6 +36,8 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
         ("policy", "the default" if policy is None else printable(policy)),
         ("dark tokens", _reference(scan)),
     ]
+    if scan["skipped"]:
+        pairs.append(("left out", left_out(scan["skipped"])))
     show(facts(pairs), to)
     rows = []
     for rule in verdict["rules"]:
@@ -64,7 +66,7 @@ def _conclusion(verdict: dict[str, Any]) -> str:
         f"{n} {kind}{'' if n == 1 else 's'}"
         for n, kind in ((verdict["n_errors"], "error"), (verdict["n_warnings"], "warning"))
     )
-    return f"{'passed' if verdict['passed'] else 'failed'}: {errors}, {warnings}"
+    return f"{'passed' if verdict['passed'] else 'failed'}: {errors}, {warnings}{without(verdict['scan']['skipped'])}"
 
 
 def _number(value: float | None) -> str:
@@ -112,6 +114,7 @@ def junit(verdict: dict[str, Any]) -> bytes:
         "policy": "default" if verdict["policy"] is None else printable(verdict["policy"]),
         "tensor": printable(scan["tensor"]),
         "sha256": scan["source"]["sha256"] or "",
+        **({"left_out": left_out(scan["skipped"])} if scan["skipped"] else {}),
     }
     for name, value in known.items():
         ET.SubElement(properties, "property", {"name": name, "value": value})
@@ -178,6 +181,7 @@ def sarif(verdict: dict[str, Any]) -> bytes:
             if rule["status"] in ("failed", "unmeasured")
         ],
         "columnKind": "unicodeCodePoints",
+        **({"properties": {"skipped": scan["skipped"]}} if scan["skipped"] else {}),
     }
     return json_bytes({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
 
@@ -249,6 +253,7 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
         f"- Census on {scan['grid']}: {scan['n_unique']:,} unique rows, {scan['n_black_holes']:,} black holes with "
         f"{scan['black_hole_population']:,} tokens",
         f"- Dark tokens: {_reference(scan)}",
+        *([f"- Left out: {left_out(scan['skipped'])}"] if scan["skipped"] else []),
         "",
         "| rule | severity | measured | allowed | outcome |",
         "| --- | --- | ---: | ---: | --- |",
@@ -297,6 +302,8 @@ def _command(verdict: dict[str, Any]) -> str:
         words += ["--grid", scan["grid"]]
     if scan["equality"] == "bits":
         words.append("--bitwise")
+    if scan["skipped"]:
+        words.append("--skip-nonfinite")
     if verdict["policy"] is not None:
         words += ["--policy", verdict["policy"]]
     return shlex.join(map(printable, words))

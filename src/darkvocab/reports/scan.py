@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts, without
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
@@ -69,7 +69,9 @@ def scan_facts(scan: Scan) -> list[tuple[str, str]]:
         ("source", printable(scan.source.path)),
         *([_transferred(scan.source)] if scan.source.hub else []),
         ("tensor", f"{printable(matrix.tensor)} (found {matrix.chosen}), {tied(matrix)}"),
-        ("tokens", f"{matrix.n_tokens:,}"),
+        *(("note", note) for note in matrix.notes),
+        *([("tying", matrix.tying.sentence)] if matrix.tying.sentence else []),
+        ("tokens", f"{matrix.n_tokens:,}{without(matrix.skipped)}"),
         ("dimension", f"{matrix.hidden_dim:,}"),
         ("grid", _grid(matrix)),
         ("unique rows", f"{census.n_unique:,}"),
@@ -129,12 +131,11 @@ def _dark(scan: Scan) -> str:
     reference = indicators.reference
     if indicators.by is None:
         return "none: no rows stand apart from the others"
-    share = indicators.expected_false_positives
-    sure = "" if share is None else f", about {share:.1%} of them wrongly"
-    return (
-        f"{indicators.n_dark:,} of {scan.matrix.n_tokens:,}{sure}; as {reference.n:,} rows that were never trained: "
-        f"{reference.kind}"
-    )
+    n = scan.matrix.n_tokens
+    rows = f"{reference.n:,} rows that were never trained: {reference.kind}"
+    if indicators.expected_false_positives is None:
+        return f"none of {n:,} is as {rows}"
+    return f"{indicators.n_dark:,} of {n:,}, about {indicators.expected_false_positives:.1%} of them wrongly; as {rows}"
 
 
 CATEGORIES = {
