@@ -48,7 +48,7 @@ from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.sweep import Sweep
 from darkvocab.snowballs.trials import Trials
-from darkvocab.sources.tokenizer import load_tokenizer
+from darkvocab.sources.tokenizer import open_tokenizer
 
 N_TOKENS, DIM = 2100, 2560
 BASE = "qwen3-4b-centred"
@@ -709,7 +709,7 @@ def bench_reachability(folder: Path) -> list[dict[str, Any]]:
     """Every token of a byte-level BPE of Qwen's size explained; loading it is not counted."""
     path, n_rows = folder / "tokenizer.json", 151_936
     vocabularies.byte_level(151_669).save(str(path))
-    tokenizer = load_tokenizer(path)
+    tokenizer = open_tokenizer(path)
     found = vocabulary(tokenizer, n_rows)
     here = median_time(lambda: vocabulary(tokenizer, n_rows), 7)
     texts = [witness for witness in found.witness if witness is not None]
@@ -719,7 +719,7 @@ def bench_reachability(folder: Path) -> list[dict[str, Any]]:
             "here_s": here,
             "recipe_s": None,
             "floor": "the library's encode_batch_fast of the witnesses at once",
-            "floor_s": median_time(lambda: tokenizer.encode_batch_fast(texts, add_special_tokens=False), 5),
+            "floor_s": median_time(lambda: tokenizer.rules.encode_batch_fast(texts, add_special_tokens=False), 5),
             **memory(f"from darkvocab.measures.vocabulary import vocabulary; vocabulary({str(path)!r}, {n_rows})"),
         }
     ]

@@ -172,12 +172,12 @@ def _targets(
 def _pieces(
     source: Source, matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " k"], tokenizer: str | Path | None
 ) -> dict[int, list[int]]:
-    named = source.tokenizer if tokenizer is None else Path(tokenizer)
+    named = source.beside.get("tokenizer.json") if tokenizer is None else Path(tokenizer)
     if named is None or not matrix.texts:
         raise InvalidInput(
             "pieces need a tokenizer; there is none beside the weights: give --tokenizer, or another --how"
         )
-    return spell(named, tokens.tolist())
+    return spell(named if isinstance(named, Path) else named.whole(), tokens.tolist())
 
 
 def _check_source(source: Source, matrix: EmbeddingMatrix) -> None:

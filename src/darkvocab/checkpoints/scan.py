@@ -23,7 +23,8 @@ from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
-from ..sources import File, RemoteFile, Source, Tensor, open_source, sha256
+from ..sources import File, Folder, RemoteFile, Source, Tensor, located, open_source, sha256
+from ..sources.tokenizer import tokenizer_files
 from ..text import finite, printable
 from . import scan_result as result
 from .scan_result import Scan
@@ -258,7 +259,7 @@ def _norm_facts(norms: np.ndarray) -> result.NormFacts:
 def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.VocabularyFacts | None:
     if words.model is None:
         return None
-    named = matrix.source and matrix.source.tokenizer
+    named = matrix.tokenizer and matrix.tokenizer.file
     return result.VocabularyFacts(
         tokenizer=str(named or matrix.path),
         model=words.model,
@@ -266,6 +267,8 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
         n_texts_beyond_matrix=words.n_texts_beyond_matrix,
         categories=words.categories,
         search=words.search,
+        runtime=words.runtime,
+        differs=words.differs,
     )
 
 
@@ -351,7 +354,7 @@ def plan(
     tensors += [pair for _, held in tensors for pair in find_companions(opened, held).items()]
     reads = [_read(purpose, held.path, held, held.nbytes, held.offset) for purpose, held in tensors]
     texts = _tokenizer(opened, tokenizer)
-    reads += [_read("tokenizer", texts, None, texts.stat().st_size, 0)] if texts else []
+    reads += [_read("tokenizer", file, None, file.stat().st_size, 0) for file in texts]
     if checksum and isinstance(embedding.path, Path):
         reads.append(_read("sha256", embedding.path, None, embedding.path.stat().st_size, 0))
     first = embedding.path
@@ -367,11 +370,13 @@ def plan(
     }
 
 
-def _tokenizer(opened: Source, tokenizer: str | Path | None) -> File | None:
+def _tokenizer(opened: Source, tokenizer: str | Path | None) -> list[File]:
     if tokenizer is None:
-        return opened.tokenizer_file
-    path = Path(tokenizer)
-    return path if str(tokenizer) != "none" and path.is_file() else None
+        return tokenizer_files(opened.beside)
+    if str(tokenizer) == "none":
+        return []
+    place = located(tokenizer)
+    return tokenizer_files(place) if isinstance(place, Folder) else [place]
 
 
 def _read(purpose: str, file: File, tensor: Tensor | None, size: int, offset: int) -> dict[str, Any]:

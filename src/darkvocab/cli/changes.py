@@ -26,7 +26,8 @@ def diff(
     grid: GridName = None,
     bitwise: Bitwise = False,
     tokenizer: Annotated[
-        str | None, typer.Option(help='A tokenizer.json to name the tokens of both by; "none" for ids only.')
+        str | None,
+        typer.Option(help='A tokenizer to name the tokens of both by, a file or folder; "none" for ids only.'),
     ] = None,
     skip_nonfinite: SkipNonfinite = False,
     show: Annotated[int, typer.Option(help="Tokens to print of those that moved farthest.", min=1, max=100)] = 12,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..sources.tokenizer import load_tokenizer
+from ..sources.tokenizer import open_tokenizer
 from ..text import Shown, printable
 
 DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
@@ -150,7 +150,7 @@ def _encoded(origin: dict[str, Any], text: bytes, path: Path, vocabulary: int | 
     if not path.is_file():
         raise MissingFile(f"there is no tokenizer {path}")
     try:
-        tokenizer = load_tokenizer(path)
+        tokenizer = open_tokenizer(path)
     except CorruptFile as error:
         raise InvalidInput(f"{path}: not a tokenizer.json ({error.__context__})") from None
     try:
@@ -159,10 +159,10 @@ def _encoded(origin: dict[str, Any], text: bytes, path: Path, vocabulary: int | 
         raise InvalidInput(
             f"corpus {origin['name']}: not UTF-8 at byte {error.start:,}, as a tokenizer needs it"
         ) from None
-    size = tokenizer.get_vocab_size()
+    size = len(tokenizer.pieces)
     if vocabulary is not None and vocabulary < size:
         raise InvalidInput(f"{path} has {size:,} tokens, more than the vocabulary of {vocabulary:,}")
-    ids = np.array(tokenizer.encode(decoded, add_special_tokens=False).ids, np.int32)
+    ids = tokenizer.encode([decoded])[0].astype(np.int32)
     opened = TokenizerFile(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     return Corpus(**origin, n_vocabulary=vocabulary or size, tokenizer=opened, ids=ids)
 
