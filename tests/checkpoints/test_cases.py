@@ -159,7 +159,7 @@ def test_no_share_of_nothing_is_given_and_the_padding_of_the_output_is_said(tmp_
     assert scanned.indicators.threshold is None
     printed = cli("scan", folder).out + cli("check", folder, "--model-card", "-").out + cli("check", folder).out
     assert "96 rows beyond the 600 of the input, which are no tokens of it" in printed
-    assert "none of 600 is as " in printed
+    assert "none of 600 is like the " in printed
     for said in (printed, atlas.page(scanned).decode()):
         assert "wrongly" not in said
         assert "expected to be" not in said
@@ -229,6 +229,10 @@ def test_config_and_tensors_that_disagree_about_tying_are_facts_of_a_scan(tmp_pa
     assert lacks.sentence in " ".join(cli("scan", tmp_path / "b").out.split())
     for name in ("copied", "decayed_tied", "rwkv", "modules_to_save"):
         assert scan(cases.saved(tmp_path / name, name)).matrix.tying.sentence is None
+    at_odds = {"tie_word_embeddings": False, "text_config": {"vocab_size": N, "tie_word_embeddings": True}}
+    (tmp_path / "b" / "config.json").write_text(json.dumps(at_odds))
+    unclear = scan(tmp_path / "b").matrix.tying
+    assert (unclear.said, unclear.lacks_output, unclear.sentence) == (None, False, None)
 
 
 def test_the_plan_names_the_tensors_of_scales(tmp_path):

@@ -18,6 +18,7 @@ from .adapters import adapted
 from .names import INPUT_NAMES, NO_EMBEDDING, NUMBERED, OTHER_OUTPUT_NAMES, OUTPUT_NAMES, PER_LAYER, ends
 from .scales import find_companions, is_packed, refusal
 
+TIED = "tie_word_embeddings"  # in a config
 HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
 
 
@@ -67,10 +68,10 @@ def _size(tensor: Tensor) -> str:
     return f"{tensor.dtype} {rows:,} x {columns:,}"
 
 
-def _setting(config: dict, name: str, kind: type) -> Any:
-    """Return a setting of this type from a config, or from a text model nested in it (one with a vocabulary)."""
+def _settings(config: dict, name: str, kind: type) -> list[Any]:
+    """Return what a config, and text models nested in it (those with a vocabulary), set this to; of this type."""
     nested = (value for value in config.values() if isinstance(value, dict) and type(value.get("vocab_size")) is int)
-    return next((part[name] for part in (config, *nested) if type(part.get(name)) is kind), None)
+    return [part[name] for part in (config, *nested) if type(part.get(name)) is kind]
 
 
 def header_count(path: File, metadata: dict[str, str], name: str, absent: int) -> int:
@@ -189,7 +190,7 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
 def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:
     """Return the matrix of the vocabulary's size, the only matrix, or one at least twice as tall as any other."""
     matrices = sorted(_matrices(source), key=lambda tensor: -tensor.shape[0])
-    size = _setting(source.config, "vocab_size", int) or n_texts
+    size = next(iter(_settings(source.config, "vocab_size", int)), None) or n_texts
     fitting = [tensor for tensor in matrices if tensor.shape[0] == size]
     if len(fitting) == 1:
         return fitting[0], f"by shape: the only matrix of {size:,} rows, the size of the vocabulary"
@@ -239,7 +240,7 @@ def is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
     """
     other = other_matrix(source, embedding, output)
     if other is None:
-        return said_tied(source) is not False
+        return next(iter(_settings(source.config, TIED, bool)), True)
     return _same_words(source, embedding, other)
 
 
@@ -249,8 +250,9 @@ def other_matrix(source: Source, embedding: Tensor, output: Tensor | None) -> Te
 
 
 def said_tied(source: Source) -> bool | None:
-    """Return `tie_word_embeddings` of the config, or of the text model nested in it; None where it is silent."""
-    return _setting(source.config, "tie_word_embeddings", bool)
+    """Return `tie_word_embeddings` of the config and the text model nested in it; None where silent or at odds."""
+    said = set(_settings(source.config, TIED, bool))
+    return said.pop() if len(said) == 1 else None
 
 
 def _same_words(source: Source, a: Tensor, b: Tensor) -> bool:

@@ -266,7 +266,8 @@ class EmbeddingMatrix(Shown):
             if not stored:
                 raise CorruptFile(
                     f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} hold NaN or infinity: tokens {named}; "
-                    "no census of such rows is true; scan, check and diff go on without them by --skip-nonfinite"
+                    "no census of such rows is true; scan, check and diff leave them out with --skip-nonfinite, repair "
+                    "--tokens gives them fresh rows"
                 )
             raise InvalidInput(
                 f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} overflow {target.name} "

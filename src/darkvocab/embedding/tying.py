@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Tying:
     """Facts about input and output of one checkpoint, and the contradiction between config and tensors, if any."""
 
-    said: bool | None  # `tie_word_embeddings` of the config; None where it is silent
+    said: bool | None  # `tie_word_embeddings` of the config; None where it is silent, or at odds with a nested one
     tied: bool  # whether they are one matrix, by their words, or by the config where there is no output tensor
     n_differ: int | None  # the config says tied, the tensors differ: in so many rows of the output
     lacks_output: bool  # the config says untied, and there is no output tensor

@@ -9,6 +9,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from ..numerics import GRIDS
 from ..text import printable
 from .console import facts, isolated, left_out, print_left, show, table, token_texts
 from .evolution import told
@@ -61,7 +62,7 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
     a = part["a"]
     b = part["b"]
     rounded = [
-        f"{name} rounded from {side['stored_grid']}"
+        f"{name} {'rounded' if side['stored_grid'] in GRIDS else 'dequantised'} from {side['stored_grid']}"
         for name, side in (("A", a), ("B", b))
         if side["stored_grid"] != part["grid"]
     ]

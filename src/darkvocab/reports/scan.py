@@ -147,7 +147,7 @@ def _dark(scan: Scan) -> str:
     n = scan.matrix.n_tokens
     rows = f"{reference.n:,} rows that were never trained: {reference.kind}"
     if indicators.expected_false_positives is None:
-        return f"none of {n:,} is as {rows}"
+        return f"none of {n:,} is like the {rows}"
     return f"{indicators.n_dark:,} of {n:,}, about {indicators.expected_false_positives:.1%} of them wrongly; as {rows}"
 
 
