@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile, InvalidInput
 from ...progress import Report
-from ...sources.tokenizer import Pieces, Tokenizer, by_rules, open_tokenizer
+from ...sources.tokenizer import Pieces, Tokenizer, by_rules, in_a_line, open_tokenizer
 from .differences import Difference as Difference
 from .differences import differences
 from .names import reserved_patterns, script_of
@@ -157,7 +157,7 @@ def vocabulary(
     n_tokens : rows of the embedding; by default as many as the tokenizer has ids
     seconds : when the search ends at the latest; what it has not decided until then is `unknown`. Each other tokenizer
         that applies (`differs`) has as many
-    round_trip : encode each text alone, too, for `no_round_trip`
+    round_trip : encode each text alone, too, for `no_round_trip`, where the search came to its end
     progress : told (tokens decided, tokens) as the search goes on
 
     Examples
@@ -196,7 +196,7 @@ def vocabulary(
         named = pool.submit(_named, pieces)  # while the library encodes
         search.run()
         facts |= {"differs": tuple(differences(tokenizer, search, seconds)), "search": search.sentence()}
-        facts["no_round_trip"] = no_round_trip(tokenizer, n_tokens) if round_trip else None
+        facts["no_round_trip"] = no_round_trip(tokenizer, n_tokens) if round_trip and search.ended else None
     return _explained(pieces, named.result(), search.witnesses, search.verdict, search.proofs, facts)
 
 
@@ -261,6 +261,6 @@ def _breakdowns() -> Any:
     except BaseException as error:
         if type(error) is Exception or type(error).__name__ == "PanicException":
             raise CorruptFile(
-                f"the tokenizer breaks down while it encodes ({str(error)[:200]}); --tokenizer none goes without"
+                f"the tokenizer breaks down while it encodes ({in_a_line(error)}); --tokenizer none goes without"
             ) from None
         raise

@@ -12,7 +12,7 @@ from ..tensors import File
 from .added import HIGHEST, Added, added_beside, class_name, settings
 from .patterns import QWEN
 from .rules import by_rules, plain
-from .texts import BYTE_LEVEL, Pieces, Spelling, is_unicode
+from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
 from .tokenizer import Tokenizer
 
 # Classes of transformers whose rules for vocab.json and merges.txt are GPT-2's.
@@ -121,8 +121,9 @@ def _guarded(path: File, build: Callable[[], Any]) -> Any:
     except (KeyboardInterrupt, SystemExit, OSError, CorruptFile, MemoryError):
         raise
     except BaseException as error:  # the library raises bare Exception, and its panics are not even that
-        said = str(error)[:300]
-        raise CorruptFile(f"{path}: not a tokenizer that can be read ({said}); --tokenizer none goes without") from None
+        raise CorruptFile(
+            f"{path}: not a tokenizer that can be read ({in_a_line(error)}); --tokenizer none goes without"
+        ) from None
 
 
 def _add(rules: Any, added: list[Added]) -> None:

@@ -18,7 +18,7 @@ from ..json_files import read_object
 from ..tensors import File
 from .added import HIGHEST, added_beside
 from .patterns import CL100K, GPT2, LLAMA3, O200K, QWEN, QWEN3_5, for_oniguruma
-from .texts import BYTE_LEVEL, Pieces, Spelling, is_unicode
+from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
 from .tokenizer import Encoded, Tokenizer, flat
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _encoders(path: File, ranks: Mapping[bytes, int], pattern: str, *, first: in
     try:
         encoding = tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={})
     except ValueError as error:  # of the engine of regular expressions
-        raise CorruptFile(f"{path}: its pattern is none that tiktoken takes ({str(error)[:200]})") from None
+        raise CorruptFile(f"{path}: its pattern is none that tiktoken takes ({in_a_line(error)})") from None
 
     def encode(texts: list[str]) -> Encoded:
         if nfc:
