@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts, without
 from .vocabulary import CATEGORIES, differing, runtime
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def scan_facts(scan: Scan) -> list[tuple[str, str]]:
         ("source", printable(scan.source.path)),
         *([_transferred(scan.source)] if scan.source.hub else []),
         ("tensor", f"{printable(matrix.tensor)} (found {matrix.chosen}), {tied(matrix)}"),
-        ("tokens", f"{matrix.n_tokens:,}"),
+        *(("note", note) for note in matrix.notes),
+        *([("tying", matrix.tying.sentence)] if matrix.tying.sentence else []),
+        ("tokens", f"{matrix.n_tokens:,}{without(matrix.skipped)}"),
         ("dimension", f"{matrix.hidden_dim:,}"),
         ("grid", _grid(matrix)),
         ("unique rows", f"{census.n_unique:,}"),
