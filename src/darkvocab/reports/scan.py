@@ -168,8 +168,12 @@ def _pairs(scan: Scan) -> str:
 
 def _dark(scan: Scan) -> str:
     n = scan.grades.n_untrained
-    if not n:
+    reference = scan.indicators.reference
+    if not n and scan.indicators.by is None:
         return "none: no rows stand apart from the others"
+    if not n:
+        rows = f"{reference.n:,} rows that were never trained: {reference.kind}"
+        return f"none of {scan.matrix.n_tokens:,} is like the {rows}"
     sides = [side for side in scan.grades.sides if side.n_untrained]
     share = scan.indicators.expected_false_positives
     sure = f", about {share:.1%} of them wrongly" if share else ""
