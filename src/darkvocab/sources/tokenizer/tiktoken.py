@@ -107,7 +107,8 @@ def from_ranks(path: File, folder: Mapping[str, File]) -> Tokenizer:
 def from_tekken(path: File) -> Tokenizer:
     """Open a tekken.json of Mistral: ids are those of the special tokens, then ranks. Raises CorruptFile."""
     held = read_object(path)
-    config, vocab = held.get("config"), held.get("vocab")
+    config = held.get("config")
+    vocab = held.get("vocab")
     wanted = ("pattern", "default_vocab_size", "default_num_special_tokens")
     pattern, size, n_marks = (config.get(name) if isinstance(config, dict) else None for name in wanted)
     if not (isinstance(pattern, str) and isinstance(vocab, list) and type(size) is int and type(n_marks) is int):
