@@ -51,7 +51,8 @@ def repair(
     ----------
     source : a `.safetensors` file, an index of shards, or a model folder
     out : a folder that is not there yet, or empty
-    tokens : as `select`; black holes are those of the input matrix (of the output's where that alone is repaired)
+    tokens : as `select`, "dark" and "weak" for each matrix its own; black holes are those of the input matrix (of the
+        output's where that alone is repaired)
     how : "mean" of the trained rows, which are all that are not chosen; mean of the "pieces" that spell a token's text
         without the chosen ones (where none do, of the trained rows); or "gaussian", with the mean and covariance of the
         trained rows
@@ -148,9 +149,15 @@ def _targets(
     asked: str | Iterable[int],
     how: str,
 ) -> list[Target]:
-    """Choose the tokens of each matrix, and the pieces that spell them where that is asked."""
+    """Choose the tokens of each matrix, and the pieces that spell them where that is asked.
+
+    Dark and weak tokens of an untied model are those of each matrix: a healthy row on the other side stays.
+    """
     first = next(iter(matrices.values()))
-    tokens = select(asked, first, max(held.n_tokens for held in matrices.values()))
+    n = max(held.n_tokens for held in matrices.values())
+    untied = len(matrices) == 2
+    chosen = {name: select(asked, first, n, name if untied else None) for name in matrices}
+    tokens = np.unique(np.concatenate(list(chosen.values())))
     if not len(tokens):
         raise InvalidInput(f"{source.asked} has no such tokens ({asked}): nothing to repair; --tokens chooses others")
     pieces = _pieces(first, tokens) if how == "pieces" else {}
@@ -159,11 +166,11 @@ def _targets(
             name=name,
             matrix=held,
             tensors=find_copies(source, source.tensors[held.tensor]),
-            tokens=tokens[tokens < held.n_tokens],
+            tokens=chosen[name][chosen[name] < held.n_tokens],
             pieces={token: ids for token, ids in pieces.items() if max(token, *ids) < held.n_tokens},
         )
         for name, held in matrices.items()
-        if (tokens < held.n_tokens).any()
+        if (chosen[name] < held.n_tokens).any()
     ]
 
 
