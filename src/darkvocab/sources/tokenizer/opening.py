@@ -71,8 +71,9 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
     A tokenizer beside a GGUF file is another one that applies. Raises as `open_tokenizer`; remote files are read now.
     """
     names = tokenizer_names(source.beside)
-    file = next((tensor.path for tensor in source.tensors.values()), None)
-    held = from_gguf(source.metadata, file) if source.metadata else None
+    held = None
+    if source.metadata:  # else no file is a GGUF file, and none of its tensors need be looked up
+        held = from_gguf(source.metadata, next((tensor.path for tensor in source.tensors.values()), None))
     if held is None:
         return _of_folder(source.beside, names) if names else None
     return replace(held, others=tuple(partial(_opened, source.beside[name], source.beside) for name in names[:1]))
