@@ -206,7 +206,7 @@ def _tokenizer(
         raise CorruptFile(f"{path}: no token for {len(without):,} single bytes, such as 0x{without[0]:02X}")
     vocab = dict(zip(names[: len(ranks)], token, strict=False))
     return Tokenizer(
-        **facts, rules=_rules(vocab, pattern, nfc), **_encoders(path, ranks, pattern, first=first, nfc=nfc)
+        **facts, rules_of=lambda: _rules(vocab, pattern, nfc), **_encoders(path, ranks, pattern, first=first, nfc=nfc)
     )
 
 
