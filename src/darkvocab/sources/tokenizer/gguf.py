@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from .sentencepiece import SPACE
 from .specials import Specials
 from .texts import BYTE_TOKEN, Pieces, Spelling, decoded
 from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from .llama_cpp import Rules
 
 PIECES = Spelling(space=SPACE, byte_tokens=True)
 # By the model's name in the file: the name of its kind, and how its pieces are spelled.
@@ -78,19 +82,29 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
     )
     if read.cannot_encode:
         return read
-    try:
-        rules, encode = BUILDERS[model](header.held(tokens, model, pre))
-    except (KeyboardInterrupt, SystemExit, MemoryError, CorruptFile):
-        raise
-    except BaseException as error:  # the libraries raise bare Exception, and panics that are not even that
-        raise header.wrong(f"tokenizer.ggml.* makes no tokenizer ({error})") from None
+    held = header.held(tokens, model, pre)
+
+    @cache
+    def built() -> Rules:
+        try:
+            return BUILDERS[model](held)
+        except (KeyboardInterrupt, SystemExit, MemoryError, CorruptFile):
+            raise
+        except BaseException as error:  # the libraries raise bare Exception, and panics that are not even that
+            raise header.wrong(f"tokenizer.ggml.* makes no tokenizer ({error})") from None
+
+    def merges(numbers: list[int]) -> list[bool]:
+        rules = built()[0]
+        assert rules is not None
+        return merging(rules, read.pieces)(numbers)
+
     ids = {tokens.text[n]: n for n in sorted(tokens.special - tokens.broken)}
     before, after = _strips(header, ids, pre)
     return replace(
         read,
-        rules=rules,
-        encoder=Specials(ids, before=before, after=after).encoder(encode),
-        merges=merging(rules, read.pieces) if rules and pre in WHOLE_WORDS_FIRST else None,
+        rules_of=lambda: built()[0],
+        encoder=Specials(ids, before=before, after=after).encoder(lambda texts: built()[1](texts)),
+        merges=merges if model == "gpt2" and pre in WHOLE_WORDS_FIRST else None,
     )
 
 

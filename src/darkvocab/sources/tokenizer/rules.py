@@ -31,7 +31,7 @@ def by_rules(rules: tokenizers.Tokenizer, **facts: Any) -> Tokenizer:
     fields = {"runtime": "tokenizers", "model": type(rules.model).__name__, "encoder": encoder(rules), **facts}
     if getattr(rules.model, "ignore_merges", False):
         fields.setdefault("merges", merging(rules, fields["pieces"]))
-    return Tokenizer(**fields, spelling=spelling, rules=rules)
+    return Tokenizer(**fields, spelling=spelling, rules_of=lambda: rules)
 
 
 def plain(rules: tokenizers.Tokenizer, *, copy: bool = True) -> tokenizers.Tokenizer:

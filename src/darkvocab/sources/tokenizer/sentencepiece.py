@@ -57,7 +57,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
         model=model.kind,
         pieces=_pieces(path, model, ids.tolist(), spelling, folder),
         spelling=spelling,
-        rules=merge_rules(path, model, ids.tolist()),
+        rules_of=lambda: merge_rules(path, model, ids.tolist()),
         encoder=encode,
         file=path,
     )

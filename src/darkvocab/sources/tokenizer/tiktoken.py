@@ -207,7 +207,7 @@ def _tokenizer(
         raise CorruptFile(f"{path}: no token for {len(without):,} single bytes, such as 0x{without[0]:02X}")
     vocab = dict(zip(names[: len(ranks)], token, strict=False))
     run = _encoders(path, ranks, pattern, first=first, nfc=nfc)  # which refuses a pattern that is none
-    return Tokenizer(**facts, **run, rules=_rules(vocab, pattern, nfc))
+    return Tokenizer(**facts, **run, rules_of=lambda: _rules(vocab, pattern, nfc))
 
 
 def _encoders(path: File, ranks: Mapping[bytes, int], pattern: str, *, first: int, nfc: bool) -> dict[str, Any]:
