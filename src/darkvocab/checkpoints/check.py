@@ -39,6 +39,10 @@ def _copies(scan: Scan) -> pl.Expr:
     return pl.col("id").is_in([token for copies in scan.copies for token in copies.token_ids])
 
 
+def _templated(scan: Scan) -> pl.Expr:
+    return pl.col("id").is_in(list(scan.template_tokens or ())) & (pl.col("grade") != "trained")
+
+
 # The tokens that a rule is about (of small-rows: those below its limit).
 CONCERNED: dict[str, pl.Expr | Callable[[Scan], pl.Expr]] = {
     "black-holes": pl.col("black_hole").is_not_null(),
@@ -52,6 +56,9 @@ CONCERNED: dict[str, pl.Expr | Callable[[Scan], pl.Expr]] = {
     "damaged-rows": _damaged,
     "weak-tokens": pl.col("grade") == "weak",
     "copied-rows": _copies,
+    "tied-tensors": pl.lit(False),
+    "output-tensor": pl.lit(False),
+    "chat-template-tokens": _templated,
 }
 # Which of them to name first; ties by id.
 FIRST = {
@@ -63,6 +70,7 @@ FIRST = {
     "small-rows": pl.col("norm"),
     "damaged-rows": pl.col("norm"),
     "weak-tokens": pl.col("rank"),
+    "chat-template-tokens": pl.col("rank"),
 }
 # Tokens that a rule might be about, for all that is known.
 UNKNOWN = pl.col("category") == "unknown"
@@ -243,6 +251,8 @@ MEASURED: dict[str, Callable[[Scan, pl.DataFrame, pl.DataFrame], int | float]] =
     "black-holes": lambda scan, judged, concerned: concerned["black_hole"].n_unique(),
     "small-rows": lambda scan, judged, concerned: float(judged["norm"].to_numpy().min(initial=math.inf)),
     "tokens-without-row": _n_without_row,
+    "tied-tensors": lambda scan, judged, concerned: scan.matrix.tying.n_differ or 0,
+    "output-tensor": lambda scan, judged, concerned: int(scan.matrix.tying.lacks_output),
 }
 
 

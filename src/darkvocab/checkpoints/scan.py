@@ -23,7 +23,7 @@ from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
-from ..sources import File, Folder, RemoteFile, Source, Tensor, located, open_source, sha256
+from ..sources import File, Folder, RemoteFile, Source, Tensor, chat_template, located, open_source, sha256
 from ..sources.tokenizer import tokenizer_files
 from ..text import finite, printable
 from . import scan_result as result
@@ -38,6 +38,7 @@ PLAN_VERSION = 1
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
+NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables of a chat template
 MOST_COPIES = 10_000  # groups of copies that a scan lists
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
@@ -198,6 +199,7 @@ class _Measured:
             if self.judged is matrix
             else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.census)),
             vocabulary=_vocabulary_facts(self.words, matrix),
+            template_tokens=self._template_tokens(),
             indicators=_indicator_facts(judgement),
             grades=_grade_facts(judgement),
             n_never_emitted=_n_never_emitted(matrix, judgement),
@@ -215,6 +217,25 @@ class _Measured:
             ),
             tokens=self._frame(),
         )
+
+    def _template_tokens(self) -> tuple[int, ...] | None:
+        """List the special tokens that the chat template names, by their text or as `bos_token` and the like."""
+        source = self.matrix.source
+        template = chat_template(source) if source else None
+        if source is None or template is None:
+            return None
+        named = {
+            token for name in NAMED_TOKENS if name in template for token in settings(source.config, f"{name}_id", int)
+        }
+        ids = self.matrix.token_ids.tolist()
+        special = (
+            token
+            for token, text, category in zip(
+                self.matrix.token_ids.tolist(), self.words.text, self.words.category, strict=True
+            )
+            if category == "special" and text and (text in template or token in named)
+        )
+        return tuple(special)
 
     def _padding_token(self) -> int | None:
         said = settings(self.matrix.source.config, "pad_token_id", int) if self.matrix.source else []
