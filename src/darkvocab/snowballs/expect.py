@@ -98,8 +98,7 @@ def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expecte
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : of `Expect`: n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, seed
-        (of a drawn base)
+    settings : of `Expect`
 
     Examples
     --------

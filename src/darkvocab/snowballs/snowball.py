@@ -157,13 +157,7 @@ def _draw_dense(
 
 
 def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:
-    """Return ``base + z * sigma``, rounded, for these standard normal deviates.
-
-    Raises
-    ------
-    InvalidInput
-        A row overflows the grid, or z has the wrong shape.
-    """
+    """Return ``base + z * sigma``, rounded; InvalidInput where it overflows the grid or z has another shape."""
     from ..numerics._backends import rounding
 
     if z.shape != (snowball.n_tokens, snowball.dim):
