@@ -21,7 +21,7 @@ class Comparison:
 def compare(
     figure: str,
     published: object,
-    here: object,
+    ours: object,
     *,
     agrees: bool | None = None,
     note: str | None = None,
@@ -29,6 +29,6 @@ def compare(
 ) -> Comparison:
     """Compare two figures, by default as texts; `uncheckable` says why they cannot be compared."""
     if agrees is None:
-        agrees = str(published) == str(here)
+        agrees = str(published) == str(ours)
     verdict = UNCHECKED if uncheckable else AGREES if agrees else DIFFERS
-    return Comparison(figure, str(published), str(here), verdict, uncheckable or note)
+    return Comparison(figure, str(published), str(ours), verdict, uncheckable or note)

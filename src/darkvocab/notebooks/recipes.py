@@ -131,8 +131,8 @@ def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comp
     n, digit = len(values), 0.5 * 10.0 ** (Decimal(published).as_tuple().exponent)  # type: ignore[operator]
     reach = float(stdtrit(n - 1, 1 - ALARM / 2)) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
     agrees = bool(abs(float(published) - values.mean()) <= reach + digit)
-    here = f"{values.mean():{form}} ± {values.std(ddof=1):.0e}"
-    return compare(figure, published, here, agrees=agrees, note=PREDICTED)
+    ours = f"{values.mean():{form}} ± {values.std(ddof=1):.0e}"
+    return compare(figure, published, ours, agrees=agrees, note=PREDICTED)
 
 
 def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
@@ -199,11 +199,11 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
     """12.1a: the toy sweep, exact on any CPU through the notebook sampler."""
     points = list(toy_sweep())
     for sigma, published in PUBLISHED_12_1A.items():
-        here = min(points, key=lambda point: abs(point["sigma"] - sigma))
-        yield compare("sigma", f"{sigma:.2e}", f"{here['sigma']:.2e}")
+        ours = min(points, key=lambda point: abs(point["sigma"] - sigma))
+        yield compare("sigma", f"{sigma:.2e}", f"{ours['sigma']:.2e}")
         for figure, value in published.items():
             is_exchanged = (figure, value) in {("singletons", 5), ("black holes C", 19)}
-            yield compare(f"  {figure}", value, here[figure], note=EXCHANGED if is_exchanged else None)
+            yield compare(f"  {figure}", value, ours[figure], note=EXCHANGED if is_exchanged else None)
 
 
 # 11.2c, its initial state --------------------------------------------------------------------------------------------

@@ -96,9 +96,9 @@ def _compared(published: _Published, training: Training, run: Path) -> Iterator[
     if published.start:
         start = Census(identical_rows(first))
         names = "unique rows", "black holes C0", "population P0"
-        ours = start.n_unique, start.n_black_holes, start.black_hole_population
-        for name, theirs, here in zip(names, published.start, ours, strict=True):
-            yield compare(f"{name} at the start", theirs, here)
+        counts = start.n_unique, start.n_black_holes, start.black_hole_population
+        for name, theirs, ours in zip(names, published.start, counts, strict=True):
+            yield compare(f"{name} at the start", theirs, ours)
     yield from _compared_ends(published, training, Census(identical_rows(last)), Census(identical_rows(last[unseen])))
     distances = token_distances(last[unseen], history.grid)
     if published.l_inf:

@@ -64,7 +64,7 @@ class SnowballLaw:
 
     @property
     def is_float32(self) -> bool:
-        """Whether the sum is rounded to float32 before it is to the grid."""
+        """True where the sum is rounded to float32 before it is to the grid."""
         return self.arithmetic == "float32"
 
     @cached_property
@@ -179,7 +179,7 @@ class Snowball(SnowballLaw):
 
     @property
     def has_cells(self) -> bool:
-        """Whether components are independent, so that each can be drawn on its own."""
+        """True where components are independent, so that each can be drawn on its own."""
         return self._noise.cdf is not None
 
     def single_cells(self) -> Cells:

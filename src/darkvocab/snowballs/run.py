@@ -56,12 +56,12 @@ class Cost:
 
     @property
     def suits_threads(self) -> bool:
-        """Whether trials are long enough, in compiled code, for threads to share them."""
+        """True where trials are long enough, in compiled code, for threads to share them."""
         return self.trial_seconds > NOGIL
 
     @property
     def needs_one_worker(self) -> bool:
-        """Whether the run is over before a second worker would have begun."""
+        """True where the run is over before a second worker would have begun."""
         worth = WORTH_THREADS if self.suits_threads else WORTH_PROCESSES
         return self.n_records * self.trial_seconds < worth
 

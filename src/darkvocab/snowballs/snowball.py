@@ -79,7 +79,7 @@ class Draw:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether cells are drawn, rather than deviates."""
+        """True where cells are drawn, rather than deviates."""
         return self.sampler == "sparse" and self.cells is not None and self.cells.are_few
 
     def cloud(self) -> Cloud:

@@ -97,8 +97,9 @@ def _summed_up(off: list[Explanation]) -> list[Explanation]:
 
 def _dependent(distribution: str, estimate: Estimate, seed: int) -> Explanation:
     """Noise without a closed form, drawn at the estimate: how far its unique rows lie from independent noise's."""
+    row = Explanation(hypothesis=distribution, sigma=estimate.sigma, log_likelihood=None, likelihood=None)
     if estimate.sigma is None:
-        return Explanation(hypothesis=distribution, sigma=None, log_likelihood=None, likelihood=None)
+        return row
     partition = estimate.likelihood.partition
     law = replace(estimate.hypothesis, distribution=distribution).law(estimate.sigma)
     drawn = drawn_partitions(law.snowball(estimate.n_tokens), DRAWS, seed=seed, like=partition)
@@ -107,6 +108,4 @@ def _dependent(distribution: str, estimate: Estimate, seed: int) -> Explanation:
     expected = occupancy.n_black_holes if partition.n_singletons is None else occupancy.n_unique
     z = (np.mean(rows) - expected.mean) / (max(expected.std, 1e-9) / math.sqrt(len(rows)))
     note = f"drawn {len(rows)} times: its unique rows lie {z:+.1f} standard errors from those of independent noise"
-    return Explanation(
-        hypothesis=distribution, sigma=estimate.sigma, log_likelihood=None, likelihood="drawn", note=note
-    )
+    return replace(row, likelihood="drawn", note=note)

@@ -18,10 +18,9 @@ from ...runs.randomness import check_seed
 from ...text import Shown, finite
 from ..bases import load_base
 from ..theory import Moments, Partition
-from . import checks
+from . import checks, evidence
 from .alternatives import Explanation, alternatives
 from .checks import Bound, Check, Rank
-from .evidence import Association, Column, Gap, association, columns, gap
 from .likelihood import Estimate, Hypothesis, Likelihood, ProfilePoint, RidgePoint, Uncertainty, ridge
 from .targets import Target, load_target
 
@@ -77,9 +76,9 @@ class FitResult(Shown):
     ranks: list[Rank]
     profile: list[ProfilePoint]
     bound: Bound
-    columns: list[Column] | None
-    gap: Gap | None
-    association: Association | None
+    columns: list[evidence.Column] | None
+    gap: evidence.Gap | None
+    association: evidence.Association | None
     hypotheses: list[Explanation] | None
     ridge: list[RidgePoint] | None
     packages: dict[str, str]
@@ -275,9 +274,9 @@ class Fit(Shown):
             ranks=checks.ranks(partition, self.predicted),
             profile=self.uncertainty.profile(),
             bound=checks.bound(estimate, partition),
-            columns=None if index is None else columns(index, populations, self.grid),
-            gap=None if index is None else gap(index, populations, self.grid),
-            association=None if index is None else association(index, populations),
+            columns=None if index is None else evidence.columns(index, populations, self.grid),
+            gap=None if index is None else evidence.gap(index, populations, self.grid),
+            association=None if index is None else evidence.association(index, populations),
             hypotheses=self.hypotheses(progress) if self.compare else None,
             ridge=ridge(partition, on_lattice) if self.compare or "offset" in self.free else None,
             packages=versions(),

@@ -131,7 +131,7 @@ class Occupancy:
 
     @cached_property
     def is_dispersed(self) -> bool:
-        """Whether no cell is likely enough to hold three tokens: then black holes are pairs, but for a part in 1e10."""
+        """True where no cell is likely enough to hold three tokens: black holes are pairs, but for a part in 1e10."""
         return math.log(self._n) + math.fsum(self.cells.log_likeliest) < DISPERSED
 
     @cached_property
@@ -182,7 +182,7 @@ class Occupancy:
 
     @cached_property
     def _is_sparse(self) -> bool:
-        """Whether next to all tokens are alone."""
+        """True where next to all tokens are alone."""
         return self._sum(TOKENS) < APART * self._n
 
     def expected_groups(self, least: int = 1) -> float:

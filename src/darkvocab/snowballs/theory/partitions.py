@@ -39,7 +39,7 @@ class Partition:
 
     @property
     def is_tractable(self) -> bool:
-        """Whether `partition_likelihood` can go through it: few groups of different sizes."""
+        """True where `partition_likelihood` can go through it: few groups of different sizes."""
         return self.n_singletons is not None and math.prod((self.sizes[1] + 1).tolist()) <= MOST_STATES
 
 
@@ -69,7 +69,7 @@ def partition_likelihood(cells: Cells, partition: Partition) -> float:
         raise InvalidInput("this partition has too many groups of different sizes to go through; see is_tractable")
     sizes, counts = partition.sizes
     listed = likeliest(cells, LISTED).log_p
-    state = np.full(tuple(counts + 1), -np.inf)
+    state = np.full(counts + 1, -np.inf)
     state.flat[0] = 0.0
     before = np.empty_like(state)
     steps = [
@@ -86,12 +86,11 @@ def partition_likelihood(cells: Cells, partition: Partition) -> float:
     with np.errstate(invalid="ignore"):
         elsewhere = np.where(left > 0, left * others.reshape(per_size) - gammaln(left + 1.0), 0).sum(axis=0)
     clashes = np.zeros(state.shape)
-    for i, first in enumerate(sizes.tolist()):
-        for j, second in enumerate(sizes.tolist()[: i + 1]):
-            if np.isfinite(others[i] + others[j]):
-                pairs = left[i] * (left[i] - 1) / 2 if i == j else left[i] * left[j]
-                same = _left_over(cells, listed, first + second) - others[i] - others[j]
-                clashes += np.maximum(pairs, 0) * math.exp(min(0.0, same))
+    for i, j in zip(*np.tril_indices(len(sizes)), strict=True):
+        if np.isfinite(others[i] + others[j]):
+            pairs = left[i] * (left[i] - 1) / 2 if i == j else left[i] * left[j]
+            same = _left_over(cells, listed, int(sizes[i] + sizes[j])) - others[i] - others[j]
+            clashes += np.maximum(pairs, 0) * math.exp(min(0.0, same))
     ways = gammaln(partition.populations.sum() + (partition.n_singletons or 0) + 1.0) - counts @ gammaln(sizes + 1.0)
     return float(ways + logsumexp(state + elsewhere - clashes))
 
