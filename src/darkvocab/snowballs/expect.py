@@ -107,7 +107,7 @@ def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expecte
     1.0 100.0
     4.2 99.01
     """
-    return iter(Expect(sigmas if isinstance(sigmas, Iterable) else [sigmas], **settings))
+    return iter(Expect(sigmas, **settings))
 
 
 def along(sigmas: Iterable[float]) -> list[float]:
