@@ -48,7 +48,7 @@ from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.sweep import Sweep
 from darkvocab.snowballs.trials import Trials
-from darkvocab.sources.tokenizer import load_tokenizer
+from darkvocab.sources.tokenizer import open_tokenizer
 
 N_TOKENS, DIM = 2100, 2560
 BASE = "qwen3-4b-centred"
@@ -620,10 +620,13 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
     x, w = torch.randn(tokens, 64).to(torch.bfloat16), torch.randn(64, 256).to(torch.bfloat16)
     rate = median_time(lambda: x @ w, 200) / (tokens * 64 * 256)
     code = (
-        "from darkvocab.notebooks.trainings import training_11_2; from darkvocab.training.run import steps, train; "
-        "training = training_11_2('11.2c', steps=200); "
+        "from darkvocab import train; from darkvocab.notebooks.trainings import training_11_2; "
+        "from darkvocab.training.stack import Stack; training = training_11_2('11.2c', steps=200); "
     )
-    ends_of = (f"train(training, {str(folder / 'watched')!r})", "list(steps(training))")
+    ends_of = (
+        f"train(training, {str(folder / 'watched')!r})",
+        "sum(segment.last for segment in Stack([training]).segments(200))",
+    )
     recorded, bare = (memory(code + end) for end in ends_of)
     return [
         {
@@ -709,7 +712,7 @@ def bench_reachability(folder: Path) -> list[dict[str, Any]]:
     """Every token of a byte-level BPE of Qwen's size explained; loading it is not counted."""
     path, n_rows = folder / "tokenizer.json", 151_936
     vocabularies.byte_level(151_669).save(str(path))
-    tokenizer = load_tokenizer(path)
+    tokenizer = open_tokenizer(path)
     found = vocabulary(tokenizer, n_rows)
     here = median_time(lambda: vocabulary(tokenizer, n_rows), 7)
     texts = [witness for witness in found.witness if witness is not None]
@@ -719,7 +722,7 @@ def bench_reachability(folder: Path) -> list[dict[str, Any]]:
             "here_s": here,
             "recipe_s": None,
             "floor": "the library's encode_batch_fast of the witnesses at once",
-            "floor_s": median_time(lambda: tokenizer.encode_batch_fast(texts, add_special_tokens=False), 5),
+            "floor_s": median_time(lambda: tokenizer.rules.encode_batch_fast(texts, add_special_tokens=False), 5),
             **memory(f"from darkvocab.measures.vocabulary import vocabulary; vocabulary({str(path)!r}, {n_rows})"),
         }
     ]

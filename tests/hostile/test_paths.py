@@ -12,12 +12,12 @@ from darkvocab.runs.engine import open_engine
 from darkvocab.runs.folder import Folder, check_folder, read_manifest
 from darkvocab.runs.records import Records, read_records
 from darkvocab.sources import open_source, revisions, sha256
-from darkvocab.sources.tokenizer import load_tokenizer
+from darkvocab.sources.tokenizer import open_tokenizer
 
 LONG = "x" * 300
 READS = {
     "a source": open_source,
-    "a tokenizer": lambda path: load_tokenizer(Path(path)),
+    "a tokenizer": lambda path: open_tokenizer(Path(path)),
     "a manifest": lambda path: read_manifest(Path(path)),
     "records": read_records,
     "records in pieces": Records,

@@ -17,7 +17,7 @@ from darkvocab import EmbeddingMatrix
 from darkvocab.measures.vocabulary import proofs, vocabulary
 from darkvocab.measures.vocabulary.completions import completions
 from darkvocab.measures.vocabulary.names import reserved_patterns, script_of
-from darkvocab.sources.tokenizer import Spelling, TokenTexts
+from darkvocab.sources.tokenizer import Spelling, from_gguf
 
 MODEL = Path(__file__).parents[2] / "demo/all-MiniLM-L6-v2"
 LEAD = "ä\xb8"  # how a byte-level tokenizer writes e4 b8, with which 中 begins
@@ -341,7 +341,8 @@ def test_a_gguf_file_says_what_its_tokens_are_but_not_whether_they_are_reached(t
     ],
 )
 def test_spelling_of_a_gguf_file_by_its_model(model, text, data):
-    assert vocabulary(TokenTexts({0: text}, model), 1).data == [data]
+    metadata = {"tokenizer.ggml.model": model, "tokenizer.ggml.tokens": [text]}
+    assert vocabulary(from_gguf(metadata), 1).data == [data]
 
 
 def test_types_of_tokens_that_are_not_as_many_as_their_texts_are_left_alone(tmp_path):
@@ -350,7 +351,8 @@ def test_types_of_tokens_that_are_not_as_many_as_their_texts_are_left_alone(tmp_
         ("tokenizer.ggml.token_type", ggufs.value("i32", [5])),
     ]
     path = ggufs.saved(tmp_path / "a.gguf", {"token_embd.weight": np.ones((2, 2), "f4")}, values)
-    assert EmbeddingMatrix.open(path).tokenizer.types == {}
+    pieces = EmbeddingMatrix.open(path).tokenizer.pieces
+    assert (pieces.text, pieces.added) == (["a", "[PAD1]"], set())
 
 
 # Pieces of characters -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from darkvocab.measures.neighbours import neighbours
 from darkvocab.numerics import Touching
 from darkvocab.sources import gguf as reader
 from darkvocab.sources import open_source
+from darkvocab.sources.tokenizer import tokenizer_of
 
 TEXTS = [f"t{n}" for n in range(50)]
 
@@ -195,7 +196,7 @@ def test_rows_and_tensors_are_those_of_the_package(tmp_path, kind):
     assert {name: (t.shape, t.offset, t.nbytes) for name, t in ours.tensors.items()} == {
         t.name: (tuple(t.shape.tolist())[::-1], t.data_offset, t.n_bytes) for t in theirs.tensors
     }
-    assert list(ours.texts.values()) == theirs.get_field("tokenizer.ggml.tokens").contents()
+    assert list(tokenizer_of(ours).texts.values()) == theirs.get_field("tokenizer.ggml.tokens").contents()
     with np.errstate(all="ignore"):
         plain = gguf.quants.dequantize(stored, number)
     matrix = EmbeddingMatrix.open(tmp_path / "m.gguf")

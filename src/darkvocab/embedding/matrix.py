@@ -17,7 +17,7 @@ from ..numerics.grouping import Groups, chunks, identical_rows
 from ..progress import Advance
 from ..sources import File, Source, Tensor, open_source
 from ..sources.gguf import dequantised, n_numbers
-from ..sources.tokenizer import load_tokenizer, texts_by_id
+from ..sources.tokenizer import Tokenizer, open_tokenizer, tokenizer_of
 from ..text import Shown
 from .find import find_embedding, find_output, find_scales, is_tied
 
@@ -49,7 +49,7 @@ class EmbeddingMatrix(Shown):
     chosen: str = "as given"  # how the tensor was found
     output: str | None = None  # name of the output tensor, where there is one
     texts: dict[int, str] = field(default_factory=dict)  # token id to text, as the tokenizer names it
-    tokenizer: Any = None  # tokenizers.Tokenizer, or the TokenTexts of a GGUF file
+    tokenizer: Tokenizer | None = None
     path: File | None = None  # the file that holds the words
     source: Source | None = None  # the checkpoint
     held: Tensor | None = None  # its tensor that holds the words
@@ -65,24 +65,23 @@ class EmbeddingMatrix(Shown):
     ) -> EmbeddingMatrix:
         """Open the input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
 
-        Raises as `open_source`, `find_embedding` and `load_tokenizer`.
+        Raises as `open_source`, `find_embedding` and `open_tokenizer`.
 
         Parameters
         ----------
         tensor : the tensor to take instead of the one found; `NAME[ROW]` for a row of a history
-        tokenizer : a `tokenizer.json`, instead of the one in the folder or the file; "none" for no texts
+        tokenizer : one to open instead of that in the folder or the file, as `open_tokenizer`; "none" for no texts
         """
         if not isinstance(source, Source):
             source = open_source(source)
-        named = source.tokenizer if tokenizer is None else Path(tokenizer) if tokenizer != "none" else None
-        loaded = load_tokenizer(named) if named else None if tokenizer == "none" else source.texts or None
-        texts = {} if loaded is None else texts_by_id(loaded)
-        return cls._made(source, *find_embedding(source, tensor, len(texts) or None), texts, loaded)
+        loaded = None
+        if tokenizer != "none":
+            loaded = tokenizer_of(source) if tokenizer is None else open_tokenizer(tokenizer)
+        n_texts = len(loaded.texts) if loaded else None
+        return cls._made(source, *find_embedding(source, tensor, n_texts or None), loaded)
 
     @classmethod
-    def _made(
-        cls, source: Source, found: Tensor, chosen: str, texts: dict[int, str], tokenizer: Any
-    ) -> EmbeddingMatrix:
+    def _made(cls, source: Source, found: Tensor, chosen: str, tokenizer: Tokenizer | None) -> EmbeddingMatrix:
         """Return the matrix of a tensor; raises InvalidInput where its type is no grid."""
         if found.dtype not in GRID_OF_DTYPE and not found.block:
             raise InvalidInput(
@@ -98,7 +97,7 @@ class EmbeddingMatrix(Shown):
             tensor=found.name,
             chosen=chosen,
             output=output.name if output else None,
-            texts=texts,
+            texts=tokenizer.texts if tokenizer else {},
             tokenizer=tokenizer,
             path=found.path,
             source=source,
@@ -122,9 +121,7 @@ class EmbeddingMatrix(Shown):
             return self
         if self.source is None or self.output is None:
             return None
-        return self._made(
-            self.source, self.source.tensors[self.output], "by name, as the output", self.texts, self.tokenizer
-        )
+        return self._made(self.source, self.source.tensors[self.output], "by name, as the output", self.tokenizer)
 
     @property
     def output_shape(self) -> tuple[int, ...] | None:

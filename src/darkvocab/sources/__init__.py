@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .gguf import read_gguf
+from .json_files import read_json, read_object
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors
 from .shards import read_sharded
-from .tensors import File, RemoteFile, Source, Tensor, sha256
+from .tensors import File, LazyMapping, RemoteFile, Source, Tensor, sha256
 from .torch_zip import read_torch
 
 __all__ = [
@@ -24,6 +23,7 @@ __all__ = [
     "RemoteFile",
     "Source",
     "Tensor",
+    "located",
     "open_source",
     "read_json",
     "read_object",
@@ -54,11 +54,19 @@ LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
 ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
 
 
+class Folder(LazyMapping[File]):
+    """The files of a folder, here or on the Hub, by name."""
+
+    def __init__(self, said: str, names: list[str], look_up: Callable[[str], File]) -> None:
+        super().__init__(dict.fromkeys(names), look_up)
+        self.said = said  # its name for people
+
+
 @machine_errors()
 def open_source(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Source:
     """Open the tensors of a file, or of a model folder (one file, or shards with their index); see `docs/files.md`.
 
-    Only headers are read. Beside a folder's tensors: its `config.json` and `tokenizer.json`, where there are any.
+    Only headers are read. Beside a folder's tensors: its `config.json`, and its files by name.
 
     Parameters
     ----------
@@ -76,14 +84,29 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
     InvalidInput
         A kind of file that is not known.
     """
+    place = located(path, progress)
+    return _open_folder(path, place) if isinstance(place, Folder) else _open_file(place, path)
+
+
+@machine_errors()
+def located(
+    path: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    wanted: tuple[str, str] = ("file or folder", GIVE),
+) -> File | Folder:
+    """Return the file, or the files of the folder by name, that a path or a name on the Hub stands for.
+
+    Parameters and errors as `open_source`; `wanted` is what was asked for and what may be given, as errors have it.
+    """
     place = Path(path)
     if place.is_file():
-        return _open_file(place, path)
+        return place
     if place.is_dir():
         names = sorted(item.name for item in place.iterdir() if item.is_file())
-        return _open_folder(path, str(place), names, place.__truediv__, alone=False)
+        return Folder(str(place), names, place.__truediv__)
     if not (isinstance(path, str) and ON_HUB.fullmatch(path)):
-        raise MissingFile(f"no file or folder {str(path)!r}; {GIVE}, or org/name[@revision] on the Hub")
+        what, give = wanted
+        raise MissingFile(f"no {what} {str(path)!r}; {give}, or org/name[@revision] on the Hub")
     name, revision, within = _parse(path)
     from .hub import open_repo
 
@@ -93,12 +116,12 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
         raise type(error)(f"no file or folder {path!r} here, and {error}") from None
     file = repo.file(within)
     if within and file.is_file():
-        return _open_file(file, path)
+        return file
     folder = PurePosixPath(within)
     names = sorted(file.name for file in map(PurePosixPath, repo.listing) if file.parent == folder)
     if not names:
         raise MissingFile(f"{repo} has no file or folder {within!r}")
-    return _open_folder(path, str(file if within else repo), names, lambda name: repo.file(folder / name), alone=True)
+    return Folder(str(file if within else repo), names, lambda name: repo.file(folder / name))
 
 
 @machine_errors()
@@ -130,54 +153,35 @@ def _parse(text: str) -> tuple[str, str | None, str]:
     return uri.id, uri.revision, uri.path_in_repo.rstrip("/")
 
 
-def _open_folder(
-    asked: str | Path, said: str, names: Iterable[str], file: Callable[[str], File], *, alone: bool
-) -> Source:
-    """Open a folder that has files of these names; `alone`: by its only weights, whatever they are called."""
-    held = set(names)
+def _open_folder(asked: str | Path, held: Folder) -> Source:
+    """Open a folder that has these files; one on the Hub by its only weights, too, whatever they are called."""
     weights = next((name for name in WEIGHTS if name in held), None)
     if weights is None:
         readable = [name for name in sorted(held) if Path(name).suffix in (*READERS, ".gguf")]
         first = [name for name in readable if not LATER_PART.fullmatch(name)]
-        if not (alone and len(first) == 1):
+        if not (len(first) == 1 and isinstance(held[first[0]], RemoteFile)):
             hint = "give a folder that has one of them"
             if readable:
                 hint = f"it has {', '.join(readable[:5])}: give one of these"
-            raise MissingFile(f"{said} has none of {', '.join(WEIGHTS)}; {hint}")
+            raise MissingFile(f"{held.said} has none of {', '.join(WEIGHTS)}; {hint}")
         weights = first[0]
-    opened = _open_file(file(weights), asked)
+    opened = _open_file(held[weights], asked)
     return Source(
         asked=asked,
         tensors=opened.tensors,
-        config=read_object(file("config.json")) if "config.json" in held else {},
-        tokenizer_file=file("tokenizer.json") if "tokenizer.json" in held else None,
-        texts=opened.texts,
+        config=read_object(held["config.json"]) if "config.json" in held else {},
+        beside=held,
+        metadata=opened.metadata,
     )
 
 
 def _open_file(path: File, asked: str | Path) -> Source:
     if path.suffix == ".gguf":
-        tensors, texts = read_gguf(path)
-        return Source(asked=asked, tensors=tensors, texts=texts)
+        tensors, metadata = read_gguf(path)
+        return Source(asked=asked, tensors=tensors, metadata=metadata)
     if path.suffix in READERS:
         return Source(asked=asked, tensors=READERS[path.suffix](path))
     kind = Path(path.name.removesuffix(INDEX)).suffix
     if path.name.endswith(INDEX) and kind in READERS:
         return Source(asked=asked, tensors=read_sharded(path, READERS[kind]))
     raise InvalidInput(f"cannot read {path.name!r}; {GIVE}")
-
-
-def read_json(path: File) -> Any:
-    """Return what a JSON file holds; raises CorruptFile where that is not JSON."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path}: not JSON ({error})") from None
-
-
-def read_object(path: File) -> dict[str, Any]:
-    """Return the object that a JSON file holds; raises CorruptFile where it holds none."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise CorruptFile(f"{path}: not a JSON object")
-    return content

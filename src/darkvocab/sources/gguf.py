@@ -16,7 +16,6 @@ import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, MissingExtra, MissingFile
 from .tensors import File, Tensor
-from .tokenizer import UNUSED, TokenTexts
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
 MAX_NAME = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
@@ -126,8 +125,8 @@ OF_TOKENS = ("tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.to
 KEPT = ("general.alignment", "split.count", *OF_TOKENS)
 
 
-def read_gguf(path: File) -> tuple[dict[str, Tensor], TokenTexts]:
-    """Tensors of a GGUF file (of all its parts, where it was split), and the texts of its tokens, by id.
+def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a GGUF file (of all its parts, where it was split), and its metadata by key: those of `KEPT`.
 
     A quantised tensor's words are the bytes of its blocks; `dequantised` makes numbers of them.
 
@@ -149,18 +148,7 @@ def read_gguf(path: File) -> tuple[dict[str, Tensor], TokenTexts]:
                     raise CorruptFile(f"{part}: holds tensor {min(twice)!r}, which another part holds, too")
                 tensors |= others
                 metadata = {**more, **metadata}
-    return tensors, _texts(metadata)
-
-
-def _texts(metadata: dict[str, Any]) -> TokenTexts:
-    """Texts of the tokens, without those that converters give to rows for which the tokenizer has none."""
-    model, texts, types = (metadata.get(key) for key in OF_TOKENS)
-    named = dict(enumerate(texts)) if isinstance(texts, list) else {}
-    kinds = dict(enumerate(types)) if isinstance(types, list) and len(types) == len(named) else {}
-    for token, kind in kinds.items():
-        if kind == UNUSED and named[token] == f"[PAD{token}]":
-            del named[token]
-    return TokenTexts(named, model if isinstance(model, str) else "", kinds)
+    return tensors, metadata
 
 
 def _parts(path: File, count: int) -> list[File]:

@@ -188,14 +188,8 @@ class Source:
     asked: Path | str
     tensors: Mapping[str, Tensor]
     config: dict = field(default_factory=dict)  # config.json of a model folder
-    tokenizer_file: File | None = None  # its tokenizer.json
-    texts: dict[int, str] = field(default_factory=dict, repr=False)  # of tokens, where the weights' file holds them
-
-    @property
-    def tokenizer(self) -> Path | None:
-        """The tokenizer.json of a model folder; a remote one is read now."""
-        file = self.tokenizer_file
-        return file if file is None or isinstance(file, Path) else file.whole()
+    beside: Mapping[str, File] = field(default_factory=dict, repr=False)  # files of the model folder, by name
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the weights' file, where it has any
 
 
 @machine_errors()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer
-
-from ...sources.tokenizer import BYTE_TOKEN, Piece, Spelling, parts
+from ...sources.tokenizer import BYTE_TOKEN, Piece, Tokenizer, parts
 from .completions import completions
 
 NO_UTF8 = "its bytes are in no UTF-8 text"
@@ -42,11 +40,14 @@ class Proofs:
     .. [1] Unicode Standard Annex 15, "Concatenation of Normalized Strings": the forms are closed under substringing.
     """
 
-    def __init__(self, tokenizer: Tokenizer, spelling: Spelling, *, one_text_each: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, one_text_each: bool = True) -> None:
+        spelling = tokenizer.spelling
+        rules = tokenizer.rules
+        assert rules is not None
         self._spelling = spelling
-        self._model = tokenizer.model
-        self._normaliser = tokenizer.normalizer
-        self._cutter = tokenizer.pre_tokenizer
+        self._model = rules.model
+        self._normaliser = rules.normalizer
+        self._cutter = rules.pre_tokenizer
         normaliser = [part["type"] for part in parts(self._normaliser)]
         cutter = [part["type"] for part in parts(self._cutter)]
         self._steady = len(normaliser) == 1 and normaliser[0] in STEADY
@@ -60,27 +61,27 @@ class Proofs:
 
     def of(self, piece: Piece) -> str | None:
         """Return why no text can reach a piece; None where that is not proved."""
-        if piece.added or piece.text == self._unknown:
+        if piece.added or piece.name == self._unknown:
             return None
         if piece.body is None and completions(piece.data) is None:
             return NO_UTF8
-        if self._spelling.byte_tokens and BYTE_TOKEN.search(piece.text):
+        if self._spelling.byte_tokens and BYTE_TOKEN.search(piece.name):
             spelt = self._spells and piece.body and self._model.token_to_id(piece.body) is not None
             return SPELT if spelt else None
-        if self._unknown and self._unknown in piece.text:  # which may merge with what is not its characters
+        if self._unknown and self._unknown in piece.name:  # which may merge with what is not its characters
             return None
-        if self._merges and [token.id for token in self._model.tokenize(piece.text)] != [piece.token]:
+        if self._merges and [token.id for token in self._model.tokenize(piece.name)] != [piece.token]:
             return MERGED
         if not piece.body:
             return None
         if self._steady and self._normalised(piece.body) != piece.body:
             return NORMALISED
-        if self._cuts and self.words(piece.text) != [piece.text]:
+        if self._cuts and self.words(piece.name) != [piece.name]:
             words = self.words(piece.body)
             if words != [piece.body]:
                 return SPLIT if "".join(words) == piece.body else NORMALISED
             beside = (*KINDS, piece.body[0])
-            continues = self._spelling.before and piece.text.startswith(self._spelling.before)
+            continues = self._spelling.before and piece.name.startswith(self._spelling.before)
             if continues and all(self.words(kind + piece.body) != [kind + piece.body] for kind in beside):
                 return CUT_OFF
         return None

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from ...sources.tokenizer import Pieces, Spelling, parts
+from ...progress import Report
+from ...sources.tokenizer import Pieces, Tokenizer, parts
 from .completions import completions
 from .proofs import Proofs
 
@@ -30,7 +30,6 @@ ROUNDS = (1, 8, 64, 512, 4096)  # completions of a piece of a character
 SOME = 16_384  # texts that are made at a time
 CHUNK_SECONDS = 0.2  # of encoding, after which it can be interrupted
 CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 20
-TOGETHER = 256  # texts in one call's list of words
 
 OWN = None  # a token's own first or last character
 BEFORE = (" ", "a", "A", "1", ".", "\n", "(", "-", "_", "'", "é", "я", "中", "か", "ب", "\t", "  ", "a ", ". ", OWN)
@@ -60,11 +59,11 @@ class _OutOfTime(Exception):
 class Search:
     """Search for texts that reach tokens, and its result. Pieces are named by their number."""
 
-    tokenizer: Tokenizer  # without truncation, padding and chance
-    spelling: Spelling
-    pieces: Pieces
+    tokenizer: Tokenizer
     n_tokens: int
     seconds: float  # after which the search ends, decided or not
+    seeds: list[str] = field(default_factory=list)  # texts to begin with
+    progress: Report | None = None  # told how many tokens are decided, of how many
     witnesses: list[str | None] = field(init=False)  # of each token
     proofs: dict[int, str] = field(init=False, default_factory=dict)  # why no text can reach a token
     n_texts: int = field(init=False, default=0)  # encoded
@@ -73,6 +72,8 @@ class Search:
     _tried: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
+        self.pieces: Pieces = self.tokenizer.pieces
+        self.spelling = self.tokenizer.spelling
         self.witnesses = [None] * self.n_tokens
         self._found = np.zeros(self.n_tokens, bool)
         self._size = 32  # texts to encode at a time
@@ -90,9 +91,23 @@ class Search:
             return "reachable"
         return "unreachable" if token in self.proofs or (self.ended and token not in self.too_long) else "unknown"
 
+    def reaches(self, token: int) -> bool:
+        """Return whether a text was encoded to this token."""
+        return token < self.n_tokens and self.witnesses[token] is not None
+
+    def texts(self) -> list[str]:
+        """Return the texts that reach tokens."""
+        return [text for text in self.witnesses if text is not None]
+
+    def encode(self, texts: list[str]) -> None:
+        """Encode more texts, after the search."""
+        with contextlib.suppress(_OutOfTime):
+            self._encode([], texts)
+
     def sentence(self) -> str:
         """Say what was encoded, and how much of what that did not reach is proved."""
-        tokens = {token for token in self.pieces.token if token < self.n_tokens}
+        tokens = {token for n, token in enumerate(self.pieces.token) if n not in self.pieces.silent}
+        tokens &= set(range(self.n_tokens))
         n_without = sum(self.witnesses[token] is None for token in tokens)
         said = f"{self.n_texts:,} texts encoded without special tokens: {'; '.join(self._tried)}; "
         if not self.ended:
@@ -105,11 +120,13 @@ class Search:
 
     def _run(self) -> None:
         token = self.pieces.token
-        text = self.pieces.text
+        text = self.pieces.name
         body = self.pieces.body
         every = [n for n in range(len(self.pieces)) if token[n] < self.n_tokens and len(text[n]) <= LONGEST]
+        every = [n for n in every if n not in self.pieces.silent]
         self.too_long = {token[n] for n in range(len(self.pieces)) if len(text[n]) > LONGEST}
-        whole = [n for n in every if body[n] is not None]
+        self._encode([], self.seeds)
+        whole = self._left([n for n in every if body[n] is not None])
         self._tried.append("each token alone or, where that reaches more, after a space or a letter")
         strangers = self._strangers()
         self._encode([], ["a"])  # where the library breaks down it says so, once
@@ -142,21 +159,21 @@ class Search:
         before = self.spelling.before
         after = self.spelling.after
         for n in pieces:
-            text = self.pieces.text[n]
+            text = self.pieces.name[n]
             continuing = before != "" and text.startswith(before)
             ending = after != "" and text.endswith(after)
             spaced = self.pieces.data[n][:1] == b" "
-            groups.setdefault((text in self.pieces.added, continuing, spaced, ending), []).append(n)
+            groups.setdefault((n in self.pieces.added, continuing, spaced, ending), []).append(n)
         return list(groups.values())
 
     def _strangers(self) -> list[str]:
         """Return letters that are part of no longer token, so that one ends before what follows them."""
-        if type(self.tokenizer.model).__name__ != "WordPiece":
+        if self.tokenizer.model != "WordPiece":
             characters = set().union(*filter(None, self.pieces.body))
             return [letter for some in LETTERS for letter in [a for a in some if a not in characters][:2]]
-        begin = sorted(text for text in self.pieces.text if not text.startswith(self.spelling.before or "\0"))
+        begin = sorted(text for text in self.pieces.name if not text.startswith(self.spelling.before or "\0"))
         alone = (a for a, b in itertools.pairwise([*begin, ""]) if len(a) == 1 and not b.startswith(a))
-        words = Proofs(self.tokenizer, self.spelling).words
+        words = Proofs(self.tokenizer).words
         return list(itertools.islice((a for a in alone if a.isalpha() and words(f"{a}a") == [f"{a}a"]), 3))
 
     # What is tried --------------------------------------------------------------------------------------------------
@@ -171,8 +188,10 @@ class Search:
 
     def _prove(self, pieces: list[int]) -> None:
         """Prove of tokens that every text of theirs is out of reach."""
+        if self.tokenizer.rules is None:
+            return
         texts = Counter(self.pieces.token)
-        proofs = Proofs(self.tokenizer, self.spelling, one_text_each=len(texts) == len(self.pieces))
+        proofs = Proofs(self.tokenizer, one_text_each=len(texts) == len(self.pieces))
         proved: dict[int, list[str]] = {}
         for n in pieces:
             if reason := proofs.of(self.pieces[n]):
@@ -196,9 +215,10 @@ class Search:
             f"what this did not reach in {n_contexts} contexts (spaces, line ends, letters, digits and punctuation "
             "before and after), in other cases and Unicode forms"
         )
+        rules = self.tokenizer.rules
         replaced = [
             (part["pattern"]["String"], part["content"])
-            for part in parts(self.tokenizer.normalizer)
+            for part in parts(rules.normalizer if rules else None)
             if part["type"] == "Replace" and part["content"] and "String" in part["pattern"]
         ]
 
@@ -206,7 +226,7 @@ class Search:
             body = self.pieces.body[piece] or ""
             forms = {form(body) for form in FORMS} | {body.replace(new, old) for old, new in replaced}
             forms |= {letter.join(body) for letter in strangers}  # which the model may drop
-            forms = {form for form in (*forms, self.pieces.text[piece]) if len(form) <= 2 * LONGEST} - {body}
+            forms = {form for form in (*forms, self.pieces.name[piece]) if len(form) <= 2 * LONGEST} - {body}
             sides = itertools.product(("", " ", "a", *strangers), ("", " ", "a"))
             return (before + form + after for before, after in sides for form in sorted(forms))
 
@@ -285,6 +305,8 @@ class Search:
                 new = ~self._found[ids]
                 for token, n in zip(ids[new].tolist(), text_of[new].tolist(), strict=True):
                     others.setdefault(token, n)
+                if self.progress:
+                    self.progress(int(self._found.sum()) + len(self.proofs), self.n_tokens)
         finally:
             if by_chance:
                 self._reached(np.array([*others], np.int64), np.array([*others.values()], np.int64), texts)
@@ -318,28 +340,9 @@ class Search:
         if began - self._began > self.seconds:
             raise _OutOfTime
         n = max(1, CHUNK_CHARACTERS // max(1, *map(len, texts)))
-        parts = [self._ids(texts[begin : begin + n]) for begin in range(0, len(texts), n)]
+        parts = [self.tokenizer.encode(texts[begin : begin + n]) for begin in range(0, len(texts), n)]
         self.n_texts += len(texts)
         rate = len(texts) / max(1e-6, time.monotonic() - began)
         self._size = max(1, min(CHUNK_TEXTS, 4 * self._size, int(rate * CHUNK_SECONDS)))
         text_of = [numbers + n * chunk for chunk, (_, numbers) in enumerate(parts)]
         return np.concatenate([ids for ids, _ in parts]), np.concatenate(text_of)
-
-    def _ids(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids, and the text of each; none of a text that the tokenizer refuses, as it may what is unknown to it.
-
-        Texts go to the library some together, as the words of a text that is cut already: each is encoded by itself,
-        and the library makes fewer objects.
-        """
-        together = [texts[begin : begin + TOGETHER] for begin in range(0, len(texts), TOGETHER)]
-        try:
-            encoded = self.tokenizer.encode_batch(together, is_pretokenized=True, add_special_tokens=False)
-        except Exception:  # the library raises bare Exception
-            if len(texts) == 1:
-                return np.empty(0, np.int64), np.empty(0, np.int64)
-            middle = len(texts) // 2
-            ids, text_of = self._ids(texts[:middle])
-            more, text_of_more = self._ids(texts[middle:])
-            return np.concatenate([ids, more]), np.concatenate([text_of, text_of_more + middle])
-        numbers = (np.array(some.word_ids, np.int64) + TOGETHER * n for n, some in enumerate(encoded))
-        return np.concatenate([np.array(some.ids, np.int64) for some in encoded]), np.concatenate([*numbers])

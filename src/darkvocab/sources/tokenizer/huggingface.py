@@ -1,0 +1,176 @@
+"""Tokenizers of Hugging Face: `tokenizer.json`; `vocab.json` with `merges.txt`; `vocab.txt`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import CorruptFile
+from ..json_files import read_object
+from ..tensors import File
+from .added import HIGHEST, Added, added_beside, class_name, settings
+from .patterns import QWEN
+from .rules import by_rules, plain
+from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
+from .tokenizer import Tokenizer
+
+# Classes of transformers whose rules for vocab.json and merges.txt are GPT-2's.
+AS_GPT2 = {
+    f"{name}Tokenizer"
+    for name in "Bart Blenderbot CodeGen Deberta GPT2 GPTNeo LED Longformer Mvp OPT Phi Roberta Whisper".split()
+}
+AS_BERT = {  # and for vocab.txt BERT's
+    f"{name}Tokenizer"
+    for name in "Bert ConvBert DistilBert DPRQuestionEncoder DPRContextEncoder DPRReader Electra Funnel LayoutLM "
+    "Lxmert MobileBert MPNet Realm Retribert SqueezeBert".split()
+}
+LONGEST_WORD = 100  # characters; BERT's
+
+
+def from_json(path: File, folder: Mapping[str, File]) -> Tokenizer:
+    """Open a `tokenizer.json` with the `tokenizers` library; files beside it add tokens. Raises CorruptFile."""
+    import tokenizers
+
+    local = path if isinstance(path, Path) else path.whole()
+
+    def read() -> tokenizers.Tokenizer:
+        rules = plain(tokenizers.Tokenizer.from_file(str(local)), copy=False)
+        _add(rules, added_beside(folder))
+        return rules
+
+    return by_rules(_guarded(path, read), file=path)
+
+
+def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:
+    """Open a `vocab.json` with the `merges.txt` of its folder, by the rules of its class. Raises CorruptFile."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    vocab = read_object(path)
+    if not all(type(token) is int and 0 <= token <= HIGHEST for token in vocab.values()):
+        raise CorruptFile(f"{path}: not a vocabulary: not each text has an id from 0 to {HIGHEST:,}")
+    named = class_name(folder)
+    if named not in ("", "Qwen2Tokenizer", "CLIPTokenizer", *AS_GPT2):
+        return _without_rules(path, vocab, named)
+    suffix = "</w>" if named == "CLIPTokenizer" else None
+    unknown = _unknown(folder, vocab) if suffix else None
+
+    def build() -> tokenizers.Tokenizer:
+        options = {name: text for name, text in (("end_of_word_suffix", suffix), ("unk_token", unknown)) if text}
+        rules = tokenizers.Tokenizer(models.BPE(vocab, _merges(folder["merges.txt"]), **options))
+        rules.decoder = decoders.ByteLevel()
+        in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        if named == "Qwen2Tokenizer":
+            rules.normalizer = normalizers.NFC()
+            rules.pre_tokenizer = pre_tokenizers.Sequence(
+                [pre_tokenizers.Split(tokenizers.Regex(QWEN), "isolated"), in_bytes]
+            )
+        elif suffix:
+            spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
+            rules.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
+            words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+            rules.pre_tokenizer = pre_tokenizers.Sequence(
+                [pre_tokenizers.Split(tokenizers.Regex(words), "removed", invert=True), in_bytes]
+            )
+        else:
+            spaced = settings(folder).get("add_prefix_space") is True
+            rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
+        _add(rules, added_beside(folder))
+        return rules
+
+    return by_rules(_guarded(path, build), file=path)
+
+
+def from_words(path: File, folder: Mapping[str, File]) -> Tokenizer:
+    """Open a `vocab.txt`, a piece on each line, by BERT's rules, where its class has them. Raises CorruptFile."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorruptFile(f"{path}: not UTF-8 at byte {error.start:,}") from None
+    texts = lines[:-1] if lines[-1] == "" else lines
+    vocab = {text.removesuffix("\r"): n for n, text in enumerate(texts)}
+    named = class_name(folder)
+    if named not in ("", *AS_BERT):
+        return _without_rules(path, vocab, named)
+    said = settings(folder)
+
+    def build() -> tokenizers.Tokenizer:
+        unknown = _unknown(folder, vocab) or "[UNK]"
+        rules = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=unknown, max_input_chars_per_word=LONGEST_WORD))
+        rules.normalizer = normalizers.BertNormalizer(
+            handle_chinese_chars=said.get("tokenize_chinese_chars") is not False,
+            strip_accents=said["strip_accents"] if isinstance(said.get("strip_accents"), bool) else None,
+            lowercase=said.get("do_lower_case") is not False,
+        )
+        rules.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        rules.decoder = decoders.WordPiece()
+        _add(rules, added_beside(folder))
+        return rules
+
+    return by_rules(_guarded(path, build), file=path)
+
+
+def _guarded(path: File, build: Callable[[], Any]) -> Any:
+    """Return what `build` does; whatever the library raises besides is a CorruptFile."""
+    try:
+        return build()
+    except (KeyboardInterrupt, SystemExit, OSError, CorruptFile, MemoryError):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
+        raise CorruptFile(
+            f"{path}: not a tokenizer that can be read ({in_a_line(error)}); --tokenizer none goes without"
+        ) from None
+
+
+def _add(rules: Any, added: list[Added]) -> None:
+    """Add tokens to the rules, but for those that are added already."""
+    from tokenizers import AddedToken
+
+    known = {one.content for one in rules.get_added_tokens_decoder().values()}
+    for one in added:
+        if one.content not in known:
+            flags = {"normalized": not one.special, **one.flags}
+            rules.add_tokens([AddedToken(one.content, special=one.special, **flags)])
+
+
+def _merges(path: File) -> list[tuple[str, str]]:
+    """Return the pairs of a `merges.txt`; raises CorruptFile."""
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorruptFile(f"{path}: not UTF-8 at byte {error.start:,}") from None
+    pairs = []
+    for n, line in enumerate(lines, 1):
+        if not line.strip() or (n == 1 and line.startswith("#version")):
+            continue
+        one, space, other = line.rstrip("\r").partition(" ")
+        if not space or " " in other:
+            raise CorruptFile(f"{path}: line {n:,} is not two pieces with a space between")
+        pairs.append((one, other))
+    return pairs
+
+
+def _unknown(folder: Mapping[str, File], vocab: Mapping[str, Any]) -> str | None:
+    named = settings(folder).get("unk_token")
+    text = named.get("content") if isinstance(named, dict) else named
+    return text if isinstance(text, str) and text in vocab else None
+
+
+def _without_rules(path: File, vocab: Mapping[str, int], named: str) -> Tokenizer:
+    """Return a tokenizer that has its texts, and cannot encode: its class is none whose rules are known here."""
+    if not all(map(is_unicode, vocab)):
+        raise CorruptFile(f"{path}: holds half a character")
+    spelling = Spelling(byte_level=all(character in vocab for character in map(chr, BYTE_LEVEL)))
+    texts = list(vocab)
+    return Tokenizer(
+        runtime="tokenizers",
+        model="unknown",
+        pieces=Pieces.of(list(vocab.values()), texts, list(map(spelling.bytes_of, texts))),
+        spelling=spelling,
+        cannot_encode=f"the rules of {named} for {path.name} are not known here; a tokenizer.json has them",
+        file=path,
+    )

@@ -1,0 +1,170 @@
+"""Rules of a tokenizer, as the `tokenizers` library has them: normaliser, pre-tokenizer, model, added tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import InvalidInput
+from .texts import Pieces, Spelling
+from .tokenizer import Encoded, Tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
+
+TOGETHER = 256  # texts in one call's list of words
+
+
+def by_rules(rules: tokenizers.Tokenizer, **facts: Any) -> Tokenizer:
+    """Return the tokenizer that these rules are, encoding by the library they are written for.
+
+    `facts` are further fields of `Tokenizer`. InvalidInput where the rules truncate, pad or encode by chance and cannot
+    be copied without.
+    """
+    rules = plain(rules)
+    spelling = spelling_of(rules)
+    if "pieces" not in facts:
+        facts["pieces"] = pieces_of(rules, spelling)
+    fields = {"runtime": "tokenizers", "model": type(rules.model).__name__, "encoder": encoder(rules), **facts}
+    if getattr(rules.model, "ignore_merges", False):
+        fields.setdefault("merges", _merging(rules, fields["pieces"]))
+    return Tokenizer(**fields, spelling=spelling, rules=rules)
+
+
+def plain(rules: tokenizers.Tokenizer, *, copy: bool = True) -> tokenizers.Tokenizer:
+    """Return a tokenizer that encodes every text in full and always alike: no truncation, no padding, no dropout.
+
+    The same one where it does already; else a copy, or where `copy` is false the same one, changed. One that cannot be
+    copied, since a part of it is written in Python, is an InvalidInput.
+    """
+    chances = [name for name in ("dropout", "alpha", "nbest_size") if getattr(rules.model, name, None)]
+    if not (rules.truncation or rules.padding or chances):
+        return rules
+    if copy:
+        try:
+            rules = type(rules).from_str(rules.to_str())
+        except Exception as error:  # what the library raises has no class of its own
+            raise InvalidInput(
+                f"the tokenizer truncates, pads or encodes by chance, and cannot be copied without ({error}); "
+                "call no_truncation() and no_padding() on it, and set its model's dropout to None"
+            ) from None
+    rules.no_truncation()
+    rules.no_padding()
+    for name in chances:
+        setattr(rules.model, name, None)
+    return rules
+
+
+def encoder(rules: tokenizers.Tokenizer) -> Callable[[list[str]], Encoded]:
+    """Return a function that encodes texts by these rules, without special tokens, in the library's own threads.
+
+    It gives no id of a text that the tokenizer refuses, as it may what is unknown to it.
+    """
+
+    def encode(texts: list[str]) -> Encoded:
+        # Some texts go to the library together, as the words of a text that is cut already: each is encoded by itself,
+        # and the library makes fewer objects.
+        together = [texts[begin : begin + TOGETHER] for begin in range(0, len(texts), TOGETHER)]
+        try:
+            encoded = rules.encode_batch(together, is_pretokenized=True, add_special_tokens=False)
+        except Exception:  # the library raises bare Exception
+            if len(texts) == 1:
+                return np.empty(0, np.int64), np.empty(0, np.int64)
+            middle = len(texts) // 2
+            ids, text_of = encode(texts[:middle])
+            more, text_of_more = encode(texts[middle:])
+            return np.concatenate([ids, more]), np.concatenate([text_of, text_of_more + middle])
+        numbers = (np.array(some.word_ids, np.int64) + TOGETHER * n for n, some in enumerate(encoded))
+        return np.concatenate([np.array(some.ids, np.int64) for some in encoded]), np.concatenate([*numbers])
+
+    return encode
+
+
+def _merging(rules: tokenizers.Tokenizer, pieces: Pieces) -> Callable[[list[int]], list[bool]]:
+    def merges(numbers: list[int]) -> list[bool]:
+        model: Any = rules.model
+        model.ignore_merges = False
+        try:
+            return [[token.id for token in model.tokenize(pieces.name[n])] == [pieces.token[n]] for n in numbers]
+        finally:
+            model.ignore_merges = True
+
+    return merges
+
+
+def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:
+    """Return every text of these rules; an added token stands for the bytes of its text."""
+    token, text = _every(rules)
+    contents = {one.content for one in rules.get_added_tokens_decoder().values()}
+    added = {n for n, held in enumerate(text) if held in contents}
+    data = [held.encode() if n in added else spelling.bytes_of(held) for n, held in enumerate(text)]
+    return Pieces.of(token, text, data, added)
+
+
+def _every(rules: tokenizers.Tokenizer) -> tuple[list[int], list[str]]:
+    n_texts = rules.get_vocab_size(with_added_tokens=True)
+    named = [text for text in map(rules.id_to_token, range(n_texts)) if text is not None]
+    if len(named) == n_texts:  # so each of these ids has one text, and there is no other; to list all takes longer
+        return list(range(n_texts)), named
+    vocabulary = rules.get_vocab(with_added_tokens=True)
+    texts = sorted(sorted(vocabulary), key=vocabulary.__getitem__)
+    return [vocabulary[text] for text in texts], texts
+
+
+def parts(component: Any) -> list[dict[str, Any]]:
+    """Return a normaliser, pre-tokenizer or decoder as the JSON objects of its parts, sequences laid out.
+
+    A component written in Python has no JSON: it is one part of type `Custom`.
+    """
+    if component is None:
+        return []
+    try:
+        state = json.loads(component.__getstate__())
+    except Exception:  # what the library raises has no class of its own
+        return [{"type": "Custom"}]
+    simple = []
+    open_ = [state]
+    while open_:
+        part = open_.pop()
+        inner = next((part[key] for key in ("normalizers", "pretokenizers", "decoders") if key in part), None)
+        if inner is None:
+            simple.append(part)
+        else:
+            open_.extend(reversed(inner))
+    return simple
+
+
+def spelling_of(rules: tokenizers.Tokenizer) -> Spelling:
+    """Return the spelling of a tokenizer, by its model and decoder, else by what comes before the model."""
+    model = rules.model
+    kind = type(model).__name__
+    decoder = parts(rules.decoder)
+    writers = [*parts(rules.pre_tokenizer), *parts(rules.normalizer)]
+    if any(part["type"] == "ByteLevel" for part in [*decoder, *writers]):
+        return Spelling(byte_level=True, after=getattr(model, "end_of_word_suffix", None) or "")
+    byte_tokens = getattr(model, "byte_fallback", False)
+    if kind == "Unigram" and rules.token_to_id("<0x00>") is not None:
+        byte_tokens = bool(json.loads(model.__getstate__()).get("byte_fallback"))
+    return Spelling(
+        space=next(filter(None, [*map(_space_read, decoder), *map(_space_written, writers)]), ""),
+        before=getattr(model, "continuing_subword_prefix", None) or "",
+        after=getattr(model, "end_of_word_suffix", None) or "",
+        byte_tokens=byte_tokens,
+    )
+
+
+def _space_read(part: dict[str, Any]) -> str:
+    """Return what a part of a decoder takes for a space; "" where it does not say."""
+    if part["type"] == "Replace" and part["content"] == " ":
+        return str(part["pattern"].get("String", ""))
+    return _space_written(part) if part["type"] == "Metaspace" else ""
+
+
+def _space_written(part: dict[str, Any]) -> str:
+    """Return what a part of a normaliser or pre-tokenizer writes for a space; "" where it does not say."""
+    if part["type"] == "Replace" and part["pattern"].get("String") == " ":
+        return str(part["content"])
+    return str(part["replacement"]) if part["type"] == "Metaspace" else ""

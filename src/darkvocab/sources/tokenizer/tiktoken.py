@@ -1,0 +1,258 @@
+"""Tokenizers that tiktoken runs: files of ranks (`*.tiktoken`, Meta's `tokenizer.model`) and Mistral's tekken.json.
+
+A file of ranks has a line for each token, its bytes in base64 and its rank, and nothing else: the pattern that cuts a
+text into words is in the code of the model. `KNOWN` has that of vocabularies that are recognised by their ranks.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...errors import CorruptFile
+from ..json_files import read_object
+from ..tensors import File
+from .added import HIGHEST, added_beside
+from .patterns import CL100K, GPT2, LLAMA3, O200K, QWEN, QWEN3_5, for_oniguruma
+from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
+from .tokenizer import Encoded, Tokenizer, flat
+
+if TYPE_CHECKING:
+    import tokenizers
+
+_TO_BYTE_LEVEL = {byte: chr(code) for code, byte in BYTE_LEVEL.items()}
+NEVER = 0xFF  # a byte that no UTF-8 text has, so that no token holds it beside others
+END = "<|endoftext|>"
+QWEN_MARKS = (
+    f"{END} <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> <|quad_start|> "
+    "<|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> <tool_call> </tool_call> "
+    "<|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> <tool_response> "
+    "</tool_response> <think> </think> <|audio_start|> <|audio_end|> <tts_pad> <tts_text_bos> <tts_text_eod> "
+    "<tts_text_bos_single> <|audio_pad|>"
+).split()
+LLAMA3_MARKS = (
+    "<|begin_of_text|> <|end_of_text|> <|reserved_special_token_0|> <|reserved_special_token_1|> "
+    "<|reserved_special_token_2|> <|reserved_special_token_3|> <|start_header_id|> <|end_header_id|> "
+    "<|reserved_special_token_4|> <|eot_id|>"
+).split()
+MISTRAL_MARKS = (  # of tekken files up to version 7, which do not name them
+    "<unk> <s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS] [/TOOL_RESULTS] [TOOL_CALLS] "
+    "[IMG] <pad> [IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CONTENT]"
+).split()
+
+
+@dataclass(frozen=True)
+class Known:
+    """Rules of a vocabulary, which its file of ranks does not hold."""
+
+    name: str
+    pattern: str
+    marks: Mapping[str, int] = field(default_factory=dict)  # special tokens, where no file beside names them
+    nfc: bool = False  # texts are normalised first
+
+
+def _from(start: int, names: list[str]) -> dict[str, int]:
+    return {name: start + n for n, name in enumerate(names)}
+
+
+# By SHA-256 of the ranks, as `fingerprint` makes it: of files as they are published, that of the file.
+KNOWN = {
+    "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930": Known("r50k_base", GPT2, {END: 50_256}),
+    "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069": Known("p50k_base", GPT2, {END: 50_256}),
+    "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7": Known(
+        "cl100k_base",
+        CL100K,
+        {**_from(100_257, [END, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]), "<|endofprompt|>": 100_276},
+    ),
+    "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d": Known(
+        "o200k_base", O200K, {END: 199_999, "<|endofprompt|>": 200_018}
+    ),
+    "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55": Known(
+        "Llama 3", LLAMA3, _from(128_000, [*LLAMA3_MARKS, *(f"<|reserved_special_token_{n}|>" for n in range(5, 251))])
+    ),
+    "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186": Known(
+        "Qwen", QWEN, _from(151_643, [*QWEN_MARKS[:3], *(f"<|extra_{n}|>" for n in range(205))]), nfc=True
+    ),
+    "8dde380a6405e935f5de16a99eb61c824f3f814dd1ed298784c72babb7a03cdd": Known(
+        "Qwen 3.5", QWEN3_5, _from(248_044, QWEN_MARKS), nfc=True
+    ),
+}
+
+
+def is_ranks(begin: bytes) -> bool:
+    """Return whether a file that begins so is a file of ranks: base64, a space, a number, on its first line."""
+    first = begin.split(b"\n", 1)[0].split()
+    return len(first) == 2 and first[1].isdigit() and _unpacked(first[0]) is not None
+
+
+def from_ranks(path: File, folder: Mapping[str, File]) -> Tokenizer:
+    """Open a file of ranks; `tokenizer_config.json` and `added_tokens.json` of the folder name its special tokens.
+
+    One that `KNOWN` has not cannot encode. Raises CorruptFile.
+    """
+    ranks = _ranks(path)
+    known = KNOWN.get(fingerprint(ranks))
+    marks = {one.id: one.content for one in added_beside(folder) if one.id is not None}
+    if known and not marks:
+        marks = {token: mark for mark, token in known.marks.items()}
+    if known:
+        return _tokenizer(path, ranks, marks, known.pattern, nfc=known.nfc)
+    return _tokenizer(path, ranks, marks, None)
+
+
+def from_tekken(path: File) -> Tokenizer:
+    """Open a tekken.json of Mistral: ids are those of the special tokens, then ranks. Raises CorruptFile."""
+    held = read_object(path)
+    config, vocab = held.get("config"), held.get("vocab")
+    wanted = ("pattern", "default_vocab_size", "default_num_special_tokens")
+    pattern, size, n_marks = (config.get(name) if isinstance(config, dict) else None for name in wanted)
+    if not (isinstance(pattern, str) and isinstance(vocab, list) and type(size) is int and type(n_marks) is int):
+        raise CorruptFile(f"{path}: not a tekken.json: no list of tokens, or its config lacks one of {wanted}")
+    if not 0 <= n_marks <= size <= len(vocab) + n_marks or n_marks > len(vocab):
+        raise CorruptFile(
+            f"{path}: says that it has {size:,} tokens, {n_marks:,} of them special; it lists {len(vocab):,} others"
+        )
+    ranks: dict[bytes, int] = {}
+    for n, entry in enumerate(vocab[: size - n_marks]):
+        data = _unpacked(entry.get("token_bytes")) if isinstance(entry, dict) else None
+        if not data or entry.get("rank") != n or data in ranks:
+            raise CorruptFile(f"{path}: entry {n:,} of its tokens is no new token of rank {n:,}")
+        ranks[data] = n
+    marks = {n: f"<SPECIAL_{n}>" for n in range(n_marks)}
+    named = held.get("special_tokens")
+    if named is None:
+        named = [{"rank": n, "token_str": mark} for n, mark in enumerate(MISTRAL_MARKS[:n_marks])]
+    for entry in named if isinstance(named, list) else [None]:
+        token, text = (entry.get(key) for key in ("rank", "token_str")) if isinstance(entry, dict) else (None, None)
+        if type(token) is not int or token not in marks or not (isinstance(text, str) and is_unicode(text)):
+            raise CorruptFile(f"{path}: its special tokens are not each a text and a rank below {n_marks:,}")
+        marks[token] = text
+    return _tokenizer(path, ranks, marks, pattern, first=n_marks)
+
+
+def fingerprint(ranks: Mapping[bytes, int]) -> str:
+    """Return the SHA-256 of a file of these ranks, in their order, hexadecimal."""
+    lines = (b"%s %d\n" % (base64.b64encode(data), rank) for data, rank in ranks.items())
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _unpacked(text: object) -> bytes | None:
+    """Return the bytes that a text in base64 stands for; None where it is no such text."""
+    if not isinstance(text, str | bytes):
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+
+
+def _ranks(path: File) -> dict[bytes, int]:
+    """Return the ranks of a file, ascending; CorruptFile where a line is wrong, or a token or rank comes twice."""
+    with path.open("rb") as file:
+        lines = file.read().split(b"\n")
+    ranks: dict[bytes, int] = {}
+    for n, line in enumerate(lines, 1):
+        parts = line.split()
+        if not parts:
+            continue
+        data = _unpacked(parts[0])
+        if len(parts) != 2 or not data or not parts[1].isdigit() or len(parts[1]) > 10 or int(parts[1]) > HIGHEST:
+            raise CorruptFile(f"{path}: line {n:,} is not a token in base64 and its rank; download it again")
+        if data in ranks:
+            raise CorruptFile(f"{path}: line {n:,} names the token of line {list(ranks).index(data) + 1:,} again")
+        ranks[data] = int(parts[1])
+    n_ranks = len(set(ranks.values()))
+    if n_ranks < len(ranks):
+        raise CorruptFile(f"{path}: {len(ranks):,} tokens have {n_ranks:,} ranks; download it again")
+    return dict(sorted(ranks.items(), key=lambda item: item[1]))
+
+
+def _tokenizer(
+    path: File,
+    ranks: Mapping[bytes, int],
+    marks: Mapping[int, str],
+    pattern: str | None,
+    *,
+    first: int = 0,
+    nfc: bool = False,
+) -> Tokenizer:
+    """Return the tokenizer of these ranks, whose ids begin at `first`; raises CorruptFile where they are none."""
+    token = [*(rank + first for rank in ranks.values()), *marks]
+    n_ids = len(set(token))
+    if n_ids < len(token):
+        raise CorruptFile(f"{path}: {len(token) - n_ids:,} special tokens have the id of another token")
+    names = [*(data.decode("latin-1").translate(_TO_BYTE_LEVEL) for data in ranks), *marks.values()]
+    marked = frozenset(range(len(ranks), len(token)))
+    pieces = Pieces.of(
+        token,
+        [*(data.decode("utf-8", "backslashreplace") for data in ranks), *marks.values()],
+        [*ranks, *(mark.encode() for mark in marks.values())],
+        added=marked,
+        name=names,
+        silent=marked,
+    )
+    facts: dict[str, Any] = {"runtime": "tiktoken", "model": "BPE", "file": path, "pieces": pieces}
+    facts["spelling"] = Spelling(byte_level=True)
+    if pattern is None:
+        known = ", ".join(one.name for one in KNOWN.values())
+        reason = f"the pattern that cuts a text into words is not in a file of ranks, and these are none of {known}"
+        return Tokenizer(**facts, cannot_encode=f"{reason}; a tokenizer.json has it")
+    without = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    if without:
+        raise CorruptFile(f"{path}: no token for {len(without):,} single bytes, such as 0x{without[0]:02X}")
+    vocab = dict(zip(names[: len(ranks)], token, strict=False))
+    return Tokenizer(
+        **facts, rules=_rules(vocab, pattern, nfc), **_encoders(path, ranks, pattern, first=first, nfc=nfc)
+    )
+
+
+def _encoders(path: File, ranks: Mapping[bytes, int], pattern: str, *, first: int, nfc: bool) -> dict[str, Any]:
+    """Return what encodes with tiktoken, and what tells of bytes whether merges alone give a token."""
+    import tiktoken
+
+    data = list(ranks)
+    try:
+        encoding = tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={})
+    except ValueError as error:  # of the engine of regular expressions
+        raise CorruptFile(f"{path}: its pattern is none that tiktoken takes ({in_a_line(error)})") from None
+
+    def encode(texts: list[str]) -> Encoded:
+        if nfc:
+            texts = [unicodedata.normalize("NFC", text) for text in texts]
+        # Its own encode_ordinary_batch makes a task of each text, which takes longer than to encode it.
+        ids, text_of = flat(list(map(encoding.encode_ordinary, texts)))
+        return ids + first, text_of
+
+    def merges(pieces: list[int]) -> list[bool]:
+        never = bytes([NEVER])
+        return [
+            encoding._encode_single_piece(data[n] + never) == [ranks[data[n]], ranks[never]] or len(data[n]) == 1
+            for n in pieces
+        ]
+
+    return {"encoder": encode, "merges": merges}
+
+
+def _rules(vocab: dict[str, int], pattern: str, nfc: bool) -> tokenizers.Tokenizer | None:
+    """Return the rules without merges, which take seconds to tell from ranks: whole words are looked up first."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    cut = for_oniguruma(pattern)
+    if cut is None:
+        return None
+    rules = tokenizers.Tokenizer(models.BPE(vocab, [], ignore_merges=True))
+    rules.normalizer = normalizers.NFC() if nfc else None
+    try:
+        split = pre_tokenizers.Split(tokenizers.Regex(cut), "isolated")
+    except Exception:  # of the engine of regular expressions, which has no class of its own
+        return None
+    rules.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    rules.decoder = decoders.ByteLevel()
+    return rules
