@@ -227,15 +227,9 @@ class _Measured:
         named = {
             token for name in NAMED_TOKENS if name in template for token in settings(source.config, f"{name}_id", int)
         }
-        ids = self.matrix.token_ids.tolist()
-        special = (
-            token
-            for token, text, category in zip(
-                self.matrix.token_ids.tolist(), self.words.text, self.words.category, strict=True
-            )
-            if category == "special" and text and (text in template or token in named)
-        )
-        return tuple(special)
+        every = zip(self.matrix.token_ids.tolist(), self.words.text, self.words.category, strict=True)
+        special = {token: text for token, text, category in every if category == "special" and text}
+        return tuple(token for token, text in special.items() if text in template or token in named)
 
     def _padding_token(self) -> int | None:
         said = settings(self.matrix.source.config, "pad_token_id", int) if self.matrix.source else []
