@@ -15,7 +15,7 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.displacement import displacements
-from ..measures.tracking import BIRTH, GAIN, LOSE, MERGE, SPLIT, VANISH, Event, follow, holes_of, starts
+from ..measures.tracking import BIRTH, GAIN, LOSE, MERGE, SPLIT, START, VANISH, Event, follow
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks
 from ..text import printable
@@ -99,8 +99,6 @@ class Course:
         self.events: list[SeriesEvent] = []
         self.last: Measured | None = None
         self.holes = self.n_changes = self.changed = np.zeros(0, np.int64)  # of each token; last the checkpoint
-        self.born: dict[int, int] = {}  # the checkpoint at which each black hole's number appeared
-        self.joined: dict[int, int] = {}  # at which its tokens last changed
         self._fresh = 1  # number of the next new black hole
         self._first: dict[tuple[Any, ...], str] = {}  # checkpoint, by the identity of its words
         self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # identity of words, by their place in a file
@@ -169,15 +167,11 @@ class Course:
 
     def _begin(self, groups: Groups) -> list[Event]:
         """Number the black holes of a first checkpoint, or of one that cannot be compared with the one before."""
-        holes = holes_of(groups)
-        shift = self._fresh - 1
-        events = [replace(event, hole=event.hole + shift) for event in starts(holes)]
-        self.holes = np.where(holes > 0, holes + shift, 0)
-        self._fresh += len(events)
-        self.n_changes = np.zeros(len(holes), np.int64)
-        self.changed = np.full(len(holes), len(self.records))
-        self._date(events)
-        return events
+        n = len(groups.labels)
+        self.holes, births, self._fresh = follow(np.zeros(n, np.int64), groups, self._fresh)
+        self.n_changes = np.zeros(n, np.int64)
+        self.changed = np.full(n, len(self.records))
+        return [replace(event, kind=START) for event in births]
 
     def _follow(self, groups: Groups, moved: Int64[np.ndarray, " n"]) -> list[Event]:
         """Follow black holes and rows from the checkpoint before; `moved` is how many steps each row moved."""
@@ -186,14 +180,7 @@ class Course:
         self.holes, events, self._fresh = follow(self.holes, groups, self._fresh)
         self.n_changes[moved > 0] += 1
         self.changed[moved > 0] = len(self.records)
-        self._date(events)
         return events
-
-    def _date(self, events: list[Event]) -> None:
-        for event in events:
-            self.born.setdefault(event.hole, len(self.records))
-            for hole in (event.hole, event.other):
-                self.joined[hole] = len(self.records)
 
 
 def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict[str, Any]:

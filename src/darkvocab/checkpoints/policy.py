@@ -140,6 +140,37 @@ RULES = (
         needs="vocabulary",
         can_exempt=False,
     ),
+    Rule(
+        id="DV010",
+        name="damaged-rows",
+        one="row near zero",
+        many="rows near zero",
+        counts="Tokens whose input or output row a gap of two orders of magnitude or more parts from all longer rows; "
+        "the padding token's row of zeros is none.",
+        why="Normalising such a row magnifies rounding: training on it diverges, and its token says nothing.",
+        remedy="Give them rows of their own (darkvocab repair --tokens dark).",
+        severity=ERROR,
+    ),
+    Rule(
+        id="DV011",
+        name="weak-tokens",
+        one="weak token",
+        many="weak tokens",
+        counts="Tokens that training moved, but so much less than others that the model will likely fail on them.",
+        why="A model that hardly saw a token repeats it wrongly, or takes it for another.",
+        remedy="Train on texts that hold them, re-initialise them from their pieces (darkvocab repair --tokens weak "
+        "--how pieces), or change the tokenizer.",
+    ),
+    Rule(
+        id="DV012",
+        name="copied-rows",
+        one="token with a copied row",
+        many="tokens with copied rows",
+        counts="Trained tokens with the row of another trained token, or no more than one grid step from it in every "
+        "coordinate.",
+        why="The model reads them as one token until training parts them.",
+        remedy="Train them further, or give them rows of their own (darkvocab repair).",
+    ),
 )
 BY_NAME = {rule.name: rule for rule in RULES}
 EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
@@ -204,7 +235,10 @@ DEFAULT_LIMITS = {rule.name: Limit(allowed=rule.limit, severity=rule.severity) f
 DEFAULT_ALLOW = (
     Exemption(
         reason="padding: no text is encoded to these rows, and rows-beyond-tokenizer counts them",
-        rules=("black-holes", "black-hole-tokens", "dark-tokens", "near-duplicates", "small-rows"),
+        rules=(
+            *("black-holes", "black-hole-tokens", "dark-tokens", "near-duplicates", "small-rows"),
+            *("damaged-rows", "weak-tokens", "copied-rows"),
+        ),
         categories=("beyond_tokenizer",),
     ),
 )
@@ -354,7 +388,8 @@ def default_policy() -> str:
     comment = ALLOW.format(categories=", ".join(CATEGORIES))
     for exemption in DEFAULT_ALLOW:
         rules, categories = json.dumps(exemption.rules), json.dumps(exemption.categories)  # lists in TOML, too
-        entry = f'[[allow]]\nreason = "{exemption.reason}"\nrules = {rules}\ncategories = {categories}\n'
+        listed = "\n".join(wrap(f"rules = {rules}", 118, subsequent_indent="    ", break_on_hyphens=False))
+        entry = f'[[allow]]\nreason = "{exemption.reason}"\n{listed}\ncategories = {categories}\n'
         blocks.append(comment + entry)
         comment = ""
     return "\n".join(blocks)

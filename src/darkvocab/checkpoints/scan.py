@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.find import find_embedding, find_output
+from ..embedding.find import find_embedding, find_output, has_output_bias, setting
 from ..embedding.matrix import EmbeddingMatrix
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
-from ..measures.dark import Judgement, judge, judged_matrix
+from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
 from ..measures.geometry import Geometry
 from ..measures.indicators import COLUMNS, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
@@ -37,6 +37,7 @@ PLAN_VERSION = 1
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
+MOST_COPIES = 10_000  # groups of copies that a scan lists
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
 
@@ -53,8 +54,10 @@ def scan(
 ) -> Scan:
     """Take the census, indicators, neighbours and vocabulary of a checkpoint: which tokens are dark, and why.
 
-    Black holes, neighbours and norms are of the input embedding, indicators and score of the matrix
-    that `measures.dark.judge` names. Raises as `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
+    Black holes, neighbours and norms are of the input embedding, indicators of the matrix that
+    `measures.dark.judged_matrix` names; grade and score are the worse of input and output.
+
+    Raises as `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
 
     Parameters
     ----------
@@ -75,7 +78,7 @@ def scan(
     on = as_grid(grid or matrix.grid).name
     judged = judged_matrix(matrix)
     n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
-    n_bytes += 0 if judged is matrix else judged.words.nbytes  # its census
+    n_bytes += 0 if judged is matrix else bytes_read(matrix) + judged.words.nbytes  # its indicators, output's census
     n_bytes += size if checksum and isinstance(path, Path) else 0
     work = Progress(n_bytes, progress)
     with ThreadPoolExecutor(1) as pool:
@@ -115,12 +118,12 @@ class _Measured:
         self.judgement = judge(
             self.matrix,
             judged=self.judged,
-            census=self.census if self.judged is self.matrix else None,
+            census=self.census,
             words=self.words,
             device=self.device,
             progress=self.advance,
         )
-        self.norms = self.judgement.indicators.norms if self.judged is self.matrix else self.matrix.norms()
+        self.norms = self.judgement.sides[0].indicators.norms
         self.l_inf = self._distances()
         self.steps = self._steps()
 
@@ -175,6 +178,7 @@ class _Measured:
                 output_tensor=matrix.output,
                 output_shape=matrix.output_shape,
                 tied=matrix.tied,
+                padding_token=self._padding_token(),
             ),
             census=_census_facts(census),
             n_beyond_tokenizer=matrix.n_beyond_tokenizer,
@@ -184,7 +188,10 @@ class _Measured:
             if self.judged is matrix
             else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.census)),
             vocabulary=_vocabulary_facts(self.words, matrix),
-            indicators=_indicator_facts(judgement, matrix.n_tokens),
+            indicators=_indicator_facts(judgement),
+            grades=_grade_facts(judgement),
+            n_never_emitted=_n_never_emitted(matrix, judgement),
+            copies=self._copies(),
             neighbours=None if self.near is None else _neighbour_facts(self.near, matrix),
             black_holes=tuple(
                 result.BlackHole(
@@ -198,6 +205,11 @@ class _Measured:
             tokens=self._frame(),
         )
 
+    def _padding_token(self) -> int | None:
+        token = setting(self.matrix.source.config, "pad_token_id", int) if self.matrix.source else None
+        is_zero = token is not None and 0 <= token < self.matrix.n_tokens and not self.norms[token]
+        return token if is_zero else None
+
     def _frame(self) -> pl.DataFrame:
         """Tabulate every token: what it is, which rows it has and touches, its indicators, its score."""
         import polars as pl
@@ -206,7 +218,8 @@ class _Measured:
         labels = self.census.groups.labels
         near = self.near
         unknown = [None] * n
-        shown = self.judgement.indicators
+        judgement = self.judgement
+        shown = judgement.indicators
         columns = {
             "black_hole": pl.Series(self.census.numbers).replace(0, None),
             "population": self.census.groups.counts[labels],
@@ -215,10 +228,44 @@ class _Measured:
             "norm": self.norms,
             **({} if self.judged is self.matrix else {"output_norm": shown.norms[:n]}),
             **{name: column[:n] for name, column in shown.columns.items()},
-            "score": shown.score[:n],
-            "dark": shown.dark[:n],
+            **self._of_input(),
+            "score": judgement.score,
+            "dark": judgement.dark,
+            "grade": [GRADES[grade] for grade in judgement.grade.tolist()],
+            "side": pl.Series(judgement.side(), dtype=pl.String),
         }
         return self.words.frame().hstack(pl.DataFrame(columns))
+
+    def _of_input(self) -> dict[str, Any]:
+        """Return distance and score by the input matrix, where that is judged beside the output."""
+        import polars as pl
+
+        if len(self.judgement.sides) == 1:
+            return {}
+        side = self.judgement.sides[0]
+        unknown = [None] * self.matrix.n_tokens
+        distance = pl.Series(unknown if side.distance is None else side.distance, dtype=pl.Float64)
+        return {"input_distance": distance, "input_score": side.indicators.score}
+
+    def _copies(self) -> tuple[result.Copies, ...]:
+        """List groups of trained tokens with equal rows, and pairs of trained rows that touch."""
+        if self.grid != self.matrix.grid.name:  # what rounding made equal is no copy
+            return ()
+        groups = self.census.groups
+        trained = self.judgement.grade < WEAK
+        listed = [(tokens.tolist(), True) for tokens in self.census.members() if trained[tokens].all()]
+        if self.near is not None and self.near.n_pairs <= self.near.max_pairs:
+            pairs = groups.first[self.near.pairs].T
+            listed += [(pair.tolist(), False) for pair in pairs[trained[pairs].all(1)]]
+        return tuple(
+            result.Copies(
+                token_ids=tuple(tokens),
+                tokens=tuple(self.matrix.texts.get(token) for token in tokens),
+                equal=equal,
+                norm=float(self.norms[tokens[0]]),
+            )
+            for tokens, equal in sorted(listed)[:MOST_COPIES]
+        )
 
 
 def _census_facts(census: Census) -> result.CensusFacts:
@@ -251,8 +298,9 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
     )
 
 
-def _indicator_facts(judgement: Judgement, n_tokens: int) -> result.IndicatorFacts:
+def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
     shown = judgement.indicators
+    dark = judgement.dark
     reference = shown.reference
     return result.IndicatorFacts(
         matrix=judgement.matrix.tensor,
@@ -267,12 +315,69 @@ def _indicator_facts(judgement: Judgement, n_tokens: int) -> result.IndicatorFac
         by=shown.by,
         score=f"chance to be trained as little as the reference, by {COLUMNS[shown.by][0]}" if shown.by else None,
         threshold=shown.threshold,
-        n_dark=int(shown.dark[:n_tokens].sum()),
-        expected_false_positives=shown.expected_false_positives,
+        n_dark=int(dark.sum()),
+        expected_false_positives=float(1 - judgement.score[dark].mean()) if dark.any() else None,
         columns=tuple(
             result.ColumnFacts(name=name, title=COLUMNS[name][0], formula=COLUMNS[name][1]) for name in shown.columns
         ),
     )
+
+
+def _grade_facts(judgement: Judgement) -> result.GradeFacts:
+    counts = np.bincount(judgement.grade, minlength=len(GRADES)).tolist()
+    sides = tuple(_side_facts(side, judgement.n_tokens) for side in judgement.sides)
+    return result.GradeFacts(n_trained=counts[0], n_weak=counts[WEAK], n_untrained=counts[UNTRAINED], sides=sides)
+
+
+def _side_facts(side: Side, n_tokens: int) -> result.SideFacts:
+    shown = side.indicators
+    grade = side.grade[:n_tokens]
+    tail = side.tail
+    n_weak = int((grade == WEAK).sum())
+    near_zero = shown.near_zero[shown.near_zero < n_tokens]
+    return result.SideFacts(
+        side=side.name,
+        matrix=side.matrix.tensor,
+        reference=shown.reference.kind if shown.reference else "none",
+        by=shown.by,
+        n_untrained=int((grade == UNTRAINED).sum()),
+        n_weak=n_weak,
+        near_zero=tuple(near_zero.tolist()),
+        proves=_proves(side, near_zero),
+        weak_up_to=float(np.exp(tail.bound)) if tail and n_weak else None,
+        weak_expected_false=min(tail.expected / tail.n_below, 1.0) if tail and n_weak else None,
+        weak_missed=tail.missed if tail else None,
+        says=side.says,
+    )
+
+
+def _proves(side: Side, near_zero: np.ndarray) -> str | None:
+    """Say what rows near zero prove of the training, by the grid that they are stored on.
+
+    A weight that decays by a share lr * wd of itself, rounded to the nearest number of its grid after every step, stays
+    where that share is below half a step between neighbours: 2^-9 of it or more in bfloat16, as no decay is.
+    """
+    shrunk = near_zero[side.indicators.norms[near_zero] > 0]
+    if side.matrix.stored != "bfloat16" or not len(shrunk):
+        return None
+    return (
+        f"{len(shrunk):,} of these rows are not zero, down to a norm of {side.indicators.norms[shrunk].min():.1e}: "
+        "decay alone cannot shrink bfloat16 weights so far, as its steps round away. They were set so, or trained with "
+        "float32 master weights or stochastic rounding."
+    )
+
+
+def _n_never_emitted(matrix: EmbeddingMatrix, judgement: Judgement) -> int | None:
+    """Count the tokens whose logit another token of a lower id always equals; None without an output matrix.
+
+    Equal output rows without a bias give equal logits, and the greedy choice takes the first. See Demeter et al.,
+    "Stolen Probability", and arXiv 2203.06462 for tokens that cannot win for other reasons.
+    """
+    if matrix.source is None or has_output_bias(matrix.source) or matrix.unembedding() is None:
+        return None
+    census = judgement.census
+    first = census.groups.first[census.groups.labels[: matrix.n_tokens]]
+    return int((first < np.arange(matrix.n_tokens)).sum())
 
 
 def _neighbour_facts(near: Neighbours, matrix: EmbeddingMatrix) -> result.NeighbourFacts:

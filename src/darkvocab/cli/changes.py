@@ -84,9 +84,7 @@ def repair(
     jitter: Annotated[int, typer.Option(help="Steps, 1 to so many, by which each component leaves a mean.")] = 1,
     seed: Seed = 0,
     tensor: Tensor = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="A tokenizer.json, instead of the one beside the weights.")
-    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer, instead of the one beside the weights.")] = None,
     link: Annotated[
         bool, typer.Option("--link", help="Hard links for files that stay the same, which then are the source's.")
     ] = False,

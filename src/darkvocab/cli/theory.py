@@ -12,8 +12,8 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import FINDINGS, Json, announce_compilation, app, print_json, say
-from .snowballs import DRAWN, MEASURED, REQUIRED, takes
+from .shell import FINDINGS, REQUIRED, Json, announce_compilation, app, print_json, say, takes
+from .snowballs import DRAWN, MEASURED
 
 if TYPE_CHECKING:
     from ..snowballs.expect import Expect, Expected

@@ -57,7 +57,7 @@ def _listed(matrices: list[Tensor]) -> str:
     return "\n".join([*lines, f"  and {len(tallest) - 12} more"] if len(tallest) > 12 else lines)
 
 
-def _setting(config: dict, name: str, kind: type) -> Any:
+def setting(config: dict, name: str, kind: type) -> Any:
     """Return a setting of this type from a config, or from a text model nested in it (one with a vocabulary)."""
     nested = (value for value in config.values() if isinstance(value, dict) and type(value.get("vocab_size")) is int)
     return next((part[name] for part in (config, *nested) if type(part.get(name)) is kind), None)
@@ -147,7 +147,7 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
 def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:
     """Return the matrix of the vocabulary's size, the only matrix, or one at least twice as tall as any other."""
     matrices = sorted(_matrices(source), key=lambda tensor: -tensor.shape[0])
-    size = _setting(source.config, "vocab_size", int) or n_texts
+    size = setting(source.config, "vocab_size", int) or n_texts
     fitting = [tensor for tensor in matrices if tensor.shape[0] == size]
     if len(fitting) == 1:
         return fitting[0], f"by shape: the only matrix of {size:,} rows, the size of the vocabulary"
@@ -197,7 +197,7 @@ def is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
     """
     other = _by_name(source, INPUT_NAMES, _is_matrix) if output == embedding else output
     if other is None:
-        return _setting(source.config, "tie_word_embeddings", bool) is not False
+        return setting(source.config, "tie_word_embeddings", bool) is not False
     return _same_words(embedding, other)
 
 
@@ -216,3 +216,11 @@ def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
     endings = INPUT_NAMES + OUTPUT_NAMES
     named = [source.tensors[name] for name in source.tensors if any(_ends(name, ending) for ending in endings)]
     return [tensor, *(t for t in named if t != tensor and t.is_float and _same_words(t, tensor))]
+
+
+OUTPUT_BIASES = ("lm_head.bias", "embed_out.bias", "output.bias", "cls.predictions.bias", "final_logits_bias")
+
+
+def has_output_bias(source: Source) -> bool:
+    """Return whether a bias is added to the logits, so that equal output rows may still give unequal ones."""
+    return any(_ends(name, ending) for name in source.tensors for ending in OUTPUT_BIASES)

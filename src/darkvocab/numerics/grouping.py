@@ -50,6 +50,13 @@ class Groups:
         return first, self.counts if over == "tokens" else np.ones(len(first), np.int64)
 
 
+def members_of(numbers: Int64[np.ndarray, " n"]) -> dict[int, Int64[np.ndarray, " k"]]:
+    """Return the rows, ascending, that have each number; 0 is for rows in no set."""
+    order = np.argsort(numbers, kind="stable")
+    which, firsts = np.unique(numbers[order], return_index=True)
+    return {int(number): rows for number, rows in zip(which, np.split(order, firsts[1:]), strict=True) if number}
+
+
 @lru_cache(maxsize=8)
 def row_keys(dim: int) -> UInt64[np.ndarray, " dim_plus_one"]:
     """Return keys to hash rows with: random in every process, so that nobody can craft a file whose rows all collide.

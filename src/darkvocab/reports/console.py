@@ -96,6 +96,13 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
+def cell(value: float | str | None) -> str:
+    """Return a value for people: texts as they are, other numbers than counts to six digits, nothing for None."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
 def power(value: float) -> str:
     """Return a length for people, in powers of ten."""
     return f"{value:.2e}"

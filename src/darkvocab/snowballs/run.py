@@ -172,10 +172,10 @@ def _parts(settings: RunSettings[Row], options: Options, *, reading: bool) -> It
     with ExitStack() as opened:  # the engine first: where it is not there, no folder is made
         engine = opened.enter_context(open_engine(options.engine, workers, nogil=cost.suits_threads, say=options.say))
         folder = opened.enter_context(_folder(settings, cost, options)) if options.out is not None else None
-        size = folder.part_size if folder else cost.part_size  # a run that goes on keeps to its parts
+        size = folder.parts.size if folder else cost.part_size  # a run that goes on keeps to its parts
         n_parts = -(-len(settings) // size)
-        missing = set(folder.missing()) if folder else set(range(n_parts))
-        n_done = folder.n_landed if folder else 0
+        missing = set(folder.parts.missing()) if folder else set(range(n_parts))
+        n_done = folder.parts.n_landed if folder else 0
         if options.progress:
             options.progress(n_done, len(settings))
         waiting = tasks(settings, size, missing)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile, InvalidInput
 from ...progress import Report
-from ...sources.tokenizer import Pieces, Tokenizer, by_rules, open_tokenizer
+from ...sources.tokenizer import Pieces, Tokenizer, by_rules, in_a_line, open_tokenizer
 from .differences import Difference as Difference
 from .differences import differences
 from .names import reserved_patterns, script_of
@@ -254,6 +254,6 @@ def _breakdowns() -> Any:
     except BaseException as error:
         if type(error) is Exception or type(error).__name__ == "PanicException":
             raise CorruptFile(
-                f"the tokenizer breaks down while it encodes ({str(error)[:200]}); --tokenizer none goes without"
+                f"the tokenizer breaks down while it encodes ({in_a_line(error)}); --tokenizer none goes without"
             ) from None
         raise

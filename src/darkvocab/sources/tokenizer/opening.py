@@ -11,7 +11,7 @@ from pathlib import Path
 from ...errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .. import Folder, located
 from ..gguf import read_gguf
-from ..tensors import File, Source
+from ..tensors import File, RemoteFile, Source
 from .added import COMPANIONS, class_name
 from .gguf import from_gguf
 from .huggingface import from_json, from_vocab, from_words
@@ -71,8 +71,9 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
     A tokenizer beside a GGUF file is another one that applies. Raises as `open_tokenizer`; remote files are read now.
     """
     names = tokenizer_names(source.beside)
-    file = next((tensor.path for tensor in source.tensors.values()), None)
-    held = from_gguf(source.metadata, file) if source.metadata else None
+    held = None
+    if source.metadata:  # else no file is a GGUF file, and none of its tensors need be looked up
+        held = from_gguf(source.metadata, next((tensor.path for tensor in source.tensors.values()), None))
     if held is None:
         return _of_folder(source.beside, names) if names else None
     return replace(held, others=tuple(partial(_opened, source.beside[name], source.beside) for name in names[:1]))
@@ -92,8 +93,8 @@ def tokenizer_names(folder: Files) -> list[str]:
 
 
 def tokenizer_files(folder: Files) -> list[File]:
-    """Return the files of a folder that are read for its tokenizer, and those that add tokens to it."""
-    names = tokenizer_names(folder)[:1]
+    """Return the files of a folder that are read: its tokenizer, others that apply, and what adds tokens to them."""
+    names = _applying(tokenizer_names(folder))
     names += [name for name in (MERGES, *COMPANIONS) if names and name in folder]
     return [folder[name] for name in names if name != MERGES or names[0] == "vocab.json"]
 
@@ -109,23 +110,29 @@ def _beside(file: File) -> Files:
 
 
 def _of_folder(folder: Files, names: list[str]) -> Tokenizer:
-    first, *others = names
-    others = [name for name in others if _kind(name) not in SAME]  # whose rules are those of a tokenizer.json
+    first, *others = _applying(names)
     opened = _opened(folder[first], folder)
     return replace(opened, others=tuple(partial(_opened, folder[name], folder) for name in others))
 
 
+def _applying(names: list[str]) -> list[str]:
+    """Return the first name, and those of others whose rules are not those of a tokenizer.json once more."""
+    return [name for n, name in enumerate(names) if n == 0 or _kind(name) not in SAME]
+
+
 def _opened(file: File, folder: Files) -> Tokenizer:
     """Open a file that holds a tokenizer, by its name, else by how it begins."""
-    path = _whole(file)
-    if not path.is_file():
-        raise MissingFile(f"no tokenizer at {str(path)!r}; {GIVE}")
-    beside = {name: _whole(folder[name]) for name in (MERGES, *COMPANIONS) if name in folder}
-    return replace(_reader(path, beside)(), file=file)
+    if not file.is_file():
+        raise MissingFile(f"no tokenizer at {str(file)!r}; {GIVE}")
+    beside = {name: folder[name] for name in (MERGES, *COMPANIONS) if name in folder}
+    for one in (file, *beside.values()):
+        if isinstance(one, RemoteFile):
+            one.whole()  # compared with its hash
+    return _reader(file, beside)()
 
 
-def _reader(path: Path, beside: Files) -> Callable[[], Tokenizer]:
-    """Return what opens a local file."""
+def _reader(path: File, beside: Files) -> Callable[[], Tokenizer]:
+    """Return what opens a file."""
     name = path.name
     if name.endswith(".gguf"):
         return lambda: _of_gguf(path)
@@ -148,12 +155,8 @@ def _reader(path: Path, beside: Files) -> Callable[[], Tokenizer]:
     return lambda: from_json(path, beside)
 
 
-def _of_gguf(path: Path) -> Tokenizer:
+def _of_gguf(path: File) -> Tokenizer:
     opened = from_gguf(read_gguf(path)[1], path)
     if opened is None:
         raise CorruptFile(f"{path} holds no tokenizer; give another file, or --tokenizer none")
     return opened
-
-
-def _whole(file: File) -> Path:
-    return file if isinstance(file, Path) else file.whole()
