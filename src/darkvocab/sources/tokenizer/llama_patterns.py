@@ -97,7 +97,6 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     ),
     "minicpm5": (r"\p{N}{1,3}", rf"{CONTRACTION}|{WORD}|\p{{N}}+|{TAIL}"),
     "gemma4": (LINES,),
-    "whitespace": (r"\S+",),
 }
 # Further names of the same patterns.
 ALSO = {
@@ -119,7 +118,7 @@ WHOLE_WORDS_FIRST = frozenset(
     "minicpm5 llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano youtu tekken "
     "granite-embed-multi-97m".split()
 )
-RAW = frozenset(("gemma4", "whitespace"))  # whose pieces are written in UTF-8, not in GPT-2's alphabet
+RAW = frozenset(("gemma4",))  # whose pieces are written in UTF-8, not in GPT-2's alphabet
 
 # Code points that the engine knows and llama.cpp does not: those of Unicode 16.0, and what was unassigned between them.
 NEW = (
