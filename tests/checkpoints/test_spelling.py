@@ -28,12 +28,14 @@ def test_bpe_spells_by_the_merges_that_are_left(tmp_path):
     tokenizer = bpe()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     path = saved(tokenizer, tmp_path)
-    assert spell(path, [6]) == {6: [4, 5]}  # abcd: ab cd
-    assert spell(path, [6, 5]) == {6: [7, 3], 5: [2, 3]}  # without cd: abc d
-    assert spell(path, [6, 4]) == {6: [0, 1, 5], 4: [0, 1]}  # without ab, and so without abc
-    assert spell(path, [9]) == {9: [8, 4]}  # a space and ab, although the text " ab" is never a token's name
-    assert spell(path, [10]) == {}  # a byte that nothing spells
-    assert spell(path, [4, 0]) == {}  # ab without a: not in full
+    assert spell(path.read_text("utf-8"), [6]) == {6: [4, 5]}  # abcd: ab cd
+    assert spell(path.read_text("utf-8"), [6, 5]) == {6: [7, 3], 5: [2, 3]}  # without cd: abc d
+    assert spell(path.read_text("utf-8"), [6, 4]) == {6: [0, 1, 5], 4: [0, 1]}  # without ab, and so without abc
+    assert spell(path.read_text("utf-8"), [9]) == {
+        9: [8, 4]
+    }  # a space and ab, although the text " ab" is never a token's name
+    assert spell(path.read_text("utf-8"), [10]) == {}  # a byte that nothing spells
+    assert spell(path.read_text("utf-8"), [4, 0]) == {}  # ab without a: not in full
 
 
 def test_older_files_name_merges_in_one_text_and_no_type(tmp_path):
@@ -42,12 +44,12 @@ def test_older_files_name_merges_in_one_text_and_no_type(tmp_path):
     held["model"]["merges"] = [" ".join(pair) for pair in held["model"]["merges"]]
     del held["model"]["type"]
     path.write_text(json.dumps(held))
-    assert spell(path, [6]) == {6: [4, 5]}
+    assert spell(path.read_text("utf-8"), [6]) == {6: [4, 5]}
 
 
 def test_random_merges_are_left_out_of_it(tmp_path):
     path = saved(bpe(dropout=0.9), tmp_path)
-    assert all(spell(path, [6]) == {6: [4, 5]} for _ in range(20))
+    assert all(spell(path.read_text("utf-8"), [6]) == {6: [4, 5]} for _ in range(20))
 
 
 def test_word_pieces_start_a_word_or_go_on_with_it(tmp_path):
@@ -72,13 +74,13 @@ def test_word_pieces_start_a_word_or_go_on_with_it(tmp_path):
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     path = saved(tokenizer, tmp_path)
-    assert spell(path, [9]) == {9: [1, 2]}  # un ##used
-    assert spell(path, [2]) == {2: [3, 4]}  # ##us ##ed
-    assert spell(path, [2, 3]) == {2: [5, 6, 4], 3: [5, 6]}
-    assert spell(path, [14]) == {14: [13, 13]}
-    assert spell(path, [13]) == {}
-    assert spell(path, [12]) == {}  # the 0 is unknown
-    assert spell(path, [0]) == {}  # [UNK] is no text
+    assert spell(path.read_text("utf-8"), [9]) == {9: [1, 2]}  # un ##used
+    assert spell(path.read_text("utf-8"), [2]) == {2: [3, 4]}  # ##us ##ed
+    assert spell(path.read_text("utf-8"), [2, 3]) == {2: [5, 6, 4], 3: [5, 6]}
+    assert spell(path.read_text("utf-8"), [14]) == {14: [13, 13]}
+    assert spell(path.read_text("utf-8"), [13]) == {}
+    assert spell(path.read_text("utf-8"), [12]) == {}  # the 0 is unknown
+    assert spell(path.read_text("utf-8"), [0]) == {}  # [UNK] is no text
 
 
 def test_unigrams_spell_by_their_scores(tmp_path):
@@ -94,15 +96,15 @@ def test_unigrams_spell_by_their_scores(tmp_path):
         ("▁z", -1.0),
     ]
     path = saved(Tokenizer(models.Unigram(vocab, unk_id=0)), tmp_path)
-    assert spell(path, [4]) == {4: [2, 3]}
-    assert spell(path, [4, 2]) == {4: [1, 5, 3], 2: [1, 5]}
-    assert spell(path, [7, 4]) == {7: [2, 3, 6], 4: [2, 3]}
-    assert spell(path, [6, 8]) == {}  # without them c and z are unknown
+    assert spell(path.read_text("utf-8"), [4]) == {4: [2, 3]}
+    assert spell(path.read_text("utf-8"), [4, 2]) == {4: [1, 5, 3], 2: [1, 5]}
+    assert spell(path.read_text("utf-8"), [7, 4]) == {7: [2, 3, 6], 4: [2, 3]}
+    assert spell(path.read_text("utf-8"), [6, 8]) == {}  # without them c and z are unknown
 
 
 def test_words_alone_have_no_pieces(tmp_path):
     path = saved(Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]")), tmp_path)
-    assert spell(path, [1, 2]) == {}
+    assert spell(path.read_text("utf-8"), [1, 2]) == {}
 
 
 def test_added_tokens_are_spelled_as_any_text(tmp_path):
@@ -111,13 +113,13 @@ def test_added_tokens_are_spelled_as_any_text(tmp_path):
     tokenizer.add_tokens(["abdab"])
     tokenizer.decoder = decoders.ByteLevel()
     path = saved(tokenizer, tmp_path)
-    assert spell(path, [11]) == {11: [4, 10]}
-    assert spell(path, [13]) == {13: [4, 12]}  # ab, and the other added one
-    assert spell(path, [13, 12]) == {13: [4, 3, 4], 12: [3, 4]}
+    assert spell(path.read_text("utf-8"), [11]) == {11: [4, 10]}
+    assert spell(path.read_text("utf-8"), [13]) == {13: [4, 12]}  # ab, and the other added one
+    assert spell(path.read_text("utf-8"), [13, 12]) == {13: [4, 3, 4], 12: [3, 4]}
 
 
 def test_ids_of_no_text_have_no_pieces(tmp_path):
-    assert spell(saved(bpe(), tmp_path), [99]) == {}
+    assert spell(saved(bpe(), tmp_path).read_text("utf-8"), [99]) == {}
 
 
 @pytest.mark.slow
@@ -125,7 +127,7 @@ def test_ids_of_no_text_have_no_pieces(tmp_path):
 def test_a_real_tokenizer_without_some_tokens(tmp_path):
     path = MODEL / "tokenizer.json"
     chosen = [*range(1, 100), 2003, 2062, 8999, 20000, 30000, 30521]
-    found = spell(path, chosen)
+    found = spell(path.read_text("utf-8"), chosen)
     texts = {token: text for text, token in Tokenizer.from_file(str(path)).get_vocab().items()}
     assert not {piece for pieces in found.values() for piece in pieces} & set(chosen)
     for token, pieces in found.items():
@@ -140,4 +142,4 @@ def test_a_real_tokenizer_without_some_tokens(tmp_path):
 def test_tokenizer_that_cannot_be_read_is_refused(tmp_path, text):
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(CorruptFile, match="no pieces can be had"):
-        spell(tmp_path / "tokenizer.json", [1])
+        spell((tmp_path / "tokenizer.json").read_text("utf-8"), [1])

@@ -38,7 +38,7 @@ def checked(function):
 def _evaluated(hint, names):
     try:
         return eval(hint, names) if isinstance(hint, str) else hint
-    except Exception:  # as jaxtyping reads them: a name that is imported for type checkers only, a shape `...`
+    except Exception:  # as jaxtyping reads them: a name that is imported for type checkers only
         return Any
 
 

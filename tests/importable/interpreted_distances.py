@@ -21,8 +21,6 @@ FACTS = (
     "degrees and labels are the same",
     "no columns and no rows are fine",
     "infinite distances are the same",
-    "a block of rows is a part of the whole",
-    "blocks together are the whole",
     "a trial does not depend on its batch",
     "any shape of programs gives the same distances",
     "stars, cliques and paths in any order are connected",
@@ -48,11 +46,11 @@ def batch(generator, grid, counts, dim, n=None):
     return codes, home, rows, weights
 
 
-def spoilt(distances, weights, first=0):
+def spoilt(distances, weights):
     """Distances with zeros (on the diagonal, too) and NaN where no pair is: nobody may look there."""
     size = distances.shape[1]
-    there = torch.triu((weights[:, first : first + size, None] > 0) & (weights[:, None, :] > 0), 1 + first)
-    odd = (torch.arange(size)[:, None] + torch.arange(distances.shape[2])) % 2 > 0
+    there = torch.triu((weights[:, :, None] > 0) & (weights[:, None, :] > 0), 1)
+    odd = (torch.arange(size)[:, None] + torch.arange(size)) % 2 > 0
     filled = torch.zeros_like(distances).masked_fill(odd, torch.nan)
     return torch.where(there, distances, filled)
 
@@ -112,17 +110,12 @@ def measured():
     check(spoilt(apart, weights), weights, fact)
 
 
-def in_parts():
+def alone():
     generator = torch.Generator().manual_seed(3)
     counts = torch.tensor([140, 30])
     x = torch.randn(2, 2, 8, 128, generator=generator)
     weights = torch.randint(1, 3, (2, 256), generator=generator) * (torch.arange(256) < counts[:, None])
     whole = spoilt(fast.all_pairs(x, counts), weights)
-    parts = [(first, spoilt(fast.all_pairs(x, counts, first, 128), weights, first)) for first in (0, 128)]
-    hold(
-        "a block of rows is a part of the whole",
-        (torch.cat([part for _, part in parts], 1).nan_to_num(), whole.nan_to_num()),
-    )
     for shape in (fast.Shape(4, 4, 16, 8, 4), fast.Shape(2, 4, 8, 4, 8), fast.Shape(8, 4, 16, 4, 1)):
         same = spoilt(fast.all_pairs(x, counts, shape=shape), weights)
         hold("any shape of programs gives the same distances", (same.nan_to_num(), whole.nan_to_num()))
@@ -132,17 +125,6 @@ def in_parts():
         "any shape of programs gives the same distances",
         (same.nan_to_num(), spoilt(plain.all_pairs(x, counts), weights).nan_to_num()),
     )
-
-    fact = "blocks together are the whole"
-    equal = torch.tensor([5, 0])
-    blocks, none, limits = lambda: iter(parts), torch.zeros_like(equal), torch.tensor([2.5, 3.5])
-    (one, its), (two, others) = (fast.tally(part, weights, first) for first, part in parts)
-    hold(fact, *zip((torch.maximum(one, two), its + others), fast.tally(whole, weights), strict=True))
-    near = [fast.within(part, weights, none, limits, first) for first, part in parts]
-    hold(fact, (sum(near), fast.within(whole, weights, none, limits)))
-    ranks = torch.tensor([[7000], [500]])
-    hold(fact, (fast.ranked(blocks, weights, equal, ranks), plain.ranked(whole, weights, equal, ranks)))
-    hold(fact, *zip(fast.connect(blocks, weights, 2.5), plain.connect(whole, weights, 2.5), strict=True))
 
     fact = "a trial does not depend on its batch"
     one = slice(1, 2)
@@ -200,6 +182,6 @@ def connected():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     measured()
-    in_parts()
+    alone()
     connected()
     print(json.dumps(held))

@@ -95,8 +95,9 @@ def rounded():
     x = torch.from_numpy(values_at_edges())
     for grid, values in itertools.product(GRIDS, (x, x.float())):
         one, other = room(grid, len(x)), room(grid, len(x))
-        drawing().round_to_index(values, shape_of(grid), one)
-        plain.round_to_index(values, shape_of(grid), other)
+        noise, how = values[None, :, None], {"float32": False, "shape": shape_of(grid)}
+        for by, out in ((drawing(), one), (plain, other)):
+            by.perturb(torch.zeros(1), noise, 1.0, **how, out=out[None, :, None])
         assert torch.equal(one, other)
 
 
@@ -227,7 +228,6 @@ def drawing_launches():
     noise = torch.empty((1, 2100, 2560))
     how = {"float32": True, "shape": shape_of("bfloat16")}
     yield "float32", lambda: ours.perturb(base[0].float(), noise, 1e-3, **how, out=out[:1])
-    yield "rounded", lambda: ours.round_to_index(noise, shape_of("bfloat16"), out[:1])
     batch = Sparse(sigmas=(1e-6, 3e-9))
     lanes = Lanes.of(batch.cells, (0, 0), (0, 1))
     yield "sparse", lambda: ours.draw_sparse(lanes, 2**63, torch.empty((2, 1100, 60), dtype=torch.int8))

@@ -8,7 +8,18 @@ import sentencepiece
 
 from darkvocab.sources.tokenizer import BYTE_LEVEL, tiktoken
 
-MERGED = (b"th", b"the", b" th", b" the", b"he", b"11", "é".encode(), b"\xe4\xb8", b"x y")  # no pattern keeps the last
+MERGED = (
+    b"th",
+    b"the",
+    b" th",
+    b" the",
+    b"he",
+    b"11",
+    "é".encode(),
+    b"\xe4\xb8",
+    b"qrs",
+    b"x y",
+)  # the last but one is found whole, the last by none
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 TEXT = (
     "the cat sat on the mat and the hat of the cat is fat",

@@ -77,3 +77,10 @@ def plain_index(base, z, sigma, grid, arithmetic):
         return to_index(encode(base.astype(np.float64) + z * sigma, grid), grid)
     rows = base.astype(np.float32) + z.astype(np.float32) * np.float32(sigma)
     return to_index(rows.astype(DTYPES[grid]).view(GRIDS[grid].word_dtype), grid)
+
+
+def chances(cells, j):
+    """Probability, by its thresholds, of each run of active column `j`, from below; they sum to 1."""
+    start, end = cells.edge_starts[j : j + 2]
+    padded = np.concatenate([np.zeros(1, np.uint64), cells.thresholds[start:end], np.zeros(1, np.uint64)])
+    return np.diff(padded) / 2.0**64  # unsigned differences wrap at 2**64, as the last cell needs

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from twin import chances
 
 from darkvocab.measures.census import Census
 from darkvocab.numerics import boundaries, encode, index_values, to_index
@@ -43,7 +44,7 @@ def test_each_column_leaves_home_as_often_as_its_cells_say(sampler, arithmetic, 
         away += (index != cells.home).sum(axis=0)
     moved = 0
     for j, column in enumerate(cells.columns):
-        p = 1 - cells.probabilities(j)[cells.home[column] - cells.low[j]]
+        p = 1 - chances(cells, j)[cells.home[column] - cells.low[j]]
         test = stats.binomtest(int(away[column]), 40_000, p)
         assert test.pvalue > ALARM / len(cells.columns), (column, p, away[column])
         moved += away[column] > 0
@@ -65,7 +66,7 @@ def test_every_cell_is_as_full_as_its_probability_says(sampler, distribution):
     index[:, cloud.columns] = cloud.index()
     assert len(cells.columns) == 2
     for j, column in enumerate(cells.columns):
-        p = cells.probabilities(j)
+        p = chances(cells, j)
         seen = np.bincount(index[:, column] - cells.low[j], minlength=len(p))
         often = p * ball.n_tokens >= 20
         assert often.sum() >= 8
@@ -180,7 +181,7 @@ def test_dense_deviates_follow_their_distribution(distribution):
 
 def expected_coincident_pairs(cells, n_tokens):
     """E = C(N, 2) * prod over columns of the sum of squared cell probabilities (columns are independent)."""
-    same = math.prod(float((cells.probabilities(j) ** 2).sum()) for j in range(len(cells.columns)))
+    same = math.prod(float((chances(cells, j) ** 2).sum()) for j in range(len(cells.columns)))
     return math.comb(n_tokens, 2) * same
 
 

@@ -11,13 +11,16 @@ import ggufs
 import hubs
 import numpy as np
 import pytest
+import tokenizer_files
 from huggingface_hub import constants, hf_hub_download
 from safetensors.numpy import save
 
 from darkvocab import EmbeddingMatrix, centroid, scan
 from darkvocab.checkpoints.scan import plan
+from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.sources import RemoteFile, open_source
 from darkvocab.sources.hub import repo
+from darkvocab.sources.tokenizer import open_tokenizer
 
 MINILM = Path(__file__).parents[2] / "demo/all-MiniLM-L6-v2"
 ROWS = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
@@ -33,6 +36,10 @@ def sharded(*, untied=True):
     places = {name: shard for shard, tensors in shards.items() for name in tensors}
     index = {"model.safetensors.index.json": json.dumps({"weight_map": places}).encode()}
     return {shard: save(tensors) for shard, tensors in shards.items()} | index
+
+
+# Beside the weights: what the tokenizer's files are.
+READ = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def same_census(one, other):
@@ -53,7 +60,7 @@ def test_a_real_checkpoint_is_the_same_as_from_disk_by_one_percent_more_than_its
     size = 30_522 * 384 * 4
     served = sum(end - begin for begin, end in ranges(hub, "model.safetensors"))
     assert size <= served <= 1.01 * size
-    others = sum((MINILM / name).stat().st_size for name in ("config.json", "tokenizer.json"))
+    others = sum((MINILM / name).stat().st_size for name in READ)
     assert hub.served <= served + others + 20_000
     assert remote["source"] == {
         "asked": "org/mini",
@@ -173,6 +180,18 @@ def test_a_folder_of_a_repository_is_a_model_folder(hub):
     assert scan("hf://org/model/step-1/model.safetensors").to_json()["n_tokens"] == 3000
     with pytest.raises(FileNotFoundError, match=r"org/model@\w+ has none of model\.safetensors"):
         scan("org/model")
+
+
+def test_a_tokenizer_is_brought_without_weights_and_with_what_lies_beside(hub, tmp_path):
+    vocab = tokenizer_files.vocab_and_merges(tmp_path, added_tokens_decoder={"259": {"content": "<x>"}})
+    hub.add("org/words", {path.name: path.read_bytes() for path in tmp_path.iterdir()} | {"model.safetensors": b"x"})
+    for name in ("org/words", "org/words/vocab.json"):
+        found = vocabulary(open_tokenizer(name))
+        assert found.text == vocabulary(vocab).text
+        assert found.text[258:] == ["Ġthe", "<x>"]
+    assert not hub.asked_for("model.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"org/words@\w+ has no file"):
+        open_tokenizer("org/words/nothing")
 
 
 def test_a_local_path_wins_and_a_path_is_never_asked_for_elsewhere(tmp_path, hub, monkeypatch):

@@ -11,7 +11,7 @@ from tokenizer_files import MERGED, PATTERN, of_ranks, ranks, tekken, trained, v
 from tokenizer_files import known as let_be_known
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from darkvocab import EmbeddingMatrix, scan
+from darkvocab import EmbeddingMatrix, repair, scan
 from darkvocab.checkpoints.scan import plan
 from darkvocab.errors import CorruptFile, InvalidInput, MissingFile
 from darkvocab.measures.vocabulary import vocabulary
@@ -35,7 +35,12 @@ def test_ranks_are_encoded_as_tiktoken_does(tmp_path, monkeypatch):
     theirs = tiktoken.Encoding("", pat_str=PATTERN, mergeable_ranks=ranks(), special_tokens={})
     assert ids(tokenizer) == theirs.encode_ordinary_batch(TEXTS)
     assert (tokenizer.runtime, tokenizer.model) == ("tiktoken", "BPE")
-    assert [tokenizer.texts[n] for n in (256 + 3, 256 + 6, 256 + 7, 256 + 9)] == [" the", "é", r"\xe4\xb8", "<|end|>"]
+    assert [tokenizer.texts[n] for n in (256 + 3, 256 + 6, 256 + 7, 256 + len(MERGED))] == [
+        " the",
+        "é",
+        r"\xe4\xb8",
+        "<|end|>",
+    ]
     assert tokenizer.pieces.data[256:] == [*MERGED, b"<|end|>"]
 
 
@@ -68,7 +73,7 @@ def test_metas_tokenizer_model_is_a_file_of_ranks_and_its_config_names_special_t
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": named}))
     for path in (tmp_path, tmp_path / "tokenizer.model"):
         found = vocabulary(open_tokenizer(path), 302)
-        assert found.text[265:] == [*[None] * 35, "<|a|>", "<|b|>"]
+        assert found.text[256 + len(MERGED) :] == [*[None] * (44 - len(MERGED)), "<|a|>", "<|b|>"]
         assert found.category[300:] == ["special", "special"]
         assert found.witness[300:] == [None, None]  # tiktoken makes no special token of a text
 
@@ -238,6 +243,31 @@ def test_a_plan_names_the_files_of_the_tokenizer(tmp_path):
     vocab_and_merges(tmp_path, tokenizer_class="GPT2Tokenizer")
     names = [read["file"].split("/")[-1] for read in plan(tmp_path)["reads"] if read["purpose"] == "tokenizer"]
     assert names == ["vocab.json", "merges.txt", "tokenizer_config.json"]
+
+
+def test_a_plan_names_another_one_that_applies(tmp_path):
+    save_file({"model.embed_tokens.weight": np.eye(300, 8, dtype="f4")}, tmp_path / "model.safetensors")
+    saved(tmp_path)
+    tekken(tmp_path / "tekken.json")
+    (tmp_path / "vocab.txt").write_text("a")
+    names = [read["file"].split("/")[-1] for read in plan(tmp_path)["reads"] if read["purpose"] == "tokenizer"]
+    assert names == ["tokenizer.json", "tekken.json"]
+
+
+def test_pieces_are_spelled_by_any_tokenizer_of_the_library(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file(
+        {"model.embed_tokens.weight": np.random.default_rng(0).normal(size=(260, 8)).astype("f4")},
+        folder / "model.safetensors",
+    )
+    vocab_and_merges(folder)
+    out = tmp_path / "out"
+    report = repair(folder, out, tokens=[257], how="pieces")
+    assert report["matrices"][0]["without_pieces"] == []
+    of_ranks(tmp_path / "a.tiktoken")
+    with pytest.raises(InvalidInput, match=r"pieces need a tokenizer\.json; .*a\.tiktoken is run by tiktoken"):
+        repair(folder, tmp_path / "other", tokens=[257], how="pieces", tokenizer=tmp_path / "a.tiktoken")
 
 
 @pytest.mark.parametrize("name", ["merges.txt", "vocab.json"])

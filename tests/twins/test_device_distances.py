@@ -144,33 +144,6 @@ def test_random_graphs_at_the_threshold_of_percolation_have_their_components(sha
     assert labels[0, :n].tolist() == [wanted[row] for row in range(n)]
 
 
-def test_blocks_of_rows_give_what_all_rows_give():
-    rng = np.random.default_rng(2)
-    index, its = rng.integers(-40, 40, (300, 5)), rng.integers(1, 4, 300)
-    x, counts, whole, weights = on_device([index], "bfloat16", "weight", [its])
-    equal, none = (weights * (weights - 1) // 2).sum(1), torch.zeros(1, dtype=torch.int64)
-    parts = [(first, device.all_pairs(x, counts, first, 128)) for first in (0, 128, 256)]
-    assert torch.equal(torch.cat([part for _, part in parts], 1).triu(1), whole.triu(1))
-    tallies = [device.tally(part, weights, first) for first, part in parts]
-    largest, sums = device.tally(whole, weights)
-    assert torch.equal(torch.stack([some for some, _ in tallies]).amax(0), largest)
-    assert torch.equal(sum(some for _, some in tallies), sums)
-    limits = largest / 2
-    near = sum(device.within(part, weights, none, limits, first) for first, part in parts)
-    assert torch.equal(near + equal, device.within(whole, weights, equal, limits))
-    ranks = torch.tensor([[0, 5000, 100_000]])
-    assert torch.equal(device.ranked(lambda: parts, weights, equal, ranks), device.ranked(whole, weights, equal, ranks))
-    graphs = (device.connect(some, weights, limits.item()) for some in (lambda: parts, whole))
-    for one, other in zip(*graphs, strict=True):
-        assert torch.equal(one, other)
-
-
-def test_blocks_that_do_not_fall_on_tiles_are_refused():
-    x, counts, *_ = on_device([np.zeros((200, 1), np.int64)], "bfloat16", "weight", [np.ones(200, np.int64)])
-    with pytest.raises(ValueError, match="start and end at multiples of 128"):
-        device.all_pairs(x, counts, 100)
-
-
 # Triton in its interpreter, against torch ----------------------------------------------------------------------------
 
 
@@ -195,8 +168,6 @@ def facts():
         "degrees and labels are the same",
         "no columns and no rows are fine",
         "infinite distances are the same",
-        "a block of rows is a part of the whole",
-        "blocks together are the whole",
         "a trial does not depend on its batch",
         "any shape of programs gives the same distances",
         "stars, cliques and paths in any order are connected",

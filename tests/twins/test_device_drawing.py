@@ -128,7 +128,8 @@ def test_values_are_rounded_as_the_compiled_code_does(grid, dtype):
         x = np.concatenate([values_at_edges(), np.random.default_rng(1).standard_normal(3000)]).astype(dtype)
     out, true = (room(grid, 3, len(x) // 3) for _ in range(2))
     x = x[: out.numel()].reshape(out.shape)
-    drawing.round_to_index(torch.from_numpy(x), shape_of(grid), out)
+    noise, how = torch.from_numpy(x)[:, :, None], {"float32": False, "shape": shape_of(grid)}
+    drawing.perturb(torch.zeros(1), noise, 1.0, **how, out=out[:, :, None])
     rounding.round_to_index(x.ravel(), *shape_of(grid), true.numpy().ravel())
     assert torch.equal(out, true)
 
@@ -246,7 +247,7 @@ def test_triton_agrees_on(name, interpreted):
 
 @with_triton
 def test_kernels_are_compiled_without_spills(compiled):
-    assert len(compiled) == 12
+    assert len(compiled) == 10
     assert {name: of["stack"] for name, of in compiled.items() if of["stack"]} == {}
 
 

@@ -82,7 +82,7 @@ def repair(
         raise InvalidInput(f"{out} is the source, or in it, or around it; choose another folder to write to")
     opened = open_source(source)
     matrices, notes = _matrices(opened, matrix, tensor, tokenizer)
-    targets = _targets(opened, matrices, tokens, how, tokenizer)
+    targets = _targets(opened, matrices, tokens, how)
     files = files_of(asked, opened, {file_of(tensor) for target in targets for tensor in target.tensors})
     others = sorted(map(str, files.others))
     report: dict[str, Any] = {
@@ -147,14 +147,13 @@ def _targets(
     matrices: dict[str, EmbeddingMatrix],
     asked: str | Iterable[int],
     how: str,
-    tokenizer: str | Path | None,
 ) -> list[Target]:
     """Choose the tokens of each matrix, and the pieces that spell them where that is asked."""
     first = next(iter(matrices.values()))
     tokens = select(asked, first, max(held.n_tokens for held in matrices.values()))
     if not len(tokens):
         raise InvalidInput(f"{source.asked} has no such tokens ({asked}): nothing to repair; --tokens chooses others")
-    pieces = _pieces(source, first, tokens, tokenizer) if how == "pieces" else {}
+    pieces = _pieces(first, tokens) if how == "pieces" else {}
     return [
         Target(
             name=name,
@@ -168,15 +167,18 @@ def _targets(
     ]
 
 
-def _pieces(
-    source: Source, matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " k"], tokenizer: str | Path | None
-) -> dict[int, list[int]]:
-    named = source.beside.get("tokenizer.json") if tokenizer is None else Path(tokenizer)
-    if named is None or not matrix.texts:
+def _pieces(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " k"]) -> dict[int, list[int]]:
+    tokenizer = matrix.tokenizer
+    if tokenizer is None:
         raise InvalidInput(
             "pieces need a tokenizer; there is none beside the weights: give --tokenizer, or another --how"
         )
-    return spell(named if isinstance(named, Path) else named.whole(), tokens.tolist())
+    if tokenizer.rules is None or tokenizer.runtime == "tiktoken":  # whose rules are here without merges
+        raise InvalidInput(
+            f"pieces need a tokenizer.json; {tokenizer.file} is run by {tokenizer.runtime}: give --tokenizer, or "
+            "another --how"
+        )
+    return spell(tokenizer.rules.to_str(), tokens.tolist())
 
 
 def _check_source(source: Source, matrix: EmbeddingMatrix) -> None:

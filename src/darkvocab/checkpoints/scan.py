@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
-from ..sources import File, RemoteFile, Source, Tensor, located, open_source, sha256
+from ..sources import File, Folder, RemoteFile, Source, Tensor, located, open_source, sha256
 from ..sources.tokenizer import tokenizer_files
 from ..text import finite
 from . import scan_result as result
@@ -247,6 +246,8 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
         n_texts_beyond_matrix=words.n_texts_beyond_matrix,
         categories=words.categories,
         search=words.search,
+        runtime=words.runtime,
+        differs=words.differs,
     )
 
 
@@ -351,7 +352,7 @@ def _tokenizer(opened: Source, tokenizer: str | Path | None) -> list[File]:
     if str(tokenizer) == "none":
         return []
     place = located(tokenizer)
-    return tokenizer_files(place) if isinstance(place, Mapping) else [place]
+    return tokenizer_files(place) if isinstance(place, Folder) else [place]
 
 
 def _read(purpose: str, file: File, tensor: Tensor | None, size: int, offset: int) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from ..text import Shown
 if TYPE_CHECKING:
     import polars as pl
 
+    from ..measures.vocabulary import Difference
+
 SCHEMA_VERSION = 2
 WHICH = ("dark", "all")
 
@@ -107,6 +109,8 @@ class VocabularyFacts:
     n_texts_beyond_matrix: int
     categories: Mapping[str, int]
     search: str  # what was encoded, in a sentence
+    runtime: str | None = None  # the library that encoded, and for which the categories hold
+    differs: tuple[Difference, ...] = ()  # other tokenizers that apply, and the tokens that they treat otherwise
 
 
 @dataclass(frozen=True, kw_only=True)

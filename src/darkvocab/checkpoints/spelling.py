@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CorruptFile
@@ -13,21 +12,20 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def spell(path: Path, tokens: Iterable[int]) -> dict[int, list[int]]:
-    """Return the ids that spell each of these tokens, as this `tokenizer.json` would if it had none of them.
+def spell(rules: str, tokens: Iterable[int]) -> dict[int, list[int]]:
+    """Return the ids that spell each of these tokens, as a tokenizer of these rules would if it had none of them.
 
     A token of the model is spelled by the model itself (its merges, its scores, its longest pieces), so that one that
     is part of a character is spelled, too. The text of an added token, and of a WordPiece that starts a word, takes the
-    way of any text. A token that cannot be spelled in full is left out. Raises CorruptFile where no tokenizer can be
-    read.
+    way of any text. A token that cannot be spelled in full is left out. `rules` is what a `tokenizer.json` holds;
+    CorruptFile where that is no tokenizer.
     """
     try:
-        held = json.loads(path.read_text("utf-8"))
-        return _spelled(held, set(tokens))
+        return _spelled(json.loads(rules), set(tokens))
     except (KeyboardInterrupt, SystemExit, OSError, MemoryError):
         raise
     except BaseException as error:  # the library raises bare Exception, and its panics are not even that
-        raise CorruptFile(f"{path}: no pieces can be had of this tokenizer ({error!r}); choose another --how") from None
+        raise CorruptFile(f"no pieces can be had of this tokenizer ({error!r}); choose another --how") from None
 
 
 def _spelled(held: dict[str, Any], tokens: set[int]) -> dict[int, list[int]]:

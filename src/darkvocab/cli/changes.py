@@ -26,7 +26,8 @@ def diff(
     grid: GridName = None,
     bitwise: Bitwise = False,
     tokenizer: Annotated[
-        str | None, typer.Option(help='A tokenizer.json to name the tokens of both by; "none" for ids only.')
+        str | None,
+        typer.Option(help='A tokenizer to name the tokens of both by, a file or folder; "none" for ids only.'),
     ] = None,
     show: Annotated[int, typer.Option(help="Tokens to print of those that moved farthest.", min=1, max=100)] = 12,
     csv: Annotated[Path | None, typer.Option(help="Also write every token to this CSV.")] = None,
@@ -83,9 +84,7 @@ def repair(
     jitter: Annotated[int, typer.Option(help="Steps, 1 to so many, by which each component leaves a mean.")] = 1,
     seed: Seed = 0,
     tensor: Tensor = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="A tokenizer.json, instead of the one beside the weights.")
-    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer, instead of the one beside the weights.")] = None,
     link: Annotated[
         bool, typer.Option("--link", help="Hard links for files that stay the same, which then are the source's.")
     ] = False,

@@ -1,4 +1,4 @@
-"""Commands on checkpoints: scan, check, neighbours, centroid."""
+"""Commands on checkpoints: scan, check, vocabulary, neighbours, centroid."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ Tensor = Annotated[str | None, typer.Option(help="Take this tensor instead of th
 GridName = Annotated[
     str | None, typer.Option(help="Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2.")
 ]
-Tokenizer = Annotated[str | None, typer.Option(help='A tokenizer.json to name tokens by; "none" for ids only.')]
+Tokenizer = Annotated[
+    str | None, typer.Option(help='A tokenizer to name tokens by, a file or folder; "none" for ids only.')
+]
 Checksum = Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")]
 Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, so that -0.0 is not 0.0.")]
 SOURCE = typer.Argument(
@@ -195,6 +197,53 @@ def _form_and_file(asked: str) -> tuple[str, Path]:
     if form not in SUPPRESSIONS or not path:
         raise InvalidInput(f"--suppress takes FORMAT:FILE, with FORMAT one of {', '.join(SUPPRESSIONS)}; got {asked!r}")
     return form, Path(path)
+
+
+@app.command(no_args_is_help=True)
+def vocabulary(
+    tokenizer: Annotated[
+        str,
+        typer.Argument(
+            help="A tokenizer.json, vocab.json (with merges.txt), vocab.txt, SentencePiece model, .tiktoken, "
+            "tekken.json or .gguf file, a folder with one, or org/name[@revision][/file] on the Hugging Face Hub.",
+            metavar="TOKENIZER",
+        ),
+    ],
+    tokens: Annotated[
+        str | None,
+        typer.Option(help="List tokens in --json and --csv: all, or of some categories, such as unreachable,special."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="End the search after so long; the rest is unknown.", min=0)] = 120,
+    show: Annotated[int, typer.Option(help="Tokens to print of each kind.", min=1)] = 12,
+    csv: Annotated[Path | None, typer.Option(help="Also write tokens to this CSV: those of --tokens, or all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which tokens of a tokenizer can a text reach, which cannot it, and why? Needs no weights.
+
+    Reachability holds for the library that runs the tokenizer, which is named; where two apply, both are asked.
+
+    Example: darkvocab vocabulary path/to/tokenizer.json --tokens unreachable --csv unreachable.csv
+    """
+    from ..measures.vocabulary import check_categories
+    from ..measures.vocabulary import vocabulary as explained
+    from ..reports.console import console
+    from ..reports.vocabulary import print_vocabulary
+    from ..runs.records import csv_bytes
+    from ..sources.tokenizer import open_tokenizer
+
+    check_categories(tokens or "all")
+    if csv is not None:
+        check_place(csv, tokenizer)
+    with progress_bar("reading", in_bytes=True) as progress:
+        opened = open_tokenizer(tokenizer, progress)
+    with progress_bar("tokens") as progress:
+        words = explained(opened, seconds=seconds, round_trip=True, progress=progress)
+    if csv is not None:
+        write_whole(csv, csv_bytes(words.listed(tokens or "all")))
+    if as_json:
+        print_json(words.to_json(tokens))
+    else:
+        print_vocabulary(words, console(), show)
 
 
 @app.command(no_args_is_help=True)

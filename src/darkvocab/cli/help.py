@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS = {
     "Which tokens are dark in my model?": {
         "scan": "List the tokens that were never learned or that share a row.",
+        "vocabulary": "Explain every token of a tokenizer, without weights.",
         "check": "Hold a checkpoint against a policy: a gate for releases.",
         "neighbours": "List the tokens whose rows touch, and their clusters.",
         "centroid": "Write the mean of the black holes, a base for sweep.",

@@ -33,7 +33,7 @@ class TrainOptions:
     vocabulary: Annotated[int | None, typer.Option(help="Bytes below this are tokens, 128 or 256; by default 128.")] = (
         None
     )
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json, instead of bytes.")] = None
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer file, instead of bytes.")] = None
     start: Annotated[str, typer.Option(help="Rows before step 1: normal, point, or snowball.")] = "snowball"
     init_unit: Annotated[bool, typer.Option(help="point: a vector of length 1.")] = True
     init_sigma: Annotated[float, typer.Option(help="snowball: noise around its vector, weight units.")] = 1e-5

@@ -46,33 +46,28 @@ class Lanes:
         trials: Sequence[int] | Int64[np.ndarray, " trials"],
         places: Sequence[Int64[np.ndarray, " _"]] | None = None,
     ) -> Lanes:
-        """Return the lanes of a batch.
+        """Return the lanes of a batch from the cells, the point and the number of each trial.
 
-        Parameters
-        ----------
-        cells : of each trial; one object that comes many times is read once
-        points, trials : of each trial, from 0 to 2**32 - 1
-        places : of each trial, where in a row of codes its active columns go; by default the first ones, in order
+        One `Cells` that comes many times is read once; points and trials are from 0 to 2**32 - 1. `places` says where
+        in a row of codes a trial's active columns go; by default the first ones, in order.
         """
         numbers = {"points": np.asarray(points, np.int64), "trials": np.asarray(trials, np.int64)}
         for name, n in numbers.items():
             if n.size and not (n.min() >= 0 and n.max() < COUNTERS):
                 raise InvalidInput(f"{name} must be from 0 to 2**32 - 1, got {n.min()} to {n.max()}")
-        kinds: dict[tuple[int, int], tuple[Cells, np.ndarray | None]] = {}
         keys = [(id(one), id(places[t]) if places else 0) for t, one in enumerate(cells)]
-        for t, key in enumerate(keys):
-            kinds.setdefault(key, (cells[t], places[t] if places else None))
-        number = {key: k for k, key in enumerate(kinds)}
-        kind = np.array([number[key] for key in keys], np.int64)
-        parts = [_part(cells, place) for cells, place in kinds.values()]
+        number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+        kind = [number[key] for key in keys]
+        parts = [_part(cells[t], places[t] if places else None) for t in map(keys.index, number)]
         tables = {name: np.concatenate([_EMPTY[name], *(part[name] for part in parts)]) for name in _EMPTY}
-        rows = np.cumsum([0] + [len(part["column"]) for part in parts])
+        rows = np.cumsum([0] + [len(part["column"]) for part in parts])[:-1]
+        often = [
+            row + np.flatnonzero((part["scale"] == 0) & (part["away"] > 0))
+            for row, part in zip(rows, parts, strict=True)
+        ]
+        seldom = [row + np.flatnonzero(part["scale"]) for row, part in zip(rows, parts, strict=True)]
         starts = np.concatenate([[0], np.cumsum(tables.pop("width"))])
-        often = [np.flatnonzero((part["scale"] == 0) & (part["away"] > 0)) for part in parts]
-        seldom = [np.flatnonzero(part["scale"]) for part in parts]
-        return cls(
-            starts=starts, often=_lanes(often, rows, kind), seldom=_lanes(seldom, rows, kind), **tables, **numbers
-        )
+        return cls(starts=starts, often=_lanes(often, kind), seldom=_lanes(seldom, kind), **tables, **numbers)
 
 
 _EMPTY: dict[str, np.ndarray] = {name: np.empty(0, np.int64) for name in ("column", "place", "shift", "width")}
@@ -99,16 +94,8 @@ def _part(cells: Cells, place: np.ndarray | None) -> dict[str, np.ndarray]:
     }
 
 
-def _lanes(moving: list[np.ndarray], offsets: np.ndarray, kind: np.ndarray) -> Int32[np.ndarray, "lanes 2"]:
-    """Return trial and row of every lane, given the moving rows of each kind of trial and their offsets."""
-    rows = [moved + offset for moved, offset in zip(moving, offsets, strict=False)]
-    counts = np.array([len(r) for r in rows], np.int64)
-    per_trial = counts[kind]
-    trial = np.repeat(np.arange(len(kind)), per_trial)
-    lanes = np.empty((len(trial), 2), np.int32)
-    lanes[:, 0] = trial
-    if len(trial):
-        first = np.cumsum(counts) - counts
-        within = np.arange(len(trial)) - np.repeat(np.cumsum(per_trial) - per_trial, per_trial)
-        lanes[:, 1] = np.concatenate(rows)[first[kind[trial]] + within]
-    return lanes
+def _lanes(moving: list[np.ndarray], kind: list[int]) -> Int32[np.ndarray, "lanes 2"]:
+    """Return trial and row of every lane, given the moving rows of each kind of trial."""
+    rows = [moving[k] for k in kind]
+    trial = np.repeat(np.arange(len(rows)), np.array([len(some) for some in rows], np.int64))
+    return np.column_stack([trial, np.concatenate([np.empty(0, np.int64), *rows])]).astype(np.int32)

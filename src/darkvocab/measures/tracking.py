@@ -99,7 +99,7 @@ def _ends(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def mean_distances(
-    state: State, sets: Sequence[Int[np.ndarray, ...]], most_rows: int
+    state: State, sets: Sequence[Int[np.ndarray, " ..."]], most_rows: int
 ) -> list[tuple[float, float] | None]:
     """Return the mean L-infinity distance over all pairs of each set's tokens, in weight units and in grid steps.
 
@@ -173,7 +173,7 @@ class Drift:
 def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
     """Split the motion of these tokens, at least one, into bulk and thermal motion."""
     mean = np.empty(before.words.shape[1])
-    _backends.motion.average_move(before.values, after.values, tokens, mean)
+    _backends.motion.average(after.values, tokens, mean, before.values)
     total = _backends.motion.squares_around_move(before.values, after.values, tokens, mean)
     return Drift(bulk=float(np.sqrt(mean @ mean)), thermal=(total / len(tokens)) ** 0.5)
 

@@ -123,12 +123,6 @@ class Cells:
         _backends.drawing.cdf_words(self.deviates[inner], self.distribution.name == "laplace", words)
         return words
 
-    def probabilities(self, j: int) -> Float64[np.ndarray, " cells"]:
-        """Probability, by its thresholds, of each run of active column `j`, from below; they sum to 1."""
-        start, end = self.edge_starts[j : j + 2]
-        padded = np.concatenate([np.zeros(1, np.uint64), self.thresholds[start:end], np.zeros(1, np.uint64)])
-        return np.diff(padded) / 2.0**64  # unsigned differences wrap at 2**64, as the last cell needs
-
 
 class Ranges(NamedTuple):
     """Ordered index of every component without noise, and the lowest and highest that noise within reach gives it."""

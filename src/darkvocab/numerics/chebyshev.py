@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int32, Int64, Integer, UInt
+from jaxtyping import Float, Float64, Int64, Integer, UInt
 
 from ..errors import InvalidInput
 from . import _backends
 from .grids import Grid, as_grid, index_values
-from .totals import EXPONENTS, exact_total, is_exact
+from .totals import exact_total, is_exact
 
 Graph = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]  # degree of each row, first row of its component
 
@@ -111,56 +110,38 @@ class Distances:
         """Largest, mean and median distance."""
         if not self.n_pairs:
             return Spread()
-        if self.n <= FEW_ROWS:  # what histograms need anew costs more than several passes over a list
-            return self._spread_of_few()
-        high = np.zeros(1 << 15 if self.rows.dtype == np.float32 else 1 << 18, np.int64)
-        high[0] = self.n_equal
-        largest, total, alike = 0.0, 0.0, not self.n_equal
+        if self.n <= FEW_ROWS:  # what histograms need anew costs more than to sort a list
+            few = self._spread_of_few()
+            if few is not None:
+                return few
+        is_float32 = self.rows.dtype == np.float32
+        bins = np.zeros((1 << 15 if is_float32 else 1 << 18, 2), np.int64)
+        bins[0, 0] = self.n_equal
+        largest = 0
         for first, block in self.blocks():
-            top, part = _backends.distances.tally(block, _keys(block), first, self.weights, alike, high)
-            largest, total = max(largest, float(top)), total + part
-        total = self._exact(total, largest, high)
+            largest = max(largest, int(_backends.distances.tally(_keys(block), first, self.weights, bins)))
         lows: dict[int, np.ndarray] = {}
-        lower, upper = (self._ranked(rank, high, lows) for rank in ((self.n_pairs - 1) // 2, self.n_pairs // 2))
-        return Spread.of(self.n_pairs, largest, total, lower, upper)
+        lower, upper = (self._ranked(rank, bins[:, 0], lows) for rank in ((self.n_pairs - 1) // 2, self.n_pairs // 2))
+        return Spread.of(self.n_pairs, _distance_of(largest, self.rows.dtype), _total(bins, is_float32), lower, upper)
 
-    def _spread_of_few(self) -> Spread:
+    def _spread_of_few(self) -> Spread | None:
+        """Summarise a sorted list of the distances; None where float64 would round their sum."""
+        ranks = [(self.n_pairs - 1) // 2, self.n_pairs // 2]
         if self.n_equal:
             distances, counts = self.spectrum()
-            ranks = ((self.n_pairs - 1) // 2, self.n_pairs // 2)
-            lower, upper = distances[np.searchsorted(np.cumsum(counts), ranks, side="right")].tolist()
-            largest = float(distances[-1])
+            middle = distances[np.searchsorted(np.cumsum(counts), ranks, side="right")]
             total = float(distances @ counts)
         else:
             parts = [self._listed(first, block) for first, block in self.blocks()]
             distances = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            lower, upper, largest = _backends.distances.find_middle(distances.view(f"i{distances.itemsize}"))
+            distances.sort()
+            middle = distances[ranks]
             total = float(distances.sum(dtype=np.float64))
-        least = float(distances.min(where=distances > 0, initial=largest))
-        if not self._adds_exactly(largest, least):
-            total = self._total()
-        return Spread.of(self.n_pairs, largest, total, lower, upper)
-
-    def _exact(self, total: float, largest: float, high: np.ndarray) -> float:
-        """Return the sum of all distances as if rounded once; `total` where float64 has added them without rounding."""
-        above = np.flatnonzero(high[1:])
-        seen = high[0] == self.n_equal and len(above)  # else the smallest has its bits all in the lower half
-        smallest = _distance_of(int(above[0] + 1) << 16, self.rows.dtype) if seen else 0.0
-        return total if self._adds_exactly(largest, smallest) else self._total()
-
-    def _adds_exactly(self, largest: float, smallest: float) -> bool:
-        """True where float64 adds all distances, zeros and some from the smallest to the largest, without rounding."""
-        if self.unit == "steps":  # whole numbers
-            return self.n_pairs * largest < 2.0**53
-        return is_exact(self.n_pairs, largest, smallest)
-
-    def _total(self) -> float:
-        """Return the sum of all distances, rounded once."""
-        parts = np.zeros((EXPONENTS if self.rows.dtype == np.float32 else 1, 2), np.int64)
-        for first, block in self.blocks():
-            _backends.distances.tally_exponents(_keys(block), first, self.weights, parts)
-        sums = {place: int(low) + (int(high) << 22) for place, (low, high) in enumerate(parts) if low or high}
-        return exact_total(sums) if self.rows.dtype == np.float32 else float(sums.get(0, 0))
+        largest = float(distances[-1])
+        least = float(distances[-np.count_nonzero(distances)])  # the first that is not 0; 0 where none is
+        whole = self.unit == "steps" and self.n_pairs * largest < 2.0**53
+        exact = whole or is_exact(self.n_pairs, largest, least)
+        return Spread.of(self.n_pairs, largest, total, *middle.tolist()) if exact else None
 
     def _listed(self, first: int, block: np.ndarray) -> np.ndarray:
         """Distances of a block, row after row."""
@@ -193,18 +174,12 @@ class Distances:
         A row that stands for several counts as so many neighbours of its neighbours, and the others of its kind as its
         own.
         """
-        limit, ones = largest_within(threshold, self.rows.dtype, strict=strict), np.ones(self.n, np.int64)
-        counts = [_backends.distances.count_near(block, first, ones, limit) for first, block in self.blocks()]
-        if sum(counts) == self.n * (self.n - 1) // 2:  # all
-            return np.full(self.n, self.weights.sum() - 1), np.zeros(self.n, np.int64)
-        degrees, nearest = self.weights - 1, np.full(self.n, -1, np.int64)
-        edges = [np.empty((2, 0), np.int32)]
-        for count, (first, block) in zip(counts, self.blocks(), strict=True):
-            if count:
-                found = np.empty((2, count), np.int32)
-                n = _backends.distances.connect(block, first, self.weights, limit, degrees, nearest, found)
-                edges.append(found[:, :n].copy())
-        return degrees, _components(np.concatenate(edges, axis=1), self.n)
+        limit = largest_within(threshold, self.rows.dtype, strict=strict)
+        degrees, labels = self.weights - 1, np.arange(self.n)
+        for first, block in self.blocks():
+            _backends.distances.connect(block, first, self.weights, limit, degrees, labels)
+        _backends.sets.flatten(labels)
+        return degrees, labels
 
     def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:
         """Return every distance that occurs, ascending, and how many pairs have it."""
@@ -234,18 +209,13 @@ class KnownDistances(Distances):
         `rows` gives the rows' ordered indices, should they be asked for.
         """
         self.unit, self.weights, self.n = unit, weights, len(weights)
-        self._spread, self._within, self._components, self._rows = spread, within or {}, components, rows
-
-    def __getattr__(self, name: str) -> Any:
-        if name != "rows":
-            raise AttributeError(name)
-        self.rows = self._rows()
-        return self.rows
+        if spread is not None:
+            self.spread = spread
+        self._within, self._components, self._rows = within or {}, components, rows
 
     @cached_property
-    def spread(self) -> Spread:
-        assert self._spread is not None
-        return self._spread
+    def rows(self) -> np.ndarray:  # type: ignore[override]
+        return self._rows()
 
     def within(self, threshold: float | int, *, strict: bool = False) -> int:
         return self._within[threshold, strict]
@@ -253,19 +223,6 @@ class KnownDistances(Distances):
     def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
         assert self._components is not None
         return self._components
-
-
-def _components(edges: Int32[np.ndarray, "2 edges"], n: int) -> Int64[np.ndarray, " n"]:
-    """Return the first row of each row's component."""
-    one, other = edges
-    if not len(one):
-        return np.arange(n)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    return np.unique(component, return_index=True)[1][component]
 
 
 def _merged(distances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -313,6 +270,17 @@ def _bin_of(rank: int, counts: np.ndarray) -> tuple[int, int]:
     return place, rank - int(ends[place] - counts[place])
 
 
+def _total(bins: Int64[np.ndarray, "bins 2"], is_float32: bool) -> float:
+    """Return the sum, rounded once, of the distances whose keys were tallied: their bits, or the whole numbers."""
+    sums: dict[int, int] = {}
+    for place in np.flatnonzero(bins[:, 0]).tolist():
+        count, lower = bins[place].tolist()
+        exponent = place >> 7 if is_float32 else 0
+        upper = (place & 0x7F) + (0x80 if exponent else 0) if is_float32 else place
+        sums[exponent] = sums.get(exponent, 0) + count * (upper << 16) + lower
+    return exact_total(sums) if is_float32 else float(sums[0])
+
+
 def _distance_of(key: int, dtype: np.dtype) -> float:
     return float(np.uint32(key).view(np.float32)) if dtype == np.float32 else float(key)
 
@@ -337,11 +305,11 @@ class _Walk:
 
     def _list(self, low: np.ndarray, high: np.ndarray, expected: int) -> None:
         self.starts = np.empty(2 * len(self.rows) + 1, np.int64)
-        found = expected + 1
-        while found > expected:
-            expected = max(expected, found)
+        needed = expected + 1
+        while needed > expected:
+            expected = max(expected, needed)
             self.columns, self.values = np.empty(expected, np.int32), np.empty(expected, self.rows.dtype)
-            found = _backends.distances.list_outside(self.rows, low, high, self.starts, self.columns, self.values)
+            needed = _backends.distances.list_outside(self.rows, low, high, self.starts, self.columns, self.values)
 
     def block(self, first: int, size: int) -> np.ndarray:
         """Distances of `size` rows from `first` on to all rows from there, above the diagonal; first at a tile's."""

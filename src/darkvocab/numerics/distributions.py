@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -65,21 +66,14 @@ class Distribution:
 
 @lru_cache(maxsize=256)
 def _reach(distribution: Distribution, n_components: float) -> float:
-    def too_near(sixteenths: int) -> bool:
-        return n_components * distribution.tails(sixteenths / 16) > NEGLECTED
-
-    near, far = 0, 16
-    while too_near(far):
-        near, far = far, 2 * far
-        if far / 16 > FARTHEST:
-            raise InvalidInput(
-                f"the tails of {distribution.name} are too heavy: of {n_components:.3g} components some reach beyond "
-                f"{FARTHEST:g} sigma with a probability above {NEGLECTED:g}"
-            )
-    while far - near > 1:
-        middle = (near + far) // 2
-        near, far = (middle, far) if too_near(middle) else (near, middle)
-    return far / 16
+    sixteenths = range(int(16 * FARTHEST) + 1)
+    reach = bisect_left(sixteenths, True, key=lambda at: n_components * distribution.tails(at / 16) <= NEGLECTED)
+    if reach == len(sixteenths):
+        raise InvalidInput(
+            f"the tails of {distribution.name} are too heavy: of {n_components:.3g} components some reach beyond "
+            f"{FARTHEST:g} sigma with a probability above {NEGLECTED:g}"
+        )
+    return reach / 16
 
 
 def _laplace(z: np.ndarray) -> np.ndarray:
@@ -95,15 +89,11 @@ def _beyond_gaussian(z: float) -> float:
     return math.erfc(z / math.sqrt(2.0))
 
 
-def _beyond_laplace(z: float) -> float:
-    return math.exp(-z * math.sqrt(2.0))
-
-
 DISTRIBUTIONS = {
     distribution.name: distribution
     for distribution in (
         Distribution("gaussian", ndtr, lambda z: ndtr(-z), _beyond_gaussian, number=0),
-        Distribution("laplace", _laplace, lambda z: _laplace(-z), _beyond_laplace, number=1),
+        Distribution("laplace", _laplace, lambda z: _laplace(-z), lambda z: math.exp(-z * math.sqrt(2.0)), number=1),
         Distribution("uniform", _uniform, lambda z: _uniform(-z)),
         # A component of these tends to Gaussian as the dimension grows, with lighter tails.
         Distribution("uniform-ball", beyond=_beyond_gaussian, number=2),

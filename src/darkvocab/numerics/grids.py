@@ -76,22 +76,11 @@ def _finite(x: ArrayLike) -> np.ndarray:
     return values
 
 
-def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, ...]:
-    """Spacing of `grid` at ``|x|``: the gap to the next larger magnitude.
+def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, " ..."]:
+    """Spacing of `grid` at ``|x|``, weight units: the gap to the next larger magnitude [1]_.
 
-    Parameters
-    ----------
-    x : finite values, weight units; they need not lie on the grid
-    grid : a key of `GRIDS`, or a `Grid`
-
-    Returns
-    -------
-    Same shape as `x`, weight units. Below the smallest normal number: the smallest subnormal.
-
-    Raises
-    ------
-    InvalidInput
-        Unknown grid, or a NaN or infinite value, or one beyond the largest finite value of the grid.
+    x need not lie on the grid; below the smallest normal number the spacing is the smallest subnormal. Raises
+    InvalidInput for an unknown grid, and for NaN, infinity or a value beyond the largest finite one of the grid.
 
     References
     ----------
@@ -110,7 +99,7 @@ def ulp(x: ArrayLike, grid: str | Grid = "bfloat16") -> Float64[np.ndarray, ...]
     return np.asarray(np.ldexp(1.0, np.where(magnitudes == 0, grid.min_exponent, binade) - grid.mantissa_bits))
 
 
-def to_index(words: UInt[np.ndarray, ...], grid: str | Grid) -> Int64[np.ndarray, ...]:
+def to_index(words: UInt[np.ndarray, " ..."], grid: str | Grid) -> Int64[np.ndarray, " ..."]:
     """Ordered index of each word: monotone in the value, consecutive on neighbours, 0 for both zeros.
 
     Examples
@@ -124,7 +113,7 @@ def to_index(words: UInt[np.ndarray, ...], grid: str | Grid) -> Int64[np.ndarray
     return np.asarray(np.where(signed & grid.sign, -code, code))
 
 
-def from_index(index: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
+def from_index(index: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, " ..."]:
     """Words of ordered indices up to the largest finite value: the inverse of `to_index` (0 becomes +0.0)."""
     grid = as_grid(grid)
     index = np.asarray(index, dtype=np.int64)
@@ -135,7 +124,7 @@ def from_index(index: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
     return np.asarray(np.abs(index) | np.where(index < 0, grid.sign, 0), grid.word_dtype)
 
 
-def decode(words: UInt[np.ndarray, ...], grid: str | Grid) -> Float32[np.ndarray, ...]:
+def decode(words: UInt[np.ndarray, " ..."], grid: str | Grid) -> Float32[np.ndarray, " ..."]:
     """Values of words, exactly (float32 holds every grid here); infinities and NaN come through."""
     grid = as_grid(grid)
     words = np.asarray(words)
@@ -158,7 +147,7 @@ def _table(grid: Grid) -> Float32[np.ndarray, " codes"]:
     return np.concatenate([values, -values]).astype(np.float32)
 
 
-def encode(values: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
+def encode(values: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, " ..."]:
     """Words of values rounded to nearest, ties to even: one rounding, from float64 too.
 
     Beyond the largest finite value (by half a step or more) the word is infinity, in float8_e4m3fn NaN; NaN stays NaN.
@@ -180,14 +169,14 @@ def encode(values: ArrayLike, grid: str | Grid) -> UInt[np.ndarray, ...]:
     return np.asarray(code | np.where(np.signbit(x), grid.sign, 0), grid.word_dtype)
 
 
-def _round(x: np.ndarray, grid: Grid) -> Int64[np.ndarray, ...]:
+def _round(x: np.ndarray, grid: Grid) -> Int64[np.ndarray, " ..."]:
     """Ordered indices of finite values, rounded to nearest even; +-(max_code + 1) beyond the largest finite value."""
     index = np.empty(x.shape, np.int64)
     _backends.rounding.round_to_index(np.ascontiguousarray(x).ravel(), *grid.constants, index.ravel())
     return index
 
 
-def round_to(values: ArrayLike, grid: str | Grid) -> Float32[np.ndarray, ...]:
+def round_to(values: ArrayLike, grid: str | Grid) -> Float32[np.ndarray, " ..."]:
     """Nearest values of the grid, ties to even: ``decode(encode(values))``.
 
     Examples
@@ -198,7 +187,7 @@ def round_to(values: ArrayLike, grid: str | Grid) -> Float32[np.ndarray, ...]:
     return decode(encode(values, grid), grid)
 
 
-def steps(a: ArrayLike, b: ArrayLike, grid: str | Grid) -> Int64[np.ndarray, ...]:
+def steps(a: ArrayLike, b: ArrayLike, grid: str | Grid) -> Int64[np.ndarray, " ..."]:
     """Signed number of grid steps from `a` to `b`: exact across powers of two and across zero.
 
     Both are finite and on the grid (else round them first: `round_to`), and their shapes broadcast.
@@ -219,18 +208,12 @@ def steps(a: ArrayLike, b: ArrayLike, grid: str | Grid) -> Int64[np.ndarray, ...
     return np.asarray(ends[1] - ends[0])
 
 
-def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, ...], Float64[np.ndarray, ...]]:
-    """Rounding boundaries around each value: what lies strictly between them rounds where `x` rounds.
+def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, " ..."], Float64[np.ndarray, " ..."]]:
+    """Rounding boundaries around each value, weight units: what lies strictly between them rounds where `x` rounds.
 
-    Returns
-    -------
-    lower, upper : same shape as `x`, weight units, float64 (exact): midpoints between neighbouring grid values. At the
-        largest finite value the outer one is where overflow begins. A value on a boundary goes to the even neighbour.
-
-    Raises
-    ------
-    InvalidInput
-        A NaN or infinite value, or one that overflows the grid.
+    They are exact: midpoints between neighbouring grid values, at the largest finite value the outer one is where
+    overflow begins. A value on a boundary goes to the even neighbour. Raises InvalidInput for NaN, infinity or a value
+    that overflows the grid.
 
     Examples
     --------
@@ -245,7 +228,7 @@ def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, ...]
     return np.asarray((below + at) / 2), np.asarray((at + above) / 2)
 
 
-def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -> Float[np.ndarray, ...]:
+def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -> Float[np.ndarray, " ..."]:
     """Values of ordered indices, float64 or float32, exactly; beyond the largest finite one as if binades went on."""
     grid = as_grid(grid)
     index = np.asarray(index, order="C")
@@ -259,7 +242,7 @@ def median_ulp(values: Num[np.ndarray, " dim"], grid: str | Grid) -> float:
     return float(np.median(ulp(values, grid)))
 
 
-def regrid(words: UInt[np.ndarray, ...], source: str | Grid, target: str | Grid) -> UInt[np.ndarray, ...]:
+def regrid(words: UInt[np.ndarray, " ..."], source: str | Grid, target: str | Grid) -> UInt[np.ndarray, " ..."]:
     """Words of `target` nearest to words of `source` (ties to even, one rounding)."""
     source, target = as_grid(source), as_grid(target)
     if source == target:

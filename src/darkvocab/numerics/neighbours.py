@@ -85,7 +85,6 @@ def near_rows(
     ----------
     words : [rows, dim] finite numbers as unsigned words, in memory or memory-mapped
     grid : the grid they belong to, after `rounded`
-    touching : threshold, unit and inequality; in weight units rounded to float32, as distances are
     weights : how many tokens each row stands for, 1 by default
     tokens : the rows of `words` to take, all by default; `n` counts these
     rounded : what to apply to words, a few rows at a time, before they are compared
@@ -173,7 +172,7 @@ class _Search:
     def result(self) -> Near:
         if len(self.weights) > 1:
             self._descend()
-        _backends.neighbours.flatten(self.parent)
+        _backends.sets.flatten(self.parent)
         pairs = None
         if self.n_pairs <= self.max_pairs:
             pairs = np.sort(np.concatenate([np.empty((2, 0), np.int32), *self.pairs], axis=1), axis=0)
@@ -185,25 +184,25 @@ class _Search:
         waiting, small, sizes_of_small = [(np.arange(len(self.weights)), False)], [], []
         while waiting:
             rows, stuck = waiting.pop()
-            told = self._telling(rows)
-            if not len(told.columns):
+            telling = self._telling(rows)
+            if not len(telling.columns):
                 self._all_near(rows)
                 continue
-            order = np.argsort(told.features[:, 0], kind="stable")
-            rows, features = rows[order], told.features[order]
-            ends = _ends(features[:, 0], self._reach(told.slack))
-            if stuck or told.whole:
-                columns = told.columns[:0] if told.whole else told.columns
-                self._compare(rows, columns, ends, features, told.slack)
+            order = np.argsort(telling.features[:, 0], kind="stable")
+            rows, features = rows[order], telling.features[order]
+            ends = _ends(features[:, 0], self._reach(telling.slack))
+            if stuck or telling.whole:
+                columns = telling.columns[:0] if telling.whole else telling.columns
+                self._compare(rows, columns, ends, features, telling.slack)
                 continue
             tiles = _tiled(features)
-            limits = np.full(FEATURES, self._most(told.slack))
-            found = self._join([(tiles, 0, tiles, 0)], ends, limits, LISTED * len(rows), self.weights[rows])
-            if found.pairs is not None:
-                self._settle(rows, found.pairs)
+            limits = np.full(FEATURES, self._most(telling.slack))
+            graph = self._join([(tiles, 0, tiles, 0)], ends, limits, LISTED * len(rows), self.weights[rows])
+            if graph.pairs is not None:
+                self._settle(rows, graph.pairs)
                 continue
-            order = np.argsort(found.labels, kind="stable")
-            _, sizes = np.unique(found.labels, return_counts=True)
+            order = np.argsort(graph.labels, kind="stable")
+            _, sizes = np.unique(graph.labels, return_counts=True)
             starts = np.cumsum(sizes) - sizes
             for start, size in zip(starts[sizes > SMALL], sizes[sizes > SMALL], strict=True):
                 waiting.append((np.sort(rows[order[start : start + size]]), size > STUCK * len(rows)))
@@ -253,11 +252,11 @@ class _Search:
         """Compare each of these rows with those after it and before its end, by its features and in these columns."""
         limits = np.repeat([self._most(slack), self._most(0.0)], [features.shape[1], len(columns)])
         room = self.max_pairs - self.n_pairs
-        found = self._join(self._blocks(rows, columns, ends, features), ends, limits, room, self.weights[rows])
-        _backends.neighbours.unite_all(self.parent, rows, rows[found.labels])
-        self.degrees[rows] += found.degrees
-        self.tokens[rows] += found.tokens
-        self._list(found.n_pairs, None if found.pairs is None else rows[found.pairs])
+        graph = self._join(self._blocks(rows, columns, ends, features), ends, limits, room, self.weights[rows])
+        _backends.sets.unite_all(self.parent, rows, rows[graph.labels])
+        self.degrees[rows] += graph.degrees
+        self.tokens[rows] += graph.tokens
+        self._list(graph.n_pairs, None if graph.pairs is None else rows[graph.pairs])
 
     def _blocks(
         self, rows: np.ndarray, columns: np.ndarray, ends: np.ndarray, features: np.ndarray
@@ -291,10 +290,10 @@ class _Search:
         degrees, tokens = np.zeros((2, threads, n), np.int64)
         n_pairs, listed = 0, [np.empty((2, 0), np.int32)]
         for x, x_first, y, y_first in blocks:
-            here = max(0, min(room - n_pairs, x[:, 0].size * y[:, 0].size))
+            most = max(0, min(room - n_pairs, x[:, 0].size * y[:, 0].size))
 
             def work(worker: int) -> tuple[int, np.ndarray]:
-                pairs = np.empty((2, here), np.int32)  # noqa: B023
+                pairs = np.empty((2, most), np.int32)  # noqa: B023
                 graph = parents[worker], weights, degrees[worker], tokens[worker]
                 count = _backends.neighbours.join(x, x_first, y, y_first, ends, limits, worker, threads, *graph, pairs)  # noqa: B023
                 return count, pairs[:, :count].copy()
@@ -305,8 +304,8 @@ class _Search:
             if n_pairs > room:
                 listed = listed[:1]
         for parent in parents[1:]:
-            _backends.neighbours.unite_all(parents[0], np.arange(n), parent)
-        _backends.neighbours.flatten(parents[0])
+            _backends.sets.unite_all(parents[0], np.arange(n), parent)
+        _backends.sets.flatten(parents[0])
         return Near(
             degrees=degrees.sum(axis=0),
             tokens=tokens.sum(axis=0),
@@ -326,7 +325,7 @@ class _Search:
 
         list(self.pool.map(compare, self._chunks(pairs[0])))
         one, other = pairs = pairs[:, near]
-        _backends.neighbours.unite_all(self.parent, one, other)
+        _backends.sets.unite_all(self.parent, one, other)
         for a, b in ((one, other), (other, one)):
             np.add.at(self.degrees, a, 1)
             np.add.at(self.tokens, a, self.weights[b])
@@ -342,12 +341,12 @@ class _Search:
 
     def _all_near(self, rows: np.ndarray) -> None:
         """Record that every two of these rows are near."""
-        _backends.neighbours.unite_all(self.parent, rows, np.full(len(rows), rows[0]))
+        _backends.sets.unite_all(self.parent, rows, np.full(len(rows), rows[0]))
         self.degrees[rows] += len(rows) - 1
         self.tokens[rows] += self.weights[rows].sum() - self.weights[rows]
         n_pairs = len(rows) * (len(rows) - 1) // 2
-        here = self.n_pairs + n_pairs <= self.max_pairs
-        self._list(n_pairs, rows[np.stack(np.triu_indices(len(rows), 1))] if here else None)
+        fits = self.n_pairs + n_pairs <= self.max_pairs
+        self._list(n_pairs, rows[np.stack(np.triu_indices(len(rows), 1))] if fits else None)
 
     def _chunks(self, rows: np.ndarray) -> Iterator[slice]:
         return chunks(np.broadcast_to(self.read.words[:1], (len(rows), self.read.dim)))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 
-EXPONENTS = 256  # of float32
-INFINITE = 255
+INFINITE = 255  # exponent of float32
 
 
 def exact_total(sums: dict[int, int]) -> float:
     """Return the sum of float32 numbers >= 0, rounded once, from the integer sum of the significands of each exponent.
 
-    Parameters
-    ----------
-    sums : by the exponent's 8 bits; a significand has 24 bits, of a subnormal number fewer
+    `sums` goes by the exponent's 8 bits; a significand has 24 bits, of a subnormal number fewer.
 
     Examples
     --------

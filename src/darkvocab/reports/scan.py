@@ -11,6 +11,7 @@ from rich.text import Text
 from ..numerics import GRIDS
 from ..text import printable
 from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
+from .vocabulary import CATEGORIES, differing, runtime
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
@@ -59,6 +60,17 @@ def _without_rows(vocabulary: VocabularyFacts | None) -> list[tuple[str, str]]:
     return [("beyond the matrix", f"{n:,} tokens of the tokenizer, for which there are no rows")] if n else []
 
 
+def _runtimes(vocabulary: VocabularyFacts | None) -> list[tuple[str, str]]:
+    """Say for which runtime reachability holds, where that is not `tokenizers` alone, and how others differ."""
+    if (
+        vocabulary is None
+        or vocabulary.runtime is None
+        or (vocabulary.runtime == "tokenizers" and not vocabulary.differs)
+    ):
+        return []
+    return [("runtime", runtime(vocabulary.runtime)), *(("differs", differing(one)) for one in vocabulary.differs)]
+
+
 def scan_facts(scan: Scan) -> list[tuple[str, str]]:
     """Return what a scan says of the embedding as a whole: names and values for people."""
     matrix = scan.matrix
@@ -78,6 +90,7 @@ def scan_facts(scan: Scan) -> list[tuple[str, str]]:
         ("singletons", f"{census.n_singletons:,}"),
         ("beyond tokenizer", "no tokenizer beside the weights" if beyond is None else f"{beyond:,} rows"),
         *_without_rows(scan.vocabulary),
+        *_runtimes(scan.vocabulary),
         (
             "norm of rows",
             f"min {norms.min:.4g}   5% {norms.p5:.4g}   median {norms.p50:.4g}   mean {norms.mean:.4g}   "
@@ -137,21 +150,12 @@ def _dark(scan: Scan) -> str:
     )
 
 
-CATEGORIES = {
-    "reachable": "reachable",
-    "partial_utf8": "part of a character",
-    "special": "special",
-    "unreachable": "unreachable",
-    "beyond_tokenizer": "beyond the tokenizer",
-    "unknown": "without a tokenizer",
-}
-
-
 def _categories(scan: Scan, shown: int) -> Table:
     """Tabulate for each category how many tokens it has, how many are dark, and the surest of these."""
     rows = []
     surest = scan.listed("dark")
-    for category, title in CATEGORIES.items():
+    titles = CATEGORIES if scan.vocabulary else {**CATEGORIES, "unknown": "without a tokenizer"}
+    for category, title in titles.items():
         n = int((scan.tokens["category"] == category).sum())
         if n:
             dark = surest.filter(category=category)

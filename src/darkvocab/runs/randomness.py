@@ -52,7 +52,7 @@ class NotebookStream:
         """State of the stream: a stream made from it goes on from there."""
         return bytes(self._generator.get_state().numpy())
 
-    def noise(self, *shape: int) -> Float32[np.ndarray, ...]:
+    def noise(self, *shape: int) -> Float32[np.ndarray, " ..."]:
         """``torch.randn(*shape)``, float32."""
         return self._torch.randn(*shape, generator=self._generator, dtype=self._torch.float32).numpy()
 

@@ -54,6 +54,14 @@ LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
 ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
 
 
+class Folder(LazyMapping[File]):
+    """The files of a folder, here or on the Hub, by name."""
+
+    def __init__(self, said: str, names: list[str], look_up: Callable[[str], File]) -> None:
+        super().__init__(dict.fromkeys(names), look_up)
+        self.said = said  # its name for people
+
+
 @machine_errors()
 def open_source(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Source:
     """Open the tensors of a file, or of a model folder (one file, or shards with their index); see `docs/files.md`.
@@ -77,7 +85,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
         A kind of file that is not known.
     """
     place = located(path, progress)
-    return _open_folder(path, place) if isinstance(place, Mapping) else _open_file(place, path)
+    return _open_folder(path, place) if isinstance(place, Folder) else _open_file(place, path)
 
 
 @machine_errors()
@@ -85,7 +93,7 @@ def located(
     path: str | Path,
     progress: Callable[[int, int], None] | None = None,
     wanted: tuple[str, str] = ("file or folder", GIVE),
-) -> File | Mapping[str, File]:
+) -> File | Folder:
     """Return the file, or the files of the folder by name, that a path or a name on the Hub stands for.
 
     Parameters and errors as `open_source`; `wanted` is what was asked for and what may be given, as errors have it.
@@ -94,7 +102,8 @@ def located(
     if place.is_file():
         return place
     if place.is_dir():
-        return {item.name: item for item in sorted(place.iterdir()) if item.is_file()}
+        names = sorted(item.name for item in place.iterdir() if item.is_file())
+        return Folder(str(place), names, place.__truediv__)
     if not (isinstance(path, str) and ON_HUB.fullmatch(path)):
         what, give = wanted
         raise MissingFile(f"no {what} {str(path)!r}; {give}, or org/name[@revision] on the Hub")
@@ -112,7 +121,7 @@ def located(
     names = sorted(file.name for file in map(PurePosixPath, repo.listing) if file.parent == folder)
     if not names:
         raise MissingFile(f"{repo} has no file or folder {within!r}")
-    return LazyMapping(dict.fromkeys(names), lambda name: repo.file(folder / name))
+    return Folder(str(file if within else repo), names, lambda name: repo.file(folder / name))
 
 
 @machine_errors()
@@ -144,7 +153,7 @@ def _parse(text: str) -> tuple[str, str | None, str]:
     return uri.id, uri.revision, uri.path_in_repo.rstrip("/")
 
 
-def _open_folder(asked: str | Path, held: Mapping[str, File]) -> Source:
+def _open_folder(asked: str | Path, held: Folder) -> Source:
     """Open a folder that has these files; one on the Hub by its only weights, too, whatever they are called."""
     weights = next((name for name in WEIGHTS if name in held), None)
     if weights is None:
@@ -154,7 +163,7 @@ def _open_folder(asked: str | Path, held: Mapping[str, File]) -> Source:
             hint = "give a folder that has one of them"
             if readable:
                 hint = f"it has {', '.join(readable[:5])}: give one of these"
-            raise MissingFile(f"{asked} has none of {', '.join(WEIGHTS)}; {hint}")
+            raise MissingFile(f"{held.said} has none of {', '.join(WEIGHTS)}; {hint}")
         weights = first[0]
     opened = _open_file(held[weights], asked)
     return Source(

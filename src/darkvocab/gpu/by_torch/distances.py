@@ -2,20 +2,17 @@
 
 A trial's rows are padded to a multiple of `TILE`, m_pad. weights [T, m_pad] int64 says how many equal rows a row stands
 for, and 0 where a trial has no row; they sum to less than 2**31. A pair counts as the product of its rows' weights.
-Distances [T, rows, m_pad] are those of rows first, first + 1, ... to all; only what lies above the diagonal is read.
-Codes are finite. A difference may overflow to infinity, which then is the distance.
+Of distances [T, m_pad, m_pad] only what lies above the diagonal is read. Codes are finite; a difference may overflow to
+infinity, which then is the distance.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 TILE = 128  # rows
 COLUMNS = 8  # that the number of columns is padded to a multiple of
-Blocks = Callable[[], Iterable[tuple[int, Tensor]]]
 
 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
@@ -53,40 +50,27 @@ def _value_of(index: Tensor, mantissa_bits: int, min_exponent: int) -> Tensor:
     return torch.where(index < 0, -value, value)
 
 
-def all_pairs(x: Tensor, counts: Tensor, first: int = 0, rows: int | None = None) -> Tensor:
-    """Compare rows first, first + 1, ... with all: [T, rows, m_pad], specified above the diagonal and within `counts`.
+def all_pairs(x: Tensor, counts: Tensor) -> Tensor:
+    """Compare all rows of x, from `values`: [T, m_pad, m_pad], specified above the diagonal.
 
-    Parameters
-    ----------
-    x : from `values`
-    counts : [T] int64, the rows of each trial
-    first, rows : multiples of TILE; all rows from `first` on by default
+    Of trial t only the first counts[t] rows, [T] int64, need be compared.
     """
     trials, tiles, columns, _ = x.shape
-    size = rows_of(x, first, rows)
     flat = x.transpose(1, 2).reshape(trials, columns, tiles * TILE)
-    out = x.new_zeros(trials, size, tiles * TILE)
+    out = x.new_zeros(trials, tiles * TILE, tiles * TILE)
     for d in range(columns):
         column = flat[:, d]
-        out = torch.fmax(out, (column[:, first : first + size, None] - column[:, None, :]).abs())
+        out = torch.fmax(out, (column[:, :, None] - column[:, None, :]).abs())
     return out
 
 
-def rows_of(x: Tensor, first: int, rows: int | None) -> int:
-    """Return the number of rows of distances from `first` on."""
-    later = x.shape[1] * TILE - first
-    if first % TILE or (rows or 0) % TILE or later < 0:
-        raise ValueError(f"blocks of rows start and end at multiples of {TILE} of x's, got {first}, {rows}")
-    return later if rows is None else min(rows, later)
-
-
-def tally(distances: Tensor, weights: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+def tally(distances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest distance [T] and exact sums, which `darkvocab.numerics.totals.exact_total` adds up.
 
     Sums are int64: for float32 [T, 256], of each exponent the integer mantissas times weights; for float64 (integers
-    below 2**33) [T, 2], of the lower 16 bits and of those above. Of blocks: the larger one, and the sums' sum.
+    below 2**33) [T, 2], of the lower 16 bits and of those above.
     """
-    pairs = _pairs(distances, weights, first)
+    pairs = _pairs(weights)
     lengths = torch.where(pairs > 0, distances, 0)
     largest = lengths.flatten(1).amax(1) if lengths[0].numel() else lengths.new_zeros(len(lengths))
     if lengths.dtype == torch.float64:
@@ -99,89 +83,61 @@ def tally(distances: Tensor, weights: Tensor, first: int = 0) -> tuple[Tensor, T
     return largest, sums.scatter_add_(1, exponent.flatten(1), (mantissa * pairs).flatten(1))
 
 
-def _pairs(distances: Tensor, weights: Tensor, first: int) -> Tensor:
-    """Return how often each pair counts, [T, rows, m_pad]; 0 unless above the diagonal."""
-    size = distances.shape[1]
-    return torch.triu(weights[:, first : first + size, None] * weights[:, None, :], 1 + first)
+def _pairs(weights: Tensor) -> Tensor:
+    """Return how often each pair counts, [T, m_pad, m_pad]; 0 unless above the diagonal."""
+    return torch.triu(weights[:, :, None] * weights[:, None, :], 1)
 
 
-def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor, first: int = 0) -> Tensor:
-    """Count the pairs at a distance <= each limit, [T, k] int64; of blocks, the sum.
+def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) -> Tensor:
+    """Count the pairs at a distance <= each limit, [T, k] int64.
 
     Parameters
     ----------
     equal : [T] int64, pairs of distance 0 to be added
     limits : [k], or [T, k], in the distances' type
     """
-    pairs = _pairs(distances, weights, first)
+    pairs = _pairs(weights)
     limits = limits.expand(len(weights), -1)
     near = [(pairs * (distances <= limit[:, None, None])).sum((1, 2)) for limit in limits.unbind(1)]
     return torch.stack(near, dim=1) + equal[:, None] * (limits >= 0)
 
 
-def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
+def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
     """Find the distances of these ranks from 0 among all pairs, exactly: [T, k] in the distances' type.
 
     By bisection of the bits, which non-negative floats are in the order of; 0 where a rank is negative.
 
     Parameters
     ----------
-    distances : of all rows, or a function that gives blocks (first, distances) anew at each call
     equal : [T] int64, pairs of distance 0 to be added
     ranks : [T, k] int64, below the number of pairs
     """
-    blocks = as_blocks(distances)
-    float_type = next((block.dtype for _, block in blocks()), torch.float32)
-    bits = torch.int32 if float_type == torch.float32 else torch.int64
-    infinity = torch.tensor(torch.inf, dtype=float_type).view(bits).item()
+    bits = torch.int32 if distances.dtype == torch.float32 else torch.int64
+    infinity = torch.tensor(torch.inf, dtype=distances.dtype).view(bits).item()
     low, high = torch.zeros_like(ranks), torch.full_like(ranks, infinity)
     for _ in range(infinity.bit_length()):
         middle = low + (high - low) // 2
-        limits = middle.to(bits).view(float_type)
-        below = sum((within(block, weights, equal * 0, limits, first) for first, block in blocks()), equal[:, None])
+        below = within(distances, weights, equal, middle.to(bits).view(distances.dtype))
         low, high = torch.where(below > ranks, low, middle + 1), torch.where(below > ranks, middle, high)
         low = torch.minimum(low, high)
-    return low.to(bits).view(float_type)
+    return low.to(bits).view(distances.dtype)
 
 
-def as_blocks(distances: Tensor | Blocks) -> Blocks:
-    return (lambda: ((0, distances),)) if isinstance(distances, Tensor) else distances
-
-
-def connect(distances: Tensor | Blocks, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """Return degrees and labels, [T, m_pad] int64, of the graph of rows at a distance <= limit.
+def connect(distances: Tensor, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Return degrees and labels, [T, m_pad] int64, of the graph of rows at a distance <= limit, of distances' type.
 
     A row that stands for several has the others of its kind as neighbours, too. A label is the first row of a row's
     component; rows beyond the trial's have degree 0 and their own label.
-
-    Parameters
-    ----------
-    distances : as in `ranked`
-    limit : in the distances' type
     """
-    blocks = as_blocks(distances)
-    degrees = (weights - 1).clamp(min=0)
+    near = (_pairs(weights) > 0) & (distances <= limit)
+    near = near | near.mT
+    degrees = (weights - 1).clamp(min=0) + (near * weights[:, None, :]).sum(2)
     rows = torch.arange(weights.shape[1], device=weights.device)
     labels = rows.expand_as(weights).contiguous()
-    for first, block in blocks():
-        near = _near(block, weights, first, limit)
-        some = slice(first, first + block.shape[1])
-        degrees[:, some] += (near * weights[:, None, :]).sum(2)
-        degrees += (near * weights[:, some, None]).sum(1)
     before = torch.full_like(labels, -1)
-    while not torch.equal(labels, before):
+    while len(rows) and not torch.equal(labels, before):
         before = labels
-        for first, block in blocks():
-            near = _near(block, weights, first, limit)
-            some = slice(first, first + block.shape[1])
-            least = labels.clone()
-            if near[0].numel():
-                least[:, some] = least[:, some].minimum(torch.where(near, labels[:, None, :], len(rows)).amin(2))
-                least = least.minimum(torch.where(near, labels[:, some, None], len(rows)).amin(1))
-            labels = least.scatter_reduce(1, labels, least, "amin")  # a label's own row takes its rows' least
+        least = labels.minimum(torch.where(near, labels[:, None, :], len(rows)).amin(2))
+        labels = least.scatter_reduce(1, labels, least, "amin")  # a label's own row takes its rows' least
         labels = labels.gather(1, labels)
     return degrees, labels
-
-
-def _near(distances: Tensor, weights: Tensor, first: int, limit: float) -> Tensor:
-    return (_pairs(distances, weights, first) > 0) & (distances <= limit)

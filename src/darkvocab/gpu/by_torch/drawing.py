@@ -1,7 +1,7 @@
 """Draw on tensors: `_backends.deviates`, `_backends.drawing` and `_backends.rounding`, bit for bit.
 
-All of it needs float64. mps has none: `draw_dense`, `draw_sparse`, `perturb` and `round_to_index` raise
-NotImplementedError there, and what they would draw is to be drawn on the CPU.
+All of it needs float64. mps has none: `draw_dense`, `draw_sparse` and `perturb` raise NotImplementedError there, and
+what they would draw is to be drawn on the CPU.
 """
 
 from __future__ import annotations
@@ -99,12 +99,6 @@ def index_of(x: Tensor, mantissa_bits: int, min_exponent: int, max_code: int) ->
     significand = torch.round((x.abs() * scale).clamp(max=2.0**30)).long()  # half to even
     code = ((exponent - min_exponent << mantissa_bits) + significand).clamp(max=max_code + 1)
     return torch.where(bits < 0, -code, code)
-
-
-def round_to_index(x: Tensor, shape: Shape, out: Tensor) -> None:
-    """Write the ordered index of each finite number x, float32 or float64, to out: of x's shape, signed integers."""
-    check_float64(out.device)
-    out.copy_(index_of(x.double(), *shape))
 
 
 class Tables(NamedTuple):

@@ -59,7 +59,7 @@ def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = N
     """
     if hashes is None:
         hashes, _ = hash_rows(words, keys, folded)
-    ordered, order = sort_hashes(hashes)
+    ordered, order = torch.sort(hashes, dim=1, stable=True)  # rows of one hash ascend
     collided = torch.zeros(len(words), dtype=torch.bool, device=words.device)
     for t in range(len(words)):
         again = torch.nonzero(ordered[t, 1:] == ordered[t, :-1])[:, 0]
@@ -69,14 +69,8 @@ def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = N
     return first_of_runs(ordered, order), collided
 
 
-def sort_hashes(hashes: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort each trial's hashes, and return them with their rows; rows of one hash ascend."""
-    ordered, order = torch.sort(hashes, dim=1, stable=True)
-    return ordered, order
-
-
 def first_of_runs(ordered: Tensor, order: Tensor) -> Tensor:
-    """Return the first row of each row's hash, from the results of `sort_hashes`: [T, n] int64."""
+    """Return the first row of each row's hash, from a stable sort of each trial's hashes: [T, n] int64."""
     n_trials, n = ordered.shape
     starts = torch.ones_like(ordered, dtype=torch.bool)
     starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]

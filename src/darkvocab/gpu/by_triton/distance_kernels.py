@@ -19,8 +19,7 @@ def fill_values(
     m,
     dim,
     columns,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
+    shape: tl.constexpr,
     steps: tl.constexpr,
     tile: tl.constexpr,
     wide: tl.constexpr,
@@ -30,12 +29,12 @@ def fill_values(
     lanes = tl.program_id(1) * tile + tl.arange(0, tile)
     places = tl.program_id(0) * wide + tl.arange(0, wide)
     chosen = tl.load(rows + t * m + lanes, mask=lanes < m, other=0)
-    there = (lanes < m)[:, None] & (places < dim)[None, :]
+    inside = (lanes < m)[:, None] & (places < dim)[None, :]
     chosen = tl.maximum(chosen, 0)[:, None]
-    code = tl.load(codes + (t * n + chosen) * dim + places[None, :], mask=there, other=0).to(tl.int64)
+    code = tl.load(codes + (t * n + chosen) * dim + places[None, :], mask=inside, other=0).to(tl.int64)
     index = code + tl.load(home + t * dim + places, mask=places < dim, other=0)[None, :]
-    value = index.to(x.dtype.element_ty) if steps else _value_of(index.to(tl.int32), mantissa_bits, min_exponent)
-    value = tl.where(there, value, 0)
+    value = index.to(x.dtype.element_ty) if steps else _value_of(index.to(tl.int32), shape[0], shape[1])
+    value = tl.where(inside, value, 0)
     base = x + (t * tl.num_programs(1) + tl.program_id(1)) * columns * tile
     to = base + places[:, None] * tile + tl.arange(0, tile)[None, :]
     tl.store(to, tl.trans(value), mask=(places < columns)[:, None])
@@ -77,8 +76,6 @@ def compare_pairs(
     out,
     tiles,
     columns,
-    first,
-    n_rows,
     words: tl.constexpr,
     row_words: tl.constexpr,
     later_words: tl.constexpr,
@@ -89,12 +86,12 @@ def compare_pairs(
 ):
     """Distances of a tile of pairs: program (tile, trial). x, out in words: two float32 each (`packed`), or a float64.
 
-    `first` and `n_rows` count words, words is how many a column of a tile of x has. The accumulators' last two axes are
-    threads, the first two registers: a thread loads few words for many differences, and no lane's twice for one column.
+    words is how many a column of a tile of x has. The accumulators' last two axes are threads, the first two registers:
+    a thread loads few words for many differences, and no lane's twice for one column.
     """
     pair: tl.constexpr = 2 if packed else 1
     tiles_across = tiles * words // (later_words * across)
-    top = first + tl.program_id(0) // tiles_across * (row_words * down)
+    top = tl.program_id(0) // tiles_across * (row_words * down)
     left = tl.program_id(0) % tiles_across * (later_words * across)
     t = tl.program_id(1).to(tl.int64)
     if (left + later_words * across > top) & (tl.maximum(top, left) * pair < tl.load(counts + t)):
@@ -123,7 +120,7 @@ def compare_pairs(
                     ll = tl.maximum(ll, tl.abs(a - b))
             a_at += unroll * words
             b_at += unroll * words
-        to = out + (t * n_rows + (top - first + i)) * pair * (tiles * words) + left + j
+        to = out + (t * (tiles * words) + (top + i)) * pair * (tiles * words) + left + j
         if packed:
             tl.store(to, _joined(ll, lu))
             tl.store(to + tiles * words, _joined(ul, uu))
@@ -132,7 +129,7 @@ def compare_pairs(
 
 
 @triton.jit
-def _tile(distances, weights, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):
+def _tile(distances, weights, m_pad, height: tl.constexpr, width: tl.constexpr):
     """Of program (tile, trial): its distances, which of them are above the diagonal, and its rows' weights.
 
     Where no such pair is, all later rows weigh nothing and the distances are not read.
@@ -140,19 +137,19 @@ def _tile(distances, weights, first, n_rows, m_pad, height: tl.constexpr, width:
     across = m_pad // width
     t = tl.program_id(1).to(tl.int64)
     start, j = tl.program_id(0) // across * height, tl.program_id(0) % across * width
-    i = first + start + tl.arange(0, height)
+    i = start + tl.arange(0, height)
     j += tl.arange(0, width)
-    theirs = tl.load(weights + t * m_pad + j, mask=j > first + start, other=0)
+    theirs = tl.load(weights + t * m_pad + j, mask=j > start, other=0)
     ours = tl.load(weights + t * m_pad + i)
     later = (j[None, :] > i[:, None]) & (theirs > 0)[None, :] & (ours > 0)[:, None]
-    at = distances + (t * n_rows + start + tl.arange(0, height)[:, None]) * m_pad + j[None, :]
+    at = distances + (t * m_pad + start + tl.arange(0, height)[:, None]) * m_pad + j[None, :]
     return tl.load(at, mask=later, other=0), later, ours, theirs, i, j, t
 
 
 @triton.jit
-def tally_tile(distances, weights, largest, sums, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):
+def tally_tile(distances, weights, largest, sums, m_pad, height: tl.constexpr, width: tl.constexpr):
     """largest[t]: the bits of the largest distance; sums[t]: exact parts of the distances' sum."""
-    d, _, ours, theirs, _, _, t = _tile(distances, weights, first, n_rows, m_pad, height, width)
+    d, _, ours, theirs, _, _, t = _tile(distances, weights, m_pad, height, width)
     if tl.max(theirs) > 0:
         if d.dtype == tl.float32:
             bits = d.to(tl.int32, bitcast=True)
@@ -162,8 +159,8 @@ def tally_tile(distances, weights, largest, sums, first, n_rows, m_pad, height: 
             weighed = mantissa.to(tl.int64) * ours[:, None]
             lowest = tl.min(tl.where(bits > 0, exponent, 255))
             for e in range(lowest, tl.max(exponent) + 1):
-                here = tl.sum(tl.where(exponent == e, weighed, 0), axis=0)
-                tl.atomic_add(sums + t * 256 + e, tl.sum(here * theirs), sem="relaxed")
+                of_rows = tl.sum(tl.where(exponent == e, weighed, 0), axis=0)
+                tl.atomic_add(sums + t * 256 + e, tl.sum(of_rows * theirs), sem="relaxed")
         else:
             tl.atomic_max(largest + t, tl.max(d.to(tl.int64, bitcast=True)), sem="relaxed")
             steps = d.to(tl.int64)
@@ -181,8 +178,6 @@ def count_near(
     live,
     counts,
     groups,
-    first,
-    n_rows,
     m_pad,
     n_limits: tl.constexpr,
     height: tl.constexpr,
@@ -196,14 +191,14 @@ def count_near(
     t = tl.program_id(1).to(tl.int64)
     start = tl.program_id(0) // across * height
     j = tl.program_id(0) % across * width + tl.arange(0, width)
-    theirs = tl.load(weights + t * m_pad + j, mask=j > first + start, other=0)
+    theirs = tl.load(weights + t * m_pad + j, mask=j > start, other=0)
     if tl.max(theirs) > 0:
         k = tl.arange(0, n_limits)
-        ours = weights + t * m_pad + first + start
+        ours = weights + t * m_pad + start
         present = tl.arange(0, height)
         last = tl.max(tl.where(tl.load(ours + present) > 0, present, -1))
-        ahead = j - first - start
-        rows = distances + (t * n_rows + start) * m_pad + j
+        ahead = j - start
+        rows = distances + (t * m_pad + start) * m_pad + j
         for group in range(t * groups, (t + 1) * groups):
             if tl.load(live + group) > 0:
                 limit = tl.load(limits + group * n_limits + k)[:, None]
@@ -258,11 +253,9 @@ def _pivots(low, high, k, share: tl.constexpr):
 
 
 @triton.jit
-def add_degrees(
-    distances, weights, limit, degrees, parents, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr
-):
+def add_degrees(distances, weights, limit, degrees, parents, m_pad, height: tl.constexpr, width: tl.constexpr):
     """Degrees of the pairs <= limit, and to each row's parent the first row near to it."""
-    d, later, ours, theirs, i, j, t = _tile(distances, weights, first, n_rows, m_pad, height, width)
+    d, later, ours, theirs, i, j, t = _tile(distances, weights, m_pad, height, width)
     near = later & (d <= tl.load(limit))
     if tl.max(near.to(tl.int32)) > 0:
         one = tl.sum(tl.where(near, theirs.to(tl.int32)[None, :], 0), axis=1)
@@ -274,13 +267,13 @@ def add_degrees(
 
 
 @triton.jit
-def unite(distances, weights, limit, parents, first, n_rows, m_pad, height: tl.constexpr, width: tl.constexpr):
+def unite(distances, weights, limit, parents, m_pad, height: tl.constexpr, width: tl.constexpr):
     """Link the trees of the rows of every pair <= limit; parents are never later than their rows.
 
     The later of two ancestors, u, gets the earlier, v, as its parent, if that is earlier than the one it has. If u was
     a root, that is all; else the parent it had (or has) and v are to be united: both are earlier, so this ends.
     """
-    d, later, _, _, i, j, t = _tile(distances, weights, first, n_rows, m_pad, height, width)
+    d, later, _, _, i, j, t = _tile(distances, weights, m_pad, height, width)
     near = later & (d <= tl.load(limit))
     if tl.max(near.to(tl.int32)) > 0:
         trial = parents + t * m_pad

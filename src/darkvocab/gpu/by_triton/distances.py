@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..by_torch.distances import COLUMNS, TILE, Blocks, as_blocks, rows_of
+from ..by_torch.distances import COLUMNS, TILE
 from .distance_kernels import add_degrees, compare_pairs, count_near, fill_values, flatten, narrow, tally_tile, unite
 
 LAUNCH = {"enable_fp_fusion": False}
@@ -43,74 +43,71 @@ SHAPES = {torch.float32: Shape(4, 4, 8, 2, 4), torch.float64: Shape(4, 4, 8, 2, 
 
 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
-    mantissa_bits, min_exponent, max_code = shape
     (trials, n, dim), m = codes.shape, rows.shape[1]
     steps = unit == "steps"
     wide = 64
-    dtype = torch.float64 if steps and max_code >= 1 << 15 else torch.float32
+    dtype = torch.float64 if steps and shape[2] >= 1 << 15 else torch.float32
     columns = dim + -dim % COLUMNS
     x = torch.empty(trials, triton.cdiv(m, TILE), columns, TILE, dtype=dtype, device=codes.device)
     if x.numel():
         grid = triton.cdiv(columns, wide), x.shape[1], trials
         arguments = codes.contiguous(), home.contiguous(), rows.contiguous(), x, n, m, dim, columns
-        fill_values[grid](*arguments, mantissa_bits, min_exponent, steps, TILE, wide, num_warps=8, **LAUNCH)
+        fill_values[grid](*arguments, shape, steps, TILE, wide, num_warps=8, **LAUNCH)
     return x
 
 
-def all_pairs(x: Tensor, counts: Tensor, first: int = 0, rows: int | None = None, shape: Shape | None = None) -> Tensor:
+def all_pairs(x: Tensor, counts: Tensor, shape: Shape | None = None) -> Tensor:
     """Compare as `by_torch.distances.all_pairs`, by programs of a `shape` for the type of x."""
     trials, tiles, columns, _ = x.shape
     shape = shape or SHAPES[x.dtype]
-    size = rows_of(x, first, rows)
+    m_pad = tiles * TILE
     pair = 2 if x.dtype == torch.float32 else 1
-    out = torch.empty(trials, size, tiles * TILE, dtype=x.dtype, device=x.device)
+    out = torch.empty(trials, m_pad, m_pad, dtype=x.dtype, device=x.device)
     if out.numel():
         words = torch.int64 if pair == 2 else torch.float64
-        grid = size // (pair * shape.rows) * (tiles * TILE // (pair * shape.later)), trials
+        grid = m_pad // (pair * shape.rows) * (m_pad // (pair * shape.later)), trials
         arrays = x.contiguous().view(words), counts.contiguous(), out.view(words)
         threads = shape.warps * 32 // shape.across, shape.across
         work = TILE // pair, shape.row_words, shape.later_words, *threads, shape.unroll, pair == 2
-        sizes = tiles, columns, first // pair, size // pair
-        compare_pairs[grid](*arrays, *sizes, *work, num_warps=shape.warps, **LAUNCH)
+        compare_pairs[grid](*arrays, tiles, columns, *work, num_warps=shape.warps, **LAUNCH)
     return out
 
 
-def tally(distances: Tensor, weights: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+def tally(distances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     bits, parts = (torch.int32, 256) if distances.dtype == torch.float32 else (torch.int64, 2)
     largest = torch.zeros(len(weights), dtype=bits, device=weights.device)
     sums = weights.new_zeros(len(weights), parts)
-    _over_tiles(tally_tile, distances, weights, largest, sums, first=first, warps=8)
+    _over_tiles(tally_tile, distances, weights, largest, sums, warps=8)
     return largest.view(distances.dtype), sums
 
 
-def _over_tiles(kernel, distances, weights, *others, first, height=ROWS, warps=4, **constants) -> None:
-    trials, size, m_pad = distances.shape
+def _over_tiles(kernel, distances, weights, *others, height=ROWS, warps=4, **constants) -> None:
+    trials, m_pad, _ = distances.shape
     distances, weights = distances.contiguous(), weights.contiguous()
     if distances.numel():
         settings = {**constants, "height": height, "width": LATER, "num_warps": warps, **LAUNCH}
-        kernel[size // height * (m_pad // LATER), trials](distances, weights, *others, first, size, m_pad, **settings)
+        kernel[m_pad // height * (m_pad // LATER), trials](distances, weights, *others, m_pad, **settings)
 
 
-def _count(distances, weights, limits, live, counts, groups, first) -> None:
-    settings = {"n_limits": limits.shape[-1], "first": first, "height": 2 * ROWS}
-    _over_tiles(count_near, distances, weights, limits, live, counts, groups, **settings)
+def _count(distances, weights, limits, live, counts, groups) -> None:
+    n_limits = limits.shape[-1]
+    _over_tiles(count_near, distances, weights, limits, live, counts, groups, n_limits=n_limits, height=2 * ROWS)
 
 
-def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor, first: int = 0) -> Tensor:
+def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) -> Tensor:
     n_limits = limits.shape[-1]
     room = triton.next_power_of_2(max(n_limits, 1)) - n_limits
     limits = torch.nn.functional.pad(limits.expand(len(weights), -1), (0, room), value=-1.0).contiguous()
     counts = equal[:, None] * (limits >= 0)
     live = torch.ones(len(weights), dtype=torch.int32, device=weights.device)
-    _count(distances, weights, limits, live, counts, 1, first)
+    _count(distances, weights, limits, live, counts, 1)
     return counts[:, :n_limits]
 
 
-def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
-    blocks = as_blocks(distances)
+def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
     equal = equal.contiguous()
     ranks = ranks.contiguous()
-    float_type = next((block.dtype for _, block in blocks()), torch.float32)
+    float_type = distances.dtype
     bits, infinity = (torch.int32, 0x7F8 << 20) if float_type == torch.float32 else (torch.int64, 0x7FF << 52)
     low, high = torch.zeros_like(ranks), torch.full_like(ranks, infinity)
     passes = triton.cdiv(infinity.bit_length(), SHARE.bit_length() - 1)
@@ -124,23 +121,20 @@ def ranked(distances: Tensor | Blocks, weights: Tensor, equal: Tensor, ranks: Te
 
     settle(counts, False)
     for of_pass in counts:
-        for first, block in blocks():
-            _count(block, weights, limits, live, of_pass, ranks.shape[1], first)
+        _count(distances, weights, limits, live, of_pass, ranks.shape[1])
         settle(of_pass, True)
     return low.to(bits).view(float_type)
 
 
-def connect(distances: Tensor | Blocks, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    blocks = as_blocks(distances)
+def connect(distances: Tensor, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     m_pad = weights.shape[1]
     degrees = (weights - 1).clamp(min=0).contiguous()
-    own = torch.arange(m_pad, dtype=torch.int32, device=weights.device)
-    parents = own.expand_as(weights).contiguous()
+    rows = torch.arange(m_pad, dtype=torch.int32, device=weights.device)
+    parents = rows.expand_as(weights).contiguous()
+    bound = torch.full((1,), limit, dtype=distances.dtype, device=distances.device)
 
     for kernel, arrays in ((add_degrees, (degrees, parents)), (unite, (parents,))):
-        for first, block in blocks():
-            bound = torch.full((1,), limit, dtype=block.dtype, device=block.device)
-            _over_tiles(kernel, block, weights, bound, *arrays, first=first)
+        _over_tiles(kernel, distances, weights, bound, *arrays)
         if parents.numel():
             flatten[m_pad // TILE, len(parents)](parents, m_pad, wide=TILE, num_warps=4, **LAUNCH)
     return degrees, parents.to(torch.int64)

@@ -35,7 +35,7 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
     if out.numel():
         grid = triton.cdiv(n * blocks, DENSE_BLOCK["block_size"]), n_trials
         arguments = bases, which, sigmas, points, trials, seed, out, overflows, n, dim, blocks
-        dense_kernel[grid](*arguments, stream, laplace, float32, *shape, **DENSE_BLOCK, **EXACT)
+        dense_kernel[grid](*arguments, stream, laplace, float32, shape, **DENSE_BLOCK, **EXACT)
     return overflows
 
 
@@ -46,15 +46,8 @@ def perturb(base, z, sigma, *, float32, shape, out) -> Tensor:
     if out.numel():
         sigmas = torch.full((1,), sigma, dtype=torch.float64, device=out.device)  # bare, it were a float32
         grid = triton.cdiv(n * dim, FLAT_BLOCK["block_size"]), n_trials
-        perturb_kernel[grid](base, z, sigmas, out, overflows, n, dim, float32, *shape, **FLAT_BLOCK, **EXACT)
+        perturb_kernel[grid](base, z, sigmas, out, overflows, n, dim, float32, shape, **FLAT_BLOCK, **EXACT)
     return overflows
-
-
-def round_to_index(x, shape, out) -> None:
-    """Round as `by_torch.drawing.round_to_index`; both C-contiguous."""
-    if x.numel():
-        grid = (triton.cdiv(x.numel(), FLAT_BLOCK["block_size"]),)
-        round_kernel[grid](x, out, x.numel(), *shape, **FLAT_BLOCK, **EXACT)
 
 
 def draw_sparse(lanes, seed, codes) -> None:
@@ -75,36 +68,28 @@ def draw_sparse(lanes, seed, codes) -> None:
 
 
 @triton.jit
-def index_of(x, mantissa_bits: tl.constexpr, min_exponent: tl.constexpr, max_code: tl.constexpr):
-    """Ordered index of a float64, int64; beyond the largest finite one: +-(max_code + 1)."""
+def index_of(x, shape: tl.constexpr):
+    """Ordered index of a float64, int64, on a grid of this shape; beyond the largest finite one: +-(max_code + 1)."""
+    mantissa_bits: tl.constexpr = shape[0]
+    min_exponent: tl.constexpr = shape[1]
     bits = x.to(tl.int64, bitcast=True)
     exponent = tl.maximum(((bits >> 52) & 0x7FF) - 1023, min_exponent)
     scale = ((mantissa_bits + 1023 - exponent) << 52).to(tl.float64, bitcast=True)
     rounded = tl.minimum(tl.abs(x) * scale, 1073741824.0) + _INTEGER
     code = ((exponent - min_exponent) << mantissa_bits) + (rounded.to(tl.int64, bitcast=True) - _INTEGER_BITS)
-    code = tl.minimum(code, max_code + 1)
+    code = tl.minimum(code, shape[2] + 1)
     return tl.where(bits < 0, -code, code)
 
 
 @triton.jit
-def _store(
-    z,
-    base,
-    sigma,
-    out,
-    live,
-    float32: tl.constexpr,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
-    max_code: tl.constexpr,
-):
+def _store(z, base, sigma, out, live, float32: tl.constexpr, shape: tl.constexpr):
     """Store the indices of ``base + sigma z``, float64; returns how many overflow."""
     x = base + z * sigma
     if float32:
         x = (base.to(tl.float32) + z.to(tl.float32) * sigma.to(tl.float32)).to(tl.float64)
-    index = index_of(x, mantissa_bits, min_exponent, max_code)
+    index = index_of(x, shape)
     tl.store(out, index.to(out.dtype.element_ty), mask=live)
-    return tl.sum((live & (tl.abs(index) > max_code)).to(tl.int32))
+    return tl.sum((live & (tl.abs(index) > shape[2])).to(tl.int32))
 
 
 @triton.jit(do_not_specialize=["seed", "n", "dim", "blocks"])
@@ -123,9 +108,7 @@ def dense_kernel(
     stream: tl.constexpr,
     is_laplace: tl.constexpr,
     float32: tl.constexpr,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
-    max_code: tl.constexpr,
+    shape: tl.constexpr,
     block_size: tl.constexpr,
 ):
     t = tl.program_id(1).to(tl.int64)
@@ -160,9 +143,9 @@ def dense_kernel(
             z = z2
         else:
             z = z3
-        here = live & (b + plane * blocks < dim)
-        x = tl.load(base + plane * blocks, mask=here, other=0.0)
-        count += _store(z, x, sigma, to + plane * blocks, here, float32, mantissa_bits, min_exponent, max_code)
+        inside = live & (b + plane * blocks < dim)
+        x = tl.load(base + plane * blocks, mask=inside, other=0.0)
+        count += _store(z, x, sigma, to + plane * blocks, inside, float32, shape)
     tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
 
 
@@ -176,9 +159,7 @@ def perturb_kernel(
     n,
     dim,
     float32: tl.constexpr,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
-    max_code: tl.constexpr,
+    shape: tl.constexpr,
     block_size: tl.constexpr,
 ):
     t = tl.program_id(1).to(tl.int64)
@@ -190,23 +171,8 @@ def perturb_kernel(
     x = tl.load(base + column).to(tl.float64)
     noise = tl.load(z + t * size + i, mask=live, other=0.0).to(tl.float64)
     to = out + t * size + i
-    count = _store(noise, x, tl.load(sigmas), to, live, float32, mantissa_bits, min_exponent, max_code)
+    count = _store(noise, x, tl.load(sigmas), to, live, float32, shape)
     tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
-
-
-@triton.jit
-def round_kernel(
-    x,
-    out,
-    size,
-    mantissa_bits: tl.constexpr,
-    min_exponent: tl.constexpr,
-    max_code: tl.constexpr,
-    block_size: tl.constexpr,
-):
-    i = tl.program_id(0).to(tl.int64) * block_size + tl.arange(0, block_size)
-    index = index_of(tl.load(x + i, mask=i < size, other=0.0).to(tl.float64), mantissa_bits, min_exponent, max_code)
-    tl.store(out + i, index.to(out.dtype.element_ty), mask=i < size)
 
 
 @triton.jit
@@ -257,7 +223,7 @@ def often_kernel(
         for _plane in range(4):  # planes of a chunk
             for half in tl.static_range(2):
                 token = first[:, None] + half
-                here = (token < n) & live[None, :]
+                inside = (token < n) & live[None, :]
                 upper = ((w0 >> (16 * half)) & 0xFFFF).to(tl.int32)
                 cell = tl.zeros([tile_blocks, tile_lanes], tl.int32)
                 ties = tl.zeros([tile_blocks, tile_lanes], tl.int1)
@@ -266,7 +232,7 @@ def often_kernel(
                     at = tl.where(e < n_edges, at, 65536)[None, :]  # beyond every half word
                     cell += (upper >= at).to(tl.int32)
                     ties |= upper == at
-                ties &= here
+                ties &= inside
                 if tl.max(ties.to(tl.int32)) > 0:
                     v0, v1, _, _ = tl.philox(seed, token.to(tl.uint32), c1 | 1073741824, c2, c3)
                     u = (upper.to(tl.uint64) << 48) | ((v0 & 0xFFFF).to(tl.uint64) << 32) | v1.to(tl.uint64)
@@ -274,7 +240,7 @@ def often_kernel(
                     for e in range(0, most):
                         reached = u >= _word(edge + e, e < n_edges)[None, :]
                         cell += (ties & reached & (e < n_edges)[None, :]).to(tl.int32)
-                tl.store(to + token.to(tl.int64) * places, (lowest + cell).to(codes.dtype.element_ty), mask=here)
+                tl.store(to + token.to(tl.int64) * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)
             w0, w1, w2 = w1, w2, w3
             first += CHUNK // 4
 
@@ -323,7 +289,7 @@ def seldom_kernel(
         word = (w0.to(tl.uint64) << 20) | (w1 >> 12).to(tl.uint64)
         uniform = (word.to(tl.int64, bitcast=True).to(tl.float64) + 0.5) * 2.220446049250313e-16
         token = tl.where(token < n, token + (1.0 + tl.floor(log(uniform) * factor)), token)
-        here = token < n
+        inside = token < n
         n_high, n_low = leaves >> 32, leaves & 0xFFFFFFFF
         u_high, u_low = w2.to(tl.uint64), w3.to(tl.uint64)
         middle = u_high * n_low + ((u_low * n_low) >> 32)
@@ -332,5 +298,5 @@ def seldom_kernel(
         cell = tl.zeros([tile_lanes], tl.int32)
         for e in range(0, tl.max(n_edges)):
             cell += ((u >= _word(edge + e, live & (e < n_edges))) & (e < n_edges)).to(tl.int32)
-        at = tl.where(here, token, 0.0).to(tl.int64)
-        tl.store(to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=here)
+        at = tl.where(inside, token, 0.0).to(tl.int64)
+        tl.store(to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..by_torch.grouping import first_of_runs, sort_hashes
+from ..by_torch.grouping import first_of_runs
 
 COLUMNS = 512  # at a time, of wide rows
 TILE = {1: 2048, 2: 4096, 4: 2048}  # words of a tile by their bytes: larger ones spill registers
@@ -40,7 +40,7 @@ def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = N
     n_trials, n, dim = words.shape
     if hashes is None:
         hashes, _ = hash_rows(words, keys, folded)
-    ordered, order = sort_hashes(hashes)
+    ordered, order = torch.sort(hashes, dim=1, stable=True)
     collided = torch.zeros(n_trials, dtype=torch.bool, device=words.device)
     if n_trials and n > 1:
         settings = tile(dim, words.itemsize)
@@ -50,9 +50,9 @@ def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = N
 
 
 @triton.jit
-def _load_words(words, rows, column, here, dim, folded: tl.constexpr):
+def _load_words(words, rows, column, inside, dim, folded: tl.constexpr):
     """Words of some rows and columns, unsigned; beyond the last row or column 0."""
-    signed = tl.load(words + rows[:, None] * dim + column[None, :], mask=here, other=0)
+    signed = tl.load(words + rows[:, None] * dim + column[None, :], mask=inside, other=0)
     word_bits: tl.constexpr = words.dtype.element_ty.primitive_bitwidth
     sign: tl.constexpr = -(1 << (word_bits - 1))
     if folded:
@@ -88,8 +88,8 @@ def hash_kernel(
     for start in range(0, dim, tile_columns):
         column = start + tl.arange(0, tile_columns)
         key = tl.load(keys + column, mask=column < dim, other=0).to(tl.uint64, bitcast=True)
-        here = (rows < n_rows)[:, None] & (column < dim)[None, :]
-        unsigned = _load_words(words, rows, column, here, dim, folded)
+        inside = (rows < n_rows)[:, None] & (column < dim)[None, :]
+        unsigned = _load_words(words, rows, column, inside, dim, folded)
         products = key[None, :] * unsigned.to(tl.uint64)
         codes = unsigned & magnitude
         if vector > 1:
@@ -126,9 +126,9 @@ def differ_kernel(
         apart = tl.zeros([tile_rows, tile_columns // vector], tl.uint32)
         for start in range(0, dim, tile_columns):
             column = start + tl.arange(0, tile_columns)
-            here = same[:, None] & (column < dim)[None, :]
-            bits = _load_words(words, one, column, here, dim, folded)
-            bits ^= _load_words(words, other, column, here, dim, folded)
+            inside = same[:, None] & (column < dim)[None, :]
+            bits = _load_words(words, one, column, inside, dim, folded)
+            bits ^= _load_words(words, other, column, inside, dim, folded)
             if vector > 1:
                 bits = tl.max(tl.reshape(bits, [tile_rows, tile_columns // vector, vector]), axis=2)
             apart |= bits

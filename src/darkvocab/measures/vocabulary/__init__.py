@@ -6,20 +6,26 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile, InvalidInput
-from ...sources.tokenizer import Pieces, Tokenizer, by_rules, open_tokenizer
+from ...progress import Report
+from ...sources.tokenizer import Pieces, Tokenizer, by_rules, in_a_line, open_tokenizer
+from .differences import Difference as Difference
+from .differences import differences
 from .names import reserved_patterns, script_of
 from .reachability import Search
+from .round_trip import no_round_trip
 
 if TYPE_CHECKING:
     import tokenizers
 
 CATEGORIES = ("reachable", "partial_utf8", "unreachable", "special", "beyond_tokenizer", "unknown")
 COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
+SCHEMA_VERSION = 1
+HIGHEST = 64  # times as many ids as texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +52,14 @@ class Vocabulary:
     proof: list[str | None] = field(repr=False)  # why no text at all can reach it, where that is proved
     script: list[str | None] = field(repr=False)  # as `script_of`; None where the bytes are no whole UTF-8
     reserved: list[str | None] = field(repr=False)  # as `reserved_patterns`
+    runtime: str | None  # the library that witnesses were encoded by, and for which the rest holds
     n_texts: int  # of the tokenizer
     n_texts_beyond_matrix: int  # whose ids are no rows
     search: str  # what was encoded, in a sentence
+    differs: tuple[Difference, ...] = ()  # other tokenizers that apply, compared
+    tokenizer: str | None = None  # its file
+    # Tokens whose text alone becomes other tokens, as RT of Land and Bartolo; None: not asked for, or meaningless.
+    no_round_trip: tuple[int, ...] | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -59,6 +70,41 @@ class Vocabulary:
         """Number of tokens of each category that occurs."""
         counts = Counter(self.category)
         return {name: counts[name] for name in CATEGORIES if counts[name]}
+
+    @property
+    def n_fragments(self) -> int:
+        """Tokens that are parts of characters, without single bytes: Frag of Land and Bartolo."""
+        return sum(
+            category == "partial_utf8" and len(data or b"") > 1
+            for category, data in zip(self.category, self.data, strict=True)
+        )
+
+    def listed(self, tokens: str = "all") -> Any:
+        """Return the polars frame of all tokens, or those of some categories, and the proofs.
+
+        Raises as `check_categories`.
+        """
+        import polars as pl
+
+        asked = check_categories(tokens)
+        frame = self.frame().with_columns(pl.Series("proof", self.proof, dtype=pl.String))
+        return frame if "all" in asked else frame.filter(pl.col("category").is_in(asked))
+
+    def to_json(self, tokens: str | None = None) -> dict[str, Any]:
+        """Return the counts as JSON-ready data, with the tokens of `listed` where they are asked for."""
+        proofs = Counter(reason for reason in self.proof if reason)
+        facts = {
+            "schema_version": SCHEMA_VERSION,
+            **{name: getattr(self, name) for name in ("tokenizer", "runtime", "model", "n_tokens", "n_texts")},
+            "categories": self.categories,
+            "n_witnesses": sum(witness is not None for witness in self.witness),
+            "proofs": dict(proofs.most_common()),
+            "no_round_trip": None if self.no_round_trip is None else list(self.no_round_trip),
+            "n_fragments": self.n_fragments,
+            "differs": [asdict(difference) for difference in self.differs],
+            "search": self.search,
+        }
+        return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 
     def frame(self) -> Any:
         """Return a polars frame with the columns `COLUMNS`, one row per token; bytes are hexadecimal."""
@@ -71,8 +117,21 @@ class Vocabulary:
         return pl.DataFrame({name: columns[name] for name in COLUMNS}, schema=schema)
 
 
+def check_categories(tokens: str) -> list[str]:
+    """Return the categories that a text names, with commas; raises InvalidInput for a word that is none, nor "all"."""
+    asked = tokens.split(",")
+    if unknown := set(asked) - {"all", *CATEGORIES}:
+        raise InvalidInput(f"unknown tokens {min(unknown)!r}; choose of all, {', '.join(CATEGORIES)}")
+    return asked
+
+
 def vocabulary(
-    tokenizer: str | Path | Tokenizer | tokenizers.Tokenizer | None, n_tokens: int, *, seconds: float = 120.0
+    tokenizer: str | Path | Tokenizer | tokenizers.Tokenizer | None,
+    n_tokens: int | None = None,
+    *,
+    seconds: float = 120.0,
+    round_trip: bool = False,
+    progress: Report | None = None,
 ) -> Vocabulary:
     """Find text, bytes, category, witness, script and reserved name of every row of an embedding.
 
@@ -88,8 +147,11 @@ def vocabulary(
     ----------
     tokenizer : a `tokenizer.json`, by its path or loaded; or that of a checkpoint (`EmbeddingMatrix.tokenizer`); or
         None
-    n_tokens : rows of the embedding
-    seconds : when the search ends at the latest; what it has not decided until then is `unknown`
+    n_tokens : rows of the embedding; by default as many as the tokenizer has ids
+    seconds : when the search ends at the latest; what it has not decided until then is `unknown`. Each other tokenizer
+        that applies (`differs`) has as many
+    round_trip : encode each text alone, too, for `no_round_trip`, where the search came to its end
+    progress : told (tokens decided, tokens) as the search goes on
 
     Examples
     --------
@@ -102,34 +164,41 @@ def vocabulary(
     >>> words.witness[2], words.data[2], words.proof[3]
     ('unused', b'used', 'the pre-tokenizer splits its characters, wherever they stand')
     """
-    if n_tokens < 0:
+    if n_tokens is not None and n_tokens < 0:
         raise InvalidInput(f"n_tokens must be >= 0, got {n_tokens}")
     if tokenizer is None:
-        return _without_tokenizer(n_tokens)
+        return _without_tokenizer(n_tokens or 0)
     if isinstance(tokenizer, str | Path):
         tokenizer = open_tokenizer(tokenizer)
     elif not isinstance(tokenizer, Tokenizer):
         tokenizer = by_rules(tokenizer)
     pieces = tokenizer.pieces
-    model = tokenizer.model
+    if n_tokens is None:
+        n_tokens = max(pieces.token, default=-1) + 1
+        if n_tokens > HIGHEST * (len(pieces) + 1):
+            raise InvalidInput(f"{tokenizer.file}: {len(pieces):,} texts with ids up to {n_tokens:,}; give n_tokens")
+    facts: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("model", "runtime")}
+    facts["tokenizer"] = tokenizer.file and str(tokenizer.file)
     if tokenizer.cannot_encode:
         nothing: list[str | None] = [None] * n_tokens
-        said = f"nothing was encoded: {tokenizer.cannot_encode}"
-        return _explained(pieces, _named(pieces), nothing, lambda token: "unknown", {}, model=model, search=said)
-    search = Search(tokenizer=tokenizer, n_tokens=n_tokens, seconds=seconds)
+        facts |= {"search": f"nothing was encoded: {tokenizer.cannot_encode}"}
+        facts |= {"differs": tuple(differences(tokenizer, None, seconds))}
+        return _explained(pieces, _named(pieces), nothing, lambda token: "unknown", {}, facts)
+    search = Search(tokenizer=tokenizer, n_tokens=n_tokens, seconds=seconds, progress=progress)
     with _breakdowns(), ThreadPoolExecutor(1) as pool:
         named = pool.submit(_named, pieces)  # while the library encodes
         search.run()
-    results = search.witnesses, search.verdict, search.proofs
-    return _explained(pieces, named.result(), *results, model=model, search=search.sentence())
+        facts |= {"differs": tuple(differences(tokenizer, search, seconds)), "search": search.sentence()}
+        facts["no_round_trip"] = no_round_trip(tokenizer, n_tokens) if round_trip and search.ended else None
+    return _explained(pieces, named.result(), search.witnesses, search.verdict, search.proofs, facts)
 
 
 def _without_tokenizer(n_tokens: int) -> Vocabulary:
     nothing: list[Any] = [None] * n_tokens
-    columns = dict.fromkeys(("text", "data", "witness", "proof", "script", "reserved"), nothing)
+    columns: Any = dict.fromkeys(("text", "data", "witness", "proof", "script", "reserved"), nothing)
     unknown = ["unknown"] * n_tokens
     return Vocabulary(
-        model=None, category=unknown, n_texts=0, n_texts_beyond_matrix=0, search="no tokenizer", **columns
+        model=None, runtime=None, category=unknown, n_texts=0, n_texts_beyond_matrix=0, search="no tokenizer", **columns
     )
 
 
@@ -144,9 +213,7 @@ def _explained(
     witness: list[str | None],
     verdict: Callable[[int], str],
     proofs: dict[int, str],
-    *,
-    model: str,
-    search: str,
+    facts: dict[str, Any],
 ) -> Vocabulary:
     """Build the columns from the texts, their names and the search's result; `verdict` is for tokens with a text."""
     n_tokens = len(witness)
@@ -166,7 +233,7 @@ def _explained(
         script[token] = written
         category[token] = "special" if n in pieces.added else "partial_utf8" if written is None else verdict(token)
     return Vocabulary(
-        model=model,
+        **facts,
         text=text,
         data=data,
         category=category,
@@ -176,7 +243,6 @@ def _explained(
         reserved=[None if name is None else patterns.get(name) for name in text],
         n_texts=len(pieces),
         n_texts_beyond_matrix=n_beyond,
-        search=search,
     )
 
 
@@ -188,6 +254,6 @@ def _breakdowns() -> Any:
     except BaseException as error:
         if type(error) is Exception or type(error).__name__ == "PanicException":
             raise CorruptFile(
-                f"the tokenizer breaks down while it encodes ({str(error)[:200]}); --tokenizer none goes without"
+                f"the tokenizer breaks down while it encodes ({in_a_line(error)}); --tokenizer none goes without"
             ) from None
         raise

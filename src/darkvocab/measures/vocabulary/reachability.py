@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...progress import Report
 from ...sources.tokenizer import Pieces, Tokenizer, by_rules, parts
 from .completions import is_part_of_utf8, wholes
 from .in_time import InTime, OutOfTime
@@ -56,6 +57,8 @@ class Search:
     tokenizer: Tokenizer
     n_tokens: int
     seconds: float  # after which the search ends, decided or not
+    seeds: list[str] = field(default_factory=list)  # texts to begin with
+    progress: Report | None = None  # told how many tokens are decided, of how many
     witnesses: list[str | None] = field(init=False)  # of each token
     proofs: dict[int, str] = field(init=False, default_factory=dict)  # why no text can reach a token
     ended: bool = field(init=False, default=False)  # by itself, not by `seconds`
@@ -82,6 +85,19 @@ class Search:
             return "reachable"
         return "unreachable" if token in self.proofs or (self.ended and token not in self.too_long) else "unknown"
 
+    def reaches(self, token: int) -> bool:
+        """Return whether a text was encoded to this token."""
+        return token < self.n_tokens and self.witnesses[token] is not None
+
+    def texts(self) -> list[str]:
+        """Return the texts that reach tokens."""
+        return [text for text in self.witnesses if text is not None]
+
+    def encode(self, texts: list[str]) -> None:
+        """Encode more texts, after the search."""
+        with contextlib.suppress(OutOfTime):
+            self._encode([], texts)
+
     def sentence(self) -> str:
         """Say what was encoded, and how much of what that did not reach is proved."""
         silent = self.pieces.silent
@@ -105,7 +121,8 @@ class Search:
         self.too_long = {token[n] for n, name in enumerate(text) if len(name) > LONGEST}
         every = [n for n, one in enumerate(token) if one < self.n_tokens and n not in self.pieces.silent]
         every = [n for n in every if len(text[n]) <= LONGEST] if self.too_long else every
-        whole = [n for n in every if body[n] is not None]
+        self._encode([], self.seeds)
+        whole = self._left([n for n in every if body[n] is not None])
         self._tried.append("each token alone or, where that reaches more, after a space or a letter")
         strangers = self._strangers()
         self._encode([], ["a"])  # where the library breaks down it says so, once
@@ -318,6 +335,8 @@ class Search:
                 new = ~self._found[ids]
                 for token, n in zip(ids[new].tolist(), text_of[new].tolist(), strict=True):
                     others.setdefault(token, n)
+                if self.progress:
+                    self.progress(int(self._found.sum()) + len(self.proofs), self.n_tokens)
         finally:
             if by_chance:
                 self._reached(np.array([*others], np.int64), np.array([*others.values()], np.int64), texts)

@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .rounding import bits_of, from_bits
+from .sets import unite
 
 TILE_BYTES = 128  # of one column of a tile: with 2,560 columns it fits into a second-level cache
 MASKED = 64  # entries that one word of a mask stands for
@@ -70,12 +71,12 @@ def _raise_by(further: str) -> Callable[..., Any]:
 
         builder.position_at_end(body)
         column = builder.sext(builder.load(builder.gep(places, [k])), int64)
-        here = builder.insert_element(undefined, builder.load(builder.gep(theirs, [k])), ir.Constant(int32, 0))
-        here = builder.shuffle_vector(here, undefined, ir.Constant(words, [0] * lanes))
+        number_of_row = builder.insert_element(undefined, builder.load(builder.gep(theirs, [k])), ir.Constant(int32, 0))
+        number_of_row = builder.shuffle_vector(number_of_row, undefined, ir.Constant(words, [0] * lanes))
         address = builder.gep(tiles, [builder.mul(column, ir.Constant(int64, lanes * len(targets)))])
         k.add_incoming(builder.add(k, ir.Constant(int64, 1)), body)
-        for phi, there in zip(furthest, values_at(address), strict=True):
-            by = builder.fsub(here, there) if further == "below" else builder.fsub(there, here)
+        for phi, entries in zip(furthest, values_at(address), strict=True):
+            by = builder.fsub(number_of_row, entries) if further == "below" else builder.fsub(entries, number_of_row)
             by = builder.call(magnitude, [by]) if further == "apart" else by
             phi.add_incoming(builder.select(builder.fcmp_ordered(">", by, phi), by, phi), body)
         builder.branch(head)
@@ -243,9 +244,9 @@ def stream(tiles, lanes, rows, starts, columns, values, width, out):
     for t in range(len(tiles)):
         tile, first, last = tiles[t], t * lanes, min((t + 1) * lanes, n)
         for i in range(min(m, first)):
-            here = out[i, first:last]
-            _raise(tile, starts, i, columns, values, here)
-            _settle(rows[i], rows[first:last], width, here)
+            distances = out[i, first:last]
+            _raise(tile, starts, i, columns, values, distances)
+            _settle(rows[i], rows[first:last], width, distances)
         if first >= m:
             continue
         for start in range(first, n, lanes):  # to where they are found again above the diagonal
@@ -273,53 +274,23 @@ def stream_all(tiles, lanes, rows, all_columns, out):
 
 
 @njit(nogil=True, cache=True)
-def tally(block, keys, first, weights, alike, high):
-    """Largest distance, and the sum over pairs, of rows `first`.. to later ones; high[key >> 16] counts the pairs.
+def tally(keys, first, weights, bins):
+    """Tally the pairs of rows `first`.. and later ones by their keys, and return the largest key.
 
-    block [m, >= n - first] distances, keys [same] unsigned integers of the same order, weights [n] (a pair counts as
-    the product of its rows'); `alike`: all weights are 1.
+    keys [m, >= n - first] unsigned integers in the order of the distances, weights [n] (a pair counts as the product of
+    its rows'); bins [key >> 16] are raised by how many pairs they get, and by the sum of these keys' lower 16 bits.
     """
-    largest = block[0, 0] * 0
-    total = 0.0
-    n = weights.size - first
-    for i in range(block.shape[0]):
-        here = 0.0
-        row, its_keys, its_weights = block[i, i + 1 : n], keys[i, i + 1 : n], weights[first + i + 1 :]
-        if alike:
-            for j in range(row.size):
-                largest = max(largest, row[j])
-                here += np.float64(row[j])
-                high[its_keys[j] >> 16] += 1
-        else:
-            for j in range(row.size):
-                weight = weights[first + i] * its_weights[j]
-                largest = max(largest, row[j])
-                here += row[j] * np.float64(weight)
-                high[its_keys[j] >> 16] += weight
-        total += here
-    return largest, total
-
-
-@njit(nogil=True, cache=True)
-def tally_exponents(keys, first, weights, sums):
-    """Integer sums, which float64 could not hold, of the pairs that `tally` counts: sums[e] is low + 2**22 high.
-
-    keys [m, >= n - first]: uint32 of float32 distances, whose significands are added by exponent e; or uint64, whole
-    distances themselves, all in sums[0].
-    """
-    here = np.zeros(sums.shape[0], np.int64)
+    largest = keys[0, 0] ^ keys[0, 0]
     for i in range(keys.shape[0]):
         its_keys, its_weights = keys[i, i + 1 : weights.size - first], weights[first + i + 1 :]
         for j in range(its_keys.size):
-            key = np.int64(its_keys[j])
-            exponent = key >> 23 if here.size > 1 else key ^ key
-            if here.size > 1:
-                key = (key & 0x7FFFFF) | (np.int64(exponent > 0) << 23)
-            here[exponent] += key * its_weights[j]
-        for place in range(here.size):
-            sums[place, 0] += (here[place] & 0x3FFFFF) * weights[first + i]
-            sums[place, 1] += (here[place] >> 22) * weights[first + i]
-            here[place] = 0
+            largest = max(largest, its_keys[j])
+        for j in range(its_keys.size):
+            key = np.uint64(its_keys[j])
+            weight = weights[first + i] * its_weights[j]
+            bins[key >> np.uint64(16), 0] += weight
+            bins[key >> np.uint64(16), 1] += weight * np.int64(key & np.uint64(0xFFFF))
+    return largest
 
 
 @njit(nogil=True, cache=True)
@@ -342,35 +313,39 @@ def count_near(block, first, weights, limit):
         for j in range(row.size):
             near |= row[j] <= limit
         if near:
-            here = 0
+            tokens = 0
             for j in range(row.size):
-                here += its_weights[j] * (row[j] <= limit)
-            count += weights[first + i] * here
+                tokens += its_weights[j] * (row[j] <= limit)
+            count += weights[first + i] * tokens
     return count
 
 
 @njit(nogil=True, cache=True)
-def connect(block, first, weights, limit, degrees, nearest, edges):
-    """Add to the degrees what pairs <= limit of rows `first`.. and later ones contribute; list edges that connect.
+def connect(block, first, weights, limit, degrees, parent):
+    """Add to the degrees what pairs <= limit of rows `first`.. and later ones contribute, and unite their sets.
 
-    nearest [n]: the first row met that a row is near to, -1 where none was. Returns how many edges were listed.
+    Sets lie in `parent` [n], as in `sets`; a pair counts as in `tally`.
     """
-    at = 0
     for i in range(block.shape[0]):
         one = first + i
-        for j in range(i + 1, weights.size - first):
-            if block[i, j] <= limit:
-                other = first + j
-                degrees[one] += weights[other]
-                degrees[other] += weights[one]
-                if nearest[other] < 0:
-                    nearest[other] = one
-                elif nearest[one] == nearest[other]:
-                    continue
-                edges[0, at] = one
-                edges[1, at] = other
-                at += 1
-    return at
+        row, its_weights, its_degrees = block[i, i + 1 : weights.size - first], weights[one + 1 :], degrees[one + 1 :]
+        its_parents = parent[one + 1 :]
+        near = False
+        for j in range(row.size):
+            near |= row[j] <= limit
+        if not near:
+            continue
+        tokens, apart = 0, False
+        for j in range(row.size):
+            is_near = row[j] <= limit
+            tokens += its_weights[j] * is_near
+            its_degrees[j] += weights[one] * is_near
+            apart |= is_near & (its_parents[j] != parent[one])
+        degrees[one] += tokens
+        if apart:
+            for j in range(row.size):
+                if row[j] <= limit and its_parents[j] != parent[one]:
+                    unite(parent, one, one + 1 + j)
 
 
 @njit(nogil=True, cache=True)
@@ -389,9 +364,9 @@ def fit_windows(ordered, width, low, high):
         for last in range(n):
             while values[last] - values[first] > width:
                 first += 1
-            here = values[last] - values[first]
-            if last - first + 1 > best or (last - first + 1 == best and here < span):
-                best, start, span = last - first + 1, first, here
+            extent = values[last] - values[first]
+            if last - first + 1 > best or (last - first + 1 == best and extent < span):
+                best, start, span = last - first + 1, first, extent
         low[d] = values[start] - (width - span) / 2
         high[d] = low[d] + width
         while high[d] - low[d] > width:
@@ -402,40 +377,11 @@ def fit_windows(ordered, width, low, high):
 
 @njit(nogil=True, cache=True)
 def list_pairs(block, later, out):
-    """Return the entries of a block of rows and `later` columns above its diagonal, row after row."""
+    """Write to `out` the entries of a block of rows and `later` columns above its diagonal, row after row."""
     at = 0
     for i in range(block.shape[0]):
         row = block[i, i + 1 : later]
-        there = out[at : at + row.size]
+        entries = out[at : at + row.size]
         for j in range(row.size):
-            there[j] = row[j]
+            entries[j] = row[j]
         at += row.size
-
-
-@njit(nogil=True, cache=True)
-def find_middle(keys):
-    """Return the two middle values of some lengths, and the largest, from their bits (signed integers) as keys.
-
-    By bisection: as many passes as distinct keys, or else their bits, can be halved.
-    """
-    low, top = keys[0], keys[0]
-    for i in range(keys.size):
-        low = min(low, keys[i])
-        top = max(top, keys[i])
-    high = top
-    while low < high:
-        low, high = _halve(keys, (keys.size - 1) // 2, low, keys.dtype.type(low + (high - low) // 2), high)
-    upper, _ = _halve(keys, keys.size // 2, low, low, top)
-    return from_bits(low), from_bits(upper), from_bits(top)
-
-
-@njit(nogil=True, cache=True)
-def _halve(keys, rank, low, middle, high):
-    """Return the smallest and largest key of those from `low` to `high` on the side of `middle` where the rank lies."""
-    count, below, above = np.int32(0), low, high
-    for i in range(keys.size):
-        key = keys[i]
-        count += np.int32(key <= middle)
-        below = max(below, low if key > middle else key)
-        above = min(above, key if key > middle else high)
-    return (low, below) if rank < count else (above, high)

@@ -109,22 +109,12 @@ def widen(rows, tokens, low, high):
 
 
 @njit(nogil=True, cache=True)
-def average(values, tokens, mean):
-    """mean [dim] of these rows of values [n, dim], summed in float64."""
+def average(values, tokens, mean, before=None):
+    """mean [dim] of these rows of values [n, dim], less what they were `before`, summed in float64."""
     mean[:] = 0.0
     for token in tokens:
         for d in range(mean.size):
-            mean[d] += np.float64(values[token, d])
-    mean /= tokens.size
-
-
-@njit(nogil=True, cache=True)
-def average_move(before, after, tokens, mean):
-    """mean [dim] of the displacements of these rows; exactly 0 where none has moved."""
-    mean[:] = 0.0
-    for token in tokens:
-        for d in range(mean.size):
-            mean[d] += np.float64(after[token, d]) - np.float64(before[token, d])
+            mean[d] += np.float64(values[token, d]) - (0.0 if before is None else np.float64(before[token, d]))
     mean /= tokens.size
 
 
@@ -133,12 +123,12 @@ def squares_around(values, tokens, centre):
     """Sum and maximum over these rows of the squared distance from `centre` [dim]."""
     total, largest = 0.0, 0.0
     for token in tokens:
-        here = 0.0
+        square = 0.0
         for d in range(centre.size):
             apart = np.float64(values[token, d]) - centre[d]
-            here += apart * apart
-        total += here
-        largest = max(largest, here)
+            square += apart * apart
+        total += square
+        largest = max(largest, square)
     return total, largest
 
 

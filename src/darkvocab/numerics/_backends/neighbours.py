@@ -15,6 +15,7 @@ from numba.extending import intrinsic, overload
 
 from .distances import TILE_BYTES, lowest_bit
 from .rounding import bits_of
+from .sets import unite
 
 ROWS = 8  # rows that meet a tile while it is in the first-level cache
 AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at
@@ -39,52 +40,20 @@ def lanes_near(typingctx, tiles, at, number, limit):
             return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        there = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
-        there, here, most = builder.load(there, align=width // 8), all_lanes(args[2]), all_lanes(args[3])
+        entries = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        entries, numbers, most = builder.load(entries, align=width // 8), all_lanes(args[2]), all_lanes(args[3])
         if isinstance(kind, ir.FloatType):
             of = ir.FunctionType(vector, [vector])
             magnitude = cgutils.get_or_insert_function(builder.module, of, f"llvm.fabs.v{lanes}f{width}")
-            near = builder.fcmp_unordered("<=", builder.call(magnitude, [builder.fsub(there, here)]), most)
+            near = builder.fcmp_unordered("<=", builder.call(magnitude, [builder.fsub(entries, numbers)]), most)
         else:
-            above = builder.icmp_signed(">", there, here)
-            by = builder.sub(builder.select(above, there, here), builder.select(above, here, there))
+            above = builder.icmp_signed(">", entries, numbers)
+            by = builder.sub(builder.select(above, entries, numbers), builder.select(above, numbers, entries))
             near = builder.icmp_unsigned("<=", by, most)
         word = builder.bitcast(near, ir.IntType(lanes))
         return word if lanes == 64 else builder.zext(word, ir.IntType(64))
 
     return signature, codegen
-
-
-@njit(nogil=True, cache=True, forceinline=True)
-def _root(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@njit(nogil=True, cache=True, forceinline=True)
-def _unite(parent, i, j):
-    """Make one set of those of i and j; a set goes by its smallest member."""
-    i, j = _root(parent, i), _root(parent, j)
-    if i < j:
-        parent[j] = i
-    else:
-        parent[i] = j
-
-
-@njit(nogil=True, cache=True)
-def unite_all(parent, one, other):
-    """Make one set of one[i] and other[i], for all i."""
-    for i in range(one.size):
-        _unite(parent, one[i], other[i])
-
-
-@njit(nogil=True, cache=True)
-def flatten(parent):
-    """Let every row's parent be the smallest member of its set."""
-    for i in range(parent.size):
-        parent[i] = _root(parent, i)
 
 
 @njit(nogil=True, cache=True, forceinline=True)
@@ -115,16 +84,16 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
             for i in range(start, stop):
                 row = x_first + i
                 near = _up_to(min(max(ends[row] - first, 0), lanes)) & ~_up_to(min(max(row + 1 - first, 0), lanes))
-                own = x[i // lanes]
+                its_tile = x[i // lanes]
                 for d in range(columns):
                     if near == 0:
                         break
-                    near &= lanes_near(flat, (tile * columns + d) * lanes, own[d, i % lanes], limits[d])
+                    near &= lanes_near(flat, (tile * columns + d) * lanes, its_tile[d, i % lanes], limits[d])
                 while near:
                     other = first + lowest_bit(near)
                     near &= near - np.uint64(1)
                     if parent[row] != parent[other]:
-                        _unite(parent, row, other)
+                        unite(parent, row, other)
                     degrees[row] += 1
                     degrees[other] += 1
                     tokens[row] += weights[other]
@@ -196,8 +165,8 @@ def profile(rows, centre, low, high, extremes):
             part, middle = row[start : (block + 1) * dim // blocks], centre[start:]
             largest = smallest = _deviation(part[0], middle[0])
             for d in range(part.size):
-                here = _deviation(part[d], middle[d])
-                largest, smallest = max(largest, here), min(smallest, here)
+                deviation = _deviation(part[d], middle[d])
+                largest, smallest = max(largest, deviation), min(smallest, deviation)
             extremes[i, block] = min(max(largest, -FURTHEST), FURTHEST)
             extremes[i, blocks + block] = min(max(smallest, -FURTHEST), FURTHEST)
 

@@ -66,7 +66,7 @@ class DistanceLaw:
     n_tokens: float  # of which it is the largest distance; 0: the distance of two
     runs: _Runs = field(repr=False)
 
-    def log_cdf(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, ...]:
+    def log_cdf(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, " ..."]:
         """``log P(distance <= t)`` (`strict`: ``< t``), same shape as t; -inf where it is 0."""
         limit = np.asarray(t, np.float64)
         if np.isnan(limit).any():
@@ -74,9 +74,9 @@ class DistanceLaw:
         limit = np.nextafter(limit, -np.inf) if strict else limit
         return self._flat(limit.ravel())[0].reshape(limit.shape)
 
-    def cdf(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, ...]:
+    def cdf(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, " ..."]:
         """``P(distance <= t)`` (`strict`: ``< t``), same shape as t."""
-        return np.exp(self.log_cdf(t, strict=strict))
+        return np.asarray(np.exp(self.log_cdf(t, strict=strict)))
 
     def _flat(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """log P(distance <= t), and an interval [since, until) around t in which it is the same."""
@@ -202,18 +202,18 @@ class LInfinity:
         self.pair = DistanceLaw(unit, 0, runs)
         self.largest = DistanceLaw(unit, n_tokens, runs)
 
-    def log_pairs_within(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, ...]:
+    def log_pairs_within(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, " ..."]:
         """Logarithm of the expected number of pairs of tokens at a distance <= t (`strict`: < t), same shape as t.
 
         At t = 0 they are the coincident pairs.
         """
         n = self.n_tokens
         n_pairs = math.log(n) + math.log(n - 1) - math.log(2) if n > 1 else -math.inf
-        return n_pairs + self.pair.log_cdf(t, strict=strict)
+        return np.asarray(n_pairs + self.pair.log_cdf(t, strict=strict))
 
-    def pairs_within(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, ...]:
+    def pairs_within(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, " ..."]:
         """Expected number of pairs of tokens at a distance <= t; 0 where `log_pairs_within` is below -745."""
-        return np.exp(self.log_pairs_within(t, strict=strict))
+        return np.asarray(np.exp(self.log_pairs_within(t, strict=strict)))
 
 
 def density(cells: Cells, touching: Touching) -> float:

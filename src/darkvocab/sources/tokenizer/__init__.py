@@ -3,7 +3,7 @@
 from .gguf import from_gguf
 from .opening import open_tokenizer, tokenizer_files, tokenizer_of
 from .rules import by_rules, parts, plain
-from .texts import BYTE_LEVEL, BYTE_TOKEN, Piece, Pieces, Spelling, decoded
+from .texts import BYTE_LEVEL, BYTE_TOKEN, Piece, Pieces, Spelling, decoded, in_a_line
 from .tokenizer import RUNTIMES, Encoded, Tokenizer
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "by_rules",
     "decoded",
     "from_gguf",
+    "in_a_line",
     "open_tokenizer",
     "parts",
     "plain",

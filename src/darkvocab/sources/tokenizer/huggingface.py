@@ -12,7 +12,7 @@ from ..tensors import File
 from .added import HIGHEST, Added, added_beside, class_name, settings
 from .patterns import QWEN
 from .rules import by_rules, plain
-from .texts import BYTE_LEVEL, Pieces, Spelling, is_unicode
+from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
 from .tokenizer import Tokenizer
 
 # Classes of transformers whose rules for vocab.json and merges.txt are GPT-2's.
@@ -96,15 +96,15 @@ def from_words(path: File, folder: Mapping[str, File]) -> Tokenizer:
     named = class_name(folder)
     if named not in ("", *AS_BERT):
         return _without_rules(path, vocab, named)
-    said = settings(folder)
+    config = settings(folder)
 
     def build() -> tokenizers.Tokenizer:
         unknown = _unknown(folder, vocab) or "[UNK]"
         rules = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=unknown, max_input_chars_per_word=LONGEST_WORD))
         rules.normalizer = normalizers.BertNormalizer(
-            handle_chinese_chars=said.get("tokenize_chinese_chars") is not False,
-            strip_accents=said["strip_accents"] if isinstance(said.get("strip_accents"), bool) else None,
-            lowercase=said.get("do_lower_case") is not False,
+            handle_chinese_chars=config.get("tokenize_chinese_chars") is not False,
+            strip_accents=config["strip_accents"] if isinstance(config.get("strip_accents"), bool) else None,
+            lowercase=config.get("do_lower_case") is not False,
         )
         rules.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         rules.decoder = decoders.WordPiece()
@@ -121,8 +121,9 @@ def _guarded(path: File, build: Callable[[], Any]) -> Any:
     except (KeyboardInterrupt, SystemExit, OSError, CorruptFile, MemoryError):
         raise
     except BaseException as error:  # the library raises bare Exception, and its panics are not even that
-        said = str(error)[:300]
-        raise CorruptFile(f"{path}: not a tokenizer that can be read ({said}); --tokenizer none goes without") from None
+        raise CorruptFile(
+            f"{path}: not a tokenizer that can be read ({in_a_line(error)}); --tokenizer none goes without"
+        ) from None
 
 
 def _add(rules: Any, added: list[Added]) -> None:

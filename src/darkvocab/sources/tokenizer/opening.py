@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import CorruptFile, InvalidInput, MissingFile, machine_errors
-from .. import located
+from .. import Folder, located
 from ..gguf import read_gguf
-from ..tensors import File, Source
+from ..tensors import File, RemoteFile, Source
 from .added import COMPANIONS, class_name
 from .gguf import from_gguf
 from .huggingface import from_json, from_vocab, from_words
@@ -19,7 +19,7 @@ from .sentencepiece import OTHER_IDS, from_sentencepiece
 from .tiktoken import from_ranks, from_tekken, is_ranks
 from .tokenizer import Tokenizer
 
-Folder = Mapping[str, File]
+Files = Mapping[str, File]
 # Names of files in the order in which they are chosen; of several of a kind the last in alphabetical order.
 NAMES = (
     r"tokenizer\.json",
@@ -29,6 +29,7 @@ NAMES = (
     r".+\.tiktoken",
     r"tekken(_\w+)?\.json",
 )
+SAME = (1, 2)
 MERGES = "merges.txt"
 GIVE = (
     "give a tokenizer.json, vocab.json with merges.txt, vocab.txt, SentencePiece model, .tiktoken, tekken.json or "
@@ -55,10 +56,10 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
         A SentencePiece model whose ids are not those of the tokenizer.
     """
     place = located(path, progress, ("tokenizer at", f"{GIVE}, or --tokenizer none"))
-    if isinstance(place, Mapping):
+    if isinstance(place, Folder):
         names = tokenizer_names(place)
         if not names:
-            raise MissingFile(f"{path} holds no tokenizer; {GIVE}")
+            raise MissingFile(f"{place.said} holds no tokenizer; {GIVE}")
         return _of_folder(place, names)
     beside = _beside(place) if _kind(place.name) is not None else {}
     return _opened(place, beside)
@@ -77,7 +78,7 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
     return from_gguf(source.metadata, next((tensor.path for tensor in source.tensors.values()), None))
 
 
-def tokenizer_names(folder: Folder) -> list[str]:
+def tokenizer_names(folder: Files) -> list[str]:
     """Return the names of files of a folder that hold a tokenizer, the one to use first."""
     by_kind: dict[int, str] = {}
     for name in sorted(folder):
@@ -90,9 +91,9 @@ def tokenizer_names(folder: Folder) -> list[str]:
     return names
 
 
-def tokenizer_files(folder: Folder) -> list[File]:
-    """Return the files of a folder that are read for its tokenizer, and those that add tokens to it."""
-    names = tokenizer_names(folder)[:1]
+def tokenizer_files(folder: Files) -> list[File]:
+    """Return the files of a folder that are read: its tokenizer, others that apply, and what adds tokens to them."""
+    names = _applying(tokenizer_names(folder))
     names += [name for name in (MERGES, *COMPANIONS) if names and name in folder]
     return [folder[name] for name in names if name != MERGES or names[0] == "vocab.json"]
 
@@ -101,29 +102,36 @@ def _kind(name: str) -> int | None:
     return next((n for n, pattern in enumerate(NAMES) if re.fullmatch(pattern, name)), None)
 
 
-def _beside(file: File) -> Folder:
+def _beside(file: File) -> Files:
     """Return the files beside this one that belong to a tokenizer."""
     names = (file.with_name(name) for name in (MERGES, *COMPANIONS))
     return {one.name: one for one in names if one.is_file()}
 
 
-def _of_folder(folder: Folder, names: list[str]) -> Tokenizer:
-    first, *others = names
+def _of_folder(folder: Files, names: list[str]) -> Tokenizer:
+    first, *others = _applying(names)
     opened = _opened(folder[first], folder)
     return replace(opened, others=tuple(partial(_opened, folder[name], folder) for name in others))
 
 
-def _opened(file: File, folder: Folder) -> Tokenizer:
+def _applying(names: list[str]) -> list[str]:
+    """Return the first name, and those of others whose rules are not those of a tokenizer.json once more."""
+    return [name for n, name in enumerate(names) if n == 0 or _kind(name) not in SAME]
+
+
+def _opened(file: File, folder: Files) -> Tokenizer:
     """Open a file that holds a tokenizer, by its name, else by how it begins."""
-    path = _whole(file)
-    if not path.is_file():
-        raise MissingFile(f"no tokenizer at {str(path)!r}; {GIVE}")
-    beside = {name: _whole(folder[name]) for name in (MERGES, *COMPANIONS) if name in folder}
-    return replace(_reader(path, beside)(), file=file)
+    if not file.is_file():
+        raise MissingFile(f"no tokenizer at {str(file)!r}; {GIVE}")
+    beside = {name: folder[name] for name in (MERGES, *COMPANIONS) if name in folder}
+    for one in (file, *beside.values()):
+        if isinstance(one, RemoteFile):
+            one.whole()  # compared with its hash
+    return _reader(file, beside)()
 
 
-def _reader(path: Path, beside: Folder) -> Callable[[], Tokenizer]:
-    """Return what opens a local file."""
+def _reader(path: File, beside: Files) -> Callable[[], Tokenizer]:
+    """Return what opens a file."""
     name = path.name
     if name.endswith(".gguf"):
         return lambda: _of_gguf(path)
@@ -146,12 +154,8 @@ def _reader(path: Path, beside: Folder) -> Callable[[], Tokenizer]:
     return lambda: from_json(path, beside)
 
 
-def _of_gguf(path: Path) -> Tokenizer:
+def _of_gguf(path: File) -> Tokenizer:
     opened = from_gguf(read_gguf(path)[1], path)
     if opened is None:
         raise CorruptFile(f"{path} holds no tokenizer; give another file, or --tokenizer none")
     return opened
-
-
-def _whole(file: File) -> Path:
-    return file if isinstance(file, Path) else file.whole()

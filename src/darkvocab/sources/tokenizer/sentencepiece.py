@@ -11,7 +11,7 @@ from ...errors import CorruptFile, InvalidInput
 from ..tensors import File
 from .added import added_beside, class_name
 from .protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Model, read_model
-from .texts import Pieces, Spelling
+from .texts import Pieces, Spelling, in_a_line
 from .tokenizer import Encoded, Tokenizer, flat
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
     try:
         model = read_model(data)
     except ValueError as error:  # of Unicode, too
-        raise CorruptFile(f"{path}: not a SentencePiece model: {error}; download it again") from None
+        raise CorruptFile(f"{path}: not a SentencePiece model: {in_a_line(error)}; download it again") from None
     run = _processor(path, model.serialised())
     ids = _shifted(model) if named == SHIFTED else np.arange(len(model.text))
 
@@ -71,7 +71,7 @@ def _processor(path: File, data: bytes) -> sentencepiece.SentencePieceProcessor:
     try:
         run.LoadFromSerializedProto(data)
     except (RuntimeError, OSError) as error:
-        raise CorruptFile(f"{path}: not a model that SentencePiece takes ({str(error)[:200]})") from None
+        raise CorruptFile(f"{path}: not a model that SentencePiece takes ({in_a_line(error)})") from None
     return run
 
 

@@ -7,6 +7,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ...text import shorten
+
 BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
 
@@ -108,6 +110,11 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return what a library says, on one line and cut short."""
+    return shorten(" ".join(str(error).split()), 200)
 
 
 def decoded(data: bytes) -> str | None:

@@ -1,0 +1,105 @@
+"""Differences between runtimes: tokens that one tokenizer of a model reaches and another that applies does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ...errors import CorruptFile, InvalidInput
+from ...sources.tokenizer import Tokenizer
+from .reachability import Search
+
+MERGES_ALONE = "merges alone"
+MOST_NAMED = 12  # tokens of each kind
+OTHER_TEXT, ONLY_HERE, ONLY_THERE = "other bytes", "not reached", "reached only by this one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A token that another tokenizer treats otherwise."""
+
+    kind: str  # OTHER_TEXT, ONLY_HERE or ONLY_THERE
+    token_id: int
+    text: str | None  # as the first tokenizer has it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Another tokenizer that applies to the same model, and the tokens that it treats otherwise.
+
+    Its reachability was searched for with all texts that reach a token by the first one, and the other way round. The
+    runtime `MERGES_ALONE` is none of a file: it merges pieces and does not look whole words up first, as tiktoken does,
+    and `tokenizers` with ``ignore_merges``.
+    """
+
+    runtime: str
+    tokenizer: str | None  # its file
+    n_other_bytes: int = 0  # ids that stand for other bytes, or for a text by only one of the two
+    n_not_reached: int = 0  # tokens that a text reaches by the first tokenizer alone
+    n_reached_only_here: int = 0  # and by this one alone
+    first: tuple[Example, ...] = ()  # of each kind
+    cannot_compare: str | None = None  # why nothing was compared, or not all
+
+
+def differences(tokenizer: Tokenizer, search: Search | None, seconds: float) -> Iterator[Difference]:
+    """Compare a tokenizer, whose search has ended, with each other one that applies, and with merges alone.
+
+    Without a search, of a tokenizer that cannot encode, texts alone are compared. `search` learns the texts by which
+    others reach what it had no text for. `seconds` is for the search by each other one.
+    """
+    if search and tokenizer.merges:
+        pieces = tokenizer.pieces
+        asked = [n for n, token in enumerate(pieces.token) if n not in pieces.added and search.reaches(token)]
+        alone = tokenizer.merges(asked)
+        lost = [pieces.token[n] for n, merged in zip(asked, alone, strict=True) if not merged]
+        if lost:
+            named = tuple(_named(tokenizer, ONLY_HERE, lost))
+            yield Difference(runtime=MERGES_ALONE, tokenizer=None, n_not_reached=len(lost), first=named)
+    for opened in tokenizer.others:
+        try:
+            other = opened()
+        except (CorruptFile, InvalidInput) as error:
+            yield Difference(runtime="unknown", tokenizer=None, cannot_compare=str(error))
+            continue
+        yield _compared(tokenizer, search, other, seconds)
+
+
+def _compared(tokenizer: Tokenizer, search: Search | None, other: Tokenizer, seconds: float) -> Difference:
+    ours = dict(zip(tokenizer.pieces.token, tokenizer.pieces.data, strict=True))
+    theirs = dict(zip(other.pieces.token, other.pieces.data, strict=True))
+    unlike = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+    lost: list[int] = []
+    gained: list[int] = []
+    why = other.cannot_encode or (None if search else tokenizer.cannot_encode)
+    if search and not other.cannot_encode:
+        again = Search(tokenizer=other, n_tokens=search.n_tokens, seconds=seconds, seeds=search.texts())
+        again.run()
+        search.encode(again.texts())
+        marked = _marked(tokenizer) | _marked(other)
+        for token in sorted(ours.keys() & theirs.keys() - marked - set(unlike)):
+            if search.reaches(token) and again.verdict(token) == "unreachable":
+                lost.append(token)
+            elif again.reaches(token) and search.verdict(token) == "unreachable":
+                gained.append(token)
+        if not (search.ended and again.ended):
+            why = f"the search was cut off after {seconds:g} seconds"
+    kinds = {OTHER_TEXT: unlike, ONLY_HERE: lost, ONLY_THERE: gained}
+    return Difference(
+        runtime=other.runtime,
+        tokenizer=str(other.file),
+        n_other_bytes=len(unlike),
+        n_not_reached=len(lost),
+        n_reached_only_here=len(gained),
+        first=tuple(example for kind, tokens in kinds.items() for example in _named(tokenizer, kind, tokens)),
+        cannot_compare=why,
+    )
+
+
+def _marked(tokenizer: Tokenizer) -> set[int]:
+    """Return the added tokens, of which each runtime makes something else."""
+    return {tokenizer.pieces.token[n] for n in tokenizer.pieces.added}
+
+
+def _named(tokenizer: Tokenizer, kind: str, tokens: Iterable[int]) -> list[Example]:
+    texts = tokenizer.texts
+    return [Example(kind=kind, token_id=token, text=texts.get(token)) for token in list(tokens)[:MOST_NAMED]]
