@@ -18,6 +18,7 @@ from darkvocab.checkpoints.scan_result import (
     SourceFacts,
     VocabularyFacts,
 )
+from darkvocab.embedding.tying import Tying
 
 COLUMNS = {
     "id": pl.Int64,
@@ -99,6 +100,7 @@ def scan_from(
             output_shape=None,
             tied=True,
             padding_token=None,
+            tying=Tying(said=None, tied=True, n_differ=None, lacks_output=False, sentence=None),
         ),
         "census": CensusFacts(
             n_unique=n - population + len(holes),

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 FACTS = (
     *("source", "n_tokens", "hidden_dim", "grid", "stored_grid", "equality", "tensor", "chosen", "output_tensor"),
     *("tied", "n_unique", "n_black_holes", "black_hole_population", "n_singletons", "n_beyond_tokenizer", "norms"),
-    *("vocabulary", "indicators", "grades"),
+    *("vocabulary", "indicators", "grades", "tying", "notes", "skipped"),
 )
 PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
 

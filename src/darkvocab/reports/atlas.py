@@ -18,7 +18,7 @@ from ..landing import write_whole
 from ..measures.indicators import DARK
 from ..runs.folder import versions
 from ..text import printable
-from .console import number
+from .console import number, without
 from .document import render
 from .scan import grade_facts, scan_facts
 
@@ -158,12 +158,14 @@ def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
         says += f"; {n_weak:,} {'is' if n_weak == 1 else 'are'} weak"
     rows = scan.census.n_black_holes
     population = scan.census.black_hole_population
+    skipped = without(scan.matrix.skipped)
     if not rows:
-        return f"{says}; no two tokens share a row."
+        return f"{says}; no two tokens share a row{skipped}."
     if rows == 1:
-        return f"{says}; {population:,} tokens share one row (a black hole)."
+        return f"{says}; {population:,} tokens share one row (a black hole){skipped}."
     largest = scan.census.populations[0]
-    return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {largest:,} of them the same one."
+    same = f"{largest:,} of them the same one"
+    return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {same}{skipped}."
 
 
 def _share(part: float) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, UInt16
 
-from ..embedding.matrix import GRID_OF_DTYPE
+from ..embedding.scales import GRID_OF_DTYPE
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..numerics import decode, encode
 from ..runs.randomness import BASE, generator
