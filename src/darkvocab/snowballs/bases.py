@@ -170,7 +170,7 @@ def _read(path: Path) -> Base:
 
 
 def is_drawn(spec: Any) -> bool:
-    """Whether a base, or what names one, is drawn from a run's seed."""
+    """Return whether a base, or what names one, is drawn from a run's seed."""
     return spec.kind == "drawn" if isinstance(spec, Base) else isinstance(spec, str) and spec in DRAWN
 
 
