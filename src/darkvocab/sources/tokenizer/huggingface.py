@@ -96,15 +96,15 @@ def from_words(path: File, folder: Mapping[str, File]) -> Tokenizer:
     named = class_name(folder)
     if named not in ("", *AS_BERT):
         return _without_rules(path, vocab, named)
-    said = settings(folder)
+    config = settings(folder)
 
     def build() -> tokenizers.Tokenizer:
         unknown = _unknown(folder, vocab) or "[UNK]"
         rules = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=unknown, max_input_chars_per_word=LONGEST_WORD))
         rules.normalizer = normalizers.BertNormalizer(
-            handle_chinese_chars=said.get("tokenize_chinese_chars") is not False,
-            strip_accents=said["strip_accents"] if isinstance(said.get("strip_accents"), bool) else None,
-            lowercase=said.get("do_lower_case") is not False,
+            handle_chinese_chars=config.get("tokenize_chinese_chars") is not False,
+            strip_accents=config["strip_accents"] if isinstance(config.get("strip_accents"), bool) else None,
+            lowercase=config.get("do_lower_case") is not False,
         )
         rules.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         rules.decoder = decoders.WordPiece()

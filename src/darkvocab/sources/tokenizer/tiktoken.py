@@ -107,7 +107,8 @@ def from_ranks(path: File, folder: Mapping[str, File]) -> Tokenizer:
 def from_tekken(path: File) -> Tokenizer:
     """Open a tekken.json of Mistral: ids are those of the special tokens, then ranks. Raises CorruptFile."""
     held = read_object(path)
-    config, vocab = held.get("config"), held.get("vocab")
+    config = held.get("config")
+    vocab = held.get("vocab")
     wanted = ("pattern", "default_vocab_size", "default_num_special_tokens")
     pattern, size, n_marks = (config.get(name) if isinstance(config, dict) else None for name in wanted)
     if not (isinstance(pattern, str) and isinstance(vocab, list) and type(size) is int and type(n_marks) is int):
@@ -205,9 +206,8 @@ def _tokenizer(
     if without:
         raise CorruptFile(f"{path}: no token for {len(without):,} single bytes, such as 0x{without[0]:02X}")
     vocab = dict(zip(names[: len(ranks)], token, strict=False))
-    return Tokenizer(
-        **facts, rules=_rules(vocab, pattern, nfc), **_encoders(path, ranks, pattern, first=first, nfc=nfc)
-    )
+    run = _encoders(path, ranks, pattern, first=first, nfc=nfc)  # which refuses a pattern that is none
+    return Tokenizer(**facts, **run, rules_of=lambda: _rules(vocab, pattern, nfc))
 
 
 def _encoders(path: File, ranks: Mapping[bytes, int], pattern: str, *, first: int, nfc: bool) -> dict[str, Any]:
