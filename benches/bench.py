@@ -620,10 +620,13 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
     x, w = torch.randn(tokens, 64).to(torch.bfloat16), torch.randn(64, 256).to(torch.bfloat16)
     rate = median_time(lambda: x @ w, 200) / (tokens * 64 * 256)
     code = (
-        "from darkvocab.notebooks.trainings import training_11_2; from darkvocab.training.run import steps, train; "
-        "training = training_11_2('11.2c', steps=200); "
+        "from darkvocab import train; from darkvocab.notebooks.trainings import training_11_2; "
+        "from darkvocab.training.stack import Stack; training = training_11_2('11.2c', steps=200); "
     )
-    ends_of = (f"train(training, {str(folder / 'watched')!r})", "list(steps(training))")
+    ends_of = (
+        f"train(training, {str(folder / 'watched')!r})",
+        "sum(segment.last for segment in Stack([training]).segments(200))",
+    )
     recorded, bare = (memory(code + end) for end in ends_of)
     return [
         {

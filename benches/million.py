@@ -77,7 +77,7 @@ def land(path: str | Path, n: int) -> None:
         for part, first in enumerate(range(0, n, PART)):
             if first % ROW_GROUP == 0:
                 frame = synthetic(first, min(first + ROW_GROUP, n))
-            run.land_frame(part, frame[first % ROW_GROUP : first % ROW_GROUP + PART])
+            run.parts.land(part, frame[first % ROW_GROUP : first % ROW_GROUP + PART])
 
 
 def finish(path: str | Path, n: int) -> None:
@@ -110,7 +110,7 @@ def main() -> None:
             )
         start = time.perf_counter()
         with closing(folder(path, n, resume=True)) as run:
-            run.missing()
+            run.parts.missing()
         print(f"{'open':8}{time.perf_counter() - start:8.4f} s")
         for item in sorted(path.glob("records.*")):
             print(f"{item.name:16}{item.stat().st_size / 1e6:8.1f} MB")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from html import escape
 from itertools import islice
@@ -27,6 +27,12 @@ def printable(text: str) -> str:
 def shorten(text: str, width: int) -> str:
     """Return at most `width` characters of a text; three dots stand for what is left out."""
     return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def listed(items: Sequence[str], most: int) -> str:
+    """Return items with commas between: at most so many, and how many more there are."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def finite(value: float | None) -> float | None:

@@ -9,6 +9,7 @@ from scans import scan_of
 from darkvocab import Policy, check, scan
 from darkvocab.checkpoints.check import CONCERNED, FACTS, to_suppress
 from darkvocab.checkpoints.policy import RULES, Limit
+from darkvocab.checkpoints.scan_result import Copies
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
 HOLE = {"black_hole": 1}
@@ -28,7 +29,11 @@ SCANNED = scan_of(
     {"n_touching": 1, "norm": 0.125},
     PADDING,  # 10
     PADDING,
+    {"grade": "weak", "score": 0.2, "norm": 0.75},
+    {"grade": "weak", "score": 0.3, "norm": 0.75},
     n_without_row=4,
+    near_zero=(9, 10, 3),
+    copies=(Copies(token_ids=(1, 4), tokens=("t1", "t4"), equal=True, norm=1.0),),
 )
 FOUND = {
     "black-holes": (2, [1, 2, 4, 0, 3], 2),
@@ -40,6 +45,9 @@ FOUND = {
     "near-duplicates": (2, [4, 9], 0),
     "small-rows": (0.125, [9, 3], 0),
     "tokens-without-row": (4, [], 0),
+    "damaged-rows": (2, [9, 3], 1),
+    "weak-tokens": (2, [13, 12], 0),
+    "copied-rows": (2, [1, 4], 0),
 }
 ALL_ON = "[black-hole-tokens]\nseverity = 'error'\n[small-rows]\nleast = 0.5\nseverity = 'error'\n"
 
@@ -87,7 +95,7 @@ def test_a_vocabulary_without_trouble_passes_every_rule():
     verdict = check(scanned)
     assert verdict.passed
     assert not verdict.findings
-    assert [found.measured for found in verdict.outcomes] == [0, None, 0, 0, 0, 0, 0, None, 0]
+    assert [found.measured for found in verdict.outcomes] == [0, None, 0, 0, 0, 0, 0, None, 0, 0, 0, 0]
 
 
 def test_rows_that_are_equal_are_no_near_duplicates_of_each_other():
@@ -180,7 +188,7 @@ def test_a_verdict_is_json_that_is_the_same_every_time():
     verdicts = [json.dumps(check(SCANNED).to_json(), allow_nan=False) for _ in range(2)]
     assert verdicts[0] == verdicts[1]
     made = json.loads(verdicts[0])
-    assert (made["schema_version"], made["passed"], made["n_errors"], made["policy"]) == (1, False, 3, None)
+    assert (made["schema_version"], made["passed"], made["n_errors"], made["policy"]) == (1, False, 4, None)
     assert made["exemptions"][0]["n_tokens"] == 2
     assert made["scan"] == {key: SCANNED.to_json()[key] for key in FACTS}
 
@@ -211,7 +219,9 @@ def test_which_tokens_a_model_should_not_sample(which, ids, spared):
 
 
 def test_unknown_tokens_to_suppress_are_refused():
-    with pytest.raises(ValueError, match="unknown tokens 'darkest' to suppress; choose from dark, beyond-tokenizer"):
+    with pytest.raises(
+        ValueError, match="unknown tokens 'darkest' to suppress; choose from dark, weak, beyond-tokenizer"
+    ):
         to_suppress(SAMPLED, "dark,darkest")
 
 

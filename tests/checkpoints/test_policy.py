@@ -33,6 +33,9 @@ def test_ids_and_names_of_rules_are_those_that_were_published():
         "DV007": "near-duplicates",
         "DV008": "small-rows",
         "DV009": "tokens-without-row",
+        "DV010": "damaged-rows",
+        "DV011": "weak-tokens",
+        "DV012": "copied-rows",
     }
 
 

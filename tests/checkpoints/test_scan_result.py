@@ -43,10 +43,21 @@ def same(found, expected):
     return found == (pytest.approx(expected, rel=1e-9, abs=1e-12) if isinstance(expected, float) else expected)
 
 
-def test_the_json_is_that_of_the_version_before(tmp_path, monkeypatch):
+# Keys that came with version 3, of a scan and of a token.
+SINCE = {"padding_token", "grades", "n_never_emitted", "copies", "tying", "notes", "skipped"}
+SINCE_OF_TOKENS = {"grade", "side", "input_distance", "input_score"}
+
+
+def test_the_json_is_that_of_the_version_before_with_grades(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model(Path("model"))
-    assert same(json.loads(json.dumps(scan("model").to_json("dark"), allow_nan=False)), json.loads(BEFORE.read_text()))
+    scanned = json.loads(json.dumps(scan("model").to_json("dark"), allow_nan=False))
+    before = json.loads(BEFORE.read_text())
+    assert (scanned.pop("schema_version"), before.pop("schema_version")) == (3, 2)
+    assert {key: scanned.pop(key) for key in SINCE}["grades"]["n_untrained"] == 60
+    for token in scanned["tokens"]:
+        assert {key: token.pop(key) for key in SINCE_OF_TOKENS}["grade"] == "untrained"
+    assert same(scanned, before)
 
 
 # Ties of the score, of the distance, and of both; scores that differ by less than a page shows.
@@ -93,7 +104,7 @@ def test_a_scan_says_in_a_line_what_it_found():
     scanned = scan_of({}, {"dark": True}, {"black_hole": 1}, {"black_hole": 1}, path="a<b>\x1b.bin")
     assert repr(scanned) == (
         r"Scan(source='a<b>\x1b.bin', tensor='embed.weight', grid='bfloat16', n_black_holes=1, "
-        "black_hole_population=2, n_dark=1, reference='reserved names', tokens=<DataFrame 4 x 15>)"
+        "black_hole_population=2, n_dark=1, n_weak=0, reference='reserved names', tokens=<DataFrame 4 x 17>)"
     )
     assert r"'a&lt;b&gt;\x1b.bin'" in scanned._repr_html_().replace("&#x27;", "'")
 

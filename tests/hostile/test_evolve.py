@@ -170,8 +170,7 @@ def test_truncated_history_is_refused_at_every_length(history, tmp_path):
             evolve(cut)
 
 
-def test_history_that_is_cut_while_it_is_read_is_an_error_and_no_crash(history, monkeypatch):
-    monkeypatch.setattr("darkvocab.embedding.history.BLOCK_BYTES", 1)
+def test_history_that_is_cut_while_it_is_read_is_an_error_and_no_crash(history):
     opened = History.open(history)
     rows = opened.words(opened.rows())
     next(rows)

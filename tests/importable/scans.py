@@ -7,15 +7,18 @@ from darkvocab.checkpoints.scan_result import (
     CensusFacts,
     ClusterFacts,
     ColumnFacts,
+    GradeFacts,
     IndicatorFacts,
     MatrixFacts,
     NeighbourFacts,
     NormFacts,
     ReferenceFacts,
     Scan,
+    SideFacts,
     SourceFacts,
     VocabularyFacts,
 )
+from darkvocab.embedding.tying import Tying
 
 COLUMNS = {
     "id": pl.Int64,
@@ -33,6 +36,8 @@ COLUMNS = {
     "euclidean": pl.Float64,
     "score": pl.Float64,
     "dark": pl.Boolean,
+    "grade": pl.String,
+    "side": pl.String,
 }
 EUCLIDEAN = ColumnFacts(name="euclidean", title="distance", formula="|x - m|")
 TOUCHING = NeighbourFacts(
@@ -46,16 +51,41 @@ TOUCHING = NeighbourFacts(
 
 
 def scan_from(
-    tokens, *, asked="model", path=None, tensor="embed.weight", n_bytes=4096, n_without_row=0, indicators=None, **parts
+    tokens,
+    *,
+    asked="model",
+    path=None,
+    tensor="embed.weight",
+    n_bytes=4096,
+    n_without_row=0,
+    near_zero=(),
+    indicators=None,
+    **parts,
 ):
     """A scan with this frame of tokens; facts follow from it, but for those given: parts of `Scan`, by name.
 
     `indicators` are fields that differ from the usual ones.
     """
+    ungraded = pl.when("dark").then(pl.lit("untrained")).otherwise(pl.lit("trained"))
+    tokens = tokens.with_columns(grade=pl.coalesce("grade", ungraded))
     holes = [frame for _, frame in sorted(tokens.drop_nulls("black_hole").group_by("black_hole", maintain_order=True))]
     populations = tuple(len(frame) for frame in holes)
     n, population, norms = len(tokens), sum(populations), tokens["norm"]
     n_beyond = int((tokens["category"] == "beyond_tokenizer").sum())
+    counts = {f"n_{grade}": int((tokens["grade"] == grade).sum()) for grade in ("untrained", "weak")}
+    side = SideFacts(
+        **counts,
+        side="both",
+        matrix=tensor,
+        reference="reserved names",
+        by="euclidean",
+        near_zero=near_zero,
+        proves=None,
+        weak_up_to=None,
+        weak_expected_false=None,
+        weak_missed=None,
+        says="None is weak.",
+    )
     usual = {
         "source": SourceFacts(asked=asked, path=path or f"{asked}/model.safetensors", sha256="0" * 64, bytes=n_bytes),
         "matrix": MatrixFacts(
@@ -69,6 +99,8 @@ def scan_from(
             output_tensor=None,
             output_shape=None,
             tied=True,
+            padding_token=None,
+            tying=Tying(said=None, tied=True, n_differ=None, lacks_output=False, sentence=None),
         ),
         "census": CensusFacts(
             n_unique=n - population + len(holes),
@@ -107,6 +139,9 @@ def scan_from(
                 **(indicators or {}),
             }
         ),
+        "grades": GradeFacts(**counts, n_trained=n - sum(counts.values()), sides=(side,)),
+        "n_never_emitted": 0,
+        "copies": (),
         "neighbours": None,
         "black_holes": tuple(
             BlackHole(
@@ -145,6 +180,8 @@ def scan_of(*tokens, tokenizer=True, quantised=False, n_without_row=0, **options
             "euclidean": 1.0,
             "score": 1.0 if told.get("dark") else 0.0,
             "dark": False,
+            "grade": None,
+            "side": None,
         }
         rows.append(row | told | {"text": text, "category": category})
     untold = {} if tokenizer else {"vocabulary": None, "n_beyond_tokenizer": None}

@@ -146,7 +146,7 @@ def test_parts_land_in_any_order_and_each_is_one_file(tmp_path):
     landed(tmp_path / "run", 299, 2, order, finish=False)
     assert spans(tmp_path / "run") == [f"{k:06d}" for k in range(150)]
     with opened(tmp_path / "run", 299, 2, resume=True) as folder:
-        assert (folder.missing(), folder.n_landed) == ([], 299)
+        assert (folder.parts.missing(), folder.parts.n_landed) == ([], 299)
         assert folder.read(66) == [row(132), row(133)]
         assert folder.read(149) == [row(298)]
         folder.finish()
@@ -157,7 +157,7 @@ def test_a_part_of_another_length_is_refused(tmp_path):
     with opened(tmp_path / "run", 10, 4) as folder:
         with pytest.raises(ValueError, match="part 2 must have 2 records, got 4"):
             folder.land(2, [row(0)] * 4)
-        assert folder.missing() == [0, 1, 2]
+        assert folder.parts.missing() == [0, 1, 2]
 
 
 class Killed(BaseException):
@@ -197,10 +197,10 @@ def test_whatever_the_order_and_the_interruptions_the_bytes_are_the_same(tmp_pat
     for stop, target, after in sorted(ends):
         with killed(target, after), opened(path / "run", N, SIZE, resume=True) as folder:
             for number in order[:stop]:
-                if number in folder.missing():
+                if number in folder.parts.missing():
                     land(folder, number, N, SIZE)
     with opened(path / "run", N, SIZE, resume=True) as folder:
-        for number in folder.missing():
+        for number in folder.parts.missing():
             land(folder, number, N, SIZE)
         folder.finish()
     assert files(path / "run") == expected
@@ -229,7 +229,7 @@ def test_a_disk_that_fills_up_at_any_write_leaves_a_run_that_goes_on(tmp_path, m
             met.add(re.search(r"no space left to write \S*/([^/\s]+)$", str(error))[1][:11])
         monkeypatch.setattr(os, "fsync", fsync)
         with opened(path, N, SIZE, resume=True) as folder:
-            for number in folder.missing():
+            for number in folder.parts.missing():
                 land(folder, number, N, SIZE)
             folder.finish()
         assert files(path) == expected
@@ -256,8 +256,8 @@ def kept_run(path):
 
 
 def landing_the_rest(folder):
-    for number in folder.missing():
-        land(folder, number, 70, folder.part_size)
+    for number in folder.parts.missing():
+        land(folder, number, 70, folder.parts.size)
     folder.finish()
 
 
@@ -267,7 +267,11 @@ def test_a_run_whose_parts_an_earlier_version_merged_goes_on(kept, tmp_path):
     assert rows(scanned) == [(r.sigma, r.count, r.name) for r in map(row, range(n_landed))]
     assert len(scanned["count"]) == scanned.n_landed == n_landed
     with kept_run(kept) as folder:
-        assert (folder.part_size, folder.n_landed, folder.missing()) == (1, n_landed, list(range(n_landed, 70)))
+        assert (folder.parts.size, folder.parts.n_landed, folder.parts.missing()) == (
+            1,
+            n_landed,
+            list(range(n_landed, 70)),
+        )
         assert folder.read(3) == [row(3)]
         landing_the_rest(folder)
     fresh = landed(tmp_path / "fresh", 70, 1)
@@ -328,8 +332,8 @@ def test_a_second_file_of_a_part_is_named_and_left(tmp_path):
 def test_a_run_keeps_to_the_size_of_its_parts(tmp_path):
     landed(tmp_path / "run", N, SIZE, range(4), finish=False)
     with opened(tmp_path / "run", N, SIZE + 2, resume=True) as folder:
-        assert (folder.part_size, folder.n_landed) == (SIZE, 4 * SIZE)
-        for number in folder.missing():
+        assert (folder.parts.size, folder.parts.n_landed) == (SIZE, 4 * SIZE)
+        for number in folder.parts.missing():
             land(folder, number, N, SIZE)
         folder.finish()
     assert files(tmp_path / "run") == files(landed(tmp_path / "undisturbed", N, SIZE))
@@ -353,8 +357,8 @@ def test_ten_thousand_parts_are_opened_by_their_names(tmp_path, monkeypatch):
             (tmp_path / "run" / "records" / f"part-{number:06d}-0123456789abcdef.parquet").touch()
     monkeypatch.setattr(Parts, "read", None)
     with opened(tmp_path / "run", 10_001 * size, size, resume=True) as folder:
-        assert folder.missing() == [10_000]
-        assert folder.n_landed == 10_000 * size
+        assert folder.parts.missing() == [10_000]
+        assert folder.parts.n_landed == 10_000 * size
 
 
 # The final files ----------------------------------------------------------------------------------------------------
@@ -370,7 +374,7 @@ def status(key):
 size, path = int(sys.argv[1]), Path(sys.argv[2])
 with opened(path, {n}, size) as folder:
     for number in range(-(-{n} // size)):
-        folder.land_frame(number, frame(number * size, min((number + 1) * size, {n})))
+        folder.parts.land(number, frame(number * size, min((number + 1) * size, {n})))
         before = status("VmHWM") if number == 0 else before
     folder.finish()
 print((status("VmHWM") - before) // 1024)
@@ -405,7 +409,7 @@ def test_many_records_are_written_in_bounded_memory_to_the_same_bytes(tmp_path):
 
 def test_a_frame_lands_as_its_records_do(tmp_path):
     with opened(tmp_path / "frames", 5, 5) as folder:
-        folder.land_frame(0, pl.DataFrame([row(k) for k in range(5)], schema=SCHEMA))
+        folder.parts.land(0, pl.DataFrame([row(k) for k in range(5)], schema=SCHEMA))
         folder.finish()
     assert files(tmp_path / "frames") == files(landed(tmp_path / "records", 5, 5))
 

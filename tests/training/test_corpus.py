@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkvocab.training.corpus import Batches, Corpus, load_corpus, shuffled
+from darkvocab import Training
+from darkvocab.training.choices import Architecture
+from darkvocab.training.corpus import Corpus, load_corpus, shuffled
+
+
+def batches(corpus, context, batch, seed, **settings):
+    architecture = Architecture(context=context)
+    return Training(corpus=corpus, architecture=architecture, batch=batch, seed=seed, **settings)
 
 
 def written(tmp_path, content):
@@ -141,36 +148,28 @@ def test_shuffled_places_are_spread_evenly_and_keys_differ():
 
 def test_every_example_comes_once_an_epoch_in_another_order(tmp_path):
     corpus = load_corpus(written(tmp_path, bytes(range(1, 120))))
-    batches = Batches(corpus=corpus, context=8, batch=5, seed=3)
-    n = batches.n_examples
+    training = batches(corpus, 8, 5, 3)
+    n = training.n_examples
     assert n == 111
-    starts = np.concatenate([batches.starts(step) for step in range(1, 2 * n // 5 + 2)])[: 2 * n]
+    starts = np.concatenate([training.starts(step) for step in range(1, 2 * n // 5 + 2)])[: 2 * n]
     assert np.array_equal(np.sort(starts[:n]), np.arange(n))
     assert np.array_equal(np.sort(starts[n:]), np.arange(n))
     assert not np.array_equal(starts[:n], starts[n:])
-    assert not np.array_equal(batches.starts(1), Batches(corpus=corpus, context=8, batch=5, seed=4).starts(1))
+    assert not np.array_equal(training.starts(1), batches(corpus, 8, 5, 4).starts(1))
 
 
 def test_the_order_of_a_long_text_is_one_permutation_an_epoch():
     # More examples than are ordered at once, and epochs that begin within what is.
     corpus = Corpus(name="long", sha256="", n_vocabulary=8, ids=np.arange(9_008) % 8)
-    batches = Batches(corpus=corpus, context=8, batch=37, seed=3)
-    starts = np.concatenate([batches.starts(step) for step in range(1, 490)])
+    training = batches(corpus, 8, 37, 3)
+    starts = np.concatenate([training.starts(step) for step in range(1, 490)])
     assert np.array_equal(np.sort(starts[:9_000]), np.arange(9_000))
     assert np.array_equal(np.sort(starts[9_000:18_000]), np.arange(9_000))
     assert (starts[:9_000] != starts[9_000:18_000]).mean() > 0.99
 
 
-@pytest.mark.parametrize("shift", [1, 2])
-def test_what_a_place_is_to_predict_lies_the_shift_ahead(tmp_path, shift):
-    # transformers predicts label t + 1 at place t: the token t + shift of the example.
-    corpus = load_corpus(written(tmp_path, bytes(range(1, 120))))
-    inputs, labels = Batches(corpus=corpus, context=8, batch=5, seed=3, label_shift=shift)(7)
-    assert np.array_equal(labels[:, 1:], inputs[:, :-1] + shift)
-
-
 def test_a_text_no_longer_than_a_context_is_refused(tmp_path):
     corpus = load_corpus(written(tmp_path, b"12345678"))
     with pytest.raises(ValueError, match="8 tokens, no more than a context of 8"):
-        Batches(corpus=corpus, context=8, batch=1, seed=0)
-    assert Batches(corpus=corpus, context=7, batch=3, seed=0, label_shift=2)(1)[0].shape == (3, 7)
+        batches(corpus, 8, 1, 0)
+    assert len(batches(corpus, 7, 3, 0, label_shift=2).starts(1)) == 3

@@ -98,4 +98,4 @@ def test_replicas_are_read_summed_up_shown_and_not_made_again(kept):
     shutil.rmtree(folder / "records")  # their seals are of the packages of then
     assert replicas.run(folder, resume=True, engine="serial") == folder
     assert read_records(folder).equals(before)
-    assert replicas.record(folder / "seed-8", 1).loss_last == before["loss_last"][1]
+    assert replicas.record(folder, 1).loss_last == before["loss_last"][1]

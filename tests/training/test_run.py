@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import namedtuple
 from contextlib import suppress
 
 import numpy as np
 import polars as pl
 import pytest
+from examples import inputs_and_labels
 from safetensors import safe_open
 
 from darkvocab import Training, evolve, report, train
@@ -31,10 +33,9 @@ from darkvocab.training.choices import (
     SnowballStart,
 )
 from darkvocab.training.corpus import Corpus, load_corpus
-from darkvocab.training.metrics import Metrics
+from darkvocab.training.metrics import COLUMNS
 from darkvocab.training.model import begin
 from darkvocab.training.outcome import measure_outcome, outcome
-from darkvocab.training.run import steps
 from darkvocab.training.stack import Stack
 
 torch = pytest.importorskip("torch")
@@ -42,6 +43,7 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
+Metrics = namedtuple("Metrics", ("step", *COLUMNS))
 STEPS = 20  # beside transformers' Trainer
 FILES = (
     "embedding_evolution.safetensors",
@@ -81,7 +83,7 @@ def model_of(stack):
 
 def differentiated(stack, step=1):
     """Loss and gradient [n] of a step's batch, by the CPU's passes."""
-    inputs, labels = map(torch.from_numpy, stack.training.batches(step))
+    inputs, labels = map(torch.from_numpy, inputs_and_labels(stack.training, step))
     loss = stack._passes(inputs.view(1, -1), labels.roll(-1, 1).reshape(1, -1)).item()
     gradient = torch.empty_like(stack._shown)
     stack._passes.gradient(gradient)
@@ -161,14 +163,14 @@ def test_losses_are_those_of_transformers_trainer(tmp_path, precision, start, la
     # 0.36 +- 0.05 in the last, and by more in the others.
     pytest.importorskip("accelerate")
     training = Training(steps=STEPS, precision=precision, start=start, label_shift=2, batch=8)
-    ours = [metrics.loss for metrics in steps(training)]
+    ours = [metrics.loss for metrics in made(Stack([training]), STEPS)]
 
     class Examples(torch.utils.data.Dataset):
         def __len__(self):
             return STEPS * 8
 
         def __getitem__(self, place):
-            inputs, labels = training.batches(place // 8 + 1)
+            inputs, labels = inputs_and_labels(training, place // 8 + 1)
             return {"input_ids": torch.from_numpy(inputs[place % 8]), "labels": torch.from_numpy(labels[place % 8])}
 
     class InOrder(transformers.Trainer):
@@ -246,7 +248,7 @@ def test_passes_written_out_equal_autograd(
         stack._narrow.copy_(stack._shown)
     ours, gradient = differentiated(stack)
     model = model_of(stack)
-    assert ours == pytest.approx(differentiate(model, *training.batches(1)), rel=loss_within)
+    assert ours == pytest.approx(differentiate(model, *inputs_and_labels(training, 1)), rel=loss_within)
     for name, value in model.named_parameters():
         part, shape = stack._layout.places[name]
         assert (gradient[part].view(shape) - value.grad).norm() < within * value.grad.norm(), name
@@ -301,6 +303,23 @@ def test_rows_that_are_equal_and_unseen_stay_equal():
     assert len(np.unique(rows, axis=0)) > 60
 
 
+@pytest.mark.parametrize("shift", [1, 2])
+def test_what_a_place_is_to_predict_lies_the_shift_ahead(shift):
+    corpus = Corpus(name="ascending", sha256="", n_vocabulary=128, ids=np.arange(119))
+    stack = Stack([small(corpus=corpus, label_shift=shift)])
+    asked, passes = [], stack._passes
+
+    def watched(inputs, targets):
+        asked.append((inputs.view(4, -1), targets.view(4, -1)))
+        return passes(inputs, targets)
+
+    watched.gradient, stack._passes = passes.gradient, watched
+    made(stack, 7)
+    for step, (inputs, targets) in enumerate(asked, 1):
+        assert np.array_equal(inputs, inputs_and_labels(stack.training, step)[0])
+        assert np.array_equal(targets[:, :-1], inputs[:, :-1] + shift)  # the last place predicts nothing
+
+
 # By hand -------------------------------------------------------------------------------------------------------------
 
 
@@ -312,7 +331,7 @@ def test_a_token_that_is_not_in_the_batch_moves_by_what_the_softmax_pushes():
     )
     stack = Stack([training])
     before = floats(stack.rows(0)).astype(np.float64)
-    inputs, _ = training.batches(1)
+    inputs, _ = inputs_and_labels(training, 1)
     with torch.no_grad():
         hidden = model_of(stack).transformer(torch.from_numpy(inputs)).last_hidden_state[:, :-1].double()
         logits = hidden @ torch.from_numpy(before).T

@@ -1,10 +1,10 @@
 """Stacks of trainings: against transformers, torch's optimizers and the CPU's passes, here on the CPU's own tensors."""
 
-import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from examples import inputs_and_labels
 from scipy import stats
 
 from darkvocab import Training
@@ -13,7 +13,6 @@ from darkvocab.training import noise_stream
 from darkvocab.training.batched_optimizers import optimizer
 from darkvocab.training.choices import SGD, AdamW, Architecture, GaussianNoise, NormalStart, PointStart, SnowballStart
 from darkvocab.training.model import Layout, begin
-from darkvocab.training.run import steps
 from darkvocab.training.stack import MOST, WARM_UPS, Stack, captured, stack_size
 
 torch = pytest.importorskip("torch")
@@ -76,7 +75,7 @@ def test_loss_and_gradient_are_those_of_transformers_model_in_float64(norm, tied
         for name, parameter in model.named_parameters():
             part, shape = layout.places[name]
             parameter.data = own[part].view(shape).clone()
-        tokens, labels = map(torch.from_numpy, training.batches(1))
+        tokens, labels = map(torch.from_numpy, inputs_and_labels(training, 1))
         logits = model(input_ids=tokens).logits[:, :-1].flatten(0, 1)
         loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
         loss.backward()
@@ -103,7 +102,7 @@ def test_loss_and_gradient_are_those_of_transformers_model_in_float64(norm, tied
 def test_an_update_is_that_of_torchs_optimizer_bit_for_bit(settings, dtype):
     # Given a learning rate of float32, in which it is kept here, and parts of whole vectors of a CPU: what is left over
     # beside those, torch's sums of bfloat16 round twice.
-    layout = Layout(places={"matrix": (slice(640), (20, 32)), "vector": (slice(640, 704), (64,))}, n_matrices=640)
+    layout = Layout(places={"matrix": (slice(640), (20, 32)), "vector": (slice(640, 704), (64,))})
     drawn = torch.Generator().manual_seed(1)
     weights = torch.randn(3, 704, generator=drawn).to(dtype)
     theirs, gradient = weights.clone(), torch.empty_like(weights)
@@ -114,7 +113,7 @@ def test_an_update_is_that_of_torchs_optimizer_bit_for_bit(settings, dtype):
         constants = {name: value for name, value in vars(settings).items() if name in ("betas", "eps", "momentum")}
         kind, fused = (torch.optim.AdamW, {"fused": True}) if isinstance(settings, AdamW) else (torch.optim.SGD, {})
         optimizers.append(kind(groups, lr=0.0, **constants, **fused))
-    ours = optimizer(settings)(torch, settings, layout, weights, gradient)
+    ours = optimizer(torch, settings, layout, weights, gradient)
     for _ in range(5):
         gradient.copy_(torch.randn(gradient.shape, generator=drawn))
         ours.rate.copy_(torch.rand(1, generator=drawn))
@@ -254,8 +253,8 @@ def test_bfloat16_losses_are_as_near_to_float32s_as_the_cpus_passes():
     stack, exact = (stacked(*range(10), start=NormalStart(), precision=kept) for kept in ("mixed", "float32"))
     (_, ours), (_, reference) = made(stack, 5), made(exact, 5)
     for replica in range(10):
-        training = small(seed=replica, start=NormalStart(), precision="mixed", steps=20)
-        theirs = np.array([metrics.loss for metrics in itertools.islice(steps(training), 5)])
+        alone = Stack([small(seed=replica, start=NormalStart(), precision="mixed", steps=20)])
+        theirs = made(alone, 5)[1][:, 0, 0]
         apart += [np.abs(own - reference[:, replica, 0]).mean() for own in (ours[:, replica, 0], theirs)]
     assert 0.5 < apart[0] / apart[1] < 2
     assert apart.max() / 10 < 1e-3

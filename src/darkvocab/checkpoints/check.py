@@ -21,14 +21,26 @@ SCHEMA_VERSION = 1
 FACTS = (
     *("source", "n_tokens", "hidden_dim", "grid", "stored_grid", "equality", "tensor", "chosen", "output_tensor"),
     *("tied", "n_unique", "n_black_holes", "black_hole_population", "n_singletons", "n_beyond_tokenizer", "norms"),
-    *("vocabulary", "indicators"),
+    *("vocabulary", "indicators", "grades", "tying", "notes", "skipped"),
 )
 PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
 
 # Tokens that some text is encoded to. A special token has a text, too, but none that is taken from a user's.
 REACHED = (pl.col("category") == "reachable") | (pl.col("witness").is_not_null() & (pl.col("category") != "special"))
+
+
+def _damaged(scan: Scan) -> pl.Expr:
+    """Rows near zero, but for that of the padding token, which is zero by design."""
+    ids = {token for side in scan.grades.sides for token in side.near_zero} - {scan.matrix.padding_token}
+    return pl.col("id").is_in(sorted(ids))
+
+
+def _copies(scan: Scan) -> pl.Expr:
+    return pl.col("id").is_in([token for copies in scan.copies for token in copies.token_ids])
+
+
 # The tokens that a rule is about (of small-rows: those below its limit).
-CONCERNED = {
+CONCERNED: dict[str, pl.Expr | Callable[[Scan], pl.Expr]] = {
     "black-holes": pl.col("black_hole").is_not_null(),
     "black-hole-tokens": pl.col("black_hole").is_not_null(),
     "dark-tokens": pl.col("dark"),
@@ -37,6 +49,9 @@ CONCERNED = {
     "rows-beyond-tokenizer": pl.col("category") == "beyond_tokenizer",
     "near-duplicates": pl.col("n_touching") >= pl.col("population"),  # more than the others of its own row
     "tokens-without-row": pl.lit(False),
+    "damaged-rows": _damaged,
+    "weak-tokens": pl.col("grade") == "weak",
+    "copied-rows": _copies,
 }
 # Which of them to name first; ties by id.
 FIRST = {
@@ -46,16 +61,19 @@ FIRST = {
     "dark-reachable-tokens": pl.col("rank"),
     "near-duplicates": -pl.col("n_touching"),
     "small-rows": pl.col("norm"),
+    "damaged-rows": pl.col("norm"),
+    "weak-tokens": pl.col("rank"),
 }
 # Tokens that a rule might be about, for all that is known.
 UNKNOWN = pl.col("category") == "unknown"
 UNDECIDED = {"dark-reachable-tokens": pl.col("dark") & UNKNOWN, "unreachable-tokens": UNKNOWN}
 LACKING = {"vocabulary": "there is no tokenizer", "neighbours": "neighbours are not sought among quantised rows"}
 SUPPRESSED = {
-    "dark": CONCERNED["dark-tokens"],
-    "beyond-tokenizer": CONCERNED["rows-beyond-tokenizer"],
-    "black-holes": CONCERNED["black-holes"],
-    "unreachable": CONCERNED["unreachable-tokens"],
+    "dark": pl.col("dark"),
+    "weak": pl.col("grade") == "weak",
+    "beyond-tokenizer": pl.col("category") == "beyond_tokenizer",
+    "black-holes": pl.col("black_hole").is_not_null(),
+    "unreachable": pl.col("category") == "unreachable",
 }
 TO_SUPPRESS = "dark,beyond-tokenizer,black-holes"
 
@@ -185,7 +203,7 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
         return outcome(status=OFF, message="Switched off by the policy.")
     if rule.needs and getattr(scan, rule.needs) is None:
         return outcome(status=UNMEASURED, message=f"Not measured: {LACKING[rule.needs]}.")
-    is_concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else CONCERNED[rule.name]
+    is_concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else _concerned(rule.name, scan)
     judged = tokens.filter(~pl.col("exempt"))
     n_exempt = len(tokens.filter(pl.col("exempt") & is_concerned))
     concerned = judged.filter(is_concerned).sort(FIRST.get(rule.name, pl.col("id")), "id")
@@ -208,6 +226,11 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
         tokens=concerned["text"].to_list(),
         n_exempt=n_exempt,
     )
+
+
+def _concerned(name: str, scan: Scan) -> pl.Expr:
+    concerned = CONCERNED[name]
+    return concerned if isinstance(concerned, pl.Expr) else concerned(scan)
 
 
 def _n_without_row(scan: Scan, judged: pl.DataFrame, concerned: pl.DataFrame) -> int:

@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..embedding.scales import find_companions
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.displacement import displacements
-from ..measures.tracking import BIRTH, GAIN, LOSE, MERGE, SPLIT, VANISH, Event, follow, holes_of, starts
+from ..measures.tracking import BIRTH, GAIN, LOSE, MERGE, SPLIT, START, VANISH, Event, follow
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks
 from ..text import printable
@@ -99,8 +100,6 @@ class Course:
         self.events: list[SeriesEvent] = []
         self.last: Measured | None = None
         self.holes = self.n_changes = self.changed = np.zeros(0, np.int64)  # of each token; last the checkpoint
-        self.born: dict[int, int] = {}  # the checkpoint at which each black hole's number appeared
-        self.joined: dict[int, int] = {}  # at which its tokens last changed
         self._fresh = 1  # number of the next new black hole
         self._first: dict[tuple[Any, ...], str] = {}  # checkpoint, by the identity of its words
         self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # identity of words, by their place in a file
@@ -148,13 +147,17 @@ class Course:
         self.last = Measured(record=record, matrix=matrix, groups=groups, identity=identity)
 
     def _identity(self, matrix: EmbeddingMatrix) -> tuple[Any, ...]:
-        """Return what is equal where words are equal; words of a file whose hash is known are not read again."""
+        """Return what is equal where words and scales are; those of a file whose hash is known are not read again."""
         tensor = matrix.held
         assert tensor is not None
-        place = None if isinstance(tensor.path, Path) else (tensor.path.sha256, tensor.offset, tensor.shape)
+        assert matrix.source is not None
+        beside = list(find_companions(matrix.source, tensor).values())
+        held = [(part.path, part.offset, part.shape) for part in (tensor, *beside)]
+        place = tuple((path.sha256, *at) for path, *at in held if not isinstance(path, Path))
         if place in self._known:
             return self._known[place]
-        identity = tensor.dtype, tensor.shape, _sha256(matrix.words)
+        scales = (_sha256(part.packed().reshape(1, -1)) for part in beside)
+        identity = tensor.dtype, tensor.shape, *scales, _sha256(matrix.words)
         if place:
             self._known[place] = identity
         return identity
@@ -169,15 +172,11 @@ class Course:
 
     def _begin(self, groups: Groups) -> list[Event]:
         """Number the black holes of a first checkpoint, or of one that cannot be compared with the one before."""
-        holes = holes_of(groups)
-        shift = self._fresh - 1
-        events = [replace(event, hole=event.hole + shift) for event in starts(holes)]
-        self.holes = np.where(holes > 0, holes + shift, 0)
-        self._fresh += len(events)
-        self.n_changes = np.zeros(len(holes), np.int64)
-        self.changed = np.full(len(holes), len(self.records))
-        self._date(events)
-        return events
+        n = len(groups.labels)
+        self.holes, births, self._fresh = follow(np.zeros(n, np.int64), groups, self._fresh)
+        self.n_changes = np.zeros(n, np.int64)
+        self.changed = np.full(n, len(self.records))
+        return [replace(event, kind=START) for event in births]
 
     def _follow(self, groups: Groups, moved: Int64[np.ndarray, " n"]) -> list[Event]:
         """Follow black holes and rows from the checkpoint before; `moved` is how many steps each row moved."""
@@ -186,14 +185,7 @@ class Course:
         self.holes, events, self._fresh = follow(self.holes, groups, self._fresh)
         self.n_changes[moved > 0] += 1
         self.changed[moved > 0] = len(self.records)
-        self._date(events)
         return events
-
-    def _date(self, events: list[Event]) -> None:
-        for event in events:
-            self.born.setdefault(event.hole, len(self.records))
-            for hole in (event.hole, event.other):
-                self.joined[hole] = len(self.records)
 
 
 def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ..embedding.matrix import EmbeddingMatrix
+from ..embedding.matrix import EmbeddingMatrix, finite_rows
 from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from ..measures.census import Census
 from ..measures.displacement import Displacements, displacements
-from ..measures.tracking import follow, members_of
-from ..numerics import Grid, Groups, as_grid
+from ..measures.tracking import follow
+from ..numerics import Grid, as_grid, identical_rows
+from ..numerics.grouping import members_of
 from ..progress import Advance, Progress, Report
 from ..runs.records import csv_bytes
 from ..text import Shown
@@ -93,7 +93,13 @@ class MatrixDiff(Shown):
     displacements: Displacements  # of the tokens that both have
     holes_a: Int64[np.ndarray, " n_a"]  # black hole of each token, 1 for the largest, 0 for none
     holes_b: Int64[np.ndarray, " n_b"]
-    changes: tuple[Change, ...]  # of the largest in A first, then of what is new in B
+
+    @cached_property
+    def changes(self) -> list[Change]:
+        """Changes of black holes: of the largest in A first, then of what is new in B."""
+        ids = self.token_ids
+        followed = changes(self.holes_a, self.holes_b)
+        return [replace(change, joined=ids[change.joined], left=ids[change.left]) for change in followed]
 
     @cached_property
     def equal(self) -> Bool[np.ndarray, " n"]:
@@ -105,23 +111,34 @@ class MatrixDiff(Shown):
         return len(self.equal)
 
     @property
+    def n_equal(self) -> int:
+        return int(self.equal.sum())
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Black holes by the kind of their change."""
+        return Counter(change.kind for change in self.changes)
+
+    @property
     def differs(self) -> bool:
         return self.a.n_tokens != self.b.n_tokens or not self.equal.all()
 
     def _shown(self) -> dict[str, Any]:
-        n_equal = int(self.equal.sum())
-        kinds = Counter(change.kind for change in self.changes)
-        return {
-            "matrix": self.matrix,
-            "grid": self.grid.name,
-            "n_common": self.n_common,
-            "n_equal": n_equal,
-            "n_moved": self.n_common - n_equal,
-            "black_holes": dict(kinds),
-        }
+        rows = {"n_common": self.n_common, "n_equal": self.n_equal, "n_moved": self.n_common - self.n_equal}
+        return {"matrix": self.matrix, "grid": self.grid.name, **rows, "black_holes": dict(self.counts)}
+
+    @property
+    def token_ids(self) -> Int64[np.ndarray, " n"]:
+        """Token of each row of the matrix that has more."""
+        return max(self.a, self.b, key=lambda matrix: matrix.n_tokens).token_ids
+
+    @property
+    def skipped(self) -> list[int]:
+        """Tokens that were left out, as a row of theirs holds NaN or infinity."""
+        return sorted({*self.a.skipped, *self.b.skipped})
 
     def movers(self) -> Int64[np.ndarray, " moved"]:
-        """Tokens whose rows differ, the farthest (Euclidean, weight units) first."""
+        """Rows that differ, the farthest (Euclidean, weight units) first."""
         moved = np.flatnonzero(~self.equal)
         return moved[np.argsort(-self.displacements.euclidean[moved], kind="stable")]
 
@@ -132,18 +149,20 @@ class MatrixDiff(Shown):
 
     def to_json(self) -> dict[str, Any]:
         movers = self.movers()
-        counts = Counter(change.kind for change in self.changes)
+        ids = self.token_ids
         return {
             "matrix": self.matrix,
-            **{name: _side(matrix, holes) for name, matrix, holes in self._sides},
+            "a": _side(self.a, self.holes_a),
+            "b": _side(self.b, self.holes_b),
             "grid": self.grid.name,
             "equality": "bits" if self.bitwise else "values",
             "n_common": self.n_common,
-            "n_equal": int(self.equal.sum()),
+            "n_equal": self.n_equal,
             "n_same_bits": int(self.displacements.same.sum()),
             "n_moved": len(movers),
             "n_only_a": max(0, self.a.n_tokens - self.b.n_tokens),
             "n_only_b": max(0, self.b.n_tokens - self.a.n_tokens),
+            "skipped": self.skipped,
             "moved": {
                 name: {"median": float(np.median(values[movers])), "max": values[movers].max().item()}
                 for name, values in self._lengths.items()
@@ -152,16 +171,12 @@ class MatrixDiff(Shown):
             else None,
             "movers": [
                 {"token_id": token, "a": self.a.texts.get(token), "b": self.b.texts.get(token)}
-                | {name: values[token].item() for name, values in self._lengths.items()}
-                for token in movers[:MOVERS].tolist()
+                | {name: values[row].item() for name, values in self._lengths.items()}
+                for row, token in zip(movers[:MOVERS].tolist(), ids[movers[:MOVERS]].tolist(), strict=True)
             ],
-            "counts": {kind: counts[kind] for kind in KINDS},
+            "counts": {kind: self.counts[kind] for kind in KINDS},
             "black_holes": [change.to_json() for change in self.changes],
         }
-
-    @property
-    def _sides(self) -> Iterator[tuple[str, EmbeddingMatrix, np.ndarray]]:
-        yield from (("a", self.a, self.holes_a), ("b", self.b, self.holes_b))
 
     def frame(self) -> pl.DataFrame:
         """Tabulate every token of either, by id."""
@@ -170,16 +185,20 @@ class MatrixDiff(Shown):
         n = max(self.a.n_tokens, self.b.n_tokens)
         status = ["equal" if equal else "moved" for equal in self.equal.tolist()]
         status += ["only in a" if self.a.n_tokens > self.b.n_tokens else "only in b"] * (n - self.n_common)
-        columns = {"matrix": pl.repeat(self.matrix, n, eager=True), "token_id": pl.Series(range(n))}
-        for name, matrix, _ in self._sides:
-            columns[f"token_{name}"] = pl.Series([matrix.texts.get(token) for token in range(n)], dtype=pl.String)
-        columns["status"] = pl.Series(status, dtype=pl.String)
-        for name, values in self._lengths.items():
-            columns[name] = pl.Series(values).extend_constant(None, n - len(values))
-        for name, matrix, holes in self._sides:
-            known = pl.Series(np.where(holes, holes, -1)).extend_constant(None, n - matrix.n_tokens)
-            columns[f"black_hole_{name}"] = known.replace(-1, None)
-        return pl.DataFrame(columns)
+        ids = self.token_ids.tolist()
+        texts = {"token_a": self.a.texts, "token_b": self.b.texts}
+        holes = {"black_hole_a": self.holes_a, "black_hole_b": self.holes_b}
+        numbers = {name: pl.Series(values) for name, values in self._lengths.items()}
+        numbers |= {name: pl.Series(np.where(of, of, -1)).replace(-1, None) for name, of in holes.items()}
+        return pl.DataFrame(
+            {
+                "matrix": pl.repeat(self.matrix, n, eager=True),
+                "token_id": ids,
+                **{name: pl.Series(map(of.get, ids), dtype=pl.String) for name, of in texts.items()},
+                "status": pl.Series(status, dtype=pl.String),
+                **{name: values.extend_constant(None, n - len(values)) for name, values in numbers.items()},
+            }
+        )
 
 
 def _side(matrix: EmbeddingMatrix, holes: np.ndarray) -> dict[str, Any]:
@@ -195,15 +214,24 @@ class Diff(Shown):
     """Two checkpoints, A and B."""
 
     asked: tuple[str, str]
-    texts_differ: tuple[int, ...] | None  # tokens with a text in both that is not the same; None where one has none
-    n_texts_only: tuple[int, int]  # tokens with a text in A alone, in B alone
     parts: tuple[MatrixDiff, ...]  # the input matrix, then the output matrix
     notes: tuple[str, ...]  # what was not compared, and why
+
+    @cached_property
+    def texts(self) -> dict[str, Any] | None:
+        """Tokens with another text in A than in B, and how many have one in A or in B alone; None without texts."""
+        a, b = self.parts[0].a.texts, self.parts[0].b.texts
+        if not (a and b):
+            return None
+        both = sorted(a.keys() & b.keys())
+        different = [{"token_id": token, "a": a[token], "b": b[token]} for token in both if a[token] != b[token]]
+        only = {"n_only_a": len(a) - len(both), "n_only_b": len(b) - len(both)}
+        return {"n_different": len(different), **only, "different": different}
 
     @property
     def differs(self) -> bool:
         """True where a row or a text differs."""
-        return any(part.differs for part in self.parts) or bool(self.texts_differ) or any(self.n_texts_only)
+        return any(part.differs for part in self.parts) or any((self.texts or {}).values())
 
     def _shown(self) -> dict[str, Any]:
         parts = {f"{part.matrix} matrix": part for part in self.parts}
@@ -211,17 +239,10 @@ class Diff(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Return all but equal tokens and the less far movers as JSON-ready data; its keys: `docs/files.md`."""
-        a, b = self.parts[0].a.texts, self.parts[0].b.texts
         return {
             "schema_version": SCHEMA_VERSION,
             **{"a": self.asked[0], "b": self.asked[1], "differs": self.differs, "notes": list(self.notes)},
-            "texts": None
-            if self.texts_differ is None
-            else {
-                "n_different": len(self.texts_differ),
-                **{"n_only_a": self.n_texts_only[0], "n_only_b": self.n_texts_only[1]},
-                "different": [{"token_id": token, "a": a[token], "b": b[token]} for token in self.texts_differ],
-            },
+            "texts": self.texts,
             "matrices": [part.to_json() for part in self.parts],
         }
 
@@ -244,6 +265,7 @@ def diff(
     grid: str | None = None,
     bitwise: bool = False,
     tokenizer: str | Path | None = None,
+    skip_nonfinite: bool = False,
     progress: Report | None = None,
 ) -> Diff:
     """Compare two checkpoints row by row: token i of one with token i of the other.
@@ -260,6 +282,8 @@ def diff(
     grid : round to it first; by default the coarser of the two grids, the one with fewer bits in its mantissa
     bitwise : compare bit patterns, so that -0.0 is not 0.0
     tokenizer : a `tokenizer.json` for both, instead of each one's own; "none" for no texts
+    skip_nonfinite : leave out tokens whose row holds NaN or infinity in either, and say which; by default such rows are
+        refused
     progress : called with (bytes done, bytes in all)
     """
     if matrix not in MATRICES:
@@ -273,18 +297,12 @@ def diff(
                 f"{x.tensor} of {a} has rows of {x.dim:,} columns, {y.tensor} of {b} of {y.dim:,}: there is nothing to "
                 "compare; --tensor and --tensor-b choose other tensors"
             )
+    if skip_nonfinite:
+        pairs = [(name, *finite_rows(x, y)) for name, x, y in pairs]
     work = Progress(sum(2 * (x.words.nbytes + y.words.nbytes) for _, x, y in pairs), progress)
     parts = tuple(_compared(name, x, y, grid, bitwise, work.advance) for name, x, y in pairs)
     work.finish()  # rows that one has alone are read once, not twice
-    texts = one.texts, other.texts
-    both = sorted(texts[0].keys() & texts[1].keys())
-    return Diff(
-        asked=(str(a), str(b)),
-        texts_differ=tuple(t for t in both if texts[0][t] != texts[1][t]) if all(texts) else None,
-        n_texts_only=(len(texts[0]) - len(both), len(texts[1]) - len(both)) if all(texts) else (0, 0),
-        parts=parts,
-        notes=tuple(notes),
-    )
+    return Diff(asked=(str(a), str(b)), parts=parts, notes=tuple(notes))
 
 
 def _pairs(
@@ -310,36 +328,27 @@ def _compared(
 ) -> MatrixDiff:
     coarser = min(a.grid, b.grid, key=lambda grid: (grid.mantissa_bits, grid.bits))
     on = as_grid(grid or coarser)
-    groups = [matrix.groups(on, bitwise=bitwise, progress=progress) for matrix in (a, b)]
-    holes_a, holes_b = (Census(of).numbers for of in groups)
     return MatrixDiff(
         matrix=name,
         a=a,
         b=b,
         grid=on,
         bitwise=bitwise,
+        holes_a=Census(a.groups(on, bitwise=bitwise, progress=progress)).numbers,
+        holes_b=Census(b.groups(on, bitwise=bitwise, progress=progress)).numbers,
         displacements=displacements(a, b, on, progress=progress),
-        holes_a=holes_a,
-        holes_b=holes_b,
-        changes=tuple(changes(holes_a, holes_b, groups[1])),
     )
 
 
-def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b"], groups_b: Groups) -> list[Change]:
+def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b"]) -> list[Change]:
     """Follow each black hole from A to B: those of A by number, then the new ones of B by theirs.
 
     A token that one side lacks is in no black hole of that side.
     """
     n = max(len(holes_a), len(holes_b))
-    a, b = (np.concatenate([holes, np.zeros(n - len(holes), np.int64)]) for holes in (holes_a, holes_b))
-    alone = np.arange(n - len(holes_b))
-    padded = Groups(
-        labels=np.concatenate([groups_b.labels, len(groups_b.counts) + alone]),
-        first=np.concatenate([groups_b.first, len(holes_b) + alone]),
-        counts=np.concatenate([groups_b.counts, np.ones(len(alone), np.int64)]),
-        largest_code=np.zeros(n, groups_b.largest_code.dtype),
-    )
-    after, _, _ = follow(a, padded, int(a.max(initial=0)) + 1)
+    a, b = (np.pad(holes, (0, n - len(holes))) for holes in (holes_a, holes_b))
+    numbers = np.where(b > 0, b, n + 1 + np.arange(n))  # a token that stands alone has one of its own
+    after, _, _ = follow(a, identical_rows(numbers.astype(np.uint64)[:, None]), int(a.max(initial=0)) + 1)
     old = members_of(a)
     new = members_of(after)
     followed = [_change(number, old.get(number), new.get(number), a, b, after) for number in sorted(old.keys() | new)]
@@ -373,6 +382,5 @@ def _change(
 
 
 def _most(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Count how often each black hole is among these numbers, most first."""
-    which, counts = np.unique(numbers[numbers > 0], return_counts=True)
-    return tuple(sorted(zip(which.tolist(), counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])))
+    """Count how often each black hole is among these numbers, most first, then by number."""
+    return tuple(Counter(np.sort(numbers[numbers > 0]).tolist()).most_common())

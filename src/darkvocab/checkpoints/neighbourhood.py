@@ -13,6 +13,7 @@ from ..landing import check_place, write_whole
 from ..measures.census import Census
 from ..measures.neighbours import Neighbours, neighbours
 from ..numerics import Touching, as_grid
+from ..numerics.grouping import members_of
 from ..progress import Progress, Report
 from ..runs.records import csv_bytes
 from ..sources import open_source
@@ -75,7 +76,7 @@ def neighbourhood(
         "n_token_pairs": near.n_token_pairs,
         "n_isolated": near.n_isolated,
         "n_components": near.n_components,
-        "degrees": np.transpose(near.degree_table()).tolist(),
+        "degrees": near.degree_table().T.tolist(),
         "cluster": {
             "component": int(near.component[groups.labels[cluster[0]]]) + 1 if len(cluster) else None,
             "core": near.core.tolist(),
@@ -89,19 +90,18 @@ def neighbourhood(
 def _components(near: Neighbours, matrix: EmbeddingMatrix) -> list[dict[str, Any]]:
     """List components of two or more rows: their numbers, and their tokens with texts."""
     components = near.components
-    of_token = near.component[near.groups.labels]
-    order = np.argsort(of_token, kind="stable")
-    ends = np.cumsum(components.tokens)
+    members = members_of(near.component[near.groups.labels] + 1)
     return [
         {
-            "number": int(number) + 1,
-            "n_rows": int(components.rows[number]),
-            "n_tokens": int(components.tokens[number]),
-            "n_black_holes": int(components.black_holes[number]),
-            "token_ids": (tokens := order[ends[number] - components.tokens[number] : ends[number]].tolist()),
-            "tokens": [matrix.texts.get(token) for token in tokens],
+            "number": number,
+            "n_rows": int(components.rows[number - 1]),
+            "n_tokens": len(tokens),
+            "n_black_holes": int(components.black_holes[number - 1]),
+            "token_ids": tokens.tolist(),
+            "tokens": [matrix.texts.get(token) for token in tokens.tolist()],
         }
-        for number in np.flatnonzero(components.rows >= 2)
+        for number, tokens in members.items()
+        if components.rows[number - 1] >= 2
     ]
 
 

@@ -44,102 +44,9 @@ class Rule:
     can_exempt: bool = True  # there are rows to be exempt
 
 
-RULES = (
-    Rule(
-        id="DV001",
-        name="black-holes",
-        one="black hole",
-        many="black holes",
-        counts="Groups of two or more tokens whose rows are equal, element by element; one is counted while any of its "
-        "tokens is not exempt.",
-        why="The model cannot tell the tokens of a black hole apart: what it reads is the same number for number.",
-        remedy="Give them rows of their own (darkvocab repair), or suppress them at sampling.",
-        severity=ERROR,
-    ),
-    Rule(
-        id="DV002",
-        name="black-hole-tokens",
-        one="token in black holes",
-        many="tokens in black holes",
-        counts="Tokens that share their row with another.",
-        why="As for black-holes: a limit where the number of tokens, not that of groups, is what is accepted.",
-        remedy="Give them rows of their own (darkvocab repair), or suppress them at sampling.",
-        severity=OFF,
-    ),
-    Rule(
-        id="DV003",
-        name="dark-tokens",
-        one="dark token",
-        many="dark tokens",
-        counts="Tokens that the indicators find under-trained, reachable or not.",
-        why="What the model does with a token that it never learned is left to chance.",
-        remedy="Suppress them at sampling (--suppress), or drop them from the tokenizer.",
-    ),
-    Rule(
-        id="DV004",
-        name="dark-reachable-tokens",
-        one="dark token that a text reaches",
-        many="dark tokens that a text reaches",
-        counts="Dark tokens that some text is encoded to: of category reachable, or of any other but special with a "
-        "witness.",
-        why="A user can type them.",
-        remedy="Train them, re-initialise them from their pieces (darkvocab repair), or change the tokenizer.",
-        severity=ERROR,
-    ),
-    Rule(
-        id="DV005",
-        name="unreachable-tokens",
-        one="unreachable token",
-        many="unreachable tokens",
-        counts="Tokens of category unreachable: their text never encodes back to them.",
-        why="They take rows and probability, and no text ever uses them.",
-        remedy="Suppress them at sampling, or drop them from the tokenizer.",
-    ),
-    Rule(
-        id="DV006",
-        name="rows-beyond-tokenizer",
-        one="row beyond the tokenizer",
-        many="rows beyond the tokenizer",
-        counts="Rows whose id no token of the tokenizer has: padding.",
-        why="Where one is sampled, the tokenizer has no text for it.",
-        remedy="Suppress them at sampling.",
-        needs="vocabulary",
-    ),
-    Rule(
-        id="DV007",
-        name="near-duplicates",
-        one="near-duplicate",
-        many="near-duplicates",
-        counts="Tokens with a token of another row no more than one grid step away in every coordinate; equal rows are "
-        "the black holes'.",
-        why="The model can hardly tell them apart, and the next rounding may make them equal.",
-        remedy="Give them rows of their own (darkvocab repair), or do not quantise the embedding.",
-        needs="neighbours",
-    ),
-    Rule(
-        id="DV008",
-        name="small-rows",
-        one="row",
-        many="rows",
-        counts="Tokens whose row has a Euclidean norm below the limit.",
-        why="A row near zero says next to nothing, and normalising it magnifies its rounding.",
-        remedy="Give them rows of their own (darkvocab repair).",
-        bound="least",
-        limit=0.0,
-        severity=OFF,
-    ),
-    Rule(
-        id="DV009",
-        name="tokens-without-row",
-        one="token of the tokenizer without a row",
-        many="tokens of the tokenizer without a row",
-        counts="Tokens of the tokenizer whose id lies beyond the matrix.",
-        why="A text that holds one reads beyond the embedding, which ends the process or worse.",
-        remedy="Resize the embedding to the tokenizer, or take the tokenizer that the model was trained with.",
-        severity=ERROR,
-        needs="vocabulary",
-        can_exempt=False,
-    ),
+RULES = tuple(
+    Rule(name=name, **fields)
+    for name, fields in tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8")).items()
 )
 BY_NAME = {rule.name: rule for rule in RULES}
 EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
@@ -204,7 +111,10 @@ DEFAULT_LIMITS = {rule.name: Limit(allowed=rule.limit, severity=rule.severity) f
 DEFAULT_ALLOW = (
     Exemption(
         reason="padding: no text is encoded to these rows, and rows-beyond-tokenizer counts them",
-        rules=("black-holes", "black-hole-tokens", "dark-tokens", "near-duplicates", "small-rows"),
+        rules=(
+            *("black-holes", "black-hole-tokens", "dark-tokens", "near-duplicates", "small-rows"),
+            *("damaged-rows", "weak-tokens", "copied-rows"),
+        ),
         categories=("beyond_tokenizer",),
     ),
 )
@@ -354,7 +264,8 @@ def default_policy() -> str:
     comment = ALLOW.format(categories=", ".join(CATEGORIES))
     for exemption in DEFAULT_ALLOW:
         rules, categories = json.dumps(exemption.rules), json.dumps(exemption.categories)  # lists in TOML, too
-        entry = f'[[allow]]\nreason = "{exemption.reason}"\nrules = {rules}\ncategories = {categories}\n'
+        listed = "\n".join(wrap(f"rules = {rules}", 118, subsequent_indent="    ", break_on_hyphens=False))
+        entry = f'[[allow]]\nreason = "{exemption.reason}"\n{listed}\ncategories = {categories}\n'
         blocks.append(comment + entry)
         comment = ""
     return "\n".join(blocks)

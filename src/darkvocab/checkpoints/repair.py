@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from ..embedding.find import find_copies, find_scales
+from ..embedding.find import find_copies
 from ..embedding.matrix import EmbeddingMatrix
+from ..embedding.scales import find_scales
 from ..errors import InvalidInput, MissingFile
 from ..landing import landing_folder
 from ..progress import Progress, Report
@@ -51,7 +52,8 @@ def repair(
     ----------
     source : a `.safetensors` file, an index of shards, or a model folder
     out : a folder that is not there yet, or empty
-    tokens : as `select`; black holes are those of the input matrix (of the output's where that alone is repaired)
+    tokens : as `select`, "dark" and "weak" for each matrix its own; black holes are those of the input matrix (of the
+        output's where that alone is repaired)
     how : "mean" of the trained rows, which are all that are not chosen; mean of the "pieces" that spell a token's text
         without the chosen ones (where none do, of the trained rows); or "gaussian", with the mean and covariance of the
         trained rows
@@ -148,9 +150,15 @@ def _targets(
     asked: str | Iterable[int],
     how: str,
 ) -> list[Target]:
-    """Choose the tokens of each matrix, and the pieces that spell them where that is asked."""
+    """Choose the tokens of each matrix, and the pieces that spell them where that is asked.
+
+    Dark and weak tokens of an untied model are those of each matrix: a healthy row on the other side stays.
+    """
     first = next(iter(matrices.values()))
-    tokens = select(asked, first, max(held.n_tokens for held in matrices.values()))
+    n = max(held.n_tokens for held in matrices.values())
+    untied = len(matrices) == 2
+    chosen = {name: select(asked, first, n, name if untied else None) for name in matrices}
+    tokens = np.unique(np.concatenate(list(chosen.values())))
     if not len(tokens):
         raise InvalidInput(f"{source.asked} has no such tokens ({asked}): nothing to repair; --tokens chooses others")
     pieces = _pieces(first, tokens) if how == "pieces" else {}
@@ -159,11 +167,11 @@ def _targets(
             name=name,
             matrix=held,
             tensors=find_copies(source, source.tensors[held.tensor]),
-            tokens=tokens[tokens < held.n_tokens],
+            tokens=chosen[name][chosen[name] < held.n_tokens],
             pieces={token: ids for token, ids in pieces.items() if max(token, *ids) < held.n_tokens},
         )
         for name, held in matrices.items()
-        if (tokens < held.n_tokens).any()
+        if (chosen[name] < held.n_tokens).any()
     ]
 
 
@@ -191,10 +199,11 @@ def _check_source(source: Source, matrix: EmbeddingMatrix) -> None:
         )
     if matrix.tensor not in source.tensors:
         raise InvalidInput(f"{matrix.path}: {matrix.tensor} is a state of a history; repair the model that was trained")
-    if scales := find_scales(source, source.tensors[matrix.tensor]):
+    if matrix.quantised:
+        scales = find_scales(source, source.tensors[matrix.tensor])
         raise InvalidInput(
-            f"{matrix.path}: the rows of {matrix.tensor} are scaled by {scales}: a mean of them as they are stored "
-            "means nothing; repair the model before it is quantised"
+            f"{matrix.path}: the rows of {matrix.tensor} are scaled by {scales}: repair writes rows of plain numbers; "
+            "repair the model before it is quantised"
         )
 
 

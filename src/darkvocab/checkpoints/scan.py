@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.find import find_embedding, find_output
-from ..embedding.matrix import EmbeddingMatrix
+from ..embedding.find import find_embedding, find_output, has_output_bias, settings
+from ..embedding.matrix import EmbeddingMatrix, finite_rows
+from ..embedding.scales import find_companions
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
-from ..measures.dark import Judgement, judge, judged_matrix
+from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
 from ..measures.geometry import Geometry
 from ..measures.indicators import COLUMNS, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
@@ -24,7 +25,7 @@ from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
 from ..sources import File, Folder, RemoteFile, Source, Tensor, located, open_source, sha256
 from ..sources.tokenizer import tokenizer_files
-from ..text import finite
+from ..text import finite, printable
 from . import scan_result as result
 from .scan_result import Scan
 
@@ -37,6 +38,7 @@ PLAN_VERSION = 1
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
+MOST_COPIES = 10_000  # groups of copies that a scan lists
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
 
@@ -48,13 +50,16 @@ def scan(
     bitwise: bool = False,
     tokenizer: str | Path | None = None,
     checksum: bool = True,
+    skip_nonfinite: bool = False,
     device: str | Device = "cpu",
     progress: Report | None = None,
 ) -> Scan:
     """Take the census, indicators, neighbours and vocabulary of a checkpoint: which tokens are dark, and why.
 
-    Black holes, neighbours and norms are of the input embedding, indicators and score of the matrix
-    that `measures.dark.judge` names. Raises as `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
+    Black holes, neighbours and norms are of the input embedding, indicators of the matrix that
+    `measures.dark.judged_matrix` names; grade and score are the worse of input and output.
+
+    Raises as `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
 
     Parameters
     ----------
@@ -63,6 +68,8 @@ def scan(
     grid, bitwise : of census and neighbours, as `census`; indicators are of the rows as they are stored
     checksum : hash the file that holds the tensor. This reads all of a local file, everything else only the
         embedding's rows; of a file on the Hub, the Hub's hash is taken
+    skip_nonfinite : leave out tokens whose row holds NaN or infinity, in the input or the judged matrix, and say which
+        (`Scan.matrix.skipped`); by default such rows are refused
     device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
@@ -74,8 +81,10 @@ def scan(
     size = path.stat().st_size
     on = as_grid(grid or matrix.grid).name
     judged = judged_matrix(matrix)
+    if skip_nonfinite:
+        matrix, judged = finite_rows(matrix, judged)
     n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
-    n_bytes += 0 if judged is matrix else judged.words.nbytes  # its census
+    n_bytes += 0 if judged is matrix else bytes_read(matrix) + judged.words.nbytes  # its indicators, output's census
     n_bytes += size if checksum and isinstance(path, Path) else 0
     work = Progress(n_bytes, progress)
     with ThreadPoolExecutor(1) as pool:
@@ -110,17 +119,18 @@ class _Measured:
 
         with ThreadPoolExecutor(1) as pool:  # rows beside texts, whose search takes long where a tokenizer is slow
             counting = pool.submit(self._counted)
-            self.words = vocabulary(self.matrix.tokenizer, self.matrix.n_tokens)
+            words = vocabulary(self.matrix.tokenizer, self.matrix.n_tokens + len(self.matrix.skipped))
+            self.words = words.of(self.matrix.token_ids.tolist()) if self.matrix.skipped else words
             self.census, self.near = counting.result()
         self.judgement = judge(
             self.matrix,
             judged=self.judged,
-            census=self.census if self.judged is self.matrix else None,
+            census=self.census,
             words=self.words,
             device=self.device,
             progress=self.advance,
         )
-        self.norms = self.judgement.indicators.norms if self.judged is self.matrix else self.matrix.norms()
+        self.norms = self.judgement.sides[0].indicators.norms
         self.l_inf = self._distances()
         self.steps = self._steps()
 
@@ -175,6 +185,10 @@ class _Measured:
                 output_tensor=matrix.output,
                 output_shape=matrix.output_shape,
                 tied=matrix.tied,
+                padding_token=self._padding_token(),
+                tying=matrix.tying,
+                notes=(*matrix.notes, *self._padding()),
+                skipped=matrix.skipped,
             ),
             census=_census_facts(census),
             n_beyond_tokenizer=matrix.n_beyond_tokenizer,
@@ -184,41 +198,96 @@ class _Measured:
             if self.judged is matrix
             else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.census)),
             vocabulary=_vocabulary_facts(self.words, matrix),
-            indicators=_indicator_facts(judgement, matrix.n_tokens),
+            indicators=_indicator_facts(judgement),
+            grades=_grade_facts(judgement),
+            n_never_emitted=_n_never_emitted(matrix, judgement),
+            copies=self._copies(),
             neighbours=None if self.near is None else _neighbour_facts(self.near, matrix),
             black_holes=tuple(
                 result.BlackHole(
                     population=len(tokens),
-                    token_ids=tuple(tokens.tolist()),
-                    tokens=tuple(matrix.texts.get(token) for token in tokens.tolist()),
-                    norm=float(self.norms[tokens[0]]),
+                    token_ids=tuple(tokens),
+                    tokens=tuple(matrix.texts.get(token) for token in tokens),
+                    norm=float(self.norms[rows[0]]),
                 )
-                for tokens in census.members()
+                for rows in census.members()
+                for tokens in [matrix.token_ids[rows].tolist()]
             ),
             tokens=self._frame(),
         )
+
+    def _padding_token(self) -> int | None:
+        said = settings(self.matrix.source.config, "pad_token_id", int) if self.matrix.source else []
+        zero = self.matrix.token_ids[self.norms == 0]
+        return said[0] if said and said[0] in zero else None
 
     def _frame(self) -> pl.DataFrame:
         """Tabulate every token: what it is, which rows it has and touches, its indicators, its score."""
         import polars as pl
 
-        n = self.matrix.n_tokens
         labels = self.census.groups.labels
         near = self.near
-        unknown = [None] * n
-        shown = self.judgement.indicators
+        unknown = [None] * self.matrix.n_tokens
+        judgement = self.judgement
+        shown = judgement.indicators.of_first(self.matrix.n_tokens)
         columns = {
             "black_hole": pl.Series(self.census.numbers).replace(0, None),
             "population": self.census.groups.counts[labels],
             "n_touching": pl.Series(near.token_degrees[labels] if near else unknown, dtype=pl.Int64),
             "steps": pl.Series(self.steps if self.steps is not None else unknown, dtype=pl.Int64),
             "norm": self.norms,
-            **({} if self.judged is self.matrix else {"output_norm": shown.norms[:n]}),
-            **{name: column[:n] for name, column in shown.columns.items()},
-            "score": shown.score[:n],
-            "dark": shown.dark[:n],
+            **({} if self.judged is self.matrix else {"output_norm": shown.norms}),
+            **shown.columns,
+            **self._of_input(),
+            "score": judgement.score,
+            "dark": judgement.dark,
+            "grade": [GRADES[grade] for grade in judgement.grade.tolist()],
+            "side": pl.Series(judgement.side(), dtype=pl.String),
         }
-        return self.words.frame().hstack(pl.DataFrame(columns))
+        return self.words.frame().with_columns(id=pl.Series(self.matrix.token_ids)).hstack(pl.DataFrame(columns))
+
+    def _padding(self) -> list[str]:
+        """Say how many rows the output matrix has that are no tokens of the input."""
+        n = self.judged.n_tokens - self.matrix.n_tokens
+        if not n:
+            return []
+        n_dark = int(self.judgement.indicators.dark[-n:].sum())
+        return [
+            f"{printable(self.judged.tensor)} has {n:,} rows beyond the {self.matrix.n_tokens:,} of the input, which "
+            f"are no tokens of it: {n_dark:,} of them are dark, and none is counted"
+        ]
+
+    def _of_input(self) -> dict[str, Any]:
+        """Return distance and score by the input matrix, where that is judged beside the output."""
+        import polars as pl
+
+        if len(self.judgement.sides) == 1:
+            return {}
+        side = self.judgement.sides[0]
+        unknown = [None] * self.matrix.n_tokens
+        distance = pl.Series(unknown if side.distance is None else side.distance, dtype=pl.Float64)
+        return {"input_distance": distance, "input_score": side.indicators.score}
+
+    def _copies(self) -> tuple[result.Copies, ...]:
+        """List groups of trained tokens with equal rows, and pairs of trained rows that touch."""
+        if self.grid != self.matrix.grid.name:  # what rounding made equal is no copy
+            return ()
+        groups = self.census.groups
+        trained = self.judgement.grade < WEAK
+        listed = [(rows.tolist(), True) for rows in self.census.members() if trained[rows].all()]
+        if self.near is not None and self.near.n_pairs <= self.near.max_pairs:
+            pairs = groups.first[self.near.pairs].T
+            listed += [(pair.tolist(), False) for pair in pairs[trained[pairs].all(1)]]
+        ids = self.matrix.token_ids
+        return tuple(
+            result.Copies(
+                token_ids=tuple(ids[rows].tolist()),
+                tokens=tuple(self.matrix.texts.get(token) for token in ids[rows].tolist()),
+                equal=equal,
+                norm=float(self.norms[rows[0]]),
+            )
+            for rows, equal in sorted(listed)[:MOST_COPIES]
+        )
 
 
 def _census_facts(census: Census) -> result.CensusFacts:
@@ -251,8 +320,9 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
     )
 
 
-def _indicator_facts(judgement: Judgement, n_tokens: int) -> result.IndicatorFacts:
-    shown = judgement.indicators
+def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
+    shown = judgement.indicators.of_first(judgement.n_tokens)
+    dark = judgement.dark
     reference = shown.reference
     return result.IndicatorFacts(
         matrix=judgement.matrix.tensor,
@@ -267,18 +337,76 @@ def _indicator_facts(judgement: Judgement, n_tokens: int) -> result.IndicatorFac
         by=shown.by,
         score=f"chance to be trained as little as the reference, by {COLUMNS[shown.by][0]}" if shown.by else None,
         threshold=shown.threshold,
-        n_dark=int(shown.dark[:n_tokens].sum()),
-        expected_false_positives=shown.expected_false_positives,
+        n_dark=int(dark.sum()),
+        expected_false_positives=float(1 - judgement.score[dark].mean()) if dark.any() else None,
         columns=tuple(
             result.ColumnFacts(name=name, title=COLUMNS[name][0], formula=COLUMNS[name][1]) for name in shown.columns
         ),
     )
 
 
+def _grade_facts(judgement: Judgement) -> result.GradeFacts:
+    counts = np.bincount(judgement.grade, minlength=len(GRADES)).tolist()
+    sides = tuple(_side_facts(side, judgement.n_tokens) for side in judgement.sides)
+    return result.GradeFacts(n_trained=counts[0], n_weak=counts[WEAK], n_untrained=counts[UNTRAINED], sides=sides)
+
+
+def _side_facts(side: Side, n_tokens: int) -> result.SideFacts:
+    shown = side.indicators
+    grade = side.grade[:n_tokens]
+    tail = side.tail
+    n_weak = int((grade == WEAK).sum())
+    near_zero = shown.near_zero[shown.near_zero < n_tokens]
+    return result.SideFacts(
+        side=side.name,
+        matrix=side.matrix.tensor,
+        reference=shown.reference.kind if shown.reference else "none",
+        by=shown.by,
+        n_untrained=int((grade == UNTRAINED).sum()),
+        n_weak=n_weak,
+        near_zero=tuple(side.matrix.token_ids[near_zero].tolist()),
+        proves=_proves(side, near_zero),
+        weak_up_to=float(np.exp(tail.bound)) if tail and n_weak else None,
+        weak_expected_false=min(tail.expected / tail.n_below, 1.0) if tail and n_weak else None,
+        weak_missed=tail.missed if tail else None,
+        says=side.says,
+    )
+
+
+def _proves(side: Side, near_zero: np.ndarray) -> str | None:
+    """Say what rows near zero prove of the training, by the grid that they are stored on.
+
+    A weight that decays by a share lr * wd of itself, rounded to the nearest number of its grid after every step, stays
+    where that share is below half a step between neighbours: 2^-9 of it or more in bfloat16, as no decay is.
+    """
+    shrunk = near_zero[side.indicators.norms[near_zero] > 0]
+    if side.matrix.stored != "bfloat16" or not len(shrunk):
+        return None
+    return (
+        f"{len(shrunk):,} of these rows are not zero, down to a norm of {side.indicators.norms[shrunk].min():.1e}: "
+        "decay alone cannot shrink bfloat16 weights so far, as its steps round away. They were set so, or trained with "
+        "float32 master weights or stochastic rounding."
+    )
+
+
+def _n_never_emitted(matrix: EmbeddingMatrix, judgement: Judgement) -> int | None:
+    """Count the tokens whose logit another token of a lower id always equals; None without an output matrix.
+
+    Equal output rows without a bias give equal logits, and the greedy choice takes the first. See Demeter et al.,
+    "Stolen Probability", and arXiv 2203.06462 for tokens that cannot win for other reasons.
+    """
+    if matrix.source is None or has_output_bias(matrix.source) or matrix.unembedding() is None:
+        return None
+    census = judgement.census
+    first = census.groups.first[census.groups.labels[: matrix.n_tokens]]
+    return int((first < np.arange(matrix.n_tokens)).sum())
+
+
 def _neighbour_facts(near: Neighbours, matrix: EmbeddingMatrix) -> result.NeighbourFacts:
+    ids = matrix.token_ids
     edges = None
     if near.n_pairs <= min(MOST_EDGES, near.max_pairs):
-        edges = tuple(map(tuple, near.groups.first[near.pairs].T.tolist()))
+        edges = tuple(map(tuple, ids[near.groups.first[near.pairs]].T.tolist()))
     cluster = near.cluster
     return result.NeighbourFacts(
         touching=str(near.touching),
@@ -289,7 +417,7 @@ def _neighbour_facts(near: Neighbours, matrix: EmbeddingMatrix) -> result.Neighb
             n_tokens=len(cluster),
             n_core=len(near.core),
             n_outliers=len(near.outliers),
-            token_ids=tuple(cluster.tolist()),
+            token_ids=tuple(ids[cluster].tolist()),
             map=_mapped(near, matrix),
         ),
         edges=edges,
@@ -309,7 +437,8 @@ def _mapped(near: Neighbours, matrix: EmbeddingMatrix) -> tuple[tuple[int, float
     values, vectors = np.linalg.eigh(differing @ differing.T)
     places = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 0))
     places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)  # a sign is no finding: make it the same
-    return tuple((token, x, y) for token, (x, y) in zip(tokens.tolist(), places.tolist(), strict=True))
+    ids = matrix.token_ids[tokens].tolist()
+    return tuple((token, x, y) for token, (x, y) in zip(ids, places.tolist(), strict=True))
 
 
 # Plan ----------------------------------------------------------------------------------------------------------------
@@ -327,8 +456,9 @@ def plan(
     output = find_output(opened, embedding)
     if output and (output.path, output.offset) == (embedding.path, embedding.offset):
         output = None  # the same bytes
-    tensors = {"embedding": embedding, "output": output}
-    reads = [_read(name, held.path, held, held.nbytes, held.offset) for name, held in tensors.items() if held]
+    tensors = [("embedding", embedding), *([("output", output)] if output else [])]
+    tensors += [pair for _, held in tensors for pair in find_companions(opened, held).items()]
+    reads = [_read(purpose, held.path, held, held.nbytes, held.offset) for purpose, held in tensors]
     texts = _tokenizer(opened, tokenizer)
     reads += [_read("tokenizer", file, None, file.stat().st_size, 0) for file in texts]
     if checksum and isinstance(embedding.path, Path):

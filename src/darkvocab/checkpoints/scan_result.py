@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from jaxtyping import Int64
 
 from ..errors import InvalidInput
 from ..landing import check_place, write_whole
-from ..measures.dark import surest_first
+from ..measures.dark import GRADES, surest_first
 from ..runs.records import csv_bytes
 from ..text import Shown
 
 if TYPE_CHECKING:
-    import polars as pl
-
+    from ..embedding.tying import Tying
     from ..measures.vocabulary import Difference
 
-SCHEMA_VERSION = 2
-WHICH = ("dark", "all")
+SCHEMA_VERSION = 3
+WHICH = ("dark", "weak", "graded", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class SourceFacts:
 class MatrixFacts:
     """The input embedding, and what the output matrix is to it."""
 
-    n_tokens: int
+    n_tokens: int  # rows that the scan is about
     hidden_dim: int
     grid: str  # on which rows were compared
     stored_grid: str  # or the type of a quantised matrix
@@ -51,6 +51,10 @@ class MatrixFacts:
     output_tensor: str | None
     output_shape: tuple[int, ...] | None
     tied: bool
+    padding_token: int | None  # the config's pad_token_id, where its row is zero
+    tying: Tying
+    notes: tuple[str, ...] = ()  # what else of the checkpoint holds rows of tokens, and what was not applied
+    skipped: tuple[int, ...] = ()  # tokens that were left out, as their rows hold NaN or infinity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +151,44 @@ class IndicatorFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SideFacts:
+    """Grades by one matrix, and where its weak tokens lie."""
+
+    side: str  # "input" or "output"; "both" where the two are one
+    matrix: str
+    reference: str  # kind of the rows that were taken as never trained; "none"
+    by: str | None  # the indicator that weak tokens are told by
+    n_untrained: int
+    n_weak: int
+    near_zero: tuple[int, ...]  # untrained tokens whose rows a gap of orders of magnitude parts from all others
+    proves: str | None  # what rows so near zero prove of the training
+    weak_up_to: float | None  # the largest distance of a weak token to the reference
+    weak_expected_false: float | None  # share of the weak tokens that are trained ones of the lower tail, at most
+    weak_missed: float | None  # weak tokens among those called trained, at least
+    says: str  # what is weak, or why none is, in a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradeFacts:
+    """How many tokens have each grade; of an untied model the worse of the two sides counts."""
+
+    n_untrained: int
+    n_weak: int
+    n_trained: int
+    sides: tuple[SideFacts, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """Trained tokens with one row, or rows that touch: copies of one that was trained."""
+
+    token_ids: tuple[int, ...]
+    tokens: tuple[str | None, ...]
+    equal: bool  # else they are no more than one grid step apart in every coordinate
+    norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterFacts:
     """The black holes' cluster among touching rows."""
 
@@ -195,26 +237,35 @@ class Scan(Shown):
     output: OutputFacts | None  # None where the input matrix was judged
     vocabulary: VocabularyFacts | None  # None without a tokenizer
     indicators: IndicatorFacts
+    grades: GradeFacts
+    n_never_emitted: int | None  # tokens that greedy decoding can never emit; None where no output matrix is known
+    copies: tuple[Copies, ...]  # by their first token
     neighbours: NeighbourFacts | None  # None for a quantised matrix
     black_holes: tuple[BlackHole, ...]  # most populous first
     tokens: pl.DataFrame  # by id
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " n_tokens"]:
-        """Token ids, the surest to be dark first."""
+        """Rows of `tokens`, the surest to be dark first, then the weak, then the trained."""
         by = self.indicators.by
         distance = None if by is None else self.tokens[by].to_numpy()
-        return surest_first(self.tokens["score"].to_numpy(), distance)
+        order = surest_first(self.tokens["score"].to_numpy(), distance)
+        grade = self.tokens["grade"].replace_strict(GRADES, range(len(GRADES))).to_numpy()
+        return order[np.argsort(-grade[order], kind="stable")]
 
     @cached_property
     def rank(self) -> Int64[np.ndarray, " n_tokens"]:
-        """Place of each token in `order`, from 0."""
+        """Place of each row of `tokens` in `order`, from 0."""
         return np.argsort(self.order)
 
     def listed(self, tokens: str) -> pl.DataFrame:
-        """Return the "dark" tokens, the surest first; or "all", by id. Raises as `check_which`."""
+        """Return the "dark", "weak" or "graded" tokens (both), the surest first; or "all", by id.
+
+        Raises as `check_which`.
+        """
         check_which(tokens)
-        return self.tokens if tokens == "all" else self.tokens[self.order].filter("dark")
+        grades = {"dark": ("untrained",), "weak": ("weak",), "graded": ("untrained", "weak")}
+        return self.tokens if tokens == "all" else self.tokens[self.order].filter(pl.col("grade").is_in(grades[tokens]))
 
     def to_json(self, tokens: str | None = None) -> dict[str, Any]:
         """Return the scan as JSON-ready data, with the tokens of `listed` where they are asked for."""
@@ -229,7 +280,7 @@ class Scan(Shown):
     def write_tokens(self, path: str | Path, tokens: str | None = None) -> None:
         """Write tokens as CSV; raises as `check_place`, `check_which` and `write_whole`.
 
-        Those asked for ("dark", "all") with all that is known of each; by default those in black
+        Those asked for ("dark", "weak", "graded", "all") with all that is known of each; by default those in black
         holes: black_hole (1 is the largest), population, token_id, token.
         """
         check_place(path, self.source.asked)
@@ -248,6 +299,7 @@ class Scan(Shown):
             "n_black_holes": self.census.n_black_holes,
             "black_hole_population": self.census.black_hole_population,
             "n_dark": self.indicators.n_dark,
+            "n_weak": self.grades.n_weak,
             "reference": self.indicators.reference.kind,
             "tokens": self.tokens,
         }

@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
-from ..measures.dark import judge
+from ..measures.dark import UNTRAINED, WEAK, judge
 from ..sources import read_json
 
 
@@ -26,15 +26,25 @@ def _beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarra
     return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
 
 
-NAMED: dict[str, Callable[[EmbeddingMatrix, int], np.ndarray]] = {
-    "black-holes": lambda matrix, n: np.flatnonzero(Census(matrix.groups()).numbers),  # by value, on the stored grid
-    "beyond-tokenizer": _beyond_tokenizer,
-    "dark": lambda matrix, n: np.flatnonzero(judge(matrix).indicators.dark[: matrix.n_tokens]),  # as a scan has them
+def _graded(matrix: EmbeddingMatrix, side: str | None, grade: int) -> Int64[np.ndarray, " k"]:
+    judgement = judge(matrix)
+    grades = next((one.grade for one in judgement.sides if one.name == side), judgement.grade)
+    return np.flatnonzero(grades[: matrix.n_tokens] == grade)
+
+
+Named = Callable[[EmbeddingMatrix, int, str | None], np.ndarray]
+NAMED: dict[str, Named] = {
+    "black-holes": lambda matrix, n, side: np.flatnonzero(Census(matrix.groups()).numbers),  # by value, as stored
+    "beyond-tokenizer": lambda matrix, n, side: _beyond_tokenizer(matrix, n),
+    "dark": lambda matrix, n, side: _graded(matrix, side, UNTRAINED),  # as a scan has them
+    "weak": lambda matrix, n, side: _graded(matrix, side, WEAK),
 }
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 
 
-def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None) -> Int64[np.ndarray, " k"]:
+def select(
+    asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None, side: str | None = None
+) -> Int64[np.ndarray, " k"]:
     """Return the token ids that are asked for, ascending, each once.
 
     Raises InvalidInput where what is asked is none of these, or an id is beyond the tokens there are; MissingFile or
@@ -45,17 +55,18 @@ def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | 
     asked : ids; or a text with ids, ranges (10-20 has both its ends), files of ids (@FILE.json) and the names of
         `NAMED`, with commas between
     n_tokens : that there are; by default the matrix's
+    side : "input" or "output": of an untied model, dark and weak tokens are those of this matrix; by default of either
     """
     n = matrix.n_tokens if n_tokens is None else n_tokens
     if not isinstance(asked, str):
         return np.unique(_checked(asked, n, "the tokens asked for"))
-    parts = [_part(part.strip(), matrix, n) for part in asked.split(",")]
+    parts = [_part(part.strip(), matrix, n, side) for part in asked.split(",")]
     return np.unique(np.concatenate(parts))
 
 
-def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
+def _part(part: str, matrix: EmbeddingMatrix, n: int, side: str | None) -> np.ndarray:
     if part in NAMED:
-        return NAMED[part](matrix, n)
+        return NAMED[part](matrix, n, side)
     if part.startswith("@"):
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
     ends = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)

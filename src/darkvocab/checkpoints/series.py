@@ -17,12 +17,13 @@ from ..embedding.history import FILE
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput, MissingFile
 from ..landing import write_json, write_whole
-from ..measures.tracking import KINDS, members_of
+from ..measures.tracking import KINDS
+from ..numerics.grouping import members_of
 from ..progress import Report
 from ..runs.folder import check_folder, take_folder
 from ..runs.records import csv_bytes, frame_of, write_frames
 from ..sources import READERS, WEIGHTS, open_source, revisions
-from ..text import Shown, printable
+from ..text import Shown, listed, printable
 from .course import CheckpointRecord, Course, SeriesEvent
 
 if TYPE_CHECKING:
@@ -68,11 +69,9 @@ def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) 
     globs = ["*"] if pattern is None else pattern.split(",")
     names = [name for name in known if any(fnmatchcase(name, glob) for glob in globs)]
     if not names:
-        others = sorted(known, key=naturally)
-        listed = ", ".join(others[:8]) + (f" and {len(others) - 8:,} more" if len(others) > 8 else "")
-        raise MissingFile(
-            f"{source} has no checkpoint{f' that matches {pattern!r}' if pattern else ''}; it has {listed or 'none'}"
-        )
+        others = listed(sorted(known, key=naturally), 8) or "none"
+        asked = f" that matches {pattern!r}" if pattern else ""
+        raise MissingFile(f"{source} has no checkpoint{asked}; it has {others}")
     names.sort(key=lambda name: (name == LAST, naturally(name)))
     return [(name, known[name]) for name in names]
 
@@ -189,43 +188,49 @@ def series(
 def _result(course: Course, texts: dict[int, str], asked: dict[str, Any]) -> Series:
     names = [record.name for record in course.records]
     holes = course.holes
-    members = members_of(holes)
+    born: dict[int, str] = {}
+    joined: dict[int | None, str] = {}
+    for event in course.events:
+        born.setdefault(event.hole, event.name)
+        joined |= dict.fromkeys((event.hole, event.other), event.name)
     black_holes = [
         HoleRecord(
             hole=hole,
             population=len(tokens),
-            born=names[course.born[hole]],
-            joined=names[course.joined[hole]],
+            born=born[hole],
+            joined=joined[hole],
             frozen=names[int(course.changed[tokens].max())],
             tokens=tuple(tokens.tolist()),
         )
-        for hole, tokens in sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
+        for hole, tokens in sorted(members_of(holes).items(), key=lambda item: (-len(item[1]), item[0]))
     ]
     columns = zip(course.n_changes.tolist(), course.changed.tolist(), holes.tolist(), strict=True)
     tokens = [
         SeriesToken(token=token, text=texts.get(token), n_changes=times, frozen=names[since], hole=hole or None)
         for token, (times, since, hole) in enumerate(columns)
     ]
-    same: dict[str, list[str]] = {}
-    for record in course.records:
-        same.setdefault(record.identical_to or record.name, []).append(record.name)
-    frozen = np.bincount(course.changed, minlength=len(names)).tolist()
-    kinds = Counter(event.kind for event in course.events)
     return Series(
         checkpoints=frame_of(CheckpointRecord, course.records),
         events=frame_of(SeriesEvent, course.events),
         black_holes=frame_of(HoleRecord, black_holes),
         tokens=frame_of(SeriesToken, tokens),
-        summary={
-            "schema_version": SCHEMA_VERSION,
-            **asked,
-            "n_checkpoints": len(names),
-            "n_distinct": len(same),
-            "identical": [group for group in same.values() if len(group) > 1],
-            "not_compared": {record.name: record.not_compared for record in course.records if record.not_compared},
-            "events": {kind: kinds[kind] for kind in KINDS if kinds[kind]},
-            "n_tokens": len(holes),
-            "n_never_moved": int((course.n_changes == 0).sum()),
-            "frozen_since": [{"name": name, "n_tokens": n} for name, n in zip(names, frozen, strict=True) if n],
-        },
+        summary={"schema_version": SCHEMA_VERSION, **asked, **_summary(course)},
     )
+
+
+def _summary(course: Course) -> dict[str, Any]:
+    same: dict[str, list[str]] = {}
+    for record in course.records:
+        same.setdefault(record.identical_to or record.name, []).append(record.name)
+    kinds = Counter(event.kind for event in course.events)
+    frozen = zip(course.records, np.bincount(course.changed, minlength=len(course.records)).tolist(), strict=True)
+    return {
+        "n_checkpoints": len(course.records),
+        "n_distinct": len(same),
+        "identical": [group for group in same.values() if len(group) > 1],
+        "not_compared": {record.name: record.not_compared for record in course.records if record.not_compared},
+        "events": {kind: kinds[kind] for kind in KINDS if kinds[kind]},
+        "n_tokens": len(course.holes),
+        "n_never_moved": int((course.n_changes == 0).sum()),
+        "frozen_since": [{"name": record.name, "n_tokens": n} for record, n in frozen if n],
+    }

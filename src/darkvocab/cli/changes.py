@@ -9,7 +9,7 @@ import typer
 
 import darkvocab
 
-from .checkpoints import Bitwise, GridName, SourceArgument, Tensor
+from .checkpoints import Bitwise, GridName, SkipNonfinite, SourceArgument, Tensor
 from .progress import progress_bar
 from .shell import FINDINGS, Json, Seed, announce_compilation, app, print_json
 
@@ -29,6 +29,7 @@ def diff(
         str | None,
         typer.Option(help='A tokenizer to name the tokens of both by, a file or folder; "none" for ids only.'),
     ] = None,
+    skip_nonfinite: SkipNonfinite = False,
     show: Annotated[int, typer.Option(help="Tokens to print of those that moved farthest.", min=1, max=100)] = 12,
     csv: Annotated[Path | None, typer.Option(help="Also write every token to this CSV.")] = None,
     exit_code: Annotated[
@@ -51,6 +52,7 @@ def diff(
             grid=grid,
             bitwise=bitwise,
             tokenizer=tokenizer,
+            skip_nonfinite=skip_nonfinite,
             progress=progress,
         )
     if csv is not None:

@@ -27,6 +27,9 @@ Tokenizer = Annotated[
     str | None, typer.Option(help='A tokenizer to name tokens by, a file or folder; "none" for ids only.')
 ]
 Checksum = Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")]
+SkipNonfinite = Annotated[
+    bool, typer.Option("--skip-nonfinite", help="Leave out tokens whose row holds NaN or infinity, and say which.")
+]
 Bitwise = Annotated[bool, typer.Option("--bitwise", help="Compare bit patterns, so that -0.0 is not 0.0.")]
 SOURCE = typer.Argument(
     help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, a model folder, or org/name[@revision][/file] "
@@ -50,6 +53,7 @@ def scan(
     bitwise: Bitwise = False,
     tokenizer: Tokenizer = None,
     checksum: Checksum = True,
+    skip_nonfinite: SkipNonfinite = False,
     tokens: Annotated[
         str | None, typer.Option(help="List dark tokens, or all, in --json and --csv, with all that is known.")
     ] = None,
@@ -86,6 +90,7 @@ def scan(
     for path in filter(None, (csv, html)):
         check_place(path, source)
     options = {"tensor": tensor, "grid": grid, "bitwise": bitwise, "tokenizer": tokenizer, "checksum": checksum}
+    options["skip_nonfinite"] = skip_nonfinite
     scanned = _scanned(source, device=device, **options)
     if csv is not None:
         scanned.write_tokens(csv, tokens)
@@ -112,6 +117,7 @@ def check(
     bitwise: Bitwise = False,
     tokenizer: Tokenizer = None,
     checksum: Checksum = True,
+    skip_nonfinite: SkipNonfinite = False,
     show: Annotated[int, typer.Option(help="Tokens to print of each finding.", min=1)] = 12,
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Also write SARIF 2.1.0 to this file.")] = None,
@@ -157,6 +163,7 @@ def check(
     for path in filter(None, (junit, sarif, card, *(path for _, path in lists))):
         check_place(path, source)
     options = {"tensor": tensor, "grid": grid, "bitwise": bitwise, "tokenizer": tokenizer, "checksum": checksum}
+    options["skip_nonfinite"] = skip_nonfinite
     scanned = _scanned(source, device=device, **options)
     verdict = darkvocab.check(scanned, held_against).to_json()
     if junit is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import json
@@ -11,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -24,6 +23,7 @@ FINDINGS = 1
 USAGE = 2
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
+REQUIRED = inspect.Parameter.empty  # the default of an option that must be given
 
 
 class Application(typer.Typer):
@@ -92,33 +92,24 @@ def command(function: Function) -> Function:
     return wrapped  # type: ignore[return-value]
 
 
-def sign(function: Callable[..., None], options: Mapping[str, tuple[Any, Any]]) -> None:
-    """Give a command these options: annotation and default by name."""
-    parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in options.items()
-    ]
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+def takes(options: Mapping[str, tuple[Any, ...]], **defaults: Any) -> Callable[[Function], Function]:
+    """Give a command these options by name: type, default, help; some with other defaults.
 
+    A truth has no ``--no-`` beside it. A type that is annotated already has no help of its own.
+    """
 
-def taking(kind: type[Any]) -> Callable[[Callable[[Any], None]], Callable[..., None]]:
-    """Give a command the fields of a dataclass as its options; the function is called with an instance."""
-    hints = get_type_hints(kind, include_extras=True)
-    defaults = {
-        field.name: inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-        for field in dataclasses.fields(kind)
-    }
+    def parameter(name: str, kind: Any, default: Any, about: str = "") -> inspect.Parameter:
+        flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
+        kind = Annotated[kind, typer.Option(*flag, help=about)] if about else kind
+        default = defaults.get(name, default)
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
-    def decorate(function: Callable[[Any], None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def wrapped(**options: Any) -> None:
-            function(kind(**options))
+    def decorated(function: Function) -> Function:
+        parameters = [parameter(name, *given) for name, given in options.items()]
+        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return function
 
-        sign(wrapped, {name: (hints[name], default) for name, default in defaults.items()})
-        wrapped.__annotations__ = hints
-        return wrapped
-
-    return decorate
+    return decorated
 
 
 def _explained(error: BaseException, resumable: str) -> tuple[str, int]:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-import typer
+from typing import Any
 
 import darkvocab
 
 from ..errors import InvalidInput
+from . import shell
 from .progress import progress_bar
-from .shell import DeviceName, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, say, sign
-
-REQUIRED = inspect.Parameter.empty
+from .shell import REQUIRED, announce_compilation, app, say, takes
 
 # Options of all three commands by their names: type, default, help. The first group is of what is drawn.
 DRAWN: dict[str, tuple[Any, ...]] = {
@@ -32,7 +27,7 @@ DRAWN: dict[str, tuple[Any, ...]] = {
         "Of the noise: gaussian, laplace, uniform-ball, uniform-shell; sigma is of each component.",
     ),
     "arithmetic": (str, "float32", "float32 (add in float32, then round) or exact (round once)."),
-    "seed": (Seed, 42),
+    "seed": (shell.Seed, 42),
     "sampler": (str, "sparse", "sparse, dense (the same law, slower), or notebook (torch's stream)."),
 }
 MEASURED: dict[str, tuple[Any, ...]] = {
@@ -50,29 +45,13 @@ ASKED: dict[str, tuple[Any, ...]] = {
     "inclusive": (bool, False, "Tokens touch at <= (not <) --threshold."),
 }
 RUNNING: dict[str, tuple[Any, ...]] = {
-    "engine": (EngineName, "local"),
-    "workers": (Workers, None),
-    "device": (DeviceName, "cpu"),
+    "engine": (shell.EngineName, "local"),
+    "workers": (shell.Workers, None),
+    "device": (shell.DeviceName, "cpu"),
     "out": (Path | None, None, "Run folder for records, figures and report."),
-    "resume": (Resume, False),
-    "as_json": (Json, False),
+    "resume": (shell.Resume, False),
+    "as_json": (shell.Json, False),
 }
-Function = TypeVar("Function", bound=Callable[..., None])
-
-
-def takes(options: dict[str, tuple[Any, ...]], **defaults: Any) -> Callable[[Function], Function]:
-    """Give a command these options, some with other defaults; a truth has no ``--no-`` beside it."""
-
-    def option(name: str, kind: Any, default: Any, about: str = "") -> tuple[Any, Any]:
-        flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
-        kind = Annotated[kind, typer.Option(*flag, help=about)] if about else kind
-        return kind, defaults.get(name, default)
-
-    def decorated(function: Function) -> Function:
-        sign(function, {name: option(name, *given) for name, given in options.items()})
-        return function
-
-    return decorated
 
 
 def settings_of(experiment: str, options: dict[str, Any]) -> Any:

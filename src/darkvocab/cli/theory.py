@@ -12,8 +12,8 @@ import darkvocab
 
 from ..errors import InvalidInput
 from .progress import progress_bar
-from .shell import FINDINGS, Json, announce_compilation, app, print_json, say
-from .snowballs import DRAWN, MEASURED, REQUIRED, takes
+from .shell import FINDINGS, REQUIRED, Json, announce_compilation, app, print_json, say, takes
+from .snowballs import DRAWN, MEASURED
 
 if TYPE_CHECKING:
     from ..snowballs.expect import Expect, Expected
@@ -109,7 +109,7 @@ def _expected(settings: Expect) -> list[Expected]:
 
 @app.command(no_args_is_help=True)
 @takes(FITTED | SHOWN)
-def fit(target: str, offset: str, figure: Path | None, as_json: bool, **settings: Any) -> None:
+def fit(target: str, figure: Path | None, as_json: bool, **settings: Any) -> None:
     """Which sigma explains an observed census best, how surely, and whether it explains it at all.
 
     Example: darkvocab fit --target qwen3-4b --compare --figure fit.png
@@ -121,11 +121,7 @@ def fit(target: str, offset: str, figure: Path | None, as_json: bool, **settings
     announce_compilation()
     if figure:
         check_figure(figure)
-    try:
-        moved: float | str = offset if offset == "fit" else float(offset)
-    except ValueError:
-        raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
-    fitted = darkvocab.snowballs.Fit(target, offset=moved, **settings)
+    fitted = darkvocab.snowballs.Fit(target, **settings)
     with progress_bar("fitting") as progress:
         result = fitted.result(progress)
     if as_json:

@@ -14,14 +14,13 @@ from ..errors import CorruptFile, InvalidInput, MissingFile, NoEmbedding
 from ..numerics import Grid, as_grid
 from ..sources import Tensor, read_json, read_object
 from ..sources.safetensors import read_metadata, read_tensors
-from ..text import Shown, printable
+from ..text import Shown, listed, printable
 from .find import HISTORY, header_count, n_recorded
-from .matrix import GRID_OF_DTYPE
+from .scales import GRID_OF_DTYPE
 
 FILE = "embedding_evolution.safetensors"
 KEY = HISTORY
 DTYPES = ("BF16", "F16", "F32")
-BLOCK_BYTES = 1 << 23  # read at a time, or one state where that is more
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -47,35 +46,27 @@ class History(Shown):
 
     @classmethod
     def open(cls, source: str | Path, *, tensor: str | None = None) -> History:
-        """Open the history in a run folder, or in a `.safetensors` file, with what `corpus.json` and `manifest.json`
-        beside it say.
+        """Open the history in a run folder or a `.safetensors` file, with the `corpus.json` and `manifest.json` beside.
 
         The run may be going on: the header's `recorded` counts the rows that are written, the rest is ignored.
         `tensor` is the key, `embedding_history` by default.
 
-        Raises MissingFile where there is nothing, or no history in the folder; NoEmbedding, with the keys that there
-        are, where the file has no such key; CorruptFile as `read_tensors` and for a tensor that is no history (rank,
-        dtype, nothing in it), counts in the header that contradict it, or JSON beside it that cannot be read.
+        Raises MissingFile where there is nothing, or no history in the folder; NoEmbedding where the file has no such
+        key; CorruptFile for a tensor that is no history, counts in the header that contradict it, or JSON beside it
+        that cannot be read.
         """
         asked = Path(source)
         if not asked.exists():
             raise MissingFile(f"no file or folder {str(asked)!r}; give a run folder or a .safetensors history")
         path = asked / FILE if asked.is_dir() else asked
         if not path.is_file():
-            files = sorted(item.name for item in asked.glob("*.safetensors"))
-            inside = sorted(item.parent.name for item in asked.glob(f"*/{FILE}"))
-            hint = f"it has {', '.join(files[:5])}: give one of these" if files else "give the folder of a training run"
-            if inside:
-                more = f" and {len(inside) - 3:,} more" if len(inside) > 3 else ""
-                hint = f"{', '.join(inside[:3])}{more} in it have one: give one of these folders"
-            raise MissingFile(f"{asked} has no {FILE}; {hint}")
+            raise MissingFile(f"{asked} has no {FILE}; {_instead(asked)}")
         key = tensor or KEY
         tensors = read_tensors(path)
         if key not in tensors:
-            keys = ", ".join(f"{printable(t.name)} {t.dtype} {list(t.shape)}" for t in list(tensors.values())[:8])
-            more = f" and {len(tensors) - 8:,} more" if len(tensors) > 8 else ""
+            keys = listed([f"{printable(t.name)} {t.dtype} {list(t.shape)}" for t in tensors.values()], 8)
             raise NoEmbedding(
-                f"{path} has no tensor {key!r}; it has {keys or 'no tensors'}{more}; choose one with --tensor NAME"
+                f"{path} has no tensor {key!r}; it has {keys or 'no tensors'}; choose one with --tensor NAME"
             )
         held = tensors[key]
         what = f"{path}: tensor {printable(key)!r} is {held.dtype} {list(held.shape)}"
@@ -86,7 +77,6 @@ class History(Shown):
         if 0 in held.shape:
             raise CorruptFile(f"{what}: nothing is in it")
         metadata = read_metadata(path)
-        n_rows = n_recorded(held, metadata)
         every = header_count(path, metadata, "record_every", 1)
         if not every:
             raise CorruptFile(f"{path}: record_every is 0; rows must be an optimizer step apart or more")
@@ -98,7 +88,7 @@ class History(Shown):
         return cls(
             tensor=held,
             grid=as_grid(GRID_OF_DTYPE[held.dtype]),
-            n_rows=n_rows,
+            n_rows=n_recorded(held, metadata),
             n_planned=held.shape[0],
             record_every=every,
             unseen=_unseen(path.parent / "corpus.json", corpus, held.shape[1]) if "unseen" in corpus else None,
@@ -138,29 +128,28 @@ class History(Shown):
     def words(
         self, rows: Iterable[int], progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield row and words [n_tokens, dim] of these states, read a few at a time.
+        """Yield row and words [n_tokens, dim] of these states, one in memory at a time.
 
         They are not mapped, so that a file that is cut meanwhile is a CorruptFile and does not end the process.
         """
-        dtype = self.grid.word_dtype
-        size = self.n_tokens * self.dim
         with self.path.open("rb") as file:
-            for first, n in _runs(rows, max(1, BLOCK_BYTES // self.state_bytes)):
-                file.seek(self.tensor.offset + first * self.state_bytes)
-                words = np.fromfile(file, dtype, n * size)
-                if len(words) < n * size:
-                    raise CorruptFile(f"{self.path}: ends within row {first + len(words) // size:,}; it was cut")
-                yield from enumerate(words.reshape(n, self.n_tokens, self.dim), first)
+            for row in rows:
+                file.seek(self.tensor.offset + row * self.state_bytes)
+                words = np.fromfile(file, self.grid.word_dtype, self.n_tokens * self.dim)
+                if words.nbytes < self.state_bytes:
+                    raise CorruptFile(f"{self.path}: ends within row {row:,}; it was cut")
+                yield row, words.reshape(self.n_tokens, self.dim)
                 if progress:
-                    progress(n)
+                    progress(1)
 
 
-def _runs(rows: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
-    """Yield runs (first, length) of consecutive numbers, at most so long."""
-    numbers = np.array(list(rows), np.int64)
-    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
-        for start in range(0, len(run), most):
-            yield int(run[start]), min(most, len(run) - start)
+def _instead(folder: Path) -> str:
+    """Say what to give instead of a folder without a history."""
+    if inside := sorted(item.parent.name for item in folder.glob(f"*/{FILE}")):
+        return f"{listed(inside, 3)} in it have one: give one of these folders"
+    if files := sorted(item.name for item in folder.glob("*.safetensors")):
+        return f"it has {listed(files, 5)}: give one of these"
+    return "give the folder of a training run"
 
 
 def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ...]:

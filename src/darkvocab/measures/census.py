@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..embedding.matrix import EmbeddingMatrix
-from ..numerics.grouping import Groups, identical_rows
+from ..numerics.grouping import Groups, identical_rows, members_of
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,8 @@ class Census:
 
     def counts(self) -> dict[str, int]:
         """Return the four numbers of a census, under the names that records and reports have."""
-        return {
-            "n_unique": self.n_unique,
-            "n_black_holes": self.n_black_holes,
-            "black_hole_population": self.black_hole_population,
-            "n_singletons": self.n_singletons,
-        }
+        names = "n_unique", "n_black_holes", "black_hole_population", "n_singletons"
+        return {name: getattr(self, name) for name in names}
 
     @property
     def populations(self) -> Int64[np.ndarray, " black_holes"]:
@@ -120,26 +116,20 @@ class Census:
 
     def members(self) -> list[Int64[np.ndarray, " population"]]:
         """Return the token ids of each black hole, ascending, in the order of `populations`."""
-        order = np.argsort(self.groups.labels, kind="stable")
-        ends = np.cumsum(self.groups.counts)
-        return [order[ends[group] - self.groups.counts[group] : ends[group]] for group in self._black]
+        return list(members_of(self.numbers).values())
 
 
 def census(rows: EmbeddingMatrix | Any, grid: str | None = None, *, bitwise: bool = False) -> Census:
     """Count the black holes and singletons of a set of rows.
+
+    Raises CorruptFile for NaN or infinity in a row, InvalidInput for rows that overflow `grid` or whose type is no
+    grid.
 
     Parameters
     ----------
     rows : an `EmbeddingMatrix`, or rows in memory: a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]
     grid : round to it first ("what would coincide on this grid?"); by default the grid the rows are stored on
     bitwise : compare bit patterns; by default -0.0 equals 0.0
-
-    Raises
-    ------
-    CorruptFile
-        NaN or infinity in a row.
-    InvalidInput
-        Rows that overflow `grid`; an array whose type is no grid.
 
     Examples
     --------

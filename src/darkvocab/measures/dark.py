@@ -1,30 +1,120 @@
-"""Judge which tokens of a checkpoint are dark, and put them in the order of how sure that is."""
+"""Judge which tokens a model never learned and which too little, and order them by how sure that is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int8, Int64
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..numerics.populations import LowerTail, lower_tail
 from ..progress import Advance
 from .census import Census
-from .indicators import Indicators, indicators
+from .indicators import BLACK_HOLES, Indicators, indicators
 
 if TYPE_CHECKING:
     from ..gpu.device import Device
     from .vocabulary import Vocabulary
 
+GRADES = ("trained", "weak", "untrained")
+TRAINED, WEAK, UNTRAINED = range(len(GRADES))
+SHARE = 0.2  # of trained tokens among the weak, at most, at any distance from the reference
+MOVED = 1 / 3  # of the trained tokens' median distance: no token that moved further is weak (LOG.md: SmolLM2's P_max)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """The matrix whose rows were judged, its census, and the indicators of its rows."""
+class Side:
+    """One matrix of a model, and what training did to its rows.
 
+    A token is
+
+    - ``untrained``: its score is at least `indicators.DARK`: it moved as little as the reference;
+    - ``weak``: it moved, but by less than a third of the median distance of the others, and lies nearer to the
+      reference than their own lower tail explains (`numerics.populations.lower_tail`, of the logarithm of the distance
+      that the score is made of);
+    - ``trained``: neither. Without a reference no token is weak: there is nothing to be near to.
+    """
+
+    name: str  # "input" or "output"; "both" where the two are one
     matrix: EmbeddingMatrix
     census: Census
     indicators: Indicators
+    tail: LowerTail | None  # None without a reference, or a distance to it
+    grade: Int8[np.ndarray, " n_tokens"]  # place in `GRADES`
+
+    @property
+    def distance(self) -> Float64[np.ndarray, " n_tokens"] | None:
+        """Distance to the reference that the score is made of; None without a reference."""
+        return self.indicators.columns[self.indicators.by] if self.indicators.by else None
+
+    @property
+    def says(self) -> str:
+        """How many tokens are weak by this matrix, or why none is, in a sentence."""
+        tail = self.tail
+        if tail is None:
+            return "No rows stand apart as never trained, so none can be called weak."
+        if tail.n_below:
+            share = min(tail.expected / tail.n_below, 1.0)
+            wrong = f"at most {share:.1%}" if share >= 0.001 else "fewer than 0.1%"
+            missed = f"; at least {tail.missed:,.0f} more lie among the trained" if tail.missed >= 1 else ""
+            one = tail.n_below == 1
+            return (
+                f"{tail.n_below:,} {'row' if one else 'rows'} moved less than a third as far as a trained row, which "
+                f"the trained rows' own tail does not explain: {wrong} of them wrongly called weak{missed}."
+            )
+        if tail.reaching >= 1:
+            return (
+                "Cannot tell: the lower tail of the trained rows may reach to the untrained ones, so that weak and "
+                "trained rows run into each other."
+            )
+        return "None is weak: no row lies apart between the untrained ones and the trained."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Sides of a model, each judged; of an untied model the worse grade of a token counts."""
+
+    sides: tuple[Side, ...]  # the input's, then the output's; one where they are one matrix
+    n_tokens: int  # of the input; an output matrix may be padded
+
+    @property
+    def matrix(self) -> EmbeddingMatrix:
+        return self.sides[-1].matrix
+
+    @property
+    def census(self) -> Census:
+        return self.sides[-1].census
+
+    @property
+    def indicators(self) -> Indicators:
+        return self.sides[-1].indicators
+
+    @cached_property
+    def grade(self) -> Int8[np.ndarray, " n_tokens"]:
+        """The worse grade of each token."""
+        return np.max([side.grade[: self.n_tokens] for side in self.sides], axis=0)
+
+    @cached_property
+    def score(self) -> Float64[np.ndarray, " n_tokens"]:
+        """The higher score of each token."""
+        return np.max([side.indicators.score[: self.n_tokens] for side in self.sides], axis=0)
+
+    @property
+    def dark(self) -> Bool[np.ndarray, " n_tokens"]:
+        return self.grade == UNTRAINED
+
+    def side(self) -> list[str | None]:
+        """Return for each token which matrix has the worse grade: "input", "output", "both", or None if trained."""
+        names = np.full(self.n_tokens, "both", object)
+        if len(self.sides) == 2:
+            first, second = (side.grade[: self.n_tokens] for side in self.sides)
+            names[first > second] = self.sides[0].name
+            names[first < second] = self.sides[1].name
+        names[self.grade == TRAINED] = None
+        return list(names)
 
 
 def judged_matrix(matrix: EmbeddingMatrix) -> EmbeddingMatrix:
@@ -44,15 +134,14 @@ def judge(
 ) -> Judgement:
     """Judge the tokens of a checkpoint by what training did to their rows.
 
-    Indicators are of the output matrix, whose rows training moves whenever a token is not predicted,
-    where the model has one of its own, else of the embedding (as Land & Bartolo do). Raises as `vocabulary` and
-    `EmbeddingMatrix.groups`.
+    The embedding is judged, and the output matrix where the model has one of its own: training moves its rows whenever
+    a token is not predicted (Land & Bartolo judge by it alone). Raises as `vocabulary` and `EmbeddingMatrix.groups`.
 
     Parameters
     ----------
     matrix : the input embedding
     judged : what `judged_matrix` returns, where that is known already
-    census : of the judged matrix; by default taken here, by value, on the stored grid
+    census : of the input embedding; by default taken here, by value, on the stored grid
     device : groups rows on a GPU; changes no result
     progress : called with the bytes of rows of each pass
     """
@@ -60,22 +149,41 @@ def judge(
 
     judged = judged or judged_matrix(matrix)
     words = words or vocabulary(matrix.tokenizer, matrix.n_tokens)
-    census = census or Census(judged.groups(device=device, progress=progress))
-    return Judgement(
-        matrix=judged,
-        census=census,
-        indicators=indicators(judged, untrained(judged, census, words), progress=progress),
-    )
+
+    def side(name: str, rows: EmbeddingMatrix, census: Census | None) -> Side:
+        census = census or Census(rows.groups(device=device, progress=progress))
+        return graded(name, rows, census, indicators(rows, untrained(rows, census, words), progress=progress))
+
+    if judged is matrix:
+        return Judgement(sides=(side("both", matrix, census),), n_tokens=matrix.n_tokens)
+    sides = side("input", matrix, census), side("output", judged, None)
+    return Judgement(sides=sides, n_tokens=matrix.n_tokens)
+
+
+def graded(name: str, matrix: EmbeddingMatrix, census: Census, shown: Indicators) -> Side:
+    """Grade the rows of one matrix by their indicators."""
+    grade = np.where(shown.dark, UNTRAINED, TRAINED).astype(np.int8)
+    tail = None
+    if shown.by:
+        logarithms = np.log(np.maximum(shown.columns[shown.by], np.finfo(np.float64).tiny))
+        moved = np.flatnonzero(~shown.dark)
+        furthest = np.log(shown.threshold) if shown.threshold else -np.inf
+        power = 1 if shown.by == "euclidean" else 2  # a cosine distance grows as the square of an angle
+        limit = np.median(logarithms[moved]) + power * np.log(MOVED) if len(moved) else -np.inf
+        tail = lower_tail(logarithms[moved], limit=limit, at=furthest, share=SHARE)
+        grade[moved[logarithms[moved] <= tail.bound]] = WEAK
+    return Side(name=name, matrix=matrix, census=census, indicators=shown, tail=tail, grade=grade)
 
 
 def untrained(matrix: EmbeddingMatrix, census: Census, words: Vocabulary) -> dict[str, Int64[np.ndarray, " k"]]:
     """Return kinds of tokens that no training can have moved, or none can have moved apart, with their ids."""
     category = np.array(words.category)
     reserved = np.array([name is not None for name in words.reserved])
+    beyond = np.flatnonzero(category == "beyond_tokenizer")
     padding = np.arange(len(category), matrix.n_tokens)  # rows that pad the output matrix
     return {
-        "rows beyond the tokenizer": np.concatenate([np.flatnonzero(category == "beyond_tokenizer"), padding]),
-        "black holes": np.flatnonzero(census.numbers),
+        "rows beyond the tokenizer" if len(beyond) else "output rows beyond the input": np.append(beyond, padding),
+        BLACK_HOLES: np.flatnonzero(census.numbers),
         "reserved names": np.flatnonzero(reserved),
         "unreachable tokens": np.flatnonzero((category == "unreachable") & ~reserved),
     }

@@ -35,13 +35,8 @@ def displacements(
 ) -> Displacements:
     """Measure the displacements from `a` to `b` of the tokens that both have; rows are finite and of one length.
 
-    A few rows are read at a time.
-
-    Parameters
-    ----------
-    grid : rows are rounded to it first; by default the grid of `a`
-    threads : by default one per core
-    progress : called with the bytes of `a` and `b` as they are compared
+    A few rows are read at a time and rounded to `grid`, by default that of `a`, on so many threads, by default one per
+    core; `progress` is called with the bytes of `a` and `b` as they are compared.
 
     Examples
     --------

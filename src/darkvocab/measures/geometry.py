@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -9,43 +10,32 @@ import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
 from ..embedding.matrix import EmbeddingMatrix
-from ..numerics import Distances, Grid, Spread, as_grid, index_values
+from ..numerics import Distances, Grid, Spread, index_values
 from ..numerics.grouping import n_cores
 
 
+@dataclass(eq=False)
 class Geometry:
-    """Distances of all unordered pairs of some rows, in weight units and in grid steps, each computed when asked for.
+    """Distances of all unordered pairs of some rows, in weight units and in grid steps, computed when asked for."""
 
-    The caller knows, and says in `over`, which rows they are.
-    """
+    index: Integer[np.ndarray, "n dim"]  # ordered; columns in which no row differs may be left out
+    grid: str | Grid
+    over: str = "unique"  # which rows these are: "black_holes", "unique" or "tokens"
+    weights: Integer[np.ndarray, " n"] | None = None  # tokens that each row stands for, 1 by default
+    threads: int = 1
 
-    def __init__(
-        self,
-        index: Integer[np.ndarray, "n dim"],
-        grid: str | Grid,
-        *,
-        over: str = "unique",
-        weights: Integer[np.ndarray, " n"] | None = None,
-        threads: int = 1,
-    ) -> None:
-        self.index = index  # ordered; columns in which no row differs may be left out
-        self.grid = as_grid(grid)
-        self.over = over  # "black_holes", "unique" or "tokens"
-        self._weights = weights  # tokens that each row stands for, 1 by default
-        self._threads = threads
+    def distances(self, unit: str) -> Distances:
+        return self.in_steps if unit == "steps" else self.in_weight
 
     @cached_property
     def in_weight(self) -> Distances:
         """``max_d |a_d - b_d|`` in float32, weight units."""
-        return Distances(self.index, self.grid, unit="weight", weights=self._weights, threads=self._threads)
+        return Distances(self.index, self.grid, unit="weight", weights=self.weights, threads=self.threads)
 
     @cached_property
     def in_steps(self) -> Distances:
         """``max_d |difference of ordered indices|``."""
-        return Distances(self.index, self.grid, unit="steps", weights=self._weights, threads=self._threads)
-
-    def distances(self, unit: str) -> Distances:
-        return self.in_steps if unit == "steps" else self.in_weight
+        return Distances(self.index, self.grid, unit="steps", weights=self.weights, threads=self.threads)
 
     @property
     def weight(self) -> Spread:
@@ -82,8 +72,7 @@ def geometry(
 
     Parameters
     ----------
-    rows : an `EmbeddingMatrix`, or a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]
-    grid : round to it first; by default the grid the rows are stored on
+    rows, grid : as `darkvocab.census`
     over : "black_holes" or "unique" (one row of each), or "tokens" (all; pairs of equal rows have distance 0)
     threads : to compare rows with; by default one per core. The cost grows with the square of the distinct rows.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,20 @@ SAMPLE = 2_048  # rows, evenly spaced, that a reference must stand apart from
 TIGHTNESS = 0.5  # median distance to the reference's mean, of its rows over that of the others, at most
 BETTER = 0.01  # area that another indicator must gain over the Euclidean distance to be preferred
 DARK = 0.5  # chance from which a token is called dark
+TINY = 0.01  # a row near zero is shorter than this part of a long one (95% of rows are no longer), and
+GAP = 100.0  # so many times shorter than the next longer row
+FEW = 3  # tokens that may share a row because one is a copy,
+LIKE_OTHERS = 0.05  # where it lies no nearer to the mean than this share of all rows
+ALONG = 0.9  # cosine from which a row has the direction of another,
+FEWEST_ALONG = 3  # where so many others do at least, and no more than half of all
 BLOCK = 8  # vectors iterated together towards the first principal component,
 SAMPLE_PASSES = 8  # so often over the sample,
 COMPONENT_PASSES = 2  # and then over all rows
 FAR = 40  # power of two beyond which rows are scaled for it
 MODE = "low-norm mode"
+NEAR_ZERO = "rows near zero"
+BLACK_HOLES = "black holes"
+DIRECTION = "rows in one direction"
 
 REFERENCE = "the mean of the reference rows"
 COLUMNS = {
@@ -56,10 +65,16 @@ class Indicators:
     """Each token's distances to the reference, and the chance that it belongs to the same population."""
 
     norms: Float64[np.ndarray, " n_tokens"]
+    near_zero: Int64[np.ndarray, " k"]  # tokens whose rows a gap of orders of magnitude parts from all others
     reference: Reference | None  # None where no rows stand apart from the others
     columns: dict[str, Float64[np.ndarray, " n_tokens"]]  # by the names of `COLUMNS`; empty without a reference
     by: str | None  # the column that `score` is made of
     score: Float64[np.ndarray, " n_tokens"]
+
+    def of_first(self, n: int) -> Indicators:
+        """Return the indicators of the first n rows: those of tokens, where others pad the matrix."""
+        columns = {name: column[:n] for name, column in self.columns.items()}
+        return replace(self, norms=self.norms[:n], columns=columns, score=self.score[:n])
 
     @property
     def dark(self) -> Bool[np.ndarray, " n_tokens"]:
@@ -96,6 +111,9 @@ def indicators(
     indicator tells the reference from the others better. It says how likely a token was trained as little as the
     reference, not whether it is a good token. Where nothing stands apart there is no reference, and every score is 0.
 
+    Rows near zero (`rows_near_zero`) are no matter of chance: their score is 1, whatever the reference. They are left
+    out of it, and are the reference themselves where nothing else stands apart.
+
     Parameters
     ----------
     rows : an `EmbeddingMatrix`, or an array as `EmbeddingMatrix.of`; of an untied model its output matrix
@@ -119,17 +137,52 @@ def indicators(
     matrix = EmbeddingMatrix.of(rows)
     advance = progress or (lambda n: None)
     norms, frame = _framed(matrix, threads or n_cores(), advance)
-    sample = _evenly(matrix.n_tokens)
-    for kind, tokens in _candidates(known or {}, norms, matrix.n_tokens):
+    near_zero = rows_near_zero(norms)
+    sample = np.setdiff1d(_evenly(matrix.n_tokens), near_zero)
+    score = np.zeros(matrix.n_tokens)
+    columns: dict[str, np.ndarray] = {}
+    for kind, tokens in _candidates(matrix, known or {}, norms, near_zero, sample):
         apart = _standing_apart(matrix, frame, kind, tokens, sample)
         if apart is None:
             continue
         columns = _columns(matrix, frame, apart.centre, threads or n_cores(), advance)
         logarithms = _logarithms(columns[apart.by], apart.floor)
-        law = Law.of_lower_half(logarithms, apart.logarithms) if kind == MODE else Law.of_sample(apart.logarithms)
-        score = membership(logarithms, law, at_least=len(apart.reference.tokens), furthest=apart.furthest)
-        return Indicators(norms=norms, reference=apart.reference, columns=columns, by=apart.by, score=score)
-    return Indicators(norms=norms, reference=None, columns={}, by=None, score=np.zeros(matrix.n_tokens))
+        if kind == DIRECTION:  # a cluster by its definition, no sample of one
+            score[tokens] = 1
+        elif kind != NEAR_ZERO:
+            law = Law.of_lower_half(logarithms, apart.logarithms) if kind == MODE else Law.of_sample(apart.logarithms)
+            score = membership(logarithms, law, at_least=len(apart.reference.tokens), furthest=apart.furthest)
+        break
+    else:
+        apart = None
+    score[near_zero] = 1
+    return Indicators(
+        norms=norms,
+        near_zero=near_zero,
+        reference=apart.reference if apart else None,
+        columns=columns,
+        by=apart.by if apart else None,
+        score=score,
+    )
+
+
+def rows_near_zero(norms: Float64[np.ndarray, " n_tokens"]) -> Int64[np.ndarray, " k"]:
+    """Return the tokens whose rows are orders of magnitude shorter than all others.
+
+    These are the rows below a gap of a factor of at least `GAP` between one norm and the next longer one, where that
+    gap begins below `TINY` times the 95% quantile; of several such gaps, the highest.
+
+    Examples
+    --------
+    >>> rows_near_zero(np.array([0.8, 1e-17, 0.9, 0.0, 0.7])).tolist()
+    [1, 3]
+    >>> rows_near_zero(np.array([0.8, 0.02, 0.9, 0.1, 0.7])).tolist()
+    []
+    """
+    ordered = np.sort(norms)
+    small = int(np.searchsorted(ordered, TINY * np.quantile(ordered, 0.95)))
+    gaps = np.flatnonzero(ordered[: min(small, len(ordered) - 1)] * GAP < ordered[1:][:small])
+    return np.flatnonzero(norms <= ordered[gaps[-1]]) if len(gaps) else np.empty(0, np.int64)
 
 
 def bytes_read(matrix: EmbeddingMatrix) -> int:
@@ -163,20 +216,48 @@ def _evenly(n_tokens: int) -> Int64[np.ndarray, " s"]:
 
 
 def _candidates(
-    known: Mapping[str, Any], norms: np.ndarray, n_tokens: int
+    matrix: EmbeddingMatrix,
+    known: Mapping[str, Any],
+    norms: np.ndarray,
+    near_zero: Int64[np.ndarray, " k"],
+    sample: Int64[np.ndarray, " s"],
 ) -> Iterator[tuple[str, Int64[np.ndarray, " m"]]]:
+    n_tokens = len(norms)
     kinds = {}
     for kind, tokens in known.items():
         tokens = np.unique(np.asarray(tokens, np.int64))
         if len(tokens) and not (tokens[0] >= 0 and tokens[-1] < n_tokens):
             raise InvalidInput(f"{kind}: token ids must be 0 to {n_tokens - 1:,}, got {tokens[0]} to {tokens[-1]}")
+        tokens = np.setdiff1d(tokens, near_zero)
         if len(tokens) > 1:
             kinds[kind] = tokens
     if len(kinds) > 1:
         yield ", ".join(kinds), np.unique(np.concatenate(list(kinds.values())))
     yield from kinds.items()
-    if mode := low_mode(norms):
-        yield MODE, np.flatnonzero(norms <= mode.peak)
+    if mode := low_mode(np.delete(norms, near_zero)):
+        yield MODE, np.setdiff1d(np.flatnonzero(norms <= mode.peak), near_zero)
+    along = np.setdiff1d(_along(matrix, norms, sample), near_zero)
+    if len(along) > 1:
+        yield DIRECTION, along
+    if len(near_zero) > 1:
+        yield NEAR_ZERO, near_zero
+
+
+def _along(matrix: EmbeddingMatrix, norms: np.ndarray, sample: Int64[np.ndarray, " s"]) -> Int64[np.ndarray, " m"]:
+    """Return the tokens in the direction of the sampled row that most others have the direction of; none where few do.
+
+    Rows in one direction differ in length alone: a row that its token never moved, scaled, as by weight decay.
+    """
+    lengths = np.maximum(norms, np.finfo(np.float64).tiny)
+    drawn = (matrix.rows(sample) / lengths[sample, None]).astype(np.float32)
+    near = (drawn @ drawn.T > ALONG).sum(1) - 1
+    near[near > len(sample) / 2] = 0
+    if not len(near) or near.max() < FEWEST_ALONG:
+        return np.empty(0, np.int64)
+    hub = drawn[near.argmax()]
+    cosines = [matrix.rows(rows) @ hub / lengths[rows] for rows in chunks(matrix.words)]
+    along = np.flatnonzero(np.concatenate(cosines) > ALONG)
+    return along if len(along) <= len(norms) / 2 else np.empty(0, np.int64)
 
 
 def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Float64[np.ndarray, " n_tokens"], _Frame]:
@@ -297,6 +378,9 @@ def _standing_apart(
             return None
     centre = _mean(matrix, kept)
     members = matrix.rows(kept[:: -(-len(kept) // SAMPLE)]).astype(np.float64)
+    few = kind == BLACK_HOLES and len(kept) <= FEW
+    if few and (members == members[0]).all() and not _is_central(members[0], others, frame.mean):
+        return None  # one row that few tokens share, and nothing else that speaks for it: a copy of a trained one
     without = (len(kept) * centre - members) / (len(kept) - 1)  # the mean of all the others of the reference
     inside = _against(members, without, frame)
     outside = _against(others, centre, frame)
@@ -319,6 +403,12 @@ def _standing_apart(
         logarithms=np.unique(logarithms),
         furthest=float(np.median(logarithms) + np.median(_logarithms(outside[by], floor))) / 2,
     )
+
+
+def _is_central(row: np.ndarray, others: np.ndarray, mean: np.ndarray) -> bool:
+    """Return whether a row lies nearer to the mean of all rows than nearly all others, as one that never moved."""
+    apart = np.linalg.norm(others - mean, axis=1)
+    return bool(np.linalg.norm(row - mean) <= np.quantile(apart, LIKE_OTHERS))
 
 
 def _mean(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " dim"]:

@@ -80,32 +80,29 @@ class Neighbours:
 
     def adjacency(self) -> tuple[Int64[np.ndarray, " n_unique_plus_1"], Int32[np.ndarray, " both_ways"]]:
         """Starts and neighbours: those of row i, ascending, are ``neighbours[starts[i] : starts[i + 1]]`` (CSR)."""
-        one, other = self.pairs
-        rows = np.concatenate([one, other])
-        neighbours = np.concatenate([other, one])
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.degrees)])
+        rows = self.pairs.ravel()
+        neighbours = self.pairs[::-1].ravel()
+        starts = np.concatenate([[0], np.cumsum(self.degrees)])
         return starts, neighbours[np.lexsort((neighbours, rows))]
 
-    def degree_table(
-        self,
-    ) -> tuple[Int64[np.ndarray, " degrees"], Int64[np.ndarray, " degrees"], Int64[np.ndarray, " degrees"]]:
-        """Degrees that occur, ascending; how many distinct rows have each, and how many tokens those are."""
+    def degree_table(self) -> Int64[np.ndarray, "3 degrees"]:
+        """Return degrees that occur, ascending; how many distinct rows have each, and how many tokens those are."""
         degrees, which = np.unique(self.degrees, return_inverse=True)
-        return degrees, np.bincount(which), self._sums(which, self.groups.counts)
+        return np.stack([degrees, np.bincount(which), _sums(which, self.groups.counts)])
 
     @cached_property
     def component(self) -> Int64[np.ndarray, " n_unique"]:
         """Number, in `components`, of the component of each distinct row."""
         labels, which = np.unique(self.near.labels, return_inverse=True)
-        order = np.lexsort((labels, -self._sums(which, self.groups.counts)))
+        order = np.lexsort((labels, -_sums(which, self.groups.counts)))
         return np.argsort(order)[which]
 
     @cached_property
     def components(self) -> Components:
         return Components(
             rows=np.bincount(self.component),
-            tokens=self._sums(self.component, self.groups.counts),
-            black_holes=self._sums(self.component, self.groups.counts >= 2),
+            tokens=_sums(self.component, self.groups.counts),
+            black_holes=_sums(self.component, self.groups.counts >= 2),
         )
 
     @property
@@ -138,9 +135,9 @@ class Neighbours:
         """Tokens of the cluster that touch no black hole: they belong to it by way of others."""
         return np.flatnonzero((self._cluster & ~self._core)[self.groups.labels])
 
-    @staticmethod
-    def _sums(which: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-        return np.bincount(which, amounts).astype(np.int64)
+
+def _sums(which: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    return np.bincount(which, amounts).astype(np.int64)
 
 
 def neighbours(
@@ -158,10 +155,8 @@ def neighbours(
 
     Parameters
     ----------
-    rows : an `EmbeddingMatrix`, or a numpy array (ml_dtypes included) or torch tensor, [n_tokens, dim]; a quantised
-        matrix is dequantised in memory, 4 bytes a number
+    rows, grid : as `darkvocab.census`; a quantised matrix is dequantised in memory, 4 bytes a number
     touching : when two rows touch, by default where no column differs by more than one grid step
-    grid : round to it first; by default the grid the rows are stored on
     groups : the rows' groups on that grid, as `EmbeddingMatrix.groups` gives them, where they are known already
     max_pairs : how many pairs of distinct rows may be listed; beyond, there are degrees and components alone
     threads : to compare rows with; by default one per core

@@ -15,7 +15,7 @@ from jaxtyping import Float32, Float64, Int, Int64, Integer, UInt
 
 from ..numerics import Distances, Grid, _backends, as_grid, decode
 from ..numerics.chebyshev import UNITS
-from ..numerics.grouping import Groups, identical_rows, n_cores
+from ..numerics.grouping import Groups, identical_rows, members_of, n_cores
 
 FEW = 512  # distinct rows whose pairs are compared one by one
 
@@ -79,23 +79,19 @@ class Extent:
 
 def extent(state: State, tokens: Int[np.ndarray, " k"]) -> Extent:
     """Return the largest distance of all pairs of these tokens, at least one: the width of their widest column."""
-    low, high = _ends(state.values, tokens)
-    with np.errstate(over="ignore"):
-        wide = high - low
-    low, high = _ends(state.index, tokens)
-    steps = high - low
-    column = int(wide.argmax())
-    column_of_steps = int(steps.argmax())
-    return Extent(
-        weight=float(wide[column]), column=column, steps=int(steps[column_of_steps]), column_of_steps=column_of_steps
-    )
+    wide = _widths(state.values, tokens)
+    steps = _widths(state.index, tokens)
+    weight, most = wide.max(), steps.max()
+    column, column_of_steps = int(wide.argmax()), int(steps.argmax())
+    return Extent(weight=float(weight), column=column, steps=int(most), column_of_steps=column_of_steps)
 
 
-def _ends(rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the smallest and the largest entry of each column."""
+def _widths(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the largest minus the smallest entry of each column."""
     low, high = np.empty((2, rows.shape[1]), rows.dtype)
     _backends.motion.widen(rows, tokens, low, high)
-    return low, high
+    with np.errstate(over="ignore"):
+        return high - low
 
 
 def mean_distances(
@@ -121,12 +117,9 @@ def mean_distances(
             means.append(None)
             continue
         index = state.index[first[present]]
-        tokens_each = count[present]
-        mean = (
-            Distances(index, state.grid, unit=unit, weights=tokens_each, threads=n_cores()).spread.mean
-            for unit in UNITS
-        )
-        means.append((next(mean), next(mean)))
+        options: dict[str, Any] = {"weights": count[present], "threads": n_cores()}
+        weight, steps = (Distances(index, state.grid, unit=unit, **options).spread.mean for unit in UNITS)
+        means.append((weight, steps))
     return means
 
 
@@ -154,12 +147,10 @@ def moves(before: State, after: State) -> Moves:
     (array([5]), array([3]))
     """
     n = len(before.words)
-    l1 = np.zeros(n, np.int64)
-    l2 = np.zeros(n)
-    l_inf = np.zeros(n, np.int64)
+    moved = Moves(l1=np.zeros(n, np.int64), l2=np.zeros(n), l_inf=np.zeros(n, np.int64))
     if before is not after:
-        _backends.motion.tally_moves(before.index, after.index, l1, l2, l_inf)
-    return Moves(l1=l1, l2=l2, l_inf=l_inf)
+        _backends.motion.tally_moves(before.index, after.index, moved.l1, moved.l2, moved.l_inf)
+    return moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,13 +274,6 @@ def _events(before: np.ndarray, after: np.ndarray, ongoing: set[int], fresh: int
         else:
             yield Event(kind=LOSE, hole=old, other=new, tokens=tokens)
             yield Event(kind=GAIN, hole=new, other=old, tokens=tokens)
-
-
-def members_of(holes: Int64[np.ndarray, " n"]) -> dict[int, Int64[np.ndarray, " k"]]:
-    """Return the tokens of each black hole, ascending, by its number."""
-    order = np.argsort(holes, kind="stable")
-    numbers, firsts = np.unique(holes[order], return_index=True)
-    return {int(hole): tokens for hole, tokens in zip(numbers, np.split(order, firsts[1:]), strict=True) if hole}
 
 
 def starts(holes: Int64[np.ndarray, " n"]) -> list[Event]:

@@ -18,6 +18,7 @@ async function open() {
   function* told(i) {
     yield ["id", thousands(column.id[i])];
     yield ["kind", kinds[column.kind[i]].title + (column.dark[i] ? ", dark" : "")];
+    if (data.code("side", i)) yield ["by the row of", { both: "both matrices" }[data.code("side", i)] ?? `the ${data.code("side", i)}`];
     if (!Number.isNaN(column.score[i])) yield ["score", four(column.score[i])];
     yield ["norm", four(column.norm[i])];
     if (axis in column && axis !== "score" && axis !== "id") yield [titles[axis], four(column[axis][i])];
@@ -30,6 +31,7 @@ async function open() {
 
   const filters = $("filters");
   const off = new Set(); // kinds that are not shown
+  const weak = data.codes.grade.indexOf("weak");
   let shown = () => true;
 
   function filter() {
@@ -45,6 +47,7 @@ async function open() {
       kept[i] =
         !off.has(kinds[column.kind[i]].key) &&
         (which !== "dark" || column.dark[i]) &&
+        (which !== "weak" || column.grade[i] === weak) &&
         (which !== "hole" || column.black_hole[i] > 0) &&
         (which !== "touching" || column.n_touching[i] > 0) &&
         (!script || column.script[i] === scriptCode) &&

@@ -18,9 +18,9 @@ from ..landing import write_whole
 from ..measures.indicators import DARK
 from ..runs.folder import versions
 from ..text import printable
-from .console import number
+from .console import number, without
 from .document import render
-from .scan import scan_facts
+from .scan import grade_facts, scan_facts
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import BlackHole, Scan
@@ -30,7 +30,7 @@ LISTED = 200  # tokens in the page as text: without a script, and in print
 SHOWN_HOLES, SHOWN_MEMBERS = 50, 100  # black holes and their members in the page as text
 LONGEST = 200  # characters of a token in such text
 TEXTS = ("text", "witness", "bytes")  # of each token, packed side by side, so that what they share costs nothing
-CODES = ("category", "script", "reserved")  # few values, packed as numbers
+CODES = ("category", "script", "reserved", "grade", "side")  # few values, packed as numbers
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ LOOKS = {
         "#CC79A7",
     ),
     "under_trained": ("M0,-1.25L1.2,.85H-1.2Z", "#D55E00", "#D55E00"),
+    "weak": ("M0,1.25L1.2,-.85H-1.2Z", "#9B4F96", "#C9A0DC"),
 }
 MEANINGS = (
     ("reachable", "reachable", "reachable", "some text encodes to them"),
@@ -74,6 +75,12 @@ MEANINGS = (
         "reachable, yet dark",
         "reachable, yet under-trained",
         "some text encodes to them, and training hardly moved them",
+    ),
+    (
+        "weak",
+        "weak",
+        "weak",
+        "training moved them, but so much less than others that the model will likely fail on them",
     ),
 )
 KINDS = [Kind(*said, *LOOKS[said[0]]) for said in MEANINGS]
@@ -105,6 +112,7 @@ def page(scan: Scan, command: str | None = None) -> bytes:
         kinds=list(_kind_rows(tokens, kinds, dark)),
         n_tokens=len(tokens),
         n_dark=int(dark.sum()),
+        n_weak=scan.grades.n_weak,
         listed=_listed(scan, kinds),
         holes=[_hole(at, hole) for at, hole in enumerate(holes[:SHOWN_HOLES], 1)],
         n_holes=len(holes),
@@ -115,7 +123,7 @@ def page(scan: Scan, command: str | None = None) -> bytes:
         writing=_writing(tokens),
         dark_from=DARK,
         share=None if expected is None else f"{expected:.2%}",
-        facts=scan_facts(scan),
+        facts=[*scan_facts(scan), *grade_facts(scan)],
         provenance=list(_provenance(scan, command)),
         packed=base64.b64encode(pack(scan, kinds)).decode("ascii"),
         printed=LISTED,
@@ -123,10 +131,11 @@ def page(scan: Scan, command: str | None = None) -> bytes:
 
 
 def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
-    """Return the place in `KINDS` of each token: its category, with reserved names and reachable dark tokens apart."""
+    """Return the place in `KINDS` of each token: its category, but for reserved names, reachable dark and weak ones."""
     kinds = tokens["category"].replace_strict(NUMBER, default=NUMBER["unknown"], return_dtype=pl.Int64).to_numpy()
     dark = tokens["dark"].fill_null(False).to_numpy()
     kinds = np.where((kinds == NUMBER["reachable"]) & dark, NUMBER["under_trained"], kinds)
+    kinds = np.where((tokens["grade"] == "weak").to_numpy(), NUMBER["weak"], kinds)
     return np.where(tokens["reserved"].is_not_null().to_numpy(), NUMBER["reserved"], kinds)
 
 
@@ -145,14 +154,18 @@ def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
             says += f"all {one}" if n_dark > 1 else f"it is {one}"
     else:
         says = f"None of {n:,} tokens stands out as dark"
+    if n_weak := scan.grades.n_weak:
+        says += f"; {n_weak:,} {'is' if n_weak == 1 else 'are'} weak"
     rows = scan.census.n_black_holes
     population = scan.census.black_hole_population
+    skipped = without(scan.matrix.skipped)
     if not rows:
-        return f"{says}; no two tokens share a row."
+        return f"{says}; no two tokens share a row{skipped}."
     if rows == 1:
-        return f"{says}; {population:,} tokens share one row (a black hole)."
+        return f"{says}; {population:,} tokens share one row (a black hole){skipped}."
     largest = scan.census.populations[0]
-    return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {largest:,} of them the same one."
+    same = f"{largest:,} of them the same one"
+    return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {same}{skipped}."
 
 
 def _share(part: float) -> str:
@@ -166,7 +179,7 @@ def _tiles(scan: Scan, dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[st
     yield f"{int(dark.sum()):,}", "dark"
     yield f"{census.n_black_holes:,}", f"black hole{'s' * (census.n_black_holes != 1)}"
     yield f"{census.black_hole_population:,}", "tokens in black holes"
-    for key in ("reserved", "unreachable", "beyond_tokenizer", "under_trained"):
+    for key in ("weak", "reserved", "unreachable", "beyond_tokenizer", "under_trained"):
         if n := int((kinds == NUMBER[key]).sum()):
             yield f"{n:,}", KINDS[NUMBER[key]].title
 
@@ -192,7 +205,7 @@ def _listed(scan: Scan, kinds: np.ndarray) -> list[dict[str, Any]]:
     """Return the first tokens of the list, the surest to be dark first; dark ones alone where there are any."""
     frame = scan.tokens.with_columns(kind=pl.Series(kinds))[scan.order]
     if scan.tokens["dark"].any():
-        frame = frame.filter("dark")
+        frame = frame.filter(pl.col("grade") != "trained")
     shown = frame.head(LISTED).select(
         *("id", "text", "kind", "score", "norm", "population", "black_hole", "n_touching", "witness")
     )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from ..numerics import GRIDS
 from ..text import printable
-from .console import facts, isolated, print_left, show, table, token_texts
-from .evolution import told
+from .console import cell, facts, isolated, left_out, print_left, print_lines, show, table, token_texts
+from .evolution import event_counts, print_events
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ..checkpoints.series import Series
 
 MOST_CHANGES = 40
-SHOWN_EVENTS, SHOWN_HOLES, SHOWN_TOKENS = 20, 20, 8
+SHOWN_HOLES, SHOWN_TOKENS = 20, 8
 HEADINGS = {
     **{"checkpoint": "name", "tokens": "n_tokens", "unique": "n_unique", "C": "n_black_holes"},
     **{"P": "black_hole_population", "largest": "largest_bh", "moved": "n_moved", "equal": "n_equal"},
@@ -61,7 +66,7 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
     a = part["a"]
     b = part["b"]
     rounded = [
-        f"{name} rounded from {side['stored_grid']}"
+        f"{name} {'rounded' if side['stored_grid'] in GRIDS else 'dequantised'} from {side['stored_grid']}"
         for name, side in (("A", a), ("B", b))
         if side["stored_grid"] != part["grid"]
     ]
@@ -77,6 +82,7 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
     if moved := part["moved"]:
         lengths = [("L-inf in steps", "l_inf_steps"), ("L-inf", "l_inf"), ("Euclidean", "euclidean")]
         pairs += [(name, f"median {moved[key]['median']:,.4g}   max {moved[key]['max']:,.4g}") for name, key in lengths]
+    pairs += [("left out", left_out(part["skipped"]))] if part["skipped"] else []
     pairs += [(f"only in {name.upper()}", f"{n:,}") for name in "ab" if (n := part[f"n_only_{name}"])]
     pairs += [
         ("black holes C", f"{a['n_black_holes']:,} -> {b['n_black_holes']:,}"),
@@ -167,31 +173,23 @@ def print_repair(report: dict[str, Any], to: Console) -> None:
     show(facts([*pairs, *(("note", note) for note in report["notes"])]), to)
 
 
-def print_series(
-    checkpoints: pl.DataFrame,
-    events: pl.DataFrame,
-    black_holes: pl.DataFrame,
-    tokens: pl.DataFrame,
-    summary: dict[str, Any],
-    to: Console,
-) -> None:
+def print_series(series: Series, to: Console) -> None:
     """Print each checkpoint's census and changes, events, and the black holes of the last."""
-    show(facts(_series_facts(checkpoints, summary)), to)
+    show(facts(_series_facts(series.checkpoints, series.summary)), to)
     to.print()
     cells = []
-    for row in checkpoints.iter_rows(named=True):
+    for row in series.checkpoints.iter_rows(named=True):
         same = f"as {row['identical_to']}" if row["identical_to"] is not None else ""
-        cells.append([*(_cell(row[column]) for column in HEADINGS.values()), row["not_compared"] or same])
+        cells.append([*(cell(row[column]) for column in HEADINGS.values()), row["not_compared"] or same])
     show(table((*HEADINGS, ""), cells, left=("checkpoint", "")), to)
-    to.print(
-        "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps",
-        soft_wrap=not to.is_terminal,
-    )
-    _print_events(events, to)
-    if black_holes.height:
+    note = "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps"
+    print_lines([note], to)
+    happened = series.events.filter(series.events["kind"] != "start")
+    print_events(happened, lambda event: event["name"], "--out and --json", to)
+    if series.black_holes.height:
         to.print()
-        show(_holes(black_holes, tokens), to)
-        print_left(black_holes.height - SHOWN_HOLES, "black holes; --out and --json have them all", to)
+        show(_holes(series.black_holes, series.tokens["text"]), to)
+        print_left(series.black_holes.height - SHOWN_HOLES, "black holes; --out and --json have them all", to)
 
 
 def _series_facts(checkpoints: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -202,29 +200,13 @@ def _series_facts(checkpoints: pl.DataFrame, summary: dict[str, Any]) -> Iterato
     yield "never moved", f"{summary['n_never_moved']:,} tokens"
     frozen = sorted(summary["frozen_since"], key=lambda item: -item["n_tokens"])[:4]
     yield "frozen since", ", ".join(f"{item['name']}: {item['n_tokens']:,}" for item in frozen)
-    kinds = {kind: n for kind, n in summary["events"].items() if kind != "start"}
-    yield "events", ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none"
+    yield "events", event_counts(summary["events"])
     read = checkpoints["bytes_read"].drop_nulls().to_list()
     if read:
         yield "read", f"{sum(read) / 1e6:,.1f} MB from the Hub"
 
 
-def _cell(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:,}"
-
-
-def _print_events(events: pl.DataFrame, to: Console) -> None:
-    happened = events.filter(events["kind"] != "start")
-    if not happened.height:
-        return
-    to.print()
-    for event in happened.head(SHOWN_EVENTS).iter_rows(named=True):
-        to.print(f"{event['name']}  {told(event)}", soft_wrap=True)
-    print_left(happened.height - SHOWN_EVENTS, "events; --out and --json have them all", to)
-
-
-def _holes(black_holes: pl.DataFrame, tokens: pl.DataFrame) -> Table:
-    texts = tokens["text"]
+def _holes(black_holes: pl.DataFrame, texts: pl.Series) -> Table:
     rows = []
     for row in black_holes.head(SHOWN_HOLES).iter_rows(named=True):
         ids = row["tokens"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -61,6 +61,18 @@ def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     return "  ".join(texts) + (f"  and {left:,} more" if left else "")
 
 
+def left_out(tokens: Sequence[int], shown: int = SHOWN_TOKENS) -> str:
+    """Say which tokens were left out, as their rows are no numbers."""
+    named = ", ".join(map(str, tokens[:shown])) + (", ..." if len(tokens) > shown else "")
+    which = "token whose row holds" if len(tokens) == 1 else "tokens whose rows hold"
+    return f"{len(tokens):,} {which} NaN or infinity ({named})"
+
+
+def without(tokens: Sequence[int]) -> str:
+    """Say the same at the end of a sentence about the others; nothing where none was left out."""
+    return f", without {left_out(tokens)}" if tokens else ""
+
+
 def isolated(text: str) -> str:
     """Return text that keeps the order around it: right-to-left letters stand between marks."""
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
@@ -94,6 +106,13 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+
+
+def cell(value: float | str | None) -> str:
+    """Return a value for people: texts as they are, other numbers than counts to six digits, nothing for None."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 def power(value: float) -> str:

@@ -1,15 +1,46 @@
-"""A page: one HTML file that holds its style and scripts, and a policy that allows nothing else."""
+"""Pages: their content, and one HTML file that holds its style and scripts and a policy that allows no others."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .plot import Plot
 
 LIBRARY = "vendor/d3.min.js"  # d3 7.9.2 as npm has it; its licences lie beside it
 LICENCE = "vendor/LICENSE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure, its file name, and what it shows for those who cannot see it."""
+
+    name: str
+    figure: Plot | Figure  # the values of a plot can be read off the page
+    shows: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Content of a page: title, leading sentence, tables, remarks, pictures, terms to explain."""
+
+    title: str
+    lead: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    headings: list[str]
+    rows: list[list[str]]
+    remarks: list[str] = field(default_factory=list)
+    pictures: list[Picture]
+    lists: list[tuple[str, list[str]]] = field(default_factory=list)  # titles and sentences
+    terms: tuple[str, ...]
+    files: list[str]  # beside the page
 
 
 def render(template: str, scripts: Sequence[str], **values: Any) -> bytes:

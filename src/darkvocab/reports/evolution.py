@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,22 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from ..errors import CorruptFile, MissingFile
+from ..errors import MissingFile
+from ..runs.records import reading
 from .console import facts, number, print_left, print_lines, show, table
-from .evolution_figures import counts_plot, holes_by_step, loss_plot, motion_plot, populations_figure, spacetime_figure
-from .labels import COUNTS
-from .plot import Plot
+from .document import Page
+from .evolution_figures import (
+    counts_picture,
+    holes_by_step,
+    loss_picture,
+    motion_picture,
+    populations_picture,
+    spacetime_picture,
+)
+from .labels import CENSUS_TERMS, COUNTS
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from ..training.evolve import Evolution
 
 READ = ("evolution", "events", "tokens")  # frames
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
@@ -41,25 +48,19 @@ TOLD = {
 }
 
 
-def print_evolution(
-    records: pl.DataFrame, events: pl.DataFrame, summary: dict[str, Any], to: Console, shown_events: int = SHOWN_EVENTS
-) -> None:
+def print_evolution(evolution: Evolution, to: Console) -> None:
     """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
-    show(facts(_facts(summary)), to)
+    show(facts(_facts(evolution.summary)), to)
     to.print()
-    show(table(HEADINGS, row_cells(records), left=("tokens",)), to)
-    to.print(
+    show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to)
+    note = (
         "lengths in weight units, L-inf over all pairs of tokens; max step: the farthest that a token moved in one "
-        "component, in grid steps; motion since the row before",
-        soft_wrap=not to.is_terminal,
+        "component, in grid steps; motion since the row before"
     )
-    happened = [row for row in events.iter_rows(named=True) if row["kind"] != "start"]
-    if happened:
-        to.print()
-        for event in happened[:shown_events]:
-            to.print(f"step {event['step']:>9,}  {told(event)}", soft_wrap=True)
-        print_left(len(happened) - shown_events, "events; events.parquet (--out) and --json have them all", to)
-    for verdict in summary["verdicts"]:
+    print_lines([note], to)
+    happened = evolution.events.filter(evolution.events["kind"] != "start")
+    print_events(happened, lambda event: f"step {event['step']:>9,}", "events.parquet (--out) and --json", to)
+    for verdict in evolution.summary["verdicts"]:
         to.print(f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):")
         print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
         to.print("on the grid:")
@@ -76,8 +77,7 @@ def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "unseen", "nobody says which; --unseen names them" if unseen is None else f"{len(unseen):,} tokens"
     for name, froze in summary["freezing"].items():
         yield f"{name} tokens", _froze(froze, summary["last_step"])
-    kinds = {kind: n for kind, n in summary["events"].items() if kind != "start"}
-    yield "events", ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none"
+    yield "events", event_counts(summary["events"])
     geometry = summary["geometry"]
     if geometry:
         mean = "" if geometry["mean_l_inf"] is None else f"   mean {geometry['mean_l_inf']:.4g}"
@@ -123,55 +123,63 @@ def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]
     ]
 
 
+def print_events(happened: pl.DataFrame, when: Callable[[dict[str, Any]], str], files: str, to: Console) -> None:
+    """Print the first events, each after when it was, and which files have the others."""
+    if happened.height:
+        to.print()
+        for event in happened.head(SHOWN_EVENTS).iter_rows(named=True):
+            to.print(f"{when(event)}  {told(event)}", soft_wrap=True)
+        print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
+
+
+def event_counts(counts: dict[str, int]) -> str:
+    """Return how many events of each kind there were."""
+    return ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if kind != "start") or "none"
+
+
 def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     """Return an event in words, with the first of its token ids."""
-    tokens, n = event["tokens"], event["n_tokens"]
-    ids = " ".join(map(str, tokens[:shown])) + (f" and {n - shown:,} more" if n > shown else "")
+    n = event["n_tokens"]
+    ids = " ".join(map(str, event["tokens"][:shown])) + (f" and {n - shown:,} more" if n > shown else "")
     names = {"hole": f"#{event['hole']}", "other": f"#{event['other']}", "n": f"{n:,} token{'s' * (n != 1)}"}
     for word in ("from", "to"):
         names[f"{word}_other"] = "" if event["other"] is None else f" {word} {names['other']}"
     return f"{TOLD[event['kind']].format(**names)}: {ids}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evolution:
-    """A measured history in words, and its figures."""
-
-    summary: dict[str, Any]
-    facts: list[tuple[str, str]]
-    rows: list[list[str]]  # in the columns of `HEADINGS`
-    told: list[tuple[str, list[str]]]  # titles and sentences
-    figures: dict[str, Plot | Figure]
-
-
-def read_evolution(folder: Path) -> Evolution:
-    """Read a measured history; MissingFile without one, CorruptFile where files are not its own."""
-    try:
+def evolution_page(folder: Path) -> Page:
+    """Return the page of a measured history; MissingFile without one, CorruptFile where files are not its own."""
+    frames = [f"{name}.parquet" for name in READ]
+    for name in (EVOLUTION, *frames):
+        if not (folder / name).is_file():
+            raise MissingFile(f"{folder} holds no measured history ({name}); darkvocab evolve makes one")
+    with reading(folder, "what darkvocab evolve left there"):
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
-        records, events, tokens = (pl.read_parquet(folder / f"{name}.parquet") for name in READ)
+        records, events, tokens = (pl.read_parquet(folder / name) for name in frames)
         by_step = holes_by_step(records, events, summary["n_tokens"])
-        figures: dict[str, Plot | Figure] = {
-            "counts": counts_plot(records, summary),
-            "populations": populations_figure(by_step, tokens, summary),
-            "motion": motion_plot(records, summary),
-            "spacetime": spacetime_figure(by_step, tokens, summary),
-        }
-        if (folder / METRICS).is_file():
-            metrics = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
-            if len(metrics := metrics.filter(metrics["step"] > 0)):
-                figures["loss"] = loss_plot(metrics, summary)
-        return Evolution(
-            summary=summary,
+        pictures = [
+            counts_picture(records, summary),
+            populations_picture(by_step, tokens, summary),
+            motion_picture(records, summary),
+            spacetime_picture(by_step, tokens, summary),
+        ]
+        metrics = [METRICS] if (folder / METRICS).is_file() else []
+        if metrics:
+            losses = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
+            losses = losses.filter(losses["step"] > 0)
+            pictures += [loss_picture(losses, summary)] if len(losses) else []
+        unseen = f", {len(summary['unseen']):,} of them unseen" if summary["unseen"] is not None else ""
+        return Page(
+            title="What became of the black holes",
+            lead=f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,} optimizer steps.",
             facts=list(_facts(summary)),
+            headings=[heading.replace("L-inf", "L-infinity") for heading in HEADINGS],
             rows=row_cells(records),
-            told=list(_happened(events, summary)),
-            figures=figures,
+            pictures=pictures,
+            lists=list(_happened(events, summary)),
+            terms=(*CENSUS_TERMS, "bulk motion", "thermal motion"),
+            files=[EVOLUTION, *frames, *metrics],
         )
-    except FileNotFoundError as error:
-        missing = Path(str(error.filename or folder)).name
-        raise MissingFile(f"{folder} holds no measured history ({missing}); darkvocab evolve makes one") from None
-    except (pl.exceptions.PolarsError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CorruptFile(f"{folder}: not what darkvocab evolve left there ({error!r})") from None
 
 
 def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ..measures.tracking import replay
+from .document import Picture
 from .figures import BLACK, BLUE, ORANGE, canvas
 from .labels import TITLES
 from .plot import Axis, Panel, Plot, Series, around, top_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Okabe & Ito (2008), from dark to light where they lie side by side.
 HOLES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -36,11 +34,7 @@ class HolesByStep:
 
     steps: np.ndarray  # [columns] of the rows shown
     holes: np.ndarray  # [columns, n_tokens] 0 for tokens that stand alone
-    rank: dict[int, int]  # of each black hole by the area that it takes in a picture, from 0
-
-    def colour(self, hole: int) -> str:
-        """Return the colour of a black hole: one of its own for the largest."""
-        return HOLES[self.rank[hole]] if self.rank[hole] < len(HOLES) else OTHER
+    largest: list[int]  # black holes by the area that they take in a picture, descending
 
 
 def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, most: int = MOST_COLUMNS) -> HolesByStep:
@@ -66,8 +60,7 @@ def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, mo
     numbers, where = np.unique(pictured, return_inverse=True)
     areas = np.bincount(where.ravel(), np.repeat(widths, n_tokens))
     order = numbers[np.lexsort((numbers, -areas))]
-    rank = {hole: place for place, hole in enumerate(order[order > 0].tolist())}
-    return HolesByStep(steps=steps, holes=pictured, rank=rank)
+    return HolesByStep(steps=steps, holes=pictured, largest=order[order > 0].tolist())
 
 
 def _spaced(n: int, most: int) -> np.ndarray:
@@ -89,8 +82,8 @@ def step_axis(steps: np.ndarray) -> Axis:
     return replace(axis, scale="symlog", linear=float(steps[1])) if _is_long(steps) else axis
 
 
-def counts_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
-    """C, P, unique rows and largest distance of all, seen and unseen tokens against the step."""
+def counts_picture(records: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+    """Draw C, P, unique rows and largest distance of all, seen and unseen tokens against the step."""
     x = step_axis(records["step"].unique().sort().to_numpy())
     panels = []
     for column in ("n_black_holes", "black_hole_population", "n_unique", "max_l_inf_steps"):
@@ -104,11 +97,16 @@ def counts_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
         y = Axis(ends=(0, top_of(series, 1)), scale=scale, whole=scale == "linear")
         panels.append(Panel(title=TITLES[column], x=x, y=y, series=series))
     several = records["tokens"].n_unique() > 1
-    return Plot(panels=panels, columns=2, height=5.2, caption=_caption(summary), key=several)
+    shows = (
+        "Four panels against the step: black holes, tokens in black holes, unique rows, and the largest L-infinity of "
+        "all pairs, of all, seen and unseen tokens"
+    )
+    plot = Plot(panels=panels, columns=2, height=5.2, caption=_caption(summary), key=several)
+    return Picture(name="counts", figure=plot, shows=shows)
 
 
-def motion_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
-    """Distance of the centroid from its start, bulk and thermal speed, on log axes."""
+def motion_picture(records: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+    """Draw the distance of the centroid from its start, bulk and thermal speed, on log axes."""
     moved: list[Series] = []
     speeds: list[Series] = []
     for name, look in LOOKS.items():
@@ -129,7 +127,12 @@ def motion_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
         _log_panel("centroid's distance from its start", "weight units", moved),
         _log_panel("bulk and thermal speed (0 is not drawn)", "weight units per step", speeds),
     ]
-    return Plot(panels=panels, columns=2, height=3.3, caption=_caption(summary))
+    shows = (
+        "Two panels against the step: how far the centroid is from its start, and how fast the cloud and the tokens "
+        "in it move"
+    )
+    plot = Plot(panels=panels, columns=2, height=3.3, caption=_caption(summary))
+    return Picture(name="motion", figure=plot, shows=shows)
 
 
 def _log_panel(title: str, label: str, series: list[Series]) -> Panel:
@@ -150,8 +153,8 @@ def _mean_curve(steps: np.ndarray, values: np.ndarray, bins: int = 120, **look: 
     return Series(x=np.bincount(where, steps) / counts, y=np.where(mean > 0, mean, np.nan), **look)
 
 
-def loss_plot(metrics: pl.DataFrame, summary: dict[str, Any]) -> Plot:
-    """Training loss against the step: of each step, and means over stretches that grow with it."""
+def loss_picture(metrics: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+    """Draw the training loss against the step: of each step, and means over stretches that grow with it."""
     steps, loss = metrics.select("step", "loss").to_numpy().astype(float).T
     some = _spaced(len(steps), MOST_POINTS)
     series = [
@@ -160,16 +163,17 @@ def loss_plot(metrics: pl.DataFrame, summary: dict[str, Any]) -> Plot:
     ]
     y = around(loss, "cross-entropy (nats per token)")
     panel = Panel(title="training loss", x=around(steps, STEP, "log"), y=y, series=series, legend="best")
-    return Plot(panels=[panel], height=3.3, caption=_caption(summary))
+    shows = "Training loss against the step: of every step, and its mean over stretches"
+    return Picture(name="loss", figure=Plot(panels=[panel], height=3.3, caption=_caption(summary)), shows=shows)
 
 
-def populations_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
-    """Populations of the black holes, stacked: the largest in colour, the others in greys."""
+def populations_picture(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+    """Draw the populations of the black holes, stacked: the largest in colour, the others in greys."""
     sets = {"all tokens": np.ones(len(tokens), bool)}
     if _has_unseen(tokens):
         sets["unseen tokens"] = ~tokens["seen"].to_numpy()
-    coloured = [hole for hole, place in by_step.rank.items() if place < len(HOLES)]
-    colours = [*map(by_step.colour, coloured), OTHER, ALONE]
+    coloured = by_step.largest[: len(HOLES)]
+    colours = [*HOLES[: len(coloured)], OTHER, ALONE]
     with canvas(_caption(summary), 0.7 + 2.3 * len(sets), **{"axes.grid": False}) as figure:
         axes = figure.subplots(len(sets), 1, sharex=True, squeeze=False).ravel()
         for panel, (name, chosen) in zip(axes, sets.items(), strict=True):
@@ -186,19 +190,22 @@ def populations_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict
         for panel in axes[:-1]:
             panel.set_xlabel("")
         figure.legend(handles=_key(by_step), loc="outside right upper")
-    return figure
+    shows = (
+        "The tokens in each black hole against the step, stacked: the largest in colour, the others grey, tokens alone "
+        "light"
+    )
+    return Picture(name="populations", figure=figure, shows=shows)
 
 
-def spacetime_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
-    """Black hole of each token at each step; only of unseen tokens, where these are known."""
+def spacetime_picture(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+    """Draw the black hole of each token at each step; only of unseen tokens, where these are known."""
     from matplotlib.colors import ListedColormap
 
     unseen = _has_unseen(tokens)
     chosen = np.flatnonzero(~tokens["seen"].to_numpy()) if unseen else np.arange(len(tokens))
     colours = [*HOLES, OTHER, ODD, ALONE]
-    place = np.zeros(max(by_step.rank, default=0) + 1, np.int64)
-    for hole, rank in by_step.rank.items():
-        place[hole] = rank if rank < len(HOLES) else len(HOLES) + hole % 2
+    place = len(HOLES) + np.arange(max(by_step.largest, default=0) + 1) % 2
+    place[by_step.largest[: len(HOLES)]] = np.arange(min(len(by_step.largest), len(HOLES)))
     place[0] = len(colours) - 1
     holes = by_step.holes[:, chosen]
     # Tokens that end together stand together; of these, those that were together longest.
@@ -217,7 +224,8 @@ def spacetime_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[s
         panel.set_ylabel("token id" if len(chosen) <= 64 else "tokens, in order of their last black hole")
         step_axis(edges).apply(panel, "x")
         figure.legend(handles=_key(by_step), loc="outside right upper")
-    return figure
+    shows = "Which black hole each unseen token is in at each step, a line for each token"
+    return Picture(name="spacetime", figure=figure, shows=shows)
 
 
 def _has_unseen(tokens: pl.DataFrame) -> bool:
@@ -228,9 +236,8 @@ def _has_unseen(tokens: pl.DataFrame) -> bool:
 def _key(by_step: HolesByStep) -> list[Any]:
     from matplotlib.patches import Patch
 
-    coloured = [hole for hole, place in by_step.rank.items() if place < len(HOLES)]
-    handles = [Patch(facecolor=by_step.colour(hole), label=f"#{hole}") for hole in coloured]
-    if left := len(by_step.rank) - len(coloured):
+    handles = [Patch(facecolor=c, label=f"#{hole}") for hole, c in zip(by_step.largest, HOLES, strict=False)]
+    if left := len(by_step.largest) - len(handles):
         handles.append(Patch(facecolor=OTHER, label=f"{left:,} more"))
     return [*handles, Patch(facecolor=ALONE, edgecolor="0.7", linewidth=0.5, label="alone")]
 

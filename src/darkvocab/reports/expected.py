@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from ..errors import CorruptFile, InvalidInput
-from ..runs.records import EXPECTED, frame_of
+from ..errors import InvalidInput
+from ..runs.records import EXPECTED, frame_of, reading
 from .console import print_left, print_lines, show, table
 from .figures import BLACK, BLUE, ORANGE
 from .labels import TITLES, labels
@@ -40,12 +39,10 @@ def read_expected(folder: Path) -> pl.DataFrame | None:
         return None
     counts = [name for name in DRAWN if name != "largest_bh"]
     needed = ["sigma", *counts, *(f"{name}_std" for name in counts), "largest_bh_low", "largest_bh_high"]
-    try:
+    with reading(path, "the expected census of a sweep"):
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()), columns=needed).cast(pl.Float64)
         if not len(frame) or not np.isfinite(frame.to_numpy()).all():
             raise InvalidInput("no points, or numbers that are none")
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise CorruptFile(f"{path}: not the expected census of a sweep ({error})") from None
     return frame
 
 
@@ -61,35 +58,33 @@ def some(n: int) -> list[int]:
 
 def print_expected(points: Sequence[Expected], to: Console) -> None:
     """Print a row a sigma: expected value ± standard deviation of each statistic; of many sigma twenty."""
-    rows = table(("sigma", *STATISTICS.values(), "largest group"))
+    rows = []
     for point in (points[place] for place in some(len(points))):
-        low, high = value(point.largest_bh_low), value(point.largest_bh_high)
-        rows.add_row(
-            f"{point.sigma:.7g}",
-            *(value(getattr(point, name), getattr(point, f"{name}_std")) for name in STATISTICS),
-            low if low == high else f"{low} to {high}",
-        )
-    _show(rows, len(points), to)
+        largest = dict.fromkeys((value(point.largest_bh_low), value(point.largest_bh_high)))
+        statistics = (value(getattr(point, name), getattr(point, f"{name}_std")) for name in STATISTICS)
+        rows.append([f"{point.sigma:.7g}", *statistics, " to ".join(largest)])
+    _show(("sigma", *STATISTICS.values(), "largest group"), rows, len(points), to)
 
 
-def _show(rows: Table, n_sigmas: int, to: Console) -> None:
-    show(rows, to)
-    print_left(n_sigmas - rows.row_count, "sigma between them; --json lists them all", to)
+def _show(headings: Sequence[str], rows: list[list[str]], n_sigmas: int, to: Console) -> None:
+    show(table(headings, rows), to)
+    print_left(n_sigmas - len(rows), "sigma between them; --json lists them all", to)
 
 
 def print_agreement(agreement: Agreement, to: Console) -> None:
     """Print a row a sigma: of each statistic the expected value, the mean of the trials, and its z-score."""
     points = agreement.expected
     each = np.reshape(np.array(agreement.comparisons, object), (len(points), -1))
-    rows = table(("sigma", "trials", *(name for column in COLOURS for name in (STATISTICS[column], "simulated", "z"))))
+    rows = []
     for place in some(len(points)):
         compared = {row.statistic: row for row in each[place]}
         cells = [f"{points[place].sigma:.7g}", f"{each[place][0].trials:,}"]
         for row in (compared[name] for name in COLOURS):
             z = "" if row.z is None else f"{row.z:+.2f}"
             cells += [value(row.expected, row.std), value(row.simulated), z]
-        rows.add_row(*cells)
-    _show(rows, len(points), to)
+        rows.append(cells)
+    headings = (name for column in COLOURS for name in (STATISTICS[column], "simulated", "z"))
+    _show(("sigma", "trials", *headings), rows, len(points), to)
     print_lines(agreement.sentences(), to)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import polars as pl
 from rich.console import Console
 
 from ..runs.records import Records
@@ -13,12 +14,12 @@ from ..text import finite
 from .console import density, frames_json, largest, number, power, print_lines, show, table
 from .labels import SWEEP, TRIALS
 
-if TYPE_CHECKING:
-    import polars as pl
-
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
-MOMENTS = ("mean", "std", "min", "max")
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
+ANSWER_FORMATS: dict[str, Callable[[Any], str]] = {
+    **{"sigma": power, "density": density, "mean_linf": power, "median_linf": power, "n_black_holes": number},
+    **{"density_1_step": density, "density_2_steps": density, "demographics": largest},
+}
 
 
 class Recorded(Protocol):
@@ -58,19 +59,21 @@ def ranges(records: Recorded, labels: dict[str, str] = SWEEP) -> list[dict[str, 
 
 def moments(records: Recorded, labels: dict[str, str] = TRIALS) -> list[dict[str, Any]]:
     """Mean, sample standard deviation (null for one record) and range of each statistic."""
-    rows = []
-    for label, values in _labelled(records, labels):
-        low, high = values.min(), values.max()
-        # The deviation of equal values is 0, not the rounding error of their mean.
-        std = values.std() if low != high or len(values) < 2 else 0.0
-        rows.append({"statistic": label, "mean": values.mean(), "std": std, "min": low, "max": high})
-    return rows
+    return [
+        {"statistic": label, "mean": v.mean(), "std": deviation(v), "min": v.min(), "max": v.max()}
+        for label, v in _labelled(records, labels)
+    ]
+
+
+def deviation(values: pl.Series) -> float | None:
+    """Return the sample standard deviation, None of fewer than two; of equal values 0, not their rounding error."""
+    if len(values) > 1 and values.min() == values.max():
+        return 0.0
+    return values.std()  # type: ignore[return-value]
 
 
 def by_sigma(records: Recorded) -> list[dict[str, Any]]:
     """The three answers at each sigma: means over its trials, and the populations of its first."""
-    import polars as pl
-
     means = "density mean_linf median_linf n_black_holes density_1_step density_2_steps n_columns_coarser".split()
     columns = {name: records[name] for name in ("sigma", *means, "demographics")}
     groups = pl.DataFrame(columns).group_by("sigma", maintain_order=True)
@@ -84,49 +87,6 @@ def _head(records: Recorded) -> str:
     first, last = float(sigma.min()), float(sigma.max())  # type: ignore[arg-type]
     between = f"{points:,} sigma from {first:g} to {last:g}" if points > 1 else f"sigma {first:.7g}"
     return f"{len(records):,} records: {between}, {trials:,} trial{'s' * (trials > 1)} each"
-
-
-def print_ranges(records: Recorded, to: Console, labels: dict[str, str] = SWEEP) -> None:
-    """Print the notebook's summary of a sweep: number of records, range of each statistic."""
-    sigma = records["sigma"]
-    to.print(_head(records))
-    columns = {"min": "min", "median": "median", "max": "max"}
-    if sigma.min() < sigma.max():  # type: ignore[operator]
-        ends = sigma.to_numpy()
-        columns |= {"first": f"at {ends.min():.4g}", "last": f"at {ends.max():.4g}"}
-    rows = ([row["statistic"], *(number(row[key]) for key in columns)] for row in ranges(records, labels))
-    show(table(["", *columns.values()], rows), to)
-
-
-def print_trials(records: Recorded, to: Console) -> None:
-    """Print the notebook's summary of trials: mean and spread at one sigma, ranges over several."""
-    if records["sigma"].n_unique() > 1:
-        print_ranges(records, to, TRIALS)
-        return
-    to.print(_head(records))
-    show(table(["", *MOMENTS], moment_cells(records)), to)
-
-
-def moment_cells(records: Recorded) -> list[list[str]]:
-    """`moments` for people: the statistic, then `MOMENTS`."""
-    return [[row["statistic"], *(number(row[key]) for key in MOMENTS)] for row in moments(records)]
-
-
-def print_questions(records: Recorded, to: Console) -> None:
-    """Print the notebook's table of the three answers, its target, and remarks."""
-    to.print(_head(records))
-    show(table(ANSWERS, answer_cells(records), left=ANSWERS[-1:]), to)
-    to.print(f"\n{QWEN3_4B}")
-    print_lines(remarks(records), to)
-
-
-def answer_cells(records: Recorded) -> list[list[str]]:
-    """`by_sigma` for people, in the columns of `ANSWERS`."""
-    formats: dict[str, Callable[[Any], str]] = {
-        **{"sigma": power, "density": density, "mean_linf": power, "median_linf": power, "n_black_holes": number},
-        **{"density_1_step": density, "density_2_steps": density, "demographics": largest},
-    }
-    return [[shown(row[column]) for column, shown in formats.items()] for row in by_sigma(records)]
 
 
 def remarks(records: Recorded) -> list[str]:
@@ -154,13 +114,19 @@ def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
     return ranges(records, TRIALS if experiment == "trials" else SWEEP)
 
 
+def summary_cells(experiment: str, records: Recorded) -> list[list[str]]:
+    """Return `summarised` for people: answers in the columns of `ANSWERS`; else a statistic, and its numbers."""
+    rows = summarised(experiment, records)
+    if experiment == "questions":
+        return [[shown(row[column]) for column, shown in ANSWER_FORMATS.items()] for row in rows]
+    return [[statistic, *map(number, numbers)] for statistic, *numbers in (row.values() for row in rows)]
+
+
 def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[str]:
     """Yield `{"summary": [...], "records": [...]}` piece by piece.
 
     Of a run folder, only some records are held at a time.
     """
-    import polars as pl
-
     records: Any = result if isinstance(result, pl.DataFrame) else Records(result)
     rows = [
         {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
@@ -169,18 +135,27 @@ def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[st
     return frames_json(rows, records=result if isinstance(result, pl.DataFrame) else records.frames())
 
 
-PRINTED: dict[str, Callable[[Recorded, Console], None]] = {
-    "sweep": print_ranges,
-    "trials": print_trials,
-    "questions": print_questions,
-}
-
-
 def print_experiment(experiment: str, result: pl.DataFrame | Path, to: Console) -> None:
-    """Print the table of an experiment, from its frame or its run folder."""
-    import polars as pl
+    """Print the notebook's summary of an experiment, from its frame or its run folder.
 
-    PRINTED[experiment](result if isinstance(result, pl.DataFrame) else Records(result), to)
+    Of questions the three answers at each sigma; of trials at one sigma mean and spread; else ranges over all sigma.
+    """
+    records: Recorded = result if isinstance(result, pl.DataFrame) else Records(result)
+    to.print(_head(records))
+    points = records["sigma"].unique().sort().to_list()
+    headings: Sequence[str]
+    if experiment == "questions":
+        headings = ANSWERS
+    elif experiment == "trials" and len(points) == 1:
+        headings = ("", "mean", "std", "min", "max")
+    else:
+        ends = (f"at {points[0]:.4g}", f"at {points[-1]:.4g}") if len(points) > 1 else ()
+        headings = ("", "min", "median", "max", *ends)
+    cells = (row[: len(headings)] for row in summary_cells(experiment, records))
+    show(table(headings, cells, left=("", "populations")), to)
+    if experiment == "questions":
+        to.print(f"\n{QWEN3_4B}")
+        print_lines(remarks(records), to)
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:

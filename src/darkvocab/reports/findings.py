@@ -19,8 +19,8 @@ from rich.console import Console
 
 from ..landing import json_bytes
 from ..numerics import GRIDS
-from ..text import printable
-from .console import SHOWN_TOKENS, facts, print_lines, show, table, token_texts
+from ..text import listed, printable
+from .console import SHOWN_TOKENS, cell, facts, left_out, print_lines, show, table, token_texts, without
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
@@ -36,16 +36,18 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
         ("policy", "the default" if policy is None else printable(policy)),
         ("dark tokens", _reference(scan)),
     ]
+    if scan["skipped"]:
+        pairs.append(("left out", left_out(scan["skipped"])))
     show(facts(pairs), to)
     rows = []
     for rule in verdict["rules"]:
-        allowed = f"{'>=' if rule['bound'] == 'least' else '<='} {_number(rule['allowed'])}"
+        allowed = f"{'>=' if rule['bound'] == 'least' else '<='} {cell(rule['allowed'])}"
         outcome = [rule["severity"], OUTCOMES[rule["status"]]]
-        rows.append([rule["id"], rule["name"], _number(rule["measured"]), allowed, *outcome])
+        rows.append([rule["id"], rule["name"], cell(rule["measured"]), allowed, *outcome])
     headings = ("rule", "", "measured", "allowed", "severity", "outcome")
     to.print()
     show(table(headings, rows, left=("rule", "", "severity", "outcome")), to)
-    for rule in _findings(verdict):
+    for rule in filter(_is_finding, verdict["rules"]):
         ids = rule["token_ids"]
         texts = [token_texts({**rule, "population": len(ids)}, shown)] if ids else []
         to.print()
@@ -55,22 +57,14 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
     to.print(_conclusion(verdict))
 
 
-def _findings(verdict: dict[str, Any]) -> list[dict[str, Any]]:
-    return [rule for rule in verdict["rules"] if rule["status"] in ("failed", "unmeasured")]
+def _is_finding(rule: dict[str, Any]) -> bool:
+    return rule["status"] in ("failed", "unmeasured")
 
 
 def _conclusion(verdict: dict[str, Any]) -> str:
-    errors, warnings = (
-        f"{n} {kind}{'' if n == 1 else 's'}"
-        for n, kind in ((verdict["n_errors"], "error"), (verdict["n_warnings"], "warning"))
-    )
-    return f"{'passed' if verdict['passed'] else 'failed'}: {errors}, {warnings}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+    counts = {"error": verdict["n_errors"], "warning": verdict["n_warnings"]}
+    counted = ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counts.items())
+    return f"{'passed' if verdict['passed'] else 'failed'}: {counted}{without(verdict['scan']['skipped'])}"
 
 
 def _reference(scan: dict[str, Any]) -> str:
@@ -84,10 +78,9 @@ def _token(token: int, text: str | None) -> str:
     return f"#{token}" if text is None else f"{token} '{printable(text)}'"
 
 
-def _some(rule: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    pairs = list(zip(rule["token_ids"], rule["tokens"], strict=True))
-    left = len(pairs) - shown
-    return ", ".join(_token(*pair) for pair in pairs[:shown]) + (f" and {left:,} more" if left > 0 else "")
+def _pairs(rule: dict[str, Any]) -> list[tuple[int, str | None]]:
+    """Return id and text of each token of a finding."""
+    return list(zip(rule["token_ids"], rule["tokens"], strict=True))
 
 
 # JUnit -------------------------------------------------------------------------------------------------------------
@@ -102,8 +95,8 @@ def junit(verdict: dict[str, Any]) -> bytes:
     scan = verdict["scan"]
     rules = verdict["rules"]
     kinds = Counter(map(_junit_kind, rules))
-    counts = {"failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
-    counted = {"tests": str(len(rules)), **{key: str(value) for key, value in counts.items()}}
+    counts = {"tests": len(rules), "failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
+    counted = {name: str(n) for name, n in counts.items()}
     root = ET.Element("testsuites", {"name": "darkvocab check", **counted})
     suite = ET.SubElement(root, "testsuite", {"name": printable(scan["source"]["path"]), **counted})
     properties = ET.SubElement(suite, "properties")
@@ -112,6 +105,7 @@ def junit(verdict: dict[str, Any]) -> bytes:
         "policy": "default" if verdict["policy"] is None else printable(verdict["policy"]),
         "tensor": printable(scan["tensor"]),
         "sha256": scan["source"]["sha256"] or "",
+        **({"left_out": left_out(scan["skipped"])} if scan["skipped"] else {}),
     }
     for name, value in known.items():
         ET.SubElement(properties, "property", {"name": name, "value": value})
@@ -127,28 +121,22 @@ def _add_case(suite: ET.Element, rule: dict[str, Any]) -> None:
     kind = _junit_kind(rule)
     if kind is None:
         return
-    said = ET.SubElement(case, kind)
+    outcome = ET.SubElement(case, kind)
     if kind != "system-out":
-        said.set("message", rule["message"])
+        outcome.set("message", rule["message"])
     if kind in ("failure", "error"):
-        said.set("type", rule["name"])
+        outcome.set("type", rule["name"])
     if kind != "skipped":
-        said.text = "\n".join(_lines(rule))
+        # The finding in full: the sentence, why it matters, what to do, and every token.
+        tokens = (_token(*pair) for pair in _pairs(rule))
+        outcome.text = "\n".join([f"{rule['severity']}: {rule['message']}", rule["why"], rule["remedy"], *tokens])
 
 
 def _junit_kind(rule: dict[str, Any]) -> str | None:
     """Return the element that tells the outcome of a rule; None for a case that passed."""
-    if rule["status"] in ("passed", "off"):
-        return "skipped" if rule["status"] == "off" else None
-    if rule["severity"] == "warning":
+    if _is_finding(rule) and rule["severity"] == "warning":
         return "system-out"
-    return "failure" if rule["status"] == "failed" else "error"
-
-
-def _lines(rule: dict[str, Any]) -> list[str]:
-    """Return a finding in full: the sentence, why it matters, what to do, and every token."""
-    tokens = (_token(*pair) for pair in zip(rule["token_ids"], rule["tokens"], strict=True))
-    return [f"{rule['severity']}: {rule['message']}", rule["why"], rule["remedy"], *tokens]
+    return {"off": "skipped", "failed": "failure", "unmeasured": "error"}.get(rule["status"])
 
 
 # SARIF -------------------------------------------------------------------------------------------------------------
@@ -173,11 +161,10 @@ def sarif(verdict: dict[str, Any]) -> bytes:
         "invocations": [{"executionSuccessful": True, "exitCode": 0 if verdict["passed"] else 1}],
         "artifacts": [artifact],
         "results": [
-            _sarif_result(number, rule, scan, uri)
-            for number, rule in enumerate(verdict["rules"])
-            if rule["status"] in ("failed", "unmeasured")
+            _sarif_result(number, rule, scan, uri) for number, rule in enumerate(verdict["rules"]) if _is_finding(rule)
         ],
         "columnKind": "unicodeCodePoints",
+        **({"properties": {"skipped": scan["skipped"]}} if scan["skipped"] else {}),
     }
     return json_bytes({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
 
@@ -194,16 +181,19 @@ def _sarif_rule(rule: dict[str, Any]) -> dict[str, Any]:
 
 def _sarif_result(number: int, rule: dict[str, Any], scan: dict[str, Any], uri: str) -> dict[str, Any]:
     tensor = printable(scan["tensor"])
-    located = list(zip(rule["token_ids"], rule["tokens"], strict=True))[:LOCATED]
+    pairs = _pairs(rule)
     location: dict[str, Any] = {
         # Weights have no lines, but GitHub asks for one.
         "physicalLocation": {"artifactLocation": {"uri": uri, "index": 0}, "region": {"startLine": 1}}
     }
-    if located:
+    tokens = ""
+    if pairs:
+        names = [_token(*pair) for pair in pairs]
+        tokens = f" Tokens: {listed(names, SHOWN_TOKENS)}."
         location["logicalLocations"] = [
-            {"name": _token(*pair), "fullyQualifiedName": f"{tensor}[{pair[0]}]", "kind": "token"} for pair in located
+            {"name": name, "fullyQualifiedName": f"{tensor}[{token}]", "kind": "token"}
+            for name, (token, _) in list(zip(names, pairs, strict=True))[:LOCATED]
         ]
-    tokens = f" Tokens: {_some(rule)}." if located else ""
     fingerprint = hashlib.sha256(f"{rule['id']} {tensor}".encode()).hexdigest()
     return {
         "ruleId": rule["id"],
@@ -249,6 +239,7 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
         f"- Census on {scan['grid']}: {scan['n_unique']:,} unique rows, {scan['n_black_holes']:,} black holes with "
         f"{scan['black_hole_population']:,} tokens",
         f"- Dark tokens: {_reference(scan)}",
+        *([f"- Left out: {left_out(scan['skipped'])}"] if scan["skipped"] else []),
         "",
         "| rule | severity | measured | allowed | outcome |",
         "| --- | --- | ---: | ---: | --- |",
@@ -256,18 +247,15 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     for rule in verdict["rules"]:
         sign = "at least" if rule["bound"] == "least" else "at most"
         lines.append(
-            f"| {rule['id']} {rule['name']} | {rule['severity']} | {_number(rule['measured'])} | "
-            f"{sign} {_number(rule['allowed'])} | {OUTCOMES[rule['status']]} |"
+            f"| {rule['id']} {rule['name']} | {rule['severity']} | {cell(rule['measured'])} | "
+            f"{sign} {cell(rule['allowed'])} | {OUTCOMES[rule['status']]} |"
         )
-    if findings := _findings(verdict):
+    if findings := list(filter(_is_finding, verdict["rules"])):
         lines += ["", "### Findings", ""]
         for rule in findings:
             lines.append(f"- **{rule['id']} {rule['name']}** ({rule['severity']}): {rule['message']} {rule['why']}")
-            pairs = list(zip(rule["token_ids"], rule["tokens"], strict=True))
-            spans = [f"{token}" if text is None else f"{token} {_code(text)}" for token, text in pairs[:shown]]
-            if spans:
-                left = f" and {len(pairs) - shown:,} more" if len(pairs) > shown else ""
-                lines.append(f"  Tokens: {', '.join(spans)}{left}")
+            spans = [f"{token}" if text is None else f"{token} {_code(text)}" for token, text in _pairs(rule)]
+            lines += [f"  Tokens: {listed(spans, shown)}"] if spans else []
     if verdict["exemptions"]:
         lines += ["", "### Exempt", ""]
         lines += [
@@ -297,6 +285,8 @@ def _command(verdict: dict[str, Any]) -> str:
         words += ["--grid", scan["grid"]]
     if scan["equality"] == "bits":
         words.append("--bitwise")
+    if scan["skipped"]:
+        words.append("--skip-nonfinite")
     if verdict["policy"] is not None:
         words += ["--policy", verdict["policy"]]
     return shlex.join(map(printable, words))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from .console import facts, number, print_lines, show, table
 from .figures import BLACK, BLUE, ORANGE, canvas, plain
@@ -183,18 +182,14 @@ def _checks(rows: list[Check]) -> Table:
 
 
 def _hypotheses(rows: list[Explanation]) -> Table:
-    shown = table(("explanation", "sigma", "log-likelihood", "to the best", ""), left=("explanation", ""))
     best = max((row.log_likelihood for row in rows if row.log_likelihood is not None), default=0.0)
+    cells = []
     for row in rows:
+        sigma = "" if row.sigma is None else f"{row.sigma:.4g}"
         log = row.log_likelihood
-        shown.add_row(
-            row.hypothesis,
-            "" if row.sigma is None else f"{row.sigma:.4g}",
-            "" if log is None else f"{log:,.1f}",
-            "" if log is None else f"{log - best:,.1f}",
-            Text(row.note or ""),
-        )
-    return shown
+        logs = ("", "") if log is None else (f"{log:,.1f}", f"{log - best:,.1f}")
+        cells.append([row.hypothesis, sigma, *logs, row.note or ""])
+    return table(("explanation", "sigma", "log-likelihood", "to the best", ""), cells, left=("explanation", ""))
 
 
 def fit_figure(result: FitResult) -> Figure:

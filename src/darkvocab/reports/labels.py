@@ -49,6 +49,8 @@ TRIALS = {
     "mean_l_inf_weight": "mean L-inf",
     **labels("max_l_inf_steps", "n_components", "n_isolated", "largest_component_density", "global_density"),
 }
+STATES = ["", "at the start", "of them unseen", "at the end", "of them unseen"]
+CENSUS_TERMS = ("black hole", "singleton", "L-infinity", "step")
 TERMS = {
     "black hole": "two or more tokens whose rows are equal, element by element, on the grid; its population is how "
     "many it holds",

@@ -13,6 +13,7 @@ from rich.console import Console
 from ..runs.records import Records
 from .console import number, print_lines, show, table
 from .evolution_figures import LOOKS, step_axis
+from .experiments import deviation
 from .labels import COUNTS, TITLES
 from .plot import Axis, Panel, Plot, Series, top_of
 
@@ -34,15 +35,16 @@ def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """
     from scipy.special import stdtrit
 
-    ended, made = records.filter(records["status"] == "complete"), {}
+    ended = records.filter(records["status"] == "complete")
+    rows = {}
     for name in [*(f"{of}{key}" for of in COLUMNS for key in COUNTS), *OTHERS]:
         values = ended[name].drop_nulls()
         n, mean = len(values), values.mean()
         if mean is None:
             continue
-        std = None if n < 2 else 0.0 if values.min() == values.max() else float(values.std())  # type: ignore[arg-type]
+        std = deviation(values)
         half = None if std is None else float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
-        made[name] = {
+        rows[name] = {
             "n": n,
             "mean": float(mean),  # type: ignore[arg-type]
             "std": std,
@@ -51,7 +53,7 @@ def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
             "min": values.min(),
             "max": values.max(),
         }
-    return made
+    return rows
 
 
 def _spread(row: dict[str, Any] | None) -> str:
@@ -66,17 +68,17 @@ def _spread(row: dict[str, Any] | None) -> str:
 
 def cells(records: pl.DataFrame) -> list[list[str]]:
     """Return the counts for people: name, then all and unseen tokens at the start, and at the end."""
-    made = statistics(records)
-    return [[name, *(_spread(made.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
+    rows = statistics(records)
+    return [[name, *(_spread(rows.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
 
 
 def sentences(records: pl.DataFrame) -> Iterator[str]:
     """Yield the sentences that complete the table."""
-    made, n = statistics(records), len(records)
+    rows = statistics(records)
     ended = records.filter(records["status"] == "complete")
     for name, what in OTHERS.items():
-        if name in made:
-            yield f"{what} {_spread(made[name])}"
+        if name in rows:
+            yield f"{what} {_spread(rows[name])}"
     if len(ended) and not ended["n_unseen"][0]:
         yield "no token is unseen: the text has them all"
     elif len(ended):
@@ -85,7 +87,10 @@ def sentences(records: pl.DataFrame) -> Iterator[str]:
     if lost := records.filter(records["status"] != "complete")["seed"].to_list():
         yield f"diverged, and left out here: seed {', '.join(map(str, lost))}"
     seeds = records["seed"].to_list()
-    yield f"{n:,} replicas, seeds {min(seeds)} to {max(seeds)}; ± is the sample standard deviation from one to another"
+    yield (
+        f"{len(seeds):,} replicas, seeds {min(seeds)} to {max(seeds)}; ± is the sample standard deviation from one to "
+        "another"
+    )
 
 
 def print_replicas(records: pl.DataFrame, to: Console) -> None:

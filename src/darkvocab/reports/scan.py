@@ -10,13 +10,14 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts, without
 from .vocabulary import CATEGORIES, differing, runtime
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
 
 
+SHOWN_IDS = 8  # of tokens in a line
 MOST_DEGREES, MOST_COMPONENTS = 20, 20  # lines of the tables of a neighbourhood
 
 
@@ -81,7 +82,9 @@ def scan_facts(scan: Scan) -> list[tuple[str, str]]:
         ("source", printable(scan.source.path)),
         *([_transferred(scan.source)] if scan.source.hub else []),
         ("tensor", f"{printable(matrix.tensor)} (found {matrix.chosen}), {tied(matrix)}"),
-        ("tokens", f"{matrix.n_tokens:,}"),
+        *(("note", note) for note in matrix.notes),
+        *([("tying", matrix.tying.sentence)] if matrix.tying.sentence else []),
+        ("tokens", f"{matrix.n_tokens:,}{without(matrix.skipped)}"),
         ("dimension", f"{matrix.hidden_dim:,}"),
         ("grid", _grid(matrix)),
         ("unique rows", f"{census.n_unique:,}"),
@@ -121,7 +124,7 @@ def _distances(scan: Scan) -> list[tuple[str, str]]:
 
 def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40) -> None:
     """Print a scan: facts, the dark tokens by category, the black holes in descending order."""
-    show(facts([*scan_facts(scan), ("dark tokens", _dark(scan))]), to)
+    show(facts([*scan_facts(scan), *grade_facts(scan)]), to)
     to.print()
     show(_categories(scan, shown), to)
     if not scan.black_holes:
@@ -137,31 +140,69 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
     print_left(len(left), f"black holes with {population:,} tokens; --json lists them all", to)
 
 
+def grade_facts(scan: Scan) -> list[tuple[str, str]]:
+    """Return what a scan says of its tokens' grades: names and values for people."""
+    grades = scan.grades
+    pairs = [("dark tokens", _dark(scan)), ("weak tokens", _weak(scan))]
+    for side in grades.sides:
+        if side.near_zero:
+            ids = ", ".join(map(str, side.near_zero[:SHOWN_IDS]))
+            more = len(side.near_zero) - SHOWN_IDS
+            listed = f"{ids} and {more:,} more" if more > 0 else ids
+            proof = f". {side.proves}" if side.proves else ""
+            of = "" if side.side == "both" else f" of the {side.side}"
+            pairs.append(("near zero", f"{len(side.near_zero):,} rows{of}: tokens {listed}{proof}"))
+    if scan.copies:
+        n_tokens = len({token for copies in scan.copies for token in copies.token_ids})
+        pairs.append(("copies", f"{n_tokens:,} trained tokens with the row of another: {_pairs(scan)}"))
+    if scan.n_never_emitted:
+        said = f"{scan.n_never_emitted:,} tokens: greedy decoding takes the lowest id of equal rows"
+        pairs.append(("never emitted", said))
+    return pairs
+
+
+def _pairs(scan: Scan) -> str:
+    groups = (" = ".join(map(str, copies.token_ids[:SHOWN_IDS])) for copies in scan.copies[:SHOWN_IDS])
+    return ", ".join(groups) + (", ..." if len(scan.copies) > SHOWN_IDS else "")
+
+
 def _dark(scan: Scan) -> str:
-    indicators = scan.indicators
-    reference = indicators.reference
-    if indicators.by is None:
+    n = scan.grades.n_untrained
+    reference = scan.indicators.reference
+    if not n and scan.indicators.by is None:
         return "none: no rows stand apart from the others"
-    share = indicators.expected_false_positives
-    sure = "" if share is None else f", about {share:.1%} of them wrongly"
-    return (
-        f"{indicators.n_dark:,} of {scan.matrix.n_tokens:,}{sure}; as {reference.n:,} rows that were never trained: "
-        f"{reference.kind}"
+    if not n:
+        rows = f"{reference.n:,} rows that were never trained: {reference.kind}"
+        return f"none of {scan.matrix.n_tokens:,} is like the {rows}"
+    sides = [side for side in scan.grades.sides if side.n_untrained]
+    share = scan.indicators.expected_false_positives
+    sure = f", about {share:.1%} of them wrongly" if share else ""
+    by = "; ".join(
+        side.reference if side.side == "both" else f"{side.n_untrained:,} by the {side.side}, {side.reference}"
+        for side in sides
     )
+    return f"{n:,} of {scan.matrix.n_tokens:,}{sure}; as rows that were never trained: {by}"
+
+
+def _weak(scan: Scan) -> str:
+    sides = scan.grades.sides
+    return sides[0].says if len(sides) == 1 else " ".join(f"By the {side.side}: {side.says}" for side in sides)
 
 
 def _categories(scan: Scan, shown: int) -> Table:
-    """Tabulate for each category how many tokens it has, how many are dark, and the surest of these."""
+    """Tabulate for each category how many tokens it has, how many are dark or weak, and the surest of these."""
     rows = []
-    surest = scan.listed("dark")
+    surest = scan.listed("graded")
     titles = CATEGORIES if scan.vocabulary else {**CATEGORIES, "unknown": "without a tokenizer"}
     for category, title in titles.items():
         n = int((scan.tokens["category"] == category).sum())
         if n:
-            dark = surest.filter(category=category)
-            listed = {"population": len(dark), "token_ids": dark["id"].to_list(), "tokens": dark["text"].to_list()}
-            rows.append([title, f"{n:,}", f"{len(dark):,}", token_texts(listed, shown)])
-    return table(("tokens", "all", "dark", "the surest"), rows, left=("tokens", "the surest"))
+            graded = surest.filter(category=category)
+            n_dark = int(graded["dark"].sum())
+            ids = graded["id"].to_list()
+            listed = {"population": len(ids), "token_ids": ids, "tokens": graded["text"].to_list()}
+            rows.append([title, f"{n:,}", f"{n_dark:,}", f"{len(graded) - n_dark:,}", token_texts(listed, shown)])
+    return table(("tokens", "all", "dark", "weak", "the surest"), rows, left=("tokens", "the surest"))
 
 
 def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .experiments import Recorded
 from .figures import BLACK, BLUE, ORANGE, canvas, plain
 from .labels import TITLES
 from .plot import Axis, Panel, Plot, Series, around, top_of
@@ -17,6 +16,8 @@ from .plot import Axis, Panel, Plot, Series, around, top_of
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
+
+    from .experiments import Recorded
 
 SIGMA = "sigma (weight units, before rounding)"
 SIMULATED = "simulated"

@@ -26,26 +26,21 @@ NARROW = 120  # columns of a terminal, below which only some of the statistics a
 
 
 def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int = 30) -> dict[str, Any]:
-    """Statistics of a run, finished or not: of each column, over all records and at each sigma.
+    """Return statistics of a run, finished or not: of each column, over all records and at each sigma.
 
-    Memory holds one column at a time, sigma, and working copies of these: about 50 bytes a record,
-    however many columns there are. `docs/files.md` describes the result.
+    Memory holds one column at a time, sigma, and working copies of these: about 50 bytes a record, however many columns
+    there are. `docs/files.md` describes the result. Raises InvalidInput for another column or number of bins, and as
+    `Records`.
 
     Parameters
     ----------
     columns : only these; by default all, those that are the same in every record apart
     bins : of each histogram, 1 to 10,000, equally wide between least and greatest value
-
-    Raises
-    ------
-    InvalidInput
-        No such column, or number of bins.
-    MissingFile, CorruptFile
-        As `Records`.
     """
     if not 1 <= bins <= MOST_BINS:
         raise InvalidInput(f"bins must be from 1 to {MOST_BINS:,}, got {bins}")
     records = Records(folder)
+    n = records.n_landed
     asked = list(records.schema) if columns is None or not records.schema else list(dict.fromkeys(columns))
     for name in asked:
         if name not in records.schema:
@@ -65,8 +60,8 @@ def summary(folder: str | Path, columns: Sequence[str] | None = None, bins: int 
                 same[name] = next(iter(counts), None)
             continue
         column = _Column(records[name], sigmas.order)
-        of_all = column.statistics(0, records.n_landed, bins)
-        if columns is None and (of_all["nulls"] == records.n_landed or _is_constant(of_all, records.n_landed)):
+        of_all = column.statistics(0, n, bins)
+        if columns is None and (of_all["nulls"] == n or (of_all["count"] == n and of_all["min"] == of_all["max"])):
             same[name] = of_all["min"]
             continue
         if len(sigmas.values) > 1:
@@ -95,7 +90,6 @@ class _Sigmas:
     """Records in the order of sigma, and where each sigma begins; those without come last."""
 
     def __init__(self, records: Records) -> None:
-
         sigma = np.full(records.n_landed, np.nan)
         if "sigma" in records.schema:
             if not records.schema["sigma"].is_numeric():
@@ -121,7 +115,6 @@ class _Column:
     """The numbers of a column, in the order of sigma."""
 
     def __init__(self, series: pl.Series, order: np.ndarray | None) -> None:
-
         exact = series.dtype.is_integer() and series.dtype not in (pl.Int128, pl.UInt128)
         series = series if exact else series.cast(pl.Float64)
         self.is_known = series.is_not_null().to_numpy()
@@ -130,7 +123,7 @@ class _Column:
             self.is_known, self.values = self.is_known[order], self.values[order]
 
     def statistics(self, start: int, stop: int, bins: int) -> dict[str, Any]:
-        """Statistics of the finite values from `start` to `stop`; the other values are counted."""
+        """Return statistics of the finite values from `start` to `stop`; the other values are counted."""
         values = self.values[start:stop][self.is_known[start:stop]]
         ordered = np.sort(values[np.isfinite(values)])
         n_nan = int(np.isnan(values).sum())
@@ -151,7 +144,7 @@ class _Column:
             return row | dict(zip(QUANTILES, map(finite, quantiles.tolist()), strict=True))
 
     def mean_range(self, sigmas: _Sigmas) -> dict[str, Any]:
-        """Least and greatest of the means at single sigma, and at which."""
+        """Return the least and the greatest of the means at single sigma, and at which."""
         usable = self.is_known & np.isfinite(self.values)
         with np.errstate(all="ignore"):
             sums = np.add.reduceat(np.where(usable, self.values, 0.0), sigmas.starts)
@@ -165,12 +158,8 @@ class _Column:
         }
 
 
-def _is_constant(row: dict[str, Any], n_records: int) -> bool:
-    return row["count"] == n_records and row["min"] == row["max"]
-
-
 def _histogram(ordered: np.ndarray, bins: int) -> dict[str, Any]:
-    """Edges and counts as numpy has them; one bin where all values are equal."""
+    """Return edges and counts as numpy has them; one bin where all values are equal."""
     low, high = float(ordered[0]), float(ordered[-1])
     if ordered[0] == ordered[-1]:
         return {"edges": [low, high], "counts": [len(ordered)]}
@@ -183,18 +172,13 @@ def _histogram(ordered: np.ndarray, bins: int) -> dict[str, Any]:
 
 
 def _texts(records: Records, name: str) -> Counter[str | None]:
-
-    counts: Counter[str | None] = Counter()
-    for frame in records.frames([name]):
-        counts.update(dict(frame[name].cast(pl.String).value_counts().iter_rows()))
-    return counts
+    return Counter(text for frame in records.frames([name]) for text in frame[name].cast(pl.String).to_list())
 
 
 def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) -> None:
     """Print a summary: a row for each column; with `single`, also a row for each sigma."""
     to.print(_headline(report))
-    narrow = to.width < NARROW
-    shown = ("mean", "min", "p50", "max") if narrow else STATISTICS
+    shown = ("mean", "min", "p50", "max") if to.width < NARROW else STATISTICS
     has_range = any("mean_over_sigmas" in row for row in report["columns"].values())
     headings = [HEADINGS.get(key, key) for key in shown]
     if report["columns"]:
@@ -214,7 +198,7 @@ def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) 
         if left_out:
             to.print(f"{printable(name)}: {', '.join(left_out)}, left out above")
     for name, row in report["columns"].items() if single else ():
-        _print_single(name, row, to, shown, narrow)
+        _print_single(name, row, to, shown)
     for name, text in report["texts"].items():
         counts = ", ".join(f"{_text(value)} {count:,}" for value, count in list(text["counts"].items())[:10])
         left = text["n_distinct"] - min(10, len(text["counts"]))
@@ -233,13 +217,13 @@ def _headline(report: dict[str, Any]) -> str:
     return f"{report['n_landed']:,} records{where}"
 
 
-def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[str], narrow: bool) -> None:
+def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[str]) -> None:
     """Print statistics and histogram of a column, at each sigma where there are several."""
     rows = row.get("by_sigma") or [{"sigma": None, **row}]
     if row.get("by_sigma", ()) is None:
         to.print(f"\n{printable(name)}: too many sigma for a row each; name fewer columns or bins, or read the records")
         return
-    bars = [] if narrow else ["histogram, min to max"]
+    bars = [] if to.width < NARROW else ["histogram, min to max"]
     cells = []
     for at in rows:
         sigma = "all" if "by_sigma" not in row else "none" if at["sigma"] is None else f"{at['sigma']:.6g}"

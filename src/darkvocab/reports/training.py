@@ -10,14 +10,15 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from ..embedding.history import History
-from ..errors import CorruptFile, MissingFile
+from ..embedding.history import FILE, History
+from ..errors import MissingFile
 from ..measures.census import counts
+from ..runs.records import reading
 from .console import show, table
+from .document import Page
 from .evolution import METRICS
-from .evolution_figures import loss_plot
-from .labels import COUNTS
-from .plot import Plot
+from .evolution_figures import loss_picture
+from .labels import COUNTS, STATES
 
 ENDED = ("complete", "diverged")
 OUTCOME = "outcome.json"  # what a training leaves
@@ -39,38 +40,54 @@ def _rows(states: Any) -> list[list[str]]:
     return [[name, *(f"{one[key]:,}" for one in counted)] for key, name in COUNTS.items()]
 
 
-def read_training(folder: Path, manifest: dict[str, Any]) -> tuple[list[list[str]], list[str], Plot | None]:
-    """Read counts at the start and the end, of all and of unseen tokens; sentences; the plot of the loss, if any.
+def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
+    """Return the page of a training: counts at the start and the end, and the loss.
 
     MissingFile where it has not ended or has no recording; CorruptFile or NoEmbedding for other files.
     """
     if manifest["status"] not in ENDED:
         raise MissingFile(f"{folder} holds a training that is {manifest['status']}; finish it with --resume first")
     history = History.open(folder)
-    unseen = history.unseen or ()
-    rows = _rows(_states(folder, history))
-    path = folder / METRICS
-    try:
-        metrics = pl.read_parquet(path, columns=["step", "loss"]).drop_nulls()
+    with reading(folder / OUTCOME, "the outcome of a training"):
+        rows = _rows(_states(folder, history))
+    with reading(folder / METRICS, "the metrics of a training"):
+        metrics = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
         metrics = metrics.filter((metrics["step"] > 0) & metrics["loss"].is_finite())
         loss = metrics["loss"].to_list()
         summary = {
             **{"unseen": history.unseen, "n_tokens": history.n_tokens, "hidden_dim": history.dim},
             **{"grid": history.grid.name, "n_measured": 2, "last_step": history.step(history.n_rows - 1)},
         }
-        plot = loss_plot(metrics, summary) if len(loss) else None
-    except (pl.exceptions.PolarsError, OSError, LookupError, TypeError, ValueError) as error:
-        raise CorruptFile(f"{path}: not the metrics of a training ({error})") from None
-    sentences = [
+        pictures = [loss_picture(metrics, summary)] if loss else []
+    with reading(folder / "manifest.json", "the manifest of a training"):
+        lead = f"{settings_said(manifest['parameters'])}."
+    remarks = [
         f"{history.n_rows:,} states of {history.n_tokens:,} tokens x {history.dim:,} were recorded on "
-        f"{history.grid.name}; {len(unseen):,} tokens do not occur in the text."
+        f"{history.grid.name}; {len(history.unseen or ()):,} tokens do not occur in the text."
     ]
     if loss:
-        sentences.append(f"The loss fell from {loss[0]:.4f} to {loss[-1]:.4f} nats per token.")
+        remarks.append(f"The loss fell from {loss[0]:.4f} to {loss[-1]:.4f} nats per token.")
     if manifest["status"] == "diverged":
-        sentences.append("It diverged: the loss became no number, and the training ended there.")
-    sentences.append("What became of its black holes between, step by step, darkvocab evolve says.")
-    return rows, sentences, plot
+        remarks.append("It diverged: the loss became no number, and the training ended there.")
+    remarks.append("What became of its black holes between, step by step, darkvocab evolve says.")
+    return Page(
+        title="A training",
+        lead=lead,
+        headings=STATES,
+        rows=rows,
+        remarks=remarks,
+        pictures=pictures,
+        terms=("black hole", "singleton"),
+        files=[FILE, METRICS, "corpus.json"],
+    )
+
+
+def settings_said(parameters: dict[str, Any]) -> str:
+    """Return the settings of a training that say most."""
+    return (
+        f"{parameters['steps']:,} steps from a {parameters['start']} start; {parameters['n_unseen']:,} of "
+        f"{parameters['vocabulary']:,} tokens do not occur in the text"
+    )
 
 
 def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
@@ -80,10 +97,5 @@ def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
         unseen = np.array(history.unseen or (), np.int64)
         ends = (words for _, words in history.words((0, history.n_rows - 1)))
         return [{"all": counts(words), "unseen": counts(words[unseen])} for words in ends]
-    try:
-        first, last = json.loads(path.read_text("utf-8"))["states"]
-        return [
-            {of: {key: int(state[of][key]) for key in COUNTS} for of in ("all", "unseen")} for state in (first, last)
-        ]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-        raise CorruptFile(f"{path}: not the outcome of a training ({error!r})") from None
+    first, last = json.loads(path.read_text("utf-8"))["states"]
+    return [{of: {key: int(state[of][key]) for key in COUNTS} for of in ("all", "unseen")} for state in (first, last)]

@@ -41,6 +41,12 @@ class Parts:
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """List the parts of a run folder; CorruptFile where its manifest is not of records."""
+        for key in ("n_records", "records_per_part"):
+            if not isinstance(manifest.get(key), int) or manifest[key] < 1:
+                raise CorruptFile(
+                    f"{folder / 'manifest.json'}: not a manifest of records ({key} is no positive number)"
+                )
         self.folder = folder / "records"
         self.n_records: int = manifest["n_records"]
         self.size: int = manifest["records_per_part"]
@@ -73,8 +79,9 @@ class Parts:
         """Names of the files that are parts of this run."""
         return {part.path.name for part in self} | self._merged
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._landed
+    def missing(self) -> list[int]:
+        """Return the numbers of the parts that have not landed."""
+        return [number for number in range(self.n_parts) if number not in self._landed]
 
     def __iter__(self) -> Iterator[Part]:
         """Yield what has landed, in order."""

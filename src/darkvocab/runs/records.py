@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, NewType, TypeVar
 
-from ..errors import CorruptFile, MissingFile
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import landing
 from ..text import printable
 from .folder import REPEATING, Folder, read_manifest
@@ -28,6 +28,22 @@ CURVES = "curves.parquet"  # of replicas: the way to their records
 PLAIN_CSV = 250_000  # with more records the CSV is compressed: a million would take 300 MB
 Row = TypeVar("Row")
 Unsigned = NewType("Unsigned", int)  # a column of integers from 0 to 2**64 - 1, as seeds are
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str = "the records of a run") -> Iterator[None]:
+    """Turn what is raised where a file is damaged, or is not `what`, into a CorruptFile."""
+    import polars as pl
+
+    from_libraries = pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, InvalidInput
+    from_content = LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError, RecursionError
+    try:
+        yield
+    except CorruptFile:
+        raise
+    except (*from_libraries, *from_content) as error:
+        reason = str(error) if isinstance(error, from_libraries) else repr(error)
+        raise CorruptFile(f"{path}: not {what} ({reason})") from None
 
 
 def csv_text(text: str) -> str:
@@ -73,8 +89,8 @@ def frame_of(row: type[Row], records: Sequence[Row]) -> pl.DataFrame:
     return pl.DataFrame({name: list(map(attrgetter(name), records)) for name in schema}, schema=schema)
 
 
-def _write_parquet(frames: Iterable[pl.DataFrame], schema: dict[str, Any], file: IO[bytes]) -> None:
-    """Write frames as one Parquet file, a few of them in memory at a time.
+def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
+    """Write frames of records of one type as Parquet, a few in memory at a time; raises as `landing`.
 
     Row groups have a fixed number of records, so that the bytes depend neither on how the records are cut into frames
     nor on the number of threads.
@@ -82,29 +98,16 @@ def _write_parquet(frames: Iterable[pl.DataFrame], schema: dict[str, Any], file:
     import polars as pl
     from polars.io.plugins import register_io_source
 
-    try:
-        # All columns and rows are asked for, so that what else polars passes has nothing to say.
-        register_io_source(lambda *_: iter(frames), schema=schema).sink_parquet(
-            file, compression="zstd", row_group_size=ROW_GROUP, maintain_order=True
-        )
-    except pl.exceptions.PolarsError as error:
-        if match := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error)):
-            number = int(match[1] or match[2])
-            raise OSError(number, os.strerror(number)) from None
-        raise
-
-
-def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
-    """Write frames of records of one type as Parquet, whole or not at all; raises as `landing`."""
+    # All columns and rows are asked for, so that what else polars passes has nothing to say.
+    source = register_io_source(lambda *_: iter(frames), schema=_schema(row))
     with landing(path) as file:
-        _write_parquet(frames, _schema(row), file)
-
-
-def check_records_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a manifest without the numbers that a run of records has, as a CorruptFile."""
-    for key in ("n_records", "records_per_part"):
-        if not isinstance(manifest.get(key), int) or manifest[key] < 1:
-            raise CorruptFile(f"{folder / 'manifest.json'}: not a manifest of records ({key} is no positive number)")
+        try:
+            source.sink_parquet(file, compression="zstd", row_group_size=ROW_GROUP, maintain_order=True)
+        except pl.exceptions.PolarsError as error:
+            if match := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error)):
+                number = int(match[1] or match[2])
+                raise OSError(number, os.strerror(number)) from None
+            raise
 
 
 def csv_path(folder: str | Path, manifest: dict[str, Any]) -> Path:
@@ -121,7 +124,7 @@ def read_records(folder: str | Path) -> pl.DataFrame:
     path = folder / "records.parquet"
     if status != "complete" or not path.is_file():
         raise MissingFile(f"{folder} holds a run that is {status}; finish it with --resume first")
-    with _reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return pl.read_parquet(file)
 
 
@@ -146,14 +149,8 @@ class RunFolder(Folder, Generic[Row]):
         super().__init__(path, {**manifest, "records_per_part": records_per_part}, resume=resume)
 
     def _prepare(self) -> None:
-        check_records_manifest(self.path, self.manifest)
-        (self.path / "records").mkdir(exist_ok=True)
-        self._parts = Parts(self.path, self.manifest)
-
-    @property
-    def part_size(self) -> int:
-        """Records to a part."""
-        return self._parts.size
+        self.parts = Parts(self.path, self.manifest)
+        self.parts.folder.mkdir(exist_ok=True)
 
     @property
     def is_whole(self) -> bool:
@@ -161,37 +158,23 @@ class RunFolder(Folder, Generic[Row]):
         ends = (self.path / "records.parquet", csv_path(self.path, self.manifest))
         return self.manifest["status"] == "complete" and all(path.is_file() for path in ends)
 
-    @property
-    def n_landed(self) -> int:
-        """Records that have landed."""
-        return self._parts.n_landed
-
-    def missing(self) -> list[int]:
-        """Return the numbers of the parts that have not landed."""
-        return [number for number in range(self._parts.n_parts) if number not in self._parts]
-
     def land(self, number: int, records: Sequence[Row]) -> None:
         """Write one part; raises as `Parts.land`."""
-        self.land_frame(number, frame_of(self.row, records))
-
-    def land_frame(self, number: int, frame: pl.DataFrame) -> None:
-        """Write one part; raises as `Parts.land`."""
-        self._parts.land(number, frame)
+        self.parts.land(number, frame_of(self.row, records))
 
     def read(self, number: int) -> list[Row]:
         """Read the records of a landed part; raises as `Parts.read`."""
-        return [self.row(**values) for values in self._parts.read_number(number).iter_rows(named=True)]
+        return [self.row(**values) for values in self.parts.read_number(number).iter_rows(named=True)]
 
     def finish(self) -> None:
         """Write `records.parquet` and the CSV from the parts, and call the run complete.
 
         A part that is not this run's, or another file among them, is a CorruptFile.
         """
-        foreign = sorted({item.name for item in self._parts.folder.iterdir()} - self._parts.names)
+        foreign = sorted({item.name for item in self.parts.folder.iterdir()} - self.parts.names)
         if foreign:
-            raise CorruptFile(f"{self._parts.folder} holds {', '.join(foreign[:4])}, no part of this run; move it away")
-        with landing(self.path / "records.parquet") as file:
-            _write_parquet(self._frames(), _schema(self.row), file)
+            raise CorruptFile(f"{self.parts.folder} holds {', '.join(foreign[:4])}, no part of this run; move it away")
+        write_frames(self.path / "records.parquet", self.row, self._frames())
         path = csv_path(self.path, self.manifest)
         with landing(path) as file:
             # Neither a time nor a name in its header.
@@ -202,8 +185,8 @@ class RunFolder(Folder, Generic[Row]):
         self.set_status("complete")
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        for part in self._parts:
-            yield from self._parts.read(part).iter_slices(ROW_GROUP)
+        for part in self.parts:
+            yield from self.parts.read(part).iter_slices(ROW_GROUP)
 
 
 class Records:
@@ -220,7 +203,6 @@ class Records:
         self.manifest = read_manifest(folder)
         if self.manifest.get("experiment") == "train":
             raise MissingFile(f"{folder} holds a training, which has a recording and no records")
-        check_records_manifest(folder, self.manifest)
         self._parts = Parts(folder, self.manifest)
         self._landed = list(self._parts)
         self._path = folder / "records.parquet"
@@ -228,7 +210,7 @@ class Records:
         self.n_landed = sum(map(self._parts.n_records_of, self._landed))
         self.schema: dict[str, pl.DataType] = {}
         if self.manifest["status"] == "complete" and self._path.is_file():
-            with _reading(self._path):
+            with reading(self._path):
                 self._file = pl.scan_parquet(_nameable(self._path), glob=False, hive_partitioning=False)
                 self.schema = dict(self._file.collect_schema())
                 self.n_landed = self._file.select(pl.len()).collect().item()
@@ -247,7 +229,7 @@ class Records:
             yield from (self._parts.read(part).select(columns) for part in self._landed)
             return
         for first in range(0, self.n_landed, ROW_GROUP):
-            with _reading(self._path):
+            with reading(self._path):
                 frame = self._file.select(columns).slice(first, ROW_GROUP).collect()
             yield frame
 
@@ -269,13 +251,3 @@ def _nameable(path: Path) -> Path | IO[bytes]:
     except UnicodeEncodeError:
         return io.BytesIO(path.read_bytes())
     return path
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    import polars as pl
-
-    try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise CorruptFile(f"{path}: not the records of a run ({error})") from None

@@ -47,7 +47,10 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "embedding_evolution.safetensors",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
 )
+ADAPTER = "adapter_config.json"
 INDEX = ".index.json"
 LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
 # Names on the Hub: hf://..., an address, or org/name[@revision][/path].
@@ -166,12 +169,14 @@ def _open_folder(asked: str | Path, held: Folder) -> Source:
             raise MissingFile(f"{held.said} has none of {', '.join(WEIGHTS)}; {hint}")
         weights = first[0]
     opened = _open_file(held[weights], asked)
+    base = read_object(held[ADAPTER]).get("base_model_name_or_path") if ADAPTER in held else None
     return Source(
         asked=asked,
         tensors=opened.tensors,
         config=read_object(held["config.json"]) if "config.json" in held else {},
         beside=held,
         metadata=opened.metadata,
+        base=base if isinstance(base, str) else None,
     )
 
 

@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from .choices import SGD, AdamW
 from .model import Layout, scalar_dtype
 
 
-class Optimizer(ABC):
-    """Changes weights [R, n] by gradients [R, n] of the same type, in that type's grid."""
+class _Optimizer:
+    """Changes weights [R, n] by gradients [R, n] of the same type, in that type's grid; `names` are of its moments."""
 
-    def __init__(self, torch: Any, settings: Any, layout: Layout, weights: Any, gradient: Any) -> None:
+    def __init__(self, torch: Any, layout: Layout, weights: Any, gradient: Any, names: Sequence[str]) -> None:
         self._torch, self._weights, self._gradient = torch, weights, gradient
         self.rate = torch.zeros(1, dtype=scalar_dtype(torch, weights.device), device=weights.device)  # of the next step
+        self.moments = [torch.zeros_like(weights) for _ in names]
+        self.changing = [weights, *self.moments]  # tensors that a step changes and the next one reads
         self.states = [{"weights": row} for row in weights]  # of each training, named as in a checkpoint
-        self.moments: list[Any] = []  # [R, n] each
-        self.changing = [weights]  # tensors that a step changes and the next one reads
-        self._prepare(settings, layout)
-
-    @abstractmethod
-    def _prepare(self, settings: Any, layout: Layout) -> None: ...
-
-    @abstractmethod
-    def step(self) -> None: ...
-
-    def _name(self, name: str, group: str, values: Any) -> None:
-        for state, value in zip(self.states, values, strict=True):
-            state[f"{group}.{name}"] = value
+        for name, moment in zip(names, self.moments, strict=True):
+            for state, row in zip(self.states, moment, strict=True):
+                state |= {f"{group}.{name}": row[part] for group, part in layout.groups.items()}
 
 
-class BatchedAdamW(Optimizer):
+class BatchedAdamW(_Optimizer):
     """torch's fused AdamW: one vector of each training that decays, one that does not."""
 
-    def _prepare(self, settings: AdamW, layout: Layout) -> None:
-        torch = self._torch
-        counts = torch.zeros((2, len(self._weights)), device=self._weights.device)
-        self.moments = [torch.zeros_like(self._weights) for _ in range(2)]
-        self.changing += [counts, *self.moments]
+    def __init__(self, torch: Any, settings: AdamW, layout: Layout, weights: Any, gradient: Any) -> None:
+        super().__init__(torch, layout, weights, gradient, ("exp_avg", "exp_avg_sq"))
+        counts = torch.zeros((2, len(weights)), device=weights.device)
+        self.changing.append(counts)
         groups, states = [], {}
         for (name, part), count in zip(layout.groups.items(), counts, strict=True):
-            vectors = [row[part] for row in self._weights]
-            first, second = ([row[part] for row in moments] for moments in self.moments)
-            held = {"step": list(count), "exp_avg": first, "exp_avg_sq": second}
-            for key, values in held.items():
-                self._name(key, name, values)
+            vectors = [row[part] for row in weights]
             for number, vector in enumerate(vectors):
-                vector.grad = self._gradient[number, part]
-                states[vector] = {key: values[number] for key, values in held.items()}
+                vector.grad = gradient[number, part]
+                state = self.states[number]
+                state[f"{name}.step"] = count[number]
+                states[vector] = {key: state[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             groups.append({"params": vectors, "weight_decay": settings.weight_decay if name == "matrices" else 0.0})
         self._adamw = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True, capturable=True)
         for group in self._adamw.param_groups:
@@ -59,17 +48,13 @@ class BatchedAdamW(Optimizer):
         self._adamw.step()
 
 
-class BatchedSGD(Optimizer):
+class BatchedSGD(_Optimizer):
     """torch's SGD as on a CPU, which rounds rate and decay to the grid; its fused one errs in bfloat16 there (2.13)."""
 
-    def _prepare(self, settings: SGD, layout: Layout) -> None:
+    def __init__(self, torch: Any, settings: SGD, layout: Layout, weights: Any, gradient: Any) -> None:
+        super().__init__(torch, layout, weights, gradient, ("momentum_buffer",) if settings.momentum else ())
         self._settings, self._decaying = settings, layout.groups["matrices"]
-        self._decay = float(self._torch.tensor(settings.weight_decay, dtype=self._weights.dtype))
-        if settings.momentum:
-            self.moments = [self._torch.zeros_like(self._weights)]
-            self.changing += self.moments
-            for name, part in layout.groups.items():
-                self._name("momentum_buffer", name, [row[part] for row in self.moments[0]])
+        self._decay = float(torch.tensor(settings.weight_decay, dtype=weights.dtype))
 
     def step(self) -> None:
         torch, settings, direction = self._torch, self._settings, self._gradient
@@ -82,6 +67,9 @@ class BatchedSGD(Optimizer):
         self._weights.copy_(torch.addcmul(self._weights.float(), direction.float(), -rate))
 
 
-def optimizer(settings: AdamW | SGD) -> type[Optimizer]:
-    """Return the class for these settings."""
-    return BatchedAdamW if isinstance(settings, AdamW) else BatchedSGD
+def optimizer(
+    torch: Any, settings: AdamW | SGD, layout: Layout, weights: Any, gradient: Any
+) -> BatchedAdamW | BatchedSGD:
+    """Return the optimizer of these settings."""
+    kind: Any = BatchedAdamW if isinstance(settings, AdamW) else BatchedSGD
+    return kind(torch, settings, layout, weights, gradient)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from ..errors import InvalidInput
@@ -159,22 +160,16 @@ NAMED = {
 }
 
 
-def start(name: str, *, unit: bool, sigma: float, drawn: str) -> Start:
-    """Return the start of this name, with those of the settings that it has."""
-    one_of(name, "start", ("normal", "point", "snowball"))
-    if name == "snowball":
-        return SnowballStart(sigma=sigma, drawn=drawn)
-    return PointStart(unit=unit) if name == "point" else NormalStart()
+STARTS = {kind.name: kind for kind in (NormalStart, PointStart, SnowballStart)}
+NOISES = {"none": None, "gaussian": GaussianNoise}
+OPTIMIZERS = {kind.name: kind for kind in (AdamW, SGD)}
 
 
-def noise(name: str, *, sigma: float, rows: str) -> GaussianNoise | None:
-    """Return the noise of this name, or None."""
-    one_of(name, "noise", ("none", "gaussian"))
-    return GaussianNoise(sigma=sigma, rows=rows) if name == "gaussian" else None
-
-
-def optimizer(name: str, *, learning_rate: float, weight_decay: float) -> AdamW | SGD:
-    """Return the optimizer of this name."""
-    one_of(name, "optimizer", ("adamw", "sgd"))
-    kind = AdamW if name == "adamw" else SGD
-    return kind(learning_rate=learning_rate, weight_decay=weight_decay)
+def chosen(kinds: Mapping[str, Any], options: Mapping[str, Any], choice: str, prefix: str = "") -> Any:
+    """Return the start, noise or optimizer that the option `choice` names, made of those options that it has."""
+    one_of(options[choice], choice, tuple(kinds))
+    kind = kinds[options[choice]]
+    if kind is None:
+        return None
+    names = [field.name for field in fields(kind) if prefix + field.name in options]
+    return kind(**{name: options[prefix + name] for name in names})

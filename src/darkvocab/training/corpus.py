@@ -20,14 +20,6 @@ DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
 AHEAD = 4096  # examples whose order is made at once
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenizerFile:
-    """The `tokenizer.json` that made the tokens of a text."""
-
-    path: str  # as it was given
-    sha256: str
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Corpus(Shown):
     """A text as token ids of a vocabulary."""
@@ -38,7 +30,8 @@ class Corpus(Shown):
     n_dropped: int = 0  # bytes of the text beyond the vocabulary
     path: str | None = None  # of its file, as it was given; None for the default, and for ids that a caller made
     is_default: bool = False  # Python's own help topics
-    tokenizer: TokenizerFile | None = None  # None: the tokens are bytes
+    tokenizer: str | None = None  # path of its tokenizer.json, as it was given; None: the tokens are bytes
+    tokenizer_sha256: str | None = None
     ids: Integer[np.ndarray, " n_tokens"]
 
     def __post_init__(self) -> None:
@@ -64,12 +57,12 @@ class Corpus(Shown):
         text = {"corpus": self.name, "sha256": self.sha256, "shape": [len(self.ids)]}
         if self.tokenizer is None:
             return [text]
-        return [text, {"tokenizer": Path(self.tokenizer.path).name, "sha256": self.tokenizer.sha256}]
+        return [text, {"tokenizer": Path(self.tokenizer).name, "sha256": self.tokenizer_sha256}]
 
     def paths(self) -> dict[str, str]:
         """Return the files that were read, by the options that name them."""
-        paths = {} if self.path is None else {"corpus": self.path}
-        return paths if self.tokenizer is None else {**paths, "tokenizer": self.tokenizer.path}
+        named = {"corpus": self.path, "tokenizer": self.tokenizer}
+        return {option: path for option, path in named.items() if path is not None}
 
     def description(self) -> dict[str, Any]:
         """Return the contents of `corpus.json`: what was read, and the unseen tokens."""
@@ -163,8 +156,8 @@ def _encoded(origin: dict[str, Any], text: bytes, path: Path, vocabulary: int | 
     if vocabulary is not None and vocabulary < size:
         raise InvalidInput(f"{path} has {size:,} tokens, more than the vocabulary of {vocabulary:,}")
     ids = tokenizer.encode([decoded])[0].astype(np.int32)
-    opened = TokenizerFile(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    return Corpus(**origin, n_vocabulary=vocabulary or size, tokenizer=opened, ids=ids)
+    hashed = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Corpus(**origin, n_vocabulary=vocabulary or size, tokenizer=str(path), tokenizer_sha256=hashed, ids=ids)
 
 
 def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndarray, " k"]:
@@ -195,8 +188,8 @@ def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndar
 
 
 @lru_cache(maxsize=256)  # what trainings made together are at
-def examples(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
-    """Return the part-th `AHEAD` of all examples that a training sees: 0 to n - 1 in a new order every epoch."""
+def _ordered(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
+    """Return the part-th `AHEAD` of `examples`."""
     places = part * AHEAD + np.arange(AHEAD)
     epochs = places // n
     out = np.empty(AHEAD, np.int64)
@@ -207,41 +200,8 @@ def examples(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
     return out
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batches:
-    """The examples of a corpus that each step learns from: all of them, in a new order every epoch.
-
-    A step's batch is a function of the seed and the step alone. Example i is tokens i to i + context; what is to be
-    predicted at a place is the token `label_shift` places on.
-    """
-
-    corpus: Corpus
-    context: int
-    batch: int
-    seed: int
-    label_shift: int = 1
-
-    def __post_init__(self) -> None:
-        if len(self.corpus.ids) <= self.context:
-            raise InvalidInput(
-                f"corpus {self.corpus.name} has {len(self.corpus.ids):,} tokens, no more than a context of "
-                f"{self.context:,}; give a longer text or a shorter --context"
-            )
-
-    @property
-    def n_examples(self) -> int:
-        return len(self.corpus.ids) - self.context
-
-    def starts(self, step: int, steps: int = 1) -> Int64[np.ndarray, " n"]:
-        """Return the first token of each example of the batches of `steps` steps from `step` on, counted from 1."""
-        first, n = (step - 1) * self.batch, steps * self.batch
-        parts = range(first // AHEAD, (first + n - 1) // AHEAD + 1)
-        order = np.concatenate([examples(self.seed, self.n_examples, part) for part in parts])
-        return order[first - parts[0] * AHEAD :][:n]
-
-    def __call__(self, step: int) -> tuple[Int64[np.ndarray, "batch context"], Int64[np.ndarray, "batch context"]]:
-        """Return inputs and labels as transformers' models take them: place t is to predict label t + 1."""
-        starts = self.starts(step)[:, None]
-        inputs = self.corpus.ids[starts + np.arange(self.context)]
-        labels = self.corpus.ids[starts + np.arange(self.context) + (self.label_shift - 1)]
-        return inputs.astype(np.int64), labels.astype(np.int64)
+def examples(seed: int, n: int, first: int, most: int) -> Int64[np.ndarray, " most"]:
+    """Return the examples first, first + 1, ... that a training sees: 0 to n - 1 in a new order every epoch."""
+    parts = range(first // AHEAD, (first + most - 1) // AHEAD + 1)
+    order = np.concatenate([_ordered(seed, n, part) for part in parts])
+    return order[first - parts[0] * AHEAD :][:most]

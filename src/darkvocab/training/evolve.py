@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,10 @@ from .verdicts import geometry_of, notebook_displacement, verdicts
 
 SCHEMA_VERSION = 1
 MOST_COMPARED = 1024  # distinct rows whose distances are taken: all pairs, over all columns, at every step
-FRAMED = 4096  # records kept as objects before they become columns
 FILES = ("evolution.parquet", "events.parquet", "tokens.parquet", "evolution.json")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvolutionRecord:
     """Some tokens at one recorded row: all, seen or unseen in training. Lengths in weight units but where named."""
 
@@ -99,40 +98,6 @@ class Shape:
     columns: dict[str, Any]  # of `EvolutionRecord`
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One measured row: its records, and what the next one is compared with."""
-
-    records: list[EvolutionRecord]
-    events: list[EventRecord]  # that led to it
-    moves: tracking.Moves | None  # since the row before; None at the first
-    holes: np.ndarray  # black hole of each token, 0 for none
-    fresh: int  # number of the next new black hole
-    state: tracking.State
-    shapes: dict[str, Shape]
-    start: dict[str, Shape]  # of the first row
-
-
-class _Columns:
-    """Records of one type as they come, kept as columns."""
-
-    def __init__(self, row: type) -> None:
-        self.row, self._records, self.frames = row, list[Any](), list[pl.DataFrame]()
-
-    def extend(self, records: Sequence[Any]) -> None:
-        self._records += records
-        if len(self._records) >= FRAMED:
-            self._pack()
-
-    def _pack(self) -> None:
-        self.frames.append(frame_of(self.row, self._records))
-        self._records = []
-
-    def frame(self) -> pl.DataFrame:
-        self._pack()
-        return pl.concat(self.frames, rechunk=True)
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Evolution(Shown):
     """A measured history: records as polars frames, and their summary as a JSON-ready dict."""
@@ -153,7 +118,7 @@ class Evolution(Shown):
 
 
 class Evolve(Shown):
-    """Settings of a measurement of a history, checked; `rows` iterates over its measured rows.
+    """Settings of a measurement of a history, checked.
 
     Parameters
     ----------
@@ -207,122 +172,32 @@ class Evolve(Shown):
             )
         return float(value)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def rows(self, progress: Report | None = None) -> Iterator[Measured]:
-        """Measure each row, in order; two states are in memory at a time.
-
-        Raises `CorruptFile` where the file was cut, or holds NaN or infinity (the message names step and token).
-        """
-        before: Measured | None = None
-        for row, words in self.history.words(self._rows, Progress(len(self), progress).advance):
-            if before and np.array_equal(words, before.state.words):
-                state = before.state  # most of a long run is frozen
-            else:
-                state = tracking.State(words, self.history.grid)
-                self._check(row, state)
-            before = self._measured(row, state, before)
-            yield before
-
-    def _check(self, row: int, state: tracking.State) -> None:
-        bad = state.beyond.tolist()
-        if bad:
-            named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-            raise CorruptFile(
-                f"{self.history.path}: at step {self.history.step(row):,} (row {row:,}) {len(bad):,} of "
-                f"{self.history.n_tokens:,} tokens hold NaN or infinity: {named}; no census of such rows is true"
-            )
-
-    def _measured(self, row: int, state: tracking.State, before: Measured | None) -> Measured:
-        step, moved = self.history.step(row), tracking.moves(before.state, state) if before else None
-        if before is None:
-            holes = tracking.holes_of(state.groups)
-            events, fresh = tracking.starts(holes), int(holes.max(initial=0)) + 1
-        elif np.array_equal(state.groups.labels, before.state.groups.labels):
-            holes, events, fresh = before.holes, [], before.fresh
-        else:
-            holes, events, fresh = tracking.follow(before.holes, state.groups, before.fresh)
-        still = moved is not None and not moved.l_inf.any()
-        shapes = before.shapes if before and still else self._shapes(state)
-        records = []
-        for name, tokens in self.selections.items():
-            shape, start = shapes[name], before.start[name] if before else shapes[name]
-            records.append(
-                EvolutionRecord(
-                    row=row,
-                    step=step,
-                    tokens=name,
-                    **shape.columns,
-                    centroid_displacement=float(np.linalg.norm(shape.cloud.centroid - start.cloud.centroid)),
-                    **_motion(before, state, moved, tokens),
-                )
-            )
-        return Measured(
-            records=records,
-            events=[EventRecord(row=row, step=step, **event.columns()) for event in events],
-            moves=moved,
-            holes=holes,
-            fresh=fresh,
-            state=state,
-            shapes=shapes,
-            start=before.start if before else shapes,
-        )
-
-    def _shapes(self, state: tracking.State) -> dict[str, Shape]:
-        means = tracking.mean_distances(state, list(self.selections.values()), MOST_COMPARED)
-        shapes = (_shape(state, *each) for each in zip(self.selections.values(), means, strict=True))
-        return dict(zip(self.selections, shapes, strict=True))
-
     def evolution(self, progress: Report | None = None) -> Evolution:
         """Measure the whole history: its records and what they come to.
 
-        Memory: what is read at a time, two states, and the records.
+        Memory: what is read at a time, two states, and the records. Raises `CorruptFile` where the file was cut, or
+        holds NaN or infinity (the message names step and token).
         """
-        records, events = _Columns(EvolutionRecord), _Columns(EventRecord)
-        n_changes = np.zeros(self.history.n_tokens, np.int64)
-        last_change = np.full(self.history.n_tokens, -1)
-        first = last = None
-        for measured in self.rows(progress):
-            records.extend(measured.records)
-            events.extend(measured.events)
-            first, last = first or measured, measured
-            if measured.moves is not None:
-                changed = measured.moves.l_inf > 0
-                n_changes += changed
-                last_change[changed] = measured.records[0].step
-        assert first is not None
-        assert last is not None
-        columns = zip(n_changes.tolist(), last_change.tolist(), last.holes.tolist(), strict=True)
-        absent = None if self.unseen is None else set(self.unseen)
-        tokens = [
-            TokenRecord(
-                token=token,
-                seen=None if absent is None else token not in absent,
-                n_changes=times,
-                last_change=None if at < 0 else at,
-                hole=hole or None,
-            )
-            for token, (times, at, hole) in enumerate(columns)
-        ]
-        happened = events.frame()
+        rows = self.history.words(self._rows, Progress(len(self._rows), progress).advance)
+        course = _Course(self, *next(rows))
+        for row, words in rows:
+            course.go_on(row, words)
         return Evolution(
-            records=records.frame(),
-            events=happened,
-            tokens=frame_of(TokenRecord, tokens),
-            summary=self._summary(first, last, Counter(happened["kind"].to_list()), n_changes, last_change),
+            records=frame_of(EvolutionRecord, course.records),
+            events=frame_of(EventRecord, course.events),
+            tokens=frame_of(TokenRecord, course.tokens()),
+            summary=self._summary(course),
         )
 
-    def _summary(
-        self, first: Measured, last: Measured, kinds: Counter, n_changes: np.ndarray, last_change: np.ndarray
-    ) -> dict[str, Any]:
-        history, step = self.history, last.records[0].step
+    def _summary(self, course: _Course) -> dict[str, Any]:
+        history, step = self.history, course.step
+        kinds = Counter(event.kind for event in course.events)
         unseen = self.selections.get("unseen")
         lengths = {"init_sigma": self.init_sigma, "noise_epsilon": self.noise_epsilon}
         geometry, answers = None, []
         if unseen is not None and len(unseen) > 1:
-            geometry = geometry_of(last.state, unseen, MOST_COMPARED)
-            answers = verdicts(first.state, last.state, unseen, geometry, **lengths)
+            geometry = geometry_of(course.state, unseen, MOST_COMPARED)
+            answers = verdicts(course.first, course.state, unseen, geometry, **lengths)
         return {
             "schema_version": SCHEMA_VERSION,
             "file": printable(history.path.name),
@@ -334,23 +209,109 @@ class Evolve(Shown):
             "n_recorded": history.n_rows,
             "record_every": history.record_every,
             "every": self.every,
-            "n_measured": len(self),
+            "n_measured": len(self._rows),
             "last_step": step,
             "unseen": None if self.unseen is None else list(self.unseen),
             **lengths,
             "events": {kind: kinds[kind] for kind in tracking.KINDS if kinds[kind]},
             "freezing": {
                 name: {
-                    "last_change": int(at) if (at := last_change[tokens].max()) >= 0 else None,
-                    "n_never_moved": int((n_changes[tokens] == 0).sum()),
-                    "n_moved_last": int((last_change[tokens] == step).sum()) if step else 0,
+                    "last_change": int(at) if (at := course.last_change[tokens].max()) >= 0 else None,
+                    "n_never_moved": int((course.n_changes[tokens] == 0).sum()),
+                    "n_moved_last": int((course.last_change[tokens] == step).sum()) if step else 0,
                 }
                 for name, tokens in self.selections.items()
             },
-            "notebook_displacement": notebook_displacement(first.state, last.state),
+            "notebook_displacement": notebook_displacement(course.first, course.state),
             "geometry": geometry,
             "verdicts": answers,
         }
+
+
+class _Course:
+    """A history as far as it has been measured: its records, and what the next row is compared with."""
+
+    def __init__(self, settings: Evolve, row: int, words: np.ndarray) -> None:
+        """Measure the first row."""
+        self.settings, self.history = settings, settings.history
+        self.first = self.state = self._state(row, words)
+        self.holes = tracking.holes_of(self.state.groups)  # of each token, 0 for none
+        self._fresh = int(self.holes.max(initial=0)) + 1  # number of the next new black hole
+        self._start = self._shapes = self._measure(self.state)
+        self.records: list[EvolutionRecord] = []
+        self.events: list[EventRecord] = []
+        self.n_changes = np.zeros(self.history.n_tokens, np.int64)
+        self.last_change = np.full(self.history.n_tokens, -1)  # optimizer step; -1 where a token never changed
+        self._note(row, tracking.starts(self.holes), lambda _: dict.fromkeys(MOTION))
+
+    @property
+    def step(self) -> int:
+        """Optimizer step of the last row."""
+        return self.records[-1].step
+
+    def go_on(self, row: int, words: np.ndarray) -> None:
+        """Measure the next row, and what changed since the one before; most of a long run is frozen."""
+        before, since = self.state, self.step
+        if not np.array_equal(words, before.words):
+            self.state = self._state(row, words)
+        moved = tracking.moves(before, self.state)
+        changed = moved.l_inf > 0
+        events: list[tracking.Event] = []
+        if not np.array_equal(self.state.groups.labels, before.groups.labels):
+            self.holes, events, self._fresh = tracking.follow(self.holes, self.state.groups, self._fresh)
+        if changed.any():
+            self._shapes = self._measure(self.state)
+
+        def motion(tokens: np.ndarray) -> dict[str, Any]:
+            spread = moved.spread(tokens)
+            still = tracking.Drift(bulk=0.0, thermal=0.0)
+            drift = tracking.drift(before, self.state, tokens) if spread[0] else still
+            return dict(zip(MOTION, (since, *spread, drift.bulk, drift.thermal), strict=True))
+
+        self._note(row, events, motion)
+        self.n_changes += changed
+        self.last_change[changed] = self.step
+
+    def _state(self, row: int, words: np.ndarray) -> tracking.State:
+        state = tracking.State(words, self.history.grid)
+        bad = state.beyond.tolist()
+        if bad:
+            named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
+            raise CorruptFile(
+                f"{self.history.path}: at step {self.history.step(row):,} (row {row:,}) {len(bad):,} of "
+                f"{self.history.n_tokens:,} tokens hold NaN or infinity: {named}; no census of such rows is true"
+            )
+        return state
+
+    def _measure(self, state: tracking.State) -> dict[str, Shape]:
+        selections = self.settings.selections
+        means = tracking.mean_distances(state, list(selections.values()), MOST_COMPARED)
+        named = zip(selections.items(), means, strict=True)
+        return {name: _shape(state, tokens, mean) for (name, tokens), mean in named}
+
+    def _note(self, row: int, events: list[tracking.Event], motion: Callable[[np.ndarray], dict[str, Any]]) -> None:
+        step = self.history.step(row)
+        self.events += [EventRecord(row=row, step=step, **event.columns()) for event in events]
+        for name, tokens in self.settings.selections.items():
+            shape, start = self._shapes[name], self._start[name]
+            displacement = float(np.linalg.norm(shape.cloud.centroid - start.cloud.centroid))
+            columns = {**shape.columns, "centroid_displacement": displacement, **motion(tokens)}
+            self.records.append(EvolutionRecord(row=row, step=step, tokens=name, **columns))
+
+    def tokens(self) -> list[TokenRecord]:
+        """Return the changes of each token so far."""
+        absent = None if self.settings.unseen is None else set(self.settings.unseen)
+        columns = zip(self.n_changes.tolist(), self.last_change.tolist(), self.holes.tolist(), strict=True)
+        return [
+            TokenRecord(
+                token=token,
+                seen=None if absent is None else token not in absent,
+                n_changes=times,
+                last_change=None if at < 0 else at,
+                hole=hole or None,
+            )
+            for token, (times, at, hole) in enumerate(columns)
+        ]
 
 
 def _shape(state: tracking.State, tokens: np.ndarray, mean: tuple[float, float] | None) -> Shape:
@@ -375,18 +336,6 @@ def _shape(state: tracking.State, tokens: np.ndarray, mean: tuple[float, float] 
     return Shape(cloud=around, columns=columns)
 
 
-def _motion(
-    before: Measured | None, state: tracking.State, moved: tracking.Moves | None, tokens: np.ndarray
-) -> dict[str, Any]:
-    """Return the columns from `since` on."""
-    if before is None or moved is None:
-        return dict.fromkeys(MOTION)
-    spread = moved.spread(tokens)
-    drifted = tracking.drift(before.state, state, tokens) if spread[0] else tracking.Drift(bulk=0.0, thermal=0.0)
-    columns = before.records[0].step, *spread, drifted.bulk, drifted.thermal
-    return dict(zip(MOTION, columns, strict=True))
-
-
 def evolve(
     source: str | Path | History, *, out: str | Path | None = None, progress: Report | None = None, **settings: Any
 ) -> Evolution:
@@ -394,7 +343,7 @@ def evolve(
 
     Parameters
     ----------
-    source, settings : as `Evolve`, which says what is raised, with `Evolve.rows` and `Evolution.write`
+    source, settings : as `Evolve`, which says what is raised, with `Evolve.evolution` and `Evolution.write`
     out : folder to write to (`Evolution.write`); by default nothing is written
     progress : called with (rows done, rows in all)
     """

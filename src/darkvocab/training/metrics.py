@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from ..errors import CorruptFile, Diverged
+from ..errors import CorruptFile
 from ..landing import landing
 
 FILE = "metrics.parquet"
-
-
-class Metrics(NamedTuple):
-    """Metrics of one optimizer step; the loss is computed before the update."""
-
-    step: int
-    loss: float
-    gradient_norm: float  # before clipping
-    learning_rate: float
-
-
-COLUMNS = Metrics._fields[1:]
+# Of one optimizer step: the loss before the update, and the norm of the gradient before it is clipped.
+COLUMNS = ("loss", "gradient_norm", "learning_rate")
 
 
 def n_before_divergence(metrics: Float64[np.ndarray, "steps 3"]) -> int:
     """Count the steps before the first one whose loss or gradient norm is NaN or infinite."""
     finite = np.isfinite(metrics[:, :2]).all(1)
     return len(metrics) if finite.all() else int(finite.argmin())
-
-
-def divergence(metrics: Metrics) -> Diverged:
-    """Return the error of a training that diverged at the step of these metrics."""
-    numbers = f"loss {metrics.loss}, gradient norm {metrics.gradient_norm}"
-    return Diverged(f"the training diverged at step {metrics.step:,}: {numbers}; what was recorded before is kept")
 
 
 def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:
@@ -51,6 +34,6 @@ def read_metrics(run: Path) -> pl.DataFrame:
     """Read the metrics of an ended training; raises `CorruptFile` where they are missing, or of another kind."""
     path = run / FILE
     try:
-        return pl.read_parquet(path, columns=list(Metrics._fields)).cast(dict.fromkeys(COLUMNS, pl.Float64))
+        return pl.read_parquet(path, columns=["step", *COLUMNS]).cast(dict.fromkeys(COLUMNS, pl.Float64))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise CorruptFile(f"{path}: not the metrics of a training ({error})") from None

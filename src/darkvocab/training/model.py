@@ -69,22 +69,20 @@ class Layout:
     """Positions of a model's parameters in one vector: matrices, which decay, before vectors, which do not."""
 
     places: dict[str, tuple[slice, Any]]  # part and shape of each, by its name, in their order
-    n_matrices: int  # numbers in matrices
 
     @classmethod
     def of(cls, model: Any) -> Layout:
-        named = sorted(model.named_parameters(), key=lambda item: item[1].dim() < 2)
         places, at = {}, 0
-        for name, parameter in named:
+        for name, parameter in sorted(model.named_parameters(), key=lambda item: item[1].dim() < 2):
             places[name] = slice(at, at + parameter.numel()), parameter.shape
             at += parameter.numel()
-        n_matrices = sum(parameter.numel() for _, parameter in named if parameter.dim() >= 2)
-        return cls(places=places, n_matrices=n_matrices)
+        return cls(places=places)
 
     @property
     def groups(self) -> dict[str, slice]:
         """Return the part that decays, and the one that does not."""
-        return {"matrices": slice(self.n_matrices), "vectors": slice(self.n_matrices, None)}
+        end = max(part.stop for part, shape in self.places.values() if len(shape) > 1)
+        return {"matrices": slice(end), "vectors": slice(end, None)}
 
     def vector(self, torch: Any, model: Any) -> Any:
         """Copy a model's parameters into a new vector [n]."""

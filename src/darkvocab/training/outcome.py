@@ -11,7 +11,6 @@ import numpy as np
 
 from ..embedding.history import History
 from ..errors import CorruptFile, MissingFile
-from ..landing import write_json
 from ..measures.census import Census, counts
 from ..measures.geometry import Geometry
 from ..numerics import Grid, identical_rows, index_values, to_index
@@ -21,7 +20,6 @@ from .metrics import read_metrics
 
 FILE = "outcome.json"
 ENDED = ("complete", "diverged")
-L_INF = ("max_l_inf", "mean_l_inf", "max_l_inf_steps")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -62,11 +60,6 @@ def outcome(run: str | Path) -> TrainingOutcome:
         return TrainingOutcome(**{**written, "states": (first, last)})
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise CorruptFile(f"{path / FILE}: not the outcome of a training ({error!r})") from None
-
-
-def write_outcome(path: Path, status: str) -> None:
-    """Measure a recording that has ended, and write its outcome beside it."""
-    write_json(path / FILE, measure_outcome(path, status).to_json())
 
 
 def measure_outcome(path: Path, status: str) -> TrainingOutcome:
@@ -112,7 +105,10 @@ def token_distances(words: np.ndarray, grid: Grid) -> Geometry:
 
 def _l_inf(words: np.ndarray, grid: Grid) -> dict[str, float | int | None]:
     if len(words) < 2:
-        return dict.fromkeys(L_INF)
+        return dict.fromkeys(("max_l_inf", "mean_l_inf", "max_l_inf_steps"))
     distances = token_distances(np.ascontiguousarray(words), grid)
-    values = float(distances.weight.max), float(distances.weight.mean), int(distances.steps.max)
-    return dict(zip(L_INF, values, strict=True))
+    return {
+        "max_l_inf": float(distances.weight.max),
+        "mean_l_inf": float(distances.weight.mean),
+        "max_l_inf_steps": int(distances.steps.max),
+    }

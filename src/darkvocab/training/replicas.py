@@ -152,15 +152,12 @@ class Replicas(Shown):
             folder = opened.enter_context(opening)
             if say and not folder.is_whole:
                 say_beginning(self.training, folder, say)
-            missing = folder.missing()
+            missing = folder.parts.missing()
+            shared = self, folder.path.absolute(), cores
+            in_stacks = self._train_in_stacks(folder.path, missing)
             with self._watched(folder.path, progress):
-                if on_device:
-                    for number in self._train_in_stacks(folder.path, missing):
-                        folder.land(number, [self.record(self.folder(folder.path, number), number)])
-                else:
-                    shared = self, folder.path.absolute(), cores
-                    for number, record in zip(missing, runner.map(_train, shared, missing), strict=True):
-                        folder.land(number, [record])
+                for record in in_stacks if on_device else runner.map(_train, shared, missing):
+                    folder.land(record.replica, [record])
             if not folder.is_whole:
                 with landing(folder.path / CURVES) as file:
                     self.curves(folder.path).write_parquet(file, compression="zstd")
@@ -176,7 +173,7 @@ class Replicas(Shown):
             return engine, workers, None
         if engine == "processes":
             workers = workers or min(self.n, n_cores())
-            return engine, workers, max(1, n_cores() // max(1, workers))
+            return engine, workers, max(1, n_cores() // workers)
         return engine, workers, 1
 
     @contextmanager
@@ -188,12 +185,14 @@ class Replicas(Shown):
         total = self.n * self.training.steps
         ended = threading.Event()
 
+        def look() -> None:
+            progress(sum(self._n_made(self.folder(out, number)) for number in range(self.n)), total)
+
         def watch() -> None:
             while not ended.wait(TICK):
-                progress(min(sum(map(self._n_made, folders)), total), total)
+                look()
 
-        folders = [self.folder(out, number) for number in range(self.n)]
-        progress(sum(map(self._n_made, folders)), total)
+        look()
         watching = threading.Thread(target=watch, daemon=True)
         watching.start()
         try:
@@ -207,8 +206,8 @@ class Replicas(Shown):
         """Count the steps that a replica has made."""
         return self.training.steps if (folder / "metrics.parquet").is_file() else recorded(folder / METRICS)
 
-    def _train_in_stacks(self, out: Path, numbers: Sequence[int]) -> Iterator[int]:
-        """Make these replicas on their device, as many at once as it holds; yield those that have ended.
+    def _train_in_stacks(self, out: Path, numbers: Sequence[int]) -> Iterator[ReplicaRecord]:
+        """Make these replicas on their device, as many at once as it holds; yield the records of those that ended.
 
         All of a stack make the same step. So after an interruption those that are behind catch up first.
         """
@@ -217,7 +216,7 @@ class Replicas(Shown):
         while left:
             made = {number: steps_made(self.folder(out, number)) for number in left}
             left = [number for number in left if made[number] is not None]
-            yield from (number for number in made if made[number] is None)
+            yield from (self.record(out, number) for number in made if made[number] is None)
             steps = sorted({done for done in made.values() if done is not None})
             if not steps:
                 return
@@ -241,8 +240,9 @@ class Replicas(Shown):
                 if folder.status == "complete":
                     folder.clear()
 
-    def record(self, path: Path, number: int) -> ReplicaRecord:
-        """Return the record of one of them, by its folder."""
+    def record(self, out: Path, number: int) -> ReplicaRecord:
+        """Return the record of one of them, by what its folder holds."""
+        path = self.folder(out, number)
         end = outcome(path)
         losses = read_metrics(path)["loss"].to_numpy()
         values: dict[str, Any] = {
@@ -284,4 +284,4 @@ def _train(shared: tuple[Replicas, Path, int | None], number: int) -> ReplicaRec
     path = replicas.folder(out, number)
     with suppress(Diverged):  # its folder says so
         train(replicas.replica(number), path, resume=(path / "manifest.json").is_file(), cores=cores)
-    return replicas.record(path, number)
+    return replicas.record(out, number)

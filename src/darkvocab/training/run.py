@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from ..errors import Diverged, OutOfMemory
 from ..extras import import_extra, import_torch
 from ..gpu.device import is_full, torch_device
 from ..runs.folder import Folder
-from .metrics import Metrics, divergence, n_before_divergence
 from .outcome import TrainingOutcome, outcome
 from .run_folder import TrainingFolder, steps_drawn_otherwise
 from .settings import Training
@@ -92,18 +91,6 @@ def say_beginning(training: Training, folder: Folder, say: Callable[[str], None]
 def no_room(training: Training) -> OutOfMemory:
     """Return the error for a training that does not fit in device memory."""
     return OutOfMemory(f"{training.device} has no room for this training; take a smaller --batch, --context or --width")
-
-
-def steps(training: Training, cores: int | None = None) -> Iterator[Metrics]:
-    """Make the steps of a training without a record of them, and yield their metrics; raises `Diverged` as `train`."""
-    stack = Stack([training], cores=cores)
-    for segment in stack.segments(training.steps):
-        metrics = stack.read(segment)[1][:, 0]
-        made = [Metrics(segment.first + 1 + n, *row) for n, row in enumerate(metrics.tolist())]
-        n_good = n_before_divergence(metrics)
-        yield from made[:n_good]
-        if n_good < len(made):
-            raise divergence(made[n_good])
 
 
 def train_stack(

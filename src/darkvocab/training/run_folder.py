@@ -13,8 +13,9 @@ from ..embedding.history import FILE, KEY
 from ..errors import CorruptFile, Diverged
 from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
-from .metrics import COLUMNS, Metrics, divergence, n_before_divergence, write_metrics
-from .outcome import ENDED, write_outcome
+from .metrics import COLUMNS, n_before_divergence, write_metrics
+from .outcome import ENDED, measure_outcome
+from .outcome import FILE as OUTCOME
 from .recording import Recording
 from .settings import Training
 
@@ -104,7 +105,11 @@ class TrainingFolder(Folder):
             recording.extend(rows[:n_states])
         self.metrics.extend(metrics[:n_good])
         if n_good < len(metrics):
-            self.diverged = divergence(Metrics(first + n_good + 1, *metrics[n_good].tolist()))
+            loss, norm, _ = metrics[n_good].tolist()
+            self.diverged = Diverged(
+                f"the training diverged at step {first + n_good + 1:,}: loss {loss}, gradient norm {norm}; "
+                "what was recorded before is kept"
+            )
             for recording in (*self.recordings, self.metrics):
                 recording.shorten()
             self.end("diverged")
@@ -123,7 +128,7 @@ class TrainingFolder(Folder):
 
         self._opened.close()
         write_metrics(self.path, load_file(self.path / METRICS)["metrics"])
-        write_outcome(self.path, status)
+        write_json(self.path / OUTCOME, measure_outcome(self.path, status).to_json())
         self.set_status(status)
 
     def clear(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
 
 from ..errors import InvalidInput
 from ..gpu.device import check_device
@@ -14,7 +16,7 @@ from ..runs.folder import versions
 from ..runs.randomness import check_seed
 from ..text import Shown
 from . import choices
-from .corpus import Batches, Corpus, load_corpus
+from .corpus import Corpus, examples, load_corpus
 
 EXTRAS = ("gradients", "moments")
 
@@ -67,7 +69,11 @@ class Training(Shown):
             raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
         if "moments" in self.record and not isinstance(self.optimizer, choices.AdamW):
             raise InvalidInput("moments are Adam's; this optimizer has none")
-        self.batches  # noqa: B018, checks the corpus against the context
+        if self.n_examples < 1:
+            raise InvalidInput(
+                f"corpus {self.corpus.name} has {len(self.corpus.ids):,} tokens, no more than a context of "
+                f"{self.architecture.context:,}; give a longer text or a shorter --context"
+            )
 
     @property
     def precision_policy(self) -> choices.Precision:
@@ -78,15 +84,14 @@ class Training(Shown):
         """Tell whether steps draw random numbers: noise, or stochastic rounding."""
         return self.noise is not None or self.rounding == "stochastic"
 
-    @cached_property
-    def batches(self) -> Batches:
-        return Batches(
-            corpus=self.corpus,
-            context=self.architecture.context,
-            batch=self.batch,
-            seed=self.seed,
-            label_shift=self.label_shift,
-        )
+    @property
+    def n_examples(self) -> int:
+        """Number of examples; example i is tokens i to i + context of the corpus."""
+        return len(self.corpus.ids) - self.architecture.context
+
+    def starts(self, step: int, steps: int = 1) -> Int64[np.ndarray, " n"]:
+        """Return the first token of each example of the batches of `steps` steps from `step` on, counted from 1."""
+        return examples(self.seed, self.n_examples, (step - 1) * self.batch, steps * self.batch)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 1."""
@@ -106,11 +111,7 @@ class Training(Shown):
             "rounding": self.rounding,
             "optimizer": self.optimizer.name,
             **dataclasses.asdict(self.optimizer),
-            "schedule": self.schedule,
-            "clip": self.clip,
-            "batch": self.batch,
-            "steps": self.steps,
-            "label_shift": self.label_shift,
+            **{name: getattr(self, name) for name in ("schedule", "clip", "batch", "steps", "label_shift")},
             "vocabulary": self.corpus.n_vocabulary,
             "n_unseen": len(self.corpus.unseen),
             "device": self.device,

@@ -114,8 +114,7 @@ class Stack:
         passes: Any = partial(CpuPasses, cores=self._cores) if self._on_cores else BatchedPasses
         self._passes = passes(torch, training.architecture, layout, self._shown, self._narrow, training.batch)
         self._gradient = torch.zeros_like(self._master)
-        chosen = training.optimizer
-        self._optimizer = optimizer(chosen)(torch, chosen, layout, self._master, self._gradient)
+        self._optimizer = optimizer(torch, training.optimizer, layout, self._master, self._gradient)
 
     def _lay_out(self) -> None:
         """Set up the corpus, the tables and the rings."""
@@ -129,12 +128,10 @@ class Stack:
         self._offsets = torch.arange(training.architecture.context, device=device)
         self._unseen = zeros(training.corpus.n_vocabulary, 1, dtype=torch.bool)
         self._unseen[torch.from_numpy(training.corpus.unseen).to(device)] = True
-        matrix = self._layout.places[TOKEN_EMBEDDING][0]
-        parts = self._layout.places.values()
         width = training.architecture.width  # of which every part's size is a multiple
-        edges = torch.tensor([part.start // width for part, _ in parts])
-        rows = torch.bucketize(torch.arange(self._shown.shape[1] // width), edges, right=True) - 1
-        self._parts = torch.eye(len(edges))[rows].to(device)  # [n / width, parts]: which rows are of which
+        rows = torch.tensor([shape.numel() // width for _, shape in self._layout.places.values()])
+        # [n / width, parts]: which rows are of which
+        self._parts = torch.eye(len(rows)).repeat_interleave(rows, 0).to(device)
         self._done = zeros(1)  # steps made
         self._starts = zeros(self.span, n, training.batch)
         scalar = scalar_dtype(torch, device)
@@ -144,7 +141,7 @@ class Stack:
         self._measured = zeros(self.span, n, 2, dtype=scalar)
         n_slots = -(-(self.span - 1) // training.record_every) + 1
         n_kinds = 1 + ("gradients" in training.record) + 2 * ("moments" in training.record)
-        shape = n_slots, n, matrix.stop - matrix.start
+        shape = n_slots, n, self._embedding[0].numel()
         self._rings = [zeros(*shape, dtype=self._words.dtype) for _ in range(n_kinds)]
 
     @property
@@ -247,7 +244,7 @@ class Stack:
     def _feed(self, first: int, last: int) -> None:
         """Fill the tables for steps first + 1 to last."""
         training, steps = self.training, range(first + 1, last + 1)
-        starts = [each.batches.starts(first + 1, len(steps)).reshape(len(steps), -1) for each in self.trainings]
+        starts = [each.starts(first + 1, len(steps)).reshape(len(steps), -1) for each in self.trainings]
         self._upload(self._starts, np.stack(starts, 1), first)
         self._upload(self._rates, np.array([training.learning_rate(step) for step in steps]), first)
         if training.is_random:

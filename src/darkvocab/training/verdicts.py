@@ -33,12 +33,15 @@ def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[st
     (mean,) = mean_distances(state, [tokens], most_compared)
     ulps = component_ulps(state, tokens)
     positions = state.index[tokens, farthest.column]
+    nearest = 0.0 if mean else None  # as it is where two tokens share a row
+    if mean and not census.n_black_holes:
+        nearest = float(Distances(state.index[tokens[groups.first]], state.grid).spectrum()[0][0])
     return {
         "n_tokens": len(tokens),
         "n_unique": census.n_unique,
         "n_black_holes": census.n_black_holes,
         "black_hole_population": census.black_hole_population,
-        "min_l_inf": finite(_nearest(state, tokens[groups.first], census)) if mean else None,
+        "min_l_inf": nearest and finite(nearest),
         "max_l_inf": finite(farthest.weight),
         "mean_l_inf": mean and finite(mean[0]),
         "component": farthest.column,
@@ -51,11 +54,6 @@ def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[st
         "median_ulp": float(np.median(ulps)),
         "max_ulp": float(ulps.max()),
     }
-
-
-def _nearest(state: State, rows: np.ndarray, census: Census) -> float:
-    """Return the smallest L-infinity distance of two tokens: 0 where two share a row."""
-    return 0.0 if census.n_black_holes else float(Distances(state.index[rows], state.grid).spectrum()[0][0])
 
 
 def component_ulps(state: State, tokens: np.ndarray) -> Float64[np.ndarray, " dim"]:
