@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokenizing import BYTES, KINDS, SPLIT, drawn, numbered
 
 from darkvocab import EmbeddingMatrix
+from darkvocab.errors import CorruptFile
 from darkvocab.measures.vocabulary import proofs, vocabulary
 from darkvocab.measures.vocabulary.completions import completions, wholes
 from darkvocab.measures.vocabulary.names import reserved_patterns, script_of
@@ -364,7 +365,7 @@ def test_a_matrix_holds_the_tokenizer_that_its_texts_are_of(tmp_path):
     assert EmbeddingMatrix.open(tmp_path, tokenizer="none").tokenizer is None
 
 
-def test_a_gguf_file_says_what_its_tokens_are_but_not_whether_they_are_reached(tmp_path):
+def test_a_gguf_file_that_llama_cpp_does_not_load_says_what_its_tokens_are_but_not_whether_they_are_reached(tmp_path):
     texts = ["<unk>", "<s>", "▁the", "<0xE4>", "<0x41>", "▁<tool>", "[PAD6]", "[PAD8]", "[PAD8]"]
     types = [2, 3, 1, 6, 6, 4, 5, 5, 1]
     values = [
@@ -375,13 +376,13 @@ def test_a_gguf_file_says_what_its_tokens_are_but_not_whether_they_are_reached(t
     path = ggufs.saved(tmp_path / "a.gguf", {"token_embd.weight": np.ones((9, 2), "f4")}, values)
     matrix = EmbeddingMatrix.open(path)
     found = vocabulary(matrix.tokenizer, matrix.n_tokens)
-    assert found.model == "llama"
+    assert (found.model, found.runtime) == ("BPE", "llama.cpp")
     assert found.category == [
         *("special", "special", "unknown", "partial_utf8", "unknown", "special", "beyond_tokenizer"),
         *("unknown", "unknown"),  # [PAD7] would be row 7's, and row 8 is no unused one
     ]
     assert found.data[2:5] == [b" the", b"\xe4", b"A"]
-    assert "nothing was encoded" in found.search
+    assert "nothing was encoded: two of its tokens have the text '[PAD8]'" in found.search
     assert matrix.n_beyond_tokenizer == 1
 
 
@@ -396,18 +397,19 @@ def test_a_gguf_file_says_what_its_tokens_are_but_not_whether_they_are_reached(t
     ],
 )
 def test_spelling_of_a_gguf_file_by_its_model(model, text, data):
-    metadata = {"tokenizer.ggml.model": model, "tokenizer.ggml.tokens": [text]}
+    metadata = {"tokenizer.ggml.model": model, "tokenizer.ggml.tokens": [text.encode()]}
     assert vocabulary(from_gguf(metadata), 1).data == [data]
 
 
-def test_types_of_tokens_that_are_not_as_many_as_their_texts_are_left_alone(tmp_path):
+def test_types_of_tokens_that_are_not_as_many_as_their_texts_are_refused(tmp_path):
     values = [
         ("tokenizer.ggml.tokens", ggufs.value("text", ["a", "[PAD1]"])),
         ("tokenizer.ggml.token_type", ggufs.value("i32", [5])),
     ]
     path = ggufs.saved(tmp_path / "a.gguf", {"token_embd.weight": np.ones((2, 2), "f4")}, values)
-    pieces = EmbeddingMatrix.open(path).tokenizer.pieces
-    assert (pieces.text, pieces.added) == (["a", "[PAD1]"], set())
+    with pytest.raises(CorruptFile, match="token_type has 1 int32 for 2 tokens"):
+        EmbeddingMatrix.open(path)
+    assert EmbeddingMatrix.open(path, tokenizer="none").n_tokens == 2
 
 
 # Pieces of characters -------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def by_rules(rules: tokenizers.Tokenizer, **facts: Any) -> Tokenizer:
         facts["pieces"] = pieces_of(rules, spelling)
     fields = {"runtime": "tokenizers", "model": type(rules.model).__name__, "encoder": encoder(rules), **facts}
     if getattr(rules.model, "ignore_merges", False):
-        fields.setdefault("merges", _merging(rules, fields["pieces"]))
+        fields.setdefault("merges", merging(rules, fields["pieces"]))
     return Tokenizer(**fields, spelling=spelling, rules=rules)
 
 
@@ -83,7 +83,7 @@ def encoder(rules: tokenizers.Tokenizer) -> Callable[[list[str]], Encoded]:
     return encode
 
 
-def _merging(rules: tokenizers.Tokenizer, pieces: Pieces) -> Callable[[list[int]], list[bool]]:
+def merging(rules: tokenizers.Tokenizer, pieces: Pieces) -> Callable[[list[int]], list[bool]]:
     def merges(numbers: list[int]) -> list[bool]:
         model: Any = rules.model
         model.ignore_merges = False
