@@ -74,7 +74,10 @@ def repair(
     source: SourceArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write, new or empty.")],
     tokens: Annotated[
-        str, typer.Option(help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark; with commas.")
+        str,
+        typer.Option(
+            help="Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark, weak; with commas."
+        ),
     ] = "black-holes",
     how: Annotated[
         str,

@@ -55,7 +55,8 @@ def scan(
     checksum: Checksum = True,
     skip_nonfinite: SkipNonfinite = False,
     tokens: Annotated[
-        str | None, typer.Option(help="List dark tokens, or all, in --json and --csv, with all that is known.")
+        str | None,
+        typer.Option(help="List dark, weak, graded (both) or all tokens in --json and --csv, with all that is known."),
     ] = None,
     show: Annotated[int, typer.Option(help="Tokens to print of each kind and black hole.", min=1)] = 12,
     csv: Annotated[
@@ -67,11 +68,11 @@ def scan(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read; read headers only.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Which tokens did a checkpoint never learn, which share a row, bit for bit, and why?
+    """Which tokens did a checkpoint never learn, or too little, which share a row, bit for bit, and why?
 
     Of a model on the Hub only the embedding's bytes are read.
 
-    Example: darkvocab scan path/to/model --tokens dark --csv dark.csv
+    Example: darkvocab scan path/to/model --tokens graded --csv graded.csv
     """
     from ..checkpoints.scan_result import check_which
     from ..reports.console import console

@@ -15,7 +15,7 @@ COMMANDS = {
         "centroid": "Write the mean of the black holes, a base for sweep.",
         "diff": "Compare two checkpoints row by row.",
         "history": "Follow black holes and rows through many checkpoints.",
-        "repair": "Copy a checkpoint with fresh rows for dark tokens.",
+        "repair": "Copy a checkpoint with fresh rows for dark or weak tokens.",
     },
     "How does such structure arise?": {
         "sweep": "Draw snowballs over a range of sigma, count black holes.",
