@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -92,24 +93,34 @@ def command(function: Function) -> Function:
     return wrapped  # type: ignore[return-value]
 
 
-def takes(options: Mapping[str, tuple[Any, ...]], **defaults: Any) -> Callable[[Function], Function]:
-    """Give a command these options by name: type, default, help; some with other defaults.
+Options = dict[str, tuple[Any, ...]]  # by name: type, default, help, and what else `typer.Option` takes
+
+
+def takes(options: Options, **defaults: Any) -> Callable[[Function], Function]:
+    """Give a command these options, some with other defaults, and --json.
 
     A truth has no ``--no-`` beside it. A type that is annotated already has no help of its own.
     """
 
-    def parameter(name: str, kind: Any, default: Any, about: str = "") -> inspect.Parameter:
+    def parameter(
+        name: str, kind: Any, default: Any, about: str = "", given: Mapping[str, Any] = MappingProxyType({})
+    ) -> inspect.Parameter:
         flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
-        kind = Annotated[kind, typer.Option(*flag, help=about)] if about else kind
+        kind = Annotated[kind, typer.Option(*flag, help=about, **given)] if about else kind
         default = defaults.get(name, default)
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
     def decorated(function: Function) -> Function:
-        parameters = [parameter(name, *given) for name, given in options.items()]
+        parameters = [parameter(name, *given) for name, given in {**options, "as_json": (Json, False)}.items()]
         function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return function
 
     return decorated
+
+
+def some(options: Options, names: str) -> Options:
+    """Return the options of these names, in this order."""
+    return {name: options[name] for name in names.split()}
 
 
 def _explained(error: BaseException, resumable: str) -> tuple[str, int]:
@@ -146,8 +157,21 @@ def announce_compilation() -> None:
     event.register("numba:compile", Announce())
 
 
-def print_json(value: Any) -> None:
-    print(json.dumps(value, allow_nan=False))
+def put(
+    as_json: bool,
+    table: Callable[..., None],
+    report: Any,
+    *given: Any,
+    data: Callable[[], Any] | None = None,
+    **options: Any,
+) -> None:
+    """Print a report with a function of `reports`, or as JSON: itself, or the data that are made of it."""
+    if as_json:
+        print(json.dumps(data() if data else report, allow_nan=False))
+    else:
+        from ..reports.console import console
+
+        table(report, console(), *given, **options)
 
 
 @app.callback(invoke_without_command=True)

@@ -11,10 +11,10 @@ import darkvocab
 from ..errors import InvalidInput
 from . import shell
 from .progress import progress_bar
-from .shell import REQUIRED, announce_compilation, app, say, takes
+from .shell import REQUIRED, Options, announce_compilation, app, say, takes
 
 # Options of all three commands by their names: type, default, help. The first group is of what is drawn.
-DRAWN: dict[str, tuple[Any, ...]] = {
+DRAWN: Options = {
     "sigma": (str, REQUIRED, "START:STOP:COUNT, both ends included, or a comma list; weight units."),
     "spacing": (str, "linear", "Of START:STOP:COUNT: linear or log."),
     "trials": (int, 1, "Snowballs at each sigma."),
@@ -30,7 +30,7 @@ DRAWN: dict[str, tuple[Any, ...]] = {
     "seed": (shell.Seed, 42),
     "sampler": (str, "sparse", "sparse, dense (the same law, slower), or notebook (torch's stream)."),
 }
-MEASURED: dict[str, tuple[Any, ...]] = {
+MEASURED: Options = {
     "redraw_base": (bool, False, "Draw a random base anew at each sigma."),
     "measure": (str, "", "A comma list of census, geometry, steps, topology."),
     "over": (str, "", "L-infinity over black_holes, unique rows, or all tokens."),
@@ -39,18 +39,17 @@ MEASURED: dict[str, tuple[Any, ...]] = {
     "touching_unit": (str, "weight", "Of --touching: weight or steps."),
     "strict": (bool, False, "Rows touch at < (not <=) --touching."),
 }
-ASKED: dict[str, tuple[Any, ...]] = {
+ASKED: Options = {
     "fixed_base": (bool, False, "Keep one random base for every sigma."),
     "threshold": (float, 1e-4, "Tokens touch within this, weight units."),
     "inclusive": (bool, False, "Tokens touch at <= (not <) --threshold."),
 }
-RUNNING: dict[str, tuple[Any, ...]] = {
+RUNNING: Options = {
     "engine": (shell.EngineName, "local"),
     "workers": (shell.Workers, None),
     "device": (shell.DeviceName, "cpu"),
     "out": (Path | None, None, "Run folder for records, figures and report."),
     "resume": (shell.Resume, False),
-    "as_json": (shell.Json, False),
 }
 
 
@@ -82,20 +81,20 @@ def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
     return darkvocab.numerics.Touching(threshold, unit, strict)
 
 
-def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
+def _run(experiment: str, label: str, as_json: bool, options: dict[str, Any]) -> None:
     """Run an experiment on snowballs; print its table or its JSON, and write its report where it has a folder."""
     from ..reports.console import console
     from ..reports.experiments import experiment_json, print_experiment
     from ..snowballs.run import frame, land
 
     settings = settings_of(experiment, options)
-    running = {name: options[name] for name in RUNNING if name != "as_json"}
+    running = {name: options[name] for name in RUNNING}
     out = options["out"]
     announce_compilation()
     with progress_bar(label) as progress:
         drawn: Any = (land if out else frame)(settings, progress=progress, say=say, **running)
     written = darkvocab.report(out) if out else []
-    if options["as_json"]:
+    if as_json:
         sys.stdout.writelines(experiment_json(experiment, drawn))
     else:
         print_experiment(experiment, drawn, console())
@@ -111,29 +110,29 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
 
 @app.command(no_args_is_help=True)
 @takes(DRAWN | MEASURED | RUNNING, measure="census,geometry,steps", over="black_holes")
-def sweep(**options: Any) -> None:
+def sweep(as_json: bool, **options: Any) -> None:
     """Draw snowballs over a range of sigma and count their black holes (12.2a).
 
     Example: darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out runs/qwen
     """
-    _run("sweep", "sweeping", options)
+    _run("sweep", "sweeping", as_json, options)
 
 
 @app.command(no_args_is_help=True)
 @takes(DRAWN | MEASURED | RUNNING, trials=1000, measure="census,geometry,topology", over="unique")
-def trials(**options: Any) -> None:
+def trials(as_json: bool, **options: Any) -> None:
     """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
 
     Example: darkvocab trials --sigma 3.281911e-3 --trials 100 --epsilon 5.9604645e-5 --out runs/trials
     """
-    _run("trials", "drawing", options)
+    _run("trials", "drawing", as_json, options)
 
 
 @app.command()
 @takes(DRAWN | ASKED | RUNNING, sigma="1e-6:1e-4:10", spacing="log", tokens=2221, base="random-unit")
-def questions(**options: Any) -> None:
+def questions(as_json: bool, **options: Any) -> None:
     """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?
 
     Example: darkvocab questions --out runs/questions
     """
-    _run("questions", "asking", options)
+    _run("questions", "asking", as_json, options)
