@@ -9,9 +9,10 @@ import typer
 
 import darkvocab
 
+from . import shell
 from .checkpoints import GIVEN, READ
-from .progress import progress_bar
-from .shell import FINDINGS, REQUIRED, Options, Seed, announce_compilation, app, put, some, takes
+from .progress import watched
+from .shell import REQUIRED, Options, app, put, some, takes
 
 A = typer.Argument(help="A file or a model folder, as for `scan`.", metavar="A")
 B = typer.Argument(help="Another.", metavar="B")
@@ -43,7 +44,7 @@ REPAIRED: Options = {
     ),
     "matrix": (str, "both", "input, output, or both: the output too where it is untied."),
     "jitter": (int, 1, "Steps, 1 to so many, by which each component leaves a mean."),
-    "seed": (Seed, 0),
+    "seed": (shell.Seed, 0),
     **some(READ, "tensor"),
     "tokenizer": (str | None, None, "A tokenizer, instead of the one beside the weights."),
     "link": (bool, False, "Hard links for files that stay the same, which then are the source's."),
@@ -60,14 +61,12 @@ def diff(a: str, b: str, show: int, csv: Path | None, exit_code: bool, as_json: 
     """
     from ..reports.changes import print_diff
 
-    announce_compilation()
-    with progress_bar("reading", in_bytes=True) as progress:
-        compared = darkvocab.diff(a, b, progress=progress, **settings)
+    compared = watched("reading", darkvocab.diff, a, b, in_bytes=True, **settings)
     if csv is not None:
         compared.write_csv(csv)
     put(as_json, print_diff, compared.to_json(), show)
     if exit_code and compared.differs:
-        raise typer.Exit(FINDINGS)
+        raise typer.Exit(shell.FINDINGS)
 
 
 @app.command(no_args_is_help=True)
@@ -80,7 +79,4 @@ def repair(source: str, output: Path, as_json: bool, **settings: Any) -> None:
     """
     from ..reports.changes import print_repair
 
-    announce_compilation()
-    with progress_bar("repairing", in_bytes=True) as progress:
-        report = darkvocab.repair(source, output, progress=progress, **settings)
-    put(as_json, print_repair, report)
+    put(as_json, print_repair, watched("repairing", darkvocab.repair, source, output, in_bytes=True, **settings))

@@ -13,21 +13,9 @@ import darkvocab
 
 from ..errors import InvalidInput
 from ..landing import check_place, write_whole
-from .progress import progress_bar
-from .shell import (
-    FINDINGS,
-    REQUIRED,
-    USAGE,
-    DeviceName,
-    Options,
-    announce_compilation,
-    app,
-    fail,
-    put,
-    say,
-    some,
-    takes,
-)
+from . import shell
+from .progress import announce_compilation, progress_bar, watched
+from .shell import REQUIRED, Options, app, put, say, some, takes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +43,7 @@ READ: Options = {
         True,
     ),
     "skip_nonfinite": (bool, False, "Leave out tokens whose row holds NaN or infinity, and say which."),
-    "device": (DeviceName, "cpu"),
+    "device": (shell.DeviceName, "cpu"),
 }
 SCANNED: Options = {
     "tokens": (str | None, None, "List dark tokens, or all, in --json and --csv, with all that is known."),
@@ -110,12 +98,6 @@ AVERAGED: Options = {
 }
 
 
-def _scanned(source: str, **options: Any) -> Scan:
-    announce_compilation()
-    with progress_bar("reading", in_bytes=True) as progress:
-        return darkvocab.scan(source, progress=progress, **options)
-
-
 @app.command(no_args_is_help=True)
 @takes(GIVEN | READ | SCANNED)
 def scan(
@@ -145,7 +127,7 @@ def scan(
     check_which(tokens)
     for path in filter(None, (csv, html)):
         check_place(path, source)
-    scanned = _scanned(source, **read)
+    scanned = watched("reading", darkvocab.scan, source, in_bytes=True, **read)
     if csv is not None:
         scanned.write_tokens(csv, tokens)
     if html is not None:
@@ -183,16 +165,16 @@ def check(
         print(default_policy(), end="")
         return
     if source is None:
-        fail("which checkpoint? give a SOURCE, or --print-policy", USAGE)
+        raise InvalidInput("which checkpoint? give a SOURCE, or --print-policy")
     if as_json and model_card == "-":
-        fail("--json and --model-card - both print; give the card a file", USAGE)
+        raise InvalidInput("--json and --model-card - both print; give the card a file")
     held_against = Policy() if policy is None else Policy.read(policy)
     parse_suppressed(suppress_which)
     lists = [_form_and_file(asked) for asked in suppress or []]
     card = None if model_card in (None, "-") else Path(model_card)
     for path in filter(None, (junit, sarif, card, *(path for _, path in lists))):
         check_place(path, source)
-    scanned = _scanned(source, **read)
+    scanned = watched("reading", darkvocab.scan, source, in_bytes=True, **read)
     verdict = darkvocab.check(scanned, held_against).to_json()
     if junit is not None:
         write_whole(junit, findings.junit(verdict))
@@ -207,7 +189,7 @@ def check(
     else:
         put(as_json, findings.print_verdict, verdict, show)
     if not verdict["passed"]:
-        raise typer.Exit(FINDINGS)
+        raise typer.Exit(shell.FINDINGS)
 
 
 def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
@@ -277,10 +259,8 @@ def neighbours(
     """
     from ..reports.scan import print_neighbourhood
 
-    announce_compilation()
     within = darkvocab.numerics.Touching(touching, touching_unit, strict)
-    with progress_bar("reading", in_bytes=True) as progress:
-        near = darkvocab.neighbourhood(source, within, progress=progress, **read)
+    near = watched("reading", darkvocab.neighbourhood, source, within, in_bytes=True, **read)
     if csv is not None:
         near.write_tokens(csv)
     put(as_json, print_neighbourhood, near.report, show)

@@ -9,32 +9,20 @@ import typer
 
 import darkvocab
 
-from .progress import progress_bar
-from .shell import (
-    FINDINGS,
-    REQUIRED,
-    USAGE,
-    EngineName,
-    Options,
-    Resume,
-    Workers,
-    announce_compilation,
-    app,
-    fail,
-    put,
-    say,
-    takes,
-)
+from ..errors import InvalidInput
+from . import shell
+from .progress import watched
+from .shell import REQUIRED, Options, app, put, say, takes
 
 RECIPE = typer.Argument(help="12.2a, 12.4b, 13.5a, 11.2c, 11.2b, 11.2a, 12.1a or 11.2c-init.")
 REPRODUCED: Options = {
     "recipe": (Annotated[str, RECIPE], REQUIRED),
     "base": (Path | None, None, "12.2a, 12.4b: the centroid file that the notebook loads."),
     "corpus": (Path | None, None, "11.2c, 11.2b, 11.2a: the text that the notebook trains on."),
-    "engine": (EngineName, "local"),
-    "workers": (Workers, None),
+    "engine": (shell.EngineName, "local"),
+    "workers": (shell.Workers, None),
     "out": (Path | None, None, "A run folder for its records, or its recording."),
-    "resume": (Resume, False),
+    "resume": (shell.Resume, False),
 }
 FINISHED = typer.Argument(help="The folder of a finished run or training.")
 SUMMARISED: Options = {
@@ -61,25 +49,22 @@ def reproduce(
     from ..reports.experiments import print_comparison
 
     if base and recipe not in WITH_CENTROID:
-        fail(f"--base is for {' and '.join(WITH_CENTROID)}; {recipe} draws its own", USAGE)
+        raise InvalidInput(f"--base is for {' and '.join(WITH_CENTROID)}; {recipe} draws its own")
     if corpus and recipe not in TRAININGS:
-        fail(f"--corpus is for {', '.join(TRAININGS)}; {recipe} trains nothing", USAGE)
+        raise InvalidInput(f"--corpus is for {', '.join(TRAININGS)}; {recipe} trains nothing")
     if (out or resume) and recipe not in (*CLOUDS, *TRAININGS):
-        fail(f"--out and --resume are for {', '.join((*CLOUDS, *TRAININGS))}; {recipe} leaves no records", USAGE)
-    announce_compilation()
-    with progress_bar(f"reproducing {recipe}") as progress:
-        settings: dict[str, Any] = {"base": base} if base else {}
-        if recipe in CLOUDS:
-            settings |= {**running, "out": out, "resume": resume, "say": say}
-        if recipe in TRAININGS:
-            settings |= {"corpus": corpus, "out": out, "resume": resume, "say": say}
-        comparison = darkvocab.reproduce(recipe, progress=progress, **settings)
+        raise InvalidInput(f"--out and --resume are for {', '.join((*CLOUDS, *TRAININGS))}; {recipe} leaves no records")
+    settings: dict[str, Any] = {"base": base} if base else {}
+    if recipe in (*CLOUDS, *TRAININGS):
+        settings |= {"out": out, "resume": resume, "say": say}
+        settings |= running if recipe in CLOUDS else {"corpus": corpus}
+    comparison = watched(f"reproducing {recipe}", darkvocab.reproduce, recipe, **settings)
     rows = [asdict(row) for row in comparison]
     if out and recipe in CLOUDS:
         darkvocab.report(out)
     put(as_json, print_comparison, rows, data=lambda: {"recipe": recipe, "figures": rows})
     if any(row.agrees == DIFFERS for row in comparison):
-        raise typer.Exit(FINDINGS)
+        raise typer.Exit(shell.FINDINGS)
 
 
 @app.command(no_args_is_help=True)

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -21,7 +21,6 @@ from ..errors import DarkvocabError, DiskFull, of_the_machine
 from .help import Command, Group
 
 FINDINGS = 1
-USAGE = 2
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
 REQUIRED = inspect.Parameter.empty  # the default of an option that must be given
@@ -139,24 +138,6 @@ def _explained(error: BaseException, resumable: str) -> tuple[str, int]:
     return f"{known}{room}", known.exit_code
 
 
-def announce_compilation() -> None:
-    """Say once that kernels are being compiled, when they are; the compiled ones are kept for the next time."""
-    from numba.core import event
-
-    class Announce(event.Listener):  # type: ignore[misc]
-        said = False
-
-        def on_start(self, event: Any) -> None:
-            if not Announce.said:
-                Announce.said = True
-                say("compiling kernels for this machine: a few seconds, the first time only")
-
-        def on_end(self, event: Any) -> None:
-            pass
-
-    event.register("numba:compile", Announce())
-
-
 def put(
     as_json: bool,
     table: Callable[..., None],
@@ -165,9 +146,10 @@ def put(
     data: Callable[[], Any] | None = None,
     **options: Any,
 ) -> None:
-    """Print a report with a function of `reports`, or as JSON: itself, or the data that are made of it."""
+    """Print a report with a function of `reports`, or as JSON: itself, or the data (or lines) that are made of it."""
     if as_json:
-        print(json.dumps(data() if data else report, allow_nan=False))
+        value = data() if data else report
+        sys.stdout.writelines(value if isinstance(value, Iterator) else (json.dumps(value, allow_nan=False), "\n"))
     else:
         from ..reports.console import console
 

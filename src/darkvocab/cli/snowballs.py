@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import darkvocab
 
 from ..errors import InvalidInput
 from . import shell
-from .progress import progress_bar
-from .shell import REQUIRED, Options, announce_compilation, app, say, takes
+from .progress import watched
+from .shell import REQUIRED, Options, app, put, say, takes
 
 # Options of all three commands by their names: type, default, help. The first group is of what is drawn.
 DRAWN: Options = {
@@ -61,7 +60,7 @@ def settings_of(experiment: str, options: dict[str, Any]) -> Any:
     from ..snowballs.sweep import Sweep
     from ..snowballs.trials import Trials
 
-    given = {name: value for name, value in options.items() if name not in RUNNING}
+    given = {name: value for name, value in options.items() if name not in (*RUNNING, "as_json")}
     sigmas = parse_sigmas(given.pop("sigma"), given.pop("spacing"))
     given["n_tokens"] = given.pop("tokens")
     if experiment == "questions":
@@ -81,23 +80,17 @@ def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
     return darkvocab.numerics.Touching(threshold, unit, strict)
 
 
-def _run(experiment: str, label: str, as_json: bool, options: dict[str, Any]) -> None:
+def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
     """Run an experiment on snowballs; print its table or its JSON, and write its report where it has a folder."""
-    from ..reports.console import console
     from ..reports.experiments import experiment_json, print_experiment
     from ..snowballs.run import frame, land
 
     settings = settings_of(experiment, options)
     running = {name: options[name] for name in RUNNING}
     out = options["out"]
-    announce_compilation()
-    with progress_bar(label) as progress:
-        drawn: Any = (land if out else frame)(settings, progress=progress, say=say, **running)
+    drawn: Any = watched(label, land if out else frame, settings, say=say, **running)
     written = darkvocab.report(out) if out else []
-    if as_json:
-        sys.stdout.writelines(experiment_json(experiment, drawn))
-    else:
-        print_experiment(experiment, drawn, console())
+    put(options["as_json"], print_experiment, drawn, experiment, data=lambda: experiment_json(experiment, drawn))
     if out:
         from ..runs.folder import read_manifest
         from ..runs.records import csv_path
@@ -110,29 +103,29 @@ def _run(experiment: str, label: str, as_json: bool, options: dict[str, Any]) ->
 
 @app.command(no_args_is_help=True)
 @takes(DRAWN | MEASURED | RUNNING, measure="census,geometry,steps", over="black_holes")
-def sweep(as_json: bool, **options: Any) -> None:
+def sweep(**options: Any) -> None:
     """Draw snowballs over a range of sigma and count their black holes (12.2a).
 
     Example: darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out runs/qwen
     """
-    _run("sweep", "sweeping", as_json, options)
+    _run("sweep", "sweeping", options)
 
 
 @app.command(no_args_is_help=True)
 @takes(DRAWN | MEASURED | RUNNING, trials=1000, measure="census,geometry,topology", over="unique")
-def trials(as_json: bool, **options: Any) -> None:
+def trials(**options: Any) -> None:
     """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
 
     Example: darkvocab trials --sigma 3.281911e-3 --trials 100 --epsilon 5.9604645e-5 --out runs/trials
     """
-    _run("trials", "drawing", as_json, options)
+    _run("trials", "drawing", options)
 
 
 @app.command()
 @takes(DRAWN | ASKED | RUNNING, sigma="1e-6:1e-4:10", spacing="log", tokens=2221, base="random-unit")
-def questions(as_json: bool, **options: Any) -> None:
+def questions(**options: Any) -> None:
     """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?
 
     Example: darkvocab questions --out runs/questions
     """
-    _run("questions", "asking", as_json, options)
+    _run("questions", "asking", options)

@@ -11,8 +11,9 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
-from .progress import progress_bar
-from .shell import FINDINGS, REQUIRED, Options, announce_compilation, app, put, say, some, takes
+from . import shell
+from .progress import announce_compilation, progress_bar, watched
+from .shell import REQUIRED, Options, app, put, say, some, takes
 from .snowballs import DRAWN, MEASURED
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
         save_as(expected_plot(points, agreement).draw(), figure)
         say(f"open {figure}")
     if agreement and not agreement.agrees:
-        raise typer.Exit(FINDINGS)
+        raise typer.Exit(shell.FINDINGS)
 
 
 def _expected(settings: Expect) -> list[Expected]:
@@ -115,8 +116,7 @@ def fit(target: str, figure: Path | None, as_json: bool, **settings: Any) -> Non
     if figure:
         check_figure(figure)
     fitted = darkvocab.snowballs.Fit(target, **settings)
-    with progress_bar("fitting") as progress:
-        result = fitted.result(progress)
+    result = watched("fitting", fitted.result)
     put(as_json, print_fit, result, data=result.to_json)
     if figure:
         save_as(fit_figure(result), figure)

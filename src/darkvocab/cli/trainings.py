@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,22 +10,10 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
+from . import shell
 from .checkpoints import READ
-from .progress import progress_bar
-from .shell import (
-    REQUIRED,
-    EngineName,
-    Options,
-    Resume,
-    Seed,
-    Workers,
-    announce_compilation,
-    app,
-    put,
-    say,
-    some,
-    takes,
-)
+from .progress import progress_bar, watched
+from .shell import REQUIRED, Options, app, put, say, some, takes
 
 if TYPE_CHECKING:
     from ..training.replicas import Replicas
@@ -66,14 +53,14 @@ TRAINED: Options = {
     "batch": (int, 32, "Examples of a step."),
     "steps": (int, 10_000, "To make."),
     "label_shift": (int, 1, "Tokens ahead to predict: 1, or 2 as the notebooks do."),
-    "seed": (Seed, 42),
+    "seed": (shell.Seed, 42),
     "device": (str, "cpu", "cpu, cuda or mps."),
     "record_every": (int, 1, "Steps from one recorded state to the next."),
     "record": (list[str] | None, None, "Also record gradients, or moments, of the embedding; repeat for both."),
     "replicas": (int, 1, "Trainings, from --seed and the seeds that follow.", {"min": 1}),
-    "engine": (EngineName, "local"),
-    "workers": (Workers, None),
-    "resume": (Resume, False),
+    "engine": (shell.EngineName, "local"),
+    "workers": (shell.Workers, None),
+    "resume": (shell.Resume, False),
 }
 EVOLVED: Options = {
     "source": (
@@ -148,9 +135,7 @@ def _train_replicas(replicas: Replicas, out: Path, as_json: bool, **running: Any
     from ..reports.replicas import print_replicas, replicas_json
     from ..runs.records import read_records
 
-    announce_compilation()
-    with progress_bar("training") as progress:
-        replicas.run(out, progress=progress, say=say, **running)
+    watched("training", replicas.run, out, say=say, **running)
     page, *_, figure = darkvocab.report(out)
     records = read_records(out)
     put(as_json, print_replicas, records, data=lambda: replicas_json(out, records))
@@ -164,20 +149,15 @@ def evolve(source: Path, out: Path | None, as_json: bool, **settings: Any) -> No
 
     Example: darkvocab evolve runs/lab --every 10
     """
-    from ..reports.console import console, frames_json
+    from ..reports.console import frames_json
     from ..reports.evolution import print_evolution
 
-    announce_compilation()
     if out is None and (source / "manifest.json").is_file():
         out = source
-    with progress_bar("measuring") as progress:
-        evolution = darkvocab.evolve(source, out=out, progress=progress, **settings)
+    evolution = watched("measuring", darkvocab.evolve, source, out=out, **settings)
     page = darkvocab.report(out)[0] if out else None
-    if as_json:
-        frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
-        sys.stdout.writelines(frames_json(evolution.summary, **frames))
-    else:
-        print_evolution(evolution, console())
+    frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
+    put(as_json, print_evolution, evolution, data=lambda: frames_json(evolution.summary, **frames))
     if out:
         say(f"open {page}; records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}")
     else:
@@ -192,15 +172,10 @@ def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
     from ..reports.changes import print_series
-    from ..reports.console import console, frames_json
+    from ..reports.console import frames_json
 
-    announce_compilation()
-    with progress_bar("measuring", in_bytes=True) as progress:
-        series = darkvocab.series(*sources, out=out, progress=progress, **settings)
-    if as_json:
-        frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
-        sys.stdout.writelines(frames_json(series.summary, **frames))
-    else:
-        print_series(series, console())
+    series = watched("measuring", darkvocab.series, *sources, out=out, in_bytes=True, **settings)
+    frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
+    put(as_json, print_series, series, data=lambda: frames_json(series.summary, **frames))
     if out:
         say(f"checkpoints in {out / 'checkpoints.csv'}, events and tokens beside it")
