@@ -11,7 +11,7 @@ from ...errors import CorruptFile
 from ..json_files import read_object
 from ..tensors import File
 from .added import HIGHEST, Added, added_beside, class_name, settings
-from .patterns import QWEN
+from .patterns import PATTERNS
 from .rules import by_rules, plain
 from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
 from .tokenizer import Tokenizer
@@ -87,7 +87,7 @@ def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:
         if named == "Qwen2Tokenizer":
             rules.normalizer = normalizers.NFC()
             rules.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Split(tokenizers.Regex(QWEN), "isolated"), in_bytes]
+                [pre_tokenizers.Split(tokenizers.Regex(PATTERNS["QWEN"]), "isolated"), in_bytes]
             )
         elif suffix:
             spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
