@@ -49,7 +49,7 @@ SCANNED: Options = {
     "tokens": (
         str | None,
         None,
-        "List dark, weak, graded (both) or all tokens in --json and --csv, with all that is known.",
+        "List dark, weak, graded (both) or all tokens in --json and --csv, in full.",
     ),
     "show": (int, 12, "Tokens to print of each kind and black hole.", {"min": 1}),
     "csv": (Path | None, None, "Also write tokens to this CSV: those of --tokens, by default all in black holes."),
