@@ -124,7 +124,7 @@ def scan(
     from ..reports.scan import print_plan, print_scan
 
     if dry_run:
-        from ..checkpoints.scan import plan
+        from ..checkpoints.plan import plan
 
         put(as_json, print_plan, plan(source, **{name: read[name] for name in ("tensor", "tokenizer", "checksum")}))
         return
