@@ -69,22 +69,6 @@ class CensusFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormFacts:
-    """Euclidean norms of all rows, weight units: extremes, percentiles and mean."""
-
-    min: float
-    p1: float
-    p5: float
-    p25: float
-    p50: float
-    p75: float
-    p95: float
-    p99: float
-    max: float
-    mean: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class DistanceFacts:
     """L-infinity distances among one row of each black hole; None for one beyond float32."""
 
@@ -127,7 +111,7 @@ class ReferenceFacts:
     how: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ColumnFacts:
     """An indicator in the table of tokens."""
 
@@ -232,7 +216,7 @@ class Scan(Shown):
     matrix: MatrixFacts
     census: CensusFacts
     n_beyond_tokenizer: int | None  # rows whose id no text has; None without a tokenizer
-    norms: NormFacts
+    norms: Mapping[str, float]  # Euclidean, of all rows, weight units: min, p1, p5, ..., p99, max, mean
     l_inf: DistanceFacts | None  # None where there are too many black holes to compare all with all
     output: OutputFacts | None  # None where the input matrix was judged
     vocabulary: VocabularyFacts | None  # None without a tokenizer
