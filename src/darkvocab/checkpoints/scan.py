@@ -17,10 +17,10 @@ from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
+from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
 from ..measures.indicators import COLUMNS, Reference, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
-from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report

@@ -13,9 +13,8 @@ import polars as pl
 from jaxtyping import Int64
 
 from ..errors import InvalidInput
-from ..landing import check_place, write_whole
 from ..measures.dark import GRADES, surest_first
-from ..runs.records import csv_bytes
+from ..runs.records import write_csv
 from ..text import Shown
 
 if TYPE_CHECKING:
@@ -263,18 +262,17 @@ class Scan(Shown):
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 
     def write_tokens(self, path: str | Path, tokens: str | None = None) -> None:
-        """Write tokens as CSV; raises as `check_place`, `check_which` and `write_whole`.
+        """Write tokens as CSV; raises as `check_which` and `runs.records.write_csv`.
 
         Those asked for ("dark", "weak", "graded", "all") with all that is known of each; by default those in black
         holes: black_hole (1 is the largest), population, token_id, token.
         """
-        check_place(path, self.source.asked)
         if tokens is None:
             inside = self.tokens.filter(self.tokens["black_hole"].is_not_null()).sort("black_hole", "id")
             frame = inside.select("black_hole", "population", token_id="id", token="text")
         else:
             frame = self.listed(tokens)
-        write_whole(Path(path), csv_bytes(frame))
+        write_csv(path, frame, self.source.asked)
 
     def _shown(self) -> dict[str, Any]:
         return {
