@@ -87,11 +87,12 @@ def encoder(rules: tokenizers.Tokenizer) -> Callable[[list[str]], Encoded]:
 
 def merging(rules: Any, pieces: Pieces, numbers: list[int]) -> list[bool]:
     """Return of pieces, by number, whether merges alone give them where rules look up whole words first."""
-    rules.model.ignore_merges = False
+    model = rules.model
+    model.ignore_merges = False
     try:
-        return [[token.id for token in rules.model.tokenize(pieces.name[n])] == [pieces.token[n]] for n in numbers]
+        return [[token.id for token in model.tokenize(pieces.name[n])] == [pieces.token[n]] for n in numbers]
     finally:
-        rules.model.ignore_merges = True
+        model.ignore_merges = True
 
 
 def words(patterns: Iterable[str], *, byte_level: bool = True) -> Any:
