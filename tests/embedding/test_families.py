@@ -1,11 +1,14 @@
 """Families of models: both embeddings, as `transformers` saves them in safetensors and as `torch.save` does."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from darkvocab import EmbeddingMatrix, scan
+from darkvocab.embedding.names import INPUT_NAMES, OTHER_OUTPUT_NAMES, OUTPUT_NAMES
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -70,10 +73,60 @@ FAMILIES = {
             "text_config": {**SMALL, **TURNS, **ENDS},
         }, True,
     ),
+    "ModernBERT": ("ModernBertForMaskedLM", "ModernBertConfig", {**BERT, "pad_token_id": 0, **ENDS}, True),
+    "Whisper": (
+        "WhisperForConditionalGeneration", "WhisperConfig",
+        {
+            "vocab_size": V, "d_model": DIM, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "pad_token_id": 0,
+            "decoder_start_token_id": 1, **ENDS,
+        }, True,
+    ),
+    "DistilBERT": (
+        "DistilBertForMaskedLM", "DistilBertConfig", {"vocab_size": V, "dim": DIM, "n_layers": 1, "n_heads": 2}, True,
+    ),
+    "XLNet": (
+        "XLNetLMHeadModel", "XLNetConfig",
+        {"vocab_size": V, "d_model": DIM, "n_layer": 1, "n_head": 2, "d_inner": 24}, True,
+    ),
 }  # fmt: skip
 CASES = [
     (name, tied) for name, (_, _, _, either) in FAMILIES.items() for tied in ((True, False) if either else (True,))
 ]
+
+
+# Attributes of transformers' models that are embeddings of something else, by the size of some vocabulary, or heads.
+NO_TOKENS = {
+    *("token_type_embeddings", "visual_token_type_embeddings", "task_type_embeddings", "entity_embeddings"),
+    *("embed_tokens_per_layer", "value_embeddings", "num_speakers_embed", "pronunciation_embed", "shape_embed"),
+    *("unit_embedding", "embed_char"),  # of the speech that is made, and of characters
+}
+NO_HEADS = {"out", "ctc_head"}  # over the frames of a sound
+
+
+def attributes(pattern):
+    """Attributes that transformers' models set so, and a model of each."""
+    found = {}
+    for path in sorted((Path(transformers.__file__).parent / "models").glob("*/modeling_*.py")):
+        found |= dict.fromkeys(re.findall(pattern, path.read_text("utf-8")), path.parent.name)
+    return found
+
+
+def test_every_embedding_and_head_of_transformers_has_a_known_name():
+    config = r"(?:self\.)?config\.(?:text_config\.)?"
+    embeddings = attributes(rf"self\.(\w+) = [\w.]*Embedding\w*\(\s*(?:num_embeddings=)?{config}\w*vocab_size")
+    heads = attributes(rf"self\.(\w+) = nn\.Linear\(\s*[^,]+,\s*(?:out_features=)?{config}vocab_size")
+    assert min(len(embeddings), len(heads)) > 10
+    for named, known, left in (
+        (embeddings, INPUT_NAMES, NO_TOKENS),
+        (heads, OUTPUT_NAMES + OTHER_OUTPUT_NAMES, NO_HEADS),
+    ):
+        unknown = {
+            name: model
+            for name, model in named.items()
+            if name not in left and not any(f".{ending}".endswith(f".{name}.weight") for ending in known)
+        }
+        assert not unknown
 
 
 def made(name, tied):
@@ -124,10 +177,13 @@ def test_both_embeddings_of_a_family_are_found_by_name(tmp_path, name, tied):
         ("model.embed_tokens.scales", (V,)),
     ],
 )
-def test_rows_of_8_bits_are_compared_as_stored_and_their_scales_named(tmp_path, scale, shape):
+def test_rows_of_8_bits_are_scaled_and_their_scales_named(tmp_path, scale, shape):
     rows = torch.randn(V, DIM).to(torch.float8_e4m3fn)
-    torch.save({"model.embed_tokens.weight": rows, scale: torch.ones(shape)}, tmp_path / "m.bin")
-    report = scan(tmp_path / "m.bin").to_json()
+    torch.save({"model.embed_tokens.weight": rows, scale: torch.full(shape, 0.5)}, tmp_path / "m.bin")
+    scanned = scan(tmp_path / "m.bin")
+    report = scanned.to_json()
     of_the_rows = scale.startswith("model")
-    assert report["chosen"] == "by name" + (f"; rows as stored, not multiplied by {scale}" if of_the_rows else "")
-    assert (report["grid"], report["n_tokens"]) == ("float8_e4m3fn", V)
+    assert report["chosen"] == "by name" + (f"; scaled by {scale}" if of_the_rows else "")
+    assert (report["stored_grid"], report["n_tokens"]) == ("float8_e4m3fn" + " x scale" * of_the_rows, V)
+    norms = rows.double().norm(dim=1) * (0.5 if of_the_rows else 1)
+    assert np.allclose(scanned.tokens["norm"].to_numpy(), norms.numpy())

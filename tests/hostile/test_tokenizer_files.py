@@ -152,6 +152,44 @@ def test_ranks_without_some_byte_cannot_encode(tmp_path, monkeypatch):
         open_tokenizer(tmp_path / "a.tiktoken")
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=12) | st.sampled_from([b"IQ== 0", b"Ig== 1", b"Iw== 2147483648", b"YWI= 7"]), max_size=6
+    )
+)
+def test_any_lines_are_ranks_or_an_error(tmp_path_factory, lines):
+    path = tmp_path_factory.getbasetemp() / "any.tiktoken"
+    path.write_bytes(b"\n".join([b"JA== 9", *lines]))
+    try:
+        tokenizer = open_tokenizer(path)
+    except CorruptFile:
+        return
+    assert len(set(tokenizer.pieces.token)) == len(set(tokenizer.pieces.data)) == len(tokenizer.pieces)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+KEYS = ["added_tokens_decoder", "bos_token", "additional_special_tokens", "tokenizer_class", "unk_token", "299"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES), st.dictionaries(st.text(max_size=5), VALUES, max_size=3))
+def test_any_config_adds_tokens_or_is_an_error(tmp_path_factory, config, added):
+    folder = tmp_path_factory.getbasetemp() / "any-config"
+    folder.mkdir(exist_ok=True)
+    vocab_and_merges(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    try:
+        tokenizer = open_tokenizer(folder)
+    except CorruptFile:
+        return
+    assert len(tokenizer.pieces) >= 259
+
+
 WRONG_TEKKEN = {
     "a size that lies": ({"default_vocab_size": 10**9}, "says that it has 1,000,000,000 tokens"),
     "less than nothing": ({"default_vocab_size": -1}, "says that it has -1 tokens"),
@@ -225,6 +263,17 @@ def test_files_of_texts_that_are_wrong_are_refused(tmp_path, name, data, says):
     vocab_and_merges(tmp_path)
     (tmp_path / name).write_bytes(data)
     with pytest.raises(CorruptFile, match=says):
+        open_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("merges", [[["t", "Ġh"]], ["t Ġh"], [["t", ""]]])
+@pytest.mark.parametrize("key", ["continuing_subword_prefix", "continuing\\u005fsubword_prefix"])
+def test_a_mark_that_the_library_would_cut_through_a_character_for_is_refused(tmp_path, key, merges):
+    # It would end the process, not only raise an error.
+    model = {"type": "BPE", "vocab": {"t": 0, "h": 1, "Ġh": 2, "tĠh": 3, "": 4}, "merges": merges, "key": "("}
+    text = json.dumps({"version": "1.0", "added_tokens": [], "model": model}, ensure_ascii=False)
+    (tmp_path / "tokenizer.json").write_text(text.replace('"key"', f'"{key}"'))
+    with pytest.raises(CorruptFile, match="do not begin with its mark"):
         open_tokenizer(tmp_path)
 
 

@@ -92,7 +92,7 @@ def test_two_tokenizers_of_a_folder_are_compared(tmp_path, monkeypatch):
     assert (other.runtime, other.tokenizer) == ("tiktoken", str(tmp_path / "tokenizer.model"))
     # The library merges nothing here; token 256 is another text, and tiktoken finds all the others but two.
     assert (other.n_other_bytes, other.n_not_reached, other.n_reached_only_here) == (1, 0, len(MERGED) - 3)
-    by_kind = {how: [one.token_id for one in other.first if one.how == how] for how in (OTHER_TEXT, ONLY_THERE)}
+    by_kind = {kind: [one.token_id for one in other.first if one.kind == kind] for kind in (OTHER_TEXT, ONLY_THERE)}
     assert by_kind[OTHER_TEXT] == [256]
     assert WHOLE in by_kind[ONLY_THERE]
     assert ORPHAN not in by_kind[ONLY_THERE]
@@ -107,6 +107,12 @@ def test_a_text_that_only_the_other_search_tried_is_no_difference(tmp_path, monk
     assert alone.runtime == MERGES_ALONE
     assert (other.n_other_bytes, other.n_not_reached, other.n_reached_only_here, other.first) == (0, 0, 0, ())
     assert "no differences" in differing(other)
+
+
+def test_a_search_that_is_cut_off_tells_no_difference(tmp_path, monkeypatch):
+    (other,) = vocabulary(folder_of_two(tmp_path, monkeypatch), seconds=0).differs
+    assert (other.n_other_bytes, other.n_not_reached, other.n_reached_only_here) == (1, 0, 0)
+    assert other.cannot_compare == "the search was cut off after 0 seconds"
 
 
 def test_an_other_one_that_cannot_be_opened_or_encode_is_named(tmp_path, monkeypatch):
@@ -140,7 +146,7 @@ def test_a_scan_says_so_too(tmp_path, monkeypatch, cli):
     facts = scan(folder, checksum=False).to_json()["vocabulary"]
     assert facts["runtime"] == "tokenizers"
     assert facts["differs"][0]["n_reached_only_here"] == len(MERGED) - 3
-    assert facts["differs"][0]["first"][0] == {"how": OTHER_TEXT, "token_id": 256, "text": "zz"}
+    assert facts["differs"][0]["first"][0] == {"kind": OTHER_TEXT, "token_id": 256, "text": "zz"}
     out = " ".join(cli("scan", folder, "--no-sha256").out.split())  # a table folds its lines
     assert "runtime" in out
     assert "tokens that it alone reaches" in out
@@ -164,7 +170,7 @@ def test_json_has_the_counts_and_the_tokens_that_are_asked_for(tmp_path, cli):
     assert facts["categories"]["special"] == 3
     assert facts["n_fragments"] == 1  # two of the three bytes of a character
     assert facts["no_round_trip"] == [3 + ORPHAN, 3 + 256 + MERGED.index(b"x y")]
-    assert facts["differs"][0]["first"][0]["how"] == ONLY_HERE
+    assert facts["differs"][0]["first"][0]["kind"] == ONLY_HERE
     listed = json.loads(cli("vocabulary", path, "--json", "--tokens", "unreachable,special").out)["tokens"]
     assert [one["id"] for one in listed] == [0, 1, 2, 3 + ORPHAN, 3 + 256 + MERGED.index(b"x y")]
     assert listed[3] | {"proof": None} == {

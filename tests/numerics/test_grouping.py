@@ -48,7 +48,7 @@ def test_rows_whose_hashes_collide_are_told_apart(monkeypatch):
     rows = np.random.default_rng(0).integers(0, 3, (300, 3)).astype("u2")
     assert np.array_equal(identical_rows(rows).labels, sorted_groups(rows))
     assert np.array_equal(
-        identical_rows(rows, rounded=lambda r: (r // 2).astype("u1")).labels, sorted_groups(rows // 2)
+        identical_rows(rows, rounded=lambda at: (rows[at] // 2).astype("u1")).labels, sorted_groups(rows // 2)
     )
 
 
@@ -81,14 +81,14 @@ def test_rounding_may_change_how_many_columns_there_are(monkeypatch):
     keys, asked = grouping.row_keys, []
     monkeypatch.setattr(grouping, "row_keys", lambda dim: asked.append(dim) or keys(dim))
     rows = np.random.default_rng(0).integers(0, 9, (3000, 2), dtype=np.uint16)
-    wide = identical_rows(rows, rounded=lambda r: np.repeat(r.astype("u4"), 300, axis=1))
+    wide = identical_rows(rows, rounded=lambda at: np.repeat(rows[at].astype("u4"), 300, axis=1))
     assert np.array_equal(wide.labels, sorted_groups(rows))
     assert asked == [600]
 
 
 def test_rounding_first_groups_the_rounded_rows():
     rows = np.random.default_rng(2).integers(0, 9, (400, 3)).astype("u2")
-    halves = identical_rows(rows, rounded=lambda r: (r // 4).astype("u1"))
+    halves = identical_rows(rows, rounded=lambda at: (rows[at] // 4).astype("u1"))
     assert np.array_equal(halves.labels, sorted_groups(rows // 4))
 
 

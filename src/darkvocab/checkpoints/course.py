@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..embedding.matrix import EmbeddingMatrix
+from ..embedding.scales import find_companions
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.displacement import displacements
@@ -146,13 +147,17 @@ class Course:
         self.last = Measured(record=record, matrix=matrix, groups=groups, identity=identity)
 
     def _identity(self, matrix: EmbeddingMatrix) -> tuple[Any, ...]:
-        """Return what is equal where words are equal; words of a file whose hash is known are not read again."""
+        """Return what is equal where words and scales are; those of a file whose hash is known are not read again."""
         tensor = matrix.held
         assert tensor is not None
-        place = None if isinstance(tensor.path, Path) else (tensor.path.sha256, tensor.offset, tensor.shape)
+        assert matrix.source is not None
+        beside = list(find_companions(matrix.source, tensor).values())
+        held = [(part.path, part.offset, part.shape) for part in (tensor, *beside)]
+        place = tuple((path.sha256, *at) for path, *at in held if not isinstance(path, Path))
         if place in self._known:
             return self._known[place]
-        identity = tensor.dtype, tensor.shape, _sha256(matrix.words)
+        scales = (_sha256(part.packed().reshape(1, -1)) for part in beside)
+        identity = tensor.dtype, tensor.shape, *scales, _sha256(matrix.words)
         if place:
             self._known[place] = identity
         return identity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ..embedding.matrix import EmbeddingMatrix
+from ..embedding.matrix import EmbeddingMatrix, finite_rows
 from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from ..measures.census import Census
@@ -97,7 +97,9 @@ class MatrixDiff(Shown):
     @cached_property
     def changes(self) -> list[Change]:
         """Changes of black holes: of the largest in A first, then of what is new in B."""
-        return changes(self.holes_a, self.holes_b)
+        ids = self.token_ids
+        followed = changes(self.holes_a, self.holes_b)
+        return [replace(change, joined=ids[change.joined], left=ids[change.left]) for change in followed]
 
     @cached_property
     def equal(self) -> Bool[np.ndarray, " n"]:
@@ -125,8 +127,18 @@ class MatrixDiff(Shown):
         rows = {"n_common": self.n_common, "n_equal": self.n_equal, "n_moved": self.n_common - self.n_equal}
         return {"matrix": self.matrix, "grid": self.grid.name, **rows, "black_holes": dict(self.counts)}
 
+    @property
+    def token_ids(self) -> Int64[np.ndarray, " n"]:
+        """Token of each row of the matrix that has more."""
+        return max(self.a, self.b, key=lambda matrix: matrix.n_tokens).token_ids
+
+    @property
+    def skipped(self) -> list[int]:
+        """Tokens that were left out, as a row of theirs holds NaN or infinity."""
+        return sorted({*self.a.skipped, *self.b.skipped})
+
     def movers(self) -> Int64[np.ndarray, " moved"]:
-        """Tokens whose rows differ, the farthest (Euclidean, weight units) first."""
+        """Rows that differ, the farthest (Euclidean, weight units) first."""
         moved = np.flatnonzero(~self.equal)
         return moved[np.argsort(-self.displacements.euclidean[moved], kind="stable")]
 
@@ -137,6 +149,7 @@ class MatrixDiff(Shown):
 
     def to_json(self) -> dict[str, Any]:
         movers = self.movers()
+        ids = self.token_ids
         return {
             "matrix": self.matrix,
             "a": _side(self.a, self.holes_a),
@@ -149,6 +162,7 @@ class MatrixDiff(Shown):
             "n_moved": len(movers),
             "n_only_a": max(0, self.a.n_tokens - self.b.n_tokens),
             "n_only_b": max(0, self.b.n_tokens - self.a.n_tokens),
+            "skipped": self.skipped,
             "moved": {
                 name: {"median": float(np.median(values[movers])), "max": values[movers].max().item()}
                 for name, values in self._lengths.items()
@@ -157,8 +171,8 @@ class MatrixDiff(Shown):
             else None,
             "movers": [
                 {"token_id": token, "a": self.a.texts.get(token), "b": self.b.texts.get(token)}
-                | {name: values[token].item() for name, values in self._lengths.items()}
-                for token in movers[:MOVERS].tolist()
+                | {name: values[row].item() for name, values in self._lengths.items()}
+                for row, token in zip(movers[:MOVERS].tolist(), ids[movers[:MOVERS]].tolist(), strict=True)
             ],
             "counts": {kind: self.counts[kind] for kind in KINDS},
             "black_holes": [change.to_json() for change in self.changes],
@@ -171,6 +185,7 @@ class MatrixDiff(Shown):
         n = max(self.a.n_tokens, self.b.n_tokens)
         status = ["equal" if equal else "moved" for equal in self.equal.tolist()]
         status += ["only in a" if self.a.n_tokens > self.b.n_tokens else "only in b"] * (n - self.n_common)
+        ids = self.token_ids.tolist()
         texts = {"token_a": self.a.texts, "token_b": self.b.texts}
         holes = {"black_hole_a": self.holes_a, "black_hole_b": self.holes_b}
         numbers = {name: pl.Series(values) for name, values in self._lengths.items()}
@@ -178,8 +193,8 @@ class MatrixDiff(Shown):
         return pl.DataFrame(
             {
                 "matrix": pl.repeat(self.matrix, n, eager=True),
-                "token_id": range(n),
-                **{name: pl.Series(map(of.get, range(n)), dtype=pl.String) for name, of in texts.items()},
+                "token_id": ids,
+                **{name: pl.Series(map(of.get, ids), dtype=pl.String) for name, of in texts.items()},
                 "status": pl.Series(status, dtype=pl.String),
                 **{name: values.extend_constant(None, n - len(values)) for name, values in numbers.items()},
             }
@@ -250,6 +265,7 @@ def diff(
     grid: str | None = None,
     bitwise: bool = False,
     tokenizer: str | Path | None = None,
+    skip_nonfinite: bool = False,
     progress: Report | None = None,
 ) -> Diff:
     """Compare two checkpoints row by row: token i of one with token i of the other.
@@ -266,6 +282,8 @@ def diff(
     grid : round to it first; by default the coarser of the two grids, the one with fewer bits in its mantissa
     bitwise : compare bit patterns, so that -0.0 is not 0.0
     tokenizer : a `tokenizer.json` for both, instead of each one's own; "none" for no texts
+    skip_nonfinite : leave out tokens whose row holds NaN or infinity in either, and say which; by default such rows are
+        refused
     progress : called with (bytes done, bytes in all)
     """
     if matrix not in MATRICES:
@@ -279,6 +297,8 @@ def diff(
                 f"{x.tensor} of {a} has rows of {x.dim:,} columns, {y.tensor} of {b} of {y.dim:,}: there is nothing to "
                 "compare; --tensor and --tensor-b choose other tensors"
             )
+    if skip_nonfinite:
+        pairs = [(name, *finite_rows(x, y)) for name, x, y in pairs]
     work = Progress(sum(2 * (x.words.nbytes + y.words.nbytes) for _, x, y in pairs), progress)
     parts = tuple(_compared(name, x, y, grid, bitwise, work.advance) for name, x, y in pairs)
     work.finish()  # rows that one has alone are read once, not twice

@@ -42,136 +42,14 @@ class Rule:
     severity: str = WARNING  # by default
     needs: str | None = None  # the part of a scan that it is measured by; without it, it is not measured
     can_exempt: bool = True  # there are rows to be exempt
+    tokens: str = "FALSE"  # that it is about, in SQL on the columns that `check` has
+    first: str = "id"  # which of them to name first
+    undecided: str = "FALSE"  # tokens that it might be about, for all that is known
 
 
-RULES = (
-    Rule(
-        id="DV001",
-        name="black-holes",
-        one="black hole",
-        many="black holes",
-        counts="Groups of two or more tokens whose rows are equal, element by element; one is counted while any of its "
-        "tokens is not exempt.",
-        why="The model cannot tell the tokens of a black hole apart: what it reads is the same number for number.",
-        remedy="Give them rows of their own (darkvocab repair), or suppress them at sampling.",
-        severity=ERROR,
-    ),
-    Rule(
-        id="DV002",
-        name="black-hole-tokens",
-        one="token in black holes",
-        many="tokens in black holes",
-        counts="Tokens that share their row with another.",
-        why="As for black-holes: a limit where the number of tokens, not that of groups, is what is accepted.",
-        remedy="Give them rows of their own (darkvocab repair), or suppress them at sampling.",
-        severity=OFF,
-    ),
-    Rule(
-        id="DV003",
-        name="dark-tokens",
-        one="dark token",
-        many="dark tokens",
-        counts="Tokens that the indicators find under-trained, reachable or not.",
-        why="What the model does with a token that it never learned is left to chance.",
-        remedy="Suppress them at sampling (--suppress), or drop them from the tokenizer.",
-    ),
-    Rule(
-        id="DV004",
-        name="dark-reachable-tokens",
-        one="dark token that a text reaches",
-        many="dark tokens that a text reaches",
-        counts="Dark tokens that some text is encoded to: of category reachable, or of any other but special with a "
-        "witness.",
-        why="A user can type them.",
-        remedy="Train them, re-initialise them from their pieces (darkvocab repair), or change the tokenizer.",
-        severity=ERROR,
-    ),
-    Rule(
-        id="DV005",
-        name="unreachable-tokens",
-        one="unreachable token",
-        many="unreachable tokens",
-        counts="Tokens of category unreachable: their text never encodes back to them.",
-        why="They take rows and probability, and no text ever uses them.",
-        remedy="Suppress them at sampling, or drop them from the tokenizer.",
-    ),
-    Rule(
-        id="DV006",
-        name="rows-beyond-tokenizer",
-        one="row beyond the tokenizer",
-        many="rows beyond the tokenizer",
-        counts="Rows whose id no token of the tokenizer has: padding.",
-        why="Where one is sampled, the tokenizer has no text for it.",
-        remedy="Suppress them at sampling.",
-        needs="vocabulary",
-    ),
-    Rule(
-        id="DV007",
-        name="near-duplicates",
-        one="near-duplicate",
-        many="near-duplicates",
-        counts="Tokens with a token of another row no more than one grid step away in every coordinate; equal rows are "
-        "the black holes'.",
-        why="The model can hardly tell them apart, and the next rounding may make them equal.",
-        remedy="Give them rows of their own (darkvocab repair), or do not quantise the embedding.",
-        needs="neighbours",
-    ),
-    Rule(
-        id="DV008",
-        name="small-rows",
-        one="row",
-        many="rows",
-        counts="Tokens whose row has a Euclidean norm below the limit.",
-        why="A row near zero says next to nothing, and normalising it magnifies its rounding.",
-        remedy="Give them rows of their own (darkvocab repair).",
-        bound="least",
-        limit=0.0,
-        severity=OFF,
-    ),
-    Rule(
-        id="DV009",
-        name="tokens-without-row",
-        one="token of the tokenizer without a row",
-        many="tokens of the tokenizer without a row",
-        counts="Tokens of the tokenizer whose id lies beyond the matrix.",
-        why="A text that holds one reads beyond the embedding, which ends the process or worse.",
-        remedy="Resize the embedding to the tokenizer, or take the tokenizer that the model was trained with.",
-        severity=ERROR,
-        needs="vocabulary",
-        can_exempt=False,
-    ),
-    Rule(
-        id="DV010",
-        name="damaged-rows",
-        one="row near zero",
-        many="rows near zero",
-        counts="Tokens whose input or output row a gap of two orders of magnitude or more parts from all longer rows; "
-        "the padding token's row of zeros is none.",
-        why="Normalising such a row magnifies rounding: training on it diverges, and its token says nothing.",
-        remedy="Give them rows of their own (darkvocab repair --tokens dark).",
-        severity=ERROR,
-    ),
-    Rule(
-        id="DV011",
-        name="weak-tokens",
-        one="weak token",
-        many="weak tokens",
-        counts="Tokens that training moved, but so much less than others that the model will likely fail on them.",
-        why="A model that hardly saw a token repeats it wrongly, or takes it for another.",
-        remedy="Train on texts that hold them, re-initialise them from their pieces (darkvocab repair --tokens weak "
-        "--how pieces), or change the tokenizer.",
-    ),
-    Rule(
-        id="DV012",
-        name="copied-rows",
-        one="token with a copied row",
-        many="tokens with copied rows",
-        counts="Trained tokens with the row of another trained token, or no more than one grid step from it in every "
-        "coordinate.",
-        why="The model reads them as one token until training parts them.",
-        remedy="Train them further, or give them rows of their own (darkvocab repair).",
-    ),
-)
+_HELD = tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))
+_ALLOWED = _HELD.pop("allow")
+RULES = tuple(Rule(name=name, **fields) for name, fields in _HELD.items())
 BY_NAME = {rule.name: rule for rule in RULES}
 EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
 
@@ -232,16 +110,29 @@ class Exemption:
 
 
 DEFAULT_LIMITS = {rule.name: Limit(allowed=rule.limit, severity=rule.severity) for rule in RULES}
-DEFAULT_ALLOW = (
-    Exemption(
-        reason="padding: no text is encoded to these rows, and rows-beyond-tokenizer counts them",
-        rules=(
-            *("black-holes", "black-hole-tokens", "dark-tokens", "near-duplicates", "small-rows"),
-            *("damaged-rows", "weak-tokens", "copied-rows"),
-        ),
-        categories=("beyond_tokenizer",),
-    ),
-)
+LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": str, "categories": str}
+
+
+def _exemption(number: int, entry: Any) -> Exemption:
+    try:
+        if not isinstance(entry, dict):
+            raise InvalidInput(f"must be a table, got {_short(entry)}")
+        _check_known("key", entry, ("reason", *LISTS))
+        if not isinstance(entry.get("reason"), str):
+            raise InvalidInput("needs a reason, a text that says why")
+        for key, kind in LISTS.items():
+            value = entry.get(key, [])
+            if not isinstance(value, list) or any(type(item) is not kind for item in value):
+                raise InvalidInput(
+                    f"{key} must be a list of {'numbers' if kind is int else 'texts'}, got {_short(value)}"
+                )
+        lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
+        return Exemption(reason=entry["reason"], **lists)
+    except ValueError as error:
+        raise InvalidInput(f"[[allow]] number {number}: {error}") from None
+
+
+DEFAULT_ALLOW = tuple(_exemption(number, entry) for number, entry in enumerate(_ALLOWED, 1))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -332,28 +223,6 @@ def _limit(rule: Rule, table: Any) -> Limit:
         return Limit(allowed=allowed, severity=severity)
     except ValueError as error:
         raise InvalidInput(f"[{rule.name}] {error}") from None
-
-
-def _exemption(number: int, entry: Any) -> Exemption:
-    try:
-        if not isinstance(entry, dict):
-            raise InvalidInput(f"must be a table, got {_short(entry)}")
-        _check_known("key", entry, ("reason", *LISTS))
-        if not isinstance(entry.get("reason"), str):
-            raise InvalidInput("needs a reason, a text that says why")
-        for key, kind in LISTS.items():
-            value = entry.get(key, [])
-            if not isinstance(value, list) or any(type(item) is not kind for item in value):
-                raise InvalidInput(
-                    f"{key} must be a list of {'numbers' if kind is int else 'texts'}, got {_short(value)}"
-                )
-        lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
-        return Exemption(reason=entry["reason"], **lists)
-    except ValueError as error:
-        raise InvalidInput(f"[[allow]] number {number}: {error}") from None
-
-
-LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": str, "categories": str}
 
 
 def _check_pattern(pattern: str) -> None:

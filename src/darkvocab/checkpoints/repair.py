@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from ..embedding.find import find_copies, find_scales
+from ..embedding.find import find_copies
 from ..embedding.matrix import EmbeddingMatrix
+from ..embedding.scales import find_scales
 from ..errors import InvalidInput, MissingFile
 from ..landing import landing_folder
 from ..progress import Progress, Report
@@ -198,10 +199,11 @@ def _check_source(source: Source, matrix: EmbeddingMatrix) -> None:
         )
     if matrix.tensor not in source.tensors:
         raise InvalidInput(f"{matrix.path}: {matrix.tensor} is a state of a history; repair the model that was trained")
-    if scales := find_scales(source, source.tensors[matrix.tensor]):
+    if matrix.quantised:
+        scales = find_scales(source, source.tensors[matrix.tensor])
         raise InvalidInput(
-            f"{matrix.path}: the rows of {matrix.tensor} are scaled by {scales}: a mean of them as they are stored "
-            "means nothing; repair the model before it is quantised"
+            f"{matrix.path}: the rows of {matrix.tensor} are scaled by {scales}: repair writes rows of plain numbers; "
+            "repair the model before it is quantised"
         )
 
 

@@ -1,4 +1,4 @@
-"""Scan: which tokens of a checkpoint are dark, and why; and what a scan would read, by headers alone."""
+"""Scan: which tokens of a checkpoint are dark or weak, and why."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.find import find_embedding, find_output, has_output_bias, setting
-from ..embedding.matrix import EmbeddingMatrix
+from ..embedding.find import has_output_bias, settings
+from ..embedding.matrix import EmbeddingMatrix, finite_rows
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
@@ -22,9 +22,8 @@ from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
-from ..sources import File, Folder, RemoteFile, Source, Tensor, located, open_source, sha256
-from ..sources.tokenizer import tokenizer_files
-from ..text import finite
+from ..sources import RemoteFile, chat_template, open_source, sha256
+from ..text import finite, printable
 from . import scan_result as result
 from .scan_result import Scan
 
@@ -33,10 +32,10 @@ if TYPE_CHECKING:
 
     from ..measures.vocabulary import Vocabulary
 
-PLAN_VERSION = 1
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
+NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables of a chat template
 MOST_COPIES = 10_000  # groups of copies that a scan lists
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
@@ -49,6 +48,7 @@ def scan(
     bitwise: bool = False,
     tokenizer: str | Path | None = None,
     checksum: bool = True,
+    skip_nonfinite: bool = False,
     device: str | Device = "cpu",
     progress: Report | None = None,
 ) -> Scan:
@@ -66,6 +66,8 @@ def scan(
     grid, bitwise : of census and neighbours, as `census`; indicators are of the rows as they are stored
     checksum : hash the file that holds the tensor. This reads all of a local file, everything else only the
         embedding's rows; of a file on the Hub, the Hub's hash is taken
+    skip_nonfinite : leave out tokens whose row holds NaN or infinity, in the input or the judged matrix, and say which
+        (`Scan.matrix.skipped`); by default such rows are refused
     device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
@@ -77,6 +79,8 @@ def scan(
     size = path.stat().st_size
     on = as_grid(grid or matrix.grid).name
     judged = judged_matrix(matrix)
+    if skip_nonfinite:
+        matrix, judged = finite_rows(matrix, judged)
     n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
     n_bytes += 0 if judged is matrix else bytes_read(matrix) + judged.words.nbytes  # its indicators, output's census
     n_bytes += size if checksum and isinstance(path, Path) else 0
@@ -113,7 +117,8 @@ class _Measured:
 
         with ThreadPoolExecutor(1) as pool:  # rows beside texts, whose search takes long where a tokenizer is slow
             counting = pool.submit(self._counted)
-            self.words = vocabulary(self.matrix.tokenizer, self.matrix.n_tokens)
+            words = vocabulary(self.matrix.tokenizer, self.matrix.n_tokens + len(self.matrix.skipped))
+            self.words = words.of(self.matrix.token_ids.tolist()) if self.matrix.skipped else words
             self.census, self.near = counting.result()
         self.judgement = judge(
             self.matrix,
@@ -179,6 +184,9 @@ class _Measured:
                 output_shape=matrix.output_shape,
                 tied=matrix.tied,
                 padding_token=self._padding_token(),
+                tying=matrix.tying,
+                notes=(*matrix.notes, *self._padding()),
+                skipped=matrix.skipped,
             ),
             census=_census_facts(census),
             n_beyond_tokenizer=matrix.n_beyond_tokenizer,
@@ -188,6 +196,7 @@ class _Measured:
             if self.judged is matrix
             else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.census)),
             vocabulary=_vocabulary_facts(self.words, matrix),
+            template_tokens=self._template_tokens(),
             indicators=_indicator_facts(judgement),
             grades=_grade_facts(judgement),
             n_never_emitted=_n_never_emitted(matrix, judgement),
@@ -196,45 +205,69 @@ class _Measured:
             black_holes=tuple(
                 result.BlackHole(
                     population=len(tokens),
-                    token_ids=tuple(tokens.tolist()),
-                    tokens=tuple(matrix.texts.get(token) for token in tokens.tolist()),
-                    norm=float(self.norms[tokens[0]]),
+                    token_ids=tuple(tokens),
+                    tokens=tuple(matrix.texts.get(token) for token in tokens),
+                    norm=float(self.norms[rows[0]]),
                 )
-                for tokens in census.members()
+                for rows in census.members()
+                for tokens in [matrix.token_ids[rows].tolist()]
             ),
             tokens=self._frame(),
         )
 
+    def _template_tokens(self) -> tuple[int, ...] | None:
+        """List the special tokens that the chat template names, by their text or as `bos_token` and the like."""
+        source = self.matrix.source
+        template = chat_template(source) if source else None
+        if source is None or template is None:
+            return None
+        named = {
+            token for name in NAMED_TOKENS if name in template for token in settings(source.config, f"{name}_id", int)
+        }
+        every = zip(self.matrix.token_ids.tolist(), self.words.text, self.words.category, strict=True)
+        special = {token: text for token, text, category in every if category == "special" and text}
+        return tuple(token for token, text in special.items() if text in template or token in named)
+
     def _padding_token(self) -> int | None:
-        token = setting(self.matrix.source.config, "pad_token_id", int) if self.matrix.source else None
-        is_zero = token is not None and 0 <= token < self.matrix.n_tokens and not self.norms[token]
-        return token if is_zero else None
+        said = settings(self.matrix.source.config, "pad_token_id", int) if self.matrix.source else []
+        zero = self.matrix.token_ids[self.norms == 0]
+        return said[0] if said and said[0] in zero else None
 
     def _frame(self) -> pl.DataFrame:
         """Tabulate every token: what it is, which rows it has and touches, its indicators, its score."""
         import polars as pl
 
-        n = self.matrix.n_tokens
         labels = self.census.groups.labels
         near = self.near
-        unknown = [None] * n
+        unknown = [None] * self.matrix.n_tokens
         judgement = self.judgement
-        shown = judgement.indicators
+        shown = judgement.indicators.of_first(self.matrix.n_tokens)
         columns = {
             "black_hole": pl.Series(self.census.numbers).replace(0, None),
             "population": self.census.groups.counts[labels],
             "n_touching": pl.Series(near.token_degrees[labels] if near else unknown, dtype=pl.Int64),
             "steps": pl.Series(self.steps if self.steps is not None else unknown, dtype=pl.Int64),
             "norm": self.norms,
-            **({} if self.judged is self.matrix else {"output_norm": shown.norms[:n]}),
-            **{name: column[:n] for name, column in shown.columns.items()},
+            **({} if self.judged is self.matrix else {"output_norm": shown.norms}),
+            **shown.columns,
             **self._of_input(),
             "score": judgement.score,
             "dark": judgement.dark,
             "grade": [GRADES[grade] for grade in judgement.grade.tolist()],
             "side": pl.Series(judgement.side(), dtype=pl.String),
         }
-        return self.words.frame().hstack(pl.DataFrame(columns))
+        return self.words.frame().with_columns(id=pl.Series(self.matrix.token_ids)).hstack(pl.DataFrame(columns))
+
+    def _padding(self) -> list[str]:
+        """Say how many rows the output matrix has that are no tokens of the input."""
+        n = self.judged.n_tokens - self.matrix.n_tokens
+        if not n:
+            return []
+        n_dark = int(self.judgement.indicators.dark[-n:].sum())
+        return [
+            f"{printable(self.judged.tensor)} has {n:,} rows beyond the {self.matrix.n_tokens:,} of the input, which "
+            f"are no tokens of it: {n_dark:,} of them are dark, and none is counted"
+        ]
 
     def _of_input(self) -> dict[str, Any]:
         """Return distance and score by the input matrix, where that is judged beside the output."""
@@ -253,18 +286,19 @@ class _Measured:
             return ()
         groups = self.census.groups
         trained = self.judgement.grade < WEAK
-        listed = [(tokens.tolist(), True) for tokens in self.census.members() if trained[tokens].all()]
+        listed = [(rows.tolist(), True) for rows in self.census.members() if trained[rows].all()]
         if self.near is not None and self.near.n_pairs <= self.near.max_pairs:
             pairs = groups.first[self.near.pairs].T
             listed += [(pair.tolist(), False) for pair in pairs[trained[pairs].all(1)]]
+        ids = self.matrix.token_ids
         return tuple(
             result.Copies(
-                token_ids=tuple(tokens),
-                tokens=tuple(self.matrix.texts.get(token) for token in tokens),
+                token_ids=tuple(ids[rows].tolist()),
+                tokens=tuple(self.matrix.texts.get(token) for token in ids[rows].tolist()),
                 equal=equal,
-                norm=float(self.norms[tokens[0]]),
+                norm=float(self.norms[rows[0]]),
             )
-            for tokens, equal in sorted(listed)[:MOST_COPIES]
+            for rows, equal in sorted(listed)[:MOST_COPIES]
         )
 
 
@@ -299,7 +333,7 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
 
 
 def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
-    shown = judgement.indicators
+    shown = judgement.indicators.of_first(judgement.n_tokens)
     dark = judgement.dark
     reference = shown.reference
     return result.IndicatorFacts(
@@ -342,7 +376,7 @@ def _side_facts(side: Side, n_tokens: int) -> result.SideFacts:
         by=shown.by,
         n_untrained=int((grade == UNTRAINED).sum()),
         n_weak=n_weak,
-        near_zero=tuple(near_zero.tolist()),
+        near_zero=tuple(side.matrix.token_ids[near_zero].tolist()),
         proves=_proves(side, near_zero),
         weak_up_to=float(np.exp(tail.bound)) if tail and n_weak else None,
         weak_expected_false=min(tail.expected / tail.n_below, 1.0) if tail and n_weak else None,
@@ -381,9 +415,10 @@ def _n_never_emitted(matrix: EmbeddingMatrix, judgement: Judgement) -> int | Non
 
 
 def _neighbour_facts(near: Neighbours, matrix: EmbeddingMatrix) -> result.NeighbourFacts:
+    ids = matrix.token_ids
     edges = None
     if near.n_pairs <= min(MOST_EDGES, near.max_pairs):
-        edges = tuple(map(tuple, near.groups.first[near.pairs].T.tolist()))
+        edges = tuple(map(tuple, ids[near.groups.first[near.pairs]].T.tolist()))
     cluster = near.cluster
     return result.NeighbourFacts(
         touching=str(near.touching),
@@ -394,7 +429,7 @@ def _neighbour_facts(near: Neighbours, matrix: EmbeddingMatrix) -> result.Neighb
             n_tokens=len(cluster),
             n_core=len(near.core),
             n_outliers=len(near.outliers),
-            token_ids=tuple(cluster.tolist()),
+            token_ids=tuple(ids[cluster].tolist()),
             map=_mapped(near, matrix),
         ),
         edges=edges,
@@ -414,60 +449,5 @@ def _mapped(near: Neighbours, matrix: EmbeddingMatrix) -> tuple[tuple[int, float
     values, vectors = np.linalg.eigh(differing @ differing.T)
     places = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 0))
     places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)  # a sign is no finding: make it the same
-    return tuple((token, x, y) for token, (x, y) in zip(tokens.tolist(), places.tolist(), strict=True))
-
-
-# Plan ----------------------------------------------------------------------------------------------------------------
-
-
-def plan(
-    source: str | Path, *, tensor: str | None = None, tokenizer: str | Path | None = None, checksum: bool = True
-) -> dict[str, Any]:
-    """List what `scan` would read with these settings, JSON-ready (keys: `docs/files.md`), without reading a tensor.
-
-    Raises as `open_source` and `find_embedding`.
-    """
-    opened = open_source(source)
-    embedding, chosen = find_embedding(opened, tensor)
-    output = find_output(opened, embedding)
-    if output and (output.path, output.offset) == (embedding.path, embedding.offset):
-        output = None  # the same bytes
-    tensors = {"embedding": embedding, "output": output}
-    reads = [_read(name, held.path, held, held.nbytes, held.offset) for name, held in tensors.items() if held]
-    texts = _tokenizer(opened, tokenizer)
-    reads += [_read("tokenizer", file, None, file.stat().st_size, 0) for file in texts]
-    if checksum and isinstance(embedding.path, Path):
-        reads.append(_read("sha256", embedding.path, None, embedding.path.stat().st_size, 0))
-    first = embedding.path
-    return {
-        "schema_version": PLAN_VERSION,
-        "asked": str(source),
-        "tensor": embedding.name,
-        "chosen": chosen,
-        "reads": reads,
-        "bytes": sum(read["bytes"] for read in reads),
-        "bytes_to_transfer": sum(read["bytes_to_transfer"] for read in reads),
-        "source": {} if isinstance(first, Path) else first.origin(),
-    }
-
-
-def _tokenizer(opened: Source, tokenizer: str | Path | None) -> list[File]:
-    if tokenizer is None:
-        return tokenizer_files(opened.beside)
-    if str(tokenizer) == "none":
-        return []
-    place = located(tokenizer)
-    return tokenizer_files(place) if isinstance(place, Folder) else [place]
-
-
-def _read(purpose: str, file: File, tensor: Tensor | None, size: int, offset: int) -> dict[str, Any]:
-    return {
-        "purpose": purpose,
-        "file": str(file),
-        "tensor": tensor and tensor.name,
-        "dtype": tensor and tensor.dtype,
-        "shape": tensor and list(tensor.shape),
-        "bytes": size,
-        "file_bytes": file.stat().st_size,
-        "bytes_to_transfer": size - file.here(offset, size) if isinstance(file, RemoteFile) else 0,
-    }
+    ids = matrix.token_ids[tokens].tolist()
+    return tuple((token, x, y) for token, (x, y) in zip(ids, places.tolist(), strict=True))

@@ -19,6 +19,7 @@ from ..runs.records import csv_bytes
 from ..text import Shown
 
 if TYPE_CHECKING:
+    from ..embedding.tying import Tying
     from ..measures.vocabulary import Difference
 
 SCHEMA_VERSION = 3
@@ -40,7 +41,7 @@ class SourceFacts:
 class MatrixFacts:
     """The input embedding, and what the output matrix is to it."""
 
-    n_tokens: int
+    n_tokens: int  # rows that the scan is about
     hidden_dim: int
     grid: str  # on which rows were compared
     stored_grid: str  # or the type of a quantised matrix
@@ -51,6 +52,9 @@ class MatrixFacts:
     output_shape: tuple[int, ...] | None
     tied: bool
     padding_token: int | None  # the config's pad_token_id, where its row is zero
+    tying: Tying
+    notes: tuple[str, ...] = ()  # what else of the checkpoint holds rows of tokens, and what was not applied
+    skipped: tuple[int, ...] = ()  # tokens that were left out, as their rows hold NaN or infinity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +236,7 @@ class Scan(Shown):
     l_inf: DistanceFacts | None  # None where there are too many black holes to compare all with all
     output: OutputFacts | None  # None where the input matrix was judged
     vocabulary: VocabularyFacts | None  # None without a tokenizer
+    template_tokens: tuple[int, ...] | None  # special tokens that the chat template names; None without a template
     indicators: IndicatorFacts
     grades: GradeFacts
     n_never_emitted: int | None  # tokens that greedy decoding can never emit; None where no output matrix is known
@@ -242,7 +247,7 @@ class Scan(Shown):
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " n_tokens"]:
-        """Token ids, the surest to be dark first, then the weak, then the trained."""
+        """Rows of `tokens`, the surest to be dark first, then the weak, then the trained."""
         by = self.indicators.by
         distance = None if by is None else self.tokens[by].to_numpy()
         order = surest_first(self.tokens["score"].to_numpy(), distance)
@@ -251,7 +256,7 @@ class Scan(Shown):
 
     @cached_property
     def rank(self) -> Int64[np.ndarray, " n_tokens"]:
-        """Place of each token in `order`, from 0."""
+        """Place of each row of `tokens` in `order`, from 0."""
         return np.argsort(self.order)
 
     def listed(self, tokens: str) -> pl.DataFrame:

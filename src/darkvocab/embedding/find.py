@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,25 +14,12 @@ from ..numerics.grouping import chunks
 from ..sources import File, Source, Tensor
 from ..sources.safetensors import read_metadata
 from ..text import printable
+from .adapters import adapted
+from .names import ENDINGS, INPUT_NAMES, NO_EMBEDDING, NUMBERED, OTHER_OUTPUT_NAMES, OUTPUT_NAMES, ends
+from .scales import find_companions, is_packed, refusal
 
+TIED = "tie_word_embeddings"  # in a config
 HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
-
-# Endings of tensor names, the most telling first: T5 and BART (whose encoder and decoder may hold copies), Llama, Qwen,
-# Gemma and DeepSeek, GPT-2, GPT-NeoX, BERT, GGUF, Mamba, bare.
-INPUT_NAMES = (
-    *("shared.weight", "embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight"),
-    *("tok_embeddings.weight", "token_embd.weight", "backbone.embedding.weight", "backbone.embeddings.weight"),
-    *("token_embedding.weight", "transformer.embedding.word_embeddings.weight", "embedding.weight"),
-    "embeddings.weight",
-)
-OUTPUT_NAMES = (
-    *("lm_head.weight", "embed_out.weight", "output.weight", "cls.predictions.decoder.weight"),
-    *("lm_head.decoder.weight", "transformer.output_layer.weight", "transformer.ff_out.weight"),
-)
-
-
-def _ends(name: str, ending: str) -> bool:
-    return name == ending or name.endswith("." + ending)
 
 
 def _is_matrix(tensor: Tensor, rank: int = 2) -> bool:
@@ -42,25 +30,43 @@ def _is_history(tensor: Tensor) -> bool:
     return _is_matrix(tensor, rank=3)
 
 
-def _by_name(source: Source, endings: tuple[str, ...], fits: Callable[[Tensor], bool]) -> Tensor | None:
-    """Return the tallest fitting tensor of the most telling name; only tensors with such names are looked up."""
+def _may_be_one(source: Source, tensor: Tensor) -> bool:
+    """Say whether a tensor may be an embedding, by type, shape and name; packed numbers may, which can be read."""
+    is_matrix = len(tensor.shape) == 2 and 0 not in tensor.shape
+    if not is_matrix or NO_EMBEDDING.fullmatch(tensor.name):
+        return False
+    return tensor.is_float or "scales" in find_companions(source, tensor)
+
+
+def _named(source: Source, endings: Sequence[str]) -> Iterator[list[Tensor]]:
+    """Yield the tensors of each ending, the most telling first; only tensors with such names are looked up."""
     for ending in endings:
-        named = [source.tensors[name] for name in source.tensors if _ends(name, ending)]
-        if fitting := [tensor for tensor in named if fits(tensor)]:
-            return max(fitting, key=lambda tensor: tensor.shape[0])
+        if names := [name for name in source.tensors if ends(name, ending)]:
+            yield [source.tensors[name] for name in names]
+
+
+def _by_name(source: Source, endings: Sequence[str], fits: Callable[[Tensor], bool]) -> Tensor | None:
+    """Return the tallest fitting tensor of the most telling name; of an adapter rather what it has trained."""
+    for named in _named(source, endings):
+        if fitting := [tensor for tensor in named if _may_be_one(source, tensor) and fits(tensor)]:
+            return max(fitting, key=lambda tensor: (".original_module." not in tensor.name, tensor.shape[0]))
     return None
 
 
-def _listed(matrices: list[Tensor]) -> str:
-    tallest = sorted(matrices, key=lambda tensor: -tensor.shape[0])
-    lines = [f"  {printable(t.name)}  {t.dtype} {t.shape[0]:,} x {t.shape[1]:,}" for t in tallest[:12]]
+def _listed(tallest: list[Tensor]) -> str:
+    lines = [f"  {printable(tensor.name)}  {_size(tensor)}" for tensor in tallest[:12]]
     return "\n".join([*lines, f"  and {len(tallest) - 12} more"] if len(tallest) > 12 else lines)
 
 
-def setting(config: dict, name: str, kind: type) -> Any:
-    """Return a setting of this type from a config, or from a text model nested in it (one with a vocabulary)."""
+def _size(tensor: Tensor) -> str:
+    rows, columns = tensor.shape
+    return f"{tensor.dtype} {rows:,} x {columns:,}"
+
+
+def settings(config: dict, name: str, kind: type) -> list[Any]:
+    """Return what a config, and text models nested in it (those with a vocabulary), set this to; of this type."""
     nested = (value for value in config.values() if isinstance(value, dict) and type(value.get("vocab_size")) is int)
-    return next((part[name] for part in (config, *nested) if type(part.get(name)) is kind), None)
+    return [part[name] for part in (config, *nested) if type(part.get(name)) is kind]
 
 
 def header_count(path: File, metadata: dict[str, str], name: str, absent: int) -> int:
@@ -99,7 +105,9 @@ def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
 
 
 def _matrices(source: Source) -> list[Tensor]:
-    return [tensor for tensor in source.tensors.values() if _is_matrix(tensor)]
+    """Return all that may be an embedding, the tallest first."""
+    matrices = [tensor for tensor in source.tensors.values() if _may_be_one(source, tensor) and tensor.shape[1] > 1]
+    return sorted(matrices, key=lambda tensor: -tensor.shape[0])
 
 
 def find_embedding(source: Source, tensor: str | None = None, n_texts: int | None = None) -> tuple[Tensor, str]:
@@ -113,13 +121,42 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     """
     if tensor is not None:
         return _asked(source, tensor)
-    if named := _by_name(source, INPUT_NAMES, _is_matrix):
+    if named := _by_name(source, INPUT_NAMES, lambda tensor: True):
         return named, "by name"
+    for packed in (tensor for named in _named(source, INPUT_NAMES) for tensor in named):
+        if not packed.is_float and is_packed(source, packed):
+            raise refusal(source, packed)
     history = source.tensors.get(HISTORY)
     if history is not None and _is_history(history):
         last, which = _state(history)
         return last, f"by name: {which}"
+    if len(numbered := _numbered(source)) > 1:
+        asked = shlex.quote(str(source.asked))
+        lines = (f"  darkvocab scan {asked} --tensor {printable(shlex.quote(t.name))}  # {_size(t)}" for t in numbered)
+        raise NoEmbedding(
+            f"{source.asked} has {len(numbered)} embeddings, each with tokens of its own; choose one:\n"
+            + "\n".join(lines)
+        )
+    if said := adapted(source):
+        raise NoEmbedding(said)
     return _by_shape(source, n_texts)
+
+
+def _numbered(source: Source) -> list[Tensor]:
+    """Return the embeddings that are named with a number: one for each codebook."""
+    tensors = [source.tensors[name] for name in source.tensors if NUMBERED.fullmatch(name)]
+    return [tensor for tensor in tensors if _may_be_one(source, tensor)]
+
+
+def find_notes(source: Source, embedding: Tensor) -> tuple[str, ...]:
+    """Say what else of a source holds rows of tokens, and what of this embedding is not applied."""
+    others = [*_numbered(source), *(tensor for named in _named(source, ENDINGS["per_layer"]) for tensor in named)]
+    named = ", ".join(f"{printable(t.name)} ({t.shape[0]:,} x {t.shape[1]:,})" for t in others if t != embedding)
+    notes = [f"not scanned: {named}; --tensor takes one"] if named else []
+    module = embedding.name.rsplit(".base_layer.", 1)[0]
+    if ".base_layer." in embedding.name and (change := [n for n in source.tensors if n.startswith(f"{module}.lora_")]):
+        notes.append(f"{printable(change[0])} changes these rows, and is not applied: merge the adapter")
+    return tuple(notes)
 
 
 def _asked(source: Source, name: str) -> tuple[Tensor, str]:
@@ -135,7 +172,10 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
     if name == HISTORY and _is_history(asked):
         last, which = _state(asked)
         return last, f"as asked: {which}"
-    if not _is_matrix(asked):
+    packed = not asked.is_float and is_packed(source, asked)
+    if packed and not _may_be_one(source, asked):
+        raise refusal(source, asked)
+    if not packed and not _is_matrix(asked):
         parts = f"; {name}[0] is one" if _is_history(asked) else ""
         raise InvalidInput(
             f"tensor {name!r} is {asked.dtype} {list(asked.shape)}, not a matrix of floating-point numbers{parts}"
@@ -146,8 +186,8 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
 
 def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:
     """Return the matrix of the vocabulary's size, the only matrix, or one at least twice as tall as any other."""
-    matrices = sorted(_matrices(source), key=lambda tensor: -tensor.shape[0])
-    size = setting(source.config, "vocab_size", int) or n_texts
+    matrices = _matrices(source)
+    size = next(iter(settings(source.config, "vocab_size", int)), None) or n_texts
     fitting = [tensor for tensor in matrices if tensor.shape[0] == size]
     if len(fitting) == 1:
         return fitting[0], f"by shape: the only matrix of {size:,} rows, the size of the vocabulary"
@@ -165,29 +205,29 @@ def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:
     )
 
 
-def find_scales(source: Source, tensor: Tensor) -> str | None:
-    """Return the name of the tensor that scales an 8-bit one, or None."""
-    stem = tensor.name.removesuffix("weight").removesuffix(".")
-    names = (*(f"{tensor.name}{end}" for end in ("_scale_inv", "_scale", "_scales")), f"{stem}.scale", f"{stem}.scales")
-    return next((name for name in names if tensor.dtype.startswith("F8") and name in source.tensors), None)
-
-
 def find_output(source: Source, embedding: Tensor) -> Tensor | None:
     """Return the output embedding tensor (unembedding) by name, or None where the source has none of its own.
 
     Prefers one of the embedding's shape, else takes one that has other rows (a head that is padded)
     or another width. Returns the embedding itself where it goes by such a name.
     """
-    if any(_ends(embedding.name, ending) for ending in OUTPUT_NAMES):
+    if any(ends(embedding.name, ending) for ending in OUTPUT_NAMES):
         return embedding
 
     def shaped(tensor: Tensor) -> bool:
-        return _is_matrix(tensor) and tensor.shape == embedding.shape and tensor != embedding
+        return tensor.shape == embedding.shape and tensor != embedding
 
     def other(tensor: Tensor) -> bool:  # an `output.weight` of another shape within a model is a layer's
-        return _is_matrix(tensor) and not tensor.name.endswith(".output.weight")
+        return not tensor.name.endswith(".output.weight")
 
-    return _by_name(source, OUTPUT_NAMES, shaped) or _by_name(source, OUTPUT_NAMES, other)
+    def as_wide(tensor: Tensor) -> bool:
+        return tensor != embedding and tensor.shape[1] == embedding.shape[1] and tensor.shape[0] >= embedding.shape[0]
+
+    return (
+        _by_name(source, OUTPUT_NAMES, shaped)
+        or _by_name(source, OUTPUT_NAMES, other)
+        or _by_name(source, OTHER_OUTPUT_NAMES, as_wide)
+    )
 
 
 def is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
@@ -195,32 +235,44 @@ def is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
 
     A config without the setting means tied, as in `transformers`.
     """
-    other = _by_name(source, INPUT_NAMES, _is_matrix) if output == embedding else output
-    if other is None:
-        return setting(source.config, "tie_word_embeddings", bool) is not False
-    return _same_words(embedding, other)
+    if output == embedding:  # which goes by the name of an output: the other one is the input
+        output = _by_name(source, INPUT_NAMES, lambda tensor: True)
+    if output is None:
+        return next(iter(settings(source.config, TIED, bool)), True)
+    return _same_words(source, embedding, output)
 
 
-def _same_words(a: Tensor, b: Tensor) -> bool:
+def said_tied(source: Source) -> bool | None:
+    """Return `tie_word_embeddings` of the config and the text model nested in it; None where silent or at odds."""
+    said = set(settings(source.config, TIED, bool))
+    return said.pop() if len(said) == 1 else None
+
+
+def _same_words(source: Source, a: Tensor, b: Tensor) -> bool:
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
     if (a.path, a.offset) == (b.path, b.offset):
         return True
-    x = a.words()
-    y = b.words()
-    return all(np.array_equal(x[rows], y[rows]) for rows in chunks(x))
+    held = {"words": a, **find_companions(source, a)}
+    others = {"words": b, **find_companions(source, b)}
+    return held.keys() == others.keys() and all(_equal(held[role], others[role]) for role in held)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    x = a.packed()
+    y = b.packed()
+    if x.ndim != 2:
+        return np.array_equal(x, y)
+    return x.shape == y.shape and all(np.array_equal(x[rows], y[rows]) for rows in chunks(x))
 
 
 def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
     """Return the tensor itself and those under usual names of embeddings, input or output, with the same words."""
-    endings = INPUT_NAMES + OUTPUT_NAMES
-    named = [source.tensors[name] for name in source.tensors if any(_ends(name, ending) for ending in endings)]
-    return [tensor, *(t for t in named if t != tensor and t.is_float and _same_words(t, tensor))]
-
-
-OUTPUT_BIASES = ("lm_head.bias", "embed_out.bias", "output.bias", "cls.predictions.bias", "final_logits_bias")
+    endings = INPUT_NAMES + OUTPUT_NAMES + OTHER_OUTPUT_NAMES
+    named = [source.tensors[name] for name in source.tensors if any(ends(name, ending) for ending in endings)]
+    return [tensor, *(t for t in named if t != tensor and t.is_float and _same_words(source, t, tensor))]
 
 
 def has_output_bias(source: Source) -> bool:
     """Return whether a bias is added to the logits, so that equal output rows may still give unequal ones."""
-    return any(_ends(name, ending) for name in source.tensors for ending in OUTPUT_BIASES)
+    return any(ends(name, ending) for name in source.tensors for ending in ENDINGS["output_bias"])

@@ -16,7 +16,7 @@ from ..sources import Tensor, read_json, read_object
 from ..sources.safetensors import read_metadata, read_tensors
 from ..text import Shown, listed, printable
 from .find import HISTORY, header_count, n_recorded
-from .matrix import GRID_OF_DTYPE
+from .scales import GRID_OF_DTYPE
 
 FILE = "embedding_evolution.safetensors"
 KEY = HISTORY

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,35 +17,31 @@ from ..numerics.grids import regrid
 from ..numerics.grouping import Groups, chunks, identical_rows
 from ..progress import Advance
 from ..sources import File, Source, Tensor, open_source
-from ..sources.gguf import dequantised, n_numbers
 from ..sources.tokenizer import Tokenizer, open_tokenizer, tokenizer_of
 from ..text import Shown
-from .find import find_embedding, find_output, find_scales, is_tied
+from .find import find_embedding, find_notes, find_output, is_tied, said_tied
+from .packing import Packing, Rows
+from .scales import GRID_OF_DTYPE, find_packing, find_scales
+from .tying import Tying, tying
 
 if TYPE_CHECKING:
     from ..gpu.device import Device
-
-GRID_OF_DTYPE = {
-    "BF16": "bfloat16",
-    "F16": "float16",
-    "F32": "float32",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EmbeddingMatrix(Shown):
     """One row per token: the stored words on their grid, memory-mapped where they come from a file.
 
-    Of a quantised matrix the words are the blocks' bytes; its rows are what these dequantise to, in float32, a few rows
-    at a time. Its census is over those values: equal blocks are equal rows, and so are blocks that differ and mean the
-    same.
+    Of a quantised matrix the words are the bytes of blocks, codes, or numbers that are scaled; its rows are the values
+    that these mean, in float32, a few rows at a time. Its census is over those values: equal blocks are equal rows, and
+    so are blocks that differ and mean the same.
+
+    Row i is token i, but where rows were left out (`without`): there `token_ids` says which token it is.
     """
 
     words: UInt[np.ndarray, "n_tokens stored"]
     grid: Grid
-    quantised: str | None = None  # type of the blocks whose bytes `words` holds, where each row is such; Q4_K, ...
+    packing: Packing | None = None  # what the words of a quantised matrix mean; None: they are the grid's
     tensor: str = "array"
     chosen: str = "as given"  # how the tensor was found
     output: str | None = None  # name of the output tensor, where there is one
@@ -53,6 +50,8 @@ class EmbeddingMatrix(Shown):
     path: File | None = None  # the file that holds the words
     source: Source | None = None  # the checkpoint
     held: Tensor | None = None  # its tensor that holds the words
+    notes: tuple[str, ...] = ()  # what else holds rows of tokens, and what is not applied
+    skipped: tuple[int, ...] = ()  # tokens whose rows were left out
 
     def _shown(self) -> dict[str, Any]:
         """Show what it is, not its rows."""
@@ -83,17 +82,18 @@ class EmbeddingMatrix(Shown):
     @classmethod
     def _made(cls, source: Source, found: Tensor, chosen: str, tokenizer: Tokenizer | None) -> EmbeddingMatrix:
         """Return the matrix of a tensor; raises InvalidInput where its type is no grid."""
-        if found.dtype not in GRID_OF_DTYPE and not found.block:
+        packing = find_packing(source, found)
+        if packing is None and found.dtype not in GRID_OF_DTYPE:
             raise InvalidInput(
                 f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
             )
         if scales := find_scales(source, found):
-            chosen += f"; rows as stored, not multiplied by {scales}"
+            chosen += f"; scaled by {scales}"
         output = find_output(source, found)
         return cls(
-            words=found.words(),
-            grid=as_grid(GRID_OF_DTYPE.get(found.dtype, "float32")),
-            quantised=found.dtype if found.block else None,
+            words=found.packed(),
+            grid=as_grid(GRID_OF_DTYPE[found.dtype] if packing is None else "float32"),
+            packing=packing,
             tensor=found.name,
             chosen=chosen,
             output=output.name if output else None,
@@ -102,6 +102,7 @@ class EmbeddingMatrix(Shown):
             path=found.path,
             source=source,
             held=found,
+            notes=find_notes(source, found),
         )
 
     @cached_property
@@ -123,10 +124,23 @@ class EmbeddingMatrix(Shown):
             return None
         return self._made(self.source, self.source.tensors[self.output], "by name, as the output", self.tokenizer)
 
+    @cached_property
+    def tying(self) -> Tying:
+        """What the config says of that, held against the tensors; reads the output tensor where they disagree."""
+        whole = self
+        if self.skipped and self.source and self.held:
+            whole = self._made(self.source, self.held, self.chosen, self.tokenizer)
+        output = whole.unembedding()
+        return tying(whole, None if output is whole else output, said_tied(self.source) if self.source else None)
+
     @property
     def output_shape(self) -> tuple[int, ...] | None:
         """Rows and columns of the output tensor, where there is one."""
-        return self.source.tensors[self.output].shape if self.source and self.output else None
+        if not (self.source and self.output):
+            return None
+        output = self.source.tensors[self.output]
+        packing = find_packing(self.source, output)
+        return output.shape if packing is None else (output.shape[0], packing.dim)
 
     @classmethod
     def from_array(cls, array: Any, grid: str | None = None) -> EmbeddingMatrix:
@@ -161,37 +175,66 @@ class EmbeddingMatrix(Shown):
 
     @property
     def dim(self) -> int:
-        stored = self.words.shape[1]
-        return n_numbers(stored, self.quantised) if self.quantised else stored
+        return self.packing.dim if self.packing else self.words.shape[1]
+
+    @property
+    def quantised(self) -> str | None:
+        """Type that the rows of a quantised matrix are stored in: Q4_K, ...; else None."""
+        return self.packing.name if self.packing else None
 
     @property
     def stored(self) -> str:
         """Grid or quantised type that rows are stored in."""
         return self.quantised or self.grid.name
 
+    @cached_property
+    def token_ids(self) -> Int64[np.ndarray, " n_tokens"]:
+        """Token of each row."""
+        every = np.arange(self.n_tokens + len(self.skipped))
+        return np.delete(every, self.skipped) if self.skipped else every
+
     @property
     def n_beyond_tokenizer(self) -> int | None:
         """Rows whose id no tokenizer text has; None without a tokenizer."""
-        return self.n_tokens - sum(token < self.n_tokens for token in self.texts) if self.texts else None
+        return sum(token not in self.texts for token in self.token_ids.tolist()) if self.texts else None
 
-    def _read(self, words: np.ndarray) -> np.ndarray:
-        """Return words on the grid for rows as they are stored."""
-        return dequantised(words, self.quantised).view(np.uint32) if self.quantised else words
+    def without(self, tokens: Iterable[int]) -> EmbeddingMatrix:
+        """Return the matrix without the rows of these tokens, which is a copy; raises InvalidInput if none is left.
 
-    def rows(self, tokens: Int[np.ndarray, " k"] | list[int] | slice) -> Float32[np.ndarray, "k dim"]:
-        """Return the values of these tokens' rows."""
-        return decode(self._read(self.words[tokens]), self.grid)
+        Of a matrix that has all its rows.
+        """
+        skipped = tuple(sorted(set(tokens)))
+        if not skipped:
+            return self
+        kept = np.delete(np.arange(self.n_tokens), skipped)
+        if not len(kept):
+            raise InvalidInput(f"all {self.n_tokens:,} rows of {self.tensor} hold NaN or infinity: none is left")
+        return replace(self, words=self.words[kept], packing=self.packing and self.packing.of(kept), skipped=skipped)
+
+    def nonfinite(self) -> list[int]:
+        """Return the tokens whose rows hold NaN or infinity, ascending; all rows are read."""
+        bad = [rows.start + np.flatnonzero(~np.isfinite(self.rows(rows)).all(axis=1)) for rows in chunks(self.words)]
+        return self.token_ids[np.concatenate(bad)].tolist()
+
+    def _read(self, rows: Rows) -> np.ndarray:
+        """Return words on the grid of these rows."""
+        words = self.words[rows]
+        return words if self.packing is None else self.packing.values(words, rows).view(np.uint32)
+
+    def rows(self, tokens: Rows) -> Float32[np.ndarray, "k dim"]:
+        """Return the values of these rows."""
+        return decode(self._read(tokens), self.grid)
 
     def index(
         self, tokens: Int[np.ndarray, " k"] | list[int], grid: str | Grid | None = None
     ) -> Int64[np.ndarray, "k dim"]:
-        """Return ordered indices of these tokens' rows, after rounding to `grid` where one is given."""
+        """Return ordered indices of these rows, after rounding to `grid` where one is given."""
         target = as_grid(grid or self.grid)
         return to_index(self.rounded(tokens, target), target)
 
-    def rounded(self, tokens: Int[np.ndarray, " k"] | list[int] | slice, grid: str | Grid) -> UInt[np.ndarray, "k dim"]:
-        """Return the words of these tokens' rows, rounded to a grid."""
-        return regrid(self._read(self.words[tokens]), self.grid, as_grid(grid))
+    def rounded(self, tokens: Rows, grid: str | Grid) -> UInt[np.ndarray, "k dim"]:
+        """Return the words of these rows, rounded to a grid."""
+        return regrid(self._read(tokens), self.grid, as_grid(grid))
 
     def groups(
         self,
@@ -207,8 +250,8 @@ class EmbeddingMatrix(Shown):
         the tokens.
         """
         target = as_grid(grid or self.grid)
-        plain = target == self.grid and not self.quantised
-        rounded = None if plain else lambda words: regrid(self._read(words), self.grid, target)
+        plain = target == self.grid and self.packing is None
+        rounded = None if plain else lambda rows: self.rounded(rows, target)
         options: dict[str, Any] = {"bitwise": bitwise, "rounded": rounded, "progress": progress}
         if device is None:
             groups = identical_rows(self.words, **options)
@@ -223,7 +266,8 @@ class EmbeddingMatrix(Shown):
             if not stored:
                 raise CorruptFile(
                     f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} hold NaN or infinity: tokens {named}; "
-                    "no census of such rows is true"
+                    "no census of such rows is true; scan, check and diff leave them out with --skip-nonfinite, repair "
+                    "--tokens gives them fresh rows"
                 )
             raise InvalidInput(
                 f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} overflow {target.name} "
@@ -242,6 +286,17 @@ class EmbeddingMatrix(Shown):
         return np.sqrt(squares)
 
     def label(self, token: int | np.integer) -> str:
-        """Return a token's id, and its text where there is one: ``125 '~'``."""
-        text = self.texts.get(int(token))
+        """Return a row's token, by its id, and its text where there is one: ``125 '~'``."""
+        token = int(self.token_ids[token])
+        text = self.texts.get(token)
         return f"{token}" if text is None else f"{token} {text!r}"
+
+
+def finite_rows(a: EmbeddingMatrix, b: EmbeddingMatrix) -> tuple[EmbeddingMatrix, EmbeddingMatrix]:
+    """Return two matrices of the same tokens without those whose row in either holds NaN or infinity.
+
+    Raises InvalidInput where none is left.
+    """
+    tokens = a.nonfinite() if a is b else [*a.nonfinite(), *b.nonfinite()]
+    first = a.without(token for token in tokens if token < a.n_tokens)
+    return first, first if a is b else b.without(token for token in tokens if token < b.n_tokens)

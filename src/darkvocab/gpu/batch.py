@@ -115,14 +115,14 @@ def identical_rows(
     words: np.ndarray,
     *,
     bitwise: bool = False,
-    rounded: Callable[[np.ndarray], np.ndarray] | None = None,
+    rounded: Callable[[slice], np.ndarray] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Groups:
     """Group equal rows as `darkvocab.numerics.identical_rows`, on a device, to which a few are brought at a time."""
-    kind = rounded(words[:0]) if rounded else words[:0]
+    kind = rounded(slice(0, 0)) if rounded else words[:0]
     placed = device.empty((len(words), kind.shape[1]), kind.itemsize)
     for some in chunks(words, UPLOAD):
-        placed[some] = device.put(rounded(words[some]) if rounded else words[some])
+        placed[some] = device.put(rounded(some) if rounded else words[some])
         if progress:
             progress(words[some].nbytes)
     return groups_of(device, placed, bitwise=bitwise)

@@ -188,9 +188,10 @@ def untrained(matrix: EmbeddingMatrix, census: Census, words: Vocabulary) -> dic
     """Return kinds of tokens that no training can have moved, or none can have moved apart, with their ids."""
     category = np.array(words.category)
     reserved = np.array([name is not None for name in words.reserved])
+    beyond = np.flatnonzero(category == "beyond_tokenizer")
     padding = np.arange(len(category), matrix.n_tokens)  # rows that pad the output matrix
     return {
-        "rows beyond the tokenizer": np.concatenate([np.flatnonzero(category == "beyond_tokenizer"), padding]),
+        "rows beyond the tokenizer" if len(beyond) else "output rows beyond the input": np.append(beyond, padding),
         BLACK_HOLES: np.flatnonzero(census.numbers),
         "reserved names": np.flatnonzero(reserved),
         "unreachable tokens": np.flatnonzero((category == "unreachable") & ~reserved),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,11 @@ class Indicators:
     columns: dict[str, Float64[np.ndarray, " n_tokens"]]  # by the names of `COLUMNS`; empty without a reference
     by: str | None  # the column that `score` is made of
     score: Float64[np.ndarray, " n_tokens"]
+
+    def of_first(self, n: int) -> Indicators:
+        """Return the indicators of the first n rows: those of tokens, where others pad the matrix."""
+        columns = {name: column[:n] for name, column in self.columns.items()}
+        return replace(self, norms=self.norms[:n], columns=columns, score=self.score[:n])
 
     @property
     def dark(self) -> Bool[np.ndarray, " n_tokens"]:

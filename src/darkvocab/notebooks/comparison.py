@@ -18,6 +18,17 @@ class Comparison:
     note: str | None = None
 
 
-def compare(figure: str, published: object, here: object, *, uncheckable: str | None = None) -> Comparison:
-    verdict = UNCHECKED if uncheckable else AGREES if str(published) == str(here) else DIFFERS
-    return Comparison(figure, str(published), str(here), verdict, uncheckable)
+def compare(
+    figure: str,
+    published: object,
+    ours: object,
+    *,
+    agrees: bool | None = None,
+    note: str | None = None,
+    uncheckable: str | None = None,
+) -> Comparison:
+    """Compare two figures, by default as texts; `uncheckable` says why they cannot be compared."""
+    if agrees is None:
+        agrees = str(published) == str(ours)
+    verdict = UNCHECKED if uncheckable else AGREES if agrees else DIFFERS
+    return Comparison(figure, str(published), str(ours), verdict, uncheckable or note)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,12 +19,15 @@ from ..snowballs import run
 from ..snowballs.law import Snowball
 from ..snowballs.questions import Questions
 from ..snowballs.snowball import perturb
-from ..snowballs.sweep import Sweep, SweepRecord
+from ..snowballs.sweep import Sweep
 from ..snowballs.trials import Trials
 from ..training.choices import Architecture
 from ..training.model import build
-from .comparison import AGREES, DIFFERS, Comparison, compare
+from .comparison import Comparison, compare
 from .trainings import TRAININGS, reproduce_training
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # 12.2a ---------------------------------------------------------------------------------------------------------------
 
@@ -40,44 +42,45 @@ THEIR_CENTROID = (
 )
 
 
-def sweep_12_2a(base: str | Path | None = None, sampler: str | None = None) -> Sweep:
-    """The settings of 12.2a: 1,000 sigma from 1.5e-9 to 5e-9, 2,100 x 2,560, seed 42.
+def sweep_12_2a(base: str | Path | None = None) -> Sweep:
+    """Return the settings of 12.2a: 1,000 sigma from 1.5e-9 to 5e-9."""
+    return Sweep(np.linspace(1.5e-9, 5e-9, 1000), epsilon=6e-5, **_at_scale(base))
 
-    Without a file the base is `qwen3-4b-centred`, which has the published statistics of the centroid that the notebook
-    loads; with one the sampler is the notebook's, so that its figures can be met to the digit.
+
+def _at_scale(base: str | Path | None) -> dict[str, Any]:
+    """Return the settings that 12.2a and 12.4b share: 2,100 x 2,560, seed 42.
+
+    Without a file the base is `qwen3-4b-centred`, which has the published statistics of the
+    centroid that the notebook loads; with one the sampler is the notebook's, so that its figures
+    can be met to the digit.
     """
-    return Sweep(np.linspace(1.5e-9, 5e-9, 1000), epsilon=6e-5, **_at_scale(base, sampler))
+    sampler = "notebook" if base else "sparse"
+    return {"n_tokens": 2100, "dim": 2560, "seed": 42, "base": base or "qwen3-4b-centred", "sampler": sampler}
 
 
-def _at_scale(base: str | Path | None, sampler: str | None) -> dict[str, Any]:
-    """Return the settings that 12.2a and 12.4b share."""
-    return {
-        **{"n_tokens": 2100, "dim": 2560, "seed": 42, "base": base or "qwen3-4b-centred"},
-        "sampler": sampler or ("notebook" if base else "sparse"),
-    }
+def _compare_run(number: str, base: np.ndarray, frame: pl.DataFrame, names: list[str]) -> Iterator[Comparison]:
+    """Compare the number of records, their columns and the norm of the base."""
+    yield compare(number, "1,000", f"{len(frame):,}")
+    yield compare("columns, in order", len(names), sum(map(str.__eq__, frame.columns, names)))
+    norm = float(np.linalg.norm(base.astype(np.float64)))
+    yield compare("norm of the centroid", f"{THEIR_NORM:.6f}", f"{norm:.6f}")
 
 
 def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
     """12.2a (seed 000): the sigma sweep at Qwen's scale. `running`: of `snowballs.run.Options`."""
     sweep = sweep_12_2a(base)
     why = None if base is not None else THEIR_CENTROID
-    records = list(run.records(sweep, **running))
-    columns = [field.name for field in fields(SweepRecord)][: len(SEED_000_COLUMNS)]
-    yield compare("samples", "1,000", f"{len(records):,}")
-    yield compare("columns, in order", len(SEED_000_COLUMNS), sum(map(str.__eq__, columns, SEED_000_COLUMNS)))
-    norm = float(np.linalg.norm(sweep.base.vector.astype(np.float64)))
-    yield compare("norm of the centroid", f"{THEIR_NORM:.6f}", f"{norm:.6f}")
-    holes = [record.n_black_holes for record in records]
+    frame = run.frame(sweep, **running)
+    yield from _compare_run("samples", sweep.base.vector, frame, SEED_000_COLUMNS)
+    holes, furthest, far = (frame[name].to_list() for name in ("n_black_holes", "max_l_inf_over_epsilon", "max_l_inf"))
     yield compare("black hole count, range", "[12, 240]", f"[{min(holes)}, {max(holes)}]", uncheckable=why)
-    furthest = [record.max_l_inf_over_epsilon or 0.0 for record in records]
-    yield compare(
-        "max L-inf / epsilon, range", "[0.01, 0.25]", f"[{min(furthest):.2f}, {max(furthest):.2f}]", uncheckable=why
-    )
-    pairs = [f"{r.n_black_holes}/{r.black_hole_population}" for r in records]
+    ends = f"[{min(furthest):.2f}, {max(furthest):.2f}]"
+    yield compare("max L-inf / epsilon, range", "[0.01, 0.25]", ends, uncheckable=why)
+    pairs = [f"{count}/{tokens}" for count, tokens in zip(holes, frame["black_hole_population"], strict=True)]
     first, last = "14/2099 14/2098 14/2098 13/2097 13/2099", "230/1698 222/1703 235/1720 227/1696 232/1690"
     yield compare("C/P of the first five", first, " ".join(pairs[:5]), uncheckable=why)
     yield compare("C/P of the last five", last, " ".join(pairs[-5:]), uncheckable=why)
-    yield compare("max L-inf of the first and last five", "1.5e-05", f"{records[0].max_l_inf:.1e}", uncheckable=why)
+    yield compare("max L-inf of the first and last five", "1.5e-05", f"{far[0]:.1e}", uncheckable=why)
 
 
 # 12.4b ---------------------------------------------------------------------------------------------------------------
@@ -94,23 +97,11 @@ SEED_001_SUMMARY = (
 INTERRUPTED = "the notebook was interrupted in its first batch and published no statistic"
 
 
-def trials_12_4b(base: str | Path | None = None, sampler: str | None = None) -> Trials:
-    """The settings of 12.4b: 1,000 trials at 3.281911e-3, 2,100 x 2,560, epsilon 5.9604645e-5, touching <= 2 epsilon.
-
-    Base and sampler as `sweep_12_2a`; the notebook's sampler draws one ``torch.randn(N, D)`` a trial.
-    """
-    return Trials(3.281911e-3, trials=1000, epsilon=5.9604645e-5, **_at_scale(base, sampler))
-
-
 def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
     """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `snowballs.run.Options`."""
-    trials = trials_12_4b(base)
+    trials = Trials(3.281911e-3, trials=1000, epsilon=5.9604645e-5, **_at_scale(base))
     frame = run.frame(trials, **running)
-    columns = frame.columns[: len(SEED_001_COLUMNS)]
-    norm = float(np.linalg.norm(trials.base.vector.astype(np.float64)))
-    yield compare("trials", "1,000", f"{len(frame):,}")
-    yield compare("columns, in order", len(SEED_001_COLUMNS), sum(map(str.__eq__, columns, SEED_001_COLUMNS)))
-    yield compare("norm of the centroid", f"{THEIR_NORM:.6f}", f"{norm:.6f}")
+    yield from _compare_run("trials", trials.base.vector, frame, SEED_001_COLUMNS)
     for name in SEED_001_SUMMARY:
         values = frame[name].to_numpy()
         mean, std = values.mean(), values.std(ddof=1)
@@ -139,18 +130,15 @@ def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comp
 
     n, digit = len(values), 0.5 * 10.0 ** (Decimal(published).as_tuple().exponent)  # type: ignore[operator]
     reach = float(stdtrit(n - 1, 1 - ALARM / 2)) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
-    agrees = AGREES if abs(float(published) - values.mean()) <= reach + digit else DIFFERS
-    return Comparison(figure, published, f"{values.mean():{form}} ± {values.std(ddof=1):.0e}", agrees, PREDICTED)
-
-
-def questions_13_5a() -> Questions:
-    """The settings of 13.5a: ten sigma from 1e-6 to 1e-4, 2,221 x 2,560, `REDRAWN` random unit vectors at each."""
-    return Questions([sigma for sigma in np.geomspace(1e-6, 1e-4, 10).tolist() for _ in range(REDRAWN)])
+    agrees = bool(abs(float(published) - values.mean()) <= reach + digit)
+    ours = f"{values.mean():{form}} ± {values.std(ddof=1):.0e}"
+    return compare(figure, published, ours, agrees=agrees, note=PREDICTED)
 
 
 def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
     """13.5a (seed 003): the three questions. `running`: of `snowballs.run.Options`."""
-    frame = run.frame(questions_13_5a(), **running)
+    asked = Questions([sigma for sigma in np.geomspace(1e-6, 1e-4, 10).tolist() for _ in range(REDRAWN)])
+    frame = run.frame(asked, **running)
     for number, (sigma, redrawn) in enumerate(frame.group_by("sigma", maintain_order=True)):
         yield compare("sigma", f"{PUBLISHED_13_5A['sigma'][number]:.2e}", f"{sigma[0]:.2e}")
         drawn = {name: redrawn[name].to_numpy() for name in ("density", "mean_linf", "median_linf", "n_black_holes")}
@@ -161,7 +149,7 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
     most = (frame[name].to_numpy().max() for name in ("density_1_step", "density_2_steps"))
     steps = " and ".join(f"{density:.1e}" for density in most)
     yield compare("density at 1 and 2 grid steps, at most", "none", steps, uncheckable="the notebook did not ask")
-    coarser = frame["n_columns_coarser"].to_numpy() / questions_13_5a().hidden_dim
+    coarser = frame["n_columns_coarser"].to_numpy() / asked.hidden_dim
     yield compare(
         "columns whose own step exceeds the threshold",
         "none",
@@ -211,11 +199,11 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
     """12.1a: the toy sweep, exact on any CPU through the notebook sampler."""
     points = list(toy_sweep())
     for sigma, published in PUBLISHED_12_1A.items():
-        here = min(points, key=lambda point: abs(point["sigma"] - sigma))
-        yield compare("sigma", f"{sigma:.2e}", f"{here['sigma']:.2e}")
+        ours = min(points, key=lambda point: abs(point["sigma"] - sigma))
+        yield compare("sigma", f"{sigma:.2e}", f"{ours['sigma']:.2e}")
         for figure, value in published.items():
-            row = compare(f"  {figure}", value, here[figure])
-            yield replace(row, note=EXCHANGED) if (figure, value) in {("singletons", 5), ("black holes C", 19)} else row
+            is_exchanged = (figure, value) in {("singletons", 5), ("black holes C", 19)}
+            yield compare(f"  {figure}", value, ours[figure], note=EXCHANGED if is_exchanged else None)
 
 
 # 11.2c, its initial state --------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from ..training.metrics import read_metrics
 from ..training.outcome import displacement, read_ends, token_distances
 from ..training.run import train
 from ..training.settings import Training
-from .comparison import AGREES, DIFFERS, Comparison, compare
+from .comparison import Comparison, compare
 
 THEIR_CORPUS = "depends on their corpus, a novel that is not public; here: another text, of as many bytes"
 THEIR_MEAN = (
@@ -95,11 +95,10 @@ def _compared(published: _Published, training: Training, run: Path) -> Iterator[
     yield compare("parameters", f"{published.parameters:,}", f"{n_parameters:,}")
     if published.start:
         start = Census(identical_rows(first))
-        ours = start.n_unique, start.n_black_holes, start.black_hole_population
-        for name, theirs, here in zip(
-            ("unique rows", "black holes C0", "population P0"), published.start, ours, strict=True
-        ):
-            yield compare(f"{name} at the start", theirs, here)
+        names = "unique rows", "black holes C0", "population P0"
+        counts = start.n_unique, start.n_black_holes, start.black_hole_population
+        for name, theirs, ours in zip(names, published.start, counts, strict=True):
+            yield compare(f"{name} at the start", theirs, ours)
     yield from _compared_ends(published, training, Census(identical_rows(last)), Census(identical_rows(last[unseen])))
     distances = token_distances(last[unseen], history.grid)
     if published.l_inf:
@@ -123,17 +122,13 @@ def _compared_ends(published: _Published, training: Training, end: Census, among
     n_unseen, held = len(training.corpus.unseen), among.black_hole_population
     yield compare("unseen tokens", 51, n_unseen, uncheckable=THEIR_CORPUS)
     if training.noise is None:
-        yield _must("population P of unseen tokens, all", "51 of 51", held, n_unseen)
+        name = "population P of unseen tokens, all"
+        yield compare(name, "51 of 51", f"{held:,}", agrees=held == n_unseen, note=ANY_CORPUS)
     else:
         yield compare("population P of unseen tokens", 51, f"{held} of {n_unseen}", uncheckable=THEIR_NOISE)
-    yield _must("population P of seen tokens", "0 of 77", end.black_hole_population - held, 0)
-    verdict = AGREES if among.n_black_holes <= published.most else DIFFERS
-    theirs, ours = str(len(published.populations)), str(among.n_black_holes)
-    yield Comparison("black holes C at the end, few", theirs, ours, verdict, ANY_CORPUS)
+    seen = end.black_hole_population - held
+    yield compare("population P of seen tokens", "0 of 77", f"{seen:,}", agrees=seen == 0, note=ANY_CORPUS)
+    theirs, ours = len(published.populations), among.n_black_holes
+    yield compare("black holes C at the end, few", theirs, ours, agrees=ours <= published.most, note=ANY_CORPUS)
     listed = [", ".join(map(str, sizes)) for sizes in (published.populations, among.populations.tolist())]
     yield compare("  their populations", *listed, uncheckable=THEIR_CORPUS)
-
-
-def _must(figure: str, published: str, here: int, wanted: int) -> Comparison:
-    """Compare a count that does not depend on the corpus."""
-    return Comparison(figure, published, f"{here:,}", AGREES if here == wanted else DIFFERS, ANY_CORPUS)

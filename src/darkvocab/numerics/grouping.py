@@ -70,7 +70,7 @@ def identical_rows(
     words: np.ndarray,
     *,
     bitwise: bool = False,
-    rounded: Callable[[np.ndarray], np.ndarray] | None = None,
+    rounded: Callable[[slice | np.ndarray], np.ndarray] | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Groups:
@@ -80,7 +80,8 @@ def identical_rows(
     ----------
     words : [n, dim], uint8, uint16, uint32 or uint64 bit patterns
     bitwise : compare patterns; by default -0.0 equals 0.0 (a NaN equals the same NaN either way: refuse it beforehand)
-    rounded : compare ``rounded(rows)`` instead, applied to a few rows at a time; other words, of any number of columns
+    rounded : compare ``rounded(rows)`` instead, for a range or numbers of a few rows at a time; other words, of any
+        number of columns
     threads : to hash with; by default one per core
     progress : told the bytes of every chunk once it is hashed
 
@@ -99,7 +100,7 @@ def identical_rows(
     if words.ndim != 2 or words.dtype.kind != "u":
         raise InvalidInput(f"needs a 2-D array of unsigned words, got {words.dtype} {list(words.shape)}")
     n = len(words)
-    kind = rounded(words[:0]) if rounded else words[:0]  # rounding may change how many columns there are, too
+    kind = rounded(slice(0, 0)) if rounded else words[:0]  # rounding may change how many columns there are, too
     dtype, dim = kind.dtype, kind.shape[1]
     sign = dtype.type(1 << (8 * dtype.itemsize - 1))
     folded = dtype.type(0) if bitwise else sign
@@ -107,7 +108,7 @@ def identical_rows(
     hashes, largest = np.empty(n, np.uint64), np.empty(n, dtype)
 
     def hash_chunk(rows: slice) -> None:
-        chunk = rounded(words[rows]) if rounded else words[rows]
+        chunk = rounded(rows) if rounded else words[rows]
         _backends.grouping.hash_rows(chunk, keys, sign, folded, hashes[rows], largest[rows])
         if progress:
             progress(words[rows].nbytes)
@@ -124,21 +125,21 @@ def identical_rows(
         labels, first = np.empty(n, np.int64), np.empty(n, np.int64)
         first = first[: _backends.grouping.group_hashed(hashes, words, folded, labels, first)]
     else:
-        labels, first = _group_rounded(words, hashes, folded, rounded)
+        labels, first = _group_rounded(hashes, folded, rounded)
     counts = np.bincount(labels, minlength=len(first)).astype(np.int64)
     return Groups(labels=labels, first=first, counts=counts, largest_code=largest)
 
 
 def _group_rounded(
-    words: np.ndarray, hashes: np.ndarray, folded: np.unsignedinteger, rounded: Callable[[np.ndarray], np.ndarray]
+    hashes: np.ndarray, folded: np.unsignedinteger, rounded: Callable[[slice | np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and first rows, rounding again only the rows whose hash is not alone."""
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     shared = np.flatnonzero(counts[inverse] > 1)
-    rows = rounded(words[shared])
+    rows = rounded(shared)
     local, first = np.empty(len(shared), np.int64), np.empty(len(shared), np.int64)
     _backends.grouping.group_hashed(hashes[shared], rows, folded, local, first)
-    leader = np.arange(len(words))
+    leader = np.arange(len(hashes))
     leader[shared] = shared[first[local]]
     firsts, labels = np.unique(leader, return_inverse=True)
     return labels.astype(np.int64), firsts

@@ -18,7 +18,7 @@ from ..landing import write_whole
 from ..measures.indicators import DARK
 from ..runs.folder import versions
 from ..text import printable
-from .console import number
+from .console import number, without
 from .document import render
 from .scan import grade_facts, scan_facts
 
@@ -158,12 +158,14 @@ def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
         says += f"; {n_weak:,} {'is' if n_weak == 1 else 'are'} weak"
     rows = scan.census.n_black_holes
     population = scan.census.black_hole_population
+    skipped = without(scan.matrix.skipped)
     if not rows:
-        return f"{says}; no two tokens share a row."
+        return f"{says}; no two tokens share a row{skipped}."
     if rows == 1:
-        return f"{says}; {population:,} tokens share one row (a black hole)."
+        return f"{says}; {population:,} tokens share one row (a black hole){skipped}."
     largest = scan.census.populations[0]
-    return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {largest:,} of them the same one."
+    same = f"{largest:,} of them the same one"
+    return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {same}{skipped}."
 
 
 def _share(part: float) -> str:
@@ -175,9 +177,11 @@ def _tiles(scan: Scan, dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[st
     census = scan.census
     yield f"{scan.matrix.n_tokens:,}", "tokens"
     yield f"{int(dark.sum()):,}", "dark"
+    if scan.grades.n_weak:
+        yield f"{scan.grades.n_weak:,}", "weak"
     yield f"{census.n_black_holes:,}", f"black hole{'s' * (census.n_black_holes != 1)}"
     yield f"{census.black_hole_population:,}", "tokens in black holes"
-    for key in ("weak", "reserved", "unreachable", "beyond_tokenizer", "under_trained"):
+    for key in ("reserved", "unreachable", "beyond_tokenizer", "under_trained"):
         if n := int((kinds == NUMBER[key]).sum()):
             yield f"{n:,}", KINDS[NUMBER[key]].title
 
@@ -186,6 +190,7 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
     """Yield a row for each kind that occurs: what it is, how many tokens it has, and where they lie."""
     norm = tokens["norm"].to_numpy()
     score = tokens["score"].fill_null(math.nan).to_numpy()
+    weak = (tokens["grade"] == "weak").to_numpy()
     for place, kind in enumerate(KINDS):
         of = kinds == place
         if of.any():
@@ -194,6 +199,7 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
                 **asdict(kind),
                 "n": f"{of.sum():,}",
                 "n_dark": f"{(of & dark).sum():,}",
+                "n_weak": f"{(of & weak).sum():,}",
                 "norm": f"{np.median(norm[of]):.4g}",
                 "score": f"{np.median(scores):.3g}" if len(scores) else "",
             }

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from ..numerics import GRIDS
 from ..text import printable
-from .console import cell, facts, isolated, print_left, print_lines, show, table, token_texts
+from .console import cell, facts, isolated, left_out, print_left, print_lines, show, table, token_texts
 from .evolution import event_counts, print_events
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
     a = part["a"]
     b = part["b"]
     rounded = [
-        f"{name} rounded from {side['stored_grid']}"
+        f"{name} {'rounded' if side['stored_grid'] in GRIDS else 'dequantised'} from {side['stored_grid']}"
         for name, side in (("A", a), ("B", b))
         if side["stored_grid"] != part["grid"]
     ]
@@ -81,6 +82,7 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
     if moved := part["moved"]:
         lengths = [("L-inf in steps", "l_inf_steps"), ("L-inf", "l_inf"), ("Euclidean", "euclidean")]
         pairs += [(name, f"median {moved[key]['median']:,.4g}   max {moved[key]['max']:,.4g}") for name, key in lengths]
+    pairs += [("left out", left_out(part["skipped"]))] if part["skipped"] else []
     pairs += [(f"only in {name.upper()}", f"{n:,}") for name in "ab" if (n := part[f"n_only_{name}"])]
     pairs += [
         ("black holes C", f"{a['n_black_holes']:,} -> {b['n_black_holes']:,}"),

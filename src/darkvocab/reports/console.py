@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -59,6 +59,18 @@ def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     ]
     left = hole["population"] - len(texts)
     return "  ".join(texts) + (f"  and {left:,} more" if left else "")
+
+
+def left_out(tokens: Sequence[int], shown: int = SHOWN_TOKENS) -> str:
+    """Say which tokens were left out, as their rows are no numbers."""
+    named = ", ".join(map(str, tokens[:shown])) + (", ..." if len(tokens) > shown else "")
+    which = "token whose row holds" if len(tokens) == 1 else "tokens whose rows hold"
+    return f"{len(tokens):,} {which} NaN or infinity ({named})"
+
+
+def without(tokens: Sequence[int]) -> str:
+    """Say the same at the end of a sentence about the others; nothing where none was left out."""
+    return f", without {left_out(tokens)}" if tokens else ""
 
 
 def isolated(text: str) -> str:

@@ -20,7 +20,7 @@ from rich.console import Console
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import listed, printable
-from .console import SHOWN_TOKENS, cell, facts, print_lines, show, table, token_texts
+from .console import SHOWN_TOKENS, cell, facts, left_out, print_lines, show, table, token_texts, without
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
@@ -34,8 +34,10 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
     pairs = [
         ("source", printable(scan["source"]["path"])),
         ("policy", "the default" if policy is None else printable(policy)),
-        ("dark tokens", _reference(scan)),
+        ("dark tokens", _graded(scan)),
     ]
+    if scan["skipped"]:
+        pairs.append(("left out", left_out(scan["skipped"])))
     show(facts(pairs), to)
     rows = []
     for rule in verdict["rules"]:
@@ -62,14 +64,17 @@ def _is_finding(rule: dict[str, Any]) -> bool:
 def _conclusion(verdict: dict[str, Any]) -> str:
     counts = {"error": verdict["n_errors"], "warning": verdict["n_warnings"]}
     counted = ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counts.items())
-    return f"{'passed' if verdict['passed'] else 'failed'}: {counted}"
+    return f"{'passed' if verdict['passed'] else 'failed'}: {counted}{without(verdict['scan']['skipped'])}"
 
 
-def _reference(scan: dict[str, Any]) -> str:
-    indicators = scan["indicators"]
-    expected = indicators["expected_false_positives"]
-    share = "" if expected is None else f", {expected:.1%} of them expected to be false"
-    return f"{indicators['n_dark']:,}, by the reference {indicators['reference']['kind']}{share}"
+def _graded(scan: dict[str, Any]) -> str:
+    """Say how many tokens are dark and weak, and by which references."""
+    grades = scan["grades"]
+    expected = scan["indicators"]["expected_false_positives"]
+    share = f", {expected:.1%} of them expected to be false" if expected else ""
+    kinds = dict.fromkeys(side["reference"] for side in grades["sides"] if side["n_untrained"])
+    by = f", by the reference {' and '.join(kinds)}" if kinds else ""
+    return f"{grades['n_untrained']:,}{by}{share}; {grades['n_weak']:,} weak"
 
 
 def _token(token: int, text: str | None) -> str:
@@ -103,6 +108,7 @@ def junit(verdict: dict[str, Any]) -> bytes:
         "policy": "default" if verdict["policy"] is None else printable(verdict["policy"]),
         "tensor": printable(scan["tensor"]),
         "sha256": scan["source"]["sha256"] or "",
+        **({"left_out": left_out(scan["skipped"])} if scan["skipped"] else {}),
     }
     for name, value in known.items():
         ET.SubElement(properties, "property", {"name": name, "value": value})
@@ -161,6 +167,7 @@ def sarif(verdict: dict[str, Any]) -> bytes:
             _sarif_result(number, rule, scan, uri) for number, rule in enumerate(verdict["rules"]) if _is_finding(rule)
         ],
         "columnKind": "unicodeCodePoints",
+        **({"properties": {"skipped": scan["skipped"]}} if scan["skipped"] else {}),
     }
     return json_bytes({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
 
@@ -234,7 +241,8 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
         f"{'tied' if scan['tied'] else 'untied'}",
         f"- Census on {scan['grid']}: {scan['n_unique']:,} unique rows, {scan['n_black_holes']:,} black holes with "
         f"{scan['black_hole_population']:,} tokens",
-        f"- Dark tokens: {_reference(scan)}",
+        f"- Dark tokens: {_graded(scan)}",
+        *([f"- Left out: {left_out(scan['skipped'])}"] if scan["skipped"] else []),
         "",
         "| rule | severity | measured | allowed | outcome |",
         "| --- | --- | ---: | ---: | --- |",
@@ -280,6 +288,8 @@ def _command(verdict: dict[str, Any]) -> str:
         words += ["--grid", scan["grid"]]
     if scan["equality"] == "bits":
         words.append("--bitwise")
+    if scan["skipped"]:
+        words.append("--skip-nonfinite")
     if verdict["policy"] is not None:
         words += ["--policy", verdict["policy"]]
     return shlex.join(map(printable, words))

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from ..text import printable
-from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
+from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts, without
 from .vocabulary import CATEGORIES, differing, runtime
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def scan_facts(scan: Scan) -> list[tuple[str, str]]:
         ("source", printable(scan.source.path)),
         *([_transferred(scan.source)] if scan.source.hub else []),
         ("tensor", f"{printable(matrix.tensor)} (found {matrix.chosen}), {tied(matrix)}"),
-        ("tokens", f"{matrix.n_tokens:,}"),
+        *(("note", note) for note in matrix.notes),
+        *([("tying", matrix.tying.sentence)] if matrix.tying.sentence else []),
+        ("tokens", f"{matrix.n_tokens:,}{without(matrix.skipped)}"),
         ("dimension", f"{matrix.hidden_dim:,}"),
         ("grid", _grid(matrix)),
         ("unique rows", f"{census.n_unique:,}"),
@@ -166,8 +168,12 @@ def _pairs(scan: Scan) -> str:
 
 def _dark(scan: Scan) -> str:
     n = scan.grades.n_untrained
-    if not n:
+    reference = scan.indicators.reference
+    if not n and scan.indicators.by is None:
         return "none: no rows stand apart from the others"
+    if not n:
+        rows = f"{reference.n:,} rows that were never trained: {reference.kind}"
+        return f"none of {scan.matrix.n_tokens:,} is like the {rows}"
     sides = [side for side in scan.grades.sides if side.n_untrained]
     share = scan.indicators.expected_false_positives
     sure = f", about {share:.1%} of them wrongly" if share else ""

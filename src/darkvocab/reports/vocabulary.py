@@ -80,7 +80,7 @@ def differing(difference: Difference) -> str:
     }
     said = ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
     if difference.cannot_compare:
-        said = f"{said + '; ' if said else ''}not compared: {printable(difference.cannot_compare)}"
+        said = f"{said + '; ' if said else ''}not compared in full: {printable(difference.cannot_compare)}"
     first = difference.first[:4]
     named = "  ".join(f"#{one.token_id}" if one.text is None else printable(one.text) for one in first)
     return f"{difference.runtime}{where}: {said or 'no differences'}{' (' + named + ', ...)' if named else ''}"

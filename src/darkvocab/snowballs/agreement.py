@@ -191,8 +191,8 @@ def _means(
     """The mean of every statistic at each point, the number of trials, and the mean of the largest group."""
     import polars as pl
 
-    place = 0 if records.manifest["experiment"] == "sweep" else 1
-    named = {name: (name, other)[place] for name, (other, _) in STATISTICS.items()}
+    is_sweep = records.manifest["experiment"] == "sweep"
+    named = {name: name if is_sweep else other for name, (other, _) in STATISTICS.items()}
     sums = np.zeros((len(sigmas), len(named) + 1))
     trials = np.zeros(len(sigmas), np.int64)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, UInt16
 
-from ..embedding.matrix import GRID_OF_DTYPE
+from ..embedding.scales import GRID_OF_DTYPE
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..numerics import decode, encode
 from ..runs.randomness import BASE, generator
@@ -170,7 +170,7 @@ def _read(path: Path) -> Base:
 
 
 def is_drawn(spec: Any) -> bool:
-    """Whether a base, or what names one, is drawn from a run's seed."""
+    """Return whether a base, or what names one, is drawn from a run's seed."""
     return spec.kind == "drawn" if isinstance(spec, Base) else isinstance(spec, str) and spec in DRAWN
 
 

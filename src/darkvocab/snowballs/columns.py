@@ -76,10 +76,9 @@ class Provenance:
 
 def drawn(settings: RunSettings, draw: Draw, cloud: Cloud | MeasuredCloud, census: Census) -> dict[str, Any]:
     """Return the census and what was drawn by the names of their columns, more than any record has."""
-    of_census = "n_unique", "n_black_holes", "black_hole_population", "n_singletons"
     of_settings = "n_tokens", "hidden_dim", "epsilon", "grid", "distribution", "arithmetic"
     return {
-        **{name: getattr(census, name) for name in of_census},
+        **census.counts(),
         **{name: getattr(settings, name) for name in of_settings},
         "sigma": draw.snowball.sigma,
         "point": draw.point,

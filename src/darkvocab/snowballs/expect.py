@@ -98,8 +98,7 @@ def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expecte
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : of `Expect`: n_tokens, dim, base, redraw_base, grid, distribution, arithmetic, seed
-        (of a drawn base)
+    settings : of `Expect`
 
     Examples
     --------
@@ -108,7 +107,7 @@ def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expecte
     1.0 100.0
     4.2 99.01
     """
-    return iter(Expect(sigmas if isinstance(sigmas, Iterable) else [sigmas], **settings))
+    return iter(Expect(sigmas, **settings))
 
 
 def along(sigmas: Iterable[float]) -> list[float]:

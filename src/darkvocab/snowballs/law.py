@@ -43,8 +43,7 @@ class SnowballLaw:
     distribution: str | Distribution = "gaussian"  # its name is checked by what draws or lists it
 
     def __post_init__(self) -> None:
-        if not (self.sigma >= 0 and math.isfinite(self.sigma)):
-            raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {self.sigma!r}")
+        check_sigma(self.sigma)
         if self.base.ndim != 1 or not self.base.size:
             raise InvalidInput(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
         if self.arithmetic not in ARITHMETICS:
@@ -65,7 +64,7 @@ class SnowballLaw:
 
     @property
     def is_float32(self) -> bool:
-        """Whether the sum is rounded to float32 before it is to the grid."""
+        """True where the sum is rounded to float32 before it is to the grid."""
         return self.arithmetic == "float32"
 
     @cached_property
@@ -81,12 +80,8 @@ class SnowballLaw:
 
         Tokens that some columns keep apart are apart. Where so few of the finest columns as are
         worth 760 nats bring the expected number of coincident pairs below what a float64 can hold,
-        no other column is looked at.
-
-        Raises
-        ------
-        InvalidInput
-            As `cells`; fewer tokens than one, or more than 1e15.
+        no other column is looked at. Raises InvalidInput as `cells`, and for fewer tokens than one
+        or more than 1e15.
 
         Examples
         --------
@@ -105,16 +100,10 @@ class SnowballLaw:
     def cells(self, n_tokens: float, nats: float = math.inf) -> Cells:
         """Return the cells within reach of so many tokens, in runs: alone where the grid is coarser than sigma / 64.
 
-        Parameters
-        ----------
-        n_tokens : with the dimension it says how far the tails are followed
-        nats : list only the finest columns, as many as it takes to bring ``log sum p**2`` below
-            -nats (by an estimate; all columns where they do not)
-
-        Raises
-        ------
-        InvalidInput
-            Noise whose components depend on one another, or that overflows the grid.
+        Tokens and dimension say how far the tails are followed. Only the finest columns are listed,
+        as many as it takes to bring ``log sum p**2`` below -nats (by an estimate; all columns where
+        they do not). Raises InvalidInput for noise whose components depend on one another, or that
+        overflows the grid.
 
         Examples
         --------
@@ -143,11 +132,10 @@ class SnowballLaw:
     def _listed(
         self, n_tokens: float, ranges: Ranges, columns: np.ndarray, unlisted: np.ndarray, width: float
     ) -> Cells:
-        """Cells within reach of these columns, in runs no wider than `width` (weight units), or alone.
+        """Return the cells of these columns, in runs no wider than `width` (weight units), or alone.
 
-        The deviates between runs are those of the exact chain
-        ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its double rounding, or of one rounding
-        of the real sum.
+        Deviates between runs are those of ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its
+        double rounding, or of one rounding of the real sum.
         """
         from ..numerics._backends.drawing import edge_deviates, run_edges
 
@@ -191,7 +179,7 @@ class Snowball(SnowballLaw):
 
     @property
     def has_cells(self) -> bool:
-        """Whether components are independent, so that each can be drawn on its own."""
+        """True where components are independent, so that each can be drawn on its own."""
         return self._noise.cdf is not None
 
     def single_cells(self) -> Cells:
@@ -200,6 +188,12 @@ class Snowball(SnowballLaw):
         spread = ranges.high - ranges.low
         columns, unlisted = np.flatnonzero((spread > 0) & (spread < MOST_CELLS)), np.flatnonzero(spread >= MOST_CELLS)
         return self._listed(self.n_tokens, ranges, columns, unlisted, 0.0)
+
+
+def check_sigma(sigma: float) -> None:
+    """Refuse a sigma that is negative, infinite or no number."""
+    if not (sigma >= 0 and math.isfinite(sigma)):
+        raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
 
 
 def _finest(base: np.ndarray, sigma: float, grid: Grid, nats: float) -> Int64[np.ndarray, " some"]:

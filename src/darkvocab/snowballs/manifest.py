@@ -71,14 +71,9 @@ def options(kind: type[RunSettings], settings: Mapping[str, Any]) -> dict[str, A
 def base_of(folder: Path, manifest: dict[str, Any]) -> Base:
     """Load the base, not a drawn one, of the run in `folder` and compare it by its hash.
 
-    Raises
-    ------
-    MissingFile
-        Its file is gone.
-    CorruptFile
-        Not the manifest of a run; or as `load_base`.
-    InvalidInput
-        The file holds another vector now; an earlier version kept nothing of an array.
+    Raises as `load_base`; MissingFile where its file is gone, CorruptFile for what is no manifest
+    of a run, InvalidInput where the file holds another vector now, or for an array, of which an
+    earlier version kept nothing.
     """
     try:
         name, sha256 = manifest["parameters"]["base"], str(manifest["inputs"][0]["sha256"])

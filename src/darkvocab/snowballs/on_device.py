@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..gpu.batch import Batch, BatchResult, DistanceQuery, PendingBatch
 from ..gpu.device import Device, Fetched, is_full
 from ..gpu.lanes import Lanes
 from ..measures.geometry import Geometry
-from ..numerics import Distances, Groups, as_grid
+from ..numerics import Groups, as_grid
 from .snowball import Draw, refuse_overflow
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ SHARE = 0.4  # of the free memory that one takes: the next is begun before it is
 class MeasuredCloud:
     """A snowball that was drawn and measured on a device."""
 
-    draw: Draw
     result: BatchResult
     sampler: str
     n_drawn: int
@@ -40,24 +38,17 @@ class MeasuredCloud:
         return self.result.groups
 
     def geometry(self, groups: Groups, over: str) -> Geometry:
-        return _MeasuredGeometry(self.result, self.draw.snowball.grid, over)
+        return _MeasuredGeometry(self.result, over)
 
 
 class _MeasuredGeometry(Geometry):
-    """Geometry from distances that a device has measured."""
+    """Geometry from distances that a device has measured, those that were queried."""
 
-    def __init__(self, result: BatchResult, grid: str, over: str) -> None:
-        self.grid = as_grid(grid)
+    def __init__(self, result: BatchResult, over: str) -> None:
         self.over = over
-        self._distances = result.distances
-
-    @cached_property
-    def in_weight(self) -> Distances:
-        return self._distances[self.over, "weight"]
-
-    @cached_property
-    def in_steps(self) -> Distances:
-        return self._distances[self.over, "steps"]
+        for (rows, unit), distances in result.distances.items():
+            if rows == over:
+                setattr(self, f"in_{unit}", distances)
 
 
 def measured_clouds(
@@ -65,17 +56,13 @@ def measured_clouds(
 ) -> Iterator[tuple[Draw, MeasuredCloud]]:
     """Draw and measure in order, as many at once as there is room for, one batch ahead.
 
-    Raises
-    ------
-    OutOfMemory
-        There is no room for a single one.
-    InvalidInput
-        Noise that overflows the grid; steps for which the device has no numbers.
+    Raises OutOfMemory where there is no room for a single one; InvalidInput where noise overflows
+    the grid, or for steps for which the device has no numbers.
     """
     room = int(SHARE * device.free())
     source = iter(draws)
     waiting = deque[Draw]()
-    ahead: _Begun | None = None
+    ahead: Iterator[tuple[Draw, MeasuredCloud]] | None = None
     while some := _next_batch(device, source, waiting, room, queries):
         begun = None
         grid = as_grid(some[0].snowball.grid)
@@ -94,10 +81,10 @@ def measured_clouds(
             waiting.extendleft(reversed(some))
             room = sum(_room(device, draw, queries) for draw in some) // 2
         if ahead is not None:
-            yield from ahead.clouds()
+            yield from ahead
         ahead = begun
     if ahead is not None:
-        yield from ahead.clouds()
+        yield from ahead
 
 
 def _next_batch(
@@ -112,21 +99,21 @@ def _next_batch(
                 break
             waiting.append(following)
         room -= _room(device, waiting[0], queries)
-        if some and (room < 0 or _kind(device, waiting[0]) != _kind(device, some[0])):
+        if some and (room < 0 or _way(device, waiting[0]) != _way(device, some[0])):
             break
         some.append(waiting.popleft())
     return some
 
 
-def _kind(device: Device, draw: Draw) -> tuple[str, int]:
+def _way(device: Device, draw: Draw) -> tuple[Callable[[Device, list[Draw]], _Rows], int]:
     """Return how a snowball comes onto the device, and its point where a batch must be of one."""
     if not device.has_float64 or (draw.noise is None and not draw.snowball.has_cells):
-        return "cores", 0
+        return _drawn_on_cores, 0
     if draw.noise is not None:
-        return "noise", draw.point
+        return _perturbed, draw.point
     if draw.is_sparse:
-        return "cells", draw.point if draw.cells is not None and len(draw.cells.unlisted) else -1
-    return "deviates", 0
+        return _drawn_by_cells, draw.point if draw.cells is not None and len(draw.cells.unlisted) else -1
+    return _drawn_by_deviates, 0
 
 
 def _room(device: Device, draw: Draw, queries: tuple[DistanceQuery, ...]) -> int:
@@ -152,48 +139,41 @@ class _Rows(NamedTuple):
     neglected: list[float]
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """A batch that is being drawn and measured."""
-
-    draws: list[Draw]
-    rows: _Rows
-    overflows: Fetched | None
-    pending: PendingBatch
-
-    def clouds(self) -> Iterator[tuple[Draw, MeasuredCloud]]:
-        results = self.pending.results(lambda t: self.draws[t].cloud().index())
-        if self.overflows is not None:
-            (counts,) = self.overflows.arrays()
-            for draw, overflows in zip(self.draws, counts.tolist(), strict=True):
-                refuse_overflow(overflows, draw.snowball)
-        of_rows = zip(self.draws, results, self.rows.n_drawn, self.rows.neglected, strict=True)
-        for draw, result, n_drawn, neglected in of_rows:
-            sampler = self.rows.sampler
-            yield draw, MeasuredCloud(draw=draw, result=result, sampler=sampler, n_drawn=n_drawn, neglected=neglected)
-
-
-def _begin(device: Device, draws: list[Draw], queries: tuple[DistanceQuery, ...]) -> _Begun:
-    ways = {"cores": _drawn_on_cores, "noise": _perturbed, "cells": _drawn_by_cells, "deviates": _drawn_by_deviates}
-    rows = ways[_kind(device, draws[0])[0]](device, draws)
+def _begin(
+    device: Device, draws: list[Draw], queries: tuple[DistanceQuery, ...]
+) -> Iterator[tuple[Draw, MeasuredCloud]]:
+    """Begin to draw and to measure a batch; the iterator waits for what comes of it."""
+    put, _ = _way(device, draws[0])
+    rows = put(device, draws)
     batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
     overflows = None if rows.overflows is None else device.fetch([rows.overflows])
-    return _Begun(draws, rows, overflows, batch.measure(queries))
+    return _finished(draws, rows, overflows, batch.measure(queries))
+
+
+def _finished(
+    draws: list[Draw], rows: _Rows, overflows: Fetched | None, pending: PendingBatch
+) -> Iterator[tuple[Draw, MeasuredCloud]]:
+    results = pending.results(lambda t: draws[t].cloud().index())
+    if overflows is not None:
+        (counts,) = overflows.arrays()
+        for draw, count in zip(draws, counts.tolist(), strict=True):
+            refuse_overflow(count, draw.snowball)
+    for draw, result, n_drawn, neglected in zip(draws, results, rows.n_drawn, rows.neglected, strict=True):
+        yield draw, MeasuredCloud(result=result, sampler=rows.sampler, n_drawn=n_drawn, neglected=neglected)
 
 
 def _drawn_on_cores(device: Device, draws: list[Draw]) -> _Rows:
     """Draw on the cores what the device cannot: dependent components, missing numbers."""
     clouds = [draw.cloud() for draw in draws]
-    dim = max(1, *(cloud.n_drawn for cloud in clouds))
+    n_drawn = [cloud.n_drawn for cloud in clouds]
+    dim = max(1, *n_drawn)
     codes = np.zeros((len(draws), draws[0].snowball.n_tokens, dim), np.result_type(*(cloud.codes for cloud in clouds)))
     home = np.zeros((len(draws), dim), np.int64)
     for t, cloud in enumerate(clouds):
         codes[t, :, : cloud.n_drawn] = cloud.codes
         home[t, : cloud.n_drawn] = cloud.home[cloud.columns]
-    n_drawn = [cloud.n_drawn for cloud in clouds]
-    return _Rows(
-        device.put(codes), device.put(home), None, clouds[0].sampler, n_drawn, [cloud.neglected for cloud in clouds]
-    )
+    neglected = [cloud.neglected for cloud in clouds]
+    return _Rows(device.put(codes), device.put(home), None, clouds[0].sampler, n_drawn, neglected)
 
 
 def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
@@ -205,7 +185,7 @@ def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
     overflows = device.drawing.perturb(
         base, noise, ball.sigma, float32=ball.is_float32, shape=as_grid(ball.grid).constants, out=codes
     )
-    return _whole(device, draws, codes, overflows, "notebook", 0.0)
+    return _whole(draws, codes, overflows, "notebook", 0.0)
 
 
 def _drawn_by_deviates(device: Device, draws: list[Draw]) -> _Rows:
@@ -213,7 +193,7 @@ def _drawn_by_deviates(device: Device, draws: list[Draw]) -> _Rows:
     ball = draws[0].snowball
     codes = device.empty((len(draws), ball.n_tokens, ball.dim), as_grid(ball.grid).bits // 8)
     overflows = _draw_dense(device, draws, [draw.snowball.base for draw in draws], 0, codes)
-    return _whole(device, draws, codes, overflows, "dense", ball.n_tokens * ball.dim * 2.0**-64)
+    return _whole(draws, codes, overflows, "dense", ball.n_tokens * ball.dim * 2.0**-64)
 
 
 def _draw_dense(
@@ -266,8 +246,6 @@ def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
     return _Rows(codes, device.put(home), overflows, "sparse", n_drawn, [one.neglected for one in cells])
 
 
-def _whole(
-    device: Device, draws: list[Draw], codes: torch.Tensor, overflows: torch.Tensor, sampler: str, neglected: float
-) -> _Rows:
+def _whole(draws: list[Draw], codes: torch.Tensor, overflows: torch.Tensor, sampler: str, neglected: float) -> _Rows:
     home = codes.new_zeros(len(draws), codes.shape[2]).long()
     return _Rows(codes, home, overflows, sampler, [codes.shape[2]] * len(draws), [neglected] * len(draws))

@@ -14,7 +14,7 @@ from ..numerics import Touching, round_to, ulp
 from .bases import is_drawn
 from .columns import Provenance, drawn, record
 from .on_device import MeasuredCloud
-from .run import Options, records
+from .run import records_of
 from .settings import MEASURES, RunSettings
 from .snowball import Cloud, Draw
 
@@ -24,19 +24,13 @@ NEAR = Touching(1e-4, strict=True)  # seed 003's threshold
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seed003:
-    """Columns of seed 003, in its order, after sigma itself."""
-
+class _Question:
     sigma: float
     density: float  # pairs of tokens that touch, of all pairs
     mean_linf: float  # over all pairs of tokens, weight units
     median_linf: float  # the mean of the two middle values
     n_black_holes: int
-    demographics: str  # the 13 largest populations, singletons included, as a JSON list
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ours:
+    demographics: str  # the 13 largest populations, singletons included, as a JSON list; seed 003's last column
     n_tokens: int
     hidden_dim: int
     n_unique: int
@@ -49,36 +43,27 @@ class _Ours:
     density_1_step: float  # pairs of tokens at most a grid step apart in every column, of all pairs
     density_2_steps: float
     touching: str  # when two tokens touch: inequality, threshold, unit
-    n_columns_coarser: (
-        int  # columns of the rounded base whose ulp the threshold does not reach: any move parts two tokens
-    )
+    n_columns_coarser: int  # columns of the rounded base whose ulp the threshold does not reach: any move parts tokens
     point: int
     trial: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionRecord(Provenance, _Ours, _Seed003):
-    """One snowball: first seed 003's columns, then ours, in the reverse order of the bases."""
+class QuestionRecord(Provenance, _Question):
+    """One snowball: first seed 003's columns, in its order, then ours."""
 
 
 @dataclass(frozen=True, repr=False)
 class Questions(RunSettings[QuestionRecord]):
-    """Settings of the three questions, checked; by default those of seed 003.
-
-    Parameters
-    ----------
-    sigmas : weight units
-    touching : when two tokens touch, in weight units; seed 003's "< 1e-4" by default
-    redraw_base : by default wherever the base is drawn
-    """
+    """Settings of the three questions, checked; by default those of seed 003."""
 
     experiment: ClassVar[str] = "questions"
     row: ClassVar[type] = QuestionRecord
     _: KW_ONLY
     n_tokens: int = 2221
     base: Any = "random-unit"
-    redraw_base: bool | None = None  # type: ignore[assignment]
-    touching: Touching = NEAR
+    redraw_base: bool | None = None  # type: ignore[assignment]  # by default wherever the base is drawn
+    touching: Touching = NEAR  # of two tokens, in weight units
     measure: Any = field(default=MEASURES, init=False)
     over: str = field(default="tokens", init=False)
     epsilon: float | None = field(default=None, init=False)
@@ -147,5 +132,4 @@ def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Ques
     >>> [record.density for record in questions([0.0], n_tokens=100, dim=20)]
     [1.0]
     """
-    given, options = Options.split(settings)
-    return records(Questions(sigmas, **given), **options)
+    return records_of(Questions, sigmas, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -17,6 +18,7 @@ import numpy as np
 from ..errors import InvalidInput
 from ..gpu.device import Device, open_device
 from ..landing import write_whole
+from ..numerics.cells import Cells
 from ..runs.engine import open_engine
 from ..runs.records import RunFolder, frame_of, read_records
 from .draws import Task, draws, tasks
@@ -27,9 +29,6 @@ from .snowball import Draw
 
 if TYPE_CHECKING:
     import polars as pl
-import math
-
-from ..numerics.cells import Cells
 
 MOST_TOGETHER = 4096  # records in a part at most
 MOST_PARTS = 1000  # a folder of more files is slow to list and to read
@@ -57,12 +56,12 @@ class Cost:
 
     @property
     def suits_threads(self) -> bool:
-        """Whether trials are long enough, in compiled code, for threads to share them."""
+        """True where trials are long enough, in compiled code, for threads to share them."""
         return self.trial_seconds > NOGIL
 
     @property
     def needs_one_worker(self) -> bool:
-        """Whether the run is over before a second worker would have begun."""
+        """True where the run is over before a second worker would have begun."""
         worth = WORTH_THREADS if self.suits_threads else WORTH_PROCESSES
         return self.n_records * self.trial_seconds < worth
 
@@ -93,37 +92,17 @@ def _entropy(cells: Cells) -> float:
     return -float(p @ np.log(p))
 
 
-def _silent(text: str) -> None:
-    pass
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a run, which never change a record.
+    """Options of a run, which never change a record."""
 
-    Parameters
-    ----------
-    engine, workers, say : where to run: `darkvocab.runs.engine.open_engine`
-    device : "cuda" or "cuda:N" draws and measures on a GPU, "mps" measures there; "cpu" on the
-        engine's cores
-    out : a run folder to land the records in
-    resume : go on with the run that the folder holds; its landed records are read, and come first
-    progress : called with (records done, records in all), first of all those that had landed
-    """
-
-    engine: str | Executor = "local"
+    engine: str | Executor = "local"  # and workers, say: where to run, as `darkvocab.runs.engine.open_engine`
     workers: int | None = None
-    device: str | Device = "cpu"
-    out: str | Path | None = None
-    resume: bool = False
-    progress: Callable[[int, int], None] | None = None
-    say: Callable[[str], None] = _silent
-
-    @classmethod
-    def split(cls, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the settings and the options among these arguments."""
-        chosen = {name: value for name, value in given.items() if name in cls.__dataclass_fields__}
-        return {name: value for name, value in given.items() if name not in chosen}, chosen
+    device: str | Device = "cpu"  # "cuda" or "cuda:N" draws and measures on a GPU, "mps" measures there
+    out: str | Path | None = None  # a run folder to land the records in
+    resume: bool = False  # go on with the run that the folder holds; its landed records come first
+    progress: Callable[[int, int], None] | None = None  # called with records done, first those landed, and in all
+    say: Callable[[str], None] = lambda text: None
 
 
 def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
@@ -143,6 +122,12 @@ def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
     """
     for part in _parts(settings, Options(**options), reading=True):
         yield from part
+
+
+def records_of(kind: type[RunSettings[Row]], sigmas: Any, given: dict[str, Any]) -> Iterator[Row]:
+    """Yield the records of a run by its sigmas, and the settings and the options among these arguments."""
+    options = {name: given.pop(name) for name in Options.__dataclass_fields__ if name in given}
+    return records(kind(sigmas, **given), **options)
 
 
 def frame(settings: RunSettings, **options: Any) -> pl.DataFrame:

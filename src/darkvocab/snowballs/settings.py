@@ -19,7 +19,7 @@ from ..numerics.grouping import SELECTIONS
 from ..runs.randomness import NotebookStream, check_seed
 from ..text import Shown
 from .bases import DRAWN, Base, is_drawn, load_base
-from .law import Snowball, SnowballLaw
+from .law import Snowball, SnowballLaw, check_sigma
 from .on_device import MeasuredCloud
 from .snowball import SAMPLERS, Cloud, Draw
 
@@ -51,7 +51,8 @@ class Points(Shown):
         check_seed(self.seed)
         if not self.sigmas:
             raise InvalidInput("needs at least one sigma")
-        check_sigmas(self.sigmas)
+        for sigma in self.sigmas:
+            check_sigma(sigma)
         if self.redraw_base and not is_drawn(self.base):
             raise InvalidInput(
                 f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(self.base)!r}"
@@ -214,13 +215,6 @@ def defaults_of(kind: type[Points]) -> dict[str, Any]:
     return {field.name: None if field.default is MISSING else field.default for field in fields(kind)}
 
 
-def check_sigmas(sigmas: Iterable[float]) -> None:
-    """Refuse a sigma that is negative, infinite or no number."""
-    for sigma in sigmas:
-        if not (sigma >= 0 and math.isfinite(sigma)):
-            raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
-
-
 def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
     """Read sigmas, weight units, from ``START:STOP:COUNT``, both included, or a comma list.
 
@@ -246,7 +240,8 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
         raise InvalidInput(
             f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100"
         )
-    check_sigmas(sigmas)
+    for sigma in sigmas:
+        check_sigma(sigma)
     if not colon:
         return sigmas
     if spacing == "log" and min(sigmas) == 0:

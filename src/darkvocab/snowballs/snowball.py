@@ -79,7 +79,7 @@ class Draw:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether cells are drawn, rather than deviates."""
+        """True where cells are drawn, rather than deviates."""
         return self.sampler == "sparse" and self.cells is not None and self.cells.are_few
 
     def cloud(self) -> Cloud:
@@ -157,13 +157,7 @@ def _draw_dense(
 
 
 def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:
-    """Return ``base + z * sigma``, rounded, for these standard normal deviates.
-
-    Raises
-    ------
-    InvalidInput
-        A row overflows the grid, or z has the wrong shape.
-    """
+    """Return ``base + z * sigma``, rounded; InvalidInput where it overflows the grid or z has another shape."""
     from ..numerics._backends import rounding
 
     if z.shape != (snowball.n_tokens, snowball.dim):

@@ -12,7 +12,7 @@ from ..runs.records import EXPECTED
 from .columns import Degrees, Graph, Populations, Provenance, Steps, compared, drawn, record
 from .expect import Expect, along
 from .on_device import MeasuredCloud
-from .run import Options, records
+from .run import records_of
 from .settings import Points, RunSettings
 from .snowball import Cloud, Draw
 
@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Trial:
-    point: int
-    trial: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Seed000:
+class _Sweep:
     sigma: float
     unique_vectors: int
     n_black_holes: int
@@ -41,11 +35,13 @@ class _Seed000:
     hidden_dim: int
     epsilon: float | None  # the length that the user passed
     sigma_over_epsilon: float | None
-    max_l_inf_over_epsilon: float | None
+    max_l_inf_over_epsilon: float | None  # the last of seed 000's fourteen columns
+    point: int
+    trial: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRecord(Provenance, Degrees, Graph, Steps, Populations, _Trial, _Seed000):
+class SweepRecord(Provenance, Degrees, Graph, Steps, Populations, _Sweep):
     """One snowball: first seed 000's fourteen columns, then ours, from the last base up."""
 
 
@@ -93,9 +89,7 @@ def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[SweepRec
     Parameters
     ----------
     sigmas : standard deviations of the noise, weight units
-    settings : of `Sweep` (trials, n_tokens, dim, base, redraw_base, grid, distribution, arithmetic,
-        sampler, measure, over, touching, epsilon, seed), and `Options` (engine, workers, device,
-        out, resume, progress, say)
+    settings : of `Sweep` and, to run it, of `Options`
 
     Examples
     --------
@@ -104,5 +98,4 @@ def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[SweepRec
     1 100
     4 99
     """
-    given, options = Options.split(settings)
-    return records(Sweep(sigmas, **given), **options)
+    return records_of(Sweep, sigmas, settings)

@@ -15,7 +15,7 @@ from ..runs.randomness import SAMPLE, generator
 from .columns import Degrees, Graph, Populations, Provenance, Steps, compared, drawn, record
 from .draws import clouds
 from .on_device import MeasuredCloud
-from .run import Options, records
+from .run import records_of
 from .settings import RunSettings
 from .snowball import Cloud, Draw
 
@@ -129,5 +129,4 @@ def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[TrialRe
     >>> sum(record.n_black_holes for record in trials(2e-9, trials=10, n_tokens=100))
     40
     """
-    given, options = Options.split(settings)
-    return records(Trials(sigmas, **given), **options)
+    return records_of(Trials, sigmas, settings)

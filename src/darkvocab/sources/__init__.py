@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
+from .chat_templates import FILES, chat_template
 from .gguf import read_gguf
 from .json_files import read_json, read_object
 from .npy import read_array, read_arrays
@@ -23,6 +24,7 @@ __all__ = [
     "RemoteFile",
     "Source",
     "Tensor",
+    "chat_template",
     "located",
     "open_source",
     "read_json",
@@ -47,8 +49,13 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "embedding_evolution.safetensors",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
 )
+ADAPTER = "adapter_config.json"
 INDEX = ".index.json"
+# What may lie beside a GGUF file that is given by its own name, and says the same as it does, or something else.
+BESIDE = ("tokenizer.json", "added_tokens.json", "special_tokens_map.json", *FILES)
 LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
 # Names on the Hub: hf://..., an address, or org/name[@revision][/path].
 ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
@@ -166,19 +173,22 @@ def _open_folder(asked: str | Path, held: Folder) -> Source:
             raise MissingFile(f"{held.said} has none of {', '.join(WEIGHTS)}; {hint}")
         weights = first[0]
     opened = _open_file(held[weights], asked)
+    base = read_object(held[ADAPTER]).get("base_model_name_or_path") if ADAPTER in held else None
     return Source(
         asked=asked,
         tensors=opened.tensors,
         config=read_object(held["config.json"]) if "config.json" in held else {},
         beside=held,
         metadata=opened.metadata,
+        base=base if isinstance(base, str) else None,
     )
 
 
 def _open_file(path: File, asked: str | Path) -> Source:
     if path.suffix == ".gguf":
         tensors, metadata = read_gguf(path)
-        return Source(asked=asked, tensors=tensors, metadata=metadata)
+        beside = {name: one for name in BESIDE if (one := path.with_name(name)).is_file()}
+        return Source(asked=asked, tensors=tensors, metadata=metadata, beside=beside)
     if path.suffix in READERS:
         return Source(asked=asked, tensors=READERS[path.suffix](path))
     kind = Path(path.name.removesuffix(INDEX)).suffix

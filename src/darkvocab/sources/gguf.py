@@ -1,7 +1,7 @@
-"""GGUF files, checked in full, without the `gguf` package; with it, rows of quantised types.
+"""GGUF files, checked in full; rows of quantised types by the `gguf` package.
 
-Our own reader, because the package's follows a count that lies for as long as the count says and makes arrays of every
-text of the tokenizer, and files in F32, F16 and BF16 should need no package.
+Our own reader of headers, because the package's follows a count that lies for as long as the count says and makes
+arrays of every text of the tokenizer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import CorruptFile, InvalidInput, MissingExtra, MissingFile
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from .tensors import File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
@@ -25,6 +25,8 @@ FORMAT = "see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; downloa
 # Types of values by number: how they are unpacked. 8 is a text, 9 an array.
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 TEXT, ARRAY = 8, 9
+LENGTH = struct.Struct("<Q")
+CHUNK = 1 << 16  # bytes of texts that are read at a time
 
 # Types of tensors by number: name, and how many numbers share how many bytes.
 TYPES = {
@@ -94,35 +96,62 @@ class _Reader:
         return n
 
     def value(self, *, keep: bool) -> Any:
-        """A number, a text, or a list of them; None where it is not to be kept."""
+        """Return a number, a text, an array of numbers or a list of texts as bytes; None where it is not to be kept."""
         kind = self.number("I")
-        if kind != ARRAY:
-            return self._one(kind, keep)
-        kind, n = self.number("I"), self.number("Q")
-        if kind in SCALARS:
-            size = n * struct.calcsize(SCALARS[kind])
-            if keep:
-                return list(struct.unpack(f"<{self.count(n)}{SCALARS[kind]}", self.take(size)))
-            self.skip(size)
-            return None
-        if kind != TEXT:
-            raise self.wrong(f"an array of values of unknown type {kind} at byte {self.at:,}")
-        values = [self._one(kind, keep) for _ in range(self.count(n))]
-        return values if keep else None
-
-    def _one(self, kind: int, keep: bool) -> Any:
         if kind in SCALARS:
             return self.number(SCALARS[kind])
-        if kind != TEXT:
+        if kind == TEXT and keep:
+            return self.text(errors="replace")
+        if kind == TEXT:
+            self.skip(self.number("Q"))
+            return None
+        if kind != ARRAY:
             raise self.wrong(f"a value of unknown type {kind} at byte {self.at:,}")
+        kind, n = self.number("I"), self.number("Q")
+        if kind == TEXT:
+            return self.texts(self.count(n), keep=keep)
+        if kind not in SCALARS:
+            raise self.wrong(f"an array of values of unknown type {kind} at byte {self.at:,}")
+        dtype = np.dtype(SCALARS[kind]).newbyteorder("<")
         if keep:
-            return self.text(errors="replace")  # a token may be a piece of a character
-        self.skip(self.number("Q"))
+            return np.frombuffer(self.take(self.count(n) * dtype.itemsize), dtype)
+        self.skip(n * dtype.itemsize)
         return None
 
+    def texts(self, n: int, *, keep: bool) -> list[bytes] | None:
+        """Take so many texts, many at a time: their lengths stand between them."""
+        texts: list[bytes] = []
+        left = n
+        while left:
+            chunk = self.data.read(min(CHUNK, self.size - self.at))
+            at = 0
+            while left and at + 8 <= len(chunk):
+                end = at + 8 + LENGTH.unpack_from(chunk, at)[0]
+                if end > len(chunk):
+                    break
+                if keep:
+                    texts.append(chunk[at + 8 : end])
+                at = end
+                left -= 1
+            self.data.seek(self.at)
+            if at:
+                self.skip(at)
+                continue
+            size = self.number("Q")  # of one that is longer than that, or than the file
+            if keep:
+                texts.append(self.take(size))
+            else:
+                self.skip(size)
+            left -= 1
+        return texts if keep else None
 
-OF_TOKENS = ("tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
-KEPT = ("general.alignment", "split.count", *OF_TOKENS)
+
+# What is kept of a header: what says how it is to be read, and all that makes tokens of a text.
+KEPT = re.compile(
+    r"general\.(alignment|architecture|name)|split\.count|tokenizer\.chat_template"
+    r"|tokenizer\.ggml\.(model|pre|tokens|token_type|scores|merges|unknown_token_id|precompiled_charsmap"
+    r"|add_space_prefix|remove_extra_whitespaces|normalizer\.(lowercase|strip_accents))"
+)
 
 
 def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -186,7 +215,7 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
             key = reader.text(most=MAX_NAME)
             if key in metadata:
                 raise reader.wrong(f"the header names {key!r} twice")
-            metadata[key] = reader.value(keep=key in KEPT)
+            metadata[key] = reader.value(keep=KEPT.fullmatch(key) is not None)
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
             raise reader.wrong(f"an alignment of {alignment!r}, which is no power of two")
@@ -203,7 +232,7 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if tensor.offset < at:
             raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {FORMAT}")
         at = tensor.offset + tensor.nbytes
-    return tensors, {key: metadata[key] for key in KEPT if key in metadata}
+    return tensors, {key: held for key, held in metadata.items() if KEPT.fullmatch(key)}
 
 
 def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
@@ -247,15 +276,11 @@ def n_numbers(size: int, dtype: str) -> int:
 def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
     """Numbers of quantised rows: [n, bytes of a row] uint8 to [n, dim] float32, as the `gguf` package makes them.
 
-    Without the package it is a MissingExtra; a type that it cannot make numbers of, an InvalidInput.
+    A type that it cannot make numbers of is an InvalidInput.
     """
-    try:
-        from gguf.constants import GGMLQuantizationType
-        from gguf.quants import dequantize
-    except ImportError as error:
-        raise MissingExtra(
-            f"rows of type {dtype} need the gguf package ({error}); install it with: pip install 'darkvocab[gguf]'"
-        ) from None
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import dequantize
+
     shape = (len(words), n_numbers(words.shape[1], dtype))
     if 0 in shape:
         return np.empty(shape, np.float32)

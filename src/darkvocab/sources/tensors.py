@@ -20,6 +20,8 @@ import numpy as np
 from ..errors import CorruptFile, InvalidInput, machine_errors
 
 WORDS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
+# Types of packed numbers and of what belongs to them: no numbers of an embedding by themselves.
+PACKED = {"I64": "<u8", "I32": "<u4", "U32": "<u4", "I8": "u1", "U8": "u1", "F8_E8M0": "u1"}
 
 
 class Size(NamedTuple):
@@ -140,9 +142,12 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.words_shape) * np.dtype(WORDS.get(self.dtype, "u1")).itemsize
+        return math.prod(self.words_shape) * self._word.itemsize
 
-    @machine_errors()
+    @property
+    def _word(self) -> np.dtype:
+        return np.dtype({**WORDS, **PACKED}.get(self.dtype, "u1"))
+
     def words(self) -> np.ndarray:
         """Map the unsigned words read-only, in the tensor's shape; of a quantised one the blocks' bytes.
 
@@ -150,24 +155,34 @@ class Tensor:
         ------
         CorruptFile
             Not a floating-point dtype.
+        InvalidInput, MissingFile, AccessRefused, Unreachable, DiskFull
+            As `packed`.
+        """
+        if not self.is_float:
+            raise CorruptFile(f"{self.path}: tensor {self.name!r} is {self.dtype}; can read {', '.join(WORDS)}")
+        return self.packed()
+
+    @machine_errors()
+    def packed(self) -> np.ndarray:
+        """Map the unsigned words as `words` does, of the types of `PACKED`, too.
+
+        Raises
+        ------
         InvalidInput
             Rows that do not lie one after the other.
         MissingFile, AccessRefused, Unreachable, DiskFull
             The file cannot be read; of a remote one as `RemoteFile.bring`.
         """
-        if not self.is_float:
-            raise CorruptFile(f"{self.path}: tensor {self.name!r} is {self.dtype}; can read {', '.join(WORDS)}")
         if self.strides is not None:
             raise InvalidInput(
                 f"{self.path}: tensor {self.name!r} is a view, {list(self.shape)} with strides {list(self.strides)}: "
                 "its rows do not lie one after the other; save a copy, of tensor.contiguous() or "
                 "numpy.ascontiguousarray(array)"
             )
-        dtype = WORDS.get(self.dtype, "u1")
         if 0 in self.shape:
-            return np.empty(self.words_shape, dtype)
+            return np.empty(self.words_shape, self._word)
         local = self.path if isinstance(self.path, Path) else self.path.bring(self.offset, self.nbytes)
-        return np.memmap(local, dtype=dtype, mode="r", offset=self.offset, shape=self.words_shape)
+        return np.memmap(local, dtype=self._word, mode="r", offset=self.offset, shape=self.words_shape)
 
     def part(self, index: int) -> Tensor:
         """Return an entry of the first axis, such as a state of a history; IndexError without one."""
@@ -188,6 +203,7 @@ class Source:
     asked: Path | str
     tensors: Mapping[str, Tensor]
     config: dict = field(default_factory=dict)  # config.json of a model folder
+    base: str | None = None  # the model that an adapter's config says it is for
     beside: Mapping[str, File] = field(default_factory=dict, repr=False)  # files of the model folder, by name
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the weights' file, where it has any
 

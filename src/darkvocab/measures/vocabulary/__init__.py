@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,13 @@ class Vocabulary:
         """Number of tokens of each category that occurs."""
         counts = Counter(self.category)
         return {name: counts[name] for name in CATEGORIES if counts[name]}
+
+    def of(self, tokens: Iterable[int]) -> Vocabulary:
+        """Return what these tokens mean, in this order."""
+        lists = ("text", "data", "category", "witness", "proof", "script", "reserved")
+        chosen = list(tokens)
+        parts: dict[str, Any] = {name: [getattr(self, name)[token] for token in chosen] for name in lists}
+        return replace(self, **parts)
 
     @property
     def n_fragments(self) -> int:

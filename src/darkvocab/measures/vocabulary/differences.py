@@ -18,7 +18,7 @@ OTHER_TEXT, ONLY_HERE, ONLY_THERE = "other bytes", "not reached", "reached only 
 class Example:
     """A token that another tokenizer treats otherwise."""
 
-    how: str  # OTHER_TEXT, ONLY_HERE or ONLY_THERE
+    kind: str  # OTHER_TEXT, ONLY_HERE or ONLY_THERE
     token_id: int
     text: str | None  # as the first tokenizer has it
 
@@ -38,7 +38,7 @@ class Difference:
     n_not_reached: int = 0  # tokens that a text reaches by the first tokenizer alone
     n_reached_only_here: int = 0  # and by this one alone
     first: tuple[Example, ...] = ()  # of each kind
-    cannot_compare: str | None = None  # why nothing was compared, or only texts
+    cannot_compare: str | None = None  # why nothing was compared, or not all
 
 
 def differences(tokenizer: Tokenizer, search: Search | None, seconds: float) -> Iterator[Difference]:
@@ -65,20 +65,24 @@ def differences(tokenizer: Tokenizer, search: Search | None, seconds: float) -> 
 
 
 def _compared(tokenizer: Tokenizer, search: Search | None, other: Tokenizer, seconds: float) -> Difference:
-    here, there = (dict(zip(one.pieces.token, one.pieces.data, strict=True)) for one in (tokenizer, other))
-    unlike = sorted(token for token in here.keys() | there.keys() if here.get(token) != there.get(token))
+    ours = dict(zip(tokenizer.pieces.token, tokenizer.pieces.data, strict=True))
+    theirs = dict(zip(other.pieces.token, other.pieces.data, strict=True))
+    unlike = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
     lost: list[int] = []
     gained: list[int] = []
+    why = other.cannot_encode or (None if search else tokenizer.cannot_encode)
     if search and not other.cannot_encode:
         again = Search(tokenizer=other, n_tokens=search.n_tokens, seconds=seconds, seeds=search.texts())
         again.run()
         search.encode(again.texts())
         marked = _marked(tokenizer) | _marked(other)
-        for token in sorted(here.keys() & there.keys() - marked - set(unlike)):
-            if search.reaches(token) > again.reaches(token):
+        for token in sorted(ours.keys() & theirs.keys() - marked - set(unlike)):
+            if search.reaches(token) and again.verdict(token) == "unreachable":
                 lost.append(token)
-            elif search.reaches(token) < again.reaches(token):
+            elif again.reaches(token) and search.verdict(token) == "unreachable":
                 gained.append(token)
+        if not (search.ended and again.ended):
+            why = f"the search was cut off after {seconds:g} seconds"
     kinds = {OTHER_TEXT: unlike, ONLY_HERE: lost, ONLY_THERE: gained}
     return Difference(
         runtime=other.runtime,
@@ -86,8 +90,8 @@ def _compared(tokenizer: Tokenizer, search: Search | None, other: Tokenizer, sec
         n_other_bytes=len(unlike),
         n_not_reached=len(lost),
         n_reached_only_here=len(gained),
-        first=tuple(example for how, tokens in kinds.items() for example in _named(tokenizer, how, tokens)),
-        cannot_compare=other.cannot_encode or (None if search else tokenizer.cannot_encode),
+        first=tuple(example for kind, tokens in kinds.items() for example in _named(tokenizer, kind, tokens)),
+        cannot_compare=why,
     )
 
 
@@ -96,6 +100,6 @@ def _marked(tokenizer: Tokenizer) -> set[int]:
     return {tokenizer.pieces.token[n] for n in tokenizer.pieces.added}
 
 
-def _named(tokenizer: Tokenizer, how: str, tokens: Iterable[int]) -> list[Example]:
+def _named(tokenizer: Tokenizer, kind: str, tokens: Iterable[int]) -> list[Example]:
     texts = tokenizer.texts
-    return [Example(how=how, token_id=token, text=texts.get(token)) for token in list(tokens)[:MOST_NAMED]]
+    return [Example(kind=kind, token_id=token, text=texts.get(token)) for token in list(tokens)[:MOST_NAMED]]

@@ -33,7 +33,6 @@ class Explanation:
 
 
 def alternatives(
-    likelihood: Likelihood,
     estimate: Estimate,
     base: Float[np.ndarray, " dim"],
     *,
@@ -42,11 +41,9 @@ def alternatives(
 ) -> list[Explanation]:
     """Fit the explanations that the notebooks argue over, each by itself.
 
-    Parameters
-    ----------
-    base : before it is rounded or moved, weight units
-    progress : told (hypotheses done, hypotheses in all)
+    `base` is not rounded or moved yet; `progress` is told how many hypotheses are done, and in all.
     """
+    likelihood = estimate.likelihood
     ours = likelihood.hypothesis
     lattice = round_to(base, ours.grid).astype(np.float64)
     spacing = ulp(lattice, ours.grid)
@@ -69,7 +66,7 @@ def alternatives(
     off = [explained(done, "off the lattice", hypothesis) for done, hypothesis in enumerate(moved, len(named))]
     rows += _summed_up(off)
     rows.append(survival)
-    rows += [_dependent(name, likelihood, estimate, seed) for name in DEPENDENT]
+    rows += [_dependent(name, estimate, seed) for name in DEPENDENT]
     if progress:
         progress(total, total)
     return rows
@@ -98,18 +95,17 @@ def _summed_up(off: list[Explanation]) -> list[Explanation]:
     ]
 
 
-def _dependent(distribution: str, likelihood: Likelihood, estimate: Estimate, seed: int) -> Explanation:
+def _dependent(distribution: str, estimate: Estimate, seed: int) -> Explanation:
     """Noise without a closed form, drawn at the estimate: how far its unique rows lie from independent noise's."""
+    row = Explanation(hypothesis=distribution, sigma=estimate.sigma, log_likelihood=None, likelihood=None)
     if estimate.sigma is None:
-        return Explanation(hypothesis=distribution, sigma=None, log_likelihood=None, likelihood=None)
-    known = likelihood.partition.n_singletons is not None
+        return row
+    partition = estimate.likelihood.partition
     law = replace(estimate.hypothesis, distribution=distribution).law(estimate.sigma)
-    drawn = drawn_partitions(law.snowball(estimate.n_tokens), DRAWS, seed=seed, with_singletons=known)
-    rows = [len(partition.populations) + (partition.n_singletons or 0) for partition in drawn]
+    drawn = drawn_partitions(law.snowball(estimate.n_tokens), DRAWS, seed=seed, like=partition)
+    rows = [len(one.populations) + (one.n_singletons or 0) for one in drawn]
     occupancy = estimate.hypothesis.law(estimate.sigma).occupancy(estimate.n_tokens)
-    expected = occupancy.n_unique if known else occupancy.n_black_holes
+    expected = occupancy.n_black_holes if partition.n_singletons is None else occupancy.n_unique
     z = (np.mean(rows) - expected.mean) / (max(expected.std, 1e-9) / math.sqrt(len(rows)))
     note = f"drawn {len(rows)} times: its unique rows lie {z:+.1f} standard errors from those of independent noise"
-    return Explanation(
-        hypothesis=distribution, sigma=estimate.sigma, log_likelihood=None, likelihood="drawn", note=note
-    )
+    return replace(row, likelihood="drawn", note=note)

@@ -75,26 +75,25 @@ def statistics(partition: Partition) -> dict[str, float]:
 def predicted(uncertainty: Uncertainty, draws: int) -> list[Partition]:
     """Draw partitions from a fit: sigma lognormal around the estimate with its error.
 
-    That is the posterior predictive law, with a flat prior of log sigma; or sigma is the end of the
-    interval, where the target bounds it on one side only.
+    That is the posterior predictive law with a flat prior of log sigma. Where the target bounds
+    sigma on one side only, sigma is the end of its interval.
     """
     estimate, (low, high) = uncertainty.estimate, uncertainty.interval
     if estimate.sigma is None:
         counted = [(high if low == 0 else low, draws)]
     else:
-        deviates = norm.ppf((np.arange(SIGMAS) + 0.5) / SIGMAS) / norm.ppf(0.5 + uncertainty.level / 2)
         counted = []
+        deviates = norm.ppf((np.arange(SIGMAS) + 0.5) / SIGMAS) / norm.ppf(0.5 + uncertainty.level / 2)
         for i, share in enumerate(deviates.tolist()):
             end = high if share > 0 else low
             near = min(max(estimate.sigma * (end / estimate.sigma) ** abs(share), estimate.range[0]), estimate.range[1])
             counted.append((near, (draws * (i + 1)) // SIGMAS - (draws * i) // SIGMAS))
-    known = uncertainty.likelihood.partition.n_singletons is not None
+    like = uncertainty.likelihood.partition
     drawn: list[Partition] = []
     for sigma, count in counted:
         snowball = estimate.hypothesis.law(sigma).snowball(estimate.n_tokens)
         first = ERRORS + len(drawn)  # trials that no error was taken from
-        trials = range(first, first + count)
-        drawn += drawn_partitions(snowball, trials, seed=uncertainty.seed, with_singletons=known)
+        drawn += drawn_partitions(snowball, range(first, first + count), seed=uncertainty.seed, like=like)
     return drawn
 
 
@@ -105,31 +104,31 @@ def checks(partition: Partition, drawn: list[Partition]) -> list[Check]:
     for name, value in statistics(partition).items():
         values = np.array([row[name] for row in rows])
         tail = min(int((values <= value).sum()), int((values >= value).sum()))
-        low, high = np.quantile(values, [0.05, 0.95]).tolist()
         p = min(1.0, 2 * (1 + tail) / (1 + len(values)))
-        results.append(Check(statistic=name, observed=value, mean=float(values.mean()), p5=low, p95=high, p=p))
+        results.append(Check(statistic=name, observed=value, p=p, **_spread(values)))
     return results
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    """Return the mean and two quantiles, as `Check` and `Rank` name them."""
+    low, high = np.quantile(values, [0.05, 0.95]).tolist()
+    return {"mean": float(values.mean()), "p5": low, "p95": high}
 
 
 def ranks(partition: Partition, drawn: list[Partition]) -> list[Rank]:
     """Return the largest groups' populations beside those of drawn partitions."""
     count = min(RANKS, max(len(partition.populations) + 6, 10))
-    values = np.array([ranked(one, count) for one in drawn])
-    low, high = np.quantile(values, [0.05, 0.95], axis=0)
-    each = ranked(partition, count), values.mean(axis=0), low, high
-    return [
-        Rank(rank=rank, observed=observed, mean=mean, p5=p5, p95=p95)
-        for rank, (observed, mean, p5, p95) in enumerate(zip(*(row.tolist() for row in each), strict=True), 1)
-    ]
+    predicted = np.array([ranked(one, count) for one in drawn]).T
+    pairs = zip(ranked(partition, count).tolist(), predicted, strict=True)
+    return [Rank(rank=rank, observed=observed, **_spread(values)) for rank, (observed, values) in enumerate(pairs, 1)]
 
 
 def bound(estimate: Estimate, partition: Partition) -> Bound:
     """Bound the chance of populations so far out, at the sigma where it is largest.
 
-    Of each of the 24 largest groups, and of there being no more, how likely is one as large or
-    larger, as small or smaller: closed bounds (`Occupancy.at_least`, `at_most`). The least of them,
-    times their number (Bonferroni), is a p-value at each sigma; the largest over all sigma is
-    returned.
+    At each sigma, of the bounds on the chance that one of the 24 largest groups is as large or
+    larger, as small or smaller (`Occupancy.at_least`, `at_most`), and that there are no more, the
+    least, times their number (Bonferroni), is a p-value.
     """
     low, high = (math.log(end) for end in estimate.range)
     around = np.linspace(low, high, max(16, math.ceil(8 * (high - low)))).tolist()

@@ -7,6 +7,7 @@ Both tests use only that tokens are independent and that noise is: from column t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,19 +51,17 @@ class Column:
 def columns(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> list[Column]:
     """Return the columns in which rows differ."""
     rows = []
-    for column in np.flatnonzero((index != index[0]).any(axis=0)).tolist():
-        cells, tokens = _tokens_at(index[:, column], populations)
+    for column, cells, tokens in _differing(index, populations):
         spacing = float(ulp(index_values(cells[:1], grid), grid)[0])
         rows.append(Column(column=column, spacing=spacing, cells=cells.tolist(), tokens=tokens.tolist()))
     return rows
 
 
-def _tokens_at(
-    values: Int64[np.ndarray, " rows"], populations: Int64[np.ndarray, " rows"]
-) -> tuple[Int64[np.ndarray, " cells"], Int64[np.ndarray, " cells"]]:
-    """Values that occur, ascending, and the tokens at each."""
-    cells, place = np.unique(values, return_inverse=True)
-    return cells, np.bincount(place, populations).astype(np.int64)
+def _differing(index: np.ndarray, populations: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield the columns in which rows differ: the values that occur, ascending, and the tokens at each."""
+    for column in np.flatnonzero((index != index[0]).any(axis=0)).tolist():
+        cells, place = np.unique(index[:, column], return_inverse=True)
+        yield column, cells, np.bincount(place, populations).astype(np.int64)
 
 
 def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> Gap | None:
@@ -76,8 +75,7 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
     mantissa = as_grid(grid).mantissa_bits
     gaps: list[Gap] = []
     n_places = 0
-    for column in np.flatnonzero((index != index[0]).any(axis=0)):
-        cells, tokens = _tokens_at(index[:, column], populations)
+    for column, cells, tokens in _differing(index, populations):
         low, high = int(cells[0]), int(cells[-1])
         if low * high <= 0 or abs(low) >> mantissa != abs(high) >> mantissa or high - low > 4096:
             continue  # across zero or a power of two cells are not equally wide
@@ -91,7 +89,7 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
                 sides = int(full[:between].argmax()), between + 1 + int(full[between + 1 :].argmax())
                 p = float(np.logaddexp(_at_most(b, a + b), _at_most(b, b + c)))
                 where = (low + sides[0], low + between, low + sides[1])
-                gaps.append(Gap(column=int(column), cells=where, tokens=(a, b, c), log10_p=p / math.log(10)))
+                gaps.append(Gap(column=column, cells=where, tokens=(a, b, c), log10_p=p / math.log(10)))
     if not gaps:
         return None
     best = min(gaps, key=lambda one: one.log10_p)
@@ -105,13 +103,11 @@ def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndar
     many of them as a hypergeometric law says; p is its upper tail times the number of pairs of
     columns (Bonferroni).
     """
-    columns = np.flatnonzero((index != index[0]).any(axis=0))
+    commonest = {column: cells[tokens.argmax()] for column, cells, tokens in _differing(index, populations)}
+    columns = list(commonest)
     if len(columns) < 2:
         return None
-    away = np.empty((len(populations), len(columns)))
-    for j, column in enumerate(columns):
-        cells, tokens = _tokens_at(index[:, column], populations)
-        away[:, j] = index[:, column] != cells[tokens.argmax()]
+    away = (index[:, columns] != np.array(list(commonest.values()))).astype(np.float64)
     both = (away * populations[:, None]).T @ away
     n, alone = int(populations.sum()), np.diag(both)
     p, i, j = min(
@@ -119,7 +115,7 @@ def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndar
     )
     pairs = len(columns) * (len(columns) - 1) / 2
     return Association(
-        columns=(int(columns[i]), int(columns[j])),
+        columns=(columns[i], columns[j]),
         away=(int(alone[i]), int(alone[j])),
         both=int(both[i, j]),
         log10_p=min(0.0, (p + math.log(pairs)) / math.log(10)),

@@ -18,6 +18,7 @@ from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.stats import chi2, norm
 
 from ...errors import NoFit
+from ...measures.census import Census
 from ...numerics import boundaries, round_to, ulp
 from ..law import Snowball, SnowballLaw
 from ..snowball import draw
@@ -75,6 +76,7 @@ class Hypothesis:
 class Estimate:
     """Point where a likelihood is largest. `sigma` None: it has no largest value, all tokens share a row or none do."""
 
+    likelihood: Likelihood = field(repr=False)
     hypothesis: Hypothesis
     sigma: float | None
     n_tokens: int
@@ -84,15 +86,12 @@ class Estimate:
     theta: Float64[np.ndarray, " parameters"] = field(repr=False)  # log sigma, and what is free beside it
 
 
-def drawn_partitions(
-    snowball: Snowball, trials: range, *, seed: int, with_singletons: bool = True
-) -> Iterator[Partition]:
-    """Draw these trials of a snowball and yield the partition of each, with its singletons or as if not known."""
+def drawn_partitions(snowball: Snowball, trials: range, *, seed: int, like: Partition) -> Iterator[Partition]:
+    """Draw these trials of a snowball and yield the partition of each, with singletons where `like` has them."""
     cells = snowball.single_cells() if snowball.has_cells else None
     for trial in trials:
-        counts = draw(snowball, seed=seed, trial=trial, cells=cells).groups().counts
-        n_singletons = int((counts == 1).sum()) if with_singletons else None
-        yield Partition(np.sort(counts[counts > 1])[::-1], n_singletons)
+        census = Census(draw(snowball, seed=seed, trial=trial, cells=cells).groups())
+        yield Partition(census.populations, None if like.n_singletons is None else census.n_singletons)
 
 
 class Point(NamedTuple):
@@ -114,11 +113,9 @@ class RidgePoint:
 
 
 class Likelihood:
-    """The likelihood of a partition under a hypothesis, as a function of sigma and, where asked, of more.
+    """The likelihood of a partition under a hypothesis, as a function of sigma and of what is `free` beside it.
 
-    Parameters
-    ----------
-    free : "offset", "tokens", or both, beside sigma
+    That is "offset", "tokens", both, or nothing.
     """
 
     def __init__(self, partition: Partition, hypothesis: Hypothesis, free: tuple[str, ...] = ()) -> None:
@@ -158,13 +155,7 @@ class Likelihood:
         return Point(hypothesis, math.exp(theta[0]), n_tokens)
 
     def maximum(self) -> Estimate:
-        """Find where it is largest, of sigma by a scan over its whole range.
-
-        Raises
-        ------
-        NoFit
-            It underflows at every sigma.
-        """
+        """Find where it is largest, of sigma by a scan over its whole range; NoFit where it underflows everywhere."""
         low, high = self.hypothesis.range(max(self.n_tokens, 2))
         count = max(8, math.ceil(math.log(high / low) / math.log(COARSE)))
         sigmas = np.geomspace(low, high, count).tolist()
@@ -176,13 +167,18 @@ class Likelihood:
                 "underflows everywhere; give the base they come from, or let it move (--offset fit)"
             )
         is_open = best in (0, count - 1) and not self.free
-        theta, log_likelihood = np.array([math.log(sigmas[best])]), logs[best]
+        log_sigma, log_likelihood = math.log(sigmas[best]), logs[best]
         if not is_open:
-            theta, log_likelihood = self._refined(sigmas[max(best - 1, 0)], sigmas[min(best + 1, count - 1)])
+            around = [math.log(sigmas[near]) for near in (max(best - 1, 0), min(best + 1, count - 1))]
+            options = {"xatol": 1e-5}
+            highest = minimize_scalar(lambda x: -self.at(math.exp(x)), bounds=around, method="bounded", options=options)
+            log_sigma, log_likelihood = float(highest.x), -float(highest.fun)
+        theta = np.array([log_sigma])
         if self.free:
-            theta, log_likelihood = self._freed(float(theta[0]), log_likelihood)
+            theta, log_likelihood = self._freed(log_sigma, log_likelihood)
         point = self.point(theta)
         return Estimate(
+            likelihood=self,
             hypothesis=point.hypothesis,
             sigma=None if is_open else point.sigma,
             n_tokens=point.n_tokens,
@@ -191,14 +187,6 @@ class Likelihood:
             range=(low, high),
             theta=theta,
         )
-
-    def _refined(self, low: float, high: float) -> tuple[np.ndarray, float]:
-        """The maximum over sigma between these two, all else as the hypothesis has it."""
-        around = math.log(low), math.log(high)
-        best = minimize_scalar(
-            lambda x: -self.at(math.exp(x)), bounds=around, method="bounded", options={"xatol": 1e-5}
-        )
-        return np.array([float(best.x)]), -float(best.fun)
 
     def _freed(self, log_sigma: float, log_likelihood: float) -> tuple[np.ndarray, float]:
         """The maximum over all parameters, by a simplex from the best of several offsets, for there can be several."""
@@ -252,7 +240,7 @@ class Likelihood:
 def ridge(
     partition: Partition, hypothesis: Hypothesis, offsets: Float64[np.ndarray, " offsets"] = OFFSETS
 ) -> list[RidgePoint]:
-    """Return at each offset of the base the best sigma, and the log-likelihood there: where they trade off."""
+    """Return the best sigma at each offset of the base, and the log-likelihood: where they trade off."""
     rows = []
     for offset in offsets.tolist():
         try:
@@ -274,18 +262,16 @@ class ProfilePoint:
 class Uncertainty:
     """The interval of an estimate at `level`, and the errors of what is free beside sigma."""
 
-    def __init__(self, likelihood: Likelihood, estimate: Estimate, *, level: float, seed: int) -> None:
-        self.likelihood, self.estimate, self.level, self.seed = likelihood, estimate, level, seed
+    def __init__(self, estimate: Estimate, *, level: float, seed: int) -> None:
+        self.likelihood, self.estimate, self.level, self.seed = estimate.likelihood, estimate, level, seed
 
     @cached_property
     def godambe(self) -> tuple[Float64[np.ndarray, "p p"], float]:
-        """Covariance of the estimate of log sigma and what is free beside it; and by what a fall of the composite
-        likelihood, with all else free, is divided to be one of a likelihood."""
-        estimate, partition = self.estimate, self.likelihood.partition
+        """Covariance of log sigma and what is free; and the ratio of the composite's falls to a likelihood's."""
+        estimate = self.estimate
         assert estimate.sigma is not None
         snowball = estimate.hypothesis.law(estimate.sigma).snowball(estimate.n_tokens)
-        known = partition.n_singletons is not None
-        drawn = list(drawn_partitions(snowball, range(ERRORS), seed=self.seed, with_singletons=known))
+        drawn = list(drawn_partitions(snowball, range(ERRORS), seed=self.seed, like=self.likelihood.partition))
         scores, information = self.likelihood.score(estimate.theta, drawn)
         inverse = np.linalg.pinv(information)
         covariance = inverse @ np.cov(scores.T).reshape(information.shape) @ inverse
@@ -293,9 +279,11 @@ class Uncertainty:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """Interval of sigma: from likelihood ratios, the composite's scaled by Godambe's information; where more is
-        free than sigma, from the estimate's own error. 0 or infinity where the target bounds sigma
-        on one side only."""
+        """Interval of sigma; 0 or infinity is an end where the target bounds sigma on one side only.
+
+        It is that of likelihood ratios, the composite's scaled by Godambe's information; where more
+        is free than sigma, that of the estimate's error.
+        """
         sigma, log_sigma = self.estimate.sigma, float(self.estimate.theta[0])
         if sigma is None:
             return self._one_sided(log_sigma)
@@ -344,8 +332,6 @@ class Uncertainty:
         else:
             low, high = max(low, estimate.range[0]), min(high, estimate.range[1])
             ends = estimate.sigma * (low / estimate.sigma) ** 3, estimate.sigma * (high / estimate.sigma) ** 3
-        rows = []
-        for sigma in np.geomspace(*ends, count).tolist():
-            log = self.likelihood.of(np.array([math.log(sigma), *estimate.theta[1:]]))
-            rows.append(ProfilePoint(sigma=sigma, log_likelihood=log))
-        return rows
+        sigmas = np.geomspace(*ends, count).tolist()
+        logs = [self.likelihood.of(np.array([math.log(sigma), *estimate.theta[1:]])) for sigma in sigmas]
+        return [ProfilePoint(sigma=sigma, log_likelihood=log) for sigma, log in zip(sigmas, logs, strict=True)]

@@ -18,10 +18,9 @@ from ...runs.randomness import check_seed
 from ...text import Shown, finite
 from ..bases import load_base
 from ..theory import Moments, Partition
-from . import checks
+from . import checks, evidence
 from .alternatives import Explanation, alternatives
 from .checks import Bound, Check, Rank
-from .evidence import Association, Column, Gap, association, columns, gap
 from .likelihood import Estimate, Hypothesis, Likelihood, ProfilePoint, RidgePoint, Uncertainty, ridge
 from .targets import Target, load_target
 
@@ -77,9 +76,9 @@ class FitResult(Shown):
     ranks: list[Rank]
     profile: list[ProfilePoint]
     bound: Bound
-    columns: list[Column] | None
-    gap: Gap | None
-    association: Association | None
+    columns: list[evidence.Column] | None
+    gap: evidence.Gap | None
+    association: evidence.Association | None
     hypotheses: list[Explanation] | None
     ridge: list[RidgePoint] | None
     packages: dict[str, str]
@@ -90,27 +89,16 @@ class FitResult(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object; what is infinite is null."""
-        partition = self.target.partition
-        target = {
-            "name": self.target.name,
-            "populations": partition.populations.tolist(),
-            "n_singletons": partition.n_singletons,
-            "n_tokens": partition.n_tokens,
-            "remark": self.target.remark,
-        }
-        given = {one.name: getattr(self, one.name) for one in fields(self) if not _is_left_out(self, one)}
-        made: dict[str, Any] = _plain({**given, "target": target})
-        return made
-
-
-def _is_left_out(of: Any, one: Any) -> bool:
-    return one.default is None and getattr(of, one.name) is None
+        return dict(_plain(self))
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses as objects, tuples as lists, numbers without end as None."""
+    """Return dataclasses as objects, tuples as lists, and None for numbers without end."""
+    if isinstance(value, Target):
+        return value.to_json()
     if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value) if not _is_left_out(value, one)}
+        given = ((one, getattr(value, one.name)) for one in fields(value))
+        return {one.name: _plain(item) for one, item in given if not (item is None and one.default is None)}
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -131,13 +119,12 @@ class Fit(Shown):
     ----------
     target : "qwen3-4b", a file, populations, as `load_target`; or a `Target`
     singletons : as `load_target`; "unknown" fits the number of tokens, too
-    base : as `darkvocab.expect`; by default the row of the largest black hole where the target is a
-        checkpoint, else "qwen3-4b"
-    grid, arithmetic, distribution : of the snowball, as `darkvocab.expect`; grid by default the
-        target's, or bfloat16; distribution gaussian or laplace, for a fit draws snowballs, or
-        "fit": the one of them with the larger likelihood
-    offset : by how much every component of the rounded base is moved, in the grid's spacing, 0 to
-        1/2; or "fit"
+    base : as `darkvocab.expect`; by default the row of a checkpoint's largest black hole, else
+        "qwen3-4b"
+    grid, arithmetic : as `darkvocab.expect`; grid by default the target's, or bfloat16
+    distribution : gaussian or laplace, for a fit draws snowballs; or "fit", the one of the larger
+        likelihood
+    offset : of every component of the rounded base, in the grid's spacing, 0 to 1/2; or "fit"
     level : of the interval of sigma
     draws : snowballs drawn from the fit, for what it predicts
     compare : fit the other explanations, too
@@ -174,18 +161,15 @@ class Fit(Shown):
         moved = _offset(offset)
         n_tokens = self._checked_target()
         if distribution not in (*DRAWN, "fit"):
-            is_known = distribution in INDEPENDENT
-            refused = (
-                f"{distribution} noise cannot be drawn, as a fit does"
-                if is_known
-                else f"unknown distribution {distribution!r}"
-            )
+            refused = f"unknown distribution {distribution!r}"
+            if distribution in INDEPENDENT:
+                refused = f"{distribution} noise cannot be drawn, as a fit does"
             raise InvalidInput(f"{refused}; choose one of {', '.join(FAMILIES)}, fit")
         self.families = FAMILIES if distribution == "fit" else (distribution,)
         self.free: tuple[str, ...] = ("offset",) if offset == "fit" else ()
         if self.target.partition.n_singletons is None:
             self.free += ("tokens",)
-        vector = self.base.vector if offset == 0 else self.lattice
+        vector = self.lattice if moved or offset == "fit" else self.base.vector
         self.hypothesis = Hypothesis(
             base=vector.astype(np.float64),
             grid=self.grid,
@@ -236,17 +220,17 @@ class Fit(Shown):
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """The family of noise with the largest likelihood, where that is largest, and how surely."""
-        fitted, impossible = [], None
+        estimates, impossible = [], None
         for family in self.families:
             likelihood = Likelihood(self.target.partition, replace(self.hypothesis, distribution=family), self.free)
             try:
-                fitted.append((likelihood, likelihood.maximum()))
+                estimates.append(likelihood.maximum())
             except NoFit as error:
                 impossible = error
-        if impossible and not fitted:
+        if impossible and not estimates:
             raise impossible
-        likelihood, estimate = max(fitted, key=lambda pair: pair[1].log_likelihood)
-        return Uncertainty(likelihood, estimate, level=self.level, seed=self.seed)
+        best = max(estimates, key=lambda estimate: estimate.log_likelihood)
+        return Uncertainty(best, level=self.level, seed=self.seed)
 
     @property
     def estimate(self) -> Estimate:
@@ -266,23 +250,13 @@ class Fit(Shown):
 
     def hypotheses(self, progress: Callable[[int, int], None] | None = None) -> list[Explanation]:
         """Fit the explanations that the notebooks argue over: `alternatives.alternatives`."""
-        likelihood = self.uncertainty.likelihood
-        return alternatives(likelihood, self.estimate, self.base.vector, seed=self.seed, progress=progress)
-
-    def ridge(self) -> list[RidgePoint]:
-        """Return where sigma and the offset of the rounded base trade off: `likelihood.ridge`."""
-        lattice = replace(self.uncertainty.likelihood.hypothesis, base=self.lattice.astype(np.float64))
-        return ridge(self.target.partition, lattice)
+        return alternatives(self.estimate, self.base.vector, seed=self.seed, progress=progress)
 
     def result(self, progress: Callable[[int, int], None] | None = None) -> FitResult:
         """Return everything; the other explanations and the ridge where they were asked for."""
         estimate, partition = self.estimate, self.target.partition
         index, populations = self.target.index, partition.populations
-        evidence: dict[str, Any] = dict.fromkeys(("columns", "gap", "association"))
-        if index is not None:
-            evidence["columns"] = columns(index, populations, self.grid)
-            evidence["gap"] = gap(index, populations, self.grid)
-            evidence["association"] = association(index, populations)
+        on_lattice = replace(estimate.likelihood.hypothesis, base=self.lattice.astype(np.float64))
         errors, correlation = self.uncertainty.errors() if self.free and estimate.sigma is not None else (None, None)
         return FitResult(
             target=self.target,
@@ -300,9 +274,11 @@ class Fit(Shown):
             ranks=checks.ranks(partition, self.predicted),
             profile=self.uncertainty.profile(),
             bound=checks.bound(estimate, partition),
-            **evidence,
+            columns=None if index is None else evidence.columns(index, populations, self.grid),
+            gap=None if index is None else evidence.gap(index, populations, self.grid),
+            association=None if index is None else evidence.association(index, populations),
             hypotheses=self.hypotheses(progress) if self.compare else None,
-            ridge=self.ridge() if self.compare or "offset" in self.free else None,
+            ridge=ridge(partition, on_lattice) if self.compare or "offset" in self.free else None,
             packages=versions(),
         )
 
@@ -330,11 +306,12 @@ class Fit(Shown):
 
 
 def _offset(offset: float | str) -> float:
-    if isinstance(offset, str) and offset != "fit":
-        raise InvalidInput(f"offset is a number from 0 to 0.5, or fit; got {offset!r}")
-    moved = 0.0 if offset == "fit" else float(offset)
+    try:
+        moved = 0.0 if offset == "fit" else float(offset)
+    except ValueError:
+        raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
     if not 0 <= moved <= 0.5:
-        raise InvalidInput(f"offset must lie between 0 and 0.5 of the grid's spacing, got {offset!r}")
+        raise InvalidInput(f"offset must lie between 0 and 0.5 of the grid's spacing, got {offset}")
     return moved
 
 

@@ -37,27 +37,33 @@ class Target:
     dim: int | None = None  # of a scan or a checkpoint
     base: Base | None = None  # of a checkpoint: the row of its largest black hole
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what a fit's JSON says of it."""
+        return {
+            "name": self.name,
+            "populations": self.partition.populations.tolist(),
+            "n_singletons": self.partition.n_singletons,
+            "n_tokens": self.partition.n_tokens,
+            "remark": self.remark,
+        }
+
 
 def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Target:
     """Load the target of this name, this file, or this list of populations.
 
     Parameters
     ----------
-    spec : "qwen3-4b"; a checkpoint, as `darkvocab.scan` takes it; a JSON of
-        `darkvocab scan --json`, or one with `populations` and, if known, `n_singletons` or
-        `n_tokens`; or populations, comma-separated
+    spec : "qwen3-4b"; a checkpoint, as `darkvocab.scan` takes it; the JSON of a scan, or one with
+        `populations` and, if known, `n_singletons` or `n_tokens`; or populations, comma-separated
     n_singletons : tokens of the snowball that are alone: a number, or "unknown"; by default what
         the target says (of a scan: dark tokens outside of black holes), and 0 for a list
 
     Raises
     ------
-    MissingFile
-        Neither a name nor a list nor a file.
-    CorruptFile
-        A file that is no JSON object, or none of these.
+    MissingFile, CorruptFile
+        Neither a name nor a list nor a file; a file without populations.
     InvalidInput
-        Populations that are no populations of black holes, or that contradict the counts beside
-        them.
+        Populations of no black holes, or that contradict the counts beside them.
 
     Examples
     --------
@@ -66,8 +72,9 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
     """
     text = str(spec)
     if text == BUILT_IN:
-        facts = recorded()
-        target = _target(text, facts["black_hole_populations"], facts["singletons_in_cluster"], index=varying_words())
+        facts, index = recorded(), to_index(varying_words(), "bfloat16")
+        target = _target(text, facts["black_hole_populations"], facts["singletons_in_cluster"])
+        target = replace(target, index=index, grid="bfloat16", dim=index.shape[1])
     elif text.replace(",", "").replace(" ", "").isdigit():
         target = _target("these populations", [int(part) for part in text.split(",") if part.strip()], 0)
     elif Path(spec).suffix.lower() != ".json" and (Path(spec).exists() or "/" in text):
@@ -82,7 +89,7 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
     return replace(target, partition=Partition(target.partition.populations, known), remark=None)
 
 
-def _target(name: str, populations: list[Any], n_singletons: int | None, *, index: np.ndarray | None = None) -> Target:
+def _target(name: str, populations: list[Any], n_singletons: int | None) -> Target:
     for population in populations:
         if not isinstance(population, int) or isinstance(population, bool):
             raise InvalidInput(f"{name}: {printable(str(population))[:40]!r} is no population")
@@ -94,10 +101,7 @@ def _target(name: str, populations: list[Any], n_singletons: int | None, *, inde
         raise InvalidInput(f"{name}: no black holes and no tokens alone: there is nothing to fit")
     if sum(populations) + (n_singletons or 0) > 1e15:
         raise InvalidInput(f"{name}: more than 1e15 tokens")
-    ordered = np.array(sorted(populations, reverse=True), np.int64)
-    grid = "bfloat16" if index is not None else None
-    where = None if index is None else to_index(index, "bfloat16")
-    return Target(name, Partition(ordered, n_singletons), where, grid, dim=None if where is None else where.shape[1])
+    return Target(name, Partition(np.array(sorted(populations, reverse=True), np.int64), n_singletons))
 
 
 def _read(path: Path) -> Target:

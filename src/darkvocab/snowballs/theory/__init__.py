@@ -1,16 +1,9 @@
 """Closed forms: what the census of a snowball is expected to be, and how probable a census is."""
 
-from .distances import LInfinity
-from .occupancy import Moments, Occupancy
-from .partitions import Partition, composite_likelihood, partition_likelihood
-from .ranking import likeliest
-
-__all__ = [
-    "LInfinity",
-    "Moments",
-    "Occupancy",
-    "Partition",
-    "composite_likelihood",
-    "likeliest",
-    "partition_likelihood",
-]
+from .distances import LInfinity as LInfinity
+from .occupancy import Moments as Moments
+from .occupancy import Occupancy as Occupancy
+from .partitions import Partition as Partition
+from .partitions import composite_likelihood as composite_likelihood
+from .partitions import partition_likelihood as partition_likelihood
+from .ranking import likeliest as likeliest

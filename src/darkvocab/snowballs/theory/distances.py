@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -24,33 +25,32 @@ WORK = 4_000_000  # runs visited to tabulate one law
 FEWEST, MOST = 96, 1 << 14  # distances looked at, whatever the work
 
 
-@dataclass(frozen=True)
-class _Runs:
+class _Runs(NamedTuple):
     """Beginning and end of each run of cells, in weight units or as ordered indices, and the probability around it."""
 
     starts: Int64[np.ndarray, " active_plus_one"]
     first: Float64[np.ndarray, " runs"]
     last: Float64[np.ndarray, " runs"]
-    count: Float64[np.ndarray, " runs"]
+    n_cells: Float64[np.ndarray, " runs"]
     p: Float64[np.ndarray, " runs"]
     below: Float64[np.ndarray, " runs"]
     above: Float64[np.ndarray, " runs"]
 
-    @classmethod
-    def of(cls, cells: Cells, unit: str) -> _Runs:
-        from ...numerics._backends.extents import tails
-
-        first, last = cells.first, cells.first + cells.count - 1
-        if unit == "weight":
-            first, last = (index_values(ends, cells.grid) for ends in (first, last))
-        below, above = np.empty(cells.p.size), np.empty(cells.p.size)
-        tails(cells.starts, cells.p, below, above)
-        count = cells.count.astype(np.float64)
-        return cls(cells.starts, first.astype(float), last.astype(float), count, cells.p, below, above)
-
-    @cached_property
+    @property
     def extent(self) -> float:
         return float((self.last[self.starts[1:] - 1] - self.first[self.starts[:-1]]).max(initial=0))
+
+
+def _runs(cells: Cells, unit: str) -> _Runs:
+    from ...numerics._backends.extents import tails
+
+    first, last = cells.first, cells.first + cells.count - 1
+    if unit == "weight":
+        first, last = (index_values(ends, cells.grid) for ends in (first, last))
+    below, above = np.empty((2, cells.p.size))
+    tails(cells.starts, cells.p, below, above)
+    count = cells.count.astype(float)
+    return _Runs(cells.starts, first.astype(float), last.astype(float), count, cells.p, below, above)
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,8 @@ class DistanceLaw:
         from ...numerics._backends.extents import log_cdf
 
         t = np.floor(t) if self.unit == "steps" else t
-        runs, out = self.runs, np.empty((3, t.size))
-        shape = runs.starts, runs.first, runs.last, runs.count, runs.p, runs.below, runs.above
-        log_cdf(*shape, float(self.n_tokens), np.maximum(t, 0.0), *out)
-        logs, since, until = out
+        logs, since, until = np.empty((3, t.size))
+        log_cdf(*self.runs, float(self.n_tokens), np.maximum(t, 0.0), logs, since, until)
         if self.unit == "steps":
             until = np.maximum(until, t + 1)
         return np.where(t < 0, -np.inf, logs), since, until
@@ -175,30 +173,29 @@ class LInfinity:
     differ by less than a run's width, sigma / 32, from where this puts them: ``P(distance <= t)``
     lies between the true ones at t -+ sigma / 16 (in weight units). The error is far smaller, below
     a ten-thousandth of a column's probability: see docs/theory.md.
+
+    Parameters
+    ----------
+    cells : of `SnowballLaw.cells`, made for so many tokens
+    n_tokens : >= 1; as good as any up to 1e12
+    unit : "weight" (differences of values, exactly) or "steps" (of ordered indices)
+
+    Examples
+    --------
+    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> law = LInfinity(SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000), 1000)
+    >>> law.pairs_within([0, 1, 2]).round(1)
+    array([474722. , 499498.8, 499500. ])
+    >>> round(law.pair.mean, 4), law.largest.quantile(0.99)
+    (0.0496, 2.0)
     """
 
     def __init__(self, cells: Cells, n_tokens: float, unit: str = "steps") -> None:
-        """
-        Parameters
-        ----------
-        cells : of `SnowballLaw.cells`, made for so many tokens
-        n_tokens : >= 1; as good as any up to 1e12
-        unit : "weight" (differences of values, exactly) or "steps" (of ordered indices)
-
-        Examples
-        --------
-        >>> from darkvocab.snowballs.law import SnowballLaw
-        >>> law = LInfinity(SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000), 1000)
-        >>> law.pairs_within([0, 1, 2]).round(1)
-        array([474722. , 499498.8, 499500. ])
-        >>> round(law.pair.mean, 4), law.largest.quantile(0.99)
-        (0.0496, 2.0)
-        """
         if unit not in UNITS:
             raise InvalidInput(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
         if not n_tokens >= 1:
             raise InvalidInput(f"n_tokens must be >= 1, got {n_tokens!r}")
-        self.n_tokens, runs = n_tokens, _Runs.of(cells, unit)
+        self.n_tokens, runs = n_tokens, _runs(cells, unit)
         self.pair = DistanceLaw(unit, 0, runs)
         self.largest = DistanceLaw(unit, n_tokens, runs)
 

@@ -131,7 +131,7 @@ class Occupancy:
 
     @cached_property
     def is_dispersed(self) -> bool:
-        """Whether no cell is likely enough to hold three tokens: then black holes are pairs, but for a part in 1e10."""
+        """True where no cell is likely enough to hold three tokens: black holes are pairs, but for a part in 1e10."""
         return math.log(self._n) + math.fsum(self.cells.log_likeliest) < DISPERSED
 
     @cached_property
@@ -160,48 +160,33 @@ class Occupancy:
     @cached_property
     def n_unique(self) -> Moments:
         """Distinct rows: the cells that hold any token."""
-        if self.is_dispersed:
-            return Moments(self._n - self._pairs.mean, self._pairs.std)
-        return Moments(self.expected_groups(), self._std(SURPLUS, self._within[0] + self._across[0]))
+        return Moments(self.expected_groups(), self._std(SURPLUS))
 
     @cached_property
     def n_singletons(self) -> Moments:
         """Tokens whose row no other has: ``N E[(1 - p)**(N - 1)]``."""
         population = self.black_hole_population
-        if self.is_dispersed or self._is_sparse:
+        if self._is_sparse:
             return Moments(self._n - population.mean, population.std)
         return Moments(self.levels.total(self._n * self._q(self._n - 1)), population.std)
 
     @cached_property
     def n_black_holes(self) -> Moments:
         """Cells that hold two tokens or more."""
-        if self.is_dispersed:
-            return self._pairs
-        within, across = (empty + single + 2 * mixed for empty, single, mixed in (self._within, self._across))
-        return Moments(self.expected_groups(2), self._std(ONE, within + across))
+        return Moments(self._sum(ONE), self._std(ONE))
 
     @cached_property
     def black_hole_population(self) -> Moments:
         """Tokens in black holes."""
-        if self.is_dispersed:
-            return Moments(2 * self._pairs.mean, 2 * self._pairs.std)
-        return Moments(self._sum(TOKENS), self._std(TOKENS, self._within[1] + self._across[1]))
-
-    @property
-    def _pairs(self) -> Moments:
-        """Black holes where all are pairs: as good as Poisson."""
-        mean = math.exp(self.log_coincident_pairs)
-        return Moments(mean, math.sqrt(mean))
+        return Moments(self._sum(TOKENS), self._std(TOKENS))
 
     @cached_property
     def _is_sparse(self) -> bool:
-        """Whether next to all tokens are alone."""
+        """True where next to all tokens are alone."""
         return self._sum(TOKENS) < APART * self._n
 
     def expected_groups(self, least: int = 1) -> float:
         """Expected number of cells that hold this many tokens, one or two, or more: unique rows, or black holes."""
-        if self.is_dispersed:
-            return self._pairs.mean if least == 2 else self._n - self._pairs.mean
         if least == 2:
             return self._sum(ONE)
         return self._n - self._sum(SURPLUS) if self._is_sparse else self.levels.total(self._occupied)
@@ -210,6 +195,9 @@ class Occupancy:
 
     def _sum(self, weight: Weight) -> float:
         """``sum over cells of E[w(n); n >= 2]``."""
+        if self.is_dispersed:
+            constant, slope = weight
+            return (constant + 2 * slope) * math.exp(self.log_coincident_pairs)
         return self.levels.total(self._shared(weight))
 
     def _shared(self, weight: Weight, squared: bool = False) -> Array:
@@ -233,22 +221,31 @@ class Occupancy:
         total[few] = series
         return total
 
-    def _std(self, weight: Weight, variance: float) -> float:
-        """Standard deviation of ``sum over cells of w(n); n >= 2``, given its variance as summed over all cells.
+    def _std(self, weight: Weight) -> float:
+        """Standard deviation of ``sum over cells of w(n); n >= 2``: pairs are as good as Poisson.
 
-        Where few tokens share a row that is a small difference of large numbers. There the variance
-        within cells is summed over populations of two and more, and the covariance of cells taken
-        to first order: ``-(sum_cells p dE[w]/dp)**2 / N``, with an error of the order 1/N of it.
+        Where few tokens share a row its variance, by that of empty cells and of tokens alone, is a
+        small difference of large numbers. There the variance within cells is summed over
+        populations of two and more, and the covariance of cells taken to first order:
+        ``-(sum_cells p dE[w]/dp)**2 / N``, with an error of the order 1/N of it.
         """
+        constant, slope = weight
+        alone = constant + slope
         if self.n_tokens == 1:
             return 0.0
+        if self.is_dispersed:
+            return (constant + 2 * slope) * math.sqrt(math.exp(self.log_coincident_pairs))
         if self._is_sparse:
             within = self.levels.total(self._shared(weight, squared=True) - self.levels.p * self._shared(weight) ** 2)
-            constant, slope = weight
             n = self._n
             twos = n * (n - 1) * self.levels.total(self._powers(2, n - 2))
-            variance = within - (constant * twos + slope * (self._sum(TOKENS) + twos)) ** 2 / n
-        return math.sqrt(max(variance, 0.0))
+            across = -((constant * twos + slope * (self._sum(TOKENS) + twos)) ** 2) / n
+        else:
+            within, across = (
+                constant**2 * empty + alone**2 * single + 2 * constant * alone * mixed
+                for empty, single, mixed in (self._within, self._across)
+            )
+        return math.sqrt(max(within + across, 0.0))
 
     def _q(self, power: float) -> Array:
         """(1 - p)**power."""
@@ -305,7 +302,7 @@ class Occupancy:
     @cached_property
     def _listed(self) -> Array:
         """Logarithms of the probabilities of the likeliest cells, descending."""
-        return likeliest(self.cells, LARGEST).log_p
+        return likeliest(self.cells, LARGEST)
 
     def spectrum(self, populations: ArrayLike) -> Float64[np.ndarray, " sizes"]:
         """Expected number of cells that hold exactly m tokens, for every m of `populations` (>= 1).
@@ -335,7 +332,7 @@ class Occupancy:
 
     def largest(self, count: int) -> Float64[np.ndarray, " count"]:
         """Expected tokens of each of the likeliest cells, descending: N times their probabilities."""
-        return self._n * np.exp(likeliest(self.cells, count).log_p)
+        return self._n * np.exp(likeliest(self.cells, count))
 
     @cached_property
     def largest_group(self) -> tuple[float, float]:
@@ -351,7 +348,7 @@ class Occupancy:
            Statistics 11, 1983.
         """
         if self.is_dispersed:
-            return 1.0, 1.0 + min(1.0, self._pairs.mean)
+            return 1.0, 1.0 + min(1.0, self._sum(ONE))
         n, p, cells = self._n, *self._weighed
         top = n * float(p.max())
         around = 8 * math.sqrt(top * (1 - float(p.max()))) + 24
@@ -386,7 +383,7 @@ class Occupancy:
     def at_most(self, rank: int, population: int) -> float:
         """Bound on the chance that the group of this rank (1: the largest) holds this many tokens or fewer, as a
         logarithm: then one of the r likeliest cells does, so the sum over them of P(n <= m)."""
-        p = np.minimum(np.exp(likeliest(self.cells, rank).log_p), 1.0)
+        p = np.minimum(np.exp(likeliest(self.cells, rank)), 1.0)
         if len(p) < rank or population >= self._n:
             return 0.0
         total = float(betaincc(population + 1.0, self._n - population, p).sum())

@@ -39,7 +39,7 @@ class Partition:
 
     @property
     def is_tractable(self) -> bool:
-        """Whether `partition_likelihood` can go through it: few groups of different sizes."""
+        """True where `partition_likelihood` can go through it: few groups of different sizes."""
         return self.n_singletons is not None and math.prod((self.sizes[1] + 1).tolist()) <= MOST_STATES
 
 
@@ -52,12 +52,7 @@ def partition_likelihood(cells: Cells, partition: Partition) -> float:
     gone through one by one, the 256 likeliest, with a state for every set of sizes already given
     away; groups left take other cells, whose power sums are what the listed ones leave, and that
     two of them take the same one is taken off to second order. -inf where there are fewer cells
-    than groups.
-
-    Raises
-    ------
-    InvalidInput
-        More than 1,024 states (see `Partition.is_tractable`).
+    than groups; InvalidInput for more than 1,024 states (`Partition.is_tractable`).
 
     References
     ----------
@@ -73,32 +68,29 @@ def partition_likelihood(cells: Cells, partition: Partition) -> float:
     if not partition.is_tractable:
         raise InvalidInput("this partition has too many groups of different sizes to go through; see is_tractable")
     sizes, counts = partition.sizes
-    listed = likeliest(cells, LISTED).log_p
-    state = np.full(tuple(counts + 1), -np.inf)
+    listed = likeliest(cells, LISTED)
+    state = np.full(counts + 1, -np.inf)
     state.flat[0] = 0.0
     before = np.empty_like(state)
-    along = [(slice(None),) * axis for axis in range(len(sizes))]
     steps = [
-        (state[(*axes, slice(1, None))], before[(*axes, slice(None, -1))], size)
-        for axes, size in zip(along, sizes.tolist(), strict=True)
+        (np.moveaxis(state, axis, 0)[1:], np.moveaxis(before, axis, 0)[:-1], size)
+        for axis, size in enumerate(sizes.tolist())
     ]
     for log_p in listed:
         before[:] = state
         for given, taken, size in steps:
             np.logaddexp(given, taken + size * log_p, out=given)
     others = np.array([_left_over(cells, listed, size) for size in sizes.tolist()])
-    left = counts.reshape(-1, *[1] * len(counts)) - np.indices(state.shape)  # groups of each size that take other cells
+    per_size = -1, *[1] * len(counts)
+    left = counts.reshape(per_size) - np.indices(state.shape)  # groups of each size that take other cells
     with np.errstate(invalid="ignore"):
-        elsewhere = np.where(left > 0, left * others.reshape(-1, *[1] * len(counts)) - gammaln(left + 1.0), 0).sum(
-            axis=0
-        )
+        elsewhere = np.where(left > 0, left * others.reshape(per_size) - gammaln(left + 1.0), 0).sum(axis=0)
     clashes = np.zeros(state.shape)
-    for i, first in enumerate(sizes.tolist()):
-        for j, second in enumerate(sizes.tolist()[: i + 1]):
-            if np.isfinite(others[i] + others[j]):
-                pairs = left[i] * (left[i] - 1) / 2 if i == j else left[i] * left[j]
-                same = _left_over(cells, listed, first + second) - others[i] - others[j]
-                clashes += np.maximum(pairs, 0) * math.exp(min(0.0, same))
+    for i, j in zip(*np.tril_indices(len(sizes)), strict=True):
+        if np.isfinite(others[i] + others[j]):
+            pairs = left[i] * (left[i] - 1) / 2 if i == j else left[i] * left[j]
+            same = _left_over(cells, listed, int(sizes[i] + sizes[j])) - others[i] - others[j]
+            clashes += np.maximum(pairs, 0) * math.exp(min(0.0, same))
     ways = gammaln(partition.populations.sum() + (partition.n_singletons or 0) + 1.0) - counts @ gammaln(sizes + 1.0)
     return float(ways + logsumexp(state + elsewhere - clashes))
 

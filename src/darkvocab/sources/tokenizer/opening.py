@@ -66,16 +66,17 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
 
 
 def tokenizer_of(source: Source) -> Tokenizer | None:
-    """Return the tokenizer of a checkpoint: beside its weights, else in their file; None where it has none.
+    """Return the tokenizer of a checkpoint: of a GGUF file its own, else that beside the weights; None without one.
 
-    Raises as `open_tokenizer`; remote files are read now.
+    A tokenizer beside a GGUF file is another one that applies. Raises as `open_tokenizer`; remote files are read now.
     """
     names = tokenizer_names(source.beside)
-    if names:
-        return _of_folder(source.beside, names)
-    if not source.metadata:
-        return None
-    return from_gguf(source.metadata, next((tensor.path for tensor in source.tensors.values()), None))
+    held = None
+    if source.metadata:  # else no file is a GGUF file, and none of its tensors need be looked up
+        held = from_gguf(source.metadata, next((tensor.path for tensor in source.tensors.values()), None))
+    if held is None:
+        return _of_folder(source.beside, names) if names else None
+    return replace(held, others=tuple(partial(_opened, source.beside[name], source.beside) for name in names[:1]))
 
 
 def tokenizer_names(folder: Files) -> list[str]:

@@ -37,7 +37,7 @@ class Model:
         """Return a protocol buffer of what was read and checked, or a `bare` one, without rules of normalisation."""
         rules = bytes([3 << 3, 0, 4 << 3, 0, 5 << 3, 0]) if bare else self.normalizer
         messages = [(1, piece) for piece in self.pieces] + [(2, self.trainer), (3, rules)]
-        return b"".join(bytes([n << 3 | BYTES]) + _packed(len(message)) + message for n, message in messages)
+        return b"".join(bytes([n << 3 | BYTES]) + packed(len(message)) + message for n, message in messages)
 
 
 def read_model(data: bytes) -> Model:
@@ -106,7 +106,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number without an end")
 
 
-def _packed(value: int) -> bytes:
+def packed(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -30,8 +30,8 @@ def by_rules(rules: tokenizers.Tokenizer, **facts: Any) -> Tokenizer:
         facts["pieces"] = pieces_of(rules, spelling)
     fields = {"runtime": "tokenizers", "model": type(rules.model).__name__, "encoder": encoder(rules), **facts}
     if getattr(rules.model, "ignore_merges", False):
-        fields.setdefault("merges", _merging(rules, fields["pieces"]))
-    return Tokenizer(**fields, spelling=spelling, rules=rules)
+        fields.setdefault("merges", merging(rules, fields["pieces"]))
+    return Tokenizer(**fields, spelling=spelling, rules_of=lambda: rules)
 
 
 def plain(rules: tokenizers.Tokenizer, *, copy: bool = True) -> tokenizers.Tokenizer:
@@ -83,7 +83,7 @@ def encoder(rules: tokenizers.Tokenizer) -> Callable[[list[str]], Encoded]:
     return encode
 
 
-def _merging(rules: tokenizers.Tokenizer, pieces: Pieces) -> Callable[[list[int]], list[bool]]:
+def merging(rules: tokenizers.Tokenizer, pieces: Pieces) -> Callable[[list[int]], list[bool]]:
     def merges(numbers: list[int]) -> list[bool]:
         model: Any = rules.model
         model.ignore_merges = False
@@ -106,7 +106,9 @@ def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:
 
 def _every(rules: tokenizers.Tokenizer) -> tuple[list[int], list[str]]:
     n_texts = rules.get_vocab_size(with_added_tokens=True)
-    named = [text for text in map(rules.id_to_token, range(n_texts)) if text is not None]
+    # The library names an added token as the normaliser makes it, by which no other list knows it.
+    marks = {n: one.content for n, one in rules.get_added_tokens_decoder().items()}
+    named = [text for n in range(n_texts) if (text := marks.get(n) or rules.id_to_token(n)) is not None]
     if len(named) == n_texts:  # so each of these ids has one text, and there is no other; to list all takes longer
         return list(range(n_texts)), named
     vocabulary = rules.get_vocab(with_added_tokens=True)

@@ -44,7 +44,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
         model = read_model(data)
     except ValueError as error:  # of Unicode, too
         raise CorruptFile(f"{path}: not a SentencePiece model: {in_a_line(error)}; download it again") from None
-    run = _processor(path, model.serialised())
+    run = processor(path, model.serialised())
     ids = _shifted(model) if named == SHIFTED else np.arange(len(model.text))
 
     def encode(texts: list[str]) -> Encoded:
@@ -57,13 +57,13 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
         model=model.kind,
         pieces=_pieces(path, model, ids.tolist(), spelling, folder),
         spelling=spelling,
-        rules=_rules(path, model, ids.tolist()),
+        rules_of=lambda: merge_rules(path, model, ids.tolist()),
         encoder=encode,
         file=path,
     )
 
 
-def _processor(path: File, data: bytes) -> sentencepiece.SentencePieceProcessor:
+def processor(path: File | None, data: bytes) -> sentencepiece.SentencePieceProcessor:
     import sentencepiece
 
     sentencepiece.set_min_log_level(3)
@@ -98,7 +98,7 @@ def _pieces(path: File, model: Model, ids: list[int], spelling: Spelling, folder
     return Pieces.of([token for token, _, _ in rows], [text for _, text, _ in rows], data, added, silent=silent)
 
 
-def _rules(path: File, model: Model, ids: list[int]) -> tokenizers.Tokenizer | None:
+def merge_rules(path: File | None, model: Model, ids: list[int]) -> tokenizers.Tokenizer | None:
     """Return the model's rules for the `tokenizers` library, where it merges each piece alone as SentencePiece does.
 
     Of two ways to merge the same text SentencePiece takes the one further left, the library the one listed first.
@@ -129,6 +129,6 @@ def _rules(path: File, model: Model, ids: list[int]) -> tokenizers.Tokenizer | N
         )
     )
     normal = [text for text, kind in zip(model.text, model.type, strict=True) if kind == NORMAL]
-    alone = _processor(path, model.serialised(bare=True)).EncodeAsIds(normal, num_threads=2)
+    alone = processor(path, model.serialised(bare=True)).EncodeAsIds(normal, num_threads=2)
     merged = ([token.id for token in rules.model.tokenize(text)] for text in normal)
     return rules if all(map(list.__eq__, merged, alone)) else None

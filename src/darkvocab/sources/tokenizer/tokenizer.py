@@ -37,7 +37,8 @@ class Tokenizer(Shown):
     model: str  # BPE, WordPiece, Unigram, WordLevel; or as a GGUF file names one that is not known
     pieces: Pieces
     spelling: Spelling  # of the pieces' names
-    rules: tokenizers.Tokenizer | None = None  # the same for the `tokenizers` library; of tiktoken's without merges
+    # The same for the `tokenizers` library, of tiktoken's without merges; made when they are asked for.
+    rules_of: Callable[[], tokenizers.Tokenizer | None] | None = None
     encoder: Callable[[list[str]], Encoded] | None = None
     # Where whole words are looked up before pieces merge: whether merges alone give these pieces, by number.
     merges: Callable[[list[int]], list[bool]] | None = None
@@ -49,6 +50,11 @@ class Tokenizer(Shown):
         """Show what it is, not its texts."""
         facts = {"runtime": self.runtime, "model": self.model, "n_texts": len(self.pieces)}
         return {**facts, "file": self.file and str(self.file)}
+
+    @cached_property
+    def rules(self) -> tokenizers.Tokenizer | None:
+        """Rules of the tokenizer for the `tokenizers` library; None where that has none like them."""
+        return self.rules_of() if self.rules_of else None
 
     @cached_property
     def texts(self) -> dict[int, str]:

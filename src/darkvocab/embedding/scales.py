@@ -1,0 +1,235 @@
+"""Find the tensors beside a packed one that say what its numbers are: scales, biases, shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import CorruptFile, InvalidInput
+from ..numerics import GRIDS, Grid, decode
+from ..sources import Source, Tensor
+from ..text import printable
+from .names import NO_EMBEDDING, PACKED
+from .packing import Blocks, Grouped, Packing, Scaled
+
+GRID_OF_DTYPE = {
+    "BF16": "bfloat16",
+    "F16": "float16",
+    "F32": "float32",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "I8")
+MLX_BITS, MLX_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+TENSORS_BITS = (2, 4, 8)  # of compressed-tensors; its earlier versions left gaps between codes of other sizes
+BLOCK = (128, 128)  # rows and columns that share a scale, unless a config says otherwise
+INSTEAD = "give the model as it was before it was quantised, or a GGUF file of it"
+
+
+def _module(tensor: Tensor) -> str:
+    """Return the module of a weight, with the point that ends it."""
+    return PACKED.sub("weight", tensor.name).removesuffix("weight")
+
+
+def find_companions(source: Source, tensor: Tensor) -> dict[str, Tensor]:
+    """Return the tensors by which the numbers of this one are read, by name alone: `scales`, `biases`, `shape`.
+
+    None for a tensor of plain numbers, and for one that is packed in a way that is not read here.
+    """
+    module = _module(tensor)
+
+    def held(**names: str | tuple[str, ...]) -> dict[str, Tensor]:
+        listed = {role: (name,) if isinstance(name, str) else name for role, name in names.items()}
+        known = {role: next((name for name in each if name in source.tensors), None) for role, each in listed.items()}
+        return {role: source.tensors[name] for role, name in known.items() if name is not None}
+
+    if tensor.name.endswith("weight_packed"):
+        lost = held(zero=f"{module}weight_zero_point", order=f"{module}weight_g_idx")
+        return {} if lost else held(scales=f"{module}weight_scale", shape=f"{module}weight_shape")
+    if tensor.dtype in ("U32", "I32"):
+        both = held(scales=f"{module}scales", biases=f"{module}biases")
+        return both if len(both) == 2 else {}
+    if tensor.dtype not in EIGHT_BITS or held(zero=f"{tensor.name}_zero_point"):
+        return {}
+    names = [f"{tensor.name}{end}" for end in ("_scale_inv", "_scale", "_scales")]
+    names += [f"{module}scale", f"{module}scales", *([f"{module}SCB"] if tensor.dtype == "I8" else [])]
+    return held(scales=tuple(names))
+
+
+def find_scales(source: Source, tensor: Tensor) -> str:
+    """Name the tensors of scales and biases of this one; empty without any."""
+    return " and ".join(beside.name for role, beside in find_companions(source, tensor).items() if role != "shape")
+
+
+def find_packing(source: Source, tensor: Tensor) -> Packing | None:
+    """Return how the stored words of a matrix become values; None where they are the words of its grid.
+
+    Raises CorruptFile where scales do not belong to such a matrix, InvalidInput where its numbers cannot be read here.
+    """
+    if tensor.block:
+        return Blocks(name=tensor.dtype, stored=tensor.words_shape[-1])
+    beside = find_companions(source, tensor)
+    if "scales" not in beside:
+        if tensor.is_float:
+            return None
+        raise refusal(source, tensor)
+    if tensor.name.endswith("weight_packed"):
+        return _compressed(source, tensor, beside)
+    if "biases" in beside:
+        return _affine(source, tensor, beside["scales"], beside["biases"])
+    return _scaled(source, tensor, beside["scales"])
+
+
+def is_packed(source: Source, tensor: Tensor) -> bool:
+    """Say whether integers stand for other numbers: what such packing needs lies beside them."""
+    module = _module(tensor)
+    return any(name.startswith(module) and NO_EMBEDDING.fullmatch(name) for name in source.tensors)
+
+
+def refusal(source: Source, tensor: Tensor) -> InvalidInput:
+    """Return the error for a matrix that is packed in a way that is not read here."""
+    module = _module(tensor)
+    others = [name for name in source.tensors if name.startswith(module) and name != tensor.name]
+    beside = f", beside {', '.join(map(printable, others[:4]))}" if module and others else ""
+    return InvalidInput(
+        f"{tensor.path}: {printable(tensor.name)} is packed, {tensor.dtype} {list(tensor.shape)}{beside}: such numbers "
+        f"are not read here; {INSTEAD}"
+    )
+
+
+def _wrong(tensor: Tensor, scales: Tensor, what: str) -> CorruptFile:
+    return CorruptFile(
+        f"{scales.path}: {printable(scales.name)}, {scales.dtype} {list(scales.shape)}, cannot be the scales of "
+        f"{printable(tensor.name)}, {tensor.dtype} {list(tensor.shape)}: {what}"
+    )
+
+
+def _grid_of(tensor: Tensor, scales: Tensor) -> Grid:
+    if scales.dtype not in ("BF16", "F16", "F32"):
+        raise _wrong(tensor, scales, "they must be BF16, F16 or F32")
+    return GRIDS[GRID_OF_DTYPE[scales.dtype]]
+
+
+def _whole(value: Any) -> int | None:
+    """Return a number of a config where it is a whole one, above zero."""
+    return value if type(value) is int and value > 0 else None
+
+
+def _hidden_size(source: Source) -> int | None:
+    nested = [part for part in source.config.values() if isinstance(part, dict) and "vocab_size" in part]
+    sizes = (_whole(part.get("hidden_size")) for part in (source.config, *nested))
+    return next((size for size in sizes if size), None)
+
+
+def _affine(source: Source, tensor: Tensor, scales: Tensor, biases: Tensor) -> Grouped:
+    """Read groups of MLX: `bits = 32 * columns / (groups * group)`, the group's size by the config or what fits."""
+    grid = _grid_of(tensor, scales)
+    n, columns = tensor.shape
+    if len(scales.shape) != 2 or scales.shape[0] != n or not scales.shape[1]:
+        raise _wrong(tensor, scales, "there must be some for every row")
+    if (biases.dtype, biases.shape) != (scales.dtype, scales.shape):
+        raise _wrong(tensor, scales, f"biases are {biases.dtype} {list(biases.shape)}")
+    groups = scales.shape[1]
+    settings = _mlx_settings(source, tensor)
+    if settings.get("mode", "affine") != "affine":
+        raise InvalidInput(
+            f"{tensor.path}: {printable(tensor.name)} is packed by MLX in mode {str(settings['mode'])[:40]!r}; read "
+            f"are its affine groups; {INSTEAD}"
+        )
+    hidden = _hidden_size(source)
+    said = _whole(settings.get("group_size"))
+    sizes = (said,) if said else (hidden // groups,) if hidden and hidden % groups == 0 else MLX_GROUPS
+    bits_said = _whole(settings.get("bits"))
+    fitting = [
+        (bits, size)
+        for size in sizes
+        for bits in MLX_BITS
+        if bits * size * groups == 32 * columns and bits_said in (None, bits)
+    ]
+    if not fitting:
+        raise _wrong(tensor, scales, f"no 2, 3, 4, 5, 6 or 8 bits for groups of {' or '.join(map(str, sizes))} fit")
+    if len(fitting) > 1:
+        raise InvalidInput(
+            f"{tensor.path}: {printable(tensor.name)} may have "
+            f"{' or '.join(f'{bits} bits in groups of {size}' for bits, size in fitting)}: its config.json says which; "
+            "give the model's folder"
+        )
+    (bits, size), *_ = fitting
+    return Grouped(
+        name=f"mlx-{bits}bit-g{size}",
+        dim=groups * size,
+        bits=bits,
+        offset=0,
+        grid=grid,
+        scales=scales.words(),
+        biases=biases.words(),
+    )
+
+
+def _mlx_settings(source: Source, tensor: Tensor) -> dict[str, Any]:
+    """Return what a config says of the quantisation of a module, or of all of them."""
+    settings = source.config.get("quantization", source.config.get("quantization_config"))
+    if not isinstance(settings, dict):
+        return {}
+    of_module = settings.get(_module(tensor).removesuffix("."))
+    return {**settings, **of_module} if isinstance(of_module, dict) else settings
+
+
+def _compressed(source: Source, tensor: Tensor, beside: dict[str, Tensor]) -> Grouped:
+    """Read symmetric groups of compressed-tensors, whose number of columns another tensor or the config says."""
+    scales = beside["scales"]
+    grid = _grid_of(tensor, scales)
+    n, columns = tensor.shape
+    dim = _hidden_size(source)
+    if shape := beside.get("shape"):
+        if (shape.dtype, shape.shape) != ("I64", (2,)):
+            raise CorruptFile(f"{shape.path}: {printable(shape.name)} must be the two sizes of a matrix, I64 [2]")
+        rows, dim = shape.packed().tolist()
+        if rows != n:
+            raise CorruptFile(f"{shape.path}: {printable(shape.name)} says {rows:,} rows, the matrix has {n:,}")
+    if tensor.dtype not in ("I32", "U32") or dim is None:
+        raise refusal(source, tensor)
+    fitting = [bits for bits in TENSORS_BITS if -(-dim * bits // 32) == columns]
+    if len(fitting) != 1:
+        raise InvalidInput(
+            f"{tensor.path}: {printable(tensor.name)}, {dim:,} numbers in {columns:,} words of 32 bits, is packed with "
+            f"a number of bits that is not read here ({', '.join(map(str, TENSORS_BITS))} are); {INSTEAD}"
+        )
+    if len(scales.shape) != 2 or scales.shape[0] != n or not scales.shape[1] or dim % scales.shape[1]:
+        raise _wrong(tensor, scales, f"there must be as many for each row as divide its {dim:,} numbers")
+    (bits,) = fitting
+    name = f"packed-int{bits}-g{dim // scales.shape[1]}"
+    return Grouped(name=name, dim=dim, bits=bits, offset=1 << (bits - 1), grid=grid, scales=scales.words(), biases=None)
+
+
+def _scaled(source: Source, tensor: Tensor, scales: Tensor) -> Scaled:
+    """Read 8-bit numbers with one scale, or one for each row, or group of a row, or block of rows and columns."""
+    n, dim = tensor.shape
+    values = _values(tensor, scales)
+    settings = source.config.get("quantization_config")
+    said = settings.get("weight_block_size") if isinstance(settings, dict) else None
+    block = BLOCK
+    if isinstance(said, list) and len(said) == 2 and all(_whole(size) for size in said):
+        block = min(said[0], n), min(said[1], dim)
+    rows = np.arange(n)
+    if values.size == 1:
+        values, places, width = values.reshape(1, 1), np.zeros(n, np.int64), dim
+    elif values.ndim in (1, 2) and len(values) == n and values.size and dim % (values.size // n) == 0:
+        values, places, width = values.reshape(n, -1), rows, dim // (values.size // n)
+    elif values.shape == (-(-n // block[0]), -(-dim // block[1])):
+        places, width = rows // block[0], block[1]
+    else:
+        raise _wrong(tensor, scales, f"neither one, nor for each row, nor for each block of {block[0]} x {block[1]}")
+    if scales.name.endswith("SCB"):  # bitsandbytes: the largest magnitude of each row, which int8 has at 127
+        values = values / np.float32(127)
+    grid = None if tensor.dtype == "I8" else GRIDS[GRID_OF_DTYPE[tensor.dtype]]
+    name = f"{'int8' if grid is None else grid.name} x scale"
+    return Scaled(name=name, dim=dim, grid=grid, scales=values, places=places, width=width)
+
+
+def _values(tensor: Tensor, scales: Tensor) -> np.ndarray:
+    if scales.dtype == "F8_E8M0":  # a power of two; 255 is NaN
+        exponents = scales.packed().astype(np.int64)
+        return np.where(exponents == 255, np.nan, np.ldexp(1.0, exponents - 127)).astype(np.float32)
+    return decode(scales.words(), _grid_of(tensor, scales))

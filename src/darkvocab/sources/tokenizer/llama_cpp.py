@@ -1,0 +1,213 @@
+"""Rules by which llama.cpp makes tokens of a text, as objects of the `tokenizers` library and functions that encode.
+
+Written after llama.cpp's `src/llama-vocab.cpp`, and compared with llama.cpp itself: `docs/files.md` says on what.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..tensors import File
+from .llama_patterns import NEW_RANGES, PATTERN_OF, PATTERNS, RAW, WHOLE_WORDS_FIRST, of_15_1
+from .protobuf import BYTE, BYTES, FIXED32, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, packed, read_model
+from .rules import encoder
+from .sentencepiece import SPACE, merge_rules, processor
+from .texts import BYTE_LEVEL
+from .tokenizer import Encoded, flat
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    # The rules, where the library can express them, and a function that encodes what is between special tokens.
+    Rules = tuple[tokenizers.Tokenizer | None, Callable[[list[str]], Encoded]]
+
+CHINESE = (  # characters that are words of their own for BERT; one range begins late, as in the library that it follows
+    r"\x{4e00}-\x{9fff}\x{3400}-\x{4dbf}\x{20000}-\x{2a6df}\x{2a700}-\x{2b73f}\x{2b740}-\x{2b81f}\x{2b920}-\x{2ceaf}"
+    r"\x{f900}-\x{faff}\x{2f800}-\x{2fa1f}"
+)
+NO_CHARACTER = "\ufdd0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a GGUF file holds of its tokenizer, checked."""
+
+    names: list[str]  # of the tokens, by id; each once
+    types: np.ndarray  # [n] integers
+    scores: np.ndarray  # [n] float32, finite
+    merges: list[tuple[str, str]]
+    pre: str
+    unknown: int | None  # id of the token for what is unknown
+    charsmap: bytes  # one that leads nowhere outside
+    space_prefix: bool
+    merge_spaces: bool
+    lowercase: bool
+    strip_accents: bool
+    file: File | None
+
+
+def bpe(held: Held) -> Rules:
+    """Return the rules of byte-pair encoding: by merges, on what the patterns of `pre` have cut."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    raw = PATTERN_OF[held.pre] in RAW
+    # What merges name and what is no token holds its place among the characters, and falls apart in the end.
+    known = dict(zip(held.names, range(len(held.names)), strict=True))
+    merged = itertools.chain.from_iterable((one, other, one + other) for one, other in held.merges)
+    characters = (" ",) if raw else map(chr, BYTE_LEVEL)  # where pieces are raw, a space stands for what is unknown
+    others = [text for text in dict.fromkeys((*merged, *characters)) if text not in known]
+    model = models.BPE(
+        vocab=known | dict(zip(others, range(len(known), len(known) + len(others)), strict=True)),
+        merges=list(dict.fromkeys(held.merges)),
+        ignore_merges=held.pre in WHOLE_WORDS_FIRST,
+        byte_fallback=raw,
+        unk_token=" " if raw else None,
+    )
+    rules = Tokenizer(model)
+    patterns = map(of_15_1, PATTERNS[PATTERN_OF[held.pre]])
+    cutters: list[pre_tokenizers.PreTokenizer] = [
+        pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns
+    ]
+    if raw:
+        rules.normalizer = normalizers.Replace(" ", SPACE)
+    else:
+        cutters.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+    rules.pre_tokenizer = pre_tokenizers.Sequence(cutters)
+    # Of GPT-2's alphabet what has no token is dropped, but for ASCII, since a token of one byte has another text.
+    names = [f"<0x{byte:02X}>" if raw else chr(byte) if byte < 128 else "" for byte in range(256)]
+    parts = [
+        [known[names[byte]] for byte in text.encode() if names[byte] in known] if text != " " else [] for text in others
+    ]
+    return rules, _falling_apart(encoder(rules), len(known), parts)
+
+
+def _falling_apart(
+    encode: Callable[[list[str]], Encoded], n_tokens: int, parts: Sequence[Sequence[int]]
+) -> Callable[[list[str]], Encoded]:
+    """Return a function that encodes likewise, and puts these tokens in the place of ids from `n_tokens` on."""
+    sizes = np.array([1] * n_tokens + [len(part) for part in parts], np.int64)
+    tokens = np.array([*range(n_tokens), *itertools.chain.from_iterable(parts)], np.int64)
+    begins = np.cumsum(sizes) - sizes
+
+    def encode_apart(texts: list[str]) -> Encoded:
+        ids, text_of = encode(texts)
+        size = sizes[ids]
+        within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+        return tokens[np.repeat(begins[ids], size) + within], np.repeat(text_of, size)
+
+    return encode_apart if parts else encode
+
+
+def wordpiece(held: Held) -> Rules:
+    """Return the rules of BERT: words, each by its longest pieces from the left; one that continues begins with ##."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    n_names = len(held.names)
+    vocabulary = dict(zip(held.names, range(n_names), strict=True))
+    unknown = "\0" if held.unknown is None else held.names[held.unknown]
+    vocabulary.setdefault(unknown, n_names)
+    # A piece that begins a word stands within one, too, where the text itself holds the mark.
+    vocabulary |= {f"##{SPACE}{name}": n for n, name in enumerate(held.names) if not name.startswith("##")}
+    model = models.WordPiece(
+        vocab=vocabulary, unk_token=unknown, continuing_subword_prefix="##", max_input_chars_per_word=1 << 30
+    )
+    rules = Tokenizer(model)
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(Regex(f"[{NEW_RANGES}]"), NO_CHARACTER)]
+    if held.strip_accents:  # of a decomposed character its first is left, of a Korean syllable its first letter
+        for n in range(19):
+            block = f"[\\x{{{0xAC00 + 588 * n:x}}}-\\x{{{0xAC00 + 588 * n + 587:x}}}]"
+            steps.append(normalizers.Replace(Regex(block), chr(0x1100 + n)))
+        steps.append(normalizers.NFD())
+    steps.append(normalizers.Replace(Regex(r"[\p{Cc}\p{Cf}\p{Co}\x{fffd}&&\S]"), ""))
+    if held.strip_accents:
+        steps.append(normalizers.Replace(Regex(r"\p{M}"), ""))
+    if held.lowercase:
+        steps += [normalizers.Replace("İ", "i"), normalizers.Lowercase()]
+    rules.normalizer = normalizers.Sequence(steps)
+    white_space = pre_tokenizers.Split(Regex(r"\s+"), "removed")
+    words = pre_tokenizers.Split(Regex(rf"[\p{{P}}$+<=>^`|~{CHINESE}]"), "isolated")
+    rules.pre_tokenizer = pre_tokenizers.Sequence([white_space, words])
+    return rules, _falling_apart(encoder(rules), n_names, [] if unknown in held.names else [[]])
+
+
+def unigram(held: Held) -> Rules:
+    """Return the rules of T5: the pieces of the largest sum of scores, after the character map has changed the text."""
+    import sentencepiece
+    from tokenizers import Tokenizer, models
+
+    normal = held.types == NORMAL
+    user_defined = held.types == USER_DEFINED
+    # What is unknown costs 10 more than the dearest piece in use. One that is not in use and dearer would change that:
+    # it has no better score where it is a character, and is left out where it is several.
+    dearest = held.scores[normal].min(initial=np.inf)
+    single = np.fromiter((len(name) == 1 for name in held.names), bool, len(held.names))
+    matched = normal | user_defined | ((held.types == UNUSED) & (single | (held.scores >= dearest)))
+    scores = np.where(matched & ~user_defined, np.maximum(held.scores, dearest).astype(np.float64), 0.0)
+    # Pieces that no text matches have a name that none holds, as each space becomes a mark.
+    names = [
+        name if match else f" {n}" for n, (name, match) in enumerate(zip(held.names, matched.tolist(), strict=True))
+    ]
+    vocabulary = list(zip(names, scores.tolist(), strict=True))
+    if held.unknown is None:
+        vocabulary.append((" ", 0.0))
+    rules = Tokenizer(models.Unigram(vocabulary, unk_id=len(names) if held.unknown is None else held.unknown))
+    by_model = _falling_apart(encoder(rules), len(names), [[]] if held.unknown is None else [])
+    normalizer = None
+    if held.charsmap:
+        rules_of_text = _sized(2, held.charsmap) + bytes([3 << 3, 0, 4 << 3, 0, 5 << 3, 0])  # spaces as they are
+        normalizer = sentencepiece.SentencePieceNormalizer(normalizer_spec=rules_of_text)
+
+    def encode(texts: list[str]) -> Encoded:
+        return by_model([_spaced(text, held) for text in (normalizer.Normalize(texts) if normalizer else texts)])
+
+    return rules, encode
+
+
+def _spaced(text: str, held: Held) -> str:
+    """Return a text with marks for spaces: one before each word, or all that there are and one before the first."""
+    if held.merge_spaces:
+        return "".join(SPACE + word for word in text.split(" ") if word)
+    words = text.lstrip(" ")
+    if held.space_prefix and words:
+        text = text[: len(text) - len(words)] + " " + words
+    return text.replace(" ", SPACE)
+
+
+def by_scores(held: Held) -> Rules:
+    """Return the rules of SentencePiece's byte-pair encoding, which merges the pair of the highest score first."""
+    of_bytes = dict.fromkeys(f"<0x{byte:02X}>" for byte in range(256))
+    scores = zip(held.names, held.scores.tolist(), strict=True)
+    pieces = [(name, score, BYTE if name in of_bytes else NORMAL) for name, score in scores]
+    pieces += [(name, 0.0, BYTE) for name in of_bytes.keys() - set(held.names)]
+    pieces += [(" ", 0.0, UNKNOWN)]
+    data = _model_proto(pieces, space_prefix=held.space_prefix)
+    run = processor(held.file, data)
+
+    def encode(texts: list[str]) -> Encoded:
+        return flat(run.EncodeAsIds(texts, num_threads=2))
+
+    rules = merge_rules(held.file, read_model(data), list(range(len(pieces))))
+    return rules, _falling_apart(encode, len(held.names), [[]] * (len(pieces) - len(held.names)))
+
+
+def _model_proto(pieces: Iterable[tuple[str, float, int]], *, space_prefix: bool) -> bytes:
+    """Return a SentencePiece model of pieces, each with score and type: BPE that falls back on bytes, spaces marked."""
+    listed = (
+        _sized(1, _sized(1, text.encode()) + struct.pack("<Bf", 2 << 3 | FIXED32, score) + bytes([3 << 3, kind]))
+        for text, score, kind in pieces
+    )
+    trainer = bytes([3 << 3, 2]) + packed(35 << 3) + b"\1"
+    return b"".join(listed) + _sized(2, trainer) + _sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
+
+
+def _sized(field: int, data: bytes) -> bytes:
+    return bytes([field << 3 | BYTES]) + packed(len(data)) + data
+
+
+BUILDERS = {"gpt2": bpe, "gemma4": bpe, "llama": by_scores, "bert": wordpiece, "t5": unigram}
