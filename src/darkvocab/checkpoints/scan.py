@@ -198,7 +198,7 @@ class _Measured:
             l_inf=self.l_inf,
             output=None
             if self.judged is matrix
-            else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.census)),
+            else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.judged.census)),
             vocabulary=_vocabulary_facts(self.words, matrix),
             template_tokens=self._template_tokens(),
             indicators=_indicator_facts(judgement),
@@ -242,7 +242,7 @@ class _Measured:
         near = self.near
         unknown = [None] * self.matrix.n_tokens
         judgement = self.judgement
-        shown = judgement.indicators.of_first(self.matrix.n_tokens)
+        shown = judgement.judged.indicators.of_first(self.matrix.n_tokens)
         of_input: dict[str, Any] = {}
         if self.judged is not self.matrix:
             side = judgement.sides[0]
@@ -269,7 +269,7 @@ class _Measured:
         n = self.judged.n_tokens - self.matrix.n_tokens
         if not n:
             return []
-        n_dark = int(self.judgement.indicators.dark[-n:].sum())
+        n_dark = int(self.judgement.judged.indicators.dark[-n:].sum())
         return [
             f"{printable(self.judged.tensor)} has {n:,} rows beyond the {self.matrix.n_tokens:,} of the input, which "
             f"are no tokens of it: {n_dark:,} of them are dark, and none is counted"
@@ -312,10 +312,10 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
 
 
 def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
-    shown = judgement.indicators.of_first(judgement.n_tokens)
+    shown = judgement.judged.indicators.of_first(judgement.n_tokens)
     dark = judgement.dark
     return result.IndicatorFacts(
-        matrix=judgement.matrix.tensor,
+        matrix=judgement.judged.matrix.tensor,
         reference=_reference_facts(shown.reference),
         by=shown.by,
         score=f"chance to be trained as little as the reference, by {COLUMNS[shown.by][0]}" if shown.by else None,
@@ -386,7 +386,7 @@ def _n_never_emitted(matrix: EmbeddingMatrix, judgement: Judgement) -> int | Non
     """
     if matrix.source is None or has_output_bias(matrix.source) or matrix.unembedding() is None:
         return None
-    census = judgement.census
+    census = judgement.judged.census
     first = census.groups.first[census.groups.labels[: matrix.n_tokens]]
     return int((first < np.arange(matrix.n_tokens)).sum())
 

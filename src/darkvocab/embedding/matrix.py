@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, Int64, UInt
+from jaxtyping import Float32, Int, Int64, UInt
 
 from ..errors import CorruptFile, InvalidInput
 from ..numerics import GRIDS, Grid, as_grid, decode, encode, to_index
@@ -274,16 +274,6 @@ class EmbeddingMatrix(Shown):
                 f"(largest value {target.max_value:g}): tokens {named}; choose a wider grid"
             )
         return groups
-
-    def norms(self) -> Float64[np.ndarray, " n_tokens"]:
-        """Return the Euclidean norm of every row, summed in float64."""
-        from ..numerics._backends.products import squares_and_sums
-
-        squares = np.empty(self.n_tokens)
-        sums = np.empty(self.dim)
-        for rows in chunks(self.words):
-            squares_and_sums(self.rows(rows), squares[rows], sums)
-        return np.sqrt(squares)
 
     def label(self, token: int | np.integer) -> str:
         """Return a row's token, by its id, and its text where there is one: ``125 '~'``."""

@@ -81,16 +81,9 @@ class Judgement:
     n_tokens: int  # of the input; an output matrix may be padded
 
     @property
-    def matrix(self) -> EmbeddingMatrix:
-        return self.sides[-1].matrix
-
-    @property
-    def census(self) -> Census:
-        return self.sides[-1].census
-
-    @property
-    def indicators(self) -> Indicators:
-        return self.sides[-1].indicators
+    def judged(self) -> Side:
+        """The side whose rows tell most of training: the output's where that was judged."""
+        return self.sides[-1]
 
     @cached_property
     def grade(self) -> Int8[np.ndarray, " n_tokens"]:
