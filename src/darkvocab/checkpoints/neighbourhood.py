@@ -70,10 +70,7 @@ def neighbourhood(
         "n_unique": near.n_unique,
         "n_black_holes": census.n_black_holes,
         "black_hole_population": census.black_hole_population,
-        "n_pairs": near.n_pairs,
-        "n_token_pairs": near.n_token_pairs,
-        "n_isolated": near.n_isolated,
-        "n_components": near.n_components,
+        **{name: getattr(near, name) for name in ("n_pairs", "n_token_pairs", "n_isolated", "n_components")},
         "degrees": near.degree_table().T.tolist(),
         "cluster": {
             "component": int(near.component[groups.labels[cluster[0]]]) + 1 if len(cluster) else None,

@@ -27,8 +27,7 @@ class Tying:
 
 def tying(matrix: EmbeddingMatrix, output: EmbeddingMatrix | None, said: bool | None) -> Tying:
     """Hold what a config says against the tensors; `output` is another tensor than that of `matrix`, or None."""
-    n_differ = None
-    sentence = None
+    n_differ = sentence = None
     lacks_output = said is False and output is None and matrix.output is None
     if said and not matrix.tied and output is not None:
         n_differ = _n_differing(matrix, output)
