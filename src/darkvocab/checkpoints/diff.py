@@ -140,8 +140,7 @@ class MatrixDiff(Shown):
 
     @property
     def _lengths(self) -> dict[str, np.ndarray]:
-        far = self.displacements
-        return {"l_inf_steps": far.l_inf_steps, "l_inf": far.l_inf, "euclidean": far.euclidean}
+        return {name: getattr(self.displacements, name) for name in ("l_inf_steps", "l_inf", "euclidean")}
 
     def to_json(self) -> dict[str, Any]:
         movers = self.movers()

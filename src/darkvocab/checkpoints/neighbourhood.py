@@ -45,12 +45,9 @@ def neighbourhood(
     tokenizer: str | Path | None = None,
     progress: Report | None = None,
 ) -> Neighbourhood:
-    """Find which tokens of a checkpoint's input embedding touch, with their texts; raises as `scan`.
+    """Find which tokens of a checkpoint's input embedding touch, with their texts.
 
-    Parameters
-    ----------
-    source, tensor, tokenizer, progress : as `scan`
-    touching, grid : as `neighbours`
+    Takes and raises what `scan` does; `touching` and `grid` are as `measures.neighbours.neighbours` takes them.
     """
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
     groups = matrix.groups(grid, progress=Progress(matrix.words.nbytes, progress).advance)
