@@ -15,7 +15,7 @@ from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from . import shell
 from .progress import announce_compilation, progress_bar, watched
-from .shell import REQUIRED, Options, app, put, say, some, takes
+from .shell import FILE, REQUIRED, TEXT, Options, app, put, say, some, takes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,10 +34,10 @@ TOKENIZER = typer.Argument(
 )
 GIVEN: Options = {"source": (Annotated[str, SOURCE], REQUIRED)}
 READ: Options = {
-    "tensor": (str | None, None, "Take this tensor instead of the one found; NAME[ROW] of a history."),
-    "grid": (str | None, None, "Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2."),
+    "tensor": (*TEXT, "Take this tensor instead of the one found; NAME[ROW] of a history."),
+    "grid": (*TEXT, "Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2."),
     "bitwise": (bool, False, "Compare bit patterns, so that -0.0 is not 0.0."),
-    "tokenizer": (str | None, None, 'A tokenizer to name tokens by, a file or folder; "none" for ids only.'),
+    "tokenizer": (*TEXT, 'A tokenizer to name tokens by, a file or folder; "none" for ids only.'),
     "checksum": (
         Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")],
         True,
@@ -46,23 +46,20 @@ READ: Options = {
     "device": (shell.DeviceName, "cpu"),
 }
 SCANNED: Options = {
-    "tokens": (str | None, None, "List dark tokens, or all, in --json and --csv, with all that is known."),
+    "tokens": (*TEXT, "List dark tokens, or all, in --json and --csv, with all that is known."),
     "show": (int, 12, "Tokens to print of each kind and black hole.", {"min": 1}),
-    "csv": (Path | None, None, "Also write tokens to this CSV: those of --tokens, by default all in black holes."),
-    "html": (Path | None, None, "Also write the page of the scan, which opens offline."),
+    "csv": (*FILE, "Also write tokens to this CSV: those of --tokens, by default all in black holes."),
+    "html": (*FILE, "Also write the page of the scan, which opens offline."),
     "dry_run": (bool, False, "Print what would be read; read headers only."),
 }
 CHECKED: Options = {
     "source": (Annotated[str | None, SOURCE], None),
-    "policy": (Path | None, None, "What is allowed, as TOML; by default as --print-policy."),
+    "policy": (*FILE, "What is allowed, as TOML; by default as --print-policy."),
     "print_policy": (bool, False, "Print the default policy, to start from, and do nothing else."),
     "show": (int, 12, "Tokens to print of each finding.", {"min": 1}),
-    "junit": (Path | None, None, "Also write JUnit XML to this file."),
-    "sarif": (Path | None, None, "Also write SARIF 2.1.0 to this file."),
-    "model_card": (
-        *(str | None, None),
-        "Also write a section for the model card to this file; - prints it instead of the table.",
-    ),
+    "junit": (*FILE, "Also write JUnit XML to this file."),
+    "sarif": (*FILE, "Also write SARIF 2.1.0 to this file."),
+    "model_card": (*TEXT, "Also write a section for the model card to this file; - prints it instead of the table."),
     "suppress": (
         *(list[str] | None, None),
         "Also write the ids to suppress at sampling: bad-words:FILE or suppress-tokens:FILE (transformers), "
@@ -76,13 +73,10 @@ CHECKED: Options = {
 }
 ENCODED: Options = {
     "tokenizer": (Annotated[str, TOKENIZER], REQUIRED),
-    "tokens": (
-        *(str | None, None),
-        "List tokens in --json and --csv: all, or of some categories, such as unreachable,special.",
-    ),
+    "tokens": (*TEXT, "List tokens in --json and --csv: all, or of some categories, such as unreachable,special."),
     "seconds": (float, 120, "End the search after so long; the rest is unknown.", {"min": 0}),
     "show": (int, 12, "Tokens to print of each kind.", {"min": 1}),
-    "csv": (Path | None, None, "Also write tokens to this CSV: those of --tokens, or all."),
+    "csv": (*FILE, "Also write tokens to this CSV: those of --tokens, or all."),
 }
 TOUCHED: Options = {
     "touching": (float, 1, "Rows touch where no column differs by more."),
@@ -90,7 +84,7 @@ TOUCHED: Options = {
     "strict": (bool, False, "Rows touch at < (not <=) --touching."),
     **some(READ, "tensor grid tokenizer"),
     "show": (int, 12, "Tokens to print of each component.", {"min": 1}),
-    "csv": (Path | None, None, "Also write every token with what it touches to this CSV."),
+    "csv": (*FILE, "Also write every token with what it touches to this CSV."),
 }
 AVERAGED: Options = {
     "output": (Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")], REQUIRED),
@@ -102,16 +96,16 @@ COMPARED: Options = {
     "a": (Annotated[str, A], REQUIRED),
     "b": (Annotated[str, B], REQUIRED),
     "matrix": (str, "both", "input, output, or both: the output matrices too where a model is untied."),
-    "tensor": (str | None, None, "Compare this tensor alone; NAME[ROW] of a history."),
-    "tensor_b": (str | None, None, "The tensor of B, where it is not --tensor."),
+    "tensor": (*TEXT, "Compare this tensor alone; NAME[ROW] of a history."),
+    "tensor_b": (*TEXT, "The tensor of B, where it is not --tensor."),
     **some(READ, "grid bitwise"),
     "tokenizer": (
-        *(str | None, None),
+        *TEXT,
         'A tokenizer to name the tokens of both by, a file or folder; "none" for ids only.',
     ),
     **some(READ, "skip_nonfinite"),
     "show": (int, 12, "Tokens to print of those that moved farthest.", {"min": 1, "max": 100}),
-    "csv": (Path | None, None, "Also write every token to this CSV."),
+    "csv": (*FILE, "Also write every token to this CSV."),
     "exit_code": (bool, False, "Exit with 1 where a row or a text differs, as `git diff` does."),
 }
 REPAIRED: Options = {
@@ -128,7 +122,7 @@ REPAIRED: Options = {
     "jitter": (int, 1, "Steps, 1 to so many, by which each component leaves a mean."),
     "seed": (shell.Seed, 0),
     **some(READ, "tensor"),
-    "tokenizer": (str | None, None, "A tokenizer, instead of the one beside the weights."),
+    "tokenizer": (*TEXT, "A tokenizer, instead of the one beside the weights."),
     "link": (bool, False, "Hard links for files that stay the same, which then are the source's."),
     "dry_run": (bool, False, "Write nothing, print what would be."),
 }

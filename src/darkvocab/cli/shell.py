@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -91,6 +92,8 @@ def command(function: Function) -> Function:
     return wrapped  # type: ignore[return-value]
 
 
+TEXT = (str | None, None)  # type and default of an option that may be left out
+FILE = (Path | None, None)
 Options = dict[str, tuple[Any, ...]]  # by name: type, default, help, and what else `typer.Option` takes
 
 

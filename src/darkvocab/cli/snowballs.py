@@ -13,7 +13,7 @@ import darkvocab
 from ..errors import InvalidInput
 from . import shell
 from .progress import announce_compilation, progress_bar, watched
-from .shell import REQUIRED, Options, app, put, say, some, takes
+from .shell import FILE, REQUIRED, TEXT, Options, app, put, say, some, takes
 
 if TYPE_CHECKING:
     from ..snowballs.expect import Expect, Expected
@@ -53,10 +53,10 @@ RUNNING: Options = {
     "engine": (shell.EngineName, "local"),
     "workers": (shell.Workers, None),
     "device": (shell.DeviceName, "cpu"),
-    "out": (Path | None, None, "Run folder for records, figures and report."),
+    "out": (*FILE, "Run folder for records, figures and report."),
     "resume": (shell.Resume, False),
 }
-DRAWING: Options = {"figure": (Path | None, None, "Draw it, too: a .png or .pdf file.")}
+DRAWING: Options = {"figure": (*FILE, "Draw it, too: a .png or .pdf file.")}
 EXPECTED: Options = {
     "sigma": (str, "", DRAWN["sigma"][2]),
     **some(DRAWN | MEASURED, "spacing tokens dim base redraw_base grid"),
@@ -64,7 +64,7 @@ EXPECTED: Options = {
     "arithmetic": DRAWN["arithmetic"],
     "seed": (int, 42, "Of a base that is drawn."),
     "run": (
-        *(Path | None, None),
+        *FILE,
         "A run of sweep or trials to hold against theory, at its own settings. Exits with 1 where it differs.",
     ),
 }
@@ -74,14 +74,11 @@ FITTED: Options = {
         "qwen3-4b, a checkpoint, a JSON of scan, or populations such as 814,704,306 (with --singletons).",
     ),
     "singletons": (
-        *(str | None, None),
+        *TEXT,
         "Tokens of the snowball that are alone; unknown: fit their number. By default what the target says.",
     ),
-    "base": (
-        *(str | None, None),
-        "As in expect; by default the row of a checkpoint's largest black hole, else qwen3-4b.",
-    ),
-    "grid": (str | None, None, "Number grid; by default that of a checkpoint, else bfloat16."),
+    "base": (*TEXT, "As in expect; by default the row of a checkpoint's largest black hole, else qwen3-4b."),
+    "grid": (*TEXT, "Number grid; by default that of a checkpoint, else bfloat16."),
     "distribution": (str, "gaussian", "Of the noise: gaussian, laplace; or fit, the one of the larger likelihood."),
     "arithmetic": DRAWN["arithmetic"],
     "offset": (str, "0", "Move every component of the rounded base by so much of the grid's spacing; or fit."),
@@ -180,6 +177,7 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
     """
     from ..reports.expected import expected_plot, print_agreement, print_expected
     from ..reports.figures import check_figure, save_as
+    from ..snowballs.settings import parse_sigmas
 
     announce_compilation()
     if figure:
@@ -191,14 +189,10 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
     agreement = darkvocab.agreement(run) if run else None
     if agreement:
         points = agreement.expected
-    else:
-        from ..snowballs.settings import parse_sigmas
-
-        settings["n_tokens"] = settings.pop("tokens")
-        points = _expected(darkvocab.snowballs.Expect(parse_sigmas(sigma, spacing), **settings))
-    if agreement:
         put(as_json, print_agreement, agreement, data=agreement.to_json)
     else:
+        settings["n_tokens"] = settings.pop("tokens")
+        points = _expected(darkvocab.snowballs.Expect(parse_sigmas(sigma, spacing), **settings))
         put(as_json, print_expected, points, data=lambda: {"points": [asdict(point) for point in points]})
     if figure:  # after the results, which a full disk then leaves
         save_as(expected_plot(points, agreement).draw(), figure)
