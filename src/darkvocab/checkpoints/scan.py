@@ -40,6 +40,9 @@ MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
 NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables of a chat template
+# Facts that a matrix and a vocabulary have by the same names.
+OF_MATRIX = "n_tokens tensor chosen output_shape tied tying skipped".split()
+OF_VOCABULARY = "model n_texts n_texts_beyond_matrix categories search runtime differs".split()
 MOST_COPIES = 10_000  # groups of copies that a scan lists
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
@@ -177,20 +180,14 @@ class _Measured:
         return Scan(
             source=source,
             matrix=result.MatrixFacts(
-                n_tokens=matrix.n_tokens,
+                **{name: getattr(matrix, name) for name in OF_MATRIX},
                 hidden_dim=matrix.dim,
                 grid=self.grid,
                 stored_grid=matrix.stored,
                 equality="bits" if self.bitwise else "values",
-                tensor=matrix.tensor,
-                chosen=matrix.chosen,
                 output_tensor=matrix.output,
-                output_shape=matrix.output_shape,
-                tied=matrix.tied,
                 padding_token=self._padding_token(),
-                tying=matrix.tying,
                 notes=(*matrix.notes, *self._padding()),
-                skipped=matrix.skipped,
             ),
             census=_census_facts(census),
             n_beyond_tokenizer=matrix.n_beyond_tokenizer,
@@ -306,9 +303,9 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
     if words.model is None:
         return None
     named = matrix.tokenizer and matrix.tokenizer.file
-    names = "model n_texts n_texts_beyond_matrix categories search runtime differs".split()
-    facts = {name: getattr(words, name) for name in names}
-    return result.VocabularyFacts(tokenizer=str(named or matrix.path), **facts)
+    return result.VocabularyFacts(
+        tokenizer=str(named or matrix.path), **{name: getattr(words, name) for name in OF_VOCABULARY}
+    )
 
 
 def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:

@@ -206,10 +206,9 @@ def check(
         check_place(path, source)
     scanned = watched("reading", darkvocab.scan, source, in_bytes=True, **read)
     verdict = darkvocab.check(scanned, held_against).to_json()
-    if junit is not None:
-        write_whole(junit, findings.junit(verdict))
-    if sarif is not None:
-        write_whole(sarif, findings.sarif(verdict))
+    for file, content in ((junit, findings.junit), (sarif, findings.sarif)):
+        if file is not None:
+            write_whole(file, content(verdict))
     if lists:
         _suppress(scanned, suppress_which, lists)
     if card is not None:

@@ -19,7 +19,7 @@ from ..progress import Advance
 from ..sources import File, Source, Tensor, open_source
 from ..sources.tokenizer import Tokenizer, open_tokenizer, tokenizer_of
 from ..text import Shown
-from .find import find_embedding, find_notes, find_output, is_tied, said_tied
+from .find import find_embedding, find_notes, find_output, is_tied
 from .packing import Packing, Rows
 from .scales import GRID_OF_DTYPE, find_packing, find_scales
 from .tying import Tying, tying
@@ -127,11 +127,9 @@ class EmbeddingMatrix(Shown):
     @cached_property
     def tying(self) -> Tying:
         """What the config says of that, held against the tensors; reads the output tensor where they disagree."""
-        whole = self
         if self.skipped and self.source and self.held:
-            whole = self._made(self.source, self.held, self.chosen, self.tokenizer)
-        output = whole.unembedding()
-        return tying(whole, None if output is whole else output, said_tied(self.source) if self.source else None)
+            return tying(self._made(self.source, self.held, self.chosen, self.tokenizer))
+        return tying(self)
 
     @property
     def output_shape(self) -> tuple[int, ...] | None:

@@ -185,12 +185,9 @@ def untrained(matrix: EmbeddingMatrix, census: Census, words: Vocabulary) -> dic
 def surest_first(
     score: Float64[np.ndarray, " n"], distance: Float64[np.ndarray, " n"] | None = None
 ) -> Int64[np.ndarray, " n"]:
-    """Return token ids, the surest to be dark first: of the highest score, then the nearest, then by id.
+    """Return token ids, the surest to be dark first: of the highest score (NaN last), then the nearest, then by id.
 
-    Parameters
-    ----------
-    score : of each token; NaN comes last
-    distance : the indicator that the score is made of, which still tells apart those whose score is 1
+    The distance, that which the score is made of, still tells apart tokens whose score is 1.
 
     Examples
     --------
