@@ -46,7 +46,7 @@ READ: Options = {
     "device": (shell.DeviceName, "cpu"),
 }
 SCANNED: Options = {
-    "tokens": (*TEXT, "List dark tokens, or all, in --json and --csv, with all that is known."),
+    "tokens": (*TEXT, "List dark, weak, graded (both) or all tokens in --json and --csv, in full."),
     "show": (int, 12, "Tokens to print of each kind and black hole.", {"min": 1}),
     "csv": (*FILE, "Also write tokens to this CSV: those of --tokens, by default all in black holes."),
     "html": (*FILE, "Also write the page of the scan, which opens offline."),
@@ -112,7 +112,7 @@ REPAIRED: Options = {
     "output": (Annotated[Path, typer.Option("-o", "--output", help="The folder to write, new or empty.")], REQUIRED),
     "tokens": (
         *(str, "black-holes"),
-        "Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark; with commas.",
+        "Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark, weak; with commas.",
     ),
     "how": (
         *(str, "mean"),
@@ -140,17 +140,17 @@ def scan(
     as_json: bool,
     **read: Any,
 ) -> None:
-    """Which tokens did a checkpoint never learn, which share a row, bit for bit, and why?
+    """Which tokens did a checkpoint never learn, or too little, which share a row, bit for bit, and why?
 
     Of a model on the Hub only the embedding's bytes are read.
 
-    Example: darkvocab scan path/to/model --tokens dark --csv dark.csv
+    Example: darkvocab scan path/to/model --tokens graded --csv graded.csv
     """
     from ..checkpoints.scan_result import check_which
     from ..reports.scan import print_plan, print_scan
 
     if dry_run:
-        from ..checkpoints.scan import plan
+        from ..checkpoints.plan import plan
 
         put(as_json, print_plan, plan(source, **{name: read[name] for name in ("tensor", "tokenizer", "checksum")}))
         return
