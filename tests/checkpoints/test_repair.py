@@ -351,7 +351,7 @@ def test_the_unused_tokens_of_the_real_checkpoint(tmp_path, how):
     (found,) = diff(MODEL, tmp_path / "b").parts
     assert sorted(found.movers().tolist()) == tokens
     assert scan(tmp_path / "b", checksum=False).to_json()["n_unique"] == 30522
-    norms = EmbeddingMatrix.open(tmp_path / "b").norms()
+    norms = np.linalg.norm(EmbeddingMatrix.open(tmp_path / "b").rows(slice(None)).astype(np.float64), axis=1)
     trained = np.delete(norms, tokens)
     if how == "gaussian":
         assert norms[tokens].mean() == pytest.approx(trained.mean(), rel=0.02)

@@ -41,9 +41,9 @@ def test_black_holes_lead_to_the_rows_that_stand_apart_with_them():
     rows = two_populations(3, 400, n_trained=4_000, dim=64)
     rows[1:200:2] = rows[0:200:2]
     judgement = judge(EmbeddingMatrix.from_array(rows))
-    assert judgement.indicators.reference.kind == "black holes"
-    assert judgement.census.numbers.tolist() == Census(judgement.matrix.groups()).numbers.tolist()
-    assert area(judgement.indicators.score, np.arange(len(rows)) < 400) > 0.99
+    assert judgement.judged.indicators.reference.kind == "black holes"
+    assert judgement.judged.census.numbers.tolist() == Census(judgement.judged.matrix.groups()).numbers.tolist()
+    assert area(judgement.judged.indicators.score, np.arange(len(rows)) < 400) > 0.99
 
 
 @pytest.mark.parametrize("apart", [True, False])

@@ -165,10 +165,8 @@ class Course:
     def _groups(self, name: str, matrix: EmbeddingMatrix) -> Groups:
         try:
             return matrix.groups(self.grid)
-        except CorruptFile as error:
-            raise CorruptFile(f"{name}: {error}") from None
-        except ValueError as error:
-            raise InvalidInput(f"{name}: {error}") from None
+        except (CorruptFile, InvalidInput) as error:
+            raise type(error)(f"{name}: {error}") from None
 
     def _begin(self, groups: Groups) -> list[Event]:
         """Number the black holes of a first checkpoint, or of one that cannot be compared with the one before."""

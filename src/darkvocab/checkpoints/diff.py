@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MATRICES = "input", "output", "both"
 MOVERS = 100  # that the JSON lists; the CSV has all
-KEPT, GROWN, SHRUNK, CHANGED, MERGED, SPLIT, BORN, DISSOLVED = KINDS = (
-    *("kept", "grown", "shrunk", "changed"),
-    *("merged", "split", "born", "dissolved"),
-)
+KINDS = ("kept", "grown", "shrunk", "changed", "merged", "split", "born", "dissolved")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +140,7 @@ class MatrixDiff(Shown):
 
     @property
     def _lengths(self) -> dict[str, np.ndarray]:
-        far = self.displacements
-        return {"l_inf_steps": far.l_inf_steps, "l_inf": far.l_inf, "euclidean": far.euclidean}
+        return {name: getattr(self.displacements, name) for name in ("l_inf_steps", "l_inf", "euclidean")}
 
     def to_json(self) -> dict[str, Any]:
         movers = self.movers()
@@ -361,11 +357,11 @@ def _change(
     came = _most(a[joined])
     went = _most(b[left])
     if was is None:
-        kind = SPLIT if came else BORN
+        kind = "split" if came else "born"
     elif now is None:
-        kind = MERGED if went else DISSOLVED
+        kind = "merged" if went else "dissolved"
     else:
-        kind = (KEPT, GROWN, SHRUNK, CHANGED)[bool(len(joined)) + 2 * bool(len(left))]
+        kind = KINDS[bool(len(joined)) + 2 * bool(len(left))]  # kept, grown, shrunk or changed
     return Change(
         kind=kind,
         a=None if was is None else number,

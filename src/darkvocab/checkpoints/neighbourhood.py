@@ -45,12 +45,9 @@ def neighbourhood(
     tokenizer: str | Path | None = None,
     progress: Report | None = None,
 ) -> Neighbourhood:
-    """Find which tokens of a checkpoint's input embedding touch, with their texts; raises as `scan`.
+    """Find which tokens of a checkpoint's input embedding touch, with their texts.
 
-    Parameters
-    ----------
-    source, tensor, tokenizer, progress : as `scan`
-    touching, grid : as `neighbours`
+    Takes and raises what `scan` does; `touching` and `grid` are as `measures.neighbours.neighbours` takes them.
     """
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
     groups = matrix.groups(grid, progress=Progress(matrix.words.nbytes, progress).advance)
@@ -70,10 +67,7 @@ def neighbourhood(
         "n_unique": near.n_unique,
         "n_black_holes": census.n_black_holes,
         "black_hole_population": census.black_hole_population,
-        "n_pairs": near.n_pairs,
-        "n_token_pairs": near.n_token_pairs,
-        "n_isolated": near.n_isolated,
-        "n_components": near.n_components,
+        **{name: getattr(near, name) for name in ("n_pairs", "n_token_pairs", "n_isolated", "n_components")},
         "degrees": near.degree_table().T.tolist(),
         "cluster": {
             "component": int(near.component[groups.labels[cluster[0]]]) + 1 if len(cluster) else None,

@@ -45,8 +45,7 @@ def repair(
 
     Every other byte of its files is the same. What was written is read again: compared with the source, and its census
     taken. The source is left alone. Where one matrix lies in two tensors, both are written. Returns what was done,
-    JSON-ready; its keys: `docs/files.md`. Raises as `EmbeddingMatrix.open`, `select` and `landing_folder`, and those
-    below.
+    JSON-ready; its keys: `docs/files.md`.
 
     Parameters
     ----------
@@ -72,6 +71,7 @@ def repair(
         `out` that is taken, or the source; a grid without room for so many different rows.
     CorruptFile
         Rows to learn from that are no numbers; a disk that does not keep what was written.
+    And as `EmbeddingMatrix.open`, `select` and `landing_folder`.
     """
     _check_choices(how, matrix, jitter, seed)
     asked = Path(source)

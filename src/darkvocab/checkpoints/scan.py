@@ -37,6 +37,9 @@ MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
 NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables of a chat template
+# Facts that a matrix and a vocabulary have by the same names.
+OF_MATRIX = "n_tokens tensor chosen output_shape tied tying skipped".split()
+OF_VOCABULARY = "model n_texts n_texts_beyond_matrix categories search runtime differs".split()
 MOST_COPIES = 10_000  # groups of copies that a scan lists
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
@@ -174,20 +177,14 @@ class _Measured:
         return Scan(
             source=source,
             matrix=result.MatrixFacts(
-                n_tokens=matrix.n_tokens,
+                **{name: getattr(matrix, name) for name in OF_MATRIX},
                 hidden_dim=matrix.dim,
                 grid=self.grid,
                 stored_grid=matrix.stored,
                 equality="bits" if self.bitwise else "values",
-                tensor=matrix.tensor,
-                chosen=matrix.chosen,
                 output_tensor=matrix.output,
-                output_shape=matrix.output_shape,
-                tied=matrix.tied,
                 padding_token=self._padding_token(),
-                tying=matrix.tying,
                 notes=(*matrix.notes, *self._padding()),
-                skipped=matrix.skipped,
             ),
             census=_census_facts(census),
             n_beyond_tokenizer=matrix.n_beyond_tokenizer,
@@ -195,7 +192,7 @@ class _Measured:
             l_inf=self.l_inf,
             output=None
             if self.judged is matrix
-            else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.census)),
+            else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.judged.census)),
             vocabulary=_vocabulary_facts(self.words, matrix),
             template_tokens=self._template_tokens(),
             indicators=_indicator_facts(judgement),
@@ -239,7 +236,7 @@ class _Measured:
         near = self.near
         unknown = [None] * self.matrix.n_tokens
         judgement = self.judgement
-        shown = judgement.indicators.of_first(self.matrix.n_tokens)
+        shown = judgement.judged.indicators.of_first(self.matrix.n_tokens)
         of_input: dict[str, Any] = {}
         if self.judged is not self.matrix:
             side = judgement.sides[0]
@@ -266,7 +263,7 @@ class _Measured:
         n = self.judged.n_tokens - self.matrix.n_tokens
         if not n:
             return []
-        n_dark = int(self.judgement.indicators.dark[-n:].sum())
+        n_dark = int(self.judgement.judged.indicators.dark[-n:].sum())
         return [
             f"{printable(self.judged.tensor)} has {n:,} rows beyond the {self.matrix.n_tokens:,} of the input, which "
             f"are no tokens of it: {n_dark:,} of them are dark, and none is counted"
@@ -303,16 +300,16 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
     if words.model is None:
         return None
     named = matrix.tokenizer and matrix.tokenizer.file
-    names = "model n_texts n_texts_beyond_matrix categories search runtime differs".split()
-    facts = {name: getattr(words, name) for name in names}
-    return result.VocabularyFacts(tokenizer=str(named or matrix.path), **facts)
+    return result.VocabularyFacts(
+        tokenizer=str(named or matrix.path), **{name: getattr(words, name) for name in OF_VOCABULARY}
+    )
 
 
 def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
-    shown = judgement.indicators.of_first(judgement.n_tokens)
+    shown = judgement.judged.indicators.of_first(judgement.n_tokens)
     dark = judgement.dark
     return result.IndicatorFacts(
-        matrix=judgement.matrix.tensor,
+        matrix=judgement.judged.matrix.tensor,
         reference=_reference_facts(shown.reference),
         by=shown.by,
         score=f"chance to be trained as little as the reference, by {COLUMNS[shown.by][0]}" if shown.by else None,
@@ -383,7 +380,7 @@ def _n_never_emitted(matrix: EmbeddingMatrix, judgement: Judgement) -> int | Non
     """
     if matrix.source is None or has_output_bias(matrix.source) or matrix.unembedding() is None:
         return None
-    census = judgement.census
+    census = judgement.judged.census
     first = census.groups.first[census.groups.labels[: matrix.n_tokens]]
     return int((first < np.arange(matrix.n_tokens)).sum())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,22 @@ from ..measures.census import Census
 from ..measures.dark import UNTRAINED, WEAK, judge
 from ..sources import read_json
 
+GRADED = {"dark": UNTRAINED, "weak": WEAK}
+NAMED = ("black-holes", "beyond-tokenizer", *GRADED)
 
-def _beyond_tokenizer(matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    """Return ids below `n_tokens` that no tokenizer text has; raises InvalidInput without a tokenizer."""
+
+def _named(name: str, matrix: EmbeddingMatrix, n_tokens: int, side: str | None) -> Int64[np.ndarray, " k"]:
+    if name == "black-holes":
+        return np.flatnonzero(Census(matrix.groups()).numbers)  # by value, as stored
+    if name in GRADED:  # as a scan has them
+        judgement = judge(matrix)
+        grades = next((one.grade for one in judgement.sides if one.name == side), judgement.grade)
+        return np.flatnonzero(grades[: matrix.n_tokens] == GRADED[name])
     if not matrix.texts:
-        raise InvalidInput(
-            "beyond-tokenizer needs a tokenizer; there is none beside the weights: give --tokenizer FILE"
-        )
+        raise InvalidInput(f"{name} needs a tokenizer; there is none beside the weights: give --tokenizer FILE")
     return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
 
 
-def _graded(matrix: EmbeddingMatrix, side: str | None, grade: int) -> Int64[np.ndarray, " k"]:
-    judgement = judge(matrix)
-    grades = next((one.grade for one in judgement.sides if one.name == side), judgement.grade)
-    return np.flatnonzero(grades[: matrix.n_tokens] == grade)
-
-
-Named = Callable[[EmbeddingMatrix, int, str | None], np.ndarray]
-NAMED: dict[str, Named] = {
-    "black-holes": lambda matrix, n, side: np.flatnonzero(Census(matrix.groups()).numbers),  # by value, as stored
-    "beyond-tokenizer": lambda matrix, n, side: _beyond_tokenizer(matrix, n),
-    "dark": lambda matrix, n, side: _graded(matrix, side, UNTRAINED),  # as a scan has them
-    "weak": lambda matrix, n, side: _graded(matrix, side, WEAK),
-}
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 
 
@@ -66,7 +59,7 @@ def select(
 
 def _part(part: str, matrix: EmbeddingMatrix, n: int, side: str | None) -> np.ndarray:
     if part in NAMED:
-        return NAMED[part](matrix, n, side)
+        return _named(part, matrix, n, side)
     if part.startswith("@"):
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
     ends = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)

@@ -53,12 +53,9 @@ def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) 
     """Return names and sources of the checkpoints of a series, in order.
 
     Several sources: these. One: the branches and tags of a model on the Hub (`main` last), or the checkpoints in a
-    folder: its model folders, else its files; sorted by name, numbers as numbers. Raises MissingFile where none
-    matches, InvalidInput where one source is a single checkpoint or a pattern is for several; else as `open_source`.
-
-    Parameters
-    ----------
-    pattern : only those of one source whose name matches: `step*`; several, joined by commas
+    folder: its model folders, else its files; sorted by name, numbers as numbers, and of these only those that match
+    one of the patterns, joined by commas: `step*`. Raises MissingFile where none matches, InvalidInput where one source
+    is a single checkpoint or a pattern is for several; else as `open_source`.
     """
     if len(sources) != 1:
         if not sources or pattern is not None:

@@ -1,4 +1,4 @@
-"""Commands on checkpoints: scan, check, vocabulary, neighbours, centroid."""
+"""Commands on checkpoints: scan, check, vocabulary, neighbours, centroid, diff, repair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from . import shell
 from .progress import announce_compilation, progress_bar, watched
-from .shell import REQUIRED, Options, app, put, say, some, takes
+from .shell import FILE, REQUIRED, TEXT, Options, app, put, say, some, takes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,10 +34,10 @@ TOKENIZER = typer.Argument(
 )
 GIVEN: Options = {"source": (Annotated[str, SOURCE], REQUIRED)}
 READ: Options = {
-    "tensor": (str | None, None, "Take this tensor instead of the one found; NAME[ROW] of a history."),
-    "grid": (str | None, None, "Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2."),
+    "tensor": (*TEXT, "Take this tensor instead of the one found; NAME[ROW] of a history."),
+    "grid": (*TEXT, "Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2."),
     "bitwise": (bool, False, "Compare bit patterns, so that -0.0 is not 0.0."),
-    "tokenizer": (str | None, None, 'A tokenizer to name tokens by, a file or folder; "none" for ids only.'),
+    "tokenizer": (*TEXT, 'A tokenizer to name tokens by, a file or folder; "none" for ids only.'),
     "checksum": (
         Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")],
         True,
@@ -46,27 +46,20 @@ READ: Options = {
     "device": (shell.DeviceName, "cpu"),
 }
 SCANNED: Options = {
-    "tokens": (
-        str | None,
-        None,
-        "List dark, weak, graded (both) or all tokens in --json and --csv, in full.",
-    ),
+    "tokens": (*TEXT, "List dark, weak, graded (both) or all tokens in --json and --csv, in full."),
     "show": (int, 12, "Tokens to print of each kind and black hole.", {"min": 1}),
-    "csv": (Path | None, None, "Also write tokens to this CSV: those of --tokens, by default all in black holes."),
-    "html": (Path | None, None, "Also write the page of the scan, which opens offline."),
+    "csv": (*FILE, "Also write tokens to this CSV: those of --tokens, by default all in black holes."),
+    "html": (*FILE, "Also write the page of the scan, which opens offline."),
     "dry_run": (bool, False, "Print what would be read; read headers only."),
 }
 CHECKED: Options = {
     "source": (Annotated[str | None, SOURCE], None),
-    "policy": (Path | None, None, "What is allowed, as TOML; by default as --print-policy."),
+    "policy": (*FILE, "What is allowed, as TOML; by default as --print-policy."),
     "print_policy": (bool, False, "Print the default policy, to start from, and do nothing else."),
     "show": (int, 12, "Tokens to print of each finding.", {"min": 1}),
-    "junit": (Path | None, None, "Also write JUnit XML to this file."),
-    "sarif": (Path | None, None, "Also write SARIF 2.1.0 to this file."),
-    "model_card": (
-        *(str | None, None),
-        "Also write a section for the model card to this file; - prints it instead of the table.",
-    ),
+    "junit": (*FILE, "Also write JUnit XML to this file."),
+    "sarif": (*FILE, "Also write SARIF 2.1.0 to this file."),
+    "model_card": (*TEXT, "Also write a section for the model card to this file; - prints it instead of the table."),
     "suppress": (
         *(list[str] | None, None),
         "Also write the ids to suppress at sampling: bad-words:FILE or suppress-tokens:FILE (transformers), "
@@ -80,13 +73,10 @@ CHECKED: Options = {
 }
 ENCODED: Options = {
     "tokenizer": (Annotated[str, TOKENIZER], REQUIRED),
-    "tokens": (
-        *(str | None, None),
-        "List tokens in --json and --csv: all, or of some categories, such as unreachable,special.",
-    ),
+    "tokens": (*TEXT, "List tokens in --json and --csv: all, or of some categories, such as unreachable,special."),
     "seconds": (float, 120, "End the search after so long; the rest is unknown.", {"min": 0}),
     "show": (int, 12, "Tokens to print of each kind.", {"min": 1}),
-    "csv": (Path | None, None, "Also write tokens to this CSV: those of --tokens, or all."),
+    "csv": (*FILE, "Also write tokens to this CSV: those of --tokens, or all."),
 }
 TOUCHED: Options = {
     "touching": (float, 1, "Rows touch where no column differs by more."),
@@ -94,11 +84,47 @@ TOUCHED: Options = {
     "strict": (bool, False, "Rows touch at < (not <=) --touching."),
     **some(READ, "tensor grid tokenizer"),
     "show": (int, 12, "Tokens to print of each component.", {"min": 1}),
-    "csv": (Path | None, None, "Also write every token with what it touches to this CSV."),
+    "csv": (*FILE, "Also write every token with what it touches to this CSV."),
 }
 AVERAGED: Options = {
     "output": (Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")], REQUIRED),
     **some(READ, "tensor grid bitwise"),
+}
+A = typer.Argument(help="A file or a model folder, as for `scan`.", metavar="A")
+B = typer.Argument(help="Another.", metavar="B")
+COMPARED: Options = {
+    "a": (Annotated[str, A], REQUIRED),
+    "b": (Annotated[str, B], REQUIRED),
+    "matrix": (str, "both", "input, output, or both: the output matrices too where a model is untied."),
+    "tensor": (*TEXT, "Compare this tensor alone; NAME[ROW] of a history."),
+    "tensor_b": (*TEXT, "The tensor of B, where it is not --tensor."),
+    **some(READ, "grid bitwise"),
+    "tokenizer": (
+        *TEXT,
+        'A tokenizer to name the tokens of both by, a file or folder; "none" for ids only.',
+    ),
+    **some(READ, "skip_nonfinite"),
+    "show": (int, 12, "Tokens to print of those that moved farthest.", {"min": 1, "max": 100}),
+    "csv": (*FILE, "Also write every token to this CSV."),
+    "exit_code": (bool, False, "Exit with 1 where a row or a text differs, as `git diff` does."),
+}
+REPAIRED: Options = {
+    "output": (Annotated[Path, typer.Option("-o", "--output", help="The folder to write, new or empty.")], REQUIRED),
+    "tokens": (
+        *(str, "black-holes"),
+        "Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark, weak; with commas.",
+    ),
+    "how": (
+        *(str, "mean"),
+        "mean of all other rows; pieces: of those that spell a token; gaussian: their mean and covariance.",
+    ),
+    "matrix": (str, "both", "input, output, or both: the output too where it is untied."),
+    "jitter": (int, 1, "Steps, 1 to so many, by which each component leaves a mean."),
+    "seed": (shell.Seed, 0),
+    **some(READ, "tensor"),
+    "tokenizer": (*TEXT, "A tokenizer, instead of the one beside the weights."),
+    "link": (bool, False, "Hard links for files that stay the same, which then are the source's."),
+    "dry_run": (bool, False, "Write nothing, print what would be."),
 }
 
 
@@ -180,10 +206,9 @@ def check(
         check_place(path, source)
     scanned = watched("reading", darkvocab.scan, source, in_bytes=True, **read)
     verdict = darkvocab.check(scanned, held_against).to_json()
-    if junit is not None:
-        write_whole(junit, findings.junit(verdict))
-    if sarif is not None:
-        write_whole(sarif, findings.sarif(verdict))
+    for file, content in ((junit, findings.junit), (sarif, findings.sarif)):
+        if file is not None:
+            write_whole(file, content(verdict))
     if lists:
         _suppress(scanned, suppress_which, lists)
     if card is not None:
@@ -291,3 +316,33 @@ def _print_centroid(written: dict[str, Any], to: Console) -> None:
         f"on {facts['grid']}",
         soft_wrap=True,
     )
+
+
+@app.command(no_args_is_help=True)
+@takes(COMPARED)
+def diff(a: str, b: str, show: int, csv: Path | None, exit_code: bool, as_json: bool, **settings: Any) -> None:
+    """Compare two checkpoints row by row: equal rows, how far the others moved, what became of each black hole.
+
+    Example: darkvocab diff base-model fine-tuned-model --csv moved.csv
+    """
+    from ..reports.changes import print_diff
+
+    compared = watched("reading", darkvocab.diff, a, b, in_bytes=True, **settings)
+    if csv is not None:
+        compared.write_csv(csv)
+    put(as_json, print_diff, compared.to_json(), show)
+    if exit_code and compared.differs:
+        raise typer.Exit(shell.FINDINGS)
+
+
+@app.command(no_args_is_help=True)
+@takes(GIVEN | REPAIRED)
+def repair(source: str, output: Path, as_json: bool, **settings: Any) -> None:
+    """Copy a safetensors checkpoint, with fresh rows for tokens that were never trained; every other byte is the same.
+
+    What was written is compared with the source, and its census taken.
+    Example: darkvocab repair path/to/model -o repaired --how pieces
+    """
+    from ..reports.changes import print_repair
+
+    put(as_json, print_repair, watched("repairing", darkvocab.repair, source, output, in_bytes=True, **settings))

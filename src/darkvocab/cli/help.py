@@ -11,15 +11,13 @@ from typer.core import TyperCommand, TyperGroup
 TEXTS = tomllib.loads(Path(__file__).with_name("help.toml").read_text("utf-8"))
 COMMANDS: dict[str, dict[str, str]] = TEXTS["commands"]
 OPTIONS: dict[str, str] = TEXTS["options"]
-READING = "What is read"
-SNOWBALL = "The snowball"
 
 
 def section_of(command: str, option: str) -> str | None:
     """Return the heading that an option stands under in the help of a command; None for the common ones."""
     of_checkpoints = command in COMMANDS["Which tokens are dark in my model?"]
     for heading, names in OPTIONS.items():
-        if option in names.split() and heading != (SNOWBALL if of_checkpoints else READING):
+        if option in names.split() and heading != ("The snowball" if of_checkpoints else "What is read"):
             return heading
     return None
 

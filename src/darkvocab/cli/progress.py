@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 from .shell import say
@@ -77,6 +78,7 @@ def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[in
     yield line
 
 
+@cache
 def announce_compilation() -> None:
     """Say once that kernels are being compiled, when they are; the compiled ones are kept for the next time."""
     from numba.core import event
@@ -85,8 +87,8 @@ def announce_compilation() -> None:
         said = False
 
         def on_start(self, event: Any) -> None:
-            if not Announce.said:
-                Announce.said = True
+            if not self.said:
+                self.said = True
                 say("compiling kernels for this machine: a few seconds, the first time only")
 
         def on_end(self, event: Any) -> None:

@@ -12,16 +12,16 @@ import darkvocab
 from ..errors import InvalidInput
 from . import shell
 from .progress import watched
-from .shell import REQUIRED, Options, app, put, say, takes
+from .shell import FILE, REQUIRED, Options, app, put, say, takes
 
 RECIPE = typer.Argument(help="12.2a, 12.4b, 13.5a, 11.2c, 11.2b, 11.2a, 12.1a or 11.2c-init.")
 REPRODUCED: Options = {
     "recipe": (Annotated[str, RECIPE], REQUIRED),
-    "base": (Path | None, None, "12.2a, 12.4b: the centroid file that the notebook loads."),
-    "corpus": (Path | None, None, "11.2c, 11.2b, 11.2a: the text that the notebook trains on."),
+    "base": (*FILE, "12.2a, 12.4b: the centroid file that the notebook loads."),
+    "corpus": (*FILE, "11.2c, 11.2b, 11.2a: the text that the notebook trains on."),
     "engine": (shell.EngineName, "local"),
     "workers": (shell.Workers, None),
-    "out": (Path | None, None, "A run folder for its records, or its recording."),
+    "out": (*FILE, "A run folder for its records, or its recording."),
     "resume": (shell.Resume, False),
 }
 FINISHED = typer.Argument(help="The folder of a finished run or training.")

@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -92,6 +92,8 @@ def command(function: Function) -> Function:
     return wrapped  # type: ignore[return-value]
 
 
+TEXT = (str | None, None)  # type and default of an option that may be left out
+FILE = (Path | None, None)
 Options = dict[str, tuple[Any, ...]]  # by name: type, default, help, and what else `typer.Option` takes
 
 
@@ -101,11 +103,9 @@ def takes(options: Options, **defaults: Any) -> Callable[[Function], Function]:
     A truth has no ``--no-`` beside it. A type that is annotated already has no help of its own.
     """
 
-    def parameter(
-        name: str, kind: Any, default: Any, about: str = "", given: Mapping[str, Any] = MappingProxyType({})
-    ) -> inspect.Parameter:
+    def parameter(name: str, kind: Any, default: Any, about: str = "", given: Any = None) -> inspect.Parameter:
         flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
-        kind = Annotated[kind, typer.Option(*flag, help=about, **given)] if about else kind
+        kind = Annotated[kind, typer.Option(*flag, help=about, **(given or {}))] if about else kind
         default = defaults.get(name, default)
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 

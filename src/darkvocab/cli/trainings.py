@@ -13,7 +13,7 @@ from ..errors import InvalidInput
 from . import shell
 from .checkpoints import READ
 from .progress import progress_bar, watched
-from .shell import REQUIRED, Options, app, put, say, some, takes
+from .shell import FILE, REQUIRED, TEXT, Options, app, put, say, some, takes
 
 if TYPE_CHECKING:
     from ..training.replicas import Replicas
@@ -24,9 +24,9 @@ ARCHITECTURE = "layers heads width context norm tied".split()
 AS_GIVEN = "precision rounding schedule clip batch steps label_shift seed device record_every record".split()
 TRAINED: Options = {
     "out": (Path, REQUIRED, "Run folder for the recording."),
-    "corpus": (Path | None, None, "A text file; by default the help topics of Python."),
+    "corpus": (*FILE, "A text file; by default the help topics of Python."),
     "vocabulary": (int | None, None, "Bytes below this are tokens, 128 or 256; by default 128."),
-    "tokenizer": (Path | None, None, "A tokenizer file, instead of bytes."),
+    "tokenizer": (*FILE, "A tokenizer file, instead of bytes."),
     "start": (str, "snowball", "Rows before step 1: normal, point, or snowball."),
     "init_unit": (Annotated[bool, typer.Option(help="point: a vector of length 1.")], True),
     "init_sigma": (float, 1e-5, "snowball: noise around its vector, weight units."),
@@ -34,10 +34,7 @@ TRAINED: Options = {
     "noise": (str, "none", "After each step: none or gaussian."),
     "noise_sigma": (float, 3e-6, "Of that noise, weight units."),
     "noise_rows": (str, "all", "It moves all rows, or unseen ones."),
-    "precision": (
-        *(str, "bf16-weights"),
-        "pure-bf16 (the notebooks'), bf16-weights (float32 state), mixed, or float32.",
-    ),
+    "precision": (str, "bf16-weights", "pure-bf16 (the notebooks'), bf16-weights (float32 state), mixed, or float32."),
     "rounding": (str, "nearest", "bf16-weights: nearest or stochastic."),
     "norm": (str, "layernorm", "layernorm or rmsnorm."),
     "tied": (Annotated[bool, typer.Option(help="The output matrix is the embedding.")], True),
@@ -68,14 +65,14 @@ EVOLVED: Options = {
         REQUIRED,
     ),
     "unseen": (
-        *(str | None, None),
+        *TEXT,
         "Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says.",
     ),
-    "tensor": (str | None, None, "Take this tensor instead of embedding_history."),
+    "tensor": (*TEXT, "Take this tensor instead of embedding_history."),
     "every": (int, 1, "Take every so many recorded rows, and the last.", {"min": 1}),
     "init_sigma": (float | None, None, "Of 11.2c's verdict, weight units; by default the run's."),
     "noise_epsilon": (float | None, None, "Of 11.2b's verdict, weight units; by default the run's."),
-    "out": (Path | None, None, "Folder for records, events and figures; by default the run folder."),
+    "out": (*FILE, "Folder for records, events and figures; by default the run folder."),
 }
 SOURCES = typer.Argument(
     help="org/name on the Hugging Face Hub, a folder of checkpoints, or several sources in their order.",
@@ -84,11 +81,11 @@ SOURCES = typer.Argument(
 FOLLOWED: Options = {
     "sources": (Annotated[list[str], SOURCES], REQUIRED),
     "revisions": (
-        *(str | None, None),
+        *TEXT,
         "Of one source: only branches and tags, or checkpoints in the folder, that match; 'step*,main'.",
     ),
     **some(READ, "tensor grid tokenizer"),
-    "out": (Path | None, None, "Folder for all records, as Parquet, CSV and JSON."),
+    "out": (*FILE, "Folder for all records, as Parquet, CSV and JSON."),
 }
 
 

@@ -14,11 +14,13 @@ from ..numerics.grouping import chunks
 from ..sources import File, Source, Tensor
 from ..sources.safetensors import read_metadata
 from ..text import printable
-from .adapters import adapted
 from .names import ENDINGS, INPUT_NAMES, NO_EMBEDDING, NUMBERED, OTHER_OUTPUT_NAMES, OUTPUT_NAMES, ends
 from .scales import find_companions, is_packed, refusal
 
 TIED = "tie_word_embeddings"  # in a config
+FACTOR = re.compile(r"(?P<module>.+)\.lora_(embedding_)?[AB](\..+)?", re.IGNORECASE)
+DELTA = re.compile(r".+\.trainable_tokens_delta(\..+)?")
+MERGED = "give the merged model: PeftModel.merge_and_unload() of peft, then save_pretrained"
 HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
 
 
@@ -137,7 +139,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
             f"{source.asked} has {len(numbered)} embeddings, each with tokens of its own; choose one:\n"
             + "\n".join(lines)
         )
-    if said := adapted(source):
+    if said := _adapted(source):
         raise NoEmbedding(said)
     return _by_shape(source, n_texts)
 
@@ -182,6 +184,36 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
             f"; the matrices of {source.asked}:\n{_listed(_matrices(source))}"
         )
     return asked, "as asked"
+
+
+def _adapted(source: Source) -> str | None:
+    """Say what an adapter without an embedding holds and what to give instead; None for what is no adapter."""
+    factors = {match["module"] for name in source.tensors if (match := FACTOR.fullmatch(name))}
+    deltas = [name for name in source.tensors if DELTA.fullmatch(name)]
+    base = printable(source.base) if source.base else "the base model"
+    if deltas:
+        changed = source.tensors[deltas[0]]
+        rows = f"{changed.shape[0]:,} rows" if changed.shape else "rows"
+        return (
+            f"{source.asked} is an adapter: {printable(deltas[0])} holds changes of {rows} of an embedding that is not "
+            f"here; {MERGED} (or give {base}, which has the rows without the changes)"
+        )
+    if of_embedding := sorted(module for module in factors if _is_embedding(module)):
+        return (
+            f"{source.asked} is a LoRA adapter: lora_embedding_A and lora_embedding_B of {printable(of_embedding[0])} "
+            f"are factors of a change to an embedding that is not here; {MERGED} (or give {base}, which has the rows "
+            "without the change)"
+        )
+    if factors:
+        return (
+            f"{source.asked} is a LoRA adapter of {len(factors):,} modules, none of them the embedding, which stays "
+            f"that of {base}: give that"
+        )
+    return None
+
+
+def _is_embedding(module: str) -> bool:
+    return any(ends(name, ending) for ending in INPUT_NAMES for name in (module, f"{module}.weight"))
 
 
 def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:

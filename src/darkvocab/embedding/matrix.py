@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, Int64, UInt
+from jaxtyping import Float32, Int, Int64, UInt
 
 from ..errors import CorruptFile, InvalidInput
 from ..numerics import GRIDS, Grid, as_grid, decode, encode, to_index
@@ -19,7 +19,7 @@ from ..progress import Advance
 from ..sources import File, Source, Tensor, open_source
 from ..sources.tokenizer import Tokenizer, open_tokenizer, tokenizer_of
 from ..text import Shown
-from .find import find_embedding, find_notes, find_output, is_tied, said_tied
+from .find import find_embedding, find_notes, find_output, is_tied
 from .packing import Packing, Rows
 from .scales import GRID_OF_DTYPE, find_packing, find_scales
 from .tying import Tying, tying
@@ -127,11 +127,9 @@ class EmbeddingMatrix(Shown):
     @cached_property
     def tying(self) -> Tying:
         """What the config says of that, held against the tensors; reads the output tensor where they disagree."""
-        whole = self
         if self.skipped and self.source and self.held:
-            whole = self._made(self.source, self.held, self.chosen, self.tokenizer)
-        output = whole.unembedding()
-        return tying(whole, None if output is whole else output, said_tied(self.source) if self.source else None)
+            return tying(self._made(self.source, self.held, self.chosen, self.tokenizer))
+        return tying(self)
 
     @property
     def output_shape(self) -> tuple[int, ...] | None:
@@ -274,16 +272,6 @@ class EmbeddingMatrix(Shown):
                 f"(largest value {target.max_value:g}): tokens {named}; choose a wider grid"
             )
         return groups
-
-    def norms(self) -> Float64[np.ndarray, " n_tokens"]:
-        """Return the Euclidean norm of every row, summed in float64."""
-        from ..numerics._backends.products import squares_and_sums
-
-        squares = np.empty(self.n_tokens)
-        sums = np.empty(self.dim)
-        for rows in chunks(self.words):
-            squares_and_sums(self.rows(rows), squares[rows], sums)
-        return np.sqrt(squares)
 
     def label(self, token: int | np.integer) -> str:
         """Return a row's token, by its id, and its text where there is one: ``125 '~'``."""

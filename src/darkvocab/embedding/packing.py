@@ -1,9 +1,13 @@
-"""Packed rows: what the bytes of a quantised row mean, by the scales that lie in its blocks or in other tensors."""
+"""Packed rows: what the bytes of a quantised row mean, by the scales that lie in its blocks or in other tensors.
+
+Each packing has the name of the type that rows are stored in, the numbers in a row (`dim`), `values` of rows whose
+stored words are given, and `of`, the packing of a matrix of some rows alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt
@@ -12,24 +16,6 @@ from ..numerics import Grid, decode
 from ..sources.gguf import dequantised, n_numbers
 
 Rows = slice | list[int] | np.ndarray
-
-
-class Packing(Protocol):
-    """How stored words of rows become values, in float32."""
-
-    @property
-    def name(self) -> str:
-        """Name of the type that rows are stored in."""
-
-    @property
-    def dim(self) -> int:
-        """Numbers in a row."""
-
-    def values(self, words: UInt[np.ndarray, "k stored"], rows: Rows) -> Float32[np.ndarray, "k dim"]:
-        """Return the values of these rows, whose stored words are given."""
-
-    def of(self, rows: Rows) -> Self:
-        """Return the packing of a matrix of these rows alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +96,6 @@ class Scaled:
 
     def of(self, rows: Rows) -> Self:
         return replace(self, places=self.places[rows])
+
+
+Packing = Blocks | Grouped | Scaled

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..numerics.grouping import chunks
 from ..text import printable
+from .find import said_tied
 
 if TYPE_CHECKING:
     from .matrix import EmbeddingMatrix
@@ -25,10 +26,12 @@ class Tying:
     sentence: str | None  # the contradiction
 
 
-def tying(matrix: EmbeddingMatrix, output: EmbeddingMatrix | None, said: bool | None) -> Tying:
-    """Hold what a config says against the tensors; `output` is another tensor than that of `matrix`, or None."""
-    n_differ = None
-    sentence = None
+def tying(matrix: EmbeddingMatrix) -> Tying:
+    """Hold what a config says against the tensors of an embedding that has all its rows."""
+    n_differ = sentence = None
+    said = said_tied(matrix.source) if matrix.source else None
+    output = matrix.unembedding()
+    output = None if output is matrix else output
     lacks_output = said is False and output is None and matrix.output is None
     if said and not matrix.tied and output is not None:
         n_differ = _n_differing(matrix, output)

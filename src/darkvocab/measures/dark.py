@@ -90,16 +90,9 @@ class Judgement:
     n_tokens: int  # of the input; an output matrix may be padded
 
     @property
-    def matrix(self) -> EmbeddingMatrix:
-        return self.sides[-1].matrix
-
-    @property
-    def census(self) -> Census:
-        return self.sides[-1].census
-
-    @property
-    def indicators(self) -> Indicators:
-        return self.sides[-1].indicators
+    def judged(self) -> Side:
+        """The side whose rows tell most of training: the output's where that was judged."""
+        return self.sides[-1]
 
     @cached_property
     def grade(self) -> Int8[np.ndarray, " n_tokens"]:
@@ -201,12 +194,9 @@ def untrained(matrix: EmbeddingMatrix, census: Census, words: Vocabulary) -> dic
 def surest_first(
     score: Float64[np.ndarray, " n"], distance: Float64[np.ndarray, " n"] | None = None
 ) -> Int64[np.ndarray, " n"]:
-    """Return token ids, the surest to be dark first: of the highest score, then the nearest, then by id.
+    """Return token ids, the surest to be dark first: of the highest score (NaN last), then the nearest, then by id.
 
-    Parameters
-    ----------
-    score : of each token; NaN comes last
-    distance : the indicator that the score is made of, which still tells apart those whose score is 1
+    The distance, that which the score is made of, still tells apart tokens whose score is 1.
 
     Examples
     --------

@@ -171,7 +171,7 @@ def _checkpoint(spec: str) -> Target:
     census, judged = Census(matrix.groups()), judged_matrix(matrix)
     if not census.n_black_holes:
         raise InvalidInput(f"{name} has no black holes on {matrix.grid.name}: there is nothing to fit")
-    dark = judge(matrix, judged=judged, census=census if judged is matrix else None).indicators.dark
+    dark = judge(matrix, judged=judged, census=census if judged is matrix else None).judged.indicators.dark
     n_singletons, remark = _alone(census.populations.tolist(), int(dark[: matrix.n_tokens].sum()))
     tokens = census.representatives
     return Target(
