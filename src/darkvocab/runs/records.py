@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, NewType, TypeVar
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..landing import landing
+from ..landing import landing, write_whole
 from ..text import printable
 from .folder import REPEATING, Folder, read_manifest
 from .parts import ROW_GROUP, Parts
@@ -108,6 +108,13 @@ def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
                 number = int(match[1] or match[2])
                 raise OSError(number, os.strerror(number)) from None
             raise
+
+
+def write_table(path: Path, frame: pl.DataFrame) -> None:
+    """Write a frame as Parquet, through memory: of a full disk polars makes its own error. Raises as `landing`."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    write_whole(path, buffer.getvalue())
 
 
 def csv_path(folder: str | Path, manifest: dict[str, Any]) -> Path:
