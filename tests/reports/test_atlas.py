@@ -2,13 +2,16 @@
 
 import gzip
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from atlases import HOSTILE, atlas_of, hostile, qwen_shaped, token_frame
 
-from darkvocab.reports.atlas import KINDS, finding, kinds_of, pack, page, rounded
+from darkvocab.reports import atlas
+from darkvocab.reports.atlas import KINDS, LOOKS, finding, kinds_of, pack, page, rounded
 from darkvocab.text import printable
 
 N = 8
@@ -155,3 +158,33 @@ def test_a_scan_without_a_tokenizer_has_a_page():
     assert "known by id" in html
     assert "not explained" in html
     assert pl.Series(kinds_of(tokens)).unique().to_list() == [1]
+
+
+def test_weak_tokens_are_counted_whatever_kind_they_are_and_said_to_be_triangles():
+    tokens = token_frame(
+        5,
+        grade=["untrained", "weak", "weak", "weak", "trained"],
+        dark=[True] + [False] * 4,
+        reserved=[None, None, None, "[unused#]", None],
+    )
+    html = page(atlas_of(tokens)).decode()
+    assert "<div><dt>weak</dt><dd>3</dd></div>" in html
+    assert "Filled marks are dark, triangles that point down are weak." in html
+    rows = re.findall(
+        r"</svg> ([a-z, ]+)</th><td class=\"n\">(\d)</td><td class=\"n\">(\d)</td>\n<td class=\"n\">(\d)</td>", html
+    )
+    assert rows == [
+        ("reachable", "1", "0", "0"),
+        ("reserved name", "1", "0", "1"),
+        ("reachable, yet dark", "1", "1", "0"),
+        ("weak", "2", "0", "2"),
+    ]
+
+
+def test_each_kind_has_its_colours_in_the_style_too():
+    style = (Path(atlas.__file__).parent / "page.css").read_text().lower()
+    for kind in KINDS:
+        if kind.light != LOOKS["reachable"][1]:
+            assert f".kind-{kind.key} path" in style
+        for colour in (kind.light, kind.dark):
+            assert colour.lower() in style or colour == "#000000"

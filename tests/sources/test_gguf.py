@@ -1,9 +1,10 @@
-"""GGUF: what it holds, against a writer of ours and, where it is installed, the `gguf` package."""
+"""GGUF: what it holds, against a writer of ours and the `gguf` package."""
 
 import json
 import struct
 import sys
 
+import gguf
 import ggufs
 import ml_dtypes
 import numpy as np
@@ -111,19 +112,8 @@ def q8_0(matrix):
     return np.concatenate([scales.view(np.uint8), steps.view(np.uint8)], axis=2), scales.astype(np.float32) * steps
 
 
-def test_quantised_rows_need_the_package_and_say_so(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    blocks, _ = q8_0(rows())
-    path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": ("Q8_0", (60, 32), blocks.tobytes())})
-    matrix = EmbeddingMatrix.open(path)
-    assert (matrix.n_tokens, matrix.dim, matrix.stored) == (60, 32, "Q8_0")
-    with pytest.raises(ImportError, match=r"rows of type Q8_0 need the gguf package.*pip install 'darkvocab\[gguf\]'"):
-        scan(path)
-
-
 def test_quantised_rows_are_counted_by_what_they_mean(tmp_path):
     """By hand: rows 0 and 1 are the same bytes; 2 differs in them and means the same, since its scale is zero, too."""
-    pytest.importorskip("gguf")
     zero = struct.pack("<e", 0)
     stored = [zero + bytes(32), zero + bytes(32), zero + bytes([1] * 32), struct.pack("<e", 0.5) + bytes([2] * 32)]
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": ("Q8_0", (4, 32), b"".join(stored))})
@@ -136,7 +126,6 @@ def test_quantised_rows_are_counted_by_what_they_mean(tmp_path):
 
 
 def test_neighbours_of_quantised_rows_are_those_of_their_values(tmp_path):
-    pytest.importorskip("gguf")
     rng = np.random.default_rng(0)
     blocks = np.zeros((40, 2, 34), np.uint8)  # Q8_0: a float16 scale, and 32 numbers
     blocks[:, :, :2] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
@@ -150,7 +139,6 @@ def test_neighbours_of_quantised_rows_are_those_of_their_values(tmp_path):
 
 
 def test_quantised_rows_that_are_no_numbers_are_refused(tmp_path):
-    pytest.importorskip("gguf")
     stored = struct.pack("<e", np.nan) + bytes([1] * 32) + struct.pack("<e", 1) + bytes(32)
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": ("Q8_0", (2, 32), stored)})
     with pytest.raises(ValueError, match=r"1 of 2 rows of token_embd\.weight hold NaN"):
@@ -158,7 +146,6 @@ def test_quantised_rows_that_are_no_numbers_are_refused(tmp_path):
 
 
 def test_table_names_the_quantised_type(tmp_path, capsys):
-    pytest.importorskip("gguf")
     from darkvocab.reports.console import console
     from darkvocab.reports.scan import print_scan
 
@@ -169,8 +156,7 @@ def test_table_names_the_quantised_type(tmp_path, capsys):
 
 
 def test_types_are_those_of_the_package():
-    constants = pytest.importorskip("gguf.constants")
-    theirs = {kind.value: (kind.name, *constants.GGML_QUANT_SIZES[kind]) for kind in constants.GGMLQuantizationType}
+    theirs = {kind.value: (kind.name, *gguf.GGML_QUANT_SIZES[kind]) for kind in gguf.GGMLQuantizationType}
     assert {number: reader.TYPES[number] for number in theirs} == theirs
 
 
@@ -178,7 +164,6 @@ def test_types_are_those_of_the_package():
     "kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "TQ1_0"]
 )
 def test_rows_and_tensors_are_those_of_the_package(tmp_path, kind):
-    gguf = pytest.importorskip("gguf")
     number = gguf.GGMLQuantizationType[kind]
     size, n_bytes = gguf.GGML_QUANT_SIZES[number]
     stored = np.random.default_rng(1).integers(0, 120, (300, 512 // size * n_bytes), dtype=np.uint8)
@@ -209,7 +194,6 @@ def test_rows_and_tensors_are_those_of_the_package(tmp_path, kind):
 
 
 def test_type_that_the_package_cannot_dequantise_is_a_sentence(tmp_path):
-    pytest.importorskip("gguf")
     _, size, n_bytes = reader.TYPES[reader.NUMBERS["Q8_K"]]
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": (15, (2, size), bytes(2 * n_bytes))})
     with pytest.raises(ValueError, match="makes no numbers of Q8_K"):

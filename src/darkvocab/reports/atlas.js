@@ -18,7 +18,7 @@ async function open() {
   function* told(i) {
     yield ["id", thousands(column.id[i])];
     yield ["kind", kinds[column.kind[i]].title + (column.dark[i] ? ", dark" : "")];
-    if (data.code("side", i)) yield ["by the row of", { both: "both matrices" }[data.code("side", i)] ?? `the ${data.code("side", i)}`];
+    if (data.code("side", i) && report.grades.sides.length > 1) yield ["by the row of", { both: "both matrices" }[data.code("side", i)] ?? `the ${data.code("side", i)}`];
     if (!Number.isNaN(column.score[i])) yield ["score", four(column.score[i])];
     yield ["norm", four(column.norm[i])];
     if (axis in column && axis !== "score" && axis !== "id") yield [titles[axis], four(column[axis][i])];
@@ -210,14 +210,17 @@ async function open() {
 
   function axes() {
     const { by, threshold } = report.indicators;
-    const ends = { score: [data.dark_from, "dark from here"], [by]: [threshold, "dark up to here"] };
-    const [at, title] = (threshold !== null && ends[axis]) || [];
+    const ends = {
+      score: [[threshold === null ? null : data.dark_from, "dark from here"]],
+      [by]: [[threshold, "dark up to here"], [report.grades.sides.at(-1).weak_up_to, "weak up to here"]],
+    };
+    const marks = (ends[axis] ?? []).filter(([at]) => at !== null).map(([at, title]) => ({ axis: "x", at, title }));
     const both = {
       x: { values: column[axis], title: titles[axis], log: $("log-x").checked },
       look: column.kind,
       filled: column.dark,
       route: list.order(),
-      marks: title ? [{ axis: "x", at, title }] : [],
+      marks,
     };
     scatter.set({ ...both, y: { values: column.norm, title: "norm of the row", log: $("log-y").checked } });
     lanes.set({ ...both, y: { values: lane, title: "", names: there.map((kind) => kind.title) } });

@@ -177,9 +177,11 @@ def _tiles(scan: Scan, dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[st
     census = scan.census
     yield f"{scan.matrix.n_tokens:,}", "tokens"
     yield f"{int(dark.sum()):,}", "dark"
+    if scan.grades.n_weak:
+        yield f"{scan.grades.n_weak:,}", "weak"
     yield f"{census.n_black_holes:,}", f"black hole{'s' * (census.n_black_holes != 1)}"
     yield f"{census.black_hole_population:,}", "tokens in black holes"
-    for key in ("weak", "reserved", "unreachable", "beyond_tokenizer", "under_trained"):
+    for key in ("reserved", "unreachable", "beyond_tokenizer", "under_trained"):
         if n := int((kinds == NUMBER[key]).sum()):
             yield f"{n:,}", KINDS[NUMBER[key]].title
 
@@ -188,6 +190,7 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
     """Yield a row for each kind that occurs: what it is, how many tokens it has, and where they lie."""
     norm = tokens["norm"].to_numpy()
     score = tokens["score"].fill_null(math.nan).to_numpy()
+    weak = (tokens["grade"] == "weak").to_numpy()
     for place, kind in enumerate(KINDS):
         of = kinds == place
         if of.any():
@@ -196,6 +199,7 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
                 **asdict(kind),
                 "n": f"{of.sum():,}",
                 "n_dark": f"{(of & dark).sum():,}",
+                "n_weak": f"{(of & weak).sum():,}",
                 "norm": f"{np.median(norm[of]):.4g}",
                 "score": f"{np.median(scores):.3g}" if len(scores) else "",
             }

@@ -1,7 +1,7 @@
-"""GGUF files, checked in full, without the `gguf` package; with it, rows of quantised types.
+"""GGUF files, checked in full; rows of quantised types by the `gguf` package.
 
-Our own reader, because the package's follows a count that lies for as long as the count says and makes arrays of every
-text of the tokenizer, and files in F32, F16 and BF16 should need no package.
+Our own reader of headers, because the package's follows a count that lies for as long as the count says and makes
+arrays of every text of the tokenizer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import CorruptFile, InvalidInput, MissingExtra, MissingFile
+from ..errors import CorruptFile, InvalidInput, MissingFile
 from .tensors import File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
@@ -276,15 +276,11 @@ def n_numbers(size: int, dtype: str) -> int:
 def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
     """Numbers of quantised rows: [n, bytes of a row] uint8 to [n, dim] float32, as the `gguf` package makes them.
 
-    Without the package it is a MissingExtra; a type that it cannot make numbers of, an InvalidInput.
+    A type that it cannot make numbers of is an InvalidInput.
     """
-    try:
-        from gguf.constants import GGMLQuantizationType
-        from gguf.quants import dequantize
-    except ImportError as error:
-        raise MissingExtra(
-            f"rows of type {dtype} need the gguf package ({error}); install it with: pip install 'darkvocab[gguf]'"
-        ) from None
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import dequantize
+
     shape = (len(words), n_numbers(words.shape[1], dtype))
     if 0 in shape:
         return np.empty(shape, np.float32)
