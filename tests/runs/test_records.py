@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,18 @@ from darkvocab.errors import CorruptFile, DiskFull
 from darkvocab.landing import write_whole
 from darkvocab.runs import records
 from darkvocab.runs.folder import read_manifest
-from darkvocab.runs.records import Parts, Records, RunFolder, csv_bytes, csv_text, read_records
+from darkvocab.runs.records import Parts, Records, RunFolder, csv_bytes, csv_text, read_records, write_table
+
+
+def test_a_disk_that_fills_up_under_a_table_is_a_full_disk(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(DiskFull, match=r"no space left to write .*table"):
+            write_table(tmp_path / "table", pl.DataFrame({"column": range(10_000)}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

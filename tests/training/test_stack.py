@@ -10,7 +10,7 @@ from scipy import stats
 from darkvocab import Training
 from darkvocab.training import batched_passes as passes
 from darkvocab.training import noise_stream
-from darkvocab.training.batched_optimizers import optimizer
+from darkvocab.training.batched_optimizers import BATCHED
 from darkvocab.training.choices import SGD, AdamW, Architecture, GaussianNoise, NormalStart, PointStart, SnowballStart
 from darkvocab.training.model import Layout, begin
 from darkvocab.training.stack import MOST, WARM_UPS, Stack, captured, stack_size
@@ -113,7 +113,7 @@ def test_an_update_is_that_of_torchs_optimizer_bit_for_bit(settings, dtype):
         constants = {name: value for name, value in vars(settings).items() if name in ("betas", "eps", "momentum")}
         kind, fused = (torch.optim.AdamW, {"fused": True}) if isinstance(settings, AdamW) else (torch.optim.SGD, {})
         optimizers.append(kind(groups, lr=0.0, **constants, **fused))
-    ours = optimizer(torch, settings, layout, weights, gradient)
+    ours = BATCHED[type(settings)](torch, settings, layout, weights, gradient)
     for _ in range(5):
         gradient.copy_(torch.randn(gradient.shape, generator=drawn))
         ours.rate.copy_(torch.rand(1, generator=drawn))

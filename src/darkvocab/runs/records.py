@@ -117,6 +117,13 @@ def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
             raise
 
 
+def write_table(path: Path, frame: pl.DataFrame) -> None:
+    """Write a frame as Parquet, through memory: of a full disk polars makes its own error. Raises as `landing`."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    write_whole(path, buffer.getvalue())
+
+
 def csv_path(folder: str | Path, manifest: dict[str, Any]) -> Path:
     """Return the path of the records of a run as CSV."""
     return Path(folder) / ("records.csv" if manifest["n_records"] <= PLAIN_CSV else "records.csv.gz")

@@ -213,17 +213,8 @@ def _means(
     return {name: means[:, j].tolist() for j, name in enumerate(named)}, trials.tolist(), means[:, -1].tolist()
 
 
-KINDS = {
-    "sigmas": list,
-    "n_tokens": int,
-    "hidden_dim": int,
-    "base": str,
-    "redraw_base": bool,
-    "grid": str,
-    "distribution": str,
-    "arithmetic": str,
-    "sampler": str,
-}
+KINDS = {"sigmas": list, "n_tokens": int, "hidden_dim": int, "base": str, "redraw_base": bool}
+KINDS |= dict.fromkeys(("grid", "distribution", "arithmetic", "sampler"), str)
 
 
 def _settings(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

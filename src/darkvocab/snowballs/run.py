@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,9 +16,8 @@ import numpy as np
 
 from ..errors import InvalidInput
 from ..gpu.device import Device, open_device
-from ..landing import write_whole
 from ..runs.engine import open_engine
-from ..runs.records import RunFolder, frame_of, read_records
+from ..runs.records import RunFolder, frame_of, read_records, write_table
 from .draws import Task, draws, tasks
 from .manifest import manifest
 from .on_device import measured_clouds
@@ -188,9 +186,7 @@ def _folder(settings: RunSettings[Row], cost: Cost, options: Options) -> RunFold
 
 def _finish(settings: RunSettings, folder: RunFolder) -> None:
     for name, table in settings.tables():
-        buffer = io.BytesIO()
-        table.write_parquet(buffer, compression="zstd")
-        write_whole(folder.path / name, buffer.getvalue())
+        write_table(folder.path / name, table)
     folder.finish()
 
 

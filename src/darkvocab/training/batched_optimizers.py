@@ -67,9 +67,4 @@ class BatchedSGD(_Optimizer):
         self._weights.copy_(torch.addcmul(self._weights.float(), direction.float(), -rate))
 
 
-def optimizer(
-    torch: Any, settings: AdamW | SGD, layout: Layout, weights: Any, gradient: Any
-) -> BatchedAdamW | BatchedSGD:
-    """Return the optimizer of these settings."""
-    kind: Any = BatchedAdamW if isinstance(settings, AdamW) else BatchedSGD
-    return kind(torch, settings, layout, weights, gradient)
+BATCHED: dict[type, Any] = {AdamW: BatchedAdamW, SGD: BatchedSGD}  # by the settings that each takes

@@ -9,7 +9,7 @@ import polars as pl
 from jaxtyping import Float64
 
 from ..errors import CorruptFile
-from ..landing import landing
+from ..runs.records import write_table
 
 FILE = "metrics.parquet"
 # Of one optimizer step: the loss before the update, and the norm of the gradient before it is clipped.
@@ -25,9 +25,7 @@ def n_before_divergence(metrics: Float64[np.ndarray, "steps 3"]) -> int:
 def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:
     """Write the metrics of steps 1, 2, ... into a run folder; raises as `landing`."""
     columns = dict(zip(COLUMNS, metrics.T, strict=True))
-    frame = pl.DataFrame({"step": np.arange(1, len(metrics) + 1), **columns})
-    with landing(run / FILE) as file:
-        frame.write_parquet(file, compression="zstd")
+    write_table(run / FILE, pl.DataFrame({"step": np.arange(1, len(metrics) + 1), **columns}))
 
 
 def read_metrics(run: Path) -> pl.DataFrame:

@@ -19,13 +19,12 @@ from ..embedding.history import FILE, History
 from ..errors import Diverged, InvalidInput
 from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
-from ..landing import landing
 from ..measures.census import counts
 from ..numerics.grouping import n_cores
 from ..runs.command import repeating
 from ..runs.engine import open_engine
 from ..runs.randomness import check_seed
-from ..runs.records import CURVES, RunFolder, Unsigned
+from ..runs.records import CURVES, RunFolder, Unsigned, write_table
 from ..text import Shown
 from .metrics import read_metrics
 from .outcome import outcome
@@ -159,8 +158,7 @@ class Replicas(Shown):
                 for record in in_stacks if on_device else runner.map(_train, shared, missing):
                     folder.land(record.replica, [record])
             if not folder.is_whole:
-                with landing(folder.path / CURVES) as file:
-                    self.curves(folder.path).write_parquet(file, compression="zstd")
+                write_table(folder.path / CURVES, self.curves(folder.path))
                 folder.finish()
         return folder.path
 

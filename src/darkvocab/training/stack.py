@@ -16,7 +16,7 @@ from ..errors import InvalidInput
 from ..extras import import_torch
 from ..gpu.device import torch_device
 from ..runs.folder import fixed
-from .batched_optimizers import optimizer
+from .batched_optimizers import BATCHED
 from .batched_passes import BatchedPasses
 from .cpu_passes import CpuPasses, array, single_threaded
 from .model import TOKEN_EMBEDDING, Layout, begin, save, scalar_dtype, views
@@ -114,6 +114,7 @@ class Stack:
         passes: Any = partial(CpuPasses, cores=self._cores) if self._on_cores else BatchedPasses
         self._passes = passes(torch, training.architecture, layout, self._shown, self._narrow, training.batch)
         self._gradient = torch.zeros_like(self._master)
+        optimizer = BATCHED[type(training.optimizer)]
         self._optimizer = optimizer(torch, training.optimizer, layout, self._master, self._gradient)
 
     def _lay_out(self) -> None:

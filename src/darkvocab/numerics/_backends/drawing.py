@@ -39,13 +39,6 @@ def _float32_of(order):
 
 
 @njit(nogil=True, cache=True)
-def _order(x):
-    """Ordered index of a float32."""
-    bits = np.int64(bits_of(x))
-    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
-
-
-@njit(nogil=True, cache=True)
 def _reaches(order, base, sigma, boundary, upward_tie):
     x = perturbed(base, np.float64(_float32_of(order)), sigma, True)
     return x > boundary or (upward_tie and x == boundary)
@@ -65,7 +58,8 @@ def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):
         return real
     top = np.int64(0x49800000)  # ordered index of float32 2**20, beyond any deviate
     upward_tie = k % 2 == 0
-    start = _order(np.float32(min(max(real, -1048575.0), 1048575.0)))
+    bits = np.int64(bits_of(np.float32(min(max(real, -1048575.0), 1048575.0))))
+    start = bits if bits >= 0 else -(bits & 0x7FFFFFFF)
     step = np.int64(1)
     if _reaches(start, base, sigma, boundary, upward_tie):
         hit, miss = start, max(start - step, -top)

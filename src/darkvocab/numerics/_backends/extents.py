@@ -6,20 +6,6 @@ import numpy as np
 from numba import njit
 
 
-@njit(nogil=True, cache=True)
-def tails(starts, p, below, above):
-    """Probability of each column's runs before and after each run: sums of positive terms, from the nearer end."""
-    for j in range(starts.size - 1):
-        total = 0.0
-        for r in range(starts[j], starts[j + 1]):
-            below[r] = total
-            total += p[r]
-        total = 0.0
-        for r in range(starts[j + 1] - 1, starts[j] - 1, -1):
-            above[r] = total
-            total += p[r]
-
-
 @njit(nogil=True, cache=True, error_model="numpy")
 def _staircase(a, b, edge, stride):
     """``sum over j < b of clip(a - edge - j * stride, 0, a)``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -42,13 +43,13 @@ class _Runs(NamedTuple):
 
 
 def _runs(cells: Cells, unit: str) -> _Runs:
-    from ...numerics._backends.extents import tails
-
     first, last = cells.first, cells.first + cells.count - 1
     if unit == "weight":
         first, last = (index_values(ends, cells.grid) for ends in (first, last))
-    below, above = np.empty((2, cells.p.size))
-    tails(cells.starts, cells.p, below, above)
+    below, above = np.zeros((2, cells.p.size))  # of the column's other runs, summed from the nearer end
+    for start, end in pairwise(cells.starts.tolist()):
+        below[start + 1 : end] = np.cumsum(cells.p[start : end - 1])
+        above[start : end - 1] = np.cumsum(cells.p[start + 1 : end][::-1])[::-1]
     count = cells.count.astype(float)
     return _Runs(cells.starts, first.astype(float), last.astype(float), count, cells.p, below, above)
 
