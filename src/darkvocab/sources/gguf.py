@@ -155,17 +155,13 @@ KEPT = re.compile(
 
 
 def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a GGUF file (of all its parts, where it was split), and its metadata by key: those of `KEPT`.
+    """Return the tensors of a GGUF file, with all its parts, and its metadata by key: those of `KEPT`.
 
     A quantised tensor's words are the bytes of its blocks; `dequantised` makes numbers of them.
 
-    Raises
-    ------
-    MissingFile
-        The file, or another part of it, is missing.
-    CorruptFile
-        Truncated file; no GGUF, or of a version that is not 2 or 3, or big-endian; counts that the file has no bytes
-        for; an unknown type; a name that comes twice; tensors that leave the file or overlap.
+    Raises MissingFile for the file or another part of it, and CorruptFile: truncated; no GGUF, or of a version that is
+    not 2 or 3, or big-endian; counts that the file has no bytes for; an unknown type; a name that comes twice; tensors
+    that leave the file or overlap.
     """
     tensors, metadata = _read_one(path)
     count = metadata.get("split.count", 0)

@@ -45,11 +45,8 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
     rows for which the tokenizer has none are left out. Where llama.cpp's rules for it are not known here, or llama.cpp
     does not load it, it cannot encode, and says why.
 
-    Raises
-    ------
-    CorruptFile
-        Values of other types, or fewer, than a tokenizer has; scores that are not finite; a character map that leads
-        out of itself.
+    Raises CorruptFile: values of other types, or fewer, than a tokenizer has; scores that are not finite; a character
+    map that leads out of itself.
     """
     header = _Header(metadata=metadata, file=file)
     model = header.value("model", str, "")

@@ -39,16 +39,8 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
     A file of a usual name is read together with those that belong to it: `tokenizer_config.json`, `added_tokens.json`,
     `special_tokens_map.json`, `merges.txt`. Of a folder the first that `NAMES` has; `Tokenizer.others` opens the rest.
 
-    Raises
-    ------
-    MissingFile
-        Nothing there, or a folder without a tokenizer.
-    AccessRefused, Unreachable
-        As `open_source`.
-    CorruptFile
-        Not a tokenizer, or one that contradicts itself; the message says where.
-    InvalidInput
-        A SentencePiece model whose ids are not those of the tokenizer.
+    Raises as `open_source`: MissingFile, too, for a folder without a tokenizer; CorruptFile for one that contradicts
+    itself, saying where; InvalidInput for a SentencePiece model whose ids are not those of the tokenizer.
     """
     place = located(path, progress, ("tokenizer at", f"{GIVE}, or --tokenizer none"))
     if isinstance(place, Folder):
