@@ -61,11 +61,8 @@ def read_pickle(
     builds : types whose attributes a pickle may set; they are dropped
     refer : makes something of a persistent id
 
-    Raises
-    ------
-    CorruptFile
-        Not a pickle; one that calls or builds anything else; more than four million opcodes. The sentence lacks the
-        file's name.
+    Raises CorruptFile: not a pickle; one that calls or builds anything else; more than four million opcodes. The
+    sentence lacks the file's name.
     """
     try:
         return _Machine(calls, builds, refer).run(data)

@@ -65,8 +65,8 @@ class RemoteFile(ABC):
     def open(self, mode: str = "rb") -> io.BufferedReader:
         """Open the file; the bytes that are read come here."""
 
-    @abstractmethod
-    def read_text(self, encoding: str = "utf-8") -> str: ...
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.whole().read_text(encoding)
 
     @abstractmethod
     def bring(self, offset: int, size: int) -> Path:

@@ -89,9 +89,6 @@ class HubFile(RemoteFile):
     def open(self, mode: str = "rb") -> io.BufferedReader:
         return io.BufferedReader(_Stream(self), BLOCK)
 
-    def read_text(self, encoding: str = "utf-8") -> str:
-        return self.whole().read_text(encoding)
-
     @property
     def sha256(self) -> str:
         return self.entry.sha256 or sha256(self.whole())

@@ -57,7 +57,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
         model=model.kind,
         pieces=_pieces(path, model, ids.tolist(), spelling, folder),
         spelling=spelling,
-        rules_of=lambda: merge_rules(path, model, ids.tolist()),
+        rules_of=lambda: None if named == SHIFTED else merge_rules(path, model),
         encoder=encode,
         file=path,
     )
@@ -99,7 +99,7 @@ def _pieces(path: File, model: Model, ids: list[int], spelling: Spelling, folder
     return Pieces(token=[token for token, _, _ in rows], text=texts, name=texts, data=data, added=added, silent=silent)
 
 
-def merge_rules(path: File | None, model: Model, ids: list[int]) -> tokenizers.Tokenizer | None:
+def merge_rules(path: File | None, model: Model) -> tokenizers.Tokenizer | None:
     """Return the model's rules for the `tokenizers` library, where it merges each piece alone as SentencePiece does.
 
     Of two ways to merge the same text SentencePiece takes the one further left, the library the one listed first.
@@ -107,7 +107,7 @@ def merge_rules(path: File | None, model: Model, ids: list[int]) -> tokenizers.T
     import tokenizers
     from tokenizers import models
 
-    if model.kind != "BPE" or len(set(model.text)) < len(model.text) or ids != list(range(len(ids))):
+    if model.kind != "BPE" or len(set(model.text)) < len(model.text):
         return None
     unknown = next((text for text, kind in zip(model.text, model.type, strict=True) if kind == UNKNOWN), None)
     vocab = {text: n for n, text in enumerate(model.text)}
