@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import CorruptFile, InvalidInput
 from ..tensors import File
 from .added import added_beside, class_name
+from .known import CLASSES
 from .protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Model, read_model
 from .texts import Pieces, Spelling, in_a_line
 from .tokenizer import Encoded, Tokenizer, flat
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     import tokenizers
 
 SPACE = "\u2581"
-# Classes of transformers that give tokens other ids than the model has.
-OTHER_IDS = {
-    f"{name}Tokenizer"
-    for name in "Barthez Camembert Cpm ErnieM M2M100 MBart MBart50 Marian Nllb PLBart Pegasus Speech2Text XGLM".split()
-}
 SHIFTED = "XLMRobertaTokenizer"  # fairseq's: <s>, <pad>, </s> and <unk> first
 
 
@@ -33,7 +29,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
     Raises CorruptFile; InvalidInput where the tokenizer's class gives tokens other ids than the model does.
     """
     named = class_name(folder)
-    if named in OTHER_IDS:
+    if named in CLASSES["other_ids"]:
         raise InvalidInput(
             f"{path}: {named} gives tokens other ids than this model has; save it as a tokenizer.json first, with "
             "transformers, or go without (--tokenizer none)"

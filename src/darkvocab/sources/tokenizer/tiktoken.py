@@ -18,7 +18,7 @@ from ...errors import CorruptFile
 from ..json_files import read_object
 from ..tensors import File
 from .added import HIGHEST, added_beside
-from .patterns import HELD, PATTERNS, for_oniguruma
+from .known import HELD, PATTERNS, for_oniguruma
 from .rules import words
 from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
 from .tokenizer import Encoded, Tokenizer, flat

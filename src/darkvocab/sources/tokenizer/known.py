@@ -1,4 +1,4 @@
-"""Patterns that cut a text into words before BPE sees it, of vocabularies whose files do not hold them."""
+"""Rules of tokenizers whose files do not hold them: patterns, vocabularies of tiktoken, classes of transformers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 PATTERNS: dict[str, str] = HELD["patterns"]
+CLASSES = {rules: {f"{name}Tokenizer" for name in names.split()} for rules, names in HELD["classes"].items()}
 
 
 def for_oniguruma(pattern: str) -> str | None:
