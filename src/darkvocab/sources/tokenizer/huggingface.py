@@ -131,10 +131,7 @@ def _by(path: File, folder: Mapping[str, File], build: Callable[[], tokenizers.T
                 rules.add_tokens([AddedToken(one.content, special=one.special, **flags)])
         return rules
 
-    def wrong(said: str) -> CorruptFile:
-        return CorruptFile(f"{path}: not a tokenizer that can be read ({said}); --tokenizer none goes without")
-
-    return by_rules(guarded(build_all, wrong), file=path)
+    return by_rules(guarded(build_all, f"{path}: not a tokenizer that can be read"), path)
 
 
 def _lines(path: File) -> list[str]:

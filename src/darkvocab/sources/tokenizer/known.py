@@ -17,9 +17,6 @@ def for_oniguruma(pattern: str) -> str | None:
     There ``{1,3}+`` repeats what is repeated, where here it gives nothing back, which is the same to these patterns;
     and ``$`` ends a line, where here it ends the text.
     """
-    known = (
-        pattern.replace("{1,3}+", "{1,3}").replace("$", r"\z")
-        if pattern in (PATTERNS["GPT2"], PATTERNS["CL100K"])
-        else pattern
-    )
-    return None if re.search(r"\{[0-9]+,?[0-9]*\}\+|(?<![\\\[])[$^]", known) else known
+    if pattern in (PATTERNS["GPT2"], PATTERNS["CL100K"]):
+        return pattern.replace("{1,3}+", "{1,3}").replace("$", r"\z")
+    return None if re.search(r"\{[0-9]+,?[0-9]*\}\+|(?<![\\\[])[$^]", pattern) else pattern

@@ -110,14 +110,14 @@ def words(patterns: Iterable[str], *, byte_level: bool = True) -> Any:
     return pre_tokenizers.Sequence(steps)
 
 
-def guarded(build: Callable[[], Built], wrong: Callable[[str], CorruptFile]) -> Built:
-    """Return what `build` makes of a file; what a library raises instead becomes the CorruptFile of `wrong`."""
+def guarded(build: Callable[[], Built], wrong: str) -> Built:
+    """Return what `build` makes of a file; what a library raises instead is a CorruptFile, which `wrong` begins."""
     try:
         return build()
     except (KeyboardInterrupt, SystemExit, MemoryError, CorruptFile):
         raise
     except BaseException as error:  # the libraries raise bare Exception, and panics that are not even that
-        raise wrong(in_a_line(error)) from None
+        raise CorruptFile(f"{wrong} ({in_a_line(error)}); --tokenizer none goes without") from None
 
 
 def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:
