@@ -80,16 +80,9 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
     path : a path; where nothing lies there, a text may also be `org/name[@revision][/file or folder]` on the Hub
     progress : told (bytes read, bytes asked for) as pieces of the Hub's files arrive, now and later
 
-    Raises
-    ------
-    MissingFile
-        Nothing there, or a folder without weights, or a missing shard.
-    AccessRefused, Unreachable
-        As `hub.repo.HubFile.bring`.
-    CorruptFile
-        See `read_tensors`, `read_torch`, `read_gguf`, `read_array`, `read_arrays`, `read_sharded`.
-    InvalidInput
-        A kind of file that is not known.
+    Raises MissingFile (nothing there, a folder without weights, a missing shard), AccessRefused and Unreachable as
+    `HubFile.bring`, CorruptFile as the readers of `READERS`, `read_gguf` and `read_sharded`, and InvalidInput for a
+    kind of file that is not known.
     """
     place = located(path, progress)
     return _open_folder(path, place) if isinstance(place, Folder) else _open_file(place, path)

@@ -32,11 +32,8 @@ def read_archive(path: File) -> Mapping[str, Entry]:
 
     Of a remote one the directory is read and checked, and each entry when it is asked for.
 
-    Raises
-    ------
-    MissingFile, CorruptFile
-        Truncated, or not a zip archive; a name that comes twice; an entry that is compressed or encrypted, leaves the
-        file, or overlaps another.
+    Raises MissingFile, and CorruptFile: truncated, or not a zip archive; a name that comes twice; an entry that is
+    compressed or encrypted, leaves the file, or overlaps another.
     """
     if not isinstance(path, Path):
         file = path.open("rb")

@@ -25,8 +25,6 @@ FORMAT = "see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; downloa
 # Types of values by number: how they are unpacked. 8 is a text, 9 an array.
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 TEXT, ARRAY = 8, 9
-LENGTH = struct.Struct("<Q")
-CHUNK = 1 << 16  # bytes of texts that are read at a time
 
 # Types of tensors by number: name, and how many numbers share how many bytes.
 TYPES = {
@@ -57,20 +55,17 @@ class _Reader:
     def wrong(self, what: str) -> CorruptFile:
         return CorruptFile(f"{self.path}: {what}; {FORMAT}")
 
-    def _go(self, size: int) -> None:
+    def take(self, size: int, *, keep: bool = True) -> bytes:
+        """Return so many bytes; go past them, and return none, where they are not to be kept."""
         if size > self.size - self.at:
             raise CorruptFile(
                 f"{self.path}: the header needs {size:,} bytes at byte {self.at:,} of a file of {self.size:,}; "
                 "truncated (download it again), or made to mislead"
             )
         self.at += size
-
-    def skip(self, size: int) -> None:
-        self._go(size)
-        self.data.seek(self.at)
-
-    def take(self, size: int) -> bytes:
-        self._go(size)
+        if not keep:
+            self.data.seek(self.at)
+            return b""
         taken = self.data.read(size)
         if len(taken) < size:
             raise CorruptFile(f"{self.path}: ends within its header; it was cut while it was read")
@@ -79,12 +74,12 @@ class _Reader:
     def number(self, code: str) -> Any:
         return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
 
-    def text(self, *, errors: str = "strict", most: int | None = None) -> str:
+    def name(self) -> str:
         size = self.number("Q")
-        if most is not None and size > most:
-            raise self.wrong(f"a name of {size:,} bytes at byte {self.at:,}; at most {most:,} are read")
+        if size > MAX_NAME:
+            raise self.wrong(f"a name of {size:,} bytes at byte {self.at:,}; at most {MAX_NAME:,} are read")
         try:
-            return self.take(size).decode("utf-8", errors)
+            return self.take(size).decode()
         except UnicodeDecodeError:
             raise self.wrong(f"a text at byte {self.at - size:,} that is not UTF-8") from None
 
@@ -96,54 +91,23 @@ class _Reader:
         return n
 
     def value(self, *, keep: bool) -> Any:
-        """Return a number, a text, an array of numbers or a list of texts as bytes; None where it is not to be kept."""
+        """Return a number, a text, an array of numbers or a list of texts as bytes; empty if it is not to be kept."""
         kind = self.number("I")
         if kind in SCALARS:
             return self.number(SCALARS[kind])
-        if kind == TEXT and keep:
-            return self.text(errors="replace")
         if kind == TEXT:
-            self.skip(self.number("Q"))
-            return None
+            return self.take(self.number("Q"), keep=keep).decode(errors="replace")
         if kind != ARRAY:
             raise self.wrong(f"a value of unknown type {kind} at byte {self.at:,}")
         kind, n = self.number("I"), self.number("Q")
         if kind == TEXT:
-            return self.texts(self.count(n), keep=keep)
+            return [self.take(self.number("Q"), keep=keep) for _ in range(self.count(n))]
         if kind not in SCALARS:
             raise self.wrong(f"an array of values of unknown type {kind} at byte {self.at:,}")
         dtype = np.dtype(SCALARS[kind]).newbyteorder("<")
         if keep:
-            return np.frombuffer(self.take(self.count(n) * dtype.itemsize), dtype)
-        self.skip(n * dtype.itemsize)
-        return None
-
-    def texts(self, n: int, *, keep: bool) -> list[bytes] | None:
-        """Take so many texts, many at a time: their lengths stand between them."""
-        texts: list[bytes] = []
-        left = n
-        while left:
-            chunk = self.data.read(min(CHUNK, self.size - self.at))
-            at = 0
-            while left and at + 8 <= len(chunk):
-                end = at + 8 + LENGTH.unpack_from(chunk, at)[0]
-                if end > len(chunk):
-                    break
-                if keep:
-                    texts.append(chunk[at + 8 : end])
-                at = end
-                left -= 1
-            self.data.seek(self.at)
-            if at:
-                self.skip(at)
-                continue
-            size = self.number("Q")  # of one that is longer than that, or than the file
-            if keep:
-                texts.append(self.take(size))
-            else:
-                self.skip(size)
-            left -= 1
-        return texts if keep else None
+            self.count(n)
+        return np.frombuffer(self.take(n * dtype.itemsize, keep=keep), dtype)
 
 
 # What is kept of a header: what says how it is to be read, and all that makes tokens of a text.
@@ -155,17 +119,13 @@ KEPT = re.compile(
 
 
 def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a GGUF file (of all its parts, where it was split), and its metadata by key: those of `KEPT`.
+    """Return the tensors of a GGUF file, with all its parts, and its metadata by key: those of `KEPT`.
 
     A quantised tensor's words are the bytes of its blocks; `dequantised` makes numbers of them.
 
-    Raises
-    ------
-    MissingFile
-        The file, or another part of it, is missing.
-    CorruptFile
-        Truncated file; no GGUF, or of a version that is not 2 or 3, or big-endian; counts that the file has no bytes
-        for; an unknown type; a name that comes twice; tensors that leave the file or overlap.
+    Raises MissingFile for the file or another part of it, and CorruptFile: truncated; no GGUF, or of a version that is
+    not 2 or 3, or big-endian; counts that the file has no bytes for; an unknown type; a name that comes twice; tensors
+    that leave the file or overlap.
     """
     tensors, metadata = _read_one(path)
     count = metadata.get("split.count", 0)
@@ -212,7 +172,7 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
         n_tensors, n_values = reader.number("Q"), reader.number("Q")
         metadata: dict[str, Any] = {}
         for _ in range(reader.count(n_values)):
-            key = reader.text(most=MAX_NAME)
+            key = reader.name()
             if key in metadata:
                 raise reader.wrong(f"the header names {key!r} twice")
             metadata[key] = reader.value(keep=KEPT.fullmatch(key) is not None)
@@ -237,7 +197,7 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
     """Name, shape, type and offset of a tensor."""
-    name = reader.text(most=MAX_NAME)
+    name = reader.name()
     n_dims = reader.number("I")
     if n_dims > MAX_DIMS:
         raise reader.wrong(f"tensor {name!r} has {n_dims:,} dimensions; the format allows {MAX_DIMS}")

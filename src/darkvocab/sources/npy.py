@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,35 +15,23 @@ from .tensors import File, Tensor
 DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
 
 
-class _Array(NamedTuple):
-    """An array as its header describes it, and where its words begin."""
-
-    shape: tuple[int, ...]
-    by_columns: bool
-    dtype: np.dtype
-    offset: int
-
-
 def read_array(path: File) -> Tensor:
     """Return the array of a `.npy` file as a tensor named after the file.
 
-    Raises
-    ------
-    CorruptFile
-        Truncated, not `.npy`, holds Python objects, in Fortran order, or of another type than float16, float32,
-        float64 and (saved by ml_dtypes) bfloat16.
+    Raises CorruptFile: truncated, not `.npy`, holds Python objects, in Fortran order, or of another type than float16,
+    float32, float64 and (saved by ml_dtypes) bfloat16.
     """
-    array = _read_header(path, str(path), 0, path.stat().st_size)
-    if array.dtype.str not in DTYPES:
-        what = "Python objects" if array.dtype.hasobject else repr(array.dtype.str)
+    tensor, dtype = _read_header(path, path.stem, str(path), 0, path.stat().st_size)
+    if dtype.str not in DTYPES:
+        what = "Python objects" if dtype.hasobject else repr(dtype.str)
         raise CorruptFile(f"{path}: holds {what}; save it as float32, float16 or (with ml_dtypes) bfloat16")
-    if array.by_columns:
+    if tensor.strides:
         raise CorruptFile(f"{path}: stored column by column; save it with numpy.save(path, numpy.ascontiguousarray(x))")
-    return _tensor(path, path.stem, array)
+    return tensor
 
 
 def read_arrays(path: File) -> dict[str, Tensor]:
-    """The arrays of an `.npz` file that `numpy.savez` wrote, by name; members that are no arrays are left out.
+    """Return the arrays of an `.npz` file that `numpy.savez` wrote, by name; members that are no arrays are left out.
 
     An array of another type, or stored column by column, is listed, and an error only where it is asked for. Raises as
     `read_archive` (so for `numpy.savez_compressed`), and CorruptFile for a member that is truncated or not `.npy`.
@@ -53,13 +40,13 @@ def read_arrays(path: File) -> dict[str, Tensor]:
     for member, entry in read_archive(path).items():
         if member.endswith(".npy"):
             name = member.removesuffix(".npy")
-            array = _read_header(path, f"{path}: member {name[:80]!r}", entry.offset, entry.offset + entry.size)
-            tensors[name] = _tensor(path, name, array)
+            what = f"{path}: member {name[:80]!r}"
+            tensors[name], _ = _read_header(path, name, what, entry.offset, entry.offset + entry.size)
     return tensors
 
 
-def _read_header(path: File, what: str, start: int, end: int) -> _Array:
-    """The header of the array between these bytes of a file, checked against them."""
+def _read_header(path: File, name: str, what: str, start: int, end: int) -> tuple[Tensor, np.dtype]:
+    """Return the array between these bytes of a file by its header, checked against them, and its type in numpy."""
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a header that Python 2 wrote
@@ -84,16 +71,7 @@ def _read_header(path: File, what: str, start: int, end: int) -> _Array:
             f"{what}: not a readable .npy array: {end - offset:,} bytes of data are too few for shape {shape}; "
             "truncated? Save or download it again"
         )
-    return _Array(shape, by_columns and len(shape) > 1, dtype, offset)
-
-
-def _tensor(path: File, name: str, array: _Array) -> Tensor:
-    by_columns = tuple(math.prod(array.shape[:axis]) for axis in range(len(array.shape)))
-    return Tensor(
-        name=name,
-        dtype=DTYPES.get(array.dtype.str, array.dtype.str),
-        shape=array.shape,
-        path=path,
-        offset=array.offset,
-        strides=by_columns if array.by_columns else None,
-    )
+    # Strides of what is stored column by column, in words.
+    strides = tuple(math.prod(shape[:axis]) for axis in range(len(shape))) if by_columns and len(shape) > 1 else None
+    kind = DTYPES.get(dtype.str, dtype.str)
+    return Tensor(name=name, dtype=kind, shape=shape, path=path, offset=offset, strides=strides), dtype

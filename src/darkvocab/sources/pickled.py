@@ -53,21 +53,16 @@ def read_pickle(
 ) -> Any:
     """Return the value that a pickle describes, dicts as `Pairs`, sets as lists.
 
+    One object may lie in several places, and a list or dict may hold itself: who walks it must expect it.
+
     Parameters
     ----------
     calls : stand-ins for what may be called, by `module.name`; each must take a time that no argument lengthens
     builds : types whose attributes a pickle may set; they are dropped
     refer : makes something of a persistent id
 
-    Returns
-    -------
-    The value. One object may lie in several places, and a list or dict may hold itself: who walks it must expect it.
-
-    Raises
-    ------
-    CorruptFile
-        Not a pickle; one that calls or builds anything else; more than four million opcodes. The sentence lacks the
-        file's name.
+    Raises CorruptFile: not a pickle; one that calls or builds anything else; more than four million opcodes. The
+    sentence lacks the file's name.
     """
     try:
         return _Machine(calls, builds, refer).run(data)

@@ -75,11 +75,8 @@ def read_metadata(path: File) -> dict[str, str]:
 def read_tensors(path: File) -> dict[str, Tensor]:
     """Return the tensors of one `.safetensors` file, in the order of their bytes.
 
-    Raises
-    ------
-    MissingFile, CorruptFile
-        Truncated file; header longer than the file or than 100 MB; header that is not such JSON; unknown dtype; offsets
-        that leave the file, overlap, leave a hole, or disagree with dtype and shape.
+    Raises MissingFile, and CorruptFile: truncated; a header longer than the file or than 100 MB, or that is not such
+    JSON; an unknown dtype; offsets that leave the file, overlap, leave a hole, or disagree with dtype and shape.
     """
     size = path.stat().st_size
     header, start = _read_header(path)

@@ -19,12 +19,8 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
     `read` reads a shard, of a remote index only when a tensor in it is asked for; the index's own name says what a
     shard's name must end with.
 
-    Raises
-    ------
-    MissingFile
-        A shard is missing.
-    CorruptFile
-        Not such an index, a shard outside the index's folder, or one that lacks a tensor the index places there.
+    Raises MissingFile for a shard, and CorruptFile: not such an index, a shard outside the index's folder, or one that
+    lacks a tensor the index places there.
     """
     ending = Path(index.name.removesuffix(".index.json")).suffix
     try:

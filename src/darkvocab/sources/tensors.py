@@ -65,8 +65,8 @@ class RemoteFile(ABC):
     def open(self, mode: str = "rb") -> io.BufferedReader:
         """Open the file; the bytes that are read come here."""
 
-    @abstractmethod
-    def read_text(self, encoding: str = "utf-8") -> str: ...
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.whole().read_text(encoding)
 
     @abstractmethod
     def bring(self, offset: int, size: int) -> Path:
@@ -151,12 +151,7 @@ class Tensor:
     def words(self) -> np.ndarray:
         """Map the unsigned words read-only, in the tensor's shape; of a quantised one the blocks' bytes.
 
-        Raises
-        ------
-        CorruptFile
-            Not a floating-point dtype.
-        InvalidInput, MissingFile, AccessRefused, Unreachable, DiskFull
-            As `packed`.
+        Raises as `packed`, and CorruptFile where the dtype is not one of floating-point numbers.
         """
         if not self.is_float:
             raise CorruptFile(f"{self.path}: tensor {self.name!r} is {self.dtype}; can read {', '.join(WORDS)}")
@@ -166,12 +161,8 @@ class Tensor:
     def packed(self) -> np.ndarray:
         """Map the unsigned words as `words` does, of the types of `PACKED`, too.
 
-        Raises
-        ------
-        InvalidInput
-            Rows that do not lie one after the other.
-        MissingFile, AccessRefused, Unreachable, DiskFull
-            The file cannot be read; of a remote one as `RemoteFile.bring`.
+        Raises InvalidInput where rows do not lie one after the other; MissingFile, AccessRefused, Unreachable or
+        DiskFull where the file cannot be read.
         """
         if self.strides is not None:
             raise InvalidInput(

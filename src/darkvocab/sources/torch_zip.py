@@ -125,16 +125,11 @@ def _natural(value: Any) -> bool:
 
 
 def read_torch(path: File) -> Mapping[str, Tensor]:
-    """Tensors of a file that `torch.save` wrote, named by their keys, joined by points where dicts hold dicts.
+    """Return the tensors of a file of `torch.save` by their keys, joined by points where dicts hold dicts.
 
-    Of a remote file each tensor is checked when it is asked for.
-
-    Raises
-    ------
-    MissingFile, CorruptFile
-        As `read_archive`; the format before torch 1.6; no pickle, or one that calls anything but what makes tensors and
-        dicts; a tensor that leaves its storage, a storage that is missing or of another size, a name that comes twice;
-        big-endian.
+    Raises as `read_archive`, and CorruptFile: the format before torch 1.6; no pickle, or one that calls anything but
+    what makes tensors and dicts; a name that comes twice; big-endian; a tensor that leaves its storage, a storage that
+    is missing or of another size (of a remote file when the tensor is asked for).
     """
     with path.open("rb") as file:
         head = file.read(len(LEGACY))

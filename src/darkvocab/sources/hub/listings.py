@@ -36,14 +36,7 @@ Listing = dict[str, Entry]  # by path in the repository
 def list_files(name: str, revision: str) -> tuple[str, Listing]:
     """Return the commit of a revision, and its files; where HF_HUB_OFFLINE is set, as the cache has them.
 
-    Raises
-    ------
-    Unreachable, AccessRefused
-        No answer that can be used; a gated repository, a token that is not accepted.
-    MissingFile
-        No such repository or revision, or none in the cache.
-    CorruptFile
-        A listing that is none.
+    Raises as `ask`, and MissingFile where the cache has no such revision.
     """
     offline = constants.is_offline_mode()
     commit = _known_revisions(name).get(revision, revision) if offline else revision
@@ -78,10 +71,7 @@ def list_files(name: str, revision: str) -> tuple[str, Listing]:
 def revisions(name: str) -> dict[str, str]:
     """Return the commit of every branch and tag, by name; where HF_HUB_OFFLINE is set, of those in the cache.
 
-    Raises
-    ------
-    MissingFile, AccessRefused, Unreachable, CorruptFile
-        As `list_files`.
+    Raises as `ask`.
     """
     if constants.is_offline_mode():
         return _known_revisions(name)

@@ -14,13 +14,7 @@ Span = tuple[int, int]  # bytes from, to
 
 
 class Pieces:
-    """The file `path` of `size` bytes, as far as it is here; one of another size is begun anew.
-
-    Raises
-    ------
-    OSError
-        It cannot be made.
-    """
+    """The file `path` of `size` bytes, as far as it is here; one of another size is begun anew."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
@@ -41,13 +35,7 @@ class Pieces:
         return gaps
 
     def add(self, begin: int, end: int) -> None:
-        """Record that these bytes were written.
-
-        Raises
-        ------
-        OSError
-            The disk is full, or gone.
-        """
+        """Record that these bytes were written; OSError where the disk is full, or gone."""
         if begin < end:
             with self.path.open("r+b") as file:
                 os.fsync(file.fileno())

@@ -89,9 +89,6 @@ class HubFile(RemoteFile):
     def open(self, mode: str = "rb") -> io.BufferedReader:
         return io.BufferedReader(_Stream(self), BLOCK)
 
-    def read_text(self, encoding: str = "utf-8") -> str:
-        return self.whole().read_text(encoding)
-
     @property
     def sha256(self) -> str:
         return self.entry.sha256 or sha256(self.whole())
@@ -109,10 +106,7 @@ class HubFile(RemoteFile):
     def whole(self) -> Path:
         """Bring all of it here, compared with its hash.
 
-        Raises
-        ------
-        CorruptFile
-            Larger than such files are, or another file than the listing names; otherwise as `bring`.
+        Raises as `bring`; CorruptFile also where it is larger than such files are.
         """
         if cached := self._cached():
             return cached
@@ -131,16 +125,9 @@ class HubFile(RemoteFile):
     def bring(self, offset: int, size: int) -> Path:
         """Bring these bytes here, and return a file that has them; elsewhere it may have holes.
 
-        Raises
-        ------
-        Unreachable
-            No network; a server that goes on to fail, gives no ranges, or other bytes than were asked for.
-        MissingFile, AccessRefused
-            Not there, or, where HF_HUB_OFFLINE is set, not in the cache; a gated repository, a token not accepted.
-        CorruptFile
-            The file is another than the listing names.
-        DiskFull, OSError
-            No room for it.
+        Raises Unreachable (no network; a server that goes on to fail, gives no ranges, or other bytes than were asked
+        for), MissingFile (where HF_HUB_OFFLINE is set: not in the cache), AccessRefused (a gated repository, a token
+        not accepted), CorruptFile (another file than the listing names), and DiskFull or OSError (no room for it).
         """
         if cached := self._cached():
             return cached
@@ -287,10 +274,7 @@ class _Stream(io.RawIOBase):
 def open_repo(name: str, revision: str | None, progress: Callable[[int, int], None] | None = None) -> Repo:
     """Pin a revision of a repository to its commit, and list its files.
 
-    Raises
-    ------
-    MissingFile, AccessRefused, Unreachable, CorruptFile
-        As `list_files`.
+    Raises as `list_files`.
     """
     asked = revision or constants.DEFAULT_REVISION
     commit, listing = list_files(name, asked)

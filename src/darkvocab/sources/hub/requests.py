@@ -36,12 +36,8 @@ Result = TypeVar("Result")
 def get(url: str, repo: str, revision: str, file: str = "", **options: Any) -> Iterator[httpx2.Response]:
     """Open the answer to a GET; `repo`, `revision` and `file` are named where it is refused.
 
-    Raises
-    ------
-    MissingFile, AccessRefused, Unreachable
-        The server refuses.
-    httpx2.HTTPError, httpx2.InvalidURL
-        No answer, or one after which it is worth to ask again.
+    Raises MissingFile, AccessRefused or Unreachable where the server refuses; httpx2's HTTPError or InvalidURL where it
+    does not answer, or so that it is worth to ask again.
     """
     headers = build_hf_headers(library_name="darkvocab", library_version=metadata.version("darkvocab"))
     headers |= options.pop("headers", {})
@@ -79,12 +75,8 @@ def blocks(
 ) -> Iterator[bytes]:
     """Yield what `ask(at)` yields, from byte `at` on; after failures that may pass, `ask` again from where it was cut.
 
-    Setting `stop` ends it, also in a pause.
-
-    Raises
-    ------
-    Unreachable
-        It failed once more in a row than there are `PAUSES`; or the server asks for a longer wait.
+    Setting `stop` ends it, also in a pause. Raises Unreachable where it failed once more in a row than there are
+    `PAUSES`, or the server asks for a longer wait.
     """
     stop = stop or threading.Event()
     failures = 0
@@ -118,12 +110,8 @@ def blocks(
 def ask(route: str, repo: str, revision: str, read: Callable[[Any], Result], **parameters: Any) -> Result:
     """Return what `read` makes of the JSON that the Hub's interface answers with to a question on a repository.
 
-    Raises
-    ------
-    MissingFile, AccessRefused, Unreachable
-        As `get` and `blocks`; more than `MAX_ANSWER` bytes.
-    CorruptFile
-        `read` cannot make anything of it.
+    Raises MissingFile, AccessRefused and Unreachable as `get` and `blocks`, and for more than `MAX_ANSWER` bytes;
+    CorruptFile where `read` cannot make anything of it.
     """
     url = f"{constants.ENDPOINT}/api/models/{repo}{route}"
 

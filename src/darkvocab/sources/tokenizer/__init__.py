@@ -2,26 +2,23 @@
 
 from .gguf import from_gguf
 from .opening import open_tokenizer, tokenizer_files, tokenizer_of
-from .rules import by_rules, parts, plain
-from .texts import BYTE_LEVEL, BYTE_TOKEN, Piece, Pieces, Spelling, decoded, in_a_line
-from .tokenizer import RUNTIMES, Encoded, Tokenizer
+from .rules import by_rules, parts
+from .texts import BYTE_LEVEL, BYTE_TOKEN, Piece, Pieces, Spelling, in_a_line
+from .tokenizer import Encoded, Tokenizer
 
 __all__ = [
     "BYTE_LEVEL",
     "BYTE_TOKEN",
-    "RUNTIMES",
     "Encoded",
     "Piece",
     "Pieces",
     "Spelling",
     "Tokenizer",
     "by_rules",
-    "decoded",
     "from_gguf",
     "in_a_line",
     "open_tokenizer",
     "parts",
-    "plain",
     "tokenizer_files",
     "tokenizer_of",
 ]

@@ -45,11 +45,8 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
     rows for which the tokenizer has none are left out. Where llama.cpp's rules for it are not known here, or llama.cpp
     does not load it, it cannot encode, and says why.
 
-    Raises
-    ------
-    CorruptFile
-        Values of other types, or fewer, than a tokenizer has; scores that are not finite; a character map that leads
-        out of itself.
+    Raises CorruptFile: values of other types, or fewer, than a tokenizer has; scores that are not finite; a character
+    map that leads out of itself.
     """
     header = _Header(metadata=metadata, file=file)
     model = header.value("model", str, "")
@@ -74,21 +71,16 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
 
     @cache
     def built() -> Rules:
-        def wrong(said: str) -> CorruptFile:
-            return header.wrong(f"tokenizer.ggml.* makes no tokenizer ({said})")
+        return guarded(lambda: BUILDERS[model](held), f"{file}: tokenizer.ggml.* makes no tokenizer")
 
-        return guarded(lambda: BUILDERS[model](held), wrong)
-
-    def merges(numbers: list[int]) -> list[bool]:
-        return merging(built()[0], read.pieces, numbers)
-
+    alone = model == "gpt2" and pre in WHOLE_WORDS_FIRST
     ids = {tokens.text[n]: n for n in sorted(tokens.special - tokens.broken)}
     before, after = _strips(header, ids, pre)
     return replace(
         read,
         rules_of=lambda: built()[0],
         encoder=Specials(ids, before=before, after=after).encoder(lambda texts: built()[1](texts)),
-        merges=merges if model == "gpt2" and pre in WHOLE_WORDS_FIRST else None,
+        merges=(lambda numbers: merging(built()[0], read.pieces, numbers)) if alone else None,
     )
 
 

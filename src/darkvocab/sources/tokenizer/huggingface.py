@@ -11,7 +11,7 @@ from ...errors import CorruptFile
 from ..json_files import read_object
 from ..tensors import File
 from .added import HIGHEST, added_beside, class_name, settings
-from .patterns import PATTERNS
+from .known import CLASSES, PATTERNS
 from .rules import by_rules, guarded, plain, words
 from .texts import BYTE_LEVEL, Pieces, Spelling, is_unicode
 from .tokenizer import Tokenizer
@@ -19,16 +19,6 @@ from .tokenizer import Tokenizer
 if TYPE_CHECKING:
     import tokenizers
 
-# Classes of transformers whose rules for vocab.json and merges.txt are GPT-2's.
-AS_GPT2 = {
-    f"{name}Tokenizer"
-    for name in "Bart Blenderbot CodeGen Deberta GPT2 GPTNeo LED Longformer Mvp OPT Phi Roberta Whisper".split()
-}
-AS_BERT = {  # and for vocab.txt BERT's
-    f"{name}Tokenizer"
-    for name in "Bert ConvBert DistilBert DPRQuestionEncoder DPRContextEncoder DPRReader Electra Funnel LayoutLM "
-    "Lxmert MobileBert MPNet Realm Retribert SqueezeBert".split()
-}
 LONGEST_WORD = 100  # characters; BERT's
 PREFIX = re.compile(rb'continuing_subword_prefix"\s*:\s*"[^"]|\\u')  # or what may be the same, escaped
 
@@ -71,7 +61,7 @@ def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:
     if not all(type(token) is int and 0 <= token <= HIGHEST for token in vocab.values()):
         raise CorruptFile(f"{path}: not a vocabulary: not each text has an id from 0 to {HIGHEST:,}")
     named = class_name(folder)
-    if named not in ("", "Qwen2Tokenizer", "CLIPTokenizer", *AS_GPT2):
+    if named not in ("", "Qwen2Tokenizer", "CLIPTokenizer", *CLASSES["gpt2"]):
         return _without_rules(path, vocab, named)
     suffix = "</w>" if named == "CLIPTokenizer" else None
     unknown = _unknown(folder, vocab) if suffix else None
@@ -107,7 +97,7 @@ def from_words(path: File, folder: Mapping[str, File]) -> Tokenizer:
     lines = _lines(path)
     vocab = {text.removesuffix("\r"): n for n, text in enumerate(lines[:-1] if lines[-1] == "" else lines)}
     named = class_name(folder)
-    if named not in ("", *AS_BERT):
+    if named not in ("", *CLASSES["bert"]):
         return _without_rules(path, vocab, named)
     config = settings(folder)
 
@@ -141,10 +131,7 @@ def _by(path: File, folder: Mapping[str, File], build: Callable[[], tokenizers.T
                 rules.add_tokens([AddedToken(one.content, special=one.special, **flags)])
         return rules
 
-    def wrong(said: str) -> CorruptFile:
-        return CorruptFile(f"{path}: not a tokenizer that can be read ({said}); --tokenizer none goes without")
-
-    return by_rules(guarded(build_all, wrong), file=path)
+    return by_rules(guarded(build_all, f"{path}: not a tokenizer that can be read"), path)
 
 
 def _lines(path: File) -> list[str]:

@@ -186,7 +186,7 @@ def by_scores(held: Held) -> Rules:
     def encode(texts: list[str]) -> Encoded:
         return flat(run.EncodeAsIds(texts, num_threads=2))
 
-    rules = merge_rules(held.file, read_model(data), list(range(len(pieces))))
+    rules = merge_rules(held.file, read_model(data))
     return rules, _falling_apart(encode, len(held.names), [[]] * (len(pieces) - len(held.names)))
 
 

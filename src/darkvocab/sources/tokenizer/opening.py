@@ -15,7 +15,8 @@ from ..tensors import File, RemoteFile, Source
 from .added import COMPANIONS, class_name
 from .gguf import from_gguf
 from .huggingface import from_json, from_vocab, from_words
-from .sentencepiece import OTHER_IDS, from_sentencepiece
+from .known import CLASSES
+from .sentencepiece import from_sentencepiece
 from .tiktoken import from_ranks, from_tekken, is_ranks
 from .tokenizer import Tokenizer
 
@@ -39,16 +40,8 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
     A file of a usual name is read together with those that belong to it: `tokenizer_config.json`, `added_tokens.json`,
     `special_tokens_map.json`, `merges.txt`. Of a folder the first that `NAMES` has; `Tokenizer.others` opens the rest.
 
-    Raises
-    ------
-    MissingFile
-        Nothing there, or a folder without a tokenizer.
-    AccessRefused, Unreachable
-        As `open_source`.
-    CorruptFile
-        Not a tokenizer, or one that contradicts itself; the message says where.
-    InvalidInput
-        A SentencePiece model whose ids are not those of the tokenizer.
+    Raises as `open_source`: MissingFile, too, for a folder without a tokenizer; CorruptFile for one that contradicts
+    itself, saying where; InvalidInput for a SentencePiece model whose ids are not those of the tokenizer.
     """
     place = located(path, progress, ("tokenizer at", f"{GIVE}, or --tokenizer none"))
     if isinstance(place, Folder):
@@ -77,7 +70,7 @@ def tokenizer_names(folder: Files) -> list[str]:
     """Return the names of files of a folder that hold a tokenizer, the one to use first, then others that apply."""
     by_kind = {_kind(name): name for name in sorted(folder) if name != "vocab.json" or MERGES in folder}
     names = [by_kind[kind] for kind in range(len(NAMES)) if kind in by_kind]
-    if names and names[0] != "tokenizer.json" and class_name(folder) in OTHER_IDS:
+    if names and names[0] != "tokenizer.json" and class_name(folder) in CLASSES["other_ids"]:
         names = [name for name in names if not re.fullmatch(SENTENCEPIECE, name)]
     return [name for name in names if name == names[0] or _kind(name) not in SAME]
 

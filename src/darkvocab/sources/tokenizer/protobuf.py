@@ -28,7 +28,6 @@ class Model:
     score: list[float]
     type: list[int]
     byte_fallback: bool
-    dummy_prefix: bool  # a space is put before each text
     charsmap: bytes  # compiled rules of normalisation
     trainer: bytes = field(repr=False)  # these messages as they were read
     normalizer: bytes = field(repr=False)
@@ -67,7 +66,6 @@ def read_model(data: bytes) -> Model:
         score=list(scores),
         type=list(types),
         byte_fallback=bool(trainer.get(35, 0)),
-        dummy_prefix=bool(rules.get(3, 1)),
         charsmap=charsmap,
         trainer=others[2],
         normalizer=others[3],

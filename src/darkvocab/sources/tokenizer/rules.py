@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ...errors import CorruptFile, InvalidInput
+from ..tensors import File
 from .texts import Pieces, Spelling, in_a_line
 from .tokenizer import Encoded, Tokenizer
 
@@ -20,20 +21,24 @@ Built = TypeVar("Built")
 TOGETHER = 256  # texts in one call's list of words
 
 
-def by_rules(rules: tokenizers.Tokenizer, **facts: Any) -> Tokenizer:
+def by_rules(rules: tokenizers.Tokenizer, file: File | None = None) -> Tokenizer:
     """Return the tokenizer that these rules are, encoding by the library they are written for.
 
-    `facts` are further fields of `Tokenizer`. InvalidInput where the rules truncate, pad or encode by chance and cannot
-    be copied without.
+    InvalidInput where the rules truncate, pad or encode by chance and cannot be copied without.
     """
     rules = plain(rules)
     spelling = spelling_of(rules)
-    if "pieces" not in facts:
-        facts["pieces"] = pieces_of(rules, spelling)
-    fields = {"runtime": "tokenizers", "model": type(rules.model).__name__, "encoder": encoder(rules), **facts}
-    if getattr(rules.model, "ignore_merges", False):
-        fields.setdefault("merges", partial(merging, rules, fields["pieces"]))
-    return Tokenizer(**fields, spelling=spelling, rules_of=lambda: rules)
+    pieces = pieces_of(rules, spelling)
+    return Tokenizer(
+        runtime="tokenizers",
+        model=type(rules.model).__name__,
+        pieces=pieces,
+        spelling=spelling,
+        rules_of=lambda: rules,
+        encoder=encoder(rules),
+        merges=partial(merging, rules, pieces) if getattr(rules.model, "ignore_merges", False) else None,
+        file=file,
+    )
 
 
 def plain(rules: tokenizers.Tokenizer, *, copy: bool = True) -> tokenizers.Tokenizer:
@@ -105,14 +110,14 @@ def words(patterns: Iterable[str], *, byte_level: bool = True) -> Any:
     return pre_tokenizers.Sequence(steps)
 
 
-def guarded(build: Callable[[], Built], wrong: Callable[[str], CorruptFile]) -> Built:
-    """Return what `build` makes of a file; what a library raises instead becomes the CorruptFile of `wrong`."""
+def guarded(build: Callable[[], Built], wrong: str) -> Built:
+    """Return what `build` makes of a file; what a library raises instead is a CorruptFile, which `wrong` begins."""
     try:
         return build()
     except (KeyboardInterrupt, SystemExit, MemoryError, CorruptFile):
         raise
     except BaseException as error:  # the libraries raise bare Exception, and panics that are not even that
-        raise wrong(in_a_line(error)) from None
+        raise CorruptFile(f"{wrong} ({in_a_line(error)}); --tokenizer none goes without") from None
 
 
 def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:

@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import CorruptFile, InvalidInput
 from ..tensors import File
 from .added import added_beside, class_name
+from .known import CLASSES
 from .protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Model, read_model
 from .texts import Pieces, Spelling, in_a_line
 from .tokenizer import Encoded, Tokenizer, flat
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     import tokenizers
 
 SPACE = "\u2581"
-# Classes of transformers that give tokens other ids than the model has.
-OTHER_IDS = {
-    f"{name}Tokenizer"
-    for name in "Barthez Camembert Cpm ErnieM M2M100 MBart MBart50 Marian Nllb PLBart Pegasus Speech2Text XGLM".split()
-}
 SHIFTED = "XLMRobertaTokenizer"  # fairseq's: <s>, <pad>, </s> and <unk> first
 
 
@@ -33,7 +29,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
     Raises CorruptFile; InvalidInput where the tokenizer's class gives tokens other ids than the model does.
     """
     named = class_name(folder)
-    if named in OTHER_IDS:
+    if named in CLASSES["other_ids"]:
         raise InvalidInput(
             f"{path}: {named} gives tokens other ids than this model has; save it as a tokenizer.json first, with "
             "transformers, or go without (--tokenizer none)"
@@ -57,7 +53,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
         model=model.kind,
         pieces=_pieces(path, model, ids.tolist(), spelling, folder),
         spelling=spelling,
-        rules_of=lambda: merge_rules(path, model, ids.tolist()),
+        rules_of=lambda: None if named == SHIFTED else merge_rules(path, model),
         encoder=encode,
         file=path,
     )
@@ -99,7 +95,7 @@ def _pieces(path: File, model: Model, ids: list[int], spelling: Spelling, folder
     return Pieces(token=[token for token, _, _ in rows], text=texts, name=texts, data=data, added=added, silent=silent)
 
 
-def merge_rules(path: File | None, model: Model, ids: list[int]) -> tokenizers.Tokenizer | None:
+def merge_rules(path: File | None, model: Model) -> tokenizers.Tokenizer | None:
     """Return the model's rules for the `tokenizers` library, where it merges each piece alone as SentencePiece does.
 
     Of two ways to merge the same text SentencePiece takes the one further left, the library the one listed first.
@@ -107,7 +103,7 @@ def merge_rules(path: File | None, model: Model, ids: list[int]) -> tokenizers.T
     import tokenizers
     from tokenizers import models
 
-    if model.kind != "BPE" or len(set(model.text)) < len(model.text) or ids != list(range(len(ids))):
+    if model.kind != "BPE" or len(set(model.text)) < len(model.text):
         return None
     unknown = next((text for text, kind in zip(model.text, model.type, strict=True) if kind == UNKNOWN), None)
     vocab = {text: n for n, text in enumerate(model.text)}

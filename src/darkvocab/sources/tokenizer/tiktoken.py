@@ -18,7 +18,7 @@ from ...errors import CorruptFile
 from ..json_files import read_object
 from ..tensors import File
 from .added import HIGHEST, added_beside
-from .patterns import HELD, PATTERNS, for_oniguruma
+from .known import HELD, PATTERNS, for_oniguruma
 from .rules import words
 from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
 from .tokenizer import Encoded, Tokenizer, flat
@@ -76,9 +76,7 @@ def from_ranks(path: File, folder: Mapping[str, File]) -> Tokenizer:
     marks = {one.id: one.content for one in added_beside(folder) if one.id is not None}
     if known and not marks:
         marks = {token: mark for mark, token in known.marks.items()}
-    if known:
-        return _tokenizer(path, ranks, marks, known.pattern, nfc=known.nfc)
-    return _tokenizer(path, ranks, marks, None)
+    return _tokenizer(path, ranks, marks, known.pattern if known else None, nfc=bool(known and known.nfc))
 
 
 def from_tekken(path: File) -> Tokenizer:

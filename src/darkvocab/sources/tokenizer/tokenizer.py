@@ -18,7 +18,6 @@ from .texts import Pieces, Spelling
 if TYPE_CHECKING:
     import tokenizers
 
-RUNTIMES = ("tokenizers", "tiktoken", "sentencepiece", "llama.cpp")
 Encoded = tuple[np.ndarray, np.ndarray]  # ids, and the number of the text that each is of; int64
 
 
@@ -33,7 +32,7 @@ def flat(ids: list[list[int]]) -> Encoded:
 class Tokenizer(Shown):
     """A tokenizer as one runtime has it: which ids a text becomes is a matter of the runtime, too."""
 
-    runtime: str  # one of `RUNTIMES`
+    runtime: str  # tokenizers, tiktoken, sentencepiece or llama.cpp
     model: str  # BPE, WordPiece, Unigram, WordLevel; or as a GGUF file names one that is not known
     pieces: Pieces
     spelling: Spelling  # of the pieces' names

@@ -1,4 +1,4 @@
-"""Patterns that cut a text into words before BPE sees it, of vocabularies whose files do not hold them."""
+"""Rules of tokenizers whose files do not hold them: patterns, vocabularies of tiktoken, classes of transformers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 PATTERNS: dict[str, str] = HELD["patterns"]
+CLASSES = {rules: {f"{name}Tokenizer" for name in names.split()} for rules, names in HELD["classes"].items()}
 
 
 def for_oniguruma(pattern: str) -> str | None:
@@ -16,9 +17,6 @@ def for_oniguruma(pattern: str) -> str | None:
     There ``{1,3}+`` repeats what is repeated, where here it gives nothing back, which is the same to these patterns;
     and ``$`` ends a line, where here it ends the text.
     """
-    known = (
-        pattern.replace("{1,3}+", "{1,3}").replace("$", r"\z")
-        if pattern in (PATTERNS["GPT2"], PATTERNS["CL100K"])
-        else pattern
-    )
-    return None if re.search(r"\{[0-9]+,?[0-9]*\}\+|(?<![\\\[])[$^]", known) else known
+    if pattern in (PATTERNS["GPT2"], PATTERNS["CL100K"]):
+        return pattern.replace("{1,3}+", "{1,3}").replace("$", r"\z")
+    return None if re.search(r"\{[0-9]+,?[0-9]*\}\+|(?<![\\\[])[$^]", pattern) else pattern
