@@ -37,13 +37,16 @@ class Page:
     files: list[str]  # beside the page
 
 
-def render(name: str, scripts: Sequence[str], **values: Any) -> bytes:
+def render(
+    name: str, scripts: Sequence[str], filters: Mapping[str, Callable[..., Any]] | None = None, /, **values: Any
+) -> bytes:
     """Render a template as a page; values are escaped, the same values give the same bytes.
 
     Parameters
     ----------
     name : a template, a file of this package that extends `page.html.j2`
     scripts : files of this package that make up the page's script, in this order, if it has one
+    filters : of the template, besides those for numbers
 
     Returns
     -------
@@ -60,7 +63,7 @@ def render(name: str, scripts: Sequence[str], **values: Any) -> bytes:
         f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; base-uri 'none'; "
         "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    html = template(name).render(
+    html = template(name, **(filters or {})).render(
         **values,
         policy=policy,
         style=Markup(style),
@@ -71,7 +74,7 @@ def render(name: str, scripts: Sequence[str], **values: Any) -> bytes:
     return html.encode("utf-8", "replace")  # a path need not be UTF-8
 
 
-def template(name: str, **filters: Callable[..., str]) -> Template:
+def template(name: str, **filters: Callable[..., Any]) -> Template:
     """Return a template of this package with filters for numbers, and these; what goes into HTML is escaped."""
     from jinja2 import Environment, PackageLoader
 
