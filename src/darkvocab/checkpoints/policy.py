@@ -42,12 +42,14 @@ class Rule:
     severity: str = WARNING  # by default
     needs: str | None = None  # the part of a scan that it is measured by; without it, it is not measured
     can_exempt: bool = True  # there are rows to be exempt
+    tokens: str = "FALSE"  # that it is about, in SQL on the columns that `check` has
+    first: str = "id"  # which of them to name first
+    undecided: str = "FALSE"  # tokens that it might be about, for all that is known
 
 
-RULES = tuple(
-    Rule(name=name, **fields)
-    for name, fields in tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8")).items()
-)
+_HELD = tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))
+_HEAD, _ALLOW, _ALLOWED = (_HELD.pop(name) for name in ("head", "about_allow", "allow"))
+RULES = tuple(Rule(name=name, **fields) for name, fields in _HELD.items())
 BY_NAME = {rule.name: rule for rule in RULES}
 EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
 
@@ -108,16 +110,29 @@ class Exemption:
 
 
 DEFAULT_LIMITS = {rule.name: Limit(allowed=rule.limit, severity=rule.severity) for rule in RULES}
-DEFAULT_ALLOW = (
-    Exemption(
-        reason="padding: no text is encoded to these rows, and rows-beyond-tokenizer counts them",
-        rules=(
-            *("black-holes", "black-hole-tokens", "dark-tokens", "near-duplicates", "small-rows"),
-            *("damaged-rows", "weak-tokens", "copied-rows"),
-        ),
-        categories=("beyond_tokenizer",),
-    ),
-)
+LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": str, "categories": str}
+
+
+def _exemption(number: int, entry: Any) -> Exemption:
+    try:
+        if not isinstance(entry, dict):
+            raise InvalidInput(f"must be a table, got {_short(entry)}")
+        _check_known("key", entry, ("reason", *LISTS))
+        if not isinstance(entry.get("reason"), str):
+            raise InvalidInput("needs a reason, a text that says why")
+        for key, kind in LISTS.items():
+            value = entry.get(key, [])
+            if not isinstance(value, list) or any(type(item) is not kind for item in value):
+                raise InvalidInput(
+                    f"{key} must be a list of {'numbers' if kind is int else 'texts'}, got {_short(value)}"
+                )
+        lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
+        return Exemption(reason=entry["reason"], **lists)
+    except ValueError as error:
+        raise InvalidInput(f"[[allow]] number {number}: {error}") from None
+
+
+DEFAULT_ALLOW = tuple(_exemption(number, entry) for number, entry in enumerate(_ALLOWED, 1))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -210,28 +225,6 @@ def _limit(rule: Rule, table: Any) -> Limit:
         raise InvalidInput(f"[{rule.name}] {error}") from None
 
 
-def _exemption(number: int, entry: Any) -> Exemption:
-    try:
-        if not isinstance(entry, dict):
-            raise InvalidInput(f"must be a table, got {_short(entry)}")
-        _check_known("key", entry, ("reason", *LISTS))
-        if not isinstance(entry.get("reason"), str):
-            raise InvalidInput("needs a reason, a text that says why")
-        for key, kind in LISTS.items():
-            value = entry.get(key, [])
-            if not isinstance(value, list) or any(type(item) is not kind for item in value):
-                raise InvalidInput(
-                    f"{key} must be a list of {'numbers' if kind is int else 'texts'}, got {_short(value)}"
-                )
-        lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
-        return Exemption(reason=entry["reason"], **lists)
-    except ValueError as error:
-        raise InvalidInput(f"[[allow]] number {number}: {error}") from None
-
-
-LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": str, "categories": str}
-
-
 def _check_pattern(pattern: str) -> None:
     try:
         pl.Series([""]).str.contains(pattern)
@@ -241,27 +234,13 @@ def _check_pattern(pattern: str) -> None:
         raise InvalidInput(f"no regular expression: {_short(pattern)}{why}") from None
 
 
-HEAD = """\
-# Policy of `darkvocab check`: what a release may have. This is the default, key by key.
-# A rule or key that is left out has its default. severity: error (exit code 1), warning, or off.
-# A rule that cannot be measured (without a tokenizer, say) is a finding of its severity.
-"""
-ALLOW = """\
-# Tokens that are exempt, those that any of these name: ids = [17], texts = ["Ġfoo"] (as the tokenizer names them),
-# patterns = ['^\\[unused[0-9]+\\]$'] (regular expressions, found anywhere in the text), categories = ["special"]
-# ({categories}).
-# rules says from what, by default from every rule that has rows; reason says why, and stands in every report.
-# A file that has an [[allow]], or allow = [] above its first table, has none of the following.
-"""
-
-
 def default_policy() -> str:
     """Return the default policy as commented TOML, to start from."""
-    blocks = [HEAD]
+    blocks = [_HEAD]
     for rule in RULES:
         comment = "".join(f"# {line}\n" for line in wrap(f"{rule.id}. {rule.counts} {rule.why}", 118))
         blocks.append(f'{comment}[{rule.name}]\n{rule.bound} = {rule.limit}\nseverity = "{rule.severity}"\n')
-    comment = ALLOW.format(categories=", ".join(CATEGORIES))
+    comment = _ALLOW.format(categories=", ".join(CATEGORIES))
     for exemption in DEFAULT_ALLOW:
         rules, categories = json.dumps(exemption.rules), json.dumps(exemption.categories)  # lists in TOML, too
         listed = "\n".join(wrap(f"rules = {rules}", 118, subsequent_indent="    ", break_on_hyphens=False))

@@ -18,7 +18,7 @@ async function open() {
   function* told(i) {
     yield ["id", thousands(column.id[i])];
     yield ["kind", kinds[column.kind[i]].title + (column.dark[i] ? ", dark" : "")];
-    if (data.code("side", i)) yield ["by the row of", { both: "both matrices" }[data.code("side", i)] ?? `the ${data.code("side", i)}`];
+    if (data.code("side", i) && report.grades.sides.length > 1) yield ["by the row of", { both: "both matrices" }[data.code("side", i)] ?? `the ${data.code("side", i)}`];
     if (!Number.isNaN(column.score[i])) yield ["score", four(column.score[i])];
     yield ["norm", four(column.norm[i])];
     if (axis in column && axis !== "score" && axis !== "id") yield [titles[axis], four(column[axis][i])];

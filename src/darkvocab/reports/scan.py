@@ -83,8 +83,8 @@ def scan_facts(scan: Scan) -> Iterator[tuple[str, str]]:
                 yield "differs", differing(difference)
     yield (
         "norm of rows",
-        f"min {norms.min:.4g}   5% {norms.p5:.4g}   median {norms.p50:.4g}   mean {norms.mean:.4g}   "
-        f"95% {norms.p95:.4g}   max {norms.max:.4g}",
+        f"min {norms['min']:.4g}   5% {norms['p5']:.4g}   median {norms['p50']:.4g}   mean {norms['mean']:.4g}   "
+        f"95% {norms['p95']:.4g}   max {norms['max']:.4g}",
     )
     name = "L-inf of black holes"
     l_inf = scan.l_inf

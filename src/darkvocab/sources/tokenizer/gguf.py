@@ -13,9 +13,9 @@ import numpy as np
 from ...errors import CorruptFile
 from ..tensors import File
 from .llama_cpp import BUILDERS, Held
-from .llama_patterns import PATTERN_OF, RAW, WHOLE_WORDS_FIRST
+from .llama_patterns import PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST
 from .protobuf import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
-from .rules import merging
+from .rules import guarded, merging
 from .sentencepiece import SPACE
 from .specials import Specials
 from .texts import BYTE_TOKEN, Pieces, Spelling, decoded
@@ -35,18 +35,6 @@ MODELS = {
 }
 UNKNOWN_IDS = {"llama": 0, "bert": 100, "t5": 2}  # where the file does not say
 
-# Texts of tokens that llama.cpp takes for special, whatever type the file gives them: they end a text or an answer, or
-# stand around what is to be filled in.
-SPECIAL = frozenset(
-    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
-    "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> [e~[ "
-    "<｜end▁of▁sentence｜> <|channel|> <|message|> <|start|> <|constrain|> "
-    "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|> "
-    "<|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|> "
-    "<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|> "
-    "<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame> "
-    "<|file_sep|>".split()
-)
 Value = TypeVar("Value")
 
 
@@ -86,17 +74,13 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
 
     @cache
     def built() -> Rules:
-        try:
-            return BUILDERS[model](held)
-        except (KeyboardInterrupt, SystemExit, MemoryError, CorruptFile):
-            raise
-        except BaseException as error:  # the libraries raise bare Exception, and panics that are not even that
-            raise header.wrong(f"tokenizer.ggml.* makes no tokenizer ({error})") from None
+        def wrong(said: str) -> CorruptFile:
+            return header.wrong(f"tokenizer.ggml.* makes no tokenizer ({said})")
+
+        return guarded(lambda: BUILDERS[model](held), wrong)
 
     def merges(numbers: list[int]) -> list[bool]:
-        rules = built()[0]
-        assert rules is not None
-        return merging(rules, read.pieces)(numbers)
+        return merging(built()[0], read.pieces, numbers)
 
     ids = {tokens.text[n]: n for n in sorted(tokens.special - tokens.broken)}
     before, after = _strips(header, ids, pre)
@@ -208,7 +192,7 @@ class _Tokens:
             data.append(stands_for)
             shown.append(name if as_it_is else decoded(stands_for) or name)
         added = {number for number, n in enumerate(token) if n in self.special}
-        return Pieces.of(token, shown, data, added, [self.name[n] for n in token])
+        return Pieces(token=token, text=shown, name=[self.name[n] for n in token], data=data, added=added)
 
 
 def _name(text: str, model: str) -> str:

@@ -13,6 +13,7 @@ PATTERN_OF = {name: name for name in PATTERNS} | {
 }
 WHOLE_WORDS_FIRST = frozenset(_HELD["whole_words_first"])
 RAW = frozenset(_HELD["raw"])
+SPECIAL = frozenset(_HELD["special"].split())
 NEW_RANGES = re.sub(r"[0-9a-f]+", r"\\x{\g<0>}", _HELD["new"]).replace(" ", "")
 
 
