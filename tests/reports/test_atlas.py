@@ -11,7 +11,7 @@ import pytest
 from atlases import HOSTILE, atlas_of, hostile, qwen_shaped, token_frame
 
 from darkvocab.reports import atlas
-from darkvocab.reports.atlas import KINDS, LOOKS, finding, kinds_of, pack, page, rounded
+from darkvocab.reports.atlas import KINDS, finding, kinds_of, pack, page, rounded
 from darkvocab.text import printable
 
 N = 8
@@ -184,7 +184,7 @@ def test_weak_tokens_are_counted_whatever_kind_they_are_and_said_to_be_triangles
 def test_each_kind_has_its_colours_in_the_style_too():
     style = (Path(atlas.__file__).parent / "page.css").read_text().lower()
     for kind in KINDS:
-        if kind.light != LOOKS["reachable"][1]:
+        if kind.light != KINDS[0].light:
             assert f".kind-{kind.key} path" in style
         for colour in (kind.light, kind.dark):
             assert colour.lower() in style or colour == "#000000"

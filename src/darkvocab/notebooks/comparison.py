@@ -1,9 +1,15 @@
-"""A published figure beside ours."""
+"""A published figure beside ours, and the figures that were published (`published.toml`)."""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
+PUBLISHED: dict[str, dict[str, Any]] = tomllib.loads(
+    (resources.files(__package__) / "published.toml").read_text("utf-8")
+)
 AGREES, DIFFERS, UNCHECKED = "yes", "NO", "cannot be checked"
 
 

@@ -23,19 +23,15 @@ from ..snowballs.sweep import Sweep
 from ..snowballs.trials import Trials
 from ..training.choices import Architecture
 from ..training.model import build
-from .comparison import Comparison, compare
-from .trainings import TRAININGS, reproduce_training
+from .comparison import PUBLISHED, Comparison, compare
+from .trainings import START, TRAININGS, reproduce_training
 
 if TYPE_CHECKING:
     import polars as pl
 
 # 12.2a ---------------------------------------------------------------------------------------------------------------
 
-SEED_000_COLUMNS = (
-    "sigma unique_vectors n_black_holes black_hole_population n_singletons largest_bh max_l_inf mean_l_inf "
-    "median_l_inf n_tokens hidden_dim epsilon sigma_over_epsilon max_l_inf_over_epsilon"
-).split()
-THEIR_NORM = 0.166061
+SEED_000_COLUMNS: list[str] = PUBLISHED["12.2a"]["columns"]
 THEIR_CENTROID = (
     "depends on their centroid's offsets from rounding boundaries, and the centroid is not public; "
     "here: a vector with its published statistics (--base FILE, if you have theirs)"
@@ -63,7 +59,7 @@ def _compare_run(number: str, base: np.ndarray, frame: pl.DataFrame, names: list
     yield compare(number, "1,000", f"{len(frame):,}")
     yield compare("columns, in order", len(names), sum(map(str.__eq__, frame.columns, names)))
     norm = float(np.linalg.norm(base.astype(np.float64)))
-    yield compare("norm of the centroid", f"{THEIR_NORM:.6f}", f"{norm:.6f}")
+    yield compare("norm of the centroid", PUBLISHED["12.2a"]["norm"], f"{norm:.6f}")
 
 
 def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
@@ -77,23 +73,14 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
     ends = f"[{min(furthest):.2f}, {max(furthest):.2f}]"
     yield compare("max L-inf / epsilon, range", "[0.01, 0.25]", ends, uncheckable=why)
     pairs = [f"{count}/{tokens}" for count, tokens in zip(holes, frame["black_hole_population"], strict=True)]
-    first, last = "14/2099 14/2098 14/2098 13/2097 13/2099", "230/1698 222/1703 235/1720 227/1696 232/1690"
-    yield compare("C/P of the first five", first, " ".join(pairs[:5]), uncheckable=why)
-    yield compare("C/P of the last five", last, " ".join(pairs[-5:]), uncheckable=why)
+    published = PUBLISHED["12.2a"]
+    yield compare("C/P of the first five", published["first"], " ".join(pairs[:5]), uncheckable=why)
+    yield compare("C/P of the last five", published["last"], " ".join(pairs[-5:]), uncheckable=why)
     yield compare("max L-inf of the first and last five", "1.5e-05", f"{far[0]:.1e}", uncheckable=why)
 
 
 # 12.4b ---------------------------------------------------------------------------------------------------------------
 
-SEED_001_COLUMNS = (
-    "n_tokens n_unique n_black_holes n_singletons total_population black_hole_population largest_bh smallest_bh "
-    "mean_bh_size median_bh_size top2_population gini_coefficient max_l_inf mean_l_inf median_l_inf n_components "
-    "n_isolated largest_component_size largest_component_density global_density trial_id"
-).split()
-SEED_001_SUMMARY = (
-    "n_unique n_black_holes n_singletons black_hole_population largest_bh gini_coefficient max_l_inf n_components "
-    "largest_component_density global_density"
-).split()
 INTERRUPTED = "the notebook was interrupted in its first batch and published no statistic"
 
 
@@ -101,8 +88,8 @@ def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterat
     """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `snowballs.run.Options`."""
     trials = Trials(3.281911e-3, trials=1000, epsilon=5.9604645e-5, **_at_scale(base))
     frame = run.frame(trials, **running)
-    yield from _compare_run("trials", trials.base.vector, frame, SEED_001_COLUMNS)
-    for name in SEED_001_SUMMARY:
+    yield from _compare_run("trials", trials.base.vector, frame, PUBLISHED["12.4b"]["columns"])
+    for name in PUBLISHED["12.4b"]["summary"]:
         values = frame[name].to_numpy()
         mean, std = values.mean(), values.std(ddof=1)
         yield compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=INTERRUPTED)
@@ -110,11 +97,6 @@ def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterat
 
 # 13.5a ---------------------------------------------------------------------------------------------------------------
 
-PUBLISHED_13_5A = {
-    "sigma": [1.00e-6, 1.67e-6, 2.78e-6, 4.64e-6, 7.74e-6, 1.29e-5, 2.15e-5, 3.59e-5, 5.99e-5, 1.00e-4],
-    "mean_linf": [2.41e-4, 2.26e-4, 2.44e-4, 3.00e-4, 2.61e-4, 3.63e-4, 2.44e-4, 3.51e-4, 4.40e-4, 5.31e-4],
-    "median_linf": [2.44e-4] * 8 + [4.88e-4, 4.92e-4],
-}
 REDRAWN = 20  # bases at each sigma, to know how far a figure that depends on the base is spread
 ALARM = 1e-4
 PREDICTED = (
@@ -140,11 +122,12 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
     asked = Questions([sigma for sigma in np.geomspace(1e-6, 1e-4, 10).tolist() for _ in range(REDRAWN)])
     frame = run.frame(asked, **running)
     for number, (sigma, redrawn) in enumerate(frame.group_by("sigma", maintain_order=True)):
-        yield compare("sigma", f"{PUBLISHED_13_5A['sigma'][number]:.2e}", f"{sigma[0]:.2e}")
+        theirs, mean, median = (PUBLISHED["13.5a"][name][number] for name in ("sigma", "mean_linf", "median_linf"))
+        yield compare("sigma", theirs, f"{sigma[0]:.2e}")
         drawn = {name: redrawn[name].to_numpy() for name in ("density", "mean_linf", "median_linf", "n_black_holes")}
         yield _predict("  density", "0.0000", drawn["density"], ".4f")
-        yield _predict("  mean L-inf", f"{PUBLISHED_13_5A['mean_linf'][number]:.2e}", drawn["mean_linf"], ".2e")
-        yield _predict("  median L-inf", f"{PUBLISHED_13_5A['median_linf'][number]:.2e}", drawn["median_linf"], ".2e")
+        yield _predict("  mean L-inf", mean, drawn["mean_linf"], ".2e")
+        yield _predict("  median L-inf", median, drawn["median_linf"], ".2e")
         yield _predict("  black holes", "0", drawn["n_black_holes"], ".0f")
     most = (frame[name].to_numpy().max() for name in ("density_1_step", "density_2_steps"))
     steps = " and ".join(f"{density:.1e}" for density in most)
@@ -180,30 +163,18 @@ def toy_sweep() -> Iterator[dict[str, Any]]:
         }
 
 
-# The record that we work from names 19 singletons and 5 black holes at 8.63e-6, beside P = 123 of 128 tokens: the two
-# labels are exchanged there, since 128 - 123 = 5 tokens are left to be singletons.
 EXCHANGED = "our record of the figure has singletons and black holes exchanged: 128 tokens - P 123 = 5 singletons"
-PUBLISHED_12_1A: dict[float, dict[str, Any]] = {
-    3.38e-6: {"unique rows": 2, "black holes C": 2, "population P": 128, "largest": 120},
-    8.63e-6: {
-        "unique rows": 24,
-        "black holes C": 19,
-        "singletons": 5,
-        "population P": 123,
-        "max L-inf over all tokens": "4.39e-05",
-    },
-}
 
 
 def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
     """12.1a: the toy sweep, exact on any CPU through the notebook sampler."""
     points = list(toy_sweep())
-    for sigma, published in PUBLISHED_12_1A.items():
-        ours = min(points, key=lambda point: abs(point["sigma"] - sigma))
-        yield compare("sigma", f"{sigma:.2e}", f"{ours['sigma']:.2e}")
-        for figure, value in published.items():
-            is_exchanged = (figure, value) in {("singletons", 5), ("black holes C", 19)}
-            yield compare(f"  {figure}", value, ours[figure], note=EXCHANGED if is_exchanged else None)
+    for published in PUBLISHED["12.1a"]["points"]:
+        ours = min(points, key=lambda point: abs(point["sigma"] - published["sigma"]))
+        yield compare("sigma", f"{published['sigma']:.2e}", f"{ours['sigma']:.2e}")
+        for figure, value in published["figures"].items():
+            note = EXCHANGED if figure in published.get("exchanged", ()) else None
+            yield compare(f"  {figure}", value, ours[figure], note=note)
 
 
 # 11.2c, its initial state --------------------------------------------------------------------------------------------
@@ -219,11 +190,11 @@ def reproduce_11_2c_init(**_: Any) -> Iterator[Comparison]:
         base, noise = torch.randn(64), torch.randn(128, 64)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     census = Census(perturb(Snowball(base=base.numpy(), n_tokens=128, sigma=1e-5), noise.numpy()).groups())
-    yield compare("parameters", "116,480", f"{n_parameters:,}")
-    yield compare("norm of the base", "8.201394", f"{base.norm().item():.6f}")
-    yield compare("unique rows", 21, census.n_unique)
-    yield compare("black holes C0", 15, census.n_black_holes)
-    yield compare("population P0", 122, census.black_hole_population)
+    published = PUBLISHED["11.2c-init"]
+    yield compare("parameters", published["parameters"], f"{n_parameters:,}")
+    yield compare("norm of the base", published["norm"], f"{base.norm().item():.6f}")
+    for name, figure in START.items():
+        yield compare(figure, published[name], getattr(census, name))
 
 
 RECIPES: dict[str, Callable[..., Iterator[Comparison]]] = {

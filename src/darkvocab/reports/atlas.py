@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import math
+import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +19,8 @@ from ..landing import write_whole
 from ..measures.indicators import DARK
 from ..runs.folder import versions
 from ..text import printable
-from .console import number, without
-from .document import render
+from .console import without
+from .document import read, render
 from .scan import grade_facts, scan_facts
 
 if TYPE_CHECKING:
@@ -42,48 +43,11 @@ class Kind:
     counted: str  # after their number, in a sentence
     meaning: str
     shape: str
-    light: str  # on light paper: Okabe & Ito (2008), and a grey
+    light: str  # on light paper
     dark: str  # on dark paper
 
 
-GREY_DOT = ("M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z", "#8b9098", "#767c85")
-LOOKS = {
-    "reachable": GREY_DOT,
-    "unknown": GREY_DOT,
-    "special": ("M0,-1.3L.38,-.4L1.24,-.4L.6,.2L.8,1.1L0,.55L-.8,1.1L-.6,.2L-1.24,-.4L-.38,-.4Z", "#000000", "#F0E442"),
-    "partial_utf8": ("M-.38,-1.2H.38V-.38H1.2V.38H.38V1.2H-.38V.38H-1.2V-.38H-.38Z", "#009E73", "#009E73"),
-    "unreachable": ("M-.95,-.95H.95V.95H-.95Z", "#0072B2", "#56B4E9"),
-    "reserved": ("M0,-1.3L1.3,0L0,1.3L-1.3,0Z", "#E69F00", "#E69F00"),
-    "beyond_tokenizer": (
-        "M-1.2,-.7L-.7,-1.2L0,-.5L.7,-1.2L1.2,-.7L.5,0L1.2,.7L.7,1.2L0,.5L-.7,1.2L-1.2,.7L-.5,0Z",
-        "#CC79A7",
-        "#CC79A7",
-    ),
-    "under_trained": ("M0,-1.25L1.2,.85H-1.2Z", "#D55E00", "#D55E00"),
-    "weak": ("M0,1.25L1.2,-.85H-1.2Z", "#9B4F96", "#C9A0DC"),
-}
-MEANINGS = (
-    ("reachable", "reachable", "reachable", "some text encodes to them"),
-    ("unknown", "not explained", "not explained", "there was no tokenizer to ask"),
-    ("special", "special", "special", "added to the tokenizer, or a control token"),
-    ("partial_utf8", "partial UTF-8", "of partial UTF-8", "part of a character's bytes, no text of its own"),
-    ("unreachable", "unreachable", "unreachable", "no text was found that encodes to them"),
-    ("reserved", "reserved name", "with reserved names", "named for later use, as [unused5]"),
-    ("beyond_tokenizer", "beyond the tokenizer", "beyond the tokenizer", "rows for which the tokenizer has no token"),
-    (
-        "under_trained",
-        "reachable, yet dark",
-        "reachable, yet under-trained",
-        "some text encodes to them, and training hardly moved them",
-    ),
-    (
-        "weak",
-        "weak",
-        "weak",
-        "training moved them, but so much less than others that the model will likely fail on them",
-    ),
-)
-KINDS = [Kind(*said, *LOOKS[said[0]]) for said in MEANINGS]
+KINDS = [Kind(**kind) for kind in tomllib.loads(read("kinds.toml"))["kinds"]]
 NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
 
 
@@ -100,29 +64,22 @@ def page(scan: Scan, command: str | None = None) -> bytes:
     kinds = kinds_of(tokens)
     dark = tokens["dark"].fill_null(False).to_numpy()
     asked = printable(scan.source.asked)
-    expected = scan.indicators.expected_false_positives
-    holes = scan.black_holes
     return render(
         "atlas.html.j2",
         SCRIPTS,
+        {"cut": _cut, "members": _members},
         title=f"Dark tokens of {asked}",
         asked=asked,
+        scan=scan,
         finding=finding(scan, kinds, dark),
         tiles=list(_tiles(scan, dark, kinds)),
         kinds=list(_kind_rows(tokens, kinds, dark)),
-        n_tokens=len(tokens),
+        kind_of=KINDS,
         n_dark=int(dark.sum()),
-        n_weak=scan.grades.n_weak,
         listed=_listed(scan, kinds),
-        holes=[_hole(at, hole) for at, hole in enumerate(holes[:SHOWN_HOLES], 1)],
-        n_holes=len(holes),
-        population=scan.census.black_hole_population,
-        neighbours=scan.neighbours,
-        indicators=scan.indicators,
-        vocabulary=scan.vocabulary,
+        shown_holes=SHOWN_HOLES,
         writing=_writing(tokens),
         dark_from=DARK,
-        share=None if expected is None else f"{expected:.2%}",
         facts=[*scan_facts(scan), *grade_facts(scan)],
         provenance=list(_provenance(scan, command)),
         packed=base64.b64encode(pack(scan, kinds)).decode("ascii"),
@@ -172,37 +129,29 @@ def _share(part: float) -> str:
     return f"{part:.1%}" if part >= 0.001 else f"{part:.2g}".replace("e-0", "e-") if part < 1e-5 else f"{part:.3%}"
 
 
-def _tiles(scan: Scan, dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[str, str]]:
+def _tiles(scan: Scan, dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[int, str]]:
     """Yield the few numbers that a reader looks for first."""
     census = scan.census
-    yield f"{scan.matrix.n_tokens:,}", "tokens"
-    yield f"{int(dark.sum()):,}", "dark"
+    yield scan.matrix.n_tokens, "tokens"
+    yield int(dark.sum()), "dark"
     if scan.grades.n_weak:
-        yield f"{scan.grades.n_weak:,}", "weak"
-    yield f"{census.n_black_holes:,}", f"black hole{'s' * (census.n_black_holes != 1)}"
-    yield f"{census.black_hole_population:,}", "tokens in black holes"
+        yield scan.grades.n_weak, "weak"
+    yield census.n_black_holes, f"black hole{'s' * (census.n_black_holes != 1)}"
+    yield census.black_hole_population, "tokens in black holes"
     for key in ("reserved", "unreachable", "beyond_tokenizer", "under_trained"):
         if n := int((kinds == NUMBER[key]).sum()):
-            yield f"{n:,}", KINDS[NUMBER[key]].title
+            yield n, KINDS[NUMBER[key]].title
 
 
 def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yield a row for each kind that occurs: what it is, how many tokens it has, and where they lie."""
-    norm = tokens["norm"].to_numpy()
-    score = tokens["score"].fill_null(math.nan).to_numpy()
     weak = (tokens["grade"] == "weak").to_numpy()
     for place, kind in enumerate(KINDS):
         of = kinds == place
         if of.any():
-            scores = score[of][~np.isnan(score[of])]
-            yield {
-                **asdict(kind),
-                "n": f"{of.sum():,}",
-                "n_dark": f"{(of & dark).sum():,}",
-                "n_weak": f"{(of & weak).sum():,}",
-                "norm": f"{np.median(norm[of]):.4g}",
-                "score": f"{np.median(scores):.3g}" if len(scores) else "",
-            }
+            norm, score = (tokens[name].filter(of).fill_nan(None).median() for name in ("norm", "score"))
+            counts = {"n": of.sum(), "n_dark": (of & dark).sum(), "n_weak": (of & weak).sum()}
+            yield {**asdict(kind), **counts, "norm": norm, "score": score}
 
 
 def _listed(scan: Scan, kinds: np.ndarray) -> list[dict[str, Any]]:
@@ -210,38 +159,17 @@ def _listed(scan: Scan, kinds: np.ndarray) -> list[dict[str, Any]]:
     frame = scan.tokens.with_columns(kind=pl.Series(kinds))[scan.order]
     if scan.tokens["dark"].any():
         frame = frame.filter(pl.col("grade") != "trained")
-    shown = frame.head(LISTED).select(
-        *("id", "text", "kind", "score", "norm", "population", "black_hole", "n_touching", "witness")
-    )
-    return [
-        {
-            **row,
-            "text": _cut(row["text"]),
-            "witness": _cut(row["witness"]),
-            "kind": KINDS[row["kind"]],
-            **{name: "" if row[name] is None else number(row[name]) for name in ("score", "norm", "population")},
-        }
-        for row in shown.iter_rows(named=True)
-    ]
+    return frame.head(LISTED).to_dicts()
 
 
-def _cut(text: str | None) -> str | None:
+def _cut(text: str) -> str:
     """Return a token's text as a page shows it: of limited length, without characters that hide or turn others."""
-    if text is None:
-        return None
     more = len(text) - LONGEST
     return printable(text[:LONGEST]) + (f"… and {more:,} characters more" if more > 0 else "")
 
 
-def _hole(at: int, hole: BlackHole) -> dict[str, Any]:
-    members = list(zip(hole.token_ids, hole.tokens, strict=True))[:SHOWN_MEMBERS]
-    return {
-        "number": at,
-        "population": f"{hole.population:,}",
-        "norm": number(hole.norm),
-        "members": [(token, _cut(text)) for token, text in members],
-        "left": hole.population - len(members),
-    }
+def _members(hole: BlackHole) -> list[tuple[int, str | None]]:
+    return list(zip(hole.token_ids, hole.tokens, strict=True))[:SHOWN_MEMBERS]
 
 
 def _writing(tokens: pl.DataFrame) -> list[tuple[str, int]]:

@@ -35,7 +35,7 @@ def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
     show(facts(pairs), to)
     for part in report["matrices"]:
         to.print()
-        show(facts(_rows(part)), to)
+        show(facts(_matrix_facts(part)), to)
         if part["movers"]:
             to.print()
             show(_movers(part, shown), to)
@@ -62,7 +62,7 @@ def _texts(texts: dict[str, Any] | None, shown: int) -> str:
     return f"{texts['n_different']:,} ids with another text: {named}{more}{only}"
 
 
-def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
+def _matrix_facts(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
     a = part["a"]
     b = part["b"]
     rounded = [
@@ -71,26 +71,24 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, str]]:
         if side["stored_grid"] != part["grid"]
     ]
     equality = "bit for bit" if part["equality"] == "bits" else "by value"
-    on = ", ".join([part["grid"], *rounded])
     same = f", of which {part['n_same_bits']:,} bit for bit" if equality == "by value" else ""
-    pairs = [
-        (f"{part['matrix']} matrix", " | ".join(dict.fromkeys(printable(side["tensor"]) for side in (a, b)))),
-        ("compared", f"{part['n_common']:,} rows of {a['hidden_dim']:,}, {equality}, on {on}"),
-        ("equal", f"{part['n_equal']:,}{same}"),
-        ("moved", f"{part['n_moved']:,}"),
-    ]
+    yield f"{part['matrix']} matrix", " | ".join(dict.fromkeys(printable(side["tensor"]) for side in (a, b)))
+    on = ", ".join([part["grid"], *rounded])
+    yield "compared", f"{part['n_common']:,} rows of {a['hidden_dim']:,}, {equality}, on {on}"
+    yield "equal", f"{part['n_equal']:,}{same}"
+    yield "moved", f"{part['n_moved']:,}"
     if moved := part["moved"]:
-        lengths = [("L-inf in steps", "l_inf_steps"), ("L-inf", "l_inf"), ("Euclidean", "euclidean")]
-        pairs += [(name, f"median {moved[key]['median']:,.4g}   max {moved[key]['max']:,.4g}") for name, key in lengths]
-    pairs += [("left out", left_out(part["skipped"]))] if part["skipped"] else []
-    pairs += [(f"only in {name.upper()}", f"{n:,}") for name in "ab" if (n := part[f"n_only_{name}"])]
-    pairs += [
-        ("black holes C", f"{a['n_black_holes']:,} -> {b['n_black_holes']:,}"),
-        ("population P", f"{a['black_hole_population']:,} -> {b['black_hole_population']:,}"),
-    ]
+        for name, key in (("L-inf in steps", "l_inf_steps"), ("L-inf", "l_inf"), ("Euclidean", "euclidean")):
+            yield name, f"median {moved[key]['median']:,.4g}   max {moved[key]['max']:,.4g}"
+    if part["skipped"]:
+        yield "left out", left_out(part["skipped"])
+    for name in "ab":
+        if n := part[f"n_only_{name}"]:
+            yield f"only in {name.upper()}", f"{n:,}"
+    yield "black holes C", f"{a['n_black_holes']:,} -> {b['n_black_holes']:,}"
+    yield "population P", f"{a['black_hole_population']:,} -> {b['black_hole_population']:,}"
     if counts := ", ".join(f"{n:,} {kind}" for kind, n in part["counts"].items() if n):
-        pairs.append(("of black holes", counts))
-    return pairs
+        yield "of black holes", counts
 
 
 def _movers(part: dict[str, Any], shown: int) -> Table:
@@ -132,45 +130,39 @@ HOW = {
 
 def print_repair(report: dict[str, Any], to: Console) -> None:
     """Print a repair: what was or would be changed, by which means, and what was read again afterwards."""
+    show(facts(_repair_facts(report)), to)
+
+
+def _repair_facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     jitter = report["jitter_steps"]
     steps = "a step" if jitter == 1 else f"1 to {jitter:,} steps"
     around = "" if report["how"] == "gaussian" else f", each component {steps} up or down"
-    would = "would be " if report["dry_run"] else ""
-    pairs = [
-        ("source", printable(report["source"])),
-        ("output", printable(report["out"]) + (" (dry run: nothing is written)" if report["dry_run"] else "")),
-        ("fresh rows", f"{HOW[report['how']]}{around}; seed {report['seed']}"),
-    ]
+    is_dry = report["dry_run"]
+    yield "source", printable(report["source"])
+    yield "output", printable(report["out"]) + (" (dry run: nothing is written)" if is_dry else "")
+    yield "fresh rows", f"{HOW[report['how']]}{around}; seed {report['seed']}"
     for part in report["matrices"]:
         ids = " ".join(map(str, part["token_ids"][:12])) + (" ..." if part["n_repaired"] > 12 else "")
-        pairs += [
-            (f"{part['matrix']} matrix", " and ".join(map(printable, part["tensors"]))),
-            ("repaired", f"{part['n_repaired']:,} of {part['n_tokens']:,} rows on {part['stored_grid']}: {ids}"),
-        ]
+        yield f"{part['matrix']} matrix", " and ".join(map(printable, part["tensors"]))
+        yield "repaired", f"{part['n_repaired']:,} of {part['n_tokens']:,} rows on {part['stored_grid']}: {ids}"
         if part["without_pieces"]:
-            pairs.append(("no pieces", f"{len(part['without_pieces']):,} tokens: around the mean of the trained rows"))
-        if not report["dry_run"]:
+            yield "no pieces", f"{len(part['without_pieces']):,} tokens: around the mean of the trained rows"
+        if not is_dry:
             before = part["black_holes"]["before"]
             after = part["black_holes"]["after"]
             was = "rows that were no numbers" if before is None else f"{before[0]:,} with {before[1]:,} tokens"
             norm = part["norm"]
             again = f" ({part['n_redrawn']:,} drawn again)" if part["n_redrawn"] else ""
-            pairs += [
-                (
-                    "black holes",
-                    f"{was} -> {after[0]:,} with {after[1]:,} tokens; no repaired row is like another{again}",
-                ),
-                ("norm", f"root mean square {norm['repaired_rms']:.4g}, of trained rows {norm['trained_rms']:.4g}"),
-            ]
-    files = report["files"]
-    pairs += [
-        (f"{would}{done.replace('_', ' ')}", ", ".join(map(printable, named))) for done, named in files.items() if named
-    ]
-    if not report["dry_run"]:
-        pairs.append(
-            ("compared", f"{report['n_bytes_compared']:,} other bytes of the rewritten files: all as they were")
-        )
-    show(facts([*pairs, *(("note", note) for note in report["notes"])]), to)
+            became = f"{after[0]:,} with {after[1]:,} tokens; no repaired row is like another{again}"
+            yield "black holes", f"{was} -> {became}"
+            yield "norm", f"root mean square {norm['repaired_rms']:.4g}, of trained rows {norm['trained_rms']:.4g}"
+    for done, named in report["files"].items():
+        if named:
+            yield f"{'would be ' * is_dry}{done.replace('_', ' ')}", ", ".join(map(printable, named))
+    if not is_dry:
+        yield "compared", f"{report['n_bytes_compared']:,} other bytes of the rewritten files: all as they were"
+    for note in report["notes"]:
+        yield "note", note
 
 
 def print_series(series: Series, to: Console) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from .console import cell, number
+
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
     from .plot import Plot
@@ -34,25 +37,24 @@ class Page:
     files: list[str]  # beside the page
 
 
-def render(template: str, scripts: Sequence[str], **values: Any) -> bytes:
+def render(
+    name: str, scripts: Sequence[str], filters: Mapping[str, Callable[..., Any]] | None = None, /, **values: Any
+) -> bytes:
     """Render a template as a page; values are escaped, the same values give the same bytes.
 
     Parameters
     ----------
-    template : a file of this package that extends `page.html.j2`
+    name : a template, a file of this package that extends `page.html.j2`
     scripts : files of this package that make up the page's script, in this order, if it has one
+    filters : of the template, besides those for numbers
 
     Returns
     -------
     UTF-8. Its Content-Security-Policy names style and scripts by their hashes: whatever text is in
     the page, no other script runs, and nothing is fetched.
     """
-    from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("darkvocab", "reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     style = read("page.css")
     library = read(LIBRARY) if scripts else ""
     script = "\n".join(map(read, scripts))
@@ -61,7 +63,7 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> bytes:
         f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; base-uri 'none'; "
         "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    html = environment.get_template(template).render(
+    html = template(name, **(filters or {})).render(
         **values,
         policy=policy,
         style=Markup(style),
@@ -70,6 +72,20 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> bytes:
         licence=read(LICENCE),
     )
     return html.encode("utf-8", "replace")  # a path need not be UTF-8
+
+
+def template(name: str, **filters: Callable[..., Any]) -> Template:
+    """Return a template of this package with filters for numbers, and these; what goes into HTML is escaped."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("darkvocab", "reports"),
+        autoescape=name.endswith(".html.j2"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": cell, "number": number, "thousands": "{:,}".format, **filters}
+    return environment.get_template(name)
 
 
 def read(name: str) -> str:

@@ -21,6 +21,7 @@ from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import listed, printable
 from .console import SHOWN_TOKENS, cell, facts, left_out, print_lines, show, table, token_texts, without
+from .document import template
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
@@ -228,45 +229,19 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
     Texts of others stand in code spans outside the tables, where neither Markdown nor HTML means anything.
     """
-    scan = verdict["scan"]
-    source = scan["source"]
-    digest = f", sha256 `{source['sha256']}`" if source["sha256"] else ""
-    lines = [
-        "## Vocabulary check",
-        "",
-        f"Checked with {verdict['made_by']}, {_conclusion(verdict)}.",
-        "",
-        f"- File: {_code(source['path'])}, {source['bytes']:,} bytes{digest}",
-        f"- Embedding: {_code(scan['tensor'])}, {scan['n_tokens']:,} x {scan['hidden_dim']:,} {scan['stored_grid']}, "
-        f"{'tied' if scan['tied'] else 'untied'}",
-        f"- Census on {scan['grid']}: {scan['n_unique']:,} unique rows, {scan['n_black_holes']:,} black holes with "
-        f"{scan['black_hole_population']:,} tokens",
-        f"- Dark tokens: {_graded(scan)}",
-        *([f"- Left out: {left_out(scan['skipped'])}"] if scan["skipped"] else []),
-        "",
-        "| rule | severity | measured | allowed | outcome |",
-        "| --- | --- | ---: | ---: | --- |",
-    ]
-    for rule in verdict["rules"]:
-        sign = "at least" if rule["bound"] == "least" else "at most"
-        lines.append(
-            f"| {rule['id']} {rule['name']} | {rule['severity']} | {cell(rule['measured'])} | "
-            f"{sign} {cell(rule['allowed'])} | {OUTCOMES[rule['status']]} |"
-        )
-    if findings := list(filter(_is_finding, verdict["rules"])):
-        lines += ["", "### Findings", ""]
-        for rule in findings:
-            lines.append(f"- **{rule['id']} {rule['name']}** ({rule['severity']}): {rule['message']} {rule['why']}")
-            spans = [f"{token}" if text is None else f"{token} {_code(text)}" for token, text in _pairs(rule)]
-            lines += [f"  Tokens: {listed(spans, shown)}"] if spans else []
-    if verdict["exemptions"]:
-        lines += ["", "### Exempt", ""]
-        lines += [
-            f"- {exemption['n_tokens']:,} tokens from {', '.join(exemption['rules'])}: {_code(exemption['reason'])}"
-            for exemption in verdict["exemptions"]
-        ]
-    lines += ["", "### Repeat it", "", "```console", f"$ {_command(verdict)}", "```", ""]
-    return "\n".join(lines)
+
+    def spans(rule: dict[str, Any]) -> str:
+        named = [f"{token}" if text is None else f"{token} {_code(text)}" for token, text in _pairs(rule)]
+        return listed(named, shown)
+
+    return template("card.md.j2", left_out=left_out, code=_code, spans=spans).render(
+        **verdict,
+        conclusion=_conclusion(verdict),
+        graded=_graded(verdict["scan"]),
+        command=_command(verdict),
+        findings=list(filter(_is_finding, verdict["rules"])),
+        outcomes=OUTCOMES,
+    )
 
 
 def _code(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -9,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..numerics import GRIDS
-from ..text import printable
+from ..text import listed, printable
 from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts, without
 from .vocabulary import CATEGORIES, differing, runtime
 
 if TYPE_CHECKING:
-    from ..checkpoints.scan_result import MatrixFacts, Scan, SourceFacts, VocabularyFacts
+    from ..checkpoints.scan_result import MatrixFacts, Scan
 
 
 SHOWN_IDS = 8  # of tokens in a line
@@ -37,13 +38,6 @@ def tied(matrix: MatrixFacts) -> str:
     return f"untied: the output tensor {output} differs"
 
 
-def _transferred(source: SourceFacts) -> tuple[str, str]:
-    read = source.hub["bytes_read"]
-    if not read:
-        return "read", "from the cache"
-    return "read", f"{read / 1e6:,.1f} MB from the Hub; the file has {source.bytes / 1e6:,.1f} MB"
-
-
 def print_plan(plan: dict[str, Any], to: Console) -> None:
     """Print what a scan would read."""
     rows = []
@@ -56,51 +50,49 @@ def print_plan(plan: dict[str, Any], to: Console) -> None:
     show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
 
 
-def _without_rows(vocabulary: VocabularyFacts | None) -> list[tuple[str, str]]:
-    n = vocabulary.n_texts_beyond_matrix if vocabulary else 0
-    return [("beyond the matrix", f"{n:,} tokens of the tokenizer, for which there are no rows")] if n else []
-
-
-def _runtimes(vocabulary: VocabularyFacts | None) -> list[tuple[str, str]]:
-    """Say for which runtime reachability holds, where that is not `tokenizers` alone, and how others differ."""
-    if (
-        vocabulary is None
-        or vocabulary.runtime is None
-        or (vocabulary.runtime == "tokenizers" and not vocabulary.differs)
-    ):
-        return []
-    return [("runtime", runtime(vocabulary.runtime)), *(("differs", differing(one)) for one in vocabulary.differs)]
-
-
-def scan_facts(scan: Scan) -> list[tuple[str, str]]:
-    """Return what a scan says of the embedding as a whole: names and values for people."""
+def scan_facts(scan: Scan) -> Iterator[tuple[str, str]]:
+    """Yield what a scan says of the embedding as a whole: names and values for people."""
+    source = scan.source
     matrix = scan.matrix
     census = scan.census
     norms = scan.norms
+    yield "source", printable(source.path)
+    if source.hub:
+        megabytes = f"{source.hub['bytes_read'] / 1e6:,.1f} MB from the Hub; the file has {source.bytes / 1e6:,.1f} MB"
+        yield "read", megabytes if source.hub["bytes_read"] else "from the cache"
+    yield "tensor", f"{printable(matrix.tensor)} (found {matrix.chosen}), {tied(matrix)}"
+    for note in matrix.notes:
+        yield "note", note
+    if matrix.tying.sentence:
+        yield "tying", matrix.tying.sentence
+    yield "tokens", f"{matrix.n_tokens:,}{without(matrix.skipped)}"
+    yield "dimension", f"{matrix.hidden_dim:,}"
+    yield "grid", _grid(matrix)
+    yield "unique rows", f"{census.n_unique:,}"
+    yield "black holes C", f"{census.n_black_holes:,}"
+    yield "population P", f"{census.black_hole_population:,} tokens in black holes"
+    yield "singletons", f"{census.n_singletons:,}"
     beyond = scan.n_beyond_tokenizer
-    return [
-        ("source", printable(scan.source.path)),
-        *([_transferred(scan.source)] if scan.source.hub else []),
-        ("tensor", f"{printable(matrix.tensor)} (found {matrix.chosen}), {tied(matrix)}"),
-        *(("note", note) for note in matrix.notes),
-        *([("tying", matrix.tying.sentence)] if matrix.tying.sentence else []),
-        ("tokens", f"{matrix.n_tokens:,}{without(matrix.skipped)}"),
-        ("dimension", f"{matrix.hidden_dim:,}"),
-        ("grid", _grid(matrix)),
-        ("unique rows", f"{census.n_unique:,}"),
-        ("black holes C", f"{census.n_black_holes:,}"),
-        ("population P", f"{census.black_hole_population:,} tokens in black holes"),
-        ("singletons", f"{census.n_singletons:,}"),
-        ("beyond tokenizer", "no tokenizer beside the weights" if beyond is None else f"{beyond:,} rows"),
-        *_without_rows(scan.vocabulary),
-        *_runtimes(scan.vocabulary),
-        (
-            "norm of rows",
-            f"min {norms['min']:.4g}   5% {norms['p5']:.4g}   median {norms['p50']:.4g}   mean {norms['mean']:.4g}   "
-            f"95% {norms['p95']:.4g}   max {norms['max']:.4g}",
-        ),
-        *_distances(scan),
-    ]
+    yield "beyond tokenizer", "no tokenizer beside the weights" if beyond is None else f"{beyond:,} rows"
+    if words := scan.vocabulary:
+        if n := words.n_texts_beyond_matrix:
+            yield "beyond the matrix", f"{n:,} tokens of the tokenizer, for which there are no rows"
+        if words.runtime is not None and (words.runtime != "tokenizers" or words.differs):
+            yield "runtime", runtime(words.runtime)
+            for difference in words.differs:
+                yield "differs", differing(difference)
+    yield (
+        "norm of rows",
+        f"min {norms['min']:.4g}   5% {norms['p5']:.4g}   median {norms['p50']:.4g}   mean {norms['mean']:.4g}   "
+        f"95% {norms['p95']:.4g}   max {norms['max']:.4g}",
+    )
+    name = "L-inf of black holes"
+    l_inf = scan.l_inf
+    if l_inf is None:
+        yield name, "not computed: too many to compare all with all"
+    elif census.n_black_holes > 1:
+        furthest, mean = ("beyond float32" if value is None else f"{value:.4g}" for value in (l_inf.max, l_inf.mean))
+        yield name, f"max {furthest} ({l_inf.max_steps:,} steps)   mean {mean}"
 
 
 def _grid(matrix: MatrixFacts) -> str:
@@ -108,18 +100,6 @@ def _grid(matrix: MatrixFacts) -> str:
         return matrix.grid
     change = "rounded" if matrix.stored_grid in GRIDS else "dequantised"
     return f"{matrix.grid} ({change} from the stored {matrix.stored_grid})"
-
-
-def _distances(scan: Scan) -> list[tuple[str, str]]:
-    """Say how far the black holes are from each other, where there are two."""
-    name = "L-inf of black holes"
-    l_inf = scan.l_inf
-    if l_inf is None:
-        return [(name, "not computed: too many to compare all with all")]
-    if scan.census.n_black_holes < 2:
-        return []
-    furthest, mean = ("beyond float32" if value is None else f"{value:.4g}" for value in (l_inf.max, l_inf.mean))
-    return [(name, f"max {furthest} ({l_inf.max_steps:,} steps)   mean {mean}")]
 
 
 def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40) -> None:
@@ -140,25 +120,21 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
     print_left(len(left), f"black holes with {population:,} tokens; --json lists them all", to)
 
 
-def grade_facts(scan: Scan) -> list[tuple[str, str]]:
-    """Return what a scan says of its tokens' grades: names and values for people."""
-    grades = scan.grades
-    pairs = [("dark tokens", _dark(scan)), ("weak tokens", _weak(scan))]
-    for side in grades.sides:
+def grade_facts(scan: Scan) -> Iterator[tuple[str, str]]:
+    """Yield what a scan says of its tokens' grades: names and values for people."""
+    yield "dark tokens", _dark(scan)
+    yield "weak tokens", _weak(scan)
+    for side in scan.grades.sides:
         if side.near_zero:
-            ids = ", ".join(map(str, side.near_zero[:SHOWN_IDS]))
-            more = len(side.near_zero) - SHOWN_IDS
-            listed = f"{ids} and {more:,} more" if more > 0 else ids
+            ids = listed(list(map(str, side.near_zero)), SHOWN_IDS)
             proof = f". {side.proves}" if side.proves else ""
             of = "" if side.side == "both" else f" of the {side.side}"
-            pairs.append(("near zero", f"{len(side.near_zero):,} rows{of}: tokens {listed}{proof}"))
+            yield "near zero", f"{len(side.near_zero):,} rows{of}: tokens {ids}{proof}"
     if scan.copies:
         n_tokens = len({token for copies in scan.copies for token in copies.token_ids})
-        pairs.append(("copies", f"{n_tokens:,} trained tokens with the row of another: {_pairs(scan)}"))
+        yield "copies", f"{n_tokens:,} trained tokens with the row of another: {_pairs(scan)}"
     if scan.n_never_emitted:
-        said = f"{scan.n_never_emitted:,} tokens: greedy decoding takes the lowest id of equal rows"
-        pairs.append(("never emitted", said))
-    return pairs
+        yield "never emitted", f"{scan.n_never_emitted:,} tokens: greedy decoding takes the lowest id of equal rows"
 
 
 def _pairs(scan: Scan) -> str:
