@@ -2,8 +2,8 @@
 
     python benches/indicators.py
 
-First all-MiniLM-L6-v2 (`make demo`): area under the ROC curve of its 994 reserved names, and of these with the pieces
-that no text reaches, by every indicator, its texts hidden. Then 40 made-up vocabularies.
+First all-MiniLM-L6-v2 (`make demo/all-MiniLM-L6-v2`): area under the ROC curve of its 994 reserved names, and of these
+with the pieces that no text reaches, by every indicator, its texts hidden. Then 40 made-up vocabularies.
 """
 
 from __future__ import annotations
