@@ -14,9 +14,11 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -364,7 +366,10 @@ def main() -> None:
     parser.add_argument("--only", choices=sections, action="append", help="run only this section; repeat for more")
     arguments = parser.parse_args()
     if arguments.rehearse:
-        device = Device(torch.device("cpu"), "by_torch")
+        sys.path.append(str(Path(__file__).parents[1] / "tests" / "importable"))
+        from plain_drawing import PlainDevice
+
+        device = PlainDevice()
         torch.set_num_threads(1)  # for tensors as small as these
     else:
         opened = open_device(arguments.device)

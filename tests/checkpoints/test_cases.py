@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from darkvocab import EmbeddingMatrix, check, diff, repair, scan, series
-from darkvocab.checkpoints.scan import plan
+from darkvocab.checkpoints.plan import plan
 from darkvocab.errors import CorruptFile, InvalidInput, NoEmbedding
 from darkvocab.reports import atlas, findings
 

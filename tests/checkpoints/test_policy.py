@@ -36,6 +36,9 @@ def test_ids_and_names_of_rules_are_those_that_were_published():
         "DV010": "damaged-rows",
         "DV011": "weak-tokens",
         "DV012": "copied-rows",
+        "DV013": "tied-tensors",
+        "DV014": "output-tensor",
+        "DV015": "chat-template-tokens",
     }
 
 

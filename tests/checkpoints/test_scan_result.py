@@ -44,7 +44,7 @@ def same(found, expected):
 
 
 # Keys that came with version 3, of a scan and of a token.
-SINCE = {"padding_token", "grades", "n_never_emitted", "copies", "tying", "notes", "skipped"}
+SINCE = {"padding_token", "grades", "n_never_emitted", "copies", "tying", "notes", "skipped", "template_tokens"}
 SINCE_OF_TOKENS = {"grade", "side", "input_distance", "input_score"}
 
 

@@ -1,6 +1,10 @@
 """Tokenizers made to mislead: odd texts, texts without end, rules that break down or take for ever."""
 
+import dataclasses
 import json
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
@@ -11,6 +15,7 @@ from tokenizing import numbered
 
 from darkvocab.errors import CorruptFile
 from darkvocab.measures.vocabulary import CATEGORIES, vocabulary
+from darkvocab.sources.tokenizer import by_rules
 
 
 def words(texts, unknown="[UNK]", cutter=None):
@@ -81,6 +86,40 @@ def test_a_slow_rule_ends_the_search():
     assert set(found.category) <= {"reachable", "unknown"}
     assert found.categories["unknown"] > 1000
     assert "ended after 0.3 seconds" in found.search
+
+
+def test_an_encoder_that_does_not_come_back_ends_the_search_in_time():
+    done = threading.Event()
+    tokenizer = by_rules(words(["a", "b"]))
+    stuck = dataclasses.replace(tokenizer, encoder=lambda texts: done.wait() and tokenizer.encode(texts))
+    began = time.monotonic()
+    found = vocabulary(stuck, 2, seconds=0.3)
+    done.set()
+    assert time.monotonic() - began < 5
+    assert (found.category, found.witness) == (["unknown"] * 2, [None] * 2)
+    assert "ended after 0.3 seconds, while the tokenizer was at work on 1 of them" in found.search
+
+
+EXPLODES = """
+import sys, time
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from darkvocab.measures.vocabulary import vocabulary
+texts = [f"{'a' * n}" for n in range(3900, 4000)]  # at each letter the engine takes millions of ways, for hours in all
+model = getattr(models, sys.argv[1])({text: n for n, text in enumerate(["[UNK]", *texts])}, unk_token="[UNK]")
+tokenizer = Tokenizer(model)
+tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?=.{0,2000}.*z)a|.+"), "isolated")
+began = time.monotonic()
+found = vocabulary(tokenizer, 101, seconds=1)
+assert time.monotonic() - began < 20
+assert found.category[1:] == ["unknown"] * 100, found.category
+assert "ended after 1 seconds, while the tokenizer was at work on" in found.search, found.search
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["WordLevel", "WordPiece"])
+def test_a_pattern_that_explodes_leaves_tokens_unknown_and_does_not_keep_the_process(model):
+    subprocess.run([sys.executable, "-c", EXPLODES, model], check=True, timeout=60)
 
 
 def test_a_pre_tokenizer_in_python_works_and_is_not_copied():

@@ -266,6 +266,17 @@ def test_files_of_texts_that_are_wrong_are_refused(tmp_path, name, data, says):
         open_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("merges", [[["t", "Ġh"]], ["t Ġh"], [["t", ""]]])
+@pytest.mark.parametrize("key", ["continuing_subword_prefix", "continuing\\u005fsubword_prefix"])
+def test_a_mark_that_the_library_would_cut_through_a_character_for_is_refused(tmp_path, key, merges):
+    # It would end the process, not only raise an error.
+    model = {"type": "BPE", "vocab": {"t": 0, "h": 1, "Ġh": 2, "tĠh": 3, "": 4}, "merges": merges, "key": "("}
+    text = json.dumps({"version": "1.0", "added_tokens": [], "model": model}, ensure_ascii=False)
+    (tmp_path / "tokenizer.json").write_text(text.replace('"key"', f'"{key}"'))
+    with pytest.raises(CorruptFile, match="do not begin with its mark"):
+        open_tokenizer(tmp_path)
+
+
 def test_words_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"[UNK]\na\xff\n")
     with pytest.raises(CorruptFile, match="not UTF-8 at byte 7"):

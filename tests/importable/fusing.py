@@ -3,9 +3,8 @@
 import numpy as np
 import torch
 import triton.language as tl
+from plain_deviates import fma
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, interpreter_builder
-
-from darkvocab.gpu.by_torch.deviates import fma
 
 
 def rounds_once():

@@ -17,6 +17,7 @@ if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "1" if sys.argv[1] == "interpret" else "0"  # before a kernel is decorated
 
 import numpy as np
+import plain_drawing as plain
 import torch
 from batches import SEEDS, Dense, Rows, Sparse, compiled_sparse, equal, room, shape_of, tied, values_at_edges
 
@@ -77,8 +78,6 @@ def dense_alone():
 
 
 def given_noise():
-    from darkvocab.gpu.by_torch import drawing as plain
-
     z = torch.from_numpy(np.random.default_rng(3).standard_normal((2, 50, 33)).astype(np.float32))
     base = torch.from_numpy(np.linspace(-3, 3, 33))
     for grid, float32, sigma in itertools.product(GRIDS, (False, True), (1e-3, 1e39, 1e300)):
@@ -90,8 +89,6 @@ def given_noise():
 
 
 def rounded():
-    from darkvocab.gpu.by_torch import drawing as plain
-
     x = torch.from_numpy(values_at_edges())
     for grid, values in itertools.product(GRIDS, (x, x.float())):
         one, other = room(grid, len(x)), room(grid, len(x))

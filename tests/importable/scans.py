@@ -40,6 +40,7 @@ COLUMNS = {
     "side": pl.String,
 }
 EUCLIDEAN = ColumnFacts(name="euclidean", title="distance", formula="|x - m|")
+TYING = Tying(said=None, tied=True, n_differ=None, lacks_output=False, sentence=None)
 TOUCHING = NeighbourFacts(
     touching="<= 1 steps",
     n_pairs=0,
@@ -59,6 +60,7 @@ def scan_from(
     n_bytes=4096,
     n_without_row=0,
     near_zero=(),
+    tying=TYING,
     indicators=None,
     **parts,
 ):
@@ -100,7 +102,7 @@ def scan_from(
             output_shape=None,
             tied=True,
             padding_token=None,
-            tying=Tying(said=None, tied=True, n_differ=None, lacks_output=False, sentence=None),
+            tying=tying,
         ),
         "census": CensusFacts(
             n_unique=n - population + len(holes),
@@ -140,6 +142,7 @@ def scan_from(
             }
         ),
         "grades": GradeFacts(**counts, n_trained=n - sum(counts.values()), sides=(side,)),
+        "template_tokens": None,
         "n_never_emitted": 0,
         "copies": (),
         "neighbours": None,

@@ -3,6 +3,7 @@
 import itertools
 import random
 
+from pattern_drawn import PATTERNS
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 SPLIT = r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # Qwen's
@@ -69,9 +70,14 @@ def byte_level(lot, alphabet):
     every = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(numbered([*every, *made]), merges, ignore_merges=lot.random() < 0.3))
     tokenizer.normalizer = lot.choice([None, normalizers.NFC(), normalizers.Lowercase()])
-    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
+    split = pre_tokenizers.Split(Regex(lot.choice([SPLIT, *PATTERNS.values()])), lot.choice(["isolated", "removed"]))
+    spaced = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=lot.random() < 0.5)
     tokenizer.pre_tokenizer = lot.choice(
-        [alone, pre_tokenizers.ByteLevel(), pre_tokenizers.Sequence([split, alone])],
+        [
+            alone,
+            pre_tokenizers.ByteLevel(),
+            *(pre_tokenizers.Sequence([split, last]) for last in (alone, alone, spaced)),
+        ],
     )
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

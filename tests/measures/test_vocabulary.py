@@ -16,9 +16,9 @@ from tokenizing import BYTES, KINDS, SPLIT, drawn, numbered
 from darkvocab import EmbeddingMatrix
 from darkvocab.errors import CorruptFile
 from darkvocab.measures.vocabulary import proofs, vocabulary
-from darkvocab.measures.vocabulary.completions import completions
+from darkvocab.measures.vocabulary.completions import completions, wholes
 from darkvocab.measures.vocabulary.names import reserved_patterns, script_of
-from darkvocab.sources.tokenizer import Spelling, from_gguf
+from darkvocab.sources.tokenizer import BYTE_LEVEL, Spelling, from_gguf
 
 MODEL = Path(__file__).parents[2] / "demo/all-MiniLM-L6-v2"
 LEAD = "ä\xb8"  # how a byte-level tokenizer writes e4 b8, with which 中 begins
@@ -178,6 +178,61 @@ def test_a_merge_that_only_another_token_for_the_same_id_reaches_is_not_proved_a
     found = vocabulary(tokenizer, 5)
     assert found.n_texts == 6
     assert (found.text[3], found.witness[3], found.proof[4]) == ("x", "x", None)
+
+
+def test_a_token_that_the_pattern_always_cuts_is_proved_to_be_out_of_reach():
+    # A letter, then a mark: \p{L}+ ends before the mark. A mark that is first in its word keeps the letter.
+    begun = "à\u00b8"  # e0 b8, with which both begin
+    letter, mark = f"{begun}ģ", f"{begun}±"
+    within = [("à", "\u00b8"), (begun, "ģ"), (begun, "±")]
+    tokenizer = byte_level([*within, (letter, mark), (mark, letter), ("1", "2")])
+    assert of(tokenizer, letter + mark)["category"] == "unreachable"
+    assert of(tokenizer, letter + mark)["proof"] == proofs.SPLIT
+    assert of(tokenizer, "12")["proof"] == proofs.SPLIT
+    assert of(tokenizer, mark + letter)["witness"] is not None
+
+
+def test_a_space_that_is_put_before_what_a_pattern_has_split_is_not_what_it_cuts():
+    # The pattern cuts before each space; ByteLevel then puts one before every piece.
+    tokenizer = byte_level([("Ġ", "a"), ("a", "Ġ")])
+    split = pre_tokenizers.Split(Regex(" |[^ ]+"), "isolated")
+    spaced = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, spaced])
+    assert of(tokenizer, "Ġa")["witness"] == "a"
+    assert of(tokenizer, "aĠ")["proof"] == proofs.SPLIT
+
+
+def test_whole_words_that_are_looked_up_first_are_reached_though_their_merges_go_another_way():
+    merges = [("b", "c"), ("a", "b"), ("ab", "c")]
+    model = models.BPE(numbered(["a", "b", "c", "bc", "ab", "abc"]), merges, ignore_merges=True)
+    found = of(Tokenizer(model), "abc")
+    assert (found["category"], found["witness"], found["proof"]) == ("reachable", "abc", None)
+
+
+def test_ids_with_several_texts_merge_to_tokens_that_the_pattern_would_cut():
+    # "a1" is always cut, but "x" has its id, and with b it makes a1b.
+    tokenizer = Tokenizer(models.BPE({"b": 0, "a1": 1, "x": 1, "a1b": 2}, [("a1", "b")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}+"), "isolated")
+    found = of(tokenizer, "a1b")
+    assert "xb" in found["witness"]
+    assert found["proof"] is None
+
+
+def test_a_piece_of_a_character_that_always_changes_or_is_cut_is_proved_to_be_out_of_reach():
+    # e1 84 begins Hangul that NFC keeps, ef a4 ideographs that it does not; ea cc a letter and a mark.
+    tokenizer = byte_level([("ï", "¤"), ("á", "Ħ"), ("Ãª", "Ì"), ("Ã", "ª")], normalizers.NFC())
+    assert of(tokenizer, "ï¤")["proof"] == proofs.NORMALISED
+    assert of(tokenizer, "áĦ")["witness"] is not None
+    assert of(tokenizer, "ÃªÌ")["proof"] == proofs.SPLIT
+
+
+def test_a_piece_of_a_character_is_tried_beside_pieces_that_hold_the_rest():
+    # Every character that begins with c3 merges; only where its second byte has joined what follows is c3 alone.
+    rest = [
+        character for code, character in ((byte, chr(code)) for code, byte in BYTE_LEVEL.items()) if 0x80 <= code < 0xC0
+    ]
+    tokenizer = byte_level([("ī", "z"), *(("Ã", one) for one in rest)])
+    assert of(tokenizer, "Ã")["witness"] == "Éz"
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
@@ -368,6 +423,13 @@ def test_completions_hold_the_bytes_that_were_cut_out_of_a_text(text, data):
     heads, between, tails = completions(held)
     for head, tail in [(heads[0], tails[0]), (heads[-1], tails[-1])]:
         assert held in (head + between + tail).encode()
+
+
+@pytest.mark.parametrize("data", [b"\xc5", b"\x80", b"\xb8 the \xe4\xb8", b"\x80\xe4\xb8"])
+def test_each_completion_is_tried_once(data):
+    heads, between, tails = completions(data)
+    texts = list(wholes(data, 0, len(heads) * len(tails) + 1))
+    assert sorted(texts) == sorted(head + between + tail for head in heads for tail in tails)
 
 
 def test_two_bytes_have_completions_where_any_text_holds_them():

@@ -68,7 +68,7 @@ def test_the_command_of_a_run_gives_its_settings_again(settings):
 
 @pytest.mark.parametrize("verb", KINDS)
 def test_every_option_of_a_command_was_among_them(verb):
-    of_settings = {p.name for p in get_command(app).commands[verb].params} - {*RUNNING, "spacing", "help"}
+    of_settings = {p.name for p in get_command(app).commands[verb].params} - {*RUNNING, "as_json", "spacing", "help"}
     said = {word[2:].replace("-", "_") for run in RUNS for word in words_of(run) if run.experiment == verb}
     assert of_settings <= said
 

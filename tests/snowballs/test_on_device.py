@@ -17,11 +17,15 @@ from darkvocab.gpu.device import Device, open_device
 from darkvocab.numerics import Touching, grouping
 from darkvocab.snowballs import on_device as batches
 from darkvocab.snowballs import run
+from darkvocab.snowballs.draws import Task, draws
 from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.sweep import Sweep
 from darkvocab.snowballs.trials import Trials
 
 torch = pytest.importorskip("torch")
+
+from plain_drawing import PlainDevice  # noqa: E402
+
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -32,7 +36,7 @@ def device(request):
     """torch's operations on tensors of a CPU, which are the twins of those on a GPU; and the GPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for tensors as small as these threads wait for each other
-    yield open_device("cuda") if request.param == "cuda" else Device(torch.device("cpu"), "by_torch")
+    yield open_device("cuda") if request.param == "cuda" else PlainDevice()
     torch.set_num_threads(threads)
 
 
@@ -115,6 +119,13 @@ def test_a_device_without_float64_measures_what_cores_draw(device, monkeypatch, 
     monkeypatch.setattr(batches, "_drawn_by_cells", None)
     monkeypatch.setattr(batches, "_drawn_by_deviates", None)
     assert rows(run.records(RUNS[name], device=device)) == rows(run.records(RUNS[name], engine="serial"))
+
+
+@pytest.mark.parametrize("name", ["12.2a", "notebook", "a ball", "dense, laplace, exact, float16"])
+def test_nothing_is_drawn_on_mps_which_has_no_float64(name):
+    mps = Device(torch.device("mps"), "by_torch")
+    for draw in draws(RUNS[name], Task(trials=range(2))):
+        assert batches._way(mps, draw) == (batches._drawn_on_cores, 0)
 
 
 def test_a_device_without_float64_refuses_steps_of_a_wide_grid(device, monkeypatch):

@@ -16,7 +16,7 @@ from huggingface_hub import constants, hf_hub_download
 from safetensors.numpy import save
 
 from darkvocab import EmbeddingMatrix, centroid, scan
-from darkvocab.checkpoints.scan import plan
+from darkvocab.checkpoints.plan import plan
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.sources import RemoteFile, open_source
 from darkvocab.sources.hub import repo

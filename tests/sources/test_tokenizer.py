@@ -12,7 +12,7 @@ from tokenizer_files import known as let_be_known
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from darkvocab import EmbeddingMatrix, repair, scan
-from darkvocab.checkpoints.scan import plan
+from darkvocab.checkpoints.plan import plan
 from darkvocab.errors import CorruptFile, InvalidInput, MissingFile
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.sources.tokenizer import open_tokenizer

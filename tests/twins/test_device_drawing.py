@@ -13,6 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import kernels  # noqa: E402
+import plain_deviates  # noqa: E402
+import plain_drawing as drawing  # noqa: E402
 from batches import (  # noqa: E402
     SEEDS,
     Dense,
@@ -25,9 +27,6 @@ from batches import (  # noqa: E402
     values_at_edges,
 )
 
-from darkvocab.gpu.by_torch import deviates as by_torch  # noqa: E402
-from darkvocab.gpu.by_torch import drawing  # noqa: E402
-from darkvocab.gpu.by_torch.drawing import on_device  # noqa: E402
 from darkvocab.gpu.lanes import Lanes  # noqa: E402
 from darkvocab.numerics import GRIDS  # noqa: E402
 from darkvocab.numerics._backends import deviates, rounding  # noqa: E402
@@ -47,7 +46,7 @@ def test_fma_rounds_once():
     halfway = np.spacing(a * b) * rng.choice([0.5, -0.5, 0.5 + 2.0**-40], 4000)
     differ = 0
     for c in (nearly, halfway, rng.standard_normal(4000), a * 0):
-        found = by_torch.fma(*map(torch.from_numpy, (a, b, c))).tolist()
+        found = plain_deviates.fma(*map(torch.from_numpy, (a, b, c))).tolist()
         exact = [float(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in np.stack([a, b, c], axis=1).tolist()]
         assert found == exact
         differ += int((a * b + c != np.array(exact)).sum())
@@ -57,7 +56,7 @@ def test_fma_rounds_once():
 def test_square_roots_are_rounded_as_ieee_says():
     x = np.random.default_rng(1).uniform(0, 50, 30_000)
     x[:400] = [np.nextafter(4.0**k, side) for k in range(-50, 50) for side in (0, 0, 9e99, 4.0**k)]
-    assert np.array_equal(by_torch.sqrt(torch.from_numpy(x)).numpy(), np.sqrt(x))
+    assert np.array_equal(plain_deviates.sqrt(torch.from_numpy(x)).numpy(), np.sqrt(x))
 
 
 @pytest.mark.parametrize("laplace", [False, True])
@@ -65,7 +64,7 @@ def test_square_roots_are_rounded_as_ieee_says():
 def test_deviates_are_the_compiled_ones_to_the_last_bit(dim, laplace):
     rows, seed, point, trial = [0, 1, 2**31 - 1], 2**64 - 2, 2**32 - 1, 5
     where = torch.tensor(point), torch.tensor(trial)
-    z = by_torch.row_deviates(torch.tensor(rows), dim, 1, seed, *where, laplace).numpy()
+    z = plain_deviates.row_deviates(torch.tensor(rows), dim, 1, seed, *where, laplace).numpy()
     words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
     key = np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32), np.uint64(point), np.uint64(trial)
     for row, found in zip(rows, z, strict=True):
@@ -182,11 +181,6 @@ def test_a_sparse_trial_does_not_depend_on_its_batch():
         assert np.array_equal(batch.by(drawing, 7, order=order), whole[order])
 
 
-def test_drawing_on_mps_is_refused():
-    with pytest.raises(NotImplementedError, match="mps has no float64, which drawing needs; draw on the CPU"):
-        drawing.check_float64(torch.device("mps"))
-
-
 # Lanes ---------------------------------------------------------------------------------------------------------------
 
 
@@ -212,8 +206,8 @@ def test_a_batch_may_be_empty_or_still():
 def test_tables_lie_where_triton_need_not_compile_anew():
     batch = Sparse()
     for n in (1, 2, 3, 4):
-        tables = on_device(Lanes.of(batch.cells[:n], batch.points[:n], batch.trials[:n]), torch.device("cpu"))
-        assert {(part.data_ptr() - tables.points.data_ptr()) % 16 for part in tables} == {0}
+        tables = Lanes.of(batch.cells[:n], batch.points[:n], batch.trials[:n]).tensors(torch.device("cpu"))
+        assert {(part.data_ptr() - tables.points.data_ptr()) % 16 for part in vars(tables).values()} == {0}
         assert (
             tables.edges[: len(batch.cells[0].thresholds)].numpy().tolist()
             == batch.cells[0].thresholds.view(np.int64).tolist()

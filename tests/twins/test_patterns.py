@@ -41,7 +41,7 @@ def as_rules(vocab, pattern):
 
 @pytest.mark.parametrize("name", ["GPT2", "CL100K", "O200K", "LLAMA3", "QWEN", "QWEN3_5"])
 def test_the_library_cuts_where_tiktoken_does(name):
-    pattern = getattr(patterns, name)
+    pattern = patterns.PATTERNS[name]
     vocab = ranks()
     theirs = tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=vocab, special_tokens={})
     rules = as_rules(vocab, patterns.for_oniguruma(pattern))

@@ -4,6 +4,8 @@ import pytest
 from tokenizing import KINDS, byte_level, drawn, llama
 
 from darkvocab.measures.vocabulary import vocabulary
+from darkvocab.measures.vocabulary.proofs import Proofs
+from darkvocab.sources.tokenizer import by_rules
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -24,4 +26,8 @@ def test_what_a_short_text_reaches_is_reached_and_every_witness_holds_its_token(
             else:
                 assert token in tokenizer.encode(witness, add_special_tokens=False).ids, (seed, witness)
                 assert found.proof[token] is None
+        ours = by_rules(tokenizer)
+        proofs = Proofs(ours)
+        for n, token in enumerate(ours.pieces.token):
+            assert found.witness[token] is None or proofs.of(ours.pieces[n]) is None, (seed, ours.pieces[n])
     assert n_without > 5  # the tokenizers are such that something was to be missed

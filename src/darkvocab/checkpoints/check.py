@@ -13,7 +13,7 @@ import polars as pl
 from ..errors import InvalidInput
 from ..runs.folder import versions
 from ..text import Shown
-from .policy import ERROR, OFF, RULES, WARNING, Exemption, Limit, Policy, Rule
+from .policy import BY_NAME, ERROR, OFF, RULES, WARNING, Exemption, Limit, Policy, Rule
 from .scan_result import Scan
 
 SCHEMA_VERSION = 1
@@ -25,55 +25,14 @@ FACTS = (
 )
 PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
 
-# Tokens that some text is encoded to. A special token has a text, too, but none that is taken from a user's.
-REACHED = (pl.col("category") == "reachable") | (pl.col("witness").is_not_null() & (pl.col("category") != "special"))
-
-
-def _damaged(scan: Scan) -> pl.Expr:
-    """Rows near zero, but for that of the padding token, which is zero by design."""
-    ids = {token for side in scan.grades.sides for token in side.near_zero} - {scan.matrix.padding_token}
-    return pl.col("id").is_in(sorted(ids))
-
-
-def _copies(scan: Scan) -> pl.Expr:
-    return pl.col("id").is_in([token for copies in scan.copies for token in copies.token_ids])
-
-
-# The tokens that a rule is about (of small-rows: those below its limit).
-CONCERNED: dict[str, pl.Expr | Callable[[Scan], pl.Expr]] = {
-    "black-holes": pl.col("black_hole").is_not_null(),
-    "black-hole-tokens": pl.col("black_hole").is_not_null(),
-    "dark-tokens": pl.col("dark"),
-    "dark-reachable-tokens": pl.col("dark") & REACHED,
-    "unreachable-tokens": pl.col("category") == "unreachable",
-    "rows-beyond-tokenizer": pl.col("category") == "beyond_tokenizer",
-    "near-duplicates": pl.col("n_touching") >= pl.col("population"),  # more than the others of its own row
-    "tokens-without-row": pl.lit(False),
-    "damaged-rows": _damaged,
-    "weak-tokens": pl.col("grade") == "weak",
-    "copied-rows": _copies,
-}
-# Which of them to name first; ties by id.
-FIRST = {
-    "black-holes": pl.col("black_hole"),
-    "black-hole-tokens": pl.col("black_hole"),
-    "dark-tokens": pl.col("rank"),
-    "dark-reachable-tokens": pl.col("rank"),
-    "near-duplicates": -pl.col("n_touching"),
-    "small-rows": pl.col("norm"),
-    "damaged-rows": pl.col("norm"),
-    "weak-tokens": pl.col("rank"),
-}
-# Tokens that a rule might be about, for all that is known.
-UNKNOWN = pl.col("category") == "unknown"
-UNDECIDED = {"dark-reachable-tokens": pl.col("dark") & UNKNOWN, "unreachable-tokens": UNKNOWN}
 LACKING = {"vocabulary": "there is no tokenizer", "neighbours": "neighbours are not sought among quantised rows"}
+# Tokens to suppress are those of a rule.
 SUPPRESSED = {
-    "dark": pl.col("dark"),
-    "weak": pl.col("grade") == "weak",
-    "beyond-tokenizer": pl.col("category") == "beyond_tokenizer",
-    "black-holes": pl.col("black_hole").is_not_null(),
-    "unreachable": pl.col("category") == "unreachable",
+    "dark": "dark-tokens",
+    "weak": "weak-tokens",
+    "beyond-tokenizer": "rows-beyond-tokenizer",
+    "black-holes": "black-holes",
+    "unreachable": "unreachable-tokens",
 }
 TO_SUPPRESS = "dark,beyond-tokenizer,black-holes"
 
@@ -100,21 +59,13 @@ class Outcome:
         return self.status in (FAILED, UNMEASURED)
 
     def to_json(self) -> dict[str, Any]:
+        rule = self.rule
+        listed = {"token_ids": self.token_ids, "tokens": self.tokens}
         return {
-            "id": self.rule.id,
-            "name": self.rule.name,
-            "severity": self.severity,
-            "status": self.status,
-            "measured": self.measured,
-            "bound": self.rule.bound,
-            "allowed": self.limit.allowed,
-            "message": self.message,
-            "counts": self.rule.counts,
-            "why": self.rule.why,
-            "remedy": self.rule.remedy,
-            "n_exempt": self.n_exempt,
-            "token_ids": self.token_ids if self.is_finding else [],
-            "tokens": self.tokens if self.is_finding else [],
+            **{"id": rule.id, "name": rule.name, "severity": self.severity, "status": self.status},
+            **{"measured": self.measured, "bound": rule.bound, "allowed": self.limit.allowed, "message": self.message},
+            **{"counts": rule.counts, "why": rule.why, "remedy": rule.remedy, "n_exempt": self.n_exempt},
+            **(listed if self.is_finding else {"token_ids": [], "tokens": []}),
         }
 
 
@@ -174,7 +125,13 @@ class Verdict(Shown):
 def check(scan: Scan, policy: Policy | None = None) -> Verdict:
     """Hold a scan against a policy, by default against `Policy()`."""
     policy = policy or Policy()
-    tokens = scan.tokens.with_columns(rank=pl.Series(scan.rank))
+    near_zero = {token for side in scan.grades.sides for token in side.near_zero}
+    tokens = scan.tokens.with_columns(
+        rank=pl.Series(scan.rank),
+        near_zero=pl.col("id").is_in(near_zero - {scan.matrix.padding_token}),  # whose row is zero by design
+        copied=pl.col("id").is_in([token for copies in scan.copies for token in copies.token_ids]),
+        in_template=pl.col("id").is_in(list(scan.template_tokens or ())),
+    )
     named = tokens.select(_named(exemption).alias(str(n)) for n, exemption in enumerate(policy.allow))
     outcomes = []
     for rule in RULES:
@@ -203,13 +160,13 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
         return outcome(status=OFF, message="Switched off by the policy.")
     if rule.needs and getattr(scan, rule.needs) is None:
         return outcome(status=UNMEASURED, message=f"Not measured: {LACKING[rule.needs]}.")
-    is_concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else _concerned(rule.name, scan)
+    is_concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else pl.sql_expr(rule.tokens)
     judged = tokens.filter(~pl.col("exempt"))
     n_exempt = len(tokens.filter(pl.col("exempt") & is_concerned))
-    concerned = judged.filter(is_concerned).sort(FIRST.get(rule.name, pl.col("id")), "id")
+    concerned = judged.filter(is_concerned).sort(pl.sql_expr(rule.first), "id")
     measured = MEASURED[rule.name](scan, judged, concerned) if rule.name in MEASURED else len(concerned)
     fails = measured < limit.allowed if rule.bound == "least" else measured > limit.allowed
-    undecided = judged.filter(UNDECIDED.get(rule.name, pl.lit(False)))
+    undecided = judged.filter(pl.sql_expr(rule.undecided))
     if len(undecided) and not fails:
         tokens_of = "dark tokens" if rule.name == "dark-reachable-tokens" else "tokens"
         return outcome(
@@ -228,21 +185,13 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
     )
 
 
-def _concerned(name: str, scan: Scan) -> pl.Expr:
-    concerned = CONCERNED[name]
-    return concerned if isinstance(concerned, pl.Expr) else concerned(scan)
-
-
-def _n_without_row(scan: Scan, judged: pl.DataFrame, concerned: pl.DataFrame) -> int:
-    assert scan.vocabulary is not None  # the rule needs it
-    return scan.vocabulary.n_texts_beyond_matrix
-
-
 # The measured number, where it is not that of the tokens concerned.
-MEASURED: dict[str, Callable[[Scan, pl.DataFrame, pl.DataFrame], int | float]] = {
+MEASURED: dict[str, Callable[[Any, pl.DataFrame, pl.DataFrame], int | float]] = {
     "black-holes": lambda scan, judged, concerned: concerned["black_hole"].n_unique(),
     "small-rows": lambda scan, judged, concerned: float(judged["norm"].to_numpy().min(initial=math.inf)),
-    "tokens-without-row": _n_without_row,
+    "tokens-without-row": lambda scan, judged, concerned: scan.vocabulary.n_texts_beyond_matrix,
+    "tied-tensors": lambda scan, judged, concerned: scan.matrix.tying.n_differ or 0,
+    "output-tensor": lambda scan, judged, concerned: int(scan.matrix.tying.lacks_output),
 }
 
 
@@ -274,6 +223,7 @@ def to_suppress(scan: Scan, which: str = TO_SUPPRESS) -> tuple[list[int], list[i
     A special token is spared unless its name is a reserved one: end-of-text is often never read, so that its input row
     stays as it began, but a model that may not say it goes on for ever. `which` is parsed by `parse_suppressed`.
     """
-    chosen = scan.tokens.filter(pl.any_horizontal(SUPPRESSED[name] for name in parse_suppressed(which)))
+    rules = (BY_NAME[SUPPRESSED[name]] for name in parse_suppressed(which))
+    chosen = scan.tokens.filter(pl.any_horizontal(pl.sql_expr(rule.tokens) for rule in rules))
     spared = (pl.col("category") == "special") & pl.col("reserved").is_null()
     return chosen.filter(~spared)["id"].to_list(), chosen.filter(spared)["id"].to_list()

@@ -42,12 +42,14 @@ class Rule:
     severity: str = WARNING  # by default
     needs: str | None = None  # the part of a scan that it is measured by; without it, it is not measured
     can_exempt: bool = True  # there are rows to be exempt
+    tokens: str = "FALSE"  # that it is about, in SQL on the columns that `check` has
+    first: str = "id"  # which of them to name first
+    undecided: str = "FALSE"  # tokens that it might be about, for all that is known
 
 
-RULES = tuple(
-    Rule(name=name, **fields)
-    for name, fields in tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8")).items()
-)
+_HELD = tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))
+_ALLOWED = _HELD.pop("allow")
+RULES = tuple(Rule(name=name, **fields) for name, fields in _HELD.items())
 BY_NAME = {rule.name: rule for rule in RULES}
 EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
 
@@ -108,16 +110,29 @@ class Exemption:
 
 
 DEFAULT_LIMITS = {rule.name: Limit(allowed=rule.limit, severity=rule.severity) for rule in RULES}
-DEFAULT_ALLOW = (
-    Exemption(
-        reason="padding: no text is encoded to these rows, and rows-beyond-tokenizer counts them",
-        rules=(
-            *("black-holes", "black-hole-tokens", "dark-tokens", "near-duplicates", "small-rows"),
-            *("damaged-rows", "weak-tokens", "copied-rows"),
-        ),
-        categories=("beyond_tokenizer",),
-    ),
-)
+LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": str, "categories": str}
+
+
+def _exemption(number: int, entry: Any) -> Exemption:
+    try:
+        if not isinstance(entry, dict):
+            raise InvalidInput(f"must be a table, got {_short(entry)}")
+        _check_known("key", entry, ("reason", *LISTS))
+        if not isinstance(entry.get("reason"), str):
+            raise InvalidInput("needs a reason, a text that says why")
+        for key, kind in LISTS.items():
+            value = entry.get(key, [])
+            if not isinstance(value, list) or any(type(item) is not kind for item in value):
+                raise InvalidInput(
+                    f"{key} must be a list of {'numbers' if kind is int else 'texts'}, got {_short(value)}"
+                )
+        lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
+        return Exemption(reason=entry["reason"], **lists)
+    except ValueError as error:
+        raise InvalidInput(f"[[allow]] number {number}: {error}") from None
+
+
+DEFAULT_ALLOW = tuple(_exemption(number, entry) for number, entry in enumerate(_ALLOWED, 1))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -208,28 +223,6 @@ def _limit(rule: Rule, table: Any) -> Limit:
         return Limit(allowed=allowed, severity=severity)
     except ValueError as error:
         raise InvalidInput(f"[{rule.name}] {error}") from None
-
-
-def _exemption(number: int, entry: Any) -> Exemption:
-    try:
-        if not isinstance(entry, dict):
-            raise InvalidInput(f"must be a table, got {_short(entry)}")
-        _check_known("key", entry, ("reason", *LISTS))
-        if not isinstance(entry.get("reason"), str):
-            raise InvalidInput("needs a reason, a text that says why")
-        for key, kind in LISTS.items():
-            value = entry.get(key, [])
-            if not isinstance(value, list) or any(type(item) is not kind for item in value):
-                raise InvalidInput(
-                    f"{key} must be a list of {'numbers' if kind is int else 'texts'}, got {_short(value)}"
-                )
-        lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
-        return Exemption(reason=entry["reason"], **lists)
-    except ValueError as error:
-        raise InvalidInput(f"[[allow]] number {number}: {error}") from None
-
-
-LISTS: dict[str, type] = {"rules": str, "ids": int, "texts": str, "patterns": str, "categories": str}
 
 
 def _check_pattern(pattern: str) -> None:

@@ -1,4 +1,4 @@
-"""Scan: which tokens of a checkpoint are dark, and why; and what a scan would read, by headers alone."""
+"""Scan: which tokens of a checkpoint are dark or weak, and why."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.find import find_embedding, find_output, has_output_bias, settings
+from ..embedding.find import has_output_bias, settings
 from ..embedding.matrix import EmbeddingMatrix, finite_rows
-from ..embedding.scales import find_companions
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
@@ -23,8 +22,7 @@ from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
-from ..sources import File, Folder, RemoteFile, Source, Tensor, located, open_source, sha256
-from ..sources.tokenizer import tokenizer_files
+from ..sources import RemoteFile, chat_template, open_source, sha256
 from ..text import finite, printable
 from . import scan_result as result
 from .scan_result import Scan
@@ -34,10 +32,10 @@ if TYPE_CHECKING:
 
     from ..measures.vocabulary import Vocabulary
 
-PLAN_VERSION = 1
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
+NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables of a chat template
 MOST_COPIES = 10_000  # groups of copies that a scan lists
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
@@ -198,6 +196,7 @@ class _Measured:
             if self.judged is matrix
             else result.OutputFacts(tensor=self.judged.tensor, census=_census_facts(judgement.census)),
             vocabulary=_vocabulary_facts(self.words, matrix),
+            template_tokens=self._template_tokens(),
             indicators=_indicator_facts(judgement),
             grades=_grade_facts(judgement),
             n_never_emitted=_n_never_emitted(matrix, judgement),
@@ -215,6 +214,19 @@ class _Measured:
             ),
             tokens=self._frame(),
         )
+
+    def _template_tokens(self) -> tuple[int, ...] | None:
+        """List the special tokens that the chat template names, by their text or as `bos_token` and the like."""
+        source = self.matrix.source
+        template = chat_template(source) if source else None
+        if source is None or template is None:
+            return None
+        named = {
+            token for name in NAMED_TOKENS if name in template for token in settings(source.config, f"{name}_id", int)
+        }
+        every = zip(self.matrix.token_ids.tolist(), self.words.text, self.words.category, strict=True)
+        special = {token: text for token, text, category in every if category == "special" and text}
+        return tuple(token for token, text in special.items() if text in template or token in named)
 
     def _padding_token(self) -> int | None:
         said = settings(self.matrix.source.config, "pad_token_id", int) if self.matrix.source else []
@@ -439,60 +451,3 @@ def _mapped(near: Neighbours, matrix: EmbeddingMatrix) -> tuple[tuple[int, float
     places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)  # a sign is no finding: make it the same
     ids = matrix.token_ids[tokens].tolist()
     return tuple((token, x, y) for token, (x, y) in zip(ids, places.tolist(), strict=True))
-
-
-# Plan ----------------------------------------------------------------------------------------------------------------
-
-
-def plan(
-    source: str | Path, *, tensor: str | None = None, tokenizer: str | Path | None = None, checksum: bool = True
-) -> dict[str, Any]:
-    """List what `scan` would read with these settings, JSON-ready (keys: `docs/files.md`), without reading a tensor.
-
-    Raises as `open_source` and `find_embedding`.
-    """
-    opened = open_source(source)
-    embedding, chosen = find_embedding(opened, tensor)
-    output = find_output(opened, embedding)
-    if output and (output.path, output.offset) == (embedding.path, embedding.offset):
-        output = None  # the same bytes
-    tensors = [("embedding", embedding), *([("output", output)] if output else [])]
-    tensors += [pair for _, held in tensors for pair in find_companions(opened, held).items()]
-    reads = [_read(purpose, held.path, held, held.nbytes, held.offset) for purpose, held in tensors]
-    texts = _tokenizer(opened, tokenizer)
-    reads += [_read("tokenizer", file, None, file.stat().st_size, 0) for file in texts]
-    if checksum and isinstance(embedding.path, Path):
-        reads.append(_read("sha256", embedding.path, None, embedding.path.stat().st_size, 0))
-    first = embedding.path
-    return {
-        "schema_version": PLAN_VERSION,
-        "asked": str(source),
-        "tensor": embedding.name,
-        "chosen": chosen,
-        "reads": reads,
-        "bytes": sum(read["bytes"] for read in reads),
-        "bytes_to_transfer": sum(read["bytes_to_transfer"] for read in reads),
-        "source": {} if isinstance(first, Path) else first.origin(),
-    }
-
-
-def _tokenizer(opened: Source, tokenizer: str | Path | None) -> list[File]:
-    if tokenizer is None:
-        return tokenizer_files(opened.beside)
-    if str(tokenizer) == "none":
-        return []
-    place = located(tokenizer)
-    return tokenizer_files(place) if isinstance(place, Folder) else [place]
-
-
-def _read(purpose: str, file: File, tensor: Tensor | None, size: int, offset: int) -> dict[str, Any]:
-    return {
-        "purpose": purpose,
-        "file": str(file),
-        "tensor": tensor and tensor.name,
-        "dtype": tensor and tensor.dtype,
-        "shape": tensor and list(tensor.shape),
-        "bytes": size,
-        "file_bytes": file.stat().st_size,
-        "bytes_to_transfer": size - file.here(offset, size) if isinstance(file, RemoteFile) else 0,
-    }

@@ -236,6 +236,7 @@ class Scan(Shown):
     l_inf: DistanceFacts | None  # None where there are too many black holes to compare all with all
     output: OutputFacts | None  # None where the input matrix was judged
     vocabulary: VocabularyFacts | None  # None without a tokenizer
+    template_tokens: tuple[int, ...] | None  # special tokens that the chat template names; None without a template
     indicators: IndicatorFacts
     grades: GradeFacts
     n_never_emitted: int | None  # tokens that greedy decoding can never emit; None where no output matrix is known

@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-COMMANDS = {
-    "Which tokens are dark in my model?": {
-        "scan": "List the tokens that were never learned or that share a row.",
-        "vocabulary": "Explain every token of a tokenizer, without weights.",
-        "check": "Hold a checkpoint against a policy: a gate for releases.",
-        "neighbours": "List the tokens whose rows touch, and their clusters.",
-        "centroid": "Write the mean of the black holes, a base for sweep.",
-        "diff": "Compare two checkpoints row by row.",
-        "history": "Follow black holes and rows through many checkpoints.",
-        "repair": "Copy a checkpoint with fresh rows for dark or weak tokens.",
-    },
-    "How does such structure arise?": {
-        "sweep": "Draw snowballs over a range of sigma, count black holes.",
-        "trials": "Draw many snowballs at one sigma, take every statistic.",
-        "questions": "Ask whether rounding alone explains a cluster (13.5a).",
-        "expect": "Compute the expected census in closed form.",
-        "fit": "Find the sigma that explains an observed census.",
-    },
-    "How does it happen in training?": {
-        "train": "Train a small GPT-2 and record its embedding.",
-        "evolve": "Follow the black holes of a training, step by step.",
-    },
-    "Runs and notebooks": {
-        "report": "Write the figures and the page of a finished run.",
-        "summary": "Print statistics of a run's records, column by column.",
-        "reproduce": "Run a notebook's experiment beside what it published.",
-    },
-}
-READING, SNOWBALL = "What is read", "The snowball"
-OPTIONS = {
-    READING: "tensor tensor_b matrix grid bitwise tokenizer checksum revisions",
-    SNOWBALL: "dim redraw_base fixed_base grid distribution arithmetic sampler",
-    "What is measured": "measure over epsilon touching touching_unit strict threshold inclusive noise_epsilon",
-    "Start and noise": "start init_unit init_sigma init_drawn noise noise_sigma noise_rows",
-    "The model": "norm tied layers heads width context",
-    "The optimizer": "precision rounding optimizer learning_rate weight_decay schedule clip label_shift",
-    "What is recorded": "record_every record",
-    "What is written": "csv html show junit sarif model_card suppress suppress_which figure as_json",
-    "How it runs": "engine workers device resume dry_run link",
-}
+TEXTS = tomllib.loads(Path(__file__).with_name("help.toml").read_text("utf-8"))
+COMMANDS: dict[str, dict[str, str]] = TEXTS["commands"]
+OPTIONS: dict[str, str] = TEXTS["options"]
+READING = "What is read"
+SNOWBALL = "The snowball"
 
 
 def section_of(command: str, option: str) -> str | None:

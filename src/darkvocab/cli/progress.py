@@ -7,8 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from .shell import say
+
+Result = TypeVar("Result")
 
 
 class _Pace:
@@ -72,3 +75,28 @@ def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[in
             say(f"{label}: {text}")
 
     yield line
+
+
+def announce_compilation() -> None:
+    """Say once that kernels are being compiled, when they are; the compiled ones are kept for the next time."""
+    from numba.core import event
+
+    class Announce(event.Listener):  # type: ignore[misc]
+        said = False
+
+        def on_start(self, event: Any) -> None:
+            if not Announce.said:
+                Announce.said = True
+                say("compiling kernels for this machine: a few seconds, the first time only")
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    event.register("numba:compile", Announce())
+
+
+def watched(label: str, call: Callable[..., Result], *given: Any, in_bytes: bool = False, **settings: Any) -> Result:
+    """Call a function of the library, whose kernels may be compiled first, and show its progress."""
+    announce_compilation()
+    with progress_bar(label, in_bytes=in_bytes) as progress:
+        return call(*given, progress=progress, **settings)

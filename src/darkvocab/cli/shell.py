@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -20,7 +21,6 @@ from ..errors import DarkvocabError, DiskFull, of_the_machine
 from .help import Command, Group
 
 FINDINGS = 1
-USAGE = 2
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
 REQUIRED = inspect.Parameter.empty  # the default of an option that must be given
@@ -92,24 +92,34 @@ def command(function: Function) -> Function:
     return wrapped  # type: ignore[return-value]
 
 
-def takes(options: Mapping[str, tuple[Any, ...]], **defaults: Any) -> Callable[[Function], Function]:
-    """Give a command these options by name: type, default, help; some with other defaults.
+Options = dict[str, tuple[Any, ...]]  # by name: type, default, help, and what else `typer.Option` takes
+
+
+def takes(options: Options, **defaults: Any) -> Callable[[Function], Function]:
+    """Give a command these options, some with other defaults, and --json.
 
     A truth has no ``--no-`` beside it. A type that is annotated already has no help of its own.
     """
 
-    def parameter(name: str, kind: Any, default: Any, about: str = "") -> inspect.Parameter:
+    def parameter(
+        name: str, kind: Any, default: Any, about: str = "", given: Mapping[str, Any] = MappingProxyType({})
+    ) -> inspect.Parameter:
         flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
-        kind = Annotated[kind, typer.Option(*flag, help=about)] if about else kind
+        kind = Annotated[kind, typer.Option(*flag, help=about, **given)] if about else kind
         default = defaults.get(name, default)
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
     def decorated(function: Function) -> Function:
-        parameters = [parameter(name, *given) for name, given in options.items()]
+        parameters = [parameter(name, *given) for name, given in {**options, "as_json": (Json, False)}.items()]
         function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return function
 
     return decorated
+
+
+def some(options: Options, names: str) -> Options:
+    """Return the options of these names, in this order."""
+    return {name: options[name] for name in names.split()}
 
 
 def _explained(error: BaseException, resumable: str) -> tuple[str, int]:
@@ -128,26 +138,22 @@ def _explained(error: BaseException, resumable: str) -> tuple[str, int]:
     return f"{known}{room}", known.exit_code
 
 
-def announce_compilation() -> None:
-    """Say once that kernels are being compiled, when they are; the compiled ones are kept for the next time."""
-    from numba.core import event
+def put(
+    as_json: bool,
+    table: Callable[..., None],
+    report: Any,
+    *given: Any,
+    data: Callable[[], Any] | None = None,
+    **options: Any,
+) -> None:
+    """Print a report with a function of `reports`, or as JSON: itself, or the data (or lines) that are made of it."""
+    if as_json:
+        value = data() if data else report
+        sys.stdout.writelines(value if isinstance(value, Iterator) else (json.dumps(value, allow_nan=False), "\n"))
+    else:
+        from ..reports.console import console
 
-    class Announce(event.Listener):  # type: ignore[misc]
-        said = False
-
-        def on_start(self, event: Any) -> None:
-            if not Announce.said:
-                Announce.said = True
-                say("compiling kernels for this machine: a few seconds, the first time only")
-
-        def on_end(self, event: Any) -> None:
-            pass
-
-    event.register("numba:compile", Announce())
-
-
-def print_json(value: Any) -> None:
-    print(json.dumps(value, allow_nan=False))
+        table(report, console(), *given, **options)
 
 
 @app.callback(invoke_without_command=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import darkvocab
 
 from ..errors import InvalidInput
 from . import shell
-from .progress import progress_bar
-from .shell import REQUIRED, announce_compilation, app, say, takes
+from .progress import watched
+from .shell import REQUIRED, Options, app, put, say, takes
 
 # Options of all three commands by their names: type, default, help. The first group is of what is drawn.
-DRAWN: dict[str, tuple[Any, ...]] = {
+DRAWN: Options = {
     "sigma": (str, REQUIRED, "START:STOP:COUNT, both ends included, or a comma list; weight units."),
     "spacing": (str, "linear", "Of START:STOP:COUNT: linear or log."),
     "trials": (int, 1, "Snowballs at each sigma."),
@@ -30,7 +29,7 @@ DRAWN: dict[str, tuple[Any, ...]] = {
     "seed": (shell.Seed, 42),
     "sampler": (str, "sparse", "sparse, dense (the same law, slower), or notebook (torch's stream)."),
 }
-MEASURED: dict[str, tuple[Any, ...]] = {
+MEASURED: Options = {
     "redraw_base": (bool, False, "Draw a random base anew at each sigma."),
     "measure": (str, "", "A comma list of census, geometry, steps, topology."),
     "over": (str, "", "L-infinity over black_holes, unique rows, or all tokens."),
@@ -39,18 +38,17 @@ MEASURED: dict[str, tuple[Any, ...]] = {
     "touching_unit": (str, "weight", "Of --touching: weight or steps."),
     "strict": (bool, False, "Rows touch at < (not <=) --touching."),
 }
-ASKED: dict[str, tuple[Any, ...]] = {
+ASKED: Options = {
     "fixed_base": (bool, False, "Keep one random base for every sigma."),
     "threshold": (float, 1e-4, "Tokens touch within this, weight units."),
     "inclusive": (bool, False, "Tokens touch at <= (not <) --threshold."),
 }
-RUNNING: dict[str, tuple[Any, ...]] = {
+RUNNING: Options = {
     "engine": (shell.EngineName, "local"),
     "workers": (shell.Workers, None),
     "device": (shell.DeviceName, "cpu"),
     "out": (Path | None, None, "Run folder for records, figures and report."),
     "resume": (shell.Resume, False),
-    "as_json": (shell.Json, False),
 }
 
 
@@ -62,7 +60,7 @@ def settings_of(experiment: str, options: dict[str, Any]) -> Any:
     from ..snowballs.sweep import Sweep
     from ..snowballs.trials import Trials
 
-    given = {name: value for name, value in options.items() if name not in RUNNING}
+    given = {name: value for name, value in options.items() if name not in (*RUNNING, "as_json")}
     sigmas = parse_sigmas(given.pop("sigma"), given.pop("spacing"))
     given["n_tokens"] = given.pop("tokens")
     if experiment == "questions":
@@ -84,21 +82,15 @@ def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
 
 def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
     """Run an experiment on snowballs; print its table or its JSON, and write its report where it has a folder."""
-    from ..reports.console import console
     from ..reports.experiments import experiment_json, print_experiment
     from ..snowballs.run import frame, land
 
     settings = settings_of(experiment, options)
-    running = {name: options[name] for name in RUNNING if name != "as_json"}
+    running = {name: options[name] for name in RUNNING}
     out = options["out"]
-    announce_compilation()
-    with progress_bar(label) as progress:
-        drawn: Any = (land if out else frame)(settings, progress=progress, say=say, **running)
+    drawn: Any = watched(label, land if out else frame, settings, say=say, **running)
     written = darkvocab.report(out) if out else []
-    if options["as_json"]:
-        sys.stdout.writelines(experiment_json(experiment, drawn))
-    else:
-        print_experiment(experiment, drawn, console())
+    put(options["as_json"], print_experiment, drawn, experiment, data=lambda: experiment_json(experiment, drawn))
     if out:
         from ..runs.folder import read_manifest
         from ..runs.records import csv_path

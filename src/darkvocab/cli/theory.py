@@ -11,20 +11,18 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
-from .progress import progress_bar
-from .shell import FINDINGS, REQUIRED, Json, announce_compilation, app, print_json, say, takes
+from . import shell
+from .progress import announce_compilation, progress_bar, watched
+from .shell import REQUIRED, Options, app, put, say, some, takes
 from .snowballs import DRAWN, MEASURED
 
 if TYPE_CHECKING:
     from ..snowballs.expect import Expect, Expected
 
-SHOWN: dict[str, tuple[Any, ...]] = {
-    "figure": (Path | None, None, "Draw it, too: a .png or .pdf file."),
-    "as_json": (Json, False),
-}
-EXPECTED: dict[str, tuple[Any, ...]] = {
+DRAWING: Options = {"figure": (Path | None, None, "Draw it, too: a .png or .pdf file.")}
+EXPECTED: Options = {
     "sigma": (str, "", DRAWN["sigma"][2]),
-    **{name: (DRAWN | MEASURED)[name] for name in ("spacing", "tokens", "dim", "base", "redraw_base", "grid")},
+    **some(DRAWN | MEASURED, "spacing tokens dim base redraw_base grid"),
     "distribution": (str, "gaussian", "Of the noise: gaussian, laplace, uniform; sigma is of each component."),
     "arithmetic": DRAWN["arithmetic"],
     "seed": (int, 42, "Of a base that is drawn."),
@@ -33,7 +31,7 @@ EXPECTED: dict[str, tuple[Any, ...]] = {
         "A run of sweep or trials to hold against theory, at its own settings. Exits with 1 where it differs.",
     ),
 }
-FITTED: dict[str, tuple[Any, ...]] = {
+FITTED: Options = {
     "target": (
         *(str, REQUIRED),
         "qwen3-4b, a checkpoint, a JSON of scan, or populations such as 814,704,306 (with --singletons).",
@@ -58,13 +56,12 @@ FITTED: dict[str, tuple[Any, ...]] = {
 
 
 @app.command(no_args_is_help=True)
-@takes(EXPECTED | SHOWN)
+@takes(EXPECTED | DRAWING)
 def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_json: bool, **settings: Any) -> None:
     """The census that snowballs are expected to have, in closed form: no drawing, any number of tokens.
 
     Example: darkvocab expect --sigma 1e-9:1e-7:200 --spacing log --tokens 151936 --figure expected.png
     """
-    from ..reports.console import console
     from ..reports.expected import expected_plot, print_agreement, print_expected
     from ..reports.figures import check_figure, save_as
 
@@ -83,17 +80,15 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
 
         settings["n_tokens"] = settings.pop("tokens")
         points = _expected(darkvocab.snowballs.Expect(parse_sigmas(sigma, spacing), **settings))
-    if as_json:
-        print_json(agreement.to_json() if agreement else {"points": [asdict(point) for point in points]})
-    elif agreement:
-        print_agreement(agreement, console())
+    if agreement:
+        put(as_json, print_agreement, agreement, data=agreement.to_json)
     else:
-        print_expected(points, console())
+        put(as_json, print_expected, points, data=lambda: {"points": [asdict(point) for point in points]})
     if figure:  # after the results, which a full disk then leaves
         save_as(expected_plot(points, agreement).draw(), figure)
         say(f"open {figure}")
     if agreement and not agreement.agrees:
-        raise typer.Exit(FINDINGS)
+        raise typer.Exit(shell.FINDINGS)
 
 
 def _expected(settings: Expect) -> list[Expected]:
@@ -108,13 +103,12 @@ def _expected(settings: Expect) -> list[Expected]:
 
 
 @app.command(no_args_is_help=True)
-@takes(FITTED | SHOWN)
+@takes(FITTED | DRAWING)
 def fit(target: str, figure: Path | None, as_json: bool, **settings: Any) -> None:
     """Which sigma explains an observed census best, how surely, and whether it explains it at all.
 
     Example: darkvocab fit --target qwen3-4b --compare --figure fit.png
     """
-    from ..reports.console import console
     from ..reports.figures import check_figure, save_as
     from ..reports.fits import fit_figure, print_fit
 
@@ -122,12 +116,8 @@ def fit(target: str, figure: Path | None, as_json: bool, **settings: Any) -> Non
     if figure:
         check_figure(figure)
     fitted = darkvocab.snowballs.Fit(target, **settings)
-    with progress_bar("fitting") as progress:
-        result = fitted.result(progress)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        print_fit(result, console())
+    result = watched("fitting", fitted.result)
+    put(as_json, print_fit, result, data=result.to_json)
     if figure:
         save_as(fit_figure(result), figure)
         say(f"open {figure}")

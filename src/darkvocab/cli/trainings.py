@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +10,10 @@ import typer
 import darkvocab
 
 from ..errors import InvalidInput
-from .checkpoints import GridName, Tensor, Tokenizer
-from .progress import progress_bar
-from .shell import REQUIRED, EngineName, Json, Resume, Seed, Workers, announce_compilation, app, print_json, say, takes
+from . import shell
+from .checkpoints import READ
+from .progress import progress_bar, watched
+from .shell import REQUIRED, Options, app, put, say, some, takes
 
 if TYPE_CHECKING:
     from ..training.replicas import Replicas
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 # Options of `train` that are fields of `Training` and of its architecture by the same name.
 ARCHITECTURE = "layers heads width context norm tied".split()
 AS_GIVEN = "precision rounding schedule clip batch steps label_shift seed device record_every record".split()
-
-
-TRAINED: dict[str, tuple[Any, ...]] = {
+TRAINED: Options = {
     "out": (Path, REQUIRED, "Run folder for the recording."),
     "corpus": (Path | None, None, "A text file; by default the help topics of Python."),
     "vocabulary": (int | None, None, "Bytes below this are tokens, 128 or 256; by default 128."),
@@ -55,17 +53,16 @@ TRAINED: dict[str, tuple[Any, ...]] = {
     "batch": (int, 32, "Examples of a step."),
     "steps": (int, 10_000, "To make."),
     "label_shift": (int, 1, "Tokens ahead to predict: 1, or 2 as the notebooks do."),
-    "seed": (Seed, 42),
+    "seed": (shell.Seed, 42),
     "device": (str, "cpu", "cpu, cuda or mps."),
     "record_every": (int, 1, "Steps from one recorded state to the next."),
     "record": (list[str] | None, None, "Also record gradients, or moments, of the embedding; repeat for both."),
-    "replicas": (Annotated[int, typer.Option(help="Trainings, from --seed and the seeds that follow.", min=1)], 1),
-    "engine": (EngineName, "local"),
-    "workers": (Workers, None),
-    "resume": (Resume, False),
-    "as_json": (Json, False),
+    "replicas": (int, 1, "Trainings, from --seed and the seeds that follow.", {"min": 1}),
+    "engine": (shell.EngineName, "local"),
+    "workers": (shell.Workers, None),
+    "resume": (shell.Resume, False),
 }
-EVOLVED: dict[str, tuple[Any, ...]] = {
+EVOLVED: Options = {
     "source": (
         Annotated[Path, typer.Argument(help="A run folder, or a .safetensors history.", metavar="SOURCE")],
         REQUIRED,
@@ -75,27 +72,23 @@ EVOLVED: dict[str, tuple[Any, ...]] = {
         "Tokens that training never showed: ids as 0-8,127, or a JSON file; by default what corpus.json says.",
     ),
     "tensor": (str | None, None, "Take this tensor instead of embedding_history."),
-    "every": (Annotated[int, typer.Option(help="Take every so many recorded rows, and the last.", min=1)], 1),
+    "every": (int, 1, "Take every so many recorded rows, and the last.", {"min": 1}),
     "init_sigma": (float | None, None, "Of 11.2c's verdict, weight units; by default the run's."),
     "noise_epsilon": (float | None, None, "Of 11.2b's verdict, weight units; by default the run's."),
     "out": (Path | None, None, "Folder for records, events and figures; by default the run folder."),
-    "as_json": (Json, False),
 }
 SOURCES = typer.Argument(
     help="org/name on the Hugging Face Hub, a folder of checkpoints, or several sources in their order.",
     metavar="SOURCE...",
 )
-FOLLOWED: dict[str, tuple[Any, ...]] = {
+FOLLOWED: Options = {
     "sources": (Annotated[list[str], SOURCES], REQUIRED),
     "revisions": (
         *(str | None, None),
         "Of one source: only branches and tags, or checkpoints in the folder, that match; 'step*,main'.",
     ),
-    "tensor": (Tensor, None),
-    "grid": (GridName, None),
-    "tokenizer": (Tokenizer, None),
+    **some(READ, "tensor grid tokenizer"),
     "out": (Path | None, None, "Folder for all records, as Parquet, CSV and JSON."),
-    "as_json": (Json, False),
 }
 
 
@@ -124,6 +117,8 @@ def train(
 
     Example: darkvocab train --steps 2000 --out runs/train
     """
+    from ..reports.training import print_training
+
     training = _training(**settings)
     if replicas > 1:
         several = darkvocab.training.Replicas(training=training, n=replicas)
@@ -133,28 +128,17 @@ def train(
         raise InvalidInput("--engine and --workers are for several --replicas; one training takes the cores there are")
     with progress_bar("training") as progress:
         outcome = darkvocab.train(training, out, resume=resume, progress=progress, say=say)
-    if as_json:
-        print_json({"run": str(out), **outcome.to_json()})
-    else:
-        from ..reports.console import console
-        from ..reports.training import print_training
-
-        print_training(outcome.to_json(), console())
+    put(as_json, print_training, outcome.to_json(), data=lambda: {"run": str(out), **outcome.to_json()})
 
 
 def _train_replicas(replicas: Replicas, out: Path, as_json: bool, **running: Any) -> None:
-    from ..reports.console import console
     from ..reports.replicas import print_replicas, replicas_json
     from ..runs.records import read_records
 
-    announce_compilation()
-    with progress_bar("training") as progress:
-        replicas.run(out, progress=progress, say=say, **running)
+    watched("training", replicas.run, out, say=say, **running)
     page, *_, figure = darkvocab.report(out)
-    if as_json:
-        print_json(replicas_json(out, read_records(out)))
-    else:
-        print_replicas(read_records(out), console())
+    records = read_records(out)
+    put(as_json, print_replicas, records, data=lambda: replicas_json(out, records))
     say(f"open {page}; records in {out / 'records.csv'}, figure for print {figure}")
 
 
@@ -165,20 +149,15 @@ def evolve(source: Path, out: Path | None, as_json: bool, **settings: Any) -> No
 
     Example: darkvocab evolve runs/lab --every 10
     """
-    from ..reports.console import console, frames_json
+    from ..reports.console import frames_json
     from ..reports.evolution import print_evolution
 
-    announce_compilation()
     if out is None and (source / "manifest.json").is_file():
         out = source
-    with progress_bar("measuring") as progress:
-        evolution = darkvocab.evolve(source, out=out, progress=progress, **settings)
+    evolution = watched("measuring", darkvocab.evolve, source, out=out, **settings)
     page = darkvocab.report(out)[0] if out else None
-    if as_json:
-        frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
-        sys.stdout.writelines(frames_json(evolution.summary, **frames))
-    else:
-        print_evolution(evolution, console())
+    frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
+    put(as_json, print_evolution, evolution, data=lambda: frames_json(evolution.summary, **frames))
     if out:
         say(f"open {page}; records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}")
     else:
@@ -193,15 +172,10 @@ def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
     from ..reports.changes import print_series
-    from ..reports.console import console, frames_json
+    from ..reports.console import frames_json
 
-    announce_compilation()
-    with progress_bar("measuring", in_bytes=True) as progress:
-        series = darkvocab.series(*sources, out=out, progress=progress, **settings)
-    if as_json:
-        frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
-        sys.stdout.writelines(frames_json(series.summary, **frames))
-    else:
-        print_series(series, console())
+    series = watched("measuring", darkvocab.series, *sources, out=out, in_bytes=True, **settings)
+    frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
+    put(as_json, print_series, series, data=lambda: frames_json(series.summary, **frames))
     if out:
         say(f"checkpoints in {out / 'checkpoints.csv'}, events and tokens beside it")

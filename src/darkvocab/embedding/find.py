@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..sources import File, Source, Tensor
 from ..sources.safetensors import read_metadata
 from ..text import printable
 from .adapters import adapted
-from .names import INPUT_NAMES, NO_EMBEDDING, NUMBERED, OTHER_OUTPUT_NAMES, OUTPUT_NAMES, PER_LAYER, ends
+from .names import ENDINGS, INPUT_NAMES, NO_EMBEDDING, NUMBERED, OTHER_OUTPUT_NAMES, OUTPUT_NAMES, ends
 from .scales import find_companions, is_packed, refusal
 
 TIED = "tie_word_embeddings"  # in a config
@@ -38,14 +38,14 @@ def _may_be_one(source: Source, tensor: Tensor) -> bool:
     return tensor.is_float or "scales" in find_companions(source, tensor)
 
 
-def _named(source: Source, endings: tuple[str, ...]) -> Iterator[list[Tensor]]:
+def _named(source: Source, endings: Sequence[str]) -> Iterator[list[Tensor]]:
     """Yield the tensors of each ending, the most telling first; only tensors with such names are looked up."""
     for ending in endings:
         if names := [name for name in source.tensors if ends(name, ending)]:
             yield [source.tensors[name] for name in names]
 
 
-def _by_name(source: Source, endings: tuple[str, ...], fits: Callable[[Tensor], bool]) -> Tensor | None:
+def _by_name(source: Source, endings: Sequence[str], fits: Callable[[Tensor], bool]) -> Tensor | None:
     """Return the tallest fitting tensor of the most telling name; of an adapter rather what it has trained."""
     for named in _named(source, endings):
         if fitting := [tensor for tensor in named if _may_be_one(source, tensor) and fits(tensor)]:
@@ -53,14 +53,9 @@ def _by_name(source: Source, endings: tuple[str, ...], fits: Callable[[Tensor], 
     return None
 
 
-def _listed(matrices: list[Tensor]) -> str:
-    tallest = sorted(matrices, key=lambda tensor: -tensor.shape[0])
-    lines = [f"  {_shown(tensor)}" for tensor in tallest[:12]]
+def _listed(tallest: list[Tensor]) -> str:
+    lines = [f"  {printable(tensor.name)}  {_size(tensor)}" for tensor in tallest[:12]]
     return "\n".join([*lines, f"  and {len(tallest) - 12} more"] if len(tallest) > 12 else lines)
-
-
-def _shown(tensor: Tensor) -> str:
-    return f"{printable(tensor.name)}  {_size(tensor)}"
 
 
 def _size(tensor: Tensor) -> str:
@@ -110,7 +105,9 @@ def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
 
 
 def _matrices(source: Source) -> list[Tensor]:
-    return [tensor for tensor in source.tensors.values() if _may_be_one(source, tensor) and tensor.shape[1] > 1]
+    """Return all that may be an embedding, the tallest first."""
+    matrices = [tensor for tensor in source.tensors.values() if _may_be_one(source, tensor) and tensor.shape[1] > 1]
+    return sorted(matrices, key=lambda tensor: -tensor.shape[0])
 
 
 def find_embedding(source: Source, tensor: str | None = None, n_texts: int | None = None) -> tuple[Tensor, str]:
@@ -153,7 +150,7 @@ def _numbered(source: Source) -> list[Tensor]:
 
 def find_notes(source: Source, embedding: Tensor) -> tuple[str, ...]:
     """Say what else of a source holds rows of tokens, and what of this embedding is not applied."""
-    others = [*_numbered(source), *(tensor for named in _named(source, PER_LAYER) for tensor in named)]
+    others = [*_numbered(source), *(tensor for named in _named(source, ENDINGS["per_layer"]) for tensor in named)]
     named = ", ".join(f"{printable(t.name)} ({t.shape[0]:,} x {t.shape[1]:,})" for t in others if t != embedding)
     notes = [f"not scanned: {named}; --tensor takes one"] if named else []
     module = embedding.name.rsplit(".base_layer.", 1)[0]
@@ -189,7 +186,7 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
 
 def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:
     """Return the matrix of the vocabulary's size, the only matrix, or one at least twice as tall as any other."""
-    matrices = sorted(_matrices(source), key=lambda tensor: -tensor.shape[0])
+    matrices = _matrices(source)
     size = next(iter(settings(source.config, "vocab_size", int)), None) or n_texts
     fitting = [tensor for tensor in matrices if tensor.shape[0] == size]
     if len(fitting) == 1:
@@ -238,15 +235,11 @@ def is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
 
     A config without the setting means tied, as in `transformers`.
     """
-    other = other_matrix(source, embedding, output)
-    if other is None:
+    if output == embedding:  # which goes by the name of an output: the other one is the input
+        output = _by_name(source, INPUT_NAMES, lambda tensor: True)
+    if output is None:
         return next(iter(settings(source.config, TIED, bool)), True)
-    return _same_words(source, embedding, other)
-
-
-def other_matrix(source: Source, embedding: Tensor, output: Tensor | None) -> Tensor | None:
-    """Return the output tensor, or the input one where the embedding itself goes by the name of an output."""
-    return _by_name(source, INPUT_NAMES, lambda tensor: True) if output == embedding else output
+    return _same_words(source, embedding, output)
 
 
 def said_tied(source: Source) -> bool | None:
@@ -260,17 +253,17 @@ def _same_words(source: Source, a: Tensor, b: Tensor) -> bool:
         return False
     if (a.path, a.offset) == (b.path, b.offset):
         return True
-    beside = find_companions(source, a), find_companions(source, b)
-    if beside[0].keys() != beside[1].keys():
-        return False
-    pairs = [(a, b), *((beside[0][role], beside[1][role]) for role in beside[0])]
-    return all(x.shape == y.shape and _equal(x.packed(), y.packed()) for x, y in pairs)
+    held = {"words": a, **find_companions(source, a)}
+    others = {"words": b, **find_companions(source, b)}
+    return held.keys() == others.keys() and all(_equal(held[role], others[role]) for role in held)
 
 
-def _equal(x: np.ndarray, y: np.ndarray) -> bool:
+def _equal(a: Tensor, b: Tensor) -> bool:
+    x = a.packed()
+    y = b.packed()
     if x.ndim != 2:
         return np.array_equal(x, y)
-    return all(np.array_equal(x[rows], y[rows]) for rows in chunks(x))
+    return x.shape == y.shape and all(np.array_equal(x[rows], y[rows]) for rows in chunks(x))
 
 
 def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
@@ -280,9 +273,6 @@ def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
     return [tensor, *(t for t in named if t != tensor and t.is_float and _same_words(source, t, tensor))]
 
 
-OUTPUT_BIASES = ("lm_head.bias", "embed_out.bias", "output.bias", "cls.predictions.bias", "final_logits_bias")
-
-
 def has_output_bias(source: Source) -> bool:
     """Return whether a bias is added to the logits, so that equal output rows may still give unequal ones."""
-    return any(ends(name, ending) for name in source.tensors for ending in OUTPUT_BIASES)
+    return any(ends(name, ending) for name in source.tensors for ending in ENDINGS["output_bias"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
@@ -11,6 +13,9 @@ from jaxtyping import Float64, Int32, Int64, UInt64
 from ..errors import InvalidInput
 from ..numerics import _backends
 from ..numerics.cells import Cells
+
+if TYPE_CHECKING:
+    import torch
 
 COUNTERS = 1 << 32  # points and trials that the random words of a trial tell apart
 
@@ -68,6 +73,26 @@ class Lanes:
         seldom = [row + np.flatnonzero(part["scale"]) for row, part in zip(rows, parts, strict=True)]
         starts = np.concatenate([[0], np.cumsum(tables.pop("width"))])
         return cls(starts=starts, often=_lanes(often, kind), seldom=_lanes(seldom, kind), **tables, **numbers)
+
+    def tensors(self, device: torch.device) -> SimpleNamespace:
+        """Copy all arrays to a device at once, by their names: words of 64 bits as int64 of the same bits.
+
+        To CUDA from pinned memory, so that the host need not wait.
+        """
+        import torch
+
+        names = [field.name for field in fields(self)]
+        arrays = [np.ascontiguousarray(getattr(self, name)).reshape(-1).view(np.int64) for name in names]
+        # Each from a multiple of 16 bytes on: Triton compiles a kernel anew for pointers that are not.
+        starts = np.cumsum([0, *(a.size + a.size % 2 for a in arrays)]).tolist()
+        packed = torch.empty(starts[-1], dtype=torch.int64, pin_memory=device.type == "cuda")
+        for a, start in zip(arrays, starts, strict=False):
+            packed.numpy()[start : start + a.size] = a
+        moved = packed.to(device, non_blocking=True)
+        placed = zip(names, arrays, starts, strict=False)
+        parts = {name: moved[start : start + a.size] for name, a, start in placed}
+        pairs = {name: parts[name].view(torch.int32).reshape(-1, 2) for name in ("often", "seldom")}
+        return SimpleNamespace(**{**parts, **pairs, "scale": parts["scale"].view(torch.float64)})
 
 
 _EMPTY: dict[str, np.ndarray] = {name: np.empty(0, np.int64) for name in ("column", "place", "shift", "width")}

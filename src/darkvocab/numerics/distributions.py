@@ -66,9 +66,14 @@ class Distribution:
 
 @lru_cache(maxsize=256)
 def _reach(distribution: Distribution, n_components: float) -> float:
-    sixteenths = range(int(16 * FARTHEST) + 1)
-    reach = bisect_left(sixteenths, True, key=lambda at: n_components * distribution.tails(at / 16) <= NEGLECTED)
-    if reach == len(sixteenths):
+    def is_beyond(sixteenths: int) -> bool:
+        return n_components * distribution.tails(sixteenths / 16) <= NEGLECTED
+
+    enough = 16
+    while enough < 16 * FARTHEST and not is_beyond(enough):  # no farther: far out, a function may be no number
+        enough *= 2
+    reach = bisect_left(range(enough + 1), True, key=is_beyond)
+    if reach > enough:
         raise InvalidInput(
             f"the tails of {distribution.name} are too heavy: of {n_components:.3g} components some reach beyond "
             f"{FARTHEST:g} sigma with a probability above {NEGLECTED:g}"

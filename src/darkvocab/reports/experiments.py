@@ -135,7 +135,7 @@ def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[st
     return frames_json(rows, records=result if isinstance(result, pl.DataFrame) else records.frames())
 
 
-def print_experiment(experiment: str, result: pl.DataFrame | Path, to: Console) -> None:
+def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) -> None:
     """Print the notebook's summary of an experiment, from its frame or its run folder.
 
     Of questions the three answers at each sigma; of trials at one sigma mean and spread; else ranges over all sigma.

@@ -34,7 +34,7 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
     pairs = [
         ("source", printable(scan["source"]["path"])),
         ("policy", "the default" if policy is None else printable(policy)),
-        ("dark tokens", _reference(scan)),
+        ("dark tokens", _graded(scan)),
     ]
     if scan["skipped"]:
         pairs.append(("left out", left_out(scan["skipped"])))
@@ -67,11 +67,14 @@ def _conclusion(verdict: dict[str, Any]) -> str:
     return f"{'passed' if verdict['passed'] else 'failed'}: {counted}{without(verdict['scan']['skipped'])}"
 
 
-def _reference(scan: dict[str, Any]) -> str:
-    indicators = scan["indicators"]
-    expected = indicators["expected_false_positives"]
-    share = "" if expected is None else f", {expected:.1%} of them expected to be false"
-    return f"{indicators['n_dark']:,}, by the reference {indicators['reference']['kind']}{share}"
+def _graded(scan: dict[str, Any]) -> str:
+    """Say how many tokens are dark and weak, and by which references."""
+    grades = scan["grades"]
+    expected = scan["indicators"]["expected_false_positives"]
+    share = f", {expected:.1%} of them expected to be false" if expected else ""
+    kinds = dict.fromkeys(side["reference"] for side in grades["sides"] if side["n_untrained"])
+    by = f", by the reference {' and '.join(kinds)}" if kinds else ""
+    return f"{grades['n_untrained']:,}{by}{share}; {grades['n_weak']:,} weak"
 
 
 def _token(token: int, text: str | None) -> str:
@@ -238,7 +241,7 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
         f"{'tied' if scan['tied'] else 'untied'}",
         f"- Census on {scan['grid']}: {scan['n_unique']:,} unique rows, {scan['n_black_holes']:,} black holes with "
         f"{scan['black_hole_population']:,} tokens",
-        f"- Dark tokens: {_reference(scan)}",
+        f"- Dark tokens: {_graded(scan)}",
         *([f"- Left out: {left_out(scan['skipped'])}"] if scan["skipped"] else []),
         "",
         "| rule | severity | measured | allowed | outcome |",

@@ -1,1 +1,1 @@
-"""Kernels in plain torch, on any device: the twins of the compiled ones."""
+"""Kernels in plain torch, for mps and tests: grouping and distances. What mps measures, cores draw."""

@@ -1,8 +1,8 @@
-"""Draw in Triton: the functions of `by_torch.drawing`, which has their types, without waiting for the device.
+"""Draw in Triton: `_backends.deviates`, `_backends.drawing` and `_backends.rounding`, without waiting for the device.
 
-Bit for bit: IEEE operations in the CPU kernels' order, fused where they are (`tl.fma`) and nowhere else, hence the
-launches' option. Triton's interpreter fuses too from its version 3.9; before, it differs in about one of a billion
-elements.
+Tensors are C-contiguous, of up to 65,535 trials. Bit for bit: IEEE operations in the CPU kernels' order, fused where
+they are (`tl.fma`) and nowhere else, hence the launches' option. Triton's interpreter fuses too from its version 3.9;
+before, it differs in about one of a billion elements.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import triton.language as tl
 from torch import Tensor
 
 from ...numerics._backends import drawing
-from ..by_torch.drawing import on_device
 from .deviates import DENSE, laplace_of, log, normal_pair
 
 EXACT = {"enable_fp_fusion": False}
@@ -28,7 +27,21 @@ _INTEGER_BITS = tl.constexpr(0x4330000000000000)  # ... in the low bits of the s
 
 
 def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, stream, shape, out) -> Tensor:
-    """Draw as `by_torch.drawing.draw_dense`; every tensor C-contiguous, up to 65,535 trials."""
+    """Draw the ordered indices of the rows ``round(base + sigma z)`` of every trial, z Gaussian or Laplace.
+
+    Parameters
+    ----------
+    bases : [kinds, dim] float64, weight units; which [T] int64, the base of each trial; sigmas [T] float64
+    points, trials : [T] int64, from 0 to 2**32 - 1
+    seed : from 0 to 2**64 - 1
+    float32 : z, sigma z and the sum are each rounded to float32 before the grid's rounding
+    stream : 0 or 1, of a trial's two
+    out : [T, n, dim] signed integers as wide as the grid's words; filled
+
+    Returns
+    -------
+    Components of each trial that overflow the grid, [T] int64.
+    """
     n_trials, n, dim = out.shape
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
     blocks = (dim + 3) // 4
@@ -40,7 +53,10 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
 
 
 def perturb(base, z, sigma, *, float32, shape, out) -> Tensor:
-    """Perturb as `by_torch.drawing.perturb`; every tensor C-contiguous, up to 65,535 trials."""
+    """Write the ordered indices of the rows ``round(base + sigma z)`` for given noise; as `draw_dense`.
+
+    base [dim] float32 or float64; z [T, n, dim] float32; out [T, n, dim]. Returns the overflows, [T] int64.
+    """
     n_trials, n, dim = out.shape
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
     if out.numel():
@@ -51,8 +67,11 @@ def perturb(base, z, sigma, *, float32, shape, out) -> Tensor:
 
 
 def draw_sparse(lanes, seed, codes) -> None:
-    """Draw as `by_torch.drawing.draw_sparse`; codes C-contiguous."""
-    tables = on_device(lanes, codes.device)
+    """Draw the offsets from home of every token's component in the lanes' columns.
+
+    codes [T, n, places] signed integers, zeros; filled in place.
+    """
+    tables = lanes.tensors(codes.device)
     _, n, places = codes.shape
     tiles = triton.cdiv(n, drawing.LANES) * (drawing.LANES // 8) // OFTEN_BLOCK["tile_blocks"]
     arrays = tables.points, tables.trials, tables.column, tables.place, tables.shift, tables.starts, tables.edges

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -34,21 +34,64 @@ def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
     >>> completions(b"\\xff") is None
     True
     """
+    cut = _cut(data)
+    if cut is None:
+        return None
+    end, between, begin = cut
+    if end and len(end) == len(data):
+        inside = (_chosen(end, after) for after in range(4 - len(end)))
+        return tuple(itertools.chain.from_iterable(inside)), "", ("",)
+    return _chosen(end, 0) if end else ("",), between, _begun(begin) if begin else ("",)
+
+
+def wholes(data: bytes, begin: int, end: int) -> Iterator[str]:
+    """Yield some of the completions of bytes by number; there are none where no UTF-8 text holds the bytes."""
+    completed = completions(data)
+    if completed is None:
+        return
+    heads, between, tails = completed
+    for n in range(begin, min(end, len(heads) * len(tails))):
+        head = n % len(heads)
+        yield heads[head] + between + tails[(head + n // len(heads)) % len(tails)]
+
+
+def characters(data: bytes) -> list[np.ndarray] | None:
+    """Return for each character that bytes hold, in whole or in part, the code points that it can be.
+
+    None where no UTF-8 text holds these bytes.
+
+    Examples
+    --------
+    >>> [len(codes) for codes in characters(b" the \\xe4\\xb8")]
+    [1, 1, 1, 1, 1, 64]
+    """
+    cut = _cut(data)
+    if cut is None:
+        return None
+    end, between, begin = cut
+    if end and len(end) == len(data):
+        return [np.concatenate([_ended(end, after) for after in range(4 - len(end))])]
+    whole = [np.array([ord(character)]) for character in between]
+    return [*([_ended(end, 0)] if end else []), *whole, *([_beginning(begin)] if begin else [])]
+
+
+def is_part_of_utf8(data: bytes) -> bool:
+    """Return whether some UTF-8 text holds these bytes."""
+    return _cut(data) is not None
+
+
+def _cut(data: bytes) -> tuple[bytes, str, bytes] | None:
+    """Cut bytes into the end of a character, whole ones, and the beginning of one; None where they are no UTF-8."""
     n = next((n for n, byte in enumerate(data) if byte & 0xC0 != 0x80), len(data))
     if n > 3:
         return None
-    bits = _bits(data[:n])
-    if n == len(data) > 0:
-        inside = (_chosen(n, bits, after) for after in range(4 - n))
-        return tuple(itertools.chain.from_iterable(inside)), "", ("",)
-    heads = _chosen(n, bits, 0) if n else ("",)
     try:
-        return heads, data[n:].decode(), ("",)
+        return data[:n], data[n:].decode(), b""
     except UnicodeDecodeError as error:
         if error.reason != "unexpected end of data":
             return None
         begin = n + error.start
-        return heads, data[n:begin].decode(), _begun(data[begin:])
+        return data[:n], data[n:begin].decode(), data[begin:]
 
 
 def _bits(continuation: bytes) -> int:
@@ -59,26 +102,39 @@ def _bits(continuation: bytes) -> int:
 
 
 @functools.lru_cache(1024)
-def _chosen(n: int, bits: int, after: int) -> tuple[str, ...]:
-    """Return characters in which `n` continuation bytes with these bits are followed by `after` others."""
-    high = np.arange(0, _CODES, 64 ** (n + after))
-    codes = (high[:, None] + (bits << 6 * after) + np.arange(64**after)).ravel()
-    return _drawn(codes[(codes >= _CONTINUED[n + after]) & (codes < _CODES)])
+def _chosen(continuation: bytes, after: int) -> tuple[str, ...]:
+    return _drawn(_ended(continuation, after))
 
 
 @functools.lru_cache(1024)
 def _begun(data: bytes) -> tuple[str, ...]:
+    return _drawn(_beginning(data))
+
+
+def _ended(continuation: bytes, after: int) -> np.ndarray:
+    """Return characters in which these continuation bytes are followed by `after` others."""
+    n = len(continuation)
+    high = np.arange(0, _CODES, 64 ** (n + after))
+    codes = (high[:, None] + (_bits(continuation) << 6 * after) + np.arange(64**after)).ravel()
+    return _proper(codes[(codes >= _CONTINUED[n + after]) & (codes < _CODES)])
+
+
+def _beginning(data: bytes) -> np.ndarray:
     """Return characters whose UTF-8 begins with this lead byte and what follows it."""
     n_bytes = 2 + (data[0] >= 0xE0) + (data[0] >= 0xF0)
     lead = data[0] & (0x7F >> n_bytes)
     missing = n_bytes - len(data)
     begin = (lead << 6 * (len(data) - 1) | _bits(data[1:])) << 6 * missing
-    return _drawn(np.arange(max(begin, _CONTINUED[n_bytes - 1]), min(begin + 64**missing, _CODES)))
+    return _proper(np.arange(max(begin, _CONTINUED[n_bytes - 1]), min(begin + 64**missing, _CODES)))
+
+
+def _proper(codes: np.ndarray) -> np.ndarray:
+    return codes[(codes < 0xD800) | (codes >= 0xE000)]
 
 
 def _drawn(codes: np.ndarray) -> tuple[str, ...]:
     """Draw characters by lot: letters or digits, and signs, in turn, as they suit other neighbours; then all others."""
-    codes = np.random.default_rng(0).permutation(codes[(codes < 0xD800) | (codes >= 0xE000)])
+    codes = np.random.default_rng(0).permutation(codes)
     kinds = np.zeros(len(codes), np.uint8)
     kinds[codes < _PLANES] = _kinds()[codes[codes < _PLANES]]
     turns = itertools.zip_longest(codes[kinds == _LETTER].tolist(), codes[kinds == _SIGN].tolist())

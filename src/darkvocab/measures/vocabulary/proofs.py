@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from ...sources.tokenizer import BYTE_TOKEN, Piece, Tokenizer, parts
-from .completions import completions
+import contextlib
+import functools
+import json
+from typing import Any
+
+from ...sources.tokenizer import BYTE_LEVEL, BYTE_TOKEN, Piece, Tokenizer, parts
+from .completions import characters
+from .cuts import Cuts
+from .pattern import BYTE_LEVEL_PATTERN, NotRead
 
 NO_UTF8 = "its bytes are in no UTF-8 text"
 MERGED = "its characters merge into other tokens, wherever they stand"
@@ -17,6 +24,9 @@ STEADY = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
 # Pre-tokenizers that cut between two characters or not whatever stands around the two,
 CUTTERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits"}
 KINDS = "a1①!_☃中"  # and a character of each kind that they tell apart.
+# Pre-tokenizers that change no character,
+ONLY_CUT = {*CUTTERS, "Split", "UnicodeScripts", "CharDelimiterSplit", "FixedLength"}
+BORDERS = {"Isolated", "Removed"}  # manners of Split that end a piece wherever a match begins or ends
 
 
 class Proofs:
@@ -33,21 +43,23 @@ class Proofs:
 
     **Pre-tokenizer.** Those in `CUTTERS` cut between two characters, or do not, for the sake of these two. So a token
     that they cut is always cut; and a piece that continues a word is always cut off where they cut between its first
-    character and one of each kind.
+    character and one of each kind. A pattern, `Split`'s or `ByteLevel`'s, always cuts as `Cuts` decides. Of several
+    pre-tokenizers in a row each cuts what those before it have left whole, so one that always cuts is enough.
+
+    **Ids with several texts.** BPE merges ids, so that other characters may have made one of them. Nothing is proved.
 
     References
     ----------
     .. [1] Unicode Standard Annex 15, "Concatenation of Normalized Strings": the forms are closed under substringing.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, one_text_each: bool = True) -> None:
-        spelling = tokenizer.spelling
-        rules = tokenizer.rules
-        assert rules is not None
-        self._spelling = spelling
-        self._model = rules.model
-        self._normaliser = rules.normalizer
-        self._cutter = rules.pre_tokenizer
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        assert tokenizer.rules is not None
+        self._tokenizer = tokenizer
+        self._spelling = spelling = tokenizer.spelling
+        self._model = tokenizer.rules.model
+        self._normaliser = tokenizer.rules.normalizer
+        self._cutter = tokenizer.rules.pre_tokenizer
         normaliser = [part["type"] for part in parts(self._normaliser)]
         cutter = [part["type"] for part in parts(self._cutter)]
         self._steady = len(normaliser) == 1 and normaliser[0] in STEADY
@@ -55,15 +67,18 @@ class Proofs:
         self._cuts = bert or (set(cutter) <= CUTTERS and (self._steady or not normaliser))
         kind = type(self._model).__name__
         marked = spelling.before or spelling.after
-        self._merges = kind == "BPE" and one_text_each and not marked
+        pieces = tokenizer.pieces
+        self._ambiguous = kind == "BPE" and len(set(pieces.token)) < len(pieces)
+        self._merges = kind == "BPE" and not marked
         self._spells = kind in ("BPE", "Unigram") and not marked
-        self._unknown: str | None = getattr(self._model, "unk_token", None)
+        self._unknown = _unknown(self._model)
+        self._splits = _Splits(tokenizer)
 
     def of(self, piece: Piece) -> str | None:
         """Return why no text can reach a piece; None where that is not proved."""
-        if piece.added or piece.name == self._unknown:
+        if piece.added or piece.name == self._unknown or self._ambiguous:
             return None
-        if piece.body is None and completions(piece.data) is None:
+        if piece.body is None and characters(piece.data) is None:
             return NO_UTF8
         if self._spelling.byte_tokens and BYTE_TOKEN.search(piece.name):
             spelt = self._spells and piece.body and self._model.token_to_id(piece.body) is not None
@@ -72,10 +87,12 @@ class Proofs:
             return None
         if self._merges and [token.id for token in self._model.tokenize(piece.name)] != [piece.token]:
             return MERGED
+        if self._splits.always_cut(piece):
+            return SPLIT
+        if self._steady and self._always_changes(piece):
+            return NORMALISED
         if not piece.body:
             return None
-        if self._steady and self._normalised(piece.body) != piece.body:
-            return NORMALISED
         if self._cuts and self.words(piece.name) != [piece.name]:
             words = self.words(piece.body)
             if words != [piece.body]:
@@ -86,6 +103,12 @@ class Proofs:
                 return CUT_OFF
         return None
 
+    def _always_changes(self, piece: Piece) -> bool:
+        if piece.body is not None:
+            return self._normalised(piece.body) != piece.body
+        held = (map(chr, codes.tolist()) for codes in characters(piece.data) or [])
+        return any(all(self._normalised(one) != one for one in some) for some in held)
+
     def _normalised(self, text: str) -> str:
         return text if self._normaliser is None else self._normaliser.normalize_str(text)
 
@@ -95,3 +118,54 @@ class Proofs:
         if self._cutter is None:
             return [normalised]
         return [word for word, _ in self._cutter.pre_tokenize_str(normalised)]
+
+
+def _unknown(model: Any) -> str | None:
+    """Return the token of what is unknown to a model, which no character of its own stands for."""
+    if type(model).__name__ != "Unigram":
+        return getattr(model, "unk_token", None)
+    token = json.loads(model.__getstate__()).get("unk_id")
+    return None if token is None else str(model.id_to_token(token))
+
+
+class _Splits:
+    """Patterns by which a pre-tokenizer cuts the characters that pieces stand for."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        assert tokenizer.rules is not None
+        self._spelling = tokenizer.spelling
+        self._runtime = tokenizer.runtime
+        self._cuts: list[Cuts] = []
+        self._n_unspaced = 0  # patterns that see a text before a space is put before it
+        in_bytes = any(part["type"] == "ByteLevel" for part in parts(tokenizer.rules.normalizer))
+        for part in [] if in_bytes else parts(tokenizer.rules.pre_tokenizer):
+            if part["type"] == "ByteLevel":
+                in_bytes = True
+                self._n_unspaced = len(self._cuts) if part.get("add_prefix_space", True) else 0
+                if part.get("use_regex", True):
+                    self._add(BYTE_LEVEL_PATTERN)
+            elif part["type"] == "Split" and part["behavior"] in BORDERS and "Regex" in part["pattern"]:
+                self._add(part["pattern"]["Regex"])
+            if part["type"] not in ONLY_CUT:
+                break
+        if self._spelling.byte_level and not in_bytes:  # the model sees the text's own characters
+            self._cuts = []
+
+    def _add(self, pattern: str) -> None:
+        with contextlib.suppress(NotRead):
+            self._cuts.append(_cuts_of(pattern, self._runtime))
+
+    def always_cut(self, piece: Piece) -> bool:
+        """Return whether a pattern cuts between two of a piece's characters, wherever they stand."""
+        if not self._cuts or (self._spelling.byte_level and not BYTE_LEVEL.keys() >= set(map(ord, piece.name))):
+            return False
+        if self._spelling.space and self._spelling.space in piece.name:  # it depends what these patterns see of it
+            return False
+        held = characters(piece.data) or []
+        unspaced = held[1:] if piece.data[:1] == b" " else held
+        return any(cuts.always(unspaced if n < self._n_unspaced else held) for n, cuts in enumerate(self._cuts))
+
+
+@functools.lru_cache(16)
+def _cuts_of(pattern: str, runtime: str) -> Cuts:
+    return Cuts(pattern, runtime)

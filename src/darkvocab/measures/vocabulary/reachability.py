@@ -10,26 +10,25 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...progress import Report
-from ...sources.tokenizer import Pieces, Tokenizer, parts
-from .completions import completions
+from ...sources.tokenizer import Pieces, Tokenizer, by_rules, parts
+from .completions import is_part_of_utf8, wholes
+from .in_time import InTime, OutOfTime
 from .proofs import Proofs
 
 LONGEST = 4096  # characters of a token that is encoded; real ones have at most some hundreds
 SAMPLE = 64  # tokens of a kind that decide in which context all of the kind are encoded first
 MOST_IN_CONTEXTS = 2_000_000  # texts
 MOST_COMPLETED = 100_000  # texts in each round of completing pieces of characters
+MOST_JOINED = 20_000  # texts of pieces of characters beside others
 MOST_AMONG = 20_000  # texts of tokens among others, with one other and with two
 LONGEST_BESIDE = 16  # characters of another token that a token is put beside
 ROUNDS = (1, 8, 64, 512, 4096)  # completions of a piece of a character
 SOME = 16_384  # texts that are made at a time
-CHUNK_SECONDS = 0.2  # of encoding, after which it can be interrupted
-CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 20
 
 OWN = None  # a token's own first or last character
 BEFORE = (" ", "a", "A", "1", ".", "\n", "(", "-", "_", "'", "é", "я", "中", "か", "ب", "\t", "  ", "a ", ". ", OWN)
@@ -51,10 +50,6 @@ FORMS: tuple[Callable[[str], str], ...] = (
 LETTERS = "qxzjQXZJ", "ꙮꆈᏣ𐍈ʬԖ龘"  # such as no token may have: usual ones, and of rare scripts
 
 
-class _OutOfTime(Exception):
-    """The search has taken as long as it may."""
-
-
 @dataclass(kw_only=True)
 class Search:
     """Search for texts that reach tokens, and its result. Pieces are named by their number."""
@@ -66,7 +61,6 @@ class Search:
     progress: Report | None = None  # told how many tokens are decided, of how many
     witnesses: list[str | None] = field(init=False)  # of each token
     proofs: dict[int, str] = field(init=False, default_factory=dict)  # why no text can reach a token
-    n_texts: int = field(init=False, default=0)  # encoded
     ended: bool = field(init=False, default=False)  # by itself, not by `seconds`
     too_long: set[int] = field(init=False, default_factory=set)  # tokens that were not encoded
     _tried: list[str] = field(init=False, default_factory=list)
@@ -76,12 +70,12 @@ class Search:
         self.spelling = self.tokenizer.spelling
         self.witnesses = [None] * self.n_tokens
         self._found = np.zeros(self.n_tokens, bool)
-        self._size = 32  # texts to encode at a time
-        self._began = time.monotonic()
+        self._until = time.monotonic() + self.seconds
+        self._in_time = InTime(self.tokenizer.encode, self._until)
 
     def run(self) -> None:
         """Look for a witness of every piece, in the likeliest texts first."""
-        with contextlib.suppress(_OutOfTime):
+        with contextlib.suppress(OutOfTime):
             self._run()
             self.ended = True
 
@@ -101,17 +95,19 @@ class Search:
 
     def encode(self, texts: list[str]) -> None:
         """Encode more texts, after the search."""
-        with contextlib.suppress(_OutOfTime):
+        with contextlib.suppress(OutOfTime):
             self._encode([], texts)
 
     def sentence(self) -> str:
         """Say what was encoded, and how much of what that did not reach is proved."""
-        tokens = {token for n, token in enumerate(self.pieces.token) if n not in self.pieces.silent}
-        tokens &= set(range(self.n_tokens))
-        n_without = sum(self.witnesses[token] is None for token in tokens)
-        said = f"{self.n_texts:,} texts encoded without special tokens: {'; '.join(self._tried)}; "
+        silent = self.pieces.silent
+        left = {token for n, token in enumerate(self.pieces.token) if n not in silent and self._is_open(token)}
+        n_without = len(left) + len(self.proofs)
+        said = f"{self._in_time.n_texts:,} texts encoded without special tokens: {'; '.join(self._tried)}; "
         if not self.ended:
-            said += f"ended after {self.seconds:g} seconds, before all of this was done; "
+            n_left_alone = self._in_time.n_left_alone
+            at_work = f", while the tokenizer was at work on {n_left_alone:,} of them" if n_left_alone else ""
+            said += f"ended after {self.seconds:g} seconds{at_work}, before all of this was done; "
         if self.too_long:
             said += f"{len(self.too_long):,} tokens longer than {LONGEST:,} characters were not encoded; "
         return (
@@ -122,9 +118,9 @@ class Search:
         token = self.pieces.token
         text = self.pieces.name
         body = self.pieces.body
-        every = [n for n in range(len(self.pieces)) if token[n] < self.n_tokens and len(text[n]) <= LONGEST]
-        every = [n for n in every if n not in self.pieces.silent]
-        self.too_long = {token[n] for n in range(len(self.pieces)) if len(text[n]) > LONGEST}
+        self.too_long = {token[n] for n, name in enumerate(text) if len(name) > LONGEST}
+        every = [n for n, one in enumerate(token) if one < self.n_tokens and n not in self.pieces.silent]
+        every = [n for n in every if len(text[n]) <= LONGEST] if self.too_long else every
         self._encode([], self.seeds)
         whole = self._left([n for n in every if body[n] is not None])
         self._tried.append("each token alone or, where that reaches more, after a space or a letter")
@@ -141,7 +137,7 @@ class Search:
             whole = self._left(whole)
             self._in_context(whole, context)
         in_part = [n for n in every if body[n] is None]
-        self._prove(self._left(whole + in_part))
+        self._prove(self._left(whole))
         self._in_contexts(self._left(whole), strangers)
         self._completed(in_part)
         self._among(whole)
@@ -151,7 +147,10 @@ class Search:
     def _left(self, pieces: list[int]) -> list[int]:
         """Return the pieces of tokens that are neither reached nor out of reach."""
         token = self.pieces.token
-        return [n for n in pieces if not self._found[token[n]] and token[n] not in self.proofs]
+        return [n for n in pieces if self._is_open(token[n])]
+
+    def _is_open(self, token: int) -> bool:
+        return token < self.n_tokens and not self._found[token] and token not in self.proofs
 
     def _groups(self, pieces: list[int]) -> list[list[int]]:
         """Group pieces that want like contexts: added, continuing a word, after a space, ending a word."""
@@ -172,9 +171,22 @@ class Search:
             characters = set().union(*filter(None, self.pieces.body))
             return [letter for some in LETTERS for letter in [a for a in some if a not in characters][:2]]
         begin = sorted(text for text in self.pieces.name if not text.startswith(self.spelling.before or "\0"))
-        alone = (a for a, b in itertools.pairwise([*begin, ""]) if len(a) == 1 and not b.startswith(a))
-        words = Proofs(self.tokenizer).words
-        return list(itertools.islice((a for a in alone if a.isalpha() and words(f"{a}a") == [f"{a}a"]), 3))
+        alone = [a for a, b in itertools.pairwise([*begin, ""]) if len(a) == 1 and not b.startswith(a) and a.isalpha()]
+        return list(itertools.islice(self._in_words(alone), 3))
+
+    def _in_words(self, letters: list[str]) -> Iterator[str]:
+        """Yield the letters that stay as they are, and in one word with an "a" after them."""
+        import tokenizers
+
+        rules = self.tokenizer.rules
+        if rules is None:
+            return
+        words = {f"{letter}a": n for n, letter in enumerate(letters)}
+        whole = tokenizers.Tokenizer(tokenizers.models.WordLevel({**words, "": len(words)}, unk_token=""))
+        whole.normalizer = rules.normalizer
+        whole.pre_tokenizer = rules.pre_tokenizer
+        for ids, _ in InTime(by_rules(whole).encode, self._until)([*words]):
+            yield from (letters[n] for n in ids.tolist() if n < len(words))
 
     # What is tried --------------------------------------------------------------------------------------------------
 
@@ -190,22 +202,31 @@ class Search:
         """Prove of tokens that every text of theirs is out of reach."""
         if self.tokenizer.rules is None:
             return
-        texts = Counter(self.pieces.token)
-        proofs = Proofs(self.tokenizer, one_text_each=len(texts) == len(self.pieces))
+        texts = self._texts_of
         proved: dict[int, list[str]] = {}
         for n in pieces:
-            if reason := proofs.of(self.pieces[n]):
+            self._in_time.check()
+            if reason := self._prover.of(self.pieces[n]):
                 proved.setdefault(self.pieces.token[n], []).append(reason)
         self.proofs |= {token: reasons[0] for token, reasons in proved.items() if len(reasons) == texts[token]}
+
+    @functools.cached_property
+    def _prover(self) -> Proofs:
+        return Proofs(self.tokenizer)
+
+    @functools.cached_property
+    def _texts_of(self) -> Counter[int]:
+        """Number of texts of each token."""
+        return Counter(self.pieces.token)
 
     def _in_contexts(self, pieces: list[int], strangers: list[str]) -> None:
         """Try spaces, letters, digits and so on before and after; other cases and Unicode forms; other spellings."""
         beside: list[Context] = [*((letter, letter) for letter in strangers), *(("", letter) for letter in strangers)]
-        allowed = self.n_texts + MOST_IN_CONTEXTS
+        allowed = self._in_time.n_texts + MOST_IN_CONTEXTS
         n_contexts = 0
         for context in (*CONTEXTS, *beside):
             left = self._left(pieces)
-            if not left or self.n_texts + len(left) > allowed:
+            if not left or self._in_time.n_texts + len(left) > allowed:
                 break
             self._in_context(left, context)
             n_contexts += 1
@@ -230,36 +251,45 @@ class Search:
             sides = itertools.product(("", " ", "a", *strangers), ("", " ", "a"))
             return (before + form + after for before, after in sides for form in sorted(forms))
 
-        self._encode_some(self._left(pieces), others, allowed - self.n_texts)
+        self._encode_some(self._left(pieces), others, allowed - self._in_time.n_texts)
 
     def _completed(self, pieces: list[int]) -> None:
         """Try pieces of characters within whole characters, of which there are many."""
         if not pieces:
             return
-        self._tried.append(f"pieces of characters as parts of up to {ROUNDS[-1]:,} whole texts")
+        self._tried.append(
+            f"pieces of characters as parts of up to {ROUNDS[-1]:,} whole texts, and beside pieces that hold the rest"
+        )
+        data = self.pieces.data
         done = 0
         for most in ROUNDS:
+            if most == ROUNDS[2]:
+                self._prove(self._left(pieces))
             left = self._left(pieces)
             until = min(most, MOST_COMPLETED // max(1, len(left)))
-            self._encode_some(left, functools.partial(self._wholes, begin=done, end=until), MOST_COMPLETED)
+            self._encode_some(left, lambda piece: wholes(data[piece], done, until), MOST_COMPLETED)  # noqa: B023
             done = max(done, until)
 
         def beside(piece: int) -> Iterator[str]:
             sides = (("", "a"), ("a", ""), (" ", ""), ("", " "))
-            for text in self._wholes(piece, 0, ROUNDS[1]):
+            for text in wholes(data[piece], 0, ROUNDS[1]):
                 yield text.upper()
                 yield from (before + text + after for before, after in sides)
 
         self._encode_some(self._left(pieces), beside, MOST_COMPLETED)
+        inside = [data[n] for n in pieces if b"\x80" <= data[n][:1] < b"\xc0"]  # which begin inside a character
+        left = self._left(pieces)
+        most = MOST_JOINED // max(1, len(left))
 
-    def _wholes(self, piece: int, begin: int, end: int) -> Iterator[str]:
-        """Yield some completions of a piece of a character."""
-        completed = completions(self.pieces.data[piece])
-        if completed is None:
-            return
-        heads, between, tails = completed
-        for n in range(begin, min(end, len(heads) * len(tails))):
-            yield heads[n % len(heads)] + between + tails[(n // len(heads) + n) % len(tails)]
+        def joined(piece: int) -> Iterator[str]:
+            some = data[piece]
+            before = (data[n] + some for n in pieces) if some in inside else iter(())
+            both = itertools.chain((some + rest for rest in inside), before)
+            proper = list(itertools.islice(filter(is_part_of_utf8, both), most))
+            texts = (wholes(held, n, n + 1) for n in range(ROUNDS[1]) for held in proper)
+            return itertools.islice(itertools.chain.from_iterable(texts), most)
+
+        self._encode_some(left, joined, MOST_JOINED)
 
     def _among(self, pieces: list[int]) -> None:
         """Try other tokens before and after, the shortest first, one and two at a time."""
@@ -295,7 +325,7 @@ class Search:
         n_reached = 0
         others: dict[int, int] = {}  # tokens reached besides, and the number of the text
         try:
-            for ids, text_of in self._encoded(texts):
+            for ids, text_of in self._in_time(texts):
                 is_row = ids < self.n_tokens
                 ids = ids[is_row]
                 text_of = text_of[is_row]
@@ -318,31 +348,3 @@ class Search:
             if self.witnesses[token] is None:
                 self.witnesses[token] = texts[n]
         self._found[tokens] = True
-
-    def _encoded(self, texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield ids of some texts at a time, and the text of each; while the caller looks the next are encoded."""
-        at = 0
-        waiting = None
-        with ThreadPoolExecutor(1) as pool:
-            while waiting or at < len(texts):
-                following = None
-                if at < len(texts):
-                    some = texts[at : at + self._size]
-                    following = at, pool.submit(self._ids_in_time, some)
-                    at += len(some)
-                if waiting:
-                    ids, text_of = waiting[1].result()
-                    yield ids, text_of + waiting[0]
-                waiting = following
-
-    def _ids_in_time(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        began = time.monotonic()
-        if began - self._began > self.seconds:
-            raise _OutOfTime
-        n = max(1, CHUNK_CHARACTERS // max(1, *map(len, texts)))
-        parts = [self.tokenizer.encode(texts[begin : begin + n]) for begin in range(0, len(texts), n)]
-        self.n_texts += len(texts)
-        rate = len(texts) / max(1e-6, time.monotonic() - began)
-        self._size = max(1, min(CHUNK_TEXTS, 4 * self._size, int(rate * CHUNK_SECONDS)))
-        text_of = [numbers + n * chunk for chunk, (_, numbers) in enumerate(parts)]
-        return np.concatenate([ids for ids, _ in parts]), np.concatenate(text_of)

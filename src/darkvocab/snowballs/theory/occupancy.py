@@ -302,7 +302,7 @@ class Occupancy:
     @cached_property
     def _listed(self) -> Array:
         """Logarithms of the probabilities of the likeliest cells, descending."""
-        return likeliest(self.cells, LARGEST).log_p
+        return likeliest(self.cells, LARGEST)
 
     def spectrum(self, populations: ArrayLike) -> Float64[np.ndarray, " sizes"]:
         """Expected number of cells that hold exactly m tokens, for every m of `populations` (>= 1).
@@ -332,7 +332,7 @@ class Occupancy:
 
     def largest(self, count: int) -> Float64[np.ndarray, " count"]:
         """Expected tokens of each of the likeliest cells, descending: N times their probabilities."""
-        return self._n * np.exp(likeliest(self.cells, count).log_p)
+        return self._n * np.exp(likeliest(self.cells, count))
 
     @cached_property
     def largest_group(self) -> tuple[float, float]:
@@ -383,7 +383,7 @@ class Occupancy:
     def at_most(self, rank: int, population: int) -> float:
         """Bound on the chance that the group of this rank (1: the largest) holds this many tokens or fewer, as a
         logarithm: then one of the r likeliest cells does, so the sum over them of P(n <= m)."""
-        p = np.minimum(np.exp(likeliest(self.cells, rank).log_p), 1.0)
+        p = np.minimum(np.exp(likeliest(self.cells, rank)), 1.0)
         if len(p) < rank or population >= self._n:
             return 0.0
         total = float(betaincc(population + 1.0, self._n - population, p).sum())

@@ -68,7 +68,7 @@ def partition_likelihood(cells: Cells, partition: Partition) -> float:
     if not partition.is_tractable:
         raise InvalidInput("this partition has too many groups of different sizes to go through; see is_tractable")
     sizes, counts = partition.sizes
-    listed = likeliest(cells, LISTED).log_p
+    listed = likeliest(cells, LISTED)
     state = np.full(counts + 1, -np.inf)
     state.flat[0] = 0.0
     before = np.empty_like(state)

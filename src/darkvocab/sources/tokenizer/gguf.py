@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import CorruptFile
 from ..tensors import File
 from .llama_cpp import BUILDERS, Held
-from .llama_patterns import PATTERN_OF, RAW, WHOLE_WORDS_FIRST
+from .llama_patterns import PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST
 from .protobuf import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
 from .rules import merging
 from .sentencepiece import SPACE
@@ -35,18 +35,6 @@ MODELS = {
 }
 UNKNOWN_IDS = {"llama": 0, "bert": 100, "t5": 2}  # where the file does not say
 
-# Texts of tokens that llama.cpp takes for special, whatever type the file gives them: they end a text or an answer, or
-# stand around what is to be filled in.
-SPECIAL = frozenset(
-    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
-    "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> [e~[ "
-    "<｜end▁of▁sentence｜> <|channel|> <|message|> <|start|> <|constrain|> "
-    "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|> "
-    "<|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|> "
-    "<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|> "
-    "<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame> "
-    "<|file_sep|>".split()
-)
 Value = TypeVar("Value")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from ...errors import CorruptFile
 from ..json_files import read_object
 from ..tensors import File
 from .added import HIGHEST, Added, added_beside, class_name, settings
-from .patterns import QWEN
+from .patterns import PATTERNS
 from .rules import by_rules, plain
 from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
 from .tokenizer import Tokenizer
@@ -26,6 +27,7 @@ AS_BERT = {  # and for vocab.txt BERT's
     "Lxmert MobileBert MPNet Realm Retribert SqueezeBert".split()
 }
 LONGEST_WORD = 100  # characters; BERT's
+PREFIX = re.compile(rb'continuing_subword_prefix"\s*:\s*"[^"]|\\u')  # or what may be the same, escaped
 
 
 def from_json(path: File, folder: Mapping[str, File]) -> Tokenizer:
@@ -33,6 +35,7 @@ def from_json(path: File, folder: Mapping[str, File]) -> Tokenizer:
     import tokenizers
 
     local = path if isinstance(path, Path) else path.whole()
+    _check_prefix(local)
 
     def read() -> tokenizers.Tokenizer:
         rules = plain(tokenizers.Tokenizer.from_file(str(local)), copy=False)
@@ -40,6 +43,26 @@ def from_json(path: File, folder: Mapping[str, File]) -> Tokenizer:
         return rules
 
     return by_rules(_guarded(path, read), file=path)
+
+
+def _check_prefix(path: Path) -> None:
+    """Check that a BPE's mark of pieces within words begins what merges append; raises CorruptFile.
+
+    The library cuts it off unseen, through the middle of a character if need be, and then ends the process.
+    """
+    if not PREFIX.search(path.read_bytes()):
+        return
+    model = read_object(path).get("model")
+    model = model if isinstance(model, dict) else {}
+    prefix, merges = (model.get(name) for name in ("continuing_subword_prefix", "merges"))
+    if not (isinstance(prefix, str) and prefix and isinstance(merges, list)):
+        return
+    pairs = (pair.partition(" ")[::2] if isinstance(pair, str) else pair for pair in merges)
+    for pair in pairs:
+        if isinstance(pair, list | tuple) and len(pair) == 2 and not str(pair[1]).startswith(prefix):
+            raise CorruptFile(
+                f"{path}: not a tokenizer that can be read: it merges pieces that do not begin with its mark"
+            )
 
 
 def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:
@@ -64,7 +87,7 @@ def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:
         if named == "Qwen2Tokenizer":
             rules.normalizer = normalizers.NFC()
             rules.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Split(tokenizers.Regex(QWEN), "isolated"), in_bytes]
+                [pre_tokenizers.Split(tokenizers.Regex(PATTERNS["QWEN"]), "isolated"), in_bytes]
             )
         elif suffix:
             spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")

@@ -106,7 +106,9 @@ def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:
 
 def _every(rules: tokenizers.Tokenizer) -> tuple[list[int], list[str]]:
     n_texts = rules.get_vocab_size(with_added_tokens=True)
-    named = [text for text in map(rules.id_to_token, range(n_texts)) if text is not None]
+    # The library names an added token as the normaliser makes it, by which no other list knows it.
+    marks = {n: one.content for n, one in rules.get_added_tokens_decoder().items()}
+    named = [text for n in range(n_texts) if (text := marks.get(n) or rules.id_to_token(n)) is not None]
     if len(named) == n_texts:  # so each of these ids has one text, and there is no other; to list all takes longer
         return list(range(n_texts)), named
     vocabulary = rules.get_vocab(with_added_tokens=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from ...errors import CorruptFile
 from ..json_files import read_object
 from ..tensors import File
 from .added import HIGHEST, added_beside
-from .patterns import CL100K, GPT2, LLAMA3, O200K, QWEN, QWEN3_5, for_oniguruma
+from .patterns import HELD, PATTERNS, for_oniguruma
 from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
 from .tokenizer import Encoded, Tokenizer, flat
 
@@ -26,23 +27,6 @@ if TYPE_CHECKING:
 
 _TO_BYTE_LEVEL = {byte: chr(code) for code, byte in BYTE_LEVEL.items()}
 NEVER = 0xFF  # a byte that no UTF-8 text has, so that no token holds it beside others
-END = "<|endoftext|>"
-QWEN_MARKS = (
-    f"{END} <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> <|quad_start|> "
-    "<|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> <tool_call> </tool_call> "
-    "<|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> <tool_response> "
-    "</tool_response> <think> </think> <|audio_start|> <|audio_end|> <tts_pad> <tts_text_bos> <tts_text_eod> "
-    "<tts_text_bos_single> <|audio_pad|>"
-).split()
-LLAMA3_MARKS = (
-    "<|begin_of_text|> <|end_of_text|> <|reserved_special_token_0|> <|reserved_special_token_1|> "
-    "<|reserved_special_token_2|> <|reserved_special_token_3|> <|start_header_id|> <|end_header_id|> "
-    "<|reserved_special_token_4|> <|eot_id|>"
-).split()
-MISTRAL_MARKS = (  # of tekken files up to version 7, which do not name them
-    "<unk> <s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS] [/TOOL_RESULTS] [TOOL_CALLS] "
-    "[IMG] <pad> [IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CONTENT]"
-).split()
 
 
 @dataclass(frozen=True)
@@ -55,32 +39,24 @@ class Known:
     nfc: bool = False  # texts are normalised first
 
 
-def _from(start: int, names: list[str]) -> dict[str, int]:
-    return {name: start + n for n, name in enumerate(names)}
+def _marks(listed: Mapping[str, str]) -> dict[str, int]:
+    """Return ids by text, of texts listed by the id of the first of them."""
+    ids: dict[str, int] = {}
+    for first, texts in listed.items():
+        every = re.sub(r"(\S*)\{(\d+)\.\.(\d+)\}(\S*)", _numbered, texts)
+        ids |= {text: n for n, text in enumerate(every.split(), int(first))}
+    return ids
 
 
-# By SHA-256 of the ranks, as `fingerprint` makes it: of files as they are published, that of the file.
-KNOWN = {
-    "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930": Known("r50k_base", GPT2, {END: 50_256}),
-    "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069": Known("p50k_base", GPT2, {END: 50_256}),
-    "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7": Known(
-        "cl100k_base",
-        CL100K,
-        {**_from(100_257, [END, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]), "<|endofprompt|>": 100_276},
-    ),
-    "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d": Known(
-        "o200k_base", O200K, {END: 199_999, "<|endofprompt|>": 200_018}
-    ),
-    "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55": Known(
-        "Llama 3", LLAMA3, _from(128_000, [*LLAMA3_MARKS, *(f"<|reserved_special_token_{n}|>" for n in range(5, 251))])
-    ),
-    "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186": Known(
-        "Qwen", QWEN, _from(151_643, [*QWEN_MARKS[:3], *(f"<|extra_{n}|>" for n in range(205))]), nfc=True
-    ),
-    "8dde380a6405e935f5de16a99eb61c824f3f814dd1ed298784c72babb7a03cdd": Known(
-        "Qwen 3.5", QWEN3_5, _from(248_044, QWEN_MARKS), nfc=True
-    ),
+def _numbered(match: re.Match[str]) -> str:
+    return " ".join(f"{match[1]}{n}{match[4]}" for n in range(int(match[2]), int(match[3]) + 1))
+
+
+KNOWN = {  # by `fingerprint` of the ranks
+    one["sha256"]: Known(one["name"], PATTERNS[one["pattern"]], _marks(one["marks"]), one.get("nfc", False))
+    for one in HELD["vocabulary"]
 }
+MISTRAL_MARKS = HELD["mistral"].split()
 
 
 def is_ranks(begin: bytes) -> bool:

@@ -1,6 +1,6 @@
-"""Random deviates on tensors: `_backends.deviates`, bit for bit.
+"""Random deviates in torch's own operations: `_backends.deviates`, bit for bit.
 
-Words of 32 bits are int64 from 0 to 2**32 - 1. Needs float64, which mps lacks.
+Words of 32 bits are int64 from 0 to 2**32 - 1.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ...numerics._backends.deviates import DENSE, HIGH_TAIL, LOW_TAIL, TAIL
+from darkvocab.numerics._backends.deviates import DENSE, HIGH_TAIL, LOW_TAIL, TAIL
 
 _MASK = 0xFFFFFFFF
 

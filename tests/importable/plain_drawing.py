@@ -1,20 +1,20 @@
-"""Draw on tensors: `_backends.deviates`, `_backends.drawing` and `_backends.rounding`, bit for bit.
+"""The twin of `by_triton.drawing` in torch's own operations: what a GPU draws, on tensors of a CPU, bit for bit.
 
-All of it needs float64. mps has none: `draw_dense`, `draw_sparse` and `perturb` raise NotImplementedError there, and
-what they would draw is to be drawn on the CPU.
+No device draws by it: CUDA has Triton's kernels, and mps, which has no float64, is given what cores draw.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import sys
+from types import SimpleNamespace
 
-import numpy as np
 import torch
+from plain_deviates import log, philox, row_deviates
 from torch import Tensor
 
-from ...numerics._backends.drawing import LANES
-from ..lanes import Lanes
-from .deviates import log, philox, row_deviates
+from darkvocab.gpu.device import Device
+from darkvocab.gpu.lanes import Lanes
+from darkvocab.numerics._backends.drawing import LANES
 
 CHUNK = 1 << 20  # elements at a time, of some hundred bytes each
 TOP = -(1 << 63)  # flipping the top bit puts unsigned words into the order of signed ones
@@ -22,10 +22,15 @@ TOP = -(1 << 63)  # flipping the top bit puts unsigned words into the order of s
 Shape = tuple[int, int, int]  # of a grid: mantissa_bits, min_exponent, max_code
 
 
-def check_float64(device: torch.device) -> None:
-    """Raise NotImplementedError on a device without float64."""
-    if device.type == "mps":
-        raise NotImplementedError("mps has no float64, which drawing needs; draw on the CPU")
+class PlainDevice(Device):
+    """A CPU as if it were a GPU: rows are drawn by this module, grouped and compared by `by_torch`."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"), "by_torch")
+
+    @property
+    def drawing(self):
+        return sys.modules[__name__]
 
 
 def draw_dense(
@@ -42,22 +47,7 @@ def draw_dense(
     shape: Shape,
     out: Tensor,
 ) -> Tensor:
-    """Draw the ordered indices of the rows ``round(base + sigma z)`` of every trial, z Gaussian or Laplace.
-
-    Parameters
-    ----------
-    bases : [kinds, dim] float64, weight units; which [T] int64, the base of each trial; sigmas [T] float64
-    points, trials : [T] int64, from 0 to 2**32 - 1
-    seed : from 0 to 2**64 - 1
-    float32 : z, sigma z and the sum are each rounded to float32 before the grid's rounding
-    stream : 0 or 1, of a trial's two
-    out : [T, n, dim] signed integers as wide as the grid's words; filled
-
-    Returns
-    -------
-    Components of each trial that overflow the grid, [T] int64.
-    """
-    check_float64(out.device)
+    """As `by_triton.drawing.draw_dense`."""
     n, dim = out.shape[1:]
     overflows = torch.zeros(len(which), dtype=torch.int64, device=out.device)
     for t in range(len(which)):
@@ -71,11 +61,7 @@ def draw_dense(
 
 
 def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
-    """Write the ordered indices of the rows ``round(base + sigma z)`` for given noise; as `draw_dense`.
-
-    base [dim] float32 or float64; z [T, n, dim] float32; out [T, n, dim]. Returns the overflows, [T] int64.
-    """
-    check_float64(out.device)
+    """As `by_triton.drawing.perturb`."""
     overflows = torch.zeros(len(z), dtype=torch.int64, device=out.device)
     of_device = torch.full((), sigma, dtype=torch.float64, device=out.device)
     for t in range(len(z)):
@@ -101,46 +87,9 @@ def index_of(x: Tensor, mantissa_bits: int, min_exponent: int, max_code: int) ->
     return torch.where(bits < 0, -code, code)
 
 
-class Tables(NamedTuple):
-    """The arrays of `Lanes` on a device, int64; words of 64 bits by their bit patterns."""
-
-    points: Tensor
-    trials: Tensor
-    column: Tensor
-    place: Tensor
-    shift: Tensor
-    starts: Tensor
-    away: Tensor
-    below: Tensor
-    above: Tensor
-    scale: Tensor  # float64
-    edges: Tensor
-    often: Tensor  # [lanes, 2] int32
-    seldom: Tensor
-
-
-def on_device(lanes: Lanes, device: torch.device) -> Tables:
-    """Copy all arrays at once; to CUDA from pinned memory, so that the host need not wait."""
-    arrays = [np.ascontiguousarray(getattr(lanes, name)).reshape(-1).view(np.int64) for name in Tables._fields]
-    # Each from a multiple of 16 bytes on: Triton compiles a kernel anew for pointers that are not.
-    starts = np.cumsum([0, *(a.size + a.size % 2 for a in arrays)]).tolist()
-    packed = torch.empty(starts[-1], dtype=torch.int64, pin_memory=device.type == "cuda")
-    for a, start in zip(arrays, starts, strict=False):
-        packed.numpy()[start : start + a.size] = a
-    moved = packed.to(device, non_blocking=True)
-    placed = zip(Tables._fields, arrays, starts, strict=False)
-    parts = {name: moved[start : start + a.size] for name, a, start in placed}
-    pairs = {name: parts.pop(name).view(torch.int32).reshape(-1, 2) for name in ("often", "seldom")}
-    return Tables(**(parts | pairs | {"scale": parts["scale"].view(torch.float64)}))
-
-
 def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
-    """Draw the offsets from home of every token's component in the lanes' columns.
-
-    codes [T, n, places] signed integers, zeros; filled in place.
-    """
-    check_float64(codes.device)
-    tables = on_device(lanes, codes.device)
+    """As `by_triton.drawing.draw_sparse`."""
+    tables = lanes.tensors(codes.device)
     n = codes.shape[1]
     chunks = -(-n // LANES)
     for some in tables.often.split(max(1, CHUNK // max(1, chunks * LANES))) if n and len(tables.often) else ():
@@ -148,7 +97,7 @@ def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
     _draw_seldom(tables, seed, codes)
 
 
-def _draw_often(tables: Tables, lanes: Tensor, seed: int, codes: Tensor, chunks: int) -> None:
+def _draw_often(tables: SimpleNamespace, lanes: Tensor, seed: int, codes: Tensor, chunks: int) -> None:
     """Draw every token of columns that move often from 64 bits, of which the CPU draws the last 48 when it must."""
     n = codes.shape[1]
     trial, row = lanes.unbind(1)
@@ -164,7 +113,7 @@ def _draw_often(tables: Tables, lanes: Tensor, seed: int, codes: Tensor, chunks:
     codes[trial, :, tables.place[row]] = (tables.shift[row, None] + cell).to(codes.dtype)
 
 
-def _draw_seldom(tables: Tables, seed: int, codes: Tensor) -> None:
+def _draw_seldom(tables: SimpleNamespace, seed: int, codes: Tensor) -> None:
     """Draw the tokens that leave home, by the gaps between them, of all columns at once until each is through."""
     trial, row = tables.seldom.unbind(1)
     token = torch.full((len(row),), -1.0, dtype=torch.float64, device=codes.device)
@@ -185,7 +134,7 @@ def _draw_seldom(tables: Tables, seed: int, codes: Tensor) -> None:
         block += 1
 
 
-def _cell(tables: Tables, row: Tensor, u: Tensor) -> Tensor:
+def _cell(tables: SimpleNamespace, row: Tensor, u: Tensor) -> Tensor:
     """Count the thresholds of its row that each 64-bit word has reached."""
     cell = torch.zeros_like(u)
     start, stop = tables.starts[row], tables.starts[row + 1]

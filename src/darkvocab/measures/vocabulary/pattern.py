@@ -1,0 +1,272 @@
+"""Patterns of pre-tokenizers, read into programs: classes of characters, choices, repeats and looks ahead."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+# What ByteLevel of the `tokenizers` library splits by, as GPT-2 does (byte_level.rs).
+BYTE_LEVEL_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+SURROGATES = slice(0xD800, 0xE000)  # are in no text
+PLANE = 0x10000
+LONGEST = 2000  # characters of a pattern, instructions of a program
+LONGEST_ANY_CASE = 8  # characters of a text in any case
+MOST_CLASSES = 64
+DEEPEST = 50  # groups within groups
+
+# Code points by numbers that may be larger than PLANE, or in bytes, or that are no numbers at all.
+_CODED = re.compile(r"\\x(?!\{[0-9A-Fa-f]{1,4}\}|[0-7])|\\[oMCc0-9]")
+# One character: a property, a class, a code, or a sign that would otherwise have a meaning.
+_ESCAPE = r"\\(?:[pP]\{\^?[\w ]+\}|[dDwWsShHrntfvae]|x[0-7][0-9A-Fa-f]|x\{[0-9A-Fa-f]{1,4}\}|u[0-9A-Fa-f]{4}|[^\w\s])"
+_BRACKETS = r"\[\^?(?:\\.|[^\]\[\\])+\]"
+_CHARACTER = re.compile(rf"{_ESCAPE}|{_BRACKETS}|[^\\\[\](){{}}*+?|^$]", re.ASCII | re.DOTALL)
+_ANY_CASE = re.compile(r"\(\?i:((?:[A-Za-z' |-]|\[[A-Za-z]+\])+)\)")
+_UNIT = re.compile(r"\[[A-Za-z]+\]|[A-Za-z' -]")
+LETTERS = "(?i:[a-z])"
+_LETTERS_IN_ANY_CASE = re.compile(r"\(\?i:(?:[A-Za-z]|\[[A-Za-z]+\])\)")
+_AHEAD = re.compile(r"\(\?[=!]")
+_REPEAT = re.compile(r"([*+?])([?+]?)|\{(\d{1,3})(,?)(\d{0,3})\}(\??)")
+
+
+class NotRead(Exception):
+    """The pattern holds something whose meaning is not known here, or it is too long."""
+
+
+class Step(NamedTuple):
+    """An instruction.
+
+    - ``one``: the next character is of class `a`; go on behind it;
+    - ``peek``: the next character is of class `a`, or not of it, as `within` says; or the text ends, if `at_end`;
+    - ``either``: go on `a` instructions from here; where that leads to no match, `b` from here;
+    - ``jump``: go on `a` instructions from here.
+    """
+
+    kind: str
+    a: int = 0
+    b: int = 0
+    within: bool = False
+    at_end: bool = False
+
+
+class Part(NamedTuple):
+    """A part of a pattern, and whether it can match without a character."""
+
+    code: tuple[Step, ...]
+    empty: bool
+
+    def __add__(self, other: Part) -> Part:  # type: ignore[override]
+        return Part(self.code + other.code, self.empty and other.empty)
+
+
+NOTHING = Part((), True)
+
+
+def _either(first: Part, second: Part) -> Part:
+    fork = Step("either", 1, len(first.code) + 2)
+    over = Step("jump", len(second.code) + 1)
+    return Part((fork, *first.code, over, *second.code), first.empty or second.empty)
+
+
+def _repeated(part: Part, least: int, most: int | None, *, lazy: bool) -> Part:
+    """Repeat a part; as often as can be, or where `lazy` as seldom."""
+    if part.empty or len(part.code) * max(least, most or 0) > LONGEST:
+        raise NotRead("a repeat of what may be empty, or of too much")
+    length = len(part.code)
+    result = Part(part.code * least, least == 0)
+    if most is None:
+        ways = (length + 2, 1) if lazy else (1, length + 2)
+        return result + Part((Step("either", *ways), *part.code, Step("jump", -length - 1)), True)
+    for n in range(most - least, 0, -1):
+        behind = n * (length + 1)
+        ways = (behind, 1) if lazy else (1, behind)
+        result += Part((Step("either", *ways), *part.code), True)
+    return result
+
+
+class Pattern:
+    """A pattern in Oniguruma's syntax, as the `tokenizers` library reads it, as a program.
+
+    It holds classes of characters, groups, choices, repeats (as long or as short as can be; of one class also without
+    giving back), a look ahead at one character, ends of lines and of the text, and ASCII letters in any case. All else
+    is NotRead.
+
+    Attributes
+    ----------
+    code : the program; a match ends behind its last instruction
+    classes : what one character can be, each as a pattern of its own
+    """
+
+    def __init__(self, pattern: str, runtime: str = "tokenizers") -> None:
+        self._pattern = pattern
+        self._runtime = runtime
+        self._at = 0
+        self._depth = 0
+        self.classes: list[str] = []
+        if len(pattern) > LONGEST or _CODED.search(pattern) or max(pattern, default="") >= chr(4 * PLANE):
+            raise NotRead("too long, or with characters by numbers")
+        whole = self._choice()
+        if self._at < len(pattern) or whole.empty or len(whole.code) > LONGEST:
+            raise NotRead(f"character {self._at}, or matches of nothing")
+        self.code = whole.code
+
+    def _choice(self) -> Part:
+        parts = [self._row()]
+        while self._pattern.startswith("|", self._at):
+            self._at += 1
+            parts.append(self._row())
+        return functools.reduce(lambda later, part: _either(part, later), reversed(parts))
+
+    def _row(self) -> Part:
+        row = NOTHING
+        after_any_case = False
+        while self._at < len(self._pattern) and self._pattern[self._at] not in "|)":
+            is_any_case = _ANY_CASE.match(self._pattern, self._at)
+            if is_any_case and after_any_case:
+                raise NotRead("letters in any case that may join others")
+            row += self._repeat(self._item())
+            after_any_case = bool(is_any_case)
+        return row
+
+    def _item(self) -> Part:
+        if any_case := _ANY_CASE.match(self._pattern, self._at):
+            self._at = any_case.end()
+            return self._in_any_case(any_case[1].split("|"))
+        if ahead := _AHEAD.match(self._pattern, self._at):
+            self._at = ahead.end()
+            peek = Step("peek", self._one(), within=ahead[0] == "(?=", at_end=ahead[0] == "(?!")
+            self._skip(")")
+            return Part((peek,), True)
+        if self._pattern.startswith(r"\z", self._at):
+            self._at += 2
+            return Part(tuple(Step("peek", self._class(one), at_end=True) for one in (r"\s", r"\S")), True)
+        if self._pattern.startswith("$", self._at):
+            self._at += 1
+            return Part((Step("peek", self._class(r"\n"), within=True, at_end=True),), True)
+        if self._pattern.startswith("(", self._at):
+            return self._group()
+        return Part((Step("one", self._one()),), False)
+
+    def _group(self) -> Part:
+        self._at += 3 if self._pattern.startswith("(?:", self._at) else 1
+        self._depth += 1
+        if self._pattern.startswith("?", self._at) or self._depth > DEEPEST:
+            raise NotRead(f"the group at character {self._at}")
+        inside = self._choice()
+        self._skip(")")
+        self._depth -= 1
+        return inside
+
+    def _repeat(self, part: Part) -> Part:
+        repeat = _REPEAT.match(self._pattern, self._at)
+        if not repeat:
+            return part
+        self._at = repeat.end()
+        if _REPEAT.match(self._pattern, self._at):
+            raise NotRead("a repeat of a repeat")
+        sign, manner, low, comma, high, lazy = repeat.groups()
+        if low:
+            if (lazy and not comma) or int(high or low) < int(low):
+                raise NotRead("a repeat that is read in more ways than one")
+            most = None if comma and not high else int(high or low)
+            return _repeated(part, int(low), most, lazy=bool(lazy))
+        least = int(sign == "+")
+        most = 1 if sign == "?" else None
+        repeated = _repeated(part, least, most, lazy=manner == "?")
+        if manner != "+":
+            return repeated
+        if len(part.code) > 1 or part.code[0].kind != "one":
+            raise NotRead("a group that is repeated without giving back")
+        no_more = Part((Step("peek", part.code[0].a, within=False, at_end=True),), True)
+        return _either(part, no_more) if sign == "?" else repeated + no_more
+
+    def _in_any_case(self, texts: list[str]) -> Part:
+        """Read texts of ASCII letters, of which none may be one character together, as "st" is in ﬆ."""
+        units = [_UNIT.findall(text) for text in texts]
+        if max(map(len, units)) > LONGEST_ANY_CASE:
+            raise NotRead("a long text in any case")
+        ends = [itertools.combinations(range(len(row) + 1), 2) for row in units]
+        joined = ["".join(row[a:b]) for row, some in zip(units, ends, strict=True) for a, b in some if b > a + 1]
+        if joined and members(f"(?i:{'|'.join(joined)})", self._runtime)[128:].any():
+            raise NotRead("letters that are one character in another case")
+        rows = [Part(tuple(Step("one", self._cased(unit)) for unit in row), not row) for row in units]
+        return functools.reduce(lambda later, row: _either(row, later), reversed(rows))
+
+    def _cased(self, unit: str) -> int:
+        return self._class(f"(?i:{unit})" if unit.strip("[]").isalpha() else unit)
+
+    def _one(self) -> int:
+        """Read what stands for one character, and return the number of its class."""
+        character = _CHARACTER.match(self._pattern, self._at)
+        if not character:
+            raise NotRead(f"character {self._at}")
+        self._at = character.end()
+        return self._class(character[0])
+
+    def _class(self, pattern: str) -> int:
+        if pattern not in self.classes:
+            if len(self.classes) == MOST_CLASSES:
+                raise NotRead("too many classes")
+            self.classes.append(pattern)
+        return self.classes.index(pattern)
+
+    def _skip(self, sign: str) -> None:
+        if not self._pattern.startswith(sign, self._at):
+            raise NotRead(f"no {sign!r} at character {self._at}")
+        self._at += len(sign)
+
+
+@functools.cache
+def code_points() -> np.ndarray:
+    """Return code points among which is one of each kind that a pattern can tell apart, ascending, uint32.
+
+    These are the first four planes and the ends of the others. In planes 4 to 13 no character is assigned, and 15 and
+    16 are for private use, so that properties tell apart the last two of a plane at most, as they do in the first;
+    plane 14 holds tags and selectors within its first 4,096. No pattern that is read names one of them by itself.
+    """
+    planes = PLANE * np.arange(4, 17)
+    ends = (planes[:, None] + np.append(np.arange(16), np.arange(PLANE - 16, PLANE))).ravel()
+    first = np.delete(np.arange(4 * PLANE), SURROGATES)
+    return np.unique(np.concatenate([first, ends, 14 * PLANE + np.arange(4096)])).astype("<u4")
+
+
+@functools.lru_cache(128)
+def members(pattern: str, runtime: str = "tokenizers") -> np.ndarray:
+    """Return for each of `code_points` whether the engine's pattern of one character matches it, bool.
+
+    The engine that runs the tokenizer is asked, so that its own Unicode tables count: others are of other versions.
+    """
+    from tokenizers import Regex, decoders
+
+    codes = code_points()
+    if len(pattern) == 1 and pattern != ".":
+        return np.asarray(codes == ord(pattern))
+    some = np.ones(len(codes), bool)
+    if _LETTERS_IN_ANY_CASE.fullmatch(pattern):
+        some = members(LETTERS, runtime)
+    text = codes[some].tobytes().decode("utf-32-le")
+    result = np.zeros(len(codes), bool)
+    try:
+        if runtime == "tiktoken":
+            result[some] = _among(codes[some], _matched_by_tiktoken(pattern, text))
+        else:
+            others = decoders.Replace(Regex(f"(?:{pattern})+"), "").decode([text])
+            result[some] = ~_among(codes[some], others)
+    except Exception as error:  # what the libraries raise has no class of its own
+        raise NotRead(str(error)) from None
+    return result
+
+
+def _matched_by_tiktoken(pattern: str, text: str) -> str:
+    import tiktoken
+
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    encoding = tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    return bytes(encoding.encode_ordinary(text)).decode()
+
+
+def _among(codes: np.ndarray, text: str) -> np.ndarray:
+    return np.isin(codes, np.frombuffer(text.encode("utf-32-le"), "<u4"), kind="table")
