@@ -34,6 +34,8 @@ from rich.table import Table
 from darkvocab import census, diff, evolve
 from darkvocab.embedding.history import History
 from darkvocab.embedding.matrix import EmbeddingMatrix
+from darkvocab.measures.dark import graded
+from darkvocab.measures.indicators import BLACK_HOLES, indicators
 from darkvocab.measures.neighbours import neighbours
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.numerics import Distances, Touching, encode, to_index
@@ -758,7 +760,22 @@ def bench_scan(folder: Path) -> list[dict[str, Any]]:
                 **memory(code),
             }
         )
-    return rows
+    return [*rows, bench_grades(path)]
+
+
+def bench_grades(path: Path) -> dict[str, Any]:
+    """What grades add to a scan of this file, once the distances to the reference are known."""
+    matrix = EmbeddingMatrix.open(path)
+    counted = census(matrix)
+    shown = indicators(matrix, {BLACK_HOLES: np.flatnonzero(counted.numbers)})
+    distances = shown.columns[shown.by]
+    return {
+        "what": f"of it, grades of {matrix.n_tokens:,} rows",
+        "here_s": median_time(lambda: graded("both", matrix, counted, shown), 9),
+        "recipe_s": None,
+        "floor": "sorting the distances",
+        "floor_s": median_time(lambda: np.sort(distances), 9),
+    }
 
 
 def _read_file(path: Path) -> None:

@@ -28,9 +28,7 @@ class PlainDevice(Device):
     def __init__(self) -> None:
         super().__init__(torch.device("cpu"), "by_torch")
 
-    @property
-    def drawing(self):
-        return sys.modules[__name__]
+    drawing = property(lambda _: sys.modules[__name__])
 
 
 def draw_dense(

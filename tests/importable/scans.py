@@ -11,7 +11,6 @@ from darkvocab.checkpoints.scan_result import (
     IndicatorFacts,
     MatrixFacts,
     NeighbourFacts,
-    NormFacts,
     ReferenceFacts,
     Scan,
     SideFacts,
@@ -114,10 +113,11 @@ def scan_from(
             gini_coefficient=0.0,
         ),
         "n_beyond_tokenizer": n_beyond,
-        "norms": NormFacts(
+        "norms": {
+            "min": norms.min(),
             **{f"p{q}": norms.quantile(q / 100) for q in (1, 5, 25, 50, 75, 95, 99)},
-            **{"min": norms.min(), "max": norms.max(), "mean": norms.mean()},
-        ),
+            **{"max": norms.max(), "mean": norms.mean()},
+        },
         "l_inf": None,
         "output": None,
         "vocabulary": VocabularyFacts(

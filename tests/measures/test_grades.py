@@ -1,5 +1,7 @@
 """Grades: weak tokens by the trained ones' own lower tail, rows near zero, copies, directions, and the worse side."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -9,7 +11,7 @@ from darkvocab import EmbeddingMatrix, scan
 from darkvocab.measures.census import Census
 from darkvocab.measures.dark import TRAINED, UNTRAINED, WEAK, graded, judge
 from darkvocab.measures.indicators import BLACK_HOLES, DIRECTION, indicators, rows_near_zero
-from darkvocab.numerics.populations import lower_tail
+from darkvocab.numerics.populations import LowerTail, lower_tail
 
 # Lists of 5,000 numbers of one population; `lower_tail` may count some as low with a chance of 1 in 1,000.
 ONE_POPULATION = {
@@ -39,6 +41,30 @@ def test_numbers_below_a_tail_are_counted_and_few_others(n_low):
     assert tail.bound < -0.4
 
 
+def test_low_numbers_that_the_population_alone_makes_as_often_as_the_odds_say_are_none():
+    """Of 10,000 exponential numbers about one lies as low as the first 5, and 0.0007 as low as the others."""
+    rng = np.random.default_rng(5)
+    others = -rng.exponential(1, 10_000)
+    assert lower_tail(np.concatenate([others, rng.uniform(-9.5, -8.5, 5)])).n_below == 0
+    low = np.concatenate([others, rng.uniform(-17, -16, 5)])
+    assert lower_tail(low).n_below == 5
+    assert lower_tail(low, odds=1e-30).n_below == 0
+
+
+@pytest.mark.parametrize("name", ONE_POPULATION)
+def test_no_more_of_the_population_are_counted_than_stated(name):
+    """20 lists, each with 200 numbers around and below the population's own lowest; the seed is fixed."""
+    rng = np.random.default_rng(7)
+    stated = wrong = 0.0
+    for _ in range(20):
+        others = ONE_POPULATION[name](rng)
+        low = np.min(others) + np.std(others) * rng.uniform(-3, 0.5, 200)
+        tail = lower_tail(np.concatenate([others, low]))
+        stated += tail.expected
+        wrong += (others <= tail.bound).sum()
+    assert wrong <= stated
+
+
 def test_a_tail_that_reaches_as_far_says_so():
     rng = np.random.default_rng(2)
     assert lower_tail(rng.normal(0, 0.1, 10_000), at=-2.0).reaching < 1
@@ -65,6 +91,27 @@ def test_half_trained_rows_are_weak_and_only_those():
         assert (grade[truth == WEAK] == WEAK).mean() >= 0.95
         assert (truth[grade == WEAK] == WEAK).mean() >= 0.97
         assert (grade[truth == UNTRAINED] == UNTRAINED).mean() >= 0.95
+
+
+def test_of_an_untied_model_a_token_is_weak_that_is_so_on_either_side(tmp_path):
+    """Rows 100 to 160 are weak in the input; in the output 130 to 160 and 1,000 to 1,030."""
+    inputs, outputs = half_trained(1)[0], half_trained(2)[0]
+    inputs[1:100], outputs[1:100] = inputs[0], outputs[0]
+    outputs[[*range(100, 130), *range(1_000, 1_030)]] = outputs[[*range(1_000, 1_030), *range(100, 130)]]
+    save_file({"model.embed_tokens.weight": inputs, "lm_head.weight": outputs}, tmp_path / "model.safetensors")
+    judged = judge(EmbeddingMatrix.open(tmp_path))
+    weak = np.flatnonzero(judged.grade == WEAK)
+    assert len(np.setxor1d(weak, [*range(100, 160), *range(1_000, 1_030)])) <= 2
+    assert [judged.side()[token] for token in (110, 150, 1_010)] == ["input", "both", "output"]
+
+
+def test_where_rows_are_missed_none_is_said_to_be_weak_or_not():
+    rows, _ = half_trained(0)
+    matrix = EmbeddingMatrix.from_array(rows)
+    side = graded("both", matrix, Census(matrix.groups()), indicators(rows, {"known": np.arange(20)}))
+    tail = LowerTail(n_below=0, expected=0.0, bound=-np.inf, missed=112.7, reaching=0.1)
+    assert replace(side, tail=tail).says.startswith("Cannot tell: some 113 rows more")
+    assert replace(side, tail=replace(tail, missed=0.2)).says.startswith("None is weak")
 
 
 def test_no_rare_word_is_weak_where_trained_rows_reach_to_the_untrained():

@@ -125,6 +125,20 @@ def test_a_few_black_holes_show_the_rest_of_their_cloud():
     assert np.flatnonzero(indicators(matrix, {"black holes": holes}).dark).tolist() == list(range(300))
 
 
+def test_rows_that_a_gap_of_orders_of_magnitude_parts_from_all_others_are_dark_with_the_reference():
+    """60 rows within 0.0002 of each other, of which few share one, and all others farther than 0.2: bfloat16 numbers
+    that a checkpoint stores as float32.
+    """
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 0.06, (4_000, 96))
+    rows[:60] = rng.normal(0, 0.02, 96) + rng.normal(0, 2e-7, (60, 96))
+    rows = EmbeddingMatrix.from_array(rows, "bfloat16").rows(slice(None))
+    groups = EmbeddingMatrix.from_array(rows).groups()
+    holes = np.flatnonzero(groups.counts[groups.labels] >= 2)
+    assert 10 < len(holes) < 40
+    assert np.flatnonzero(indicators(rows, {"black holes": holes}).dark).tolist() == list(range(60))
+
+
 @pytest.mark.parametrize("exponent", [-100, 100])
 def test_no_scale_of_the_rows_changes_a_score(exponent):
     rows = two_populations(4, 300, n_trained=3_000)

@@ -15,7 +15,7 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..embedding.scales import find_companions
 from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
-from ..measures.displacement import displacements
+from ..measures.distances import displacements
 from ..measures.tracking import BIRTH, GAIN, LOSE, MERGE, SPLIT, START, VANISH, Event, follow
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks

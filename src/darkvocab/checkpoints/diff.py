@@ -13,14 +13,13 @@ from jaxtyping import Bool, Int64
 
 from ..embedding.matrix import EmbeddingMatrix, finite_rows
 from ..errors import InvalidInput
-from ..landing import check_place, write_whole
 from ..measures.census import Census
-from ..measures.displacement import Displacements, displacements
+from ..measures.distances import Displacements, displacements
 from ..measures.tracking import follow
 from ..numerics import Grid, as_grid, identical_rows
 from ..numerics.grouping import members_of
 from ..progress import Advance, Progress, Report
-from ..runs.records import csv_bytes
+from ..runs.records import write_csv
 from ..text import Shown
 
 if TYPE_CHECKING:
@@ -247,12 +246,10 @@ class Diff(Shown):
         }
 
     def write_csv(self, path: str | Path) -> None:
-        """Write every token of each matrix as CSV; raises as `check_place` and `write_whole`."""
+        """Write every token of each matrix as CSV; raises as `runs.records.write_csv`."""
         import polars as pl
 
-        for asked in self.asked:
-            check_place(path, asked)
-        write_whole(Path(path), csv_bytes(pl.concat(part.frame() for part in self.parts)))
+        write_csv(path, pl.concat(part.frame() for part in self.parts), *self.asked)
 
 
 def diff(

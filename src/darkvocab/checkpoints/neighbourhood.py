@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding.matrix import EmbeddingMatrix
-from ..landing import check_place, write_whole
 from ..measures.census import Census
 from ..measures.neighbours import Neighbours, neighbours
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import members_of
 from ..progress import Progress, Report
-from ..runs.records import csv_bytes
+from ..runs.records import write_csv
 from ..sources import open_source
 from ..text import Shown
 
@@ -33,9 +32,8 @@ class Neighbourhood(Shown):
     tokens: pl.DataFrame
 
     def write_tokens(self, path: str | Path) -> None:
-        """Write every token as CSV; raises as `check_place` and `write_whole`."""
-        check_place(path, self.report["source"]["asked"])
-        write_whole(Path(path), csv_bytes(self.tokens))
+        """Write every token as CSV; raises as `runs.records.write_csv`."""
+        write_csv(path, self.tokens, self.report["source"]["asked"])
 
 
 def neighbourhood(

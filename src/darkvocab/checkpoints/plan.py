@@ -23,9 +23,9 @@ def plan(
     opened = open_source(source)
     embedding, chosen = find_embedding(opened, tensor)
     output = find_output(opened, embedding)
-    if output and (output.path, output.offset) == (embedding.path, embedding.offset):
-        output = None  # the same bytes
-    tensors = [("embedding", embedding), *([("output", output)] if output else [])]
+    tensors = [("embedding", embedding)]
+    if output and (output.path, output.offset) != (embedding.path, embedding.offset):  # else the same bytes
+        tensors.append(("output", output))
     tensors += [pair for _, held in tensors for pair in find_companions(opened, held).items()]
     reads = [_read(purpose, held.path, held, held.nbytes, held.offset) for purpose, held in tensors]
     texts = _tokenizer(opened, tokenizer)

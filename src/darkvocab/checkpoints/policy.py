@@ -48,7 +48,7 @@ class Rule:
 
 
 _HELD = tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))
-_ALLOWED = _HELD.pop("allow")
+_HEAD, _ALLOW, _ALLOWED = (_HELD.pop(name) for name in ("head", "about_allow", "allow"))
 RULES = tuple(Rule(name=name, **fields) for name, fields in _HELD.items())
 BY_NAME = {rule.name: rule for rule in RULES}
 EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
@@ -234,27 +234,13 @@ def _check_pattern(pattern: str) -> None:
         raise InvalidInput(f"no regular expression: {_short(pattern)}{why}") from None
 
 
-HEAD = """\
-# Policy of `darkvocab check`: what a release may have. This is the default, key by key.
-# A rule or key that is left out has its default. severity: error (exit code 1), warning, or off.
-# A rule that cannot be measured (without a tokenizer, say) is a finding of its severity.
-"""
-ALLOW = """\
-# Tokens that are exempt, those that any of these name: ids = [17], texts = ["Ġfoo"] (as the tokenizer names them),
-# patterns = ['^\\[unused[0-9]+\\]$'] (regular expressions, found anywhere in the text), categories = ["special"]
-# ({categories}).
-# rules says from what, by default from every rule that has rows; reason says why, and stands in every report.
-# A file that has an [[allow]], or allow = [] above its first table, has none of the following.
-"""
-
-
 def default_policy() -> str:
     """Return the default policy as commented TOML, to start from."""
-    blocks = [HEAD]
+    blocks = [_HEAD]
     for rule in RULES:
         comment = "".join(f"# {line}\n" for line in wrap(f"{rule.id}. {rule.counts} {rule.why}", 118))
         blocks.append(f'{comment}[{rule.name}]\n{rule.bound} = {rule.limit}\nseverity = "{rule.severity}"\n')
-    comment = ALLOW.format(categories=", ".join(CATEGORIES))
+    comment = _ALLOW.format(categories=", ".join(CATEGORIES))
     for exemption in DEFAULT_ALLOW:
         rules, categories = json.dumps(exemption.rules), json.dumps(exemption.categories)  # lists in TOML, too
         listed = "\n".join(wrap(f"rules = {rules}", 118, subsequent_indent="    ", break_on_hyphens=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
+from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
-from ..measures.indicators import COLUMNS, bytes_read
+from ..measures.indicators import COLUMNS, Reference, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
-from ..measures.steps import steps_to_nearest
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
@@ -202,18 +203,15 @@ class _Measured:
             n_never_emitted=_n_never_emitted(matrix, judgement),
             copies=self._copies(),
             neighbours=None if self.near is None else _neighbour_facts(self.near, matrix),
-            black_holes=tuple(
-                result.BlackHole(
-                    population=len(tokens),
-                    token_ids=tuple(tokens),
-                    tokens=tuple(matrix.texts.get(token) for token in tokens),
-                    norm=float(self.norms[rows[0]]),
-                )
-                for rows in census.members()
-                for tokens in [matrix.token_ids[rows].tolist()]
-            ),
+            black_holes=tuple(result.BlackHole(population=len(rows), **self._alike(rows)) for rows in census.members()),
             tokens=self._frame(),
         )
+
+    def _alike(self, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        """Return tokens, their texts and the norm of rows that are equal, or nearly."""
+        ids = self.matrix.token_ids[rows].tolist()
+        texts = tuple(self.matrix.texts.get(token) for token in ids)
+        return {"token_ids": tuple(ids), "tokens": texts, "norm": float(self.norms[rows[0]])}
 
     def _template_tokens(self) -> tuple[int, ...] | None:
         """List the special tokens that the chat template names, by their text or as `bos_token` and the like."""
@@ -242,6 +240,11 @@ class _Measured:
         unknown = [None] * self.matrix.n_tokens
         judgement = self.judgement
         shown = judgement.indicators.of_first(self.matrix.n_tokens)
+        of_input: dict[str, Any] = {}
+        if self.judged is not self.matrix:
+            side = judgement.sides[0]
+            distance = pl.Series(unknown if side.distance is None else side.distance, dtype=pl.Float64)
+            of_input = {"input_distance": distance, "input_score": side.indicators.score}
         columns = {
             "black_hole": pl.Series(self.census.numbers).replace(0, None),
             "population": self.census.groups.counts[labels],
@@ -250,7 +253,7 @@ class _Measured:
             "norm": self.norms,
             **({} if self.judged is self.matrix else {"output_norm": shown.norms}),
             **shown.columns,
-            **self._of_input(),
+            **of_input,
             "score": judgement.score,
             "dark": judgement.dark,
             "grade": [GRADES[grade] for grade in judgement.grade.tolist()],
@@ -269,17 +272,6 @@ class _Measured:
             f"are no tokens of it: {n_dark:,} of them are dark, and none is counted"
         ]
 
-    def _of_input(self) -> dict[str, Any]:
-        """Return distance and score by the input matrix, where that is judged beside the output."""
-        import polars as pl
-
-        if len(self.judgement.sides) == 1:
-            return {}
-        side = self.judgement.sides[0]
-        unknown = [None] * self.matrix.n_tokens
-        distance = pl.Series(unknown if side.distance is None else side.distance, dtype=pl.Float64)
-        return {"input_distance": distance, "input_score": side.indicators.score}
-
     def _copies(self) -> tuple[result.Copies, ...]:
         """List groups of trained tokens with equal rows, and pairs of trained rows that touch."""
         if self.grid != self.matrix.grid.name:  # what rounding made equal is no copy
@@ -290,16 +282,7 @@ class _Measured:
         if self.near is not None and self.near.n_pairs <= self.near.max_pairs:
             pairs = groups.first[self.near.pairs].T
             listed += [(pair.tolist(), False) for pair in pairs[trained[pairs].all(1)]]
-        ids = self.matrix.token_ids
-        return tuple(
-            result.Copies(
-                token_ids=tuple(ids[rows].tolist()),
-                tokens=tuple(self.matrix.texts.get(token) for token in ids[rows].tolist()),
-                equal=equal,
-                norm=float(self.norms[rows[0]]),
-            )
-            for rows, equal in sorted(listed)[:MOST_COPIES]
-        )
+        return tuple(result.Copies(equal=equal, **self._alike(rows)) for rows, equal in sorted(listed)[:MOST_COPIES])
 
 
 def _census_facts(census: Census) -> result.CensusFacts:
@@ -311,50 +294,41 @@ def _census_facts(census: Census) -> result.CensusFacts:
     )
 
 
-def _norm_facts(norms: np.ndarray) -> result.NormFacts:
+def _norm_facts(norms: np.ndarray) -> dict[str, float]:
     percentiles = {f"p{q}": float(np.percentile(norms, q)) for q in (1, 5, 25, 50, 75, 95, 99)}
-    return result.NormFacts(min=float(norms.min()), **percentiles, max=float(norms.max()), mean=float(norms.mean()))
+    return {"min": float(norms.min()), **percentiles, "max": float(norms.max()), "mean": float(norms.mean())}
 
 
 def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.VocabularyFacts | None:
     if words.model is None:
         return None
     named = matrix.tokenizer and matrix.tokenizer.file
-    return result.VocabularyFacts(
-        tokenizer=str(named or matrix.path),
-        model=words.model,
-        n_texts=words.n_texts,
-        n_texts_beyond_matrix=words.n_texts_beyond_matrix,
-        categories=words.categories,
-        search=words.search,
-        runtime=words.runtime,
-        differs=words.differs,
-    )
+    names = "model n_texts n_texts_beyond_matrix categories search runtime differs".split()
+    facts = {name: getattr(words, name) for name in names}
+    return result.VocabularyFacts(tokenizer=str(named or matrix.path), **facts)
 
 
 def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
     shown = judgement.indicators.of_first(judgement.n_tokens)
     dark = judgement.dark
-    reference = shown.reference
     return result.IndicatorFacts(
         matrix=judgement.matrix.tensor,
-        reference=result.ReferenceFacts(
-            kind=reference.kind if reference else "none",
-            n=len(reference.tokens) if reference else 0,
-            n_left_out=reference.n_left_out if reference else 0,
-            how="rows that stand apart from the others, around a mean of their own"
-            if reference
-            else "no rows stand apart from the others: no token is called dark",
-        ),
+        reference=_reference_facts(shown.reference),
         by=shown.by,
         score=f"chance to be trained as little as the reference, by {COLUMNS[shown.by][0]}" if shown.by else None,
         threshold=shown.threshold,
         n_dark=int(dark.sum()),
         expected_false_positives=float(1 - judgement.score[dark].mean()) if dark.any() else None,
-        columns=tuple(
-            result.ColumnFacts(name=name, title=COLUMNS[name][0], formula=COLUMNS[name][1]) for name in shown.columns
-        ),
+        columns=tuple(result.ColumnFacts(name, *COLUMNS[name]) for name in shown.columns),
     )
+
+
+def _reference_facts(reference: Reference | None) -> result.ReferenceFacts:
+    if reference is None:
+        how = "no rows stand apart from the others: no token is called dark"
+        return result.ReferenceFacts(kind="none", n=0, n_left_out=0, how=how)
+    how = "rows that stand apart from the others, around a mean of their own"
+    return result.ReferenceFacts(kind=reference.kind, n=len(reference.tokens), n_left_out=reference.n_left_out, how=how)
 
 
 def _grade_facts(judgement: Judgement) -> result.GradeFacts:

@@ -13,9 +13,8 @@ import polars as pl
 from jaxtyping import Int64
 
 from ..errors import InvalidInput
-from ..landing import check_place, write_whole
 from ..measures.dark import GRADES, surest_first
-from ..runs.records import csv_bytes
+from ..runs.records import write_csv
 from ..text import Shown
 
 if TYPE_CHECKING:
@@ -69,22 +68,6 @@ class CensusFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormFacts:
-    """Euclidean norms of all rows, weight units: extremes, percentiles and mean."""
-
-    min: float
-    p1: float
-    p5: float
-    p25: float
-    p50: float
-    p75: float
-    p95: float
-    p99: float
-    max: float
-    mean: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class DistanceFacts:
     """L-infinity distances among one row of each black hole; None for one beyond float32."""
 
@@ -127,7 +110,7 @@ class ReferenceFacts:
     how: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ColumnFacts:
     """An indicator in the table of tokens."""
 
@@ -232,7 +215,7 @@ class Scan(Shown):
     matrix: MatrixFacts
     census: CensusFacts
     n_beyond_tokenizer: int | None  # rows whose id no text has; None without a tokenizer
-    norms: NormFacts
+    norms: Mapping[str, float]  # Euclidean, of all rows, weight units: min, p1, p5, ..., p99, max, mean
     l_inf: DistanceFacts | None  # None where there are too many black holes to compare all with all
     output: OutputFacts | None  # None where the input matrix was judged
     vocabulary: VocabularyFacts | None  # None without a tokenizer
@@ -279,18 +262,17 @@ class Scan(Shown):
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 
     def write_tokens(self, path: str | Path, tokens: str | None = None) -> None:
-        """Write tokens as CSV; raises as `check_place`, `check_which` and `write_whole`.
+        """Write tokens as CSV; raises as `check_which` and `runs.records.write_csv`.
 
         Those asked for ("dark", "weak", "graded", "all") with all that is known of each; by default those in black
         holes: black_hole (1 is the largest), population, token_id, token.
         """
-        check_place(path, self.source.asked)
         if tokens is None:
             inside = self.tokens.filter(self.tokens["black_hole"].is_not_null()).sort("black_hole", "id")
             frame = inside.select("black_hole", "population", token_id="id", token="text")
         else:
             frame = self.listed(tokens)
-        write_whole(Path(path), csv_bytes(frame))
+        write_csv(path, frame, self.source.asked)
 
     def _shown(self) -> dict[str, Any]:
         return {

@@ -16,12 +16,12 @@ from ..embedding.find import find_embedding
 from ..embedding.history import FILE
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput, MissingFile
-from ..landing import write_json, write_whole
+from ..landing import write_json
 from ..measures.tracking import KINDS
 from ..numerics.grouping import members_of
 from ..progress import Report
 from ..runs.folder import check_folder, take_folder
-from ..runs.records import csv_bytes, frame_of, write_frames
+from ..runs.records import frame_of, write_csv, write_frames
 from ..sources import READERS, WEIGHTS, open_source, revisions
 from ..text import Shown, listed, printable
 from .course import CheckpointRecord, Course, SeriesEvent
@@ -131,7 +131,7 @@ class Series(Shown):
         """Write `FILES`, each whole or not, `series.json` last; raises as `check_folder` and `write_whole`."""
         paths = take_folder(folder, FILES)
         write_frames(paths[0], CheckpointRecord, [self.checkpoints])
-        write_whole(paths[1], csv_bytes(self.checkpoints))
+        write_csv(paths[1], self.checkpoints)
         write_frames(paths[2], SeriesEvent, [self.events])
         write_frames(paths[3], HoleRecord, [self.black_holes])
         write_frames(paths[4], SeriesToken, [self.tokens])

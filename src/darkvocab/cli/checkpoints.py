@@ -230,7 +230,7 @@ def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, cs
     from ..measures.vocabulary import check_categories
     from ..measures.vocabulary import vocabulary as explained
     from ..reports.vocabulary import print_vocabulary
-    from ..runs.records import csv_bytes
+    from ..runs.records import write_csv
     from ..sources.tokenizer import open_tokenizer
 
     check_categories(tokens or "all")
@@ -241,7 +241,7 @@ def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, cs
     with progress_bar("tokens") as progress:
         words = explained(opened, seconds=seconds, round_trip=True, progress=progress)
     if csv is not None:
-        write_whole(csv, csv_bytes(words.listed(tokens or "all")))
+        write_csv(csv, words.listed(tokens or "all"))
     put(as_json, print_vocabulary, words, show, data=lambda: words.to_json(tokens))
 
 

@@ -36,12 +36,8 @@ def check_device(name: str) -> str:
 def torch_device(name: str) -> torch.device:
     """Return the device of this name, as torch knows it; "cpu" too.
 
-    Raises
-    ------
-    InvalidInput
-        No such name, or none here: no driver, no card of this number, or a torch that was built without.
-    MissingExtra
-        torch is not installed.
+    Raises InvalidInput for no such name, or none here: no driver, no card of this number, or a torch that was built
+    without; MissingExtra where torch is not installed.
     """
     check_device(name)
     torch = import_torch(f"--device {name}", "gpu")
@@ -92,17 +88,9 @@ class Device:
     place: torch.device
     kernels: str  # "by_triton" or "by_torch"
 
-    @property
-    def drawing(self) -> Any:
-        return self._module("drawing")
-
-    @property
-    def grouping(self) -> Any:
-        return self._module("grouping")
-
-    @property
-    def distances(self) -> Any:
-        return self._module("distances")
+    drawing = property(lambda self: self._module("drawing"))
+    grouping = property(lambda self: self._module("grouping"))
+    distances = property(lambda self: self._module("distances"))
 
     def _module(self, name: str) -> Any:
         return import_module(f"{__package__}.{self.kernels}.{name}")

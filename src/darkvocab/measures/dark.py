@@ -36,6 +36,10 @@ class Side:
       reference than their own lower tail explains (`numerics.populations.lower_tail`, of the logarithm of the distance
       that the score is made of);
     - ``trained``: neither. Without a reference no token is weak: there is nothing to be near to.
+
+    The law cannot tell weak rows among trained ones that moved as differently from each other (it misses them, and
+    says so), nor a few tokens that learned enough from little: marks of a chat format, say, that only a short last
+    training used, count as weak.
     """
 
     name: str  # "input" or "output"; "both" where the two are one
@@ -69,6 +73,11 @@ class Side:
             return (
                 "Cannot tell: the lower tail of the trained rows may reach to the untrained ones, so that weak and "
                 "trained rows run into each other."
+            )
+        if tail.missed >= 1:
+            return (
+                f"Cannot tell: some {tail.missed:,.0f} rows more than the trained rows' own tail explains moved less "
+                "than a third as far as a trained row, but none lies apart from the trained."
             )
         return "None is weak: no row lies apart between the untrained ones and the trained."
 

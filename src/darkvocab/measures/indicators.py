@@ -112,7 +112,8 @@ def indicators(
     reference, not whether it is a good token. Where nothing stands apart there is no reference, and every score is 0.
 
     Rows near zero (`rows_near_zero`) are no matter of chance: their score is 1, whatever the reference. They are left
-    out of it, and are the reference themselves where nothing else stands apart.
+    out of it, and are the reference themselves where nothing else stands apart. Nor are rows a matter of chance that
+    lie as near to the reference: a gap of such a factor in the Euclidean distance parts them from all others.
 
     Parameters
     ----------
@@ -152,6 +153,7 @@ def indicators(
         elif kind != NEAR_ZERO:
             law = Law.of_lower_half(logarithms, apart.logarithms) if kind == MODE else Law.of_sample(apart.logarithms)
             score = membership(logarithms, law, at_least=len(apart.reference.tokens), furthest=apart.furthest)
+        score[rows_near_zero(columns["euclidean"])] = 1  # from few equal rows no law is learned
         break
     else:
         apart = None

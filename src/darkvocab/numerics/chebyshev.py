@@ -187,7 +187,8 @@ class Distances:
         for first, block in self.blocks():
             rows = self.weights[first : first + len(block)]
             weights = self._listed(first, np.multiply.outer(rows, self.weights[first:]))
-            distances, counts = _merged(np.append(distances, self._listed(first, block)), np.append(counts, weights))
+            distances, place = np.unique(np.append(distances, self._listed(first, block)), return_inverse=True)
+            counts = np.bincount(place, np.append(counts, weights)).astype(np.int64)
         return distances[counts > 0], counts[counts > 0]
 
 
@@ -223,14 +224,6 @@ class KnownDistances(Distances):
     def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
         assert self._components is not None
         return self._components
-
-
-def _merged(distances: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct distances, ascending, with the sums of their counts."""
-    order = np.argsort(distances)
-    distances, counts = distances[order], counts[order]
-    starts = np.flatnonzero(np.append(True, distances[1:] != distances[:-1]))
-    return distances[starts], np.add.reduceat(counts, starts)
 
 
 def largest_within(threshold: float | int, dtype: np.dtype, *, strict: bool) -> np.floating:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -19,15 +19,6 @@ LICENCE = "vendor/LICENSE"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure, its file name, and what it shows for those who cannot see it."""
-
-    name: str
-    figure: Plot | Figure  # the values of a plot can be read off the page
-    shows: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Page:
     """Content of a page: title, leading sentence, tables, remarks, pictures, terms to explain."""
 
@@ -35,11 +26,11 @@ class Page:
     lead: str
     facts: list[tuple[str, str]] = field(default_factory=list)
     headings: list[str]
-    rows: list[list[str]]
+    rows: list[list[str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    pictures: list[Picture]
+    pictures: Mapping[str, Plot | Figure] = field(default_factory=dict)  # by file name; a plot can be read off the page
     lists: list[tuple[str, list[str]]] = field(default_factory=list)  # titles and sentences
-    terms: tuple[str, ...]
+    terms: list[str]
     files: list[str]  # beside the page
 
 

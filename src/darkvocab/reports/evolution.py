@@ -16,27 +16,27 @@ from ..runs.records import reading
 from .console import facts, number, print_left, print_lines, show, table
 from .document import Page
 from .evolution_figures import (
-    counts_picture,
+    counts_plot,
     holes_by_step,
-    loss_picture,
-    motion_picture,
-    populations_picture,
-    spacetime_picture,
+    loss_plot,
+    motion_plot,
+    populations_figure,
+    spacetime_figure,
 )
-from .labels import CENSUS_TERMS, COUNTS
+from .labels import COUNTS, PAGES, page_words
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..training.evolve import Evolution
+    from .plot import Plot
 
 READ = ("evolution", "events", "tokens")  # frames
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
 METRICS = "metrics.parquet"  # what a training leaves
 SHOWN_ROWS, SHOWN_EVENTS, SHOWN_TOKENS = 12, 20, 12
 TOLD_EVENTS = 200  # on a page
-HEADINGS = (
-    *("step", "tokens", "unique", "C", "P", "single", "largest", "max L-inf", "steps", "radius", "displaced"),
-    *("moved", "max step", "bulk", "thermal"),
-)
+HEADINGS = [heading.replace("L-infinity", "L-inf") for heading in PAGES["evolve"]["headings"]]
 TOLD = {
     "start": "{hole} is there at the start with {n}",
     "birth": "{hole} is born of {n}",
@@ -157,27 +157,25 @@ def evolution_page(folder: Path) -> Page:
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / name) for name in frames)
         by_step = holes_by_step(records, events, summary["n_tokens"])
-        pictures = [
-            counts_picture(records, summary),
-            populations_picture(by_step, tokens, summary),
-            motion_picture(records, summary),
-            spacetime_picture(by_step, tokens, summary),
-        ]
+        pictures: dict[str, Plot | Figure] = {
+            "counts": counts_plot(records, summary),
+            "populations": populations_figure(by_step, tokens, summary),
+            "motion": motion_plot(records, summary),
+            "spacetime": spacetime_figure(by_step, tokens, summary),
+        }
         metrics = [METRICS] if (folder / METRICS).is_file() else []
         if metrics:
             losses = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
             losses = losses.filter(losses["step"] > 0)
-            pictures += [loss_picture(losses, summary)] if len(losses) else []
+            pictures |= {"loss": loss_plot(losses, summary)} if len(losses) else {}
         unseen = f", {len(summary['unseen']):,} of them unseen" if summary["unseen"] is not None else ""
+        over = f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,}"
         return Page(
-            title="What became of the black holes",
-            lead=f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,} optimizer steps.",
+            **page_words("evolve", over),
             facts=list(_facts(summary)),
-            headings=[heading.replace("L-inf", "L-infinity") for heading in HEADINGS],
             rows=row_cells(records),
             pictures=pictures,
             lists=list(_happened(events, summary)),
-            terms=(*CENSUS_TERMS, "bulk motion", "thermal motion"),
             files=[EVOLUTION, *frames, *metrics],
         )
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from ..measures.tracking import replay
-from .document import Picture
 from .figures import BLACK, BLUE, ORANGE, canvas
 from .labels import TITLES
 from .plot import Axis, Panel, Plot, Series, around, top_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe & Ito (2008), from dark to light where they lie side by side.
 HOLES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -82,7 +84,7 @@ def step_axis(steps: np.ndarray) -> Axis:
     return replace(axis, scale="symlog", linear=float(steps[1])) if _is_long(steps) else axis
 
 
-def counts_picture(records: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+def counts_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
     """Draw C, P, unique rows and largest distance of all, seen and unseen tokens against the step."""
     x = step_axis(records["step"].unique().sort().to_numpy())
     panels = []
@@ -97,15 +99,10 @@ def counts_picture(records: pl.DataFrame, summary: dict[str, Any]) -> Picture:
         y = Axis(ends=(0, top_of(series, 1)), scale=scale, whole=scale == "linear")
         panels.append(Panel(title=TITLES[column], x=x, y=y, series=series))
     several = records["tokens"].n_unique() > 1
-    shows = (
-        "Four panels against the step: black holes, tokens in black holes, unique rows, and the largest L-infinity of "
-        "all pairs, of all, seen and unseen tokens"
-    )
-    plot = Plot(panels=panels, columns=2, height=5.2, caption=_caption(summary), key=several)
-    return Picture(name="counts", figure=plot, shows=shows)
+    return Plot(panels=panels, columns=2, height=5.2, caption=_caption(summary), key=several)
 
 
-def motion_picture(records: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+def motion_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
     """Draw the distance of the centroid from its start, bulk and thermal speed, on log axes."""
     moved: list[Series] = []
     speeds: list[Series] = []
@@ -127,12 +124,7 @@ def motion_picture(records: pl.DataFrame, summary: dict[str, Any]) -> Picture:
         _log_panel("centroid's distance from its start", "weight units", moved),
         _log_panel("bulk and thermal speed (0 is not drawn)", "weight units per step", speeds),
     ]
-    shows = (
-        "Two panels against the step: how far the centroid is from its start, and how fast the cloud and the tokens "
-        "in it move"
-    )
-    plot = Plot(panels=panels, columns=2, height=3.3, caption=_caption(summary))
-    return Picture(name="motion", figure=plot, shows=shows)
+    return Plot(panels=panels, columns=2, height=3.3, caption=_caption(summary))
 
 
 def _log_panel(title: str, label: str, series: list[Series]) -> Panel:
@@ -153,7 +145,7 @@ def _mean_curve(steps: np.ndarray, values: np.ndarray, bins: int = 120, **look: 
     return Series(x=np.bincount(where, steps) / counts, y=np.where(mean > 0, mean, np.nan), **look)
 
 
-def loss_picture(metrics: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+def loss_plot(metrics: pl.DataFrame, summary: dict[str, Any]) -> Plot:
     """Draw the training loss against the step: of each step, and means over stretches that grow with it."""
     steps, loss = metrics.select("step", "loss").to_numpy().astype(float).T
     some = _spaced(len(steps), MOST_POINTS)
@@ -163,11 +155,10 @@ def loss_picture(metrics: pl.DataFrame, summary: dict[str, Any]) -> Picture:
     ]
     y = around(loss, "cross-entropy (nats per token)")
     panel = Panel(title="training loss", x=around(steps, STEP, "log"), y=y, series=series, legend="best")
-    shows = "Training loss against the step: of every step, and its mean over stretches"
-    return Picture(name="loss", figure=Plot(panels=[panel], height=3.3, caption=_caption(summary)), shows=shows)
+    return Plot(panels=[panel], height=3.3, caption=_caption(summary))
 
 
-def populations_picture(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+def populations_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
     """Draw the populations of the black holes, stacked: the largest in colour, the others in greys."""
     sets = {"all tokens": np.ones(len(tokens), bool)}
     if _has_unseen(tokens):
@@ -190,14 +181,10 @@ def populations_picture(by_step: HolesByStep, tokens: pl.DataFrame, summary: dic
         for panel in axes[:-1]:
             panel.set_xlabel("")
         figure.legend(handles=_key(by_step), loc="outside right upper")
-    shows = (
-        "The tokens in each black hole against the step, stacked: the largest in colour, the others grey, tokens alone "
-        "light"
-    )
-    return Picture(name="populations", figure=figure, shows=shows)
+    return figure
 
 
-def spacetime_picture(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Picture:
+def spacetime_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
     """Draw the black hole of each token at each step; only of unseen tokens, where these are known."""
     from matplotlib.colors import ListedColormap
 
@@ -224,8 +211,7 @@ def spacetime_picture(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[
         panel.set_ylabel("token id" if len(chosen) <= 64 else "tokens, in order of their last black hole")
         step_axis(edges).apply(panel, "x")
         figure.legend(handles=_key(by_step), loc="outside right upper")
-    shows = "Which black hole each unseen token is in at each step, a line for each token"
-    return Picture(name="spacetime", figure=figure, shows=shows)
+    return figure
 
 
 def _has_unseen(tokens: pl.DataFrame) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -13,18 +14,19 @@ from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import write_whole
 from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, reading
-from .document import Page, Picture, render
+from .document import Page, render
 from .evolution import EVOLUTION, evolution_page
 from .expected import read_expected
 from .experiments import QWEN3_4B, remarks, summary_cells
 from .figures import save
-from .labels import CENSUS_TERMS, STATES, TERMS
+from .labels import PAGES, SHOWS, TERMS, page_words
 from .plot import Plot
 from .replicas import cells, replicas_plot, sentences
 from .snowball_figures import elements_figure, questions_plot, singletons_plot, sweep_plot
 from .training import settings_said, training_page
 
-RANGED = ["", "min", "median", "max", "at the smallest sigma", "at the largest sigma"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def report(folder: str | Path) -> list[Path]:
@@ -44,9 +46,9 @@ def report(folder: str | Path) -> list[Path]:
     else:
         page, manifest = _records(folder)
     written = []
-    for picture in page.pictures:
-        figure = picture.figure.draw() if isinstance(picture.figure, Plot) else picture.figure
-        written += save(figure, folder / "figures" / picture.name)
+    for name, picture in page.pictures.items():
+        figure = picture.draw() if isinstance(picture, Plot) else picture
+        written += save(figure, folder / "figures" / name)
     with reading(folder / "manifest.json", "the manifest of a run"):
         html = _html(manifest, page, folder)
     write_whole(folder / "report.html", html)
@@ -59,12 +61,11 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
     if manifest["status"] != "complete":
         raise MissingFile(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
     with reading(folder / "manifest.json", "the manifest of a run"):
-        page_of = PAGES[manifest["experiment"]]
-        lead = _lead(records)
+        page = Page(**page_words(manifest["experiment"], _lead(records)), files=_files(records, folder))
     with reading(folder / "records.parquet"):
         if not len(records) or ("sigmas" in manifest["parameters"] and records["sigma"].null_count()):
             raise InvalidInput("no records, or without a sigma")
-        return page_of(records, folder, lead), manifest
+        return EXPERIMENTS[manifest["experiment"]](page, records, folder), manifest
 
 
 def _lead(records: Records) -> str:
@@ -82,94 +83,46 @@ def _files(records: Records, folder: Path) -> list[str]:
     return [csv_path(folder, records.manifest).name, "records.parquet", *others]
 
 
-def _sweep(records: Records, folder: Path, lead: str) -> Page:
-    expected = read_expected(folder)
-    beside = ", beside the census that is expected" if expected is not None else ""
-    shows = (
-        "Six panels against sigma: black holes, tokens in black holes, singletons, largest group, and L-infinity in "
-        f"weight units and in grid steps{beside}"
-    )
-    return Page(
-        title="Snowballs over a range of sigma",
-        lead=f"{lead}: how many tokens share a row, and how far apart the shared rows lie.",
-        headings=RANGED,
-        rows=summary_cells("sweep", records),
-        pictures=[Picture(name="sweep", figure=sweep_plot(records, expected), shows=shows)],
-        terms=CENSUS_TERMS,
-        files=_files(records, folder),
-    )
+def _sweep(page: Page, records: Records, folder: Path) -> Page:
+    plot = sweep_plot(records, read_expected(folder))
+    return replace(page, rows=summary_cells("sweep", records), pictures={"sweep": plot})
 
 
-def _trials(records: Records, folder: Path, lead: str) -> Page:
-    swept = records["sigma"].n_unique() > 1
-    pictures = []
+def _trials(page: Page, records: Records, folder: Path) -> Page:
+    pictures: dict[str, Plot | Figure] = {}
     elements = folder / "elements.parquet"
     if elements.is_file():
-        shows = "Histogram of the elements of row minus base with the fitted normal density, and their Q-Q plot"
-        pictures.append(Picture(name="elements", figure=elements_figure(elements, records), shows=shows))
-    if swept:
-        shows = "Singletons against sigma, a point for every trial"
-        pictures.append(Picture(name="singletons", figure=singletons_plot(records), shows=shows))
-    return Page(
-        title="Trials",
-        lead=f"{lead}: every statistic of each.",
-        headings=RANGED if swept else ["", "mean", "standard deviation", "min", "max"],
-        rows=summary_cells("trials", records),
-        pictures=pictures,
-        terms=("black hole", "singleton", "L-infinity", "touching"),
-        files=_files(records, folder),
-    )
+        pictures["elements"] = elements_figure(elements, records)
+    if records["sigma"].n_unique() > 1:
+        pictures["singletons"] = singletons_plot(records)
+        page = replace(page, headings=PAGES["sweep"]["headings"])
+    return replace(page, rows=summary_cells("trials", records), pictures=pictures)
 
 
-def _questions(records: Records, folder: Path, lead: str) -> Page:
-    shows = (
-        "Three panels against sigma: density at the threshold and at one and two grid steps; L-infinity of all pairs "
-        "of tokens; unique rows and black holes"
-    )
-    return Page(
-        title="Three questions about rounding",
-        lead=f"{lead}: are all tokens connected, at the limit of the grid, in plausible populations?",
-        headings=[
-            *("sigma", "density", "mean L-inf", "median L-inf", "black holes", "density at 1 step", "at 2 steps"),
-            "largest populations",
-        ],
-        rows=summary_cells("questions", records),
-        remarks=[QWEN3_4B + ".", *remarks(records)],
-        pictures=[Picture(name="questions", figure=questions_plot(records), shows=shows)],
-        terms=("black hole", "L-infinity", "step", "touching"),
-        files=_files(records, folder),
-    )
+def _questions(page: Page, records: Records, folder: Path) -> Page:
+    said = [QWEN3_4B + ".", *remarks(records)]
+    plot = questions_plot(records)
+    return replace(page, rows=summary_cells("questions", records), remarks=said, pictures={"questions": plot})
 
 
-def _replicas(records: Records, folder: Path, lead: str) -> Page:
+def _replicas(page: Page, records: Records, folder: Path) -> Page:
     with reading(folder / CURVES, "the curves of a run of replicas"):
         plot = replicas_plot(records, pl.read_parquet(folder / CURVES))
     frame = pl.DataFrame({name: records[name] for name in records.schema})
-    shows = (
-        "Four panels against the step, all and unseen tokens: black holes, tokens in black holes, unique rows, largest "
-        "black hole"
-    )
-    return Page(
-        title="Replicas of a training",
-        lead=f"{lead}: where they started and ended, mean ± standard deviation.",
-        headings=STATES,
-        rows=cells(frame),
-        remarks=[f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences(frame)],
-        pictures=[Picture(name="replicas", figure=plot, shows=shows)],
-        terms=CENSUS_TERMS,
-        files=_files(records, folder),
-    )
+    said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences(frame)]
+    return replace(page, rows=cells(frame), remarks=said, pictures={"replicas": plot})
 
 
-PAGES = {"sweep": _sweep, "trials": _trials, "questions": _questions, "replicas": _replicas}
+EXPERIMENTS = {"sweep": _sweep, "trials": _trials, "questions": _questions, "replicas": _replicas}
 
 
 def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
     """The page as HTML; whatever stands in the manifest is escaped."""
     pictures = []
-    for picture in page.pictures:
-        png = base64.b64encode((folder / "figures" / f"{picture.name}.png").read_bytes()).decode("ascii")
-        pictures.append((picture, png, picture.figure.to_json() if isinstance(picture.figure, Plot) else None))
+    for name, figure in page.pictures.items():
+        png = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode("ascii")
+        beside = ", beside the census that is expected" if name == "sweep" and EXPECTED in page.files else ""
+        pictures.append((name, SHOWS[name] + beside, png, figure.to_json() if isinstance(figure, Plot) else None))
     return render(
         "run.html.j2",
         ("page.js", "curves.js") if any(panels for *_, panels in pictures) else (),

@@ -96,8 +96,8 @@ def scan_facts(scan: Scan) -> list[tuple[str, str]]:
         *_runtimes(scan.vocabulary),
         (
             "norm of rows",
-            f"min {norms.min:.4g}   5% {norms.p5:.4g}   median {norms.p50:.4g}   mean {norms.mean:.4g}   "
-            f"95% {norms.p95:.4g}   max {norms.max:.4g}",
+            f"min {norms['min']:.4g}   5% {norms['p5']:.4g}   median {norms['p50']:.4g}   mean {norms['mean']:.4g}   "
+            f"95% {norms['p95']:.4g}   max {norms['max']:.4g}",
         ),
         *_distances(scan),
     ]

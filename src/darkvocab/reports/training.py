@@ -17,8 +17,8 @@ from ..runs.records import reading
 from .console import show, table
 from .document import Page
 from .evolution import METRICS
-from .evolution_figures import loss_picture
-from .labels import COUNTS, STATES
+from .evolution_figures import loss_plot
+from .labels import COUNTS, page_words
 
 ENDED = ("complete", "diverged")
 OUTCOME = "outcome.json"  # what a training leaves
@@ -58,9 +58,9 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
             **{"unseen": history.unseen, "n_tokens": history.n_tokens, "hidden_dim": history.dim},
             **{"grid": history.grid.name, "n_measured": 2, "last_step": history.step(history.n_rows - 1)},
         }
-        pictures = [loss_picture(metrics, summary)] if loss else []
+        pictures = {"loss": loss_plot(metrics, summary)} if loss else {}
     with reading(folder / "manifest.json", "the manifest of a training"):
-        lead = f"{settings_said(manifest['parameters'])}."
+        words = page_words("train", settings_said(manifest["parameters"]))
     remarks = [
         f"{history.n_rows:,} states of {history.n_tokens:,} tokens x {history.dim:,} were recorded on "
         f"{history.grid.name}; {len(history.unseen or ()):,} tokens do not occur in the text."
@@ -71,13 +71,10 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
         remarks.append("It diverged: the loss became no number, and the training ended there.")
     remarks.append("What became of its black holes between, step by step, darkvocab evolve says.")
     return Page(
-        title="A training",
-        lead=lead,
-        headings=STATES,
+        **words,
         rows=rows,
         remarks=remarks,
         pictures=pictures,
-        terms=("black hole", "singleton"),
         files=[FILE, METRICS, "corpus.json"],
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, NewType, TypeVar
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..landing import landing
+from ..landing import check_place, landing, write_whole
 from ..text import printable
 from .folder import REPEATING, Folder, read_manifest
 from .parts import ROW_GROUP, Parts
@@ -60,6 +60,13 @@ def csv_bytes(frame: pl.DataFrame, *, header: bool = True) -> bytes:
         unsafe = {text: safe for text in frame[name].unique().drop_nulls() if (safe := csv_text(text)) != text}
         frame = frame.with_columns(frame[name].replace(unsafe))
     return frame.write_csv(include_header=header).encode("utf-8")
+
+
+def write_csv(path: str | Path, frame: pl.DataFrame, *sources: str | Path) -> None:
+    """Write a frame as CSV, not over a source that it was made of; raises as `check_place` and `write_whole`."""
+    for source in sources:
+        check_place(path, source)
+    write_whole(Path(path), csv_bytes(frame))
 
 
 def _dtype(annotation: Any) -> Any:

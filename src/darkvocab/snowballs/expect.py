@@ -93,12 +93,9 @@ class Expect(Points):
 
 
 def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expected]:
-    """Expect the census of snowballs, at each sigma: exact, with standard deviations.
+    """Expect the census of snowballs, at each sigma (weight units): exact, with standard deviations.
 
-    Parameters
-    ----------
-    sigmas : standard deviations of the noise, weight units
-    settings : of `Expect`
+    The `settings` are those of `Expect`.
 
     Examples
     --------

@@ -120,12 +120,9 @@ class Questions(RunSettings[QuestionRecord]):
 
 
 def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[QuestionRecord]:
-    """Ask of each sigma whether rounding alone connects a snowball, and yield the records.
+    """Ask of each sigma (weight units) whether rounding alone connects a snowball, and yield the records.
 
-    Parameters
-    ----------
-    sigmas : standard deviations of the noise, weight units
-    settings : of `Questions`, and `Options`
+    The `settings` are those of `Questions` and, to run it, of `Options`.
 
     Examples
     --------

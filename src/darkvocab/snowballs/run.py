@@ -18,7 +18,6 @@ import numpy as np
 from ..errors import InvalidInput
 from ..gpu.device import Device, open_device
 from ..landing import write_whole
-from ..numerics.cells import Cells
 from ..runs.engine import open_engine
 from ..runs.records import RunFolder, frame_of, read_records
 from .draws import Task, draws, tasks
@@ -77,19 +76,14 @@ def _trial_seconds(settings: RunSettings) -> float:
         if settings.sampler == "sparse" and cells.are_few:
             n_drawn = cells.n_active
             is_dense = False
-        if not len(cells.unlisted):  # about so many of e**entropy likely rows occur
-            likely = 4 * math.exp(min(_entropy(cells), 50.0))
+        if not len(cells.unlisted):  # so many likely rows occur as e**entropy, which the columns' add up to
+            p = cells.p[cells.p > 0]
+            likely = 4 * math.exp(min(-float(p @ np.log(p)), 50.0))
             rows *= likely / (likely + rows)
     compares_many = settings.over != "black_holes" or "topology" in settings.measure
     n_matrices = len({query.unit for query in settings.queries()}) if compares_many else 0
     draw = 2.0e-4 + n_tokens * (2.5e-9 * n_drawn if is_dense else 1e-9 * n_drawn + 1e-8)
     return draw + n_matrices * rows * (3e-9 * n_drawn + 2e-9 * rows + 2e-12 * rows * n_drawn)
-
-
-def _entropy(cells: Cells) -> float:
-    """Entropy of a token's row in nats: the sum of its columns'."""
-    p = cells.p[cells.p > 0]
-    return -float(p @ np.log(p))
 
 
 @dataclass(frozen=True, kw_only=True)

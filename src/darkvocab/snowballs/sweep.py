@@ -84,12 +84,9 @@ class Sweep(RunSettings[SweepRecord]):
 
 
 def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[SweepRecord]:
-    """Draw snowballs over a range of sigma and yield a record of each, in order, as they come.
+    """Draw snowballs over a range of sigma (weight units) and yield a record of each, in order, as they come.
 
-    Parameters
-    ----------
-    sigmas : standard deviations of the noise, weight units
-    settings : of `Sweep` and, to run it, of `Options`
+    The `settings` are those of `Sweep` and, to run it, of `Options`.
 
     Examples
     --------

@@ -117,12 +117,9 @@ class Trials(RunSettings[TrialRecord]):
 
 
 def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[TrialRecord]:
-    """Draw many snowballs at one sigma, or at several, and yield every statistic of each.
+    """Draw many snowballs at one sigma (weight units), or at several, and yield every statistic of each.
 
-    Parameters
-    ----------
-    sigmas : standard deviations of the noise, weight units
-    settings : of `Trials`, as a `Sweep` has them, and `Options`
+    The `settings` are those of `Trials` and, to run it, of `Options`.
 
     Examples
     --------

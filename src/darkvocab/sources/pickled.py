@@ -21,12 +21,6 @@ UNREAD = (
     "nothing of it was run. Only tensors in dicts and lists are read: where you trust the file, load it with torch and "
     "save model.state_dict() alone"
 )
-LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT".split()
-)
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 OBJECTS = {"NEWOBJ": 2, "NEWOBJ_EX": 3}  # how far down the stack the class lies
 
 
@@ -84,7 +78,7 @@ def read_pickle(
 
 
 class _Machine:
-    """The stack of a pickle, the stacks under its marks, and its memo; one method for each kind of opcode."""
+    """The stack of a pickle, the stacks under its marks, and its memo."""
 
     def __init__(
         self, calls: Mapping[str, Callable[..., Any]], builds: tuple[type, ...], refer: Callable[[Any], Any]
@@ -100,20 +94,11 @@ class _Machine:
         for n, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if n == MAX_OPCODES:
                 raise CorruptFile(f"a pickle of more than {MAX_OPCODES:,} opcodes; save the weights alone")
-            name = opcode.name
-            if name == "STOP":
+            if opcode.name == "STOP":
                 return self.result()
-            if name in LITERALS:
-                self.stack.append(argument)
-            elif name in CONSTANTS:
-                self.stack.append(CONSTANTS[name])
-            elif name in TUPLES:
-                items = [self.stack.pop() for _ in range(TUPLES[name])]
-                self.stack.append(tuple(reversed(items)))
-            elif name in OPERATIONS:
-                OPERATIONS[name](self, argument)
-            elif name not in IGNORED:  # INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, EXT1, NEXT_BUFFER, ...
-                raise self.refusal(name, argument)
+            if opcode.name not in OPERATIONS:  # INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, EXT1, NEXT_BUFFER, ...
+                raise self.refusal(opcode.name, argument)
+            OPERATIONS[opcode.name](self, argument)
         raise InvalidInput("it has no end")
 
     def result(self) -> Any:
@@ -126,83 +111,49 @@ class _Machine:
             return _refusal(self.stack[-OBJECTS[name]])
         return _refusal(f"{name} {str(argument or '')[:80]}".strip())
 
-    def get(self, at: int) -> None:
-        self.stack.append(self.memo[at])
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
 
-    def put(self, at: int) -> None:
+    def memoize(self, at: int) -> None:
         self.memo[at] = self.stack[-1]
-
-    def memoize(self, _: object) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
 
     def mark(self, _: object) -> None:
         self.below.append(self.stack)
         self.stack = []
 
-    def from_mark(self) -> list[Any]:
+    def from_mark(self, _: object = None) -> list[Any]:
         """Return the values above the last mark, and take up the stack under it."""
         items = self.stack
         self.stack = self.below.pop()
         return items
 
-    def list_of(self, _: object) -> None:
-        items = self.from_mark()
-        self.stack.append(items)
-
-    def tuple_of(self, _: object) -> None:
-        items = self.from_mark()
-        self.stack.append(tuple(items))
+    def last(self, n: int) -> list[Any]:
+        """Take the last `n` values from the stack, in their order."""
+        return [self.stack.pop() for _ in range(n)][::-1]
 
     def dict_of(self, _: object) -> None:
-        pairs = Pairs()
-        pairs.add(self.from_mark())
-        self.stack.append(pairs)
+        items = self.from_mark()
+        self.push(Pairs())
+        self.set_items(items)
 
-    def empty_list(self, _: object) -> None:
-        self.stack.append([])
-
-    def empty_dict(self, _: object) -> None:
-        self.stack.append(Pairs())
-
-    def set_item(self, _: object) -> None:
-        value = self.stack.pop()
-        self._set([self.stack.pop(), value])
-
-    def set_items(self, _: object) -> None:
-        self._set(self.from_mark())
-
-    def _set(self, items: list[Any]) -> None:
+    def set_items(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], Pairs):
             raise CorruptFile(f"a pickle that sets items of {_described(self.stack[-1])}; only dicts are read")
         self.stack[-1].add(items)
 
-    def append(self, _: object) -> None:
-        self._extend([self.stack.pop()])
-
-    def extend(self, _: object) -> None:
-        self._extend(self.from_mark())
-
-    def _extend(self, items: list[Any]) -> None:
+    def extend(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
             raise CorruptFile(f"a pickle that appends to {_described(self.stack[-1])}; only lists are read")
         self.stack[-1].extend(items)
 
-    def name(self, argument: str) -> None:
-        self.stack.append(Name(*argument.split(" ", 1)))
-
-    def name_on_stack(self, _: object) -> None:
-        attribute = self.stack.pop()
-        self.stack.append(Name(self.stack.pop(), attribute))
-
     def call(self, _: object) -> None:
-        arguments = self.stack.pop()
-        called = self.stack.pop()
+        called, arguments = self.last(2)
         stand_in = self.calls.get(str(called)) if type(called) is Name else None
         if stand_in is None:
             raise _refusal(called)
         if type(arguments) is not tuple or len(arguments) > MAX_ARGUMENTS:
             raise InvalidInput("a call without a few arguments")
-        self.stack.append(stand_in(*arguments))
+        self.push(stand_in(*arguments))
 
     def build(self, _: object) -> None:
         self.stack.pop()  # attributes: dropped
@@ -211,46 +162,50 @@ class _Machine:
                 f"its pickle sets attributes of {_described(self.stack[-1])}, which is no tensor; {UNREAD}"
             )
 
-    def persistent(self, _: object) -> None:
-        self.stack.append(self.refer(self.stack.pop()))
-
     def pop(self, _: object) -> None:
         if self.stack:
             self.stack.pop()
         else:
             self.from_mark()
 
-    def pop_mark(self, _: object) -> None:
-        self.from_mark()
 
-    def duplicate(self, _: object) -> None:
-        self.stack.append(self.stack[-1])
-
-
-IGNORED = ("PROTO", "FRAME")
-OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), _Machine.get),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), _Machine.put),
-    "MEMOIZE": _Machine.memoize,
-    "MARK": _Machine.mark,
-    "LIST": _Machine.list_of,
-    **dict.fromkeys(("TUPLE", "FROZENSET"), _Machine.tuple_of),
+LITERALS = (
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
+    "BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT"
+)
+EFFECTS: dict[str, Callable[[_Machine, Any], object]] = {  # of opcodes, on the machine, with their arguments
+    LITERALS: _Machine.push,
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "EMPTY_LIST EMPTY_SET": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push(Pairs()),
+    "TUPLE1": lambda machine, _: machine.push(tuple(machine.last(1))),
+    "TUPLE2": lambda machine, _: machine.push(tuple(machine.last(2))),
+    "TUPLE3": lambda machine, _: machine.push(tuple(machine.last(3))),
+    "TUPLE FROZENSET": lambda machine, _: machine.push(tuple(machine.from_mark())),
+    "LIST": lambda machine, _: machine.push(machine.from_mark()),
     "DICT": _Machine.dict_of,
-    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), _Machine.empty_list),
-    "EMPTY_DICT": _Machine.empty_dict,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
-    "APPEND": _Machine.append,
-    **dict.fromkeys(("APPENDS", "ADDITEMS"), _Machine.extend),
-    "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": _Machine.name_on_stack,
+    "SETITEM": lambda machine, _: machine.set_items(machine.last(2)),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.from_mark()),
+    "APPEND": lambda machine, _: machine.extend(machine.last(1)),
+    "APPENDS ADDITEMS": lambda machine, _: machine.extend(machine.from_mark()),
+    "BINGET LONG_BINGET GET": lambda machine, at: machine.push(machine.memo[at]),
+    "BINPUT LONG_BINPUT PUT": _Machine.memoize,
+    "MEMOIZE": lambda machine, _: machine.memoize(len(machine.memo)),
+    "MARK": _Machine.mark,
+    "GLOBAL": lambda machine, named: machine.push(Name(*named.split(" ", 1))),
+    "STACK_GLOBAL": lambda machine, _: machine.push(Name(*machine.last(2))),
     "REDUCE": _Machine.call,
     "BUILD": _Machine.build,
-    "BINPERSID": _Machine.persistent,
+    "BINPERSID": lambda machine, _: machine.push(machine.refer(machine.stack.pop())),
     "POP": _Machine.pop,
-    "POP_MARK": _Machine.pop_mark,
-    "DUP": _Machine.duplicate,
+    "POP_MARK": _Machine.from_mark,
+    "DUP": lambda machine, _: machine.push(machine.stack[-1]),
+    "PROTO FRAME": lambda machine, _: None,
 }
+OPERATIONS = {name: effect for names, effect in EFFECTS.items() for name in names.split()}
 
 
 def _refusal(called: Any) -> CorruptFile:

@@ -93,15 +93,6 @@ def _rebuild_subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> View
     return TENSORS[str(function)](*arguments)
 
 
-def _ordered() -> Pairs:
-    """Stand-in for an OrderedDict, which is made empty and then filled."""
-    return Pairs()
-
-
-def _nothing(*_: Any) -> None:
-    """Stand-in for what is no tensor."""
-
-
 TENSORS: dict[str, Callable[..., View]] = {
     "torch._utils._rebuild_tensor": _rebuild,
     "torch._utils._rebuild_tensor_v2": _rebuild,
@@ -112,9 +103,8 @@ TENSORS: dict[str, Callable[..., View]] = {
 CALLS: dict[str, Callable[..., Any]] = {
     **TENSORS,
     "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
-    "collections.OrderedDict": _ordered,
-    "torch.Size": _nothing,
-    "torch.device": _nothing,
+    "collections.OrderedDict": lambda: Pairs(),  # made empty and then filled
+    **dict.fromkeys(("torch.Size", "torch.device"), lambda *_: None),  # no tensors
 }
 
 

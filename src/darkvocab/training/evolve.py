@@ -90,14 +90,6 @@ class TokenRecord:
     hole: int | None  # its black hole at the last row, by number; null where it stands alone
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Geometry and census of some tokens at one row; taken over from row to row while none of them moves."""
-
-    cloud: tracking.Cloud
-    columns: dict[str, Any]  # of `EvolutionRecord`
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Evolution(Shown):
     """A measured history: records as polars frames, and their summary as a JSON-ready dict."""
@@ -237,7 +229,7 @@ class _Course:
         self.first = self.state = self._state(row, words)
         self.holes = tracking.holes_of(self.state.groups)  # of each token, 0 for none
         self._fresh = int(self.holes.max(initial=0)) + 1  # number of the next new black hole
-        self._start = self._shapes = self._measure(self.state)
+        self._start = self._shapes = self._measure(self.state)  # taken over from row to row while no token moves
         self.records: list[EvolutionRecord] = []
         self.events: list[EventRecord] = []
         self.n_changes = np.zeros(self.history.n_tokens, np.int64)
@@ -283,7 +275,8 @@ class _Course:
             )
         return state
 
-    def _measure(self, state: tracking.State) -> dict[str, Shape]:
+    def _measure(self, state: tracking.State) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
+        """Return the centroid of each selection, and columns of its record: geometry and census."""
         selections = self.settings.selections
         means = tracking.mean_distances(state, list(selections.values()), MOST_COMPARED)
         named = zip(selections.items(), means, strict=True)
@@ -293,9 +286,9 @@ class _Course:
         step = self.history.step(row)
         self.events += [EventRecord(row=row, step=step, **event.columns()) for event in events]
         for name, tokens in self.settings.selections.items():
-            shape, start = self._shapes[name], self._start[name]
-            displacement = float(np.linalg.norm(shape.cloud.centroid - start.cloud.centroid))
-            columns = {**shape.columns, "centroid_displacement": displacement, **motion(tokens)}
+            centroid, shape = self._shapes[name]
+            displacement = float(np.linalg.norm(centroid - self._start[name][0]))
+            columns = {**shape, "centroid_displacement": displacement, **motion(tokens)}
             self.records.append(EvolutionRecord(row=row, step=step, tokens=name, **columns))
 
     def tokens(self) -> list[TokenRecord]:
@@ -314,13 +307,15 @@ class _Course:
         ]
 
 
-def _shape(state: tracking.State, tokens: np.ndarray, mean: tuple[float, float] | None) -> Shape:
+def _shape(
+    state: tracking.State, tokens: np.ndarray, mean: tuple[float, float] | None
+) -> tuple[np.ndarray, dict[str, Any]]:
     whole = len(tokens) == len(state.words)
     groups = state.groups if whole else identical_rows(state.words[tokens])
     census = Census(groups)
     around = tracking.cloud(state, tokens)
     farthest = tracking.extent(state, tokens[groups.first])
-    columns = {
+    return around.centroid, {
         "n_tokens": census.n_tokens,
         **census.counts(),
         "largest_bh": census.largest_black_hole,
@@ -333,7 +328,6 @@ def _shape(state: tracking.State, tokens: np.ndarray, mean: tuple[float, float] 
         "radius_max": around.radius_max,
         "radius_rms": around.radius_rms,
     }
-    return Shape(cloud=around, columns=columns)
 
 
 def evolve(

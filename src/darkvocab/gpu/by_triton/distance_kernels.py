@@ -1,4 +1,4 @@
-"""Kernels of `distances`: values of rows, distances of pairs, their sums, counts and ranks, and the graph of near rows.
+"""Kernels of `distances`: values of rows, distances of pairs, their sums and counts, and the graph of near rows.
 
 Nothing waits for the device. Every figure is a maximum or a sum of integers: the order of threads changes none.
 """
@@ -211,48 +211,6 @@ def count_near(
 
 
 @triton.jit
-def narrow(low, high, ranks, equal, counts, limits, live, n_ranks, counted: tl.constexpr, share: tl.constexpr):
-    """Ranges low..high [T, ranks] of the ranks' keys, to where `counts` of pairs up to their pivots put them.
-
-    Then the next `limits` [T, ranks, share], and whether they are `live`: not settled, nor those of the rank before.
-    """
-    t = tl.program_id(0).to(tl.int64)
-    k = tl.arange(0, share)
-    source = t * n_ranks  # the first group with the same range
-    its_low, its_high = tl.full((), -1, tl.int64), tl.full((), -1, tl.int64)
-    new_low, new_high = its_low, its_high
-    for group in range(t * n_ranks, (t + 1) * n_ranks):
-        start, stop = tl.load(low + group), tl.load(high + group)
-        before_low, before_high = new_low, new_high
-        new_low, new_high = start, stop
-        if counted:
-            source = tl.where((start == its_low) & (stop == its_high), source, group)
-            its_low, its_high = start, stop
-            near = tl.load(counts + source * share + k) + tl.load(equal + t)
-            pivots = _pivots(start, stop, k, share)
-            inside = start < stop
-            reached = near > tl.load(ranks + group)
-            new_low = tl.minimum(tl.max(tl.where(inside & (reached == 0), pivots + 1, start)), stop)
-            new_high = tl.min(tl.where(inside & reached, pivots, stop))
-            tl.store(low + group, new_low)
-            tl.store(high + group, new_high)
-        keys = _pivots(new_low, new_high, k, share)
-        if limits.dtype.element_ty == tl.float32:
-            tl.store(limits + group * share + k, keys.to(tl.int32).to(tl.float32, bitcast=True))
-        else:
-            tl.store(limits + group * share + k, keys.to(tl.float64, bitcast=True))
-        fresh = (new_low != before_low) | (new_high != before_high)
-        tl.store(live + group, ((new_low < new_high) & fresh).to(tl.int32))
-
-
-@triton.jit
-def _pivots(low, high, k, share: tl.constexpr):
-    """low + (high - low) (k + 1) / share, without overflow."""
-    width = high - low
-    return low + width // share * (k + 1) + width % share * (k + 1) // share
-
-
-@triton.jit
 def add_degrees(distances, weights, limit, degrees, parents, m_pad, height: tl.constexpr, width: tl.constexpr):
     """Degrees of the pairs <= limit, and to each row's parent the first row near to it."""
     d, later, ours, theirs, i, j, t = _tile(distances, weights, m_pad, height, width)
@@ -285,17 +243,3 @@ def unite(distances, weights, limit, parents, m_pad, height: tl.constexpr, width
             had = tl.atomic_min(trial + u, v, mask=apart, sem="relaxed")
             apart = apart & (had != u) & (had != v)
             u, v = tl.where(apart, tl.maximum(had, v), u), tl.where(apart, tl.minimum(had, v), v)
-
-
-@triton.jit
-def flatten(parents, m_pad, wide: tl.constexpr):
-    """Every row's root as its parent: program (m_pad / wide, trial)."""
-    trial = parents + tl.program_id(1).to(tl.int64) * m_pad
-    row = tl.program_id(0) * wide + tl.arange(0, wide)
-    parent = row
-    moved = 1
-    while moved > 0:
-        above = tl.load(trial + parent, cache_modifier=".cg")
-        moved = tl.max((above != parent).to(tl.int32))
-        tl.store(trial + row, above)  # others' ways get shorter by it
-        parent = above

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from ..by_torch.distances import COLUMNS, TILE
-from .distance_kernels import add_degrees, compare_pairs, count_near, fill_values, flatten, narrow, tally_tile, unite
+from .distance_kernels import add_degrees, compare_pairs, count_near, fill_values, tally_tile, unite
 
 LAUNCH = {"enable_fp_fusion": False}
 SHARE = 16  # how many times smaller a pass makes the range of a rank, by as many limits
@@ -105,36 +105,41 @@ def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) ->
 
 
 def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
-    equal = equal.contiguous()
-    ranks = ranks.contiguous()
     float_type = distances.dtype
     bits, infinity = (torch.int32, 0x7F8 << 20) if float_type == torch.float32 else (torch.int64, 0x7FF << 52)
     low, high = torch.zeros_like(ranks), torch.full_like(ranks, infinity)
-    passes = triton.cdiv(infinity.bit_length(), SHARE.bit_length() - 1)
-    counts = ranks.new_zeros(passes, *ranks.shape, SHARE)
-    limits = torch.empty(*ranks.shape, SHARE, dtype=float_type, device=ranks.device)
-    live = torch.empty(ranks.shape, dtype=torch.int32, device=ranks.device)
-
-    def settle(counts: Tensor, counted: bool) -> None:
-        arrays = low, high, ranks, equal, counts, limits, live
-        narrow[len(ranks),](*arrays, ranks.shape[1], counted, SHARE, num_warps=1, **LAUNCH)
-
-    settle(counts, False)
-    for of_pass in counts:
-        _count(distances, weights, limits, live, of_pass, ranks.shape[1])
-        settle(of_pass, True)
+    place = torch.arange(ranks.shape[1], device=ranks.device)
+    share = torch.arange(1, SHARE + 1, device=ranks.device)
+    for _ in range(triton.cdiv(infinity.bit_length(), SHARE.bit_length() - 1)):
+        width = (high - low)[:, :, None]
+        pivots = low[:, :, None] + width // SHARE * share + width % SHARE * share // SHARE  # without overflow
+        # Ranks with one range are counted for once, and none that is settled.
+        same = (low[:, :, None] == low[:, None]) & (high[:, :, None] == high[:, None])
+        first = same.long().argmax(2)
+        live = (first == place) & (low < high)
+        counts = torch.zeros_like(pivots)
+        _count(distances, weights, pivots.to(bits).view(float_type), live.int(), counts, ranks.shape[1])
+        counts = counts.gather(1, first[:, :, None].expand_as(counts)) + equal[:, None, None]
+        reached = counts > ranks[:, :, None]
+        above = torch.where(reached, low[:, :, None], pivots + 1).amax(2).minimum(high)
+        high = torch.where(reached, pivots, high[:, :, None]).amin(2)
+        low = above
     return low.to(bits).view(float_type)
 
 
 def connect(distances: Tensor, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    m_pad = weights.shape[1]
     degrees = (weights - 1).clamp(min=0).contiguous()
-    rows = torch.arange(m_pad, dtype=torch.int32, device=weights.device)
+    rows = torch.arange(weights.shape[1], dtype=torch.int32, device=weights.device)
     parents = rows.expand_as(weights).contiguous()
     bound = torch.full((1,), limit, dtype=distances.dtype, device=distances.device)
+    _over_tiles(add_degrees, distances, weights, bound, degrees, parents)
+    parents = _flat(parents)
+    _over_tiles(unite, distances, weights, bound, parents)
+    return degrees, _flat(parents).to(torch.int64)
 
-    for kernel, arrays in ((add_degrees, (degrees, parents)), (unite, (parents,))):
-        _over_tiles(kernel, distances, weights, bound, *arrays)
-        if parents.numel():
-            flatten[m_pad // TILE, len(parents)](parents, m_pad, wide=TILE, num_warps=4, **LAUNCH)
-    return degrees, parents.to(torch.int64)
+
+def _flat(parents: Tensor) -> Tensor:
+    """Return every row's root as its parent: each step doubles how far up a row looks."""
+    for _ in range(parents.shape[1].bit_length()):
+        parents = parents.gather(1, parents.to(torch.int64))
+    return parents

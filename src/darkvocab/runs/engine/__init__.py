@@ -63,6 +63,9 @@ def open_engine(
 ) -> Engine:
     """Open an engine, to be used in a `with` block.
 
+    Raises InvalidInput where there is no such engine, or for fewer than one worker; MissingExtra, NoScheduler and
+    OtherVersion from Dask.
+
     Parameters
     ----------
     spec :
@@ -78,13 +81,6 @@ def open_engine(
     nogil : whether the work is mostly compiled code that lets other threads run
     say : called with a sentence when a worker is replaced, or waited for
     patience : seconds that a cluster may be without workers
-
-    Raises
-    ------
-    InvalidInput
-        No such engine, or fewer than one worker.
-    MissingExtra, NoScheduler, OtherVersion
-        Dask.
 
     Examples
     --------

@@ -28,20 +28,15 @@ class Engine(ABC):
     def map(self, work: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task]) -> Iterator[Result]:
         """Yield the results of `work(shared, task)`, in the order of the tasks, as they come.
 
-        Tasks are taken about two for each worker ahead. When the caller stops, tasks not begun are dropped.
+        Tasks are taken about two for each worker ahead. When the caller stops, tasks not begun are dropped. Raises the
+        first exception that `work` raises, as it is, without waiting for the tasks before it; from processes and
+        clusters WorkerDied, OtherVersion and EngineLost, too.
 
         Parameters
         ----------
         work : a function of a module that workers can import
         shared : what all tasks need; it travels once to each worker where the engine can do so
         tasks : each travels by itself
-
-        Raises
-        ------
-        Exception
-            The first that `work` raises, as it is, without waiting for the tasks before it.
-        WorkerDied, OtherVersion, EngineLost
-            From processes and clusters.
         """
 
     def close(self) -> None:  # noqa: B027, most have something to close

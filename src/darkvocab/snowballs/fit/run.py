@@ -316,16 +316,9 @@ def _offset(offset: float | str) -> float:
 
 
 def fit(target: str | Path | Target, **settings: Any) -> FitResult:
-    """Fit a snowball to an observed census.
+    """Fit a snowball to an observed census, a target and settings as `Fit` takes them.
 
-    Parameters
-    ----------
-    target, settings : of `Fit`
-
-    Raises
-    ------
-    NoFit
-        Populations that no sigma makes around this base.
+    Raises NoFit for populations that no sigma makes around this base.
 
     Examples
     --------

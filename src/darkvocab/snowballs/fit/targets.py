@@ -58,12 +58,8 @@ def load_target(spec: str | Path, n_singletons: int | str | None = None) -> Targ
     n_singletons : tokens of the snowball that are alone: a number, or "unknown"; by default what
         the target says (of a scan: dark tokens outside of black holes), and 0 for a list
 
-    Raises
-    ------
-    MissingFile, CorruptFile
-        Neither a name nor a list nor a file; a file without populations.
-    InvalidInput
-        Populations of no black holes, or that contradict the counts beside them.
+    Raises MissingFile for what is neither a name nor a list nor a file, CorruptFile for a file without populations,
+    InvalidInput for populations of no black holes, or that contradict the counts beside them.
 
     Examples
     --------

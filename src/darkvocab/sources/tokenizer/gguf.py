@@ -15,7 +15,7 @@ from ..tensors import File
 from .llama_cpp import BUILDERS, Held
 from .llama_patterns import PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST
 from .protobuf import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
-from .rules import merging
+from .rules import guarded, merging
 from .sentencepiece import SPACE
 from .specials import Specials
 from .texts import BYTE_TOKEN, Pieces, Spelling, decoded
@@ -74,17 +74,13 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
 
     @cache
     def built() -> Rules:
-        try:
-            return BUILDERS[model](held)
-        except (KeyboardInterrupt, SystemExit, MemoryError, CorruptFile):
-            raise
-        except BaseException as error:  # the libraries raise bare Exception, and panics that are not even that
-            raise header.wrong(f"tokenizer.ggml.* makes no tokenizer ({error})") from None
+        def wrong(said: str) -> CorruptFile:
+            return header.wrong(f"tokenizer.ggml.* makes no tokenizer ({said})")
+
+        return guarded(lambda: BUILDERS[model](held), wrong)
 
     def merges(numbers: list[int]) -> list[bool]:
-        rules = built()[0]
-        assert rules is not None
-        return merging(rules, read.pieces)(numbers)
+        return merging(built()[0], read.pieces, numbers)
 
     ids = {tokens.text[n]: n for n in sorted(tokens.special - tokens.broken)}
     before, after = _strips(header, ids, pre)
@@ -196,7 +192,7 @@ class _Tokens:
             data.append(stands_for)
             shown.append(name if as_it_is else decoded(stands_for) or name)
         added = {number for number, n in enumerate(token) if n in self.special}
-        return Pieces.of(token, shown, data, added, [self.name[n] for n in token])
+        return Pieces(token=token, text=shown, name=[self.name[n] for n in token], data=data, added=added)
 
 
 def _name(text: str, model: str) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
 from ..json_files import read_object
 from ..tensors import File
-from .added import HIGHEST, Added, added_beside, class_name, settings
+from .added import HIGHEST, added_beside, class_name, settings
 from .patterns import PATTERNS
-from .rules import by_rules, plain
-from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
+from .rules import by_rules, guarded, plain, words
+from .texts import BYTE_LEVEL, Pieces, Spelling, is_unicode
 from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
 
 # Classes of transformers whose rules for vocab.json and merges.txt are GPT-2's.
 AS_GPT2 = {
@@ -36,13 +39,7 @@ def from_json(path: File, folder: Mapping[str, File]) -> Tokenizer:
 
     local = path if isinstance(path, Path) else path.whole()
     _check_prefix(local)
-
-    def read() -> tokenizers.Tokenizer:
-        rules = plain(tokenizers.Tokenizer.from_file(str(local)), copy=False)
-        _add(rules, added_beside(folder))
-        return rules
-
-    return by_rules(_guarded(path, read), file=path)
+    return _by(path, folder, lambda: plain(tokenizers.Tokenizer.from_file(str(local)), copy=False))
 
 
 def _check_prefix(path: Path) -> None:
@@ -78,31 +75,28 @@ def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:
         return _without_rules(path, vocab, named)
     suffix = "</w>" if named == "CLIPTokenizer" else None
     unknown = _unknown(folder, vocab) if suffix else None
+    merges = _merges(folder["merges.txt"])
 
     def build() -> tokenizers.Tokenizer:
         options = {name: text for name, text in (("end_of_word_suffix", suffix), ("unk_token", unknown)) if text}
-        rules = tokenizers.Tokenizer(models.BPE(vocab, _merges(folder["merges.txt"]), **options))
+        rules = tokenizers.Tokenizer(models.BPE(vocab, merges, **options))
         rules.decoder = decoders.ByteLevel()
-        in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         if named == "Qwen2Tokenizer":
             rules.normalizer = normalizers.NFC()
-            rules.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Split(tokenizers.Regex(PATTERNS["QWEN"]), "isolated"), in_bytes]
-            )
+            rules.pre_tokenizer = words([PATTERNS["QWEN"]])
         elif suffix:
             spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
             rules.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
-            words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+            word = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
             rules.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Split(tokenizers.Regex(words), "removed", invert=True), in_bytes]
+                [pre_tokenizers.Split(tokenizers.Regex(word), "removed", invert=True), words([])]
             )
         else:
             spaced = settings(folder).get("add_prefix_space") is True
             rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
-        _add(rules, added_beside(folder))
         return rules
 
-    return by_rules(_guarded(path, build), file=path)
+    return _by(path, folder, build)
 
 
 def from_words(path: File, folder: Mapping[str, File]) -> Tokenizer:
@@ -110,12 +104,8 @@ def from_words(path: File, folder: Mapping[str, File]) -> Tokenizer:
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise CorruptFile(f"{path}: not UTF-8 at byte {error.start:,}") from None
-    texts = lines[:-1] if lines[-1] == "" else lines
-    vocab = {text.removesuffix("\r"): n for n, text in enumerate(texts)}
+    lines = _lines(path)
+    vocab = {text.removesuffix("\r"): n for n, text in enumerate(lines[:-1] if lines[-1] == "" else lines)}
     named = class_name(folder)
     if named not in ("", *AS_BERT):
         return _without_rules(path, vocab, named)
@@ -131,43 +121,43 @@ def from_words(path: File, folder: Mapping[str, File]) -> Tokenizer:
         )
         rules.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         rules.decoder = decoders.WordPiece()
-        _add(rules, added_beside(folder))
         return rules
 
-    return by_rules(_guarded(path, build), file=path)
+    return _by(path, folder, build)
 
 
-def _guarded(path: File, build: Callable[[], Any]) -> Any:
-    """Return what `build` does; whatever the library raises besides is a CorruptFile."""
-    try:
-        return build()
-    except (KeyboardInterrupt, SystemExit, OSError, CorruptFile, MemoryError):
-        raise
-    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
-        raise CorruptFile(
-            f"{path}: not a tokenizer that can be read ({in_a_line(error)}); --tokenizer none goes without"
-        ) from None
-
-
-def _add(rules: Any, added: list[Added]) -> None:
-    """Add tokens to the rules, but for those that are added already."""
+def _by(path: File, folder: Mapping[str, File], build: Callable[[], tokenizers.Tokenizer]) -> Tokenizer:
+    """Return the tokenizer by the rules that `build` makes and the tokens that a folder's files add."""
     from tokenizers import AddedToken
 
-    known = {one.content for one in rules.get_added_tokens_decoder().values()}
-    for one in added:
-        if one.content not in known:
-            flags = {"normalized": not one.special, **one.flags}
-            rules.add_tokens([AddedToken(one.content, special=one.special, **flags)])
+    added = added_beside(folder)
+
+    def build_all() -> tokenizers.Tokenizer:
+        rules = build()
+        known = {one.content for one in rules.get_added_tokens_decoder().values()}
+        for one in added:
+            if one.content not in known:
+                flags = {"normalized": not one.special, **one.flags}
+                rules.add_tokens([AddedToken(one.content, special=one.special, **flags)])
+        return rules
+
+    def wrong(said: str) -> CorruptFile:
+        return CorruptFile(f"{path}: not a tokenizer that can be read ({said}); --tokenizer none goes without")
+
+    return by_rules(guarded(build_all, wrong), file=path)
+
+
+def _lines(path: File) -> list[str]:
+    try:
+        return path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorruptFile(f"{path}: not UTF-8 at byte {error.start:,}") from None
 
 
 def _merges(path: File) -> list[tuple[str, str]]:
     """Return the pairs of a `merges.txt`; raises CorruptFile."""
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise CorruptFile(f"{path}: not UTF-8 at byte {error.start:,}") from None
     pairs = []
-    for n, line in enumerate(lines, 1):
+    for n, line in enumerate(_lines(path), 1):
         if not line.strip() or (n == 1 and line.startswith("#version")):
             continue
         one, space, other = line.rstrip("\r").partition(" ")
@@ -192,7 +182,7 @@ def _without_rules(path: File, vocab: Mapping[str, int], named: str) -> Tokenize
     return Tokenizer(
         runtime="tokenizers",
         model="unknown",
-        pieces=Pieces.of(list(vocab.values()), texts, list(map(spelling.bytes_of, texts))),
+        pieces=Pieces(token=list(vocab.values()), text=texts, name=texts, data=list(map(spelling.bytes_of, texts))),
         spelling=spelling,
         cannot_encode=f"the rules of {named} for {path.name} are not known here; a tokenizer.json has them",
         file=path,

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..tensors import File
 from .llama_patterns import NEW_RANGES, PATTERN_OF, PATTERNS, RAW, WHOLE_WORDS_FIRST, of_15_1
-from .protobuf import BYTE, BYTES, FIXED32, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, packed, read_model
-from .rules import encoder
+from .protobuf import BARE, BYTE, FIXED32, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, packed, read_model, sized
+from .rules import encoder, words
 from .sentencepiece import SPACE, merge_rules, processor
 from .texts import BYTE_LEVEL
 from .tokenizer import Encoded, flat
@@ -54,7 +54,7 @@ class Held:
 
 def bpe(held: Held) -> Rules:
     """Return the rules of byte-pair encoding: by merges, on what the patterns of `pre` have cut."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer, models, normalizers
 
     raw = PATTERN_OF[held.pre] in RAW
     # What merges name and what is no token holds its place among the characters, and falls apart in the end.
@@ -70,15 +70,9 @@ def bpe(held: Held) -> Rules:
         unk_token=" " if raw else None,
     )
     rules = Tokenizer(model)
-    patterns = map(of_15_1, PATTERNS[PATTERN_OF[held.pre]])
-    cutters: list[pre_tokenizers.PreTokenizer] = [
-        pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns
-    ]
     if raw:
         rules.normalizer = normalizers.Replace(" ", SPACE)
-    else:
-        cutters.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
-    rules.pre_tokenizer = pre_tokenizers.Sequence(cutters)
+    rules.pre_tokenizer = words(map(of_15_1, PATTERNS[PATTERN_OF[held.pre]]), byte_level=not raw)
     # Of GPT-2's alphabet what has no token is dropped, but for ASCII, since a token of one byte has another text.
     names = [f"<0x{byte:02X}>" if raw else chr(byte) if byte < 128 else "" for byte in range(256)]
     parts = [
@@ -160,7 +154,7 @@ def unigram(held: Held) -> Rules:
     by_model = _falling_apart(encoder(rules), len(names), [[]] if held.unknown is None else [])
     normalizer = None
     if held.charsmap:
-        rules_of_text = _sized(2, held.charsmap) + bytes([3 << 3, 0, 4 << 3, 0, 5 << 3, 0])  # spaces as they are
+        rules_of_text = sized(2, held.charsmap) + BARE
         normalizer = sentencepiece.SentencePieceNormalizer(normalizer_spec=rules_of_text)
 
     def encode(texts: list[str]) -> Encoded:
@@ -199,15 +193,11 @@ def by_scores(held: Held) -> Rules:
 def _model_proto(pieces: Iterable[tuple[str, float, int]], *, space_prefix: bool) -> bytes:
     """Return a SentencePiece model of pieces, each with score and type: BPE that falls back on bytes, spaces marked."""
     listed = (
-        _sized(1, _sized(1, text.encode()) + struct.pack("<Bf", 2 << 3 | FIXED32, score) + bytes([3 << 3, kind]))
+        sized(1, sized(1, text.encode()) + struct.pack("<Bf", 2 << 3 | FIXED32, score) + bytes([3 << 3, kind]))
         for text, score, kind in pieces
     )
     trainer = bytes([3 << 3, 2]) + packed(35 << 3) + b"\1"
-    return b"".join(listed) + _sized(2, trainer) + _sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
-
-
-def _sized(field: int, data: bytes) -> bytes:
-    return bytes([field << 3 | BYTES]) + packed(len(data)) + data
+    return b"".join(listed) + sized(2, trainer) + sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
 
 
 BUILDERS = {"gpt2": bpe, "gemma4": bpe, "llama": by_scores, "bert": wordpiece, "t5": unigram}

@@ -20,16 +20,11 @@ from .tiktoken import from_ranks, from_tekken, is_ranks
 from .tokenizer import Tokenizer
 
 Files = Mapping[str, File]
+SENTENCEPIECE = r"(tokenizer|tiktoken|spiece|spm|sentencepiece)(\.bpe|\.mm)?\.model|.+\.model\.v[0-9]\w*"
+TEKKEN = r"tekken(_\w+)?\.json"
 # Names of files in the order in which they are chosen; of several of a kind the last in alphabetical order.
-NAMES = (
-    r"tokenizer\.json",
-    r"vocab\.json",
-    r"vocab\.txt",
-    r"(tokenizer|tiktoken|spiece|spm|sentencepiece)(\.bpe|\.mm)?\.model|.+\.model\.v[0-9]\w*",
-    r".+\.tiktoken",
-    r"tekken(_\w+)?\.json",
-)
-SAME = (1, 2)
+NAMES = (r"tokenizer\.json", r"vocab\.json", r"vocab\.txt", SENTENCEPIECE, r".+\.tiktoken", TEKKEN)
+SAME = (1, 2)  # have the rules of a tokenizer.json once more
 MERGES = "merges.txt"
 GIVE = (
     "give a tokenizer.json, vocab.json with merges.txt, vocab.txt, SentencePiece model, .tiktoken, tekken.json or "
@@ -61,8 +56,8 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
         if not names:
             raise MissingFile(f"{place.said} holds no tokenizer; {GIVE}")
         return _of_folder(place, names)
-    beside = _beside(place) if _kind(place.name) is not None else {}
-    return _opened(place, beside)
+    names = [MERGES, *COMPANIONS] if _kind(place.name) is not None else []
+    return _opened(place, {name: one for name in names if (one := place.with_name(name)).is_file()})
 
 
 def tokenizer_of(source: Source) -> Tokenizer | None:
@@ -71,30 +66,25 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
     A tokenizer beside a GGUF file is another one that applies. Raises as `open_tokenizer`; remote files are read now.
     """
     names = tokenizer_names(source.beside)
-    held = None
     if source.metadata:  # else no file is a GGUF file, and none of its tensors need be looked up
         held = from_gguf(source.metadata, next((tensor.path for tensor in source.tensors.values()), None))
-    if held is None:
-        return _of_folder(source.beside, names) if names else None
-    return replace(held, others=tuple(partial(_opened, source.beside[name], source.beside) for name in names[:1]))
+        if held is not None:
+            return replace(held, others=_openers(source.beside, names[:1]))
+    return _of_folder(source.beside, names) if names else None
 
 
 def tokenizer_names(folder: Files) -> list[str]:
-    """Return the names of files of a folder that hold a tokenizer, the one to use first."""
-    by_kind: dict[int, str] = {}
-    for name in sorted(folder):
-        kind = _kind(name)
-        if kind is not None and (name != "vocab.json" or MERGES in folder):
-            by_kind[kind] = name
-    names = [by_kind[kind] for kind in sorted(by_kind)]
+    """Return the names of files of a folder that hold a tokenizer, the one to use first, then others that apply."""
+    by_kind = {_kind(name): name for name in sorted(folder) if name != "vocab.json" or MERGES in folder}
+    names = [by_kind[kind] for kind in range(len(NAMES)) if kind in by_kind]
     if names and names[0] != "tokenizer.json" and class_name(folder) in OTHER_IDS:
-        return [name for name in names if not re.fullmatch(NAMES[3], name)]
-    return names
+        names = [name for name in names if not re.fullmatch(SENTENCEPIECE, name)]
+    return [name for name in names if name == names[0] or _kind(name) not in SAME]
 
 
 def tokenizer_files(folder: Files) -> list[File]:
     """Return the files of a folder that are read: its tokenizer, others that apply, and what adds tokens to them."""
-    names = _applying(tokenizer_names(folder))
+    names = tokenizer_names(folder)
     names += [name for name in (MERGES, *COMPANIONS) if names and name in folder]
     return [folder[name] for name in names if name != MERGES or names[0] == "vocab.json"]
 
@@ -103,21 +93,12 @@ def _kind(name: str) -> int | None:
     return next((n for n, pattern in enumerate(NAMES) if re.fullmatch(pattern, name)), None)
 
 
-def _beside(file: File) -> Files:
-    """Return the files beside this one that belong to a tokenizer."""
-    names = (file.with_name(name) for name in (MERGES, *COMPANIONS))
-    return {one.name: one for one in names if one.is_file()}
-
-
 def _of_folder(folder: Files, names: list[str]) -> Tokenizer:
-    first, *others = _applying(names)
-    opened = _opened(folder[first], folder)
-    return replace(opened, others=tuple(partial(_opened, folder[name], folder) for name in others))
+    return replace(_opened(folder[names[0]], folder), others=_openers(folder, names[1:]))
 
 
-def _applying(names: list[str]) -> list[str]:
-    """Return the first name, and those of others whose rules are not those of a tokenizer.json once more."""
-    return [name for n, name in enumerate(names) if n == 0 or _kind(name) not in SAME]
+def _openers(folder: Files, names: list[str]) -> tuple[Callable[[], Tokenizer], ...]:
+    return tuple(partial(_opened, folder[name], folder) for name in names)
 
 
 def _opened(file: File, folder: Files) -> Tokenizer:
@@ -128,35 +109,25 @@ def _opened(file: File, folder: Files) -> Tokenizer:
     for one in (file, *beside.values()):
         if isinstance(one, RemoteFile):
             one.whole()  # compared with its hash
-    return _reader(file, beside)()
-
-
-def _reader(path: File, beside: Files) -> Callable[[], Tokenizer]:
-    """Return what opens a file."""
-    name = path.name
-    if name.endswith(".gguf"):
-        return lambda: _of_gguf(path)
-    if re.fullmatch(NAMES[5], name):
-        return lambda: from_tekken(path)
-    if name == "vocab.json":
+    if file.suffix == ".gguf":
+        opened = from_gguf(read_gguf(file)[1], file)
+        if opened is None:
+            raise CorruptFile(f"{file} holds no tokenizer; give another file, or --tokenizer none")
+        return opened
+    if re.fullmatch(TEKKEN, file.name):
+        return from_tekken(file)
+    if file.name == "vocab.json":
         if MERGES not in beside:
-            raise MissingFile(f"{path} is half of a tokenizer; there is no {MERGES} beside it")
-        return lambda: from_vocab(path, beside)
-    if name == "vocab.txt":
-        return lambda: from_words(path, beside)
-    if name == MERGES:
-        raise InvalidInput(f"{path} is half of a tokenizer; give the vocab.json beside it, or the folder")
-    with path.open("rb") as file:
-        begin = file.read(4096)
+            raise MissingFile(f"{file} is half of a tokenizer; there is no {MERGES} beside it")
+        return from_vocab(file, beside)
+    if file.name == "vocab.txt":
+        return from_words(file, beside)
+    if file.name == MERGES:
+        raise InvalidInput(f"{file} is half of a tokenizer; give the vocab.json beside it, or the folder")
+    with file.open("rb") as data:
+        begin = data.read(4096)
     if is_ranks(begin):
-        return lambda: from_ranks(path, beside)
-    if begin[:1] == b"\n" and name != "tokenizer.json" and path.suffix != ".txt":
-        return lambda: from_sentencepiece(path, beside)
-    return lambda: from_json(path, beside)
-
-
-def _of_gguf(path: File) -> Tokenizer:
-    opened = from_gguf(read_gguf(path)[1], path)
-    if opened is None:
-        raise CorruptFile(f"{path} holds no tokenizer; give another file, or --tokenizer none")
-    return opened
+        return from_ranks(file, beside)
+    if begin[:1] == b"\n" and file.name != "tokenizer.json" and file.suffix != ".txt":
+        return from_sentencepiece(file, beside)
+    return from_json(file, beside)

@@ -15,6 +15,7 @@ import numpy as np
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 MODELS = {1: "Unigram", 2: "BPE", 3: "Word", 4: "Char"}
+BARE = bytes([3 << 3, 0, 4 << 3, 0, 5 << 3, 0])  # rules of normalisation that leave spaces as they are
 BLOCK = 256  # units of a trie that one unit may lead to
 
 
@@ -35,9 +36,8 @@ class Model:
 
     def serialised(self, *, bare: bool = False) -> bytes:
         """Return a protocol buffer of what was read and checked, or a `bare` one, without rules of normalisation."""
-        rules = bytes([3 << 3, 0, 4 << 3, 0, 5 << 3, 0]) if bare else self.normalizer
-        messages = [(1, piece) for piece in self.pieces] + [(2, self.trainer), (3, rules)]
-        return b"".join(bytes([n << 3 | BYTES]) + packed(len(message)) + message for n, message in messages)
+        messages = [(1, piece) for piece in self.pieces] + [(2, self.trainer), (3, BARE if bare else self.normalizer)]
+        return b"".join(sized(n, message) for n, message in messages)
 
 
 def read_model(data: bytes) -> Model:
@@ -104,6 +104,11 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if data[n] < 0x80:
             return value, n + 1
     raise ValueError("a number without an end")
+
+
+def sized(number: int, data: bytes) -> bytes:
+    """Return a field of bytes, as a message has it."""
+    return bytes([number << 3 | BYTES]) + packed(len(data)) + data
 
 
 def packed(value: int) -> bytes:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ...errors import InvalidInput
-from .texts import Pieces, Spelling
+from ...errors import CorruptFile, InvalidInput
+from .texts import Pieces, Spelling, in_a_line
 from .tokenizer import Encoded, Tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
 
+Built = TypeVar("Built")
 TOGETHER = 256  # texts in one call's list of words
 
 
@@ -30,7 +32,7 @@ def by_rules(rules: tokenizers.Tokenizer, **facts: Any) -> Tokenizer:
         facts["pieces"] = pieces_of(rules, spelling)
     fields = {"runtime": "tokenizers", "model": type(rules.model).__name__, "encoder": encoder(rules), **facts}
     if getattr(rules.model, "ignore_merges", False):
-        fields.setdefault("merges", merging(rules, fields["pieces"]))
+        fields.setdefault("merges", partial(merging, rules, fields["pieces"]))
     return Tokenizer(**fields, spelling=spelling, rules_of=lambda: rules)
 
 
@@ -83,16 +85,34 @@ def encoder(rules: tokenizers.Tokenizer) -> Callable[[list[str]], Encoded]:
     return encode
 
 
-def merging(rules: tokenizers.Tokenizer, pieces: Pieces) -> Callable[[list[int]], list[bool]]:
-    def merges(numbers: list[int]) -> list[bool]:
-        model: Any = rules.model
-        model.ignore_merges = False
-        try:
-            return [[token.id for token in model.tokenize(pieces.name[n])] == [pieces.token[n]] for n in numbers]
-        finally:
-            model.ignore_merges = True
+def merging(rules: Any, pieces: Pieces, numbers: list[int]) -> list[bool]:
+    """Return of pieces, by number, whether merges alone give them where rules look up whole words first."""
+    model = rules.model
+    model.ignore_merges = False
+    try:
+        return [[token.id for token in model.tokenize(pieces.name[n])] == [pieces.token[n]] for n in numbers]
+    finally:
+        model.ignore_merges = True
 
-    return merges
+
+def words(patterns: Iterable[str], *, byte_level: bool = True) -> Any:
+    """Return a pre-tokenizer that cuts by one pattern after the other, and spells bytes as GPT-2 does, if asked to."""
+    from tokenizers import Regex, pre_tokenizers
+
+    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Split(Regex(one), "isolated") for one in patterns]
+    if byte_level:
+        steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+    return pre_tokenizers.Sequence(steps)
+
+
+def guarded(build: Callable[[], Built], wrong: Callable[[str], CorruptFile]) -> Built:
+    """Return what `build` makes of a file; what a library raises instead becomes the CorruptFile of `wrong`."""
+    try:
+        return build()
+    except (KeyboardInterrupt, SystemExit, MemoryError, CorruptFile):
+        raise
+    except BaseException as error:  # the libraries raise bare Exception, and panics that are not even that
+        raise wrong(in_a_line(error)) from None
 
 
 def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:
@@ -101,7 +121,7 @@ def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:
     contents = {one.content for one in rules.get_added_tokens_decoder().values()}
     added = {n for n, held in enumerate(text) if held in contents}
     data = [held.encode() if n in added else spelling.bytes_of(held) for n, held in enumerate(text)]
-    return Pieces.of(token, text, data, added)
+    return Pieces(token=token, text=text, name=text, data=data, added=added)
 
 
 def _every(rules: tokenizers.Tokenizer) -> tuple[list[int], list[str]]:

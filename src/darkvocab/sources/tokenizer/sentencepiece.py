@@ -95,7 +95,8 @@ def _pieces(path: File, model: Model, ids: list[int], spelling: Spelling, folder
     }
     data = [text.encode() if kind in (UNKNOWN, CONTROL) else spelling.bytes_of(text) for _, text, kind in rows]
     silent = {n for n, (_, _, kind) in enumerate(rows) if kind in (CONTROL, UNUSED)}
-    return Pieces.of([token for token, _, _ in rows], [text for _, text, _ in rows], data, added, silent=silent)
+    texts = [text for _, text, _ in rows]
+    return Pieces(token=[token for token, _, _ in rows], text=texts, name=texts, data=data, added=added, silent=silent)
 
 
 def merge_rules(path: File | None, model: Model, ids: list[int]) -> tokenizers.Tokenizer | None:

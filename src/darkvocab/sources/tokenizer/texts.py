@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from ...text import shorten
@@ -78,23 +79,15 @@ class Pieces:
     text: list[str]  # as it is shown; the file's own name of the token, where it has one
     name: list[str]  # as `Tokenizer.rules` name it: often the same
     data: list[bytes]
-    body: list[str | None]
-    added: Set[int]  # numbers of the pieces that are cut out of a text before the model sees it, or come of no text
+    added: Set[int] = (
+        frozenset()
+    )  # numbers of those cut out of a text before the model sees it, or that come of no text
     silent: Set[int] = frozenset()  # numbers of the pieces that come of no text: control tokens of some runtimes
 
-    @classmethod
-    def of(
-        cls,
-        token: list[int],
-        text: list[str],
-        data: list[bytes],
-        added: Set[int] = frozenset(),
-        name: list[str] | None = None,
-        silent: Set[int] = frozenset(),
-    ) -> Pieces:
-        """Return the pieces of these columns; `name` is `text` where it is not given."""
-        body = list(map(decoded, data))
-        return cls(token=token, text=text, name=name or text, data=data, body=body, added=added, silent=silent)
+    @cached_property
+    def body(self) -> list[str | None]:
+        """Bytes of each piece as text; None where they are no whole UTF-8."""
+        return list(map(decoded, self.data))
 
     def __len__(self) -> int:
         return len(self.token)

@@ -19,6 +19,7 @@ from ..json_files import read_object
 from ..tensors import File
 from .added import HIGHEST, added_beside
 from .patterns import HELD, PATTERNS, for_oniguruma
+from .rules import words
 from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
 from .tokenizer import Encoded, Tokenizer, flat
 
@@ -164,12 +165,12 @@ def _tokenizer(
         raise CorruptFile(f"{path}: {len(token) - n_ids:,} special tokens have the id of another token")
     names = [*(data.decode("latin-1").translate(_TO_BYTE_LEVEL) for data in ranks), *marks.values()]
     marked = frozenset(range(len(ranks), len(token)))
-    pieces = Pieces.of(
-        token,
-        [*(data.decode("utf-8", "backslashreplace") for data in ranks), *marks.values()],
-        [*ranks, *(mark.encode() for mark in marks.values())],
-        added=marked,
+    pieces = Pieces(
+        token=token,
+        text=[*(data.decode("utf-8", "backslashreplace") for data in ranks), *marks.values()],
         name=names,
+        data=[*ranks, *(mark.encode() for mark in marks.values())],
+        added=marked,
         silent=marked,
     )
     facts: dict[str, Any] = {"runtime": "tiktoken", "model": "BPE", "file": path, "pieces": pieces}
@@ -216,7 +217,7 @@ def _encoders(path: File, ranks: Mapping[bytes, int], pattern: str, *, first: in
 def _rules(vocab: dict[str, int], pattern: str, nfc: bool) -> tokenizers.Tokenizer | None:
     """Return the rules without merges, which take seconds to tell from ranks: whole words are looked up first."""
     import tokenizers
-    from tokenizers import decoders, models, normalizers, pre_tokenizers
+    from tokenizers import decoders, models, normalizers
 
     cut = for_oniguruma(pattern)
     if cut is None:
@@ -224,11 +225,8 @@ def _rules(vocab: dict[str, int], pattern: str, nfc: bool) -> tokenizers.Tokeniz
     rules = tokenizers.Tokenizer(models.BPE(vocab, [], ignore_merges=True))
     rules.normalizer = normalizers.NFC() if nfc else None
     try:
-        split = pre_tokenizers.Split(tokenizers.Regex(cut), "isolated")
+        rules.pre_tokenizer = words([cut])
     except Exception:  # of the engine of regular expressions, which has no class of its own
         return None
-    rules.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
     rules.decoder = decoders.ByteLevel()
     return rules

@@ -1,10 +1,10 @@
-"""How far rows are from one matrix to another: by hand, and against the same in plain numpy."""
+"""How far rows are from one matrix to another, and to the nearest of some: by hand, and against plain numpy."""
 
 import numpy as np
 import pytest
 
 from darkvocab import EmbeddingMatrix
-from darkvocab.measures.displacement import displacements
+from darkvocab.measures.distances import displacements, steps_to_nearest
 from darkvocab.numerics import GRIDS, decode, to_index
 
 
@@ -55,3 +55,15 @@ def test_rows_are_rounded_to_the_grid_that_is_asked_for():
 def test_rows_of_other_length_are_refused():
     with pytest.raises(ValueError, match="rows of 1 and of 2 columns"):
         displacements(matrix([[1]]), matrix([[1, 2]]))
+
+
+@pytest.mark.parametrize(("grid", "on"), [("bfloat16", None), ("float32", None), ("float32", "bfloat16")])
+def test_steps_to_nearest_equal_those_of_all_pairs(grid, on):
+    rng = np.random.default_rng(3)
+    matrix = EmbeddingMatrix.from_array(np.round(rng.normal(0, 1, (300, 7)), 1), grid)
+    targets = np.array([3, 50, 51, 200, 299])
+    index = matrix.index(np.arange(300), on)
+    plain = np.abs(index[:, None] - index[targets]).max(2).min(1)
+    assert (steps_to_nearest(matrix, targets, on) == plain).all()
+    with pytest.raises(ValueError, match="one token or more"):
+        steps_to_nearest(matrix, np.array([], np.int64))
