@@ -40,7 +40,7 @@ lint: .venv/dev
 pins: .venv/dev
 	$(BIN)/python .ci/pins.py
 
-bench: .venv/dev
+bench: .venv/dev $(MODEL)
 	$(BIN)/python benches/bench.py
 
 clean:

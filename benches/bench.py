@@ -56,6 +56,7 @@ N_TOKENS, DIM = 2100, 2560
 BASE = "qwen3-4b-centred"
 EPSILON = 5.9604645e-5
 BIN = Path(sys.executable).parent
+MODEL = Path(__file__).parents[1] / "demo/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 # Run in a process of its own: prints the largest anonymous and total resident memory that it saw, in kB.
 WATCHED = """
@@ -710,24 +711,27 @@ def bench_page(folder: Path) -> list[dict[str, Any]]:
     return [{**row, "recipe_s": None} for row in rows]
 
 
-def bench_reachability(folder: Path) -> list[dict[str, Any]]:
-    """Every token of a byte-level BPE of Qwen's size explained; loading it is not counted."""
-    path, n_rows = folder / "tokenizer.json", 151_936
-    vocabularies.byte_level(151_669).save(str(path))
+def bench_reachability(path: Path, n_rows: int, name: str) -> dict[str, Any]:
+    """Every token of a tokenizer explained; loading it is not counted."""
     tokenizer = open_tokenizer(path)
     found = vocabulary(tokenizer, n_rows)
     here = median_time(lambda: vocabulary(tokenizer, n_rows), 7)
     texts = [witness for witness in found.witness if witness is not None]
-    return [
-        {
-            "what": f"vocabulary of {found.n_texts:,} texts, {found.n_texts / here:,.0f} a second",
-            "here_s": here,
-            "recipe_s": None,
-            "floor": "the library's encode_batch_fast of the witnesses at once",
-            "floor_s": median_time(lambda: tokenizer.rules.encode_batch_fast(texts, add_special_tokens=False), 5),
-            **memory(f"from darkvocab.measures.vocabulary import vocabulary; vocabulary({str(path)!r}, {n_rows})"),
-        }
-    ]
+    return {
+        "what": f"vocabulary of {name}, {found.n_texts:,} texts, {found.n_texts / here:,.0f} a second",
+        "here_s": here,
+        "recipe_s": None,
+        "floor": "the library's encode_batch_fast of the witnesses at once",
+        "floor_s": median_time(lambda: tokenizer.rules.encode_batch_fast(texts, add_special_tokens=False), 5),
+        **memory(f"from darkvocab.measures.vocabulary import vocabulary; vocabulary({str(path)!r}, {n_rows})"),
+    }
+
+
+def bench_byte_level(folder: Path) -> list[dict[str, Any]]:
+    """The tokens of a byte-level BPE of Qwen's size."""
+    path = folder / "tokenizer.json"
+    vocabularies.byte_level(151_669).save(str(path))
+    return [bench_reachability(path, 151_936, "a byte-level BPE")]
 
 
 def bench_scan(folder: Path) -> list[dict[str, Any]]:
@@ -740,27 +744,37 @@ def bench_scan(folder: Path) -> list[dict[str, Any]]:
     vocabularies.byte_level(151_669).save(str(model / "tokenizer.json"))
     for hashed in (False, True):
         flags = [] if hashed else ["--no-sha256"]
-        words = [str(BIN / "darkvocab"), "scan", str(model), "--html", str(folder / "dark.html"), "--json", *flags]
-
-        def process(words: list[str] = words) -> None:
-            subprocess.run(words, check=True, capture_output=True)
-
-        process()  # compiles
-        code = (
-            "import contextlib, io; from darkvocab.cli import app\n"
-            f"with contextlib.redirect_stdout(io.StringIO()): app({words[1:]!r}, standalone_mode=False)"
-        )
-        rows.append(
-            {
-                "what": f"scan --html of {n:,} x {DIM:,} bfloat16, a process" + ", hashed, too" * hashed,
-                "here_s": median_time(process, 3),
-                "recipe_s": None,
-                "floor": "reading the file once",
-                "floor_s": median_time(lambda: _read_file(path), 3),
-                **memory(code),
-            }
-        )
+        words = [str(model), "--html", str(folder / "dark.html"), "--json", *flags]
+        what = f"scan --html of {n:,} x {DIM:,} bfloat16, a process" + ", hashed, too" * hashed
+        rows.append(_scan_process(words, path, what, 3))
     return [*rows, bench_grades(path)]
+
+
+def _scan_process(words: list[str], path: Path, what: str, repeats: int) -> dict[str, Any]:
+    """A scan with these arguments, of this file, as a process."""
+
+    def process() -> None:
+        subprocess.run([str(BIN / "darkvocab"), "scan", *words], check=True, capture_output=True)
+
+    process()  # compiles
+    code = (
+        "import contextlib, io; from darkvocab.cli import app\n"
+        f"with contextlib.redirect_stdout(io.StringIO()): app({['scan', *words]!r}, standalone_mode=False)"
+    )
+    return {
+        "what": what,
+        "here_s": median_time(process, repeats),
+        "recipe_s": None,
+        "floor": "reading the file once",
+        "floor_s": median_time(lambda: _read_file(path), 3),
+        **memory(code),
+    }
+
+
+def bench_language_model(folder: Path) -> list[dict[str, Any]]:
+    """The demo's language model: its scan as a process, and its tokens."""
+    scanned = _scan_process([str(MODEL)], MODEL, "scan of SmolLM2-135M-Instruct.Q4_1.gguf, a process", 7)
+    return [scanned, bench_reachability(MODEL, 49_152, "SmolLM2")]
 
 
 def bench_grades(path: Path) -> dict[str, Any]:
@@ -842,8 +856,9 @@ def main() -> None:
         "hub": bench_hub,
         "neighbours": bench_neighbours,
         "diff": bench_diff,
-        "vocabulary": bench_reachability,
+        "vocabulary": bench_byte_level,
         "scan": bench_scan,
+        "smollm2": bench_language_model,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,

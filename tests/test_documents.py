@@ -35,6 +35,10 @@ def copy(tmp_path_factory):
         target = folder / kernel.relative_to(ROOT)
         target.parent.mkdir(exist_ok=True)
         shutil.copy2(kernel, target)
+    encoder = ROOT / "demo/all-MiniLM-L6-v2"  # `make test` has it: the language model is downloaded anew, this is not
+    if encoder.is_dir():
+        (folder / "demo").mkdir()
+        (folder / "demo" / encoder.name).symlink_to(encoder.resolve())
     return folder
 
 
@@ -96,7 +100,11 @@ def test_every_command_runs_and_prints_what_is_printed(copy):
 def test_the_first_screen_has_the_two_commands():
     first = (ROOT / "README.md").read_text().split("\n## ")[0]
     assert [command for command, _ in commands("README.md")][:2] == ["make demo", "make test"]
-    assert "![" in first
+    assert "prefers-color-scheme: dark" in first
+    assert re.findall(r'(?:src|srcset)="(.+?)"', first) == [
+        "docs/images/smollm2-dark.png",
+        "docs/images/smollm2-light.png",
+    ]
 
 
 def test_every_command_and_option_is_documented():
@@ -117,5 +125,6 @@ def test_every_command_and_option_is_documented():
 
 def test_every_link_between_documents_leads_somewhere():
     for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+        text = document.read_text()
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|srcset)="(.+?)"', text):
             assert (document.parent / target).exists(), (document.name, target)

@@ -232,7 +232,7 @@ def test_unknown_tokens_to_suppress_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
+@pytest.mark.skipif(not MODEL.is_dir(), reason="make test downloads it")
 def test_a_real_checkpoint_is_held_against_the_default_policy():
     scanned = scan(MODEL, checksum=False)
     verdict = check(scanned)

@@ -18,7 +18,7 @@ from darkvocab.reports.changes import print_diff
 from darkvocab.reports.console import console
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
-real = pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
+real = pytest.mark.skipif(not MODEL.is_dir(), reason="make test downloads it")
 EMBEDDING = "embeddings.word_embeddings.weight"
 
 

@@ -15,7 +15,7 @@ from darkvocab.reports.changes import print_repair
 from darkvocab.reports.console import console
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
-real = pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
+real = pytest.mark.skipif(not MODEL.is_dir(), reason="make test downloads it")
 EMBEDDING = "model.embed_tokens.weight"
 HOLES = [7, 9, 50, 3, 4]
 

@@ -18,7 +18,7 @@ from darkvocab.reports.scan import scan_facts
 from darkvocab.snowballs.bases import load_base
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
-real = pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
+real = pytest.mark.skipif(not MODEL.is_dir(), reason="make test downloads it")
 
 
 def rows(n=60, dim=8, seed=0):

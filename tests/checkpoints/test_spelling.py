@@ -10,7 +10,7 @@ from darkvocab.checkpoints.spelling import spell
 from darkvocab.errors import CorruptFile
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
-real = pytest.mark.skipif(not MODEL.is_dir(), reason="make demo downloads it; make test does so first")
+real = pytest.mark.skipif(not MODEL.is_dir(), reason="make test downloads it")
 
 
 def saved(tokenizer, tmp_path):

@@ -22,7 +22,7 @@ from darkvocab.sources.tokenizer import BYTE_LEVEL, Spelling, from_gguf
 
 MODEL = Path(__file__).parents[2] / "demo/all-MiniLM-L6-v2"
 LEAD = "ä\xb8"  # how a byte-level tokenizer writes e4 b8, with which 中 begins
-real = pytest.mark.skipif(not MODEL.exists(), reason="make demo downloads it")
+real = pytest.mark.skipif(not MODEL.exists(), reason="make test downloads it")
 
 
 def byte_level(merges=(), normaliser=None):

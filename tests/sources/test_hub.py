@@ -52,7 +52,7 @@ def same_census(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MINILM.is_dir(), reason="make demo downloads it")
+@pytest.mark.skipif(not MINILM.is_dir(), reason="make test downloads it")
 def test_a_real_checkpoint_is_the_same_as_from_disk_by_one_percent_more_than_its_tensor(hub):
     commit = hub.add("org/mini", {path.name: path for path in MINILM.iterdir() if path.is_file()})
     remote, local = scan("org/mini").to_json(), scan(MINILM).to_json()

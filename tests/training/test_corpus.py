@@ -110,7 +110,7 @@ def test_the_demos_tokenizer_gives_all_tokens_of_a_page_of_the_documents():
     root = Path(__file__).parents[2]
     tokenizer = root / "demo" / "all-MiniLM-L6-v2" / "tokenizer.json"
     if not tokenizer.is_file():
-        pytest.skip("the demo's model is not here; `make demo` brings it")
+        pytest.skip("the encoder is not here; `make test` brings it")
     corpus = load_corpus(root / "docs" / "files.md", tokenizer=tokenizer)
     n_words = len((root / "docs" / "files.md").read_text("utf-8").split())
     assert len(corpus.ids) > n_words > 128
