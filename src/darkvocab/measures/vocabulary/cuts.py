@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -56,7 +57,7 @@ class Cuts:
         self._explore()
         unsure = self._unsure()
         self._sure = {n for n in range(self._n) if self._next[1][n] not in unsure}
-        self._follow: dict[tuple[frozenset[int], frozenset[int]], frozenset[int]] = {}
+        self._followed = functools.cache(self._follow)
 
     def always(self, characters: Iterable[np.ndarray]) -> bool:
         """Return whether it is proved that every split of every text cuts between two of some characters.
@@ -71,10 +72,8 @@ class Cuts:
             states = self._followed(states, some)
         return states <= {0}
 
-    def _followed(self, states: frozenset[int], classes: frozenset[int]) -> frozenset[int]:
-        if (states, classes) not in self._follow:
-            self._follow[states, classes] = frozenset(self._next[state][one] for state in states for one in classes)
-        return self._follow[states, classes]
+    def _follow(self, states: frozenset[int], classes: frozenset[int]) -> frozenset[int]:
+        return frozenset(self._next[state][one] for state in states for one in classes)
 
     def _explore(self) -> None:
         """Find every state that texts lead to, and where each class leads from it."""
