@@ -90,10 +90,7 @@ def cut_apart(data: bytes) -> tuple[bytes, str, bytes] | None:
 
 
 def _bits(continuation: bytes) -> int:
-    bits = 0
-    for byte in continuation:
-        bits = bits << 6 | byte & 0x3F
-    return bits
+    return functools.reduce(lambda bits, byte: bits << 6 | byte & 0x3F, continuation, 0)
 
 
 @functools.lru_cache(2048)

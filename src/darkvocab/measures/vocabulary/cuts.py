@@ -48,7 +48,9 @@ class Cuts:
         read = Pattern(pattern, runtime)
         self._code = read.code
         tables = [members(one, runtime) for one in read.classes]
-        self._class_of, examples = _classes(np.array(tables))
+        # Code points that are in the same tables, of at most 64, are of one class.
+        sets = np.sum([table * np.uint64(1 << n) for n, table in enumerate(tables)], 0, np.uint64)
+        _, examples, self._class_of = np.unique(sets, return_index=True, return_inverse=True)
         self._n = len(examples)  # classes; the number behind them stands for the end of the text
         self._holds = [[*table[examples].tolist(), False] for table in tables]
         # Two states by number: nothing waits any more; and the beginning.
@@ -126,14 +128,3 @@ class Cuts:
             elif self._holds[step.a][symbol]:
                 behind.append(at + 1)
         return tuple(behind), False
-
-
-def _classes(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the sets of tables that code points are in; return each one's number, and a code point's place of each."""
-    number = np.zeros(tables.shape[1], np.int64)
-    for row in np.packbits(tables, axis=0):
-        number = number * 256 + row
-        number = (np.cumsum(np.bincount(number) > 0) - 1)[number]
-    examples = np.zeros(number.max() + 1, np.int64)
-    examples[number] = np.arange(len(number))
-    return number, examples

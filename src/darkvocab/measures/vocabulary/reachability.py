@@ -101,7 +101,7 @@ class Search:
     def sentence(self) -> str:
         """Say what was encoded, and how much of what that did not reach is proved."""
         silent = self.pieces.silent
-        left = {token for n, token in enumerate(self.pieces.token) if n not in silent and self._is_open(token)}
+        left = {self.pieces.token[n] for n in self._left(range(len(self.pieces))) if n not in silent}
         n_without = len(left) + len(self.proofs)
         said = f"{self._in_time.n_texts:,} texts encoded without special tokens: {'; '.join(self._tried)}; "
         if not self.ended:
@@ -140,15 +140,10 @@ class Search:
         self._completed(in_part)
         self._among(whole)
 
-    # Which pieces, in which order -----------------------------------------------------------------------------------
-
-    def _left(self, pieces: list[int]) -> list[int]:
+    def _left(self, pieces: Iterable[int]) -> list[int]:
         """Return the pieces of tokens that are neither reached nor out of reach."""
-        token = self.pieces.token
-        return [n for n in pieces if self._is_open(token[n])]
-
-    def _is_open(self, token: int) -> bool:
-        return token < self.n_tokens and not self._found[token] and token not in self.proofs
+        some = [(n, self.pieces.token[n]) for n in pieces]
+        return [n for n, one in some if one < self.n_tokens and not self._found[one] and one not in self.proofs]
 
     def _groups(self, pieces: list[int]) -> list[list[int]]:
         """Group pieces that want like contexts: added, continuing a word, after a space, ending a word."""
@@ -185,8 +180,6 @@ class Search:
         whole.pre_tokenizer = rules.pre_tokenizer
         for ids, _ in InTime(by_rules(whole).encode, self._until)([*words]):
             yield from (letters[n] for n in ids.tolist() if n < len(words))
-
-    # What is tried --------------------------------------------------------------------------------------------------
 
     def _within(self, piece: int, context: Context) -> str:
         body = self.pieces.body[piece] or ""
@@ -295,8 +288,6 @@ class Search:
         for a, b in itertools.product(twos, twos):
             around += [(a, b), (a + b, ""), ("", a + b)]
         self._encode_some(left, lambda piece: (self._within(piece, context) for context in around), 2 * MOST_AMONG)
-
-    # Encoding ---------------------------------------------------------------------------------------------------------
 
     def _encode_some(self, pieces: list[int], texts: Callable[[int], Iterable[str]], most: int) -> None:
         """Encode so many texts for these pieces."""
