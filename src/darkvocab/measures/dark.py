@@ -156,10 +156,9 @@ def judge(
         census = census or Census(rows.groups(device=device, progress=progress))
         return graded(name, rows, census, indicators(rows, untrained(rows, census, words), progress=progress))
 
-    if judged is matrix:
-        return Judgement(sides=(side("both", matrix, census),), n_tokens=matrix.n_tokens)
-    sides = side("input", matrix, census), side("output", judged, None)
-    return Judgement(sides=sides, n_tokens=matrix.n_tokens)
+    tied = judged is matrix
+    first = side("both" if tied else "input", matrix, census)
+    return Judgement(sides=(first,) if tied else (first, side("output", judged, None)), n_tokens=matrix.n_tokens)
 
 
 def graded(name: str, matrix: EmbeddingMatrix, census: Census, shown: Indicators) -> Side:

@@ -45,7 +45,11 @@ class InTime:
         some = texts[: self._size]
         waiting = self._started(some)
         while some:
-            ids, text_of, seconds = self._finished(waiting, some)
+            try:
+                ids, text_of, seconds = waiting.result(max(0.0, self._until - time.monotonic()))
+            except TimeoutError:
+                self.n_left_alone = len(some)
+                raise OutOfTime from None
             first = begin
             begin += len(some)
             self.n_texts += len(some)
@@ -67,13 +71,6 @@ class InTime:
         if texts:
             threading.Thread(target=run, daemon=True).start()
         return result
-
-    def _finished(self, waiting: Future[Timed], texts: list[str]) -> Timed:
-        try:
-            return waiting.result(max(0.0, self._until - time.monotonic()))
-        except TimeoutError:
-            self.n_left_alone = len(texts)
-            raise OutOfTime from None
 
     def _timed(self, texts: list[str]) -> Timed:
         """Return ids, the text of each, and how long that took."""

@@ -26,9 +26,6 @@ _BRACKETS = r"\[\^?(?:\\.|[^\]\[\\])+\]"
 _CHARACTER = re.compile(rf"{_ESCAPE}|{_BRACKETS}|[^\\\[\](){{}}*+?|^$]", re.ASCII | re.DOTALL)
 _ANY_CASE = re.compile(r"\(\?i:((?:[A-Za-z' |-]|\[[A-Za-z]+\])+)\)")
 _UNIT = re.compile(r"\[[A-Za-z]+\]|[A-Za-z' -]")
-LETTERS = "(?i:[a-z])"
-_LETTERS_IN_ANY_CASE = re.compile(r"\(\?i:(?:[A-Za-z]|\[[A-Za-z]+\])\)")
-_AHEAD = re.compile(r"\(\?[=!]")
 _REPEAT = re.compile(r"([*+?])([?+]?)|\{(\d{1,3})(,?)(\d{0,3})\}(\??)")
 
 
@@ -115,8 +112,7 @@ class Pattern:
 
     def _choice(self) -> Part:
         parts = [self._row()]
-        while self._pattern.startswith("|", self._at):
-            self._at += 1
+        while self._takes("|"):
             parts.append(self._row())
         return functools.reduce(lambda later, part: _either(part, later), reversed(parts))
 
@@ -135,28 +131,24 @@ class Pattern:
         if any_case := _ANY_CASE.match(self._pattern, self._at):
             self._at = any_case.end()
             return self._in_any_case(any_case[1].split("|"))
-        if ahead := _AHEAD.match(self._pattern, self._at):
-            self._at = ahead.end()
-            peek = Step("peek", self._one(), within=ahead[0] == "(?=", at_end=ahead[0] == "(?!")
-            self._skip(")")
+        if (within := self._takes("(?=")) or self._takes("(?!"):
+            peek = Step("peek", self._one(), within=within, at_end=not within)
+            self._close()
             return Part((peek,), True)
-        if self._pattern.startswith(r"\z", self._at):
-            self._at += 2
+        if self._takes(r"\z"):
             return Part(tuple(Step("peek", self._class(one), at_end=True) for one in (r"\s", r"\S")), True)
-        if self._pattern.startswith("$", self._at):
-            self._at += 1
+        if self._takes("$"):
             return Part((Step("peek", self._class(r"\n"), within=True, at_end=True),), True)
-        if self._pattern.startswith("(", self._at):
+        if self._takes("(?:") or self._takes("("):
             return self._group()
         return Part((Step("one", self._one()),), False)
 
     def _group(self) -> Part:
-        self._at += 3 if self._pattern.startswith("(?:", self._at) else 1
         self._depth += 1
         if self._pattern.startswith("?", self._at) or self._depth > DEEPEST:
             raise NotRead(f"the group at character {self._at}")
         inside = self._choice()
-        self._skip(")")
+        self._close()
         self._depth -= 1
         return inside
 
@@ -192,11 +184,9 @@ class Pattern:
         joined = ["".join(row[a:b]) for row, some in zip(units, ends, strict=True) for a, b in some if b > a + 1]
         if joined and members(f"(?i:{'|'.join(joined)})", self._runtime)[128:].any():
             raise NotRead("letters that are one character in another case")
-        rows = [Part(tuple(Step("one", self._cased(unit)) for unit in row), not row) for row in units]
+        cased = [[f"(?i:{unit})" if unit.strip("[]").isalpha() else unit for unit in row] for row in units]
+        rows = [Part(tuple(Step("one", self._class(unit)) for unit in row), not row) for row in cased]
         return functools.reduce(lambda later, row: _either(row, later), reversed(rows))
-
-    def _cased(self, unit: str) -> int:
-        return self._class(f"(?i:{unit})" if unit.strip("[]").isalpha() else unit)
 
     def _one(self) -> int:
         """Read what stands for one character, and return the number of its class."""
@@ -213,10 +203,15 @@ class Pattern:
             self.classes.append(pattern)
         return self.classes.index(pattern)
 
-    def _skip(self, sign: str) -> None:
-        if not self._pattern.startswith(sign, self._at):
-            raise NotRead(f"no {sign!r} at character {self._at}")
-        self._at += len(sign)
+    def _takes(self, sign: str) -> bool:
+        """Go on behind a sign, where it stands at this place; return whether it does."""
+        stands = self._pattern.startswith(sign, self._at)
+        self._at += len(sign) * stands
+        return stands
+
+    def _close(self) -> None:
+        if not self._takes(")"):
+            raise NotRead(f"no ')' at character {self._at}")
 
 
 @functools.cache
@@ -242,22 +237,13 @@ def members(pattern: str, runtime: str = "tokenizers") -> np.ndarray:
     from tokenizers import Regex, decoders
 
     codes = code_points()
-    if len(pattern) == 1 and pattern != ".":
-        return np.asarray(codes == ord(pattern))
-    some = np.ones(len(codes), bool)
-    if _LETTERS_IN_ANY_CASE.fullmatch(pattern):
-        some = members(LETTERS, runtime)
-    text = codes[some].tobytes().decode("utf-32-le")
-    result = np.zeros(len(codes), bool)
+    text = codes.tobytes().decode("utf-32-le")
     try:
         if runtime == "tiktoken":
-            result[some] = _among(codes[some], _matched_by_tiktoken(pattern, text))
-        else:
-            others = decoders.Replace(Regex(f"(?:{pattern})+"), "").decode([text])
-            result[some] = ~_among(codes[some], others)
+            return _among(codes, _matched_by_tiktoken(pattern, text))
+        return ~_among(codes, decoders.Replace(Regex(f"(?:{pattern})+"), "").decode([text]))
     except Exception as error:  # what the libraries raise has no class of its own
         raise NotRead(str(error)) from None
-    return result
 
 
 def _matched_by_tiktoken(pattern: str, text: str) -> str:

@@ -8,7 +8,7 @@ import itertools
 import math
 import time
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -110,9 +110,8 @@ class Search:
             said += f"ended after {self.seconds:g} seconds{at_work}, before all of this was done; "
         if self.too_long:
             said += f"{len(self.too_long):,} tokens longer than {LONGEST:,} characters were not encoded; "
-        return (
-            said + f"{n_without:,} tokens were not reached, of which {len(self.proofs):,} are proved to be out of reach"
-        )
+        said += f"{n_without:,} tokens were not reached, of which {len(self.proofs):,} are proved to be out of reach"
+        return said
 
     def _run(self) -> None:
         token = self.pieces.token
@@ -147,15 +146,12 @@ class Search:
 
     def _groups(self, pieces: list[int]) -> list[list[int]]:
         """Group pieces that want like contexts: added, continuing a word, after a space, ending a word."""
-        groups: dict[tuple[bool, ...], list[int]] = {}
-        before = self.spelling.before
-        after = self.spelling.after
+        groups: dict[tuple[bool, ...], list[int]] = defaultdict(list)
         for n in pieces:
             text = self.pieces.name[n]
-            continuing = before != "" and text.startswith(before)
-            ending = after != "" and text.endswith(after)
-            spaced = self.pieces.data[n][:1] == b" "
-            groups.setdefault((n in self.pieces.added, continuing, spaced, ending), []).append(n)
+            continuing = text.startswith(self.spelling.before or "\0")
+            ending = text.endswith(self.spelling.after or "\0")
+            groups[n in self.pieces.added, continuing, self.pieces.data[n][:1] == b" ", ending].append(n)
         return list(groups.values())
 
     def _strangers(self) -> list[str]:
