@@ -35,9 +35,7 @@ class Cuts:
 
     **No match.** There is a match at each character of a class in `_sure`, whatever follows: no text leads from there
     to its end without a match on its way. So no text leaves such a character outside of all matches, and ``b``
-    that holds one cannot be whole in that way.
-
-    Both together are the proof; where ``b`` holds no character of `_sure`, or a list is left, there is none.
+    that holds one cannot be whole in that way. Both together are the proof.
 
     References
     ----------

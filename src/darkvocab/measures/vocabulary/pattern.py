@@ -74,13 +74,14 @@ def _repeated(part: Part, least: int, most: int | None, *, lazy: bool) -> Part:
         raise NotRead("a repeat of what may be empty, or of too much")
     length = len(part.code)
     result = Part(part.code * least, least == 0)
+
+    def once_more_or(behind: int) -> tuple[Step, ...]:
+        return Step("either", *((behind, 1) if lazy else (1, behind))), *part.code
+
     if most is None:
-        ways = (length + 2, 1) if lazy else (1, length + 2)
-        return result + Part((Step("either", *ways), *part.code, Step("jump", -length - 1)), True)
+        return result + Part((*once_more_or(length + 2), Step("jump", -length - 1)), True)
     for n in range(most - least, 0, -1):
-        behind = n * (length + 1)
-        ways = (behind, 1) if lazy else (1, behind)
-        result += Part((Step("either", *ways), *part.code), True)
+        result += Part(once_more_or(n * (length + 1)), True)
     return result
 
 

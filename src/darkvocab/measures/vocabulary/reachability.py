@@ -75,8 +75,30 @@ class Search:
 
     def run(self) -> None:
         """Look for a witness of every piece, in the likeliest texts first."""
+        token = self.pieces.token
+        text = self.pieces.name
+        body = self.pieces.body
+        self.too_long = {token[n] for n, name in enumerate(text) if len(name) > LONGEST}
+        every = [n for n, name in enumerate(text) if token[n] < self.n_tokens and len(name) <= LONGEST]
+        every = [n for n in every if n not in self.pieces.silent]
         with contextlib.suppress(OutOfTime):
-            self._run()
+            self._encode([], self.seeds)
+            whole = self._left([n for n in every if body[n] is not None])
+            self._tried.append("each token alone or, where that reaches more, after a space or a letter")
+            strangers = self._strangers()
+            self._encode([], ["a"])  # where the library breaks down it says so, once
+            self._encode([], [*LETTERS[1], *strangers])  # what is unknown has a token, too
+            first: list[Context] = [("", ""), *((letter, "") for letter in strangers), (" ", ""), ("a", ""), ("", "a")]
+            for group in self._groups(whole):
+                sample = group[:: max(1, len(group) // SAMPLE)]
+                reached = [self._in_context(sample, context, by_chance=False) for context in first]
+                self._in_context(group, first[reached.index(max(reached))])
+            for context in first:
+                self._in_context(self._left(whole), context)
+            self._prove(self._left(whole))
+            self._in_contexts(self._left(whole), strangers)
+            self._completed([n for n in every if body[n] is None])
+            self._among(whole)
             self.ended = True
 
     def verdict(self, token: int) -> str:
@@ -113,32 +135,6 @@ class Search:
         said += f"{n_without:,} tokens were not reached, of which {len(self.proofs):,} are proved to be out of reach"
         return said
 
-    def _run(self) -> None:
-        token = self.pieces.token
-        text = self.pieces.name
-        body = self.pieces.body
-        self.too_long = {token[n] for n, name in enumerate(text) if len(name) > LONGEST}
-        every = [n for n, name in enumerate(text) if token[n] < self.n_tokens and len(name) <= LONGEST]
-        every = [n for n in every if n not in self.pieces.silent]
-        self._encode([], self.seeds)
-        whole = self._left([n for n in every if body[n] is not None])
-        self._tried.append("each token alone or, where that reaches more, after a space or a letter")
-        strangers = self._strangers()
-        self._encode([], ["a"])  # where the library breaks down it says so, once
-        self._encode([], [*LETTERS[1], *strangers])  # what is unknown has a token, too
-        first: list[Context] = [("", ""), *((letter, "") for letter in strangers), (" ", ""), ("a", ""), ("", "a")]
-        for group in self._groups(whole):
-            sample = group[:: max(1, len(group) // SAMPLE)]
-            reached = [self._in_context(sample, context, by_chance=False) for context in first]
-            self._in_context(group, first[reached.index(max(reached))])
-        for context in first:
-            self._in_context(self._left(whole), context)
-        in_part = [n for n in every if body[n] is None]
-        self._prove(self._left(whole))
-        self._in_contexts(self._left(whole), strangers)
-        self._completed(in_part)
-        self._among(whole)
-
     def _left(self, pieces: Iterable[int]) -> list[int]:
         """Return the pieces of tokens that are neither reached nor out of reach."""
         some = [(n, self.pieces.token[n]) for n in pieces]
@@ -149,8 +145,8 @@ class Search:
         groups: dict[tuple[bool, ...], list[int]] = defaultdict(list)
         for n in pieces:
             text = self.pieces.name[n]
-            continuing = text.startswith(self.spelling.before or "\0")
-            ending = text.endswith(self.spelling.after or "\0")
+            continuing = bool(self.spelling.before) and text.startswith(self.spelling.before)
+            ending = bool(self.spelling.after) and text.endswith(self.spelling.after)
             groups[n in self.pieces.added, continuing, self.pieces.data[n][:1] == b" ", ending].append(n)
         return list(groups.values())
 

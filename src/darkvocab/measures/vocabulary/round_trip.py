@@ -23,14 +23,8 @@ def no_round_trip(tokenizer: Tokenizer, n_tokens: int) -> tuple[int, ...] | None
     if not tokenizer.spelling.byte_level:
         return None
     pieces = tokenizer.pieces
-    asked = [
-        n
-        for n, token in enumerate(pieces.token)
-        if token < n_tokens
-        and n not in pieces.added
-        and len(pieces.data[n]) > 1
-        and "\ufffd" not in (pieces.body[n] or "\ufffd")
-    ]
+    asked = [n for n, token in enumerate(pieces.token) if token < n_tokens and n not in pieces.added]
+    asked = [n for n in asked if len(pieces.data[n]) > 1 and "\ufffd" not in (pieces.body[n] or "\ufffd")]
     failed: list[int] = []
     for begin in range(0, len(asked), SOME):
         some = asked[begin : begin + SOME]
