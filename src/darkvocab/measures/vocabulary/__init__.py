@@ -174,8 +174,11 @@ def vocabulary(
     """
     if n_tokens is not None and n_tokens < 0:
         raise InvalidInput(f"n_tokens must be >= 0, got {n_tokens}")
+    facts: dict[str, Any]
     if tokenizer is None:
-        return _without_tokenizer(n_tokens or 0)
+        facts = {"model": None, "runtime": None, "search": "no tokenizer"}
+        empty = _explained(Pieces(token=[], text=[], name=[], data=[]), ([], []), n_tokens or 0, None, **facts)
+        return replace(empty, category=["unknown"] * empty.n_tokens)
     if isinstance(tokenizer, str | Path):
         tokenizer = open_tokenizer(tokenizer)
     elif not isinstance(tokenizer, Tokenizer):
@@ -185,8 +188,8 @@ def vocabulary(
         n_tokens = max(pieces.token, default=-1) + 1
         if n_tokens > HIGHEST * (len(pieces) + 1):
             raise InvalidInput(f"{tokenizer.file}: {len(pieces):,} texts with ids up to {n_tokens:,}; give n_tokens")
-    facts: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("model", "runtime")}
-    facts["tokenizer"] = tokenizer.file and str(tokenizer.file)
+    file = tokenizer.file and str(tokenizer.file)
+    facts = {"model": tokenizer.model, "runtime": tokenizer.runtime, "tokenizer": file}
     if tokenizer.cannot_encode:
         facts["search"] = f"nothing was encoded: {tokenizer.cannot_encode}"
         differs = tuple(differences(tokenizer, None, seconds))
@@ -198,13 +201,6 @@ def vocabulary(
         facts |= {"differs": tuple(differences(tokenizer, search, seconds)), "search": search.sentence()}
         facts["no_round_trip"] = no_round_trip(tokenizer, n_tokens) if round_trip and search.ended else None
     return _explained(pieces, named.result(), n_tokens, search, **facts)
-
-
-def _without_tokenizer(n_tokens: int) -> Vocabulary:
-    nothing: list[Any] = [None] * n_tokens
-    columns: Any = dict.fromkeys(("text", "data", "witness", "proof", "script", "reserved"), nothing)
-    columns |= {"category": ["unknown"] * n_tokens, "search": "no tokenizer"}
-    return Vocabulary(model=None, runtime=None, n_texts=0, n_texts_beyond_matrix=0, **columns)
 
 
 def _named(pieces: Pieces) -> tuple[Names, Names]:
