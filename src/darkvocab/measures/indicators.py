@@ -238,11 +238,8 @@ def _candidates(
     yield from kinds.items()
     if mode := low_mode(np.delete(norms, near_zero)):
         yield MODE, np.setdiff1d(np.flatnonzero(norms <= mode.peak), near_zero)
-    along = np.setdiff1d(_along(matrix, norms, sample), near_zero)
-    if len(along) > 1:
-        yield DIRECTION, along
-    if len(near_zero) > 1:
-        yield NEAR_ZERO, near_zero
+    yield DIRECTION, np.setdiff1d(_along(matrix, norms, sample), near_zero)
+    yield NEAR_ZERO, near_zero
 
 
 def _along(matrix: EmbeddingMatrix, norms: np.ndarray, sample: Int64[np.ndarray, " s"]) -> Int64[np.ndarray, " m"]:
@@ -369,7 +366,7 @@ def _standing_apart(
 ) -> _Apart | None:
     """Return these tokens as a reference, or None where they do not stand apart from the sampled others."""
     others = matrix.rows(np.setdiff1d(sample, tokens)).astype(np.float64)
-    if len(others) < 2:
+    if min(len(tokens), len(others)) < 2:
         return None
     kept = tokens
     for _ in range(2):

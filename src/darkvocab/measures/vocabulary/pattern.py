@@ -59,9 +59,6 @@ class Part(NamedTuple):
         return Part(self.code + other.code, self.empty and other.empty)
 
 
-NOTHING = Part((), True)
-
-
 def _either(first: Part, second: Part) -> Part:
     fork = Step("either", 1, len(first.code) + 2)
     over = Step("jump", len(second.code) + 1)
@@ -118,7 +115,7 @@ class Pattern:
         return functools.reduce(lambda later, part: _either(part, later), reversed(parts))
 
     def _row(self) -> Part:
-        row = NOTHING
+        row = Part((), True)
         after_any_case = False
         while self._at < len(self._pattern) and self._pattern[self._at] not in "|)":
             is_any_case = _ANY_CASE.match(self._pattern, self._at)
