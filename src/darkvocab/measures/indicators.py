@@ -413,22 +413,20 @@ def _is_central(row: np.ndarray, others: np.ndarray, mean: np.ndarray) -> bool:
     return bool(np.linalg.norm(row - mean) <= np.quantile(apart, LIKE_OTHERS))
 
 
-def _mean(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " dim"]:
-    total = np.zeros(matrix.dim)
+def _read(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Iterator[Float32[np.ndarray, "rows dim"]]:
     for start in range(0, len(tokens), SAMPLE):
-        total += matrix.rows(tokens[start : start + SAMPLE]).sum(0, dtype=np.float64)
-    return total / len(tokens)
+        yield matrix.rows(tokens[start : start + SAMPLE])
+
+
+def _mean(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " dim"]:
+    return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens)], 0) / len(tokens)
 
 
 def _near(
     matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, others: np.ndarray
 ) -> Bool[np.ndarray, " m"]:
     """Mark the tokens nearer than the geometric mean of their median distance and the others'."""
-    apart = [
-        np.linalg.norm(matrix.rows(tokens[start : start + SAMPLE]) - centre, axis=1)
-        for start in range(0, len(tokens), SAMPLE)
-    ]
-    distances = np.concatenate(apart)
+    distances = np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens)])
     return distances <= np.sqrt(np.median(distances) * np.median(np.linalg.norm(others - centre, axis=1)))
 
 

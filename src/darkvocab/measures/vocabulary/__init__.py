@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CATEGORIES = ("reachable", "partial_utf8", "unreachable", "special", "beyond_tokenizer", "unknown")
 COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
 SCHEMA_VERSION = 1
+Names = list[str | None]
 HIGHEST = 64  # times as many ids as texts
 
 
@@ -187,69 +188,60 @@ def vocabulary(
     facts: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("model", "runtime")}
     facts["tokenizer"] = tokenizer.file and str(tokenizer.file)
     if tokenizer.cannot_encode:
-        nothing: list[str | None] = [None] * n_tokens
-        facts |= {"search": f"nothing was encoded: {tokenizer.cannot_encode}"}
-        facts |= {"differs": tuple(differences(tokenizer, None, seconds))}
-        return _explained(pieces, _named(pieces), nothing, lambda token: "unknown", {}, facts)
+        facts["search"] = f"nothing was encoded: {tokenizer.cannot_encode}"
+        differs = tuple(differences(tokenizer, None, seconds))
+        return _explained(pieces, _named(pieces), n_tokens, None, differs=differs, **facts)
     search = Search(tokenizer=tokenizer, n_tokens=n_tokens, seconds=seconds, progress=progress)
     with _breakdowns(), ThreadPoolExecutor(1) as pool:
         named = pool.submit(_named, pieces)  # while the library encodes
         search.run()
         facts |= {"differs": tuple(differences(tokenizer, search, seconds)), "search": search.sentence()}
         facts["no_round_trip"] = no_round_trip(tokenizer, n_tokens) if round_trip and search.ended else None
-    return _explained(pieces, named.result(), search.witnesses, search.verdict, search.proofs, facts)
+    return _explained(pieces, named.result(), n_tokens, search, **facts)
 
 
 def _without_tokenizer(n_tokens: int) -> Vocabulary:
     nothing: list[Any] = [None] * n_tokens
     columns: Any = dict.fromkeys(("text", "data", "witness", "proof", "script", "reserved"), nothing)
-    unknown = ["unknown"] * n_tokens
-    return Vocabulary(
-        model=None, runtime=None, category=unknown, n_texts=0, n_texts_beyond_matrix=0, search="no tokenizer", **columns
-    )
+    columns |= {"category": ["unknown"] * n_tokens, "search": "no tokenizer"}
+    return Vocabulary(model=None, runtime=None, n_texts=0, n_texts_beyond_matrix=0, **columns)
 
 
-def _named(pieces: Pieces) -> tuple[list[str | None], dict[str, str]]:
-    """Return the script of each piece, and the pattern of each text that is a name in reserve."""
-    return [None if body is None else script_of(body) for body in pieces.body], reserved_patterns(pieces.text)
+def _named(pieces: Pieces) -> tuple[Names, Names]:
+    """Return the script of each piece, and the pattern of its text where that is a name in reserve."""
+    patterns = reserved_patterns(pieces.text)
+    return [None if body is None else script_of(body) for body in pieces.body], [*map(patterns.get, pieces.text)]
 
 
 def _explained(
-    pieces: Pieces,
-    named: tuple[list[str | None], dict[str, str]],
-    witness: list[str | None],
-    verdict: Callable[[int], str],
-    proofs: dict[int, str],
-    facts: dict[str, Any],
+    pieces: Pieces, named: tuple[Names, Names], n_tokens: int, searched: Search | None, **facts: Any
 ) -> Vocabulary:
-    """Build the columns from the texts, their names and the search's result; `verdict` is for tokens with a text."""
-    n_tokens = len(witness)
-    scripts, patterns = named
-    text: list[str | None] = [None] * n_tokens
-    data: list[bytes | None] = [None] * n_tokens
-    script: list[str | None] = [None] * n_tokens
-    category = ["beyond_tokenizer"] * n_tokens
-    n_beyond = 0
-    columns = zip(pieces.token, pieces.text, pieces.data, scripts, strict=True)
-    for n, (token, name, held, written) in enumerate(columns):
-        if token >= n_tokens:
-            n_beyond += 1
-            continue
-        text[token] = name
-        data[token] = held
-        script[token] = written
-        category[token] = "special" if n in pieces.added else "partial_utf8" if written is None else verdict(token)
+    """Build the columns from the texts, their names and the search, without which no category is known."""
+    scripts, reserved = named
+    piece_of = {token: n for n, token in enumerate(pieces.token)}
+    piece_of_row = [piece_of.get(token) for token in range(n_tokens)]
+
+    def column(values: list[Any]) -> list[Any]:
+        return [None if n is None else values[n] for n in piece_of_row]
+
+    def category(token: int, n: int | None) -> str:
+        if n is None:
+            return "beyond_tokenizer"
+        if n in pieces.added:
+            return "special"
+        return "partial_utf8" if scripts[n] is None else searched.verdict(token) if searched else "unknown"
+
     return Vocabulary(
         **facts,
-        text=text,
-        data=data,
-        category=category,
-        witness=witness,
-        proof=[proofs.get(token) for token in range(n_tokens)],
-        script=script,
-        reserved=[None if name is None else patterns.get(name) for name in text],
+        text=column(pieces.text),
+        data=column(pieces.data),
+        category=[category(token, n) for token, n in enumerate(piece_of_row)],
+        witness=searched.witnesses if searched else [None] * n_tokens,
+        proof=[searched.proofs.get(token) if searched else None for token in range(n_tokens)],
+        script=column(scripts),
+        reserved=column(reserved),
         n_texts=len(pieces),
-        n_texts_beyond_matrix=n_beyond,
+        n_texts_beyond_matrix=sum(token >= n_tokens for token in pieces.token),
     )
 
 

@@ -32,14 +32,14 @@ def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
     >>> completions(b"\\xff") is None
     True
     """
-    cut = _cut(data)
+    cut = cut_apart(data)
     if cut is None:
         return None
     end, between, begin = cut
     if end and len(end) == len(data):
         inside = (_chosen(end, after) for after in range(4 - len(end)))
         return tuple(itertools.chain.from_iterable(inside)), "", ("",)
-    return _chosen(end, 0) if end else ("",), between, _begun(begin) if begin else ("",)
+    return _chosen(end) if end else ("",), between, _chosen(begin) if begin else ("",)
 
 
 def wholes(data: bytes, begin: int, end: int) -> Iterator[str]:
@@ -63,7 +63,7 @@ def characters(data: bytes) -> list[np.ndarray] | None:
     >>> [len(codes) for codes in characters(b" the \\xe4\\xb8")]
     [1, 1, 1, 1, 1, 64]
     """
-    cut = _cut(data)
+    cut = cut_apart(data)
     if cut is None:
         return None
     end, between, begin = cut
@@ -73,12 +73,7 @@ def characters(data: bytes) -> list[np.ndarray] | None:
     return [*([_ended(end, 0)] if end else []), *whole, *([_beginning(begin)] if begin else [])]
 
 
-def is_part_of_utf8(data: bytes) -> bool:
-    """Return whether some UTF-8 text holds these bytes."""
-    return _cut(data) is not None
-
-
-def _cut(data: bytes) -> tuple[bytes, str, bytes] | None:
+def cut_apart(data: bytes) -> tuple[bytes, str, bytes] | None:
     """Cut bytes into the end of a character, whole ones, and the beginning of one; None where they are no UTF-8."""
     n = next((n for n, byte in enumerate(data) if byte & 0xC0 != 0x80), len(data))
     if n > 3:
@@ -93,20 +88,12 @@ def _cut(data: bytes) -> tuple[bytes, str, bytes] | None:
 
 
 def _bits(continuation: bytes) -> int:
-    bits = 0
-    for byte in continuation:
-        bits = bits << 6 | byte & 0x3F
-    return bits
+    return functools.reduce(lambda bits, byte: bits << 6 | byte & 0x3F, continuation, 0)
 
 
-@functools.lru_cache(1024)
-def _chosen(continuation: bytes, after: int) -> tuple[str, ...]:
-    return _drawn(_ended(continuation, after))
-
-
-@functools.lru_cache(1024)
-def _begun(data: bytes) -> tuple[str, ...]:
-    return _drawn(_beginning(data))
+@functools.lru_cache(2048)
+def _chosen(data: bytes, after: int = 0) -> tuple[str, ...]:
+    return _drawn(_beginning(data) if data[0] >= 0xC0 else _ended(data, after))
 
 
 def _ended(continuation: bytes, after: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Cuts: proofs that a pattern that splits texts has a border inside some characters, wherever they stand."""
 
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -45,7 +46,9 @@ class Cuts:
         read = Pattern(pattern, runtime)
         self._code = read.code
         tables = [members(one, runtime) for one in read.classes]
-        self._class_of, examples = _classes(np.array(tables))
+        # Code points that are in the same tables, of at most 64, are of one class.
+        sets = np.sum([table * np.uint64(1 << n) for n, table in enumerate(tables)], 0, np.uint64)
+        _, examples, self._class_of = np.unique(sets, return_index=True, return_inverse=True)
         self._n = len(examples)  # classes; the number behind them stands for the end of the text
         self._holds = [[*table[examples].tolist(), False] for table in tables]
         # Two states by number: nothing waits any more; and the beginning.
@@ -54,7 +57,7 @@ class Cuts:
         self._explore()
         unsure = self._unsure()
         self._sure = {n for n in range(self._n) if self._next[1][n] not in unsure}
-        self._follow: dict[tuple[frozenset[int], frozenset[int]], frozenset[int]] = {}
+        self._followed = functools.cache(self._follow)
 
     def always(self, characters: Iterable[np.ndarray]) -> bool:
         """Return whether it is proved that every split of every text cuts between two of some characters.
@@ -69,10 +72,8 @@ class Cuts:
             states = self._followed(states, some)
         return states <= {0}
 
-    def _followed(self, states: frozenset[int], classes: frozenset[int]) -> frozenset[int]:
-        if (states, classes) not in self._follow:
-            self._follow[states, classes] = frozenset(self._next[state][one] for state in states for one in classes)
-        return self._follow[states, classes]
+    def _follow(self, states: frozenset[int], classes: frozenset[int]) -> frozenset[int]:
+        return frozenset(self._next[state][one] for state in states for one in classes)
 
     def _explore(self) -> None:
         """Find every state that texts lead to, and where each class leads from it."""
@@ -125,14 +126,3 @@ class Cuts:
             elif self._holds[step.a][symbol]:
                 behind.append(at + 1)
         return tuple(behind), False
-
-
-def _classes(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the sets of tables that code points are in; return each one's number, and a code point's place of each."""
-    number = np.zeros(tables.shape[1], np.int64)
-    for row in np.packbits(tables, axis=0):
-        number = number * 256 + row
-        number = (np.cumsum(np.bincount(number) > 0) - 1)[number]
-    examples = np.zeros(number.max() + 1, np.int64)
-    examples[number] = np.arange(len(number))
-    return number, examples

@@ -1,6 +1,6 @@
 """Differences between runtimes: tokens that one tokenizer of a model reaches and another that applies does not."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...errors import CorruptFile, InvalidInput
@@ -51,8 +51,8 @@ def differences(tokenizer: Tokenizer, search: Search | None, seconds: float) -> 
         alone = tokenizer.merges(asked)
         lost = [pieces.token[n] for n, merged in zip(asked, alone, strict=True) if not merged]
         if lost:
-            named = tuple(_named(tokenizer, ONLY_HERE, lost))
-            yield Difference(runtime=MERGES_ALONE, tokenizer=None, n_not_reached=len(lost), first=named)
+            first = tuple(_named(tokenizer, ONLY_HERE, lost))
+            yield Difference(runtime=MERGES_ALONE, tokenizer=None, n_not_reached=len(lost), first=first)
     for opened in tokenizer.others:
         try:
             other = opened()
@@ -73,12 +73,11 @@ def _compared(tokenizer: Tokenizer, search: Search | None, other: Tokenizer, sec
         again = Search(tokenizer=other, n_tokens=search.n_tokens, seconds=seconds, seeds=search.texts())
         again.run()
         search.encode(again.texts())
-        marked = _marked(tokenizer) | _marked(other)
-        for token in sorted(ours.keys() & theirs.keys() - marked - set(unlike)):
-            if search.reaches(token) and again.verdict(token) == "unreachable":
-                lost.append(token)
-            elif again.reaches(token) and search.verdict(token) == "unreachable":
-                gained.append(token)
+        # Of added tokens each runtime makes something else.
+        added = {one.pieces.token[n] for one in (tokenizer, other) for n in one.pieces.added}
+        alike = sorted(ours.keys() & theirs.keys() - added - set(unlike))
+        lost = [token for token in alike if search.reaches(token) and again.verdict(token) == "unreachable"]
+        gained = [token for token in alike if again.reaches(token) and search.verdict(token) == "unreachable"]
         if not (search.ended and again.ended):
             why = f"the search was cut off after {seconds:g} seconds"
     kinds = {OTHER_TEXT: unlike, ONLY_HERE: lost, ONLY_THERE: gained}
@@ -93,11 +92,5 @@ def _compared(tokenizer: Tokenizer, search: Search | None, other: Tokenizer, sec
     )
 
 
-def _marked(tokenizer: Tokenizer) -> set[int]:
-    """Return the added tokens, of which each runtime makes something else."""
-    return {tokenizer.pieces.token[n] for n in tokenizer.pieces.added}
-
-
-def _named(tokenizer: Tokenizer, kind: str, tokens: Iterable[int]) -> list[Example]:
-    texts = tokenizer.texts
-    return [Example(kind=kind, token_id=token, text=texts.get(token)) for token in list(tokens)[:MOST_NAMED]]
+def _named(tokenizer: Tokenizer, kind: str, tokens: list[int]) -> list[Example]:
+    return [Example(kind=kind, token_id=token, text=tokenizer.texts.get(token)) for token in tokens[:MOST_NAMED]]

@@ -1,6 +1,5 @@
 """Proofs that no text at all can reach a token, without a search for one."""
 
-import contextlib
 import functools
 import json
 from typing import Any
@@ -53,7 +52,6 @@ class Proofs:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         assert tokenizer.rules is not None
-        self._tokenizer = tokenizer
         self._spelling = spelling = tokenizer.spelling
         self._model = tokenizer.rules.model
         self._normaliser = tokenizer.rules.normalizer
@@ -70,7 +68,7 @@ class Proofs:
         self._merges = kind == "BPE" and not marked
         self._spells = kind in ("BPE", "Unigram") and not marked
         self._unknown = _unknown(self._model)
-        self._splits = _Splits(tokenizer)
+        self._patterns, self._n_unspaced = _patterns(tokenizer)
 
     def of(self, piece: Piece) -> str | None:
         """Return why no text can reach a piece; None where that is not proved."""
@@ -85,7 +83,7 @@ class Proofs:
             return None
         if self._merges and [token.id for token in self._model.tokenize(piece.name)] != [piece.token]:
             return MERGED
-        if self._splits.always_cut(piece):
+        if self._always_cut(piece):
             return SPLIT
         if self._steady and self._always_changes(piece):
             return NORMALISED
@@ -100,6 +98,16 @@ class Proofs:
             if continues and all(self.words(kind + piece.body) != [kind + piece.body] for kind in beside):
                 return CUT_OFF
         return None
+
+    def _always_cut(self, piece: Piece) -> bool:
+        """Return whether a pattern cuts between two of a piece's characters, wherever they stand."""
+        if not self._patterns or (self._spelling.byte_level and not BYTE_LEVEL.keys() >= set(map(ord, piece.name))):
+            return False
+        if self._spelling.space and self._spelling.space in piece.name:  # it depends what these patterns see of it
+            return False
+        held = characters(piece.data) or []
+        unspaced = held[1:] if piece.data[:1] == b" " else held
+        return any(cuts.always(unspaced if n < self._n_unspaced else held) for n, cuts in enumerate(self._patterns))
 
     def _always_changes(self, piece: Piece) -> bool:
         if piece.body is not None:
@@ -126,44 +134,33 @@ def _unknown(model: Any) -> str | None:
     return None if token is None else str(model.id_to_token(token))
 
 
-class _Splits:
-    """Patterns by which a pre-tokenizer cuts the characters that pieces stand for."""
+def _patterns(tokenizer: Tokenizer) -> tuple[list[Cuts], int]:
+    """Return the patterns by which a pre-tokenizer cuts the characters that pieces stand for.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        assert tokenizer.rules is not None
-        self._spelling = tokenizer.spelling
-        self._runtime = tokenizer.runtime
-        self._cuts: list[Cuts] = []
-        self._n_unspaced = 0  # patterns that see a text before a space is put before it
-        in_bytes = any(part["type"] == "ByteLevel" for part in parts(tokenizer.rules.normalizer))
-        for part in [] if in_bytes else parts(tokenizer.rules.pre_tokenizer):
-            if part["type"] == "ByteLevel":
-                in_bytes = True
-                self._n_unspaced = len(self._cuts) if part.get("add_prefix_space", True) else 0
-                if part.get("use_regex", True):
-                    self._add(BYTE_LEVEL_PATTERN)
-            elif part["type"] == "Split" and part["behavior"] in BORDERS and "Regex" in part["pattern"]:
-                self._add(part["pattern"]["Regex"])
-            if part["type"] not in ONLY_CUT:
-                break
-        if self._spelling.byte_level and not in_bytes:  # the model sees the text's own characters
-            self._cuts = []
-
-    def _add(self, pattern: str) -> None:
-        with contextlib.suppress(NotRead):
-            self._cuts.append(_cuts_of(pattern, self._runtime))
-
-    def always_cut(self, piece: Piece) -> bool:
-        """Return whether a pattern cuts between two of a piece's characters, wherever they stand."""
-        if not self._cuts or (self._spelling.byte_level and not BYTE_LEVEL.keys() >= set(map(ord, piece.name))):
-            return False
-        if self._spelling.space and self._spelling.space in piece.name:  # it depends what these patterns see of it
-            return False
-        held = characters(piece.data) or []
-        unspaced = held[1:] if piece.data[:1] == b" " else held
-        return any(cuts.always(unspaced if n < self._n_unspaced else held) for n, cuts in enumerate(self._cuts))
+    So many of them, the first, see a text before a space is put before it.
+    """
+    assert tokenizer.rules is not None
+    cuts: list[Cuts] = []
+    n_unspaced = 0
+    in_bytes = any(part["type"] == "ByteLevel" for part in parts(tokenizer.rules.normalizer))
+    for part in [] if in_bytes else parts(tokenizer.rules.pre_tokenizer):
+        if part["type"] == "ByteLevel":
+            in_bytes = True
+            n_unspaced = len(cuts) if part.get("add_prefix_space", True) else 0
+            if part.get("use_regex", True):
+                cuts += _cuts_of(BYTE_LEVEL_PATTERN, tokenizer.runtime)
+        elif part["type"] == "Split" and part["behavior"] in BORDERS and "Regex" in part["pattern"]:
+            cuts += _cuts_of(part["pattern"]["Regex"], tokenizer.runtime)
+        if part["type"] not in ONLY_CUT:
+            break
+    sees_characters = tokenizer.spelling.byte_level and not in_bytes  # the model, the text's own
+    return ([], 0) if sees_characters else (cuts, n_unspaced)
 
 
 @functools.lru_cache(16)
-def _cuts_of(pattern: str, runtime: str) -> Cuts:
-    return Cuts(pattern, runtime)
+def _cuts_of(pattern: str, runtime: str) -> tuple[Cuts, ...]:
+    """Return what a pattern cuts; nothing where it cannot be read."""
+    try:
+        return (Cuts(pattern, runtime),)
+    except NotRead:
+        return ()

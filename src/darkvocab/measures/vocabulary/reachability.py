@@ -14,7 +14,7 @@ import numpy as np
 
 from ...progress import Report
 from ...sources.tokenizer import Pieces, Tokenizer, by_rules, parts
-from .completions import is_part_of_utf8, wholes
+from .completions import cut_apart, wholes
 from .in_time import InTime, OutOfTime
 from .proofs import Proofs
 
@@ -99,7 +99,7 @@ class Search:
     def sentence(self) -> str:
         """Say what was encoded, and how much of what that did not reach is proved."""
         silent = self.pieces.silent
-        left = {token for n, token in enumerate(self.pieces.token) if n not in silent and self._is_open(token)}
+        left = {self.pieces.token[n] for n in self._left(range(len(self.pieces))) if n not in silent}
         n_without = len(left) + len(self.proofs)
         said = f"{self._in_time.n_texts:,} texts encoded without special tokens: {'; '.join(self._tried)}; "
         if not self.ended:
@@ -117,8 +117,8 @@ class Search:
         text = self.pieces.name
         body = self.pieces.body
         self.too_long = {token[n] for n, name in enumerate(text) if len(name) > LONGEST}
-        every = [n for n, one in enumerate(token) if one < self.n_tokens and n not in self.pieces.silent]
-        every = [n for n in every if len(text[n]) <= LONGEST] if self.too_long else every
+        every = [n for n, name in enumerate(text) if token[n] < self.n_tokens and len(name) <= LONGEST]
+        every = [n for n in every if n not in self.pieces.silent]
         self._encode([], self.seeds)
         whole = self._left([n for n in every if body[n] is not None])
         self._tried.append("each token alone or, where that reaches more, after a space or a letter")
@@ -130,25 +130,18 @@ class Search:
             sample = group[:: max(1, len(group) // SAMPLE)]
             reached = [self._in_context(sample, context, by_chance=False) for context in first]
             self._in_context(group, first[reached.index(max(reached))])
-        whole = self._left(whole)
         for context in first:
-            whole = self._left(whole)
-            self._in_context(whole, context)
+            self._in_context(self._left(whole), context)
         in_part = [n for n in every if body[n] is None]
         self._prove(self._left(whole))
         self._in_contexts(self._left(whole), strangers)
         self._completed(in_part)
         self._among(whole)
 
-    # Which pieces, in which order -----------------------------------------------------------------------------------
-
-    def _left(self, pieces: list[int]) -> list[int]:
+    def _left(self, pieces: Iterable[int]) -> list[int]:
         """Return the pieces of tokens that are neither reached nor out of reach."""
-        token = self.pieces.token
-        return [n for n in pieces if self._is_open(token[n])]
-
-    def _is_open(self, token: int) -> bool:
-        return token < self.n_tokens and not self._found[token] and token not in self.proofs
+        some = [(n, self.pieces.token[n]) for n in pieces]
+        return [n for n, one in some if one < self.n_tokens and not self._found[one] and one not in self.proofs]
 
     def _groups(self, pieces: list[int]) -> list[list[int]]:
         """Group pieces that want like contexts: added, continuing a word, after a space, ending a word."""
@@ -186,8 +179,6 @@ class Search:
         for ids, _ in InTime(by_rules(whole).encode, self._until)([*words]):
             yield from (letters[n] for n in ids.tolist() if n < len(words))
 
-    # What is tried --------------------------------------------------------------------------------------------------
-
     def _within(self, piece: int, context: Context) -> str:
         body = self.pieces.body[piece] or ""
         before, after = context
@@ -198,24 +189,16 @@ class Search:
 
     def _prove(self, pieces: list[int]) -> None:
         """Prove of tokens that every text of theirs is out of reach."""
-        if self.tokenizer.rules is None:
+        if self.tokenizer.rules is None or not pieces:
             return
-        texts = self._texts_of
+        prover = Proofs(self.tokenizer)
+        n_texts = Counter(self.pieces.token)
         proved: dict[int, list[str]] = {}
         for n in pieces:
             self._in_time.check()
-            if reason := self._prover.of(self.pieces[n]):
+            if reason := prover.of(self.pieces[n]):
                 proved.setdefault(self.pieces.token[n], []).append(reason)
-        self.proofs |= {token: reasons[0] for token, reasons in proved.items() if len(reasons) == texts[token]}
-
-    @functools.cached_property
-    def _prover(self) -> Proofs:
-        return Proofs(self.tokenizer)
-
-    @functools.cached_property
-    def _texts_of(self) -> Counter[int]:
-        """Number of texts of each token."""
-        return Counter(self.pieces.token)
+        self.proofs |= {token: reasons[0] for token, reasons in proved.items() if len(reasons) == n_texts[token]}
 
     def _in_contexts(self, pieces: list[int], strangers: list[str]) -> None:
         """Try spaces, letters, digits and so on before and after; other cases and Unicode forms; other spellings."""
@@ -283,7 +266,7 @@ class Search:
             some = data[piece]
             before = (data[n] + some for n in pieces) if some in inside else iter(())
             both = itertools.chain((some + rest for rest in inside), before)
-            proper = list(itertools.islice(filter(is_part_of_utf8, both), most))
+            proper = list(itertools.islice(filter(cut_apart, both), most))
             texts = (wholes(held, n, n + 1) for n in range(ROUNDS[1]) for held in proper)
             return itertools.islice(itertools.chain.from_iterable(texts), most)
 
@@ -304,8 +287,6 @@ class Search:
             around += [(a, b), (a + b, ""), ("", a + b)]
         self._encode_some(left, lambda piece: (self._within(piece, context) for context in around), 2 * MOST_AMONG)
 
-    # Encoding ---------------------------------------------------------------------------------------------------------
-
     def _encode_some(self, pieces: list[int], texts: Callable[[int], Iterable[str]], most: int) -> None:
         """Encode so many texts for these pieces."""
         every = itertools.islice(((n, text) for n in pieces for text in texts(n)), max(0, most))
@@ -313,11 +294,9 @@ class Search:
             self._encode([n for n, _ in some], [text for _, text in some])
 
     def _encode(self, pieces: list[int], texts: list[str], *, by_chance: bool = True) -> int:
-        """Encode texts, each meant to reach a piece's token, and count those that did.
+        """Encode texts, each meant to reach a piece's token (or without pieces none), and count those that did.
 
         With `by_chance`, tokens that they reach besides are marked as reached, too.
-
-        `pieces` may be empty: then the texts are meant for none.
         """
         meant = np.array([self.pieces.token[n] for n in pieces] or [-1] * len(texts), np.int64)
         n_reached = 0
