@@ -4,8 +4,6 @@ Whatever else is raised is a bug. Each class is also the built-in exception of i
 ``except ValueError`` or ``except FileNotFoundError`` work as they do anywhere else.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager

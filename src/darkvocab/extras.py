@@ -1,7 +1,5 @@
 """Optional dependencies, imported when they are needed; the error says which extra installs them."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

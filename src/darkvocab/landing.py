@@ -1,7 +1,5 @@
 """Land files whole or not at all: a temporary beside the place is written, synced and then renamed."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

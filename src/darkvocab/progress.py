@@ -1,7 +1,5 @@
 """Progress of long work: how much is done and how much there is, reported to one callback."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from threading import Lock
 

@@ -1,7 +1,5 @@
 """Text and numbers for people: made safe to print, kept short, and shown in a notebook."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass

@@ -1,7 +1,5 @@
 """Centroid of a checkpoint's black holes, written as a base for snowballs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Check: a scan held against a policy, rule by rule; and which tokens to suppress at sampling."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

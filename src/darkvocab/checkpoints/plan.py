@@ -1,7 +1,5 @@
 """Plan: what a scan would read, by headers alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Help that people can scan: commands under the question they answer, options by purpose, the common ones first."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any

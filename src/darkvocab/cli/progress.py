@@ -1,7 +1,5 @@
 """Progress on stderr: how far, how fast, how long still."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """Commands on finished runs, and on the notebooks: reproduce, report, summary."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

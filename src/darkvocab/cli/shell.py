@@ -1,7 +1,5 @@
 """What every command shares: the application, errors as sentences and exit codes, progress, common options."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import json

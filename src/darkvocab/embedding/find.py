@@ -1,7 +1,5 @@
 """Find the tensors of a checkpoint that hold its embedding: by name, by shape, and copies of the same rows."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence

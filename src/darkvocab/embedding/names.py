@@ -1,7 +1,5 @@
 """Names of tensors: which are embeddings, which belong to one, and what adapters put into them."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Find the tensors beside a packed one that say what its numbers are: scales, biases, shapes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

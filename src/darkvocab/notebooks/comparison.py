@@ -1,7 +1,5 @@
 """A published figure beside ours, and the figures that were published (`published.toml`)."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from importlib import resources

@@ -1,7 +1,5 @@
 """The trainings of the notebooks, with their defects on: pure bfloat16, and labels that are shifted twice."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

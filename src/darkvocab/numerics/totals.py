@@ -1,7 +1,5 @@
 """Exact totals: sums of many floats that do not depend on the order in which they are added."""
 
-from __future__ import annotations
-
 import math
 
 INFINITE = 255  # exponent of float32

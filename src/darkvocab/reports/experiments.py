@@ -1,7 +1,5 @@
 """Tables of sweeps, trials, questions, trainings, and comparisons with the notebooks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol

@@ -3,8 +3,6 @@
 All from the verdict's JSON alone. Texts of tokens are others' and stand in every form as text, never as markup.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Words for people (`labels.toml`): names of columns in tables and above panels, and the sentences of pages."""
 
-from __future__ import annotations
-
 import tomllib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where the replicas of a training ended: means with their error, a table, and a figure of the way there."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Statistics of each column of a run's records: over all of them, and at each sigma."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path

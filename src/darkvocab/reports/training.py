@@ -1,7 +1,5 @@
 """A training that has ended: the rows shared at its start and at its end, and how its loss fell."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

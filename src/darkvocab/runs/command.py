@@ -1,7 +1,5 @@
 """The command line that repeats a run, derived from its settings."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from typing import Any

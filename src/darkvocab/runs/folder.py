@@ -1,7 +1,5 @@
 """The folder of a run: one process at a time works in it, and a manifest says what runs there."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Agreement: hold the snowballs of a finished sweep, or of trials, against theory."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Columns that records of snowballs share, and their values; null where not measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any

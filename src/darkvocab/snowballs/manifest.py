@@ -1,7 +1,5 @@
 """Manifest of a run of snowballs: every setting as data, and the command that repeats it."""
 
-from __future__ import annotations
-
 import base64
 import shlex
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Questions (13.5a): does rounding alone connect a snowball, in plausible populations?"""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field

@@ -1,7 +1,5 @@
 """Files to tensors: `open_source` finds out what a path holds, or a model on the Hub."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath

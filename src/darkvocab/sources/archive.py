@@ -1,7 +1,5 @@
 """Zip archives whose entries are stored as they are, so that they can be memory-mapped: what torch and numpy write."""
 
-from __future__ import annotations
-
 import struct
 import zipfile
 from collections import Counter

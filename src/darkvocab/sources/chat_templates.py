@@ -1,7 +1,5 @@
 """Chat templates: the text by which a model's prompts are made, as its files hold it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..errors import CorruptFile, machine_errors

@@ -4,8 +4,6 @@ Our own reader of headers, because the package's follows a count that lies for a
 arrays of every text of the tokenizer.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import struct

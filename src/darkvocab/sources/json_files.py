@@ -1,7 +1,5 @@
 """JSON files that others wrote: what they hold, or a CorruptFile."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Arrays of numpy's `.npy` format, alone or as members of an `.npz`, memory-mapped; no pickle is executed."""
 
-from __future__ import annotations
-
 import math
 import warnings
 

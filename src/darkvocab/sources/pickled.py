@@ -5,8 +5,6 @@ is called but the stand-ins that the caller of `read_pickle` gives for names it 
 here whose methods a file could reach.
 """
 
-from __future__ import annotations
-
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Our own reader, because the library's gives numpy no bfloat16 or float8 and copies what it loads.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

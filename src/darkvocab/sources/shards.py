@@ -1,7 +1,5 @@
 """Checkpoints in several files of one kind, and the index that says which tensor lies in which."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

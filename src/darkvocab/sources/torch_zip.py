@@ -1,7 +1,5 @@
 """Tensors that `torch.save` wrote (`.bin`, `.pt`, `.pth`), memory-mapped; without torch, and no pickle is executed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Optimizers of several trainings at once: all that a step needs is on the device, the learning rate, too."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Loss and gradient of several GPT-2s at once: torch's own calls, few of them, on tensors that stay where they are."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, views

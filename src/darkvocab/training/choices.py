@@ -1,7 +1,5 @@
 """Choices of a training as plain objects: its architecture, its start, its noise, its optimizer, its precision."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """Loss and gradient of a GPT-2 on a CPU: the library's products, and compiled loops between them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

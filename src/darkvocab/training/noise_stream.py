@@ -1,7 +1,5 @@
 """Random numbers as a function of a key and a position, in torch's calls: one stream for every device."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The outcome of a training: read back from its folder, where `train` wrote it, or measured from the recording."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Forward and backward pass of a GPT-2, written out: what those of one model and those of several share."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import Any
 

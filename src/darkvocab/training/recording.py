@@ -1,7 +1,5 @@
 """Recordings: a safetensors file with one tensor that grows row by row, loadable at every moment."""
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """Replicas: one training from several seeds, each with its recording, and a record of where each ended."""
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import threading

@@ -1,7 +1,5 @@
 """Train: make the steps of trainings, and record them into their folders while the next ones are made."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The run folder of a training while it is made: its recordings, its checkpoint, how it ended."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Trainings of several seeds with the same settings, stepped together on a device; one alone is a stack of one."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext

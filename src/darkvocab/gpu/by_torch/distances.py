@@ -6,8 +6,6 @@ Of distances [T, m_pad, m_pad] only what lies above the diagonal is read. Codes 
 infinity, which then is the distance.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

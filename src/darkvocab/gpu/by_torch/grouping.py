@@ -3,8 +3,6 @@
 Words are signed integers of 8, 16 or 32 bits that carry unsigned ones' bits.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Random deviates in Triton: `_backends.deviates`, bit for bit. Compile with enable_fp_fusion=False."""
 
-from __future__ import annotations
-
 import math
 
 import triton

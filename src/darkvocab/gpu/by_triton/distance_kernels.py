@@ -3,8 +3,6 @@
 Nothing waits for the device. Every figure is a maximum or a sum of integers: the order of threads changes none.
 """
 
-from __future__ import annotations
-
 import triton
 import triton.language as tl
 

@@ -1,7 +1,5 @@
 """L-infinity distances of all pairs of rows of T trials, in Triton: the functions of `by_torch.distances`."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

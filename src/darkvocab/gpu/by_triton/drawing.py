@@ -5,8 +5,6 @@ they are (`tl.fma`) and nowhere else, hence the launches' option. Triton's inter
 before, it differs in about one of a billion elements.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -1,7 +1,5 @@
 """Group equal rows in Triton: the functions of `by_torch.grouping`, without waiting for the device."""
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -1,7 +1,5 @@
 """Completions of bytes that begin or end inside a character: the characters that make whole UTF-8 of them."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re

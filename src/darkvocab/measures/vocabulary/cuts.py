@@ -1,7 +1,5 @@
 """Cuts: proofs that a pattern that splits texts has a border inside some characters, wherever they stand."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Differences between runtimes: tokens that one tokenizer of a model reaches and another that applies does not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

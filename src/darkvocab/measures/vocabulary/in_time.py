@@ -1,7 +1,5 @@
 """Encoding within a time limit, which holds also where the library does not come back from a text."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

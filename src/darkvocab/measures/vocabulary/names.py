@@ -1,7 +1,5 @@
 """Facts of a token's text alone: its script, and whether it is one of a family of names in reserve."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Proofs that no text at all can reach a token, without a search for one."""
 
-from __future__ import annotations
-
 import functools
 import json
 from typing import Any

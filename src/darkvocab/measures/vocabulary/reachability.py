@@ -1,7 +1,5 @@
 """Reachability: search for each token a text whose encoding holds it, or a proof that there is none."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

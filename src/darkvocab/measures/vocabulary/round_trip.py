@@ -1,7 +1,5 @@
 """Round trip: tokens whose text alone does not become the token again."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ...sources.tokenizer import Tokenizer

@@ -3,8 +3,6 @@
 Float64 operations in a fixed order, fused only where it says so: the same bits on every machine.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

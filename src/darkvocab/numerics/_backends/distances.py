@@ -5,8 +5,6 @@ Rows are kept twice: as they come, [n, dim], and in tiles [tiles, dim, lanes], w
 that it is told. float32 values whose lower 16 bits are 0 (bfloat16 and all that it holds) are tiled by their upper 16.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -3,8 +3,6 @@
 A run is neighbours together where noise cannot tell them apart.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Laws of the distance of two draws from runs of cells, and of the extent of many, compiled."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

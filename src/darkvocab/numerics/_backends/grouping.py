@@ -1,7 +1,5 @@
 """Identical-row grouping, compiled: a hash of every row, then a table that compares bytes."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

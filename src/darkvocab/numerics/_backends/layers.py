@@ -4,8 +4,6 @@ Rows of activations are float32, or uint16 that hold bfloat16 words; all is comp
 vectorised: the same bits on one machine, not on all.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

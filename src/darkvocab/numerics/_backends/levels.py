@@ -1,7 +1,5 @@
 """Levels, compiled: the distribution of a sum of independent columns' costs, on a grid of bins."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -1,7 +1,5 @@
 """Motion between two states of the same rows, compiled: in grid steps token by token, in weights around the bulk."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -1,7 +1,5 @@
 """Distance in steps to the nearest of a few rows, compiled."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

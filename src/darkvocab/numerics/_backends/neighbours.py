@@ -5,8 +5,6 @@ many at once, column by column, until all are apart from it. Numbers are ordered
 values; two are apart where their difference, as an unsigned integer or in float32, exceeds the limit.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from llvmlite import ir
 from numba import njit, types

@@ -1,7 +1,5 @@
 """Products of rows with a few vectors, compiled: what indicators are made of. Rows are float32, sums float64."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

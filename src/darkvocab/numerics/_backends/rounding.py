@@ -1,7 +1,5 @@
 """Rounding to a number grid, compiled: values to signed codes (see `darkvocab.numerics.grids`)."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic

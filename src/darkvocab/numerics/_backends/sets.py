@@ -1,7 +1,5 @@
 """Sets of rows, compiled: a forest in which `parent` [n] leads from each row to the smallest of its set."""
 
-from __future__ import annotations
-
 from numba import njit
 
 

@@ -1,7 +1,5 @@
 """Numbers of few bits, compiled: bits to float32 by the scale and bias of each group."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

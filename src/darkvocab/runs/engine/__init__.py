@@ -4,8 +4,6 @@ An engine does `work(shared, task)` for many tasks: one after the other, in thre
 in an executor of the caller's. Randomness belongs to the task.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import pickle

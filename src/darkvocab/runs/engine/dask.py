@@ -1,7 +1,5 @@
 """Engine of a Dask cluster, which does again what a worker that died had begun."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

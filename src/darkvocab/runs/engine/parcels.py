@@ -1,7 +1,5 @@
 """Pack work for another process: its function and settings as one parcel, unpickled once; each task as bytes."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import pkgutil

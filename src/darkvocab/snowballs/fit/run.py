@@ -1,7 +1,5 @@
 """Fit a snowball to an observed census: the settings, checked, and every part of the result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property

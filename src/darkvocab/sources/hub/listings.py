@@ -4,8 +4,6 @@ What is read is kept under HF_HOME/assets (HF_ASSETS_CACHE): commits/COMMIT.json
 files in files/HASH. The cache of the Hub's library (HF_HUB_CACHE) is only read.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

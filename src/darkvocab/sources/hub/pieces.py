@@ -4,8 +4,6 @@ Any process may write into it: all write the same bytes at the same places. A pi
 when the disk has it, so that a machine that stops leaves no zeros that pass for rows.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 The library's own retries wait as long as a server asks for, know no date in Retry-After, and cannot be stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import threading

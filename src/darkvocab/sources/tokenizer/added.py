@@ -1,7 +1,5 @@
 """Tokens that are added to a tokenizer by the files beside it, as the `transformers` library adds them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

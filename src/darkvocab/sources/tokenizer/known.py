@@ -1,7 +1,5 @@
 """Rules of tokenizers whose files do not hold them: patterns, vocabularies of tiktoken, classes of transformers."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Patterns by which llama.cpp cuts a text before BPE, as `llama_patterns.toml` has them."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

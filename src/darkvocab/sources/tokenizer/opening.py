@@ -1,7 +1,5 @@
 """Open tokenizers: of a file, a folder, a model on the Hub, a checkpoint."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Message and numbers of fields: sentencepiece_model.proto of https://github.com/google/sentencepiece.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Iterator

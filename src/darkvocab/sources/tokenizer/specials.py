@@ -1,7 +1,5 @@
 """Texts that llama.cpp cuts out of a text before the model of its tokenizer sees the rest."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Set
 

@@ -1,7 +1,5 @@
 """Texts of tokens, and the bytes that each of them stands for."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Set
 from dataclasses import dataclass
