@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 from jaxtyping import Int64
 
 from ..errors import InvalidInput
@@ -18,6 +17,8 @@ from ..runs.records import write_csv
 from ..text import Shown
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from ..embedding.tying import Tying
     from ..measures.vocabulary import Difference
 
@@ -249,7 +250,10 @@ class Scan(Shown):
         """
         check_which(tokens)
         grades = {"dark": ("untrained",), "weak": ("weak",), "graded": ("untrained", "weak")}
-        return self.tokens if tokens == "all" else self.tokens[self.order].filter(pl.col("grade").is_in(grades[tokens]))
+        if tokens == "all":
+            return self.tokens
+        surest = self.tokens[self.order]
+        return surest.filter(surest["grade"].is_in(grades[tokens]))
 
     def to_json(self, tokens: str | None = None) -> dict[str, Any]:
         """Return the scan as JSON-ready data, with the tokens of `listed` where they are asked for."""

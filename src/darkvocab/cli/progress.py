@@ -1,5 +1,6 @@
 """Progress on stderr: how far, how fast, how long still."""
 
+import signal
 import sys
 import time
 from collections import deque
@@ -98,5 +99,7 @@ def announce_compilation() -> None:
 def watched(label: str, call: Callable[..., Result], *given: Any, in_bytes: bool = False, **settings: Any) -> Result:
     """Call a function of the library, whose kernels may be compiled first, and show its progress."""
     announce_compilation()
+    for number in (signal.SIGINT, signal.SIGTERM):  # polars, once imported, makes the kernel resume what they interrupt
+        signal.siginterrupt(number, True)
     with progress_bar(label, in_bytes=in_bytes) as progress:
         return call(*given, progress=progress, **settings)
