@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from darkvocab.cli import progress as cli
+from darkvocab.cli import shell
 
 
 @pytest.fixture
@@ -104,3 +105,9 @@ def test_a_terminal_shows_rate_and_remaining_time_in_a_bar(clock, monkeypatch):
     shown = b"".join(read).decode()
     assert "[red]sweeping" in shown
     assert "2,000 of 10,000, 1,000/s, about 8 s left" in shown
+
+
+def test_an_interruption_that_a_callback_swallowed_is_raised_once_more(monkeypatch):
+    monkeypatch.setattr(shell, "_interrupted", True)
+    with cli.progress_bar("counting") as progress, pytest.raises(KeyboardInterrupt):
+        progress(1, 2)

@@ -338,10 +338,10 @@ def test_the_indicator_of_the_axis_can_be_chosen(visit, pages):
     for token, text in shown.items():
         assert float(text) == pytest.approx(tokens["cosine_pc_removed"][token], rel=1e-3)
     assert page.locator("#scatter .threshold-name").count() == 0  # what is dark is not told by this one
-    page.locator("#indicator").select_option("score")
-    assert page.locator("#scatter .threshold-name").inner_html() == "dark from here"
-    page.locator("#indicator").select_option("euclidean")
-    assert page.locator("#scatter .threshold-name").inner_html() == "dark up to here"
+    for axis, title in (("score", "dark from here"), ("euclidean", "dark up to here")):
+        page.locator("#indicator").select_option(axis)
+        page.locator("#scatter .threshold-name", has_text=title).wait_for()
+        assert page.locator("#scatter .threshold-name").count() == 1
 
 
 def test_figures_zoom_by_key_and_button(scan):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
-from .shell import say
+from .shell import check_interrupted, say
 
 Result = TypeVar("Result")
 
@@ -25,6 +25,7 @@ class _Pace:
         self._calls: deque[tuple[float, int]] = deque()
 
     def __call__(self, done: int, total: int) -> str:
+        check_interrupted()
         now = time.monotonic()
         if self._calls and done < self._calls[-1][1]:  # another thing has begun
             self._calls.clear()

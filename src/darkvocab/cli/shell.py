@@ -168,6 +168,12 @@ def _interrupt(signum: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def check_interrupted() -> None:
+    """Raise KeyboardInterrupt once more where it was raised before: a callback of a library may have swallowed it."""
+    if _interrupted:
+        raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point: SIGTERM ends a run as Ctrl-C does."""
     for number in (signal.SIGINT, signal.SIGTERM):
