@@ -10,6 +10,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from darkvocab import EmbeddingMatrix, census, diff, repair, scan
+from darkvocab.checkpoints import selection
+from darkvocab.measures.dark import judge
 from darkvocab.numerics import encode, to_index
 from darkvocab.reports.changes import print_repair
 from darkvocab.reports.console import console
@@ -357,3 +359,22 @@ def test_the_unused_tokens_of_the_real_checkpoint(tmp_path, how):
         assert norms[tokens].mean() == pytest.approx(trained.mean(), rel=0.02)
     assert part["norm"]["repaired_rms"] == pytest.approx((norms[tokens] ** 2).mean() ** 0.5, rel=1e-9)
     assert part["without_pieces"] == ([] if how == "pieces" else None)
+
+
+@pytest.mark.parametrize("matrix", ["both", "input", "output"])
+def test_dark_rows_of_each_matrix_are_mended_and_healthy_rows_beside_them_stay(matrix, tmp_path, monkeypatch):
+    rng = np.random.default_rng(5)
+    inputs, outputs = (rng.normal(0, 0.1, (3_000, 32)).astype(np.float32) for _ in range(2))
+    inputs[100:140] *= 1e-17
+    outputs[200:240] = outputs[200]
+    (tmp_path / "model").mkdir()
+    save_file(
+        {"model.embed_tokens.weight": inputs, "lm_head.weight": outputs}, tmp_path / "model" / "model.safetensors"
+    )
+    judged = []
+    monkeypatch.setattr(selection, "judge", lambda matrix: judged.append(matrix) or judge(matrix))
+    done = repair(tmp_path / "model", tmp_path / "out", tokens="dark", matrix=matrix)
+    dark = {"input": list(range(100, 140)), "output": list(range(200, 240))}
+    wanted = dark if matrix == "both" else {matrix: dark[matrix]}
+    assert {one["matrix"]: one["token_ids"] for one in done["matrices"]} == wanted
+    assert len(judged) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,9 @@ GRADED = {"dark": UNTRAINED, "weak": WEAK}
 NAMED = ("black-holes", "beyond-tokenizer", *GRADED)
 
 
-def _named(name: str, matrix: EmbeddingMatrix, n_tokens: int, side: str | None) -> Int64[np.ndarray, " k"]:
+def _named(name: str, matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
     if name == "black-holes":
         return np.flatnonzero(Census(matrix.groups()).numbers)  # by value, as stored
-    if name in GRADED:  # as a scan has them
-        judgement = judge(matrix)
-        grades = next((one.grade for one in judgement.sides if one.name == side), judgement.grade)
-        return np.flatnonzero(grades[: matrix.n_tokens] == GRADED[name])
     if not matrix.texts:
         raise InvalidInput(f"{name} needs a tokenizer; there is none beside the weights: give --tokenizer FILE")
     return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
@@ -35,9 +31,7 @@ def _named(name: str, matrix: EmbeddingMatrix, n_tokens: int, side: str | None) 
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 
 
-def select(
-    asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None, side: str | None = None
-) -> Int64[np.ndarray, " k"]:
+def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None) -> Int64[np.ndarray, " k"]:
     """Return the token ids that are asked for, ascending, each once.
 
     Raises InvalidInput where what is asked is none of these, or an id is beyond the tokens there are; MissingFile or
@@ -48,18 +42,38 @@ def select(
     asked : ids; or a text with ids, ranges (10-20 has both its ends), files of ids (@FILE.json) and the names of
         `NAMED`, with commas between
     n_tokens : that there are; by default the matrix's
-    side : "input" or "output": of an untied model, dark and weak tokens are those of this matrix; by default of either
+    """
+    (tokens,) = select_by_side(asked, matrix, ["either"], n_tokens).values()
+    return tokens
+
+
+def select_by_side(
+    asked: str | Iterable[int], matrix: EmbeddingMatrix, sides: Sequence[str], n_tokens: int | None = None
+) -> dict[str, Int64[np.ndarray, " k"]]:
+    """Return the token ids that are asked for by the names of sides, each as `select`, all from one judgement.
+
+    Dark and weak tokens of "input" and "output" are those of that matrix, of an untied model; of any other side those
+    of either matrix.
     """
     n = matrix.n_tokens if n_tokens is None else n_tokens
     if not isinstance(asked, str):
-        return np.unique(_checked(asked, n, "the tokens asked for"))
-    parts = [_part(part.strip(), matrix, n, side) for part in asked.split(",")]
-    return np.unique(np.concatenate(parts))
+        return dict.fromkeys(sides, np.unique(_checked(asked, n, "the tokens asked for")))
+    names = [part.strip() for part in asked.split(",")]
+    others = [_part(name, matrix, n) for name in names if name not in GRADED]
+    graded = [GRADED[name] for name in names if name in GRADED]
+    if not graded:
+        return dict.fromkeys(sides, np.unique(np.concatenate(others)))
+    judgement = judge(matrix)  # as a scan has it
+    grades = {one.name: one.grade[: matrix.n_tokens] for one in judgement.sides}
+    return {
+        side: np.unique(np.concatenate([*others, np.flatnonzero(np.isin(grades.get(side, judgement.grade), graded))]))
+        for side in sides
+    }
 
 
-def _part(part: str, matrix: EmbeddingMatrix, n: int, side: str | None) -> np.ndarray:
+def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
     if part in NAMED:
-        return _named(part, matrix, n, side)
+        return _named(part, matrix, n)
     if part.startswith("@"):
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
     ends = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
