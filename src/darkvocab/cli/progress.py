@@ -56,6 +56,8 @@ def _spoken(seconds: float) -> str:
 @contextmanager
 def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback (done, total) that draws a bar on a terminal, or else writes a line every ten seconds."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # polars, once imported, has the system resume what they interrupt
+        signal.siginterrupt(number, True)
     pace = _Pace(in_bytes=in_bytes)
     if sys.stderr.isatty():
         from rich.console import Console
@@ -100,7 +102,5 @@ def announce_compilation() -> None:
 def watched(label: str, call: Callable[..., Result], *given: Any, in_bytes: bool = False, **settings: Any) -> Result:
     """Call a function of the library, whose kernels may be compiled first, and show its progress."""
     announce_compilation()
-    for number in (signal.SIGINT, signal.SIGTERM):  # polars, once imported, makes the kernel resume what they interrupt
-        signal.siginterrupt(number, True)
     with progress_bar(label, in_bytes=in_bytes) as progress:
         return call(*given, progress=progress, **settings)
