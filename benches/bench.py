@@ -778,7 +778,7 @@ def bench_language_model(folder: Path) -> list[dict[str, Any]]:
 
 
 def bench_grades(path: Path) -> dict[str, Any]:
-    """What grades add to a scan of this file, once the distances to the reference are known."""
+    """Measure what grades add to a scan of this file, once the distances to the reference are known."""
     matrix = EmbeddingMatrix.open(path)
     counted = census(matrix)
     shown = indicators(matrix, {BLACK_HOLES: np.flatnonzero(counted.numbers)})

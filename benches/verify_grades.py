@@ -1,4 +1,4 @@
-"""How well the grades of tokens agree with what a language model can do: repeat a token.
+"""Measure how well the grades of tokens agree with what a language model can do: repeat a token.
 
     python benches/verify_grades.py [MODEL.gguf] [--values FILE.parquet] [--random 500]
 

@@ -27,7 +27,7 @@ def scaled(*shape, kind=np.float32, name="_scale"):
 
 
 def packed(*shape, words=WORDS, scales=GROUPS):
-    """Of compressed-tensors, with this shape in a tensor of its own, if any."""
+    """Return tensors of compressed-tensors, with this shape in a tensor of its own, if any."""
     said = {f"{WEIGHT}_shape": np.array(shape)} if shape else {}
     return {f"{WEIGHT}_packed": words, f"{WEIGHT}_scale": scales, **said}
 

@@ -45,7 +45,7 @@ def draw_dense(
     shape: Shape,
     out: Tensor,
 ) -> Tensor:
-    """As `by_triton.drawing.draw_dense`."""
+    """Do as `by_triton.drawing.draw_dense`."""
     n, dim = out.shape[1:]
     overflows = torch.zeros(len(which), dtype=torch.int64, device=out.device)
     for t in range(len(which)):
@@ -59,7 +59,7 @@ def draw_dense(
 
 
 def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
-    """As `by_triton.drawing.perturb`."""
+    """Do as `by_triton.drawing.perturb`."""
     overflows = torch.zeros(len(z), dtype=torch.int64, device=out.device)
     of_device = torch.full((), sigma, dtype=torch.float64, device=out.device)
     for t in range(len(z)):
@@ -86,7 +86,7 @@ def index_of(x: Tensor, mantissa_bits: int, min_exponent: int, max_code: int) ->
 
 
 def draw_sparse(lanes: Lanes, seed: int, codes: Tensor) -> None:
-    """As `by_triton.drawing.draw_sparse`."""
+    """Do as `by_triton.drawing.draw_sparse`."""
     tables = lanes.tensors(codes.device)
     n = codes.shape[1]
     chunks = -(-n // LANES)

@@ -1,4 +1,4 @@
-"""How far rows are from one matrix to another, and to the nearest of some: by hand, and against plain numpy."""
+"""Distances of rows from one matrix to another, and to the nearest of some: by hand, and against plain numpy."""
 
 import numpy as np
 import pytest

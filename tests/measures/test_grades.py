@@ -42,7 +42,7 @@ def test_numbers_below_a_tail_are_counted_and_few_others(n_low):
 
 
 def test_low_numbers_that_the_population_alone_makes_as_often_as_the_odds_say_are_none():
-    """Of 10,000 exponential numbers about one lies as low as the first 5, and 0.0007 as low as the others."""
+    """About one of 10,000 exponential numbers lies as low as the first 5, and 0.0007 as low as the others."""
     rng = np.random.default_rng(5)
     others = -rng.exponential(1, 10_000)
     assert lower_tail(np.concatenate([others, rng.uniform(-9.5, -8.5, 5)])).n_below == 0

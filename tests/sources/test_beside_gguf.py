@@ -1,4 +1,4 @@
-"""What lies beside a GGUF file: a tokenizer that says otherwise, and chat templates."""
+"""Files beside a GGUF file: a tokenizer that says otherwise, and chat templates."""
 
 import json
 

@@ -359,8 +359,8 @@ def _side_facts(side: Side, n_tokens: int) -> result.SideFacts:
 def _proves(side: Side, near_zero: np.ndarray) -> str | None:
     """Say what rows near zero prove of the training, by the grid that they are stored on.
 
-    A weight that decays by a share lr * wd of itself, rounded to the nearest number of its grid after every step, stays
-    where that share is below half a step between neighbours: 2^-9 of it or more in bfloat16, as no decay is.
+    A step of decay multiplies a weight by 1 - lr * wd. Rounded to the nearest bfloat16 it is the same weight again
+    where lr * wd < 2^-9, half the smallest relative distance of two neighbours, as with any usual rate and decay.
     """
     shrunk = near_zero[side.indicators.norms[near_zero] > 0]
     if side.matrix.stored != "bfloat16" or not len(shrunk):

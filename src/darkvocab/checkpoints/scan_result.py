@@ -154,7 +154,7 @@ class SideFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class GradeFacts:
-    """How many tokens have each grade; of an untied model the worse of the two sides counts."""
+    """Number of tokens of each grade; of an untied model the worse of the two sides counts."""
 
     n_untrained: int
     n_weak: int

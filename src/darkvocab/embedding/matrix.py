@@ -126,7 +126,7 @@ class EmbeddingMatrix(Shown):
 
     @cached_property
     def tying(self) -> Tying:
-        """What the config says of that, held against the tensors; reads the output tensor where they disagree."""
+        """Facts about tying, the config held against the tensors; reads the output tensor where they disagree."""
         if self.skipped and self.source and self.held:
             return tying(self._made(self.source, self.held, self.chosen, self.tokenizer))
         return tying(self)

@@ -56,7 +56,7 @@ class Side:
 
     @property
     def says(self) -> str:
-        """How many tokens are weak by this matrix, or why none is, in a sentence."""
+        """Sentence on how many rows of this matrix are weak, or why none is."""
         tail = self.tail
         if tail is None:
             return "No rows stand apart as never trained, so none can be called weak."

@@ -55,7 +55,7 @@ COLUMNS = {
 class Reference:
     """Rows taken as never trained."""
 
-    kind: str  # of `known`, several joined by ", "; or "low-norm mode"
+    kind: str  # of `known`, several joined by ", "; or MODE, DIRECTION or NEAR_ZERO
     tokens: Int64[np.ndarray, " m"]
     n_left_out: int  # candidates of this kind that lie nearer to the other rows than to these
 
@@ -253,7 +253,7 @@ def _along(matrix: EmbeddingMatrix, norms: np.ndarray, sample: Int64[np.ndarray,
     near[near > len(sample) / 2] = 0
     if not len(near) or near.max() < FEWEST_ALONG:
         return np.empty(0, np.int64)
-    hub = drawn[near.argmax()]
+    hub = drawn[near.argmax()].astype(np.float64)  # products of rows beyond float32 stay finite
     cosines = [matrix.rows(rows) @ hub / lengths[rows] for rows in chunks(matrix.words)]
     along = np.flatnonzero(np.concatenate(cosines) > ALONG)
     return along if len(along) <= len(norms) / 2 else np.empty(0, np.int64)

@@ -129,7 +129,7 @@ def check_categories(tokens: str) -> list[str]:
     """Return the categories that a text names, with commas; raises InvalidInput for a word that is none, nor "all"."""
     asked = tokens.split(",")
     if unknown := set(asked) - {"all", *CATEGORIES}:
-        raise InvalidInput(f"unknown tokens {min(unknown)!r}; choose of all, {', '.join(CATEGORIES)}")
+        raise InvalidInput(f"unknown tokens {min(unknown)!r}; choose one of all, {', '.join(CATEGORIES)}")
     return asked
 
 

@@ -36,7 +36,7 @@ NO_CHARACTER = "\ufdd0"
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """What a GGUF file holds of its tokenizer, checked."""
+    """Tokenizer of a GGUF file as its header has it, checked."""
 
     names: list[str]  # of the tokens, by id; each once
     types: np.ndarray  # [n] integers
