@@ -1,0 +1,226 @@
+"""Verify: ask a model to repeat its tokens, and keep every answer in a run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoints.scan import scan
+from ..checkpoints.scan_result import Scan
+from ..checkpoints.selection import select
+from ..embedding.matrix import EmbeddingMatrix
+from ..errors import InvalidInput
+from ..gpu.device import check_device
+from ..runs.command import repeating
+from ..runs.engine import open_engine
+from ..runs.folder import versions
+from ..runs.randomness import check_seed
+from ..runs.records import RunFolder
+from ..text import Shown
+from .frames import Frame, encoded, read_frames
+from .model import PLACES, Model, open_model
+from .tokens import Chosen, choose
+
+GRADED = "graded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """One place of the model's answer to one frame about one token."""
+
+    token: int
+    text: str | None
+    kind: str  # letters, digits, marks, mixed, spaces, bytes
+    grade: str  # by the weights: untrained, weak, trained
+    group: str  # asked, control, missed
+    stratum: int  # of the missed; else -1
+    frame: str
+    place: int  # from 0; each continues what the model itself put before it
+    p: float  # probability of the token
+    rank: int  # of the token; 1: the likeliest
+    answer: int  # the likeliest token
+    answer_text: str | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Verify(Shown):
+    """Settings of a verification: which tokens of which model are asked for, in which frames."""
+
+    source: str
+    tokens: str | Iterable[int] = GRADED  # graded, or as `checkpoints.selection.select`
+    controls: int = 200  # trained tokens like those asked for, which say how well a learned token does
+    missed: int = 500  # trained tokens by which is estimated how many the weights did not name
+    chat: bool = False  # through the model's chat template
+    frames: str | Path | None = None  # a file of frames; by default ours
+    dtype: str = "auto"
+    device: str = "cpu"
+    seed: int = 0
+    model: Model | None = field(default=None, repr=False)  # to ask instead of the one that the source holds
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_device(self.device)
+        for name in ("controls", "missed"):
+            if getattr(self, name) < 0:
+                raise InvalidInput(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    @cached_property
+    def scanned(self) -> Scan:
+        """Grades of all tokens, by the weights."""
+        return scan(self.source)
+
+    @cached_property
+    def chosen(self) -> tuple[list[Chosen], list[int]]:
+        """Tokens to ask for, and the sizes of the strata of the missed, as `choose`."""
+        if self.tokens == GRADED:
+            asked = self.scanned.listed(GRADED)["id"].sort().to_numpy()
+        else:
+            asked = select(self.tokens, EmbeddingMatrix.open(self.source))
+        return choose(self.scanned, asked, n_controls=self.controls, n_missed=self.missed, seed=self.seed)
+
+    @cached_property
+    def asking(self) -> Asking:
+        """The model, and the frames in its ids."""
+        model = self.model or open_model(self.source, dtype=self.dtype, device=self.device)
+        texts, _ = read_frames(self.frames)
+        if self.chat and model.templated is None:
+            raise InvalidInput("the model was given without a chat template")
+        frames = [encoded(text, model.encode, model.templated if self.chat else None) for text in texts]
+        for frame in frames:
+            if model.context is not None and len(frame.ids) + PLACES > model.context:
+                raise InvalidInput(
+                    f"the frame {frame.name} has {len(frame.ids)} tokens, the model's context {model.context}; "
+                    "give shorter ones by --frames"
+                )
+        return Asking(model=model, frames=frames)
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what is asked, but for where and when."""
+        _, sha256 = read_frames(self.frames)
+        chosen, strata = self.chosen
+        frames = self.asking.frames
+        named = {name: getattr(self, name) for name in ("controls", "missed", "chat", "dtype", "device", "seed")}
+        asked = self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens))
+        options = {"tokens": asked, "frames": self.frames and os.path.abspath(self.frames), **named}  # noqa: PTH100
+        obstacle = "its model was handed over in memory" if self.model else None
+        return {
+            "experiment": "verify",
+            **repeating("verify", options, {}, obstacle),
+            "parameters": {
+                **{name: value for name, value in named.items() if name not in ("seed", "device")},
+                "tokens": asked,
+                "frames": {frame.name: frame.placeholder for frame in frames},
+                "strata": strata,
+                "n_trained": int((self.scanned.tokens["grade"] == "trained").sum()),
+            },
+            "seed": self.seed,
+            "packages": versions("torch", "transformers"),
+            "inputs": [{"source": self.source, "sha256": self.scanned.source.sha256}, {"frames": sha256}],
+            "n_records": len(chosen) * len(frames) * PLACES,
+        }
+
+    def run(
+        self,
+        out: str | Path,
+        *,
+        resume: bool = False,
+        engine: str | Executor = "serial",
+        workers: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> Path:
+        """Ask for all tokens and land the answers in the run folder `out`; raises as `open_model` and `RunFolder`.
+
+        Parameters
+        ----------
+        resume : go on with what the folder holds
+        engine, workers : as `open_engine`; each worker opens a model of its own. One that was handed over in memory is
+            asked by this process
+        progress : is called with (records landed, records in all)
+        """
+        if self.model and engine != "serial":
+            raise InvalidInput("a model in memory is asked by this process; leave out the engine")
+        manifest = self.manifest()
+        each = len(self.asking.frames) * PLACES
+        batch = self.asking.model.batch(self.asking.frames, len(self.scanned.tokens), _free_bytes())
+        with (
+            open_engine(engine, workers, say=say) as runner,
+            RunFolder(out, Answered, manifest, records_per_part=batch * each, resume=resume) as folder,
+        ):
+            size = folder.parts.size // each
+            missing = folder.parts.missing()
+            chosen, _ = self.chosen
+            n_done = folder.parts.n_landed
+            shared = self if engine == "serial" else self._portable()
+            tasks = (chosen[part * size : (part + 1) * size] for part in missing)
+            if progress:
+                progress(n_done, manifest["n_records"])
+            for part, answers in zip(missing, runner.map(_ask, shared, tasks), strict=True):
+                folder.land(part, answers)
+                n_done += len(answers)
+                if progress:
+                    progress(n_done, manifest["n_records"])
+            if not folder.is_whole:
+                folder.finish()
+        return folder.path
+
+    def _portable(self) -> Verify:
+        """Return the settings without the model, which each worker opens anew."""
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "tokens"}
+        return Verify(**given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """A model, and frames in its ids."""
+
+    model: Model
+    frames: list[Frame]
+
+    def answers(self, chosen: list[Chosen]) -> Iterator[Answered]:
+        """Yield every place of every frame's answer, token by token."""
+        tokens = np.array([one.token for one in chosen], np.int64)
+        answers = [(frame, list(self.model.answers(frame, tokens))) for frame in self.frames]
+        for number, one in enumerate(chosen):
+            for frame, places in answers:
+                for place, answer in enumerate(places):
+                    yield Answered(
+                        **vars(one),
+                        frame=frame.name,
+                        place=place,
+                        p=float(answer.p[number]),
+                        rank=int(answer.rank[number]),
+                        answer=int(answer.token[number]),
+                        answer_text=self.model.decode(int(answer.token[number])),
+                    )
+
+
+@lru_cache(maxsize=1)
+def _asking_of(settings: Verify) -> Asking:
+    return settings.asking
+
+
+def _ask(settings: Verify, chosen: list[Chosen]) -> list[Answered]:
+    """Ask for the tokens of one part."""
+    return list(_asking_of(settings).answers(chosen))
+
+
+def _free_bytes() -> int:
+    """Return the bytes of memory that this machine can still give; 2 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2 << 30
+
+
+def verify(source: str | Path, out: str | Path, **given: Any) -> Path:
+    """Ask a model to repeat its tokens, in a run folder: settings of `Verify`, and how it runs, of `Verify.run`."""
+    running = {name: given.pop(name) for name in ("resume", "engine", "workers", "progress", "say") if name in given}
+    return Verify(source=str(source), **given).run(out, **running)
