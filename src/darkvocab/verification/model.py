@@ -6,7 +6,7 @@ import contextlib
 import copy
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -100,10 +100,9 @@ class Model:
         given = self.logits(state)
         return getattr(given, "logits", given)[:, -1].float(), state
 
-    def batch(self, frames: Sequence[Frame], n_tokens: int, free: int) -> int:
-        """Return how many tokens to ask for at once, so that they take a quarter of the free bytes at most."""
-        longest = max(len(frame.ids) for frame in frames) + PLACES
-        each = longest * self.bytes_a_position + 4 * 4 * n_tokens  # logits, and what is made of them
+    def batch(self, length: int, n_tokens: int, free: int) -> int:
+        """Return how many texts of a length to ask for at once, so that they take a quarter of the free bytes."""
+        each = length * self.bytes_a_position + 4 * 4 * n_tokens  # logits, and what is made of them
         return max(1, min(MOST_TOGETHER, free // 4 // each))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,15 +19,19 @@ from ..checkpoints.selection import select
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
 from ..gpu.device import check_device
+from ..measures.verdict import Verdict, judge
 from ..runs.command import repeating
 from ..runs.engine import open_engine
 from ..runs.folder import versions
 from ..runs.randomness import check_seed
-from ..runs.records import RunFolder
+from ..runs.records import RunFolder, frame_of, read_records
 from ..text import Shown
 from .frames import Frame, encoded, read_frames
 from .model import PLACES, Model, open_model
 from .tokens import Chosen, choose
+
+if TYPE_CHECKING:
+    import polars as pl
 
 GRADED = "graded"
 
@@ -41,6 +46,7 @@ class Answered:
     grade: str  # by the weights: untrained, weak, trained
     group: str  # asked, control, missed
     stratum: int  # of the missed; else -1
+    order: int  # by the weights, the surest to be dark first, from 1
     frame: str
     place: int  # from 0; each continues what the model itself put before it
     p: float  # probability of the token
@@ -101,80 +107,86 @@ class Verify(Shown):
                 )
         return Asking(model=model, frames=frames)
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Settings as a manifest has them."""
+        return {
+            **{name: getattr(self, name) for name in ("controls", "missed", "chat", "dtype")},
+            "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
+            "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking.frames],
+            "strata": self.chosen[1],
+        }
+
     def manifest(self) -> dict[str, Any]:
         """Return what is asked, but for where and when."""
         _, sha256 = read_frames(self.frames)
-        chosen, strata = self.chosen
-        frames = self.asking.frames
         named = {name: getattr(self, name) for name in ("controls", "missed", "chat", "dtype", "device", "seed")}
-        asked = self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens))
-        options = {"tokens": asked, "frames": self.frames and os.path.abspath(self.frames), **named}  # noqa: PTH100
+        options = {"tokens": self.parameters["tokens"], "frames": self.frames and os.path.abspath(self.frames), **named}  # noqa: PTH100
         obstacle = "its model was handed over in memory" if self.model else None
         return {
             "experiment": "verify",
             **repeating("verify", options, {}, obstacle),
-            "parameters": {
-                **{name: value for name, value in named.items() if name not in ("seed", "device")},
-                "tokens": asked,
-                "frames": {frame.name: frame.placeholder for frame in frames},
-                "strata": strata,
-                "n_trained": int((self.scanned.tokens["grade"] == "trained").sum()),
-            },
+            "parameters": self.parameters,
             "seed": self.seed,
             "packages": versions("torch", "transformers"),
             "inputs": [{"source": self.source, "sha256": self.scanned.source.sha256}, {"frames": sha256}],
-            "n_records": len(chosen) * len(frames) * PLACES,
+            "n_records": len(self.chosen[0]) * self.asking.n_answers,
         }
 
     def run(
         self,
-        out: str | Path,
+        out: str | Path | None = None,
         *,
         resume: bool = False,
         engine: str | Executor = "serial",
         workers: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         say: Callable[[str], None] = lambda text: None,
-    ) -> Path:
-        """Ask for all tokens and land the answers in the run folder `out`; raises as `open_model` and `RunFolder`.
+    ) -> pl.DataFrame:
+        """Ask for all tokens and return the answers, `Answered`; raises as `open_model` and `RunFolder`.
 
         Parameters
         ----------
+        out : a run folder to land them in
         resume : go on with what the folder holds
         engine, workers : as `open_engine`; each worker opens a model of its own. One that was handed over in memory is
             asked by this process
-        progress : is called with (records landed, records in all)
+        progress : is called with (answers there are, answers in all)
         """
         if self.model and engine != "serial":
             raise InvalidInput("a model in memory is asked by this process; leave out the engine")
-        manifest = self.manifest()
-        each = len(self.asking.frames) * PLACES
-        batch = self.asking.model.batch(self.asking.frames, len(self.scanned.tokens), _free_bytes())
-        with (
-            open_engine(engine, workers, say=say) as runner,
-            RunFolder(out, Answered, manifest, records_per_part=batch * each, resume=resume) as folder,
-        ):
-            size = folder.parts.size // each
-            missing = folder.parts.missing()
+        if resume and out is None:
+            raise InvalidInput("--resume needs the --out folder of the run to go on with")
+        with ExitStack() as opened:
+            runner = opened.enter_context(open_engine(engine, workers, say=say))
+            manifest = self.manifest()
+            size = self.asking.batch(len(self.scanned.tokens)) * self.asking.n_answers
+            folder = None
+            if out is not None:
+                opening = RunFolder(out, Answered, manifest, records_per_part=size, resume=resume)
+                folder = opened.enter_context(opening)
+                size = folder.parts.size  # a run that goes on keeps to its parts
+            missing = folder.parts.missing() if folder else list(range(-(-manifest["n_records"] // size)))
+            n_done = folder.parts.n_landed if folder else 0
+            tokens = size // self.asking.n_answers
             chosen, _ = self.chosen
-            n_done = folder.parts.n_landed
-            shared = self if engine == "serial" else self._portable()
-            tasks = (chosen[part * size : (part + 1) * size] for part in missing)
-            if progress:
-                progress(n_done, manifest["n_records"])
-            for part, answers in zip(missing, runner.map(_ask, shared, tasks), strict=True):
-                folder.land(part, answers)
-                n_done += len(answers)
+            tasks = (chosen[part * tokens : (part + 1) * tokens] for part in missing)
+            answers: list[Answered] = []
+            for part, fresh in zip(missing, runner.map(_ask, self, tasks), strict=True):
+                if folder:
+                    folder.land(part, fresh)
+                else:
+                    answers += fresh
+                n_done += len(fresh)
                 if progress:
                     progress(n_done, manifest["n_records"])
-            if not folder.is_whole:
+            if folder and not folder.is_whole:
                 folder.finish()
-        return folder.path
+        return read_records(folder.path) if folder else frame_of(Answered, answers)
 
-    def _portable(self) -> Verify:
-        """Return the settings without the model, which each worker opens anew."""
-        given = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "tokens"}
-        return Verify(**given)
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what a worker finds anew."""
+        return {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +195,15 @@ class Asking:
 
     model: Model
     frames: list[Frame]
+
+    @property
+    def n_answers(self) -> int:
+        """Records of one token."""
+        return len(self.frames) * PLACES
+
+    def batch(self, n_tokens: int) -> int:
+        """Return how many tokens of a vocabulary to ask for at once."""
+        return self.model.batch(max(len(frame.ids) for frame in self.frames) + PLACES, n_tokens, _free_bytes())
 
     def answers(self, chosen: list[Chosen]) -> Iterator[Answered]:
         """Yield every place of every frame's answer, token by token."""
@@ -220,7 +241,8 @@ def _free_bytes() -> int:
         return 2 << 30
 
 
-def verify(source: str | Path, out: str | Path, **given: Any) -> Path:
-    """Ask a model to repeat its tokens, in a run folder: settings of `Verify`, and how it runs, of `Verify.run`."""
+def verify(source: str | Path, out: str | Path | None = None, **given: Any) -> Verdict:
+    """Ask a model to repeat its tokens, and judge its answers; `given` is of `Verify` and of `Verify.run`."""
     running = {name: given.pop(name) for name in ("resume", "engine", "workers", "progress", "say") if name in given}
-    return Verify(source=str(source), **given).run(out, **running)
+    settings = Verify(source=str(source), **given)
+    return judge(settings.run(out, **running), settings.parameters)

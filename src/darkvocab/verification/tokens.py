@@ -11,11 +11,11 @@ import numpy as np
 from fontTools import unicodedata as scripts
 
 from ..errors import InvalidInput
+from ..measures.verdict import ASKED, CONTROL, MISSED
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import Scan
 
-ASKED, CONTROL, MISSED = "asked", "control", "missed"
 EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the strata: shares of the trained tokens, the nearest to dark first
 LENGTHS = (2, 4, 7)  # characters from which a text is of the next class
 
@@ -30,6 +30,7 @@ class Chosen:
     grade: str
     group: str  # asked, control or missed
     stratum: int  # of the missed, from 0: the nearest to dark; else -1
+    order: int  # place in the order of the weights, the surest to be dark first, from 1
 
 
 def kind_of(text: str | None) -> str:
@@ -78,6 +79,7 @@ def choose(
         raise InvalidInput(f"there is no row of token {unknown[0]} to ask for")
     rng = np.random.default_rng(seed)
     in_order = tokens["id"].gather(scan.order).to_list()
+    place = {token: number for number, token in enumerate(in_order, 1)}
     is_asked = set(wanted)
     trained = [one for one in in_order if of[one][1] == "trained" and of[one][2] != "special" and one not in is_asked]
     edges = [round(share * len(trained)) for share in EDGES]
@@ -94,7 +96,8 @@ def choose(
 
     def chosen(token: int, group: str, stratum: int) -> Chosen:
         text, grade, _ = of[token]
-        return Chosen(token=token, text=text, kind=kind_of(text), grade=grade, group=group, stratum=stratum)
+        about = {"token": token, "text": text, "kind": kind_of(text), "grade": grade}
+        return Chosen(**about, group=group, stratum=stratum, order=place[token])
 
     return [chosen(*one) for one in groups], [len(members) for members in strata]
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runs.folder import read_manifest
-from ..runs.records import read_records
 from ..text import Shown
-from .tokens import ASKED, CONTROL, MISSED
 
 if TYPE_CHECKING:
     import polars as pl
 
+ASKED, CONTROL, MISSED = "asked", "control", "missed"  # why a token was asked for
 LAND = {"strongly verified": 0.001, "verified": 0.01, "doubtful": 0.1}  # P_max below; else rejected
 QUANTILE = 0.01  # of the controls, below which a token is verified
 FEWEST_CONTROLS = 50  # of one kind, from which they have a threshold of their own
 LEVEL = 0.9  # of intervals
+SCHEMA_VERSION = 1
 N_DRAWS = 20_000
 
 
@@ -45,10 +43,17 @@ class Verdict(Shown):
     recall: Share | None  # of the tokens that the model fails on, those that the weights named; None without missed
     n_missed: tuple[float, float] | None  # between which the number of the others lies
 
-    @classmethod
-    def of(cls, folder: str | Path) -> Verdict:
-        """Judge a finished run; raises as `read_records`."""
-        return judge(read_records(folder), read_manifest(Path(folder))["parameters"])
+    def to_json(self) -> dict[str, Any]:
+        """Return what follows from the answers, and every token, as JSON-ready data."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "thresholds": dict(self.thresholds),
+            "n_controls": self.n_controls,
+            **{name: share and vars(share) for name, share in (("precision", self.precision), ("recall", self.recall))},
+            "n_missed": self.n_missed,
+            "n_verified": int(self.tokens.filter(self.tokens["group"] != CONTROL)["verified"].sum()),
+            "tokens": self.tokens.to_dicts(),
+        }
 
     def _shown(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("thresholds", "precision", "recall", "n_missed", "tokens")}
@@ -65,7 +70,7 @@ def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
 
     first = pl.col("place") == 0
     tokens = records.group_by("group", "token", maintain_order=True).agg(
-        pl.col("text", "kind", "grade", "stratum").first(),
+        pl.col("text", "kind", "grade", "stratum", "order").first(),
         p_max=pl.col("p").max(),
         best_rank=pl.col("rank").min(),
         n_right=((pl.col("answer") == pl.col("token")) & first).sum(),

@@ -1,0 +1,116 @@
+"""Verified tokens: a table of what a model fails on, how well the weights named them, and a figure of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+from ..measures.verdict import Share, Verdict
+from ..text import printable
+from .console import isolated, print_left, print_lines, show, table
+from .figures import BLACK, BLUE, ORANGE
+from .labels import PAGES
+from .plot import Axis, Panel, Plot, Series, around
+
+GROUPS = {"asked": "asked for", "control": "controls", "missed": "sample of the trained"}
+LOOKS = {"missed": (BLUE, "o"), "control": (BLACK, "^"), "asked": (ORANGE, "s")}
+LEAST = 1e-8  # probability that a figure shows at the lowest
+
+
+def groups(verdict: Verdict) -> list[list[str]]:
+    """Return a row for each group of tokens: how many, how many verified, by which criterion, and the median P_max."""
+    rows = []
+    for group, name in GROUPS.items():
+        for (grade,), part in (
+            verdict.tokens.filter(pl.col("group") == group).partition_by("grade", as_dict=True).items()
+        ):
+            p = part["p_max"]
+            counts = (len(part), part["verified"].sum(), (p < 0.01).sum(), (p < 0.001).sum(), part["glitch"].sum())
+            of = f"{name}, {grade!s}" if group == "asked" else name
+            rows.append([of, *(f"{count:,}" for count in counts), f"{p.median():.3g}"])
+    return rows
+
+
+def sentences(verdict: Verdict) -> Iterator[str]:
+    """Yield how tokens were verified, and how well the grades of the weights agree with it."""
+    limits = ", ".join(f"{p:.3g} ({kind})" for kind, p in verdict.thresholds.items())
+    if verdict.n_controls:
+        yield f"verified: P_max below the 1% quantile of {verdict.n_controls:,} controls, {limits}"
+    else:
+        yield f"verified: P_max below {limits}, as there are no controls"
+    if verdict.precision:
+        yield f"of the tokens graded untrained or weak, the model fails on {_said(verdict.precision)}"
+    if verdict.recall:
+        low, high = verdict.recall.low, verdict.recall.high
+        yield f"of the tokens that the model fails on, the weights name between {low:.0%} and {high:.0%}"
+    if verdict.n_missed:
+        low, high = verdict.n_missed
+        yield f"it fails on {low:,.0f} to {high:,.0f} that the weights call trained (90%, from the sample)"
+
+
+def _said(share: Share) -> str:
+    return f"{share.n:,.0f} of {share.of:,.0f} ({share.low:.0%} to {share.high:.0%} with 90%)"
+
+
+def print_verdict(verdict: Verdict, to: Console, shown: int) -> None:
+    """Print the groups, what follows from them, and the verified tokens, the least likely first."""
+    show(table(PAGES["verify"]["headings"], groups(verdict)), to)
+    to.print()
+    print_lines(sentences(verdict), to)
+    rows = verified_rows(verdict, shown)
+    if rows:
+        to.print()
+        show(table(VERIFIED, rows, left=("token", "instead")), to)
+        print_left(int(verdict.tokens["verified"].sum()) - len(rows), "verified; --json lists them all", to)
+
+
+VERIFIED: Sequence[str] = ("id", "token", "grade", "P_max", "best rank", "instead")
+
+
+def verified_rows(verdict: Verdict, shown: int | None = None) -> list[list[str]]:
+    """Return a row for each verified token but controls, the least likely first."""
+    chosen = verdict.tokens.filter(pl.col("verified") & (pl.col("group") != "control")).sort("p_max", "token")
+    return [
+        [
+            str(row["token"]),
+            _text(row["text"]),
+            row["grade"],
+            f"{row['p_max']:.2g}",
+            f"{row['best_rank']:,}",
+            _text(row["instead"]),
+        ]
+        for row in chosen.head(len(chosen) if shown is None else shown).iter_rows(named=True)
+    ]
+
+
+def _text(text: str | None) -> str:
+    return "" if text is None else isolated(printable(text))
+
+
+def verdict_plot(verdict: Verdict) -> Plot:
+    """Draw P_max of every token that was asked for against its place in the order of the weights."""
+    series = []
+    for group, (colour, mark) in LOOKS.items():
+        part = verdict.tokens.filter(pl.col("group") == group)
+        if len(part):
+            p = part["p_max"].clip(LEAST, 1)
+            look: dict[str, Any] = {"line": "", "size": 3.0, "alpha": 0.7, "hollow": group == "control"}
+            label = GROUPS[group]
+            series.append(Series(x=part["order"], y=p, label=label, colour=colour, mark=mark, **look))
+    x = around(verdict.tokens["order"], "place in the order of the weights, the surest to be dark first", "log")
+    limit = verdict.thresholds["all"]
+    ends = np.array(x.ends)
+    line = Series(x=ends, y=np.full(2, limit), colour="#808080", line=":", label="below: verified")
+    panel = Panel(
+        title="largest probability of the token, over frames and places",
+        x=x,
+        y=Axis(ends=(LEAST / 2, 2.0), scale="log", label="P_max"),
+        series=[line, *series],
+        legend="lower right",
+    )
+    n = verdict.tokens["token"].n_unique()
+    return Plot(panels=[panel], height=4.2, caption=f"{n:,} tokens that a model was asked to repeat")
