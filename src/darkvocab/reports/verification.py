@@ -25,12 +25,10 @@ def groups(verdict: Verdict) -> list[list[str]]:
     """Return a row for each group of tokens: how many, how many verified, by which criterion, and the median P_max."""
     rows = []
     for group, name in GROUPS.items():
-        for (grade,), part in (
-            verdict.tokens.filter(pl.col("group") == group).partition_by("grade", as_dict=True).items()
-        ):
-            p = part["p_max"]
+        for part in verdict.tokens.filter(pl.col("group") == group).partition_by("grade", maintain_order=True):
+            p: Any = part["p_max"]
             counts = (len(part), part["verified"].sum(), (p < 0.01).sum(), (p < 0.001).sum(), part["glitch"].sum())
-            of = f"{name}, {grade!s}" if group == "asked" else name
+            of = f"{name}, {part['grade'][0]}" if group == "asked" else name
             rows.append([of, *(f"{count:,}" for count in counts), f"{p.median():.3g}"])
     return rows
 
