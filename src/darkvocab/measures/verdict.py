@@ -63,8 +63,9 @@ def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
     """Judge answers, of a run with these parameters.
 
     A token's P_max is its largest probability over frames and places (Land and Bartolo, arXiv:2405.05417); it is
-    verified where that is below the 1% quantile of the controls, of its own kind where there are 50. `glitch` is
-    GlitchMiner's criterion: the first greedy answer is another token in every frame.
+    verified where that is below the 1% quantile of the controls, of its own kind where there are 50, and below 0.1,
+    from which on the model knows it. `glitch` is GlitchMiner's criterion: the first greedy answer is another token in
+    every frame.
     """
     import polars as pl
 
@@ -106,13 +107,14 @@ def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
 
 
 def _thresholds(controls: pl.DataFrame) -> dict[str, float]:
-    """Return the 1% quantile of the controls' P_max, of all and of each kind; without controls Land and Bartolo's."""
+    """Return the 1% quantile of the controls' P_max, 0.1 at most, of all and of each kind; without controls 0.01."""
     if not len(controls):
         return {"all": LAND["verified"]}
     kinds: dict[str, Sequence[float]] = {"all": controls["p_max"].to_list()}
     kinds |= {str(kind): part["p_max"].to_list() for (kind,), part in controls.group_by("kind")}
     kept = {kind: p for kind, p in sorted(kinds.items()) if kind == "all" or len(p) >= FEWEST_CONTROLS}
-    return {kind: float(np.quantile(p, QUANTILE, method="lower")) for kind, p in kept.items()}
+    quantiles = {kind: float(np.quantile(p, QUANTILE, method="lower")) for kind, p in kept.items()}
+    return {kind: min(p, LAND["doubtful"]) for kind, p in quantiles.items()}
 
 
 def _drawn(rng: np.random.Generator, n: float, of: int) -> np.ndarray:

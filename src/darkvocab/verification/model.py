@@ -62,12 +62,15 @@ class Model:
         with torch.inference_mode():
             state = self._begun(frame, len(tokens))
             for _ in range(PLACES):
-                logits, state = self._next(state, rows)
+                try:
+                    logits, state = self._next(state, rows)
+                    own = logits.gather(1, asked[:, None])
+                except (IndexError, RuntimeError) as error:
+                    if "out of bounds" not in str(error) and "out of range" not in str(error):
+                        raise
+                    raise InvalidInput(f"the model has no token {tokens.max()}: its vocabulary is another") from None
                 if logits.isnan().any():
                     raise CorruptFile(f"the model's logits are NaN in the frame {frame.name}: its weights are damaged")
-                if asked.max() >= logits.shape[1]:
-                    raise InvalidInput(f"token {int(asked.max())} is beyond the model's {logits.shape[1]:,}")
-                own = logits.gather(1, asked[:, None])
                 answer = logits.argmax(1)
                 yield Answer(
                     p=(own[:, 0] - logits.logsumexp(1)).exp().cpu().numpy(),

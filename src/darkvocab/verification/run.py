@@ -17,7 +17,7 @@ from ..checkpoints.scan import scan
 from ..checkpoints.scan_result import Scan
 from ..checkpoints.selection import select
 from ..embedding.matrix import EmbeddingMatrix
-from ..errors import InvalidInput
+from ..errors import InvalidInput, MissingFile
 from ..gpu.device import check_device
 from ..measures.verdict import Verdict, judge
 from ..runs.command import repeating
@@ -25,6 +25,8 @@ from ..runs.engine import open_engine
 from ..runs.folder import versions
 from ..runs.randomness import check_seed
 from ..runs.records import RunFolder, frame_of, read_records
+from ..sources import open_source
+from ..sources.tokenizer import tokenizer_of
 from ..text import Shown
 from .frames import Frame, encoded, read_frames
 from .model import PLACES, Model, open_model
@@ -68,7 +70,7 @@ class Verify(Shown):
     dtype: str = "auto"
     device: str = "cpu"
     seed: int = 0
-    model: Model | None = field(default=None, repr=False)  # to ask instead of the one that the source holds
+    model: Any = field(default=None, repr=False)  # to ask instead of the source's: a `Model`, or what is its `logits`
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -94,7 +96,11 @@ class Verify(Shown):
     @cached_property
     def asking(self) -> Asking:
         """The model, and the frames in its ids."""
-        model = self.model or open_model(self.source, dtype=self.dtype, device=self.device)
+        model = self.model
+        if model is None:
+            model = open_model(self.source, dtype=self.dtype, device=self.device)
+        elif not isinstance(model, Model):
+            model = Model(logits=model, encode=_encoder(self.source), device=self.device)
         texts, _ = read_frames(self.frames)
         if self.chat and model.templated is None:
             raise InvalidInput("the model was given without a chat template")
@@ -122,14 +128,17 @@ class Verify(Shown):
         _, sha256 = read_frames(self.frames)
         named = {name: getattr(self, name) for name in ("controls", "missed", "chat", "dtype", "device", "seed")}
         options = {"tokens": self.parameters["tokens"], "frames": self.frames and os.path.abspath(self.frames), **named}  # noqa: PTH100
-        obstacle = "its model was handed over in memory" if self.model else None
+        obstacle = "its model was handed over in memory" if self.model is not None else None
         return {
             "experiment": "verify",
             **repeating("verify", options, {}, obstacle),
             "parameters": self.parameters,
             "seed": self.seed,
             "packages": versions("torch", "transformers"),
-            "inputs": [{"source": self.source, "sha256": self.scanned.source.sha256}, {"frames": sha256}],
+            "inputs": [
+                {"source": self.source, "sha256": self.scanned.source.sha256},
+                {"frames": str(self.frames or "darkvocab's"), "sha256": sha256},
+            ],
             "n_records": len(self.chosen[0]) * self.asking.n_answers,
         }
 
@@ -153,7 +162,7 @@ class Verify(Shown):
             asked by this process
         progress : is called with (answers there are, answers in all)
         """
-        if self.model and engine != "serial":
+        if self.model is not None and engine != "serial":
             raise InvalidInput("a model in memory is asked by this process; leave out the engine")
         if resume and out is None:
             raise InvalidInput("--resume needs the --out folder of the run to go on with")
@@ -187,6 +196,14 @@ class Verify(Shown):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what a worker finds anew."""
         return {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
+
+
+def _encoder(source: str) -> Callable[[str], list[int]]:
+    """Return how the tokenizer of a source makes ids of a text; MissingFile without one."""
+    tokenizer = tokenizer_of(open_source(source))
+    if tokenizer is None:
+        raise MissingFile(f"there is no tokenizer beside {source}; hand over a Model with `encode`")
+    return lambda text: tokenizer.encode([text])[0].tolist()
 
 
 @dataclass(frozen=True, kw_only=True)

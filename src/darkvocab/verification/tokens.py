@@ -84,15 +84,16 @@ def choose(
     trained = [one for one in in_order if of[one][1] == "trained" and of[one][2] != "special" and one not in is_asked]
     edges = [round(share * len(trained)) for share in EDGES]
     strata = [trained[first:last] for first, last in pairwise(edges)]
-    each = np.array_split(np.arange(n_missed), len(strata))
     reached = [one for one in trained if of[one][2] in ("reachable", None)]
     groups = [(token, ASKED, -1) for token in wanted]
     groups += [
         (one, CONTROL, -1) for one in _controls([of[token][0] for token in wanted], reached, of, n_controls, rng)
     ]
-    for number, (members, share) in enumerate(zip(strata, each, strict=True)):
-        drawn = rng.permutation(members)[: len(share)].tolist()
-        groups += [(token, MISSED, number) for token in sorted(drawn)]
+    left = n_missed
+    for number, members in enumerate(strata):
+        drawn = sorted(rng.permutation(members)[: left // (len(strata) - number)].tolist())
+        groups += [(token, MISSED, number) for token in drawn]
+        left -= len(drawn)  # what a small stratum lacks, the others have
 
     def chosen(token: int, group: str, stratum: int) -> Chosen:
         text, grade, _ = of[token]
