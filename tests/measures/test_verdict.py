@@ -51,7 +51,7 @@ def test_a_token_is_verified_below_the_controls_first_percent_of_its_kind():
     p = np.linspace(0.08, 0.9, 100)
     controls = answers(range(100, 200), p, group="control", grade="trained")
     marks = answers(range(200, 200 + FEWEST_CONTROLS), p[:FEWEST_CONTROLS] / 100, group="control", kind="marks")
-    asked = [answers([1], [0.05]), answers([2], [0.05], kind="marks"), answers([3], [0.001], kind="digits")]
+    asked = [answers([1], [0.05]), answers([2], [0.05], kind="marks"), answers([3], [0.0005], kind="digits")]
     verdict = judge(pl.concat([*asked, controls, marks]), {"strata": []})
     assert list(verdict.thresholds) == ["all", "letters", "marks"]  # of digits there are no controls
     assert verdict.thresholds["letters"] == pytest.approx(0.08)  # the lowest of a hundred: none lies below

@@ -49,7 +49,8 @@ def test_a_model_that_repeats_all_but_the_untrained_fails_on_these_alone(folder,
     assert len(others) == 50
     assert not others["verified"].any()
     assert (verdict.precision.n, verdict.precision.of) == (12, 12)
-    assert verdict.recall.high > 0.95
+    assert verdict.n_missed[0] < 3
+    assert verdict.recall.high > 0.8
 
 
 def test_a_function_from_ids_to_logits_takes_the_tokenizer_of_the_source(folder):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 GRADED = "graded"
+PARAMETERS = ("controls", "missed", "chat", "dtype")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ class Verify(Shown):
     def parameters(self) -> dict[str, Any]:
         """Settings as a manifest has them."""
         return {
-            **{name: getattr(self, name) for name in ("controls", "missed", "chat", "dtype")},
+            **{name: getattr(self, name) for name in PARAMETERS},
             "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
             "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking.frames],
             "strata": self.chosen[1],
@@ -126,12 +127,14 @@ class Verify(Shown):
     def manifest(self) -> dict[str, Any]:
         """Return what is asked, but for where and when."""
         _, sha256 = read_frames(self.frames)
-        named = {name: getattr(self, name) for name in ("controls", "missed", "chat", "dtype", "device", "seed")}
-        options = {"tokens": self.parameters["tokens"], "frames": self.frames and os.path.abspath(self.frames), **named}  # noqa: PTH100
+        options: dict[str, Any] = {name: getattr(self, name) for name in (*PARAMETERS, "device", "seed")}
+        frames = None if self.frames is None else str(Path(self.frames).absolute())
+        asked = self.parameters["tokens"]
+        source = str(Path(self.source).absolute()) if Path(self.source).exists() else self.source
         obstacle = "its model was handed over in memory" if self.model is not None else None
         return {
             "experiment": "verify",
-            **repeating("verify", options, {}, obstacle),
+            **repeating("verify", options | {"frames": frames, "tokens": asked}, DEFAULTS, obstacle, source),
             "parameters": self.parameters,
             "seed": self.seed,
             "packages": versions("torch", "transformers"),
@@ -196,6 +199,9 @@ class Verify(Shown):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what a worker finds anew."""
         return {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
+
+
+DEFAULTS = {one.name: one.default for one in fields(Verify)}
 
 
 def _encoder(source: str) -> Callable[[str], list[int]]:
