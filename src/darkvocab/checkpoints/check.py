@@ -23,7 +23,11 @@ FACTS = (
 )
 PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
 
-LACKING = {"vocabulary": "there is no tokenizer", "neighbours": "neighbours are not sought among quantised rows"}
+LACKING = {
+    "vocabulary": "there is no tokenizer",
+    "neighbours": "neighbours are not sought among quantised rows",
+    "verified": "no run of verify was given (--verified)",
+}
 # Tokens to suppress are those of a rule.
 SUPPRESSED = {
     "dark": "dark-tokens",

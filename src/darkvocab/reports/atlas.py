@@ -215,7 +215,8 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         codes[name] = [printable(value) for value in values]
         places = {value: place for place, value in enumerate(values)}
         columns[name] = np.array([places.get(value, -1) for value in tokens[name]], np.int32)
-    columns["dark"] = tokens["dark"].fill_null(False).to_numpy().astype(np.int32)
+    for name in (name for name in ("dark", "verified") if name in tokens.columns):
+        columns[name] = tokens[name].cast(pl.Int32).fill_null(-1 if name == "verified" else 0).to_numpy()
     columns["kind"] = kinds.astype(np.int32)
     columns["rank"] = scan.rank.astype(np.int32)
     lengths, blob, shown = _texts(tokens)
