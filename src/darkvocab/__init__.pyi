@@ -21,7 +21,6 @@ from .measures.census import census as census
 from .notebooks.recipes import reproduce as reproduce
 from .reports.page import report as report
 from .reports.summary import summary as summary
-from .snowballs.agreement import agreement as agreement
 from .snowballs.expect import expect as expect
 from .snowballs.fit import fit as fit
 from .snowballs.law import Snowball as Snowball

@@ -34,9 +34,9 @@ def language_model(seed=0, **config):
     return model
 
 
-def saved(folder, **config):
+def saved(folder, seed=0, **config):
     """A model folder as transformers writes it."""
-    language_model(**config).save_pretrained(folder)
+    language_model(seed, **config).save_pretrained(folder)
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer()).save_pretrained(folder)
     return folder
 
