@@ -6,8 +6,8 @@ A run is neighbours together where noise cannot tell them apart.
 import math
 
 import numpy as np
-from numba import njit
 
+from .compilation import kernel
 from .deviates import fill_words, log, log1p, philox
 from .rounding import bits_of, from_bits, index_of, perturbed, value_of
 
@@ -15,7 +15,7 @@ LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
 RARE = np.uint64(1 << 59)  # of 2**64: columns that move less often than 1 in 32 are drawn by the gaps between moves
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_code, home, low, high):
     """Index of every component without noise (`home`) and under noise of -+`reach` standard deviations.
 
@@ -30,19 +30,19 @@ def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_co
     return overflows
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _float32_of(order):
     """Return the float32 whose ordered index is `order`."""
     return from_bits(np.int32(order if order >= 0 else -order | -0x80000000))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _reaches(order, base, sigma, boundary, upward_tie):
     x = perturbed(base, np.float64(_float32_of(order)), sigma, True)
     return x > boundary or (upward_tie and x == boundary)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):
     """Return the deviate from which a component is in cell k or above.
 
@@ -80,7 +80,7 @@ def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):
     return (np.float64(_float32_of(miss)) + np.float64(_float32_of(hit))) / 2
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _run_end(k, width, mantissa_bits, min_exponent):
     """Last cell of the run that cell k begins: an aligned block of its binade no wider than `width`, or k alone.
 
@@ -99,7 +99,7 @@ def _run_end(k, width, mantissa_bits, min_exponent):
     return -end if end & mantissa else -end - 1
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, last):
     """Runs of every column's cells low..high; within 2**-12 of `width` around zero all cells are one run.
 
@@ -125,7 +125,7 @@ def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, l
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def edge_deviates(base, starts, last, sigma, float32, mantissa_bits, min_exponent, out):
     """The `threshold` beyond each run but its column's last, whose place in `out` stays."""
     for d in range(base.size):
@@ -133,7 +133,7 @@ def edge_deviates(base, starts, last, sigma, float32, mantissa_bits, min_exponen
             out[run] = threshold(last[run] + 1, base[d], sigma, float32, mantissa_bits, min_exponent)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def cdf_words(z, laplace, out):
     """out[i] = round(2**64 * P(deviate < z[i])): the uniform 64-bit word from which the deviate is at least z.
 
@@ -147,7 +147,7 @@ def cdf_words(z, laplace, out):
         out[i] = word if z[i] < 0 else np.uint64(0xFFFFFFFFFFFFFFFF) - max(word, np.uint64(1)) + np.uint64(1)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _cell(u, thresholds):
     """Count the thresholds that the uniform 64-bit word has reached."""
     cell = 0
@@ -156,7 +156,7 @@ def _cell(u, thresholds):
     return cell
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, trial, out):
     """Offsets from home of every token's component in the active columns.
 
@@ -218,7 +218,7 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
             out[np.int64(token), j] = shift[j] + _cell(u, edges)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def leaving(shift, starts, thresholds, away, below, above, scale):
     """Derive from each column's thresholds how often it moves, and its gaps where that is seldom, for `draw_sparse`.
 
@@ -229,7 +229,7 @@ def leaving(shift, starts, thresholds, away, below, above, scale):
         scale[j] = _gap_scale(away[j]) if 0 < away[j] < RARE else 0.0
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _leaving(edges, home):
     """Return how a component leaves its home cell, cell number `home` of its column, as 64-bit words.
 
@@ -241,13 +241,13 @@ def _leaving(edges, home):
     return below - above, below, above
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _gap_scale(away):
     """Return the factor from the logarithm of a uniform number to the length of a gap between moves; negative."""
     return 1.0 / log1p(np.float64(away) * -(2.0**-64))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _scaled(high, low, n):
     """Multiply the 64-bit fraction 0.(high)(low) by n and round down: uniform over 0 .. n - 1."""
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)

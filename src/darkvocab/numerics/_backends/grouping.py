@@ -1,10 +1,11 @@
 """Identical-row grouping, compiled: a hash of every row, then a table that compares bytes."""
 
 import numpy as np
-from numba import njit
+
+from .compilation import kernel
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def hash_rows(words, keys, sign, folded, hashes, largest):
     """Multilinear hash of each row, ``sum_d keys[d] * words[i, d] mod 2**64``, and its largest magnitude code.
 
@@ -23,7 +24,7 @@ def hash_rows(words, keys, sign, folded, hashes, largest):
         largest[i] = top
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _same(words, a, b, folded):
     zero = folded ^ folded
     for d in range(words.shape[1]):
@@ -33,7 +34,7 @@ def _same(words, a, b, folded):
     return True
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def group_hashed(hashes, words, folded, labels, first):
     """Label rows so that equal labels mean equal rows; groups are numbered in order of appearance.
 

@@ -8,9 +8,10 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from .compilation import kernel
 from .rounding import bits_of, from_bits
 
 FAST = {"reassoc", "contract", "nsz"}
@@ -45,7 +46,7 @@ def narrow(typingctx, value, like):
     return like(types.float32, like), codegen
 
 
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FAST)
+@kernel(forceinline=True, error_model="numpy", fastmath=FAST)
 def exp(x):
     """e**x of a float32 to 2e-7; 0 below -87, and the largest power of 2 above 88."""
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
@@ -57,13 +58,13 @@ def exp(x):
     return series * from_bits(np.int32((np.int32(n) + 127) << 23))
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def in_order(bits):
     """A float32's bits as an integer in the order of the floats (whose largest is found in vectors), and back."""
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(error_model="numpy", fastmath=FAST)
 def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
     """total [n, dim] float32 = x + added; out = its rows over their deviation, times gain, plus shift.
 
@@ -86,7 +87,7 @@ def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
             out[i, d] = narrow((row[d] - m) * s * gain[d] + shift[d], out[i, d])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(error_model="numpy", fastmath=FAST)
 def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gain, push_shift):
     """push [n, dim] float32 += what the gradient `pushed` of the output says of the input; passed: the same, narrowed.
 
@@ -111,7 +112,7 @@ def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gai
             passed[i, d] = narrow(push[i, d], passed[i, d])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(error_model="numpy", fastmath=FAST)
 def gelu(u, slope):
     """u = GELU(u) in its tanh form, slope = its derivative; both flat."""
     k, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
@@ -124,7 +125,7 @@ def gelu(u, slope):
         slope[i] = narrow(steep, slope[i])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(error_model="numpy", fastmath=FAST)
 def gelu_back(pushed, slope, sums):
     """pushed [n, dim] *= slope; sums [dim] += the sums of its columns."""
     for i in range(pushed.shape[0]):
@@ -134,7 +135,7 @@ def gelu_back(pushed, slope, sums):
             sums[d] += by
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(error_model="numpy", fastmath=FAST)
 def add_columns(x, sums):
     """sums [dim] += the sums of the columns of x [n, dim]."""
     for i in range(x.shape[0]):
@@ -142,7 +143,7 @@ def add_columns(x, sums):
             sums[d] += widen(x[i, d])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(error_model="numpy", fastmath=FAST)
 def attend(scores, scale):
     """scores [heads, t, t] = softmax of scale * scores over the places up to each one's own; 0 beyond."""
     heads, places, _ = scores.shape
@@ -166,7 +167,7 @@ def attend(scores, scale):
                 row[j] = narrow(np.float32(0), row[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(error_model="numpy", fastmath=FAST)
 def attend_back(chances, pushed, scale):
     """pushed [heads, t, t]: from the gradient of the chances to that of the scores."""
     heads, places, _ = chances.shape
@@ -182,7 +183,7 @@ def attend_back(chances, pushed, scale):
                 by[j] = narrow(np.float32(0), by[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(error_model="numpy", fastmath=FAST)
 def cross_entropy(logits, labels, share):
     """Sum of the losses of places whose label is >= 0; logits [n, vocabulary] = share * their gradient."""
     n, vocabulary = logits.shape
@@ -213,7 +214,7 @@ def cross_entropy(logits, labels, share):
     return loss
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def embed(ids, tokens, places, out):
     """out [n, dim] = the token's row plus its place's; ids [batch, t]."""
     batch, length = ids.shape
@@ -224,7 +225,7 @@ def embed(ids, tokens, places, out):
                 row[d] = token[d] + place[d]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def embed_back(ids, push, tokens, places):
     """tokens and places += what the gradient of the embedded rows says of them."""
     batch, length = ids.shape

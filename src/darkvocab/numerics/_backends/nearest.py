@@ -1,10 +1,11 @@
 """Distance in steps to the nearest of a few rows, compiled."""
 
 import numpy as np
-from numba import njit
+
+from .compilation import kernel
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def _apart(x, y):
     furthest = np.int64(0)
     for d in range(x.size):
@@ -12,7 +13,7 @@ def _apart(x, y):
     return furthest
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def nearest(index, targets, steps):
     """steps[i] = smallest over rows y of `targets` of max_d |index[i, d] - y[d]|; ordered indices, int32.
 
