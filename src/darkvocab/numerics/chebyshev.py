@@ -147,9 +147,7 @@ class Distances:
     def _listed(self, first: int, block: np.ndarray) -> np.ndarray:
         """Distances of a block, row after row."""
         later = self.n - first
-        out = np.empty(len(block) * later - len(block) * (len(block) + 1) // 2, block.dtype)
-        _backends.distances.list_pairs(block, later, out)
-        return out
+        return block[:, :later][np.less.outer(np.arange(len(block)), np.arange(later))]
 
     def _ranked(self, rank: int, high: np.ndarray, lows: dict[int, np.ndarray]) -> float:
         """Find the distance of a rank from 0; high counts pairs by their keys' upper bits, lows[h] by the lower."""

@@ -373,15 +373,3 @@ def fit_windows(ordered, width, low, high):
             high[d] = np.nextafter(high[d], low[d])
         outside += n - best
     return outside
-
-
-@kernel()
-def list_pairs(block, later, out):
-    """Write to `out` the entries of a block of rows and `later` columns above its diagonal, row after row."""
-    at = 0
-    for i in range(block.shape[0]):
-        row = block[i, i + 1 : later]
-        entries = out[at : at + row.size]
-        for j in range(row.size):
-            entries[j] = row[j]
-        at += row.size

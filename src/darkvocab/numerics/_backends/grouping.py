@@ -35,20 +35,16 @@ def _same(words, a, b, folded):
 
 
 @kernel()
-def group_hashed(hashes, words, folded, labels, first):
+def group_hashed(hashes, words, folded, table, labels, first):
     """Label rows so that equal labels mean equal rows; groups are numbered in order of appearance.
 
     An open-addressing table keyed by the hash; a row joins a group only after its words were compared with the group's
-    first row. labels [n], first [n] (first row of each group). Returns the number of groups.
+    first row. table [a power of two, at least 2 n]: -1s that become the group at each slot; labels [n], first [n]
+    (first row of each group). Returns the number of groups.
     """
-    n = hashes.size
-    size = 16
-    while size < 2 * n:
-        size *= 2
-    table = np.full(size, -1, np.int64)  # group at this slot
-    mask = np.uint64(size - 1)
+    mask = np.uint64(table.size - 1)
     groups = 0
-    for i in range(n):
+    for i in range(hashes.size):
         slot = (hashes[i] ^ (hashes[i] >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
         slot = (slot >> np.uint64(20)) & mask
         while True:

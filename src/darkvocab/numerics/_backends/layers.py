@@ -46,7 +46,7 @@ def narrow(typingctx, value, like):
     return like(types.float32, like), codegen
 
 
-@kernel(forceinline=True, error_model="numpy", fastmath=FAST)
+@kernel(forceinline=True, fastmath=FAST)
 def exp(x):
     """e**x of a float32 to 2e-7; 0 below -87, and the largest power of 2 above 88."""
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
@@ -64,7 +64,7 @@ def in_order(bits):
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
-@kernel(error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
     """total [n, dim] float32 = x + added; out = its rows over their deviation, times gain, plus shift.
 
@@ -87,7 +87,7 @@ def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
             out[i, d] = narrow((row[d] - m) * s * gain[d] + shift[d], out[i, d])
 
 
-@kernel(error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gain, push_shift):
     """push [n, dim] float32 += what the gradient `pushed` of the output says of the input; passed: the same, narrowed.
 
@@ -112,7 +112,7 @@ def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gai
             passed[i, d] = narrow(push[i, d], passed[i, d])
 
 
-@kernel(error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def gelu(u, slope):
     """u = GELU(u) in its tanh form, slope = its derivative; both flat."""
     k, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
@@ -125,7 +125,7 @@ def gelu(u, slope):
         slope[i] = narrow(steep, slope[i])
 
 
-@kernel(error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def gelu_back(pushed, slope, sums):
     """pushed [n, dim] *= slope; sums [dim] += the sums of its columns."""
     for i in range(pushed.shape[0]):
@@ -135,7 +135,7 @@ def gelu_back(pushed, slope, sums):
             sums[d] += by
 
 
-@kernel(error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def add_columns(x, sums):
     """sums [dim] += the sums of the columns of x [n, dim]."""
     for i in range(x.shape[0]):
@@ -143,7 +143,7 @@ def add_columns(x, sums):
             sums[d] += widen(x[i, d])
 
 
-@kernel(error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def attend(scores, scale):
     """scores [heads, t, t] = softmax of scale * scores over the places up to each one's own; 0 beyond."""
     heads, places, _ = scores.shape
@@ -167,7 +167,7 @@ def attend(scores, scale):
                 row[j] = narrow(np.float32(0), row[j])
 
 
-@kernel(error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def attend_back(chances, pushed, scale):
     """pushed [heads, t, t]: from the gradient of the chances to that of the scores."""
     heads, places, _ = chances.shape
@@ -183,7 +183,7 @@ def attend_back(chances, pushed, scale):
                 by[j] = narrow(np.float32(0), by[j])
 
 
-@kernel(error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def cross_entropy(logits, labels, share):
     """Sum of the losses of places whose label is >= 0; logits [n, vocabulary] = share * their gradient."""
     n, vocabulary = logits.shape

@@ -5,7 +5,7 @@ import numpy as np
 from .compilation import kernel
 
 
-@kernel(error_model="numpy")
+@kernel()
 def add_columns(starts, cost, p, width, mass, spread):
     """Distribution of the sum over columns of one cost each, costs >= 0, column j's with the probabilities p.
 

@@ -7,7 +7,7 @@ from .compilation import kernel
 SUMS = {"reassoc", "contract"}  # of a sum, in any order: vectors of them
 
 
-@kernel(error_model="numpy", fastmath=SUMS)
+@kernel(fastmath=SUMS)
 def squares_and_sums(rows, squares, sums):
     """|x|^2 of each row, and the sum of all rows added to `sums`."""
     for i in range(rows.shape[0]):
@@ -19,7 +19,7 @@ def squares_and_sums(rows, squares, sums):
         squares[i] = total
 
 
-@kernel(error_model="numpy", fastmath=SUMS)
+@kernel(fastmath=SUMS)
 def products(rows, vectors, out):
     """Write |x - v0|^2, |x|^2, then x.v0, x.v1, ... of each row x to `out` [rows, 2 + vectors]."""
     first = vectors[0]
@@ -38,7 +38,7 @@ def products(rows, vectors, out):
             out[i, 2 + k] = total
 
 
-@kernel(error_model="numpy", fastmath=SUMS)
+@kernel(fastmath=SUMS)
 def scatter(rows, directions, offsets, moments):
     """Add a x to moments[k], with a = x.directions[k] - offsets[k], for every row x; float32."""
     for i in range(rows.shape[0]):
