@@ -177,7 +177,6 @@ def check_interrupted() -> None:
 
 def main() -> None:
     """Entry point: SIGTERM ends a run as Ctrl-C does."""
-    gc.set_threshold(100_000)  # imports and compilation, which leave much behind and little garbage, take a tenth less
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and background jobs of a script have it
             signal.signal(number, _interrupt)
@@ -187,4 +186,5 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a text that the terminal's encoding lacks
+    gc.set_threshold(100_000)  # a command makes millions of objects that are in no cycle, and then ends
     app()

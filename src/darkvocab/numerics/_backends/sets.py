@@ -30,6 +30,6 @@ def unite_all(parent, one, other):
 
 @kernel()
 def flatten(parent):
-    """Let every row's parent be the smallest member of its set."""
+    """Let every row's parent be the smallest member of its set: parents come before their children."""
     for i in range(parent.size):
-        parent[i] = _root(parent, i)
+        parent[i] = parent[parent[i]]
