@@ -38,10 +38,10 @@ def check_processor(name: str | None, features: str | None) -> None:
     lacking = [feature for feature in asked if feature and not (feature[0] == "+" and has.get(feature[1:]))]
     if lacking:
         variables = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
-        given = " and ".join(f"{variable}={value}" for variable, value in variables.items() if value)
+        given = [f"{variable}={value}" for variable, value in variables.items() if value]
         raise InvalidInput(
-            f"this machine ({host}) lacks what {given} asks for: {', '.join(lacking)}; unset it, and kernels are "
-            "compiled for what is there"
+            f"this machine ({host}) lacks what {' and '.join(given)} ask{'s' * (len(given) == 1)} for: "
+            f"{', '.join(lacking)}; without, kernels are compiled for what is there"
         )
 
 
