@@ -1,4 +1,4 @@
-"""Compilation of kernels by numba: for which instructions, how fast, and how results are kept for the next process."""
+"""Compilation of kernels by numba: for which instructions, and how what was compiled is kept for the next process."""
 
 import platform
 from collections.abc import Callable
@@ -12,36 +12,33 @@ from llvmlite import binding
 from numba import njit
 from numba.core import caching, config
 
-from ...errors import FULL, InvalidInput
+from ...errors import InvalidInput
 
-V2 = "cx16 popcnt sahf sse3 ssse3 sse4.1 sse4.2"  # features of the levels of the x86-64 psABI
-V3 = f"{V2} avx avx2 bmi bmi2 f16c fma lzcnt movbe"
-V4 = f"{V3} avx512f avx512bw avx512cd avx512dq avx512vl"
-PROCESSORS = {"x86-64": "", "x86-64-v2": V2, "x86-64-v3": V3, "haswell": V3, "x86-64-v4": V4}
+# Features by which levels of the x86-64 psABI are told; which ones other names stand for, only LLVM knows.
+AVX2, AVX512 = "avx2 bmi bmi2 f16c fma lzcnt movbe", "avx512f avx512bw avx512cd avx512dq avx512vl"
+LEVELS = {"x86-64": "", "x86-64-v2": "sse4.2 popcnt", "haswell": AVX2, "x86-64-v3": AVX2, "x86-64-v4": AVX512}
+# All kernels: one that calls another is compiled anew when that changes.
+SOURCES = sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 
 
 def check_processor(name: str | None, features: str | None) -> None:
     """Raise InvalidInput unless this machine has the instructions that numba's variables name; None: not set.
 
-    What they name beyond that would end the process by SIGILL, and LLVM passes over a name that it does not know.
+    One that it lacks would end the process by SIGILL, and names that LLVM does not know only make it print warnings.
     """
     host, has = binding.get_host_cpu_name(), binding.get_host_cpu_features()
-    known = PROCESSORS if platform.machine() in ("x86_64", "AMD64") else {}
-    asked = [feature for feature in (features or "").split(",") if not feature.startswith("-")]
-    if name and name not in ("generic", host):
-        if name not in known:
-            raise InvalidInput(
-                f"NUMBA_CPU_NAME is {name!r}, a processor that kernels cannot be compiled for here; unset it (this one "
-                f"is {host}), or choose one of {', '.join(['generic', *known])}"
-            )
-        asked += [f"+{feature}" for feature in known[name].split()]
-    lacking = [feature for feature in asked if feature and not (feature[0] == "+" and has.get(feature[1:]))]
-    if lacking:
-        variables = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
-        given = [f"{variable}={value}" for variable, value in variables.items() if value]
+    known = {"generic": "", host: "", **(LEVELS if platform.machine() in ("x86_64", "AMD64") else {})}
+    if name and name not in known:
         raise InvalidInput(
-            f"this machine ({host}) lacks what {' and '.join(given)} ask{'s' * (len(given) == 1)} for: "
-            f"{', '.join(lacking)}; without, kernels are compiled for what is there"
+            f"NUMBA_CPU_NAME is {name!r}, for which no kernels can be compiled here; unset it, or choose one of "
+            f"{', '.join(known)}"
+        )
+    asked = [*(features or "").split(","), *(f"+{feature}" for feature in known[name or "generic"].split())]
+    lacking = [feature for feature in asked if feature[:1] not in "-" and not has.get(feature.removeprefix("+"))]
+    if lacking:
+        raise InvalidInput(
+            f"this machine ({host}) lacks what NUMBA_CPU_NAME={name or ''} NUMBA_CPU_FEATURES={features or ''} ask "
+            f"for: {', '.join(lacking)}; unset them, and kernels are compiled for what is there"
         )
 
 
@@ -69,32 +66,20 @@ class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
         return loads(data)
 
 
-class _Cache(caching.FunctionCache):  # type: ignore[misc]
-    """Compiled signatures of a kernel, by processor and features, of this version of numba and of the source."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        stamp, base = self._impl.locator.get_source_stamp(), self._impl.filename_base
-        self._cache_file = _Files(cache_path=self._cache_path, filename_base=base, source_stamp=stamp)
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except OSError as error:
-            if error.errno in FULL:
-                raise
-
-
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function when it is first called, with these options of numba, and keep it where there is a place.
 
-    Divisions raise nothing; without that, and a wrapper for C, a kernel takes a tenth less to compile.
+    Divisions raise nothing; without that, and a wrapper for C, a kernel takes a tenth less to compile. What is kept is
+    found again by signature, processor and features, with the same version of numba and of all kernels.
     """
 
     def decorated(function: Callable[..., Any]) -> Any:
         compiled = njit(nogil=True, no_cfunc_wrapper=True, error_model="numpy", **options)(function)
         with suppress(RuntimeError):  # no folder can be written
-            compiled._cache = _Cache(function)
+            cache = caching.FunctionCache(function)
+            stamp = SOURCES, cache._impl.locator.get_source_stamp()
+            cache._cache_file = _Files(cache.cache_path, cache._impl.filename_base, stamp)
+            compiled._cache = cache
         return compiled
 
     return decorated
