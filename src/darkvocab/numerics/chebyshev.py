@@ -147,7 +147,9 @@ class Distances:
     def _listed(self, first: int, block: np.ndarray) -> np.ndarray:
         """Distances of a block, row after row."""
         later = self.n - first
-        return block[:, :later][np.less.outer(np.arange(len(block)), np.arange(later))]
+        out = np.empty(len(block) * later - len(block) * (len(block) + 1) // 2, block.dtype)
+        _backends.distances.list_pairs(block, later, out)
+        return out
 
     def _ranked(self, rank: int, high: np.ndarray, lows: dict[int, np.ndarray]) -> float:
         """Find the distance of a rank from 0; high counts pairs by their keys' upper bits, lows[h] by the lower."""
@@ -321,10 +323,10 @@ def _windows(rows: np.ndarray) -> tuple[float | np.floating, np.ndarray, np.ndar
     Judged from sampled rows; width 0 where no windows save work.
     """
     n, dim = rows.shape
-    low, high = np.empty(dim, rows.dtype), np.empty(dim, rows.dtype)
     best, width, room = 0.5 * n * n * dim, 0.0, 0  # the work of visiting everything
     if n <= SAMPLE or best < FEW_ENTRIES:
-        return width, low, high, room
+        return width, np.empty(0), np.empty(0), room
+    low, high = np.empty((2, dim), rows.dtype)
     sample = np.ascontiguousarray(rows[np.linspace(0, n - 1, SAMPLE).astype(np.int64)])
     apart = np.sort(_Walk(sample).block(0, SAMPLE)[np.triu_indices(SAMPLE, 1)])
     ordered = np.sort(sample.T.copy(), axis=1)
@@ -333,8 +335,8 @@ def _windows(rows: np.ndarray) -> tuple[float | np.floating, np.ndarray, np.ndar
         candidate = np.nextafter(distance, distance.dtype.type(0))
         if not 0 < candidate < np.inf:
             continue
-        outside = _backends.distances.fit_windows(some, candidate, low[: len(some)], high[: len(some)])
-        outside *= OPTIMISM / SAMPLE * dim / len(some)
+        ends = low[: len(some)], high[: len(some)]
+        outside = OPTIMISM * _backends.distances.fit_windows(some, candidate, *ends) / SAMPLE * dim / len(some)
         nearer = np.searchsorted(apart, candidate) / len(apart)
         work = STREAMING * n * n * outside + SETTLING * nearer * 0.5 * n * n * dim
         if work < best:

@@ -22,10 +22,7 @@ SOURCES = sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).pa
 
 
 def check_processor(name: str | None, features: str | None) -> None:
-    """Raise InvalidInput unless this machine has the instructions that numba's variables name; None: not set.
-
-    One that it lacks would end the process by SIGILL, and names that LLVM does not know only make it print warnings.
-    """
+    """Raise InvalidInput unless this machine has what numba's variables name; None: not set. SIGILL would be next."""
     host, has = binding.get_host_cpu_name(), binding.get_host_cpu_features()
     known = {"generic": "", host: "", **(LEVELS if platform.machine() in ("x86_64", "AMD64") else {})}
     if name and name not in known:
@@ -67,11 +64,7 @@ class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function when it is first called, with these options of numba, and keep it where there is a place.
-
-    Divisions raise nothing; without that, and a wrapper for C, a kernel takes a tenth less to compile. What is kept is
-    found again by signature, processor and features, with the same version of numba and of all kernels.
-    """
+    """Compile a function when it is first called, with these options of numba; keep it by processor and features."""
 
     def decorated(function: Callable[..., Any]) -> Any:
         compiled = njit(nogil=True, no_cfunc_wrapper=True, error_model="numpy", **options)(function)

@@ -373,3 +373,13 @@ def fit_windows(ordered, width, low, high):
             high[d] = np.nextafter(high[d], low[d])
         outside += n - best
     return outside
+
+
+@kernel()
+def list_pairs(block, later, out):
+    """Write to `out` the entries of a block of rows and `later` columns above its diagonal, row after row."""
+    at = 0
+    for i in range(block.shape[0]):
+        for j in range(i + 1, later):
+            out[at] = block[i, j]
+            at += 1

@@ -24,10 +24,13 @@ def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_co
     overflows = 0
     for end in range(3):
         z = reach * (end * (3 * end - 5) // 2)  # 0, -reach, reach
+        chain = float32 and end > 0
+        beyond = 0
         for d in range(base.size):
-            noisy = perturbed(base[d], z, sigma, float32 and end > 0)
-            ranges[end, d] = index_of(noisy, mantissa_bits, min_exponent, max_code)
-            overflows += end > 0 and abs(ranges[end, d]) > max_code
+            index = index_of(perturbed(base[d], z, sigma, chain), mantissa_bits, min_exponent, max_code)
+            ranges[end, d] = index
+            beyond += abs(index) > max_code
+        overflows += beyond if end > 0 else 0
     return overflows
 
 
