@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Options of `train` that are fields of `Training` and of its architecture by the same name.
 ARCHITECTURE = "layers heads width context norm tied".split()
-AS_GIVEN = "precision rounding schedule clip batch steps label_shift seed device record_every record".split()
+AS_GIVEN = "precision rounding products schedule clip batch steps label_shift seed device record_every record".split()
 TRAINED: Options = {
     "out": (Path, REQUIRED, "Run folder for the recording."),
     "corpus": (*FILE, "A text file; by default the help topics of Python."),
@@ -36,6 +36,7 @@ TRAINED: Options = {
     "noise_rows": (str, "all", "It moves all rows, or unseen ones."),
     "precision": (str, "bf16-weights", "pure-bf16 (the notebooks'), bf16-weights (float32 state), mixed, or float32."),
     "rounding": (str, "nearest", "bf16-weights: nearest or stochastic."),
+    "products": (str, "auto", "On a CPU: float32 or bfloat16; auto: bfloat16 where that is in hardware."),
     "norm": (str, "layernorm", "layernorm or rmsnorm."),
     "tied": (Annotated[bool, typer.Option(help="The output matrix is the embedding.")], True),
     "layers": (int, 2, "Of the GPT-2."),

@@ -1,5 +1,6 @@
 """The run folder of a training while it is made: its recordings, its checkpoint, how it ended."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..embedding.history import FILE, KEY
-from ..errors import CorruptFile, Diverged
+from ..errors import CorruptFile, Diverged, InvalidInput
 from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
 from .metrics import COLUMNS, n_before_divergence, write_metrics
@@ -32,7 +33,18 @@ class TrainingFolder(Folder):
         """Take the folder for this training, or for its continuation; raises as `Folder`."""
         self.training = training
         self._opened = ExitStack()
-        super().__init__(out, training.manifest(), resume=resume)
+        super().__init__(out, {**training.manifest(), "products": training.multiplied_in}, resume=resume)
+
+    def _go_on_from(self, old: dict[str, Any], resume: bool) -> None:
+        """Multiply as the run began, unless told otherwise; one of an earlier version, as this machine does."""
+        began = old.get("products", self.manifest["products"])
+        if self.training.products == "auto":
+            try:
+                self.training = dataclasses.replace(self.training, products=began)
+            except InvalidInput as error:
+                raise CorruptFile(f"{self.path / 'manifest.json'}: {error}") from None
+            self.manifest["products"] = began
+        super()._go_on_from({**old, "products": began}, resume)
 
     @property
     def status(self) -> str:
