@@ -156,7 +156,7 @@ def test_the_machine_is_asked_whether_it_multiplies_bfloat16(
         ops=SimpleNamespace(mkldnn=SimpleNamespace(_is_mkldnn_bf16_supported=lambda: library_takes_it)),
     )
     monkeypatch.setattr("darkvocab.training.settings.import_torch", lambda _: torch)
-    monkeypatch.setattr("darkvocab.training.settings.get_host_cpu_features", lambda: features)
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: features)
     assert multiplies_bfloat16() is multiplies
 
 

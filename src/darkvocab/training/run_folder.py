@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..embedding.history import FILE, KEY
-from ..errors import CorruptFile, Diverged, InvalidInput
+from ..errors import CorruptFile, Diverged
 from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
 from .metrics import COLUMNS, n_before_divergence, write_metrics
@@ -38,11 +38,8 @@ class TrainingFolder(Folder):
     def _go_on_from(self, old: dict[str, Any], resume: bool) -> None:
         """Multiply as the run began, unless told otherwise; one of an earlier version, as this machine does."""
         began = old.get("products", self.manifest["products"])
-        if self.training.products == "auto":
-            try:
-                self.training = dataclasses.replace(self.training, products=began)
-            except InvalidInput as error:
-                raise CorruptFile(f"{self.path / 'manifest.json'}: {error}") from None
+        if self.training.products == "auto" and began in ("float32", "bfloat16"):
+            self.training = dataclasses.replace(self.training, products=began)
             self.manifest["products"] = began
         super()._go_on_from({**old, "products": began}, resume)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from llvmlite.binding import get_host_cpu_features
 
 from ..errors import InvalidInput
 from ..extras import import_torch
@@ -69,10 +68,7 @@ class Training(Shown):
         check_device(self.device)
         factors = self.precision_policy.factors
         if self.products not in ("auto", factors) and (factors == "float32" or self.device != "cpu"):
-            raise InvalidInput(
-                f"products {self.products} is for bfloat16 numbers on a CPU; precision {self.precision} on "
-                f"{self.device} has products in {factors}; leave products out"
-            )
+            raise InvalidInput(f"{self.precision} on {self.device} has products in {factors}, not in {self.products}")
         unknown = [name for name in self.record if name not in EXTRAS]
         if unknown:
             raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
@@ -164,21 +160,18 @@ class Training(Shown):
         parameters = self.parameters()
         for name in ("n_unseen", "betas", "eps", "momentum"):
             parameters.pop(name, None)
-        return {
-            **self.corpus.paths(),
-            **parameters,
-            "products": self.products,
-            "clip": self.clip or 0,
-            "seed": self.seed,
-        }
+        others = {"products": self.products, "clip": self.clip or 0, "seed": self.seed}
+        return {**self.corpus.paths(), **parameters, **others}
 
 
 def multiplies_bfloat16() -> bool:
-    """Tell whether this machine's CPU multiplies bfloat16 numbers in hardware, by a library that torch has.
+    """Tell whether this CPU multiplies bfloat16 numbers in hardware, by a library that torch has.
 
-    Without either, torch takes plain loops, a thirtieth as fast as its float32 products. With AVX-512 but not its
-    bfloat16, the library imitates them, no faster than float32's.
+    Else torch takes plain loops, a thirtieth as fast as its float32 products; or, with AVX-512 but not its bfloat16, a
+    library that imitates them, no faster than those.
     """
+    from llvmlite.binding import get_host_cpu_features
+
     torch = import_torch("train")
     by_library = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return by_library and get_host_cpu_features().get("avx512bf16", True)  # Arm's are the library's to know
+    return by_library and get_host_cpu_features().get("avx512bf16", True)  # not a word of Arm, which the library knows
