@@ -40,11 +40,7 @@ class CpuPasses(Passes):
 
     The blocks' gradients are added up in their order, so that the result depends on how many there are,
     in its last bits, and on no cores (by default all there are).
-
-    Parameters
-    ----------
-    products : the type that products are computed in. In float32, those of bfloat16 numbers are exact, their sums are
-        rounded once to bfloat16, and what lies between products is kept in float32 with bfloat16's bits
+    Where bfloat16 numbers have `products` in float32, they are kept in it, and each sum is rounded to bfloat16 once.
     """
 
     def __init__(self, *model: Any, products: str, cores: int | None = None) -> None:
@@ -58,8 +54,7 @@ class CpuPasses(Passes):
     def __call__(self, inputs: Any, targets: Any) -> Any:
         if self.n_blocks != len(self._blocks):
             self._cut()
-        if self.factors is not self.narrow:
-            self.factors.copy_(self.narrow)
+        self.factors.copy_(self.narrow)  # nothing, where they are one
         tokens, predicted = (array(each).reshape(-1, self.length) for each in (inputs, targets))
         at = 0
         for block in self._blocks:

@@ -87,10 +87,9 @@ class Training(Shown):
     @property
     def multiplied_in(self) -> str:
         """Return the type that products are computed in: as asked, else float32 where a CPU lacks bfloat16's."""
-        if self.products != "auto":
-            return self.products
-        factors = self.precision_policy.factors
-        return factors if self.device != "cpu" or multiplies_bfloat16() else "float32"
+        if self.products == "auto" and self.device == "cpu" and not multiplies_bfloat16():
+            return "float32"
+        return self.precision_policy.factors if self.products == "auto" else self.products
 
     @property
     def is_random(self) -> bool:
@@ -157,21 +156,17 @@ class Training(Shown):
 
     def options(self) -> dict[str, Any]:
         """Return the options of `darkvocab train` that set all this, by their names."""
-        parameters = self.parameters()
-        for name in ("n_unseen", "betas", "eps", "momentum"):
-            parameters.pop(name, None)
+        without = ("n_unseen", "betas", "eps", "momentum")
+        parameters = {name: value for name, value in self.parameters().items() if name not in without}
         others = {"products": self.products, "clip": self.clip or 0, "seed": self.seed}
         return {**self.corpus.paths(), **parameters, **others}
 
 
 def multiplies_bfloat16() -> bool:
-    """Tell whether this CPU multiplies bfloat16 numbers in hardware, by a library that torch has.
-
-    Else torch takes plain loops, a thirtieth as fast as its float32 products; or, with AVX-512 but not its bfloat16, a
-    library that imitates them, no faster than those.
-    """
+    """Tell whether this CPU multiplies bfloat16 numbers in hardware, by a library of torch's, not by plain loops."""
     from llvmlite.binding import get_host_cpu_features
 
     torch = import_torch("train")
-    by_library = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return by_library and get_host_cpu_features().get("avx512bf16", True)  # not a word of Arm, which the library knows
+    has_library = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # With AVX-512 but not its bfloat16 the library imitates it, slower than float32. Of Arm, LLVM has no such word.
+    return has_library and get_host_cpu_features().get("avx512bf16", True)

@@ -15,14 +15,15 @@ from numba.extending import intrinsic
 from .rounding import bits_of, from_bits
 
 FAST = {"reassoc", "contract", "nsz"}
+WORD = ir.IntType(32)
+SIXTEEN = ir.Constant(WORD, 16)
 
 
 def _nearest(builder, bits):
     """The bits of a finite float32 rounded to bfloat16, to nearest even."""
-    word = ir.IntType(32)
-    odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
-    bits = builder.add(builder.add(bits, ir.Constant(word, 0x7FFF)), odd)
-    return builder.and_(bits, ir.Constant(word, 0xFFFF0000))
+    odd = builder.and_(builder.lshr(bits, SIXTEEN), ir.Constant(WORD, 1))
+    bits = builder.add(builder.add(bits, ir.Constant(WORD, 0x7FFF)), odd)
+    return builder.and_(bits, ir.Constant(WORD, 0xFFFF0000))
 
 
 @intrinsic
@@ -30,13 +31,11 @@ def widen(typingctx, x):
     """The float32 that an entry holds."""
 
     def codegen(context, builder, signature, args):
-        if signature.args[0] == types.float32:
-            return args[0]
-        if signature.args[0] == types.uint32:
-            word = _nearest(builder, args[0])
-        else:
-            word = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
-        return builder.bitcast(word, ir.FloatType())
+        (entry,), (kind,) = args, signature.args
+        if kind == types.float32:
+            return entry
+        bits = _nearest(builder, entry) if kind == types.uint32 else builder.shl(builder.zext(entry, WORD), SIXTEEN)
+        return builder.bitcast(bits, ir.FloatType())
 
     return types.float32(x), codegen
 
@@ -48,10 +47,8 @@ def narrow(typingctx, value, like):
     def codegen(context, builder, signature, args):
         if signature.args[1] == types.float32:
             return args[0]
-        bits = _nearest(builder, builder.bitcast(args[0], ir.IntType(32)))
-        if signature.args[1] == types.uint32:
-            return bits
-        return builder.trunc(builder.lshr(bits, ir.Constant(ir.IntType(32), 16)), ir.IntType(16))
+        bits = _nearest(builder, builder.bitcast(args[0], WORD))
+        return bits if signature.args[1] == types.uint32 else builder.trunc(builder.lshr(bits, SIXTEEN), ir.IntType(16))
 
     return like(types.float32, like), codegen
 
