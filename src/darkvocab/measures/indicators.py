@@ -94,7 +94,7 @@ class Indicators:
 
 def indicators(
     rows: EmbeddingMatrix | Any,
-    known: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
     *,
     threads: int | None = None,
     progress: Advance | None = None,
@@ -118,7 +118,8 @@ def indicators(
     Parameters
     ----------
     rows : an `EmbeddingMatrix`, or an array as `EmbeddingMatrix.of`; of an untied model its output matrix
-    known : kinds of token that no training can have moved, the surest first, each with its token ids
+    known : kinds of token that no training can have moved, the surest first, each with its token ids; or what returns
+        them, called when norms and the principal component have been taken
     progress : called with the bytes of rows that each pass has read
 
     References
@@ -142,7 +143,8 @@ def indicators(
     sample = np.setdiff1d(_evenly(matrix.n_tokens), near_zero)
     score = np.zeros(matrix.n_tokens)
     columns: dict[str, np.ndarray] = {}
-    for kind, tokens in _candidates(matrix, known or {}, norms, near_zero, sample):
+    kinds = known() if callable(known) else known or {}
+    for kind, tokens in _candidates(matrix, kinds, norms, near_zero, sample):
         apart = _standing_apart(matrix, frame, kind, tokens, sample)
         if apart is None:
             continue
@@ -356,9 +358,13 @@ def _cosine_distance(product: np.ndarray, one: np.ndarray, other: np.ndarray | n
 def _against(
     rows: Float64[np.ndarray, "rows dim"], centre: Float64[np.ndarray, "*rows dim"], frame: _Frame
 ) -> dict[str, Float64[np.ndarray, " rows"]]:
-    apart = rows - centre
-    parts = (apart * apart).sum(1), (rows * rows).sum(1), (rows * centre).sum(1), rows @ frame.mean
-    return _distances(np.stack([*parts, rows @ frame.component], 1), centre, frame)
+    products = np.empty((len(rows), 5))
+    for some in chunks(rows):  # which stay in cache
+        x, u = rows[some], centre if centre.ndim == 1 else centre[some]
+        apart = x - u
+        products[some, :3] = np.stack([(apart * apart).sum(1), (x * x).sum(1), (x * u).sum(1)], 1)
+    products[:, 3], products[:, 4] = rows @ frame.mean, rows @ frame.component
+    return _distances(products, centre, frame)
 
 
 def _standing_apart(
@@ -406,7 +412,7 @@ def _standing_apart(
 
 def _is_central(row: np.ndarray, others: np.ndarray, mean: np.ndarray) -> bool:
     """Return whether a row lies nearer to the mean of all rows than nearly all others, as one that never moved."""
-    apart = np.linalg.norm(others - mean, axis=1)
+    apart = _lengths(others, mean)
     return bool(np.linalg.norm(row - mean) <= np.quantile(apart, LIKE_OTHERS))
 
 
@@ -423,8 +429,13 @@ def _near(
     matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, others: np.ndarray
 ) -> Bool[np.ndarray, " m"]:
     """Mark the tokens nearer than the geometric mean of their median distance and the others'."""
-    distances = np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens)])
-    return distances <= np.sqrt(np.median(distances) * np.median(np.linalg.norm(others - centre, axis=1)))
+    distances = np.concatenate([_lengths(rows, centre) for rows in _read(matrix, tokens)])
+    return distances <= np.sqrt(np.median(distances) * np.median(_lengths(others, centre)))
+
+
+def _lengths(rows: np.ndarray, centre: np.ndarray) -> Float64[np.ndarray, " rows"]:
+    """Return the Euclidean distance of each row to a point."""
+    return np.concatenate([np.linalg.norm(rows[some] - centre, axis=1) for some in chunks(rows)])
 
 
 def _area(inside: np.ndarray, outside: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import json
 import math
 import tomllib
@@ -31,6 +32,7 @@ LISTED = 200  # tokens in the page as text: without a script, and in print
 SHOWN_HOLES, SHOWN_MEMBERS = 50, 100  # black holes and their members in the page as text
 LONGEST = 200  # characters of a token in such text
 TEXTS = ("text", "witness", "bytes")  # of each token, packed side by side, so that what they share costs nothing
+TWO_UNITS = r"[\x{10000}-\x{10FFFF}]"  # characters that JavaScript counts twice
 CODES = ("category", "script", "reserved", "grade", "side")  # few values, packed as numbers
 
 
@@ -213,8 +215,7 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
     for name in CODES:
         values = tokens[name].unique().drop_nulls().sort().to_list()
         codes[name] = [printable(value) for value in values]
-        places = {value: place for place, value in enumerate(values)}
-        columns[name] = np.array([places.get(value, -1) for value in tokens[name]], np.int32)
+        columns[name] = tokens[name].cast(pl.Enum(values)).to_physical().cast(pl.Int32).fill_null(-1).to_numpy()
     columns["dark"] = tokens["dark"].fill_null(False).to_numpy().astype(np.int32)
     columns["kind"] = kinds.astype(np.int32)
     columns["rank"] = scan.rank.astype(np.int32)
@@ -252,17 +253,14 @@ def rounded(values: np.ndarray) -> np.ndarray:
 
 def _texts(tokens: pl.DataFrame) -> tuple[list[np.ndarray], bytes, dict[str, dict[int, str]]]:
     """Return lengths of each of `TEXTS` as JavaScript counts them, all texts in one, and what unsafe ones look like."""
-    lists = [tokens[name].to_list() for name in TEXTS[:-1]]
-    lists.append([None if digits is None else bytes.fromhex(digits).decode("latin-1") for digits in tokens[TEXTS[-1]]])
-    lengths = [np.array([-1 if text is None else _units(text) for text in texts], np.int32) for texts in lists]
-    blob = "".join(text for side_by_side in zip(*lists, strict=True) for text in side_by_side if text is not None)
+    columns = {name: tokens[name].fill_null("").to_list() for name in TEXTS}
+    units = [tokens[name].str.len_chars() + tokens[name].str.count_matches(TWO_UNITS) for name in TEXTS[:-1]]
+    units.append(tokens[TEXTS[-1]].str.len_bytes() // 2)
+    lengths = [column.cast(pl.Int32).fill_null(-1).to_numpy() for column in units]
+    columns[TEXTS[-1]] = [bytes.fromhex(digits).decode("latin-1") for digits in columns[TEXTS[-1]]]
+    blob = "".join(itertools.chain.from_iterable(zip(*columns.values(), strict=True)))
     shown = {
-        name: {row: printable(text) for row, text in enumerate(texts) if text and not text.isprintable()}
-        for name, texts in zip(TEXTS[:-1], lists, strict=False)
+        name: {row: printable(text) for row, text in enumerate(columns[name]) if text and not text.isprintable()}
+        for name in TEXTS[:-1]
     }
     return lengths, blob.encode(), shown
-
-
-def _units(text: str) -> int:
-    """Count UTF-16 code units: characters beyond the first plane are two."""
-    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
