@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
 from ..measures.indicators import COLUMNS, Reference, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
+from ..memory import give_back
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
@@ -41,6 +44,7 @@ NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables
 OF_MATRIX = "n_tokens tensor chosen output_shape tied tying skipped".split()
 OF_VOCABULARY = "model n_texts n_texts_beyond_matrix categories search runtime differs".split()
 MOST_COPIES = 10_000  # groups of copies that a scan lists
+TURN = 2e-4  # seconds
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
 
@@ -76,8 +80,24 @@ def scan(
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
     """
-    opened = open_device(device)
+    scanned = _scan(source, tensor, grid, bitwise, tokenizer, checksum, skip_nonfinite, open_device(device), progress)
+    give_back()
+    return scanned
+
+
+def _scan(
+    source: str | Path,
+    tensor: str | None,
+    grid: str | None,
+    bitwise: bool,
+    tokenizer: str | Path | None,
+    checksum: bool,
+    skip_nonfinite: bool,
+    device: Device | None,
+    progress: Report | None,
+) -> Scan:
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
+    give_back()  # what reading the tokenizer took
     path = matrix.path
     assert path is not None
     size = path.stat().st_size
@@ -92,7 +112,7 @@ def scan(
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, path, work.advance) if checksum else None
         measured = _Measured(
-            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, advance=work.advance
+            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=device, advance=work.advance
         )
         facts = result.SourceFacts(
             asked=str(source),
@@ -121,22 +141,25 @@ class _Measured:
         from ..measures.vocabulary import vocabulary
 
         words: Future[Vocabulary] = Future()
-        with ThreadPoolExecutor(1) as pool:
+        with _quick_turns(), ThreadPoolExecutor(1) as pool:
             reading = pool.submit(self._read_rows, words.result)
             try:
                 every = vocabulary(self.matrix.tokenizer, self.matrix.n_tokens + len(self.matrix.skipped))
                 self.words = every.of(self.matrix.token_ids.tolist()) if self.matrix.skipped else every
                 words.set_result(self.words)
+                give_back()
             except BaseException as error:
                 words.set_exception(error)
                 raise
             reading.result()
+        give_back()
 
     def _read_rows(self, words: Callable[[], Vocabulary]) -> None:
         """Take all that needs rows; `words` is called when nothing else is left."""
         groups = self.matrix.groups(self.grid, bitwise=self.bitwise, device=self.device, progress=self.advance)
         self.census = Census(groups)
         self.near = None if self.matrix.quantised else neighbours(self.matrix, grid=self.grid, groups=groups)
+        give_back()
         self.steps = self._steps()
         self.l_inf = self._distances()
         self.judgement = judge(
@@ -288,6 +311,17 @@ class _Measured:
             pairs = groups.first[self.near.pairs].T
             listed += [(pair.tolist(), False) for pair in pairs[trained[pairs].all(1)]]
         return tuple(result.Copies(equal=equal, **self._alike(rows)) for rows, equal in sorted(listed)[:MOST_COPIES])
+
+
+@contextmanager
+def _quick_turns() -> Iterator[None]:
+    """Have threads that wait for the interpreter get it soon: those that read rows need it often and briefly."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def _census_facts(census: Census) -> result.CensusFacts:

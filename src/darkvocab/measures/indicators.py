@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ FEWEST_ALONG = 3  # where so many others do at least, and no more than half of a
 BLOCK = 8  # vectors iterated together towards the first principal component,
 SAMPLE_PASSES = 8  # so often over the sample,
 COMPONENT_PASSES = 2  # and then over all rows
+AT_A_TIME = 64  # results of a few rows each that are kept
 FAR = 40  # power of two beyond which rows are scaled for it
 MODE = "low-norm mode"
 NEAR_ZERO = "rows near zero"
@@ -283,7 +285,9 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
     exponent = int(np.frexp(norms.max())[1])
     scale = np.float32(2.0**-exponent if abs(exponent) > FAR else 1.0)  # so that no square is beyond float32
     middle = mean * scale
-    drawn = matrix.rows(_evenly(matrix.n_tokens)) * scale - middle.astype(np.float32)
+    drawn = matrix.rows(_evenly(matrix.n_tokens))
+    drawn *= scale
+    drawn -= middle.astype(np.float32)
     directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
     for _ in range(SAMPLE_PASSES):
         directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
@@ -317,8 +321,10 @@ def _over(
         advance(matrix.words[rows].nbytes)
         return result
 
+    waiting = chunks(matrix.words)
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(of, list(chunks(matrix.words)))
+        while some := list(islice(waiting, AT_A_TIME)):
+            yield from pool.map(of, some)
 
 
 def _columns(
@@ -356,22 +362,23 @@ def _cosine_distance(product: np.ndarray, one: np.ndarray, other: np.ndarray | n
 
 
 def _against(
-    rows: Float64[np.ndarray, "rows dim"], centre: Float64[np.ndarray, "*rows dim"], frame: _Frame
+    rows: Float32[np.ndarray, "rows dim"], centre: Float64[np.ndarray, " dim"], frame: _Frame, n_members: int = 0
 ) -> dict[str, Float64[np.ndarray, " rows"]]:
-    products = np.empty((len(rows), 5))
-    for some in chunks(rows):  # which stay in cache
-        x, u = rows[some], centre if centre.ndim == 1 else centre[some]
-        apart = x - u
-        products[some, :3] = np.stack([(apart * apart).sum(1), (x * x).sum(1), (x * u).sum(1)], 1)
-    products[:, 3], products[:, 4] = rows @ frame.mean, rows @ frame.component
-    return _distances(products, centre, frame)
+    """Compute the columns of some rows; for rows of so many members, each against the mean of all the others."""
+    parts = []
+    for some in chunks(rows):
+        x = rows[some].astype(np.float64)
+        u = (n_members * centre - x) / (n_members - 1) if n_members else centre
+        factors = (x - u, x - u), (x, x), (x, u), (x, frame.mean), (x, frame.component)
+        parts.append(_distances(np.stack([(a * b).sum(1) for a, b in factors], 1), u, frame))
+    return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
 
 
 def _standing_apart(
     matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: Int64[np.ndarray, " m"], sample: Int64[np.ndarray, " s"]
 ) -> _Apart | None:
     """Return these tokens as a reference, or None where they do not stand apart from the sampled others."""
-    others = matrix.rows(np.setdiff1d(sample, tokens)).astype(np.float64)
+    others = matrix.rows(np.setdiff1d(sample, tokens))
     if min(len(tokens), len(others)) < 2:
         return None
     kept = tokens
@@ -382,12 +389,11 @@ def _standing_apart(
         if len(kept) < 2:
             return None
     centre = _mean(matrix, kept)
-    members = matrix.rows(kept[:: -(-len(kept) // SAMPLE)]).astype(np.float64)
+    members = matrix.rows(kept[:: -(-len(kept) // SAMPLE)])
     few = kind == BLACK_HOLES and len(kept) <= FEW
     if few and (members == members[0]).all() and not _is_central(members[0], others, frame.mean):
         return None  # one row that few tokens share, and nothing else that speaks for it: a copy of a trained one
-    without = (len(kept) * centre - members) / (len(kept) - 1)  # the mean of all the others of the reference
-    inside = _against(members, without, frame)
+    inside = _against(members, centre, frame, len(kept))
     outside = _against(others, centre, frame)
     areas = {
         name: _area(inside[name], outside[name])

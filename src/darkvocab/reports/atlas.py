@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import itertools
 import json
 import math
 import tomllib
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -233,9 +233,10 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         "report": scan.to_json(),
     }
     head = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    planes = np.array([*columns.values(), *lengths]).view(np.uint8).reshape(len(columns) + len(TEXTS), -1, 4)
-    packed = len(head).to_bytes(4, "little") + head + planes.transpose(0, 2, 1).tobytes() + blob
-    return gzip.compress(packed, 6, mtime=0)
+    planes = (column.view(np.uint8).reshape(-1, 4).T.tobytes() for column in (*columns.values(), *lengths))
+    packer = zlib.compressobj(6, wbits=31)  # gzip
+    parts = itertools.chain([len(head).to_bytes(4, "little"), head], planes, [blob])
+    return b"".join([*map(packer.compress, parts), packer.flush()])
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
