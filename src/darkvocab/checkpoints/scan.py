@@ -159,9 +159,9 @@ class _Measured:
         groups = self.matrix.groups(self.grid, bitwise=self.bitwise, device=self.device, progress=self.advance)
         self.census = Census(groups)
         self.near = None if self.matrix.quantised else neighbours(self.matrix, grid=self.grid, groups=groups)
-        give_back()
         self.steps = self._steps()
         self.l_inf = self._distances()
+        give_back()
         self.judgement = judge(
             self.matrix,
             judged=self.judged,

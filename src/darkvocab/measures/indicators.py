@@ -285,12 +285,7 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
     exponent = int(np.frexp(norms.max())[1])
     scale = np.float32(2.0**-exponent if abs(exponent) > FAR else 1.0)  # so that no square is beyond float32
     middle = mean * scale
-    drawn = matrix.rows(_evenly(matrix.n_tokens))
-    drawn *= scale
-    drawn -= middle.astype(np.float32)
-    directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
-    for _ in range(SAMPLE_PASSES):
-        directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
+    directions = _sampled_directions(matrix, scale, middle.astype(np.float32))
 
     def moved(rows: np.ndarray) -> np.ndarray:
         of_rows = np.zeros(directions.shape, np.float32)
@@ -306,6 +301,19 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
         turn = np.linalg.eigh((directions @ moments.T + moments @ directions.T) / 2)[1][:, ::-1]
         directions = np.linalg.qr((turn.T @ moments).T)[0].T
     return norms, _Frame(mean, directions[0])
+
+
+def _sampled_directions(
+    matrix: EmbeddingMatrix, scale: np.float32, middle: Float32[np.ndarray, " dim"]
+) -> Float32[np.ndarray, "block dim"]:
+    """Return orthonormal vectors near the first principal components, by a sample of the rows alone."""
+    drawn = matrix.rows(_evenly(matrix.n_tokens))
+    drawn *= scale
+    drawn -= middle
+    directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
+    for _ in range(SAMPLE_PASSES):
+        directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
+    return directions
 
 
 def _over(
