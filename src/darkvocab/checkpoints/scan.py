@@ -162,6 +162,8 @@ class _Measured:
         self.steps = self._steps()
         self.l_inf = self._distances()
         give_back()
+        import scipy.optimize  # noqa: F401  # takes long to import, and is needed when all else is done
+
         self.judgement = judge(
             self.matrix,
             judged=self.judged,

@@ -9,6 +9,7 @@ import math
 import tomllib
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,27 +67,29 @@ def page(scan: Scan, command: str | None = None) -> bytes:
     kinds = kinds_of(tokens)
     dark = tokens["dark"].fill_null(False).to_numpy()
     asked = printable(scan.source.asked)
-    return render(
-        "atlas.html.j2",
-        SCRIPTS,
-        {"cut": _cut, "members": _members},
-        title=f"Dark tokens of {asked}",
-        asked=asked,
-        scan=scan,
-        finding=finding(scan, kinds, dark),
-        tiles=list(_tiles(scan, dark, kinds)),
-        kinds=list(_kind_rows(tokens, kinds, dark)),
-        kind_of=KINDS,
-        n_dark=int(dark.sum()),
-        listed=_listed(scan, kinds),
-        shown_holes=SHOWN_HOLES,
-        writing=_writing(tokens),
-        dark_from=DARK,
-        facts=[*scan_facts(scan), *grade_facts(scan)],
-        provenance=list(_provenance(scan, command)),
-        packed=base64.b64encode(pack(scan, kinds)).decode("ascii"),
-        printed=LISTED,
-    )
+    with ThreadPoolExecutor(1) as pool:
+        packing = pool.submit(pack, scan, kinds)  # most of it compresses, while the template is rendered
+        return render(
+            "atlas.html.j2",
+            SCRIPTS,
+            {"cut": _cut, "members": _members},
+            title=f"Dark tokens of {asked}",
+            asked=asked,
+            scan=scan,
+            finding=finding(scan, kinds, dark),
+            tiles=list(_tiles(scan, dark, kinds)),
+            kinds=list(_kind_rows(tokens, kinds, dark)),
+            kind_of=KINDS,
+            n_dark=int(dark.sum()),
+            listed=_listed(scan, kinds),
+            shown_holes=SHOWN_HOLES,
+            writing=_writing(tokens),
+            dark_from=DARK,
+            facts=[*scan_facts(scan), *grade_facts(scan)],
+            provenance=list(_provenance(scan, command)),
+            packed=lambda: base64.b64encode(packing.result()).decode("ascii"),
+            printed=LISTED,
+        )
 
 
 def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
