@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +42,6 @@ NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables
 OF_MATRIX = "n_tokens tensor chosen output_shape tied tying skipped".split()
 OF_VOCABULARY = "model n_texts n_texts_beyond_matrix categories search runtime differs".split()
 MOST_COPIES = 10_000  # groups of copies that a scan lists
-TURN = 2e-4  # seconds
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
 
@@ -141,7 +138,7 @@ class _Measured:
         from ..measures.vocabulary import vocabulary
 
         words: Future[Vocabulary] = Future()
-        with _quick_turns(), ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool:
             reading = pool.submit(self._read_rows, words.result)
             try:
                 every = vocabulary(self.matrix.tokenizer, self.matrix.n_tokens + len(self.matrix.skipped))
@@ -313,17 +310,6 @@ class _Measured:
             pairs = groups.first[self.near.pairs].T
             listed += [(pair.tolist(), False) for pair in pairs[trained[pairs].all(1)]]
         return tuple(result.Copies(equal=equal, **self._alike(rows)) for rows, equal in sorted(listed)[:MOST_COPIES])
-
-
-@contextmanager
-def _quick_turns() -> Iterator[None]:
-    """Have threads that wait for the interpreter get it soon: those that read rows need it often and briefly."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def _census_facts(census: Census) -> result.CensusFacts:
