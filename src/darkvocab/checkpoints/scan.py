@@ -77,22 +77,7 @@ def scan(
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
     """
-    scanned = _scan(source, tensor, grid, bitwise, tokenizer, checksum, skip_nonfinite, open_device(device), progress)
-    give_back()
-    return scanned
-
-
-def _scan(
-    source: str | Path,
-    tensor: str | None,
-    grid: str | None,
-    bitwise: bool,
-    tokenizer: str | Path | None,
-    checksum: bool,
-    skip_nonfinite: bool,
-    device: Device | None,
-    progress: Report | None,
-) -> Scan:
+    opened = open_device(device)
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
     give_back()  # what reading the tokenizer took
     path = matrix.path
@@ -109,7 +94,7 @@ def _scan(
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, path, work.advance) if checksum else None
         measured = _Measured(
-            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=device, advance=work.advance
+            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, advance=work.advance
         )
         facts = result.SourceFacts(
             asked=str(source),

@@ -31,7 +31,7 @@ FEWEST_ALONG = 3  # where so many others do at least, and no more than half of a
 BLOCK = 8  # vectors iterated together towards the first principal component,
 SAMPLE_PASSES = 8  # so often over the sample,
 COMPONENT_PASSES = 2  # and then over all rows
-AT_A_TIME = 64  # results of a few rows each that are kept
+AT_A_TIME = 64  # rows, or results of a few rows, that are held at a time
 FAR = 40  # power of two beyond which rows are scaled for it
 MODE = "low-norm mode"
 NEAR_ZERO = "rows near zero"
@@ -285,7 +285,13 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
     exponent = int(np.frexp(norms.max())[1])
     scale = np.float32(2.0**-exponent if abs(exponent) > FAR else 1.0)  # so that no square is beyond float32
     middle = mean * scale
-    directions = _sampled_directions(matrix, scale, middle.astype(np.float32))
+    drawn = matrix.rows(_evenly(matrix.n_tokens))
+    drawn *= scale
+    drawn -= middle.astype(np.float32)
+    directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
+    for _ in range(SAMPLE_PASSES):
+        directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
+    del drawn
 
     def moved(rows: np.ndarray) -> np.ndarray:
         of_rows = np.zeros(directions.shape, np.float32)
@@ -301,19 +307,6 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
         turn = np.linalg.eigh((directions @ moments.T + moments @ directions.T) / 2)[1][:, ::-1]
         directions = np.linalg.qr((turn.T @ moments).T)[0].T
     return norms, _Frame(mean, directions[0])
-
-
-def _sampled_directions(
-    matrix: EmbeddingMatrix, scale: np.float32, middle: Float32[np.ndarray, " dim"]
-) -> Float32[np.ndarray, "block dim"]:
-    """Return orthonormal vectors near the first principal components, by a sample of the rows alone."""
-    drawn = matrix.rows(_evenly(matrix.n_tokens))
-    drawn *= scale
-    drawn -= middle
-    directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
-    for _ in range(SAMPLE_PASSES):
-        directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
-    return directions
 
 
 def _over(
@@ -370,12 +363,12 @@ def _cosine_distance(product: np.ndarray, one: np.ndarray, other: np.ndarray | n
 
 
 def _against(
-    rows: Float32[np.ndarray, "rows dim"], centre: Float64[np.ndarray, " dim"], frame: _Frame, n_members: int = 0
-) -> dict[str, Float64[np.ndarray, " rows"]]:
+    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, frame: _Frame, n_members: int = 0
+) -> dict[str, Float64[np.ndarray, " m"]]:
     """Compute the columns of some rows; for rows of so many members, each against the mean of all the others."""
     parts = []
-    for some in chunks(rows):
-        x = rows[some].astype(np.float64)
+    for rows in _read(matrix, tokens, AT_A_TIME):
+        x = rows.astype(np.float64)
         u = (n_members * centre - x) / (n_members - 1) if n_members else centre
         factors = (x - u, x - u), (x, x), (x, u), (x, frame.mean), (x, frame.component)
         parts.append(_distances(np.stack([(a * b).sum(1) for a, b in factors], 1), u, frame))
@@ -386,7 +379,7 @@ def _standing_apart(
     matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: Int64[np.ndarray, " m"], sample: Int64[np.ndarray, " s"]
 ) -> _Apart | None:
     """Return these tokens as a reference, or None where they do not stand apart from the sampled others."""
-    others = matrix.rows(np.setdiff1d(sample, tokens))
+    others = np.setdiff1d(sample, tokens)
     if min(len(tokens), len(others)) < 2:
         return None
     kept = tokens
@@ -397,12 +390,15 @@ def _standing_apart(
         if len(kept) < 2:
             return None
     centre = _mean(matrix, kept)
-    members = matrix.rows(kept[:: -(-len(kept) // SAMPLE)])
     few = kind == BLACK_HOLES and len(kept) <= FEW
-    if few and (members == members[0]).all() and not _is_central(members[0], others, frame.mean):
+    if (
+        few
+        and (matrix.rows(kept) == matrix.rows(kept[:1])).all()
+        and not _is_central(matrix, kept[:1], others, frame.mean)
+    ):
         return None  # one row that few tokens share, and nothing else that speaks for it: a copy of a trained one
-    inside = _against(members, centre, frame, len(kept))
-    outside = _against(others, centre, frame)
+    inside = _against(matrix, kept[:: -(-len(kept) // SAMPLE)], centre, frame, len(kept))
+    outside = _against(matrix, others, centre, frame)
     areas = {
         name: _area(inside[name], outside[name])
         for name in COLUMNS
@@ -424,32 +420,37 @@ def _standing_apart(
     )
 
 
-def _is_central(row: np.ndarray, others: np.ndarray, mean: np.ndarray) -> bool:
+def _is_central(
+    matrix: EmbeddingMatrix, token: Int64[np.ndarray, " 1"], others: Int64[np.ndarray, " k"], mean: np.ndarray
+) -> bool:
     """Return whether a row lies nearer to the mean of all rows than nearly all others, as one that never moved."""
-    apart = _lengths(others, mean)
-    return bool(np.linalg.norm(row - mean) <= np.quantile(apart, LIKE_OTHERS))
+    return bool(_lengths(matrix, token, mean) <= np.quantile(_lengths(matrix, others, mean), LIKE_OTHERS))
 
 
-def _read(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Iterator[Float32[np.ndarray, "rows dim"]]:
-    for start in range(0, len(tokens), SAMPLE):
-        yield matrix.rows(tokens[start : start + SAMPLE])
+def _read(
+    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], n_rows: int
+) -> Iterator[Float32[np.ndarray, "rows dim"]]:
+    for start in range(0, len(tokens), n_rows):
+        yield matrix.rows(tokens[start : start + n_rows])
 
 
 def _mean(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " dim"]:
-    return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens)], 0) / len(tokens)
+    return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens, SAMPLE)], 0) / len(tokens)
 
 
 def _near(
-    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, others: np.ndarray
+    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, others: Int64[np.ndarray, " k"]
 ) -> Bool[np.ndarray, " m"]:
     """Mark the tokens nearer than the geometric mean of their median distance and the others'."""
-    distances = np.concatenate([_lengths(rows, centre) for rows in _read(matrix, tokens)])
-    return distances <= np.sqrt(np.median(distances) * np.median(_lengths(others, centre)))
+    distances = _lengths(matrix, tokens, centre)
+    return distances <= np.sqrt(np.median(distances) * np.median(_lengths(matrix, others, centre)))
 
 
-def _lengths(rows: np.ndarray, centre: np.ndarray) -> Float64[np.ndarray, " rows"]:
-    """Return the Euclidean distance of each row to a point."""
-    return np.concatenate([np.linalg.norm(rows[some] - centre, axis=1) for some in chunks(rows)])
+def _lengths(
+    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: Float64[np.ndarray, " dim"]
+) -> Float64[np.ndarray, " m"]:
+    """Measure the Euclidean distance of some rows to a point."""
+    return np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens, AT_A_TIME)])
 
 
 def _area(inside: np.ndarray, outside: np.ndarray) -> float:

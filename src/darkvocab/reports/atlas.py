@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..checkpoints.scan_result import BlackHole, Scan
 
 SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
+AT_A_TIME = 8_192  # tokens whose texts are packed at a time
 LISTED = 200  # tokens in the page as text: without a script, and in print
 SHOWN_HOLES, SHOWN_MEMBERS = 50, 100  # black holes and their members in the page as text
 LONGEST = 200  # characters of a token in such text
@@ -257,14 +258,15 @@ def rounded(values: np.ndarray) -> np.ndarray:
 
 def _texts(tokens: pl.DataFrame) -> tuple[list[np.ndarray], bytes, dict[str, dict[int, str]]]:
     """Return lengths of each of `TEXTS` as JavaScript counts them, all texts in one, and what unsafe ones look like."""
-    columns = {name: tokens[name].fill_null("").to_list() for name in TEXTS}
     units = [tokens[name].str.len_chars() + tokens[name].str.count_matches(TWO_UNITS) for name in TEXTS[:-1]]
     units.append(tokens[TEXTS[-1]].str.len_bytes() // 2)
     lengths = [column.cast(pl.Int32).fill_null(-1).to_numpy() for column in units]
-    columns[TEXTS[-1]] = [bytes.fromhex(digits).decode("latin-1") for digits in columns[TEXTS[-1]]]
-    blob = "".join(itertools.chain.from_iterable(zip(*columns.values(), strict=True)))
-    shown = {
-        name: {row: printable(text) for row, text in enumerate(columns[name]) if text and not text.isprintable()}
-        for name in TEXTS[:-1]
-    }
-    return lengths, blob.encode(), shown
+    parts = []
+    shown: dict[str, dict[int, str]] = {name: {} for name in TEXTS[:-1]}
+    for start in range(0, len(tokens), AT_A_TIME):
+        *texts, digits = (column.to_list() for column in tokens[start : start + AT_A_TIME].select(TEXTS).fill_null(""))
+        data = (bytes.fromhex(pairs).decode("latin-1") for pairs in digits)
+        parts.append("".join(itertools.chain.from_iterable(zip(*texts, data, strict=True))).encode())
+        for name, some in zip(shown, texts, strict=True):
+            shown[name] |= {row: printable(text) for row, text in enumerate(some, start) if not text.isprintable()}
+    return lengths, b"".join(parts), shown

@@ -38,32 +38,14 @@ def products(rows, vectors, out):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
-def _along(x, direction, zero):
-    total = zero
-    for d in range(x.size):
-        total += x[d] * direction[d]
-    return total
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 def scatter(rows, directions, offsets, moments):
-    """Add a x to moments[k], with a = x.directions[k] - offsets[k], for every row x in their order; float32.
-
-    Three rows and a direction fit in the first-level cache, and moments are read and written once for three.
-    """
-    n = rows.shape[0] // 3 * 3
-    zero = offsets.dtype.type(0)
-    for i in range(0, n, 3):
-        x, y, z = rows[i], rows[i + 1], rows[i + 2]
+    """Add a x to moments[k], with a = x.directions[k] - offsets[k], for every row x; float32."""
+    for i in range(rows.shape[0]):
+        x = rows[i]
         for k in range(directions.shape[0]):
-            moment = moments[k]
-            a = _along(x, directions[k], zero) - offsets[k]
-            b = _along(y, directions[k], zero) - offsets[k]
-            c = _along(z, directions[k], zero) - offsets[k]
+            direction, moment, total = directions[k], moments[k], offsets.dtype.type(0)
             for d in range(x.size):
-                moment[d] = ((moment[d] + a * x[d]) + b * y[d]) + c * z[d]
-    for i in range(n, rows.shape[0]):
-        for k in range(directions.shape[0]):
-            a = _along(rows[i], directions[k], zero) - offsets[k]
-            for d in range(rows.shape[1]):
-                moments[k, d] += a * rows[i, d]
+                total += x[d] * direction[d]
+            total -= offsets[k]
+            for d in range(x.size):
+                moment[d] += total * x[d]
