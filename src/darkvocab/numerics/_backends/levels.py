@@ -1,10 +1,11 @@
 """Levels, compiled: the distribution of a sum of independent columns' costs, on a grid of bins."""
 
 import numpy as np
-from numba import njit
+
+from .compilation import kernel
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def add_columns(starts, cost, p, width, mass, spread):
     """Distribution of the sum over columns of one cost each, costs >= 0, column j's with the probabilities p.
 
