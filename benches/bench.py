@@ -796,8 +796,8 @@ def _scan_process(words: list[str], path: Path, what: str, repeats: int) -> dict
 
     process()  # compiles
     code = (
-        "import contextlib, io; from darkvocab.cli import app\n"
-        f"with contextlib.redirect_stdout(io.StringIO()): app({['scan', *words]!r}, standalone_mode=False)"
+        f"import contextlib, io, sys; from darkvocab.cli import main; sys.argv = {['darkvocab', 'scan', *words]!r}\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): main()"
     )
     return {
         "what": what,
