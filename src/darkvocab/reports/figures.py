@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput
@@ -28,11 +30,18 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
+MODULES = "figure", "backends.backend_agg", "backends.backend_pdf"  # of matplotlib, in whatever is drawn
 WIDTH = 7.0  # inches: of a page
+DPI = 200  # of a PNG
 WITHOUT_TIME: dict[str, Any] = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
 }
+
+
+def preload() -> None:
+    """Begin to import matplotlib in a thread, while there is nothing to draw yet."""
+    Thread(target=lambda: [import_module(f"matplotlib.{name}") for name in MODULES]).start()
 
 
 @contextmanager
@@ -53,7 +62,10 @@ def plain(text: str) -> str:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PNG (200 dpi) and PDF, the same bytes every time; return the paths."""
+    """Write a figure as PNG (200 dpi) and PDF, the same bytes every time; return the paths.
+
+    Both have the layout of the PNG, which is computed once.
+    """
     stem.parent.mkdir(parents=True, exist_ok=True)
     return [save_as(figure, stem.with_suffix(suffix)) for suffix in WITHOUT_TIME]
 
@@ -63,10 +75,15 @@ def save_as(figure: Figure, path: Path) -> Path:
 
     Raises as `check_figure` and `write_whole`.
     """
+    from matplotlib.backend_bases import get_registered_canvas_class
+
     check_figure(path)
     suffix = path.suffix.lower()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=WITHOUT_TIME[suffix])
+    figure.dpi = DPI
+    of_format: Any = get_registered_canvas_class(suffix[1:])(figure)  # `savefig` would draw everything twice
+    getattr(of_format, f"print_{suffix[1:]}")(buffer, metadata=WITHOUT_TIME[suffix])
+    figure.set_layout_engine("none")
     write_whole(path, buffer.getvalue())
     return path
 

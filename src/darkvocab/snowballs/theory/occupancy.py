@@ -248,9 +248,7 @@ class Occupancy:
 
         n, tokens = self._n, self.n_tokens
         k = np.arange(1, 1 + (min(tokens, 40) if tokens <= 200 else 4))
-        once, twice = sums = np.empty(
-            (2, 3, 2 * k.size + 3)
-        )  # of p**k (1 - p)**(n - d - k), and with 2 n for n: [d, k]
+        once, twice = sums = np.empty((2, 3, 2 * k.size + 3))  # [d, k] p**k (1 - p)**(n - d - k); and with 2 n for n
         power_sums(self.levels.p, self.levels.log_q, self.levels.mass, n, sums)
 
         def signed(m: int) -> Array:
