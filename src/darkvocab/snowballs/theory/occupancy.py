@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import betainc, betaincc, gammaln, xlog1py
+from scipy.special import betainc, betaincc, gammaln
 
 from ...errors import InvalidInput
 from ...numerics.cells import Cells
@@ -280,18 +280,18 @@ class Occupancy:
         m = populations[possible][:, None]
         ways = gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1)
 
-        def expected(log_p: Array, mass: Array) -> Array:
-            log_q = xlog1py(n - m, -np.minimum(np.exp(log_p), 1.0))
-            return np.asarray(np.exp(ways + (m - 1) * log_p + log_q) @ mass)
+        def expected(log_p: Array, log_q: Array, mass: Array) -> Array:
+            log_rest = (n - m) * np.maximum(log_q, -1e300)  # no infinity, of which there may be none
+            return np.asarray(np.exp(ways + (m - 1) * log_p + log_rest) @ mass)
 
         if self.levels.is_exact:
-            counts[possible] = expected(self.levels.log_p, self.levels.mass)
+            counts[possible] = expected(self.levels.log_p, self.levels.log_q, self.levels.mass)
             return counts
         listed = self._listed
         share = np.clip(listed - listed[-1], 0, 1)  # what of a level is listed: none of the last cell's, all above
         left = 1 - np.clip(self.levels.log_p - listed[-1], 0, 1)
-        counts[possible] = expected(listed, np.exp(listed) * share)
-        counts[possible] += expected(self.levels.log_p, self.levels.mass * left)
+        counts[possible] = expected(listed, np.log1p(-np.minimum(np.exp(listed), 1 - 2.0**-53)), np.exp(listed) * share)
+        counts[possible] += expected(self.levels.log_p, self.levels.log_q, self.levels.mass * left)
         return counts
 
     def largest(self, count: int) -> Float64[np.ndarray, " count"]:
