@@ -117,7 +117,7 @@ def bench_sweep(name: str) -> dict[str, Any]:
 
 
 def bench_whole_sweep(folder: Path, recipe: float) -> dict[str, Any]:
-    """The command, with its run folder, its expected curve, figures and page; `recipe`: seconds of one of its trials."""
+    """The command, with its run folder, expected curve, figures and page; `recipe`: seconds of one of its trials."""
     settings = Sweep(np.linspace(1.5e-9, 5e-9, 1000), base=BASE)
 
     def process() -> None:
