@@ -70,7 +70,7 @@ class Expect(Points):
 
     def __iter__(self) -> Iterator[Expected]:
         with ThreadPoolExecutor(n_cores()) as pool:
-            yield from pool.map(self._at, range(len(self)), self.sigmas)
+            yield from (pool.map if len(self) > 1 else map)(self._at, range(len(self)), self.sigmas)
 
     def _at(self, point: int, sigma: float) -> Expected:
         law = self.law(self.base_at(point).vector, sigma)
