@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput
@@ -30,18 +28,12 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
-MODULES = "figure", "backends.backend_agg", "backends.backend_pdf"  # of matplotlib, in whatever is drawn
 WIDTH = 7.0  # inches: of a page
 DPI = 200  # of a PNG
 WITHOUT_TIME: dict[str, Any] = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
 }
-
-
-def preload() -> None:
-    """Begin to import matplotlib in a thread, while there is nothing to draw yet."""
-    Thread(target=lambda: [import_module(f"matplotlib.{name}") for name in MODULES]).start()
 
 
 @contextmanager
