@@ -644,19 +644,12 @@ def bench_dask(folder: Path) -> list[dict[str, Any]]:
 
 
 def bench_train(folder: Path) -> list[dict[str, Any]]:
-    """A step of 11.2c, recorded."""
-    from darkvocab import train
+    """A step of 11.2c, recorded, with products in the type that this machine takes by itself, and in the other."""
     from darkvocab.notebooks.trainings import training_11_2
 
-    training, ends = training_11_2("11.2c", steps=300), [0.0]
-    train(training, folder / "run", progress=lambda *_: ends.append(time.perf_counter()))
-    steps = np.diff(ends[30:]).tolist()
-    model = training.architecture
-    weights = 12 * model.layers * model.width**2 + training.corpus.n_vocabulary * model.width
-    tokens = training.batch * model.context
-    products = tokens * 3 * (weights + 2 * model.layers * model.context * model.width)  # forwards, and twice backwards
-    x, w = torch.randn(tokens, 64).to(torch.bfloat16), torch.randn(64, 256).to(torch.bfloat16)
-    rate = median_time(lambda: x @ w, 200) / (tokens * 64 * 256)
+    training = training_11_2("11.2c", steps=300)
+    by_itself = training.multiplied_in
+    other = training_11_2("11.2c", steps=60, products="float32" if by_itself == "bfloat16" else "bfloat16")
     code = (
         "from darkvocab import train; from darkvocab.notebooks.trainings import training_11_2; "
         "from darkvocab.training.stack import Stack; training = training_11_2('11.2c', steps=200); "
@@ -666,20 +659,33 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
         "sum(segment.last for segment in Stack([training]).segments(200))",
     )
     recorded, bare = (memory(code + end) for end in ends_of)
+    recipe = {"recipe_s": statistics.median(recipes.train(60, str(folder / "trainer"))[1][5:])}
     return [
-        {
-            "what": f"11.2c, a step with its recording, {os.cpu_count()} cores",
-            "here_s": statistics.median(steps),
-            "recipe_s": statistics.median(recipes.train(60, str(folder / "trainer"))[1][5:]),
-            "floor": f"{products / 1e9:.2f} G multiply-adds at the rate of a bfloat16 product of {tokens:,} x 64 x 256",
-            "floor_s": products * rate,
-            **recorded,
-        },
+        {**_bench_steps(folder / by_itself, training, ", as this machine takes"), **recipe, **recorded},
+        {**_bench_steps(folder / other.products, other), **recipe},
         {
             **_bench_recording(folder, training),
             **{name: max(0.0, recorded[name] - bare[name]) for name in recorded},
         },
     ]
+
+
+def _bench_steps(folder: Path, training: Any, note: str = "") -> dict[str, Any]:
+    """A step of this training with its recording, beside its products alone."""
+    from darkvocab import train
+
+    model, products, ends = training.architecture, training.multiplied_in, [0.0]
+    train(training, folder, progress=lambda *_: ends.append(time.perf_counter()))
+    weights = 12 * model.layers * model.width**2 + training.corpus.n_vocabulary * model.width
+    tokens = training.batch * model.context
+    n = tokens * 3 * (weights + 2 * model.layers * model.context * model.width)  # forwards, and twice backwards
+    x, w = (torch.randn(shape).to(getattr(torch, products)) for shape in ((tokens, 64), (64, 256)))
+    return {
+        "what": f"11.2c, a step with its recording, {os.cpu_count()} cores, products in {products}{note}",
+        "here_s": statistics.median(np.diff(ends[30:]).tolist()),
+        "floor": f"{n / 1e9:.2f} G multiply-adds at the rate of a product of {tokens:,} x 64 x 256",
+        "floor_s": n * median_time(lambda: x @ w, 50) / (tokens * 64 * 256),
+    }
 
 
 def _bench_recording(folder: Path, training: Any) -> dict[str, Any]:

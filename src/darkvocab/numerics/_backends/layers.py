@@ -1,7 +1,8 @@
 """What lies between the matrix products of a GPT-2, forwards and backwards, compiled for one core.
 
-Rows of activations are float32, or uint16 that hold bfloat16 words; all is computed in float32. `reassoc` lets sums be
-vectorised: the same bits on one machine, not on all.
+Rows of activations are float32; or uint16 that hold bfloat16 words; or, for products in float32 of bfloat16 numbers,
+uint32 that hold a float32's bits, rounded to bfloat16 where they are read and where they are written. All is computed
+in float32. `reassoc` lets sums be vectorised: the same bits on one machine, not on all.
 """
 
 import math
@@ -14,6 +15,15 @@ from numba.extending import intrinsic
 from .rounding import bits_of, from_bits
 
 FAST = {"reassoc", "contract", "nsz"}
+WORD = ir.IntType(32)
+SIXTEEN = ir.Constant(WORD, 16)
+
+
+def _nearest(builder, bits):
+    """The bits of a finite float32 rounded to bfloat16, to nearest even."""
+    odd = builder.and_(builder.lshr(bits, SIXTEEN), ir.Constant(WORD, 1))
+    bits = builder.add(builder.add(bits, ir.Constant(WORD, 0x7FFF)), odd)
+    return builder.and_(bits, ir.Constant(WORD, 0xFFFF0000))
 
 
 @intrinsic
@@ -21,26 +31,24 @@ def widen(typingctx, x):
     """The float32 that an entry holds."""
 
     def codegen(context, builder, signature, args):
-        if signature.args[0] == types.float32:
-            return args[0]
-        word = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
-        return builder.bitcast(word, ir.FloatType())
+        (entry,), (kind,) = args, signature.args
+        if kind == types.float32:
+            return entry
+        bits = _nearest(builder, entry) if kind == types.uint32 else builder.shl(builder.zext(entry, WORD), SIXTEEN)
+        return builder.bitcast(bits, ir.FloatType())
 
     return types.float32(x), codegen
 
 
 @intrinsic
 def narrow(typingctx, value, like):
-    """A finite float32 as an entry of the type of `like`: itself, or its bfloat16 word, to nearest even."""
+    """A finite float32 as an entry of the type of `like`: itself, or rounded to bfloat16."""
 
     def codegen(context, builder, signature, args):
         if signature.args[1] == types.float32:
             return args[0]
-        word = ir.IntType(32)
-        bits = builder.bitcast(args[0], word)
-        odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
-        bits = builder.add(builder.add(bits, ir.Constant(word, 0x7FFF)), odd)
-        return builder.trunc(builder.lshr(bits, ir.Constant(word, 16)), ir.IntType(16))
+        bits = _nearest(builder, builder.bitcast(args[0], WORD))
+        return bits if signature.args[1] == types.uint32 else builder.trunc(builder.lshr(bits, SIXTEEN), ir.IntType(16))
 
     return like(types.float32, like), codegen
 
@@ -140,6 +148,13 @@ def add_columns(x, sums):
     for i in range(x.shape[0]):
         for d in range(x.shape[1]):
             sums[d] += widen(x[i, d])
+
+
+@njit(nogil=True, cache=True)
+def round_entries(x):
+    """x, flat, rounded to its type: uint32 that hold float32 bits, to bfloat16."""
+    for i in range(x.size):
+        x[i] = narrow(widen(x[i]), x[i])
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
