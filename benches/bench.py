@@ -11,6 +11,7 @@ import argparse
 import gzip
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -23,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import million
+import numba
 import numpy as np
 import polars as pl
 import recipes
 import torch
 import vocabularies
+from llvmlite import binding
 from rich.console import Console
 from rich.table import Table
 
@@ -73,6 +76,35 @@ threading.Thread(target=watch, daemon=True).start()
 total = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(peak[0], total)
 """
+
+
+# Variables that hold a library to fewer instructions than the machine has.
+HOLDING = """NUMBA_CPU_NAME NUMBA_CPU_FEATURES OPENBLAS_CORETYPE ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA
+    MKL_ENABLE_INSTRUCTIONS NPY_DISABLE_CPU_FEATURES""".split()
+
+
+def machine() -> dict[str, Any]:
+    """Describe the processor, its widest instructions, and which of them each library uses."""
+    has, host = binding.get_host_cpu_features(), binding.get_host_cpu_name()
+    bf16 = " with bf16" if has.get("avx512bf16") else ""
+    levels = {"avx512f": f"AVX-512{bf16}", "avx2": "AVX2", "avx": "AVX", "neon": "NEON"}
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    return {
+        "cores": os.cpu_count(),
+        "processor": host,
+        "instructions": next((said for name, said in levels.items() if has.get(name)), platform.machine()),
+        "numba": numba.config.CPU_NAME or host,
+        "numpy": [*simd["baseline"], *simd["found"]][-1],
+        "torch": torch.backends.cpu.get_cpu_capability(),
+        "held_by": {name: os.environ[name] for name in HOLDING if name in os.environ},
+    }
+
+
+def sentence(of: dict[str, Any]) -> str:
+    """Say what `machine` found in one line."""
+    uses = ", ".join(f"{name} for {of[name]}" for name in ("numba", "numpy", "torch"))
+    held = " ".join(f"{name}={value!r}" for name, value in of["held_by"].items())
+    return f"{of['cores']} cores, {of['processor']}: {of['instructions']}; {uses}{f'; held by {held}' if held else ''}"
 
 
 def median_time(work: Callable[[], Any], repeats: int) -> float:
@@ -864,16 +896,14 @@ def bench_first_call() -> list[dict[str, Any]]:
             "scan of a small matrix": ["scan", f"{folder}/rows.npy"],
         }
         for what, words in commands.items():
-            env = {**os.environ, "NUMBA_CACHE_DIR": f"{folder}/{words[0]}"}
-            first, again = (
-                median_time(
-                    lambda w=words, e=env: subprocess.run(
-                        [str(BIN / "darkvocab"), *w], check=True, capture_output=True, env=e
-                    ),
-                    repeats,
-                )
-                for repeats in (1, 3)
-            )
+
+            def call(cache: str, words: list[str] = words) -> None:
+                env = {**os.environ, "NUMBA_CACHE_DIR": f"{folder}/{cache}"}
+                subprocess.run([str(BIN / "darkvocab"), *words], check=True, capture_output=True, env=env)
+
+            fresh = (f"{words[0]}{number}" for number in range(3))
+            first = median_time(lambda f=fresh, c=call: c(next(f)), 3)
+            again = median_time(lambda w=words, c=call: c(f"{w[0]}0"), 3)
             rows.append({"what": f"darkvocab {what}, first call ever", "here_s": first, "recipe_s": None})
             rows[-1] |= {"floor": "the same call again", "floor_s": again}
     return rows
@@ -914,7 +944,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows += sections[name](Path(folder))
     if arguments.json:
-        print(json.dumps({"cores": os.cpu_count(), "torch": torch.__version__, "rows": rows}, indent=2))
+        print(json.dumps({**machine(), "versions": {"torch": torch.__version__}, "rows": rows}, indent=2))
         return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("", "here", "recipe", "ratio", "floor", "here / floor", "anonymous", "resident"):
@@ -927,6 +957,7 @@ def main() -> None:
             *(f"{row[key]:,.0f} MB" if key in row else "" for key in ("anonymous_mb", "resident_mb")),
         )
     console = Console(width=150)
+    console.print(sentence(machine()), highlight=False, soft_wrap=True)
     console.print(table)
     for number, floor in enumerate(dict.fromkeys(f"{row['what']}: {row['floor']}" for row in rows)):
         console.print("floor of " * (number == 0) + floor, highlight=False)

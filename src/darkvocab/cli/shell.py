@@ -1,6 +1,7 @@
 """What every command shares: the application, errors as sentences and exit codes."""
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -142,4 +143,5 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a text that the terminal's encoding lacks
+    gc.set_threshold(100_000)  # a command makes millions of objects that are in no cycle, and then ends
     app()

@@ -142,10 +142,10 @@ def cell_ranges(base: Float[np.ndarray, " dim"], sigma: float, reach: float, gri
     `base` and `sigma` (of the noise, before rounding) are in weight units; with `is_float32` their sum is rounded to
     float32 before it is to the grid.
     """
-    ranges = Ranges(*(np.empty(base.size, np.int64) for _ in range(3)))
-    if _backends.drawing.cell_ranges(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):
+    ranges = np.empty((3, base.size), np.int64)
+    if _backends.drawing.cell_ranges(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, ranges):
         raise InvalidInput(
             f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
             f"{grid.max_value:g}; choose a smaller sigma or a wider grid"
         )
-    return ranges
+    return Ranges(*ranges)

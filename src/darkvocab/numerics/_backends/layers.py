@@ -9,9 +9,10 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from .compilation import kernel
 from .rounding import bits_of, from_bits
 
 FAST = {"reassoc", "contract", "nsz"}
@@ -53,7 +54,7 @@ def narrow(typingctx, value, like):
     return like(types.float32, like), codegen
 
 
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FAST)
+@kernel(forceinline=True, fastmath=FAST)
 def exp(x):
     """e**x of a float32 to 2e-7; 0 below -87, and the largest power of 2 above 88."""
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
@@ -65,13 +66,13 @@ def exp(x):
     return series * from_bits(np.int32((np.int32(n) + 127) << 23))
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def in_order(bits):
     """A float32's bits as an integer in the order of the floats (whose largest is found in vectors), and back."""
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
     """total [n, dim] float32 = x + added; out = its rows over their deviation, times gain, plus shift.
 
@@ -94,7 +95,7 @@ def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
             out[i, d] = narrow((row[d] - m) * s * gain[d] + shift[d], out[i, d])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gain, push_shift):
     """push [n, dim] float32 += what the gradient `pushed` of the output says of the input; passed: the same, narrowed.
 
@@ -119,7 +120,7 @@ def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gai
             passed[i, d] = narrow(push[i, d], passed[i, d])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def gelu(u, slope):
     """u = GELU(u) in its tanh form, slope = its derivative; both flat."""
     k, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
@@ -132,7 +133,7 @@ def gelu(u, slope):
         slope[i] = narrow(steep, slope[i])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def gelu_back(pushed, slope, sums):
     """pushed [n, dim] *= slope; sums [dim] += the sums of its columns."""
     for i in range(pushed.shape[0]):
@@ -142,7 +143,7 @@ def gelu_back(pushed, slope, sums):
             sums[d] += by
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def add_columns(x, sums):
     """sums [dim] += the sums of the columns of x [n, dim]."""
     for i in range(x.shape[0]):
@@ -150,14 +151,14 @@ def add_columns(x, sums):
             sums[d] += widen(x[i, d])
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def round_entries(x):
     """x, flat, rounded to its type: uint32 that hold float32 bits, to bfloat16."""
     for i in range(x.size):
         x[i] = narrow(widen(x[i]), x[i])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def attend(scores, scale):
     """scores [heads, t, t] = softmax of scale * scores over the places up to each one's own; 0 beyond."""
     heads, places, _ = scores.shape
@@ -181,7 +182,7 @@ def attend(scores, scale):
                 row[j] = narrow(np.float32(0), row[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def attend_back(chances, pushed, scale):
     """pushed [heads, t, t]: from the gradient of the chances to that of the scores."""
     heads, places, _ = chances.shape
@@ -197,7 +198,7 @@ def attend_back(chances, pushed, scale):
                 by[j] = narrow(np.float32(0), by[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def cross_entropy(logits, labels, share):
     """Sum of the losses of places whose label is >= 0; logits [n, vocabulary] = share * their gradient."""
     n, vocabulary = logits.shape
@@ -228,7 +229,7 @@ def cross_entropy(logits, labels, share):
     return loss
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def embed(ids, tokens, places, out):
     """out [n, dim] = the token's row plus its place's; ids [batch, t]."""
     batch, length = ids.shape
@@ -239,7 +240,7 @@ def embed(ids, tokens, places, out):
                 row[d] = token[d] + place[d]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def embed_back(ids, push, tokens, places):
     """tokens and places += what the gradient of the embedded rows says of them."""
     batch, length = ids.shape

@@ -3,13 +3,14 @@
 import math
 
 import numpy as np
-from numba import njit
+
+from .compilation import kernel
 
 CERTAIN = -50.0  # log P(no cell holds more) below which one is certain to, and more than one are expected to
 UNSEEN = 1e-20  # expected cells from which on a binomial law's tail is cut off
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def add_columns(starts, cost, p, width, mass, spread):
     """Distribution of the sum over columns of one cost each, costs >= 0, column j's with the probabilities p.
 

@@ -1,12 +1,12 @@
 """Motion between two states of the same rows, compiled: in grid steps token by token, in weights around the bulk."""
 
 import numpy as np
-from numba import njit
 
+from .compilation import kernel
 from .rounding import bits_of, from_bits
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def tally_moves(before, after, l1, l2, l_inf):
     """Lengths [n] of each row's displacement in steps, from its ordered indices [n, dim] before and after."""
     for i in range(before.shape[0]):
@@ -23,7 +23,7 @@ def tally_moves(before, after, l1, l2, l_inf):
         l2[i] = np.sqrt(squares)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def tally_displacements(before, after, sign, values_before, values_after, same, steps, l_inf, euclidean):
     """Measure how far each row of words [n, dim] is from another's: in steps, and in weight units by float32 values.
 
@@ -57,7 +57,7 @@ def tally_displacements(before, after, sign, values_before, values_after, same, 
         steps[i], l_inf[i], euclidean[i] = top, from_bits(most), np.sqrt(lanes.sum())
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def summarise_moves(l1, l2, l_inf, tokens):
     """Count which of these rows moved, and take mean and maximum over all of them of each length."""
     n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = 0, 0, 0, 0.0, 0.0, 0, 0
@@ -73,7 +73,7 @@ def summarise_moves(l1, l2, l_inf, tokens):
     return n_moved, sum_l1 / n, max_l1, sum_l2 / n, max_l2, sum_l_inf / n, max_l_inf
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def sum_pairs(values, index, weights, in_weight, in_steps):
     """Sums of the L-infinity distances of all pairs of rows, in weight units (float32) and steps, for sets of tokens.
 
@@ -95,7 +95,7 @@ def sum_pairs(values, index, weights, in_weight, in_steps):
                 in_steps[k] += pairs * np.float64(most)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def widen(rows, tokens, low, high):
     """Smallest and largest entry of each column of these rows, to low and high [dim]."""
     low[:] = rows[tokens[0]]
@@ -106,7 +106,7 @@ def widen(rows, tokens, low, high):
             high[d] = rows[token, d] if rows[token, d] > high[d] else high[d]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def average(values, tokens, mean, before=None):
     """mean [dim] of these rows of values [n, dim], less what they were `before`, summed in float64."""
     mean[:] = 0.0
@@ -116,7 +116,7 @@ def average(values, tokens, mean, before=None):
     mean /= tokens.size
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def squares_around(values, tokens, centre):
     """Sum and maximum over these rows of the squared distance from `centre` [dim]."""
     total, largest = 0.0, 0.0
@@ -130,7 +130,7 @@ def squares_around(values, tokens, centre):
     return total, largest
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def squares_around_move(before, after, tokens, centre):
     """Sum over these rows of the squared difference of their displacement from `centre` [dim]."""
     total = 0.0
