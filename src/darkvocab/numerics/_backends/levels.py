@@ -55,7 +55,7 @@ def add_columns(starts, cost, p, width, mass, spread):
     return beyond
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def occupied_sums(p, log_q, mass, n, few, sums):
     """sums[a] = sums over levels of mass * x[a], of mass * p * x[a]**2, and of mass * p * x[a] * x[a + 1].
 
@@ -86,7 +86,7 @@ def occupied_sums(p, log_q, mass, n, few, sums):
             sums[a, 2] += mass[i] * p[i] * x[a] * x[a + 1]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def power_sums(p, log_q, mass, n, sums):
     """sums[c, d, k] = sum over levels of mass * p**(k - 1) * (1 - p)**((c + 1) * n - d - k), for d < c + 2, k >= 1.
 
@@ -109,7 +109,7 @@ def power_sums(p, log_q, mass, n, sums):
                     sums[c, d, k] += weight * powers[k - 1] * rests[last - k]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def cells_beyond(ends, p, cells, n, log_ways, log_none, expected):
     """Add up how many cells are expected to hold more than m tokens, and log P(none does), as if independent.
 
