@@ -82,12 +82,16 @@ class Cells:
         """Logarithm of the probability of each column's likeliest cell."""
         return np.maximum.reduceat(self.log_cell, self.starts[:-1]) if len(self.columns) else np.empty(0)
 
+    @cached_property
+    def cost(self) -> Float64[np.ndarray, " runs"]:
+        """Nats by which a cell of each run is less probable than its column's likeliest."""
+        return np.repeat(self.log_likeliest, np.diff(self.starts)) - self.log_cell
+
     def log_power_sums(self, n: float) -> Float64[np.ndarray, " active"]:
         """Of each column ``log sum_k p_k**n`` over its cells, n > 0."""
         if not len(self.columns):
             return np.empty(0)
-        top = np.repeat(self.log_likeliest, np.diff(self.starts))
-        terms = self.count * np.exp(n * (self.log_cell - top))
+        terms = self.count * np.exp(-n * self.cost)
         return n * self.log_likeliest + np.log(np.add.reduceat(terms, self.starts[:-1]))
 
     def log_power_sum(self, n: float) -> float:
