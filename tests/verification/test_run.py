@@ -138,7 +138,7 @@ def test_the_command_prints_a_table_and_writes_a_page(cli, folder, tmp_path):
     assert "asked for, untrained" in made.out
     assert "1% quantile of 20 controls" in made.out
     assert (out / "report.html").is_file()
-    assert (out / "figures" / "verify.pdf").is_file()
+    assert (out / "figures" / "answers.pdf").is_file()
     again = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--resume", "--json")
     assert len(json.loads(again.out)["tokens"]) == 62
     assert cli("report", out).code == 0

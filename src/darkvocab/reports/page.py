@@ -121,7 +121,7 @@ def _verify(page: Page, records: Records, folder: Path) -> Page:
     verdict = judge(pl.DataFrame({name: records[name] for name in records.schema}), records.manifest["parameters"])
     said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in verification.sentences(verdict)]
     tables = [("Verified tokens", verification.VERIFIED, verification.verified_rows(verdict))]
-    pictures = {"verify": verification.verdict_plot(verdict)}
+    pictures = {"answers": verification.verdict_plot(verdict)}
     return replace(page, rows=verification.groups(verdict), remarks=said, pictures=pictures, tables=tables)
 
 

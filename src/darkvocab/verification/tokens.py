@@ -89,9 +89,11 @@ def choose(
     groups += [
         (one, CONTROL, -1) for one in _controls([of[token][0] for token in wanted], reached, of, n_controls, rng)
     ]
+    roots = np.sqrt(list(map(len, strata)))
     left = n_missed
     for number, members in enumerate(strata):
-        drawn = sorted(rng.permutation(members)[: left // (len(strata) - number)].tolist())
+        share = int(left * roots[number] / max(roots[number:].sum(), 1))
+        drawn = sorted(rng.permutation(members)[:share].tolist())
         groups += [(token, MISSED, number) for token in drawn]
         left -= len(drawn)  # what a small stratum lacks, the others have
 
