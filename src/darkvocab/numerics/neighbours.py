@@ -175,8 +175,10 @@ class _Search:
         _backends.sets.flatten(self.parent)
         pairs = None
         if self.n_pairs <= self.max_pairs:
-            pairs = np.sort(np.concatenate([np.empty((2, 0), np.int32), *self.pairs], axis=1), axis=0)
-            pairs = pairs[:, np.lexsort(pairs[::-1])]
+            one, other = np.concatenate([np.empty((2, 0), np.int32), *self.pairs], axis=1)
+            both = np.minimum(one, other).astype(np.int64) << 32 | np.maximum(one, other)
+            both.sort()
+            pairs = np.stack([(both >> 32).astype(np.int32), both.astype(np.int32)])
         return Near(degrees=self.degrees, tokens=self.tokens, labels=self.parent, n_pairs=self.n_pairs, pairs=pairs)
 
     def _descend(self) -> None:
