@@ -20,7 +20,7 @@ from ..measures.census import Census
 from ..numerics.grouping import identical_rows
 from ..progress import Progress, Report
 from ..runs.folder import check_folder, take_folder
-from ..runs.records import frame_of, write_frames
+from ..runs.records import frame_of, frame_of_columns, write_frames
 from ..text import Shown, printable
 from .verdicts import geometry_of, notebook_displacement, verdicts
 
@@ -179,7 +179,7 @@ class Evolve(Shown):
         return Evolution(
             records=frame_of(EvolutionRecord, course.records),
             events=frame_of(EventRecord, course.events),
-            tokens=frame_of(TokenRecord, course.tokens()),
+            tokens=course.tokens(),
             summary=self._summary(course),
         )
 
@@ -324,20 +324,17 @@ class _Course:
             columns = self._shapes[name] | dict(zip(MOTION, motion(tokens), strict=True))
             self.records.append(EvolutionRecord(row=row, step=step, tokens=name, **columns))
 
-    def tokens(self) -> list[TokenRecord]:
-        """Return the changes of each token so far."""
-        absent = None if self.settings.unseen is None else set(self.settings.unseen)
-        columns = zip(self.n_changes.tolist(), self.last_change.tolist(), self.holes.tolist(), strict=True)
-        return [
-            TokenRecord(
-                token=token,
-                seen=None if absent is None else token not in absent,
-                n_changes=times,
-                last_change=None if at < 0 else at,
-                hole=hole or None,
-            )
-            for token, (times, at, hole) in enumerate(columns)
-        ]
+    def tokens(self) -> pl.DataFrame:
+        """Return the changes of each token so far, records of `TokenRecord`."""
+        tokens, unseen = np.arange(self.history.n_tokens), self.settings.unseen
+        return frame_of_columns(
+            TokenRecord,
+            token=tokens,
+            seen=[None] * len(tokens) if unseen is None else ~np.isin(tokens, unseen),
+            n_changes=self.n_changes,
+            last_change=[None if at < 0 else at for at in self.last_change.tolist()],
+            hole=[hole or None for hole in self.holes.tolist()],
+        )
 
 
 def evolve(
