@@ -25,6 +25,8 @@ def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
 def landing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file to write, which exists whole at the end of the `with` block, or not at all.
 
+    A pipe or a device, which has no name to take over, is written to as it stands.
+
     Raises
     ------
     DiskFull
@@ -32,16 +34,19 @@ def landing(path: Path) -> Iterator[IO[bytes]]:
     InvalidInput
         The place cannot be written to.
     """
-    temporary = _beside(path)
+    beside = _beside(path)
     try:
-        with temporary.open("wb") as file:
+        stream = path.exists() and not path.is_file() and not path.is_dir()
+        with (path if stream else beside).open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+            if not stream:
+                os.fsync(file.fileno())
+        if not stream:
+            beside.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            beside.unlink()
         if isinstance(error, DarkvocabError) or not isinstance(error, OSError):  # of what is written, not of the place
             raise
         raise refuse_write(path, error) from None
@@ -84,17 +89,17 @@ def landing_folder(path: Path) -> Iterator[Path]:
     Raises as `landing`, and InvalidInput where the place is taken.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 (gives `.` a name, and leaves links what they are)
-    temporary = _beside(path)
+    beside = _beside(path)
     try:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise InvalidInput(f"{path} is there already; choose another place")
-        temporary.mkdir()
-        yield temporary
+        beside.mkdir()
+        yield beside
         if path.exists():
             path.rmdir()
-        temporary.rename(path)
+        beside.rename(path)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
         if isinstance(error, DarkvocabError) or not isinstance(error, OSError):  # of what is written, not of the place
             raise
         raise refuse_write(path, error) from None

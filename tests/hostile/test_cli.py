@@ -226,18 +226,17 @@ def test_interruption_that_a_library_swallows_still_ends_with_130(monkeypatch, r
 def test_what_an_interruption_leaves_half_made_goes_without_a_word(tmp_path):
     # As llvmlite's iterators do, when a kernel was being loaded.
     code = (
-        "import os, signal, darkvocab.cli.shell as shell\n"
+        "import os, signal, sys, darkvocab\n"
+        "from darkvocab.cli import main\n"
         "class HalfMade:\n"
         "    def __del__(self):\n"
         "        raise AttributeError('half made')\n"
-        "@shell.app.command()\n"
-        "@shell.command\n"
-        "def wait():\n"
+        "def wait(run):\n"
         "    kept = HalfMade()\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "import sys\n"
-        "sys.argv = ['darkvocab', 'wait']\n"
-        "shell.main()\n"
+        "darkvocab.report = wait\n"
+        "sys.argv = ['darkvocab', 'report', 'run']\n"
+        "main()\n"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (made.returncode, made.stderr) == (130, "darkvocab: interrupted\n")

@@ -1,12 +1,14 @@
 """Paths that cannot be, and files that may not be read: an error of the tree from a library call, too."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from darkvocab.errors import AccessRefused, DarkvocabError, Unreachable
+from darkvocab.errors import AccessRefused, DarkvocabError, DiskFull, Unreachable
 from darkvocab.landing import landing, landing_folder, write_whole
 from darkvocab.runs.engine import open_engine
 from darkvocab.runs.folder import Folder, check_folder, read_manifest
@@ -51,6 +53,26 @@ def test_a_path_that_cannot_be_written_to_is_refused(write, path, tmp_path, monk
         write(path)
     assert raised.value.exit_code in (2, 3)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        write_whole(pipe, b"rows")
+        assert read.result(10) == b"rows"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device that is always full")
+def test_a_full_device_is_no_space_left_and_stays_a_device(monkeypatch):
+    monkeypatch.setattr(Path, "replace", refuse)  # root could put a file there
+    with pytest.raises(DiskFull, match="no space left to write /dev/full"):
+        write_whole(Path("/dev/full"), b"rows")
+    assert Path("/dev/full").is_char_device()
 
 
 def refuse(*_, **__):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from twin import chances
 
-from darkvocab.cli import snowballs as drawing_commands
+from darkvocab.cli.options import options_of
 from darkvocab.numerics.distributions import DISTRIBUTIONS, DRAWN, INDEPENDENT
 from darkvocab.snowballs.bases import qwen3_4b_centred
 from darkvocab.snowballs.fit.run import FAMILIES
@@ -46,9 +46,8 @@ def test_every_distribution_is_known_in_one_place():
     # The kernels draw by number; what has a distribution function has a closed form. The commands offer these names.
     assert [DISTRIBUTIONS[name].number for name in DRAWN] == [0, 1, 2, 3]
     assert set(DRAWN) | set(INDEPENDENT) == set(DISTRIBUTIONS)
-    tables = drawing_commands.EXPECTED, drawing_commands.FITTED, drawing_commands.DRAWN
-    for options, names in zip(tables, (INDEPENDENT, FAMILIES, DRAWN), strict=True):
-        assert f"{', '.join(names)};" in options["distribution"][-1]
+    for command, names in {"expect": INDEPENDENT, "fit": FAMILIES, "sweep": DRAWN}.items():
+        assert f"{', '.join(names)};" in options_of(command)["distribution"]["help"]
     for name in DRAWN:
         assert draw(law(distribution=name).snowball(3), sampler="dense").n_drawn == 400
     for name in INDEPENDENT:

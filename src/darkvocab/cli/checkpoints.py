@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,121 +15,15 @@ from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from . import shell
 from .progress import announce_compilation, progress_bar, watched
-from .shell import FILE, REQUIRED, TEXT, Options, app, put, say, some, takes
+from .shell import app, put, say
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..checkpoints.scan_result import Scan
 
-SOURCE = typer.Argument(
-    help="A .safetensors, .bin, .pt, .pth, .gguf, .npy or .npz file, a model folder, or org/name[@revision][/file] "
-    "on the Hugging Face Hub.",
-    metavar="SOURCE",
-)
-TOKENIZER = typer.Argument(
-    help="A tokenizer.json, vocab.json (with merges.txt), vocab.txt, SentencePiece model, .tiktoken, tekken.json or "
-    ".gguf file, a folder with one, or org/name[@revision][/file] on the Hugging Face Hub.",
-    metavar="TOKENIZER",
-)
-GIVEN: Options = {"source": (Annotated[str, SOURCE], REQUIRED)}
-READ: Options = {
-    "tensor": (*TEXT, "Take this tensor instead of the one found; NAME[ROW] of a history."),
-    "grid": (*TEXT, "Round to this grid first: bfloat16, float16, float32, float8_e4m3fn, float8_e5m2."),
-    "bitwise": (bool, False, "Compare bit patterns, so that -0.0 is not 0.0."),
-    "tokenizer": (*TEXT, 'A tokenizer to name tokens by, a file or folder; "none" for ids only.'),
-    "checksum": (
-        Annotated[bool, typer.Option("--sha256/--no-sha256", help="Hash the weights file, which reads all of it.")],
-        True,
-    ),
-    "skip_nonfinite": (bool, False, "Leave out tokens whose row holds NaN or infinity, and say which."),
-    "device": (shell.DeviceName, "cpu"),
-}
-SCANNED: Options = {
-    "tokens": (*TEXT, "List dark, weak, graded (both) or all tokens in --json and --csv, in full."),
-    "show": (int, 12, "Tokens to print of each kind and black hole.", {"min": 1}),
-    "csv": (*FILE, "Also write tokens to this CSV: those of --tokens, by default all in black holes."),
-    "html": (*FILE, "Also write the page of the scan, which opens offline."),
-    "dry_run": (bool, False, "Print what would be read; read headers only."),
-}
-CHECKED: Options = {
-    "source": (Annotated[str | None, SOURCE], None),
-    "policy": (*FILE, "What is allowed, as TOML; by default as --print-policy."),
-    "print_policy": (bool, False, "Print the default policy, to start from, and do nothing else."),
-    "show": (int, 12, "Tokens to print of each finding.", {"min": 1}),
-    "junit": (*FILE, "Also write JUnit XML to this file."),
-    "sarif": (*FILE, "Also write SARIF 2.1.0 to this file."),
-    "model_card": (*TEXT, "Also write a section for the model card to this file; - prints it instead of the table."),
-    "suppress": (
-        *(list[str] | None, None),
-        "Also write the ids to suppress at sampling: bad-words:FILE or suppress-tokens:FILE (transformers), "
-        "logit-bias:FILE (OpenAI, vLLM); repeat for more.",
-        {"metavar": "FORMAT:FILE"},
-    ),
-    "suppress_which": (
-        *(str, "dark,beyond-tokenizer,black-holes"),
-        "Which tokens these are, of dark, beyond-tokenizer, black-holes, unreachable.",
-    ),
-}
-ENCODED: Options = {
-    "tokenizer": (Annotated[str, TOKENIZER], REQUIRED),
-    "tokens": (*TEXT, "List tokens in --json and --csv: all, or of some categories, such as unreachable,special."),
-    "seconds": (float, 120, "End the search after so long; the rest is unknown.", {"min": 0}),
-    "show": (int, 12, "Tokens to print of each kind.", {"min": 1}),
-    "csv": (*FILE, "Also write tokens to this CSV: those of --tokens, or all."),
-}
-TOUCHED: Options = {
-    "touching": (float, 1, "Rows touch where no column differs by more."),
-    "touching_unit": (str, "steps", "Of --touching: steps or weight."),
-    "strict": (bool, False, "Rows touch at < (not <=) --touching."),
-    **some(READ, "tensor grid tokenizer"),
-    "show": (int, 12, "Tokens to print of each component.", {"min": 1}),
-    "csv": (*FILE, "Also write every token with what it touches to this CSV."),
-}
-AVERAGED: Options = {
-    "output": (Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")], REQUIRED),
-    **some(READ, "tensor grid bitwise"),
-}
-A = typer.Argument(help="A file or a model folder, as for `scan`.", metavar="A")
-B = typer.Argument(help="Another.", metavar="B")
-COMPARED: Options = {
-    "a": (Annotated[str, A], REQUIRED),
-    "b": (Annotated[str, B], REQUIRED),
-    "matrix": (str, "both", "input, output, or both: the output matrices too where a model is untied."),
-    "tensor": (*TEXT, "Compare this tensor alone; NAME[ROW] of a history."),
-    "tensor_b": (*TEXT, "The tensor of B, where it is not --tensor."),
-    **some(READ, "grid bitwise"),
-    "tokenizer": (
-        *TEXT,
-        'A tokenizer to name the tokens of both by, a file or folder; "none" for ids only.',
-    ),
-    **some(READ, "skip_nonfinite"),
-    "show": (int, 12, "Tokens to print of those that moved farthest.", {"min": 1, "max": 100}),
-    "csv": (*FILE, "Also write every token to this CSV."),
-    "exit_code": (bool, False, "Exit with 1 where a row or a text differs, as `git diff` does."),
-}
-REPAIRED: Options = {
-    "output": (Annotated[Path, typer.Option("-o", "--output", help="The folder to write, new or empty.")], REQUIRED),
-    "tokens": (
-        *(str, "black-holes"),
-        "Ids, ranges like 10-20, @FILE.json, black-holes, beyond-tokenizer, dark, weak; with commas.",
-    ),
-    "how": (
-        *(str, "mean"),
-        "mean of all other rows; pieces: of those that spell a token; gaussian: their mean and covariance.",
-    ),
-    "matrix": (str, "both", "input, output, or both: the output too where it is untied."),
-    "jitter": (int, 1, "Steps, 1 to so many, by which each component leaves a mean."),
-    "seed": (shell.Seed, 0),
-    **some(READ, "tensor"),
-    "tokenizer": (*TEXT, "A tokenizer, instead of the one beside the weights."),
-    "link": (bool, False, "Hard links for files that stay the same, which then are the source's."),
-    "dry_run": (bool, False, "Write nothing, print what would be."),
-}
-
 
 @app.command(no_args_is_help=True)
-@takes(GIVEN | READ | SCANNED)
 def scan(
     source: str,
     tokens: str | None,
@@ -169,7 +63,6 @@ def scan(
 
 
 @app.command(no_args_is_help=True)
-@takes(CHECKED | READ)
 def check(
     source: str | None,
     policy: Path | None,
@@ -244,7 +137,6 @@ def _form_and_file(asked: str) -> tuple[str, Path]:
 
 
 @app.command(no_args_is_help=True)
-@takes(ENCODED)
 def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, csv: Path | None, as_json: bool) -> None:
     """Which tokens of a tokenizer can a text reach, which cannot it, and why? Needs no weights.
 
@@ -271,7 +163,6 @@ def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, cs
 
 
 @app.command(no_args_is_help=True)
-@takes(GIVEN | TOUCHED)
 def neighbours(
     source: str,
     touching: float,
@@ -296,7 +187,6 @@ def neighbours(
 
 
 @app.command(no_args_is_help=True)
-@takes(GIVEN | AVERAGED)
 def centroid(source: str, output: Path, as_json: bool, **read: Any) -> None:
     """Write the population-weighted mean of the black-hole rows: a base for `sweep`, float32, key `centroid`.
 
@@ -319,7 +209,6 @@ def _print_centroid(written: dict[str, Any], to: Console) -> None:
 
 
 @app.command(no_args_is_help=True)
-@takes(COMPARED)
 def diff(a: str, b: str, show: int, csv: Path | None, exit_code: bool, as_json: bool, **settings: Any) -> None:
     """Compare two checkpoints row by row: equal rows, how far the others moved, what became of each black hole.
 
@@ -336,7 +225,6 @@ def diff(a: str, b: str, show: int, csv: Path | None, exit_code: bool, as_json: 
 
 
 @app.command(no_args_is_help=True)
-@takes(GIVEN | REPAIRED)
 def repair(source: str, output: Path, as_json: bool, **settings: Any) -> None:
     """Copy a safetensors checkpoint, with fresh rows for tokens that were never trained; every other byte is the same.
 

@@ -1,7 +1,7 @@
 """Commands on finished runs, and on the notebooks: reproduce, report, summary."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -10,28 +10,10 @@ import darkvocab
 from ..errors import InvalidInput
 from . import shell
 from .progress import watched
-from .shell import FILE, REQUIRED, Options, app, put, say, takes
-
-RECIPE = typer.Argument(help="12.2a, 12.4b, 13.5a, 11.2c, 11.2b, 11.2a, 12.1a or 11.2c-init.")
-REPRODUCED: Options = {
-    "recipe": (Annotated[str, RECIPE], REQUIRED),
-    "base": (*FILE, "12.2a, 12.4b: the centroid file that the notebook loads."),
-    "corpus": (*FILE, "11.2c, 11.2b, 11.2a: the text that the notebook trains on."),
-    "engine": (shell.EngineName, "local"),
-    "workers": (shell.Workers, None),
-    "out": (*FILE, "A run folder for its records, or its recording."),
-    "resume": (shell.Resume, False),
-}
-FINISHED = typer.Argument(help="The folder of a finished run or training.")
-SUMMARISED: Options = {
-    "run": (Annotated[Path, typer.Argument(help="A run folder, finished or not.")], REQUIRED),
-    "column": (list[str] | None, None, "This column, at each sigma; repeat for more."),
-    "bins": (int, 30, "Of each histogram.", {"min": 1, "max": 10_000}),
-}
+from .shell import app, put, say
 
 
 @app.command(no_args_is_help=True)
-@takes(REPRODUCED)
 def reproduce(
     recipe: str, base: Path | None, corpus: Path | None, out: Path | None, resume: bool, as_json: bool, **running: Any
 ) -> None:
@@ -66,7 +48,6 @@ def reproduce(
 
 
 @app.command(no_args_is_help=True)
-@takes({"run": (Annotated[Path, FINISHED], REQUIRED)})
 def report(run: Path, as_json: bool) -> None:
     """Write the figures and the page of a finished run, a training or a measured history, from what its folder holds.
 
@@ -79,7 +60,6 @@ def report(run: Path, as_json: bool) -> None:
 
 
 @app.command(no_args_is_help=True)
-@takes(SUMMARISED)
 def summary(run: Path, column: list[str] | None, bins: int, as_json: bool) -> None:
     """Statistics of a run's records, column by column: mean, spread, quantiles, histogram.
 

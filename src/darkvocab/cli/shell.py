@@ -1,14 +1,12 @@
-"""What every command shares: the application, errors as sentences and exit codes, progress, common options."""
+"""What every command shares: the application, errors as sentences and exit codes."""
 
 import functools
-import inspect
 import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -17,20 +15,20 @@ import darkvocab
 
 from ..errors import DarkvocabError, DiskFull, of_the_machine
 from .help import Command, Group
+from .options import takes_options
 
 FINDINGS = 1
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
-REQUIRED = inspect.Parameter.empty  # the default of an option that must be given
 
 
 class Application(typer.Typer):
-    """An application whose commands have the help of `Command` and end errors as `command` does."""
+    """An application whose commands have the help of `Command`, take their options and end errors as `command` does."""
 
     def command(self, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
         """Register a command; as `typer.Typer.command`."""
         register = super().command(*arguments, **{"cls": Command, **options})
-        return lambda function: register(command(function))
+        return lambda function: register(command(takes_options(function)))
 
 
 app = Application(
@@ -45,17 +43,6 @@ app = Application(
 )
 _interrupted = False
 Function = TypeVar("Function", bound=Callable[..., None])
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Seed = Annotated[int, typer.Option(help="Of every draw.")]
-EngineName = Annotated[
-    str, typer.Option(help="local, serial, threads, processes, dask://HOST:PORT, or dask:SCHEDULER_FILE.json.")
-]
-Workers = Annotated[
-    int | None, typer.Option(help="Of a local engine; by default as many as pay. Never changes a record.")
-]
-DeviceName = Annotated[str, typer.Option("--device", help="cpu, or a GPU: cuda, cuda:N, mps. Never changes a record.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 
 
 def say(text: str) -> None:
@@ -88,36 +75,6 @@ def command(function: Function) -> Function:
             fail(*_explained(error, resumable))
 
     return wrapped  # type: ignore[return-value]
-
-
-TEXT = (str | None, None)  # type and default of an option that may be left out
-FILE = (Path | None, None)
-Options = dict[str, tuple[Any, ...]]  # by name: type, default, help, and what else `typer.Option` takes
-
-
-def takes(options: Options, **defaults: Any) -> Callable[[Function], Function]:
-    """Give a command these options, some with other defaults, and --json.
-
-    A truth has no ``--no-`` beside it. A type that is annotated already has no help of its own.
-    """
-
-    def parameter(name: str, kind: Any, default: Any, about: str = "", given: Any = None) -> inspect.Parameter:
-        flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
-        kind = Annotated[kind, typer.Option(*flag, help=about, **(given or {}))] if about else kind
-        default = defaults.get(name, default)
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-
-    def decorated(function: Function) -> Function:
-        parameters = [parameter(name, *given) for name, given in {**options, "as_json": (Json, False)}.items()]
-        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return function
-
-    return decorated
-
-
-def some(options: Options, names: str) -> Options:
-    """Return the options of these names, in this order."""
-    return {name: options[name] for name in names.split()}
 
 
 def _explained(error: BaseException, resumable: str) -> tuple[str, int]:

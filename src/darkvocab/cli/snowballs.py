@@ -12,81 +12,14 @@ import darkvocab
 
 from ..errors import InvalidInput
 from . import shell
+from .options import TABLES
 from .progress import announce_compilation, progress_bar, watched
-from .shell import FILE, REQUIRED, TEXT, Options, app, put, say, some, takes
+from .shell import app, put, say
 
 if TYPE_CHECKING:
     from ..snowballs.expect import Expect, Expected
 
-# Options of all three commands by their names: type, default, help. The first group is of what is drawn.
-DRAWN: Options = {
-    "sigma": (str, REQUIRED, "START:STOP:COUNT, both ends included, or a comma list; weight units."),
-    "spacing": (str, "linear", "Of START:STOP:COUNT: linear or log."),
-    "trials": (int, 1, "Snowballs at each sigma."),
-    "tokens": (int, 2100, "Rows of a snowball."),
-    "dim": (int | None, None, "Components; by default the base's."),
-    "base": (str, "qwen3-4b", "qwen3-4b, qwen3-4b-centred, random, random-unit, or a file with a vector."),
-    "grid": (str, "bfloat16", "Number grid to round to."),
-    "distribution": (
-        *(str, "gaussian"),
-        "Of the noise: gaussian, laplace, uniform-ball, uniform-shell; sigma is of each component.",
-    ),
-    "arithmetic": (str, "float32", "float32 (add in float32, then round) or exact (round once)."),
-    "seed": (shell.Seed, 42),
-    "sampler": (str, "sparse", "sparse, dense (the same law, slower), or notebook (torch's stream)."),
-}
-MEASURED: Options = {
-    "redraw_base": (bool, False, "Draw a random base anew at each sigma."),
-    "measure": (str, "", "A comma list of census, geometry, steps, topology."),
-    "over": (str, "", "L-infinity over black_holes, unique rows, or all tokens."),
-    "epsilon": (float | None, None, "A length, weight units, to scale columns by."),
-    "touching": (float | None, None, "Rows touch within this; by default twice --epsilon, or else 2 steps."),
-    "touching_unit": (str, "weight", "Of --touching: weight or steps."),
-    "strict": (bool, False, "Rows touch at < (not <=) --touching."),
-}
-ASKED: Options = {
-    "fixed_base": (bool, False, "Keep one random base for every sigma."),
-    "threshold": (float, 1e-4, "Tokens touch within this, weight units."),
-    "inclusive": (bool, False, "Tokens touch at <= (not <) --threshold."),
-}
-RUNNING: Options = {
-    "engine": (shell.EngineName, "local"),
-    "workers": (shell.Workers, None),
-    "device": (shell.DeviceName, "cpu"),
-    "out": (*FILE, "Run folder for records, figures and report."),
-    "resume": (shell.Resume, False),
-}
-DRAWING: Options = {"figure": (*FILE, "Draw it, too: a .png or .pdf file.")}
-EXPECTED: Options = {
-    "sigma": (str, "", DRAWN["sigma"][2]),
-    **some(DRAWN | MEASURED, "spacing tokens dim base redraw_base grid"),
-    "distribution": (str, "gaussian", "Of the noise: gaussian, laplace, uniform; sigma is of each component."),
-    "arithmetic": DRAWN["arithmetic"],
-    "seed": (int, 42, "Of a base that is drawn."),
-    "run": (
-        *FILE,
-        "A run of sweep or trials to hold against theory, at its own settings. Exits with 1 where it differs.",
-    ),
-}
-FITTED: Options = {
-    "target": (
-        *(str, REQUIRED),
-        "qwen3-4b, a checkpoint, a JSON of scan, or populations such as 814,704,306 (with --singletons).",
-    ),
-    "singletons": (
-        *TEXT,
-        "Tokens of the snowball that are alone; unknown: fit their number. By default what the target says.",
-    ),
-    "base": (*TEXT, "As in expect; by default the row of a checkpoint's largest black hole, else qwen3-4b."),
-    "grid": (*TEXT, "Number grid; by default that of a checkpoint, else bfloat16."),
-    "distribution": (str, "gaussian", "Of the noise: gaussian, laplace; or fit, the one of the larger likelihood."),
-    "arithmetic": DRAWN["arithmetic"],
-    "offset": (str, "0", "Move every component of the rounded base by so much of the grid's spacing; or fit."),
-    "compare": (bool, False, "Fit the other explanations, too."),
-    "level": (float, 0.9, "Of the interval of sigma."),
-    "draws": (int, 1000, "Snowballs drawn from the fit for what it predicts."),
-    "seed": DRAWN["seed"],
-}
+RUNNING = tuple(TABLES["running"])  # names of options that say how a command is run, not what it draws
 
 
 def settings_of(experiment: str, options: dict[str, Any]) -> Any:
@@ -139,7 +72,6 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
 
 
 @app.command(no_args_is_help=True)
-@takes(DRAWN | MEASURED | RUNNING, measure="census,geometry,steps", over="black_holes")
 def sweep(**options: Any) -> None:
     """Draw snowballs over a range of sigma and count their black holes (12.2a).
 
@@ -149,7 +81,6 @@ def sweep(**options: Any) -> None:
 
 
 @app.command(no_args_is_help=True)
-@takes(DRAWN | MEASURED | RUNNING, trials=1000, measure="census,geometry,topology", over="unique")
 def trials(**options: Any) -> None:
     """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
 
@@ -159,7 +90,6 @@ def trials(**options: Any) -> None:
 
 
 @app.command()
-@takes(DRAWN | ASKED | RUNNING, sigma="1e-6:1e-4:10", spacing="log", tokens=2221, base="random-unit")
 def questions(**options: Any) -> None:
     """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?
 
@@ -169,7 +99,6 @@ def questions(**options: Any) -> None:
 
 
 @app.command(no_args_is_help=True)
-@takes(EXPECTED | DRAWING)
 def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_json: bool, **settings: Any) -> None:
     """The census that snowballs are expected to have, in closed form: no drawing, any number of tokens.
 
@@ -213,7 +142,6 @@ def _expected(settings: Expect) -> list[Expected]:
 
 
 @app.command(no_args_is_help=True)
-@takes(FITTED | DRAWING)
 def fit(target: str, figure: Path | None, as_json: bool, **settings: Any) -> None:
     """Which sigma explains an observed census best, how surely, and whether it explains it at all.
 

@@ -249,6 +249,6 @@ def _breakdowns() -> Any:
     except BaseException as error:
         if type(error) is Exception or type(error).__name__ == "PanicException":
             raise CorruptFile(
-                f"the tokenizer breaks down while it encodes ({in_a_line(error)}); --tokenizer none goes without"
+                f"the tokenizer breaks down while it encodes ({in_a_line(error)}); scan --tokenizer none goes without"
             ) from None
         raise

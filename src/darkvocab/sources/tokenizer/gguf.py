@@ -92,7 +92,7 @@ class _Header:
     file: File | None
 
     def wrong(self, what: str) -> CorruptFile:
-        return CorruptFile(f"{self.file}: {what}; --tokenizer none goes without")
+        return CorruptFile(f"{self.file}: {what}; scan --tokenizer none goes without")
 
     def value(self, key: str, kind: type[Value], missing: Value) -> Value:
         value = self.metadata.get(f"tokenizer.ggml.{key}", missing)

@@ -41,7 +41,7 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
     Raises as `open_source`: MissingFile, too, for a folder without a tokenizer; CorruptFile for one that contradicts
     itself, saying where; InvalidInput for a SentencePiece model whose ids are not those of the tokenizer.
     """
-    place = located(path, progress, ("tokenizer at", f"{GIVE}, or --tokenizer none"))
+    place = located(path, progress, ("tokenizer at", f"{GIVE}, or scan with --tokenizer none"))
     if isinstance(place, Folder):
         names = tokenizer_names(place)
         if not names:
@@ -103,7 +103,7 @@ def _opened(file: File, folder: Files) -> Tokenizer:
     if file.suffix == ".gguf":
         opened = from_gguf(read_gguf(file)[1], file)
         if opened is None:
-            raise CorruptFile(f"{file} holds no tokenizer; give another file, or --tokenizer none")
+            raise CorruptFile(f"{file} holds no tokenizer; give another file, or scan with --tokenizer none")
         return opened
     if re.fullmatch(TEKKEN, file.name):
         return from_tekken(file)

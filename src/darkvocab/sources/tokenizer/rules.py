@@ -117,7 +117,7 @@ def guarded(build: Callable[[], Built], wrong: str) -> Built:
     except (KeyboardInterrupt, SystemExit, MemoryError, CorruptFile):
         raise
     except BaseException as error:  # the libraries raise bare Exception, and panics that are not even that
-        raise CorruptFile(f"{wrong} ({in_a_line(error)}); --tokenizer none goes without") from None
+        raise CorruptFile(f"{wrong} ({in_a_line(error)}); scan --tokenizer none goes without") from None
 
 
 def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:

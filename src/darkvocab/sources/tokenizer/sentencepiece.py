@@ -32,7 +32,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
     if named in CLASSES["other_ids"]:
         raise InvalidInput(
             f"{path}: {named} gives tokens other ids than this model has; save it as a tokenizer.json first, with "
-            "transformers, or go without (--tokenizer none)"
+            "transformers, or go without (scan --tokenizer none)"
         )
     with path.open("rb") as file:
         data = file.read()
