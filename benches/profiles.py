@@ -51,7 +51,7 @@ COMMANDS = (  # {out} is new in every run; the other files are those of `inputs`
 SERIAL = {"sweep", "trials", "questions"}  # profiled without processes of their own, which a profiler does not see
 SHOWN = 0.03  # the least share that is named
 PARTS = {  # by file and name of a function; what is nowhere here counts to its package, one of C to its caller's part
-    "waits": r"^~.*(acquire|select\.|poll|sleep)",
+    "waits": r"^~.*(acquire|_thread\.|_queue|select\.|poll|sleep)",
     "kernels": r"(src|site-packages)/darkvocab/.*_backends",
     "darkvocab": r"(src|site-packages)/darkvocab/",
     "figures": r"site-packages/(matplotlib|PIL|fontTools|kiwisolver|contourpy|pyparsing)",

@@ -287,8 +287,7 @@ class _Course:
         """Return, by selection, a token of each distinct row of the last state, and columns of its record: census."""
         counts = {}
         for name, tokens in self.settings.selections.items():
-            whole = len(tokens) == self.history.n_tokens
-            groups = self.state.groups if whole else identical_rows(self.state.words[tokens])
+            groups = identical_rows(self.state.words[tokens])
             census = Census(groups)
             largest = {"largest_bh": census.largest_black_hole, "gini_coefficient": census.gini}
             counts[name] = tokens[groups.first], {"n_tokens": census.n_tokens, **census.counts(), **largest}
@@ -315,9 +314,7 @@ class _Course:
             }
         return shapes
 
-    def _note(
-        self, row: int, events: list[tracking.Event], motion: Callable[[np.ndarray], Sequence[float | None]]
-    ) -> None:
+    def _note(self, row: int, events: list[tracking.Event], motion: Callable[[np.ndarray], Sequence[Any]]) -> None:
         step = self.history.step(row)
         self.events += [EventRecord(row=row, step=step, **event.columns()) for event in events]
         for name, tokens in self.settings.selections.items():

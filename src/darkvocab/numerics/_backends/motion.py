@@ -92,21 +92,13 @@ def sum_pairs(values, index, weights, in_weight, in_steps):
                 most = max(most, abs(index[i, d] - index[j, d]))
             apart[j], steps[j] = from_bits(top), most
         for k in range(len(weights)):
-            if weights[k, i]:
-                in_weight[k], in_steps[k] = _add_pairs(
-                    in_weight[k], in_steps[k], apart[:i], steps[:i], weights[k, i], weights[k]
-                )
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _add_pairs(in_weight, in_steps, apart, steps, weight, weights):
-    """Add the distances of a row from those before it, each as often as there are pairs of tokens."""
-    for j in range(apart.size):
-        pairs = weight * weights[j]
-        if pairs:  # an infinite distance counts only in its own sets
-            in_weight += pairs * apart[j]
-            in_steps += pairs * steps[j]
-    return in_weight, in_steps
+            weight, step = in_weight[k], in_steps[k]  # in registers: memory would be waited for, pair by pair
+            for j in range(i if weights[k, i] else 0):
+                pairs = weights[k, i] * weights[k, j]
+                if pairs:  # an infinite distance counts only in its own sets
+                    weight += pairs * apart[j]
+                    step += pairs * steps[j]
+            in_weight[k], in_steps[k] = weight, step
 
 
 @njit(nogil=True, cache=True)
