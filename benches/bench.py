@@ -343,8 +343,10 @@ def bench_neighbours(folder: Path) -> list[dict[str, Any]]:
                 "floor": "summing the same 778 MB as uint64, one core; recipe: 400 x 8,000 by torch.cdist, scaled",
                 "floor_s": median_time(lambda w=words64: w.sum(), 5),
                 **memory(
-                    f"import darkvocab as d; d.neighbours(d.EmbeddingMatrix.open({str(path)!r}), "
-                    f"d.Touching({touching.threshold!r}, {touching.unit!r}))"
+                    "from darkvocab.embedding.matrix import EmbeddingMatrix; from darkvocab.numerics import Touching; "
+                    "from darkvocab.measures.neighbours import neighbours; "
+                    f"neighbours(EmbeddingMatrix.open({str(path)!r}), Touching({touching.threshold!r}, "
+                    f"{touching.unit!r}))"
                 ),
             }
         )
