@@ -36,13 +36,13 @@ FIGURE = Path(__file__).parents[1] / "docs/images/scale.png"
 LONG = 1.0  # seconds after which a size is measured once
 COLOURS = ("#0072b2", "#56b4e9", "#e69f00", "#000000", "#009e73", "#d55e00")  # Okabe & Ito (2008)
 MARKS = "osos^^"
-N_BLACK = 2100  # tokens of a matrix that are a snowball, as of Qwen3-4B
+N_BLACK = 2100  # tokens of a matrix that share a row, as of Qwen3-4B
 
 Sizes = Iterator[tuple[int, Callable[[], object]]]
 
 
 def write_matrix(path: Path, n: int, dim: int) -> Path:
-    """Write a bfloat16 vocabulary of Gaussian rows, and a snowball of rows among them."""
+    """Write a bfloat16 vocabulary of Gaussian rows, and a black hole among them."""
     rng = np.random.default_rng(1)
     spec = {"model.embed_tokens.weight": {"dtype": "BF16", "shape": [n, dim], "data_offsets": [0, 2 * n * dim]}}
     head = json.dumps(spec).encode()
@@ -54,7 +54,7 @@ def write_matrix(path: Path, n: int, dim: int) -> Path:
         for first in range(0, n, 10_000):
             few = black[first : first + 10_000]
             rows = rng.standard_normal((len(few), dim), dtype=np.float32) * np.float32(0.02)
-            rows[few] = base + 1e-8 * rng.standard_normal((few.sum(), dim))
+            rows[few] = base
             file.write(encode(rows, "bfloat16"))
     return path
 
