@@ -11,6 +11,7 @@ import argparse
 import gzip
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -23,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import million
+import numba
 import numpy as np
 import polars as pl
 import recipes
 import torch
 import vocabularies
+from llvmlite import binding
 from rich.console import Console
 from rich.table import Table
 
@@ -75,6 +78,35 @@ print(peak[0], total)
 """
 
 
+# Variables that hold a library to fewer instructions than the machine has.
+HOLDING = """NUMBA_CPU_NAME NUMBA_CPU_FEATURES OPENBLAS_CORETYPE ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA
+    MKL_ENABLE_INSTRUCTIONS NPY_DISABLE_CPU_FEATURES""".split()
+
+
+def machine() -> dict[str, Any]:
+    """Describe the processor, its widest instructions, and which of them each library uses."""
+    has, host = binding.get_host_cpu_features(), binding.get_host_cpu_name()
+    bf16 = " with bf16" if has.get("avx512bf16") else ""
+    levels = {"avx512f": f"AVX-512{bf16}", "avx2": "AVX2", "avx": "AVX", "neon": "NEON"}
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    return {
+        "cores": os.cpu_count(),
+        "processor": host,
+        "instructions": next((said for name, said in levels.items() if has.get(name)), platform.machine()),
+        "numba": numba.config.CPU_NAME or host,
+        "numpy": [*simd["baseline"], *simd["found"]][-1],
+        "torch": torch.backends.cpu.get_cpu_capability(),
+        "held_by": {name: os.environ[name] for name in HOLDING if name in os.environ},
+    }
+
+
+def sentence(of: dict[str, Any]) -> str:
+    """Say what `machine` found in one line."""
+    uses = ", ".join(f"{name} for {of[name]}" for name in ("numba", "numpy", "torch"))
+    held = " ".join(f"{name}={value!r}" for name, value in of["held_by"].items())
+    return f"{of['cores']} cores, {of['processor']}: {of['instructions']}; {uses}{f'; held by {held}' if held else ''}"
+
+
 def median_time(work: Callable[[], Any], repeats: int) -> float:
     times = []
     for _ in range(repeats):
@@ -116,6 +148,30 @@ def bench_sweep(name: str) -> dict[str, Any]:
     }
 
 
+def bench_whole_sweep(folder: Path, recipe: float) -> dict[str, Any]:
+    """The command, with its run folder, expected curve, figures and page; `recipe`: seconds of one of its trials."""
+    settings = Sweep(np.linspace(1.5e-9, 5e-9, 1000), base=BASE)
+
+    def process() -> None:
+        out = tempfile.mkdtemp(dir=folder)
+        words = ["sweep", "--base", BASE, "--sigma", "1.5e-9:5e-9:1000", "--out", out]
+        subprocess.run([str(BIN / "darkvocab"), *words], check=True, capture_output=True)
+
+    process()
+    return {
+        "what": f"12.2a, darkvocab sweep of 1,000 sigma, base {BASE}, with folder, figures and page: a process",
+        "here_s": median_time(process, 5),
+        "recipe_s": 1000 * recipe,
+        "floor": "its trials alone, in a process that has begun",
+        "floor_s": median_time(lambda: list(run.records(settings)), 3),
+    }
+
+
+def bench_sweeps(folder: Path) -> list[dict[str, Any]]:
+    rows = [bench_sweep(BASE), bench_sweep("qwen3-4b"), bench_vocabulary()]
+    return [*rows[:1], bench_whole_sweep(folder, rows[0]["recipe_s"]), *rows[1:]]
+
+
 def bench_theory(folder: Path) -> list[dict[str, Any]]:
     """The expected census at one sigma, warm, on one core; beside a thousand snowballs of ours."""
     rows = []
@@ -146,6 +202,17 @@ def bench_theory(folder: Path) -> list[dict[str, Any]]:
                     "floor_s": median_time(lambda h=how: _cell_law(*h), 9),
                 }
             )
+    several = Expect(np.linspace(1.5e-9, 5e-9, 1000), base=BASE)
+    rows.append(
+        {
+            "what": f"expect, each of 1,000 sigma from 1.5e-9 to 5e-9, base {BASE}, on all cores",
+            "here_s": median_time(lambda: list(several), 3) / 1000,
+            "recipe_s": None,
+            "floor": "the law of a token's cell alone, each by itself on one core",
+            "floor_s": median_time(lambda: [_cell_law(several.base.vector, s, N_TOKENS) for s in several.sigmas], 3)
+            / 1000,
+        }
+    )
     words = [str(BIN / "darkvocab"), "expect", "--json", "--base", BASE, "--sigma"]
 
     def process(sigma: str) -> float:
@@ -629,19 +696,12 @@ def _through_dask(what: str, settings: Any, address: str) -> dict[str, Any]:
 
 
 def bench_train(folder: Path) -> list[dict[str, Any]]:
-    """A step of 11.2c, recorded."""
-    from darkvocab import train
+    """A step of 11.2c, recorded, with products in the type that this machine takes by itself, and in the other."""
     from darkvocab.notebooks.trainings import training_11_2
 
-    training, ends = training_11_2("11.2c", steps=300), [0.0]
-    train(training, folder / "run", progress=lambda *_: ends.append(time.perf_counter()))
-    steps = np.diff(ends[30:]).tolist()
-    model = training.architecture
-    weights = 12 * model.layers * model.width**2 + training.corpus.n_vocabulary * model.width
-    tokens = training.batch * model.context
-    products = tokens * 3 * (weights + 2 * model.layers * model.context * model.width)  # forwards, and twice backwards
-    x, w = torch.randn(tokens, 64).to(torch.bfloat16), torch.randn(64, 256).to(torch.bfloat16)
-    rate = median_time(lambda: x @ w, 200) / (tokens * 64 * 256)
+    training = training_11_2("11.2c", steps=300)
+    by_itself = training.multiplied_in
+    other = training_11_2("11.2c", steps=60, products="float32" if by_itself == "bfloat16" else "bfloat16")
     code = (
         "from darkvocab import train; from darkvocab.notebooks.trainings import training_11_2; "
         "from darkvocab.training.stack import Stack; training = training_11_2('11.2c', steps=200); "
@@ -651,20 +711,33 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
         "sum(segment.last for segment in Stack([training]).segments(200))",
     )
     recorded, bare = (memory(code + end) for end in ends_of)
+    recipe = {"recipe_s": statistics.median(recipes.train(60, str(folder / "trainer"))[1][5:])}
     return [
-        {
-            "what": f"11.2c, a step with its recording, {os.cpu_count()} cores",
-            "here_s": statistics.median(steps),
-            "recipe_s": statistics.median(recipes.train(60, str(folder / "trainer"))[1][5:]),
-            "floor": f"{products / 1e9:.2f} G multiply-adds at the rate of a bfloat16 product of {tokens:,} x 64 x 256",
-            "floor_s": products * rate,
-            **recorded,
-        },
+        {**_bench_steps(folder / by_itself, training, ", as this machine takes"), **recipe, **recorded},
+        {**_bench_steps(folder / other.products, other), **recipe},
         {
             **_bench_recording(folder, training),
             **{name: max(0.0, recorded[name] - bare[name]) for name in recorded},
         },
     ]
+
+
+def _bench_steps(folder: Path, training: Any, note: str = "") -> dict[str, Any]:
+    """A step of this training with its recording, beside its products alone."""
+    from darkvocab import train
+
+    model, products, ends = training.architecture, training.multiplied_in, [0.0]
+    train(training, folder, progress=lambda *_: ends.append(time.perf_counter()))
+    weights = 12 * model.layers * model.width**2 + training.corpus.n_vocabulary * model.width
+    tokens = training.batch * model.context
+    n = tokens * 3 * (weights + 2 * model.layers * model.context * model.width)  # forwards, and twice backwards
+    x, w = (torch.randn(shape).to(getattr(torch, products)) for shape in ((tokens, 64), (64, 256)))
+    return {
+        "what": f"11.2c, a step with its recording, {os.cpu_count()} cores, products in {products}{note}",
+        "here_s": statistics.median(np.diff(ends[30:]).tolist()),
+        "floor": f"{n / 1e9:.2f} G multiply-adds at the rate of a product of {tokens:,} x 64 x 256",
+        "floor_s": n * median_time(lambda: x @ w, 50) / (tokens * 64 * 256),
+    }
 
 
 def _bench_recording(folder: Path, training: Any) -> dict[str, Any]:
@@ -778,8 +851,8 @@ def _scan_process(words: list[str], path: Path, what: str, repeats: int) -> dict
 
     process()  # compiles
     code = (
-        "import contextlib, io; from darkvocab.cli import app\n"
-        f"with contextlib.redirect_stdout(io.StringIO()): app({['scan', *words]!r}, standalone_mode=False)"
+        f"import contextlib, io, sys; from darkvocab.cli import main; sys.argv = {['darkvocab', 'scan', *words]!r}\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): main()"
     )
     return {
         "what": what,
@@ -843,16 +916,14 @@ def bench_first_call() -> list[dict[str, Any]]:
             "scan of a small matrix": ["scan", f"{folder}/rows.npy"],
         }
         for what, words in commands.items():
-            env = {**os.environ, "NUMBA_CACHE_DIR": f"{folder}/{words[0]}"}
-            first, again = (
-                median_time(
-                    lambda w=words, e=env: subprocess.run(
-                        [str(BIN / "darkvocab"), *w], check=True, capture_output=True, env=e
-                    ),
-                    repeats,
-                )
-                for repeats in (1, 3)
-            )
+
+            def call(cache: str, words: list[str] = words) -> None:
+                env = {**os.environ, "NUMBA_CACHE_DIR": f"{folder}/{cache}"}
+                subprocess.run([str(BIN / "darkvocab"), *words], check=True, capture_output=True, env=env)
+
+            fresh = (f"{words[0]}{number}" for number in range(3))
+            first = median_time(lambda f=fresh, c=call: c(next(f)), 3)
+            again = median_time(lambda w=words, c=call: c(f"{w[0]}0"), 3)
             rows.append({"what": f"darkvocab {what}, first call ever", "here_s": first, "recipe_s": None})
             rows[-1] |= {"floor": "the same call again", "floor_s": again}
     return rows
@@ -868,7 +939,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sections: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
-        "sweep": lambda folder: [bench_sweep(BASE), bench_sweep("qwen3-4b"), bench_vocabulary()],
+        "sweep": bench_sweeps,
         "theory": bench_theory,
         "trials": lambda folder: bench_trials(),
         "kernel": lambda folder: bench_kernel(),
@@ -893,7 +964,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows += sections[name](Path(folder))
     if arguments.json:
-        print(json.dumps({"cores": os.cpu_count(), "torch": torch.__version__, "rows": rows}, indent=2))
+        print(json.dumps({**machine(), "versions": {"torch": torch.__version__}, "rows": rows}, indent=2))
         return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("", "here", "recipe", "ratio", "floor", "here / floor", "anonymous", "resident"):
@@ -906,6 +977,7 @@ def main() -> None:
             *(f"{row[key]:,.0f} MB" if key in row else "" for key in ("anonymous_mb", "resident_mb")),
         )
     console = Console(width=150)
+    console.print(sentence(machine()), highlight=False, soft_wrap=True)
     console.print(table)
     for number, floor in enumerate(dict.fromkeys(f"{row['what']}: {row['floor']}" for row in rows)):
         console.print("floor of " * (number == 0) + floor, highlight=False)

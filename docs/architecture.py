@@ -33,7 +33,7 @@ RANKS = (  # of the layers contract in pyproject.toml, from the top
     ("embedding",),
     ("gpu", "runs"),
     ("numerics", "sources"),
-    ("extras", "landing", "progress", "text", "errors"),
+    ("extras", "landing", "memory", "progress", "text", "errors"),
 )
 EVERYWHERE = RANKS[-1]  # imported by all, and drawn without arrows
 SHIFT = {"cli": 110, "notebooks": -110, "embedding": 60}  # so that fewer arrows pass behind a room
@@ -52,6 +52,7 @@ WHAT = {
     "sources": "files, the Hub, tokenizers",
     "extras": "optional packages",
     "landing": "files whole, or not at all",
+    "memory": "given back",
     "progress": "how much is done",
     "text": "text that is safe to print",
     "errors": "the tree of errors",

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 from untrained import area
 
 from darkvocab import EmbeddingMatrix, census, centroid, scan
-from darkvocab.errors import NoEmbedding
+from darkvocab.errors import CorruptFile, NoEmbedding
+from darkvocab.measures import vocabulary
 from darkvocab.reports.scan import scan_facts
 from darkvocab.snowballs.bases import load_base
 
@@ -227,6 +228,17 @@ def test_distances_of_very_many_black_holes_are_left_out(tmp_path, monkeypatch):
     assert scan(tmp_path / "rows.npy").to_json()["l_inf"] is None
     np.save(tmp_path / "rows.npy", matrix[2:])
     assert scan(tmp_path / "rows.npy").to_json()["l_inf"]["max"] > 0
+
+
+@pytest.mark.parametrize("error", [CorruptFile("the tokenizer breaks down"), KeyboardInterrupt()])
+def test_a_search_that_fails_ends_the_rows_that_wait_for_it(tmp_path, monkeypatch, error):
+    def fail(*given):
+        raise error
+
+    monkeypatch.setattr(vocabulary, "vocabulary", fail)
+    np.save(tmp_path / "rows.npy", rows(500, 16))
+    with pytest.raises(type(error)):
+        scan(tmp_path / "rows.npy")
 
 
 def test_progress_reaches_the_end(tmp_path):

@@ -90,7 +90,9 @@ def compiled_sparse(found, n, seed, point, trial):
     """Codes of one trial, [n, active]."""
     out = np.zeros((n, len(found.columns)), np.int8)
     key = seed & 0xFFFFFFFF, seed >> 32
-    drawing.draw_sparse(found.columns, found.shift, found.edge_starts, found.thresholds, *key, point, trial, out)
+    drawing.draw_sparse(
+        found.columns, found.shift, found.edge_starts, found.thresholds, *key, point, trial, out, *drawing.room()
+    )
     return out
 
 

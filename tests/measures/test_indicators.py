@@ -7,7 +7,7 @@ import pytest
 from untrained import area, two_populations
 
 from darkvocab import EmbeddingMatrix
-from darkvocab.measures.indicators import MODE, indicators
+from darkvocab.measures.indicators import MODE, _against, _Frame, indicators
 
 MINILM = Path("demo/all-MiniLM-L6-v2")
 
@@ -54,6 +54,40 @@ def test_threads_change_nothing(threads):
     one, other = indicators(rows, threads=2), indicators(rows, threads=threads)
     assert (one.score == other.score).all()
     assert all((one.columns[name] == other.columns[name]).all() for name in one.columns)
+
+
+def test_what_is_known_may_be_asked_for_when_norms_have_been_taken():
+    rows, read = two_populations(3, 200, n_trained=2_000), []
+    told = indicators(rows, {"reserved names": np.arange(200)})
+
+    def known():
+        assert sum(read) >= rows.nbytes
+        return {"reserved names": np.arange(200)}
+
+    asked = indicators(rows, known, progress=read.append)
+    assert (asked.score == told.score).all()
+    assert asked.reference.n_left_out == told.reference.n_left_out
+
+
+def test_rows_of_the_reference_are_held_against_the_mean_of_the_others():
+    rng = np.random.default_rng(4)
+    rows, tokens = rng.normal(0, 0.02, (300, 48)).astype(np.float32), np.arange(3, 300, 2)
+    frame = _Frame(rng.normal(0, 0.01, 48), first_component(rows.astype(np.float64)))
+    x, centre = rows[tokens].astype(np.float64), rows[tokens].mean(0, dtype=np.float64)
+    matrix = EmbeddingMatrix.from_array(rows)
+    inside = _against(matrix, tokens, centre, frame, len(tokens))
+    others = np.array([np.delete(x, n, 0).mean(0) for n in range(len(x))])
+    outside = _against(matrix, tokens, centre, frame)
+    for made, u in ((inside, others), (outside, np.broadcast_to(centre, x.shape))):
+        pairs = {
+            "cosine": (x, u),
+            "cosine_mean_removed": (x - frame.mean, u - frame.mean),
+            "cosine_pc_removed": [rows - np.outer(rows @ frame.component, frame.component) for rows in (x, u)],
+        }
+        assert made["euclidean"] == pytest.approx(np.linalg.norm(x - u, axis=1))
+        for name, (a, b) in pairs.items():
+            expected = [cosine_distances(one[None], other)[0] for one, other in zip(a, b, strict=True)]
+            assert made[name] == pytest.approx(expected, abs=1e-12)
 
 
 def test_reference_is_all_that_is_known_where_it_stands_apart():

@@ -88,8 +88,10 @@ def unpacked(scan):
     return header, columns, texts
 
 
+@pytest.mark.parametrize("at_a_time", [7, 8_192])
 @pytest.mark.parametrize("made", [hostile, lambda: qwen_shaped(3_000)])
-def test_what_is_packed_is_there_again(made):
+def test_what_is_packed_is_there_again(made, at_a_time, monkeypatch):
+    monkeypatch.setattr(atlas, "AT_A_TIME", at_a_time)
     scan = made()
     tokens = scan.tokens
     header, columns, texts = unpacked(scan)

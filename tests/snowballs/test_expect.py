@@ -67,6 +67,12 @@ def test_what_is_known_beforehand_is_that_of_a_sweeps_records():
             assert getattr(point, name) == getattr(record, name), name
 
 
+def test_points_are_the_same_alone_and_several_at_a_time():
+    settings = Expect(np.linspace(1e-9, 5e-9, 30), n_tokens=100)
+    several = list(settings)
+    assert several == [next(expect(sigma, n_tokens=100)) for sigma in settings.sigmas]
+
+
 def test_nothing_moves_at_sigma_zero_and_all_is_apart_at_a_large_one():
     first, last = expect([0.0, 1.0], n_tokens=50)
     assert (first.n_black_holes, first.black_hole_population, first.largest_bh_low) == (1, 50, 50)

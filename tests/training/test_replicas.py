@@ -60,6 +60,14 @@ def test_processes_leave_the_same_bytes(run, tmp_path):
     assert content(tmp_path / "run") == content(run)
 
 
+def test_replicas_multiply_as_they_are_asked(tmp_path):
+    Replicas(training=small(products="float32", steps=2), n=2).run(tmp_path / "run", engine="serial")
+    for seed in (7, 8):
+        assert read_manifest(tmp_path / "run" / f"seed-{seed}")["products"] == "float32"
+    with pytest.raises(RunFolderRefused, match="products"):
+        train(small(products="bfloat16", steps=2), tmp_path / "run" / "seed-7", resume=True)
+
+
 def test_a_record_says_where_its_replica_started_and_ended(run):
     records = read_records(run)
     assert records["replica"].to_list() == [0, 1, 2]

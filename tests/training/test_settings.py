@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from darkvocab.cli import app
 from darkvocab.training.choices import SGD, AdamW, Architecture, GaussianNoise, NormalStart, PointStart, SnowballStart
 from darkvocab.training.corpus import Corpus, load_corpus
 from darkvocab.training.replicas import Replicas
+from darkvocab.training.settings import multiplies_bfloat16
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
 REPEATED = {
@@ -23,6 +25,7 @@ REPEATED = {
     "snowball": {"start": SnowballStart(sigma=3e-7, drawn="grid")},
     "noise": {"noise": GaussianNoise(sigma=1e-3, rows="unseen")},
     "precision": {"precision": "pure-bf16", "schedule": "constant", "label_shift": 2, "record_every": 5},
+    "products": {"products": "float32", "precision": "mixed"},
     "rounding": {"rounding": "stochastic", "record": ("moments", "gradients")},
     "no clipping": {"clip": None},
     "clipping": {"clip": 0.123456789},
@@ -121,3 +124,42 @@ def test_settings_are_readable_and_in_a_notebook_a_table():
     assert "start=SnowballStart(sigma=1e-05, drawn='float32')" in repr(training)
     assert "<th style='text-align:left'>precision</th>" in training._repr_html_()
     assert "n=2)" in repr(Replicas(training=training, n=2))
+
+
+@pytest.mark.parametrize("in_hardware", [True, False])
+def test_bfloat16_numbers_are_multiplied_in_float32_where_a_cpu_lacks_their_products(in_hardware, monkeypatch):
+    monkeypatch.setattr("darkvocab.training.settings.multiplies_bfloat16", lambda: in_hardware)
+    for precision in ("pure-bf16", "bf16-weights", "mixed"):
+        for products in ("float32", "bfloat16"):
+            assert Training(precision=precision, products=products).multiplied_in == products
+        assert Training(precision=precision).multiplied_in == ("bfloat16" if in_hardware else "float32")
+        assert Training(precision=precision, device="cuda").multiplied_in == "bfloat16"
+    assert Training(precision="float32").multiplied_in == "float32"
+
+
+@pytest.mark.parametrize(
+    ("has_library", "library_takes_it", "features", "multiplies"),
+    [
+        (True, True, {"avx512bf16": True}, True),
+        (True, True, {"avx512bf16": False}, False),  # AVX-512 without bfloat16: it is imitated
+        (True, False, {"avx512bf16": False}, False),  # AVX2
+        (True, True, {"neon": True}, True),  # Arm with BF16: no word of AVX
+        (True, False, {"neon": True}, False),
+        (False, False, {}, False),  # macOS
+    ],
+)
+def test_the_machine_is_asked_whether_it_multiplies_bfloat16(
+    has_library, library_takes_it, features, multiplies, monkeypatch
+):
+    torch = SimpleNamespace(
+        backends=SimpleNamespace(mkldnn=SimpleNamespace(is_available=lambda: has_library)),
+        ops=SimpleNamespace(mkldnn=SimpleNamespace(_is_mkldnn_bf16_supported=lambda: library_takes_it)),
+    )
+    monkeypatch.setattr("darkvocab.training.settings.import_torch", lambda _: torch)
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: features)
+    assert multiplies_bfloat16() is multiplies
+
+
+def test_torch_and_llvm_answer_the_question():
+    pytest.importorskip("torch")
+    assert multiplies_bfloat16() in (True, False)

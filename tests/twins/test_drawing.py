@@ -257,7 +257,9 @@ def test_ties_with_a_threshold_are_settled_by_further_bits(home):
     edges = np.array([3 << 48 | 5 << 44, 3 << 48 | 11 << 44], np.uint64)
     found = one_column(100 + home, edges)
     out = np.zeros((400_000, 1), np.int8)
-    drawing.draw_sparse(found.columns, found.low - found.home, found.edge_starts, edges, 5, 0, 0, 0, out)
+    drawing.draw_sparse(
+        found.columns, found.low - found.home, found.edge_starts, edges, 5, 0, 0, 0, out, *drawing.room()
+    )
     if home < 2:  # else it leaves home seldom, and is drawn by gaps
         cells = out[:, 0].astype(int) + home
         assert np.array_equal(cells[:30_000], plain_sparse(found, 30_000, 5, 0, 0)[:, 0] - 100)

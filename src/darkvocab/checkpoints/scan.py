@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
 from ..measures.indicators import COLUMNS, Reference, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
+from ..memory import give_back
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
@@ -78,6 +79,7 @@ def scan(
     """
     opened = open_device(device)
     matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
+    give_back()  # what reading the tokenizer took
     path = matrix.path
     assert path is not None
     size = path.stat().st_size
@@ -117,29 +119,42 @@ class _Measured:
     advance: Advance
 
     def __post_init__(self) -> None:
+        """Read rows beside texts, whose search takes long where a tokenizer is slow."""
         from ..measures.vocabulary import vocabulary
 
-        with ThreadPoolExecutor(1) as pool:  # rows beside texts, whose search takes long where a tokenizer is slow
-            counting = pool.submit(self._counted)
-            words = vocabulary(self.matrix.tokenizer, self.matrix.n_tokens + len(self.matrix.skipped))
-            self.words = words.of(self.matrix.token_ids.tolist()) if self.matrix.skipped else words
-            self.census, self.near = counting.result()
+        words: Future[Vocabulary] = Future()
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(self._read_rows, words.result)
+            try:
+                every = vocabulary(self.matrix.tokenizer, self.matrix.n_tokens + len(self.matrix.skipped))
+                self.words = every.of(self.matrix.token_ids.tolist()) if self.matrix.skipped else every
+                words.set_result(self.words)
+                give_back()
+            except BaseException as error:
+                words.set_exception(error)
+                raise
+            reading.result()
+        give_back()
+
+    def _read_rows(self, words: Callable[[], Vocabulary]) -> None:
+        """Take all that needs rows; `words` is called when nothing else is left."""
+        groups = self.matrix.groups(self.grid, bitwise=self.bitwise, device=self.device, progress=self.advance)
+        self.census = Census(groups)
+        self.near = None if self.matrix.quantised else neighbours(self.matrix, grid=self.grid, groups=groups)
+        self.steps = self._steps()
+        self.l_inf = self._distances()
+        give_back()
+        import scipy.optimize  # noqa: F401  # takes long to import, and is needed when all else is done
+
         self.judgement = judge(
             self.matrix,
             judged=self.judged,
             census=self.census,
-            words=self.words,
+            words=words,
             device=self.device,
             progress=self.advance,
         )
         self.norms = self.judgement.sides[0].indicators.norms
-        self.l_inf = self._distances()
-        self.steps = self._steps()
-
-    def _counted(self) -> tuple[Census, Neighbours | None]:
-        groups = self.matrix.groups(self.grid, bitwise=self.bitwise, device=self.device, progress=self.advance)
-        near = None if self.matrix.quantised else neighbours(self.matrix, grid=self.grid, groups=groups)
-        return Census(groups), near
 
     def _distances(self) -> result.DistanceFacts | None:
         """Compare one row of each black hole with all others; None where they are too many."""

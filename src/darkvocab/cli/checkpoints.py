@@ -13,6 +13,7 @@ import darkvocab
 
 from ..errors import InvalidInput
 from ..landing import check_place, write_whole
+from ..memory import give_back
 from . import shell
 from .progress import announce_compilation, progress_bar, watched
 from .shell import app, put, say
@@ -52,6 +53,7 @@ def scan(
     for path in filter(None, (csv, html)):
         check_place(path, source)
     scanned = watched("reading", darkvocab.scan, source, in_bytes=True, **read)
+    give_back()
     if csv is not None:
         scanned.write_tokens(csv, tokens)
     if html is not None:

@@ -1,6 +1,8 @@
 """What every command shares: the application, errors as sentences and exit codes."""
 
+import atexit
 import functools
+import gc
 import json
 import os
 import signal
@@ -142,4 +144,6 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a text that the terminal's encoding lacks
+    gc.set_threshold(100_000)  # a command makes millions of objects that are in no cycle,
+    atexit.register(gc.freeze)  # and what is left at its end goes with the process
     app()

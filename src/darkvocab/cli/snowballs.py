@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -58,6 +60,8 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
     settings = settings_of(experiment, options)
     running = {name: options[name] for name in RUNNING}
     out = options["out"]
+    if out:  # what draws its figures, while it runs
+        Thread(target=import_module, args=["matplotlib.backends.backend_pdf"]).start()
     drawn: Any = watched(label, land if out else frame, settings, say=say, **running)
     written = darkvocab.report(out) if out else []
     put(options["as_json"], print_experiment, drawn, experiment, data=lambda: experiment_json(experiment, drawn))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Options of `train` that are fields of `Training` and of its architecture by the same name.
 ARCHITECTURE = "layers heads width context norm tied".split()
-AS_GIVEN = "precision rounding schedule clip batch steps label_shift seed device record_every record".split()
+AS_GIVEN = "precision rounding products schedule clip batch steps label_shift seed device record_every record".split()
 
 
 def _training(corpus: Path | None, vocabulary: int | None, tokenizer: Path | None, **options: Any) -> Training:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,7 +131,7 @@ def judge(
     *,
     judged: EmbeddingMatrix | None = None,
     census: Census | None = None,
-    words: Vocabulary | None = None,
+    words: Callable[[], Vocabulary] | None = None,
     device: Device | None = None,
     progress: Advance | None = None,
 ) -> Judgement:
@@ -144,17 +145,18 @@ def judge(
     matrix : the input embedding
     judged : what `judged_matrix` returns, where that is known already
     census : of the input embedding; by default taken here, by value, on the stored grid
+    words : returns what the rows mean; called when norms have been taken, as it may wait for them
     device : groups rows on a GPU; changes no result
     progress : called with the bytes of rows of each pass
     """
     from .vocabulary import vocabulary
 
     judged = judged or judged_matrix(matrix)
-    words = words or vocabulary(matrix.tokenizer, matrix.n_tokens)
+    words = words or cache(lambda: vocabulary(matrix.tokenizer, matrix.n_tokens))
 
     def side(name: str, rows: EmbeddingMatrix, census: Census | None) -> Side:
-        census = census or Census(rows.groups(device=device, progress=progress))
-        return graded(name, rows, census, indicators(rows, untrained(rows, census, words), progress=progress))
+        taken = census or Census(rows.groups(device=device, progress=progress))
+        return graded(name, rows, taken, indicators(rows, lambda: untrained(rows, taken, words()), progress=progress))
 
     tied = judged is matrix
     first = side("both" if tied else "input", matrix, census)

@@ -89,7 +89,8 @@ def steps_to_nearest(
     target = as_grid(grid or matrix.grid)
 
     def index(rows: Any) -> np.ndarray:
-        words = matrix.rounded(rows, target)
+        words = matrix.rounded(rows, target).view()
+        words.flags.writeable = False  # as mapped rows are: one kernel for both
         out = np.empty(words.shape, np.int32)
         _backends.neighbours.index_words(words, words.dtype.type(target.sign), out)
         return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ FEWEST_ALONG = 3  # where so many others do at least, and no more than half of a
 BLOCK = 8  # vectors iterated together towards the first principal component,
 SAMPLE_PASSES = 8  # so often over the sample,
 COMPONENT_PASSES = 2  # and then over all rows
+AT_A_TIME = 64  # rows, or results of a few rows, that are held at a time
 FAR = 40  # power of two beyond which rows are scaled for it
 MODE = "low-norm mode"
 NEAR_ZERO = "rows near zero"
@@ -94,7 +96,7 @@ class Indicators:
 
 def indicators(
     rows: EmbeddingMatrix | Any,
-    known: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
     *,
     threads: int | None = None,
     progress: Advance | None = None,
@@ -118,7 +120,8 @@ def indicators(
     Parameters
     ----------
     rows : an `EmbeddingMatrix`, or an array as `EmbeddingMatrix.of`; of an untied model its output matrix
-    known : kinds of token that no training can have moved, the surest first, each with its token ids
+    known : kinds of token that no training can have moved, the surest first, each with its token ids; or what returns
+        them, called when norms and the principal component have been taken
     progress : called with the bytes of rows that each pass has read
 
     References
@@ -142,7 +145,8 @@ def indicators(
     sample = np.setdiff1d(_evenly(matrix.n_tokens), near_zero)
     score = np.zeros(matrix.n_tokens)
     columns: dict[str, np.ndarray] = {}
-    for kind, tokens in _candidates(matrix, known or {}, norms, near_zero, sample):
+    kinds = known() if callable(known) else known or {}
+    for kind, tokens in _candidates(matrix, kinds, norms, near_zero, sample):
         apart = _standing_apart(matrix, frame, kind, tokens, sample)
         if apart is None:
             continue
@@ -281,10 +285,13 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
     exponent = int(np.frexp(norms.max())[1])
     scale = np.float32(2.0**-exponent if abs(exponent) > FAR else 1.0)  # so that no square is beyond float32
     middle = mean * scale
-    drawn = matrix.rows(_evenly(matrix.n_tokens)) * scale - middle.astype(np.float32)
+    drawn = matrix.rows(_evenly(matrix.n_tokens))
+    drawn *= scale
+    drawn -= middle.astype(np.float32)
     directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
     for _ in range(SAMPLE_PASSES):
         directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
+    del drawn
 
     def moved(rows: np.ndarray) -> np.ndarray:
         of_rows = np.zeros(directions.shape, np.float32)
@@ -315,8 +322,10 @@ def _over(
         advance(matrix.words[rows].nbytes)
         return result
 
+    waiting = chunks(matrix.words)
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(of, list(chunks(matrix.words)))
+        while some := list(islice(waiting, AT_A_TIME)):
+            yield from pool.map(of, some)
 
 
 def _columns(
@@ -354,18 +363,23 @@ def _cosine_distance(product: np.ndarray, one: np.ndarray, other: np.ndarray | n
 
 
 def _against(
-    rows: Float64[np.ndarray, "rows dim"], centre: Float64[np.ndarray, "*rows dim"], frame: _Frame
-) -> dict[str, Float64[np.ndarray, " rows"]]:
-    apart = rows - centre
-    parts = (apart * apart).sum(1), (rows * rows).sum(1), (rows * centre).sum(1), rows @ frame.mean
-    return _distances(np.stack([*parts, rows @ frame.component], 1), centre, frame)
+    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, frame: _Frame, n_members: int = 0
+) -> dict[str, Float64[np.ndarray, " m"]]:
+    """Compute the columns of some rows; for rows of so many members, each against the mean of all the others."""
+    parts = []
+    for rows in _read(matrix, tokens, AT_A_TIME):
+        x = rows.astype(np.float64)
+        u = (n_members * centre - x) / (n_members - 1) if n_members else centre
+        factors = (x - u, x - u), (x, x), (x, u), (x, frame.mean), (x, frame.component)
+        parts.append(_distances(np.stack([(a * b).sum(1) for a, b in factors], 1), u, frame))
+    return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
 
 
 def _standing_apart(
     matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: Int64[np.ndarray, " m"], sample: Int64[np.ndarray, " s"]
 ) -> _Apart | None:
     """Return these tokens as a reference, or None where they do not stand apart from the sampled others."""
-    others = matrix.rows(np.setdiff1d(sample, tokens)).astype(np.float64)
+    others = np.setdiff1d(sample, tokens)
     if min(len(tokens), len(others)) < 2:
         return None
     kept = tokens
@@ -376,13 +390,15 @@ def _standing_apart(
         if len(kept) < 2:
             return None
     centre = _mean(matrix, kept)
-    members = matrix.rows(kept[:: -(-len(kept) // SAMPLE)]).astype(np.float64)
     few = kind == BLACK_HOLES and len(kept) <= FEW
-    if few and (members == members[0]).all() and not _is_central(members[0], others, frame.mean):
+    if (
+        few
+        and (matrix.rows(kept) == matrix.rows(kept[:1])).all()
+        and not _is_central(matrix, kept[:1], others, frame.mean)
+    ):
         return None  # one row that few tokens share, and nothing else that speaks for it: a copy of a trained one
-    without = (len(kept) * centre - members) / (len(kept) - 1)  # the mean of all the others of the reference
-    inside = _against(members, without, frame)
-    outside = _against(others, centre, frame)
+    inside = _against(matrix, kept[:: -(-len(kept) // SAMPLE)], centre, frame, len(kept))
+    outside = _against(matrix, others, centre, frame)
     areas = {
         name: _area(inside[name], outside[name])
         for name in COLUMNS
@@ -404,27 +420,37 @@ def _standing_apart(
     )
 
 
-def _is_central(row: np.ndarray, others: np.ndarray, mean: np.ndarray) -> bool:
+def _is_central(
+    matrix: EmbeddingMatrix, token: Int64[np.ndarray, " 1"], others: Int64[np.ndarray, " k"], mean: np.ndarray
+) -> bool:
     """Return whether a row lies nearer to the mean of all rows than nearly all others, as one that never moved."""
-    apart = np.linalg.norm(others - mean, axis=1)
-    return bool(np.linalg.norm(row - mean) <= np.quantile(apart, LIKE_OTHERS))
+    return bool(_lengths(matrix, token, mean) <= np.quantile(_lengths(matrix, others, mean), LIKE_OTHERS))
 
 
-def _read(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Iterator[Float32[np.ndarray, "rows dim"]]:
-    for start in range(0, len(tokens), SAMPLE):
-        yield matrix.rows(tokens[start : start + SAMPLE])
+def _read(
+    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], n_rows: int
+) -> Iterator[Float32[np.ndarray, "rows dim"]]:
+    for start in range(0, len(tokens), n_rows):
+        yield matrix.rows(tokens[start : start + n_rows])
 
 
 def _mean(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " dim"]:
-    return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens)], 0) / len(tokens)
+    return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens, SAMPLE)], 0) / len(tokens)
 
 
 def _near(
-    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, others: np.ndarray
+    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, others: Int64[np.ndarray, " k"]
 ) -> Bool[np.ndarray, " m"]:
     """Mark the tokens nearer than the geometric mean of their median distance and the others'."""
-    distances = np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens)])
-    return distances <= np.sqrt(np.median(distances) * np.median(np.linalg.norm(others - centre, axis=1)))
+    distances = _lengths(matrix, tokens, centre)
+    return distances <= np.sqrt(np.median(distances) * np.median(_lengths(matrix, others, centre)))
+
+
+def _lengths(
+    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: Float64[np.ndarray, " dim"]
+) -> Float64[np.ndarray, " m"]:
+    """Measure the Euclidean distance of some rows to a point."""
+    return np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens, AT_A_TIME)])
 
 
 def _area(inside: np.ndarray, outside: np.ndarray) -> float:

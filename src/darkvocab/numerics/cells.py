@@ -82,12 +82,16 @@ class Cells:
         """Logarithm of the probability of each column's likeliest cell."""
         return np.maximum.reduceat(self.log_cell, self.starts[:-1]) if len(self.columns) else np.empty(0)
 
+    @cached_property
+    def cost(self) -> Float64[np.ndarray, " runs"]:
+        """Nats by which a cell of each run is less probable than its column's likeliest."""
+        return np.repeat(self.log_likeliest, np.diff(self.starts)) - self.log_cell
+
     def log_power_sums(self, n: float) -> Float64[np.ndarray, " active"]:
         """Of each column ``log sum_k p_k**n`` over its cells, n > 0."""
         if not len(self.columns):
             return np.empty(0)
-        top = np.repeat(self.log_likeliest, np.diff(self.starts))
-        terms = self.count * np.exp(n * (self.log_cell - top))
+        terms = self.count * np.exp(-n * self.cost)
         return n * self.log_likeliest + np.log(np.add.reduceat(terms, self.starts[:-1]))
 
     def log_power_sum(self, n: float) -> float:
@@ -138,10 +142,10 @@ def cell_ranges(base: Float[np.ndarray, " dim"], sigma: float, reach: float, gri
     `base` and `sigma` (of the noise, before rounding) are in weight units; with `is_float32` their sum is rounded to
     float32 before it is to the grid.
     """
-    ranges = Ranges(*(np.empty(base.size, np.int64) for _ in range(3)))
-    if _backends.drawing.cell_ranges(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, *ranges):
+    ranges = np.empty((3, base.size), np.int64)
+    if _backends.drawing.cell_ranges(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, ranges):
         raise InvalidInput(
             f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
             f"{grid.max_value:g}; choose a smaller sigma or a wider grid"
         )
-    return ranges
+    return Ranges(*ranges)

@@ -23,6 +23,7 @@ KEPT = 1 << 26  # distances kept for a second look; beyond, they are computed ag
 FEW_ROWS = 512  # whose distances are listed rather than tallied
 FEW_ENTRIES = 1 << 24  # of all pairs of rows, below which choosing windows costs more than it saves
 SAMPLE = 96  # rows from whose distances the widths of windows are chosen
+SAMPLED_COLUMNS = 256  # about so many decide between widths
 # Of the sampled distances: candidates for the width of the windows.
 QUANTILES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 # What an entry costs, beside one of the walk over all: listed and streamed, compared in full for one pair.
@@ -322,20 +323,24 @@ def _windows(rows: np.ndarray) -> tuple[float | np.floating, np.ndarray, np.ndar
     Judged from sampled rows; width 0 where no windows save work.
     """
     n, dim = rows.shape
-    best, windows = 0.5 * n * n * dim, (0.0, np.empty(0), np.empty(0), 0)  # the work of visiting everything
+    best, width, room = 0.5 * n * n * dim, 0.0, 0  # the work of visiting everything
     if n <= SAMPLE or best < FEW_ENTRIES:
-        return windows
+        return width, np.empty(0), np.empty(0), room
+    low, high = np.empty((2, dim), rows.dtype)
     sample = np.ascontiguousarray(rows[np.linspace(0, n - 1, SAMPLE).astype(np.int64)])
     apart = np.sort(_Walk(sample).block(0, SAMPLE)[np.triu_indices(SAMPLE, 1)])
     ordered = np.sort(sample.T.copy(), axis=1)
+    some = np.ascontiguousarray(ordered[:: max(1, dim // SAMPLED_COLUMNS)])
     for distance in np.unique(np.quantile(apart, QUANTILES, method="lower")):
-        width = np.nextafter(distance, distance.dtype.type(0))
-        if not 0 < width < np.inf:
+        candidate = np.nextafter(distance, distance.dtype.type(0))
+        if not 0 < candidate < np.inf:
             continue
-        low, high = np.empty(dim, rows.dtype), np.empty(dim, rows.dtype)
-        outside = OPTIMISM * _backends.distances.fit_windows(ordered, width, low, high) / SAMPLE
-        nearer = np.searchsorted(apart, width) / len(apart)
+        ends = low[: len(some)], high[: len(some)]
+        outside = OPTIMISM * _backends.distances.fit_windows(some, candidate, *ends) / SAMPLE * dim / len(some)
+        nearer = np.searchsorted(apart, candidate) / len(apart)
         work = STREAMING * n * n * outside + SETTLING * nearer * 0.5 * n * n * dim
         if work < best:
-            best, windows = work, (width, low, high, int(1.2 * n * outside))
-    return windows
+            best, width, room = work, candidate, int(1.2 * n * outside)
+    if width > 0:
+        _backends.distances.fit_windows(ordered, width, low, high)
+    return width, low, high, room

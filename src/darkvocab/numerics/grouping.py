@@ -122,12 +122,19 @@ def identical_rows(
             list(pool.map(hash_chunk, chunks(words)))
 
     if rounded is None:
-        labels, first = np.empty(n, np.int64), np.empty(n, np.int64)
-        first = first[: _backends.grouping.group_hashed(hashes, words, folded, labels, first)]
+        labels, first = _group(hashes, words, folded)
     else:
         labels, first = _group_rounded(hashes, folded, rounded)
     counts = np.bincount(labels, minlength=len(first)).astype(np.int64)
     return Groups(labels=labels, first=first, counts=counts, largest_code=largest)
+
+
+def _group(hashes: np.ndarray, words: np.ndarray, folded: np.unsignedinteger) -> tuple[np.ndarray, np.ndarray]:
+    """Return the group of each row and the first row of each group."""
+    n = len(hashes)
+    labels, first = np.empty((2, n), np.int64)
+    table = np.full(1 << max(4, (2 * n - 1).bit_length()), -1)
+    return labels, first[: _backends.grouping.group_hashed(hashes, words, folded, table, labels, first)]
 
 
 def _group_rounded(
@@ -136,9 +143,7 @@ def _group_rounded(
     """Labels and first rows, rounding again only the rows whose hash is not alone."""
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     shared = np.flatnonzero(counts[inverse] > 1)
-    rows = rounded(shared)
-    local, first = np.empty(len(shared), np.int64), np.empty(len(shared), np.int64)
-    _backends.grouping.group_hashed(hashes[shared], rows, folded, local, first)
+    local, first = _group(hashes[shared], rounded(shared), folded)
     leader = np.arange(len(hashes))
     leader[shared] = shared[first[local]]
     firsts, labels = np.unique(leader, return_inverse=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
-import gzip
+import itertools
 import json
 import math
 import tomllib
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
     from ..checkpoints.scan_result import BlackHole, Scan
 
 SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
+AT_A_TIME = 8_192  # tokens whose texts are packed at a time
 LISTED = 200  # tokens in the page as text: without a script, and in print
 SHOWN_HOLES, SHOWN_MEMBERS = 50, 100  # black holes and their members in the page as text
 LONGEST = 200  # characters of a token in such text
 TEXTS = ("text", "witness", "bytes")  # of each token, packed side by side, so that what they share costs nothing
+TWO_UNITS = r"[\x{10000}-\x{10FFFF}]"  # characters that JavaScript counts twice
 CODES = ("category", "script", "reserved", "grade", "side")  # few values, packed as numbers
 
 
@@ -64,27 +68,29 @@ def page(scan: Scan, command: str | None = None) -> bytes:
     kinds = kinds_of(tokens)
     dark = tokens["dark"].fill_null(False).to_numpy()
     asked = printable(scan.source.asked)
-    return render(
-        "atlas.html.j2",
-        SCRIPTS,
-        {"cut": _cut, "members": _members},
-        title=f"Dark tokens of {asked}",
-        asked=asked,
-        scan=scan,
-        finding=finding(scan, kinds, dark),
-        tiles=list(_tiles(scan, dark, kinds)),
-        kinds=list(_kind_rows(tokens, kinds, dark)),
-        kind_of=KINDS,
-        n_dark=int(dark.sum()),
-        listed=_listed(scan, kinds),
-        shown_holes=SHOWN_HOLES,
-        writing=_writing(tokens),
-        dark_from=DARK,
-        facts=[*scan_facts(scan), *grade_facts(scan)],
-        provenance=list(_provenance(scan, command)),
-        packed=base64.b64encode(pack(scan, kinds)).decode("ascii"),
-        printed=LISTED,
-    )
+    with ThreadPoolExecutor(1) as pool:
+        packing = pool.submit(pack, scan, kinds)  # most of it compresses, while the template is rendered
+        return render(
+            "atlas.html.j2",
+            SCRIPTS,
+            {"cut": _cut, "members": _members},
+            title=f"Dark tokens of {asked}",
+            asked=asked,
+            scan=scan,
+            finding=finding(scan, kinds, dark),
+            tiles=list(_tiles(scan, dark, kinds)),
+            kinds=list(_kind_rows(tokens, kinds, dark)),
+            kind_of=KINDS,
+            n_dark=int(dark.sum()),
+            listed=_listed(scan, kinds),
+            shown_holes=SHOWN_HOLES,
+            writing=_writing(tokens),
+            dark_from=DARK,
+            facts=[*scan_facts(scan), *grade_facts(scan)],
+            provenance=list(_provenance(scan, command)),
+            packed=lambda: base64.b64encode(packing.result()).decode("ascii"),
+            printed=LISTED,
+        )
 
 
 def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
@@ -213,8 +219,7 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
     for name in CODES:
         values = tokens[name].unique().drop_nulls().sort().to_list()
         codes[name] = [printable(value) for value in values]
-        places = {value: place for place, value in enumerate(values)}
-        columns[name] = np.array([places.get(value, -1) for value in tokens[name]], np.int32)
+        columns[name] = tokens[name].cast(pl.Enum(values)).to_physical().cast(pl.Int32).fill_null(-1).to_numpy()
     columns["dark"] = tokens["dark"].fill_null(False).to_numpy().astype(np.int32)
     columns["kind"] = kinds.astype(np.int32)
     columns["rank"] = scan.rank.astype(np.int32)
@@ -232,9 +237,10 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         "report": scan.to_json(),
     }
     head = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    planes = np.array([*columns.values(), *lengths]).view(np.uint8).reshape(len(columns) + len(TEXTS), -1, 4)
-    packed = len(head).to_bytes(4, "little") + head + planes.transpose(0, 2, 1).tobytes() + blob
-    return gzip.compress(packed, 6, mtime=0)
+    planes = (column.view(np.uint8).reshape(-1, 4).T.tobytes() for column in (*columns.values(), *lengths))
+    packer = zlib.compressobj(6, wbits=31)  # gzip
+    parts = itertools.chain([len(head).to_bytes(4, "little"), head], planes, [blob])
+    return b"".join([*map(packer.compress, parts), packer.flush()])
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
@@ -252,17 +258,15 @@ def rounded(values: np.ndarray) -> np.ndarray:
 
 def _texts(tokens: pl.DataFrame) -> tuple[list[np.ndarray], bytes, dict[str, dict[int, str]]]:
     """Return lengths of each of `TEXTS` as JavaScript counts them, all texts in one, and what unsafe ones look like."""
-    lists = [tokens[name].to_list() for name in TEXTS[:-1]]
-    lists.append([None if digits is None else bytes.fromhex(digits).decode("latin-1") for digits in tokens[TEXTS[-1]]])
-    lengths = [np.array([-1 if text is None else _units(text) for text in texts], np.int32) for texts in lists]
-    blob = "".join(text for side_by_side in zip(*lists, strict=True) for text in side_by_side if text is not None)
-    shown = {
-        name: {row: printable(text) for row, text in enumerate(texts) if text and not text.isprintable()}
-        for name, texts in zip(TEXTS[:-1], lists, strict=False)
-    }
-    return lengths, blob.encode(), shown
-
-
-def _units(text: str) -> int:
-    """Count UTF-16 code units: characters beyond the first plane are two."""
-    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+    units = [tokens[name].str.len_chars() + tokens[name].str.count_matches(TWO_UNITS) for name in TEXTS[:-1]]
+    units.append(tokens[TEXTS[-1]].str.len_bytes() // 2)
+    lengths = [column.cast(pl.Int32).fill_null(-1).to_numpy() for column in units]
+    parts = []
+    shown: dict[str, dict[int, str]] = {name: {} for name in TEXTS[:-1]}
+    for start in range(0, len(tokens), AT_A_TIME):
+        *texts, digits = (column.to_list() for column in tokens[start : start + AT_A_TIME].select(TEXTS).fill_null(""))
+        data = (bytes.fromhex(pairs).decode("latin-1") for pairs in digits)
+        parts.append("".join(itertools.chain.from_iterable(zip(*texts, data, strict=True))).encode())
+        for name, some in zip(shown, texts, strict=True):
+            shown[name] |= {row: printable(text) for row, text in enumerate(some, start) if not text.isprintable()}
+    return lengths, b"".join(parts), shown

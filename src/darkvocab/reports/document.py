@@ -63,7 +63,7 @@ def render(
         f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; base-uri 'none'; "
         "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    html = template(name, **(filters or {})).render(
+    pieces = template(name, **(filters or {})).generate(
         **values,
         policy=policy,
         style=Markup(style),
@@ -71,7 +71,7 @@ def render(
         script=Markup(script),
         licence=read(LICENCE),
     )
-    return html.encode("utf-8", "replace")  # a path need not be UTF-8
+    return b"".join(piece.encode("utf-8", "replace") for piece in pieces)  # a path need not be UTF-8
 
 
 def template(name: str, **filters: Callable[..., Any]) -> Template:

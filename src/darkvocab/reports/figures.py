@@ -29,6 +29,7 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
 }
 WIDTH = 7.0  # inches: of a page
+DPI = 200  # of a PNG
 WITHOUT_TIME: dict[str, Any] = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
@@ -53,7 +54,10 @@ def plain(text: str) -> str:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PNG (200 dpi) and PDF, the same bytes every time; return the paths."""
+    """Write a figure as PNG (200 dpi) and PDF, the same bytes every time; return the paths.
+
+    Both have the layout of the PNG, which is computed once.
+    """
     stem.parent.mkdir(parents=True, exist_ok=True)
     return [save_as(figure, stem.with_suffix(suffix)) for suffix in WITHOUT_TIME]
 
@@ -63,10 +67,15 @@ def save_as(figure: Figure, path: Path) -> Path:
 
     Raises as `check_figure` and `write_whole`.
     """
+    from matplotlib.backend_bases import get_registered_canvas_class
+
     check_figure(path)
     suffix = path.suffix.lower()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=WITHOUT_TIME[suffix])
+    figure.dpi = DPI
+    of_format: Any = get_registered_canvas_class(suffix[1:])(figure)  # `savefig` would draw everything twice
+    getattr(of_format, f"print_{suffix[1:]}")(buffer, metadata=WITHOUT_TIME[suffix])
+    figure.set_layout_engine("none")
     write_whole(path, buffer.getvalue())
     return path
 

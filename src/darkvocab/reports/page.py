@@ -47,8 +47,7 @@ def report(folder: str | Path) -> list[Path]:
         page, manifest = _records(folder)
     written = []
     for name, picture in page.pictures.items():
-        figure = picture.draw() if isinstance(picture, Plot) else picture
-        written += save(figure, folder / "figures" / name)
+        written += save(picture.draw() if isinstance(picture, Plot) else picture, folder / "figures" / name)
     with reading(folder / "manifest.json", "the manifest of a run"):
         html = _html(manifest, page, folder)
     write_whole(folder / "report.html", html)

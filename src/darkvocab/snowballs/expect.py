@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..numerics.distributions import independent
+from ..numerics.grouping import n_cores
 from ..runs.folder import SCHEMA_VERSION
 from ..runs.records import frame_of
 from .settings import Points
@@ -67,7 +69,8 @@ class Expect(Points):
         return len(self.sigmas)
 
     def __iter__(self) -> Iterator[Expected]:
-        return map(self._at, range(len(self)), self.sigmas)
+        with ThreadPoolExecutor(n_cores()) as pool:
+            yield from (pool.map if len(self) > 1 else map)(self._at, range(len(self)), self.sigmas)
 
     def _at(self, point: int, sigma: float) -> Expected:
         law = self.law(self.base_at(point).vector, sigma)

@@ -125,11 +125,11 @@ def draw(
 
 
 def _draw_sparse(snowball: Snowball, cells: Cells, seed: int, point: int, trial: int) -> Cloud:
-    from ..numerics._backends.drawing import draw_sparse
+    from ..numerics._backends.drawing import draw_sparse, room
 
     codes = np.zeros((snowball.n_tokens, len(cells.columns)), np.int8)
     key = seed & 0xFFFFFFFF, seed >> 32
-    draw_sparse(cells.columns, cells.shift, cells.edge_starts, cells.thresholds, *key, point, trial, codes)
+    draw_sparse(cells.columns, cells.shift, cells.edge_starts, cells.thresholds, *key, point, trial, codes, *room())
     columns, home = cells.columns, cells.home
     if len(cells.unlisted):  # these by their indices, as a dense draw, from a home of 0
         wide = _draw_dense(snowball, snowball.base[cells.unlisted], seed, point, trial, stream=1)

@@ -137,7 +137,7 @@ class Precision:
 
     weights: str  # their grid, which is the recording's
     optimizer: str  # grid of gradients and optimizer state, and of the arithmetic of the update
-    products: str = "bfloat16"  # grid of what matrix products multiply
+    factors: str = "bfloat16"  # grid of what matrix products multiply
 
     @property
     def rounded(self) -> bool:
@@ -149,11 +149,12 @@ PRECISIONS = {
     "pure-bf16": Precision(weights="bfloat16", optimizer="bfloat16"),  # the notebooks'
     "bf16-weights": Precision(weights="bfloat16", optimizer="float32"),
     "mixed": Precision(weights="float32", optimizer="float32"),
-    "float32": Precision(weights="float32", optimizer="float32", products="float32"),
+    "float32": Precision(weights="float32", optimizer="float32", factors="float32"),
 }
 NAMED = {
     "precision": tuple(PRECISIONS),
     "rounding": ("nearest", "stochastic"),
+    "products": ("auto", "float32", "bfloat16"),
     "schedule": ("linear", "constant"),  # of the learning rate
 }
 

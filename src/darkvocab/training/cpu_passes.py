@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,23 +24,6 @@ def array(tensor: Any) -> np.ndarray:
     return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.element_size() == 2 else tensor.numpy()
 
 
-def multiplies_bfloat16(torch: Any) -> bool:
-    """Tell whether torch has a library for products of bfloat16, which takes AVX-512 or Arm's BF16, or plain loops."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _in_float32(torch: Any) -> SimpleNamespace:
-    """Make torch's products of bfloat16 matrices from those of float32: sums in float32, rounded once.
-
-    Where bfloat16 has no library, this takes a thirtieth of the time.
-    """
-
-    def widened(product: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *factors, out: out.copy_(product(*(factor.float() for factor in factors)))
-
-    return SimpleNamespace(**{name: widened(getattr(torch, name)) for name in ("mm", "addmm", "bmm", "baddbmm")})
-
-
 @contextmanager
 def single_threaded(torch: Any) -> Iterator[None]:
     """Keep torch to the calling thread."""
@@ -58,10 +40,12 @@ class CpuPasses(Passes):
 
     The blocks' gradients are added up in their order, so that the result depends on how many there are,
     in its last bits, and on no cores (by default all there are).
+    Where bfloat16 numbers have `products` in float32, they are kept in it, and each sum is rounded to bfloat16 once.
     """
 
-    def __init__(self, *model: Any, cores: int | None = None) -> None:
+    def __init__(self, *model: Any, products: str, cores: int | None = None) -> None:
         super().__init__(*model)
+        self.factors = self.narrow.float() if products == "float32" else self.narrow
         self._cores = cores or n_cores()
         self.n_blocks = min(n_cores(), MOST_BLOCKS)
         self._blocks: list[_Block] = []
@@ -70,6 +54,7 @@ class CpuPasses(Passes):
     def __call__(self, inputs: Any, targets: Any) -> Any:
         if self.n_blocks != len(self._blocks):
             self._cut()
+        self.factors.copy_(self.narrow)  # nothing, where they are one
         tokens, predicted = (array(each).reshape(-1, self.length) for each in (inputs, targets))
         at = 0
         for block in self._blocks:
@@ -122,29 +107,28 @@ class _Block:
     """
 
     def __init__(self, passes: CpuPasses, batch: int) -> None:
-        torch, architecture, narrow = passes.torch, passes.architecture, passes.narrow
-        is_fast = narrow.dtype == torch.float32 or multiplies_bfloat16(torch)
-        self._torch = torch if is_fast else _in_float32(torch)
+        torch, architecture, factors = passes.torch, passes.architecture, passes.factors
+        self._torch, self._rounds = torch, factors is not passes.narrow
         self._n_layers, self._centred = architecture.layers, architecture.norm == "layernorm"
         self._head_weight, self._scale = passes.head, np.float32(passes.scale)
         width, heads, length = architecture.width, architecture.heads, architecture.context
         n, layers = batch * length, range(architecture.layers)
         self._length = length
         self.ids, self._targets = np.empty((batch, length), np.int64), np.empty((batch, length), np.int64)
-        sums, products = torch.zeros_like(passes.wide), torch.zeros_like(narrow)
-        self.gradient, self._product = sums[0], products[0]
-        self._narrow, self._values, self._sums, self._products = (
+        sums, products = torch.zeros_like(passes.wide), torch.zeros_like(factors)
+        self.gradient, self._product = sums[0], products
+        self._factors, self._values, self._sums, self._products = (
             {name: view[0] for name, view in views(vectors, passes.layout).items()}
-            for vectors in (narrow, passes.wide, sums, products)
+            for vectors in (factors, passes.wide, sums, products)
         )
         self._values, self._sums = (
             {name: array(view) for name, view in named.items()} for named in (self._values, self._sums)
         )
 
         def buffer(*shape: int) -> Any:
-            return torch.empty(shape, dtype=narrow.dtype)
+            return torch.empty(shape, dtype=factors.dtype)
 
-        self._norms = [_Norm(torch, n, width, narrow.dtype) for _ in range(2 * architecture.layers + 1)]
+        self._norms = [_Norm(torch, n, width, factors.dtype) for _ in range(2 * architecture.layers + 1)]
         size = width // heads
         self._qkv = [buffer(3 * heads, n, size) for _ in layers]
         self._probs = [buffer(heads * batch, length, length) for _ in layers]
@@ -158,7 +142,7 @@ class _Block:
         self._head, self._qkv_grad = buffer(heads, n, size), buffer(3 * heads, n, size)
         self._probs_grad = buffer(heads * batch, length, length)
         self._no_shift = np.zeros(width, np.float32)  # RMSNorm's, and where its gradient goes
-        self._logits = buffer(n, self._narrow[TOKEN_EMBEDDING].shape[0])
+        self._logits = buffer(n, self._factors[TOKEN_EMBEDDING].shape[0])
         self._loss = 0.0
         self._calls: list[Callable[[], Any]] = []
         self._write_out(np.float32(1 / passes.n_predicted))
@@ -174,10 +158,19 @@ class _Block:
             call()
         return self._loss
 
+    def _entries(self, tensor: Any) -> np.ndarray:
+        """Return a tensor of the products' type as the compiled loops take it."""
+        return array(tensor).view(np.uint32) if self._rounds else array(tensor)
+
     # The calls, in their order ----------------------------------------------------------------------------------
 
     def _then(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         self._calls.append(partial(function, *arguments, **named))
+
+    def _round(self, product: Any) -> None:
+        """Round what no loop reads before the next product does."""
+        if self._rounds:
+            self._then(kernels.round_entries, self._entries(product).reshape(-1))
 
     def _write_out(self, share: np.float32) -> None:
         torch, layers = self._torch, self._n_layers
@@ -192,10 +185,10 @@ class _Block:
             added = self._expand(layer)
         self._normalise(2 * layers, "transformer.ln_f", x, added)
         head, last, logits = self._head_weight, self._norms[-1].out, self._logits
-        self._then(torch.mm, last, self._narrow[head].t(), out=logits)
+        self._then(torch.mm, last, self._factors[head].t(), out=logits)
         self._then(self._score, share)
         self._multiply_back(logits.t(), last, head)
-        self._then(torch.mm, logits, self._narrow[head], out=self._output_grad)
+        self._then(torch.mm, logits, self._factors[head], out=self._output_grad)
         self._then(self._grad.zero_)
         self._normalise_back(2 * layers, "transformer.ln_f")
         for layer in reversed(range(layers)):
@@ -204,18 +197,18 @@ class _Block:
             self._attend_back(layer)
             self._normalise_back(2 * layer, f"transformer.h.{layer}.ln_1")
         self._then(kernels.embed_back, self.ids, array(self._grad), self._sums[tokens], self._sums[positions])
-        self._then(self.gradient.add_, self._product)
+        self._then(kernels.add_columns, self._entries(self._product), array(self.gradient))
 
     def _score(self, share: np.float32) -> None:
-        self._loss = kernels.cross_entropy(array(self._logits), self._targets.reshape(-1), share)
+        self._loss = kernels.cross_entropy(self._entries(self._logits), self._targets.reshape(-1), share)
 
     # Norms ------------------------------------------------------------------------------------------------------
 
     def _normalise(self, number: int, name: str, x: np.ndarray, added: Any) -> np.ndarray:
         norm = self._norms[number]
         gain, shift = self._values[f"{name}.weight"], self._values.get(f"{name}.bias", self._no_shift)
-        outputs = norm.total, array(norm.out), norm.mean, norm.scale
-        self._then(kernels.normalise, x, array(added), gain, shift, self._centred, np.float32(EPS), *outputs)
+        outputs = norm.total, self._entries(norm.out), norm.mean, norm.scale
+        self._then(kernels.normalise, x, self._entries(added), gain, shift, self._centred, np.float32(EPS), *outputs)
         return norm.total
 
     def _normalise_back(self, number: int, name: str) -> None:
@@ -223,13 +216,13 @@ class _Block:
         norm = self._norms[number]
         sums = self._sums[f"{name}.weight"], self._sums.get(f"{name}.bias", np.empty_like(self._no_shift))
         forward = norm.total, norm.mean, norm.scale, self._values[f"{name}.weight"], self._centred
-        grads = array(self._output_grad), array(self._grad), array(self._added_grad)
+        grads = self._entries(self._output_grad), array(self._grad), self._entries(self._added_grad)
         self._then(kernels.normalise_back, *forward, *grads, *sums)
 
     # Layers -----------------------------------------------------------------------------------------------------
 
     def _multiply(self, x: Any, name: str, out: Any) -> Any:
-        self._then(self._torch.addmm, self._narrow[f"{name}.bias"], x, self._narrow[f"{name}.weight"], out=out)
+        self._then(self._torch.addmm, self._factors[f"{name}.bias"], x, self._factors[f"{name}.weight"], out=out)
         return out
 
     def _multiply_back(self, x: Any, grad: Any, weight: str) -> None:
@@ -238,15 +231,15 @@ class _Block:
     def _linear_back(self, grad: Any, x: Any, name: str, out: Any) -> None:
         """Compute the gradients of a layer's weights from that of its output, and into `out` that of its input."""
         self._multiply_back(x.t(), grad, f"{name}.weight")
-        self._then(self._torch.mm, grad, self._narrow[f"{name}.weight"].t(), out=out)
+        self._then(self._torch.mm, grad, self._factors[f"{name}.weight"].t(), out=out)
 
     def _add_columns(self, grad: Any, name: str) -> None:
-        self._then(kernels.add_columns, array(grad), self._sums[f"{name}.bias"])
+        self._then(kernels.add_columns, self._entries(grad), self._sums[f"{name}.bias"])
 
     def _expand(self, layer: int) -> Any:
         name = f"transformer.h.{layer}.mlp"
         inner = self._multiply(self._norms[2 * layer + 1].out, f"{name}.c_fc", self._activated[layer])
-        self._then(kernels.gelu, array(inner).reshape(-1), array(self._gelu_grad[layer]).reshape(-1))
+        self._then(kernels.gelu, self._entries(inner).reshape(-1), self._entries(self._gelu_grad[layer]).reshape(-1))
         return self._multiply(inner, f"{name}.c_proj", self._added)
 
     def _expand_back(self, layer: int) -> None:
@@ -254,7 +247,7 @@ class _Block:
         self._add_columns(self._added_grad, f"{name}.c_proj")
         self._linear_back(self._added_grad, self._activated[layer], f"{name}.c_proj", self._inner_grad)
         bias = self._sums[f"{name}.c_fc.bias"]
-        self._then(kernels.gelu_back, array(self._inner_grad), array(self._gelu_grad[layer]), bias)
+        self._then(kernels.gelu_back, self._entries(self._inner_grad), self._entries(self._gelu_grad[layer]), bias)
         self._linear_back(self._inner_grad, self._norms[2 * layer + 1].out, f"{name}.c_fc", self._output_grad)
 
     # Attention: queries, keys and values are split head by head, so that all heads' products are one call.
@@ -267,14 +260,16 @@ class _Block:
         torch, name = self._torch, f"transformer.h.{layer}.attn"
         x, qkv, probs = self._norms[2 * layer].out, self._qkv[layer], self._probs[layer]
         n_parts, n, size = qkv.shape
-        weight = self._narrow[f"{name}.c_attn.weight"].view(-1, n_parts, size).transpose(0, 1)
-        bias = self._narrow[f"{name}.c_attn.bias"].view(n_parts, 1, size)
+        weight = self._factors[f"{name}.c_attn.weight"].view(-1, n_parts, size).transpose(0, 1)
+        bias = self._factors[f"{name}.c_attn.bias"].view(n_parts, 1, size)
         self._then(torch.baddbmm, bias, x.expand(n_parts, *x.shape), weight, out=qkv)
+        self._round(qkv)
         queries, keys, values = (self._sequences(part) for part in qkv.chunk(3))
         self._then(torch.bmm, queries, keys.transpose(1, 2), out=probs)
-        self._then(kernels.attend, array(probs), self._scale)
+        self._then(kernels.attend, self._entries(probs), self._scale)
         self._then(torch.bmm, probs, values, out=self._sequences(self._head))
         self._then(self._mixed[layer].view(n, -1, size).copy_, self._head.transpose(0, 1))
+        self._round(self._mixed[layer])
         return self._multiply(self._mixed[layer], f"{name}.c_proj", self._added)
 
     def _attend_back(self, layer: int) -> None:
@@ -283,16 +278,18 @@ class _Block:
         heads, n, size = self._head.shape
         self._add_columns(self._added_grad, f"{name}.c_proj")
         self._multiply_back(self._mixed[layer].t(), self._added_grad, f"{name}.c_proj.weight")
-        weight = self._narrow[f"{name}.c_proj.weight"].view(heads, size, -1).transpose(1, 2)
+        weight = self._factors[f"{name}.c_proj.weight"].view(heads, size, -1).transpose(1, 2)
         self._then(torch.bmm, self._added_grad.expand(heads, *self._added_grad.shape), weight, out=self._head)
+        self._round(self._head)
         head = self._sequences(self._head)
         queries, keys, values = (self._sequences(part) for part in self._qkv[layer].chunk(3))
         to_queries, to_keys, to_values = (self._sequences(part) for part in self._qkv_grad.chunk(3))
         self._then(torch.bmm, head, values.transpose(1, 2), out=grad)
         self._then(torch.bmm, probs.transpose(1, 2), head, out=to_values)
-        self._then(kernels.attend_back, array(probs), array(grad), self._scale)
+        self._then(kernels.attend_back, self._entries(probs), self._entries(grad), self._scale)
         self._then(torch.bmm, grad, keys, out=to_queries)
         self._then(torch.bmm, grad.transpose(1, 2), queries, out=to_keys)
         self._then(self._merged_grad.view(n, -1, size).copy_, self._qkv_grad.transpose(0, 1))
+        self._round(self._merged_grad)
         self._add_columns(self._merged_grad, f"{name}.c_attn")
         self._linear_back(self._merged_grad, self._norms[2 * layer].out, f"{name}.c_attn", self._output_grad)

@@ -12,7 +12,7 @@ from ..gpu.device import is_full, torch_device
 from ..runs.folder import Folder
 from .outcome import TrainingOutcome, outcome
 from .run_folder import TrainingFolder, steps_drawn_otherwise
-from .settings import Training
+from .settings import Training, multiplies_bfloat16
 from .stack import Segment, Stack
 
 SECONDS = 20.0  # between checkpoints
@@ -54,7 +54,7 @@ def train(
             raise Diverged(f"{folder.path} holds a training that diverged; choose other settings and another --out")
         if folder.is_open:
             if say:
-                say_beginning(training, folder, say)
+                say_beginning(folder.training, folder, say)
             try:
                 train_stack([folder], cores=cores, progress=progress)
             except RuntimeError as error:
@@ -74,8 +74,10 @@ def require() -> None:
 
 
 def say_beginning(training: Training, folder: Folder, say: Callable[[str], None]) -> None:
-    """Say what is trained on, and whether an earlier version began it."""
+    """Say what is trained on, whether an earlier version began it, and whether it is slow here."""
     say(str(training.corpus))
+    if training.device == "cpu" and training.multiplied_in == "bfloat16" and not multiplies_bfloat16():
+        say("products are computed in bfloat16, as asked or as the run began; this CPU takes ten times float32's time")
     if folder.is_migrated:
         say(f"{folder.path} is of an earlier version of darkvocab; its manifest is brought up to date")
         for path in (folder.path, *sorted(folder.path.glob("seed-*"))):

@@ -1,5 +1,6 @@
 """The run folder of a training while it is made: its recordings, its checkpoint, how it ended."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,7 +33,15 @@ class TrainingFolder(Folder):
         """Take the folder for this training, or for its continuation; raises as `Folder`."""
         self.training = training
         self._opened = ExitStack()
-        super().__init__(out, training.manifest(), resume=resume)
+        super().__init__(out, {**training.manifest(), "products": training.multiplied_in}, resume=resume)
+
+    def _go_on_from(self, old: dict[str, Any], resume: bool) -> None:
+        """Multiply as the run began, unless told otherwise; one of an earlier version, as this machine does."""
+        began = old.get("products", self.manifest["products"])
+        if self.training.products == "auto" and began in ("float32", "bfloat16"):
+            self.training = dataclasses.replace(self.training, products=began)
+            self.manifest["products"] = began
+        super()._go_on_from({**old, "products": began}, resume)
 
     @property
     def status(self) -> str:

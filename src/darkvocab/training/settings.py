@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ..errors import InvalidInput
+from ..extras import import_torch
 from ..gpu.device import check_device
 from ..runs.command import repeating
 from ..runs.folder import versions
@@ -35,6 +36,7 @@ class Training(Shown):
     noise: choices.GaussianNoise | None = None
     precision: str = "bf16-weights"  # a key of `PRECISIONS`
     rounding: str = "nearest"  # of bf16-weights: or "stochastic"
+    products: str = "auto"  # of bfloat16 numbers on a CPU, computed in "float32", "bfloat16", or where it is fast
     optimizer: choices.AdamW | choices.SGD = field(default_factory=choices.AdamW)
     schedule: str = "linear"  # of the learning rate, down to 0; or "constant"
     clip: float | None = 1.0  # largest Euclidean norm of the gradient
@@ -64,6 +66,9 @@ class Training(Shown):
         if self.steps % self.record_every:
             raise InvalidInput(f"{self.steps:,} steps are no multiple of record_every {self.record_every:,}")
         check_device(self.device)
+        factors = self.precision_policy.factors
+        if self.products not in ("auto", factors) and (factors == "float32" or self.device != "cpu"):
+            raise InvalidInput(f"{self.precision} on {self.device} has products in {factors}, not in {self.products}")
         unknown = [name for name in self.record if name not in EXTRAS]
         if unknown:
             raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
@@ -78,6 +83,13 @@ class Training(Shown):
     @property
     def precision_policy(self) -> choices.Precision:
         return choices.PRECISIONS[self.precision]
+
+    @property
+    def multiplied_in(self) -> str:
+        """Return the type that products are computed in: as asked, else float32 where a CPU lacks bfloat16's."""
+        if self.products == "auto" and self.device == "cpu" and not multiplies_bfloat16():
+            return "float32"
+        return self.precision_policy.factors if self.products == "auto" else self.products
 
     @property
     def is_random(self) -> bool:
@@ -144,7 +156,17 @@ class Training(Shown):
 
     def options(self) -> dict[str, Any]:
         """Return the options of `darkvocab train` that set all this, by their names."""
-        parameters = self.parameters()
-        for name in ("n_unseen", "betas", "eps", "momentum"):
-            parameters.pop(name, None)
-        return {**self.corpus.paths(), **parameters, "clip": self.clip or 0, "seed": self.seed}
+        without = ("n_unseen", "betas", "eps", "momentum")
+        parameters = {name: value for name, value in self.parameters().items() if name not in without}
+        others = {"products": self.products, "clip": self.clip or 0, "seed": self.seed}
+        return {**self.corpus.paths(), **parameters, **others}
+
+
+def multiplies_bfloat16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 numbers in hardware, by a library of torch's, not by plain loops."""
+    from llvmlite.binding import get_host_cpu_features
+
+    torch = import_torch("train")
+    has_library = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # With AVX-512 but not its bfloat16 the library imitates it, slower than float32. Of Arm, LLVM has no such word.
+    return has_library and get_host_cpu_features().get("avx512bf16", True)

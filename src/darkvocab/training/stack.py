@@ -104,12 +104,13 @@ class Stack:
         self._layout = layout = Layout.of(self._model)
         start = torch.stack([layout.vector(torch, model) for model in models]).to(device)
         self._shown = start.to(getattr(torch, precision.weights)).float()
-        self._narrow = self._shown.to(getattr(torch, precision.products))  # itself, where that is float32
+        self._narrow = self._shown.to(getattr(torch, precision.factors))  # itself, where that is float32
         # Words are in the grid of the weights; the optimizer changes the master weights.
-        self._words = self._narrow if precision.weights == precision.products else self._shown
+        self._words = self._narrow if precision.weights == precision.factors else self._shown
         self._master = self._words if precision.optimizer == precision.weights else self._shown
         self._embedding = views(self._words, layout)[TOKEN_EMBEDDING]
-        passes: Any = partial(CpuPasses, cores=self._cores) if self._on_cores else BatchedPasses
+        on_cores = partial(CpuPasses, products=training.multiplied_in, cores=self._cores)
+        passes: Any = on_cores if self._on_cores else BatchedPasses
         self._passes = passes(torch, training.architecture, layout, self._shown, self._narrow, training.batch)
         self._gradient = torch.zeros_like(self._master)
         optimizer = BATCHED[type(training.optimizer)]
@@ -345,7 +346,7 @@ def stack_size(torch: Any, training: Training) -> int:
         return MOST
     architecture, n_vocabulary = training.architecture, training.corpus.n_vocabulary
     places, width = training.batch * architecture.context, architecture.width
-    size = 2 if training.precision_policy.products == "bfloat16" else 4
+    size = 2 if training.precision_policy.factors == "bfloat16" else 4
     scores = size * places * architecture.heads * architecture.context
     layer = places * width * (4 * 4 + 14 * size) + scores  # what waits for the way back
     passing = 3 * scores + places * (12 * width * size + 5 * n_vocabulary * 4)

@@ -6,9 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
 from darkvocab.numerics.distributions import Distribution
-from darkvocab.snowballs.bases import qwen3_4b_centred, random
+from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred, random
 from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.snowballs.theory import Occupancy, occupancy
 from darkvocab.snowballs.theory.ranking import likeliest
@@ -178,6 +179,35 @@ def test_the_largest_group_lies_between_its_bounds():
         (low, high), likely = occupancy.largest_group, occupancy.largest(1)[0]
         assert low == pytest.approx(likely, rel=1e-4)
         assert high == pytest.approx(likely, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [1, 20, 256])
+def test_likeliest_cells_are_those_of_a_sort_of_all(seed, count):
+    made = SnowballLaw(base=random(12, seed) * np.float32(0.01), sigma=3e-5).cells(10)
+    log_p = np.zeros(1)
+    for start, end in itertools.pairwise(made.starts):
+        column = np.repeat(made.log_cell[start:end], made.count[start:end])
+        log_p = np.sort(np.add.outer(log_p, column).ravel())[::-1][:count]
+    assert likeliest(made, count) == pytest.approx(log_p, rel=1e-13)
+
+
+@pytest.mark.parametrize("sigma", [1e-9, 1.5e-9, 2e-9, 5e-9])
+def test_bounds_are_the_same_by_sums_and_by_functions(sigma, monkeypatch):
+    made = SnowballLaw(base=qwen3_4b_centred(), sigma=sigma).cells(2100)
+    summed = Occupancy(made, 2100).largest_group
+    monkeypatch.setattr(occupancy, "SUMMED", 0)
+    assert Occupancy(made, 2100).largest_group == pytest.approx(summed, rel=1e-11)
+
+
+def test_bounds_of_many_tokens_are_those_of_poisson_laws():
+    made = Occupancy(SnowballLaw(base=qwen3_4b(), sigma=1.4e-7).cells(10**12), 10**12)
+    p, cells = made._weighed
+    over = poisson.sf(np.arange(1.0, 200)[:, None], 1e12 * p)
+    low = 1 - np.expm1(np.log1p(-np.minimum(over, 1 - 2.0**-53)) @ cells).sum()
+    high = 1 + np.minimum(over @ cells, 1).sum()
+    assert made.largest_group == pytest.approx((low, high), rel=1e-9)
+    assert 30 < low < high < 50
 
 
 def test_a_distribution_of_ones_own_needs_only_its_function():

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,13 +216,13 @@ def _explained(
     """Build the columns from the texts, their names and the search, without which no category is known."""
     scripts, reserved = named
     piece_of = {token: n for n, token in enumerate(pieces.token)}
-    piece_of_row = [piece_of.get(token) for token in range(n_tokens)]
+    piece_of_row = [*map(piece_of.get, range(n_tokens), repeat(-1))]
 
     def column(values: list[Any]) -> list[Any]:
-        return [None if n is None else values[n] for n in piece_of_row]
+        return [*map([*values, None].__getitem__, piece_of_row)]
 
-    def category(token: int, n: int | None) -> str:
-        if n is None:
+    def category(token: int, n: int) -> str:
+        if n < 0:
             return "beyond_tokenizer"
         if n in pieces.added:
             return "special"
@@ -233,7 +234,7 @@ def _explained(
         data=column(pieces.data),
         category=[category(token, n) for token, n in enumerate(piece_of_row)],
         witness=searched.witnesses if searched else [None] * n_tokens,
-        proof=[searched.proofs.get(token) if searched else None for token in range(n_tokens)],
+        proof=[*map(searched.proofs.get, range(n_tokens))] if searched else [None] * n_tokens,
         script=column(scripts),
         reserved=column(reserved),
         n_texts=len(pieces),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 MOST = 1024  # characters to choose from on each side
+_INSIDE = bytes(range(0x80, 0xC0))  # continuation bytes
 _CONTINUED = (0, 0x80, 0x800, 0x10000)  # the first code point with so many continuation bytes
 _PLANES = 0x40000  # no letters are behind these planes
 _CODES = 0x110000
@@ -75,7 +76,7 @@ def characters(data: bytes) -> list[np.ndarray] | None:
 
 def cut_apart(data: bytes) -> tuple[bytes, str, bytes] | None:
     """Cut bytes into the end of a character, whole ones, and the beginning of one; None where they are no UTF-8."""
-    n = next((n for n, byte in enumerate(data) if byte & 0xC0 != 0x80), len(data))
+    n = len(data) - len(data.lstrip(_INSIDE))
     if n > 3:
         return None
     try:
@@ -122,9 +123,9 @@ def _drawn(codes: np.ndarray) -> tuple[str, ...]:
     codes = np.random.default_rng(0).permutation(codes)
     kinds = np.zeros(len(codes), np.uint8)
     kinds[codes < _PLANES] = _kinds()[codes[codes < _PLANES]]
-    turns = itertools.zip_longest(codes[kinds == _LETTER].tolist(), codes[kinds == _SIGN].tolist())
-    usual = (code for turn in turns for code in turn if code is not None)
-    return tuple(map(chr, itertools.islice(itertools.chain(usual, codes[kinds == 0].tolist()), MOST)))
+    letters, signs, others = (codes[kinds == kind][:MOST].tolist() for kind in (_LETTER, _SIGN, 0))
+    usual = (code for turn in itertools.zip_longest(letters, signs) for code in turn if code is not None)
+    return tuple(map(chr, itertools.islice(itertools.chain(usual, others), MOST)))
 
 
 @functools.cache

@@ -45,7 +45,9 @@ class Cuts:
         self._code = read.code
         tables = [members(one, runtime) for one in read.classes]
         # Code points that are in the same tables, of at most 64, are of one class.
-        sets = np.sum([table * np.uint64(1 << n) for n, table in enumerate(tables)], 0, np.uint64)
+        sets = np.zeros(len(code_points()), np.uint64)
+        for n, table in enumerate(tables):
+            sets[table] |= np.uint64(1 << n)
         _, examples, self._class_of = np.unique(sets, return_index=True, return_inverse=True)
         self._n = len(examples)  # classes; the number behind them stands for the end of the text
         self._holds = [[*table[examples].tolist(), False] for table in tables]

@@ -220,10 +220,12 @@ def code_points() -> np.ndarray:
     16 are for private use, so that properties tell apart the last two of a plane at most, as they do in the first;
     plane 14 holds tags and selectors within its first 4,096. No pattern that is read names one of them by itself.
     """
-    planes = PLANE * np.arange(4, 17)
-    ends = (planes[:, None] + np.append(np.arange(16), np.arange(PLANE - 16, PLANE))).ravel()
-    first = np.delete(np.arange(4 * PLANE), SURROGATES)
-    return np.unique(np.concatenate([first, ends, 14 * PLANE + np.arange(4096)])).astype("<u4")
+    wanted = np.zeros((17, PLANE), bool)
+    wanted[:4] = True
+    wanted[4:, :16] = wanted[4:, -16:] = True
+    wanted[14, :4096] = True
+    wanted.ravel()[SURROGATES] = False
+    return np.flatnonzero(wanted).astype("<u4")
 
 
 @functools.lru_cache(128)

@@ -7,7 +7,7 @@ import math
 import time
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,6 +67,7 @@ class Search:
         self.pieces: Pieces = self.tokenizer.pieces
         self.spelling = self.tokenizer.spelling
         self.witnesses = [None] * self.n_tokens
+        self._token = np.array(self.pieces.token, np.int64)
         self._found = np.zeros(self.n_tokens, bool)
         self._until = time.monotonic() + self.seconds
         self._in_time = InTime(self.tokenizer.encode, self._until)
@@ -133,10 +134,13 @@ class Search:
         said += f"{n_without:,} tokens were not reached, of which {len(self.proofs):,} are proved to be out of reach"
         return said
 
-    def _left(self, pieces: Iterable[int]) -> list[int]:
+    def _left(self, pieces: Sequence[int]) -> list[int]:
         """Return the pieces of tokens that are neither reached nor out of reach."""
-        some = [(n, self.pieces.token[n]) for n in pieces]
-        return [n for n, one in some if one < self.n_tokens and not self._found[one] and one not in self.proofs]
+        numbers = np.asarray(pieces, np.int64)
+        numbers = numbers[self._token[numbers] < self.n_tokens]
+        left = ~self._found
+        left[[*self.proofs]] = False
+        return numbers[left[self._token[numbers]]].tolist()
 
     def _groups(self, pieces: list[int]) -> list[list[int]]:
         """Group pieces that want like contexts: added, continuing a word, after a space, ending a word."""
@@ -299,7 +303,7 @@ class Search:
                 ids = ids[is_row]
                 text_of = text_of[is_row]
                 as_meant = ids == meant[text_of]
-                n_reached += len(np.unique(text_of[as_meant]))
+                n_reached += int(np.count_nonzero(np.diff(text_of[as_meant], prepend=-1)))  # texts, which ascend
                 self._reached(ids[as_meant], text_of[as_meant], texts)
                 new = ~self._found[ids]
                 for token, n in zip(ids[new].tolist(), text_of[new].tolist(), strict=True):

@@ -6,9 +6,9 @@ Float64 operations in a fixed order, fused only where it says so: the same bits 
 import math
 
 import numpy as np
-from numba import njit
 
-from .rounding import bits_of, fma, from_bits, index_of, perturbed
+from .compilation import kernel
+from .rounding import EXPONENT, WHOLE, bits_of, fma, from_bits, index_of, perturbed
 
 GAUSSIAN, LAPLACE, BALL, SHELL = range(4)
 DENSE, TAIL, RADIUS = (np.uint64(flag << 29) for flag in (1, 2, 3))  # streams of a row: no counter is used twice
@@ -16,7 +16,7 @@ DENSE, TAIL, RADIUS = (np.uint64(flag << 29) for flag in (1, 2, 3))  # streams o
 LOW_TAIL, HIGH_TAIL = np.uint32(1 << 20), np.uint32(2**32 - (1 << 20))
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def philox(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10: four 32-bit words from a counter and a key.
 
@@ -33,7 +33,7 @@ def philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
+@kernel(forceinline=True)
 def twice_artanh(s):
     """``log((1 + s) / (1 - s))`` by its series for abs(s) <= 3 - sqrt(8), whose logarithm is that of sqrt(2)."""
     t = s * s
@@ -43,25 +43,25 @@ def twice_artanh(s):
     return 2.0 * fma(s * t, series, s)
 
 
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
+@kernel(forceinline=True)
 def log(x):
     """Natural logarithm of a normal float64 > 0, without a branch: ``2 artanh((m - 1) / (m + 1)) + e log 2``."""
     bits = bits_of(x)
-    exponent = (bits >> 52) - 1023
+    exponent = from_bits(((bits & EXPONENT) >> 52) | WHOLE) - (2.0**52 + 1023)
     mantissa = from_bits((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000)
     high = mantissa > 1.4142135623730951
     mantissa = mantissa * 0.5 if high else mantissa
-    exponent = exponent + 1 if high else exponent
-    return fma(exponent * 1.0, 0.6931471805599453, twice_artanh((mantissa - 1.0) / (mantissa + 1.0)))
+    exponent = exponent + 1.0 if high else exponent
+    return fma(exponent, 0.6931471805599453, twice_artanh((mantissa - 1.0) / (mantissa + 1.0)))
 
 
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
+@kernel(forceinline=True)
 def log1p(x):
     """Logarithm of 1 + x for abs(x) <= 1/4."""
     return twice_artanh(x / (2.0 + x))
 
 
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
+@kernel(forceinline=True)
 def turn(word):
     """Cosine and sine of ``(word + 1/2) / 2**32`` of a full turn, by their series within an eighth of it."""
     quarter = np.uint32(word + np.uint32(1 << 29)) >> np.uint32(30)
@@ -80,7 +80,7 @@ def turn(word):
     return one, -other if quarter >= np.uint32(2) else other
 
 
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
+@kernel(forceinline=True)
 def normal_pair(p, angle):
     """Two standard normal deviates from a uniform 0 < p < 1 and a random word.
 
@@ -92,14 +92,14 @@ def normal_pair(p, angle):
     return radius * cosine, radius * sine
 
 
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy")
+@kernel(forceinline=True)
 def laplace_quantile(q, p):
     """Laplace deviate, of standard deviation 1, of the probability 1/2 + q, where p = 1/2 - abs(q)."""
     z = log(2.0 * p) * -0.7071067811865476
     return -z if q < 0 else z
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def fill_words(first, c1, c2, c3, key0, key1, out):
     """Random words of blocks with the counters first, first + 1, ...: out [4, blocks] uint32."""
     for b in range(out.shape[1]):
@@ -110,7 +110,7 @@ def fill_words(first, c1, c2, c3, key0, key1, out):
         out[3, b] = np.uint32(w3)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def _normals(words, z):
     for plane in (0, 2):
         for b in range(words.shape[1]):
@@ -118,7 +118,7 @@ def _normals(words, z):
             z[plane, b], z[plane + 1, b] = normal_pair(p, words[plane + 1, b])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def _laplaces(words, z):
     for plane in range(4):
         for b in range(words.shape[1]):
@@ -126,7 +126,7 @@ def _laplaces(words, z):
             z[plane, b] = laplace_quantile(q, 0.5 - abs(q))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def _tails(row, laplace, stream, key0, key1, point, trial, words, z):
     """Draw what came of words near the end of their range again, from 64 bits."""
     blocks = words.shape[1]
@@ -151,7 +151,7 @@ def _tails(row, laplace, stream, key0, key1, point, trial, words, z):
                 z[plane, b], z[plane + 1, b] = normal_pair(p, words[plane + 1, b])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def row_deviates(row, laplace, stream, key0, key1, point, trial, words, z):
     """Fill z [4, blocks] with independent deviates of standard deviation 1 for one row; words [4, blocks] is room.
 
@@ -168,7 +168,7 @@ def row_deviates(row, laplace, stream, key0, key1, point, trial, words, z):
     _tails(row, laplace, stream, key0, key1, point, trial, words, z)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def spread(row, ball, stream, key0, key1, point, trial, z):
     """Turn one row of normal deviates into one that is uniform in a ball, or on a sphere, of deviation 1 a component.
 
@@ -187,7 +187,7 @@ def spread(row, ball, stream, key0, key1, point, trial, z):
         z[d] *= scale
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def draw_dense(base, sigma, distribution, float32, stream, seed, point, trial, shape, out):
     """Ordered indices of rows ``round(base + sigma z)``: out [n, dim]. Returns the number of overflows.
 
@@ -212,7 +212,7 @@ def draw_dense(base, sigma, distribution, float32, stream, seed, point, trial, s
     return overflows
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def token_normals(tokens, attempts, seed, matrix, z):
     """Standard normal deviates of tokens, z [k, dim]: functions of (seed, token, attempt, matrix) and of dim."""
     dim = z.shape[1]
@@ -224,7 +224,7 @@ def token_normals(tokens, attempts, seed, matrix, z):
         z[i] = planes.reshape(-1)[:dim]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def token_steps(tokens, attempts, most, seed, matrix, steps):
     """Whole numbers from 1 to `most` < 2**32 or from -1 to -most, all as likely, steps [k, dim]; as `token_normals`."""
     dim = steps.shape[1]

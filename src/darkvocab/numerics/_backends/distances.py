@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .compilation import kernel
 from .rounding import bits_of, from_bits
 from .sets import unite
 
 TILE_BYTES = 128  # of one column of a tile: with 2,560 columns it fits into a second-level cache
 MASKED = 64  # entries that one word of a mask stands for
+LINE = 16  # columns of a row that are copied at a time: a line of the cache, half the time of 64 or of 8
 
 
 def _raise_by(further: str) -> Callable[..., Any]:
@@ -93,28 +95,28 @@ def _raise_by(further: str) -> Callable[..., Any]:
 raise_above, raise_below, raise_apart = (_raise_by(further) for further in ("above", "below", "apart"))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def fill_tiles(rows, tiles):
     """tiles[t, d, l] = rows[t * lanes + l, d], the last row again where there is none."""
     n, dim = rows.shape
     lanes = tiles.shape[2]
     for t in range(len(tiles)):
-        for start in range(0, dim, 64):
-            stop = min(start + 64, dim)
+        for start in range(0, dim, LINE):
+            stop = min(start + LINE, dim)
             for lane in range(lanes):
                 row = rows[min(t * lanes + lane, n - 1)]
                 for d in range(start, stop):
                     tiles[t, d, lane] = row[d]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def fill_packed(rows, pairs):
     """Fill tiles with float32's upper halves: pairs[t, d, l] uint32 has lane l and, above, l + lanes / 2."""
     n, dim = rows.shape
     half = pairs.shape[2]
     for t in range(len(pairs)):
-        for start in range(0, dim, 64):
-            stop = min(start + 64, dim)
+        for start in range(0, dim, LINE):
+            stop = min(start + LINE, dim)
             for lane in range(half):
                 lower = rows[min(2 * t * half + lane, n - 1)]
                 upper = rows[min(2 * t * half + lane + half, n - 1)]
@@ -157,7 +159,7 @@ def lowest_bit(typingctx, bits):
     return types.int64(types.uint64), codegen
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def list_outside(rows, low, high, starts, columns, values):
     """Columns and values of the entries below low and above high of their column: starts [2 n + 1] of each row's.
 
@@ -188,7 +190,7 @@ def list_outside(rows, low, high, starts, columns, values):
     return count
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def _list(row, bits, start, count, room, columns, values):
     while bits:
         d = start + lowest_bit(bits)
@@ -200,7 +202,7 @@ def _list(row, bits, start, count, room, columns, values):
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _distance(a, b):
     top = bits_of(a[0] - a[0])  # lengths in the order of their bits: integers, because a compiler reorders no floats
     for d in range(a.size):
@@ -208,7 +210,7 @@ def _distance(a, b):
     return from_bits(top)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _settle(row, rows, width, out):
     """Compare `row` in full with those of the rows that it comes out nearer to than `width`."""
     near = False
@@ -220,7 +222,7 @@ def _settle(row, rows, width, out):
                 out[j] = _distance(row, rows[j])
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def _raise(tile, starts, i, columns, values, out):
     """Raise the distances of row i to a tile by its listed entries: how far below others, how far above others it is.
 
@@ -230,7 +232,7 @@ def _raise(tile, starts, i, columns, values, out):
     raise_below(tile, columns, values, starts[2 * i + 1], starts[2 * i + 2], out)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def stream(tiles, lanes, rows, starts, columns, values, width, out):
     """Distances of rows 0..m to later rows of 0..n, from the listed entries: the part of `out` above its diagonal.
 
@@ -263,7 +265,7 @@ def stream(tiles, lanes, rows, starts, columns, values, width, out):
                     _settle(rows[j], rows[j + 1 : last], width, out[j, j + 1 : last])
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def stream_all(tiles, lanes, rows, all_columns, out):
     """Distances of rows 0..m to rows of the same and later tiles, from every column; out as in `stream`."""
     for t in range(len(tiles)):
@@ -271,7 +273,7 @@ def stream_all(tiles, lanes, rows, all_columns, out):
             raise_apart(tiles[t], all_columns, rows[i], 0, rows.shape[1], out[i, t * lanes : (t + 1) * lanes])
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def tally(keys, first, weights, bins):
     """Tally the pairs of rows `first`.. and later ones by their keys, and return the largest key.
 
@@ -291,7 +293,7 @@ def tally(keys, first, weights, bins):
     return largest
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def tally_within(keys, first, weights, bin, low):
     """low[key & 0xFFFF] counts the pairs whose key >> 16 is `bin`; otherwise as `tally`."""
     for i in range(keys.shape[0]):
@@ -301,7 +303,7 @@ def tally_within(keys, first, weights, bin, low):
                 low[its_keys[j] & 0xFFFF] += weights[first + i] * its_weights[j]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def count_near(block, first, weights, limit):
     """Pairs of rows `first`.. and later ones at a distance <= limit, each counted as in `tally`."""
     count = 0
@@ -318,7 +320,7 @@ def count_near(block, first, weights, limit):
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def connect(block, first, weights, limit, degrees, parent):
     """Add to the degrees what pairs <= limit of rows `first`.. and later ones contribute, and unite their sets.
 
@@ -346,7 +348,7 @@ def connect(block, first, weights, limit, degrees, parent):
                     unite(parent, one, one + 1 + j)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def fit_windows(ordered, width, low, high):
     """Place a window no wider than `width` over most of each column's values: ordered [dim, n] ascending.
 
@@ -373,13 +375,11 @@ def fit_windows(ordered, width, low, high):
     return outside
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def list_pairs(block, later, out):
     """Write to `out` the entries of a block of rows and `later` columns above its diagonal, row after row."""
     at = 0
     for i in range(block.shape[0]):
-        row = block[i, i + 1 : later]
-        entries = out[at : at + row.size]
-        for j in range(row.size):
-            entries[j] = row[j]
-        at += row.size
+        for j in range(i + 1, later):
+            out[at] = block[i, j]
+            at += 1

@@ -6,8 +6,8 @@ A run is neighbours together where noise cannot tell them apart.
 import math
 
 import numpy as np
-from numba import njit
 
+from .compilation import kernel
 from .deviates import fill_words, log, log1p, philox
 from .rounding import bits_of, from_bits, index_of, perturbed, value_of
 
@@ -15,72 +15,56 @@ LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
 RARE = np.uint64(1 << 59)  # of 2**64: columns that move less often than 1 in 32 are drawn by the gaps between moves
 
 
-@njit(nogil=True, cache=True)
-def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_code, home, low, high):
-    """Index of every component without noise (`home`) and under noise of -+`reach` standard deviations.
+@kernel()
+def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_code, ranges):
+    """Index of every component without noise, and under noise of -+`reach` standard deviations: ranges [3, dim].
 
     `float32`: the float32 chain ``f32(base + f32(z * sigma))``; else the float64 sum. Returns the number of overflows.
     """
     overflows = 0
-    for d in range(base.size):
-        home[d] = index_of(base[d], mantissa_bits, min_exponent, max_code)
-        low[d] = index_of(perturbed(base[d], -reach, sigma, float32), mantissa_bits, min_exponent, max_code)
-        high[d] = index_of(perturbed(base[d], reach, sigma, float32), mantissa_bits, min_exponent, max_code)
-        overflows += low[d] < -max_code or high[d] > max_code
+    for end in range(3):
+        z = reach * (end * (3 * end - 5) // 2)  # 0, -reach, reach
+        chain = float32 and end > 0
+        beyond = 0
+        for d in range(base.size):
+            index = index_of(perturbed(base[d], z, sigma, chain), mantissa_bits, min_exponent, max_code)
+            ranges[end, d] = index
+            beyond += abs(index) > max_code
+        overflows += beyond if end > 0 else 0
     return overflows
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _float32_of(order):
-    """Return the float32 whose ordered index is `order`."""
-    return from_bits(np.int32(order if order >= 0 else -order | -0x80000000))
-
-
-@njit(nogil=True, cache=True)
-def _reaches(order, base, sigma, boundary, upward_tie):
-    x = perturbed(base, np.float64(_float32_of(order)), sigma, True)
-    return x > boundary or (upward_tie and x == boundary)
-
-
-@njit(nogil=True, cache=True)
-def threshold(k, base, sigma, float32, mantissa_bits, min_exponent):
+@kernel(inline="always")
+def _threshold(k, base, sigma, float32, mantissa_bits, min_exponent):
     """Return the deviate from which a component is in cell k or above.
 
     A real z. In the float32 chain z itself is rounded to float32 first, so the threshold is the midpoint below the
-    smallest float32 that reaches the cell, found by bisection over the ordered float32 values around the real number's
-    threshold (the chain is monotone).
+    smallest float32 that reaches the cell: found around the real number's threshold by steps that double, then halve,
+    over the ordered float32 values (the chain is monotone).
     """
-    boundary = (value_of(k - 1, mantissa_bits, min_exponent) + value_of(k, mantissa_bits, min_exponent)) / 2
+    boundary = value_of(2 * k - 1, mantissa_bits + 1, min_exponent)  # a number of the grid of half the spacing
     real = (boundary - base) / sigma
     if not float32:
         return real
-    top = np.int64(0x49800000)  # ordered index of float32 2**20, beyond any deviate
-    upward_tie = k % 2 == 0
+    hit = np.int64(0x49800000)  # ordered index of float32 2**20, beyond any deviate
+    miss, step = -hit, 1
     bits = np.int64(bits_of(np.float32(min(max(real, -1048575.0), 1048575.0))))
-    start = bits if bits >= 0 else -(bits & 0x7FFFFFFF)
-    step = np.int64(1)
-    if _reaches(start, base, sigma, boundary, upward_tie):
-        hit, miss = start, max(start - step, -top)
-        while miss > -top and _reaches(miss, base, sigma, boundary, upward_tie):
-            hit = miss
-            step *= 2
-            miss = max(start - step, -top)
-    else:
-        miss, hit = start, min(start + step, top)
-        while hit < top and not _reaches(hit, base, sigma, boundary, upward_tie):
-            miss = hit
-            step *= 2
-            hit = min(start + step, top)
+    order = bits if bits >= 0 else -(bits & 0x7FFFFFFF)
     while hit - miss > 1:
-        middle = (hit + miss) >> 1
-        if _reaches(middle, base, sigma, boundary, upward_tie):
-            hit = middle
+        x = perturbed(base, value_of(order, 23, -126), sigma, True)
+        if x > boundary or (k % 2 == 0 and x == boundary):
+            hit = order
+            order -= step
         else:
-            miss = middle
-    return (np.float64(_float32_of(miss)) + np.float64(_float32_of(hit))) / 2
+            miss = order
+            order += step
+        step *= 2
+        if order <= miss or order >= hit:
+            order = (hit + miss) >> 1
+    return value_of(hit + miss, 24, -126)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _run_end(k, width, mantissa_bits, min_exponent):
     """Last cell of the run that cell k begins: an aligned block of its binade no wider than `width`, or k alone.
 
@@ -89,17 +73,15 @@ def _run_end(k, width, mantissa_bits, min_exponent):
     code, mantissa = abs(k), (1 << mantissa_bits) - 1
     if code & mantissa == 0:
         return k
-    binade = max((code >> mantissa_bits) - 1, 0)
-    size = 1
-    while size < (1 << mantissa_bits) and 2 * size * value_of(1, 0, binade + min_exponent - mantissa_bits) <= width:
-        size *= 2
+    spacing = from_bits((max((code >> mantissa_bits) - 1, 0) + min_exponent - mantissa_bits + 1023) << 52)
+    size = 1 << min(max((bits_of(width / spacing) >> 52) - 1023, 0), mantissa_bits)
     if k >= 0:
         return k | (size - 1)
     end = max(code & -size, 1)
     return -end if end & mantissa else -end - 1
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, last):
     """Runs of every column's cells low..high; within 2**-12 of `width` around zero all cells are one run.
 
@@ -125,15 +107,15 @@ def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, l
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def edge_deviates(base, starts, last, sigma, float32, mantissa_bits, min_exponent, out):
-    """The `threshold` beyond each run but its column's last, whose place in `out` stays."""
+    """The `_threshold` beyond each run but its column's last, whose place in `out` stays."""
     for d in range(base.size):
         for run in range(starts[d], starts[d + 1] - 1):
-            out[run] = threshold(last[run] + 1, base[d], sigma, float32, mantissa_bits, min_exponent)
+            out[run] = _threshold(last[run] + 1, base[d], sigma, float32, mantissa_bits, min_exponent)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def cdf_words(z, laplace, out):
     """out[i] = round(2**64 * P(deviate < z[i])): the uniform 64-bit word from which the deviate is at least z.
 
@@ -147,7 +129,7 @@ def cdf_words(z, laplace, out):
         out[i] = word if z[i] < 0 else np.uint64(0xFFFFFFFFFFFFFFFF) - max(word, np.uint64(1)) + np.uint64(1)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _cell(u, thresholds):
     """Count the thresholds that the uniform 64-bit word has reached."""
     cell = 0
@@ -156,12 +138,19 @@ def _cell(u, thresholds):
     return cell
 
 
-@njit(nogil=True, cache=True)
-def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, trial, out):
+def room():
+    """Return what `draw_sparse` works in; to allocate there takes longer to compile."""
+    words = np.empty((4, LANES // 8), np.uint32)
+    return words, words.reshape(-1).view(np.uint16), *np.empty((2, LANES), np.uint8)
+
+
+@kernel()
+def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, trial, out, words, lanes, cells, ties):
     """Offsets from home of every token's component in the active columns.
 
     columns [active] original column numbers; shift [active] = low - home; thresholds of column j are
-    ``thresholds[starts[j]:starts[j+1]]`` (ascending 64-bit words); out [n_tokens, >= active] int8, zeros.
+    ``thresholds[starts[j]:starts[j+1]]`` (ascending 64-bit words); out [n_tokens, >= active] int8, zeros. The last four
+    are `room`.
 
     A column that moves often: 16 random bits a token, 48 more where they tie with a threshold's. A column that moves
     seldom: geometric gaps between the tokens that leave home, then which cell, given that it left. Every draw is a
@@ -170,10 +159,6 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
     n = out.shape[0]
     key0, key1 = np.uint64(seed_low), np.uint64(seed_high)
     c2, c3 = np.uint64(point), np.uint64(trial)
-    words = np.empty((4, LANES // 8), np.uint32)
-    lanes = words.reshape(-1).view(np.uint16)
-    cells = np.empty(LANES, np.uint8)
-    ties = np.empty(LANES, np.uint8)
     for chunk in range(0, n, LANES):
         size = min(LANES, n - chunk)
         for j in range(columns.size):
@@ -218,7 +203,7 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
             out[np.int64(token), j] = shift[j] + _cell(u, edges)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def leaving(shift, starts, thresholds, away, below, above, scale):
     """Derive from each column's thresholds how often it moves, and its gaps where that is seldom, for `draw_sparse`.
 
@@ -229,7 +214,7 @@ def leaving(shift, starts, thresholds, away, below, above, scale):
         scale[j] = _gap_scale(away[j]) if 0 < away[j] < RARE else 0.0
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _leaving(edges, home):
     """Return how a component leaves its home cell, cell number `home` of its column, as 64-bit words.
 
@@ -241,13 +226,13 @@ def _leaving(edges, home):
     return below - above, below, above
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _gap_scale(away):
     """Return the factor from the logarithm of a uniform number to the length of a gap between moves; negative."""
     return 1.0 / log1p(np.float64(away) * -(2.0**-64))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _scaled(high, low, n):
     """Multiply the 64-bit fraction 0.(high)(low) by n and round down: uniform over 0 .. n - 1."""
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)

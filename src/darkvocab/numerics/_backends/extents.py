@@ -1,10 +1,11 @@
 """Laws of the distance of two draws from runs of cells, and of the extent of many, compiled."""
 
 import numpy as np
-from numba import njit
+
+from .compilation import kernel
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def _staircase(a, b, edge, stride):
     """``sum over j < b of clip(a - edge - j * stride, 0, a)``."""
     full = min(max(np.floor(-edge / stride) + 1, 0.0), b)
@@ -13,7 +14,7 @@ def _staircase(a, b, edge, stride):
     return full * a + n * (a - edge) - stride * (full + some - 1) * n / 2
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def _share(r, s, first, last, count, t):
     """Share of the pairs of a cell of run r and one of the later run s that are no more than t apart.
 
@@ -31,7 +32,7 @@ def _share(r, s, first, last, count, t):
     return pairs / (a * b)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def log_cdf(starts, first, last, count, p, below, above, n, t, out, since, until):
     """out[i] = log P(distance <= t[i]), summed over columns; the law is flat at least over since[i] <= t < until[i].
 

@@ -1,10 +1,11 @@
 """Identical-row grouping, compiled: a hash of every row, then a table that compares bytes."""
 
 import numpy as np
-from numba import njit
+
+from .compilation import kernel
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def hash_rows(words, keys, sign, folded, hashes, largest):
     """Multilinear hash of each row, ``sum_d keys[d] * words[i, d] mod 2**64``, and its largest magnitude code.
 
@@ -23,7 +24,7 @@ def hash_rows(words, keys, sign, folded, hashes, largest):
         largest[i] = top
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _same(words, a, b, folded):
     zero = folded ^ folded
     for d in range(words.shape[1]):
@@ -33,21 +34,17 @@ def _same(words, a, b, folded):
     return True
 
 
-@njit(nogil=True, cache=True)
-def group_hashed(hashes, words, folded, labels, first):
+@kernel()
+def group_hashed(hashes, words, folded, table, labels, first):
     """Label rows so that equal labels mean equal rows; groups are numbered in order of appearance.
 
     An open-addressing table keyed by the hash; a row joins a group only after its words were compared with the group's
-    first row. labels [n], first [n] (first row of each group). Returns the number of groups.
+    first row. table [a power of two, at least 2 n]: -1s that become the group at each slot; labels [n], first [n]
+    (first row of each group). Returns the number of groups.
     """
-    n = hashes.size
-    size = 16
-    while size < 2 * n:
-        size *= 2
-    table = np.full(size, -1, np.int64)  # group at this slot
-    mask = np.uint64(size - 1)
+    mask = np.uint64(table.size - 1)
     groups = 0
-    for i in range(n):
+    for i in range(hashes.size):
         slot = (hashes[i] ^ (hashes[i] >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
         slot = (slot >> np.uint64(20)) & mask
         while True:

@@ -1,19 +1,30 @@
 """What lies between the matrix products of a GPT-2, forwards and backwards, compiled for one core.
 
-Rows of activations are float32, or uint16 that hold bfloat16 words; all is computed in float32. `reassoc` lets sums be
-vectorised: the same bits on one machine, not on all.
+Rows of activations are float32; or uint16 that hold bfloat16 words; or, for products in float32 of bfloat16 numbers,
+uint32 that hold a float32's bits, rounded to bfloat16 where they are read and where they are written. All is computed
+in float32. `reassoc` lets sums be vectorised: the same bits on one machine, not on all.
 """
 
 import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from .compilation import kernel
 from .rounding import bits_of, from_bits
 
 FAST = {"reassoc", "contract", "nsz"}
+WORD = ir.IntType(32)
+SIXTEEN = ir.Constant(WORD, 16)
+
+
+def _nearest(builder, bits):
+    """The bits of a finite float32 rounded to bfloat16, to nearest even."""
+    odd = builder.and_(builder.lshr(bits, SIXTEEN), ir.Constant(WORD, 1))
+    bits = builder.add(builder.add(bits, ir.Constant(WORD, 0x7FFF)), odd)
+    return builder.and_(bits, ir.Constant(WORD, 0xFFFF0000))
 
 
 @intrinsic
@@ -21,31 +32,29 @@ def widen(typingctx, x):
     """The float32 that an entry holds."""
 
     def codegen(context, builder, signature, args):
-        if signature.args[0] == types.float32:
-            return args[0]
-        word = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
-        return builder.bitcast(word, ir.FloatType())
+        (entry,), (kind,) = args, signature.args
+        if kind == types.float32:
+            return entry
+        bits = _nearest(builder, entry) if kind == types.uint32 else builder.shl(builder.zext(entry, WORD), SIXTEEN)
+        return builder.bitcast(bits, ir.FloatType())
 
     return types.float32(x), codegen
 
 
 @intrinsic
 def narrow(typingctx, value, like):
-    """A finite float32 as an entry of the type of `like`: itself, or its bfloat16 word, to nearest even."""
+    """A finite float32 as an entry of the type of `like`: itself, or rounded to bfloat16."""
 
     def codegen(context, builder, signature, args):
         if signature.args[1] == types.float32:
             return args[0]
-        word = ir.IntType(32)
-        bits = builder.bitcast(args[0], word)
-        odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
-        bits = builder.add(builder.add(bits, ir.Constant(word, 0x7FFF)), odd)
-        return builder.trunc(builder.lshr(bits, ir.Constant(word, 16)), ir.IntType(16))
+        bits = _nearest(builder, builder.bitcast(args[0], WORD))
+        return bits if signature.args[1] == types.uint32 else builder.trunc(builder.lshr(bits, SIXTEEN), ir.IntType(16))
 
     return like(types.float32, like), codegen
 
 
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FAST)
+@kernel(forceinline=True, fastmath=FAST)
 def exp(x):
     """e**x of a float32 to 2e-7; 0 below -87, and the largest power of 2 above 88."""
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
@@ -57,13 +66,13 @@ def exp(x):
     return series * from_bits(np.int32((np.int32(n) + 127) << 23))
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def in_order(bits):
     """A float32's bits as an integer in the order of the floats (whose largest is found in vectors), and back."""
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
     """total [n, dim] float32 = x + added; out = its rows over their deviation, times gain, plus shift.
 
@@ -86,7 +95,7 @@ def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
             out[i, d] = narrow((row[d] - m) * s * gain[d] + shift[d], out[i, d])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gain, push_shift):
     """push [n, dim] float32 += what the gradient `pushed` of the output says of the input; passed: the same, narrowed.
 
@@ -111,7 +120,7 @@ def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gai
             passed[i, d] = narrow(push[i, d], passed[i, d])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def gelu(u, slope):
     """u = GELU(u) in its tanh form, slope = its derivative; both flat."""
     k, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
@@ -124,7 +133,7 @@ def gelu(u, slope):
         slope[i] = narrow(steep, slope[i])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def gelu_back(pushed, slope, sums):
     """pushed [n, dim] *= slope; sums [dim] += the sums of its columns."""
     for i in range(pushed.shape[0]):
@@ -134,7 +143,7 @@ def gelu_back(pushed, slope, sums):
             sums[d] += by
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def add_columns(x, sums):
     """sums [dim] += the sums of the columns of x [n, dim]."""
     for i in range(x.shape[0]):
@@ -142,7 +151,14 @@ def add_columns(x, sums):
             sums[d] += widen(x[i, d])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel()
+def round_entries(x):
+    """x, flat, rounded to its type: uint32 that hold float32 bits, to bfloat16."""
+    for i in range(x.size):
+        x[i] = narrow(widen(x[i]), x[i])
+
+
+@kernel(fastmath=FAST)
 def attend(scores, scale):
     """scores [heads, t, t] = softmax of scale * scores over the places up to each one's own; 0 beyond."""
     heads, places, _ = scores.shape
@@ -166,7 +182,7 @@ def attend(scores, scale):
                 row[j] = narrow(np.float32(0), row[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def attend_back(chances, pushed, scale):
     """pushed [heads, t, t]: from the gradient of the chances to that of the scores."""
     heads, places, _ = chances.shape
@@ -182,7 +198,7 @@ def attend_back(chances, pushed, scale):
                 by[j] = narrow(np.float32(0), by[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@kernel(fastmath=FAST)
 def cross_entropy(logits, labels, share):
     """Sum of the losses of places whose label is >= 0; logits [n, vocabulary] = share * their gradient."""
     n, vocabulary = logits.shape
@@ -213,7 +229,7 @@ def cross_entropy(logits, labels, share):
     return loss
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def embed(ids, tokens, places, out):
     """out [n, dim] = the token's row plus its place's; ids [batch, t]."""
     batch, length = ids.shape
@@ -224,7 +240,7 @@ def embed(ids, tokens, places, out):
                 row[d] = token[d] + place[d]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def embed_back(ids, push, tokens, places):
     """tokens and places += what the gradient of the embedded rows says of them."""
     batch, length = ids.shape

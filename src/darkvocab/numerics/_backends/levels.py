@@ -1,10 +1,16 @@
-"""Levels, compiled: the distribution of a sum of independent columns' costs, on a grid of bins."""
+"""Levels, compiled: the distribution of a sum of independent columns' costs, and sums over levels and over cells."""
+
+import math
 
 import numpy as np
-from numba import njit
+
+from .compilation import kernel
+
+CERTAIN = -50.0  # log P(no cell holds more) below which one is certain to, and more than one are expected to
+UNSEEN = 1e-20  # expected cells from which on a binomial law's tail is cut off
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def add_columns(starts, cost, p, width, mass, spread):
     """Distribution of the sum over columns of one cost each, costs >= 0, column j's with the probabilities p.
 
@@ -13,12 +19,11 @@ def add_columns(starts, cost, p, width, mass, spread):
     zero adds nothing. Returns the probability of costs beyond the last bin.
     """
     n = mass.size
-    mass[:] = 0.0
-    spread[:] = 0.0
-    mass[0] = 1.0
+    old_mass, old_spread = np.zeros(n + 2), np.zeros(n + 2)  # bin i at i + 1, between zeros
+    new_mass, new_spread = np.empty(n + 2), np.empty(n + 2)
+    old_mass[1] = 1.0
     occupied = 1
     beyond = 0.0
-    new_mass, new_spread = np.empty(n), np.empty(n)
     for j in range(starts.size - 1):
         new_mass[:] = 0.0
         new_spread[:] = 0.0
@@ -26,28 +31,122 @@ def add_columns(starts, cost, p, width, mass, spread):
         for run in range(starts[j], starts[j + 1]):
             if p[run] == 0.0:
                 continue
-            place = cost[run] / width
-            if not place < n:
-                for i in range(occupied):
-                    beyond += p[run] * mass[i]
-                continue
+            place = min(cost[run] / width, float(n))
             low = np.int64(place)
             share = place - low
             add = share * (1.0 - share)
-            for after in range(2):
-                part = p[run] * (share if after else 1.0 - share)
-                to = low + after
-                if part == 0.0:
-                    continue
-                inside = max(min(occupied, n - to), 0)
-                target, target_spread = new_mass[to:], new_spread[to:]
-                for i in range(inside):
-                    target[i] += part * mass[i]
-                    target_spread[i] += part * (spread[i] + add * mass[i])
-                for i in range(inside, occupied):
-                    beyond += part * mass[i]
-                farthest = to if to > farthest else farthest
+            lower, upper = p[run] * (1.0 - share), p[run] * share
+            to = low + 1 if share else low
+            inside = min(occupied + to - low, n - low)
+            to_mass, to_spread = new_mass[1 + low :], new_spread[1 + low :]
+            for i in range(inside):
+                to_mass[i] += lower * old_mass[i + 1] + upper * old_mass[i]
+            for i in range(inside):
+                to_spread[i] += lower * (old_spread[i + 1] + add * old_mass[i + 1])
+                to_spread[i] += upper * (old_spread[i] + add * old_mass[i])
+            for i in range(inside, occupied + 1):
+                beyond += lower * old_mass[i + 1] + upper * old_mass[i]
+            farthest = max(farthest, to)
         occupied = min(n, occupied + farthest)
-        mass[:] = new_mass
-        spread[:] = new_spread
+        old_mass, new_mass = new_mass, old_mass
+        old_spread, new_spread = new_spread, old_spread
+    mass[:] = old_mass[1:-1]
+    spread[:] = old_spread[1:-1]
     return beyond
+
+
+@kernel()
+def occupied_sums(p, log_q, mass, n, few, sums):
+    """sums[a] = sums over levels of mass * x[a], of mass * p * x[a]**2, and of mass * p * x[a] * x[a + 1].
+
+    x, over p, of a cell with k tokens: P(k >= 2), E[k; k >= 2], E[k**2; k >= 2], P(k >= 1), P(k = 1), P(k = 2). The
+    first three are summed term by term where fewer than `few` tokens are expected.
+    """
+    sums[:] = 0.0
+    x = np.zeros(7)
+    for i in range(p.size):
+        x[3] = -math.expm1(n * log_q[i]) / p[i]
+        x[4] = n * (math.exp((n - 1) * log_q[i]) if n > 1 else 1.0)
+        x[5] = n * (n - 1) / 2 * p[i] * (math.exp((n - 2) * log_q[i]) if n > 2 else 1.0)
+        if n * p[i] >= few:
+            x[0], x[1], x[2] = x[3] - x[4], n - x[4], n * (1 - p[i]) + n * n * p[i] - x[4]
+        else:
+            x[:3] = 0.0
+            term = x[5]
+            k = 2.0
+            while k * k * term > 1e-18 * x[2]:
+                x[0] += term
+                x[1] += k * term
+                x[2] += k * k * term
+                term *= (n - k) / (k + 1) * (p[i] / (1 - p[i]))
+                k += 1
+        for a in range(6):
+            sums[a, 0] += mass[i] * x[a]
+            sums[a, 1] += mass[i] * p[i] * x[a] * x[a]
+            sums[a, 2] += mass[i] * p[i] * x[a] * x[a + 1]
+
+
+@kernel()
+def power_sums(p, log_q, mass, n, sums):
+    """sums[c, d, k] = sum over levels of mass * p**(k - 1) * (1 - p)**((c + 1) * n - d - k), for d < c + 2, k >= 1.
+
+    Zero where the exponent is negative.
+    """
+    most = sums.shape[2] - 1
+    powers, rests = np.ones(most), np.ones(most + 3)
+    sums[:] = 0.0
+    for i in range(p.size):
+        for k in range(1, powers.size):
+            powers[k] = powers[k - 1] * p[i]
+        for k in range(1, rests.size):
+            rests[k] = rests[k - 1] * (1.0 - p[i])
+        for c in range(2):
+            left = min((c + 1) * n, most + 2.0)
+            weight = mass[i] * (math.exp(((c + 1) * n - left) * log_q[i]) if (c + 1) * n > left else 1.0)
+            for d in range(c + 2):
+                last = np.int64(left) - d
+                for k in range(1, min(most, last) + 1):
+                    sums[c, d, k] += weight * powers[k - 1] * rests[last - k]
+
+
+@kernel()
+def cells_beyond(ends, p, cells, n, log_ways, log_none, expected):
+    """Add up how many cells are expected to hold more than m tokens, and log P(none does), as if independent.
+
+    ends [m] ascending, >= 1; p, cells [levels]: probability of a cell, and how many cells have it; log_ways:
+    log C(n, k) from k = ends[0] on. Terms below 1e-20 expected cells are cut off, and so are the certain ends.
+    """
+    first = ends[0]
+    term = np.empty(2 * log_ways.size + 64)
+    low = first + np.arange(term.size)
+    ratio, inverse = (n - low) / (low + 1.0), (low + 1.0) / (n - low)  # of one term to the next, but for the odds
+    least = 0  # of `ends`: those before are certain
+    for i in range(p.size):
+        while least < ends.size and log_none[least] < CERTAIN:
+            least += 1
+        if least == ends.size:
+            break
+        rare = min(p[i], 1.0 - 2.0**-53)
+        odds = rare / (1.0 - rare)
+        start = max(ends[least] + 1, min(np.int64(n * rare), first + log_ways.size - 1))
+        if start > n:
+            continue
+        term[0] = math.exp(log_ways[start - first] + start * math.log(rare) + (n - start) * math.log1p(-rare))
+        last = start
+        while last < n and last - first + 1 < term.size and cells[i] * term[last - start] > UNSEEN:
+            term[last + 1 - start] = term[last - start] * (ratio[last - first] * odds)
+            last += 1
+        at = ends.size - 1
+        over, below = 0.0, term[0]
+        for k in range(last, ends[least], -1):
+            if k >= start:
+                over += term[k - start]
+            else:
+                below *= inverse[k - first] / odds
+                over += below
+            while at >= 0 and ends[at] >= k:
+                at -= 1
+            if at >= 0 and ends[at] == k - 1:
+                chance = min(over, 1.0 - 2.0**-53)
+                expected[at] += cells[i] * chance
+                log_none[at] += cells[i] * math.log1p(-chance)

@@ -1,12 +1,12 @@
 """Motion between two states of the same rows, compiled: in grid steps token by token, in weights around the bulk."""
 
 import numpy as np
-from numba import njit
 
+from .compilation import kernel
 from .rounding import bits_of, from_bits
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def tally_moves(before, after, l1, l2, l_inf):
     """Lengths [n] of each row's displacement in steps, from its ordered indices [n, dim] before and after."""
     for i in range(before.shape[0]):
@@ -23,7 +23,7 @@ def tally_moves(before, after, l1, l2, l_inf):
         l2[i] = np.sqrt(squares)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def tally_displacements(before, after, sign, bits_before, bits_after, shift, same, steps, l_inf, euclidean):
     """Measure how far each row of words [n, dim] is from another's: in steps, and in weight units by float32 values.
 
@@ -58,7 +58,7 @@ def tally_displacements(before, after, sign, bits_before, bits_after, shift, sam
         steps[i], l_inf[i], euclidean[i] = top, from_bits(most), np.sqrt(lanes.sum())
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def summarise_moves(l1, l2, l_inf, tokens):
     """Count which of these rows moved, and take mean and maximum over all of them of each length."""
     n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = 0, 0, 0, 0.0, 0.0, 0, 0
@@ -74,7 +74,7 @@ def summarise_moves(l1, l2, l_inf, tokens):
     return n_moved, sum_l1 / n, max_l1, sum_l2 / n, max_l2, sum_l_inf / n, max_l_inf
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def sum_pairs(values, index, weights, in_weight, in_steps):
     """Sums of the L-infinity distances of all pairs of rows, in weight units (float32) and steps, for sets of tokens.
 
@@ -101,7 +101,7 @@ def sum_pairs(values, index, weights, in_weight, in_steps):
             in_weight[k], in_steps[k] = weight, step
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def widest(rows, tokens):
     """Width of the widest column of these rows, its largest entry less its smallest, and the first such column."""
     low, high = rows[tokens[0]].copy(), rows[tokens[0]].copy()
@@ -116,7 +116,7 @@ def widest(rows, tokens):
     return high[column] - low[column], column
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def around_mean(values, tokens, mean):
     """mean [dim] of these rows, in float64; sum and maximum over them of the squared distance from it."""
     mean[:] = 0.0
@@ -135,7 +135,7 @@ def around_mean(values, tokens, mean):
     return total, largest
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def around_mean_move(before, after, tokens, mean):
     """mean [dim] of these rows' displacements, in float64; sum over them of the squared difference from it."""
     mean[:] = 0.0

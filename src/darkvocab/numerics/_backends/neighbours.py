@@ -7,10 +7,11 @@ values; two are apart where their difference, as an unsigned integer or in float
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from .compilation import kernel
 from .distances import TILE_BYTES, lowest_bit
 from .rounding import bits_of
 from .sets import unite
@@ -54,13 +55,13 @@ def lanes_near(typingctx, tiles, at, number, limit):
     return signature, codegen
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def _up_to(n):
     """A word with its lowest n bits set, n from 0 to 64."""
     return ~np.uint64(0) >> np.uint64(64 - n) if n > 0 else np.uint64(0)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights, degrees, tokens, pairs):
     """Pairs of rows x_first.. (tiles x) and later rows y_first.. (tiles y) before ends[row] that are nowhere apart.
 
@@ -103,7 +104,7 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def compare_each(one, other, limit, near):
     """near[i]: one[i] and other[i] are nowhere more than `limit` apart."""
     n, dim = one.shape
@@ -119,7 +120,7 @@ def compare_each(one, other, limit, near):
                 break
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def index_words(words, sign, index):
     """index[i, d] = ordered index of words[i, d], unsigned bit patterns whose sign bit is the word `sign`."""
     for i in range(words.shape[0]):
@@ -145,7 +146,7 @@ def _deviation_of(x, centre):
     return of_floats
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def profile(rows, centre, low, high, extremes):
     """Range of each column of rows [n, dim], and each row's largest and smallest deviation from `centre` by blocks.
 
@@ -169,7 +170,7 @@ def profile(rows, centre, low, high, extremes):
             extremes[i, blocks + block] = min(max(smallest, -FURTHEST), FURTHEST)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def count_alike(ordered, reach, counts):
     """counts[d] = pairs of the ascending float64 values ordered[d] that are at most `reach` apart."""
     for d in range(ordered.shape[0]):

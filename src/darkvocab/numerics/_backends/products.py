@@ -1,12 +1,13 @@
 """Products of rows with a few vectors, compiled: what indicators are made of. Rows are float32, sums float64."""
 
 import numpy as np
-from numba import njit
+
+from .compilation import kernel
 
 SUMS = {"reassoc", "contract"}  # of a sum, in any order: vectors of them
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
+@kernel(fastmath=SUMS)
 def squares_and_sums(rows, squares, sums):
     """|x|^2 of each row, and the sum of all rows added to `sums`."""
     for i in range(rows.shape[0]):
@@ -18,7 +19,7 @@ def squares_and_sums(rows, squares, sums):
         squares[i] = total
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
+@kernel(fastmath=SUMS)
 def products(rows, vectors, out):
     """Write |x - v0|^2, |x|^2, then x.v0, x.v1, ... of each row x to `out` [rows, 2 + vectors]."""
     first = vectors[0]
@@ -37,7 +38,7 @@ def products(rows, vectors, out):
             out[i, 2 + k] = total
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=SUMS)
+@kernel(fastmath=SUMS)
 def scatter(rows, directions, offsets, moments):
     """Add a x to moments[k], with a = x.directions[k] - offsets[k], for every row x; float32."""
     for i in range(rows.shape[0]):

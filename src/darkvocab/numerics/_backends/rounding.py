@@ -1,10 +1,14 @@
 """Rounding to a number grid, compiled: values to signed codes (see `darkvocab.numerics.grids`)."""
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from .compilation import kernel
+
 _SAME_WIDTH = {types.float32: types.int32, types.float64: types.int64}
+EXPONENT = 0x7FF << 52  # bits of a float64
+WHOLE = 0x433 << 52  # of 2**52, whose significand holds a whole number
 
 
 @intrinsic
@@ -37,44 +41,44 @@ def fma(typingctx, a, b, c):
     return types.float64(types.float64, types.float64, types.float64), codegen
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def index_of(x, mantissa_bits, min_exponent, max_code):
-    """Ordered index of float64 `x` rounded to nearest even; beyond the largest finite one: +-(max_code + 1)."""
-    bits = bits_of(x)
-    exponent = max(((bits >> 52) & 0x7FF) - 1023, min_exponent)
-    scale = from_bits((mantissa_bits - exponent + 1023) << 52)
-    significand = np.int64(np.rint(min(abs(x) * scale, 2.0**30)))  # at most 2**24, but for infinity
-    code = ((exponent - min_exponent) << mantissa_bits) + significand
-    code = min(code, max_code + 1)
-    return -code if bits < 0 else code
+    """Ordered index of float64 `x` rounded to nearest even; beyond the largest finite one: +-(max_code + 1).
+
+    Integers are counted in float64, exactly: AVX2 converts no 64-bit integers, and compares few.
+    """
+    far = abs(x)
+    binade = bits_of(max(far, from_bits((min_exponent + 1023) << 52))) & EXPONENT
+    significand = np.rint(min(far * from_bits(((mantissa_bits + 2046) << 52) - binade), 2.0**30))  # at most 2**24
+    steps = from_bits((binade >> 52) | WHOLE) - (2.0**52 + 1023 + min_exponent)
+    code = min(steps * (1 << mantissa_bits) + significand, max_code + 1.0)
+    return np.int64(np.int32(-code if x < 0 else code))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def value_of(index, mantissa_bits, min_exponent):
     """Float64 value of an ordered index (exact for every grid up to float32)."""
-    code = abs(index)
-    binade = max((code >> mantissa_bits) - 1, 0)
-    significand = code - (binade << mantissa_bits)
-    scale = from_bits((binade + min_exponent - mantissa_bits + 1023) << 52)
-    value = significand * scale
+    smallest = from_bits((min_exponent + 1023) << 52)
+    value = from_bits((abs(index) << (52 - mantissa_bits)) + ((min_exponent + 1022) << 52))
+    value = value if value >= smallest else 2.0 * value - smallest  # without a leading bit
     return -value if index < 0 else value
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def round_to_index(x, mantissa_bits, min_exponent, max_code, out):
     """out[i] = index_of(x[i]) for a flat array of finite values."""
     for i in range(x.size):
         out[i] = index_of(np.float64(x[i]), mantissa_bits, min_exponent, max_code)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def values_of(index, mantissa_bits, min_exponent, out):
     """out[i] = value_of(index[i]) for a flat array."""
     for i in range(index.size):
         out[i] = value_of(np.int64(index[i]), mantissa_bits, min_exponent)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def perturbed(base, z, sigma, float32):
     """``base + z * sigma`` as float64; `float32`: z, its product and the sum are each rounded to float32."""
     if float32:
@@ -82,7 +86,7 @@ def perturbed(base, z, sigma, float32):
     return base + z * sigma
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def perturb(base, z, sigma, float32, mantissa_bits, min_exponent, max_code, out):
     """Rows of `perturbed` components as ordered indices: base [dim], z [n, dim], out [n, dim] int.
 

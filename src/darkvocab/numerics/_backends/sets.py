@@ -1,9 +1,9 @@
 """Sets of rows, compiled: a forest in which `parent` [n] leads from each row to the smallest of its set."""
 
-from numba import njit
+from .compilation import kernel
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def _root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -11,7 +11,7 @@ def _root(parent, i):
     return i
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@kernel(forceinline=True)
 def unite(parent, i, j):
     """Make one set of those of i and j; a set goes by its smallest member."""
     i, j = _root(parent, i), _root(parent, j)
@@ -21,15 +21,15 @@ def unite(parent, i, j):
         parent[i] = j
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def unite_all(parent, one, other):
     """Make one set of one[i] and other[i], for all i."""
     for i in range(one.size):
         unite(parent, one[i], other[i])
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def flatten(parent):
-    """Let every row's parent be the smallest member of its set."""
+    """Let every row's parent be the smallest member of its set: parents come before their children."""
     for i in range(parent.size):
-        parent[i] = _root(parent, i)
+        parent[i] = parent[parent[i]]

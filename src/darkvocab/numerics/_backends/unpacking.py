@@ -1,14 +1,12 @@
 """Numbers of few bits, compiled: bits to float32 by the scale and bias of each group."""
 
 import numpy as np
-from numba import njit
 
-from .rounding import bits_of, from_bits
-
-EXPONENT = 0x7FF << 52  # bits of a float64
+from .compilation import kernel
+from .rounding import EXPONENT, bits_of, from_bits
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _rounded(x, carry, smallest, largest):
     """Round float64 `x` to a grid, ties to even; beyond its `largest` number it is infinite.
 
@@ -22,13 +20,13 @@ def _rounded(x, carry, smallest, largest):
     return rounded if abs(rounded) <= largest else np.copysign(np.inf, x)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _value(code, scale, bias, carry, smallest, largest):
     """Scale times code, rounded, plus bias, rounded: as two operations on numbers of the grid give it."""
     return np.float32(_rounded(_rounded(scale * code, carry, smallest, largest) + bias, carry, smallest, largest))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def unpack(data, bits, offset, scales, biases, mantissa_bits, min_exponent, largest, out):
     """Fill `out` [n, dim] with the values of codes of `bits` bits, the lowest bit of `data` [n, bytes] first.
 

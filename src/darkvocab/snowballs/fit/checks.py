@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ..theory import Partition
 from .likelihood import ERRORS, Estimate, Uncertainty, drawn_partitions
@@ -83,7 +83,7 @@ def predicted(uncertainty: Uncertainty, draws: int) -> list[Partition]:
         counted = [(high if low == 0 else low, draws)]
     else:
         counted = []
-        deviates = norm.ppf((np.arange(SIGMAS) + 0.5) / SIGMAS) / norm.ppf(0.5 + uncertainty.level / 2)
+        deviates = ndtri((np.arange(SIGMAS) + 0.5) / SIGMAS) / ndtri(0.5 + uncertainty.level / 2)
         for i, share in enumerate(deviates.tolist()):
             end = high if share > 0 else low
             near = min(max(estimate.sigma * (end / estimate.sigma) ** abs(share), estimate.range[0]), estimate.range[1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -15,11 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 from scipy.optimize import brentq, minimize, minimize_scalar
-from scipy.stats import chi2, norm
+from scipy.special import gammaincinv, ndtri
 
 from ...errors import NoFit
 from ...measures.census import Census
 from ...numerics import boundaries, round_to, ulp
+from ...numerics.grouping import n_cores
 from ..law import Snowball, SnowballLaw
 from ..snowball import draw
 from ..theory import Occupancy, Partition, composite_likelihood, partition_likelihood
@@ -89,9 +91,13 @@ class Estimate:
 def drawn_partitions(snowball: Snowball, trials: range, *, seed: int, like: Partition) -> Iterator[Partition]:
     """Draw these trials of a snowball and yield the partition of each, with singletons where `like` has them."""
     cells = snowball.single_cells() if snowball.has_cells else None
-    for trial in trials:
+
+    def partition(trial: int) -> Partition:
         census = Census(draw(snowball, seed=seed, trial=trial, cells=cells).groups())
-        yield Partition(census.populations, None if like.n_singletons is None else census.n_singletons)
+        return Partition(census.populations, None if like.n_singletons is None else census.n_singletons)
+
+    with ThreadPoolExecutor(n_cores()) as pool:
+        yield from (map if cells else pool.map)(partition, trials)  # of cells each is too short for threads
 
 
 class Point(NamedTuple):
@@ -159,7 +165,8 @@ class Likelihood:
         low, high = self.hypothesis.range(max(self.n_tokens, 2))
         count = max(8, math.ceil(math.log(high / low) / math.log(COARSE)))
         sigmas = np.geomspace(low, high, count).tolist()
-        logs = [self.at(sigma) for sigma in sigmas]
+        with ThreadPoolExecutor(n_cores()) as pool:
+            logs = list(pool.map(self.at, sigmas))
         best = int(np.argmax(np.where(np.isfinite(logs), logs, -np.inf)))
         if not np.isfinite(logs[best]):
             raise NoFit(
@@ -288,10 +295,10 @@ class Uncertainty:
         if sigma is None:
             return self._one_sided(log_sigma)
         if self.likelihood.free:
-            far = float(norm.ppf(0.5 + self.level / 2)) * math.sqrt(self.godambe[0][0, 0])
+            far = float(ndtri(0.5 + self.level / 2)) * math.sqrt(self.godambe[0][0, 0])
             return sigma * math.exp(-far), sigma * math.exp(far)
         scale = 1.0 if self.likelihood.is_exact else self.godambe[1]
-        fall = float(chi2.ppf(self.level, 1)) / 2 * scale
+        fall = float(gammaincinv(0.5, self.level)) * scale  # half a quantile of chi squared
         return self._falls(log_sigma, fall, -1), self._falls(log_sigma, fall, 1)
 
     def _one_sided(self, log_sigma: float) -> tuple[float, float]:

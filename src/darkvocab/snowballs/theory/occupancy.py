@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import betainc, betaincc, gammaln, xlog1py
+from scipy.special import betainc, betaincc, gammaln
 
 from ...errors import InvalidInput
 from ...numerics.cells import Cells
@@ -24,6 +24,7 @@ LISTED = 1 << 14  # cells that are listed one by one, where there are no more
 BIN = 1 / 128  # of the logarithm of a cell's probability, where there are
 BELOW = 32.0  # nats below 1 / N under which a token is alone but for a chance of e**-32
 DISPERSED = -23.0  # log(N * p) of the likeliest cell under which black holes are pairs, but for a part in 1e10
+SUMMED = 4096  # tokens of the largest group up to which binomial laws are summed term by term
 APART = 1e-4  # share of tokens in black holes under which covariances between cells are taken to first order
 LARGEST = 256  # cells listed for the largest populations
 NEVER = 760.0  # nats: e**-760 is 0 in float64
@@ -31,6 +32,7 @@ FEW = 0.1  # expected tokens of a cell under which sums over populations are sum
 
 Array = np.ndarray
 Weight = tuple[float, float]  # of a cell with n >= 2 tokens: constant + slope * n
+PAIRS, IN_PAIRS, SQUARES, OCCUPIED, SINGLE, DOUBLE = range(6)  # of `_sums`: what is summed over cells
 ONE, TOKENS, SURPLUS = (1.0, 0.0), (0.0, 1.0), (-1.0, 1.0)
 
 
@@ -57,11 +59,13 @@ class Levels:
 
     @cached_property
     def p(self) -> Array:
-        return np.exp(self.log_p)
+        return np.minimum(np.exp(self.log_p), 1.0)
 
-    def total(self, over_p: Array) -> float:
-        """``sum over cells of f(p)``, given ``f(p) / p`` at every level."""
-        return float(np.einsum("i,i->", self.mass, over_p))  # no BLAS: the same bits for any number of threads
+    @cached_property
+    def log_q(self) -> Array:
+        """Logarithm of 1 - p."""
+        with np.errstate(divide="ignore"):
+            return np.log1p(-self.p)
 
 
 def levels(cells: Cells, n_tokens: float) -> Levels:
@@ -85,8 +89,7 @@ def levels(cells: Cells, n_tokens: float) -> Levels:
     top = math.fsum(cells.log_likeliest)
     floor = min(-math.log(max(n_tokens, 1)) - BELOW, _deciding(cells))
     mass, spread = np.empty((2, max(3, math.ceil((top - floor) / BIN))))
-    cost = np.repeat(cells.log_likeliest, n_runs) - cells.log_cell
-    beyond = add_columns(cells.starts, cost, cells.p, BIN, mass, spread)
+    beyond = add_columns(cells.starts, cells.cost, cells.p, BIN, mass, spread)
     corrected = np.pad(mass, 1) - 0.5 * np.diff(np.pad(spread, 2), n=2)
     log_p = top - BIN * np.arange(-1, mass.size + 1)
     return Levels(np.append(log_p, -700.0), np.append(corrected, beyond), False)
@@ -168,7 +171,7 @@ class Occupancy:
         population = self.black_hole_population
         if self._is_sparse:
             return Moments(self._n - population.mean, population.std)
-        return Moments(self.levels.total(self._n * self._q(self._n - 1)), population.std)
+        return Moments(float(self._sums[SINGLE, 0]), population.std)
 
     @cached_property
     def n_black_holes(self) -> Moments:
@@ -189,37 +192,25 @@ class Occupancy:
         """Expected number of cells that hold this many tokens, one or two, or more: unique rows, or black holes."""
         if least == 2:
             return self._sum(ONE)
-        return self._n - self._sum(SURPLUS) if self._is_sparse else self.levels.total(self._occupied)
+        return self._n - self._sum(SURPLUS) if self._is_sparse else float(self._sums[OCCUPIED, 0])
 
     # Sums over cells of what depends on their tokens n ---------------------------------------------------------------
 
+    @cached_property
+    def _sums(self) -> Float64[np.ndarray, "6 3"]:
+        """Sums over cells of what `occupied_sums` names, of its square, and of its product with the next."""
+        from ...numerics._backends.levels import occupied_sums
+
+        sums = np.empty((6, 3))
+        occupied_sums(self.levels.p, self.levels.log_q, self.levels.mass, self._n, FEW, sums)
+        return sums
+
     def _sum(self, weight: Weight) -> float:
         """``sum over cells of E[w(n); n >= 2]``."""
-        if self.is_dispersed:
-            constant, slope = weight
-            return (constant + 2 * slope) * math.exp(self.log_coincident_pairs)
-        return self.levels.total(self._shared(weight))
-
-    def _shared(self, weight: Weight, squared: bool = False) -> Array:
-        """``E[w(n); n >= 2] / p`` at every level; `squared` of ``w(n)**2``."""
-        n, p = self._n, np.minimum(self.levels.p, 1.0)
         constant, slope = weight
-        linear, square = slope, 0.0
-        if squared:
-            constant, linear, square = constant**2, 2 * constant * slope, slope**2
-        single = n * self._q(n - 1)  # over p
-        total = linear * (n - single) + square * (n * (1 - p) + n * n * p - single)
-        if constant:
-            total += constant * (self._occupied - single)
-        few = n * p < FEW  # where the above cancels: term by term
-        rare = p[few]
-        term = n * (n - 1) / 2 * rare * np.exp((n - 2) * np.log1p(-rare))
-        series = np.zeros_like(rare)
-        for m in range(2, 14):
-            series += (constant + linear * m + square * m * m) * term
-            term = term * ((n - m) / (m + 1)) * (rare / (1 - rare))
-        total[few] = series
-        return total
+        if self.is_dispersed:
+            return (constant + 2 * slope) * math.exp(self.log_coincident_pairs)
+        return float(constant * self._sums[PAIRS, 0] + slope * self._sums[IN_PAIRS, 0])
 
     def _std(self, weight: Weight) -> float:
         """Standard deviation of ``sum over cells of w(n); n >= 2``: pairs are as good as Poisson.
@@ -235,42 +226,17 @@ class Occupancy:
             return 0.0
         if self.is_dispersed:
             return (constant + 2 * slope) * math.sqrt(math.exp(self.log_coincident_pairs))
+        sums, squares, products = self._sums.T.tolist()
         if self._is_sparse:
-            within = self.levels.total(self._shared(weight, squared=True) - self.levels.p * self._shared(weight) ** 2)
-            n = self._n
-            twos = n * (n - 1) * self.levels.total(self._powers(2, n - 2))
-            across = -((constant * twos + slope * (self._sum(TOKENS) + twos)) ** 2) / n
-        else:
-            within, across = (
-                constant**2 * empty + alone**2 * single + 2 * constant * alone * mixed
-                for empty, single, mixed in (self._within, self._across)
-            )
-        return math.sqrt(max(within + across, 0.0))
-
-    def _q(self, power: float) -> Array:
-        """(1 - p)**power."""
-        return np.exp(xlog1py(power, -np.minimum(self.levels.p, 1.0)))
-
-    def _powers(self, k: int, exponent: float) -> Array:
-        """``p**k (1 - p)**exponent / p``."""
-        return np.exp((k - 1) * self.levels.log_p) * self._q(exponent)
-
-    @cached_property
-    def _occupied(self) -> Array:
-        """P(n >= 1) / p."""
-        return -np.expm1(xlog1py(self._n, -np.minimum(self.levels.p, 1.0))) / self.levels.p
-
-    def _between(self, f: Array, g: Array | None = None) -> float:
-        """``sum over pairs of different cells of f(p_a) g(p_b)``, given f / p and g / p."""
-        g = f if g is None else g
-        return self.levels.total(f) * self.levels.total(g) - self.levels.total(f * g * self.levels.p)
-
-    @cached_property
-    def _within(self) -> tuple[float, float, float]:
-        """Variances, within cells, of being empty and of holding one token, and their covariance."""
-        n, none, one = self._n, self._q(self._n), self._q(self._n - 1)
-        single, total = n * one, self.levels.total
-        return total(none * self._occupied), total(single * (1 - single * self.levels.p)), -total(none * n * one)
+            within = constant**2 * (sums[PAIRS] - squares[PAIRS]) + slope**2 * (sums[SQUARES] - squares[IN_PAIRS])
+            within += 2 * constant * slope * (sums[IN_PAIRS] - products[PAIRS])
+            across = 2 * alone * sums[DOUBLE] + slope * sums[IN_PAIRS]
+            return math.sqrt(max(within - across**2 / self._n, 0.0))
+        empty, single, mixed = self._across
+        empty += sums[OCCUPIED] - squares[OCCUPIED]
+        single += sums[SINGLE] - squares[SINGLE]
+        mixed += products[OCCUPIED] - sums[SINGLE]
+        return math.sqrt(max(constant**2 * empty + alone**2 * single + 2 * constant * alone * mixed, 0.0))
 
     @cached_property
     def _across(self) -> tuple[float, float, float]:
@@ -278,24 +244,22 @@ class Occupancy:
 
         Series in p_a p_b: all terms up to 200 tokens; then what is left is of order N**-5.
         """
+        from ...numerics._backends.levels import power_sums
+
         n, tokens = self._n, self.n_tokens
-        terms = min(tokens, 40) if tokens <= 200 else 4
-        empty = math.fsum(
-            (-1) ** k * math.comb(tokens, k) * self._between(self._powers(k, n - k)) for k in range(1, terms + 1)
-        )
-        mixed = [n * self._between(self._powers(1, n - 1))]
-        for k in range(1, min(terms, tokens - 1) + 1):
-            between = self._between(self._powers(k, n - 1 - k), self._powers(k + 1, n - 1 - k))
-            mixed.append(n * (-1) ** k * math.comb(tokens - 1, k) * between)
-        alone = self._powers(1, n - 1)
-        single = [-n * self._between(alone)]
-        if tokens > 1:  # (1 - p)**(n - 2) p = ((1 - p)**(n - 2) - (1 - p)**(n - 1)) + ...
-            more = self._powers(2, n - 2)
-            single.append(n * (n - 1) * (2 * self._between(alone, more) + self._between(more)))
-        for k in range(1, min(terms, tokens - 2) + 1):
-            between = self._between(self._powers(k + 1, n - 2 - k))
-            single.append(n * (n - 1) * (-1) ** k * math.comb(tokens - 2, k) * between)
-        return empty, math.fsum(single), math.fsum(mixed)
+        k = np.arange(1, 1 + (min(tokens, 40) if tokens <= 200 else 4))
+        once, twice = sums = np.empty((2, 3, 2 * k.size + 3))  # [d, k] p**k (1 - p)**(n - d - k); and with 2 n for n
+        power_sums(self.levels.p, self.levels.log_q, self.levels.mass, n, sums)
+
+        def signed(m: int) -> Array:
+            return np.array([(-1) ** i * float(math.comb(m, i)) for i in k.tolist()])
+
+        empty = signed(tokens) * (once[0, k] ** 2 - twice[0, 2 * k])
+        mixed = n * signed(tokens - 1) * (once[1, k] * once[0, k + 1] - twice[1, 2 * k + 1])
+        single = n * (n - 1) * signed(tokens - 2) * (once[1, k + 1] ** 2 - twice[2, 2 * k + 2])
+        ones = once[0, 1] ** 2 - twice[0, 2]  # (1 - p)**(n - 2) p = ((1 - p)**(n - 2) - (1 - p)**(n - 1)) + ...
+        more = 2 * (once[0, 1] * once[0, 2] - twice[0, 3]) + once[0, 2] ** 2 - twice[0, 4]
+        return math.fsum(empty), math.fsum([*single, -n * ones, n * (n - 1) * more]), math.fsum([*mixed, n * ones])
 
     # Populations --------------------------------------------------------------------------------------------------
 
@@ -316,18 +280,18 @@ class Occupancy:
         m = populations[possible][:, None]
         ways = gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1)
 
-        def expected(log_p: Array, mass: Array) -> Array:
-            log_q = xlog1py(n - m, -np.minimum(np.exp(log_p), 1.0))
-            return np.asarray(np.exp(ways + (m - 1) * log_p + log_q) @ mass)
+        def expected(log_p: Array, log_q: Array, mass: Array) -> Array:
+            log_rest = (n - m) * np.maximum(log_q, -1e300)  # no infinity, of which there may be none
+            return np.asarray(np.exp(ways + (m - 1) * log_p + log_rest) @ mass)
 
         if self.levels.is_exact:
-            counts[possible] = expected(self.levels.log_p, self.levels.mass)
+            counts[possible] = expected(self.levels.log_p, self.levels.log_q, self.levels.mass)
             return counts
         listed = self._listed
         share = np.clip(listed - listed[-1], 0, 1)  # what of a level is listed: none of the last cell's, all above
         left = 1 - np.clip(self.levels.log_p - listed[-1], 0, 1)
-        counts[possible] = expected(listed, np.exp(listed) * share)
-        counts[possible] += expected(self.levels.log_p, self.levels.mass * left)
+        counts[possible] = expected(listed, np.log1p(-np.minimum(np.exp(listed), 1 - 2.0**-53)), np.exp(listed) * share)
+        counts[possible] += expected(self.levels.log_p, self.levels.log_q, self.levels.mass * left)
         return counts
 
     def largest(self, count: int) -> Float64[np.ndarray, " count"]:
@@ -347,25 +311,33 @@ class Occupancy:
         .. [1] K. Joag-Dev, F. Proschan, "Negative association of random variables with applications", Annals of
            Statistics 11, 1983.
         """
+        from ...numerics._backends.levels import cells_beyond
+
         if self.is_dispersed:
             return 1.0, 1.0 + min(1.0, self._sum(ONE))
         n, p, cells = self._n, *self._weighed
-        top = n * float(p.max())
-        around = 8 * math.sqrt(top * (1 - float(p.max()))) + 24
+        likely = float(p.max())
+        top = n * likely
+        if likely == 1:
+            return top, top
+        around = 8 * math.sqrt(top * (1 - likely)) + 24
         reached = max(0.0, math.floor(top - around))
         last = min(n, math.ceil(top + around))
         if reached:
             # Of the others P(n > reached) < (e n p / reached)**reached, below e**-60.
             kept = n * p > reached * math.exp(-1 - 60 / reached)
             p, cells = p[kept], cells[kept]
-            ends = np.unique(np.round(np.linspace(reached, last, 96)))
+        ends = np.unique(np.round(np.linspace(reached, last, 96))) if reached else np.arange(1, last + 1.0)
+        if last > SUMMED:
             inside = np.minimum(ends, n - 1)[:, None]
             over = np.where(ends[:, None] < n, betainc(inside + 1, n - inside, np.minimum(p, 1.0)), 0.0)
-            return self._bounded(ends, [(over, cells)])
-        ends = np.arange(last + 1.0)
-        rare = n * p < 1 / 64  # most cells; of these a dozen terms are as good as all
-        few, many = self._over(p[rare], min(len(ends), 12), 8), self._over(p[~rare], len(ends), 40)
-        return self._bounded(ends, [(few, cells[rare]), (many, cells[~rare])])
+            log_none = np.einsum("ij,j->i", np.log1p(-np.minimum(over, 1 - 2.0**-53)), cells)
+            return _bounded(ends, log_none, np.einsum("ij,j->i", over, cells))
+        k = np.arange(min(last + 1, self.n_tokens))
+        log_ways = np.cumsum(np.log((n - k) / (k + 1)))[max(int(reached), 1) - 1 :]  # gammaln of many tokens is coarse
+        log_none, expected = np.zeros((2, len(ends)))
+        cells_beyond(ends.astype(np.int64), p, cells, n, log_ways, log_none, expected)
+        return _bounded(ends, log_none, expected)
 
     def at_least(self, rank: int, population: int) -> float:
         """Bound on the chance that the `rank` largest groups all hold this many tokens or more, as a logarithm.
@@ -401,33 +373,13 @@ class Occupancy:
         p = np.append(np.exp(listed), self.levels.p[below])
         return np.minimum(p, 1.0), np.append(share, cells)
 
-    def _over(self, p: Array, count: int, beyond: int) -> Array:
-        """P(n > m), m < count, of cells with these probabilities: [count, cells], small ones to full precision.
 
-        Summed from `beyond` terms behind the last.
-        """
-        more = np.arange(float(count + beyond))[:, None]
-        possible = more[:, 0] <= self._n
-        more = np.minimum(more, self._n)
-        ways = gammaln(self._n + 1) - gammaln(more + 1) - gammaln(self._n - more + 1)
-        away = np.log1p(-np.minimum(p, 1 - 2.0**-53))
-        exactly = np.exp(ways + more * (np.log(p) - away) + self._n * away)
-        exactly[~possible] = 0.0
-        return np.cumsum(exactly[:0:-1], axis=0)[::-1][:count]
+def _bounded(ends: Array, log_none: Array, expected: Array) -> tuple[float, float]:
+    """``sum over m of P(largest > m)``, 1 before the first of `ends`; linear between them.
 
-    @staticmethod
-    def _bounded(ends: Array, cells: list[tuple[Array, Array]]) -> tuple[float, float]:
-        """``sum over m of P(largest > m)``, 1 before the first of `ends` and of 0; linear between them.
-
-        `cells`: of each kind P(n > m) at the first of `ends` [m, cells], and how many of each there
-        are.
-        """
-        log_none, expected = np.zeros((2, len(ends)))
-        for over, count in cells:
-            log_none[: len(over)] += np.einsum("ij,j->i", np.log1p(-np.minimum(over, 1 - 2.0**-53)), count)
-            expected[: len(over)] += np.einsum("ij,j->i", over, count)
-        chances = np.array([-np.expm1(log_none), np.minimum(expected, 1.0)])
-        chances[:, ends == 0] = 1.0
-        width, first, second = np.diff(ends), chances[:, :-1], chances[:, 1:]
-        low, high = ends[0] + (width * (first + second) / 2 + (first - second) / 2).sum(axis=1)
-        return float(low), float(high)
+    At each of `ends`: log P(no cell holds more), and the expected number of cells that do.
+    """
+    chances = np.array([-np.expm1(log_none), np.minimum(expected, 1.0)])
+    width, first, second = np.diff(ends), chances[:, :-1], chances[:, 1:]
+    low, high = ends[0] + (width * (first + second) / 2 + (first - second) / 2).sum(axis=1)
+    return float(low), float(high)

@@ -21,20 +21,16 @@ def likeliest(cells: Cells, count: int) -> Float64[np.ndarray, " cells"]:
     >>> np.exp(likeliest(law.cells(100), 3)).round(3)
     array([0.49 , 0.485, 0.013])
     """
-    ordered = [_costs(cells, j, count) for j in range(len(cells.columns))]
-    second = np.array([cost[1] if len(cost) > 1 else np.inf for cost in ordered])
     costs = np.zeros(1)
-    for j in np.argsort(second, kind="stable"):
-        if not second[j] < (costs[-1] if len(costs) == count else np.inf):
-            break
-        costs = np.sort((costs[:, None] + ordered[j]).ravel())[:count]
+    if len(cells.columns):
+        is_likeliest, first = cells.cost == 0, cells.starts[:-1]
+        second = np.minimum.reduceat(np.where(is_likeliest, np.inf, cells.cost), first)
+        second[np.add.reduceat(np.where(is_likeliest, cells.count, 0), first) > 1] = 0
+        for j in np.argsort(second, kind="stable"):
+            limit = costs[-1] if len(costs) == count else np.inf
+            if not second[j] < limit:
+                break
+            runs = slice(cells.starts[j], cells.starts[j + 1])
+            column = np.repeat(cells.cost[runs], np.minimum(cells.count[runs], count))
+            costs = np.sort(np.add.outer(costs, column[column < limit]).ravel())[:count]
     return float(cells.log_likeliest.sum()) - costs
-
-
-def _costs(cells: Cells, j: int, count: int) -> Float64[np.ndarray, " cells"]:
-    """Nats by which each cell of an active column is less probable than its likeliest, ascending."""
-    start, end = cells.starts[j], cells.starts[j + 1]
-    cost = cells.log_likeliest[j] - cells.log_cell[start:end]
-    runs = np.argsort(cost, kind="stable")[:count]
-    runs = runs[np.isfinite(cost[runs])]
-    return np.repeat(cost[runs], np.minimum(cells.count[start + runs], count))[:count]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 LONGEST_WORD = 100  # characters; BERT's
-PREFIX = re.compile(rb'continuing_subword_prefix"\s*:\s*"[^"]|\\u')  # or what may be the same, escaped
+PREFIX = re.compile(rb'continuing_subword_prefix"\s*:\s*"[^"]|\\u00(5[fF]|[67])')  # or the key in escapes
 
 
 def from_json(path: File, folder: Mapping[str, File]) -> Tokenizer:

@@ -70,24 +70,24 @@ def encoder(rules: tokenizers.Tokenizer) -> Callable[[list[str]], Encoded]:
 
     It gives no id of a text that the tokenizer refuses, as it may what is unknown to it.
     """
+    return partial(_encoded, rules)
 
-    def encode(texts: list[str]) -> Encoded:
-        # Some texts go to the library together, as the words of a text that is cut already: each is encoded by itself,
-        # and the library makes fewer objects.
-        together = [texts[begin : begin + TOGETHER] for begin in range(0, len(texts), TOGETHER)]
-        try:
-            encoded = rules.encode_batch(together, is_pretokenized=True, add_special_tokens=False)
-        except Exception:  # the library raises bare Exception
-            if len(texts) == 1:
-                return np.empty(0, np.int64), np.empty(0, np.int64)
-            middle = len(texts) // 2
-            ids, text_of = encode(texts[:middle])
-            more, text_of_more = encode(texts[middle:])
-            return np.concatenate([ids, more]), np.concatenate([text_of, text_of_more + middle])
-        numbers = (np.array(some.word_ids, np.int64) + TOGETHER * n for n, some in enumerate(encoded))
-        return np.concatenate([np.array(some.ids, np.int64) for some in encoded]), np.concatenate([*numbers])
 
-    return encode
+def _encoded(rules: tokenizers.Tokenizer, texts: list[str]) -> Encoded:
+    # Some texts go to the library together, as the words of a text that is cut already: each is encoded by itself,
+    # and the library makes fewer objects.
+    together = [texts[begin : begin + TOGETHER] for begin in range(0, len(texts), TOGETHER)]
+    try:
+        encoded = rules.encode_batch(together, is_pretokenized=True, add_special_tokens=False)
+    except Exception:  # the library raises bare Exception
+        if len(texts) == 1:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        middle = len(texts) // 2
+        ids, text_of = _encoded(rules, texts[:middle])
+        more, text_of_more = _encoded(rules, texts[middle:])
+        return np.concatenate([ids, more]), np.concatenate([text_of, text_of_more + middle])
+    numbers = (np.array(some.word_ids, np.int64) + TOGETHER * n for n, some in enumerate(encoded))
+    return np.concatenate([np.array(some.ids, np.int64) for some in encoded]), np.concatenate([*numbers])
 
 
 def merging(rules: Any, pieces: Pieces, numbers: list[int]) -> list[bool]:
