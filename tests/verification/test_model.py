@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 import repeaters  # noqa: E402
 
@@ -99,6 +99,16 @@ def test_a_model_that_is_not_here_is_refused(place, error, said, monkeypatch, tm
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=said):
         open_model(place)
+
+
+def test_an_encoder_is_refused(tmp_path):
+    config = transformers.BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    for kind, said in ((transformers.BertModel, "it has no cls"), (transformers.BertForMaskedLM, "is an encoder")):
+        folder = tmp_path / kind.__name__
+        kind(config).save_pretrained(folder)
+        transformers.PreTrainedTokenizerFast(tokenizer_object=repeaters.tokenizer()).save_pretrained(folder)
+        with pytest.raises(InvalidInput, match=said):
+            open_model(folder)
 
 
 def test_what_is_no_language_model_is_refused(tmp_path):

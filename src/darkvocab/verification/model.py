@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PLACES = 3  # of an answer, decoded greedily
 MOST_TOGETHER = 64  # tokens that are asked for at once
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-VERIFY = "verify"  # what needs the extra
+VERIFY = "verify"  # the command, and the extra that it needs
 
 
 class Answer(NamedTuple):
@@ -56,7 +56,7 @@ class Model:
 
         Raises CorruptFile where a logit is NaN, InvalidInput where a token is beyond the model's.
         """
-        torch = import_torch(VERIFY, "verify")
+        torch = import_torch(VERIFY, VERIFY)
         asked = torch.tensor(tokens, device=self.device)
         rows = torch.tensor(frame.rest(tokens), device=self.device)
         with torch.inference_mode():
@@ -81,7 +81,7 @@ class Model:
 
     def _begun(self, frame: Frame, n: int) -> Any:
         """Return what is kept of the frame's beginning, for n tokens: keys and values, else its ids."""
-        torch = import_torch(VERIFY, "verify")
+        torch = import_torch(VERIFY, VERIFY)
         beginning = torch.tensor(frame.beginning, device=self.device)[None]
         if self._kept is None or self._kept[0] is not frame:
             has_cache = hasattr(self.logits, "prepare_inputs_for_generation")  # a model of transformers that generates
@@ -95,7 +95,7 @@ class Model:
 
     def _next(self, state: Any, rows: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """Return the logits after the last of these ids, float32 [batch, tokens], and the state after them."""
-        torch = import_torch(VERIFY, "verify")
+        torch = import_torch(VERIFY, VERIFY)
         if not isinstance(state, torch.Tensor):
             given = self.logits(rows, past_key_values=state, use_cache=True, logits_to_keep=1)
             return given.logits[:, -1].float(), given.past_key_values
@@ -120,8 +120,8 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
     ----------
     dtype : of weights and products: auto (the checkpoint's; of a GGUF file float32), float32, bfloat16 or float16
     """
-    torch = import_torch(VERIFY, "verify")
-    transformers = import_extra("transformers", "verify", VERIFY)
+    torch = import_torch(VERIFY, VERIFY)
+    transformers = import_extra("transformers", VERIFY, VERIFY)
     if dtype not in DTYPES:
         raise InvalidInput(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     transformers.utils.logging.set_verbosity_error()
@@ -135,10 +135,15 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # bars of progress that nothing else turns off
             tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
-            model = transformers.AutoModelForCausalLM.from_pretrained(name, **given, **weights).eval().to(device)
+            loaded = transformers.AutoModelForCausalLM.from_pretrained
+            model, info = loaded(name, output_loading_info=True, **given, **weights)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise InvalidInput(f"transformers makes no language model of {source}: {in_a_line(error)}") from None
     config = model.config.get_text_config()
+    if missing := sorted(info["missing_keys"]):  # which would be drawn at random
+        raise InvalidInput(f"{source} is no language model: it has no {missing[0]}")
+    if masked := [name for name in config.architectures or () if name.endswith("ForMaskedLM")]:
+        raise InvalidInput(f"{source} is an encoder ({masked[0]}), which repeats nothing")
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
@@ -153,7 +158,7 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
             raise InvalidInput(f"the chat template of {source} fails: {in_a_line(error)}") from None
 
     return Model(
-        logits=model,
+        logits=model.eval().to(device),
         encode=encode,
         templated=templated,
         decode=lambda token: tokenizer.decode([token]),
