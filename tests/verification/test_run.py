@@ -118,6 +118,18 @@ def test_what_cannot_be_asked_is_refused(folder, given, said):
         verify(folder, **given)
 
 
+def test_a_folder_with_other_files_is_refused_before_the_model_is_opened(folder, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr("darkvocab.verification.run.open_model", None)
+    with pytest.raises(RunFolderRefused, match=r"holds other files \(notes.txt\)"):
+        verify(folder, tmp_path)
+
+
+def test_tokens_may_come_from_anything_that_yields_ids(folder):
+    verdict = verify(folder, tokens=(token for token in (7, 3)), model=repeaters.Repeater(), controls=0, missed=0)
+    assert verdict.tokens["token"].to_list() == [3, 7]
+
+
 def test_a_model_in_memory_is_asked_by_this_process(folder, repeater):
     with pytest.raises(InvalidInput, match="a model in memory is asked by this process"):
         verify(folder, model=repeater, engine="processes")

@@ -22,7 +22,7 @@ from ..gpu.device import check_device
 from ..measures.verdict import Verdict, judge
 from ..runs.command import repeating
 from ..runs.engine import open_engine
-from ..runs.folder import versions
+from ..runs.folder import check_folder, versions
 from ..runs.randomness import check_seed
 from ..runs.records import RunFolder, frame_of, read_records
 from ..sources import open_source
@@ -74,6 +74,8 @@ class Verify(Shown):
     model: Any = field(default=None, repr=False)  # to ask instead of the source's: a `Model`, or what is its `logits`
 
     def __post_init__(self) -> None:
+        if not isinstance(self.tokens, str):
+            object.__setattr__(self, "tokens", tuple(self.tokens))
         check_seed(self.seed)
         check_device(self.device)
         for name in ("controls", "missed"):
@@ -169,6 +171,8 @@ class Verify(Shown):
             raise InvalidInput("a model in memory is asked by this process; leave out the engine")
         if resume and out is None:
             raise InvalidInput("--resume needs the --out folder of the run to go on with")
+        if out is not None:
+            check_folder(Path(out), ())  # before a model is opened, which takes long
         with ExitStack() as opened:
             runner = opened.enter_context(open_engine(engine, workers, say=say))
             manifest = self.manifest()
