@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 import repeaters  # noqa: E402
 
 from darkvocab import check, scan, verify  # noqa: E402
-from darkvocab.errors import InvalidInput  # noqa: E402
+from darkvocab.errors import CorruptFile, InvalidInput  # noqa: E402
 from darkvocab.verification.model import Model  # noqa: E402
 
 pytestmark = pytest.mark.slow  # torch and transformers take seconds to import
@@ -41,8 +41,8 @@ def test_tokens_of_a_scan_have_the_answers_beside_their_grades(folder, run):
     assert [token for token in fails if token >= 256] == [270, 271, *repeaters.UNTRAINED]
     assert tokens.filter(pl.col("p_max").is_null())["verified"].is_null().all()
     facts = scanned.verified
-    assert (facts.n_asked, facts.precision.n, facts.precision.of) == (320, 12, 12)
-    assert facts.recall.low == facts.recall.high == 12 / len(fails)  # all others were asked for
+    assert (facts["n_asked"], facts["precision"]["n"], facts["precision"]["of"]) == (320, 12, 12)
+    assert facts["recall"]["low"] == facts["recall"]["high"] == 12 / len(fails)  # all others were asked for
     assert scanned.to_json()["verified"]["recall"]["n"] == 12
     plain = scan(folder)
     assert plain.verified is None
@@ -68,6 +68,9 @@ def test_a_run_on_another_file_or_of_another_kind_is_refused(folder, run, tmp_pa
     manifest = json.loads((run / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "experiment": "sweep"}))
     with pytest.raises(InvalidInput, match="holds a run of sweep; give one of `darkvocab verify`"):
+        scan(folder, verified=tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "inputs": []}))
+    with pytest.raises(CorruptFile, match="not the manifest of a run of verify"):
         scan(folder, verified=tmp_path)
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from ..embedding.tying import Tying
-    from ..measures.verdict import Share
     from ..measures.vocabulary import Difference
 
 SCHEMA_VERSION = 3
@@ -206,19 +205,6 @@ class BlackHole:
     norm: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerifiedFacts:
-    """A run that asked the model to repeat tokens, and how well the grades agree with its answers."""
-
-    run: str
-    n_asked: int
-    n_verified: int  # that it fails on, controls apart
-    thresholds: Mapping[str, float]  # of P_max, by kind of text
-    precision: Share | None  # of untrained and weak tokens, those verified
-    recall: Share | None  # of the tokens it fails on, those graded
-    n_missed: tuple[float, float] | None  # between which lies the number of trained tokens that it fails on
-
-
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scan(Shown):
     """Facts of a checkpoint's embedding, and a table with a row for every token.
@@ -242,7 +228,7 @@ class Scan(Shown):
     neighbours: NeighbourFacts | None  # None for a quantised matrix
     black_holes: tuple[BlackHole, ...]  # most populous first
     tokens: pl.DataFrame  # by id
-    verified: VerifiedFacts | None = None  # None where no run of `verify` was given
+    verified: Mapping[str, Any] | None = None  # facts of a run of `verify`, where one was given
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " n_tokens"]:

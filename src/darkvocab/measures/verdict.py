@@ -24,7 +24,7 @@ N_DRAWS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A share with its interval; of `of`, None where there is none to speak of."""
+    """A share, n of `of`, with its interval."""
 
     n: float
     of: float
@@ -37,23 +37,23 @@ class Verdict(Shown):
     """Every token that was asked for with its P_max, and how well the weights' grades agree with the answers."""
 
     tokens: pl.DataFrame  # by group and id; docs/files.md has the columns
-    thresholds: Mapping[str, float]  # by kind of text; "all" for kinds with few controls
+    thresholds: dict[str, float]  # by kind of text; "all" for kinds with few controls
     n_controls: int
     precision: Share | None  # of those asked for that the weights grade untrained or weak, the verified
     recall: Share | None  # of the tokens that the model fails on, those that the weights named; None without missed
     n_missed: tuple[float, float] | None  # between which the number of the others lies
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what follows from the answers, and every token, as JSON-ready data."""
+    def facts(self) -> dict[str, Any]:
+        """Return what follows from the answers as JSON-ready data."""
         return {
-            "schema_version": SCHEMA_VERSION,
-            "thresholds": dict(self.thresholds),
-            "n_controls": self.n_controls,
-            **{name: share and vars(share) for name, share in (("precision", self.precision), ("recall", self.recall))},
-            "n_missed": self.n_missed,
             "n_verified": int(self.tokens.filter(self.tokens["group"] != CONTROL)["verified"].sum()),
-            "tokens": self.tokens.to_dicts(),
+            **{name: getattr(self, name) for name in ("thresholds", "n_controls", "n_missed")},
+            **{name: share and vars(share) for name, share in (("precision", self.precision), ("recall", self.recall))},
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same, and every token."""
+        return {"schema_version": SCHEMA_VERSION, **self.facts(), "tokens": self.tokens.to_dicts()}
 
     def _shown(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("thresholds", "precision", "recall", "n_missed", "tokens")}

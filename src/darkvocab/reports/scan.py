@@ -125,9 +125,12 @@ def grade_facts(scan: Scan) -> Iterator[tuple[str, str]]:
     yield "dark tokens", _dark(scan)
     yield "weak tokens", _weak(scan)
     if asked := scan.verified:
-        yield "verified tokens", f"{asked.n_verified:,} of {asked.n_asked:,} asked for by {printable(asked.run)}"
-        if asked.recall:
-            yield "named by the weights", f"{asked.recall.low:.0%} to {asked.recall.high:.0%} of what fails"
+        yield (
+            "verified tokens",
+            f"{asked['n_verified']:,} of {asked['n_asked']:,} asked for by {printable(asked['run'])}",
+        )
+        if share := asked["recall"]:
+            yield "named by the weights", f"{share['low']:.0%} to {share['high']:.0%} of those that it fails on"
     for side in scan.grades.sides:
         if side.near_zero:
             ids = listed(list(map(str, side.near_zero)), SHOWN_IDS)

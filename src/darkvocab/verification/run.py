@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,16 +39,9 @@ PARAMETERS = ("controls", "missed", "chat", "dtype")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class Answered(Chosen):
     """One place of the model's answer to one frame about one token."""
 
-    token: int
-    text: str | None
-    kind: str  # letters, digits, marks, mixed, spaces, bytes
-    grade: str  # by the weights: untrained, weak, trained
-    group: str  # asked, control, missed
-    stratum: int  # of the missed; else -1
-    order: int  # by the weights, the surest to be dark first, from 1
     frame: str
     place: int  # from 0; each continues what the model itself put before it
     p: float  # probability of the token
@@ -250,21 +242,17 @@ class Asking:
                     )
 
 
-@lru_cache(maxsize=1)
-def _asking_of(settings: Verify) -> Asking:
-    return settings.asking
-
-
 def _ask(settings: Verify, chosen: list[Chosen]) -> list[Answered]:
-    """Ask for the tokens of one part."""
-    return list(_asking_of(settings).answers(chosen))
+    """Ask for the tokens of one part; the settings, which a worker unpickles once, keep the model."""
+    return list(settings.asking.answers(chosen))
 
 
 def _free_bytes() -> int:
-    """Return the bytes of memory that this machine can still give; 2 GiB where it does not say."""
+    """Return the bytes of memory that the system can still give; 2 GiB where it does not say."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
+        said = Path("/proc/meminfo").read_text("ascii").partition("MemAvailable:")[2]
+        return 1024 * int(said.split()[0])
+    except (OSError, LookupError, ValueError):
         return 2 << 30
 
 

@@ -26,8 +26,8 @@ class Chosen:
 
     token: int
     text: str | None
-    kind: str
-    grade: str
+    kind: str  # letters, digits, marks, mixed, spaces, bytes
+    grade: str  # by the weights: untrained, weak, trained
     group: str  # asked, control or missed
     stratum: int  # of the missed, from 0: the nearest to dark; else -1
     order: int  # place in the order of the weights, the surest to be dark first, from 1
