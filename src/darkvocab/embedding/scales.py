@@ -7,17 +7,12 @@ import numpy as np
 from ..errors import CorruptFile, InvalidInput
 from ..numerics import GRIDS, Grid, decode
 from ..sources import Source, Tensor
+from ..sources.tensors import FORMATS
 from ..text import printable
 from .names import NO_EMBEDDING, PACKED
 from .packing import Blocks, Grouped, Packing, Scaled
 
-GRID_OF_DTYPE = {
-    "BF16": "bfloat16",
-    "F16": "float16",
-    "F32": "float32",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
+GRID_OF_DTYPE: dict[str, str] = FORMATS["grids"]
 EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "I8")
 MLX_BITS, MLX_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 TENSORS_BITS = (2, 4, 8)  # of compressed-tensors; its earlier versions left gaps between codes of other sizes

@@ -9,17 +9,10 @@ from collections import Counter
 from typing import Any
 
 from ..errors import CorruptFile
-from .tensors import File, Tensor
+from .tensors import FORMATS, File, Tensor
 
 MAX_HEADER = 100_000_000  # bytes, as the reference implementation
-BITS = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
-    **dict.fromkeys(("I32", "U32", "F32"), 32),
-    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
-    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
-    "F4": 4,
-}
+BITS = {name: int(bits) for bits, names in FORMATS["safetensors"].items() for name in names.split()}
 FORMAT = "see https://github.com/huggingface/safetensors#format; download the file again"
 
 

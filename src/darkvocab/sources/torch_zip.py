@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import CorruptFile, InvalidInput
 from .archive import Entry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
-from .tensors import File, LazyMapping, Tensor
+from .tensors import FORMATS, File, LazyMapping, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
@@ -18,21 +18,9 @@ MAX_DIMS, MAX_COUNT = 64, 1 << 63
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled
 
 # Types of torch: as safetensors names them, and bytes of a word.
-DTYPES = {
-    **{"float64": ("F64", 8), "float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)},
-    **{"float8_e4m3fn": ("F8_E4M3", 1), "float8_e5m2": ("F8_E5M2", 1), "float8_e8m0fnu": ("F8_E8M0", 1)},
-    **{"float8_e4m3fnuz": ("F8_E4M3FNUZ", 1), "float8_e5m2fnuz": ("F8_E5M2FNUZ", 1), "bool": ("BOOL", 1)},
-    **{"uint8": ("U8", 1), "uint16": ("U16", 2), "uint32": ("U32", 4), "uint64": ("U64", 8)},
-    **{"int8": ("I8", 1), "int16": ("I16", 2), "int32": ("I32", 4), "int64": ("I64", 8)},
-    **{"complex32": ("C32", 4), "complex64": ("C64", 8), "complex128": ("C128", 16)},
-}
+DTYPES: dict[str, list] = FORMATS["torch"]
 HOLDERS = (Pairs, list, tuple)
-STORAGES = {
-    **{"DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16"},
-    **{"ByteStorage": "uint8", "CharStorage": "int8", "ShortStorage": "int16", "IntStorage": "int32"},
-    **{"LongStorage": "int64", "BoolStorage": "bool", "UntypedStorage": "uint8"},
-    **{"ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128"},
-}
+STORAGES: dict[str, str] = FORMATS["torch_storages"]
 
 
 @dataclass(frozen=True, slots=True)
