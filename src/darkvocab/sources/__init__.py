@@ -4,32 +4,22 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
-from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
-from .chat_templates import FILES, chat_template
+from ..errors import InvalidInput, MissingFile, machine_errors
+from .chat_templates import FILES
+from .chat_templates import chat_template as chat_template
 from .gguf import read_gguf
-from .json_files import read_json, read_object
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors
 from .shards import read_sharded
-from .tensors import File, LazyMapping, RemoteFile, Source, Tensor, sha256
+from .tensors import File as File
+from .tensors import LazyMapping
+from .tensors import RemoteFile as RemoteFile
+from .tensors import Source as Source
+from .tensors import Tensor as Tensor
+from .tensors import read_json as read_json
+from .tensors import read_object as read_object
+from .tensors import sha256 as sha256
 from .torch_zip import read_torch
-
-__all__ = [
-    "READERS",
-    "WEIGHTS",
-    "CorruptFile",
-    "File",
-    "RemoteFile",
-    "Source",
-    "Tensor",
-    "chat_template",
-    "located",
-    "open_source",
-    "read_json",
-    "read_object",
-    "revisions",
-    "sha256",
-]
 
 READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".safetensors": read_tensors,

@@ -3,8 +3,7 @@
 from typing import Any
 
 from ..errors import CorruptFile, machine_errors
-from .json_files import read_object
-from .tensors import Source
+from .tensors import Source, read_object
 
 JINJA = "chat_template.jinja"
 OBJECTS = ("chat_template.json", "tokenizer_config.json")

@@ -1,4 +1,4 @@
-"""A tensor in a file: its raw words, memory-mapped, with the dtype that the file declares. No embedding knowledge.
+"""Files, and a tensor in one: its raw words, memory-mapped, with the dtype that the file declares.
 
 A file is a path, or a `RemoteFile`, which comes here piece by piece as it is looked at.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 import tomllib
 from abc import ABC, abstractmethod
@@ -199,6 +200,22 @@ class Source:
     base: str | None = None  # the model that an adapter's config says it is for
     beside: Mapping[str, File] = field(default_factory=dict, repr=False)  # files of the model folder, by name
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the weights' file, where it has any
+
+
+def read_json(path: File) -> Any:
+    """Return what a JSON file holds; raises CorruptFile where that is not JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{path}: not JSON ({error})") from None
+
+
+def read_object(path: File) -> dict[str, Any]:
+    """Return the object that a JSON file holds; raises CorruptFile where it holds none."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise CorruptFile(f"{path}: not a JSON object")
+    return content
 
 
 @machine_errors()

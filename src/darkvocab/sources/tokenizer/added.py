@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import CorruptFile
-from ..json_files import read_object
-from ..tensors import File
+from ..tensors import File, read_object
 from .texts import is_unicode
 
 CONFIG, MAP, LIST = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"

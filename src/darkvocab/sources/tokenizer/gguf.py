@@ -12,8 +12,7 @@ import numpy as np
 
 from ...errors import CorruptFile
 from ..tensors import File
-from .llama_cpp import BUILDERS, Held
-from .llama_patterns import PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST
+from .llama_cpp import BUILDERS, PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST, Held
 from .protobuf import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
 from .rules import guarded, merging
 from .sentencepiece import SPACE

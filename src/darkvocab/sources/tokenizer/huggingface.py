@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
-from ..json_files import read_object
-from ..tensors import File
+from ..tensors import File, read_object
 from .added import HIGHEST, added_beside, class_name, settings
 from .known import CLASSES, PATTERNS
 from .rules import by_rules, guarded, plain, words

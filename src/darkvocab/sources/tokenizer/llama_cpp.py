@@ -6,15 +6,17 @@ Written after llama.cpp's `src/llama-vocab.cpp`, and compared with llama.cpp its
 from __future__ import annotations
 
 import itertools
+import re
 import struct
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..tensors import File
-from .llama_patterns import NEW_RANGES, PATTERN_OF, PATTERNS, RAW, WHOLE_WORDS_FIRST, of_15_1
 from .protobuf import BARE, BYTE, FIXED32, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, packed, read_model, sized
 from .rules import encoder, words
 from .sentencepiece import SPACE, merge_rules, processor
@@ -27,11 +29,27 @@ if TYPE_CHECKING:
     # The rules, where the library can express them, and a function that encodes what is between special tokens.
     Rules = tuple[tokenizers.Tokenizer | None, Callable[[list[str]], Encoded]]
 
-CHINESE = (  # characters that are words of their own for BERT; one range begins late, as in the library that it follows
-    r"\x{4e00}-\x{9fff}\x{3400}-\x{4dbf}\x{20000}-\x{2a6df}\x{2a700}-\x{2b73f}\x{2b740}-\x{2b81f}\x{2b920}-\x{2ceaf}"
-    r"\x{f900}-\x{faff}\x{2f800}-\x{2fa1f}"
-)
+# Patterns by which llama.cpp cuts a text before BPE.
+_HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+PATTERNS: dict[str, list[str]] = _HELD["patterns"]
+PATTERN_OF = {name: name for name in PATTERNS} | {
+    name: of for of, names in _HELD["also"].items() for name in names.split()
+}
+WHOLE_WORDS_FIRST = frozenset(_HELD["whole_words_first"])
+RAW = frozenset(_HELD["raw"])
+SPECIAL = frozenset(_HELD["special"].split())
+NEW_RANGES, CHINESE = (re.sub(r"[0-9a-f]+", r"\\x{\g<0>}", _HELD[name]).replace(" ", "") for name in ("new", "chinese"))
 NO_CHARACTER = "\ufdd0"
+
+
+def of_15_1(pattern: str) -> str:
+    r"""Return a pattern whose \p{L}, \p{N} and so on hold what Unicode 15.1 has; \p{Lu} and so on are \p{L}."""
+    return re.sub(r"\\([pP])\{([A-Z])[a-z]?\}", _class, pattern)
+
+
+def _class(match: re.Match[str]) -> str:
+    held = rf"\p{{{match[2]}}}&&[^{NEW_RANGES}]"
+    return f"[{held}]" if match[1] == "p" else f"[^{held}]"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
-from ..json_files import read_object
-from ..tensors import File
+from ..tensors import File, read_object
 from .added import HIGHEST, added_beside
 from .known import HELD, PATTERNS, for_oniguruma
 from .rules import words
