@@ -25,14 +25,8 @@ def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
 def landing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file to write, which exists whole at the end of the `with` block, or not at all.
 
-    A pipe or a device, which has no name to take over, is written to as it stands.
-
-    Raises
-    ------
-    DiskFull
-        The disk, the quota or the file size limit.
-    InvalidInput
-        The place cannot be written to.
+    A pipe or a device, which has no name to take over, is written to as it stands. Raises DiskFull (the disk, the quota
+    or the file size limit), and InvalidInput where the place cannot be written to.
     """
     beside = _beside(path)
     try:

@@ -23,23 +23,16 @@ from .torch_zip import read_torch
 
 READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".safetensors": read_tensors,
-    ".bin": read_torch,
-    ".pt": read_torch,
-    ".pth": read_torch,
+    **dict.fromkeys((".bin", ".pt", ".pth"), read_torch),
     ".npy": lambda path: {(tensor := read_array(path)).name: tensor},
     ".npz": read_arrays,
 }
 GIVE = f"give a {', '.join(READERS)} or .gguf file, an index of shards, or a model folder"
 # A folder is read by the first of these that it has.
 WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "embedding_evolution.safetensors",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-)
+    "model.safetensors model.safetensors.index.json pytorch_model.bin pytorch_model.bin.index.json "
+    "embedding_evolution.safetensors adapter_model.safetensors adapter_model.bin"
+).split()
 ADAPTER = "adapter_config.json"
 INDEX = ".index.json"
 # What may lie beside a GGUF file that is given by its own name, and says the same as it does, or something else.

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
+from ..text import listed
 from .tensors import FORMATS, File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
@@ -136,10 +137,7 @@ def _parts(path: File, count: int) -> list[File]:
     parts = [path.with_name(f"{named[1]}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
-        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
-        raise MissingFile(
-            f"{path} is one of {count:,} parts, and {', '.join(missing[:3])}{more} not there; download all of them"
-        )
+        raise MissingFile(f"{path} is one of {count:,} parts, and {listed(missing, 3)} not there; download all of them")
     return parts
 
 

@@ -151,11 +151,7 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
         raise CorruptFile(f"{path}: {error}") from None
 
     def look_up(name: str) -> Tensor:
-        entry = entries.get(f"{root}data/{views[name].storage.key}")
-        try:
-            return _tensor(path, name, views[name], entry)
-        except CorruptFile as error:
-            raise CorruptFile(f"{path}: {error}") from None
+        return _tensor(path, name, views[name], entries.get(f"{root}data/{views[name].storage.key}"))
 
     tensors = LazyMapping(views, look_up)
     return dict(tensors) if isinstance(path, Path) else tensors
@@ -191,22 +187,25 @@ def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
 
 def _tensor(path: File, name: str, view: View, entry: Entry | None) -> Tensor:
     """A view, checked against the storage that it sees, and that against the file."""
+    what = f"{path}: tensor {name!r}"
     storage, size, stride, offset = view.storage, view.size, view.stride, view.offset
     for dtype in (view.dtype, storage.dtype):
         if dtype not in DTYPES:
-            raise CorruptFile(f"tensor {name!r} has unknown dtype {dtype[:40]!r}; known: {', '.join(DTYPES)}")
+            raise CorruptFile(f"{what} has unknown dtype {dtype[:40]!r}; known: {', '.join(DTYPES)}")
     (dtype, word), held = DTYPES[view.dtype], storage.count * DTYPES[storage.dtype][1]
     if entry is None:
-        raise CorruptFile(f"tensor {name!r} lies in storage {storage.key[:40]!r}, which the archive does not hold")
+        raise CorruptFile(f"{what} lies in storage {storage.key[:40]!r}, which the archive does not hold")
     if entry.size != held:
-        raise CorruptFile(f"storage {storage.key[:40]!r} should be {held:,} bytes, the archive has {entry.size:,}")
+        raise CorruptFile(
+            f"{path}: storage {storage.key[:40]!r} should be {held:,} bytes, the archive has {entry.size:,}"
+        )
     whole = all(type(n) is tuple and len(n) <= MAX_DIMS and all(map(_natural, n)) for n in (size, stride))
     if not (whole and len(size) == len(stride) and _natural(offset)):
-        raise CorruptFile(f"tensor {name!r} needs a size, as many strides, and an offset, all natural numbers")
+        raise CorruptFile(f"{what} needs a size, as many strides, and an offset, all natural numbers")
     end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if 0 not in size else offset
     if end * word > held:
         raise CorruptFile(
-            f"tensor {name!r}, {dtype} {list(size)} with strides {list(stride)}, ends at byte {end * word:,} of a "
+            f"{what}, {dtype} {list(size)} with strides {list(stride)}, ends at byte {end * word:,} of a "
             f"storage of {held:,}; truncated, or made to mislead"
         )
     rows_follow = all(

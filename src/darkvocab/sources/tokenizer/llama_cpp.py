@@ -11,6 +11,7 @@ import struct
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from ..tensors import File
 from .protobuf import BARE, BYTE, FIXED32, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, packed, read_model, sized
-from .rules import encoder, words
+from .rules import encode_by, words
 from .sentencepiece import SPACE, merge_rules, processor
 from .texts import BYTE_LEVEL
 from .tokenizer import Encoded, flat
@@ -96,7 +97,7 @@ def bpe(held: Held) -> Rules:
     parts = [
         [known[names[byte]] for byte in text.encode() if names[byte] in known] if text != " " else [] for text in others
     ]
-    return rules, _falling_apart(encoder(rules), len(known), parts)
+    return rules, _falling_apart(partial(encode_by, rules), len(known), parts)
 
 
 def _falling_apart(
@@ -145,7 +146,7 @@ def wordpiece(held: Held) -> Rules:
     white_space = pre_tokenizers.Split(Regex(r"\s+"), "removed")
     words = pre_tokenizers.Split(Regex(rf"[\p{{P}}$+<=>^`|~{CHINESE}]"), "isolated")
     rules.pre_tokenizer = pre_tokenizers.Sequence([white_space, words])
-    return rules, _falling_apart(encoder(rules), n_names, [] if unknown in held.names else [[]])
+    return rules, _falling_apart(partial(encode_by, rules), n_names, [] if unknown in held.names else [[]])
 
 
 def unigram(held: Held) -> Rules:
@@ -169,7 +170,7 @@ def unigram(held: Held) -> Rules:
     if held.unknown is None:
         vocabulary.append((" ", 0.0))
     rules = Tokenizer(models.Unigram(vocabulary, unk_id=len(names) if held.unknown is None else held.unknown))
-    by_model = _falling_apart(encoder(rules), len(names), [[]] if held.unknown is None else [])
+    by_model = _falling_apart(partial(encode_by, rules), len(names), [[]] if held.unknown is None else [])
     normalizer = None
     if held.charsmap:
         rules_of_text = sized(2, held.charsmap) + BARE

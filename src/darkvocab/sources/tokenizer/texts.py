@@ -9,16 +9,10 @@ from typing import NamedTuple
 from ...text import shorten
 
 BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
-
-
-def _byte_level() -> dict[int, int]:
-    """GPT-2's alphabet: the character that stands for each byte, for `str.translate` into Latin-1."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = sorted(set(range(256)) - set(plain))
-    return {**{byte: byte for byte in plain}, **{256 + n: byte for n, byte in enumerate(others)}}
-
-
-BYTE_LEVEL = _byte_level()
+# GPT-2's alphabet: the character that stands for each byte, for `str.translate` into Latin-1.
+_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = sorted(set(range(256)) - set(_PLAIN))
+BYTE_LEVEL = {**{byte: byte for byte in _PLAIN}, **{256 + n: byte for n, byte in enumerate(_OTHERS)}}
 # A character of Latin-1 that stands for no byte must not pass for one.
 _FROM_BYTE_LEVEL = {**{code: 0xFFFD for code in range(256) if code not in BYTE_LEVEL}, **BYTE_LEVEL}
 
@@ -77,9 +71,7 @@ class Pieces:
     text: list[str]  # as it is shown; the file's own name of the token, where it has one
     name: list[str]  # as `Tokenizer.rules` name it: often the same
     data: list[bytes]
-    added: Set[int] = (
-        frozenset()
-    )  # numbers of those cut out of a text before the model sees it, or that come of no text
+    added: Set[int] = frozenset()  # numbers of those cut out of a text before the model sees it, or that come of none
     silent: Set[int] = frozenset()  # numbers of the pieces that come of no text: control tokens of some runtimes
 
     @cached_property
