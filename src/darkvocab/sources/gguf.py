@@ -195,17 +195,16 @@ def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int
     if kind not in TYPES:
         raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(NUMBERS)}")
     dtype, numbers, block = TYPES[kind]
+    what = f"{path}: tensor {name!r}, {dtype} {list(shape)}"
     row = shape[-1] if shape else 1
     if row % numbers:
-        raise CorruptFile(
-            f"{path}: tensor {name!r}, {dtype} {list(shape)}: {row:,} is no multiple of {numbers}; {FORMAT}"
-        )
+        raise CorruptFile(f"{what}: {row:,} is no multiple of {numbers}; {FORMAT}")
     begin = start + offset
     end = begin + math.prod(shape) // numbers * block
     if end > size:
         raise CorruptFile(
-            f"{path}: tensor {name!r}, {dtype} {list(shape)}, lies at bytes {begin:,} to {end:,} of a file of {size:,}"
-            "; truncated (download it again), or made to mislead"
+            f"{what}, lies at bytes {begin:,} to {end:,} of a file of {size:,}; truncated (download it again), or made "
+            "to mislead"
         )
     quantised = (numbers, block) if numbers > 1 else None
     return Tensor(name=name, dtype=dtype, shape=shape, path=path, offset=begin, block=quantised)

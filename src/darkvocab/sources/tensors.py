@@ -6,16 +6,15 @@ A file is a path, or a `RemoteFile`, which comes here piece by piece as it is lo
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import tomllib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -27,73 +26,25 @@ WORDS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1
 PACKED = {"I64": "<u8", "I32": "<u4", "U32": "<u4", "I8": "u1", "U8": "u1", "F8_E8M0": "u1"}
 
 
-class Size(NamedTuple):
-    """Size of a remote file, as `os.stat_result` has it."""
-
-    st_size: int  # bytes
-
-
-class RemoteFile(ABC):
-    """A file elsewhere, in a path's place: pieces of it are brought here when they are asked for.
+class RemoteFile:
+    """A file elsewhere, in a path's place: pieces of it are brought here when they are asked for (`hub.repo.HubFile`).
 
     `str` names it for people. What a path is asked by the readers of formats, it answers.
     """
 
     path: PurePosixPath  # where it lies there
 
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def stem(self) -> str:
-        return self.path.stem
-
-    @property
-    def suffix(self) -> str:
-        return self.path.suffix
-
-    @abstractmethod
-    def is_file(self) -> bool:
-        """Return whether the file exists; nothing else can be asked of one that does not."""
-
-    @abstractmethod
-    def stat(self) -> Size: ...
-
-    @abstractmethod
-    def with_name(self, name: str) -> Self:
-        """Return the file of this name in the same folder, whether it exists or not."""
-
-    @abstractmethod
-    def open(self, mode: str = "rb") -> io.BufferedReader:
-        """Open the file; the bytes that are read come here."""
-
-    def read_text(self, encoding: str = "utf-8") -> str:
-        return self.whole().read_text(encoding)
-
-    @abstractmethod
-    def bring(self, offset: int, size: int) -> Path:
-        """Return a local file that has the same bytes at these places; elsewhere it may have holes."""
-
-    @abstractmethod
-    def here(self, offset: int, size: int) -> int:
-        """Return how many of these bytes have come already."""
-
-    @abstractmethod
-    def whole(self) -> Path:
-        """Return a local file that has all of it; for small files."""
-
-    @property
-    @abstractmethod
-    def sha256(self) -> str:
-        """SHA-256 of the whole file, hexadecimal, as its host says."""
-
-    @abstractmethod
-    def origin(self) -> dict[str, Any]:
-        """Return where it is from and how much was read of it, JSON-ready."""
+    name = property(attrgetter("path.name"))
+    stem = property(attrgetter("path.stem"))
+    suffix = property(attrgetter("path.suffix"))
 
 
-File = Path | RemoteFile
+if TYPE_CHECKING:
+    from .hub.repo import HubFile
+
+    File: TypeAlias = Path | HubFile
+else:
+    File = Path | RemoteFile
 Value = TypeVar("Value")
 
 

@@ -193,12 +193,11 @@ def _tensor(path: File, name: str, view: View, entry: Entry | None) -> Tensor:
         if dtype not in DTYPES:
             raise CorruptFile(f"{what} has unknown dtype {dtype[:40]!r}; known: {', '.join(DTYPES)}")
     (dtype, word), held = DTYPES[view.dtype], storage.count * DTYPES[storage.dtype][1]
+    key = storage.key[:40]
     if entry is None:
-        raise CorruptFile(f"{what} lies in storage {storage.key[:40]!r}, which the archive does not hold")
+        raise CorruptFile(f"{what} lies in storage {key!r}, which the archive does not hold")
     if entry.size != held:
-        raise CorruptFile(
-            f"{path}: storage {storage.key[:40]!r} should be {held:,} bytes, the archive has {entry.size:,}"
-        )
+        raise CorruptFile(f"{path}: storage {key!r} should be {held:,} bytes, the archive has {entry.size:,}")
     whole = all(type(n) is tuple and len(n) <= MAX_DIMS and all(map(_natural, n)) for n in (size, stride))
     if not (whole and len(size) == len(stride) and _natural(offset)):
         raise CorruptFile(f"{what} needs a size, as many strides, and an offset, all natural numbers")
