@@ -20,8 +20,7 @@ from ..sources import File, Source, Tensor, open_source
 from ..sources.tokenizer import Tokenizer, open_tokenizer, tokenizer_of
 from ..text import Shown, printable
 from .find import find_embedding, find_notes, find_output, is_tied, said_tied
-from .packing import Packing, Rows
-from .scales import GRID_OF_DTYPE, find_packing, find_scales
+from .scales import GRID_OF_DTYPE, Packing, Rows, find_packing, find_scales
 
 if TYPE_CHECKING:
     from ..gpu.device import Device

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -149,14 +150,8 @@ def _open_folder(asked: str | Path, held: Folder) -> Source:
         weights = first[0]
     opened = _open_file(held[weights], asked)
     base = read_object(held[ADAPTER]).get("base_model_name_or_path") if ADAPTER in held else None
-    return Source(
-        asked=asked,
-        tensors=opened.tensors,
-        config=read_object(held["config.json"]) if "config.json" in held else {},
-        beside=held,
-        metadata=opened.metadata,
-        base=base if isinstance(base, str) else None,
-    )
+    config = read_object(held["config.json"]) if "config.json" in held else {}
+    return replace(opened, config=config, beside=held, base=base if isinstance(base, str) else None)
 
 
 def _open_file(path: File, asked: str | Path) -> Source:

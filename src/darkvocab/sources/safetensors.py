@@ -94,6 +94,7 @@ def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[T
     def naturals(value: Any) -> bool:
         return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
 
+    what = f"{path}: tensor {name!r}"
     if not (
         isinstance(entry, dict)
         and isinstance(entry.get("dtype"), str)
@@ -101,21 +102,19 @@ def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[T
         and naturals(entry.get("data_offsets"))
         and len(entry["data_offsets"]) == 2
     ):
-        raise CorruptFile(f"{path}: tensor {name!r} needs dtype, shape and two data_offsets; {FORMAT}")
+        raise CorruptFile(f"{what} needs dtype, shape and two data_offsets; {FORMAT}")
     dtype = entry["dtype"]
     shape = tuple(entry["shape"])
     begin, end = (start + offset for offset in entry["data_offsets"])
     if dtype not in BITS:
-        raise CorruptFile(f"{path}: tensor {name!r} has unknown dtype {dtype!r}; known: {', '.join(BITS)}")
+        raise CorruptFile(f"{what} has unknown dtype {dtype!r}; known: {', '.join(BITS)}")
     if begin > end or end > size:
         raise CorruptFile(
-            f"{path}: tensor {name!r} lies at bytes {begin:,} to {end:,} of a file of {size:,}; "
+            f"{what} lies at bytes {begin:,} to {end:,} of a file of {size:,}; "
             "truncated (download it again), or made to mislead"
         )
     bits = math.prod(shape) * BITS[dtype]
     if bits != 8 * (end - begin):
         needed = f"{-(-bits // 8):,}" if bits < 2**80 else "far more"
-        raise CorruptFile(
-            f"{path}: tensor {name!r}, {dtype} {str(list(shape))[:80]}, needs {needed} bytes, has {end - begin:,}"
-        )
+        raise CorruptFile(f"{what}, {dtype} {str(list(shape))[:80]}, needs {needed} bytes, has {end - begin:,}")
     return Tensor(name=name, dtype=dtype, shape=shape, path=path, offset=begin), begin, end

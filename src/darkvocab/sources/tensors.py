@@ -133,12 +133,8 @@ class Tensor:
         """Return an entry of the first axis, such as a state of a history; IndexError without one."""
         if not 0 <= index < self.shape[0]:
             raise IndexError(f"{self.name} has {self.shape[0]:,} entries, 0 to {self.shape[0] - 1:,}; got {index}")
-        return replace(
-            self,
-            name=f"{self.name}[{index}]",
-            shape=self.shape[1:],
-            offset=self.offset + index * (self.nbytes // self.shape[0]),
-        )
+        offset = self.offset + index * (self.nbytes // self.shape[0])
+        return replace(self, name=f"{self.name}[{index}]", shape=self.shape[1:], offset=offset)
 
 
 @dataclass(frozen=True, kw_only=True)

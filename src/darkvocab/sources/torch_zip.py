@@ -210,11 +210,5 @@ def _tensor(path: File, name: str, view: View, entry: Entry | None) -> Tensor:
     rows_follow = all(
         n == 1 or step == math.prod(size[axis + 1 :]) for axis, (n, step) in enumerate(zip(size, stride, strict=True))
     )
-    return Tensor(
-        name=name,
-        dtype=dtype,
-        shape=size,
-        path=path,
-        offset=entry.offset + offset * word,
-        strides=None if rows_follow or 0 in size else stride,
-    )
+    strides = None if rows_follow or 0 in size else stride
+    return Tensor(name=name, dtype=dtype, shape=size, path=path, offset=entry.offset + offset * word, strides=strides)

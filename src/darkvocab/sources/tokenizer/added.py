@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import CorruptFile
 from ..tensors import File, read_object
-from .texts import is_unicode
+from .tokenizer import is_unicode
 
 CONFIG, MAP, LIST = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 COMPANIONS = (CONFIG, MAP, LIST)

@@ -11,8 +11,7 @@ import numpy as np
 
 from ...errors import CorruptFile, InvalidInput
 from ..tensors import File
-from .texts import Pieces, Spelling, in_a_line
-from .tokenizer import Encoded, Tokenizer
+from .tokenizer import Encoded, Pieces, Spelling, Tokenizer, in_a_line
 
 if TYPE_CHECKING:
     import tokenizers
