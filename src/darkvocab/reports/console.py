@@ -32,8 +32,10 @@ def console() -> Console:
     return plain
 
 
-def show(renderable: RenderableType, to: Console) -> None:
-    """Print without the blanks that rich leaves at the end of lines."""
+def show(renderable: RenderableType, to: Console, *, apart: bool = False) -> None:
+    """Print without the blanks that rich leaves at the end of lines; `apart` from what is above, by an empty line."""
+    if apart:
+        to.print()
     with to.capture() as captured:
         to.print(renderable)
     to.file.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")

@@ -23,7 +23,7 @@ from .evolution_figures import (
     populations_figure,
     spacetime_figure,
 )
-from .labels import COUNTS, PAGES, page_words
+from .labels import COUNTS, PAGES, WORDS, page_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,22 +37,12 @@ METRICS = "metrics.parquet"  # what a training leaves
 SHOWN_ROWS, SHOWN_EVENTS, SHOWN_TOKENS = 12, 20, 12
 TOLD_EVENTS = 200  # on a page
 HEADINGS = [heading.replace("L-infinity", "L-inf") for heading in PAGES["evolve"]["headings"]]
-TOLD = {
-    "start": "{hole} is there at the start with {n}",
-    "birth": "{hole} is born of {n}",
-    "split": "{hole} splits off {other} with {n}",
-    "gain": "{hole} gains {n}{from_other}",
-    "lose": "{hole} loses {n}{to_other}",
-    "merge": "{hole} merges into {other} with {n}",
-    "vanish": "{hole} vanishes: {n} stand alone",
-}
 
 
 def print_evolution(evolution: Evolution, to: Console) -> None:
     """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
     show(facts(_facts(evolution.summary)), to)
-    to.print()
-    show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to)
+    show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to, apart=True)
     note = (
         "lengths in weight units, L-inf over all pairs of tokens; max step: the farthest that a token moved in one "
         "component, in grid steps; motion since the row before"
@@ -144,7 +134,7 @@ def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     names = {"hole": f"#{event['hole']}", "other": f"#{event['other']}", "n": f"{n:,} token{'s' * (n != 1)}"}
     for word in ("from", "to"):
         names[f"{word}_other"] = "" if event["other"] is None else f" {word} {names['other']}"
-    return f"{TOLD[event['kind']].format(**names)}: {ids}"
+    return f"{WORDS['events'][event['kind']].format(**names)}: {ids}"
 
 
 def evolution_page(folder: Path) -> Page:

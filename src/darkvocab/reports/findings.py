@@ -44,8 +44,7 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
         outcome = [rule["severity"], OUTCOMES[rule["status"]]]
         rows.append([rule["id"], rule["name"], cell(rule["measured"]), allowed, *outcome])
     headings = ("rule", "", "measured", "allowed", "severity", "outcome")
-    to.print()
-    show(table(headings, rows, left=("rule", "", "severity", "outcome")), to)
+    show(table(headings, rows, left=("rule", "", "severity", "outcome")), to, apart=True)
     for rule in filter(_is_finding, verdict["rules"]):
         ids = rule["token_ids"]
         texts = [token_texts({**rule, "population": len(ids)}, shown)] if ids else []

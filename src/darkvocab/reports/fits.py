@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .console import facts, number, print_lines, show, table
 from .figures import BLACK, BLUE, ORANGE, canvas, plain
-from .labels import labels
+from .labels import WORDS, labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,10 +28,6 @@ TRADE_OFF = 0.95  # correlation with sigma beyond which only a combination is kn
 LEAST_SHOWN = 0.7  # tokens, on a logarithmic axis: none
 DISCORD = 0.01  # a statistic's p-value, times the number of statistics, below which it is named
 STATISTICS = labels("n_unique", "n_singletons", "n_black_holes", "black_hole_population")
-LIKELIHOODS = {
-    "partition": "of the whole partition (exchangeable partition probability)",
-    "composite": "composite (populations as points of a Poisson process), its error from 200 drawn snowballs",
-}
 
 
 def statistic(name: str) -> str:
@@ -161,14 +157,12 @@ def print_fit(result: FitResult, to: Console) -> None:
         ("sigma", sigma_told(result)),
         *([("offset", f"{result.offset:.3g} of the grid's spacing")] if result.offset else []),
         *([("tokens", f"{result.n_tokens:,}")] if "tokens" in settings.free else []),
-        ("likelihood", f"{result.log_likelihood:,.2f}, {LIKELIHOODS[result.likelihood]}"),
+        ("likelihood", f"{result.log_likelihood:,.2f}, {WORDS['likelihoods'][result.likelihood]}"),
     ]
     show(facts(pairs), to)
-    to.print()
-    show(_checks(result.checks), to)
+    show(_checks(result.checks), to, apart=True)
     if result.hypotheses:
-        to.print()
-        show(_hypotheses(result.hypotheses), to)
+        show(_hypotheses(result.hypotheses), to, apart=True)
     to.print()
     print_lines(sentences(result), to)
 

@@ -12,18 +12,12 @@ from ..runs.records import Records
 from .console import number, print_lines, show, table
 from .evolution_figures import LOOKS, step_axis
 from .experiments import deviation
-from .labels import COUNTS, TITLES
+from .labels import COUNTS, TITLES, WORDS
 from .plot import Axis, Panel, Plot, Series, top_of
 
 CONFIDENCE = 0.95  # of the intervals of means
 COLUMNS = ("start_", "start_unseen_", "", "unseen_")  # what stands before these names in the records
-OTHERS = {
-    "loss_last_100": "loss, mean of the last 100 steps",
-    "centroid_displacement": "displacement of the centroid",
-    "unseen_max_l_inf": "max L-inf of unseen tokens",
-    "unseen_mean_l_inf": "mean L-inf of unseen tokens",
-    "unseen_max_l_inf_steps": "max L-inf of unseen tokens in grid steps",
-}
+OTHERS = WORDS["replicas"]
 
 
 def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
