@@ -145,10 +145,7 @@ def _matrices(
 
 
 def _targets(
-    source: Source,
-    matrices: dict[str, EmbeddingMatrix],
-    asked: str | Iterable[int],
-    how: str,
+    source: Source, matrices: dict[str, EmbeddingMatrix], asked: str | Iterable[int], how: str
 ) -> list[Target]:
     """Choose the tokens of each matrix, and the pieces that spell them where that is asked.
 

@@ -23,9 +23,7 @@ def reproduce(
     """
     from dataclasses import asdict
 
-    from ..notebooks.comparison import DIFFERS
-    from ..notebooks.recipes import CLOUDS, WITH_CENTROID
-    from ..notebooks.trainings import TRAININGS
+    from ..notebooks.recipes import CLOUDS, DIFFERS, TRAININGS, WITH_CENTROID
     from ..reports.experiments import print_comparison
 
     if base and recipe not in WITH_CENTROID:

@@ -117,11 +117,6 @@ def cell(value: float | str | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
-def power(value: float) -> str:
-    """Return a length for people, in powers of ten."""
-    return f"{value:.2e}"
-
-
 def density(value: float) -> str:
     """Return a density to four decimals as the notebook has it, a tiny one in powers of ten."""
     return f"{value:.4f}" if value == 0 or value >= 5e-5 else f"{value:.1e}"

@@ -2,30 +2,26 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import polars as pl
 from rich.console import Console
 
 from ..runs.records import Records
 from ..text import finite
-from .console import density, frames_json, largest, number, power, print_lines, show, table
+from .console import density, frames_json, largest, number, print_lines, show, table
 from .labels import WORDS
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
 ANSWER_FORMATS: dict[str, Callable[[Any], str]] = {
-    **{"sigma": power, "density": density, "mean_linf": power, "median_linf": power, "n_black_holes": number},
+    **dict.fromkeys(("sigma", "density", "mean_linf", "median_linf"), "{:.2e}".format),
+    **{"density": density, "n_black_holes": number},
     **{"density_1_step": density, "density_2_steps": density, "demographics": largest},
 }
 
 
-class Recorded(Protocol):
-    """Records by columns: a frame, or a run folder as `Records` reads it."""
-
-    def __getitem__(self, name: str, /) -> pl.Series: ...
-
-    def __len__(self) -> int: ...
+Recorded = pl.DataFrame | Records  # records by columns: a frame, or those of a run folder
 
 
 def _labelled(records: Recorded, experiment: str) -> Iterator[tuple[str, pl.Series]]:

@@ -31,20 +31,14 @@ def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
     rows = {}
     for name in [*(f"{of}{key}" for of in COLUMNS for key in COUNTS), *OTHERS]:
         values = ended[name].drop_nulls()
-        n, mean = len(values), values.mean()
-        if mean is None:
+        n = len(values)
+        if not n:
             continue
+        mean = float(values.mean())  # type: ignore[arg-type]
         std = deviation(values)
         half = None if std is None else float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
-        rows[name] = {
-            "n": n,
-            "mean": float(mean),  # type: ignore[arg-type]
-            "std": std,
-            "low": None if half is None else float(mean) - half,  # type: ignore[arg-type]
-            "high": None if half is None else float(mean) + half,  # type: ignore[arg-type]
-            "min": values.min(),
-            "max": values.max(),
-        }
+        interval = {"low": None, "high": None} if half is None else {"low": mean - half, "high": mean + half}
+        rows[name] = {"n": n, "mean": mean, "std": std, **interval, "min": values.min(), "max": values.max()}
     return rows
 
 

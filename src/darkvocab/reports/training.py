@@ -68,13 +68,7 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
     if manifest["status"] == "diverged":
         remarks.append("It diverged: the loss became no number, and the training ended there.")
     remarks.append("What became of its black holes between, step by step, darkvocab evolve says.")
-    return Page(
-        **words,
-        rows=rows,
-        remarks=remarks,
-        pictures=pictures,
-        files=[FILE, METRICS, "corpus.json"],
-    )
+    return Page(**words, rows=rows, remarks=remarks, pictures=pictures, files=[FILE, METRICS, "corpus.json"])
 
 
 def settings_said(parameters: dict[str, Any]) -> str:
