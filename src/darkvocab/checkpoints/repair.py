@@ -20,7 +20,7 @@ from ..sources import Source, open_source
 from .diff import MATRICES
 from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained
 from .rewrite import Target, bring, check_copy, file_of, files_of, write_fresh
-from .selection import select_by_side
+from .selection import select
 from .spelling import spell
 
 SCHEMA_VERSION = 1
@@ -153,7 +153,7 @@ def _targets(
     """
     first = next(iter(matrices.values()))
     n = max(held.n_tokens for held in matrices.values())
-    chosen = select_by_side(asked, first, list(matrices), n)
+    chosen = select(asked, first, list(matrices), n)
     tokens = np.unique(np.concatenate(list(chosen.values())))
     if not len(tokens):
         raise InvalidInput(f"{source.asked} has no such tokens ({asked}): nothing to repair; --tokens chooses others")

@@ -31,8 +31,10 @@ def _named(name: str, matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarra
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 
 
-def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None) -> Int64[np.ndarray, " k"]:
-    """Return the token ids that are asked for, ascending, each once.
+def select(
+    asked: str | Iterable[int], matrix: EmbeddingMatrix, sides: Sequence[str], n_tokens: int | None = None
+) -> dict[str, Int64[np.ndarray, " k"]]:
+    """Return the token ids that are asked for, ascending, each once, by the names of sides, all from one judgement.
 
     Raises InvalidInput where what is asked is none of these, or an id is beyond the tokens there are; MissingFile or
     CorruptFile for a file of ids that is missing, or holds something else.
@@ -41,19 +43,9 @@ def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | 
     ----------
     asked : ids; or a text with ids, ranges (10-20 has both its ends), files of ids (@FILE.json) and the names of
         `NAMED`, with commas between
+    sides : dark and weak tokens of "input" and "output" are those of that matrix, of an untied model; of any other
+        side those of either matrix
     n_tokens : that there are; by default the matrix's
-    """
-    (tokens,) = select_by_side(asked, matrix, ["either"], n_tokens).values()
-    return tokens
-
-
-def select_by_side(
-    asked: str | Iterable[int], matrix: EmbeddingMatrix, sides: Sequence[str], n_tokens: int | None = None
-) -> dict[str, Int64[np.ndarray, " k"]]:
-    """Return the token ids that are asked for by the names of sides, each as `select`, all from one judgement.
-
-    Dark and weak tokens of "input" and "output" are those of that matrix, of an untied model; of any other side those
-    of either matrix.
     """
     n = matrix.n_tokens if n_tokens is None else n_tokens
     if not isinstance(asked, str):

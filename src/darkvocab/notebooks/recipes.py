@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 PUBLISHED: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("published.toml").read_text("utf-8"))
+WHY: dict[str, str] = PUBLISHED.pop("why")
 AGREES, DIFFERS, UNCHECKED = "yes", "NO", "cannot be checked"
 
 
@@ -72,10 +73,6 @@ def compare(
 # 12.2a ---------------------------------------------------------------------------------------------------------------
 
 SEED_000_COLUMNS: list[str] = PUBLISHED["12.2a"]["columns"]
-THEIR_CENTROID = (
-    "depends on their centroid's offsets from rounding boundaries, and the centroid is not public; "
-    "here: a vector with its published statistics (--base FILE, if you have theirs)"
-)
 
 
 def sweep_12_2a(base: str | Path | None = None) -> Sweep:
@@ -105,7 +102,7 @@ def _compare_run(number: str, base: np.ndarray, frame: pl.DataFrame, names: list
 def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
     """12.2a (seed 000): the sigma sweep at Qwen's scale. `running`: of `snowballs.run.Options`."""
     sweep = sweep_12_2a(base)
-    why = None if base is not None else THEIR_CENTROID
+    why = None if base is not None else WHY["centroid"]
     frame = run.frame(sweep, **running)
     yield from _compare_run("samples", sweep.base.vector, frame, SEED_000_COLUMNS)
     holes, furthest, far = (frame[name].to_list() for name in ("n_black_holes", "max_l_inf_over_epsilon", "max_l_inf"))
@@ -121,8 +118,6 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
 
 # 12.4b ---------------------------------------------------------------------------------------------------------------
 
-INTERRUPTED = "the notebook was interrupted in its first batch and published no statistic"
-
 
 def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
     """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `snowballs.run.Options`."""
@@ -132,18 +127,14 @@ def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterat
     for name in PUBLISHED["12.4b"]["summary"]:
         values = frame[name].to_numpy()
         mean, std = values.mean(), values.std(ddof=1)
-        yield compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=INTERRUPTED)
+        yield compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=WHY["interrupted"])
 
 
 # 13.5a ---------------------------------------------------------------------------------------------------------------
 
 REDRAWN = 20  # bases at each sigma, to know how far a figure that depends on the base is spread
 ALARM = 1e-4
-PREDICTED = (
-    "its generator is not ours, and it has one random base at each sigma: agrees where it lies in Student's prediction "
-    f"interval of {REDRAWN} redrawn bases (here: mean ± standard deviation), which one more of them would miss with "
-    f"probability {ALARM:g}, were they normal"
-)
+PREDICTED = WHY["predicted"].format(redrawn=REDRAWN, alarm=ALARM)
 
 
 def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comparison:
@@ -171,15 +162,10 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
         yield _predict("  black holes", "0", drawn["n_black_holes"], ".0f")
     most = (frame[name].to_numpy().max() for name in ("density_1_step", "density_2_steps"))
     steps = " and ".join(f"{density:.1e}" for density in most)
-    yield compare("density at 1 and 2 grid steps, at most", "none", steps, uncheckable="the notebook did not ask")
+    yield compare("density at 1 and 2 grid steps, at most", "none", steps, uncheckable=WHY["steps"])
     coarser = frame["n_columns_coarser"].to_numpy() / asked.hidden_dim
-    yield compare(
-        "columns whose own step exceeds the threshold",
-        "none",
-        f"{coarser.min():.0%} to {coarser.max():.0%}",
-        uncheckable="a threshold below the grid's step forces a density near 0: two tokens that differ there at all "
-        "count as apart",
-    )
+    ends = f"{coarser.min():.0%} to {coarser.max():.0%}"
+    yield compare("columns whose own step exceeds the threshold", "none", ends, uncheckable=WHY["coarser"])
 
 
 # 12.1a ---------------------------------------------------------------------------------------------------------------
@@ -203,9 +189,6 @@ def toy_sweep() -> Iterator[dict[str, Any]]:
         }
 
 
-EXCHANGED = "our record of the figure has singletons and black holes exchanged: 128 tokens - P 123 = 5 singletons"
-
-
 def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
     """12.1a: the toy sweep, exact on any CPU through the notebook sampler."""
     points = list(toy_sweep())
@@ -213,20 +196,13 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
         ours = min(points, key=lambda point: abs(point["sigma"] - published["sigma"]))
         yield compare("sigma", f"{published['sigma']:.2e}", f"{ours['sigma']:.2e}")
         for figure, value in published["figures"].items():
-            note = EXCHANGED if figure in published.get("exchanged", ()) else None
+            note = WHY["exchanged"] if figure in published.get("exchanged", ()) else None
             yield compare(f"  {figure}", value, ours[figure], note=note)
 
 
 # 11.2c, 11.2b, 11.2a: pure bfloat16, and labels that are shifted twice ------------------------------------------------
 
-THEIR_CORPUS = "depends on their corpus, a novel that is not public; here: another text, of as many bytes"
-THEIR_MEAN = (
-    "the mean over 100 steps, times 127/128: their Trainer divides by 128 labels where 127 are predicted; depends on "
-    "their corpus"
-)
-THEIR_NOISE = "depends on the noise, whose generator is not ours, and on their corpus"
 START = {"n_unique": "unique rows", "n_black_holes": "black holes C0", "black_hole_population": "population P0"}
-ANY_CORPUS = "must hold for any corpus"
 
 CHOICES: dict[str, dict[str, Any]] = {
     "11.2c": {"start": SnowballStart(sigma=1e-5)},
@@ -266,33 +242,35 @@ def _compared(published: dict[str, Any], training: Training, folder: Path) -> It
     distances = token_distances(last[unseen], history.grid)
     for name, length in published.get("l_inf", {}).items():
         far = f"{getattr(distances.weight, name):.6e}"
-        yield compare(f"{name} L-inf of unseen tokens", f"{length:.6e}", far, uncheckable=THEIR_CORPUS)
-    yield compare("  in grid steps, max", "none", int(distances.steps.max), uncheckable="the notebook did not ask")
+        yield compare(f"{name} L-inf of unseen tokens", f"{length:.6e}", far, uncheckable=WHY["corpus"])
+    yield compare("  in grid steps, max", "none", int(distances.steps.max), uncheckable=WHY["steps"])
     losses = read_metrics(folder)["loss"].to_numpy() * 127 / 128
     for step, loss in published["losses"]:
         if step <= training.steps:
             logged = f"{losses[step - 100 : step].mean():.4f}"
-            yield compare(f"loss logged at step {step:,}", f"{loss:.4f}", logged, uncheckable=THEIR_MEAN)
+            yield compare(f"loss logged at step {step:,}", f"{loss:.4f}", logged, uncheckable=WHY["mean"])
     if moved_by := published.get("displacement"):
         moved = f"{displacement(first, last, history.grid):.6f}"
-        yield compare("displacement of the centroid", moved_by, moved, uncheckable=THEIR_CORPUS)
+        yield compare("displacement of the centroid", moved_by, moved, uncheckable=WHY["corpus"])
 
 
 def _compared_ends(published: dict[str, Any], training: Training, end: Census, among: Census) -> Iterator[Comparison]:
     """Compare the last state's census over all tokens, and among unseen ones."""
     n_unseen, held = len(training.corpus.unseen), among.black_hole_population
-    yield compare("unseen tokens", 51, n_unseen, uncheckable=THEIR_CORPUS)
+    yield compare("unseen tokens", 51, n_unseen, uncheckable=WHY["corpus"])
     if training.noise is None:
         name = "population P of unseen tokens, all"
-        yield compare(name, "51 of 51", f"{held:,}", agrees=held == n_unseen, note=ANY_CORPUS)
+        yield compare(name, "51 of 51", f"{held:,}", agrees=held == n_unseen, note=WHY["any_corpus"])
     else:
-        yield compare("population P of unseen tokens", 51, f"{held} of {n_unseen}", uncheckable=THEIR_NOISE)
+        yield compare("population P of unseen tokens", 51, f"{held} of {n_unseen}", uncheckable=WHY["noise"])
     seen = end.black_hole_population - held
-    yield compare("population P of seen tokens", "0 of 77", f"{seen:,}", agrees=seen == 0, note=ANY_CORPUS)
+    yield compare("population P of seen tokens", "0 of 77", f"{seen:,}", agrees=seen == 0, note=WHY["any_corpus"])
     theirs, ours = len(published["populations"]), among.n_black_holes
-    yield compare("black holes C at the end, few", theirs, ours, agrees=ours <= published["most"], note=ANY_CORPUS)
+    yield compare(
+        "black holes C at the end, few", theirs, ours, agrees=ours <= published["most"], note=WHY["any_corpus"]
+    )
     listed = [", ".join(map(str, sizes)) for sizes in (published["populations"], among.populations.tolist())]
-    yield compare("  their populations", *listed, uncheckable=THEIR_CORPUS)
+    yield compare("  their populations", *listed, uncheckable=WHY["corpus"])
 
 
 # 11.2c, its initial state --------------------------------------------------------------------------------------------

@@ -158,8 +158,7 @@ def print_series(series: Series, to: Console) -> None:
         same = f"as {row['identical_to']}" if row["identical_to"] is not None else ""
         cells.append([*(cell(row[column]) for column in WORDS["series"]), row["not_compared"] or same])
     show(table((*WORDS["series"].values(), ""), cells, left=("checkpoint", "")), to, apart=True)
-    note = "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps"
-    print_lines([note], to)
+    print_lines([WORDS["notes"]["series"]], to)
     happened = series.events.filter(series.events["kind"] != "start")
     print_events(happened, lambda event: event["name"], "--out and --json", to)
     if series.black_holes.height:

@@ -36,11 +36,7 @@ def print_evolution(evolution: Evolution, to: Console) -> None:
     """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
     show(facts(_facts(evolution.summary)), to)
     show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to, apart=True)
-    note = (
-        "lengths in weight units, L-inf over all pairs of tokens; max step: the farthest that a token moved in one "
-        "component, in grid steps; motion since the row before"
-    )
-    print_lines([note], to)
+    print_lines([WORDS["notes"]["evolution"]], to)
     happened = evolution.events.filter(evolution.events["kind"] != "start")
     print_events(happened, lambda event: f"step {event['step']:>9,}", "events.parquet (--out) and --json", to)
     for verdict in evolution.summary["verdicts"]:

@@ -86,11 +86,8 @@ def remarks(records: Recorded) -> list[str]:
         return []
     how_many = " to ".join(dict.fromkeys(f"{n:,}" for n in ends))
     share = " to ".join(dict.fromkeys(f"{n / dim:.0%}" for n in ends))
-    return [
-        f"The threshold ({records['touching'][0]}) lies below the grid's own step in {how_many} of {dim:,} columns "
-        f"({share}): two tokens that differ there at all, by one step, count as apart. Once tokens move in those "
-        "columns that alone drives the density to 0; the densities at 1 and 2 steps ask the grid itself."
-    ]
+    touching = records["touching"][0]
+    return [WORDS["notes"]["touching"].format(touching=touching, how_many=how_many, dim=dim, share=share)]
 
 
 def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
