@@ -1,7 +1,5 @@
 """Course of a series: black holes and rows followed from each checkpoint to the next."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace

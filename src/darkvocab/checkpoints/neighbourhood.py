@@ -1,7 +1,5 @@
 """Neighbourhood: touching tokens of a checkpoint, their components, and the cluster around its black holes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Repair: fresh rows for tokens that were never trained, in a copy of the checkpoint that is else the same bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Selection: the tokens that a text such as `5,10-20,@ids.json,black-holes` names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,14 +16,6 @@ from ..sources import read_json
 
 GRADED = {"dark": UNTRAINED, "weak": WEAK}
 NAMED = ("black-holes", "beyond-tokenizer", *GRADED)
-
-
-def _named(name: str, matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    if name == "black-holes":
-        return np.flatnonzero(Census(matrix.groups()).numbers)  # by value, as stored
-    if not matrix.texts:
-        raise InvalidInput(f"{name} needs a tokenizer; there is none beside the weights: give --tokenizer FILE")
-    return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
 
 
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
@@ -64,8 +54,12 @@ def select(
 
 
 def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
-    if part in NAMED:
-        return _named(part, matrix, n)
+    if part == "black-holes":
+        return np.flatnonzero(Census(matrix.groups()).numbers)  # by value, as stored
+    if part == "beyond-tokenizer":
+        if not matrix.texts:
+            raise InvalidInput(f"{part} needs a tokenizer; there is none beside the weights: give --tokenizer FILE")
+        return np.array([token for token in range(n) if token not in matrix.texts], np.int64)
     if part.startswith("@"):
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
     ends = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)

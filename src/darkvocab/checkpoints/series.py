@@ -1,7 +1,5 @@
 """Series: the checkpoints of one model measured in order, and what changed from each to the next."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

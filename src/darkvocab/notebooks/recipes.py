@@ -308,16 +308,13 @@ WITH_CENTROID = ("12.2a", "12.4b")  # load their centroid
 def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
     """Run a notebook's experiment and compare: published, here, agrees or why it cannot be checked.
 
+    Raises InvalidInput for an unknown recipe, MissingExtra for one that needs torch (and transformers) without them.
+
     Parameters
     ----------
     recipe : a key of `RECIPES`
     settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `snowballs.run.Options`; for 11.2c,
         11.2b and 11.2a corpus (a file) and those of `train`, of which `out` may be None
-
-    Raises
-    ------
-    InvalidInput, MissingExtra
-        Unknown recipe; one that needs torch (and transformers) where they are not installed.
     """
     if recipe not in RECIPES:
         raise InvalidInput(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 
@@ -15,8 +16,6 @@ from .evolution import event_counts, print_events
 from .labels import WORDS
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from ..checkpoints.series import Series
 
 MOST_CHANGES = 40

@@ -21,9 +21,8 @@ from .experiments import QWEN3_4B, remarks, summary_cells
 from .figures import save
 from .labels import PAGES, WORDS, page_words
 from .plot import Plot
-from .replicas import cells, replicas_plot, sentences
 from .snowball_figures import elements_figure, questions_plot, singletons_plot, sweep_plot
-from .training import settings_said, training_page
+from .training import cells, replicas_plot, sentences, settings_said, training_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

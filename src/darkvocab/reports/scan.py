@@ -209,11 +209,7 @@ def _neighbourhood_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("source", printable(report["source"]["path"])),
         ("tensor", f"{printable(report['tensor'])} (found {report['chosen']})"),
-        ("tokens", f"{report['n_tokens']:,} in {report['n_unique']:,} distinct rows of {report['hidden_dim']:,}"),
-        ("touching", f"{report['touching']} in every column, on {report['grid']}"),
-        ("pairs", f"{report['n_pairs']:,} of rows, {report['n_token_pairs']:,} of tokens (equal rows included)"),
-        ("components", f"{report['n_components']:,}, of which {report['n_isolated']:,} rows that touch no other"),
-        ("black holes", f"{report['n_black_holes']:,} with {report['black_hole_population']:,} tokens"),
+        *((name, told.format(**report)) for name, told in WORDS["neighbourhood"].items()),
         ("frozen smoke", smoke),
     ]
 
