@@ -45,6 +45,11 @@ def repair(
     taken. The source is left alone. Where one matrix lies in two tensors, both are written. Returns what was done,
     JSON-ready; its keys: `docs/files.md`.
 
+    Raises InvalidInput for a choice that is none, no tokens, a source that is no safetensors file, or whose rows are
+    scaled, a place for `out` that is taken, or the source, and a grid without room for so many different rows;
+    CorruptFile for rows to learn from that are no numbers, or a disk that does not keep what was written; otherwise as
+    `EmbeddingMatrix.open`, `select` and `landing_folder`.
+
     Parameters
     ----------
     source : a `.safetensors` file, an index of shards, or a model folder
@@ -61,15 +66,6 @@ def repair(
     link : files that stay the same get a second name (a hard link) instead of a copy
     dry_run : write nothing, say what would be
     progress : called with (bytes done, bytes in all)
-
-    Raises
-    ------
-    InvalidInput
-        A choice that is none; no tokens; a source that is no safetensors file, or whose rows are scaled; a place for
-        `out` that is taken, or the source; a grid without room for so many different rows.
-    CorruptFile
-        Rows to learn from that are no numbers; a disk that does not keep what was written.
-    And as `EmbeddingMatrix.open`, `select` and `landing_folder`.
     """
     _check_choices(how, matrix, jitter, seed)
     asked = Path(source)

@@ -1,5 +1,6 @@
 """Commands on finished runs, and on the notebooks: reproduce, report, summary."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ def reproduce(
 
     Exits with 1 where a figure that can be checked does not agree. Example: darkvocab reproduce 12.1a
     """
-    from dataclasses import asdict
-
     from ..notebooks.recipes import CLOUDS, DIFFERS, TRAININGS, WITH_CENTROID
     from ..reports.experiments import print_comparison
 

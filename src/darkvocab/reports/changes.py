@@ -183,8 +183,7 @@ def _holes(black_holes: pl.DataFrame, texts: pl.Series) -> Table:
     rows = []
     for row in black_holes.head(SHOWN_HOLES).iter_rows(named=True):
         ids = row["tokens"]
-        hole = {"token_ids": ids, "tokens": [texts[token] for token in ids[:SHOWN_TOKENS]], "population": len(ids)}
         cells = [str(row["hole"]), f"{row['population']:,}", row["born"], row["joined"], row["frozen"]]
-        rows.append([*cells, token_texts(hole, SHOWN_TOKENS)])
+        rows.append([*cells, token_texts(ids, [texts[token] for token in ids[:SHOWN_TOKENS]], SHOWN_TOKENS)])
     lefts = ("born", "these since", "frozen since", "tokens")
     return table(("#", "population", *lefts), rows, left=lefts)

@@ -53,14 +53,14 @@ def print_left(n: int, what: str, to: Console) -> None:
         to.print(f"and {n:,} more {what}")
 
 
-def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """Return the first `shown` texts of a black hole's tokens; a token without one by its id."""
-    texts = [
+def token_texts(ids: Sequence[int], texts: Sequence[str | None], shown: int = SHOWN_TOKENS) -> str:
+    """Return the first `shown` texts of tokens; a token without one by its id."""
+    named = [
         f"#{token}" if text is None else isolated(printable(text))
-        for token, text in zip(hole["token_ids"][:shown], hole["tokens"][:shown], strict=True)
+        for token, text in zip(ids[:shown], texts[:shown], strict=True)
     ]
-    left = hole["population"] - len(texts)
-    return "  ".join(texts) + (f"  and {left:,} more" if left else "")
+    left = len(ids) - len(named)
+    return "  ".join(named) + (f"  and {left:,} more" if left else "")
 
 
 def left_out(tokens: Sequence[int], shown: int = SHOWN_TOKENS) -> str:

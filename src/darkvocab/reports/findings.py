@@ -46,8 +46,7 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
     headings = ("rule", "", "measured", "allowed", "severity", "outcome")
     show(table(headings, rows, left=("rule", "", "severity", "outcome")), to, apart=True)
     for rule in filter(_is_finding, verdict["rules"]):
-        ids = rule["token_ids"]
-        texts = [token_texts({**rule, "population": len(ids)}, shown)] if ids else []
+        texts = [token_texts(rule["token_ids"], rule["tokens"], shown)] if rule["token_ids"] else []
         to.print()
         heading = f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}"
         print_lines([heading, *texts, rule["remedy"]], to)

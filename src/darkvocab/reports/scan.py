@@ -110,7 +110,7 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
     if not scan.black_holes:
         return
     rows = (
-        [str(number), f"{hole.population:,}", token_texts(vars(hole), shown)]
+        [str(number), f"{hole.population:,}", token_texts(hole.token_ids, hole.tokens, shown)]
         for number, hole in enumerate(scan.black_holes[:most_holes], 1)
     )
     show(table(("#", "population", "tokens"), rows, left=("tokens",)), to, apart=True)
@@ -175,8 +175,8 @@ def _categories(scan: Scan, shown: int) -> Table:
             graded = surest.filter(category=category)
             n_dark = int(graded["dark"].sum())
             ids = graded["id"].to_list()
-            listed = {"population": len(ids), "token_ids": ids, "tokens": graded["text"].to_list()}
-            rows.append([title, f"{n:,}", f"{n_dark:,}", f"{len(graded) - n_dark:,}", token_texts(listed, shown)])
+            texts = token_texts(ids, graded["text"].to_list(), shown)
+            rows.append([title, f"{n:,}", f"{n_dark:,}", f"{len(graded) - n_dark:,}", texts])
     return table(("tokens", "all", "dark", "weak", "the surest"), rows, left=("tokens", "the surest"))
 
 
@@ -189,8 +189,7 @@ def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_
     rows = []
     for component in report["components"][:MOST_COMPONENTS]:
         numbers = (f"{component[key]:,}" for key in ("number", "n_tokens", "n_rows", "n_black_holes"))
-        texts = token_texts({**component, "population": component["n_tokens"]}, shown)
-        rows.append([*numbers, texts])
+        rows.append([*numbers, token_texts(component["token_ids"], component["tokens"], shown)])
     show(table(("#", "tokens", "rows", "black holes", ""), rows), to, apart=True)
     left = report["components"][MOST_COMPONENTS:]
     n_tokens = sum(component["n_tokens"] for component in left)

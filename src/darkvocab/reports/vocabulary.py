@@ -54,9 +54,7 @@ def _facts(words: Vocabulary) -> Iterator[tuple[str, str]]:
 
 def _listed(words: Vocabulary, tokens: Iterable[int], shown: int) -> str:
     ids = list(tokens)
-    return token_texts(
-        {"population": len(ids), "token_ids": ids, "tokens": [words.text[n] for n in ids[:shown]]}, shown
-    )
+    return token_texts(ids, [words.text[n] for n in ids[:shown]], shown)
 
 
 def runtime(name: str | None) -> str:
