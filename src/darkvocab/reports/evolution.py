@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ..errors import MissingFile
 from ..runs.records import reading
-from . import evolution_figures as figures
+from . import evolution_figures
 from .console import facts, number, print_left, print_lines, show, table
 from .document import Page
 from .labels import COUNTS, PAGES, WORDS, page_words
@@ -135,18 +135,18 @@ def evolution_page(folder: Path) -> Page:
     with reading(folder, "what darkvocab evolve left there"):
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / name) for name in frames)
-        by_step = figures.holes_by_step(records, events, summary["n_tokens"])
+        by_step = evolution_figures.holes_by_step(records, events, summary["n_tokens"])
         pictures: dict[str, Plot | Figure] = {
-            "counts": figures.counts_plot(records, summary),
-            "populations": figures.populations_figure(by_step, tokens, summary),
-            "motion": figures.motion_plot(records, summary),
-            "spacetime": figures.spacetime_figure(by_step, tokens, summary),
+            "counts": evolution_figures.counts_plot(records, summary),
+            "populations": evolution_figures.populations_figure(by_step, tokens, summary),
+            "motion": evolution_figures.motion_plot(records, summary),
+            "spacetime": evolution_figures.spacetime_figure(by_step, tokens, summary),
         }
         metrics = [METRICS] if (folder / METRICS).is_file() else []
         if metrics:
             losses = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
             losses = losses.filter(losses["step"] > 0)
-            pictures |= {"loss": figures.loss_plot(losses, summary)} if len(losses) else {}
+            pictures |= {"loss": evolution_figures.loss_plot(losses, summary)} if len(losses) else {}
         unseen = f", {len(summary['unseen']):,} of them unseen" if summary["unseen"] is not None else ""
         over = f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,}"
         return Page(

@@ -14,9 +14,9 @@ from .labels import WORDS
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
+POWER = "{:.2e}".format  # of lengths
 ANSWER_FORMATS: dict[str, Callable[[Any], str]] = {
-    **dict.fromkeys(("sigma", "density", "mean_linf", "median_linf"), "{:.2e}".format),
-    **{"density": density, "n_black_holes": number},
+    **{"sigma": POWER, "density": density, "mean_linf": POWER, "median_linf": POWER, "n_black_holes": number},
     **{"density_1_step": density, "density_2_steps": density, "demographics": largest},
 }
 
