@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from ..extras import import_extra, import_torch
-from ..sources.tokenizer.texts import in_a_line
+from ..sources.tokenizer import in_a_line
 from .frames import Frame
 
 if TYPE_CHECKING:

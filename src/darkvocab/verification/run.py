@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoints.scan import scan
-from ..checkpoints.scan_result import Scan
+from ..checkpoints.scan_result import WHICH, Scan
 from ..checkpoints.selection import select
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput, MissingFile
@@ -34,7 +34,6 @@ from .tokens import Chosen, choose
 if TYPE_CHECKING:
     import polars as pl
 
-GRADED = "graded"
 PARAMETERS = ("controls", "missed", "chat", "dtype")
 
 
@@ -55,7 +54,7 @@ class Verify(Shown):
     """Settings of a verification: which tokens of which model are asked for, in which frames."""
 
     source: str
-    tokens: str | Iterable[int] = GRADED  # graded, or as `checkpoints.selection.select`
+    tokens: str | Iterable[int] = "graded"  # graded, dark, weak, all, or as `checkpoints.selection.select`
     controls: int = 200  # trained tokens like those asked for, which say how well a learned token does
     missed: int = 500  # trained tokens by which is estimated how many the weights did not name
     chat: bool = False  # through the model's chat template
@@ -82,10 +81,10 @@ class Verify(Shown):
     @cached_property
     def chosen(self) -> tuple[list[Chosen], list[int]]:
         """Tokens to ask for, and the sizes of the strata of the missed, as `choose`."""
-        if self.tokens == GRADED:
-            asked = self.scanned.listed(GRADED)["id"].sort().to_numpy()
+        if self.tokens in WHICH:
+            asked = self.scanned.listed(str(self.tokens))["id"].sort().to_numpy()
         else:
-            asked = select(self.tokens, EmbeddingMatrix.open(self.source))
+            asked = select(self.tokens, EmbeddingMatrix.open(self.source), ["either"])["either"]
         return choose(self.scanned, asked, n_controls=self.controls, n_missed=self.missed, seed=self.seed)
 
     @cached_property
