@@ -6,6 +6,7 @@ Kernels are Triton's on CUDA and torch's own operations elsewhere: twins of the 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -138,27 +139,17 @@ class Device:
 
         return torch.empty(shape, dtype=getattr(torch, f"int{8 * itemsize}"), device=self.place)
 
-    def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
-        """Begin to bring tensors back; the caller need not wait before it asks for them."""
+    def fetch(self, **tensors: torch.Tensor) -> Callable[[], dict[str, np.ndarray]]:
+        """Begin to bring tensors back; return the function that waits for them and returns arrays of their names."""
         import torch
 
         streamed = self.place.type == "cuda"
-        copies = [tensor.to("cpu", non_blocking=streamed) for tensor in tensors]
-        event = torch.cuda.Event() if streamed else None
-        if event is not None:
-            event.record()
-        return Fetched(copies, event)
+        copies = {name: tensor.to("cpu", non_blocking=streamed) for name, tensor in tensors.items()}
+        arrived = torch.cuda.current_stream().record_event() if streamed else None
 
+        def arrays() -> dict[str, np.ndarray]:
+            if arrived is not None:
+                arrived.synchronize()
+            return {name: copy.numpy() for name, copy in copies.items()}
 
-@dataclass(frozen=True)
-class Fetched:
-    """Tensors on their way back from a device."""
-
-    copies: list[torch.Tensor]
-    event: torch.cuda.Event | None
-
-    def arrays(self) -> list[np.ndarray]:
-        """Wait for the copies and return them as NumPy arrays."""
-        if self.event is not None:
-            self.event.synchronize()
-        return [copy.numpy() for copy in self.copies]
+        return arrays
