@@ -11,8 +11,7 @@ from ..numerics import identical_rows
 from ..sources.safetensors import read_tensors
 from ..training.choices import Architecture, GaussianNoise, PointStart, SnowballStart
 from ..training.corpus import load_corpus
-from ..training.metrics import read_metrics
-from ..training.outcome import displacement, read_ends, token_distances
+from ..training.outcome import displacement, read_ends, read_metrics, token_distances
 from ..training.run import train
 from ..training.settings import Training
 from .comparison import PUBLISHED, Comparison, compare

@@ -11,8 +11,7 @@ import numpy as np
 
 from ..numerics._backends import layers as kernels
 from ..numerics.grouping import n_cores
-from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, views
-from .passes import EPS, Passes
+from .model import EPS, POSITION_EMBEDDING, TOKEN_EMBEDDING, Passes, views
 
 MOST_BLOCKS = 8  # beyond, Python's lock and small products eat what more cores bring
 

@@ -1,4 +1,6 @@
-"""The outcome of a training: read back from its folder, where `train` wrote it, or measured from the recording."""
+"""Results of a training: the metrics of its steps, and its outcome, written or measured from the recording."""
+
+from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+from jaxtyping import Float64
 
 from ..embedding.history import History
 from ..errors import CorruptFile, MissingFile
@@ -13,10 +17,12 @@ from ..measures.census import Census, counts
 from ..measures.geometry import Geometry
 from ..numerics import Grid, identical_rows, index_values, to_index
 from ..runs.folder import read_manifest
+from ..runs.records import write_table
 from ..text import Shown
-from .metrics import read_metrics
 
-FILE = "outcome.json"
+FILE, STEPS = "outcome.json", "metrics.parquet"
+# Of one optimizer step: the loss before the update, and the norm of the gradient before it is clipped.
+COLUMNS = ("loss", "gradient_norm", "learning_rate")
 ENDED = ("complete", "diverged")
 
 
@@ -110,3 +116,24 @@ def _l_inf(words: np.ndarray, grid: Grid) -> dict[str, float | int | None]:
         "mean_l_inf": float(distances.weight.mean),
         "max_l_inf_steps": int(distances.steps.max),
     }
+
+
+def n_before_divergence(metrics: Float64[np.ndarray, "steps 3"]) -> int:
+    """Count the steps before the first one whose loss or gradient norm is NaN or infinite."""
+    finite = np.isfinite(metrics[:, :2]).all(1)
+    return len(metrics) if finite.all() else int(finite.argmin())
+
+
+def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:
+    """Write the metrics of steps 1, 2, ... into a run folder; raises as `landing`."""
+    columns = dict(zip(COLUMNS, metrics.T, strict=True))
+    write_table(run / STEPS, pl.DataFrame({"step": np.arange(1, len(metrics) + 1), **columns}))
+
+
+def read_metrics(run: Path) -> pl.DataFrame:
+    """Read the metrics of an ended training; raises `CorruptFile` where they are missing, or of another kind."""
+    path = run / STEPS
+    try:
+        return pl.read_parquet(path, columns=["step", *COLUMNS]).cast(dict.fromkeys(COLUMNS, pl.Float64))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CorruptFile(f"{path}: not the metrics of a training ({error})") from None

@@ -19,13 +19,12 @@ from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
 from ..measures.census import counts
 from ..numerics.grouping import n_cores
-from ..runs.command import repeating
 from ..runs.engine import open_engine
+from ..runs.folder import repeating
 from ..runs.randomness import check_seed
 from ..runs.records import CURVES, RunFolder, Unsigned, write_table
 from ..text import Shown
-from .metrics import read_metrics
-from .outcome import outcome
+from .outcome import outcome, read_metrics
 from .recording import recorded
 from .run import no_room, require, say_beginning, train, train_stack
 from .run_folder import METRICS, TrainingFolder, steps_made
