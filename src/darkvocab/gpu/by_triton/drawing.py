@@ -168,16 +168,7 @@ def dense_kernel(
 
 @triton.jit(do_not_specialize=["n"])
 def perturb_kernel(
-    base,
-    z,
-    sigmas,
-    out,
-    overflows,
-    n,
-    dim,
-    float32: tl.constexpr,
-    shape: tl.constexpr,
-    block_size: tl.constexpr,
+    base, z, sigmas, out, overflows, n, dim, float32: tl.constexpr, shape: tl.constexpr, block_size: tl.constexpr
 ):
     t = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0).to(tl.int64) * block_size
