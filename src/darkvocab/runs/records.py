@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
@@ -76,23 +75,13 @@ def write_csv(path: str | Path, frame: pl.DataFrame, *sources: str | Path) -> No
     write_whole(Path(path), csv_bytes(frame))
 
 
-def _dtype(annotation: Any) -> Any:
+def _schema(row: type) -> dict[str, Any]:
     import polars as pl
 
-    if isinstance(annotation, types.UnionType):
-        annotation = next(kind for kind in typing.get_args(annotation) if kind is not types.NoneType)
-    return {
-        int: pl.Int64,
-        Unsigned: pl.UInt64,
-        float: pl.Float64,
-        str: pl.String,
-        bool: pl.Boolean,
-        tuple[int, ...]: pl.List(pl.Int64),
-    }[annotation]
-
-
-def _schema(row: type) -> dict[str, Any]:
-    return {name: _dtype(kind) for name, kind in typing.get_type_hints(row).items()}
+    dtypes: dict[Any, Any] = {int: pl.Int64, float: pl.Float64, str: pl.String, bool: pl.Boolean}
+    dtypes |= {Unsigned: pl.UInt64, tuple[int, ...]: pl.List(pl.Int64)}
+    dtypes |= {kind | None: dtype for kind, dtype in dtypes.items()}
+    return {name: dtypes[kind] for name, kind in typing.get_type_hints(row).items()}
 
 
 def frame_of(row: type[Row], records: Sequence[Row]) -> pl.DataFrame:

@@ -161,15 +161,12 @@ class Replicas(Shown):
 
     def _spread(self, engine: str | Executor, workers: int | None) -> tuple[str | Executor, int | None, int | None]:
         """Return where to run: engine, workers, and cores for each of them (None: all)."""
+        most = 1 if self.training.device != "cpu" else workers or min(self.n, n_cores())
         if engine == "local":
-            workers = 1 if self.training.device != "cpu" else workers or min(self.n, n_cores())
-            engine = "serial" if workers == 1 else "processes"
-        if engine == "serial":
-            return engine, workers, None
+            engine = "serial" if most == 1 else "processes"
         if engine == "processes":
-            workers = workers or min(self.n, n_cores())
-            return engine, workers, max(1, n_cores() // workers)
-        return engine, workers, 1
+            return engine, most, max(1, n_cores() // most)
+        return engine, workers, None if engine == "serial" else 1
 
     @contextmanager
     def _watched(self, out: Path, progress: Callable[[int, int], None] | None) -> Iterator[None]:
