@@ -244,17 +244,11 @@ class Replicas(Shown):
             for key, value in state[of].items()
         }
         values |= {f"unseen_{name}": value for name, value in end.unseen_l_inf.items()}
+        values |= {f"loss_{name}": end.loss[name] if end.loss else None for name in ("first", "last")}
+        values |= {name: getattr(end, name) for name in ("status", "steps", "n_unseen", "centroid_displacement")}
+        last_100 = float(losses[-100:].mean()) if len(losses) else None
         return ReplicaRecord(
-            replica=number,
-            seed=Unsigned(self.training.seed + number),
-            status=end.status,
-            steps=end.steps,
-            n_unseen=end.n_unseen,
-            loss_first=end.loss["first"] if end.loss else None,
-            loss_last=end.loss["last"] if end.loss else None,
-            loss_last_100=float(losses[-100:].mean()) if len(losses) else None,
-            centroid_displacement=end.centroid_displacement,
-            **values,
+            replica=number, seed=Unsigned(self.training.seed + number), loss_last_100=last_100, **values
         )
 
     def curves(self, out: Path) -> pl.DataFrame:
