@@ -17,7 +17,7 @@ from ..measures.census import Census, counts
 from ..measures.geometry import Geometry
 from ..numerics import Grid, identical_rows, index_values, to_index
 from ..runs.folder import read_manifest
-from ..runs.records import write_table
+from ..runs.records import reading, write_table
 from ..text import Shown
 
 FILE, STEPS = "outcome.json", "metrics.parquet"
@@ -54,7 +54,7 @@ def outcome(run: str | Path) -> TrainingOutcome:
         raise MissingFile(f"{path} holds no training that has ended")
     if not (path / FILE).is_file():
         return measure_outcome(path, manifest["status"])
-    try:
+    with reading(path / FILE, "the outcome of a training"):
         written = json.loads((path / FILE).read_text("utf-8"))
         first, last = written["states"]
         if not all(
@@ -62,8 +62,6 @@ def outcome(run: str | Path) -> TrainingOutcome:
         ):
             raise TypeError("counts that are no integers")
         return TrainingOutcome(**{**written, "states": (first, last)})
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise CorruptFile(f"{path / FILE}: not the outcome of a training ({error!r})") from None
 
 
 def measure_outcome(path: Path, status: str) -> TrainingOutcome:
@@ -132,8 +130,5 @@ def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:
 
 def read_metrics(run: Path) -> pl.DataFrame:
     """Read the metrics of an ended training; raises `CorruptFile` where they are missing, or of another kind."""
-    path = run / STEPS
-    try:
-        return pl.read_parquet(path, columns=["step", *COLUMNS]).cast(dict.fromkeys(COLUMNS, pl.Float64))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise CorruptFile(f"{path}: not the metrics of a training ({error})") from None
+    with reading(run / STEPS, "the metrics of a training"):
+        return pl.read_parquet(run / STEPS, columns=["step", *COLUMNS]).cast(dict.fromkeys(COLUMNS, pl.Float64))
