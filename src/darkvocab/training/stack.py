@@ -74,9 +74,9 @@ class Stack:
         with self.here():
             self._begin()
             self._lay_out()
-            # The tensors that a step changes and the next one reads.
-            changing = [*self._optimizer.changing, self._shown, self._words, self._narrow, self._done]
-            self._replay = captured(torch, device, self._step, changing)
+            # Tensors that a step changes and the next one reads.
+            self._changing = [*self._optimizer.changing, self._shown, self._words, self._narrow, self._done]
+            self._replay = captured(torch, device, self._step, self._changing)
 
     @contextmanager
     def here(self) -> Iterator[None]:
