@@ -19,9 +19,8 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput, MissingFile
 from ..gpu.device import check_device
 from ..measures.verdict import Verdict, judge
-from ..runs.command import repeating
 from ..runs.engine import open_engine
-from ..runs.folder import check_folder, versions
+from ..runs.folder import check_folder, repeating, versions
 from ..runs.randomness import check_seed
 from ..runs.records import RunFolder, frame_of, read_records
 from ..sources import open_source
