@@ -99,7 +99,7 @@ def steps_to_nearest(
     steps = np.empty(matrix.n_tokens, np.int64)
 
     def measure(rows: slice) -> None:
-        _backends.nearest.nearest(index(rows), targets, steps[rows])
+        _backends.neighbours.nearest(index(rows), targets, steps[rows])
         if progress:
             progress(matrix.words[rows].nbytes)
 

@@ -1,7 +1,6 @@
 from .agreement import Agreement as Agreement
 from .bases import Base as Base
 from .bases import load_base as load_base
-from .draws import clouds as clouds
 from .expect import Expect as Expect
 from .expect import Expected as Expected
 from .fit import Fit as Fit
@@ -11,6 +10,7 @@ from .law import SnowballLaw as SnowballLaw
 from .questions import QuestionRecord as QuestionRecord
 from .questions import Questions as Questions
 from .run import Options as Options
+from .run import clouds as clouds
 from .run import frame as frame
 from .run import land as land
 from .run import records as records

@@ -85,7 +85,6 @@ def test_of_a_checkpoint_what_a_scan_finds_is_fitted_and_no_more_is_measured(tmp
     too_much = (
         "checkpoints",
         "measures.neighbours",
-        "_backends.nearest",
         "_backends.neighbours",
         "_backends.chebyshev",
     )

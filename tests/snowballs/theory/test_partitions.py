@@ -13,7 +13,7 @@ from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
 from darkvocab.snowballs.law import Snowball, SnowballLaw
 from darkvocab.snowballs.snowball import draw
 from darkvocab.snowballs.theory import Occupancy, Partition, composite_likelihood, partition_likelihood
-from darkvocab.snowballs.theory.ranking import likeliest
+from darkvocab.snowballs.theory.occupancy import likeliest
 
 
 def partitions(n, largest=None):

@@ -11,8 +11,7 @@ from scipy.special import gammaln, logsumexp
 
 from ...errors import InvalidInput
 from ...numerics.cells import Cells
-from .occupancy import Occupancy
-from .ranking import likeliest
+from .occupancy import Occupancy, likeliest
 
 LISTED = 256  # likeliest cells that are gone through one by one
 MOST_STATES = 1024  # ways in which groups of each size can be taken or not, for `partition_likelihood`
