@@ -67,7 +67,7 @@ class Cloud:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """A snowball to be drawn, for which trial and by which sampler."""
+    """A snowball to be drawn, for which trial and by which sampler: what is drawn is a function of these alone."""
 
     snowball: Snowball
     seed: int
@@ -85,8 +85,41 @@ class Draw:
     def cloud(self) -> Cloud:
         if self.noise is not None:
             return perturb(self.snowball, self.noise)
-        task = {"seed": self.seed, "point": self.point, "trial": self.trial}
-        return draw(self.snowball, **task, sampler=self.sampler, cells=self.cells)
+        if self.cells is not None and self.is_sparse:
+            return self._sparse(self.cells)
+        index = self._dense(self.snowball.base, stream=0)
+        return _whole(self.snowball, index, "dense", index.size * 2.0**-64)
+
+    def _sparse(self, cells: Cells) -> Cloud:
+        from ..numerics._backends.drawing import draw_sparse, room
+
+        codes = np.zeros((self.snowball.n_tokens, len(cells.columns)), np.int8)
+        of_trial = self.seed & 0xFFFFFFFF, self.seed >> 32, self.point, self.trial
+        draw_sparse(cells.columns, cells.shift, cells.edge_starts, cells.thresholds, *of_trial, codes, *room())
+        columns, home = cells.columns, cells.home
+        if len(cells.unlisted):  # these by their indices, as a dense draw, from a home of 0
+            wide = self._dense(self.snowball.base[cells.unlisted], stream=1)
+            columns = np.concatenate([columns, cells.unlisted])
+            order = np.argsort(columns)  # as the base has them, so that rows keep their lexicographic order
+            codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1).take(order, axis=1)
+            columns = columns[order]
+            home = home.copy()
+            home[cells.unlisted] = 0
+        return Cloud(
+            grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected
+        )
+
+    def _dense(self, base: np.ndarray, *, stream: int) -> Integer[np.ndarray, "n_tokens drawn"]:
+        """Ordered indices of rows around these components, from one of two streams of the trial."""
+        from ..numerics._backends.deviates import draw_dense
+
+        snowball = self.snowball
+        index = _empty_index(snowball, (snowball.n_tokens, base.size))
+        kind = drawn(snowball.distribution).number, snowball.is_float32, stream
+        of_trial = np.uint64(self.seed), self.point, self.trial
+        shape = as_grid(snowball.grid).constants
+        refuse_overflow(draw_dense(base.astype(np.float64), snowball.sigma, *kind, *of_trial, shape, index), snowball)
+        return index
 
 
 def draw(
@@ -113,47 +146,13 @@ def draw(
     InvalidInput
         Unknown sampler, or noise that overflows the grid.
     """
-    check_seed(seed)
+    if sampler not in ("sparse", "dense"):
+        raise InvalidInput(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
     if sampler == "sparse" and snowball.has_cells:
         cells = cells or snowball.single_cells()
-        if cells.are_few:
-            return _draw_sparse(snowball, cells, seed, point, trial)
-    elif sampler not in ("sparse", "dense"):
-        raise InvalidInput(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
-    index = _draw_dense(snowball, snowball.base, seed, point, trial, stream=0)
-    return _whole(snowball, index, "dense", index.size * 2.0**-64)
-
-
-def _draw_sparse(snowball: Snowball, cells: Cells, seed: int, point: int, trial: int) -> Cloud:
-    from ..numerics._backends.drawing import draw_sparse, room
-
-    codes = np.zeros((snowball.n_tokens, len(cells.columns)), np.int8)
-    key = seed & 0xFFFFFFFF, seed >> 32
-    draw_sparse(cells.columns, cells.shift, cells.edge_starts, cells.thresholds, *key, point, trial, codes, *room())
-    columns, home = cells.columns, cells.home
-    if len(cells.unlisted):  # these by their indices, as a dense draw, from a home of 0
-        wide = _draw_dense(snowball, snowball.base[cells.unlisted], seed, point, trial, stream=1)
-        columns = np.concatenate([columns, cells.unlisted])
-        order = np.argsort(columns)  # as the base has them, so that rows keep their lexicographic order
-        codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1).take(order, axis=1)
-        columns = columns[order]
-        home = home.copy()
-        home[cells.unlisted] = 0
-    return Cloud(grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected)
-
-
-def _draw_dense(
-    snowball: Snowball, base: np.ndarray, seed: int, point: int, trial: int, *, stream: int
-) -> Integer[np.ndarray, "n_tokens drawn"]:
-    """Ordered indices of rows around these components, from one of two streams of the trial."""
-    from ..numerics._backends.deviates import draw_dense
-
-    index = _empty_index(snowball, (snowball.n_tokens, base.size))
-    kind = drawn(snowball.distribution).number, snowball.is_float32, stream
-    shape = as_grid(snowball.grid).constants
-    overflows = draw_dense(base.astype(np.float64), snowball.sigma, *kind, np.uint64(seed), point, trial, shape, index)
-    refuse_overflow(overflows, snowball)
-    return index
+    return Draw(
+        snowball=snowball, seed=check_seed(seed), point=point, trial=trial, sampler=sampler, cells=cells
+    ).cloud()
 
 
 def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:

@@ -1,7 +1,7 @@
 """Fit a snowball to an observed census: the settings, checked, and every part of the result."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ MOST_TOKENS = 1_000_000  # of a snowball that is drawn
 FAMILIES = tuple(name for name in INDEPENDENT if name in DRAWN)  # a fit draws what it has estimated
 
 
+@dataclass(repr=False, eq=False)
 class Fit(Shown):
     """A snowball fitted to an observed census.
 
@@ -132,46 +133,48 @@ class Fit(Shown):
     at the estimate (Godambe's information).
     """
 
-    def __init__(
-        self,
-        target: str | Path | Target,
-        *,
-        singletons: int | str | None = None,
-        base: str | Path | np.ndarray | None = None,
-        grid: str | None = None,
-        arithmetic: str = "float32",
-        distribution: str = "gaussian",
-        offset: float | str = 0.0,
-        level: float = LEVEL,
-        draws: int = DRAWS,
-        seed: int = 42,
-        compare: bool = False,
-    ) -> None:
-        self.target = target if isinstance(target, Target) else load_target(target, singletons)
-        given = self.target.base if base is None else None
-        self.base = given or load_base("qwen3-4b" if base is None else base, seed=check_seed(seed))
-        self.grid = as_grid(grid or self.target.grid or "bfloat16").name
-        self.level, self.draws, self.seed, self.compare = level, draws, seed, compare
-        if not 0 < level < 1:
-            raise InvalidInput(f"level must lie between 0 and 1, got {level!r}")
-        if draws < 20:
-            raise InvalidInput(f"draws must be >= 20, got {draws}")
-        moved = _offset(offset)
+    target: Any  # a `Target` once it is loaded
+    _: KW_ONLY
+    singletons: int | str | None = None
+    base: Any = None  # a `Base` once it is loaded
+    grid: Any = None  # a name once it is known
+    arithmetic: str = "float32"
+    distribution: str = "gaussian"
+    offset: float | str = 0.0
+    level: float = LEVEL
+    draws: int = DRAWS
+    seed: int = 42
+    compare: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.target, Target):
+            self.target = load_target(self.target, self.singletons)
+        if self.base is None and self.target.base:
+            self.base = self.target.base
+        else:
+            self.base = load_base("qwen3-4b" if self.base is None else self.base, seed=check_seed(self.seed))
+        self.grid = as_grid(self.grid or self.target.grid or "bfloat16").name
+        if not 0 < self.level < 1:
+            raise InvalidInput(f"level must lie between 0 and 1, got {self.level!r}")
+        if self.draws < 20:
+            raise InvalidInput(f"draws must be >= 20, got {self.draws}")
+        moved = _offset(self.offset)
+        self.offset = "fit" if self.offset == "fit" else moved
         n_tokens = self._checked_target()
-        if distribution not in (*DRAWN, "fit"):
-            refused = f"unknown distribution {distribution!r}"
-            if distribution in INDEPENDENT:
-                refused = f"{distribution} noise cannot be drawn, as a fit does"
+        if self.distribution not in (*DRAWN, "fit"):
+            refused = f"unknown distribution {self.distribution!r}"
+            if self.distribution in INDEPENDENT:
+                refused = f"{self.distribution} noise cannot be drawn, as a fit does"
             raise InvalidInput(f"{refused}; choose one of {', '.join(FAMILIES)}, fit")
-        self.families = FAMILIES if distribution == "fit" else (distribution,)
-        self.free: tuple[str, ...] = ("offset",) if offset == "fit" else ()
+        self.families = FAMILIES if self.distribution == "fit" else (self.distribution,)
+        self.free: tuple[str, ...] = ("offset",) if self.offset == "fit" else ()
         if self.target.partition.n_singletons is None:
             self.free += ("tokens",)
-        vector = self.lattice if moved or offset == "fit" else self.base.vector
+        vector = self.lattice if self.offset else self.base.vector
         self.hypothesis = Hypothesis(
             base=vector.astype(np.float64),
             grid=self.grid,
-            arithmetic=arithmetic,
+            arithmetic=self.arithmetic,
             distribution=self.families[0],
             offset=moved,
         )
@@ -179,18 +182,8 @@ class Fit(Shown):
         self.hypothesis.law(float(np.abs(vector).max() or 1.0) * 1e-9).occupancy(n_tokens)
 
     def _shown(self) -> dict[str, Any]:
-        hypothesis = self.hypothesis
-        return {
-            "target": self.target.name,
-            "base": self.base.name,
-            "grid": self.grid,
-            "arithmetic": hypothesis.arithmetic,
-            "distribution": "fit" if len(self.families) > 1 else hypothesis.distribution,
-            "offset": "fit" if "offset" in self.free else hypothesis.offset,
-            "level": self.level,
-            "draws": self.draws,
-            "seed": self.seed,
-        }
+        names = "grid", "arithmetic", "distribution", "offset", "level", "draws", "seed"
+        return {"target": self.target.name, "base": self.base.name, **{name: getattr(self, name) for name in names}}
 
     def _checked_target(self) -> int:
         """Refuse a target that does not go with base and grid; the least number of tokens that it can have."""
@@ -284,13 +277,9 @@ class Fit(Shown):
         return FittedSettings(
             base=self.base.name,
             hidden_dim=self.base.vector.size,
-            grid=self.grid,
-            arithmetic=self.hypothesis.arithmetic,
             distribution=self.estimate.hypothesis.distribution,
             free=["sigma", *self.free, *(["distribution"] if len(self.families) > 1 else [])],
-            level=self.level,
-            draws=self.draws,
-            seed=self.seed,
+            **{name: getattr(self, name) for name in ("grid", "arithmetic", "level", "draws", "seed")},
         )
 
     def _nearest(self) -> Nearest | None:
