@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from darkvocab.measures.topology import topology
+from darkvocab.measures.geometry import topology
 from darkvocab.numerics import Touching, decode, round_to, ulp
 from darkvocab.runs.records import frame_of
 from darkvocab.snowballs import run

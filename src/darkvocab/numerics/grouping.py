@@ -76,6 +76,8 @@ def identical_rows(
 ) -> Groups:
     """Group equal rows of a matrix of floating-point words, in memory or memory-mapped.
 
+    Exact: rows share a group only after their words were compared. Expected cost one pass over the bytes.
+
     Parameters
     ----------
     words : [n, dim], uint8, uint16, uint32 or uint64 bit patterns
@@ -84,11 +86,6 @@ def identical_rows(
         number of columns
     threads : to hash with; by default one per core
     progress : told the bytes of every chunk once it is hashed
-
-    Returns
-    -------
-    Groups
-        Exact: rows share a group only after their words were compared. Expected cost one pass over the bytes.
 
     Examples
     --------

@@ -80,6 +80,8 @@ def near_rows(
     near make a graph that holds the one asked for; each of its components is taken up again by itself, with features
     that tell its own rows apart, until it falls apart no further; then its pairs are compared, in columns that
     differ by more than the threshold there at all, the most telling first, up to the first that tells them apart.
+    The cost is a few passes over the words, n log n, and what is near or nearly so; where no column tells rows apart,
+    all pairs of these, a word of memory each.
 
     Parameters
     ----------
@@ -90,12 +92,6 @@ def near_rows(
     rounded : what to apply to words, a few rows at a time, before they are compared
     max_pairs : how many pairs may be listed; degrees and components need no list
     threads : to compare with; by default one per core
-
-    Returns
-    -------
-    Near
-        The cost is a few passes over the words, n log n, and what is near or nearly so; where no column tells rows
-        apart, all pairs of these, a word of memory each.
 
     Examples
     --------

@@ -174,17 +174,9 @@ class Options:
 def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
     """Yield records in order of point and trial; the same whatever runs or interrupts them.
 
-    Parameters
-    ----------
-    settings : a `Sweep`, `Trials` or `Questions`
-    options : of `Options`
-
-    Raises
-    ------
-    InvalidInput
-        No such engine or device; both; fewer than one worker; `resume` without `out`.
-    MissingExtra
-        torch, or for CUDA Triton, is not installed.
+    The settings are a `Sweep`, `Trials` or `Questions`, the options those of `Options`. Raises
+    InvalidInput for no such engine or device, or both, fewer than one worker, and `resume` without
+    `out`; MissingExtra where torch, or for CUDA Triton, is not installed.
     """
     for part in _parts(settings, Options(**options), reading=True):
         yield from part

@@ -218,10 +218,8 @@ def defaults_of(kind: type[Points]) -> dict[str, Any]:
 def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
     """Read sigmas, weight units, from ``START:STOP:COUNT``, both included, or a comma list.
 
-    Raises
-    ------
-    InvalidInput
-        Neither form, or a value that is not finite or is negative, or a log spacing from zero.
+    Raises InvalidInput for neither form, for a value that is negative or not finite, and for a log
+    spacing from zero.
 
     Examples
     --------

@@ -133,6 +133,8 @@ def draw(
 ) -> Cloud:
     """Draw one snowball, as a function of the arguments alone.
 
+    Raises InvalidInput for an unknown sampler, or noise that overflows the grid.
+
     Parameters
     ----------
     sampler : "sparse" draws the cell of every component in the columns that noise can move, and
@@ -140,11 +142,6 @@ def draw(
         components are not independent; "dense" draws a deviate for every component. Their laws
         agree but for `Cloud.neglected` and 2**-30 a cell.
     cells : ``snowball.single_cells()``, where the caller has it already
-
-    Raises
-    ------
-    InvalidInput
-        Unknown sampler, or noise that overflows the grid.
     """
     if sampler not in ("sparse", "dense"):
         raise InvalidInput(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
