@@ -197,8 +197,5 @@ def topology(
     >>> t.n_components, t.n_isolated, t.largest_component_size, round(t.largest_component_density, 3)
     (2, 1, 3, 0.667)
     """
-    matrix = EmbeddingMatrix.of(rows, grid)
-    tokens, weights = matrix.groups(grid).select(over)
-    index, threads = matrix.index(tokens, grid), threads or n_cores()
-    distances = Distances(index, grid or matrix.grid, unit=touching.unit, weights=weights, threads=threads)
+    distances = geometry(rows, grid, over=over, threads=threads).distances(touching.unit)
     return Topology(distances, touching, over=over)

@@ -81,9 +81,8 @@ def extent(state: State, tokens: Int[np.ndarray, " k"]) -> Extent:
     """Return the largest distance of all pairs of these tokens, at least one: the width of their widest column."""
     wide = _widths(state.values, tokens)
     steps = _widths(state.index, tokens)
-    weight, most = wide.max(), steps.max()
-    column, column_of_steps = int(wide.argmax()), int(steps.argmax())
-    return Extent(weight=float(weight), column=column, steps=int(most), column_of_steps=column_of_steps)
+    column, most = int(wide.argmax()), int(steps.argmax())
+    return Extent(weight=float(wide[column]), column=column, steps=int(steps[most]), column_of_steps=most)
 
 
 def _widths(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:

@@ -237,7 +237,9 @@ def _parts(settings: RunSettings[Row], options: Options, *, reading: bool) -> It
                 options.progress(n_done, len(settings))
             yield measured
         if folder and not folder.is_whole:
-            _finish(settings, folder)
+            for name, table in settings.tables():
+                write_table(folder.path / name, table)
+            folder.finish()
 
 
 def _folder(settings: RunSettings[Row], cost: Cost, options: Options) -> RunFolder[Row]:
@@ -248,12 +250,6 @@ def _folder(settings: RunSettings[Row], cost: Cost, options: Options) -> RunFold
     if folder.is_migrated:
         options.say(f"{folder.path} is of an earlier version of darkvocab; its manifest is brought up to date")
     return folder
-
-
-def _finish(settings: RunSettings, folder: RunFolder) -> None:
-    for name, table in settings.tables():
-        write_table(folder.path / name, table)
-    folder.finish()
 
 
 @cache

@@ -121,11 +121,9 @@ class Vocabulary:
         """Return a polars frame with the columns `COLUMNS`, one row per token; bytes are hexadecimal."""
         import polars as pl
 
-        texts = {name: getattr(self, name) for name in ("text", "category", "witness", "script", "reserved")}
-        texts["bytes"] = [None if data is None else data.hex() for data in self.data]
-        columns = {"id": range(self.n_tokens), **texts}
-        schema = {name: pl.Int64 if name == "id" else pl.String for name in COLUMNS}
-        return pl.DataFrame({name: columns[name] for name in COLUMNS}, schema=schema)
+        computed = {"id": range(self.n_tokens), "bytes": [None if data is None else data.hex() for data in self.data]}
+        columns = {name: computed[name] if name in computed else getattr(self, name) for name in COLUMNS}
+        return pl.DataFrame(columns, schema={name: pl.Int64 if name == "id" else pl.String for name in COLUMNS})
 
 
 def check_categories(tokens: str) -> list[str]:

@@ -251,7 +251,13 @@ class Fit(Shown):
         errors, correlation = self.uncertainty.errors() if self.free and estimate.sigma is not None else (None, None)
         return FitResult(
             target=self.target,
-            settings=self._fitted_settings(),
+            settings=FittedSettings(
+                base=self.base.name,
+                hidden_dim=self.base.vector.size,
+                distribution=estimate.hypothesis.distribution,
+                free=["sigma", *self.free, *(["distribution"] if len(self.families) > 1 else [])],
+                **{name: getattr(self, name) for name in ("grid", "arithmetic", "level", "draws", "seed")},
+            ),
             sigma=estimate.sigma,
             log_likelihood=estimate.log_likelihood,
             likelihood=estimate.kind,
@@ -271,15 +277,6 @@ class Fit(Shown):
             hypotheses=self.hypotheses(progress) if self.compare else None,
             ridge=ridge(partition, on_lattice) if self.compare or "offset" in self.free else None,
             packages=versions(),
-        )
-
-    def _fitted_settings(self) -> FittedSettings:
-        return FittedSettings(
-            base=self.base.name,
-            hidden_dim=self.base.vector.size,
-            distribution=self.estimate.hypothesis.distribution,
-            free=["sigma", *self.free, *(["distribution"] if len(self.families) > 1 else [])],
-            **{name: getattr(self, name) for name in ("grid", "arithmetic", "level", "draws", "seed")},
         )
 
     def _nearest(self) -> Nearest | None:
