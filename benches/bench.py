@@ -48,9 +48,9 @@ from darkvocab.snowballs.bases import load_base
 from darkvocab.snowballs.expect import Expect
 from darkvocab.snowballs.fit.likelihood import drawn_partitions
 from darkvocab.snowballs.fit.run import Fit
-from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.run import clouds
+from darkvocab.snowballs.snowball import SnowballLaw
 from darkvocab.snowballs.sweep import Sweep
 from darkvocab.snowballs.trials import Trials
 from darkvocab.sources.tokenizer import open_tokenizer

@@ -378,8 +378,8 @@ def _standing_apart(matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: T
     kept = tokens
     for _ in range(2):
         centre = _mean(matrix, kept)
-        near = _near(matrix, tokens, centre, others)
-        kept = tokens[near]
+        distances = _lengths(matrix, tokens, centre)
+        kept = tokens[distances <= np.sqrt(np.median(distances) * np.median(_lengths(matrix, others, centre)))]
         if len(kept) < 2:
             return None
     centre = _mean(matrix, kept)
@@ -421,12 +421,6 @@ def _read(matrix: EmbeddingMatrix, tokens: Tokens, n_rows: int) -> Iterator[Rows
 
 def _mean(matrix: EmbeddingMatrix, tokens: Tokens) -> Float64[np.ndarray, " dim"]:
     return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens, SAMPLE)], 0) / len(tokens)
-
-
-def _near(matrix: EmbeddingMatrix, tokens: Tokens, centre: np.ndarray, others: Tokens) -> Bool[np.ndarray, " m"]:
-    """Mark the tokens nearer than the geometric mean of their median distance and the others'."""
-    distances = _lengths(matrix, tokens, centre)
-    return distances <= np.sqrt(np.median(distances) * np.median(_lengths(matrix, others, centre)))
 
 
 def _lengths(matrix: EmbeddingMatrix, tokens: Tokens, centre: Float64[np.ndarray, " dim"]) -> Lengths:

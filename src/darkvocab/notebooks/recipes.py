@@ -16,9 +16,8 @@ from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..runs.randomness import NotebookStream
 from ..snowballs import run
-from ..snowballs.law import Snowball
 from ..snowballs.questions import Questions
-from ..snowballs.snowball import perturb
+from ..snowballs.snowball import Snowball, perturb
 from ..snowballs.sweep import Sweep
 from ..snowballs.trials import Trials
 from ..training.choices import Architecture

@@ -180,7 +180,7 @@ class Distances:
         degrees, labels = self.weights - 1, np.arange(self.n)
         for first, block in self.blocks():
             _backends.distances.connect(block, first, self.weights, limit, degrees, labels)
-        _backends.sets.flatten(labels)
+        _backends.grouping.flatten(labels)
         return degrees, labels
 
     def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:

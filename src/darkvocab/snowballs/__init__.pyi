@@ -5,8 +5,6 @@ from .expect import Expect as Expect
 from .expect import Expected as Expected
 from .fit import Fit as Fit
 from .fit import FitResult as FitResult
-from .law import Snowball as Snowball
-from .law import SnowballLaw as SnowballLaw
 from .questions import QuestionRecord as QuestionRecord
 from .questions import Questions as Questions
 from .run import Options as Options
@@ -16,6 +14,8 @@ from .run import land as land
 from .run import records as records
 from .settings import parse_sigmas as parse_sigmas
 from .snowball import Cloud as Cloud
+from .snowball import Snowball as Snowball
+from .snowball import SnowballLaw as SnowballLaw
 from .sweep import Sweep as Sweep
 from .sweep import SweepRecord as SweepRecord
 from .trials import TrialRecord as TrialRecord

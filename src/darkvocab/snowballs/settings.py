@@ -19,9 +19,8 @@ from ..numerics.grouping import SELECTIONS
 from ..runs.randomness import NotebookStream, check_seed
 from ..text import Shown
 from .bases import DRAWN, Base, is_drawn, load_base
-from .law import Snowball, SnowballLaw, check_sigma
 from .on_device import MeasuredCloud
-from .snowball import SAMPLERS, Cloud, Draw
+from .snowball import SAMPLERS, Cloud, Draw, Snowball, SnowballLaw, check_sigma
 
 if TYPE_CHECKING:
     import polars as pl

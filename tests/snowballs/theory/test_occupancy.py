@@ -10,7 +10,7 @@ from scipy.stats import poisson
 
 from darkvocab.numerics.distributions import Distribution
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred, random
-from darkvocab.snowballs.law import SnowballLaw
+from darkvocab.snowballs.snowball import SnowballLaw
 from darkvocab.snowballs.theory import Occupancy, occupancy
 from darkvocab.snowballs.theory.occupancy import likeliest
 

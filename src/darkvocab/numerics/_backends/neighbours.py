@@ -13,8 +13,8 @@ from numba.extending import intrinsic, overload
 
 from .compilation import kernel
 from .distances import TILE_BYTES, lowest_bit
+from .grouping import unite
 from .rounding import bits_of
-from .sets import unite
 
 ROWS = 8  # rows that meet a tile while it is in the first-level cache
 AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at

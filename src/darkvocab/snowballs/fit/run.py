@@ -1,6 +1,5 @@
 """Fit a snowball to an observed census: the settings, checked, and every part of the result."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +10,15 @@ import numpy as np
 from ...errors import InvalidInput, NoFit
 from ...numerics import as_grid, round_to
 from ...numerics.distributions import DRAWN, INDEPENDENT
+from ...progress import Report
 from ...runs.folder import versions
 from ...runs.randomness import check_seed
 from ...text import Shown, finite
 from ..bases import load_base
 from ..theory import Moments, Partition
-from . import checks, evidence
+from . import checks
 from .alternatives import Explanation, alternatives
-from .checks import Bound, Check, Rank
+from .checks import Association, Bound, Check, Column, Gap, Rank
 from .likelihood import Estimate, Hypothesis, Likelihood, ProfilePoint, RidgePoint, Uncertainty, ridge
 from .targets import Target, load_target
 
@@ -74,9 +74,9 @@ class FitResult(Shown):
     ranks: list[Rank]
     profile: list[ProfilePoint]
     bound: Bound
-    columns: list[evidence.Column] | None
-    gap: evidence.Gap | None
-    association: evidence.Association | None
+    columns: list[Column] | None
+    gap: Gap | None
+    association: Association | None
     hypotheses: list[Explanation] | None
     ridge: list[RidgePoint] | None
     packages: dict[str, str]
@@ -114,37 +114,23 @@ FAMILIES = tuple(name for name in INDEPENDENT if name in DRAWN)  # a fit draws w
 class Fit(Shown):
     """A snowball fitted to an observed census.
 
-    Parameters
-    ----------
-    target : "qwen3-4b", a file, populations, as `load_target`; or a `Target`
-    singletons : as `load_target`; "unknown" fits the number of tokens, too
-    base : as `darkvocab.expect`; by default the row of a checkpoint's largest black hole, else
-        "qwen3-4b"
-    grid, arithmetic : as `darkvocab.expect`; grid by default the target's, or bfloat16
-    distribution : gaussian or laplace, for a fit draws snowballs; or "fit", the one of the larger
-        likelihood
-    offset : of every component of the rounded base, in the grid's spacing, 0 to 1/2; or "fit"
-    level : of the interval of sigma
-    draws : snowballs drawn from the fit, for what it predicts
-    compare : fit the other explanations, too
-
     The likelihood is the probability of the observed partition where its groups are few
     (`partition_likelihood`), else a composite likelihood whose error is that of 200 snowballs drawn
     at the estimate (Godambe's information).
     """
 
-    target: Any  # a `Target` once it is loaded
+    target: Any  # as `load_target` takes it, or a `Target`, as which it is kept
     _: KW_ONLY
-    singletons: int | str | None = None
-    base: Any = None  # a `Base` once it is loaded
-    grid: Any = None  # a name once it is known
-    arithmetic: str = "float32"
-    distribution: str = "gaussian"
-    offset: float | str = 0.0
-    level: float = LEVEL
-    draws: int = DRAWS
+    singletons: int | str | None = None  # as `load_target`; "unknown" fits the number of tokens, too
+    base: Any = None  # as `darkvocab.expect`; by default the row of a checkpoint's largest black hole, else "qwen3-4b"
+    grid: Any = None  # as `darkvocab.expect`; by default the target's, or bfloat16
+    arithmetic: str = "float32"  # as `darkvocab.expect`
+    distribution: str = "gaussian"  # or "laplace", for a fit draws; or "fit", the one of the larger likelihood
+    offset: float | str = 0.0  # of every component of the rounded base, in the grid's spacing, 0 to 1/2; or "fit"
+    level: float = LEVEL  # of the interval of sigma
+    draws: int = DRAWS  # snowballs drawn from the fit, for what it predicts
     seed: int = 42
-    compare: bool = False
+    compare: bool = False  # fit the other explanations, too
 
     def __post_init__(self) -> None:
         if not isinstance(self.target, Target):
@@ -158,8 +144,13 @@ class Fit(Shown):
             raise InvalidInput(f"level must lie between 0 and 1, got {self.level!r}")
         if self.draws < 20:
             raise InvalidInput(f"draws must be >= 20, got {self.draws}")
-        moved = _offset(self.offset)
-        self.offset = "fit" if self.offset == "fit" else moved
+        try:
+            moved = 0.0 if self.offset == "fit" else float(self.offset)
+        except ValueError:
+            raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {self.offset!r}") from None
+        if not 0 <= moved <= 0.5:
+            raise InvalidInput(f"offset must lie between 0 and 0.5 of the grid's spacing, got {self.offset}")
+        self.offset = self.offset if self.offset == "fit" else moved
         n_tokens = self._checked_target()
         if self.distribution not in (*DRAWN, "fit"):
             refused = f"unknown distribution {self.distribution!r}"
@@ -239,11 +230,11 @@ class Fit(Shown):
     def checks(self) -> list[Check]:
         return checks.checks(self.target.partition, self.predicted)
 
-    def hypotheses(self, progress: Callable[[int, int], None] | None = None) -> list[Explanation]:
+    def hypotheses(self, progress: Report | None = None) -> list[Explanation]:
         """Fit the explanations that the notebooks argue over: `alternatives.alternatives`."""
         return alternatives(self.estimate, self.base.vector, seed=self.seed, progress=progress)
 
-    def result(self, progress: Callable[[int, int], None] | None = None) -> FitResult:
+    def result(self, progress: Report | None = None) -> FitResult:
         """Return everything; the other explanations and the ridge where they were asked for."""
         estimate, partition = self.estimate, self.target.partition
         index, populations = self.target.index, partition.populations
@@ -271,9 +262,9 @@ class Fit(Shown):
             ranks=checks.ranks(partition, self.predicted),
             profile=self.uncertainty.profile(),
             bound=checks.bound(estimate, partition),
-            columns=None if index is None else evidence.columns(index, populations, self.grid),
-            gap=None if index is None else evidence.gap(index, populations, self.grid),
-            association=None if index is None else evidence.association(index, populations),
+            columns=None if index is None else checks.columns(index, populations, self.grid),
+            gap=None if index is None else checks.gap(index, populations, self.grid),
+            association=None if index is None else checks.association(index, populations),
             hypotheses=self.hypotheses(progress) if self.compare else None,
             ridge=ridge(partition, on_lattice) if self.compare or "offset" in self.free else None,
             packages=versions(),
@@ -287,16 +278,6 @@ class Fit(Shown):
         n_largest = max(4, min(len(self.target.partition.populations), checks.RANKS))
         counted = {name: getattr(occupancy, name) for name in Nearest.__dataclass_fields__ if name != "largest"}
         return Nearest(**counted, largest=occupancy.largest(n_largest).tolist())
-
-
-def _offset(offset: float | str) -> float:
-    try:
-        moved = 0.0 if offset == "fit" else float(offset)
-    except ValueError:
-        raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
-    if not 0 <= moved <= 0.5:
-        raise InvalidInput(f"offset must lie between 0 and 0.5 of the grid's spacing, got {offset}")
-    return moved
 
 
 def fit(target: str | Path | Target, **settings: Any) -> FitResult:

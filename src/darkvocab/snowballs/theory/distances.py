@@ -173,15 +173,13 @@ class LInfinity:
     runs of several ``P(distance <= t)`` lies between the true ones at t -+ sigma / 16 (in weight
     units), and far nearer: docs/theory.md says why.
 
-    Parameters
-    ----------
-    cells : of `SnowballLaw.cells`, made for so many tokens
-    n_tokens : >= 1; as good as any up to 1e12
-    unit : "weight" (differences of values, exactly) or "steps" (of ordered indices)
+    `cells` are those of `SnowballLaw.cells`, made for so many tokens (`n_tokens` >= 1, as good as
+    any up to 1e12); `unit` is "weight" (differences of values, exactly) or "steps" (of ordered
+    indices).
 
     Examples
     --------
-    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> from darkvocab.snowballs.snowball import SnowballLaw
     >>> law = LInfinity(SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000), 1000)
     >>> law.pairs_within([0, 1, 2]).round(1)
     array([474722. , 499498.8, 499500. ])

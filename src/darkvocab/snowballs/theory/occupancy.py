@@ -111,7 +111,7 @@ def likeliest(cells: Cells, count: int) -> Float64[np.ndarray, " cells"]:
 
     Examples
     --------
-    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> from darkvocab.snowballs.snowball import SnowballLaw
     >>> law = SnowballLaw(base=np.array([1.0, 1.0039]), sigma=0.001, arithmetic="exact")
     >>> np.exp(likeliest(law.cells(100), 3)).round(3)
     array([0.49 , 0.485, 0.013])
@@ -132,16 +132,13 @@ def likeliest(cells: Cells, count: int) -> Float64[np.ndarray, " cells"]:
 
 
 class Occupancy:
-    """The census of `n_tokens` tokens, before it is drawn.
+    """The census of `n_tokens` tokens, 1 to 1e12 or so at the same cost, before it is drawn.
 
-    Parameters
-    ----------
-    cells : of `SnowballLaw.cells`, made for so many tokens
-    n_tokens : 1 to 1e12 or so; the cost does not depend on it
+    `cells` are those of `SnowballLaw.cells`, made for so many tokens.
 
     Examples
     --------
-    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> from darkvocab.snowballs.snowball import SnowballLaw
     >>> between_two_cells = SnowballLaw(base=np.array([1.00390625]), sigma=1e-4, arithmetic="exact")
     >>> pair = between_two_cells.occupancy(2)
     >>> round(pair.n_black_holes.mean, 12), round(pair.n_unique.mean, 12)
