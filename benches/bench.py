@@ -410,8 +410,10 @@ def bench_neighbours(folder: Path) -> list[dict[str, Any]]:
                 "floor": "summing the same 778 MB as uint64, one core; recipe: 400 x 8,000 by torch.cdist, scaled",
                 "floor_s": median_time(lambda w=words64: w.sum(), 5),
                 **memory(
-                    f"import darkvocab as d; d.neighbours(d.EmbeddingMatrix.open({str(path)!r}), "
-                    f"d.Touching({touching.threshold!r}, {touching.unit!r}))"
+                    "from darkvocab.embedding.matrix import EmbeddingMatrix; from darkvocab.numerics import Touching; "
+                    "from darkvocab.measures.neighbours import neighbours; "
+                    f"neighbours(EmbeddingMatrix.open({str(path)!r}), Touching({touching.threshold!r}, "
+                    f"{touching.unit!r}))"
                 ),
             }
         )
@@ -643,36 +645,54 @@ def bench_kernel() -> list[dict[str, Any]]:
 
 
 def bench_dask(folder: Path) -> list[dict[str, Any]]:
-    """The same trials through two Dask workers on this machine, and through two processes."""
+    """Trials and a sweep through two Dask workers on this machine, and through two processes."""
     from distributed import Client
 
     address = folder / "scheduler.json"
     commands = [["scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(address)]]
     commands += [["worker", "--scheduler-file", str(address), "--nthreads", "1", "--no-nanny", "--no-dashboard"]] * 2
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    started = [subprocess.Popen([str(BIN / "dask"), *words], **quiet) for words in commands]
+    started = [subprocess.Popen([sys.executable, "-m", "dask", *words], **quiet) for words in commands]
     try:
-        settings = Trials(1.5e-9, trials=30_000, epsilon=EPSILON, base=BASE)
         while not (address.is_file() and address.read_text().endswith("}")):
             time.sleep(0.1)
         with Client(scheduler_file=str(address), set_as_default=False) as client:
             client.wait_for_workers(2)
-        taken = {}
-        for engine in ("processes", f"dask:{address}"):
-            list(run.records(Trials(1.5e-9, trials=2000, epsilon=EPSILON, base=BASE), engine=engine, workers=2))
-            taken[engine[:4]] = median_time(lambda e=engine: list(run.records(settings, engine=e, workers=2)), 3)
+        return [
+            _through_dask(
+                "12.4b, 30,000 trials at 1.5e-9",
+                Trials(1.5e-9, trials=30_000, epsilon=EPSILON, base=BASE),
+                f"dask:{address}",
+            ),
+            *(
+                _through_dask(
+                    f"12.2a, a sweep of {n:,} sigma",
+                    Sweep(np.linspace(1.5e-9, 5e-9, n), n_tokens=N_TOKENS, base=BASE),
+                    f"dask:{address}",
+                )
+                for n in (1000, 20_000)
+            ),
+        ]
     finally:
-        for process in started:
+        for process in reversed(started):  # workers first: without their scheduler they wait for another
             process.terminate()
-    return [
-        {
-            "what": f"12.4b, {len(settings):,} trials at 1.5e-9 in tasks of about a second, two Dask workers",
-            "here_s": taken["dask"],
-            "recipe_s": None,
-            "floor": "the same through two local processes",
-            "floor_s": taken["proc"],
-        }
-    ]
+            process.wait()
+
+
+def _through_dask(what: str, settings: Any, address: str) -> dict[str, Any]:
+    """Time these settings through Dask and through two local processes, in turn; both are warm."""
+    taken: dict[str, list[float]] = {address: [], "processes": []}
+    for engine in [*taken] * 3:
+        start = time.perf_counter()
+        list(run.records(settings, engine=engine, workers=2))
+        taken[engine].append(time.perf_counter() - start)
+    return {
+        "what": f"{what}, two Dask workers",
+        "here_s": min(taken[address][1:]),
+        "recipe_s": None,
+        "floor": "the same through two local processes",
+        "floor_s": min(taken["processes"][1:]),
+    }
 
 
 def bench_train(folder: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from untrained import area
 
 from darkvocab import EmbeddingMatrix, census, centroid, scan
+from darkvocab.checkpoints.scan import MOST_EXACT, _largest_two
 from darkvocab.errors import CorruptFile, NoEmbedding
 from darkvocab.measures import vocabulary
 from darkvocab.reports.scan import scan_facts
@@ -558,3 +559,14 @@ def test_minilm_s_three_populations_are_found_without_and_with_its_texts():
     surest = tokens.filter((pl.col("category") == "reachable") & pl.col("dark"))
     assert {"ⱼ", "ಾ"} <= set(surest["text"])
     assert 100 < len(surest) < 250
+
+
+@pytest.mark.parametrize("n", [MOST_EXACT, MOST_EXACT + 1, 900])
+def test_the_two_largest_eigenvectors_are_those_of_all(n):
+    rows = np.random.default_rng(n).normal(size=(n, 40)) * np.geomspace(3, 0.1, 40)
+    rows -= rows.mean(0)  # as the cluster's: the vector of ones is of no eigenvalue but 0
+    gram = rows @ rows.T
+    values, vectors = _largest_two(gram)
+    all_values, all_vectors = np.linalg.eigh(gram)
+    np.testing.assert_allclose(values[-2:], all_values[-2:], rtol=1e-12)
+    np.testing.assert_allclose(np.abs((vectors[:, -2:] * all_vectors[:, -2:]).sum(0)), 1, rtol=1e-12)

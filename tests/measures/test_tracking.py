@@ -252,6 +252,13 @@ def test_means_of_too_many_rows_are_not_taken(few, monkeypatch):
     assert mean_distances(now, [np.arange(4), np.array([2, 3])], 2) == [None, (0.0, 0.0)]
 
 
+def test_an_infinite_distance_counts_in_its_own_sets_only():
+    far = 3.0e38
+    now = state([-far], [far], [1.0], [2.0])
+    both, near = mean_distances(now, [np.arange(4), np.array([2, 3])], 100)
+    assert (both[0], near) == (np.inf, (1.0, 128.0))
+
+
 @given(rows=matrices, seed=st.integers(0, 99))
 def test_motion_does_not_depend_on_the_order_of_tokens(rows, seed):
     rng = np.random.default_rng(seed)

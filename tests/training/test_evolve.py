@@ -201,14 +201,17 @@ def plain(words, grid, unseen):
 
 
 def wandering(grid, seed, n_rows=6, n_tokens=14, dim=5):
-    """A few rows that tokens jump between, some of them standing still; both zeros among the values."""
+    """Rows that tokens jump between: some of them, all alike at every fourth row, none at the next; both zeros."""
     rng = np.random.default_rng(seed)
     values = np.zeros((n_rows, n_tokens, dim), np.float32)
     values[0] = rng.choice([-1.0, 0.0, 1.0, 1.0078125], (4, dim))[rng.integers(0, 4, n_tokens)]
     for row in range(1, n_rows):
         values[row] = values[row - 1]
-        moving = rng.random(n_tokens) < 0.4
-        values[row][moving] += rng.choice([0.0, 0.0078125, -1.0], (3, dim))[rng.integers(0, 3, moving.sum())]
+        if row % 4 == 0:
+            continue
+        moving = rng.random(n_tokens) < (1.0 if row % 4 == 3 else 0.4)
+        jumps = rng.choice([0.0, 0.0078125, -1.0], (1 if row % 4 == 3 else 3, dim))
+        values[row][moving] += jumps[rng.integers(0, len(jumps), moving.sum())]
         values[row][values[row] == 0] *= -1
     return encode(values, grid)
 

@@ -87,7 +87,7 @@ class Measured:
 def _sha256(words: np.ndarray) -> str:
     digest = hashlib.sha256()
     for rows in chunks(words, CHUNK_BYTES):
-        digest.update(words[rows].tobytes())
+        digest.update(np.ascontiguousarray(words[rows]).data)
     return digest.hexdigest()
 
 

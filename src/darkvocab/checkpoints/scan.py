@@ -42,6 +42,7 @@ NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables
 OF_MATRIX = "n_tokens tensor chosen output_shape tied tying skipped".split()
 OF_VOCABULARY = "model n_texts n_texts_beyond_matrix categories search runtime differs".split()
 MOST_COPIES = 10_000  # groups of copies that a scan lists
+MOST_EXACT = 300  # rows up to which all eigenvectors are computed: beyond, two take a twentieth of the time
 MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
 
 
@@ -422,6 +423,16 @@ def _neighbour_facts(near: Neighbours, matrix: EmbeddingMatrix) -> result.Neighb
     )
 
 
+def _largest_two(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two largest eigenvalues of a symmetric matrix [n, n], ascending, and their vectors, last columns."""
+    if len(gram) <= MOST_EXACT:
+        return np.linalg.eigh(gram)
+    from scipy.sparse.linalg import eigsh
+
+    start = np.random.default_rng(0).normal(size=len(gram))  # by itself it begins at random
+    return eigsh(gram, k=2, v0=start)
+
+
 def _mapped(near: Neighbours, matrix: EmbeddingMatrix) -> tuple[tuple[int, float, float], ...] | None:
     """Lay out the cluster's distinct rows at their first two principal components: first token, x, y, weight units."""
     tokens = np.intersect1d(near.groups.first, near.cluster)
@@ -432,7 +443,7 @@ def _mapped(near: Neighbours, matrix: EmbeddingMatrix) -> tuple[tuple[int, float
     differing = rows[:, np.ptp(rows, 0) > 0]
     if differing.shape[1] < 2:
         return None
-    values, vectors = np.linalg.eigh(differing @ differing.T)
+    values, vectors = _largest_two(differing @ differing.T)
     places = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 0))
     places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)  # a sign is no finding: make it the same
     ids = matrix.token_ids[tokens].tolist()

@@ -21,7 +21,7 @@ from ..measures.tracking import KINDS
 from ..numerics.grouping import members_of
 from ..progress import Report
 from ..runs.folder import check_folder, take_folder
-from ..runs.records import frame_of, write_csv, write_frames
+from ..runs.records import frame_of, frame_of_columns, write_csv, write_frames
 from ..sources import READERS, WEIGHTS, open_source, revisions
 from ..text import Shown, listed, printable
 from .course import CheckpointRecord, Course, SeriesEvent
@@ -201,16 +201,19 @@ def _result(course: Course, texts: dict[int, str], asked: dict[str, Any]) -> Ser
         )
         for hole, tokens in sorted(members_of(holes).items(), key=lambda item: (-len(item[1]), item[0]))
     ]
-    columns = zip(course.n_changes.tolist(), course.changed.tolist(), holes.tolist(), strict=True)
-    tokens = [
-        SeriesToken(token=token, text=texts.get(token), n_changes=times, frozen=names[since], hole=hole or None)
-        for token, (times, since, hole) in enumerate(columns)
-    ]
+    tokens = frame_of_columns(
+        SeriesToken,
+        token=range(len(holes)),
+        text=[texts.get(token) for token in range(len(holes))],
+        n_changes=course.n_changes,
+        frozen=[names[since] for since in course.changed.tolist()],
+        hole=[hole or None for hole in holes.tolist()],
+    )
     return Series(
         checkpoints=frame_of(CheckpointRecord, course.records),
         events=frame_of(SeriesEvent, course.events),
         black_holes=frame_of(HoleRecord, black_holes),
-        tokens=frame_of(SeriesToken, tokens),
+        tokens=tokens,
         summary={"schema_version": SCHEMA_VERSION, **asked, **_summary(course)},
     )
 

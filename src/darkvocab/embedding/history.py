@@ -132,13 +132,16 @@ class History(Shown):
 
         They are not mapped, so that a file that is cut meanwhile is a CorruptFile and does not end the process.
         """
-        with self.path.open("rb") as file:
+        shape, dtype, size = (self.n_tokens, self.dim), self.grid.word_dtype, self.state_bytes
+        with self.path.open("rb", buffering=0) as file:
             for row in rows:
-                file.seek(self.tensor.offset + row * self.state_bytes)
-                words = np.fromfile(file, self.grid.word_dtype, self.n_tokens * self.dim)
-                if words.nbytes < self.state_bytes:
-                    raise CorruptFile(f"{self.path}: ends within row {row:,}; it was cut")
-                yield row, words.reshape(self.n_tokens, self.dim)
+                words, done = np.empty(shape, dtype), 0
+                file.seek(self.tensor.offset + row * size)
+                while done < size:  # a system reads some 2 GB at a time
+                    if not (count := file.readinto(words.data.cast("B")[done:])):
+                        raise CorruptFile(f"{self.path}: ends within row {row:,}; it was cut")
+                    done += count
+                yield row, words
                 if progress:
                     progress(1)
 

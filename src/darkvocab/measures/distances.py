@@ -52,13 +52,13 @@ def displacements(
     far = Displacements(
         same=np.empty(n, bool), l_inf_steps=np.empty(n, np.int64), l_inf=np.empty(n), euclidean=np.empty(n)
     )
-    sign = target.word_dtype.type(target.sign)
+    sign, shift = target.word_dtype.type(target.sign), np.uint32(16 * (target.name == "bfloat16"))
 
     def compare(rows: slice) -> None:
         words = a.rounded(rows, target), b.rounded(rows, target)
-        values = decode(words[0], target), decode(words[1], target)
+        bits = words if shift else (decode(of, target).view(np.uint32) for of in words)
         lengths = far.same[rows], far.l_inf_steps[rows], far.l_inf[rows], far.euclidean[rows]
-        _backends.motion.tally_displacements(*words, sign, *values, *lengths)
+        _backends.motion.tally_displacements(*words, sign, *bits, shift, *lengths)
         if progress:
             progress(a.words[rows].nbytes + b.words[rows].nbytes)
 

@@ -62,8 +62,7 @@ class Cloud:
 def cloud(state: State, tokens: Int[np.ndarray, " k"]) -> Cloud:
     """Return centroid and radii of these tokens, at least one."""
     centroid = np.empty(state.words.shape[1])
-    _backends.motion.average(state.values, tokens, centroid)
-    total, largest = _backends.motion.squares_around(state.values, tokens, centroid)
+    total, largest = _backends.motion.around_mean(state.values, tokens, centroid)
     return Cloud(centroid=centroid, radius_max=largest**0.5, radius_rms=(total / len(tokens)) ** 0.5)
 
 
@@ -79,18 +78,9 @@ class Extent:
 
 def extent(state: State, tokens: Int[np.ndarray, " k"]) -> Extent:
     """Return the largest distance of all pairs of these tokens, at least one: the width of their widest column."""
-    wide = _widths(state.values, tokens)
-    steps = _widths(state.index, tokens)
-    column, most = int(wide.argmax()), int(steps.argmax())
-    return Extent(weight=float(wide[column]), column=column, steps=int(steps[most]), column_of_steps=most)
-
-
-def _widths(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Return the largest minus the smallest entry of each column."""
-    low, high = np.empty((2, rows.shape[1]), rows.dtype)
-    _backends.motion.widen(rows, tokens, low, high)
-    with np.errstate(over="ignore"):
-        return high - low
+    weight, column = _backends.motion.widest(state.values, tokens)
+    steps, column_of_steps = _backends.motion.widest(state.index, tokens)
+    return Extent(weight=weight, column=column, steps=steps, column_of_steps=column_of_steps)
 
 
 def mean_distances(
@@ -163,8 +153,7 @@ class Drift:
 def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
     """Split the motion of these tokens, at least one, into bulk and thermal motion."""
     mean = np.empty(before.words.shape[1])
-    _backends.motion.average(after.values, tokens, mean, before.values)
-    total = _backends.motion.squares_around_move(before.values, after.values, tokens, mean)
+    total = _backends.motion.around_mean_move(before.values, after.values, tokens, mean)
     return Drift(bulk=float(np.sqrt(mean @ mean)), thermal=(total / len(tokens)) ** 0.5)
 
 

@@ -133,7 +133,7 @@ def decode(words: UInt[np.ndarray, " ..."], grid: str | Grid) -> Float32[np.ndar
     if grid.name == "float32":
         return words.view(np.float32)
     if grid.name == "bfloat16":
-        return np.asarray(words.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(np.left_shift(words, 16, dtype=np.uint32)).view(np.float32)
     return np.asarray(_table(grid)[words])
 
 

@@ -171,8 +171,12 @@ class _Search:
         _backends.grouping.flatten(self.parent)
         pairs = None
         if self.n_pairs <= self.max_pairs:
-            pairs = np.sort(np.concatenate([np.empty((2, 0), np.int32), *self.pairs], axis=1), axis=0)
-            pairs = pairs[:, np.lexsort(pairs[::-1])]
+            pairs = np.concatenate([np.empty((2, 0), np.int32), *self.pairs], axis=1)
+            both = np.minimum(*pairs).astype(np.int64)  # a pair as one number
+            both <<= 32
+            both |= np.maximum(*pairs)
+            both.sort()
+            pairs[0], pairs[1] = both >> 32, both
         return Near(degrees=self.degrees, tokens=self.tokens, labels=self.parent, n_pairs=self.n_pairs, pairs=pairs)
 
     def _descend(self) -> None:

@@ -90,10 +90,14 @@ def _schema(row: type) -> dict[str, Any]:
 
 def frame_of(row: type[Row], records: Sequence[Row]) -> pl.DataFrame:
     """Return records of one type as a polars frame; columns are the fields, in their order."""
+    return frame_of_columns(row, **{name: list(map(attrgetter(name), records)) for name in typing.get_type_hints(row)})
+
+
+def frame_of_columns(row: type, /, **columns: Any) -> pl.DataFrame:
+    """Return records of one type as a polars frame, from all values of each field: a list or an array."""
     import polars as pl
 
-    schema = _schema(row)
-    return pl.DataFrame({name: list(map(attrgetter(name), records)) for name in schema}, schema=schema)
+    return pl.DataFrame(columns, schema=_schema(row))
 
 
 def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:

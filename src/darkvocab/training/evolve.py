@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +20,7 @@ from ..measures.census import Census
 from ..numerics.grouping import identical_rows
 from ..progress import Progress, Report
 from ..runs.folder import check_folder, take_folder
-from ..runs.records import frame_of, write_frames
+from ..runs.records import frame_of, frame_of_columns, write_frames
 from ..text import Shown, printable
 from .verdicts import geometry_of, notebook_displacement, verdicts
 
@@ -64,6 +65,7 @@ class EvolutionRecord:
 
 COLUMNS = [field.name for field in fields(EvolutionRecord)]
 MOTION = COLUMNS[COLUMNS.index("since") :]
+STILL = (0, 0.0, 0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)  # motion since then, of tokens none of which moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +179,7 @@ class Evolve(Shown):
         return Evolution(
             records=frame_of(EvolutionRecord, course.records),
             events=frame_of(EventRecord, course.events),
-            tokens=frame_of(TokenRecord, course.tokens()),
+            tokens=course.tokens(),
             summary=self._summary(course),
         )
 
@@ -229,12 +231,14 @@ class _Course:
         self.first = self.state = self._state(row, words)
         self.holes = tracking.holes_of(self.state.groups)  # of each token, 0 for none
         self._fresh = int(self.holes.max(initial=0)) + 1  # number of the next new black hole
-        self._start = self._shapes = self._measure(self.state)  # taken over from row to row while no token moves
+        self._start: dict[str, np.ndarray] = {}  # centroid of each selection
+        self._counts = self._count()  # taken over from row to row while the black holes have the same tokens
+        self._shapes = self._measure()  # taken over while no token moves
         self.records: list[EvolutionRecord] = []
         self.events: list[EventRecord] = []
         self.n_changes = np.zeros(self.history.n_tokens, np.int64)
         self.last_change = np.full(self.history.n_tokens, -1)  # optimizer step; -1 where a token never changed
-        self._note(row, tracking.starts(self.holes), lambda _: dict.fromkeys(MOTION))
+        self._note(row, tracking.starts(self.holes), lambda _: [None] * len(MOTION))
 
     @property
     def step(self) -> int:
@@ -244,21 +248,25 @@ class _Course:
     def go_on(self, row: int, words: np.ndarray) -> None:
         """Measure the next row, and what changed since the one before; most of a long run is frozen."""
         before, since = self.state, self.step
-        if not np.array_equal(words, before.words):
-            self.state = self._state(row, words)
+        if np.array_equal(words, before.words):
+            self._note(row, [], lambda _: (since, *STILL))
+            return
+        self.state = self._state(row, words)
         moved = tracking.moves(before, self.state)
         changed = moved.l_inf > 0
         events: list[tracking.Event] = []
         if not np.array_equal(self.state.groups.labels, before.groups.labels):
             self.holes, events, self._fresh = tracking.follow(self.holes, self.state.groups, self._fresh)
+            self._counts = self._count()
         if changed.any():
-            self._shapes = self._measure(self.state)
+            self._shapes = self._measure()
 
-        def motion(tokens: np.ndarray) -> dict[str, Any]:
+        def motion(tokens: np.ndarray) -> tuple[Any, ...]:
             spread = moved.spread(tokens)
-            still = tracking.Drift(bulk=0.0, thermal=0.0)
-            drift = tracking.drift(before, self.state, tokens) if spread[0] else still
-            return dict(zip(MOTION, (since, *spread, drift.bulk, drift.thermal), strict=True))
+            if not spread[0]:
+                return (since, *STILL)
+            drift = tracking.drift(before, self.state, tokens)
+            return (since, *spread, drift.bulk, drift.thermal)
 
         self._note(row, events, motion)
         self.n_changes += changed
@@ -275,59 +283,55 @@ class _Course:
             )
         return state
 
-    def _measure(self, state: tracking.State) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
-        """Return the centroid of each selection, and columns of its record: geometry and census."""
-        selections = self.settings.selections
-        means = tracking.mean_distances(state, list(selections.values()), MOST_COMPARED)
-        named = zip(selections.items(), means, strict=True)
-        return {name: _shape(state, tokens, mean) for (name, tokens), mean in named}
+    def _count(self) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
+        """Return, by selection, a token of each distinct row of the last state, and columns of its record: census."""
+        counts = {}
+        for name, tokens in self.settings.selections.items():
+            groups = identical_rows(self.state.words[tokens])
+            census = Census(groups)
+            largest = {"largest_bh": census.largest_black_hole, "gini_coefficient": census.gini}
+            counts[name] = tokens[groups.first], {"n_tokens": census.n_tokens, **census.counts(), **largest}
+        return counts
 
-    def _note(self, row: int, events: list[tracking.Event], motion: Callable[[np.ndarray], dict[str, Any]]) -> None:
+    def _measure(self) -> dict[str, dict[str, Any]]:
+        """Return, by selection, columns of the last state's record: census and geometry."""
+        state, selections, shapes = self.state, self.settings.selections, {}
+        means = tracking.mean_distances(state, list(selections.values()), MOST_COMPARED)
+        for (name, tokens), mean in zip(selections.items(), means, strict=True):
+            distinct, counts = self._counts[name]
+            around, farthest = tracking.cloud(state, tokens), tracking.extent(state, distinct)
+            moved = around.centroid - self._start.setdefault(name, around.centroid)
+            shapes[name] = {
+                **counts,
+                "max_l_inf": farthest.weight,
+                "mean_l_inf": mean and mean[0],
+                "max_l_inf_steps": farthest.steps,
+                "mean_l_inf_steps": mean and mean[1],
+                "centroid_norm": math.sqrt(around.centroid @ around.centroid),
+                "centroid_displacement": math.sqrt(moved @ moved),
+                "radius_max": around.radius_max,
+                "radius_rms": around.radius_rms,
+            }
+        return shapes
+
+    def _note(self, row: int, events: list[tracking.Event], motion: Callable[[np.ndarray], Sequence[Any]]) -> None:
         step = self.history.step(row)
         self.events += [EventRecord(row=row, step=step, **event.columns()) for event in events]
         for name, tokens in self.settings.selections.items():
-            centroid, shape = self._shapes[name]
-            displacement = float(np.linalg.norm(centroid - self._start[name][0]))
-            columns = {**shape, "centroid_displacement": displacement, **motion(tokens)}
+            columns = self._shapes[name] | dict(zip(MOTION, motion(tokens), strict=True))
             self.records.append(EvolutionRecord(row=row, step=step, tokens=name, **columns))
 
-    def tokens(self) -> list[TokenRecord]:
-        """Return the changes of each token so far."""
-        absent = None if self.settings.unseen is None else set(self.settings.unseen)
-        columns = zip(self.n_changes.tolist(), self.last_change.tolist(), self.holes.tolist(), strict=True)
-        return [
-            TokenRecord(
-                token=token,
-                seen=None if absent is None else token not in absent,
-                n_changes=times,
-                last_change=None if at < 0 else at,
-                hole=hole or None,
-            )
-            for token, (times, at, hole) in enumerate(columns)
-        ]
-
-
-def _shape(
-    state: tracking.State, tokens: np.ndarray, mean: tuple[float, float] | None
-) -> tuple[np.ndarray, dict[str, Any]]:
-    whole = len(tokens) == len(state.words)
-    groups = state.groups if whole else identical_rows(state.words[tokens])
-    census = Census(groups)
-    around = tracking.cloud(state, tokens)
-    farthest = tracking.extent(state, tokens[groups.first])
-    return around.centroid, {
-        "n_tokens": census.n_tokens,
-        **census.counts(),
-        "largest_bh": census.largest_black_hole,
-        "gini_coefficient": census.gini,
-        "max_l_inf": farthest.weight,
-        "mean_l_inf": mean and mean[0],
-        "max_l_inf_steps": farthest.steps,
-        "mean_l_inf_steps": mean and mean[1],
-        "centroid_norm": float(np.linalg.norm(around.centroid)),
-        "radius_max": around.radius_max,
-        "radius_rms": around.radius_rms,
-    }
+    def tokens(self) -> pl.DataFrame:
+        """Return the changes of each token so far, records of `TokenRecord`."""
+        tokens, unseen = np.arange(self.history.n_tokens), self.settings.unseen
+        return frame_of_columns(
+            TokenRecord,
+            token=tokens,
+            seen=[None] * len(tokens) if unseen is None else ~np.isin(tokens, unseen),
+            n_changes=self.n_changes,
+            last_change=[None if at < 0 else at for at in self.last_change.tolist()],
+            hole=[hole or None for hole in self.holes.tolist()],
+        )
 
 
 def evolve(

@@ -24,12 +24,13 @@ def tally_moves(before, after, l1, l2, l_inf):
 
 
 @kernel()
-def tally_displacements(before, after, sign, values_before, values_after, same, steps, l_inf, euclidean):
+def tally_displacements(before, after, sign, bits_before, bits_after, shift, same, steps, l_inf, euclidean):
     """Measure how far each row of words [n, dim] is from another's: in steps, and in weight units by float32 values.
 
+    bits_before, bits_after : the values' bits as float32, once shifted; words of bfloat16 are their upper halves
     same [n]: whether the words are the same ones. Squares are summed in eight lanes, in a fixed order.
     """
-    lanes = np.empty(8)
+    lanes, apart = np.empty(8), np.empty(before.shape[1])
     for i in range(before.shape[0]):
         different = before[i, 0] ^ before[i, 0]
         for d in range(before.shape[1]):
@@ -43,17 +44,17 @@ def tally_displacements(before, after, sign, values_before, values_after, same, 
             old = -old if before[i, d] & sign else old
             new = -new if after[i, d] & sign else new
             top = max(top, abs(old - new))
-        for d in range(before.shape[1]):  # as integers, because a compiler reorders no floats
-            most = max(most, bits_of(abs(np.float64(values_before[i, d]) - np.float64(values_after[i, d]))))
+        for d in range(before.shape[1]):
+            old, new = np.uint32(bits_before[i, d]) << shift, np.uint32(bits_after[i, d]) << shift
+            apart[d] = np.float64(from_bits(np.int32(old))) - np.float64(from_bits(np.int32(new)))
+            most = max(most, bits_of(abs(apart[d])))  # as integers, because a compiler reorders no floats
         lanes[:] = 0.0
         whole = before.shape[1] // 8 * 8
         for d in range(0, whole, 8):
             for j in range(8):
-                apart = np.float64(values_before[i, d + j]) - np.float64(values_after[i, d + j])
-                lanes[j] += apart * apart
+                lanes[j] += apart[d + j] * apart[d + j]
         for d in range(whole, before.shape[1]):
-            apart = np.float64(values_before[i, d]) - np.float64(values_after[i, d])
-            lanes[d - whole] += apart * apart
+            lanes[d - whole] += apart[d] * apart[d]
         steps[i], l_inf[i], euclidean[i] = top, from_bits(most), np.sqrt(lanes.sum())
 
 
@@ -80,50 +81,54 @@ def sum_pairs(values, index, weights, in_weight, in_steps):
     values [n, dim] float32, index [n, dim] ordered indices; weights [sets, n] float64: of how many tokens of a set each
     row is. in_weight, in_steps [sets].
     """
+    apart, steps = np.empty(len(values)), np.empty(len(values))
     in_weight[:] = 0.0
     in_steps[:] = 0.0
     for i in range(values.shape[0]):
         for j in range(i):
             top, most = bits_of(np.float32(0)), index.dtype.type(0)
-            for d in range(values.shape[1]):  # as integers, because a compiler reorders no floats
-                top = max(top, bits_of(abs(values[i, d] - values[j, d])))
+            for d in range(values.shape[1]):
+                top = max(top, bits_of(abs(values[i, d] - values[j, d])))  # as integers: a compiler reorders no floats
                 most = max(most, abs(index[i, d] - index[j, d]))
-            apart = np.float64(from_bits(top))
-            for k in range(len(weights)):
+            apart[j], steps[j] = from_bits(top), most
+        for k in range(len(weights)):
+            weight, step = in_weight[k], in_steps[k]  # in registers: memory would be waited for, pair by pair
+            for j in range(i if weights[k, i] else 0):
                 pairs = weights[k, i] * weights[k, j]
-                in_weight[k] += pairs * apart
-                in_steps[k] += pairs * np.float64(most)
+                if pairs:  # an infinite distance counts only in its own sets
+                    weight += pairs * apart[j]
+                    step += pairs * steps[j]
+            in_weight[k], in_steps[k] = weight, step
 
 
 @kernel()
-def widen(rows, tokens, low, high):
-    """Smallest and largest entry of each column of these rows, to low and high [dim]."""
-    low[:] = rows[tokens[0]]
-    high[:] = rows[tokens[0]]
+def widest(rows, tokens):
+    """Width of the widest column of these rows, its largest entry less its smallest, and the first such column."""
+    low, high = rows[tokens[0]].copy(), rows[tokens[0]].copy()
     for token in tokens[1:]:
         for d in range(low.size):
             low[d] = rows[token, d] if rows[token, d] < low[d] else low[d]
             high[d] = rows[token, d] if rows[token, d] > high[d] else high[d]
+    column = 0
+    for d in range(low.size):
+        if high[d] - low[d] > high[column] - low[column]:
+            column = d
+    return high[column] - low[column], column
 
 
 @kernel()
-def average(values, tokens, mean, before=None):
-    """mean [dim] of these rows of values [n, dim], less what they were `before`, summed in float64."""
+def around_mean(values, tokens, mean):
+    """mean [dim] of these rows, in float64; sum and maximum over them of the squared distance from it."""
     mean[:] = 0.0
     for token in tokens:
         for d in range(mean.size):
-            mean[d] += np.float64(values[token, d]) - (0.0 if before is None else np.float64(before[token, d]))
+            mean[d] += np.float64(values[token, d])
     mean /= tokens.size
-
-
-@kernel()
-def squares_around(values, tokens, centre):
-    """Sum and maximum over these rows of the squared distance from `centre` [dim]."""
     total, largest = 0.0, 0.0
     for token in tokens:
         square = 0.0
-        for d in range(centre.size):
-            apart = np.float64(values[token, d]) - centre[d]
+        for d in range(mean.size):
+            apart = np.float64(values[token, d]) - mean[d]
             square += apart * apart
         total += square
         largest = max(largest, square)
@@ -131,11 +136,16 @@ def squares_around(values, tokens, centre):
 
 
 @kernel()
-def squares_around_move(before, after, tokens, centre):
-    """Sum over these rows of the squared difference of their displacement from `centre` [dim]."""
+def around_mean_move(before, after, tokens, mean):
+    """mean [dim] of these rows' displacements, in float64; sum over them of the squared difference from it."""
+    mean[:] = 0.0
+    for token in tokens:
+        for d in range(mean.size):
+            mean[d] += np.float64(after[token, d]) - np.float64(before[token, d])
+    mean /= tokens.size
     total = 0.0
     for token in tokens:
-        for d in range(centre.size):
-            apart = (np.float64(after[token, d]) - np.float64(before[token, d])) - centre[d]
+        for d in range(mean.size):
+            apart = (np.float64(after[token, d]) - np.float64(before[token, d])) - mean[d]
             total += apart * apart
     return total
