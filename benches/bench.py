@@ -697,13 +697,13 @@ def _through_dask(what: str, settings: Any, address: str) -> dict[str, Any]:
 
 def bench_train(folder: Path) -> list[dict[str, Any]]:
     """A step of 11.2c, recorded, with products in the type that this machine takes by itself, and in the other."""
-    from darkvocab.notebooks.trainings import training_11_2
+    from darkvocab.notebooks.recipes import training_11_2
 
     training = training_11_2("11.2c", steps=300)
     by_itself = training.multiplied_in
     other = training_11_2("11.2c", steps=60, products="float32" if by_itself == "bfloat16" else "bfloat16")
     code = (
-        "from darkvocab import train; from darkvocab.notebooks.trainings import training_11_2; "
+        "from darkvocab import train; from darkvocab.notebooks.recipes import training_11_2; "
         "from darkvocab.training.stack import Stack; training = training_11_2('11.2c', steps=200); "
     )
     ends_of = (

@@ -14,7 +14,7 @@ import recipes
 from scipy.stats import permutation_test
 
 from darkvocab.measures.census import counts
-from darkvocab.notebooks.trainings import training_11_2
+from darkvocab.notebooks.recipes import training_11_2
 from darkvocab.training.cpu_passes import array
 from darkvocab.training.stack import Stack
 

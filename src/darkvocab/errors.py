@@ -129,10 +129,8 @@ def machine_errors() -> Iterator[None]:
     """Raise what the operating system refuses as an error of the tree; a decorator, too."""
     try:
         yield
-    except DarkvocabError:
-        raise
     except (OSError, MemoryError) as error:
-        known = of_the_machine(error)
+        known = None if isinstance(error, DarkvocabError) else of_the_machine(error)
         if known is None:
             raise
         raise known from None

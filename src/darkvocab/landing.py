@@ -25,14 +25,8 @@ def refuse_write(path: Path, error: OSError) -> DiskFull | InvalidInput:
 def landing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file to write, which exists whole at the end of the `with` block, or not at all.
 
-    A pipe or a device, which has no name to take over, is written to as it stands.
-
-    Raises
-    ------
-    DiskFull
-        The disk, the quota or the file size limit.
-    InvalidInput
-        The place cannot be written to.
+    A pipe or a device, which has no name to take over, is written to as it stands. Raises DiskFull (the disk, the quota
+    or the file size limit), and InvalidInput where the place cannot be written to.
     """
     beside = _beside(path)
     try:
@@ -110,31 +104,25 @@ def copy_file(source: Path, target: Path, progress: Callable[[int], None] | None
 
     `progress` is called with the number of bytes of every piece; what the system refuses is its OSError.
     """
+    advance = progress or (lambda n: None)
     with source.open("rb") as file, target.open("wb") as copy:
-        done = _copy_by_system(file.fileno(), copy.fileno(), progress)
+        done = 0
+        while n := _copy_by_system(file.fileno(), copy.fileno(), done):
+            done += n
+            advance(n)
         file.seek(done)
         copy.seek(done)
         while block := file.read(READ_BYTES):
-            copy.write(block)
-            if progress:
-                progress(len(block))
+            advance(copy.write(block))
         copy.flush()
         os.fsync(copy.fileno())
 
 
-def _copy_by_system(source: int, target: int, progress: Callable[[int], None] | None) -> int:
-    """Copy as much as the system does without reading it here, and return the number of bytes."""
-    done = 0
-    while done < os.fstat(source).st_size:
-        try:
-            n = os.copy_file_range(source, target, COPY_BYTES, done, done)
-        except (AttributeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in FULL:
-                raise
-            break  # not on this system, or not between these two
-        if not n:
-            break
-        done += n
-        if progress:
-            progress(n)
-    return done
+def _copy_by_system(source: int, target: int, at: int) -> int:
+    """Copy a piece without reading it here; return its number of bytes, 0 at the end and where the system does not."""
+    try:
+        return os.copy_file_range(source, target, COPY_BYTES, at, at)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        return 0  # not on this system, or not between these two

@@ -10,7 +10,7 @@ from darkvocab import Policy, check, scan
 from darkvocab.checkpoints.check import FACTS, to_suppress
 from darkvocab.checkpoints.policy import RULES, Limit
 from darkvocab.checkpoints.scan_result import Copies
-from darkvocab.embedding.tying import Tying
+from darkvocab.embedding.matrix import Tying
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
 HOLE = {"black_hole": 1}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from darkvocab import EmbeddingMatrix
-from darkvocab.embedding.packing import Grouped
+from darkvocab.embedding.scales import Grouped
 from darkvocab.errors import CorruptFile, InvalidInput
 from darkvocab.numerics import GRIDS
 

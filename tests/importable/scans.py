@@ -17,7 +17,7 @@ from darkvocab.checkpoints.scan_result import (
     SourceFacts,
     VocabularyFacts,
 )
-from darkvocab.embedding.tying import Tying
+from darkvocab.embedding.matrix import Tying
 
 COLUMNS = {
     "id": pl.Int64,

@@ -9,9 +9,8 @@ import pytest
 
 from darkvocab import reproduce
 from darkvocab.measures.geometry import Geometry
-from darkvocab.notebooks import trainings
-from darkvocab.notebooks.comparison import AGREES, UNCHECKED
-from darkvocab.notebooks.recipes import sweep_12_2a
+from darkvocab.notebooks import recipes
+from darkvocab.notebooks.recipes import AGREES, UNCHECKED, sweep_12_2a
 from darkvocab.numerics import encode, to_index
 from darkvocab.snowballs.bases import load_base, qwen3_4b, qwen3_4b_centred, recorded, varying_words
 from darkvocab.training.outcome import read_ends, token_distances
@@ -124,8 +123,8 @@ def short(monkeypatch, tmp_path):
     """Reproduce a training of 11.2 in fewer steps than its 10,000; returns the rows by figure, and the run folder."""
 
     def run(recipe, steps):
-        whole = trainings.training_11_2
-        monkeypatch.setattr(trainings, "training_11_2", lambda *settings: whole(*settings, steps=steps))
+        whole = recipes.training_11_2
+        monkeypatch.setattr(recipes, "training_11_2", lambda *settings: whole(*settings, steps=steps))
         rows = {row.figure.strip(): row for row in reproduce(recipe, out=tmp_path / "run")}
         for name in ("parameters", *(f"{name} at the start" for name in START)):
             assert rows[name].agrees == AGREES, rows[name]

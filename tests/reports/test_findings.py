@@ -303,10 +303,14 @@ def test_a_model_card_by_hand():
 
 
 def test_lists_for_samplers_by_hand():
-    assert findings.bad_words([7, 9]) == b'{"bad_words_ids": [[7], [9]]}\n'
-    assert findings.suppress_tokens([7, 9]) == b'{"suppress_tokens": [7, 9]}\n'
-    assert findings.logit_bias([7, 9]) == b'{"7": -100, "9": -100}\n'
-    assert [json.loads(write([])) for write in findings.SUPPRESSIONS.values()] == [{}, {"suppress_tokens": []}, {}]
+    assert findings.suppression("bad-words", [7, 9]) == b'{"bad_words_ids": [[7], [9]]}\n'
+    assert findings.suppression("suppress-tokens", [7, 9]) == b'{"suppress_tokens": [7, 9]}\n'
+    assert findings.suppression("logit-bias", [7, 9]) == b'{"7": -100, "9": -100}\n'
+    assert [json.loads(findings.suppression(form, [])) for form in findings.SUPPRESSIONS] == [
+        {},
+        {"suppress_tokens": []},
+        {},
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +335,7 @@ def test_transformers_does_not_sample_what_is_suppressed(gpt, tmp_path, form, id
     import torch
     from transformers import GenerationConfig
 
-    (tmp_path / "suppress.json").write_bytes(findings.SUPPRESSIONS[form](ids))
+    (tmp_path / "suppress.json").write_bytes(findings.suppression(form, ids))
     config = GenerationConfig.from_pretrained(tmp_path, "suppress.json", pad_token_id=0, eos_token_id=1)
     made = gpt.generate(torch.tensor([[2]]), config, max_new_tokens=4, do_sample=False)
     assert made.tolist() == [[2, *[says] * 4]]

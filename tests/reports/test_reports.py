@@ -90,8 +90,8 @@ def test_numbers_are_printed_for_people(value, text):
 
 def test_token_texts_are_shown_up_to_a_number():
     hole = {"population": 4, "token_ids": [5, 6, 7, 8], "tokens": ["a", None, "c", "d"]}
-    assert token_texts(hole, 3) == "a  #6  c  and 1 more"
-    assert token_texts(hole) == "a  #6  c  d"
+    assert token_texts(hole["token_ids"], hole["tokens"], 3) == "a  #6  c  and 1 more"
+    assert token_texts(hole["token_ids"], hole["tokens"]) == "a  #6  c  d"
 
 
 def test_right_to_left_texts_keep_their_place():

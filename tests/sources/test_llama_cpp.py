@@ -18,7 +18,7 @@ from darkvocab import scan
 from darkvocab.errors import CorruptFile
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.sources.tokenizer import open_tokenizer
-from darkvocab.sources.tokenizer.llama_patterns import PATTERN_OF, PATTERNS, WHOLE_WORDS_FIRST, of_15_1
+from darkvocab.sources.tokenizer.llama_cpp import PATTERN_OF, PATTERNS, WHOLE_WORDS_FIRST, of_15_1
 from darkvocab.sources.tokenizer.protobuf import fields
 
 MERGES = ["1 2", "12 3", "Ġ a", "a b", "Ġ ab", "Ġa b"]

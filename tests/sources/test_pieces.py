@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkvocab.sources.hub.pieces import Pieces
+from darkvocab.sources.hub.repo import Pieces
 
 spans = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)))
 

@@ -18,7 +18,7 @@ import darkvocab
 from darkvocab import Training, evolve, report, train
 from darkvocab.errors import CorruptFile, RunFolderRefused
 from darkvocab.reports.console import console
-from darkvocab.reports.replicas import print_replicas, replicas_json, statistics
+from darkvocab.reports.training import print_replicas, replicas_json, statistics
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import CURVES, read_records
 from darkvocab.training.choices import SGD, Architecture

@@ -11,7 +11,7 @@ import polars as pl
 from ..errors import InvalidInput
 from ..runs.folder import versions
 from ..text import Shown
-from .policy import BY_NAME, ERROR, OFF, RULES, WARNING, Exemption, Limit, Policy, Rule
+from .policy import BY_NAME, ERROR, LACKING, OFF, RULES, SUPPRESSED, WARNING, Exemption, Limit, Policy, Rule
 from .scan_result import Scan
 
 SCHEMA_VERSION = 1
@@ -22,16 +22,6 @@ FACTS = (
     *("vocabulary", "indicators", "grades", "tying", "notes", "skipped"),
 )
 PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
-
-LACKING = {"vocabulary": "there is no tokenizer", "neighbours": "neighbours are not sought among quantised rows"}
-# Tokens to suppress are those of a rule.
-SUPPRESSED = {
-    "dark": "dark-tokens",
-    "weak": "weak-tokens",
-    "beyond-tokenizer": "rows-beyond-tokenizer",
-    "black-holes": "black-holes",
-    "unreachable": "unreachable-tokens",
-}
 TO_SUPPRESS = "dark,beyond-tokenizer,black-holes"
 
 

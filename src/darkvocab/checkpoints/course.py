@@ -1,7 +1,5 @@
 """Course of a series: black holes and rows followed from each checkpoint to the next."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -46,16 +44,16 @@ class CheckpointRecord:
     largest_bh: int  # 0 without black holes
     gini_coefficient: float
     not_compared: str | None  # why this and the one before cannot be compared; null where they were, and at the first
-    n_moved: int | None  # tokens whose row is another than before; null where nothing was compared, as all below
-    n_equal: int | None  # the others
-    mean_move_l_inf_steps: float | None  # grid steps in the component that took most, over all tokens
-    max_move_l_inf_steps: int | None
-    n_born: int | None  # events, as `darkvocab evolve` names them
-    n_split: int | None
-    n_merged: int | None
-    n_vanished: int | None
-    n_gained: int | None
-    n_lost: int | None
+    n_moved: int | None = None  # tokens whose row is another than before; null where nothing was compared, as all below
+    n_equal: int | None = None  # the others
+    mean_move_l_inf_steps: float | None = None  # grid steps in the component that took most, over all tokens
+    max_move_l_inf_steps: int | None = None
+    n_born: int | None = None  # events, as `darkvocab evolve` names them
+    n_split: int | None = None
+    n_merged: int | None = None
+    n_vanished: int | None = None
+    n_gained: int | None = None
+    n_lost: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +185,9 @@ class Course:
 
 
 def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict[str, Any]:
-    """Return the columns of a record on what changed, all None where nothing was compared."""
+    """Return the columns of a record on what changed, none where nothing was compared."""
     if moved is None:
-        columns = ("n_moved", "n_equal", "mean_move_l_inf_steps", "max_move_l_inf_steps", *COUNTED.values())
-        return dict.fromkeys(columns)
+        return {}
     kinds = Counter(event.kind for event in events)
     n_moved = int((moved > 0).sum())
     return {

@@ -63,18 +63,10 @@ class Change:
         return self.n_shared + len(self.joined)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "a": self.a,
-            "b": self.b,
-            "population_a": self.population_a,
-            "population_b": self.population_b,
-            "n_shared": self.n_shared,
-            "joined": self.joined.tolist(),
-            "left": self.left.tolist(),
-            "came_from": [list(pair) for pair in self.came_from],
-            "went_to": [list(pair) for pair in self.went_to],
-        }
+        numbers = {name: getattr(self, name) for name in ("kind", "a", "b", "population_a", "population_b", "n_shared")}
+        tokens = {name: getattr(self, name).tolist() for name in ("joined", "left")}
+        holes = {name: list(map(list, getattr(self, name))) for name in ("came_from", "went_to")}
+        return {**numbers, **tokens, **holes}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

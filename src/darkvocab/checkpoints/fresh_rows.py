@@ -1,7 +1,5 @@
 """Fresh rows for untrained tokens, on their grid, no two alike."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

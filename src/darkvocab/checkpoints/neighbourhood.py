@@ -1,12 +1,11 @@
 """Neighbourhood: touching tokens of a checkpoint, their components, and the cluster around its black holes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ..embedding.matrix import EmbeddingMatrix
 from ..measures.census import Census
@@ -17,9 +16,6 @@ from ..progress import Progress, Report
 from ..runs.records import write_csv
 from ..sources import open_source
 from ..text import Shown
-
-if TYPE_CHECKING:
-    import polars as pl
 
 SCHEMA_VERSION = 1
 
@@ -98,8 +94,6 @@ def _components(near: Neighbours, matrix: EmbeddingMatrix) -> list[dict[str, Any
 
 
 def _frame(near: Neighbours, census: Census, matrix: EmbeddingMatrix) -> pl.DataFrame:
-    import polars as pl
-
     labels = near.groups.labels
     cluster = np.full(near.n_tokens, None)
     cluster[near.core] = "core"

@@ -1,7 +1,5 @@
 """Policy: the rules for a vocabulary, and how much of each kind of trouble a release may have, as TOML."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import re
@@ -10,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
@@ -49,6 +47,7 @@ class Rule:
 
 _HELD = tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))
 _HEAD, _ALLOW, _ALLOWED = (_HELD.pop(name) for name in ("head", "about_allow", "allow"))
+LACKING, SUPPRESSED = (_HELD.pop(name) for name in ("lacking", "suppressed"))
 RULES = tuple(Rule(name=name, **fields) for name, fields in _HELD.items())
 BY_NAME = {rule.name: rule for rule in RULES}
 EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
@@ -165,7 +164,7 @@ class Policy(Shown):
         object.__setattr__(self, "limits", {name: self.limits.get(name, DEFAULT_LIMITS[name]) for name in BY_NAME})
 
     @classmethod
-    def read(cls, path: str | Path) -> Policy:
+    def read(cls, path: str | Path) -> Self:
         """Read a policy from a TOML file; raises MissingFile, or InvalidInput: too large, not UTF-8, or as `parse`."""
         path = Path(path)
         if not path.exists():
@@ -183,7 +182,7 @@ class Policy(Shown):
         return cls.parse(text, str(path))
 
     @classmethod
-    def parse(cls, text: str, origin: str | None = None) -> Policy:
+    def parse(cls, text: str, origin: str | None = None) -> Self:
         """Parse a policy from the text of a TOML file; what it does not name is as in the default.
 
         Raises InvalidInput: not TOML, an unknown key (the nearest known one is named), a value of another type or out

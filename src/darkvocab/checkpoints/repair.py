@@ -1,7 +1,5 @@
 """Repair: fresh rows for tokens that were never trained, in a copy of the checkpoint that is else the same bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from ..sources import Source, open_source
 from .diff import MATRICES
 from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained
 from .rewrite import Target, bring, check_copy, file_of, files_of, write_fresh
-from .selection import select_by_side
+from .selection import select
 from .spelling import spell
 
 SCHEMA_VERSION = 1
@@ -47,6 +45,11 @@ def repair(
     taken. The source is left alone. Where one matrix lies in two tensors, both are written. Returns what was done,
     JSON-ready; its keys: `docs/files.md`.
 
+    Raises InvalidInput for a choice that is none, no tokens, a source that is no safetensors file, or whose rows are
+    scaled, a place for `out` that is taken, or the source, and a grid without room for so many different rows;
+    CorruptFile for rows to learn from that are no numbers, or a disk that does not keep what was written; otherwise as
+    `EmbeddingMatrix.open`, `select` and `landing_folder`.
+
     Parameters
     ----------
     source : a `.safetensors` file, an index of shards, or a model folder
@@ -63,15 +66,6 @@ def repair(
     link : files that stay the same get a second name (a hard link) instead of a copy
     dry_run : write nothing, say what would be
     progress : called with (bytes done, bytes in all)
-
-    Raises
-    ------
-    InvalidInput
-        A choice that is none; no tokens; a source that is no safetensors file, or whose rows are scaled; a place for
-        `out` that is taken, or the source; a grid without room for so many different rows.
-    CorruptFile
-        Rows to learn from that are no numbers; a disk that does not keep what was written.
-    And as `EmbeddingMatrix.open`, `select` and `landing_folder`.
     """
     _check_choices(how, matrix, jitter, seed)
     asked = Path(source)
@@ -145,10 +139,7 @@ def _matrices(
 
 
 def _targets(
-    source: Source,
-    matrices: dict[str, EmbeddingMatrix],
-    asked: str | Iterable[int],
-    how: str,
+    source: Source, matrices: dict[str, EmbeddingMatrix], asked: str | Iterable[int], how: str
 ) -> list[Target]:
     """Choose the tokens of each matrix, and the pieces that spell them where that is asked.
 
@@ -156,7 +147,7 @@ def _targets(
     """
     first = next(iter(matrices.values()))
     n = max(held.n_tokens for held in matrices.values())
-    chosen = select_by_side(asked, first, list(matrices), n)
+    chosen = select(asked, first, list(matrices), n)
     tokens = np.unique(np.concatenate(list(chosen.values())))
     if not len(tokens):
         raise InvalidInput(f"{source.asked} has no such tokens ({asked}): nothing to repair; --tokens chooses others")

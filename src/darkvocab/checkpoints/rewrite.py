@@ -1,7 +1,5 @@
 """Rewrite rows in a copy of a checkpoint's files, and compare every other byte with the source."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

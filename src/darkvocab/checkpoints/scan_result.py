@@ -19,7 +19,7 @@ from ..text import Shown
 if TYPE_CHECKING:
     import polars as pl
 
-    from ..embedding.tying import Tying
+    from ..embedding.matrix import Tying
     from ..measures.vocabulary import Difference
 
 SCHEMA_VERSION = 3

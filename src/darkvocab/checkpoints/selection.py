@@ -1,7 +1,5 @@
 """Selection: the tokens that a text such as `5,10-20,@ids.json,black-holes` names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,19 +18,13 @@ GRADED = {"dark": UNTRAINED, "weak": WEAK}
 NAMED = ("black-holes", "beyond-tokenizer", *GRADED)
 
 
-def _named(name: str, matrix: EmbeddingMatrix, n_tokens: int) -> Int64[np.ndarray, " k"]:
-    if name == "black-holes":
-        return np.flatnonzero(Census(matrix.groups()).numbers)  # by value, as stored
-    if not matrix.texts:
-        raise InvalidInput(f"{name} needs a tokenizer; there is none beside the weights: give --tokenizer FILE")
-    return np.array([token for token in range(n_tokens) if token not in matrix.texts], np.int64)
-
-
 SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
 
 
-def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | None = None) -> Int64[np.ndarray, " k"]:
-    """Return the token ids that are asked for, ascending, each once.
+def select(
+    asked: str | Iterable[int], matrix: EmbeddingMatrix, sides: Sequence[str], n_tokens: int | None = None
+) -> dict[str, Int64[np.ndarray, " k"]]:
+    """Return the token ids that are asked for, ascending, each once, by the names of sides, all from one judgement.
 
     Raises InvalidInput where what is asked is none of these, or an id is beyond the tokens there are; MissingFile or
     CorruptFile for a file of ids that is missing, or holds something else.
@@ -41,19 +33,9 @@ def select(asked: str | Iterable[int], matrix: EmbeddingMatrix, n_tokens: int | 
     ----------
     asked : ids; or a text with ids, ranges (10-20 has both its ends), files of ids (@FILE.json) and the names of
         `NAMED`, with commas between
+    sides : dark and weak tokens of "input" and "output" are those of that matrix, of an untied model; of any other
+        side those of either matrix
     n_tokens : that there are; by default the matrix's
-    """
-    (tokens,) = select_by_side(asked, matrix, ["either"], n_tokens).values()
-    return tokens
-
-
-def select_by_side(
-    asked: str | Iterable[int], matrix: EmbeddingMatrix, sides: Sequence[str], n_tokens: int | None = None
-) -> dict[str, Int64[np.ndarray, " k"]]:
-    """Return the token ids that are asked for by the names of sides, each as `select`, all from one judgement.
-
-    Dark and weak tokens of "input" and "output" are those of that matrix, of an untied model; of any other side those
-    of either matrix.
     """
     n = matrix.n_tokens if n_tokens is None else n_tokens
     if not isinstance(asked, str):
@@ -72,8 +54,12 @@ def select_by_side(
 
 
 def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
-    if part in NAMED:
-        return _named(part, matrix, n)
+    if part == "black-holes":
+        return np.flatnonzero(Census(matrix.groups()).numbers)  # by value, as stored
+    if part == "beyond-tokenizer":
+        if not matrix.texts:
+            raise InvalidInput(f"{part} needs a tokenizer; there is none beside the weights: give --tokenizer FILE")
+        return np.array([token for token in range(n) if token not in matrix.texts], np.int64)
     if part.startswith("@"):
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
     ends = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)

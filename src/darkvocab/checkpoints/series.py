@@ -1,16 +1,15 @@
 """Series: the checkpoints of one model measured in order, and what changed from each to the next."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ..embedding.find import find_embedding
 from ..embedding.history import FILE
@@ -25,9 +24,6 @@ from ..runs.records import frame_of, frame_of_columns, write_csv, write_frames
 from ..sources import READERS, WEIGHTS, open_source, revisions
 from ..text import Shown, listed, printable
 from .course import CheckpointRecord, Course, SeriesEvent
-
-if TYPE_CHECKING:
-    import polars as pl
 
 SCHEMA_VERSION = 1
 LAST = "main"  # a branch that goes on where the others stop

@@ -119,11 +119,11 @@ def check(
 def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
     """Write the ids to suppress in each form, and say which special tokens are spared."""
     from ..checkpoints.check import to_suppress
-    from ..reports.findings import SUPPRESSIONS
+    from ..reports.findings import suppression
 
     ids, spared = to_suppress(scanned, which)
     for form, path in lists:
-        write_whole(path, SUPPRESSIONS[form](ids))
+        write_whole(path, suppression(form, ids))
     if spared:
         named = ", ".join(str(token) for token in spared[:12]) + (", ..." if len(spared) > 12 else "")
         say(f"not suppressed: {len(spared):,} special tokens whose names are not reserved ({named})")

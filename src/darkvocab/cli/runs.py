@@ -1,5 +1,6 @@
 """Commands on finished runs, and on the notebooks: reproduce, report, summary."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,7 @@ def reproduce(
 
     Exits with 1 where a figure that can be checked does not agree. Example: darkvocab reproduce 12.1a
     """
-    from dataclasses import asdict
-
-    from ..notebooks.comparison import DIFFERS
-    from ..notebooks.recipes import CLOUDS, WITH_CENTROID
-    from ..notebooks.trainings import TRAININGS
+    from ..notebooks.recipes import CLOUDS, DIFFERS, TRAININGS, WITH_CENTROID
     from ..reports.experiments import print_comparison
 
     if base and recipe not in WITH_CENTROID:

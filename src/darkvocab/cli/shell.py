@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,7 +17,7 @@ import darkvocab
 
 from ..errors import DarkvocabError, DiskFull, of_the_machine
 from .help import Command, Group
-from .options import takes_options
+from .options import Function, takes_options
 
 FINDINGS = 1
 BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -44,7 +44,6 @@ app = Application(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _interrupted = False
-Function = TypeVar("Function", bound=Callable[..., None])
 
 
 def say(text: str) -> None:

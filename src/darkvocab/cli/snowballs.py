@@ -27,21 +27,18 @@ RUNNING = tuple(TABLES["running"])  # names of options that say how a command is
 def settings_of(experiment: str, options: dict[str, Any]) -> Any:
     """Return the settings of a command's options, but for those that say how it is run."""
     from ..snowballs.bases import is_drawn
-    from ..snowballs.questions import Questions
-    from ..snowballs.settings import parse_sigmas
-    from ..snowballs.sweep import Sweep
-    from ..snowballs.trials import Trials
 
     given = {name: value for name, value in options.items() if name not in (*RUNNING, "as_json")}
-    sigmas = parse_sigmas(given.pop("sigma"), given.pop("spacing"))
+    sigmas = darkvocab.snowballs.parse_sigmas(given.pop("sigma"), given.pop("spacing"))
     given["n_tokens"] = given.pop("tokens")
     if experiment == "questions":
         given["touching"] = darkvocab.numerics.Touching(given.pop("threshold"), strict=not given.pop("inclusive"))
         given["redraw_base"] = not given.pop("fixed_base") and is_drawn(given["base"])
-        return Questions(sigmas, **given)
+        return darkvocab.snowballs.Questions(sigmas, **given)
     given["measure"] = [name.strip() for name in given["measure"].split(",")]
     given["touching"] = _touching(given["touching"], given.pop("touching_unit"), given.pop("strict"))
-    return {"sweep": Sweep, "trials": Trials}[experiment](sigmas, **given)
+    kind = darkvocab.snowballs.Sweep if experiment == "sweep" else darkvocab.snowballs.Trials
+    return kind(sigmas, **given)
 
 
 def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
@@ -55,14 +52,14 @@ def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
 def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
     """Run an experiment on snowballs; print its table or its JSON, and write its report where it has a folder."""
     from ..reports.experiments import experiment_json, print_experiment
-    from ..snowballs.run import frame, land
 
     settings = settings_of(experiment, options)
     running = {name: options[name] for name in RUNNING}
     out = options["out"]
     if out:  # what draws its figures, while it runs
         Thread(target=import_module, args=["matplotlib.backends.backend_pdf"]).start()
-    drawn: Any = watched(label, land if out else frame, settings, say=say, **running)
+    run = darkvocab.snowballs.land if out else darkvocab.snowballs.frame
+    drawn: Any = watched(label, run, settings, say=say, **running)
     written = darkvocab.report(out) if out else []
     put(options["as_json"], print_experiment, drawn, experiment, data=lambda: experiment_json(experiment, drawn))
     if out:
@@ -110,7 +107,6 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
     """
     from ..reports.expected import expected_plot, print_agreement, print_expected
     from ..reports.figures import check_figure, save_as
-    from ..snowballs.settings import parse_sigmas
 
     announce_compilation()
     if figure:
@@ -125,7 +121,7 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
         put(as_json, print_agreement, agreement, data=agreement.to_json)
     else:
         settings["n_tokens"] = settings.pop("tokens")
-        points = _expected(darkvocab.snowballs.Expect(parse_sigmas(sigma, spacing), **settings))
+        points = _expected(darkvocab.snowballs.Expect(darkvocab.snowballs.parse_sigmas(sigma, spacing), **settings))
         put(as_json, print_expected, points, data=lambda: {"points": [asdict(point) for point in points]})
     if figure:  # after the results, which a full disk then leaves
         save_as(expected_plot(points, agreement).draw(), figure)

@@ -59,7 +59,7 @@ def train(
 
 
 def _train_replicas(replicas: Replicas, out: Path, as_json: bool, **running: Any) -> None:
-    from ..reports.replicas import print_replicas, replicas_json
+    from ..reports.training import print_replicas, replicas_json
     from ..runs.records import read_records
 
     watched("training", replicas.run, out, say=say, **running)

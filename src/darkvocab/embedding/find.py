@@ -196,7 +196,8 @@ def _adapted(source: Source) -> str | None:
             f"{source.asked} is an adapter: {printable(deltas[0])} holds changes of {rows} of an embedding that is not "
             f"here; {MERGED} (or give {base}, which has the rows without the changes)"
         )
-    if of_embedding := sorted(module for module in factors if _is_embedding(module)):
+    names = ((module, name) for module in sorted(factors) for name in (module, f"{module}.weight"))
+    if of_embedding := [module for module, name in names if any(ends(name, ending) for ending in INPUT_NAMES)]:
         return (
             f"{source.asked} is a LoRA adapter: lora_embedding_A and lora_embedding_B of {printable(of_embedding[0])} "
             f"are factors of a change to an embedding that is not here; {MERGED} (or give {base}, which has the rows "
@@ -208,10 +209,6 @@ def _adapted(source: Source) -> str | None:
             f"that of {base}: give that"
         )
     return None
-
-
-def _is_embedding(module: str) -> bool:
-    return any(ends(name, ending) for ending in INPUT_NAMES for name in (module, f"{module}.weight"))
 
 
 def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:
@@ -243,20 +240,16 @@ def find_output(source: Source, embedding: Tensor) -> Tensor | None:
     """
     if any(ends(embedding.name, ending) for ending in OUTPUT_NAMES):
         return embedding
-
-    def shaped(tensor: Tensor) -> bool:
-        return tensor.shape == embedding.shape and tensor != embedding
-
-    def other(tensor: Tensor) -> bool:  # an `output.weight` of another shape within a model is a layer's
-        return not tensor.name.endswith(".output.weight")
-
-    def as_wide(tensor: Tensor) -> bool:
-        return tensor != embedding and tensor.shape[1] == embedding.shape[1] and tensor.shape[0] >= embedding.shape[0]
-
+    n, dim = embedding.shape
     return (
-        _by_name(source, OUTPUT_NAMES, shaped)
-        or _by_name(source, OUTPUT_NAMES, other)
-        or _by_name(source, OTHER_OUTPUT_NAMES, as_wide)
+        _by_name(source, OUTPUT_NAMES, lambda tensor: tensor.shape == (n, dim) and tensor != embedding)
+        # an `output.weight` of another shape within a model is a layer's
+        or _by_name(source, OUTPUT_NAMES, lambda tensor: not tensor.name.endswith(".output.weight"))
+        or _by_name(
+            source,
+            OTHER_OUTPUT_NAMES,
+            lambda tensor: tensor != embedding and tensor.shape[1] == dim and tensor.shape[0] >= n,
+        )
     )
 
 

@@ -1,28 +1,115 @@
-"""Find the tensors beside a packed one that say what its numbers are: scales, biases, shapes."""
+"""Packed rows: what the bytes of a quantised row mean, by scales in its blocks or in tensors beside it.
 
-from typing import Any
+Each packing has the name of the type that rows are stored in, the numbers in a row (`dim`), `values` of rows whose
+stored words are given, and `of`, the packing of a matrix of some rows alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
+from jaxtyping import Float32, Int64, UInt
 
 from ..errors import CorruptFile, InvalidInput
 from ..numerics import GRIDS, Grid, decode
 from ..sources import Source, Tensor
+from ..sources.gguf import dequantised, n_numbers
+from ..sources.tensors import FORMATS
 from ..text import printable
 from .names import NO_EMBEDDING, PACKED
-from .packing import Blocks, Grouped, Packing, Scaled
 
-GRID_OF_DTYPE = {
-    "BF16": "bfloat16",
-    "F16": "float16",
-    "F32": "float32",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
+GRID_OF_DTYPE: dict[str, str] = FORMATS["grids"]
 EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "I8")
 MLX_BITS, MLX_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 TENSORS_BITS = (2, 4, 8)  # of compressed-tensors; its earlier versions left gaps between codes of other sizes
 BLOCK = (128, 128)  # rows and columns that share a scale, unless a config says otherwise
 INSTEAD = "give the model as it was before it was quantised, or a GGUF file of it"
+Rows = slice | list[int] | np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Blocks of a GGUF file, which hold their own scales."""
+
+    name: str  # Q4_K, ...
+    stored: int  # bytes of a row
+
+    @property
+    def dim(self) -> int:
+        return n_numbers(self.stored, self.name)
+
+    def values(self, words: UInt[np.ndarray, "k stored"], rows: Rows) -> Float32[np.ndarray, "k dim"]:
+        return dequantised(words, self.name)
+
+    def of(self, rows: Rows) -> Self:
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouped:
+    """Codes of a few bits, the lowest bit first, with a scale and a bias for each group of a row's numbers.
+
+    A value is ``scale * (code - offset) + bias`` in the arithmetic of the scales' type: product and sum are rounded to
+    it, as MLX computes them [1]_ (offset 0), and compressed-tensors (no bias, offset half the number of codes) [2]_.
+
+    References
+    ----------
+    .. [1] `mlx.core.dequantize`, mode "affine".
+    .. [2] `compressed_tensors.compressors.pack_quantized`, symmetric.
+    """
+
+    name: str
+    dim: int
+    bits: int
+    offset: int
+    grid: Grid  # of scales and biases
+    scales: UInt[np.ndarray, "n_tokens groups"]  # words on that grid
+    biases: UInt[np.ndarray, "n_tokens groups"] | None
+
+    def values(self, words: UInt[np.ndarray, "k stored"], rows: Rows) -> Float32[np.ndarray, "k dim"]:
+        from ..numerics._backends.rounding import unpack
+
+        with np.errstate(all="ignore"):  # a scale that is no number makes a row that is none, which is found later
+            scales = decode(self.scales[rows], self.grid).astype(np.float64)
+            biases = np.zeros_like(scales)
+            if self.biases is not None:
+                biases[:] = decode(self.biases[rows], self.grid)
+        data = np.ascontiguousarray(words).view(np.uint8)
+        out = np.empty((len(words), self.dim), np.float32)
+        shape = self.grid.mantissa_bits, self.grid.min_exponent, self.grid.max_value
+        unpack(data, self.bits, self.offset, scales, biases, *shape, out)
+        return out
+
+    def of(self, rows: Rows) -> Self:
+        return replace(self, scales=self.scales[rows], biases=None if self.biases is None else self.biases[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled:
+    """Numbers of 8 bits, floating-point or int8, multiplied in float32 by the scale of their tensor, row or block."""
+
+    name: str
+    dim: int
+    grid: Grid | None  # of the numbers; None: int8
+    scales: Float32[np.ndarray, "r c"]
+    places: Int64[np.ndarray, " n_tokens"]  # the row of `scales` that each row has
+    width: int  # columns that share a scale
+
+    def values(self, words: UInt[np.ndarray, "k dim"], rows: Rows) -> Float32[np.ndarray, "k dim"]:
+        numbers = words.view(np.int8).astype(np.float32) if self.grid is None else decode(words, self.grid)
+        scales = self.scales[self.places[rows]]
+        if scales.shape[1] > 1:
+            scales = np.repeat(scales, self.width, axis=1)[:, : self.dim]
+        with np.errstate(all="ignore"):  # a product beyond float32 is infinite, which is found later
+            return numbers * scales
+
+    def of(self, rows: Rows) -> Self:
+        return replace(self, places=self.places[rows])
+
+
+Packing = Blocks | Grouped | Scaled
 
 
 def _module(tensor: Tensor) -> str:
@@ -154,15 +241,9 @@ def _affine(source: Source, tensor: Tensor, scales: Tensor, biases: Tensor) -> G
             "give the model's folder"
         )
     (bits, size), *_ = fitting
-    return Grouped(
-        name=f"mlx-{bits}bit-g{size}",
-        dim=groups * size,
-        bits=bits,
-        offset=0,
-        grid=grid,
-        scales=scales.words(),
-        biases=biases.words(),
-    )
+    name = f"mlx-{bits}bit-g{size}"
+    words = {"scales": scales.words(), "biases": biases.words()}
+    return Grouped(name=name, dim=groups * size, bits=bits, offset=0, grid=grid, **words)
 
 
 def _mlx_settings(source: Source, tensor: Tensor) -> dict[str, Any]:

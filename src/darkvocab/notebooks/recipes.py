@@ -1,11 +1,15 @@
-"""The notebooks, by number: run with their own parameters, and put beside what they published."""
+"""The notebooks, by number: run with their own parameters, and put beside what they published (`published.toml`)."""
 
 from __future__ import annotations
 
+import math
+import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,27 +18,60 @@ from ..errors import InvalidInput
 from ..extras import import_extra, import_torch
 from ..measures.census import Census
 from ..measures.geometry import Geometry
+from ..numerics import identical_rows
 from ..runs.randomness import NotebookStream
 from ..snowballs import run
 from ..snowballs.questions import Questions
 from ..snowballs.snowball import Snowball, perturb
 from ..snowballs.sweep import Sweep
 from ..snowballs.trials import Trials
-from ..training.choices import Architecture
+from ..sources.safetensors import read_tensors
+from ..training.choices import Architecture, GaussianNoise, PointStart, SnowballStart
+from ..training.corpus import load_corpus
+from ..training.metrics import read_metrics
 from ..training.model import build
-from .comparison import PUBLISHED, Comparison, compare
-from .trainings import START, TRAININGS, reproduce_training
+from ..training.outcome import displacement, read_ends, token_distances
+from ..training.run import train
+from ..training.settings import Training
 
 if TYPE_CHECKING:
     import polars as pl
 
+PUBLISHED: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("published.toml").read_text("utf-8"))
+WHY: dict[str, str] = PUBLISHED.pop("why")
+AGREES, DIFFERS, UNCHECKED = "yes", "NO", "cannot be checked"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One published figure, ours, and the verdict: "yes", "NO" or "cannot be checked"; a note says why."""
+
+    figure: str
+    published: str
+    here: str
+    agrees: str
+    note: str | None = None
+
+
+def compare(
+    figure: str,
+    published: object,
+    ours: object,
+    *,
+    agrees: bool | None = None,
+    note: str | None = None,
+    uncheckable: str | None = None,
+) -> Comparison:
+    """Compare two figures, by default as texts; `uncheckable` says why they cannot be compared."""
+    if agrees is None:
+        agrees = str(published) == str(ours)
+    verdict = UNCHECKED if uncheckable else AGREES if agrees else DIFFERS
+    return Comparison(figure, str(published), str(ours), verdict, uncheckable or note)
+
+
 # 12.2a ---------------------------------------------------------------------------------------------------------------
 
 SEED_000_COLUMNS: list[str] = PUBLISHED["12.2a"]["columns"]
-THEIR_CENTROID = (
-    "depends on their centroid's offsets from rounding boundaries, and the centroid is not public; "
-    "here: a vector with its published statistics (--base FILE, if you have theirs)"
-)
 
 
 def sweep_12_2a(base: str | Path | None = None) -> Sweep:
@@ -64,7 +101,7 @@ def _compare_run(number: str, base: np.ndarray, frame: pl.DataFrame, names: list
 def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
     """12.2a (seed 000): the sigma sweep at Qwen's scale. `running`: of `snowballs.run.Options`."""
     sweep = sweep_12_2a(base)
-    why = None if base is not None else THEIR_CENTROID
+    why = None if base is not None else WHY["centroid"]
     frame = run.frame(sweep, **running)
     yield from _compare_run("samples", sweep.base.vector, frame, SEED_000_COLUMNS)
     holes, furthest, far = (frame[name].to_list() for name in ("n_black_holes", "max_l_inf_over_epsilon", "max_l_inf"))
@@ -80,8 +117,6 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
 
 # 12.4b ---------------------------------------------------------------------------------------------------------------
 
-INTERRUPTED = "the notebook was interrupted in its first batch and published no statistic"
-
 
 def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
     """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `snowballs.run.Options`."""
@@ -91,18 +126,14 @@ def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterat
     for name in PUBLISHED["12.4b"]["summary"]:
         values = frame[name].to_numpy()
         mean, std = values.mean(), values.std(ddof=1)
-        yield compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=INTERRUPTED)
+        yield compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=WHY["interrupted"])
 
 
 # 13.5a ---------------------------------------------------------------------------------------------------------------
 
 REDRAWN = 20  # bases at each sigma, to know how far a figure that depends on the base is spread
 ALARM = 1e-4
-PREDICTED = (
-    "its generator is not ours, and it has one random base at each sigma: agrees where it lies in Student's prediction "
-    f"interval of {REDRAWN} redrawn bases (here: mean ± standard deviation), which one more of them would miss with "
-    f"probability {ALARM:g}, were they normal"
-)
+PREDICTED = WHY["predicted"].format(redrawn=REDRAWN, alarm=ALARM)
 
 
 def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comparison:
@@ -130,15 +161,10 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
         yield _predict("  black holes", "0", drawn["n_black_holes"], ".0f")
     most = (frame[name].to_numpy().max() for name in ("density_1_step", "density_2_steps"))
     steps = " and ".join(f"{density:.1e}" for density in most)
-    yield compare("density at 1 and 2 grid steps, at most", "none", steps, uncheckable="the notebook did not ask")
+    yield compare("density at 1 and 2 grid steps, at most", "none", steps, uncheckable=WHY["steps"])
     coarser = frame["n_columns_coarser"].to_numpy() / asked.hidden_dim
-    yield compare(
-        "columns whose own step exceeds the threshold",
-        "none",
-        f"{coarser.min():.0%} to {coarser.max():.0%}",
-        uncheckable="a threshold below the grid's step forces a density near 0: two tokens that differ there at all "
-        "count as apart",
-    )
+    ends = f"{coarser.min():.0%} to {coarser.max():.0%}"
+    yield compare("columns whose own step exceeds the threshold", "none", ends, uncheckable=WHY["coarser"])
 
 
 # 12.1a ---------------------------------------------------------------------------------------------------------------
@@ -162,9 +188,6 @@ def toy_sweep() -> Iterator[dict[str, Any]]:
         }
 
 
-EXCHANGED = "our record of the figure has singletons and black holes exchanged: 128 tokens - P 123 = 5 singletons"
-
-
 def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
     """12.1a: the toy sweep, exact on any CPU through the notebook sampler."""
     points = list(toy_sweep())
@@ -172,8 +195,81 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
         ours = min(points, key=lambda point: abs(point["sigma"] - published["sigma"]))
         yield compare("sigma", f"{published['sigma']:.2e}", f"{ours['sigma']:.2e}")
         for figure, value in published["figures"].items():
-            note = EXCHANGED if figure in published.get("exchanged", ()) else None
+            note = WHY["exchanged"] if figure in published.get("exchanged", ()) else None
             yield compare(f"  {figure}", value, ours[figure], note=note)
+
+
+# 11.2c, 11.2b, 11.2a: pure bfloat16, and labels that are shifted twice ------------------------------------------------
+
+START = {"n_unique": "unique rows", "n_black_holes": "black holes C0", "black_hole_population": "population P0"}
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "11.2c": {"start": SnowballStart(sigma=1e-5)},
+    "11.2b": {"start": PointStart(), "noise": GaussianNoise(sigma=3e-5 / 10)},  # noise after every step
+    "11.2a": {"start": PointStart(), "architecture": Architecture(norm="rmsnorm")},  # the control: without noise
+}
+TRAININGS = tuple(CHOICES)  # recipes that leave recordings
+
+
+def training_11_2(recipe: str, corpus: str | Path | None = None, **settings: Any) -> Training:
+    """The settings of 11.2c, 11.2b or 11.2a: 10,000 steps of 32 examples, seed 42."""
+    return Training(corpus=load_corpus(corpus), precision="pure-bf16", label_shift=2, **{**CHOICES[recipe], **settings})
+
+
+def reproduce_training(
+    recipe: str, *, corpus: str | Path | None = None, out: str | Path | None = None, **running: Any
+) -> Iterator[Comparison]:
+    """11.2c (seed 002), 11.2b (seed 004) or 11.2a: a training. `running`: of `train`."""
+    published, training = PUBLISHED[recipe], training_11_2(recipe, corpus)
+    with TemporaryDirectory() as elsewhere:
+        folder = Path(out or Path(elsewhere) / "run")
+        train(training, folder, **running)
+        yield from _compared(published, training, folder)
+
+
+def _compared(published: dict[str, Any], training: Training, folder: Path) -> Iterator[Comparison]:
+    unseen = training.corpus.unseen
+    history, (first, last) = read_ends(folder)
+    n_parameters = sum(
+        math.prod(tensor.shape) for tensor in read_tensors(folder / "model" / "model.safetensors").values()
+    )
+    yield compare("parameters", f"{published['parameters']:,}", f"{n_parameters:,}")
+    start = Census(identical_rows(first))
+    for name, theirs in published["start"].items():
+        yield compare(f"{START[name]} at the start", theirs, getattr(start, name))
+    yield from _compared_ends(published, training, Census(identical_rows(last)), Census(identical_rows(last[unseen])))
+    distances = token_distances(last[unseen], history.grid)
+    for name, length in published.get("l_inf", {}).items():
+        far = f"{getattr(distances.weight, name):.6e}"
+        yield compare(f"{name} L-inf of unseen tokens", f"{length:.6e}", far, uncheckable=WHY["corpus"])
+    yield compare("  in grid steps, max", "none", int(distances.steps.max), uncheckable=WHY["steps"])
+    losses = read_metrics(folder)["loss"].to_numpy() * 127 / 128
+    for step, loss in published["losses"]:
+        if step <= training.steps:
+            logged = f"{losses[step - 100 : step].mean():.4f}"
+            yield compare(f"loss logged at step {step:,}", f"{loss:.4f}", logged, uncheckable=WHY["mean"])
+    if moved_by := published.get("displacement"):
+        moved = f"{displacement(first, last, history.grid):.6f}"
+        yield compare("displacement of the centroid", moved_by, moved, uncheckable=WHY["corpus"])
+
+
+def _compared_ends(published: dict[str, Any], training: Training, end: Census, among: Census) -> Iterator[Comparison]:
+    """Compare the last state's census over all tokens, and among unseen ones."""
+    n_unseen, held = len(training.corpus.unseen), among.black_hole_population
+    yield compare("unseen tokens", 51, n_unseen, uncheckable=WHY["corpus"])
+    if training.noise is None:
+        name = "population P of unseen tokens, all"
+        yield compare(name, "51 of 51", f"{held:,}", agrees=held == n_unseen, note=WHY["any_corpus"])
+    else:
+        yield compare("population P of unseen tokens", 51, f"{held} of {n_unseen}", uncheckable=WHY["noise"])
+    seen = end.black_hole_population - held
+    yield compare("population P of seen tokens", "0 of 77", f"{seen:,}", agrees=seen == 0, note=WHY["any_corpus"])
+    theirs, ours = len(published["populations"]), among.n_black_holes
+    yield compare(
+        "black holes C at the end, few", theirs, ours, agrees=ours <= published["most"], note=WHY["any_corpus"]
+    )
+    listed = [", ".join(map(str, sizes)) for sizes in (published["populations"], among.populations.tolist())]
+    yield compare("  their populations", *listed, uncheckable=WHY["corpus"])
 
 
 # 11.2c, its initial state --------------------------------------------------------------------------------------------
@@ -211,16 +307,13 @@ WITH_CENTROID = ("12.2a", "12.4b")  # load their centroid
 def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
     """Run a notebook's experiment and compare: published, here, agrees or why it cannot be checked.
 
+    Raises InvalidInput for an unknown recipe, MissingExtra for one that needs torch (and transformers) without them.
+
     Parameters
     ----------
     recipe : a key of `RECIPES`
     settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `snowballs.run.Options`; for 11.2c,
         11.2b and 11.2a corpus (a file) and those of `train`, of which `out` may be None
-
-    Raises
-    ------
-    InvalidInput, MissingExtra
-        Unknown recipe; one that needs torch (and transformers) where they are not installed.
     """
     if recipe not in RECIPES:
         raise InvalidInput(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 
@@ -12,20 +13,13 @@ from ..numerics import GRIDS
 from ..text import printable
 from .console import cell, facts, isolated, left_out, print_left, print_lines, show, table, token_texts
 from .evolution import event_counts, print_events
+from .labels import WORDS
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from ..checkpoints.series import Series
 
 MOST_CHANGES = 40
 SHOWN_HOLES, SHOWN_TOKENS = 20, 8
-HEADINGS = {
-    **{"checkpoint": "name", "tokens": "n_tokens", "unique": "n_unique", "C": "n_black_holes"},
-    **{"P": "black_hole_population", "largest": "largest_bh", "moved": "n_moved", "equal": "n_equal"},
-    **{"max step": "max_move_l_inf_steps", "born": "n_born", "split": "n_split", "merged": "n_merged"},
-    **{"vanished": "n_vanished", "gained": "n_gained", "lost": "n_lost"},
-}
 
 
 def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
@@ -34,16 +28,13 @@ def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
     pairs += [("", note) for note in report["notes"]]
     show(facts(pairs), to)
     for part in report["matrices"]:
-        to.print()
-        show(facts(_matrix_facts(part)), to)
+        show(facts(_matrix_facts(part)), to, apart=True)
         if part["movers"]:
-            to.print()
-            show(_movers(part, shown), to)
+            show(_movers(part, shown), to, apart=True)
             print_left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
         changes = [change for change in part["black_holes"] if change["kind"] != "kept"]
         if changes:
-            to.print()
-            show(_changes(changes[:MOST_CHANGES]), to)
+            show(_changes(changes[:MOST_CHANGES]), to, apart=True)
             print_left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
 
 
@@ -121,13 +112,6 @@ def _named(word: str, holes: list[list[int]], most: int = 4) -> str:
     return "".join(f" {hole}" for hole in [*named, *(["..."] if len(holes) > most else [])])
 
 
-HOW = {
-    "mean": "the mean of the trained rows",
-    "pieces": "the mean of the pieces that spell each token",
-    "gaussian": "draws with the mean and covariance of the trained rows",
-}
-
-
 def print_repair(report: dict[str, Any], to: Console) -> None:
     """Print a repair: what was or would be changed, by which means, and what was read again afterwards."""
     show(facts(_repair_facts(report)), to)
@@ -140,7 +124,7 @@ def _repair_facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     is_dry = report["dry_run"]
     yield "source", printable(report["source"])
     yield "output", printable(report["out"]) + (" (dry run: nothing is written)" if is_dry else "")
-    yield "fresh rows", f"{HOW[report['how']]}{around}; seed {report['seed']}"
+    yield "fresh rows", f"{WORDS['repair'][report['how']]}{around}; seed {report['seed']}"
     for part in report["matrices"]:
         ids = " ".join(map(str, part["token_ids"][:12])) + (" ..." if part["n_repaired"] > 12 else "")
         yield f"{part['matrix']} matrix", " and ".join(map(printable, part["tensors"]))
@@ -168,19 +152,16 @@ def _repair_facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def print_series(series: Series, to: Console) -> None:
     """Print each checkpoint's census and changes, events, and the black holes of the last."""
     show(facts(_series_facts(series.checkpoints, series.summary)), to)
-    to.print()
     cells = []
     for row in series.checkpoints.iter_rows(named=True):
         same = f"as {row['identical_to']}" if row["identical_to"] is not None else ""
-        cells.append([*(cell(row[column]) for column in HEADINGS.values()), row["not_compared"] or same])
-    show(table((*HEADINGS, ""), cells, left=("checkpoint", "")), to)
-    note = "moved, equal: rows against the checkpoint before; max step: the farthest in one component, in grid steps"
-    print_lines([note], to)
+        cells.append([*(cell(row[column]) for column in WORDS["series"]), row["not_compared"] or same])
+    show(table((*WORDS["series"].values(), ""), cells, left=("checkpoint", "")), to, apart=True)
+    print_lines([WORDS["notes"]["series"]], to)
     happened = series.events.filter(series.events["kind"] != "start")
     print_events(happened, lambda event: event["name"], "--out and --json", to)
     if series.black_holes.height:
-        to.print()
-        show(_holes(series.black_holes, series.tokens["text"]), to)
+        show(_holes(series.black_holes, series.tokens["text"]), to, apart=True)
         print_left(series.black_holes.height - SHOWN_HOLES, "black holes; --out and --json have them all", to)
 
 
@@ -202,8 +183,7 @@ def _holes(black_holes: pl.DataFrame, texts: pl.Series) -> Table:
     rows = []
     for row in black_holes.head(SHOWN_HOLES).iter_rows(named=True):
         ids = row["tokens"]
-        hole = {"token_ids": ids, "tokens": [texts[token] for token in ids[:SHOWN_TOKENS]], "population": len(ids)}
         cells = [str(row["hole"]), f"{row['population']:,}", row["born"], row["joined"], row["frozen"]]
-        rows.append([*cells, token_texts(hole, SHOWN_TOKENS)])
+        rows.append([*cells, token_texts(ids, [texts[token] for token in ids[:SHOWN_TOKENS]], SHOWN_TOKENS)])
     lefts = ("born", "these since", "frozen since", "tokens")
     return table(("#", "population", *lefts), rows, left=lefts)

@@ -32,8 +32,10 @@ def console() -> Console:
     return plain
 
 
-def show(renderable: RenderableType, to: Console) -> None:
-    """Print without the blanks that rich leaves at the end of lines."""
+def show(renderable: RenderableType, to: Console, *, apart: bool = False) -> None:
+    """Print without the blanks that rich leaves at the end of lines; `apart` from what is above, by an empty line."""
+    if apart:
+        to.print()
     with to.capture() as captured:
         to.print(renderable)
     to.file.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
@@ -51,14 +53,14 @@ def print_left(n: int, what: str, to: Console) -> None:
         to.print(f"and {n:,} more {what}")
 
 
-def token_texts(hole: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """Return the first `shown` texts of a black hole's tokens; a token without one by its id."""
-    texts = [
+def token_texts(ids: Sequence[int], texts: Sequence[str | None], shown: int = SHOWN_TOKENS) -> str:
+    """Return the first `shown` texts of tokens; a token without one by its id."""
+    named = [
         f"#{token}" if text is None else isolated(printable(text))
-        for token, text in zip(hole["token_ids"][:shown], hole["tokens"][:shown], strict=True)
+        for token, text in zip(ids[:shown], texts[:shown], strict=True)
     ]
-    left = hole["population"] - len(texts)
-    return "  ".join(texts) + (f"  and {left:,} more" if left else "")
+    left = len(ids) - len(named)
+    return "  ".join(named) + (f"  and {left:,} more" if left else "")
 
 
 def left_out(tokens: Sequence[int], shown: int = SHOWN_TOKENS) -> str:
@@ -113,11 +115,6 @@ def cell(value: float | str | None) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-
-
-def power(value: float) -> str:
-    """Return a length for people, in powers of ten."""
-    return f"{value:.2e}"
 
 
 def density(value: float) -> str:

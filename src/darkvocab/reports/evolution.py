@@ -13,17 +13,10 @@ from rich.console import Console
 
 from ..errors import MissingFile
 from ..runs.records import reading
+from . import evolution_figures
 from .console import facts, number, print_left, print_lines, show, table
 from .document import Page
-from .evolution_figures import (
-    counts_plot,
-    holes_by_step,
-    loss_plot,
-    motion_plot,
-    populations_figure,
-    spacetime_figure,
-)
-from .labels import COUNTS, PAGES, page_words
+from .labels import COUNTS, PAGES, WORDS, page_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,27 +30,13 @@ METRICS = "metrics.parquet"  # what a training leaves
 SHOWN_ROWS, SHOWN_EVENTS, SHOWN_TOKENS = 12, 20, 12
 TOLD_EVENTS = 200  # on a page
 HEADINGS = [heading.replace("L-infinity", "L-inf") for heading in PAGES["evolve"]["headings"]]
-TOLD = {
-    "start": "{hole} is there at the start with {n}",
-    "birth": "{hole} is born of {n}",
-    "split": "{hole} splits off {other} with {n}",
-    "gain": "{hole} gains {n}{from_other}",
-    "lose": "{hole} loses {n}{to_other}",
-    "merge": "{hole} merges into {other} with {n}",
-    "vanish": "{hole} vanishes: {n} stand alone",
-}
 
 
 def print_evolution(evolution: Evolution, to: Console) -> None:
     """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
     show(facts(_facts(evolution.summary)), to)
-    to.print()
-    show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to)
-    note = (
-        "lengths in weight units, L-inf over all pairs of tokens; max step: the farthest that a token moved in one "
-        "component, in grid steps; motion since the row before"
-    )
-    print_lines([note], to)
+    show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to, apart=True)
+    print_lines([WORDS["notes"]["evolution"]], to)
     happened = evolution.events.filter(evolution.events["kind"] != "start")
     print_events(happened, lambda event: f"step {event['step']:>9,}", "events.parquet (--out) and --json", to)
     for verdict in evolution.summary["verdicts"]:
@@ -144,7 +123,7 @@ def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     names = {"hole": f"#{event['hole']}", "other": f"#{event['other']}", "n": f"{n:,} token{'s' * (n != 1)}"}
     for word in ("from", "to"):
         names[f"{word}_other"] = "" if event["other"] is None else f" {word} {names['other']}"
-    return f"{TOLD[event['kind']].format(**names)}: {ids}"
+    return f"{WORDS['events'][event['kind']].format(**names)}: {ids}"
 
 
 def evolution_page(folder: Path) -> Page:
@@ -156,18 +135,18 @@ def evolution_page(folder: Path) -> Page:
     with reading(folder, "what darkvocab evolve left there"):
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
         records, events, tokens = (pl.read_parquet(folder / name) for name in frames)
-        by_step = holes_by_step(records, events, summary["n_tokens"])
+        by_step = evolution_figures.holes_by_step(records, events, summary["n_tokens"])
         pictures: dict[str, Plot | Figure] = {
-            "counts": counts_plot(records, summary),
-            "populations": populations_figure(by_step, tokens, summary),
-            "motion": motion_plot(records, summary),
-            "spacetime": spacetime_figure(by_step, tokens, summary),
+            "counts": evolution_figures.counts_plot(records, summary),
+            "populations": evolution_figures.populations_figure(by_step, tokens, summary),
+            "motion": evolution_figures.motion_plot(records, summary),
+            "spacetime": evolution_figures.spacetime_figure(by_step, tokens, summary),
         }
         metrics = [METRICS] if (folder / METRICS).is_file() else []
         if metrics:
             losses = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
             losses = losses.filter(losses["step"] > 0)
-            pictures |= {"loss": loss_plot(losses, summary)} if len(losses) else {}
+            pictures |= {"loss": evolution_figures.loss_plot(losses, summary)} if len(losses) else {}
         unseen = f", {len(summary['unseen']):,} of them unseen" if summary["unseen"] is not None else ""
         over = f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,}"
         return Page(

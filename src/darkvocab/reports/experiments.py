@@ -2,64 +2,54 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import polars as pl
 from rich.console import Console
 
 from ..runs.records import Records
 from ..text import finite
-from .console import density, frames_json, largest, number, power, print_lines, show, table
-from .labels import SWEEP, TRIALS
+from .console import density, frames_json, largest, number, print_lines, show, table
+from .labels import WORDS
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
+POWER = "{:.2e}".format  # of lengths
 ANSWER_FORMATS: dict[str, Callable[[Any], str]] = {
-    **{"sigma": power, "density": density, "mean_linf": power, "median_linf": power, "n_black_holes": number},
+    **{"sigma": POWER, "density": density, "mean_linf": POWER, "median_linf": POWER, "n_black_holes": number},
     **{"density_1_step": density, "density_2_steps": density, "demographics": largest},
 }
 
 
-class Recorded(Protocol):
-    """Records by columns: a frame, or a run folder as `Records` reads it."""
-
-    def __getitem__(self, name: str, /) -> pl.Series: ...
-
-    def __len__(self) -> int: ...
+Recorded = pl.DataFrame | Records  # records by columns: a frame, or those of a run folder
 
 
-def _labelled(records: Recorded, labels: dict[str, str]) -> Iterator[tuple[str, pl.Series]]:
+def _labelled(records: Recorded, experiment: str) -> Iterator[tuple[str, pl.Series]]:
     """Label and values of each statistic that was measured."""
     known = records["l_inf_rows"].drop_nulls()
     rows = str(known[0]).replace("_", " ") if len(known) else "rows"
-    for column, label in labels.items():
+    for column, label in WORDS[experiment].items():
         values = records[column]
         if values.null_count() < len(values):
             yield label.format(rows=rows), values
 
 
-def ranges(records: Recorded, labels: dict[str, str] = SWEEP) -> list[dict[str, Any]]:
+def ranges(records: Recorded, experiment: str = "sweep") -> list[dict[str, Any]]:
     """Range of each statistic over the records, and its mean at either end of sigma."""
     sigma = records["sigma"]
-    first, last = sigma == sigma.min(), sigma == sigma.max()
+    ends = {"first": sigma == sigma.min(), "last": sigma == sigma.max()}
     return [
-        {
-            "statistic": label,
-            "min": values.min(),
-            "median": values.median(),
-            "max": values.max(),
-            "first": values.filter(first).mean(),
-            "last": values.filter(last).mean(),
-        }
-        for label, values in _labelled(records, labels)
+        {"statistic": label, "min": values.min(), "median": values.median(), "max": values.max()}
+        | {end: values.filter(at).mean() for end, at in ends.items()}
+        for label, values in _labelled(records, experiment)
     ]
 
 
-def moments(records: Recorded, labels: dict[str, str] = TRIALS) -> list[dict[str, Any]]:
+def moments(records: Recorded) -> list[dict[str, Any]]:
     """Mean, sample standard deviation (null for one record) and range of each statistic."""
     return [
         {"statistic": label, "mean": v.mean(), "std": deviation(v), "min": v.min(), "max": v.max()}
-        for label, v in _labelled(records, labels)
+        for label, v in _labelled(records, "trials")
     ]
 
 
@@ -96,11 +86,8 @@ def remarks(records: Recorded) -> list[str]:
         return []
     how_many = " to ".join(dict.fromkeys(f"{n:,}" for n in ends))
     share = " to ".join(dict.fromkeys(f"{n / dim:.0%}" for n in ends))
-    return [
-        f"The threshold ({records['touching'][0]}) lies below the grid's own step in {how_many} of {dim:,} columns "
-        f"({share}): two tokens that differ there at all, by one step, count as apart. Once tokens move in those "
-        "columns that alone drives the density to 0; the densities at 1 and 2 steps ask the grid itself."
-    ]
+    touching = records["touching"][0]
+    return [WORDS["notes"]["touching"].format(touching=touching, how_many=how_many, dim=dim, share=share)]
 
 
 def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
@@ -109,7 +96,7 @@ def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
         return by_sigma(records)
     if experiment == "trials" and records["sigma"].n_unique() == 1:
         return moments(records)
-    return ranges(records, TRIALS if experiment == "trials" else SWEEP)
+    return ranges(records, experiment)
 
 
 def summary_cells(experiment: str, records: Recorded) -> list[list[str]]:

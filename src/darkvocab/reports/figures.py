@@ -16,18 +16,6 @@ if TYPE_CHECKING:
 
 # Okabe & Ito (2008): colour-blind readers can tell them apart, and so can those who see grey.
 BLUE, ORANGE, BLACK = "#0072b2", "#e69f00", "#000000"
-STYLE: dict[str, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
 WIDTH = 7.0  # inches: of a page
 DPI = 200  # of a PNG
 WITHOUT_TIME: dict[str, Any] = {
@@ -42,7 +30,8 @@ def canvas(caption: str, height: float, width: float = WIDTH, **style: Any) -> I
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**STYLE, **style}):  # type: ignore[dict-item]
+    look = matplotlib.rc_params_from_file(Path(__file__).with_name("print.mplstyle"), use_default_template=False)
+    with matplotlib.rc_context({**look, **style}):  # type: ignore[dict-item]
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(caption, fontsize=8, x=0.01, ha="left", parse_math=False)
         yield figure

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
@@ -44,11 +44,9 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
         outcome = [rule["severity"], OUTCOMES[rule["status"]]]
         rows.append([rule["id"], rule["name"], cell(rule["measured"]), allowed, *outcome])
     headings = ("rule", "", "measured", "allowed", "severity", "outcome")
-    to.print()
-    show(table(headings, rows, left=("rule", "", "severity", "outcome")), to)
+    show(table(headings, rows, left=("rule", "", "severity", "outcome")), to, apart=True)
     for rule in filter(_is_finding, verdict["rules"]):
-        ids = rule["token_ids"]
-        texts = [token_texts({**rule, "population": len(ids)}, shown)] if ids else []
+        texts = [token_texts(rule["token_ids"], rule["tokens"], shown)] if rule["token_ids"] else []
         to.print()
         heading = f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}"
         print_lines([heading, *texts, rule["remedy"]], to)
@@ -271,19 +269,15 @@ def _command(verdict: dict[str, Any]) -> str:
 # For samplers ------------------------------------------------------------------------------------------------------
 
 
-def bad_words(ids: Sequence[int]) -> bytes:
-    """Return a `GenerationConfig` of transformers with `bad_words_ids`; without ids an empty one."""
-    return json_bytes({"bad_words_ids": [[token] for token in ids]} if ids else {}, indent=None)
+# What holds the ids: a `GenerationConfig` of transformers, with either key, or the `logit_bias` of OpenAI's API, which
+# vLLM takes, too.
+SUPPRESSIONS: dict[str, Callable[[list[int]], dict[str, Any]]] = {
+    "bad-words": lambda ids: {"bad_words_ids": [[token] for token in ids]} if ids else {},
+    "suppress-tokens": lambda ids: {"suppress_tokens": ids},
+    "logit-bias": lambda ids: {str(token): -100 for token in ids},
+}
 
 
-def suppress_tokens(ids: Sequence[int]) -> bytes:
-    """Return a `GenerationConfig` of transformers with `suppress_tokens`."""
-    return json_bytes({"suppress_tokens": list(ids)}, indent=None)
-
-
-def logit_bias(ids: Sequence[int]) -> bytes:
-    """Return the `logit_bias` of OpenAI's API, which vLLM takes, too: -100 for each token."""
-    return json_bytes({str(token): -100 for token in ids}, indent=None)
-
-
-SUPPRESSIONS = {"bad-words": bad_words, "suppress-tokens": suppress_tokens, "logit-bias": logit_bias}
+def suppression(form: str, ids: list[int]) -> bytes:
+    """Return the ids that a model should not sample as JSON in a form of `SUPPRESSIONS`."""
+    return json_bytes(SUPPRESSIONS[form](ids), indent=None)

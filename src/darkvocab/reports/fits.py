@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .console import facts, number, print_lines, show, table
 from .figures import BLACK, BLUE, ORANGE, canvas, plain
-from .labels import labels
+from .labels import WORDS, labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,11 +27,8 @@ FAR = -6  # log10 of the bound on the chance of a census, below which it is name
 TRADE_OFF = 0.95  # correlation with sigma beyond which only a combination is known
 LEAST_SHOWN = 0.7  # tokens, on a logarithmic axis: none
 DISCORD = 0.01  # a statistic's p-value, times the number of statistics, below which it is named
+FIT = WORDS["fit"]
 STATISTICS = labels("n_unique", "n_singletons", "n_black_holes", "black_hole_population")
-LIKELIHOODS = {
-    "partition": "of the whole partition (exchangeable partition probability)",
-    "composite": "composite (populations as points of a Poisson process), its error from 200 drawn snowballs",
-}
 
 
 def statistic(name: str) -> str:
@@ -106,10 +103,7 @@ def _against_the_census(result: FitResult) -> Iterator[str]:
     elif result.expected:
         expected = result.expected
         holes, alone = (number(round(count.mean, 1)) for count in (expected.n_black_holes, expected.n_singletons))
-        yield (
-            f"The nearest, at sigma {result.sigma:.4g}, has {_listed(expected.largest)} tokens in its likeliest cells, "
-            f"{holes} black holes, {alone} singletons."
-        )
+        yield FIT["nearest"].format(fit=result, largest=_listed(expected.largest), holes=holes, alone=alone)
 
 
 def _bounded(result: FitResult) -> str:
@@ -122,30 +116,19 @@ def _bounded(result: FitResult) -> str:
     tokens = "token" if bound.population == 1 else "tokens"
     holds = f"{bound.population:,} {tokens} or {'more' if bound.or_more else 'fewer'}"
     groups = f"{len(populations):,} group{'s' * (len(populations) != 1)} with {_listed(populations)}"
-    return (
-        f"A {_snowball(result)} does not produce {groups}: {least} at every sigma (a bound; where it is largest, "
-        f"sigma {bound.sigma:.3g}, that {group} holds {holds})."
-    )
+    snowball = _snowball(result)
+    return FIT["bound"].format(snowball=snowball, groups=groups, least=least, bound=bound, group=group, holds=holds)
 
 
 def _against_the_rows(result: FitResult) -> Iterator[str]:
     """Sentences from the rows of black holes, and on what the data cannot tell apart."""
     if gap := result.gap:
-        a, b, c = (f"{tokens:,}" for tokens in gap.tokens)
-        yield (
-            f"Component {gap.column:,} has {a} and {c} tokens at two values and {b} at one between them: noise with "
-            f"one peak leaves such a gap with p < {chance(gap.log10_p)}, whatever its sigma and its base."
-        )
+        yield FIT["gap"].format(gap=gap, p=chance(gap.log10_p))
     if bound := result.association:
-        first, second = bound.columns
-        yield (
-            f"Components {first:,} and {second:,} leave their commonest values together, in {bound.both:,} of "
-            f"{bound.away[0]:,} and {bound.away[1]:,} tokens: noise that is independent from component to component "
-            f"does so with p < {chance(bound.log10_p)}, whatever its distribution."
-        )
+        yield FIT["association"].format(bound=bound, p=chance(bound.log10_p))
     for name, value in (result.correlation_with_log_sigma or {}).items():
         if abs(value) > TRADE_OFF:
-            yield f"Sigma and {name} trade off (correlation {value:.2f}): the data fix only a combination of them."
+            yield FIT["trade_off"].format(name=name, value=value)
 
 
 def print_fit(result: FitResult, to: Console) -> None:
@@ -161,14 +144,12 @@ def print_fit(result: FitResult, to: Console) -> None:
         ("sigma", sigma_told(result)),
         *([("offset", f"{result.offset:.3g} of the grid's spacing")] if result.offset else []),
         *([("tokens", f"{result.n_tokens:,}")] if "tokens" in settings.free else []),
-        ("likelihood", f"{result.log_likelihood:,.2f}, {LIKELIHOODS[result.likelihood]}"),
+        ("likelihood", f"{result.log_likelihood:,.2f}, {WORDS['likelihoods'][result.likelihood]}"),
     ]
     show(facts(pairs), to)
-    to.print()
-    show(_checks(result.checks), to)
+    show(_checks(result.checks), to, apart=True)
     if result.hypotheses:
-        to.print()
-        show(_hypotheses(result.hypotheses), to)
+        show(_hypotheses(result.hypotheses), to, apart=True)
     to.print()
     print_lines(sentences(result), to)
 

@@ -5,14 +5,10 @@ from typing import Any
 
 from .document import read
 
-_WORDS: dict[str, dict[str, Any]] = tomllib.loads(read("labels.toml"))
-LABELS: dict[str, str] = _WORDS["labels"]
-TITLES: dict[str, str] = {**LABELS, **_WORDS["titles"]}
-SWEEP: dict[str, str] = _WORDS["sweep"]
-TRIALS: dict[str, str] = _WORDS["trials"]
-TERMS: dict[str, str] = _WORDS["terms"]
-PAGES: dict[str, dict[str, Any]] = _WORDS["pages"]
-SHOWS: dict[str, str] = _WORDS["shows"]
+WORDS: dict[str, dict[str, Any]] = tomllib.loads(read("labels.toml"))
+LABELS: dict[str, str] = WORDS["labels"]
+TITLES: dict[str, str] = {**LABELS, **WORDS["titles"]}
+PAGES = WORDS["pages"]
 
 
 def labels(*columns: str) -> dict[str, str]:

@@ -19,11 +19,10 @@ from .evolution import EVOLUTION, evolution_page
 from .expected import read_expected
 from .experiments import QWEN3_4B, remarks, summary_cells
 from .figures import save
-from .labels import PAGES, SHOWS, TERMS, page_words
+from .labels import PAGES, WORDS, page_words
 from .plot import Plot
-from .replicas import cells, replicas_plot, sentences
 from .snowball_figures import elements_figure, questions_plot, singletons_plot, sweep_plot
-from .training import settings_said, training_page
+from .training import cells, replicas_plot, sentences, settings_said, training_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,14 +120,16 @@ def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
     for name, figure in page.pictures.items():
         png = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode("ascii")
         beside = ", beside the census that is expected" if name == "sweep" and EXPECTED in page.files else ""
-        pictures.append((name, SHOWS[name] + beside, png, figure.to_json() if isinstance(figure, Plot) else None))
+        pictures.append(
+            (name, WORDS["shows"][name] + beside, png, figure.to_json() if isinstance(figure, Plot) else None)
+        )
     return render(
         "run.html.j2",
         ("page.js", "curves.js") if any(panels for *_, panels in pictures) else (),
         title=page.title,
         eyebrow=f"darkvocab {manifest['experiment'] if manifest and not page.lists else 'evolve'}",
         page=page,
-        terms={term: TERMS[term] for term in page.terms},
+        terms={term: WORDS["terms"][term] for term in page.terms},
         pictures=pictures,
         parameters=_parameters(manifest) if manifest else [],
         command=manifest["command"] if manifest else None,

@@ -12,7 +12,8 @@ from rich.text import Text
 from ..numerics import GRIDS
 from ..text import listed, printable
 from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts, without
-from .vocabulary import CATEGORIES, differing, runtime
+from .labels import WORDS
+from .vocabulary import differing, runtime
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import MatrixFacts, Scan
@@ -105,16 +106,14 @@ def _grid(matrix: MatrixFacts) -> str:
 def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40) -> None:
     """Print a scan: facts, the dark tokens by category, the black holes in descending order."""
     show(facts([*scan_facts(scan), *grade_facts(scan)]), to)
-    to.print()
-    show(_categories(scan, shown), to)
+    show(_categories(scan, shown), to, apart=True)
     if not scan.black_holes:
         return
     rows = (
-        [str(number), f"{hole.population:,}", token_texts(vars(hole), shown)]
+        [str(number), f"{hole.population:,}", token_texts(hole.token_ids, hole.tokens, shown)]
         for number, hole in enumerate(scan.black_holes[:most_holes], 1)
     )
-    to.print()
-    show(table(("#", "population", "tokens"), rows, left=("tokens",)), to)
+    show(table(("#", "population", "tokens"), rows, left=("tokens",)), to, apart=True)
     left = scan.black_holes[most_holes:]
     population = sum(hole.population for hole in left)
     print_left(len(left), f"black holes with {population:,} tokens; --json lists them all", to)
@@ -169,15 +168,15 @@ def _categories(scan: Scan, shown: int) -> Table:
     """Tabulate for each category how many tokens it has, how many are dark or weak, and the surest of these."""
     rows = []
     surest = scan.listed("graded")
-    titles = CATEGORIES if scan.vocabulary else {**CATEGORIES, "unknown": "without a tokenizer"}
+    titles = WORDS["categories"] | ({} if scan.vocabulary else {"unknown": "without a tokenizer"})
     for category, title in titles.items():
         n = int((scan.tokens["category"] == category).sum())
         if n:
             graded = surest.filter(category=category)
             n_dark = int(graded["dark"].sum())
             ids = graded["id"].to_list()
-            listed = {"population": len(ids), "token_ids": ids, "tokens": graded["text"].to_list()}
-            rows.append([title, f"{n:,}", f"{n_dark:,}", f"{len(graded) - n_dark:,}", token_texts(listed, shown)])
+            texts = token_texts(ids, graded["text"].to_list(), shown)
+            rows.append([title, f"{n:,}", f"{n_dark:,}", f"{len(graded) - n_dark:,}", texts])
     return table(("tokens", "all", "dark", "weak", "the surest"), rows, left=("tokens", "the surest"))
 
 
@@ -186,15 +185,12 @@ def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_
     show(facts(_neighbourhood_facts(report)), to)
     if not report["n_pairs"]:
         return
-    to.print()
     _print_degrees(report["degrees"], to)
     rows = []
     for component in report["components"][:MOST_COMPONENTS]:
         numbers = (f"{component[key]:,}" for key in ("number", "n_tokens", "n_rows", "n_black_holes"))
-        texts = token_texts({**component, "population": component["n_tokens"]}, shown)
-        rows.append([*numbers, texts])
-    to.print()
-    show(table(("#", "tokens", "rows", "black holes", ""), rows), to)
+        rows.append([*numbers, token_texts(component["token_ids"], component["tokens"], shown)])
+    show(table(("#", "tokens", "rows", "black holes", ""), rows), to, apart=True)
     left = report["components"][MOST_COMPONENTS:]
     n_tokens = sum(component["n_tokens"] for component in left)
     print_left(len(left), f"components with {n_tokens:,} tokens; --json lists them all", to)
@@ -212,11 +208,7 @@ def _neighbourhood_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("source", printable(report["source"]["path"])),
         ("tensor", f"{printable(report['tensor'])} (found {report['chosen']})"),
-        ("tokens", f"{report['n_tokens']:,} in {report['n_unique']:,} distinct rows of {report['hidden_dim']:,}"),
-        ("touching", f"{report['touching']} in every column, on {report['grid']}"),
-        ("pairs", f"{report['n_pairs']:,} of rows, {report['n_token_pairs']:,} of tokens (equal rows included)"),
-        ("components", f"{report['n_components']:,}, of which {report['n_isolated']:,} rows that touch no other"),
-        ("black holes", f"{report['n_black_holes']:,} with {report['black_hole_population']:,} tokens"),
+        *((name, told.format(**report)) for name, told in WORDS["neighbourhood"].items()),
         ("frozen smoke", smoke),
     ]
 
@@ -224,7 +216,7 @@ def _neighbourhood_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 def _print_degrees(degrees: list[list[int]], to: Console) -> None:
     """Print how many rows touch so many others, and how many tokens those rows stand for."""
     cells = ([f"{number:,}" for number in row] for row in degrees[:MOST_DEGREES])
-    show(table(("degree", "rows", "tokens"), cells), to)
+    show(table(("degree", "rows", "tokens"), cells), to, apart=True)
     left = degrees[MOST_DEGREES:]
     rows, tokens = (sum(row[at] for row in left) for at in (1, 2))
     what = f"degrees up to {degrees[-1][0]:,}, of {rows:,} rows with {tokens:,} tokens; --json lists them all"

@@ -1,6 +1,8 @@
-"""A training that has ended: the rows shared at its start and at its end, and how its loss fell."""
+"""Trainings that have ended: rows shared at start and end, how the loss fell; of replicas, means with their error."""
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,20 @@ from rich.console import Console
 from ..embedding.history import FILE, History
 from ..errors import MissingFile
 from ..measures.census import counts
-from ..runs.records import reading
-from .console import show, table
+from ..runs.records import Records, reading
+from .console import number, print_lines, show, table
 from .document import Page
 from .evolution import METRICS
-from .evolution_figures import loss_plot
-from .labels import COUNTS, page_words
+from .evolution_figures import LOOKS, loss_plot, step_axis
+from .experiments import deviation
+from .labels import COUNTS, TITLES, WORDS, page_words
+from .plot import Axis, Panel, Plot, Series, top_of
 
 ENDED = ("complete", "diverged")
 OUTCOME = "outcome.json"  # what a training leaves
+CONFIDENCE = 0.95  # of the intervals of means
+COLUMNS = ("start_", "start_unseen_", "", "unseen_")  # what stands before these names in the records
+OTHERS = WORDS["replicas"]
 
 
 def print_training(outcome: dict[str, Any], to: Console) -> None:
@@ -59,30 +66,18 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
         pictures = {"loss": loss_plot(metrics, summary)} if loss else {}
     with reading(folder / "manifest.json", "the manifest of a training"):
         words = page_words("train", settings_said(manifest["parameters"]))
-    remarks = [
-        f"{history.n_rows:,} states of {history.n_tokens:,} tokens x {history.dim:,} were recorded on "
-        f"{history.grid.name}; {len(history.unseen or ()):,} tokens do not occur in the text."
-    ]
+    remarks = [WORDS["training"]["recorded"].format(history=history, n_unseen=len(history.unseen or ()))]
     if loss:
-        remarks.append(f"The loss fell from {loss[0]:.4f} to {loss[-1]:.4f} nats per token.")
+        remarks.append(WORDS["training"]["loss"].format(first=loss[0], last=loss[-1]))
     if manifest["status"] == "diverged":
-        remarks.append("It diverged: the loss became no number, and the training ended there.")
-    remarks.append("What became of its black holes between, step by step, darkvocab evolve says.")
-    return Page(
-        **words,
-        rows=rows,
-        remarks=remarks,
-        pictures=pictures,
-        files=[FILE, METRICS, "corpus.json"],
-    )
+        remarks.append(WORDS["training"]["diverged"])
+    remarks.append(WORDS["training"]["between"])
+    return Page(**words, rows=rows, remarks=remarks, pictures=pictures, files=[FILE, METRICS, "corpus.json"])
 
 
 def settings_said(parameters: dict[str, Any]) -> str:
     """Return the settings of a training that say most."""
-    return (
-        f"{parameters['steps']:,} steps from a {parameters['start']} start; {parameters['n_unseen']:,} of "
-        f"{parameters['vocabulary']:,} tokens do not occur in the text"
-    )
+    return WORDS["training"]["settings"].format(**parameters)
 
 
 def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
@@ -94,3 +89,112 @@ def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
         return [{"all": counts(words), "unseen": counts(words[unseen])} for words in ends]
     first, last = json.loads(path.read_text("utf-8"))["states"]
     return [{of: {key: int(state[of][key]) for key in COUNTS} for of in ("all", "unseen")} for state in (first, last)]
+
+
+# Replicas ------------------------------------------------------------------------------------------------------------
+
+
+def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return mean, sample standard deviation, range, and Student's 95% interval of the mean, by column.
+
+    Over the replicas that ended; an interval is null for fewer than two, and supposes that replicas are normal.
+    """
+    from scipy.special import stdtrit
+
+    ended = records.filter(records["status"] == "complete")
+    rows = {}
+    for name in [*(f"{of}{key}" for of in COLUMNS for key in COUNTS), *OTHERS]:
+        values = ended[name].drop_nulls()
+        n = len(values)
+        if not n:
+            continue
+        mean = float(values.mean())  # type: ignore[arg-type]
+        std = deviation(values)
+        half = None if std is None else float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
+        interval = {"low": None, "high": None} if half is None else {"low": mean - half, "high": mean + half}
+        rows[name] = {"n": n, "mean": mean, "std": std, **interval, "min": values.min(), "max": values.max()}
+    return rows
+
+
+def _spread(row: dict[str, Any] | None) -> str:
+    """Return mean and standard deviation, to the digits that the latter has."""
+    if row is None:
+        return ""
+    if not row["std"]:
+        return number(row["mean"]) + (" ± 0" if row["std"] == 0 else "")
+    digits = max(0, 1 - math.floor(math.log10(row["std"])))
+    return f"{row['mean']:,.{digits}f} ± {row['std']:,.{digits}f}"
+
+
+def cells(records: pl.DataFrame) -> list[list[str]]:
+    """Return the counts for people: name, then all and unseen tokens at the start, and at the end."""
+    rows = statistics(records)
+    return [[name, *(_spread(rows.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
+
+
+def sentences(records: pl.DataFrame) -> Iterator[str]:
+    """Yield the sentences that complete the table."""
+    rows = statistics(records)
+    ended = records.filter(records["status"] == "complete")
+    for name, what in OTHERS.items():
+        if name in rows:
+            yield f"{what} {_spread(rows[name])}"
+    if len(ended) and not ended["n_unseen"][0]:
+        yield "no token is unseen: the text has them all"
+    elif len(ended):
+        held = int((ended["unseen_black_hole_population"] == ended["n_unseen"]).sum())
+        yield f"every unseen token ({ended['n_unseen'][0]:,}) in a black hole in {held:,} of {len(ended):,} replicas"
+    if lost := records.filter(records["status"] != "complete")["seed"].to_list():
+        yield f"diverged, and left out here: seed {', '.join(map(str, lost))}"
+    seeds = records["seed"].to_list()
+    yield (
+        f"{len(seeds):,} replicas, seeds {min(seeds)} to {max(seeds)}; ± is the sample standard deviation from one to "
+        "another"
+    )
+
+
+def print_replicas(records: pl.DataFrame, to: Console) -> None:
+    """Print where the replicas started and ended, with their spread."""
+    last = int(records["steps"].max() or 0)  # type: ignore[arg-type]
+    show(table(["", "step 0", "unseen", f"step {last:,}", "unseen"], cells(records)), to)
+    print_lines(sentences(records), to)
+
+
+def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
+    """Return the JSON of a run of replicas."""
+    return {
+        "run": str(run),
+        "replicas": len(records),
+        "diverged": records.filter(records["status"] != "complete")["seed"].to_list(),
+        "confidence": CONFIDENCE,
+        "statistics": statistics(records),
+        "records": records.to_dicts(),
+    }
+
+
+def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
+    """Draw C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
+    columns = ("n_black_holes", "black_hole_population", "n_unique", "largest_bh")
+    titles = {**TITLES, "largest_bh": "tokens in the largest black hole"}
+    n = curves["seed"].n_unique()
+    thin = {"width": 0.8, "alpha": max(0.12, 0.6 / n**0.5), "stepped": True}
+    x = step_axis(curves["step"].unique().sort().to_numpy())
+    panels = []
+    for column in columns:
+        series = []
+        for tokens in ("all", "unseen"):
+            frame = curves.filter(curves["tokens"] == tokens)
+            look = {key: value for key, value in LOOKS[tokens].items() if key != "width"}
+            for _, one in frame.group_by("seed", maintain_order=True):
+                series.append(Series(x=one["step"], y=one[column], **look, **thin))
+            mean = frame.group_by("step").agg(pl.col(column).mean()).sort("step")
+            label = f"{tokens} tokens"
+            series.append(Series(x=mean["step"], y=mean[column], label=label, **look, width=1.8, stepped=True))
+        y = Axis(ends=(0, top_of(series, 1)), whole=True)
+        panels.append(Panel(title=titles[column], x=x, y=y, series=series))
+    parameters = records.manifest["parameters"]
+    noise = "no noise"
+    if parameters["noise"] != "none":
+        noise = WORDS["training"]["noise"].format(**parameters)
+    caption = WORDS["training"]["replicas"].format(**{**parameters, "n": n, "noise": noise})
+    return Plot(panels=panels, columns=2, height=5.2, caption=caption, key=True)

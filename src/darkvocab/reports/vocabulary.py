@@ -10,39 +10,30 @@ from rich.console import Console
 
 from ..text import printable
 from .console import SHOWN_TOKENS, facts, show, table, token_texts
+from .labels import WORDS
 
 if TYPE_CHECKING:
     from ..measures.vocabulary import Vocabulary
     from ..measures.vocabulary.differences import Difference
 
-CATEGORIES = {
-    "reachable": "reachable",
-    "partial_utf8": "part of a character",
-    "special": "special",
-    "unreachable": "unreachable",
-    "beyond_tokenizer": "beyond the tokenizer",
-    "unknown": "unknown",
-}
-
 
 def print_vocabulary(words: Vocabulary, to: Console, shown: int = SHOWN_TOKENS) -> None:
     """Print facts, the categories with their first tokens, and the reasons that put tokens out of reach."""
     show(facts(_facts(words)), to)
-    to.print()
     rows = []
     for category, n in words.categories.items():
         tokens = [token for token, one in enumerate(words.category) if one == category]
         n_reached = sum(words.witness[token] is not None for token in tokens)
-        rows.append([CATEGORIES[category], f"{n:,}", f"{n_reached:,}", _listed(words, tokens, shown)])
-    show(table(("tokens", "all", "with a witness", "the first"), rows, left=("tokens", "the first")), to)
+        rows.append([WORDS["categories"][category], f"{n:,}", f"{n_reached:,}", _listed(words, tokens, shown)])
+    show(table(("tokens", "all", "with a witness", "the first"), rows, left=("tokens", "the first")), to, apart=True)
     proofs = Counter(reason for reason in words.proof if reason)
     if proofs:
         rows = [
             [reason, f"{n:,}", _listed(words, [token for token, one in enumerate(words.proof) if one == reason], shown)]
             for reason, n in proofs.most_common()
         ]
-        to.print()
-        show(table(("proved out of reach", "tokens", "the first"), rows, left=("proved out of reach", "the first")), to)
+        headings = ("proved out of reach", "tokens", "the first")
+        show(table(headings, rows, left=headings[::2]), to, apart=True)
 
 
 def _facts(words: Vocabulary) -> Iterator[tuple[str, str]]:
@@ -60,9 +51,7 @@ def _facts(words: Vocabulary) -> Iterator[tuple[str, str]]:
 
 def _listed(words: Vocabulary, tokens: Iterable[int], shown: int) -> str:
     ids = list(tokens)
-    return token_texts(
-        {"population": len(ids), "token_ids": ids, "tokens": [words.text[n] for n in ids[:shown]]}, shown
-    )
+    return token_texts(ids, [words.text[n] for n in ids[:shown]], shown)
 
 
 def runtime(name: str | None) -> str:

@@ -1,59 +1,44 @@
-"""Files to tensors: `open_source` finds out what a path holds, or a model on the Hub."""
+"""Files to tensors and chat templates: `open_source` finds out what a path holds, or a model on the Hub."""
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
-from .chat_templates import FILES, chat_template
 from .gguf import read_gguf
-from .json_files import read_json, read_object
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors
 from .shards import read_sharded
-from .tensors import File, LazyMapping, RemoteFile, Source, Tensor, sha256
+from .tensors import File as File
+from .tensors import LazyMapping
+from .tensors import RemoteFile as RemoteFile
+from .tensors import Source as Source
+from .tensors import Tensor as Tensor
+from .tensors import read_json as read_json
+from .tensors import read_object as read_object
+from .tensors import sha256 as sha256
 from .torch_zip import read_torch
-
-__all__ = [
-    "READERS",
-    "WEIGHTS",
-    "CorruptFile",
-    "File",
-    "RemoteFile",
-    "Source",
-    "Tensor",
-    "chat_template",
-    "located",
-    "open_source",
-    "read_json",
-    "read_object",
-    "revisions",
-    "sha256",
-]
 
 READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".safetensors": read_tensors,
-    ".bin": read_torch,
-    ".pt": read_torch,
-    ".pth": read_torch,
+    **dict.fromkeys((".bin", ".pt", ".pth"), read_torch),
     ".npy": lambda path: {(tensor := read_array(path)).name: tensor},
     ".npz": read_arrays,
 }
 GIVE = f"give a {', '.join(READERS)} or .gguf file, an index of shards, or a model folder"
 # A folder is read by the first of these that it has.
 WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "embedding_evolution.safetensors",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-)
+    "model.safetensors model.safetensors.index.json pytorch_model.bin pytorch_model.bin.index.json "
+    "embedding_evolution.safetensors adapter_model.safetensors adapter_model.bin"
+).split()
 ADAPTER = "adapter_config.json"
 INDEX = ".index.json"
+# Files that hold a chat template: a text, then JSON.
+TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 # What may lie beside a GGUF file that is given by its own name, and says the same as it does, or something else.
-BESIDE = ("tokenizer.json", "added_tokens.json", "special_tokens_map.json", *FILES)
+BESIDE = ("tokenizer.json", "added_tokens.json", "special_tokens_map.json", *TEMPLATES)
 LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
 # Names on the Hub: hf://..., an address, or org/name[@revision][/path].
 ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
@@ -165,14 +150,8 @@ def _open_folder(asked: str | Path, held: Folder) -> Source:
         weights = first[0]
     opened = _open_file(held[weights], asked)
     base = read_object(held[ADAPTER]).get("base_model_name_or_path") if ADAPTER in held else None
-    return Source(
-        asked=asked,
-        tensors=opened.tensors,
-        config=read_object(held["config.json"]) if "config.json" in held else {},
-        beside=held,
-        metadata=opened.metadata,
-        base=base if isinstance(base, str) else None,
-    )
+    config = read_object(held["config.json"]) if "config.json" in held else {}
+    return replace(opened, config=config, beside=held, base=base if isinstance(base, str) else None)
 
 
 def _open_file(path: File, asked: str | Path) -> Source:
@@ -186,3 +165,35 @@ def _open_file(path: File, asked: str | Path) -> Source:
     if path.name.endswith(INDEX) and kind in READERS:
         return Source(asked=asked, tensors=read_sharded(path, READERS[kind]))
     raise InvalidInput(f"cannot read {path.name!r}; {GIVE}")
+
+
+@machine_errors()
+def chat_template(source: Source) -> str | None:
+    """Return the chat template of a checkpoint, as it is written; None where it has none.
+
+    A GGUF file's own comes first, then that of `TEMPLATES` beside the weights, in this order, as transformers has it.
+    Of several the one named `default`, else the first. Remote files are read now. Raises CorruptFile.
+    """
+    held = source.metadata.get("tokenizer.chat_template")
+    if isinstance(held, str):
+        return held
+    if file := source.beside.get(TEMPLATES[0]):
+        try:
+            return file.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise CorruptFile(f"{file}: not UTF-8 ({error})") from None
+    for name in TEMPLATES[1:]:
+        if file := source.beside.get(name):
+            template = _chosen(read_object(file).get("chat_template"))
+            if template is not None:
+                return template
+    return None
+
+
+def _chosen(held: Any) -> str | None:
+    """Return a template, or one of a list of templates with names."""
+    if not isinstance(held, list):
+        return held if isinstance(held, str) else None
+    named = [one for one in held if isinstance(one, dict) and isinstance(one.get("template"), str)]
+    named.sort(key=lambda one: one.get("name") != "default")
+    return named[0]["template"] if named else None

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from .tensors import File, Tensor
+from ..text import listed
+from .tensors import FORMATS, File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
 MAX_NAME = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
@@ -25,19 +26,8 @@ SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=T
 TEXT, ARRAY = 8, 9
 
 # Types of tensors by number: name, and how many numbers share how many bytes.
-TYPES = {
-    **{0: ("F32", 1, 4), 1: ("F16", 1, 2), 28: ("F64", 1, 8), 30: ("BF16", 1, 2)},
-    **{24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8)},
-    **{2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24)},
-    **{8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40), 20: ("IQ4_NL", 32, 18), 39: ("MXFP4", 32, 17)},
-    **{10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176)},
-    **{14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74)},
-    **{18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82)},
-    **{23: ("IQ4_XS", 256, 136), 29: ("IQ1_M", 256, 56), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66)},
-    **{40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18)},
-}
+TYPES = {number: (name, numbers, size) for name, (number, numbers, size) in FORMATS["gguf"].items()}
 NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
-WHOLE = ("F32", "F16", "F64", "BF16", "I8", "I16", "I32", "I64")  # not quantised
 
 
 @dataclass(kw_only=True)
@@ -147,10 +137,7 @@ def _parts(path: File, count: int) -> list[File]:
     parts = [path.with_name(f"{named[1]}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
-        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
-        raise MissingFile(
-            f"{path} is one of {count:,} parts, and {', '.join(missing[:3])}{more} not there; download all of them"
-        )
+        raise MissingFile(f"{path} is one of {count:,} parts, and {listed(missing, 3)} not there; download all of them")
     return parts
 
 
@@ -208,21 +195,19 @@ def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int
     if kind not in TYPES:
         raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(NUMBERS)}")
     dtype, numbers, block = TYPES[kind]
+    what = f"{path}: tensor {name!r}, {dtype} {list(shape)}"
     row = shape[-1] if shape else 1
     if row % numbers:
-        raise CorruptFile(
-            f"{path}: tensor {name!r}, {dtype} {list(shape)}: {row:,} is no multiple of {numbers}; {FORMAT}"
-        )
+        raise CorruptFile(f"{what}: {row:,} is no multiple of {numbers}; {FORMAT}")
     begin = start + offset
     end = begin + math.prod(shape) // numbers * block
     if end > size:
         raise CorruptFile(
-            f"{path}: tensor {name!r}, {dtype} {list(shape)}, lies at bytes {begin:,} to {end:,} of a file of {size:,}"
-            "; truncated (download it again), or made to mislead"
+            f"{what}, lies at bytes {begin:,} to {end:,} of a file of {size:,}; truncated (download it again), or made "
+            "to mislead"
         )
-    return Tensor(
-        name=name, dtype=dtype, shape=shape, path=path, offset=begin, block=None if dtype in WHOLE else (numbers, block)
-    )
+    quantised = (numbers, block) if numbers > 1 else None
+    return Tensor(name=name, dtype=dtype, shape=shape, path=path, offset=begin, block=quantised)
 
 
 def n_numbers(size: int, dtype: str) -> int:

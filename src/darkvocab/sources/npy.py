@@ -4,6 +4,7 @@ import math
 import warnings
 
 import numpy as np
+from numpy.lib import format as npy
 
 from ..errors import CorruptFile, InvalidInput
 from .archive import read_archive
@@ -49,12 +50,10 @@ def _read_header(path: File, name: str, what: str, start: int, end: int) -> tupl
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a header that Python 2 wrote
             file.seek(start)
-            version = np.lib.format.read_magic(file)
+            version = npy.read_magic(file)
             if version not in ((1, 0), (2, 0), (3, 0)):
                 raise InvalidInput(f"version {version[0]}.{version[1]} of the format, known are 1.0, 2.0 and 3.0")
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )
+            read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, by_columns, dtype = read_header(file)
             offset = file.tell()
     except OSError:

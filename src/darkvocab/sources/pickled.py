@@ -7,7 +7,7 @@ here whose methods a file could reach.
 
 import pickletools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import CorruptFile, InvalidInput
@@ -63,41 +63,36 @@ def read_pickle(
     sentence lacks the file's name.
     """
     try:
-        return _Machine(calls, builds, refer).run(data)
+        return _Machine(calls=calls, builds=builds, refer=refer).run(data)
     except CorruptFile:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise CorruptFile(f"a pickle that cannot be read ({str(error)[:120]}); truncated, or made to mislead") from None
 
 
+@dataclass(kw_only=True)
 class _Machine:
     """The stack of a pickle, the stacks under its marks, and its memo."""
 
-    def __init__(
-        self, calls: Mapping[str, Callable[..., Any]], builds: tuple[type, ...], refer: Callable[[Any], Any]
-    ) -> None:
-        self.calls = calls
-        self.builds = builds
-        self.refer = refer
-        self.stack: list[Any] = []
-        self.below: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
+    calls: Mapping[str, Callable[..., Any]]
+    builds: tuple[type, ...]
+    refer: Callable[[Any], Any]
+    stack: list[Any] = field(default_factory=list)
+    below: list[list[Any]] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
 
     def run(self, data: bytes) -> Any:
         for n, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if n == MAX_OPCODES:
                 raise CorruptFile(f"a pickle of more than {MAX_OPCODES:,} opcodes; save the weights alone")
             if opcode.name == "STOP":
-                return self.result()
+                if len(self.stack) != 1 or self.below:
+                    raise InvalidInput("values are left over at its end")
+                return self.stack.pop()
             if opcode.name not in OPERATIONS:  # INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, EXT1, NEXT_BUFFER, ...
                 raise self.refusal(opcode.name, argument)
             OPERATIONS[opcode.name](self, argument)
         raise InvalidInput("it has no end")
-
-    def result(self) -> Any:
-        if len(self.stack) != 1 or self.below:
-            raise InvalidInput("values are left over at its end")
-        return self.stack.pop()
 
     def refusal(self, name: str, argument: Any) -> CorruptFile:
         if name in OBJECTS:

@@ -9,17 +9,10 @@ from collections import Counter
 from typing import Any
 
 from ..errors import CorruptFile
-from .tensors import File, Tensor
+from .tensors import FORMATS, File, Tensor
 
 MAX_HEADER = 100_000_000  # bytes, as the reference implementation
-BITS = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
-    **dict.fromkeys(("I32", "U32", "F32"), 32),
-    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
-    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
-    "F4": 4,
-}
+BITS = {name: int(bits) for bits, names in FORMATS["safetensors"].items() for name in names.split()}
 FORMAT = "see https://github.com/huggingface/safetensors#format; download the file again"
 
 
@@ -101,6 +94,7 @@ def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[T
     def naturals(value: Any) -> bool:
         return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
 
+    what = f"{path}: tensor {name!r}"
     if not (
         isinstance(entry, dict)
         and isinstance(entry.get("dtype"), str)
@@ -108,21 +102,19 @@ def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[T
         and naturals(entry.get("data_offsets"))
         and len(entry["data_offsets"]) == 2
     ):
-        raise CorruptFile(f"{path}: tensor {name!r} needs dtype, shape and two data_offsets; {FORMAT}")
+        raise CorruptFile(f"{what} needs dtype, shape and two data_offsets; {FORMAT}")
     dtype = entry["dtype"]
     shape = tuple(entry["shape"])
     begin, end = (start + offset for offset in entry["data_offsets"])
     if dtype not in BITS:
-        raise CorruptFile(f"{path}: tensor {name!r} has unknown dtype {dtype!r}; known: {', '.join(BITS)}")
+        raise CorruptFile(f"{what} has unknown dtype {dtype!r}; known: {', '.join(BITS)}")
     if begin > end or end > size:
         raise CorruptFile(
-            f"{path}: tensor {name!r} lies at bytes {begin:,} to {end:,} of a file of {size:,}; "
+            f"{what} lies at bytes {begin:,} to {end:,} of a file of {size:,}; "
             "truncated (download it again), or made to mislead"
         )
     bits = math.prod(shape) * BITS[dtype]
     if bits != 8 * (end - begin):
         needed = f"{-(-bits // 8):,}" if bits < 2**80 else "far more"
-        raise CorruptFile(
-            f"{path}: tensor {name!r}, {dtype} {str(list(shape))[:80]}, needs {needed} bytes, has {end - begin:,}"
-        )
+        raise CorruptFile(f"{what}, {dtype} {str(list(shape))[:80]}, needs {needed} bytes, has {end - begin:,}")
     return Tensor(name=name, dtype=dtype, shape=shape, path=path, offset=begin), begin, end

@@ -1,4 +1,4 @@
-"""A tensor in a file: its raw words, memory-mapped, with the dtype that the file declares. No embedding knowledge.
+"""Files, and a tensor in one: its raw words, memory-mapped, with the dtype that the file declares.
 
 A file is a path, or a `RemoteFile`, which comes here piece by piece as it is looked at.
 """
@@ -6,91 +6,45 @@ A file is a path, or a `RemoteFile`, which comes here piece by piece as it is lo
 from __future__ import annotations
 
 import hashlib
-import io
+import json
 import math
-from abc import ABC, abstractmethod
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, machine_errors
 
+FORMATS = tomllib.loads(Path(__file__).with_name("formats.toml").read_text("utf-8"))
 WORDS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
 # Types of packed numbers and of what belongs to them: no numbers of an embedding by themselves.
 PACKED = {"I64": "<u8", "I32": "<u4", "U32": "<u4", "I8": "u1", "U8": "u1", "F8_E8M0": "u1"}
 
 
-class Size(NamedTuple):
-    """Size of a remote file, as `os.stat_result` has it."""
-
-    st_size: int  # bytes
-
-
-class RemoteFile(ABC):
-    """A file elsewhere, in a path's place: pieces of it are brought here when they are asked for.
+class RemoteFile:
+    """A file elsewhere, in a path's place: pieces of it are brought here when they are asked for (`hub.repo.HubFile`).
 
     `str` names it for people. What a path is asked by the readers of formats, it answers.
     """
 
     path: PurePosixPath  # where it lies there
 
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def stem(self) -> str:
-        return self.path.stem
-
-    @property
-    def suffix(self) -> str:
-        return self.path.suffix
-
-    @abstractmethod
-    def is_file(self) -> bool:
-        """Return whether the file exists; nothing else can be asked of one that does not."""
-
-    @abstractmethod
-    def stat(self) -> Size: ...
-
-    @abstractmethod
-    def with_name(self, name: str) -> Self:
-        """Return the file of this name in the same folder, whether it exists or not."""
-
-    @abstractmethod
-    def open(self, mode: str = "rb") -> io.BufferedReader:
-        """Open the file; the bytes that are read come here."""
-
-    def read_text(self, encoding: str = "utf-8") -> str:
-        return self.whole().read_text(encoding)
-
-    @abstractmethod
-    def bring(self, offset: int, size: int) -> Path:
-        """Return a local file that has the same bytes at these places; elsewhere it may have holes."""
-
-    @abstractmethod
-    def here(self, offset: int, size: int) -> int:
-        """Return how many of these bytes have come already."""
-
-    @abstractmethod
-    def whole(self) -> Path:
-        """Return a local file that has all of it; for small files."""
-
-    @property
-    @abstractmethod
-    def sha256(self) -> str:
-        """SHA-256 of the whole file, hexadecimal, as its host says."""
-
-    @abstractmethod
-    def origin(self) -> dict[str, Any]:
-        """Return where it is from and how much was read of it, JSON-ready."""
+    name = property(attrgetter("path.name"))
+    stem = property(attrgetter("path.stem"))
+    suffix = property(attrgetter("path.suffix"))
 
 
-File = Path | RemoteFile
+if TYPE_CHECKING:
+    from .hub.repo import HubFile
+
+    File: TypeAlias = Path | HubFile
+else:
+    File = Path | RemoteFile
 Value = TypeVar("Value")
 
 
@@ -179,12 +133,8 @@ class Tensor:
         """Return an entry of the first axis, such as a state of a history; IndexError without one."""
         if not 0 <= index < self.shape[0]:
             raise IndexError(f"{self.name} has {self.shape[0]:,} entries, 0 to {self.shape[0] - 1:,}; got {index}")
-        return replace(
-            self,
-            name=f"{self.name}[{index}]",
-            shape=self.shape[1:],
-            offset=self.offset + index * (self.nbytes // self.shape[0]),
-        )
+        offset = self.offset + index * (self.nbytes // self.shape[0])
+        return replace(self, name=f"{self.name}[{index}]", shape=self.shape[1:], offset=offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +147,22 @@ class Source:
     base: str | None = None  # the model that an adapter's config says it is for
     beside: Mapping[str, File] = field(default_factory=dict, repr=False)  # files of the model folder, by name
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the weights' file, where it has any
+
+
+def read_json(path: File) -> Any:
+    """Return what a JSON file holds; raises CorruptFile where that is not JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{path}: not JSON ({error})") from None
+
+
+def read_object(path: File) -> dict[str, Any]:
+    """Return the object that a JSON file holds; raises CorruptFile where it holds none."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise CorruptFile(f"{path}: not a JSON object")
+    return content
 
 
 @machine_errors()

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import CorruptFile, InvalidInput
 from .archive import Entry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
-from .tensors import File, LazyMapping, Tensor
+from .tensors import FORMATS, File, LazyMapping, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
@@ -18,21 +18,9 @@ MAX_DIMS, MAX_COUNT = 64, 1 << 63
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled
 
 # Types of torch: as safetensors names them, and bytes of a word.
-DTYPES = {
-    **{"float64": ("F64", 8), "float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)},
-    **{"float8_e4m3fn": ("F8_E4M3", 1), "float8_e5m2": ("F8_E5M2", 1), "float8_e8m0fnu": ("F8_E8M0", 1)},
-    **{"float8_e4m3fnuz": ("F8_E4M3FNUZ", 1), "float8_e5m2fnuz": ("F8_E5M2FNUZ", 1), "bool": ("BOOL", 1)},
-    **{"uint8": ("U8", 1), "uint16": ("U16", 2), "uint32": ("U32", 4), "uint64": ("U64", 8)},
-    **{"int8": ("I8", 1), "int16": ("I16", 2), "int32": ("I32", 4), "int64": ("I64", 8)},
-    **{"complex32": ("C32", 4), "complex64": ("C64", 8), "complex128": ("C128", 16)},
-}
+DTYPES: dict[str, list] = FORMATS["torch"]
 HOLDERS = (Pairs, list, tuple)
-STORAGES = {
-    **{"DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16"},
-    **{"ByteStorage": "uint8", "CharStorage": "int8", "ShortStorage": "int16", "IntStorage": "int32"},
-    **{"LongStorage": "int64", "BoolStorage": "bool", "UntypedStorage": "uint8"},
-    **{"ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128"},
-}
+STORAGES: dict[str, str] = FORMATS["torch_storages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +151,7 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
         raise CorruptFile(f"{path}: {error}") from None
 
     def look_up(name: str) -> Tensor:
-        entry = entries.get(f"{root}data/{views[name].storage.key}")
-        try:
-            return _tensor(path, name, views[name], entry)
-        except CorruptFile as error:
-            raise CorruptFile(f"{path}: {error}") from None
+        return _tensor(path, name, views[name], entries.get(f"{root}data/{views[name].storage.key}"))
 
     tensors = LazyMapping(views, look_up)
     return dict(tensors) if isinstance(path, Path) else tensors
@@ -203,32 +187,28 @@ def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
 
 def _tensor(path: File, name: str, view: View, entry: Entry | None) -> Tensor:
     """A view, checked against the storage that it sees, and that against the file."""
+    what = f"{path}: tensor {name!r}"
     storage, size, stride, offset = view.storage, view.size, view.stride, view.offset
     for dtype in (view.dtype, storage.dtype):
         if dtype not in DTYPES:
-            raise CorruptFile(f"tensor {name!r} has unknown dtype {dtype[:40]!r}; known: {', '.join(DTYPES)}")
+            raise CorruptFile(f"{what} has unknown dtype {dtype[:40]!r}; known: {', '.join(DTYPES)}")
     (dtype, word), held = DTYPES[view.dtype], storage.count * DTYPES[storage.dtype][1]
+    key = storage.key[:40]
     if entry is None:
-        raise CorruptFile(f"tensor {name!r} lies in storage {storage.key[:40]!r}, which the archive does not hold")
+        raise CorruptFile(f"{what} lies in storage {key!r}, which the archive does not hold")
     if entry.size != held:
-        raise CorruptFile(f"storage {storage.key[:40]!r} should be {held:,} bytes, the archive has {entry.size:,}")
+        raise CorruptFile(f"{path}: storage {key!r} should be {held:,} bytes, the archive has {entry.size:,}")
     whole = all(type(n) is tuple and len(n) <= MAX_DIMS and all(map(_natural, n)) for n in (size, stride))
     if not (whole and len(size) == len(stride) and _natural(offset)):
-        raise CorruptFile(f"tensor {name!r} needs a size, as many strides, and an offset, all natural numbers")
+        raise CorruptFile(f"{what} needs a size, as many strides, and an offset, all natural numbers")
     end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if 0 not in size else offset
     if end * word > held:
         raise CorruptFile(
-            f"tensor {name!r}, {dtype} {list(size)} with strides {list(stride)}, ends at byte {end * word:,} of a "
+            f"{what}, {dtype} {list(size)} with strides {list(stride)}, ends at byte {end * word:,} of a "
             f"storage of {held:,}; truncated, or made to mislead"
         )
     rows_follow = all(
         n == 1 or step == math.prod(size[axis + 1 :]) for axis, (n, step) in enumerate(zip(size, stride, strict=True))
     )
-    return Tensor(
-        name=name,
-        dtype=dtype,
-        shape=size,
-        path=path,
-        offset=entry.offset + offset * word,
-        strides=None if rows_follow or 0 in size else stride,
-    )
+    strides = None if rows_follow or 0 in size else stride
+    return Tensor(name=name, dtype=dtype, shape=size, path=path, offset=entry.offset + offset * word, strides=strides)

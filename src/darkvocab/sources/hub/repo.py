@@ -5,27 +5,29 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, cast
+from typing import Any, NamedTuple
 
 import httpx2
 from huggingface_hub import constants, hf_hub_url
 
 from ...errors import CorruptFile, DiskFull, InvalidInput, MissingFile, Unreachable
-from ..tensors import RemoteFile, Size, sha256
+from ..tensors import RemoteFile, sha256
 from .listings import Entry, assets, library_folder, list_files
-from .pieces import Pieces, Span
 from .requests import AGAIN, blocks, get
 
 CONNECTIONS = 4
 PIECE = 8 << 20  # bytes of a request
 BLOCK = 1 << 16  # what is read of a header begins and ends at multiples of this
 AHEAD = 1 << 20  # most that is read ahead of a header that is read from one end to the other
+Span = tuple[int, int]  # bytes from, to
 MAX_WHOLE = 1 << 28  # bytes of a file that is read as a whole: a config, an index, a tokenizer
 
 
@@ -57,6 +59,12 @@ class Repo:
                 self.progress(self.bytes_read, self._asked_for)
 
 
+class Size(NamedTuple):
+    """Size of a remote file, as `os.stat_result` has it."""
+
+    st_size: int  # bytes
+
+
 @dataclass(eq=False, repr=False)
 class HubFile(RemoteFile):
     """A file of a repository. Where the cache of the Hub's library has all of it, that is read."""
@@ -78,22 +86,30 @@ class HubFile(RemoteFile):
         return hf_hub_url(self.repo.name, str(self.path), revision=self.repo.commit)
 
     def is_file(self) -> bool:
+        """Return whether the file exists; nothing else can be asked of one that does not."""
         return str(self.path) in self.repo.listing
 
     def stat(self) -> Size:
         return Size(self.entry.size)
 
-    def with_name(self, name: str) -> Self:
-        return cast(Self, self.repo.file(self.path.with_name(name)))
+    def with_name(self, name: str) -> HubFile:
+        """Return the file of this name in the same folder, whether it exists or not."""
+        return self.repo.file(self.path.with_name(name))
 
     def open(self, mode: str = "rb") -> io.BufferedReader:
+        """Open the file; the bytes that are read come here."""
         return io.BufferedReader(_Stream(self), BLOCK)
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.whole().read_text(encoding)
 
     @property
     def sha256(self) -> str:
+        """SHA-256 of the whole file, hexadecimal, as the Hub lists it."""
         return self.entry.sha256 or sha256(self.whole())
 
     def origin(self) -> dict[str, Any]:
+        """Return where it is from and how much was read of it, JSON-ready."""
         return {
             "repo": self.repo.name,
             "revision": self.repo.revision,
@@ -104,7 +120,7 @@ class HubFile(RemoteFile):
         }
 
     def whole(self) -> Path:
-        """Bring all of it here, compared with its hash.
+        """Bring all of it here, compared with its hash; for small files.
 
         Raises as `bring`; CorruptFile also where it is larger than such files are.
         """
@@ -137,6 +153,7 @@ class HubFile(RemoteFile):
         return pieces.path
 
     def here(self, offset: int, size: int) -> int:
+        """Return how many of these bytes have come already."""
         missing = [] if self._cached() else self._kept().missing(offset, offset + size)
         return size - sum(end - begin for begin, end in missing)
 
@@ -229,6 +246,54 @@ class HubFile(RemoteFile):
         asked = f"bytes {begin}-{end - 1}/{entry.size}"
         if sent != asked:
             raise Unreachable(f"{self}: {host} sends {sent[:80]!r}, where {asked!r} was asked for")
+
+
+class Pieces:
+    """A file of `size` bytes of which some pieces are here: holes where the others belong, and beside it a record.
+
+    One of another size is begun anew. Any process may write into it: all write the same bytes at the same places. A
+    piece gets its line in the record only when the disk has it, so that a machine that stops leaves no zeros that pass
+    for rows.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.size = size
+        self._record = path.with_name(f"{path.name}.spans")
+        with path.open("ab") as file:  # not emptied: another process may be writing into it
+            if file.tell() != size:
+                self.forget()
+                file.truncate(size)
+
+    def missing(self, begin: int, end: int) -> list[Span]:
+        """Return the parts of these bytes that are not here, in order."""
+        gaps = []
+        for first, last in [*self._spans(), (end, end)]:
+            if begin < min(first, end):
+                gaps.append((begin, min(first, end)))
+            begin = max(begin, last)
+        return gaps
+
+    def add(self, begin: int, end: int) -> None:
+        """Record that these bytes were written; OSError where the disk is full, or gone."""
+        if begin < end:
+            with self.path.open("r+b") as file:
+                os.fsync(file.fileno())
+            with self._record.open("a", encoding="ascii") as record:  # one write, which no other process can split
+                record.write(f"{begin} {end}\n")
+
+    def forget(self) -> None:
+        """Take nothing for here any more."""
+        self._record.unlink(missing_ok=True)
+
+    def _spans(self) -> list[Span]:
+        """Return the record in ascending order, without lines that were cut or cannot be true."""
+        try:
+            text = self._record.read_text("ascii", "replace")
+        except OSError:
+            return []
+        lines = re.findall("^([0-9]{1,19}) ([0-9]{1,19})\n", text, re.MULTILINE)
+        return sorted((int(begin), int(end)) for begin, end in lines if int(begin) < int(end) <= self.size)
 
 
 class _Stream(io.RawIOBase):

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import CorruptFile
-from ..json_files import read_object
-from ..tensors import File
-from .texts import is_unicode
+from ..tensors import File, read_object
+from .tokenizer import is_unicode
 
 CONFIG, MAP, LIST = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 COMPANIONS = (CONFIG, MAP, LIST)

@@ -12,14 +12,11 @@ import numpy as np
 
 from ...errors import CorruptFile
 from ..tensors import File
-from .llama_cpp import BUILDERS, Held
-from .llama_patterns import PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST
+from .llama_cpp import BUILDERS, PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST, Held, Specials
 from .protobuf import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
 from .rules import guarded, merging
 from .sentencepiece import SPACE
-from .specials import Specials
-from .texts import BYTE_TOKEN, Pieces, Spelling, decoded
-from .tokenizer import Tokenizer
+from .tokenizer import BYTE_TOKEN, Pieces, Spelling, Tokenizer, decoded
 
 if TYPE_CHECKING:
     from .llama_cpp import Rules

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
-from ..json_files import read_object
-from ..tensors import File
+from ..tensors import File, read_object
 from .added import HIGHEST, added_beside, class_name, settings
 from .known import CLASSES, PATTERNS
 from .rules import by_rules, guarded, plain, words
-from .texts import BYTE_LEVEL, Pieces, Spelling, is_unicode
-from .tokenizer import Tokenizer
+from .tokenizer import BYTE_LEVEL, Pieces, Spelling, Tokenizer, is_unicode
 
 if TYPE_CHECKING:
     import tokenizers
@@ -78,9 +76,8 @@ def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:
             spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
             rules.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
             word = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-            rules.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Split(tokenizers.Regex(word), "removed", invert=True), words([])]
-            )
+            cut = pre_tokenizers.Split(tokenizers.Regex(word), "removed", invert=True)
+            rules.pre_tokenizer = pre_tokenizers.Sequence([cut, words([])])
         else:
             spaced = settings(folder).get("add_prefix_space") is True
             rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)

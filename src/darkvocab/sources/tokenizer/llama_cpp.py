@@ -6,20 +6,22 @@ Written after llama.cpp's `src/llama-vocab.cpp`, and compared with llama.cpp its
 from __future__ import annotations
 
 import itertools
+import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..tensors import File
-from .llama_patterns import NEW_RANGES, PATTERN_OF, PATTERNS, RAW, WHOLE_WORDS_FIRST, of_15_1
 from .protobuf import BARE, BYTE, FIXED32, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, packed, read_model, sized
-from .rules import encoder, words
+from .rules import encode_by, words
 from .sentencepiece import SPACE, merge_rules, processor
-from .texts import BYTE_LEVEL
-from .tokenizer import Encoded, flat
+from .tokenizer import BYTE_LEVEL, Encoded, flat
 
 if TYPE_CHECKING:
     import tokenizers
@@ -27,11 +29,28 @@ if TYPE_CHECKING:
     # The rules, where the library can express them, and a function that encodes what is between special tokens.
     Rules = tuple[tokenizers.Tokenizer | None, Callable[[list[str]], Encoded]]
 
-CHINESE = (  # characters that are words of their own for BERT; one range begins late, as in the library that it follows
-    r"\x{4e00}-\x{9fff}\x{3400}-\x{4dbf}\x{20000}-\x{2a6df}\x{2a700}-\x{2b73f}\x{2b740}-\x{2b81f}\x{2b920}-\x{2ceaf}"
-    r"\x{f900}-\x{faff}\x{2f800}-\x{2fa1f}"
-)
+# Patterns by which llama.cpp cuts a text before BPE.
+_HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+PATTERNS: dict[str, list[str]] = _HELD["patterns"]
+PATTERN_OF = {name: name for name in PATTERNS} | {
+    name: of for of, names in _HELD["also"].items() for name in names.split()
+}
+WHOLE_WORDS_FIRST = frozenset(_HELD["whole_words_first"])
+RAW = frozenset(_HELD["raw"])
+SPECIAL = frozenset(_HELD["special"].split())
+NEW_RANGES, CHINESE = (re.sub(r"[0-9a-f]+", r"\\x{\g<0>}", _HELD[name]).replace(" ", "") for name in ("new", "chinese"))
 NO_CHARACTER = "\ufdd0"
+WHITE_SPACE = " \t\n\v\f\r"  # as C has it
+
+
+def of_15_1(pattern: str) -> str:
+    r"""Return a pattern whose \p{L}, \p{N} and so on hold what Unicode 15.1 has; \p{Lu} and so on are \p{L}."""
+    return re.sub(r"\\([pP])\{([A-Z])[a-z]?\}", _class, pattern)
+
+
+def _class(match: re.Match[str]) -> str:
+    held = rf"\p{{{match[2]}}}&&[^{NEW_RANGES}]"
+    return f"[{held}]" if match[1] == "p" else f"[^{held}]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +97,7 @@ def bpe(held: Held) -> Rules:
     parts = [
         [known[names[byte]] for byte in text.encode() if names[byte] in known] if text != " " else [] for text in others
     ]
-    return rules, _falling_apart(encoder(rules), len(known), parts)
+    return rules, _falling_apart(partial(encode_by, rules), len(known), parts)
 
 
 def _falling_apart(
@@ -127,7 +146,7 @@ def wordpiece(held: Held) -> Rules:
     white_space = pre_tokenizers.Split(Regex(r"\s+"), "removed")
     words = pre_tokenizers.Split(Regex(rf"[\p{{P}}$+<=>^`|~{CHINESE}]"), "isolated")
     rules.pre_tokenizer = pre_tokenizers.Sequence([white_space, words])
-    return rules, _falling_apart(encoder(rules), n_names, [] if unknown in held.names else [[]])
+    return rules, _falling_apart(partial(encode_by, rules), n_names, [] if unknown in held.names else [[]])
 
 
 def unigram(held: Held) -> Rules:
@@ -151,7 +170,7 @@ def unigram(held: Held) -> Rules:
     if held.unknown is None:
         vocabulary.append((" ", 0.0))
     rules = Tokenizer(models.Unigram(vocabulary, unk_id=len(names) if held.unknown is None else held.unknown))
-    by_model = _falling_apart(encoder(rules), len(names), [[]] if held.unknown is None else [])
+    by_model = _falling_apart(partial(encode_by, rules), len(names), [[]] if held.unknown is None else [])
     normalizer = None
     if held.charsmap:
         rules_of_text = sized(2, held.charsmap) + BARE
@@ -198,6 +217,85 @@ def _model_proto(pieces: Iterable[tuple[str, float, int]], *, space_prefix: bool
     )
     trainer = bytes([3 << 3, 2]) + packed(35 << 3) + b"\1"
     return b"".join(listed) + sized(2, trainer) + sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
+
+
+class Specials:
+    """Cut special tokens out of texts, before the model: the longest first, and of one length as they are listed.
+
+    `before` and `after` name those that take the white space before or after them along.
+
+    Examples
+    --------
+    >>> Specials({"<a>": 7, "a>b>": 8}).split("<a>b>, <a>")
+    ['<', 8, ', ', 7]
+    """
+
+    def __init__(
+        self, ids: Mapping[str, int], *, before: Set[str] = frozenset(), after: Set[str] = frozenset()
+    ) -> None:
+        self._ids = ids
+        self._before = before
+        self._after = after
+        sizes: dict[int, list[str]] = {}
+        for text in ids:
+            sizes.setdefault(len(text.encode()), []).append(text)
+        self._cuts = [pattern for size in sorted(sizes, reverse=True) for pattern in _one_by_one(sizes[size])]
+        self._begun = _any_of({text[:2] for text in ids})  # is in every text that has a special one
+
+    def encoder(self, encode: Callable[[list[str]], Encoded]) -> Callable[[list[str]], Encoded]:
+        """Return a function that encodes texts, of which `encode` gets what is between special tokens."""
+
+        def encode_between(texts: list[str]) -> Encoded:
+            between: list[str] = []
+            place: list[int] = []  # of each of them among the parts of all texts
+            cut: list[tuple[int, int]] = []  # special tokens, with their places
+            text_of: list[int] = []  # of each part
+            for n, text in enumerate(texts):
+                for part in self.split(text):
+                    if isinstance(part, int):
+                        cut.append((part, len(text_of)))
+                    else:
+                        between.append(part)
+                        place.append(len(text_of))
+                    text_of.append(n)
+            ids, of = encode(between) if between else (np.empty(0, np.int64), np.empty(0, np.int64))
+            special = np.array(cut, np.int64).reshape(-1, 2)
+            places = np.concatenate([np.array(place, np.int64)[of], special[:, 1]])
+            order = np.argsort(places, kind="stable")
+            return np.concatenate([ids, special[:, 0]])[order], np.array(text_of, np.int64)[places[order]]
+
+        return encode_between
+
+    def split(self, text: str) -> list[str | int]:
+        """Return a text's parts in order: special tokens, by id, and what is between them."""
+        if not (self._ids and self._begun.search(text)):
+            return [text] if text else []
+        parts: list[str | int] = [text]
+        for pattern in self._cuts:
+            parts = [smaller for part in parts for smaller in self._cut(part, pattern)]
+        return parts
+
+    def _cut(self, part: str | int, pattern: re.Pattern[str]) -> list[str | int]:
+        if isinstance(part, int):
+            return [part]
+        pieces = pattern.split(part)  # each second one is special
+        for n in range(1, len(pieces), 2):
+            if pieces[n] in self._before:
+                pieces[n - 1] = pieces[n - 1].rstrip(WHITE_SPACE)
+            if pieces[n] in self._after:
+                pieces[n + 1] = pieces[n + 1].lstrip(WHITE_SPACE)
+        return [self._ids[piece] if n % 2 else piece for n, piece in enumerate(pieces) if piece]
+
+
+def _one_by_one(texts: list[str]) -> list[re.Pattern[str]]:
+    """Return patterns that find texts of one length as if each were looked for by itself, one after the other."""
+    begins = {text[:n] for text in texts for n in range(1, len(text))}
+    overlap = any(text[n:] in begins for text in texts for n in range(1, len(text)))
+    return [_any_of([text]) for text in texts] if overlap and len(texts) > 1 else [_any_of(texts)]
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    return re.compile(f"({'|'.join(map(re.escape, sorted(texts)))})")
 
 
 BUILDERS = {"gpt2": bpe, "gemma4": bpe, "llama": by_scores, "bert": wordpiece, "t5": unigram}

@@ -27,14 +27,11 @@ class Model:
     type: list[int]
     byte_fallback: bool
     charsmap: bytes  # compiled rules of normalisation
-    trainer: bytes = field(repr=False)  # these messages as they were read
-    normalizer: bytes = field(repr=False)
-    pieces: list[bytes] = field(repr=False)
+    messages: list[tuple[int, bytes]] = field(repr=False)  # as they were read: pieces (1), trainer (2), normalizer (3)
 
     def serialised(self, *, bare: bool = False) -> bytes:
         """Return a protocol buffer of what was read and checked, or a `bare` one, without rules of normalisation."""
-        messages = [(1, piece) for piece in self.pieces] + [(2, self.trainer), (3, BARE if bare else self.normalizer)]
-        return b"".join(sized(n, message) for n, message in messages)
+        return b"".join(sized(n, BARE if bare and n == 3 else message) for n, message in self.messages)
 
 
 def read_model(data: bytes) -> Model:
@@ -46,9 +43,9 @@ def read_model(data: bytes) -> Model:
             pieces.append(value)
         elif number in others and isinstance(value, bytes):
             others[number] += value  # a message that comes twice is merged, as if the two were one
-    texts, scores, types = zip(*map(_piece, pieces), strict=True) if pieces else ((), (), ())
     if not pieces:
         raise ValueError("it has no pieces")
+    texts, scores, types = zip(*map(_piece, pieces), strict=True)
     trainer, rules = (dict(fields(others[number])) for number in (2, 3))
     kind = trainer.get(3, 1)
     if kind not in MODELS:
@@ -65,9 +62,7 @@ def read_model(data: bytes) -> Model:
         type=list(types),
         byte_fallback=bool(trainer.get(35, 0)),
         charsmap=charsmap,
-        trainer=others[2],
-        normalizer=others[3],
-        pieces=pieces,
+        messages=[*((1, piece) for piece in pieces), *others.items()],
     )
 
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from ...errors import CorruptFile, InvalidInput
 from ..tensors import File
-from .texts import Pieces, Spelling, in_a_line
-from .tokenizer import Encoded, Tokenizer
+from .tokenizer import Encoded, Pieces, Spelling, Tokenizer, in_a_line
 
 if TYPE_CHECKING:
     import tokenizers
@@ -35,7 +34,7 @@ def by_rules(rules: tokenizers.Tokenizer, file: File | None = None) -> Tokenizer
         pieces=pieces,
         spelling=spelling,
         rules_of=lambda: rules,
-        encoder=encoder(rules),
+        encoder=partial(encode_by, rules),
         merges=partial(merging, rules, pieces) if getattr(rules.model, "ignore_merges", False) else None,
         file=file,
     )
@@ -65,15 +64,11 @@ def plain(rules: tokenizers.Tokenizer, *, copy: bool = True) -> tokenizers.Token
     return rules
 
 
-def encoder(rules: tokenizers.Tokenizer) -> Callable[[list[str]], Encoded]:
-    """Return a function that encodes texts by these rules, without special tokens, in the library's own threads.
+def encode_by(rules: tokenizers.Tokenizer, texts: list[str]) -> Encoded:
+    """Encode texts by these rules, without special tokens, in the library's own threads.
 
-    It gives no id of a text that the tokenizer refuses, as it may what is unknown to it.
+    There are no ids of a text that the tokenizer refuses, as it may what is unknown to it.
     """
-    return partial(_encoded, rules)
-
-
-def _encoded(rules: tokenizers.Tokenizer, texts: list[str]) -> Encoded:
     # Some texts go to the library together, as the words of a text that is cut already: each is encoded by itself,
     # and the library makes fewer objects.
     together = [texts[begin : begin + TOGETHER] for begin in range(0, len(texts), TOGETHER)]
@@ -83,8 +78,8 @@ def _encoded(rules: tokenizers.Tokenizer, texts: list[str]) -> Encoded:
         if len(texts) == 1:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         middle = len(texts) // 2
-        ids, text_of = _encoded(rules, texts[:middle])
-        more, text_of_more = _encoded(rules, texts[middle:])
+        ids, text_of = encode_by(rules, texts[:middle])
+        more, text_of_more = encode_by(rules, texts[middle:])
         return np.concatenate([ids, more]), np.concatenate([text_of, text_of_more + middle])
     numbers = (np.array(some.word_ids, np.int64) + TOGETHER * n for n, some in enumerate(encoded))
     return np.concatenate([np.array(some.ids, np.int64) for some in encoded]), np.concatenate([*numbers])
@@ -122,23 +117,19 @@ def guarded(build: Callable[[], Built], wrong: str) -> Built:
 
 def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:
     """Return every text of these rules; an added token stands for the bytes of its text."""
-    token, text = _every(rules)
-    contents = {one.content for one in rules.get_added_tokens_decoder().values()}
+    # The library names an added token as the normaliser makes it, by which no other list knows it.
+    marks = {n: one.content for n, one in rules.get_added_tokens_decoder().items()}
+    n_texts = rules.get_vocab_size(with_added_tokens=True)
+    token = list(range(n_texts))
+    text = [named for n in token if (named := marks.get(n) or rules.id_to_token(n)) is not None]
+    if len(text) < n_texts:  # else each of these ids has one text, and there is no other; to list all takes longer
+        vocabulary = rules.get_vocab(with_added_tokens=True)
+        text = sorted(sorted(vocabulary), key=vocabulary.__getitem__)
+        token = [vocabulary[named] for named in text]
+    contents = set(marks.values())
     added = {n for n, held in enumerate(text) if held in contents}
     data = [held.encode() if n in added else spelling.bytes_of(held) for n, held in enumerate(text)]
     return Pieces(token=token, text=text, name=text, data=data, added=added)
-
-
-def _every(rules: tokenizers.Tokenizer) -> tuple[list[int], list[str]]:
-    n_texts = rules.get_vocab_size(with_added_tokens=True)
-    # The library names an added token as the normaliser makes it, by which no other list knows it.
-    marks = {n: one.content for n, one in rules.get_added_tokens_decoder().items()}
-    named = [text for n in range(n_texts) if (text := marks.get(n) or rules.id_to_token(n)) is not None]
-    if len(named) == n_texts:  # so each of these ids has one text, and there is no other; to list all takes longer
-        return list(range(n_texts)), named
-    vocabulary = rules.get_vocab(with_added_tokens=True)
-    texts = sorted(sorted(vocabulary), key=vocabulary.__getitem__)
-    return [vocabulary[text] for text in texts], texts
 
 
 def parts(component: Any) -> list[dict[str, Any]]:

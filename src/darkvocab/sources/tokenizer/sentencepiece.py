@@ -12,8 +12,7 @@ from ..tensors import File
 from .added import added_beside, class_name
 from .known import CLASSES
 from .protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Model, read_model
-from .texts import Pieces, Spelling, in_a_line
-from .tokenizer import Encoded, Tokenizer, flat
+from .tokenizer import Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -79,16 +78,12 @@ def _shifted(model: Model) -> np.ndarray:
 
 def _pieces(path: File, model: Model, ids: list[int], spelling: Spelling, folder: Mapping[str, File]) -> Pieces:
     beside = {one.id: one.content for one in added_beside(folder) if one.id is not None}
-    rows = [
-        (token, text, kind)
-        for token, text, kind in zip(ids, model.text, model.type, strict=True)
-        if beside.get(token, text) == text
-    ]
+    held = zip(ids, model.text, model.type, strict=True)
+    rows = [(token, text, kind) for token, text, kind in held if beside.get(token, text) == text]
     known = {token for token, _, _ in rows}
     rows += [(token, text, CONTROL) for token, text in beside.items() if token not in known]
-    added = {
-        n for n, (token, _, kind) in enumerate(rows) if kind in (UNKNOWN, CONTROL, USER_DEFINED) or token in beside
-    }
+    cut_out = (UNKNOWN, CONTROL, USER_DEFINED)
+    added = {n for n, (token, _, kind) in enumerate(rows) if kind in cut_out or token in beside}
     data = [text.encode() if kind in (UNKNOWN, CONTROL) else spelling.bytes_of(text) for _, text, kind in rows]
     silent = {n for n, (_, _, kind) in enumerate(rows) if kind in (CONTROL, UNUSED)}
     texts = [text for _, text, _ in rows]
@@ -105,27 +100,20 @@ def merge_rules(path: File | None, model: Model) -> tokenizers.Tokenizer | None:
 
     if model.kind != "BPE" or len(set(model.text)) < len(model.text):
         return None
-    unknown = next((text for text, kind in zip(model.text, model.type, strict=True) if kind == UNKNOWN), None)
+    kinds = dict(zip(model.text, model.type, strict=True))
+    unknown = next((text for text, kind in kinds.items() if kind == UNKNOWN), None)
     vocab = {text: n for n, text in enumerate(model.text)}
-    rank = {text: -score for text, score in zip(model.text, model.score, strict=True)}
     merges = [
-        (rank[text], vocab[text], text[:n], text[n:])
-        for text, kind in zip(model.text, model.type, strict=True)
+        (-model.score[vocab[text]], vocab[text], text[:n], text[n:])
+        for text, kind in kinds.items()
         if kind not in (UNKNOWN, CONTROL, BYTE, UNUSED)
         for n in range(1, len(text))
         if text[:n] in vocab and text[n:] in vocab
     ]
-    merges.sort()
-    rules = tokenizers.Tokenizer(
-        models.BPE(
-            vocab,
-            [(one, other) for *_, one, other in merges],
-            unk_token=unknown,
-            fuse_unk=True,
-            byte_fallback=model.byte_fallback,
-        )
-    )
-    normal = [text for text, kind in zip(model.text, model.type, strict=True) if kind == NORMAL]
+    pairs = [(one, other) for *_, one, other in sorted(merges)]
+    bpe = models.BPE(vocab, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback)
+    rules = tokenizers.Tokenizer(bpe)
+    normal = [text for text, kind in kinds.items() if kind == NORMAL]
     alone = processor(path, model.serialised(bare=True)).EncodeAsIds(normal, num_threads=2)
     merged = ([token.id for token in rules.model.tokenize(text)] for text in normal)
     return rules if all(map(list.__eq__, merged, alone)) else None

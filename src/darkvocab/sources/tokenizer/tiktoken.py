@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
-from ..json_files import read_object
-from ..tensors import File
+from ..tensors import File, read_object
 from .added import HIGHEST, added_beside
 from .known import HELD, PATTERNS, for_oniguruma
 from .rules import words
-from .texts import BYTE_LEVEL, Pieces, Spelling, in_a_line, is_unicode
-from .tokenizer import Encoded, Tokenizer, flat
+from .tokenizer import BYTE_LEVEL, Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line, is_unicode
 
 if TYPE_CHECKING:
     import tokenizers

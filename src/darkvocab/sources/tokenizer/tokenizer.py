@@ -3,29 +3,98 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ...errors import InvalidInput
-from ...text import Shown
+from ...text import Shown, shorten
 from ..tensors import File
-from .texts import Pieces, Spelling
 
 if TYPE_CHECKING:
     import tokenizers
 
 Encoded = tuple[np.ndarray, np.ndarray]  # ids, and the number of the text that each is of; int64
+BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
+# GPT-2's alphabet: the character that stands for each byte, for `str.translate` into Latin-1.
+_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = sorted(set(range(256)) - set(_PLAIN))
+BYTE_LEVEL = {**{byte: byte for byte in _PLAIN}, **{256 + n: byte for n, byte in enumerate(_OTHERS)}}
+# A character of Latin-1 that stands for no byte must not pass for one.
+_FROM_BYTE_LEVEL = {**{code: 0xFFFD for code in range(256) if code not in BYTE_LEVEL}, **BYTE_LEVEL}
 
 
-def flat(ids: list[list[int]]) -> Encoded:
-    """Return the ids of some texts one after the other, and the number of the text that each is of."""
-    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    every = np.fromiter(itertools.chain.from_iterable(ids), np.int64, int(lengths.sum()))
-    return every, np.repeat(np.arange(len(ids)), lengths)
+@dataclass(frozen=True, kw_only=True)
+class Spelling:
+    """Marks by which a tokenizer writes in a token's text which bytes the token stands for."""
+
+    byte_level: bool = False  # each character stands for a byte, as GPT-2 has it
+    space: str = ""  # stands for a space, as ▁ does
+    before: str = ""  # begins a piece that continues a word, as ## does
+    after: str = ""  # ends a piece that ends a word, as </w> does
+    byte_tokens: bool = False  # <0x41> stands for a byte
+
+    def bytes_of(self, text: str) -> bytes:
+        """Return the bytes that a token of this text stands for.
+
+        Examples
+        --------
+        >>> Spelling(byte_level=True).bytes_of("Ġthe"), Spelling(before="##").bytes_of("##ing")
+        (b' the', b'ing')
+        >>> Spelling(space="▁", byte_tokens=True).bytes_of("<0xE4>")
+        b'\\xe4'
+        """
+        if self.byte_level:
+            if self.after and text != self.after:
+                text = text.removesuffix(self.after)
+            try:
+                return text.translate(_FROM_BYTE_LEVEL).encode("latin-1")
+            except UnicodeEncodeError:  # no text of this alphabet
+                return text.encode()
+        if self.byte_tokens and (byte := BYTE_TOKEN.fullmatch(text)):
+            return bytes.fromhex(byte[1])
+        for mark in (self.before, self.after):  # a text that is nothing but the mark stands for itself
+            if mark and text != mark:
+                text = text.removeprefix(mark) if mark is self.before else text.removesuffix(mark)
+        return (text.replace(self.space, " ") if self.space else text).encode()
+
+
+class Piece(NamedTuple):
+    """A text of a tokenizer: its token, its names, and the bytes it stands for."""
+
+    token: int
+    text: str  # as it is shown
+    name: str  # as the rules of the `tokenizers` library name it
+    data: bytes
+    body: str | None  # the bytes as text; None where they are no whole UTF-8
+    added: bool  # cut out of a text before the model sees it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """Every text of a tokenizer by id and text, in columns: so many objects would keep the garbage collector busy."""
+
+    token: list[int]
+    text: list[str]  # as it is shown; the file's own name of the token, where it has one
+    name: list[str]  # as `Tokenizer.rules` name it: often the same
+    data: list[bytes]
+    added: Set[int] = frozenset()  # numbers of those cut out of a text before the model sees it, or that come of none
+    silent: Set[int] = frozenset()  # numbers of the pieces that come of no text: control tokens of some runtimes
+
+    @cached_property
+    def body(self) -> list[str | None]:
+        """Bytes of each piece as text; None where they are no whole UTF-8."""
+        return list(map(decoded, self.data))
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def __getitem__(self, n: int) -> Piece:
+        return Piece(self.token[n], self.text[n], self.name[n], self.data[n], self.body[n], n in self.added)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -68,3 +137,32 @@ class Tokenizer(Shown):
         if self.encoder is None:
             raise InvalidInput(f"{self.file}: this tokenizer cannot encode: {self.cannot_encode}")
         return self.encoder(texts)
+
+
+def flat(ids: list[list[int]]) -> Encoded:
+    """Return the ids of some texts one after the other, and the number of the text that each is of."""
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    every = np.fromiter(itertools.chain.from_iterable(ids), np.int64, int(lengths.sum()))
+    return every, np.repeat(np.arange(len(ids)), lengths)
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text is of whole characters: JSON may name halves of some."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return what a library says, on one line and cut short."""
+    return shorten(" ".join(str(error).split()), 200)
+
+
+def decoded(data: bytes) -> str | None:
+    """Return bytes as text; None where they are no whole UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
