@@ -31,12 +31,12 @@ ARCHITECTURES = (80, 90)  # of GPUs: A100, H100
 
 
 def drawing():
+    from triton.language import constexpr
+
     from darkvocab.gpu.by_triton import drawing
 
-    drawing.DENSE_BLOCK["block_size"], drawing.OFTEN_BLOCK["tile_blocks"] = (
-        256,
-        128,
-    )  # few programs: each costs some 50 ms
+    # Few programs: each costs some 50 ms.
+    drawing.DENSE_BLOCK, drawing.TILE_BLOCKS = constexpr(256), constexpr(128)
     return drawing
 
 

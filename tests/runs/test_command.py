@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from darkvocab.runs.command import repeating
+from darkvocab.runs.folder import repeating
 
 
 def words(options, defaults=None):

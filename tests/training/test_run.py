@@ -36,9 +36,8 @@ from darkvocab.training.choices import (
 )
 from darkvocab.training.corpus import Corpus, load_corpus
 from darkvocab.training.cpu_passes import array
-from darkvocab.training.metrics import COLUMNS
 from darkvocab.training.model import begin
-from darkvocab.training.outcome import measure_outcome, outcome
+from darkvocab.training.outcome import COLUMNS, measure_outcome, outcome
 from darkvocab.training.stack import Stack
 
 torch = pytest.importorskip("torch")

@@ -17,6 +17,7 @@ from .device import Device, is_full
 if TYPE_CHECKING:
     import torch
 
+Arrays = dict[str, np.ndarray]  # by their names
 UPLOAD = 1 << 26  # bytes of a matrix that are brought at a time
 
 
@@ -39,6 +40,10 @@ class BatchResult:
     distances: dict[tuple[str, str], KnownDistances]
 
 
+# Waits for the result of each matrix; is given the function of a matrix's ordered indices, should rows be needed later.
+Pending = Callable[[Callable[[int], np.ndarray]], list[BatchResult]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """T matrices of rows on a device, as differences of ordered indices from the `home` of their column."""
@@ -56,7 +61,7 @@ class Batch:
         wide = max((8 if itemsize == 4 and query.unit == "steps" else 4 for query in queries), default=0)
         return n * (dim * itemsize + 200) + wide * rows * (dim + rows) + rows * rows // 8
 
-    def measure(self, queries: tuple[DistanceQuery, ...]) -> PendingBatch:
+    def measure(self, queries: tuple[DistanceQuery, ...]) -> Pending:
         """Begin to group the rows, and to compare those that queries are about."""
         import torch
 
@@ -77,8 +82,19 @@ class Batch:
             weights = torch.zeros_like(rows).scatter_(1, place, weights)
             figures = self._compare(query, rows[:, :room], weights[:, :room], chosen.sum(1))
             tensors |= {f"{number}.{name}": tensor for name, tensor in figures.items()}
-        fetched = device.fetch(list(tensors.values()))
-        return PendingBatch(self, queries, lambda: dict(zip(tensors, fetched.arrays(), strict=True)))
+        return partial(self._results, queries, device.fetch(**tensors))
+
+    def _results(
+        self, queries: tuple[DistanceQuery, ...], fetched: Callable[[], Arrays], index: Callable[[int], np.ndarray]
+    ) -> list[BatchResult]:
+        arrays = fetched()
+        if arrays["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
+            row_keys.cache_clear()
+            with self.device.active():
+                again = self.measure(queries)
+            return again(index)
+        of_each = ({name: array[t] for name, array in arrays.items()} for t in range(len(self.codes)))
+        return [_result(queries, figures, partial(index, t)) for t, figures in enumerate(of_each)]
 
     def _compare(
         self, query: DistanceQuery, rows: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor
@@ -135,9 +151,9 @@ def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> 
         with device.active():
             hashes, largest = device.grouping.hash_rows(words[None], keys, folded=not bitwise)
             leader, collided = device.grouping.leaders(words[None], keys, folded=not bitwise, hashes=hashes)
-            first, codes, again = device.fetch([leader[0], largest[0], collided]).arrays()
-        if not again.any():
-            return _groups(first, codes.astype(np.uint64))
+            arrays = device.fetch(leader=leader[0], largest=largest[0], collided=collided)()
+        if not arrays["collided"].any():
+            return _groups(arrays["leader"], arrays["largest"].astype(np.uint64))
         row_keys.cache_clear()
 
 
@@ -154,7 +170,7 @@ def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spr
             codes = device.put(index.astype(f"i{grid.bits // 8}"))[None]
             home = codes.new_zeros(1, codes.shape[2]).long()
             pending = Batch(device=device, codes=codes, home=home, grid=grid).measure(_SPREADS)
-        (result,) = pending.results(lambda t: index)
+        (result,) = pending(lambda t: index)
     except RuntimeError as error:
         if not is_full(error):
             raise
@@ -173,39 +189,21 @@ def _groups(leader: np.ndarray, largest_code: np.ndarray) -> Groups:
     return Groups(labels=labels, first=np.flatnonzero(is_first), counts=np.bincount(labels), largest_code=largest_code)
 
 
-@dataclass(frozen=True)
-class PendingBatch:
-    """A batch that is being measured."""
-
-    batch: Batch
-    queries: tuple[DistanceQuery, ...]
-    arrays: Callable[[], dict[str, np.ndarray]]  # waits for them
-
-    def results(self, index: Callable[[int], np.ndarray]) -> list[BatchResult]:
-        """Wait for the result of each matrix; `index` gives its ordered indices, should its rows be needed later."""
-        arrays = self.arrays()
-        if arrays["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
-            row_keys.cache_clear()
-            with self.batch.device.active():
-                again = self.batch.measure(self.queries)
-            return again.results(index)
-        return [self._result(t, arrays, partial(index, t)) for t in range(len(arrays["leader"]))]
-
-    def _result(self, t: int, arrays: dict[str, np.ndarray], index: Callable[[], np.ndarray]) -> BatchResult:
-        leader = arrays["leader"][t].astype(np.int64)
-        groups = _groups(leader, np.zeros(len(leader), np.uint8))  # what a device has drawn is finite
-        distances = {}
-        for number, query in enumerate(self.queries):
-            tokens, weights = groups.select(query.over)
-            prefix = f"{number}."
-            figures = {name.removeprefix(prefix): a[t] for name, a in arrays.items() if name.startswith(prefix)}
-            rows = partial(lambda tokens: index()[tokens], tokens)
-            distances[query.over, query.unit] = _known(query, weights, figures, rows)
-        return BatchResult(groups=groups, distances=distances)
+def _result(queries: tuple[DistanceQuery, ...], arrays: Arrays, index: Callable[[], np.ndarray]) -> BatchResult:
+    leader = arrays["leader"].astype(np.int64)
+    groups = _groups(leader, np.zeros(len(leader), np.uint8))  # what a device has drawn is finite
+    distances = {}
+    for number, query in enumerate(queries):
+        tokens, weights = groups.select(query.over)
+        prefix = f"{number}."
+        figures = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+        rows = partial(lambda tokens: index()[tokens], tokens)
+        distances[query.over, query.unit] = _known(query, weights, figures, rows)
+    return BatchResult(groups=groups, distances=distances)
 
 
 def _known(
-    query: DistanceQuery, weights: np.ndarray, figures: dict[str, np.ndarray], rows: Callable[[], np.ndarray]
+    query: DistanceQuery, weights: np.ndarray, figures: Arrays, rows: Callable[[], np.ndarray]
 ) -> KnownDistances:
     components = None
     if query.graph:
@@ -222,7 +220,7 @@ def _known(
     )
 
 
-def _spread(weights: np.ndarray, figures: dict[str, np.ndarray]) -> Spread:
+def _spread(weights: np.ndarray, figures: Arrays) -> Spread:
     n = int(weights.sum())
     pairs = n * (n - 1) // 2
     if not pairs:

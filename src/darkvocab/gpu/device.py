@@ -6,6 +6,7 @@ Kernels are Triton's on CUDA and torch's own operations elsewhere: twins of the 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -88,6 +89,7 @@ class Device:
     place: torch.device
     kernels: str  # "by_triton" or "by_torch"
 
+    _torch = property(lambda self: import_module("torch"))
     drawing = property(lambda self: self._module("drawing"))
     grouping = property(lambda self: self._module("grouping"))
     distances = property(lambda self: self._module("distances"))
@@ -105,60 +107,40 @@ class Device:
 
     def active(self) -> AbstractContextManager[Any]:
         """Launch kernels on this device within the `with` block."""
-        import torch
-
-        return torch.cuda.device(self.place) if self.place.type == "cuda" else nullcontext()
+        return self._torch.cuda.device(self.place) if self.place.type == "cuda" else nullcontext()
 
     def free(self) -> int:
         """Return the bytes of memory that can be had."""
-        import torch
-
         if self.place.type == "cuda":
-            kept = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)
-            return int(torch.cuda.mem_get_info(self.place)[0]) + kept
+            kept = self._torch.cuda.memory_reserved(self.place) - self._torch.cuda.memory_allocated(self.place)
+            return int(self._torch.cuda.mem_get_info(self.place)[0]) + kept
         if self.place.type == "mps":
-            return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+            return int(self._torch.mps.recommended_max_memory() - self._torch.mps.current_allocated_memory())
         return 1 << 30  # torch's operations on a CPU are there for tests
 
     def put(self, array: np.ndarray) -> torch.Tensor:
         """Copy an array to the device; unsigned integers become signed ones of the same bits."""
-        import torch
-
         array = np.require(array, requirements=["C", "W"])  # torch takes no others
         if array.dtype.kind == "u":
             array = array.view(f"i{array.itemsize}")
-        tensor = torch.from_numpy(array)
+        tensor = self._torch.from_numpy(array)
         if self.place.type == "cuda":
             tensor = tensor.pin_memory()  # else the host waits until all that was asked before is done
         return tensor.to(self.place, non_blocking=True)
 
     def empty(self, shape: tuple[int, ...], itemsize: int) -> torch.Tensor:
         """Allocate signed integers of so many bytes each."""
-        import torch
+        return self._torch.empty(shape, dtype=getattr(self._torch, f"int{8 * itemsize}"), device=self.place)
 
-        return torch.empty(shape, dtype=getattr(torch, f"int{8 * itemsize}"), device=self.place)
-
-    def fetch(self, tensors: list[torch.Tensor]) -> Fetched:
-        """Begin to bring tensors back; the caller need not wait before it asks for them."""
-        import torch
-
+    def fetch(self, **tensors: torch.Tensor) -> Callable[[], dict[str, np.ndarray]]:
+        """Begin to bring tensors back; return the function that waits for them and returns arrays of their names."""
         streamed = self.place.type == "cuda"
-        copies = [tensor.to("cpu", non_blocking=streamed) for tensor in tensors]
-        event = torch.cuda.Event() if streamed else None
-        if event is not None:
-            event.record()
-        return Fetched(copies, event)
+        copies = {name: tensor.to("cpu", non_blocking=streamed) for name, tensor in tensors.items()}
+        arrived = self._torch.cuda.current_stream().record_event() if streamed else None
 
+        def arrays() -> dict[str, np.ndarray]:
+            if arrived is not None:
+                arrived.synchronize()
+            return {name: copy.numpy() for name, copy in copies.items()}
 
-@dataclass(frozen=True)
-class Fetched:
-    """Tensors on their way back from a device."""
-
-    copies: list[torch.Tensor]
-    event: torch.cuda.Event | None
-
-    def arrays(self) -> list[np.ndarray]:
-        """Wait for the copies and return them as NumPy arrays."""
-        if self.event is not None:
-            self.event.synchronize()
-        return [copy.numpy() for copy in self.copies]
+        return arrays

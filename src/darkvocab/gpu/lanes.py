@@ -65,14 +65,15 @@ class Lanes:
         kind = [number[key] for key in keys]
         parts = [_part(cells[t], places[t] if places else None) for t in map(keys.index, number)]
         tables = {name: np.concatenate([_EMPTY[name], *(part[name] for part in parts)]) for name in _EMPTY}
-        rows = np.cumsum([0] + [len(part["column"]) for part in parts])[:-1]
-        often = [
-            row + np.flatnonzero((part["scale"] == 0) & (part["away"] > 0))
-            for row, part in zip(rows, parts, strict=True)
-        ]
-        seldom = [row + np.flatnonzero(part["scale"]) for row, part in zip(rows, parts, strict=True)]
+        ends = np.cumsum([0, *(len(part["column"]) for part in parts)])
+        rows = [np.arange(ends[k], ends[k + 1]) for k in kind]
+        trial = np.repeat(np.arange(len(rows)), np.array([len(some) for some in rows], np.int64))
+        row = np.concatenate([np.empty(0, np.int64), *rows])
+        lanes = np.column_stack([trial, row]).astype(np.int32)
+        seldom = tables["scale"][row] != 0
+        often = ~seldom & (tables["away"][row] > 0)
         starts = np.concatenate([[0], np.cumsum(tables.pop("width"))])
-        return cls(starts=starts, often=_lanes(often, kind), seldom=_lanes(seldom, kind), **tables, **numbers)
+        return cls(starts=starts, often=lanes[often], seldom=lanes[seldom], **tables, **numbers)
 
     def tensors(self, device: torch.device) -> SimpleNamespace:
         """Copy all arrays to a device at once, by their names: words of 64 bits as int64 of the same bits.
@@ -117,10 +118,3 @@ def _part(cells: Cells, place: np.ndarray | None) -> dict[str, np.ndarray]:
         "edges": cells.thresholds,
         "scale": scale,
     }
-
-
-def _lanes(moving: list[np.ndarray], kind: list[int]) -> Int32[np.ndarray, "lanes 2"]:
-    """Return trial and row of every lane, given the moving rows of each kind of trial."""
-    rows = [moving[k] for k in kind]
-    trial = np.repeat(np.arange(len(rows)), np.array([len(some) for some in rows], np.int64))
-    return np.column_stack([trial, np.concatenate([np.empty(0, np.int64), *rows])]).astype(np.int32)

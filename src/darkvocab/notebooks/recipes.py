@@ -28,9 +28,8 @@ from ..snowballs.trials import Trials
 from ..sources.safetensors import read_tensors
 from ..training.choices import Architecture, GaussianNoise, PointStart, SnowballStart
 from ..training.corpus import load_corpus
-from ..training.metrics import read_metrics
 from ..training.model import build
-from ..training.outcome import displacement, read_ends, token_distances
+from ..training.outcome import displacement, read_ends, read_metrics, token_distances
 from ..training.run import train
 from ..training.settings import Training
 

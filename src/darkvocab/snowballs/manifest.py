@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..runs.command import repeating
-from ..runs.folder import versions
+from ..runs.folder import repeating, versions
 from .bases import DEFAULT_DIM, FIXED, Base, is_drawn, load_base
 from .settings import RunSettings, defaults_of, settings_of
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import InvalidInput, OutOfMemory
-from ..gpu.batch import Batch, BatchResult, DistanceQuery, PendingBatch
-from ..gpu.device import Device, Fetched, is_full
+from ..gpu.batch import Batch, BatchResult, DistanceQuery
+from ..gpu.device import Device, is_full
 from ..gpu.lanes import Lanes
 from ..measures.geometry import Geometry
 from ..numerics import Groups, as_grid
@@ -146,20 +146,18 @@ def _begin(
     put, _ = _way(device, draws[0])
     rows = put(device, draws)
     batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
-    overflows = None if rows.overflows is None else device.fetch([rows.overflows])
-    return _finished(draws, rows, overflows, batch.measure(queries))
+    overflows = None if rows.overflows is None else device.fetch(counts=rows.overflows)
+    pending = batch.measure(queries)
 
+    def finished() -> Iterator[tuple[Draw, MeasuredCloud]]:
+        results = pending(lambda t: draws[t].cloud().index())
+        if overflows is not None:
+            for draw, count in zip(draws, overflows()["counts"].tolist(), strict=True):
+                refuse_overflow(count, draw.snowball)
+        for draw, result, n_drawn, neglected in zip(draws, results, rows.n_drawn, rows.neglected, strict=True):
+            yield draw, MeasuredCloud(result=result, sampler=rows.sampler, n_drawn=n_drawn, neglected=neglected)
 
-def _finished(
-    draws: list[Draw], rows: _Rows, overflows: Fetched | None, pending: PendingBatch
-) -> Iterator[tuple[Draw, MeasuredCloud]]:
-    results = pending.results(lambda t: draws[t].cloud().index())
-    if overflows is not None:
-        (counts,) = overflows.arrays()
-        for draw, count in zip(draws, counts.tolist(), strict=True):
-            refuse_overflow(count, draw.snowball)
-    for draw, result, n_drawn, neglected in zip(draws, results, rows.n_drawn, rows.neglected, strict=True):
-        yield draw, MeasuredCloud(result=result, sampler=rows.sampler, n_drawn=n_drawn, neglected=neglected)
+    return finished()
 
 
 def _drawn_on_cores(device: Device, draws: list[Draw]) -> _Rows:

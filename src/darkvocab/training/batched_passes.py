@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, views
-from .passes import EPS, Passes
+from .model import EPS, POSITION_EMBEDDING, TOKEN_EMBEDDING, Passes, views
 
 ONE_HOT = 1024  # tokens up to which rows are summed by a product; beyond, that is sorted
 

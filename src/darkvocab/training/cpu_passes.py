@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from ..numerics._backends import layers as kernels
 from ..numerics.grouping import n_cores
-from .model import POSITION_EMBEDDING, TOKEN_EMBEDDING, views
-from .passes import EPS, Passes
+from .model import EPS, POSITION_EMBEDDING, TOKEN_EMBEDDING, Passes, views
 
 MOST_BLOCKS = 8  # beyond, Python's lock and small products eat what more cores bring
 
@@ -90,15 +90,6 @@ class CpuPasses(Passes):
         self._pool = ThreadPoolExecutor(n_threads, initializer=self.torch.set_num_threads, initargs=(1,))
 
 
-class _Norm:
-    """Buffers of a norm that its backward pass reads."""
-
-    def __init__(self, torch: Any, n: int, width: int, dtype: Any) -> None:
-        self.total = torch.empty(n, width).numpy()
-        self.out = torch.empty(n, width, dtype=dtype)
-        self.mean, self.scale = np.empty(n, np.float32), np.empty(n, np.float32)
-
-
 class _Block:
     """Some sequences of the batch: buffers for all that the backward pass needs, and the calls that fill them.
 
@@ -128,7 +119,11 @@ class _Block:
         def buffer(*shape: int) -> Any:
             return torch.empty(shape, dtype=factors.dtype)
 
-        self._norms = [_Norm(torch, n, width, factors.dtype) for _ in range(2 * architecture.layers + 1)]
+        def norm() -> SimpleNamespace:
+            total, (mean, scale) = torch.empty(n, width).numpy(), np.empty((2, n), np.float32)
+            return SimpleNamespace(total=total, out=buffer(n, width), mean=mean, scale=scale)
+
+        self._norms = [norm() for _ in range(2 * architecture.layers + 1)]  # what their backward passes read
         size = width // heads
         self._qkv = [buffer(3 * heads, n, size) for _ in layers]
         self._probs = [buffer(heads * batch, length, length) for _ in layers]

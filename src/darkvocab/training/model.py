@@ -1,7 +1,8 @@
-"""The model of a training: transformers' GPT-2, drawn from its seed, and where its parameters lie in one vector."""
+"""The model of a training: transformers' GPT-2, drawn from its seed, its parameters in one vector, and its passes."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ..landing import write_whole
 from .choices import Architecture
 from .settings import Training
 
+EPS = 1e-5  # of the norms
 TOKEN_EMBEDDING, POSITION_EMBEDDING = "transformer.wte.weight", "transformer.wpe.weight"
 
 
@@ -26,9 +28,7 @@ def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
         n_embd=architecture.width,
         n_layer=architecture.layers,
         n_head=architecture.heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
         activation_function="gelu_pytorch_tanh",
         tie_word_embeddings=architecture.tied,
         use_cache=False,
@@ -93,6 +93,38 @@ class Layout:
 def views(vectors: Any, layout: Layout) -> dict[str, Any]:
     """Return views [R, ...] of the parameters in vectors [R, n]."""
     return {name: vectors[:, part].unflatten(1, shape) for name, (part, shape) in layout.places.items()}
+
+
+class Passes(ABC):
+    """Forward and backward pass of R GPT-2s of one size, each with its own weights and batch of N = batch * T places.
+
+    Products are of numbers of the type of `narrow`; sums, norms and losses are of the type of `wide`. The plain twin is
+    transformers' model with autograd.
+
+    Parameters
+    ----------
+    wide : [R, n], all weights
+    narrow : [R, n], the same in the type of the products: bfloat16 or float32
+    batch : examples of a step
+    """
+
+    def __init__(
+        self, torch: Any, architecture: Architecture, layout: Layout, wide: Any, narrow: Any, batch: int
+    ) -> None:
+        self.torch, self.architecture, self.layout = torch, architecture, layout
+        self.wide, self.narrow = wide, narrow
+        self.batch, self.length = batch, architecture.context
+        self.n_predicted = batch * (self.length - 1)  # the last place of an example predicts nothing
+        self.head = "lm_head.weight" if "lm_head.weight" in layout.places else TOKEN_EMBEDDING
+        self.scale = (architecture.width // architecture.heads) ** -0.5  # of products of queries and keys
+
+    @abstractmethod
+    def __call__(self, inputs: Any, targets: Any) -> Any:
+        """Return mean losses [R] of R batches of tokens and of what each place is to predict, [R, N] int64."""
+
+    @abstractmethod
+    def gradient(self, out: Any) -> None:
+        """Write the last call's gradient [R, n], in the type of `out`."""
 
 
 def save(model: Any, weights: Any, folder: Path) -> None:

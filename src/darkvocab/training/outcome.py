@@ -1,4 +1,6 @@
-"""The outcome of a training: read back from its folder, where `train` wrote it, or measured from the recording."""
+"""Results of a training: the metrics of its steps, and its outcome, written or measured from the recording."""
+
+from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+from jaxtyping import Float64
 
 from ..embedding.history import History
 from ..errors import CorruptFile, MissingFile
@@ -13,10 +17,12 @@ from ..measures.census import Census, counts
 from ..measures.geometry import Geometry
 from ..numerics import Grid, identical_rows, index_values, to_index
 from ..runs.folder import read_manifest
+from ..runs.records import reading, write_table
 from ..text import Shown
-from .metrics import read_metrics
 
-FILE = "outcome.json"
+FILE, STEPS = "outcome.json", "metrics.parquet"
+# Of one optimizer step: the loss before the update, and the norm of the gradient before it is clipped.
+COLUMNS = ("loss", "gradient_norm", "learning_rate")
 ENDED = ("complete", "diverged")
 
 
@@ -48,7 +54,7 @@ def outcome(run: str | Path) -> TrainingOutcome:
         raise MissingFile(f"{path} holds no training that has ended")
     if not (path / FILE).is_file():
         return measure_outcome(path, manifest["status"])
-    try:
+    with reading(path / FILE, "the outcome of a training"):
         written = json.loads((path / FILE).read_text("utf-8"))
         first, last = written["states"]
         if not all(
@@ -56,8 +62,6 @@ def outcome(run: str | Path) -> TrainingOutcome:
         ):
             raise TypeError("counts that are no integers")
         return TrainingOutcome(**{**written, "states": (first, last)})
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise CorruptFile(f"{path / FILE}: not the outcome of a training ({error!r})") from None
 
 
 def measure_outcome(path: Path, status: str) -> TrainingOutcome:
@@ -110,3 +114,21 @@ def _l_inf(words: np.ndarray, grid: Grid) -> dict[str, float | int | None]:
         "mean_l_inf": float(distances.weight.mean),
         "max_l_inf_steps": int(distances.steps.max),
     }
+
+
+def n_before_divergence(metrics: Float64[np.ndarray, "steps 3"]) -> int:
+    """Count the steps before the first one whose loss or gradient norm is NaN or infinite."""
+    finite = np.isfinite(metrics[:, :2]).all(1)
+    return len(metrics) if finite.all() else int(finite.argmin())
+
+
+def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:
+    """Write the metrics of steps 1, 2, ... into a run folder; raises as `landing`."""
+    columns = dict(zip(COLUMNS, metrics.T, strict=True))
+    write_table(run / STEPS, pl.DataFrame({"step": np.arange(1, len(metrics) + 1), **columns}))
+
+
+def read_metrics(run: Path) -> pl.DataFrame:
+    """Read the metrics of an ended training; raises `CorruptFile` where they are missing, or of another kind."""
+    with reading(run / STEPS, "the metrics of a training"):
+        return pl.read_parquet(run / STEPS, columns=["step", *COLUMNS]).cast(dict.fromkeys(COLUMNS, pl.Float64))

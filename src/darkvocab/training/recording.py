@@ -57,8 +57,11 @@ class Recording(AbstractContextManager["Recording"]):
             self._check(header, resume_at)
             self._count()
         else:
-            self._write(header, 0)
-            self._resize()
+            self._write(header, 0, self._size)
+
+    @property
+    def _size(self) -> int:
+        return self._start + self.n_rows * self.row_bytes
 
     def _header(self, n_rows: int, at_least: int = 0) -> bytes:
         """Build length and header of a file with so many rows, of which none is said to be recorded."""
@@ -75,23 +78,19 @@ class Recording(AbstractContextManager["Recording"]):
         written = bytearray(os.pread(self._file, len(header), 0))
         digits = bytes(written[self._count_at : self._count_at + DIGITS])
         written[self._count_at : self._count_at + DIGITS] = b"0" * DIGITS
-        size = os.fstat(self._file).st_size
-        if bytes(written) != header or size != self._start + self.n_rows * self.row_bytes:
+        if bytes(written) != header or os.fstat(self._file).st_size != self._size:
             raise CorruptFile(f"{self.path}: not the recording of this run; move it away and start the run anew")
         if not digits.isdigit() or int(digits) < resume_at:
             raise CorruptFile(f"{self.path}: holds fewer than the {resume_at:,} rows of the checkpoint")
 
-    def _write(self, content: bytes | memoryview, at: int) -> None:
+    def _write(self, content: bytes | memoryview, at: int, size: int | None = None) -> None:
+        """Write at a place and, where asked to, give the file a size."""
         try:
             while content:
                 written = os.pwrite(self._file, content, at)
                 content, at = content[written:], at + written
-        except OSError as error:
-            raise refuse_write(self.path, error) from None
-
-    def _resize(self) -> None:
-        try:
-            os.ftruncate(self._file, self._start + self.n_rows * self.row_bytes)
+            if size is not None:
+                os.ftruncate(self._file, size)
         except OSError as error:
             raise refuse_write(self.path, error) from None
 
@@ -114,17 +113,12 @@ class Recording(AbstractContextManager["Recording"]):
 
     def shorten(self) -> None:
         """End the file with the rows that are recorded."""
-        header = self._header(self.n, self._start)
         self.n_rows = self.n
-        self._write(header, 0)
+        self._write(self._header(self.n, self._start), 0, self._size)
         self._count()
-        self._resize()
-
-    def close(self) -> None:
-        os.close(self._file)
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        os.close(self._file)
 
 
 def recorded(path: Path) -> int:

@@ -19,13 +19,12 @@ from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
 from ..measures.census import counts
 from ..numerics.grouping import n_cores
-from ..runs.command import repeating
 from ..runs.engine import open_engine
+from ..runs.folder import repeating
 from ..runs.randomness import check_seed
 from ..runs.records import CURVES, RunFolder, Unsigned, write_table
 from ..text import Shown
-from .metrics import read_metrics
-from .outcome import outcome
+from .outcome import outcome, read_metrics
 from .recording import recorded
 from .run import no_room, require, say_beginning, train, train_stack
 from .run_folder import METRICS, TrainingFolder, steps_made
@@ -162,15 +161,12 @@ class Replicas(Shown):
 
     def _spread(self, engine: str | Executor, workers: int | None) -> tuple[str | Executor, int | None, int | None]:
         """Return where to run: engine, workers, and cores for each of them (None: all)."""
+        most = 1 if self.training.device != "cpu" else workers or min(self.n, n_cores())
         if engine == "local":
-            workers = 1 if self.training.device != "cpu" else workers or min(self.n, n_cores())
-            engine = "serial" if workers == 1 else "processes"
-        if engine == "serial":
-            return engine, workers, None
+            engine = "serial" if most == 1 else "processes"
         if engine == "processes":
-            workers = workers or min(self.n, n_cores())
-            return engine, workers, max(1, n_cores() // workers)
-        return engine, workers, 1
+            return engine, most, max(1, n_cores() // most)
+        return engine, workers, None if engine == "serial" else 1
 
     @contextmanager
     def _watched(self, out: Path, progress: Callable[[int, int], None] | None) -> Iterator[None]:
@@ -248,17 +244,11 @@ class Replicas(Shown):
             for key, value in state[of].items()
         }
         values |= {f"unseen_{name}": value for name, value in end.unseen_l_inf.items()}
+        values |= {f"loss_{name}": end.loss[name] if end.loss else None for name in ("first", "last")}
+        values |= {name: getattr(end, name) for name in ("status", "steps", "n_unseen", "centroid_displacement")}
+        last_100 = float(losses[-100:].mean()) if len(losses) else None
         return ReplicaRecord(
-            replica=number,
-            seed=Unsigned(self.training.seed + number),
-            status=end.status,
-            steps=end.steps,
-            n_unseen=end.n_unseen,
-            loss_first=end.loss["first"] if end.loss else None,
-            loss_last=end.loss["last"] if end.loss else None,
-            loss_last_100=float(losses[-100:].mean()) if len(losses) else None,
-            centroid_displacement=end.centroid_displacement,
-            **values,
+            replica=number, seed=Unsigned(self.training.seed + number), loss_last_100=last_100, **values
         )
 
     def curves(self, out: Path) -> pl.DataFrame:

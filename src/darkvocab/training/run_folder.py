@@ -12,8 +12,7 @@ from ..embedding.history import FILE, KEY
 from ..errors import CorruptFile, Diverged
 from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
-from .metrics import COLUMNS, n_before_divergence, write_metrics
-from .outcome import ENDED, measure_outcome
+from .outcome import COLUMNS, ENDED, measure_outcome, n_before_divergence, write_metrics
 from .outcome import FILE as OUTCOME
 from .recording import Recording
 from .settings import Training

@@ -12,8 +12,7 @@ from jaxtyping import Int64
 from ..errors import InvalidInput
 from ..extras import import_torch
 from ..gpu.device import check_device
-from ..runs.command import repeating
-from ..runs.folder import versions
+from ..runs.folder import repeating, versions
 from ..runs.randomness import check_seed
 from ..text import Shown
 from . import choices

@@ -74,6 +74,8 @@ class Stack:
         with self.here():
             self._begin()
             self._lay_out()
+            # Tensors that a step changes and the next one reads.
+            self._changing = [*self._optimizer.changing, self._shown, self._words, self._narrow, self._done]
             self._replay = captured(torch, device, self._step, self._changing)
 
     @contextmanager
@@ -143,11 +145,6 @@ class Stack:
         n_kinds = 1 + ("gradients" in training.record) + 2 * ("moments" in training.record)
         shape = n_slots, n, self._embedding[0].numel()
         self._rings = [zeros(*shape, dtype=self._words.dtype) for _ in range(n_kinds)]
-
-    @property
-    def _changing(self) -> list[Any]:
-        """Return the tensors that a step changes and the next one reads."""
-        return [*self._optimizer.changing, self._shown, self._words, self._narrow, self._done]
 
     # A step -----------------------------------------------------------------------------------------------------
 

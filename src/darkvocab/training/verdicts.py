@@ -7,6 +7,8 @@ every component, so a verdict of theirs may say more of the epsilon than of the 
 from __future__ import annotations
 
 import math
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from ..text import finite
 
 TIGHT_EPSILONS, TIGHT_STEPS = 10, 2  # the notebook's test (strict), and its 2-epsilon hypercube in steps of the grid
 REACH = 4.0  # standard deviations: one noise deviate in 16,000 goes further
+SENTENCES = tomllib.loads(Path(__file__).with_name("verdicts.toml").read_text("utf-8"))
 
 
 def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[str, Any]:
@@ -86,95 +89,61 @@ def verdicts(
 
     `geometry` is that of the last state's unseen tokens; the lengths are the notebooks', in weight units.
     """
-    answers = [_snowball(first, last, unseen, geometry, init_sigma)] if init_sigma else []
-    return answers + ([_jiggling(last, unseen, geometry, noise_epsilon)] if noise_epsilon else [])
-
-
-def _snowball(
-    first: State, last: State, unseen: np.ndarray, geometry: dict[str, Any], epsilon: float
-) -> dict[str, Any]:
     before, after = Census(first.groups), Census(last.groups)
-    c0, c = before.n_black_holes, after.n_black_holes
-    far = math.inf if geometry["max_l_inf"] is None else geometry["max_l_inf"]
-    notebook = [
-        f"Black hole count: initial {c0:,}, final {c:,}. Black hole population: initial "
-        f"{before.black_hole_population:,}, final {after.black_hole_population:,}. Dead tokens: {len(unseen):,}."
-    ]
-    if c > 1:
-        change = "Consolidation" if c < c0 else "Fragmentation" if c > c0 else ""
-        moved = f"{change}: {c0:,} -> {c:,} black holes" if change else f"Stable: {c:,} black holes maintained"
-        notebook.append(f"Multiple black holes present. {moved}.")
-    elif c == 1:
-        notebook.append("Collapsed to single black hole. Initial snowball merged during training.")
-    else:
-        notebook.append("All tokens escaped black holes! Training dispersed the snowball completely.")
-    tight = far < TIGHT_EPSILONS * epsilon
-    notebook += [
-        "Dead tokens form tight snowball (max L-inf < 10 epsilon). Matches Qwen's observed black hole geometry."
-        if tight
-        else f"Dead tokens scattered widely (max L-inf = {far / epsilon:.0f}x epsilon). "
-        "Does not match Qwen's tight clustering.",
-        _hypothesis(c, tight),
-    ]
-    steps, component_steps = geometry["max_l_inf_steps"], geometry["component_steps"]
-    coarse = int((component_ulps(last, unseen) >= TIGHT_EPSILONS * epsilon).sum())
-    dim = last.words.shape[1]
-    grid = [
-        f"The largest distance, {far:.3g}, is {_steps(component_steps)} in component {geometry['component']}, "
-        f"where the spacing of {last.grid.name} is {geometry['component_ulp']:.3g}, not {epsilon:.3g}.",
-        f"In {coarse:,} of {dim:,} components a single step is 10 epsilon or more: two tokens that differ there at all "
-        "count as scattered.",
-        f"On the grid the unseen tokens lie at most {_steps(steps)} apart in any component; held against "
-        f"{TIGHT_STEPS} steps (the notebook's 2-epsilon hypercube) they are "
-        f"{'a tight snowball' if steps <= TIGHT_STEPS else 'scattered'}.",
-        f"In steps, and among unseen tokens alone (C = {geometry['n_black_holes']:,}): "
-        + _hypothesis(geometry["n_black_holes"], steps <= TIGHT_STEPS),
-    ]
-    return {"seed": "11.2c", "epsilon": epsilon, "notebook": notebook, "grid": grid}
+    facts = {
+        **geometry,
+        "grid": last.grid.name,
+        "dim": last.words.shape[1],
+        "n_unseen": len(unseen),
+        "steps": _steps(geometry["max_l_inf_steps"]),
+        "steps_there": _steps(geometry["component_steps"]),
+        "far": math.inf if geometry["max_l_inf"] is None else geometry["max_l_inf"],
+        **{"c0": before.n_black_holes, "p0": before.black_hole_population},
+        **{"c": after.n_black_holes, "p": after.black_hole_population},
+    }
+    ulps = component_ulps(last, unseen)
+    answers = [_snowball(facts, ulps, init_sigma)] if init_sigma else []
+    return answers + ([_jiggling(facts, ulps, noise_epsilon)] if noise_epsilon else [])
+
+
+def _answer(seed: str, epsilon: float, said: list[str], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer: of the notebook's sentences those that are `said`, and all about the grid."""
+    texts = SENTENCES[seed]
+    notebook = [texts["notebook"][name].format(**facts, epsilon=epsilon) for name in said]
+    grid = [text.format(**facts, epsilon=epsilon) for text in texts["grid"].values()]
+    return {"seed": seed, "epsilon": epsilon, "notebook": notebook, "grid": grid}
+
+
+def _snowball(facts: dict[str, Any], ulps: np.ndarray, epsilon: float) -> dict[str, Any]:
+    c0, c, far = facts["c0"], facts["c"], facts["far"]
+    tight, tight_in_steps = far < TIGHT_EPSILONS * epsilon, facts["max_l_inf_steps"] <= TIGHT_STEPS
+    end = ("none", "one")[c] if c < 2 else "fewer" if c < c0 else "more" if c > c0 else "as_many"
+    said = ["counts", end, "tight" if tight else "scattered", _hypothesis(c, tight)]
+    more = {
+        "in_epsilons": far / epsilon,
+        "n_coarse": int((ulps >= TIGHT_EPSILONS * epsilon).sum()),
+        "shape": "a tight snowball" if tight_in_steps else "scattered",
+        "hypothesis": SENTENCES["11.2c"]["notebook"][_hypothesis(facts["n_black_holes"], tight_in_steps)],
+    }
+    return _answer("11.2c", epsilon, said, {**facts, **more})
 
 
 def _hypothesis(c: int, tight: bool) -> str:
-    if c > 1 and tight:
-        return (
-            "HYPOTHESIS SUPPORTED. Primordial snowball initialization reproduces Qwen-like black hole structure; "
-            "black holes remain stable/consolidate during training."
-        )
-    if c == 1:
-        return (
-            "PARTIAL SUPPORT. Snowball initialization worked, but training merged clusters; may need larger initial "
-            "sigma or different training dynamics."
-        )
-    return "HYPOTHESIS CHALLENGED. Initial clustering did not produce stable snowball structure."
+    return "supported" if c > 1 and tight else "partial" if c == 1 else "challenged"
 
 
-def _jiggling(last: State, unseen: np.ndarray, geometry: dict[str, Any], epsilon: float) -> dict[str, Any]:
-    after, n_dead = Census(last.groups), len(unseen)
-    c, p = after.n_black_holes, after.black_hole_population
-    notebook = [
-        f"Black hole count (C): {c:,}. Total black hole population (P): {p:,}. Dead tokens in corpus: {n_dead:,}."
-    ]
-    if c > 1 or p < n_dead:
-        notebook.append("POSITIVE RESULT: Synthetic noise causes black hole diffusion!")
-        if c > 1:
-            notebook.append(f"Black holes fragmented: {c:,} distinct clusters.")
-        if p < n_dead:
-            notebook.append(f"Tokens escaped: {n_dead - p:,} tokens rescued from black holes.")
-        notebook.append(f"Synthetic noise CAN break black hole symmetry at scale epsilon ~ {epsilon:.2e}.")
-    else:
-        notebook.append("NULL RESULT: Even synthetic noise doesn't break black holes.")
-        notebook.append(f"Noise at epsilon ~ {epsilon:.2e} insufficient to cause diffusion.")
-    ulps = component_ulps(last, unseen)
-    sigma = epsilon / 10
-    moved = int((ulps / 2 <= REACH * sigma).sum())
-    grid = [
-        f"Among unseen tokens alone: C = {geometry['n_black_holes']:,}, P = {geometry['black_hole_population']:,} of "
-        f"{n_dead:,}, at most {_steps(geometry['max_l_inf_steps'])} apart in any component.",
-        f"The noise of one step (epsilon / 10 = {sigma:.2e} in every component) is {sigma / np.median(ulps):.2g} of "
-        f"the median spacing of {last.grid.name} at these tokens, {np.median(ulps):.2e}.",
-        f"In {moved:,} of {len(ulps):,} components half a step of the grid lies within {REACH:g} standard deviations "
-        "of the noise; in the others rounding to nearest undoes the noise alone, step after step.",
-    ]
-    return {"seed": "11.2b", "epsilon": epsilon, "notebook": notebook, "grid": grid}
+def _jiggling(facts: dict[str, Any], ulps: np.ndarray, epsilon: float) -> dict[str, Any]:
+    n_escaped, sigma = facts["n_unseen"] - facts["p"], epsilon / 10
+    effects = ["fragmented"] * (facts["c"] > 1) + ["escaped"] * (n_escaped > 0)
+    said = ["counts", *(["positive", *effects, "breaks"] if effects else ["null", "insufficient"])]
+    more = {
+        "n_escaped": n_escaped,
+        "sigma": sigma,
+        "in_ulps": sigma / facts["median_ulp"],
+        "n_reached": int((ulps / 2 <= REACH * sigma).sum()),
+        "reach": REACH,
+    }
+    return _answer("11.2b", epsilon, said, {**facts, **more})
 
 
 def _steps(n: int) -> str:

@@ -6,26 +6,19 @@ Nothing waits for the device. Every figure is a maximum or a sum of integers: th
 import triton
 import triton.language as tl
 
+from ..by_torch import distances
+
+TILE = tl.constexpr(distances.TILE)  # rows of x
+WIDE = tl.constexpr(64)  # columns of x that a program fills
+LATER = tl.constexpr(128)  # later rows of a tile of distances
+
 
 @triton.jit
-def fill_values(
-    codes,
-    home,
-    rows,
-    x,
-    n,
-    m,
-    dim,
-    columns,
-    shape: tl.constexpr,
-    steps: tl.constexpr,
-    tile: tl.constexpr,
-    wide: tl.constexpr,
-):
-    """x[t, tile, d, lane] of wide columns of a tile: program (columns / wide, tile, trial)."""
+def fill_values(codes, home, rows, x, n, m, dim, columns, shape: tl.constexpr, steps: tl.constexpr):
+    """x[t, tile, d, lane] of WIDE columns of a tile: program (columns / WIDE, tile, trial)."""
     t = tl.program_id(2).to(tl.int64)
-    lanes = tl.program_id(1) * tile + tl.arange(0, tile)
-    places = tl.program_id(0) * wide + tl.arange(0, wide)
+    lanes = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    places = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
     chosen = tl.load(rows + t * m + lanes, mask=lanes < m, other=0)
     inside = (lanes < m)[:, None] & (places < dim)[None, :]
     chosen = tl.maximum(chosen, 0)[:, None]
@@ -33,8 +26,8 @@ def fill_values(
     index = code + tl.load(home + t * dim + places, mask=places < dim, other=0)[None, :]
     value = index.to(x.dtype.element_ty) if steps else _value_of(index.to(tl.int32), shape[0], shape[1])
     value = tl.where(inside, value, 0)
-    base = x + (t * tl.num_programs(1) + tl.program_id(1)) * columns * tile
-    to = base + places[:, None] * tile + tl.arange(0, tile)[None, :]
+    base = x + (t * tl.num_programs(1) + tl.program_id(1)) * columns * TILE
+    to = base + places[:, None] * TILE + tl.arange(0, TILE)[None, :]
     tl.store(to, tl.trans(value), mask=(places < columns)[:, None])
 
 
@@ -127,16 +120,16 @@ def compare_pairs(
 
 
 @triton.jit
-def _tile(distances, weights, m_pad, height: tl.constexpr, width: tl.constexpr):
+def _tile(distances, weights, m_pad, height: tl.constexpr):
     """Of program (tile, trial): its distances, which of them are above the diagonal, and its rows' weights.
 
     Where no such pair is, all later rows weigh nothing and the distances are not read.
     """
-    across = m_pad // width
+    across = m_pad // LATER
     t = tl.program_id(1).to(tl.int64)
-    start, j = tl.program_id(0) // across * height, tl.program_id(0) % across * width
+    start, j = tl.program_id(0) // across * height, tl.program_id(0) % across * LATER
     i = start + tl.arange(0, height)
-    j += tl.arange(0, width)
+    j += tl.arange(0, LATER)
     theirs = tl.load(weights + t * m_pad + j, mask=j > start, other=0)
     ours = tl.load(weights + t * m_pad + i)
     later = (j[None, :] > i[:, None]) & (theirs > 0)[None, :] & (ours > 0)[:, None]
@@ -145,9 +138,9 @@ def _tile(distances, weights, m_pad, height: tl.constexpr, width: tl.constexpr):
 
 
 @triton.jit
-def tally_tile(distances, weights, largest, sums, m_pad, height: tl.constexpr, width: tl.constexpr):
+def tally_tile(distances, weights, largest, sums, m_pad, height: tl.constexpr):
     """largest[t]: the bits of the largest distance; sums[t]: exact parts of the distances' sum."""
-    d, _, ours, theirs, _, _, t = _tile(distances, weights, m_pad, height, width)
+    d, _, ours, theirs, _, _, t = _tile(distances, weights, m_pad, height)
     if tl.max(theirs) > 0:
         if d.dtype == tl.float32:
             bits = d.to(tl.int32, bitcast=True)
@@ -169,26 +162,15 @@ def tally_tile(distances, weights, largest, sums, m_pad, height: tl.constexpr, w
 
 
 @triton.jit
-def count_near(
-    distances,
-    weights,
-    limits,
-    live,
-    counts,
-    groups,
-    m_pad,
-    n_limits: tl.constexpr,
-    height: tl.constexpr,
-    width: tl.constexpr,
-):
+def count_near(distances, weights, limits, live, counts, groups, m_pad, n_limits: tl.constexpr, height: tl.constexpr):
     """counts[t, g, k]: pairs <= limits[t, g, k], of the groups g that are live[t, g]; n_limits is a power of two.
 
     A thread goes down one column with all limits: sums meet at the end only.
     """
-    across = m_pad // width
+    across = m_pad // LATER
     t = tl.program_id(1).to(tl.int64)
     start = tl.program_id(0) // across * height
-    j = tl.program_id(0) % across * width + tl.arange(0, width)
+    j = tl.program_id(0) % across * LATER + tl.arange(0, LATER)
     theirs = tl.load(weights + t * m_pad + j, mask=j > start, other=0)
     if tl.max(theirs) > 0:
         k = tl.arange(0, n_limits)
@@ -200,7 +182,7 @@ def count_near(
         for group in range(t * groups, (t + 1) * groups):
             if tl.load(live + group) > 0:
                 limit = tl.load(limits + group * n_limits + k)[:, None]
-                near = tl.zeros((n_limits, width), tl.int32)  # all rows' weights sum to less than 2**31
+                near = tl.zeros((n_limits, LATER), tl.int32)  # all rows' weights sum to less than 2**31
                 for row in tl.range(0, last + 1, loop_unroll_factor=8):
                     d = tl.load(rows + row * m_pad, mask=ahead > row, other=float("nan"))
                     near += tl.where(d[None, :] <= limit, tl.load(ours + row).to(tl.int32), 0)
@@ -209,9 +191,9 @@ def count_near(
 
 
 @triton.jit
-def add_degrees(distances, weights, limit, degrees, parents, m_pad, height: tl.constexpr, width: tl.constexpr):
+def add_degrees(distances, weights, limit, degrees, parents, m_pad, height: tl.constexpr):
     """Degrees of the pairs <= limit, and to each row's parent the first row near to it."""
-    d, later, ours, theirs, i, j, t = _tile(distances, weights, m_pad, height, width)
+    d, later, ours, theirs, i, j, t = _tile(distances, weights, m_pad, height)
     near = later & (d <= tl.load(limit))
     if tl.max(near.to(tl.int32)) > 0:
         one = tl.sum(tl.where(near, theirs.to(tl.int32)[None, :], 0), axis=1)
@@ -223,13 +205,13 @@ def add_degrees(distances, weights, limit, degrees, parents, m_pad, height: tl.c
 
 
 @triton.jit
-def unite(distances, weights, limit, parents, m_pad, height: tl.constexpr, width: tl.constexpr):
+def unite(distances, weights, limit, parents, m_pad, height: tl.constexpr):
     """Link the trees of the rows of every pair <= limit; parents are never later than their rows.
 
     The later of two ancestors, u, gets the earlier, v, as its parent, if that is earlier than the one it has. If u was
     a root, that is all; else the parent it had (or has) and v are to be united: both are earlier, so this ends.
     """
-    d, later, _, _, i, j, t = _tile(distances, weights, m_pad, height, width)
+    d, later, _, _, i, j, t = _tile(distances, weights, m_pad, height)
     near = later & (d <= tl.load(limit))
     if tl.max(near.to(tl.int32)) > 0:
         trial = parents + t * m_pad

@@ -7,11 +7,11 @@ import triton
 from torch import Tensor
 
 from ..by_torch.distances import COLUMNS, TILE
-from .distance_kernels import add_degrees, compare_pairs, count_near, fill_values, tally_tile, unite
+from . import distance_kernels as kernels
 
 LAUNCH = {"enable_fp_fusion": False}
 SHARE = 16  # how many times smaller a pass makes the range of a rank, by as many limits
-ROWS, LATER = 32, 128  # tile of the kernels that read distances
+ROWS = 32  # of a tile of distances, of most kernels that read them
 
 
 class Shape(NamedTuple):
@@ -43,14 +43,13 @@ SHAPES = {torch.float32: Shape(4, 4, 8, 2, 4), torch.float64: Shape(4, 4, 8, 2, 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
     (trials, n, dim), m = codes.shape, rows.shape[1]
     steps = unit == "steps"
-    wide = 64
     dtype = torch.float64 if steps and shape[2] >= 1 << 15 else torch.float32
     columns = dim + -dim % COLUMNS
     x = torch.empty(trials, triton.cdiv(m, TILE), columns, TILE, dtype=dtype, device=codes.device)
     if x.numel():
-        grid = triton.cdiv(columns, wide), x.shape[1], trials
+        grid = triton.cdiv(columns, kernels.WIDE.value), x.shape[1], trials
         arguments = codes.contiguous(), home.contiguous(), rows.contiguous(), x, n, m, dim, columns
-        fill_values[grid](*arguments, shape, steps, TILE, wide, num_warps=8, **LAUNCH)
+        kernels.fill_values[grid](*arguments, shape, steps, num_warps=8, **LAUNCH)
     return x
 
 
@@ -67,7 +66,7 @@ def all_pairs(x: Tensor, counts: Tensor, shape: Shape | None = None) -> Tensor:
         arrays = x.contiguous().view(words), counts.contiguous(), out.view(words)
         threads = shape.warps * 32 // shape.across, shape.across
         work = TILE // pair, shape.row_words, shape.later_words, *threads, shape.unroll, pair == 2
-        compare_pairs[grid](*arrays, tiles, columns, *work, num_warps=shape.warps, **LAUNCH)
+        kernels.compare_pairs[grid](*arrays, tiles, columns, *work, num_warps=shape.warps, **LAUNCH)
     return out
 
 
@@ -75,7 +74,7 @@ def tally(distances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     bits, parts = (torch.int32, 256) if distances.dtype == torch.float32 else (torch.int64, 2)
     largest = torch.zeros(len(weights), dtype=bits, device=weights.device)
     sums = weights.new_zeros(len(weights), parts)
-    _over_tiles(tally_tile, distances, weights, largest, sums, warps=8)
+    _over_tiles(kernels.tally_tile, distances, weights, largest, sums, warps=8)
     return largest.view(distances.dtype), sums
 
 
@@ -83,13 +82,15 @@ def _over_tiles(kernel, distances, weights, *others, height=ROWS, warps=4, **con
     trials, m_pad, _ = distances.shape
     distances, weights = distances.contiguous(), weights.contiguous()
     if distances.numel():
-        settings = {**constants, "height": height, "width": LATER, "num_warps": warps, **LAUNCH}
-        kernel[m_pad // height * (m_pad // LATER), trials](distances, weights, *others, m_pad, **settings)
+        settings = {**constants, "height": height, "num_warps": warps, **LAUNCH}
+        kernel[m_pad // height * (m_pad // kernels.LATER.value), trials](distances, weights, *others, m_pad, **settings)
 
 
 def _count(distances, weights, limits, live, counts, groups) -> None:
     n_limits = limits.shape[-1]
-    _over_tiles(count_near, distances, weights, limits, live, counts, groups, n_limits=n_limits, height=2 * ROWS)
+    _over_tiles(
+        kernels.count_near, distances, weights, limits, live, counts, groups, n_limits=n_limits, height=2 * ROWS
+    )
 
 
 def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) -> Tensor:
@@ -130,9 +131,9 @@ def connect(distances: Tensor, weights: Tensor, limit: float) -> tuple[Tensor, T
     rows = torch.arange(weights.shape[1], dtype=torch.int32, device=weights.device)
     parents = rows.expand_as(weights).contiguous()
     bound = torch.full((1,), limit, dtype=distances.dtype, device=distances.device)
-    _over_tiles(add_degrees, distances, weights, bound, degrees, parents)
+    _over_tiles(kernels.add_degrees, distances, weights, bound, degrees, parents)
     parents = _flat(parents)
-    _over_tiles(unite, distances, weights, bound, parents)
+    _over_tiles(kernels.unite, distances, weights, bound, parents)
     return degrees, _flat(parents).to(torch.int64)
 
 

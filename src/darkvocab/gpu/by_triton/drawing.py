@@ -14,10 +14,9 @@ from ...numerics._backends import drawing
 from .deviates import DENSE, laplace_of, log, normal_pair
 
 EXACT = {"enable_fp_fusion": False}
-DENSE_BLOCK = {"block_size": 128, "num_warps": 4}  # generator blocks of four elements
-FLAT_BLOCK = {"block_size": 1024, "num_warps": 4}
-OFTEN_BLOCK = {"tile_blocks": 16, "tile_lanes": 32, "num_warps": 4}  # generator blocks of eight tokens, lanes
-SELDOM_BLOCK = {"tile_lanes": 32, "num_warps": 1}
+DENSE_BLOCK = tl.constexpr(128)  # generator blocks of four elements
+FLAT_BLOCK = tl.constexpr(1024)  # elements
+TILE_BLOCKS, TILE_LANES = tl.constexpr(16), tl.constexpr(32)  # generator blocks of eight tokens, lanes
 CHUNK = tl.constexpr(drawing.LANES)
 CHUNK_BLOCKS = tl.constexpr(drawing.LANES // 8)
 _INTEGER = tl.constexpr(2.0**52)  # added to a smaller number >= 0, it rounds that to an integer, half to even, ...
@@ -44,9 +43,9 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
     blocks = (dim + 3) // 4
     if out.numel():
-        grid = triton.cdiv(n * blocks, DENSE_BLOCK["block_size"]), n_trials
+        grid = triton.cdiv(n * blocks, DENSE_BLOCK.value), n_trials
         arguments = bases, which, sigmas, points, trials, seed, out, overflows, n, dim, blocks
-        dense_kernel[grid](*arguments, stream, laplace, float32, shape, **DENSE_BLOCK, **EXACT)
+        dense_kernel[grid](*arguments, stream, laplace, float32, shape, **EXACT)
     return overflows
 
 
@@ -59,8 +58,8 @@ def perturb(base, z, sigma, *, float32, shape, out) -> Tensor:
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
     if out.numel():
         sigmas = torch.full((1,), sigma, dtype=torch.float64, device=out.device)  # bare, it were a float32
-        grid = triton.cdiv(n * dim, FLAT_BLOCK["block_size"]), n_trials
-        perturb_kernel[grid](base, z, sigmas, out, overflows, n, dim, float32, shape, **FLAT_BLOCK, **EXACT)
+        grid = triton.cdiv(n * dim, FLAT_BLOCK.value), n_trials
+        perturb_kernel[grid](base, z, sigmas, out, overflows, n, dim, float32, shape, **EXACT)
     return overflows
 
 
@@ -71,16 +70,16 @@ def draw_sparse(lanes, seed, codes) -> None:
     """
     tables = lanes.tensors(codes.device)
     _, n, places = codes.shape
-    tiles = triton.cdiv(n, drawing.LANES) * (drawing.LANES // 8) // OFTEN_BLOCK["tile_blocks"]
+    tiles = triton.cdiv(n, drawing.LANES) * (drawing.LANES // 8) // TILE_BLOCKS.value
     arrays = tables.points, tables.trials, tables.column, tables.place, tables.shift, tables.starts, tables.edges
     if len(lanes.often) and n:
-        grid = triton.cdiv(len(lanes.often), OFTEN_BLOCK["tile_lanes"]), tiles
-        often_kernel[grid](tables.often, len(lanes.often), *arrays, seed, codes, n, places, **OFTEN_BLOCK, **EXACT)
+        grid = triton.cdiv(len(lanes.often), TILE_LANES.value), tiles
+        often_kernel[grid](tables.often, len(lanes.often), *arrays, seed, codes, n, places, **EXACT)
     if len(lanes.seldom) and n:
-        grid = triton.cdiv(len(lanes.seldom), SELDOM_BLOCK["tile_lanes"]), 1
+        grid = triton.cdiv(len(lanes.seldom), TILE_LANES.value), 1
         gaps = tables.away, tables.below, tables.above, tables.scale
         seldom_kernel[grid](
-            tables.seldom, len(lanes.seldom), *arrays, *gaps, seed, codes, n, places, **SELDOM_BLOCK, **EXACT
+            tables.seldom, len(lanes.seldom), *arrays, *gaps, seed, codes, n, places, num_warps=1, **EXACT
         )
 
 
@@ -126,13 +125,12 @@ def dense_kernel(
     is_laplace: tl.constexpr,
     float32: tl.constexpr,
     shape: tl.constexpr,
-    block_size: tl.constexpr,
 ):
     t = tl.program_id(1).to(tl.int64)
     # A generator block of the trial; rows follow each other without gaps.
-    first = tl.program_id(0).to(tl.int64) * block_size
+    first = tl.program_id(0).to(tl.int64) * DENSE_BLOCK
     first_row = first // blocks
-    i = (first - first_row * blocks).to(tl.int32) + tl.arange(0, block_size)
+    i = (first - first_row * blocks).to(tl.int32) + tl.arange(0, DENSE_BLOCK)
     row = first_row + i // blocks
     b = i % blocks
     live = row < n
@@ -167,22 +165,11 @@ def dense_kernel(
 
 
 @triton.jit(do_not_specialize=["n"])
-def perturb_kernel(
-    base,
-    z,
-    sigmas,
-    out,
-    overflows,
-    n,
-    dim,
-    float32: tl.constexpr,
-    shape: tl.constexpr,
-    block_size: tl.constexpr,
-):
+def perturb_kernel(base, z, sigmas, out, overflows, n, dim, float32: tl.constexpr, shape: tl.constexpr):
     t = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0).to(tl.int64) * block_size
-    column = ((first % dim).to(tl.int32) + tl.arange(0, block_size)) % dim
-    i = first + tl.arange(0, block_size)
+    first = tl.program_id(0).to(tl.int64) * FLAT_BLOCK
+    column = ((first % dim).to(tl.int32) + tl.arange(0, FLAT_BLOCK)) % dim
+    i = first + tl.arange(0, FLAT_BLOCK)
     size = n.to(tl.int64) * dim
     live = i < size
     x = tl.load(base + column).to(tl.float64)
@@ -200,27 +187,13 @@ def _word(pointer, mask):
 
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
 def often_kernel(
-    lanes,
-    n_lanes,
-    points,
-    trials,
-    columns,
-    place,
-    shift,
-    starts,
-    edges,
-    seed: tl.uint64,
-    codes,
-    n,
-    places,
-    tile_blocks: tl.constexpr,
-    tile_lanes: tl.constexpr,
+    lanes, n_lanes, points, trials, columns, place, shift, starts, edges, seed: tl.uint64, codes, n, places
 ):
     """Columns that move often: tiles of [generator blocks, lanes], so that neighbours store into one row of codes."""
-    number = tl.program_id(1) * tile_blocks
+    number = tl.program_id(1) * TILE_BLOCKS
     start = number // CHUNK_BLOCKS * CHUNK
     if start + 2 * (number % CHUNK_BLOCKS) < n:  # else all its tokens lie beyond the last
-        lane = tl.program_id(0) * tile_lanes + tl.arange(0, tile_lanes)
+        lane = tl.program_id(0) * TILE_LANES + tl.arange(0, TILE_LANES)
         live = lane < n_lanes
         t = tl.load(lanes + 2 * lane, mask=live, other=0)
         row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
@@ -233,7 +206,7 @@ def often_kernel(
             tl.int32
         )
         to = codes + (t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0))[None, :]
-        block = number + tl.arange(0, tile_blocks)
+        block = number + tl.arange(0, TILE_BLOCKS)
         first = start + 2 * (block % CHUNK_BLOCKS)
         w0, w1, w2, w3 = tl.philox(seed, block.to(tl.uint32)[:, None], c1, c2, c3)
         most = tl.max(n_edges)
@@ -242,8 +215,8 @@ def often_kernel(
                 token = first[:, None] + half
                 inside = (token < n) & live[None, :]
                 upper = ((w0 >> (16 * half)) & 0xFFFF).to(tl.int32)
-                cell = tl.zeros([tile_blocks, tile_lanes], tl.int32)
-                ties = tl.zeros([tile_blocks, tile_lanes], tl.int1)
+                cell = tl.zeros([TILE_BLOCKS, TILE_LANES], tl.int32)
+                ties = tl.zeros([TILE_BLOCKS, TILE_LANES], tl.int1)
                 for e in range(0, most):
                     at = (_word(edge + e, e < n_edges) >> 48).to(tl.int32)
                     at = tl.where(e < n_edges, at, 65536)[None, :]  # beyond every half word
@@ -281,10 +254,9 @@ def seldom_kernel(
     codes,
     n,
     places,
-    tile_lanes: tl.constexpr,
 ):
     """Columns that move seldom, by the gaps between moves: a thread follows one lane to its end."""
-    lane = tl.program_id(0) * tile_lanes + tl.arange(0, tile_lanes)
+    lane = tl.program_id(0) * TILE_LANES + tl.arange(0, TILE_LANES)
     live = lane < n_lanes
     t = tl.load(lanes + 2 * lane, mask=live, other=0)
     row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
@@ -299,7 +271,7 @@ def seldom_kernel(
     leaves, low, high = _word(away + row, live), _word(below + row, live), _word(above + row, live)
     factor = tl.load(scale + row, mask=live, other=0.0)
     token = tl.where(live, -1.0, n.to(tl.float64))
-    block = tl.zeros([tile_lanes], tl.uint32)
+    block = tl.zeros([TILE_LANES], tl.uint32)
     while tl.min(token) < n:
         w0, w1, w2, w3 = tl.philox(seed, block, c1, c2, c3)
         block += 1
@@ -312,7 +284,7 @@ def seldom_kernel(
         middle = u_high * n_low + ((u_low * n_low) >> 32)
         u = u_high * n_high + (middle >> 32) + ((u_low * n_high + (middle & 0xFFFFFFFF)) >> 32)
         u = tl.where(u >= low, u - low + high, u)
-        cell = tl.zeros([tile_lanes], tl.int32)
+        cell = tl.zeros([TILE_LANES], tl.int32)
         for e in range(0, tl.max(n_edges)):
             cell += ((u >= _word(edge + e, live & (e < n_edges))) & (e < n_edges)).to(tl.int32)
         at = tl.where(inside, token, 0.0).to(tl.int64)

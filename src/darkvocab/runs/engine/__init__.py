@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from ...errors import InvalidInput
 from ...numerics.grouping import n_cores
-from .base import AHEAD, Concurrent, Engine, Result, Say, Serial, Shared, Task
+from .base import Concurrent, Engine, Result, Say, Serial, Shared, Task
 from .dask import Dask
 from .parcels import Call, do_elsewhere, pack, package_versions
 from .processes import Processes
@@ -36,9 +36,6 @@ class Borrowed(Concurrent):
         parcel = pack((work, shared))
         versions = package_versions()
         return lambda task: self._executor.submit(pickle.loads, pack(Call(do_elsewhere, versions, parcel, pack(task))))
-
-    def _ahead(self) -> int:
-        return AHEAD * self._n_workers
 
 
 class Threads(Borrowed):

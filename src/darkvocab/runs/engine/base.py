@@ -57,13 +57,15 @@ class Serial(Engine):
 class Concurrent(Engine):
     """Keep futures of a few tasks ahead of the caller."""
 
+    _n_workers: int
+
     @abstractmethod
     def _submitter(self, work: Callable[[Shared, Task], Result], shared: Shared) -> Callable[[Task], Future[Result]]:
         """Return the function that begins a task."""
 
-    @abstractmethod
     def _ahead(self) -> int:
         """Return how many tasks to have begun by now; called every TICK. Raises where the engine is lost."""
+        return AHEAD * self._n_workers
 
     def _error(self, error: BaseException, task: Any) -> BaseException:
         """Return the error to raise for one that a future raised."""

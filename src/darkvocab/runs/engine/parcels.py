@@ -15,17 +15,13 @@ from ...errors import OtherVersion
 
 PACKAGES = ("darkvocab", "numpy", "numba")  # that records depend on: workers must have our versions
 
+_unpack = lru_cache(maxsize=2)(pickle.loads)
 _unpacking = threading.Lock()  # a worker of several threads fetches and unpickles once, too
 
 
 def pack(value: object) -> bytes:
     """Pickle a value."""
     return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-
-
-@lru_cache(maxsize=2)
-def _unpack(parcel: bytes) -> Any:
-    return pickle.loads(parcel)
 
 
 def do(parcel: bytes, task: bytes) -> Any:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from ...errors import WorkerDied
 from ...text import shorten
-from .base import AHEAD, RESUME, Concurrent, Result, Say, Shared, Task
+from .base import RESUME, Concurrent, Result, Say, Shared, Task
 from .parcels import do, pack
 
 LIVES = 3  # worker processes that a task may kill
@@ -40,9 +40,6 @@ class Processes(Concurrent):
     def _submitter(self, work: Callable[[Shared, Task], Result], shared: Shared) -> Callable[[Task], Future[Result]]:
         parcel = pack((work, shared))
         return lambda task: self._threads.submit(self._ask, parcel, task)
-
-    def _ahead(self) -> int:
-        return AHEAD * self._n_workers
 
     def _ask(self, parcel: bytes, task: Any) -> Any:
         request = pack(task)
