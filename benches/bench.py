@@ -45,12 +45,12 @@ from darkvocab.numerics import Distances, Touching, encode, to_index
 from darkvocab.snowballs import run
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
-from darkvocab.snowballs.draws import clouds
 from darkvocab.snowballs.expect import Expect
 from darkvocab.snowballs.fit.likelihood import drawn_partitions
 from darkvocab.snowballs.fit.run import Fit
-from darkvocab.snowballs.law import SnowballLaw
 from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.run import clouds
+from darkvocab.snowballs.snowball import SnowballLaw
 from darkvocab.snowballs.sweep import Sweep
 from darkvocab.snowballs.trials import Trials
 from darkvocab.sources.tokenizer import open_tokenizer

@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 
 import darkvocab
 from darkvocab.numerics.grouping import n_cores
-from darkvocab.snowballs.fit.evidence import association
+from darkvocab.snowballs.fit.checks import association
 from darkvocab.snowballs.theory import Partition
 
 KERNELS = ("._backends", ".by_torch", ".by_triton")

@@ -23,8 +23,8 @@ from .reports.page import report as report
 from .reports.summary import summary as summary
 from .snowballs.expect import expect as expect
 from .snowballs.fit import fit as fit
-from .snowballs.law import Snowball as Snowball
 from .snowballs.questions import questions as questions
+from .snowballs.snowball import Snowball as Snowball
 from .snowballs.snowball import draw as draw
 from .snowballs.sweep import sweep as sweep
 from .snowballs.trials import trials as trials

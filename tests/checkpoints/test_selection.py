@@ -118,5 +118,5 @@ def test_dark_tokens_are_judged_without_comparing_rows(monkeypatch):
 
     for name in ("neighbours.near_rows", "geometry.Distances"):
         monkeypatch.setattr(f"darkvocab.measures.{name}", refuse)
-    monkeypatch.setattr("darkvocab.numerics._backends.nearest.nearest", refuse)
+    monkeypatch.setattr("darkvocab.numerics._backends.neighbours.nearest", refuse)
     select("dark", MATRIX)

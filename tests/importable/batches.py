@@ -8,7 +8,7 @@ from darkvocab.numerics import GRIDS
 from darkvocab.numerics._backends import deviates, drawing, grouping
 from darkvocab.numerics.cells import Cells
 from darkvocab.numerics.distributions import DISTRIBUTIONS
-from darkvocab.snowballs.law import Snowball
+from darkvocab.snowballs.snowball import Snowball
 
 SEEDS = (0, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
 COUNTERS = (0, 2**32 - 1, 7, 2**31)  # of points and trials

@@ -8,8 +8,7 @@ import numpy as np
 from darkvocab.snowballs.bases import qwen3_4b_centred
 from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.fit.targets import Target
-from darkvocab.snowballs.law import Snowball
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, draw
 from darkvocab.snowballs.theory import Partition
 
 BASE = qwen3_4b_centred()[:300]

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from darkvocab import census
-from darkvocab.measures.geometry import geometry
-from darkvocab.measures.topology import topology
+from darkvocab.measures.geometry import geometry, topology
 from darkvocab.numerics import Touching
 
 VALUES = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.0078125, 1.0, 1.0078125, 3.0])

@@ -15,8 +15,7 @@ from darkvocab.measures.census import Census
 from darkvocab.numerics import boundaries, encode, index_values, to_index
 from darkvocab.numerics.distributions import DRAWN
 from darkvocab.snowballs.bases import qwen3_4b_centred, random
-from darkvocab.snowballs.law import Snowball
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, draw
 
 ALARM = 1e-6  # false alarms of a whole test, divided among its comparisons
 SAMPLERS = ("sparse", "dense")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from darkvocab import EmbeddingMatrix
 from darkvocab.errors import CorruptFile
+from darkvocab.measures.geometry import topology
 from darkvocab.measures.neighbours import neighbours
-from darkvocab.measures.topology import topology
 from darkvocab.numerics import GRIDS, Touching, as_grid, decode, from_index
 
 

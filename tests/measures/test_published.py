@@ -10,8 +10,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benches"))
 import published  # noqa: E402
 
-from darkvocab.measures.vocabulary import vocabulary  # noqa: E402
-from darkvocab.measures.vocabulary.round_trip import no_round_trip  # noqa: E402
+from darkvocab.measures.vocabulary import no_round_trip, vocabulary  # noqa: E402
 from darkvocab.sources.tokenizer import open_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from darkvocab import EmbeddingMatrix
-from darkvocab.measures.topology import Topology, topology
+from darkvocab.measures.geometry import Topology, topology
 from darkvocab.numerics import GRIDS, Distances, Touching, as_grid, decode, from_index
 
 OVER = ("black_holes", "unique", "tokens")

@@ -14,8 +14,7 @@ from hypothesis.extra import numpy as hnp
 from darkvocab.numerics import GRIDS, Distances, chebyshev, encode, index_values, to_index
 from darkvocab.numerics._backends import distances as kernels
 from darkvocab.snowballs.bases import qwen3_4b_centred
-from darkvocab.snowballs.law import Snowball
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, draw
 
 # Constants that send small data where large data goes: sorted outright or tallied, in one block or several, looked up
 # or computed again, over all columns or only outside windows.

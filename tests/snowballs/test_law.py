@@ -10,8 +10,7 @@ from darkvocab.cli.options import options_of
 from darkvocab.numerics.distributions import DISTRIBUTIONS, DRAWN, INDEPENDENT
 from darkvocab.snowballs.bases import qwen3_4b_centred
 from darkvocab.snowballs.fit.run import FAMILIES
-from darkvocab.snowballs.law import Snowball, SnowballLaw
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, SnowballLaw, draw
 
 
 def law(**changes):

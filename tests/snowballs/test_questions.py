@@ -10,9 +10,8 @@ import torch
 
 from darkvocab.numerics import Touching, decode
 from darkvocab.snowballs import run
-from darkvocab.snowballs.draws import clouds
 from darkvocab.snowballs.questions import QuestionRecord, Questions, questions
-from darkvocab.snowballs.run import Cost
+from darkvocab.snowballs.run import Cost, clouds
 
 SMALL = {"n_tokens": 70, "dim": 32}
 SIGMAS = np.geomspace(1e-6, 3e-3, 9).tolist()

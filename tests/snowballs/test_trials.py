@@ -9,13 +9,12 @@ import polars as pl
 import pytest
 import torch
 
-from darkvocab.measures.topology import topology
+from darkvocab.measures.geometry import topology
 from darkvocab.numerics import Touching, decode, round_to, ulp
 from darkvocab.runs.records import frame_of
 from darkvocab.snowballs import run
 from darkvocab.snowballs import trials as module
-from darkvocab.snowballs.draws import clouds
-from darkvocab.snowballs.run import Cost
+from darkvocab.snowballs.run import Cost, clouds
 from darkvocab.snowballs.trials import TrialRecord, Trials, trials
 
 EPSILON = 2.0**-16 * 1.01  # a little above the ulp of every component below, and no float32 number

@@ -8,8 +8,7 @@ from twin import DENSE, RADIUS, TAIL, plain_index, plain_laplace, plain_normals,
 
 from darkvocab.numerics._backends import deviates
 from darkvocab.numerics.distributions import DRAWN
-from darkvocab.snowballs.law import Snowball
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, draw
 
 WHERE = (2**40 + 7, 3, 2**20 + 1)  # seed, point, trial
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from darkvocab.numerics import GRIDS, Distances
-from darkvocab.numerics.chebyshev import largest_within
-from darkvocab.numerics.totals import exact_total
+from darkvocab.numerics.chebyshev import exact_total, largest_within
 
 torch = pytest.importorskip("torch")
 

@@ -30,7 +30,7 @@ from batches import (  # noqa: E402
 from darkvocab.gpu.lanes import Lanes  # noqa: E402
 from darkvocab.numerics import GRIDS  # noqa: E402
 from darkvocab.numerics._backends import deviates, rounding  # noqa: E402
-from darkvocab.snowballs.law import Snowball  # noqa: E402
+from darkvocab.snowballs.snowball import Snowball  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("device-drawing")]  # one process has one interpreter
 with_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")

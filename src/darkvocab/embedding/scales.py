@@ -69,7 +69,7 @@ class Grouped:
     biases: UInt[np.ndarray, "n_tokens groups"] | None
 
     def values(self, words: UInt[np.ndarray, "k stored"], rows: Rows) -> Float32[np.ndarray, "k dim"]:
-        from ..numerics._backends.unpacking import unpack
+        from ..numerics._backends.rounding import unpack
 
         with np.errstate(all="ignore"):  # a scale that is no number makes a row that is none, which is found later
             scales = decode(self.scales[rows], self.grid).astype(np.float64)

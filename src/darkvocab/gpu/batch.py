@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..numerics import Grid, Groups, Spread, Touching
-from ..numerics.chebyshev import UNITS, KnownDistances, largest_within
+from ..numerics.chebyshev import UNITS, KnownDistances, exact_total, largest_within
 from ..numerics.grouping import chunks, row_keys
-from ..numerics.totals import exact_total
 from .device import Device, is_full
 
 if TYPE_CHECKING:

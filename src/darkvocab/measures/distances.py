@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 from ..embedding.matrix import EmbeddingMatrix
 from ..errors import InvalidInput
 from ..numerics import Grid, _backends, as_grid, decode
-from ..numerics.grouping import chunks, n_cores
+from ..numerics.grouping import each_chunk
 from ..progress import Advance
 
 
@@ -64,7 +62,7 @@ def displacements(
         if progress:
             progress(a.words[rows].nbytes + b.words[rows].nbytes)
 
-    _each(compare, a.words[:n], threads)
+    each_chunk(compare, a.words[:n], threads)
     return far
 
 
@@ -99,15 +97,9 @@ def steps_to_nearest(
     steps = np.empty(matrix.n_tokens, np.int64)
 
     def measure(rows: slice) -> None:
-        _backends.nearest.nearest(index(rows), targets, steps[rows])
+        _backends.neighbours.nearest(index(rows), targets, steps[rows])
         if progress:
             progress(matrix.words[rows].nbytes)
 
-    _each(measure, matrix.words, threads)
+    each_chunk(measure, matrix.words, threads)
     return steps
-
-
-def _each(measure: Callable[[slice], None], words: np.ndarray, threads: int | None) -> None:
-    """Measure a few rows at a time, on so many threads."""
-    with ThreadPoolExecutor(threads or n_cores()) as pool:
-        list(pool.map(measure, chunks(words)))

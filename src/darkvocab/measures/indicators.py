@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -37,6 +38,10 @@ MODE = "low-norm mode"
 NEAR_ZERO = "rows near zero"
 BLACK_HOLES = "black holes"
 DIRECTION = "rows in one direction"
+
+Rows = Float32[np.ndarray, "rows dim"]
+Tokens = Int64[np.ndarray, " _"]  # ids
+Lengths = Float64[np.ndarray, " _"]
 
 REFERENCE = "the mean of the reference rows"
 COLUMNS = {
@@ -139,8 +144,8 @@ def indicators(
     ('reserved names', True)
     """
     matrix = EmbeddingMatrix.of(rows)
-    advance = progress or (lambda n: None)
-    norms, frame = _framed(matrix, threads or n_cores(), advance)
+    over = partial(_over, matrix, threads or n_cores(), progress or (lambda n: None))
+    norms, frame = _framed(matrix, over)
     near_zero = rows_near_zero(norms)
     sample = np.setdiff1d(_evenly(matrix.n_tokens), near_zero)
     score = np.zeros(matrix.n_tokens)
@@ -150,7 +155,7 @@ def indicators(
         apart = _standing_apart(matrix, frame, kind, tokens, sample)
         if apart is None:
             continue
-        columns = _columns(matrix, frame, apart.centre, threads or n_cores(), advance)
+        columns = _columns(over, apart.centre, frame)
         logarithms = _logarithms(columns[apart.by], apart.floor)
         if kind == DIRECTION:  # a cluster by its definition, no sample of one
             score[tokens] = 1
@@ -197,6 +202,9 @@ def bytes_read(matrix: EmbeddingMatrix) -> int:
     return n_passes * matrix.words.nbytes
 
 
+_Over = Callable[[Callable[[Rows], Any]], Iterator[Any]]  # yields the results of a function of all rows
+
+
 @dataclass(frozen=True)
 class _Frame:
     """Vectors that are taken off rows before angles are measured."""
@@ -217,17 +225,13 @@ class _Apart:
     furthest: float  # half-way, in logarithms, to the other rows
 
 
-def _evenly(n_tokens: int) -> Int64[np.ndarray, " s"]:
+def _evenly(n_tokens: int) -> Tokens:
     return np.unique(np.linspace(0, n_tokens - 1, SAMPLE).astype(np.int64))
 
 
 def _candidates(
-    matrix: EmbeddingMatrix,
-    known: Mapping[str, Any],
-    norms: np.ndarray,
-    near_zero: Int64[np.ndarray, " k"],
-    sample: Int64[np.ndarray, " s"],
-) -> Iterator[tuple[str, Int64[np.ndarray, " m"]]]:
+    matrix: EmbeddingMatrix, known: Mapping[str, Any], norms: np.ndarray, near_zero: Tokens, sample: Tokens
+) -> Iterator[tuple[str, Tokens]]:
     n_tokens = len(norms)
     kinds = {}
     for kind, tokens in known.items():
@@ -246,7 +250,7 @@ def _candidates(
     yield NEAR_ZERO, near_zero
 
 
-def _along(matrix: EmbeddingMatrix, norms: np.ndarray, sample: Int64[np.ndarray, " s"]) -> Int64[np.ndarray, " m"]:
+def _along(matrix: EmbeddingMatrix, norms: np.ndarray, sample: Tokens) -> Tokens:
     """Return the tokens in the direction of the sampled row that most others have the direction of; none where few do.
 
     Rows in one direction differ in length alone: a row that its token never moved, scaled, as by weight decay.
@@ -263,7 +267,7 @@ def _along(matrix: EmbeddingMatrix, norms: np.ndarray, sample: Int64[np.ndarray,
     return along if len(along) <= len(norms) / 2 else np.empty(0, np.int64)
 
 
-def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Float64[np.ndarray, " n_tokens"], _Frame]:
+def _framed(matrix: EmbeddingMatrix, over: _Over) -> tuple[Lengths, _Frame]:
     """Return the norms of all rows, and their mean and first principal component.
 
     Subspace iteration, over the sample and then over all rows: each pass narrows the angle to the component by the
@@ -278,7 +282,7 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
 
     squares = []
     mean = np.zeros(matrix.dim)
-    for of_rows, sums in _over(matrix, summed, threads, advance):
+    for of_rows, sums in over(summed):
         squares.append(of_rows)
         mean += sums / matrix.n_tokens
     norms = np.sqrt(np.concatenate(squares))
@@ -302,19 +306,14 @@ def _framed(matrix: EmbeddingMatrix, threads: int, advance: Advance) -> tuple[Fl
         across = directions.astype(np.float32, order="C")
         offsets = (directions @ middle).astype(np.float32)
         moments = np.zeros(directions.shape)  # covariance times directions, but for a factor
-        for of_rows in _over(matrix, moved, threads, advance):
+        for of_rows in over(moved):
             moments += of_rows
         turn = np.linalg.eigh((directions @ moments.T + moments @ directions.T) / 2)[1][:, ::-1]
         directions = np.linalg.qr((turn.T @ moments).T)[0].T
     return norms, _Frame(mean, directions[0])
 
 
-def _over(
-    matrix: EmbeddingMatrix,
-    function: Callable[[Float32[np.ndarray, "rows dim"]], Any],
-    threads: int,
-    advance: Advance,
-) -> Iterator[Any]:
+def _over(matrix: EmbeddingMatrix, threads: int, advance: Advance, function: Callable[[Rows], Any]) -> Iterator[Any]:
     """Yield the results of a function of all rows, a few at a time, in their order."""
 
     def of(rows: slice) -> Any:
@@ -328,9 +327,7 @@ def _over(
             yield from pool.map(of, some)
 
 
-def _columns(
-    matrix: EmbeddingMatrix, frame: _Frame, centre: np.ndarray, threads: int, advance: Advance
-) -> dict[str, Float64[np.ndarray, " n_tokens"]]:
+def _columns(over: _Over, centre: np.ndarray, frame: _Frame) -> dict[str, Lengths]:
     vectors = np.stack([centre, frame.mean, frame.component])
 
     def against(rows: np.ndarray) -> np.ndarray:
@@ -338,13 +335,11 @@ def _columns(
         _backends.products.products(rows, vectors, out)
         return out
 
-    return _distances(np.concatenate(list(_over(matrix, against, threads, advance))), centre, frame)
+    return _distances(np.concatenate(list(over(against))), centre, frame)
 
 
-def _distances(
-    products: Float64[np.ndarray, "rows 5"], centre: Float64[np.ndarray, "*rows dim"], frame: _Frame
-) -> dict[str, Float64[np.ndarray, " rows"]]:
-    """Compute the columns from |x - u|^2, |x|^2, x.u, x.m and x.c of every row, u its own centre or that of all."""
+def _distances(products: np.ndarray, centre: Float64[np.ndarray, "*rows dim"], frame: _Frame) -> dict[str, Lengths]:
+    """Compute the columns from [rows, 5]: |x - u|^2, |x|^2, x.u, x.m and x.c, u a row's own centre or that of all."""
     apart, squares, xu, xm, xc = products.T
     uu, um, uc = (centre * centre).sum(-1), centre @ frame.mean, centre @ frame.component
     mm = float(frame.mean @ frame.mean)
@@ -363,8 +358,8 @@ def _cosine_distance(product: np.ndarray, one: np.ndarray, other: np.ndarray | n
 
 
 def _against(
-    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, frame: _Frame, n_members: int = 0
-) -> dict[str, Float64[np.ndarray, " m"]]:
+    matrix: EmbeddingMatrix, tokens: Tokens, centre: np.ndarray, frame: _Frame, n_members: int = 0
+) -> dict[str, Lengths]:
     """Compute the columns of some rows; for rows of so many members, each against the mean of all the others."""
     parts = []
     for rows in _read(matrix, tokens, AT_A_TIME):
@@ -375,9 +370,7 @@ def _against(
     return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
 
 
-def _standing_apart(
-    matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: Int64[np.ndarray, " m"], sample: Int64[np.ndarray, " s"]
-) -> _Apart | None:
+def _standing_apart(matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: Tokens, sample: Tokens) -> _Apart | None:
     """Return these tokens as a reference, or None where they do not stand apart from the sampled others."""
     others = np.setdiff1d(sample, tokens)
     if min(len(tokens), len(others)) < 2:
@@ -385,17 +378,13 @@ def _standing_apart(
     kept = tokens
     for _ in range(2):
         centre = _mean(matrix, kept)
-        near = _near(matrix, tokens, centre, others)
-        kept = tokens[near]
+        distances = _lengths(matrix, tokens, centre)
+        kept = tokens[distances <= np.sqrt(np.median(distances) * np.median(_lengths(matrix, others, centre)))]
         if len(kept) < 2:
             return None
     centre = _mean(matrix, kept)
     few = kind == BLACK_HOLES and len(kept) <= FEW
-    if (
-        few
-        and (matrix.rows(kept) == matrix.rows(kept[:1])).all()
-        and not _is_central(matrix, kept[:1], others, frame.mean)
-    ):
+    if few and (matrix.rows(kept) == matrix.rows(kept[:1])).all() and not _is_central(matrix, kept[:1], others, frame):
         return None  # one row that few tokens share, and nothing else that speaks for it: a copy of a trained one
     inside = _against(matrix, kept[:: -(-len(kept) // SAMPLE)], centre, frame, len(kept))
     outside = _against(matrix, others, centre, frame)
@@ -420,35 +409,21 @@ def _standing_apart(
     )
 
 
-def _is_central(
-    matrix: EmbeddingMatrix, token: Int64[np.ndarray, " 1"], others: Int64[np.ndarray, " k"], mean: np.ndarray
-) -> bool:
+def _is_central(matrix: EmbeddingMatrix, token: Tokens, others: Tokens, frame: _Frame) -> bool:
     """Return whether a row lies nearer to the mean of all rows than nearly all others, as one that never moved."""
-    return bool(_lengths(matrix, token, mean) <= np.quantile(_lengths(matrix, others, mean), LIKE_OTHERS))
+    return bool(_lengths(matrix, token, frame.mean) <= np.quantile(_lengths(matrix, others, frame.mean), LIKE_OTHERS))
 
 
-def _read(
-    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], n_rows: int
-) -> Iterator[Float32[np.ndarray, "rows dim"]]:
+def _read(matrix: EmbeddingMatrix, tokens: Tokens, n_rows: int) -> Iterator[Rows]:
     for start in range(0, len(tokens), n_rows):
         yield matrix.rows(tokens[start : start + n_rows])
 
 
-def _mean(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " dim"]:
+def _mean(matrix: EmbeddingMatrix, tokens: Tokens) -> Float64[np.ndarray, " dim"]:
     return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens, SAMPLE)], 0) / len(tokens)
 
 
-def _near(
-    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: np.ndarray, others: Int64[np.ndarray, " k"]
-) -> Bool[np.ndarray, " m"]:
-    """Mark the tokens nearer than the geometric mean of their median distance and the others'."""
-    distances = _lengths(matrix, tokens, centre)
-    return distances <= np.sqrt(np.median(distances) * np.median(_lengths(matrix, others, centre)))
-
-
-def _lengths(
-    matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " m"], centre: Float64[np.ndarray, " dim"]
-) -> Float64[np.ndarray, " m"]:
+def _lengths(matrix: EmbeddingMatrix, tokens: Tokens, centre: Float64[np.ndarray, " dim"]) -> Lengths:
     """Measure the Euclidean distance of some rows to a point."""
     return np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens, AT_A_TIME)])
 

@@ -199,19 +199,14 @@ def follow(
     the most shared tokens first, of equal pairs the smaller old number, then the smaller first shared token. So of any
     old and new that share a token at least one is matched. An old one that is not has ended, a new one gets a new
     number.
-    Every token whose number changes is in one event; in two, `lose` and `gain`, where both numbers go on.
+    Every token whose number changes is in one event; in two, `lose` and `gain`, where both numbers go on. Events come
+    in the order of `KINDS`, then of numbers, and `replay` makes the numbers after of them.
 
     Parameters
     ----------
     before : black hole of each token, 0 for none
     groups : tokens with equal rows, after
-    fresh : the first number that no black hole has had
-
-    Returns
-    -------
-    after : as `before`
-    events : in the order of `KINDS`, then of numbers; `replay` makes `after` of them
-    fresh : the first number that is free now
+    fresh : the first number that no black hole has had; returned, the first that is free now
 
     Examples
     --------

@@ -21,9 +21,8 @@ from ..measures.geometry import Geometry
 from ..numerics import identical_rows
 from ..runs.randomness import NotebookStream
 from ..snowballs import run
-from ..snowballs.law import Snowball
 from ..snowballs.questions import Questions
-from ..snowballs.snowball import perturb
+from ..snowballs.snowball import Snowball, perturb
 from ..snowballs.sweep import Sweep
 from ..snowballs.trials import Trials
 from ..sources.safetensors import read_tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from jaxtyping import Float, Float64, Int64, Integer, UInt
 from ..errors import InvalidInput
 from . import _backends
 from .grids import Grid, as_grid, index_values
-from .totals import exact_total, is_exact
 
 Graph = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]  # degree of each row, first row of its component
 
@@ -28,6 +28,7 @@ SAMPLED_COLUMNS = 256  # about so many decide between widths
 QUANTILES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 # What an entry costs, beside one of the walk over all: listed and streamed, compared in full for one pair.
 STREAMING, SETTLING = 1.0, 4.0
+INFINITE = 255  # exponent of float32
 OPTIMISM = 1.6  # so many more entries lie outside windows than of the rows that the windows were fitted to
 
 
@@ -179,7 +180,7 @@ class Distances:
         degrees, labels = self.weights - 1, np.arange(self.n)
         for first, block in self.blocks():
             _backends.distances.connect(block, first, self.weights, limit, degrees, labels)
-        _backends.sets.flatten(labels)
+        _backends.grouping.flatten(labels)
         return degrees, labels
 
     def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:
@@ -273,6 +274,32 @@ def _total(bins: Int64[np.ndarray, "bins 2"], is_float32: bool) -> float:
         upper = (place & 0x7F) + (0x80 if exponent else 0) if is_float32 else place
         sums[exponent] = sums.get(exponent, 0) + count * (upper << 16) + lower
     return exact_total(sums) if is_float32 else float(sums[0])
+
+
+def exact_total(sums: dict[int, int]) -> float:
+    """Return the sum of float32 numbers >= 0, rounded once, from the integer sum of the significands of each exponent.
+
+    `sums` goes by the exponent's 8 bits; a significand has 24 bits, of a subnormal number fewer.
+
+    Examples
+    --------
+    >>> exact_total({127: 3 << 23})  # thrice the significand of 1.0
+    3.0
+    """
+    if sums.get(INFINITE):
+        return math.inf
+    return sum(total << max(exponent, 1) for exponent, total in sums.items()) / 2**150
+
+
+def is_exact(n: int, largest: float, smallest: float) -> bool:
+    """Return whether float64 adds n float32 numbers without rounding, in any order: zeros, or between these two.
+
+    All are multiples of the last place of the smallest, and no partial sum has more than 53 bits of it.
+    """
+    if not (math.isfinite(largest) and n):
+        return True
+    last_place = math.ldexp(1.0, max(math.frexp(smallest)[1] - 24, -149)) if smallest else 2.0**-149
+    return n * largest <= 2.0**53 * last_place
 
 
 def _distance_of(key: int, dtype: np.dtype) -> float:

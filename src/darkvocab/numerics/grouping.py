@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,16 @@ def chunks(rows: np.ndarray, chunk_bytes: int = CHUNK_BYTES) -> Iterator[slice]:
     """Consecutive row ranges of about `chunk_bytes` each."""
     step = max(1, chunk_bytes // max(1, rows.shape[1] * rows.itemsize))
     return (slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
+
+
+def each_chunk(function: Callable[[slice], None], rows: np.ndarray, threads: int | None = None) -> None:
+    """Call a function of a few rows at a time, on so many threads, by default one per core."""
+    threads = threads or n_cores()
+    if threads == 1:
+        deque(map(function, chunks(rows)), maxlen=0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            deque(pool.map(function, chunks(rows)), maxlen=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +87,8 @@ def identical_rows(
 ) -> Groups:
     """Group equal rows of a matrix of floating-point words, in memory or memory-mapped.
 
+    Exact: rows share a group only after their words were compared. Expected cost one pass over the bytes.
+
     Parameters
     ----------
     words : [n, dim], uint8, uint16, uint32 or uint64 bit patterns
@@ -84,11 +97,6 @@ def identical_rows(
         number of columns
     threads : to hash with; by default one per core
     progress : told the bytes of every chunk once it is hashed
-
-    Returns
-    -------
-    Groups
-        Exact: rows share a group only after their words were compared. Expected cost one pass over the bytes.
 
     Examples
     --------
@@ -113,14 +121,7 @@ def identical_rows(
         if progress:
             progress(words[rows].nbytes)
 
-    threads = threads or n_cores()
-    if threads == 1 or words.nbytes <= 2 * CHUNK_BYTES:
-        for rows in chunks(words):
-            hash_chunk(rows)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(hash_chunk, chunks(words)))
-
+    each_chunk(hash_chunk, words, 1 if words.nbytes <= 2 * CHUNK_BYTES else threads)
     if rounded is None:
         labels, first = _group(hashes, words, folded)
     else:

@@ -80,6 +80,8 @@ def near_rows(
     near make a graph that holds the one asked for; each of its components is taken up again by itself, with features
     that tell its own rows apart, until it falls apart no further; then its pairs are compared, in columns that
     differ by more than the threshold there at all, the most telling first, up to the first that tells them apart.
+    The cost is a few passes over the words, n log n, and what is near or nearly so; where no column tells rows apart,
+    all pairs of these, a word of memory each.
 
     Parameters
     ----------
@@ -90,12 +92,6 @@ def near_rows(
     rounded : what to apply to words, a few rows at a time, before they are compared
     max_pairs : how many pairs may be listed; degrees and components need no list
     threads : to compare with; by default one per core
-
-    Returns
-    -------
-    Near
-        The cost is a few passes over the words, n log n, and what is near or nearly so; where no column tells rows
-        apart, all pairs of these, a word of memory each.
 
     Examples
     --------
@@ -172,7 +168,7 @@ class _Search:
     def result(self) -> Near:
         if len(self.weights) > 1:
             self._descend()
-        _backends.sets.flatten(self.parent)
+        _backends.grouping.flatten(self.parent)
         pairs = None
         if self.n_pairs <= self.max_pairs:
             pairs = np.concatenate([np.empty((2, 0), np.int32), *self.pairs], axis=1)
@@ -194,7 +190,8 @@ class _Search:
                 continue
             order = np.argsort(telling.features[:, 0], kind="stable")
             rows, features = rows[order], telling.features[order]
-            ends = _ends(features[:, 0], self._reach(telling.slack))
+            first = features[:, 0].astype(np.float64)
+            ends = np.searchsorted(first, first + self._reach(telling.slack), side="right")
             if stuck or telling.whole:
                 columns = telling.columns[:0] if telling.whole else telling.columns
                 self._compare(rows, columns, ends, features, telling.slack)
@@ -257,7 +254,7 @@ class _Search:
         limits = np.repeat([self._most(slack), self._most(0.0)], [features.shape[1], len(columns)])
         room = self.max_pairs - self.n_pairs
         graph = self._join(self._blocks(rows, columns, ends, features), ends, limits, room, self.weights[rows])
-        _backends.sets.unite_all(self.parent, rows, rows[graph.labels])
+        _backends.grouping.unite_all(self.parent, rows, rows[graph.labels])
         self.degrees[rows] += graph.degrees
         self.tokens[rows] += graph.tokens
         self._list(graph.n_pairs, None if graph.pairs is None else rows[graph.pairs])
@@ -308,8 +305,8 @@ class _Search:
             if n_pairs > room:
                 listed = listed[:1]
         for parent in parents[1:]:
-            _backends.sets.unite_all(parents[0], np.arange(n), parent)
-        _backends.sets.flatten(parents[0])
+            _backends.grouping.unite_all(parents[0], np.arange(n), parent)
+        _backends.grouping.flatten(parents[0])
         return Near(
             degrees=degrees.sum(axis=0),
             tokens=tokens.sum(axis=0),
@@ -329,7 +326,7 @@ class _Search:
 
         list(self.pool.map(compare, self._chunks(pairs[0])))
         one, other = pairs = pairs[:, near]
-        _backends.sets.unite_all(self.parent, one, other)
+        _backends.grouping.unite_all(self.parent, one, other)
         for a, b in ((one, other), (other, one)):
             np.add.at(self.degrees, a, 1)
             np.add.at(self.tokens, a, self.weights[b])
@@ -345,7 +342,7 @@ class _Search:
 
     def _all_near(self, rows: np.ndarray) -> None:
         """Record that every two of these rows are near."""
-        _backends.sets.unite_all(self.parent, rows, np.full(len(rows), rows[0]))
+        _backends.grouping.unite_all(self.parent, rows, np.full(len(rows), rows[0]))
         self.degrees[rows] += len(rows) - 1
         self.tokens[rows] += self.weights[rows].sum() - self.weights[rows]
         n_pairs = len(rows) * (len(rows) - 1) // 2
@@ -381,12 +378,6 @@ def _above(length: float) -> np.float32:
     """Return the next float32 above."""
     with np.errstate(over="ignore"):
         return np.nextafter(np.float32(length), np.float32(np.inf))
-
-
-def _ends(key: np.ndarray, reach: float) -> np.ndarray:
-    """Behind the last of the ascending numbers that is at most `reach` above each."""
-    wide = key.astype(np.float64)
-    return np.searchsorted(wide, wide + reach, side="right")
 
 
 def _tiled(numbers: np.ndarray) -> np.ndarray:

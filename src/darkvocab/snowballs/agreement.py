@@ -132,14 +132,9 @@ class Agreement(Shown):
 def agreement(run: str | Path) -> Agreement:
     """Hold the records of a sweep or of trials, as many as have landed, against theory at their own settings.
 
-    Raises
-    ------
-    MissingFile
-        No run there, or no record yet; its base is gone.
-    CorruptFile
-        A manifest or records that cannot be read, or that contradict each other.
-    InvalidInput
-        A run that theory has nothing to say of; a base that is another now.
+    Raises MissingFile where there is no run, no record yet, or its base is gone; CorruptFile for a
+    manifest or records that cannot be read, or that contradict each other; InvalidInput for a run
+    that theory has nothing to say of, or a base that is another now.
     """
     records = Records(run)
     experiment = records.manifest.get("experiment")

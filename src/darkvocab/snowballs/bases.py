@@ -112,6 +112,9 @@ DRAWN = {"random": random, "random-unit": random_unit}
 def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, seed: int = 0, point: int = 0) -> Base:
     """Load the base vector of this name, from this file, or of this array.
 
+    Raises as `open_source`; CorruptFile for NaN or infinity, too, and InvalidInput for no vector in
+    the file, several without one named `centroid`, or a size other than `dim`.
+
     Parameters
     ----------
     spec : "qwen3-4b", "qwen3-4b-centred", "random", "random-unit"; a `.safetensors` file with a 1-D
@@ -119,13 +122,6 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
     dim : its size; needed by none, must agree with a vector that has its own (drawn: 2,560 by
         default)
     seed, point : of the drawn ones
-
-    Raises
-    ------
-    MissingFile, CorruptFile
-        As `open_source`; NaN or infinity in the vector.
-    InvalidInput
-        No vector in the file, several without one named `centroid`, or a size other than `dim`.
     """
     if isinstance(spec, Base):
         base = spec

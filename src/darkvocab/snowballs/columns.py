@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..measures.census import Census
-from ..measures.topology import Topology
+from ..measures.geometry import Topology
 from ..runs.folder import SCHEMA_VERSION
 from ..runs.records import Unsigned
 from .on_device import MeasuredCloud

@@ -74,7 +74,7 @@ def base_of(folder: Path, manifest: dict[str, Any]) -> Base:
     """
     try:
         name, sha256 = manifest["parameters"]["base"], str(manifest["inputs"][0]["sha256"])
-        spec = _kept(name, manifest["base"]) if "base" in manifest else _kept_earlier(name, manifest["command"])
+        spec = _kept(name, manifest)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
     if isinstance(spec, Path) and not spec.exists():
@@ -90,8 +90,13 @@ def base_of(folder: Path, manifest: dict[str, Any]) -> Base:
     return base
 
 
-def _kept(name: str, kept: dict[str, Any]) -> str | Path | Base:
-    """Return what `load_base` makes of what `Base.to_json` wrote."""
+def _kept(name: str, manifest: dict[str, Any]) -> str | Path | Base:
+    """Return for `load_base` what `Base.to_json` wrote; of an earlier manifest, whose only path is in its command."""
+    if "base" not in manifest:
+        words = shlex.split(manifest["command"])
+        path = words[words.index("--base") + 1]
+        return name if name in FIXED else Path(path)
+    kept = manifest["base"]
     if kept["kind"] == "file":
         return Path(kept["path"])
     if kept["kind"] == "array":
@@ -101,10 +106,3 @@ def _kept(name: str, kept: dict[str, Any]) -> str | Path | Base:
     if name not in FIXED:
         raise ValueError(f"no base {name!r} is built in")
     return name
-
-
-def _kept_earlier(name: str, line: str) -> str | Path:
-    """Return the base of a manifest whose only path is in its command."""
-    words = shlex.split(line)
-    path = words[words.index("--base") + 1]
-    return name if name in FIXED else Path(path)

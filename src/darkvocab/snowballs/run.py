@@ -1,4 +1,4 @@
-"""Run: the records of sweeps, trials and questions, what they cost, and the folder that they land in."""
+"""Run: what sweeps, trials and questions draw, what it costs, their records, and the folder that these land in."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Float32
 
 from ..errors import InvalidInput
 from ..gpu.device import Device, open_device
 from ..runs.engine import open_engine
+from ..runs.randomness import NotebookStream
 from ..runs.records import RunFolder, frame_of, read_records, write_table
-from .draws import Task, draws, tasks
 from .manifest import manifest
 from .on_device import measured_clouds
 from .settings import Row, RunSettings
-from .snowball import Draw
+from .snowball import Cloud, Draw, Snowball
 
 if TYPE_CHECKING:
     import polars as pl
@@ -85,6 +87,77 @@ def _trial_seconds(settings: RunSettings) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Task:
+    """Consecutive trials, numbered through the points, and the notebook sampler's stream."""
+
+    trials: range
+    stream: bytes | None = None
+    base: Float[np.ndarray, " dim"] | None = None  # the drawn base that was last in the stream
+
+
+def tasks(settings: RunSettings, size: int, missing: set[int]) -> Iterator[Task]:
+    """Yield the missing parts of `size` trials, in order."""
+    stream = NotebookStream(settings.seed) if settings.sampler == "notebook" and missing else None
+    last = max(missing, default=-1)
+    base = None
+    for part in range(last + 1):
+        trials = range(part * size, min((part + 1) * size, len(settings)))
+        task = Task(trials=trials, stream=stream.state if stream else None, base=base)
+        if part in missing:
+            yield task
+        if stream and part < last:  # what the part draws, for the stream to go on behind it
+            base = deque(_streamed(settings, task, stream), maxlen=1)[0][1]
+
+
+def draws(settings: RunSettings, task: Task) -> Iterator[Draw]:
+    """Yield what is to be drawn for each trial of a part."""
+    if settings.sampler == "notebook":
+        yield from _notebook_draws(settings, task)
+        return
+    for point, numbers in groupby(task.trials, lambda number: number // settings.trials):
+        snowball = settings.snowball(settings.base_at(point).vector, settings.sigmas[point])
+        cells = snowball.single_cells() if settings.sampler == "sparse" and snowball.has_cells else None
+        for number in numbers:
+            yield Draw(
+                snowball=snowball,
+                seed=settings.seed,
+                point=point,
+                trial=number % settings.trials,
+                sampler=settings.sampler,
+                cells=cells,
+            )
+
+
+def clouds(settings: RunSettings, numbers: range) -> Iterator[tuple[Draw, Cloud]]:
+    """Yield what is drawn for consecutive trials; those of the notebook sampler begin with 0."""
+    for draw in draws(settings, Task(trials=numbers)):
+        yield draw, draw.cloud()
+
+
+def _notebook_draws(settings: RunSettings, task: Task) -> Iterator[Draw]:
+    snowball: Snowball | None = None
+    around: tuple[int, int] | None = None
+    for number, vector, noise in _streamed(settings, task, NotebookStream(settings.seed, task.stream)):
+        point, trial = divmod(number, settings.trials)
+        if snowball is None or around != (point, id(vector)):
+            around = point, id(vector)
+            snowball = settings.snowball(settings.base.vector if vector is None else vector, settings.sigmas[point])
+        yield Draw(snowball=snowball, seed=settings.seed, point=point, trial=trial, sampler="notebook", noise=noise)
+
+
+def _streamed(
+    settings: RunSettings, task: Task, stream: NotebookStream
+) -> Iterator[tuple[int, Float[np.ndarray, " dim"] | None, Float32[np.ndarray, "n_tokens dim"]]]:
+    """Yield number, base (None: the fixed one) and noise of each trial, in the notebooks' order."""
+    base = task.base
+    for number in task.trials:
+        point, trial = divmod(number, settings.trials)
+        if settings.base.kind == "drawn" and trial == 0 and (point == 0 or settings.redraw_base):
+            base = stream.base(settings.base.name, settings.hidden_dim)
+        yield number, base, stream.noise(settings.n_tokens, settings.hidden_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """Options of a run, which never change a record."""
 
@@ -100,17 +173,9 @@ class Options:
 def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
     """Yield records in order of point and trial; the same whatever runs or interrupts them.
 
-    Parameters
-    ----------
-    settings : a `Sweep`, `Trials` or `Questions`
-    options : of `Options`
-
-    Raises
-    ------
-    InvalidInput
-        No such engine or device; both; fewer than one worker; `resume` without `out`.
-    MissingExtra
-        torch, or for CUDA Triton, is not installed.
+    The settings are a `Sweep`, `Trials` or `Questions`, the options those of `Options`. Raises
+    InvalidInput for no such engine or device, or both, fewer than one worker, and `resume` without
+    `out`; MissingExtra where torch, or for CUDA Triton, is not installed.
     """
     for part in _parts(settings, Options(**options), reading=True):
         yield from part
@@ -171,7 +236,9 @@ def _parts(settings: RunSettings[Row], options: Options, *, reading: bool) -> It
                 options.progress(n_done, len(settings))
             yield measured
         if folder and not folder.is_whole:
-            _finish(settings, folder)
+            for name, table in settings.tables():
+                write_table(folder.path / name, table)
+            folder.finish()
 
 
 def _folder(settings: RunSettings[Row], cost: Cost, options: Options) -> RunFolder[Row]:
@@ -182,12 +249,6 @@ def _folder(settings: RunSettings[Row], cost: Cost, options: Options) -> RunFold
     if folder.is_migrated:
         options.say(f"{folder.path} is of an earlier version of darkvocab; its manifest is brought up to date")
     return folder
-
-
-def _finish(settings: RunSettings, folder: RunFolder) -> None:
-    for name, table in settings.tables():
-        write_table(folder.path / name, table)
-    folder.finish()
 
 
 @cache

@@ -19,9 +19,8 @@ from ..numerics.grouping import SELECTIONS
 from ..runs.randomness import NotebookStream, check_seed
 from ..text import Shown
 from .bases import DRAWN, Base, is_drawn, load_base
-from .law import Snowball, SnowballLaw, check_sigma
 from .on_device import MeasuredCloud
-from .snowball import SAMPLERS, Cloud, Draw
+from .snowball import SAMPLERS, Cloud, Draw, Snowball, SnowballLaw, check_sigma
 
 if TYPE_CHECKING:
     import polars as pl
@@ -218,10 +217,8 @@ def defaults_of(kind: type[Points]) -> dict[str, Any]:
 def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
     """Read sigmas, weight units, from ``START:STOP:COUNT``, both included, or a comma list.
 
-    Raises
-    ------
-    InvalidInput
-        Neither form, or a value that is not finite or is negative, or a log spacing from zero.
+    Raises InvalidInput for neither form, for a value that is negative or not finite, and for a log
+    spacing from zero.
 
     Examples
     --------

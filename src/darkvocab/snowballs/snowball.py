@@ -1,21 +1,216 @@
-"""One snowball: a base vector plus noise on every component, rounded to a number grid."""
+"""Snowballs: their law (around which base, by which noise, on which grid), and so many tokens drawn by it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Int64, Integer, UInt
+from jaxtyping import Float, Float32, Float64, Int64, Integer, UInt
 
 from ..errors import InvalidInput
 from ..measures.geometry import Geometry
-from ..numerics import Grid, Groups, as_grid, from_index, identical_rows
-from ..numerics.cells import Cells
-from ..numerics.distributions import drawn
+from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to, ulp
+from ..numerics.cells import Cells, Ranges, cell_ranges
+from ..numerics.distributions import DISTRIBUTIONS, Distribution, drawn, independent
+from ..numerics.grids import median_ulp
 from ..runs.randomness import check_seed
-from .law import Snowball
+from .theory.occupancy import NEVER, Occupancy
 
+ARITHMETICS = ("float32", "exact")
 SAMPLERS = ("sparse", "dense", "notebook")
+RUN = 1 / 32  # of sigma: neighbouring cells no wider than this together count as equally probable
+MOST_CELLS = 128  # of a column whose cells are drawn: offsets from home fit into a signed byte
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnowballLaw:
+    """Law of a token's row, ``round(base + sigma * z)`` for noise z of standard deviation 1 a component.
+
+    Gaussian, Laplace and uniform noise, and any `Distribution` with a distribution function, are
+    independent in every component. Uniform in a ball of radius sqrt(dim + 2) or on a sphere of
+    radius sqrt(dim), noise is independent from row to row only.
+
+    Examples
+    --------
+    >>> law = SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact")
+    >>> round(law.occupancy(1000).n_unique.mean, 3), law.snowball(1000).n_tokens
+    (2.046, 1000)
+    """
+
+    base: Float[np.ndarray, " dim"] = field(repr=False)  # weight units; float64 or any type that fits into float32
+    sigma: float  # weight units, before rounding
+    grid: str = "bfloat16"
+    arithmetic: str = "float32"  # "float32": sum in float32, then round (the notebooks'); "exact": round once
+    distribution: str | Distribution = "gaussian"  # its name is checked by what draws or lists it
+
+    def __post_init__(self) -> None:
+        check_sigma(self.sigma)
+        if self.base.ndim != 1 or not self.base.size:
+            raise InvalidInput(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
+        if self.arithmetic not in ARITHMETICS:
+            raise InvalidInput(f"unknown arithmetic {self.arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
+        grid = as_grid(self.grid)
+        if not max(self.base.max(), -self.base.min()) <= grid.max_value:  # NaN too
+            beyond = np.flatnonzero(~(np.abs(self.base) <= grid.max_value))
+            raise InvalidInput(
+                f"base: component {beyond[0]} is {self.base[beyond[0]]:g}, beyond {grid.name}'s largest value "
+                f"{grid.max_value:g}; choose a wider grid"
+            )
+        if self.is_float32:
+            object.__setattr__(self, "base", self.base.astype(np.float32))
+
+    @property
+    def dim(self) -> int:
+        return self.base.size
+
+    @property
+    def is_float32(self) -> bool:
+        """True where the sum is rounded to float32 before it is to the grid."""
+        return self.arithmetic == "float32"
+
+    @cached_property
+    def median_ulp(self) -> float:
+        """Median over the components of the rounded base, weight units."""
+        return median_ulp(round_to(self.base, self.grid), self.grid)
+
+    def snowball(self, n_tokens: int) -> Snowball:
+        return Snowball(**{name.name: getattr(self, name.name) for name in fields(SnowballLaw)}, n_tokens=n_tokens)
+
+    def occupancy(self, n_tokens: int) -> Occupancy:
+        """Return the expected census of so many tokens, as quickly where sigma is large.
+
+        Tokens that some columns keep apart are apart. Where so few of the finest columns as are
+        worth 760 nats bring the expected number of coincident pairs below what a float64 can hold,
+        no other column is looked at. Raises InvalidInput as `cells`, and for fewer tokens than one
+        or more than 1e15.
+
+        Examples
+        --------
+        >>> census = SnowballLaw(base=np.linspace(0.001, 0.01, 2560), sigma=3e-3).occupancy(2100)
+        >>> census.n_unique, census.cells.n_active, len(census.cells.columns) < 300
+        (Moments(mean=2100.0, std=0.0), 2560, True)
+        """
+        Occupancy.check(n_tokens)
+        if n_tokens > 1:
+            enough = NEVER + math.log(n_tokens * (n_tokens - 1) / 2)
+            some = Occupancy(self.cells(n_tokens, nats=1.05 * enough), n_tokens)
+            if not len(some.cells.unlisted) or some.cells.log_power_sum(2) < -enough:
+                return some
+        return Occupancy(self.cells(n_tokens), n_tokens)
+
+    def cells(self, n_tokens: float, nats: float = math.inf) -> Cells:
+        """Return the cells within reach of so many tokens, in runs: alone where the grid is coarser than sigma / 64.
+
+        Tokens and dimension say how far the tails are followed. Only the finest columns are listed,
+        as many as it takes to bring ``log sum p**2`` below -nats (by an estimate; all columns where
+        they do not). Raises InvalidInput for noise whose components depend on one another, or that
+        overflows the grid.
+
+        Examples
+        --------
+        >>> cells = SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000)
+        >>> cells.columns, cells.p.round(3)
+        (array([0]), array([0.   , 0.025, 0.975, 0.   ]))
+        """
+        independent(self.distribution)
+        ranges = self.ranges(n_tokens)
+        active = np.flatnonzero(ranges.high > ranges.low)
+        listed = _finest(self.base[active].astype(np.float64), self.sigma, as_grid(self.grid), nats)
+        return self._listed(n_tokens, ranges, active[listed], np.delete(active, listed), self.sigma * RUN)
+
+    def ranges(self, n_tokens: float) -> Ranges:
+        """Return the cells within the reach of so many tokens; InvalidInput where noise overflows the grid."""
+        return cell_ranges(self.base, self.sigma, self._reach(n_tokens), as_grid(self.grid), self.is_float32)
+
+    def _reach(self, n_tokens: float) -> float:
+        return self._noise.reach(max(1.0, n_tokens) * self.dim)
+
+    @property
+    def _noise(self) -> Distribution:
+        known = DISTRIBUTIONS.get(self.distribution) if isinstance(self.distribution, str) else self.distribution
+        return known or independent(self.distribution)
+
+    def _listed(
+        self, n_tokens: float, ranges: Ranges, columns: np.ndarray, unlisted: np.ndarray, width: float
+    ) -> Cells:
+        """Return the cells of these columns, in runs no wider than `width` (weight units), or alone.
+
+        Deviates between runs are those of ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its
+        double rounding, or of one rounding of the real sum.
+        """
+        from ..numerics._backends.drawing import edge_deviates, run_edges
+
+        grid = as_grid(self.grid)
+        low, high = ranges.low[columns], ranges.high[columns]
+        starts = np.empty(columns.size + 1, np.int64)
+        extents = low, high, width, *grid.constants, starts
+        last = np.empty(run_edges(*extents, np.empty(0, np.int64)), np.int64)
+        run_edges(*extents, last)
+        first = np.empty_like(last)
+        first[1:] = last[:-1] + 1
+        first[starts[:-1]] = low
+        z = np.full(last.size, np.inf)
+        base = self.base[columns].astype(np.float64)
+        edge_deviates(base, starts, last, self.sigma, self.is_float32, *grid.constants[:2], z)
+        return Cells(
+            grid=grid,
+            distribution=self._noise,
+            home=ranges.home,
+            columns=columns,
+            unlisted=unlisted,
+            starts=starts,
+            first=first,
+            count=last - first + 1,
+            deviates=z,
+            neglected=n_tokens * self.dim * self._noise.tails(self._reach(n_tokens)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snowball(SnowballLaw):
+    """A snowball to be drawn: `n_tokens` rows of its law, of Gaussian, Laplace, ball or shell noise."""
+
+    n_tokens: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_tokens < 0:
+            raise InvalidInput(f"n_tokens must be >= 0, got {self.n_tokens}")
+        drawn(self.distribution)
+
+    @property
+    def has_cells(self) -> bool:
+        """True where components are independent, so that each can be drawn on its own."""
+        return self._noise.cdf is not None
+
+    def single_cells(self) -> Cells:
+        """Cells one by one, to draw from: of the columns with at most 128; of others none are listed."""
+        ranges = self.ranges(self.n_tokens)
+        spread = ranges.high - ranges.low
+        columns, unlisted = np.flatnonzero((spread > 0) & (spread < MOST_CELLS)), np.flatnonzero(spread >= MOST_CELLS)
+        return self._listed(self.n_tokens, ranges, columns, unlisted, 0.0)
+
+
+def check_sigma(sigma: float) -> None:
+    """Refuse a sigma that is negative, infinite or no number."""
+    if not (sigma >= 0 and math.isfinite(sigma)):
+        raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
+
+
+def _finest(base: np.ndarray, sigma: float, grid: Grid, nats: float) -> Int64[np.ndarray, " some"]:
+    """Places of the columns in which sigma is most grid spacings that together are worth so many nats; or of all.
+
+    A Gaussian over cells of one width w has a sum of squared probabilities of about
+    ``w / (2 sqrt(pi) sigma)``.
+    """
+    if nats == math.inf:
+        return np.arange(base.size)
+    spacings: Float64[np.ndarray, " dim"] = sigma / ulp(np.minimum(np.abs(base) + sigma, grid.max_value), grid)
+    order = np.argsort(-spacings, kind="stable")
+    worth = np.log(np.maximum(2 * math.sqrt(math.pi) * spacings[order], 1))
+    return np.sort(order[: int(np.searchsorted(np.cumsum(worth), nats)) + 1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +262,7 @@ class Cloud:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """A snowball to be drawn, for which trial and by which sampler."""
+    """A snowball to be drawn, for which trial and by which sampler: what is drawn is a function of these alone."""
 
     snowball: Snowball
     seed: int
@@ -85,8 +280,41 @@ class Draw:
     def cloud(self) -> Cloud:
         if self.noise is not None:
             return perturb(self.snowball, self.noise)
-        task = {"seed": self.seed, "point": self.point, "trial": self.trial}
-        return draw(self.snowball, **task, sampler=self.sampler, cells=self.cells)
+        if self.cells is not None and self.is_sparse:
+            return self._sparse(self.cells)
+        index = self._dense(self.snowball.base, stream=0)
+        return _whole(self.snowball, index, "dense", index.size * 2.0**-64)
+
+    def _sparse(self, cells: Cells) -> Cloud:
+        from ..numerics._backends.drawing import draw_sparse, room
+
+        codes = np.zeros((self.snowball.n_tokens, len(cells.columns)), np.int8)
+        of_trial = self.seed & 0xFFFFFFFF, self.seed >> 32, self.point, self.trial
+        draw_sparse(cells.columns, cells.shift, cells.edge_starts, cells.thresholds, *of_trial, codes, *room())
+        columns, home = cells.columns, cells.home
+        if len(cells.unlisted):  # these by their indices, as a dense draw, from a home of 0
+            wide = self._dense(self.snowball.base[cells.unlisted], stream=1)
+            columns = np.concatenate([columns, cells.unlisted])
+            order = np.argsort(columns)  # as the base has them, so that rows keep their lexicographic order
+            codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1).take(order, axis=1)
+            columns = columns[order]
+            home = home.copy()
+            home[cells.unlisted] = 0
+        return Cloud(
+            grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected
+        )
+
+    def _dense(self, base: np.ndarray, *, stream: int) -> Integer[np.ndarray, "n_tokens drawn"]:
+        """Ordered indices of rows around these components, from one of two streams of the trial."""
+        from ..numerics._backends.deviates import draw_dense
+
+        snowball = self.snowball
+        grid = as_grid(snowball.grid)
+        index = np.empty((snowball.n_tokens, base.size), f"i{grid.bits // 8}")  # as many bits as its words
+        kind = drawn(snowball.distribution).number, snowball.is_float32, stream
+        trial = np.uint64(self.seed), self.point, self.trial, grid.constants
+        refuse_overflow(draw_dense(base.astype(np.float64), snowball.sigma, *kind, *trial, index), snowball)
+        return index
 
 
 def draw(
@@ -100,6 +328,8 @@ def draw(
 ) -> Cloud:
     """Draw one snowball, as a function of the arguments alone.
 
+    Raises InvalidInput for an unknown sampler, or noise that overflows the grid.
+
     Parameters
     ----------
     sampler : "sparse" draws the cell of every component in the columns that noise can move, and
@@ -107,53 +337,14 @@ def draw(
         components are not independent; "dense" draws a deviate for every component. Their laws
         agree but for `Cloud.neglected` and 2**-30 a cell.
     cells : ``snowball.single_cells()``, where the caller has it already
-
-    Raises
-    ------
-    InvalidInput
-        Unknown sampler, or noise that overflows the grid.
     """
-    check_seed(seed)
+    if sampler not in ("sparse", "dense"):
+        raise InvalidInput(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
     if sampler == "sparse" and snowball.has_cells:
         cells = cells or snowball.single_cells()
-        if cells.are_few:
-            return _draw_sparse(snowball, cells, seed, point, trial)
-    elif sampler not in ("sparse", "dense"):
-        raise InvalidInput(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
-    index = _draw_dense(snowball, snowball.base, seed, point, trial, stream=0)
-    return _whole(snowball, index, "dense", index.size * 2.0**-64)
-
-
-def _draw_sparse(snowball: Snowball, cells: Cells, seed: int, point: int, trial: int) -> Cloud:
-    from ..numerics._backends.drawing import draw_sparse, room
-
-    codes = np.zeros((snowball.n_tokens, len(cells.columns)), np.int8)
-    key = seed & 0xFFFFFFFF, seed >> 32
-    draw_sparse(cells.columns, cells.shift, cells.edge_starts, cells.thresholds, *key, point, trial, codes, *room())
-    columns, home = cells.columns, cells.home
-    if len(cells.unlisted):  # these by their indices, as a dense draw, from a home of 0
-        wide = _draw_dense(snowball, snowball.base[cells.unlisted], seed, point, trial, stream=1)
-        columns = np.concatenate([columns, cells.unlisted])
-        order = np.argsort(columns)  # as the base has them, so that rows keep their lexicographic order
-        codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1).take(order, axis=1)
-        columns = columns[order]
-        home = home.copy()
-        home[cells.unlisted] = 0
-    return Cloud(grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected)
-
-
-def _draw_dense(
-    snowball: Snowball, base: np.ndarray, seed: int, point: int, trial: int, *, stream: int
-) -> Integer[np.ndarray, "n_tokens drawn"]:
-    """Ordered indices of rows around these components, from one of two streams of the trial."""
-    from ..numerics._backends.deviates import draw_dense
-
-    index = _empty_index(snowball, (snowball.n_tokens, base.size))
-    kind = drawn(snowball.distribution).number, snowball.is_float32, stream
-    shape = as_grid(snowball.grid).constants
-    overflows = draw_dense(base.astype(np.float64), snowball.sigma, *kind, np.uint64(seed), point, trial, shape, index)
-    refuse_overflow(overflows, snowball)
-    return index
+    return Draw(
+        snowball=snowball, seed=check_seed(seed), point=point, trial=trial, sampler=sampler, cells=cells
+    ).cloud()
 
 
 def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:
@@ -162,16 +353,12 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
 
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise InvalidInput(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
-    index = _empty_index(snowball, z.shape)
+    grid = as_grid(snowball.grid)
+    index = np.empty(z.shape, f"i{grid.bits // 8}")  # as many bits as its words
     around = snowball.base.astype(np.float64), z, snowball.sigma, snowball.is_float32
-    overflows = rounding.perturb(*around, *as_grid(snowball.grid).constants, index)
+    overflows = rounding.perturb(*around, *grid.constants, index)
     refuse_overflow(overflows, snowball)
     return _whole(snowball, index, "notebook", 0.0)
-
-
-def _empty_index(snowball: Snowball, shape: tuple[int, ...]) -> np.ndarray:
-    """Room for ordered indices: a grid's indices need as many bits as its words."""
-    return np.empty(shape, f"i{as_grid(snowball.grid).bits // 8}")
 
 
 def _whole(snowball: Snowball, index: np.ndarray, sampler: str, neglected: float) -> Cloud:

@@ -13,9 +13,8 @@ from ..measures.census import Census
 from ..numerics import index_values
 from ..runs.randomness import SAMPLE, generator
 from .columns import Degrees, Graph, Populations, Provenance, Steps, compared, drawn, record
-from .draws import clouds
 from .on_device import MeasuredCloud
-from .run import records_of
+from .run import clouds, records_of
 from .settings import RunSettings
 from .snowball import Cloud, Draw
 

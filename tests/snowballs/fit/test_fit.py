@@ -16,13 +16,11 @@ from darkvocab import fit
 from darkvocab.numerics import round_to
 from darkvocab.reports.fits import chance, sentences
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
-from darkvocab.snowballs.fit.checks import statistics
-from darkvocab.snowballs.fit.evidence import association, gap
+from darkvocab.snowballs.fit.checks import association, gap, statistics
 from darkvocab.snowballs.fit.likelihood import Hypothesis, Likelihood
 from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.fit.targets import Target
-from darkvocab.snowballs.law import Snowball, SnowballLaw
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, SnowballLaw, draw
 from darkvocab.snowballs.theory import Occupancy, Partition
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,7 @@ from untrained import two_populations
 from darkvocab.snowballs.bases import qwen3_4b_centred
 from darkvocab.snowballs.fit.run import Fit
 from darkvocab.snowballs.fit.targets import load_target
-from darkvocab.snowballs.law import Snowball
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, draw
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +84,6 @@ def test_of_a_checkpoint_what_a_scan_finds_is_fitted_and_no_more_is_measured(tmp
     too_much = (
         "checkpoints",
         "measures.neighbours",
-        "_backends.nearest",
         "_backends.neighbours",
         "_backends.chebyshev",
     )

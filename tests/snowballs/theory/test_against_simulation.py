@@ -20,8 +20,7 @@ from scipy import stats
 from darkvocab.measures.census import Census
 from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.expect import Expect
-from darkvocab.snowballs.law import Snowball
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, draw
 
 ALARM = 1e-6
 N_POINTS, TRIALS = 30, 200

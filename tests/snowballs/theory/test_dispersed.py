@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from darkvocab.snowballs.bases import qwen3_4b_centred, random
-from darkvocab.snowballs.law import SnowballLaw
+from darkvocab.snowballs.snowball import SnowballLaw
 from darkvocab.snowballs.theory import Occupancy
 
 STATISTICS = ("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs", "largest_group")
@@ -50,7 +50,7 @@ def test_some_columns_keep_fewer_tokens_apart_than_all():
 
 def test_columns_that_keep_too_few_apart_are_not_taken_for_enough(monkeypatch):
     # An estimate that is wrong costs time and changes nothing.
-    module = importlib.import_module("darkvocab.snowballs.law")
+    module = importlib.import_module("darkvocab.snowballs.snowball")
     asked = []
 
     def finest(base, sigma, grid, nats):

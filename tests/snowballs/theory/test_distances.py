@@ -11,8 +11,7 @@ from scipy import stats
 from darkvocab.measures.geometry import Geometry
 from darkvocab.numerics import Distances, Touching, as_grid, encode, index_values, to_index
 from darkvocab.snowballs.bases import qwen3_4b_centred, random
-from darkvocab.snowballs.law import Snowball, SnowballLaw
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, SnowballLaw, draw
 from darkvocab.snowballs.theory.distances import LInfinity, density
 
 ALARM = 1e-6  # false alarms of a whole test, divided among its comparisons
@@ -248,7 +247,7 @@ def test_runs_move_the_law_by_less_than_they_are_wide(unit, distribution, monkey
 
     base = np.array([1.7, 0.9, 2.3])
     runs = both(base)
-    monkeypatch.setattr("darkvocab.snowballs.law.RUN", 0.0)
+    monkeypatch.setattr("darkvocab.snowballs.snowball.RUN", 0.0)
     cells = both(base)
     assert runs.count.max() > 1 == cells.count.max()
     assert cells.count.sum() == runs.count.sum()
@@ -266,7 +265,7 @@ def test_runs_move_the_law_by_less_than_they_are_wide(unit, distribution, monkey
 def test_runs_lose_less_than_a_ten_thousandth_of_a_columns_coincident_pairs(monkeypatch):
     base = np.array([0.003, 0.001, -0.002, 0.0005])
     rough = LInfinity(SnowballLaw(base=base, sigma=3.28e-3).cells(2100), 2100).log_pairs_within(0)
-    monkeypatch.setattr("darkvocab.snowballs.law.RUN", 0.0)
+    monkeypatch.setattr("darkvocab.snowballs.snowball.RUN", 0.0)
     exact = LInfinity(SnowballLaw(base=base, sigma=3.28e-3).cells(2100), 2100).log_pairs_within(0)
     assert abs(rough - exact) < 1e-4 * len(base)
 

@@ -10,9 +10,9 @@ from scipy.stats import poisson
 
 from darkvocab.numerics.distributions import Distribution
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred, random
-from darkvocab.snowballs.law import SnowballLaw
+from darkvocab.snowballs.snowball import SnowballLaw
 from darkvocab.snowballs.theory import Occupancy, occupancy
-from darkvocab.snowballs.theory.ranking import likeliest
+from darkvocab.snowballs.theory.occupancy import likeliest
 
 STATISTICS = ("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
 

@@ -10,10 +10,9 @@ from scipy import stats
 
 from darkvocab.snowballs import theory
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
-from darkvocab.snowballs.law import Snowball, SnowballLaw
-from darkvocab.snowballs.snowball import draw
+from darkvocab.snowballs.snowball import Snowball, SnowballLaw, draw
 from darkvocab.snowballs.theory import Occupancy, Partition, composite_likelihood, partition_likelihood
-from darkvocab.snowballs.theory.ranking import likeliest
+from darkvocab.snowballs.theory.occupancy import likeliest
 
 
 def partitions(n, largest=None):

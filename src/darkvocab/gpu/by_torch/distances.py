@@ -63,7 +63,7 @@ def all_pairs(x: Tensor, counts: Tensor) -> Tensor:
 
 
 def tally(distances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest distance [T] and exact sums, which `darkvocab.numerics.totals.exact_total` adds up.
+    """Return the largest distance [T] and exact sums, which `darkvocab.numerics.chebyshev.exact_total` adds up.
 
     Sums are int64: for float32 [T, 256], of each exponent the integer mantissas times weights; for float64 (integers
     below 2**33) [T, 2], of the lower 16 bits and of those above.

@@ -11,6 +11,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ...errors import CorruptFile, InvalidInput
 from ...progress import Report
 from ...sources.tokenizer import Pieces, Tokenizer, by_rules, in_a_line, open_tokenizer
@@ -18,7 +20,6 @@ from .differences import Difference as Difference
 from .differences import differences
 from .names import reserved_patterns, script_of
 from .reachability import Search
-from .round_trip import no_round_trip
 
 if TYPE_CHECKING:
     import tokenizers
@@ -28,6 +29,7 @@ COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
 SCHEMA_VERSION = 1
 Names = list[str | None]
 HIGHEST = 64  # times as many ids as texts
+AT_A_TIME = 8192  # texts that are encoded alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +121,9 @@ class Vocabulary:
         """Return a polars frame with the columns `COLUMNS`, one row per token; bytes are hexadecimal."""
         import polars as pl
 
-        texts = {name: getattr(self, name) for name in ("text", "category", "witness", "script", "reserved")}
-        texts["bytes"] = [None if data is None else data.hex() for data in self.data]
-        columns = {"id": range(self.n_tokens), **texts}
-        schema = {name: pl.Int64 if name == "id" else pl.String for name in COLUMNS}
-        return pl.DataFrame({name: columns[name] for name in COLUMNS}, schema=schema)
+        computed = {"id": range(self.n_tokens), "bytes": [None if data is None else data.hex() for data in self.data]}
+        columns = {name: computed[name] if name in computed else getattr(self, name) for name in COLUMNS}
+        return pl.DataFrame(columns, schema={name: pl.Int64 if name == "id" else pl.String for name in COLUMNS})
 
 
 def check_categories(tokens: str) -> list[str]:
@@ -202,6 +202,33 @@ def vocabulary(
         facts |= {"differs": tuple(differences(tokenizer, search, seconds)), "search": search.sentence()}
         facts["no_round_trip"] = no_round_trip(tokenizer, n_tokens) if round_trip and search.ended else None
     return _explained(pieces, named.result(), n_tokens, search, **facts)
+
+
+def no_round_trip(tokenizer: Tokenizer, n_tokens: int) -> tuple[int, ...] | None:
+    """Return tokens whose text, encoded alone, is not this one token, ascending: RT of Land and Bartolo [1]_.
+
+    Added tokens, single bytes, parts of characters and texts with U+FFFD are left out, as there. Such a token may be
+    reached all the same, beside others. None where a text is given a space, or another mark of a word's begin: there
+    most pieces have no text alone.
+
+    References
+    ----------
+    .. [1] Land and Bartolo, "Fishing for Magikarp", EMNLP 2024, section 3.1.
+    """
+    if not tokenizer.spelling.byte_level:
+        return None
+    pieces = tokenizer.pieces
+    asked = [n for n, token in enumerate(pieces.token) if token < n_tokens and n not in pieces.added]
+    asked = [n for n in asked if len(pieces.data[n]) > 1 and "\ufffd" not in (pieces.body[n] or "\ufffd")]
+    failed: list[int] = []
+    for begin in range(0, len(asked), AT_A_TIME):
+        some = asked[begin : begin + AT_A_TIME]
+        ids, text_of = tokenizer.encode([pieces.body[n] or "" for n in some])
+        meant = np.array([pieces.token[n] for n in some])
+        length = np.bincount(text_of, minlength=len(some))
+        same = (length == 1) & np.isin(np.arange(len(some)), text_of[ids == meant[text_of]])
+        failed += meant[~same].tolist()
+    return tuple(sorted(failed))
 
 
 def _named(pieces: Pieces) -> tuple[Names, Names]:

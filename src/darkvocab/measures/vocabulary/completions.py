@@ -19,11 +19,8 @@ def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
     """Complete bytes to whole UTF-8: return characters to begin with, text between, characters to end with.
 
     Of many characters 1,024 by lot, the same ones every time, letters and signs first. Where the bytes are
-    part of one character, those are what they begin with, and they end with nothing.
-
-    Returns
-    -------
-    None where no UTF-8 text holds these bytes
+    part of one character, those are what they begin with, and they end with nothing. None where no UTF-8 text holds
+    these bytes.
 
     Examples
     --------

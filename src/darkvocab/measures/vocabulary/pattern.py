@@ -88,11 +88,6 @@ class Pattern:
     It holds classes of characters, groups, choices, repeats (as long or as short as can be; of one class also without
     giving back), a look ahead at one character, ends of lines and of the text, and ASCII letters in any case. All else
     is NotRead.
-
-    Attributes
-    ----------
-    code : the program; a match ends behind its last instruction
-    classes : what one character can be, each as a pattern of its own
     """
 
     def __init__(self, pattern: str, runtime: str = "tokenizers") -> None:
@@ -100,13 +95,13 @@ class Pattern:
         self._runtime = runtime
         self._at = 0
         self._depth = 0
-        self.classes: list[str] = []
+        self.classes: list[str] = []  # what one character can be, each as a pattern of its own
         if len(pattern) > LONGEST or _CODED.search(pattern) or max(pattern, default="") >= chr(4 * PLANE):
             raise NotRead("too long, or with characters by numbers")
         whole = self._choice()
         if self._at < len(pattern) or whole.empty or len(whole.code) > LONGEST:
             raise NotRead(f"character {self._at}, or matches of nothing")
-        self.code = whole.code
+        self.code = whole.code  # a match ends behind its last instruction
 
     def _choice(self) -> Part:
         parts = [self._row()]

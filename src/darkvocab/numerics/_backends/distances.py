@@ -15,8 +15,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .compilation import kernel
+from .grouping import unite
 from .rounding import bits_of, from_bits
-from .sets import unite
 
 TILE_BYTES = 128  # of one column of a tile: with 2,560 columns it fits into a second-level cache
 MASKED = 64  # entries that one word of a mask stands for
@@ -324,7 +324,7 @@ def count_near(block, first, weights, limit):
 def connect(block, first, weights, limit, degrees, parent):
     """Add to the degrees what pairs <= limit of rows `first`.. and later ones contribute, and unite their sets.
 
-    Sets lie in `parent` [n], as in `sets`; a pair counts as in `tally`.
+    Sets lie in `parent` [n], as in `grouping`; a pair counts as in `tally`.
     """
     for i in range(block.shape[0]):
         one = first + i

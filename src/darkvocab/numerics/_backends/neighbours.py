@@ -1,4 +1,4 @@
-"""Pairs of rows within a limit in every column, compiled: what `darkvocab.numerics.neighbours` composes.
+"""Rows near each other, compiled: pairs within a limit in every column, and the distance to the nearest of a few.
 
 Rows lie in tiles [tiles, columns, lanes], where a column of `TILE_BYTES` worth of rows is contiguous: one row meets as
 many at once, column by column, until all are apart from it. Numbers are ordered indices, int16 or int32, or float32
@@ -13,8 +13,8 @@ from numba.extending import intrinsic, overload
 
 from .compilation import kernel
 from .distances import TILE_BYTES, lowest_bit
+from .grouping import unite
 from .rounding import bits_of
-from .sets import unite
 
 ROWS = 8  # rows that meet a tile while it is in the first-level cache
 AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at
@@ -118,6 +118,29 @@ def compare_each(one, other, limit, near):
             if beyond:
                 near[i] = False
                 break
+
+
+@kernel()
+def nearest(index, targets, steps):
+    """steps[i] = smallest over rows y of `targets` of max_d |index[i, d] - y[d]|; ordered indices, int32.
+
+    In the column in which a row is furthest from one target it mostly is as far from the next: one look rules that out.
+    """
+    for i in range(index.shape[0]):
+        x, column, least = index[i], 0, np.int64(1 << 32)  # beyond any difference
+        for k in range(targets.shape[0]):
+            y = targets[k]
+            if abs(np.int64(x[column]) - np.int64(y[column])) >= least:
+                continue
+            furthest = np.int64(0)
+            for d in range(x.size):
+                furthest = max(furthest, abs(np.int64(x[d]) - np.int64(y[d])))
+            least = min(least, furthest)
+            for d in range(x.size if k == 0 else 0):
+                if abs(np.int64(x[d]) - np.int64(y[d])) == least:
+                    column = d
+                    break
+        steps[i] = least
 
 
 @kernel()

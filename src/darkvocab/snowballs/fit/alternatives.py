@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from ...errors import NoFit
 from ...numerics import round_to, ulp
 from ...numerics.distributions import INDEPENDENT
+from ...progress import Report
 from ...runs.randomness import BASE, generator
 from .likelihood import Estimate, Hypothesis, Likelihood, drawn_partitions
 
@@ -33,11 +33,7 @@ class Explanation:
 
 
 def alternatives(
-    estimate: Estimate,
-    base: Float[np.ndarray, " dim"],
-    *,
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    estimate: Estimate, base: Float[np.ndarray, " dim"], *, seed: int, progress: Report | None = None
 ) -> list[Explanation]:
     """Fit the explanations that the notebooks argue over, each by itself.
 

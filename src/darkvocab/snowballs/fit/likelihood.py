@@ -22,8 +22,7 @@ from ...errors import NoFit
 from ...measures.census import Census
 from ...numerics import boundaries, round_to, ulp
 from ...numerics.grouping import n_cores
-from ..law import Snowball, SnowballLaw
-from ..snowball import draw
+from ..snowball import Snowball, SnowballLaw, draw
 from ..theory import Occupancy, Partition, composite_likelihood, partition_likelihood
 
 ERRORS = 200  # snowballs drawn for the error of the composite likelihood's estimate; trials 0 and on
@@ -292,21 +291,17 @@ class Uncertainty:
         is free than sigma, that of the estimate's error.
         """
         sigma, log_sigma = self.estimate.sigma, float(self.estimate.theta[0])
-        if sigma is None:
-            return self._one_sided(log_sigma)
+        if sigma is None:  # all tokens share a row, or none do
+            fall = -math.log(1 - self.level)  # of the probability of what was observed, from 1
+            if log_sigma < math.log(self.estimate.range[0]) + 0.1:
+                return 0.0, self._falls(log_sigma, fall, 1)
+            return self._falls(log_sigma, fall, -1), math.inf
         if self.likelihood.free:
             far = float(ndtri(0.5 + self.level / 2)) * math.sqrt(self.godambe[0][0, 0])
             return sigma * math.exp(-far), sigma * math.exp(far)
         scale = 1.0 if self.likelihood.is_exact else self.godambe[1]
         fall = float(gammaincinv(0.5, self.level)) * scale  # half a quantile of chi squared
         return self._falls(log_sigma, fall, -1), self._falls(log_sigma, fall, 1)
-
-    def _one_sided(self, log_sigma: float) -> tuple[float, float]:
-        """All tokens share a row, or none do: how large, or how small, sigma can be at this level."""
-        fall = -math.log(1 - self.level)  # of the probability of what was observed, from 1
-        if log_sigma < math.log(self.estimate.range[0]) + 0.1:
-            return 0.0, self._falls(log_sigma, fall, 1)
-        return self._falls(log_sigma, fall, -1), math.inf
 
     def _falls(self, log_sigma: float, fall: float, side: int) -> float:
         """Sigma on this side at which the log-likelihood has fallen by this much."""

@@ -1,7 +1,6 @@
 """Fit a snowball to an observed census: the settings, checked, and every part of the result."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,15 @@ import numpy as np
 from ...errors import InvalidInput, NoFit
 from ...numerics import as_grid, round_to
 from ...numerics.distributions import DRAWN, INDEPENDENT
+from ...progress import Report
 from ...runs.folder import versions
 from ...runs.randomness import check_seed
 from ...text import Shown, finite
 from ..bases import load_base
 from ..theory import Moments, Partition
-from . import checks, evidence
+from . import checks
 from .alternatives import Explanation, alternatives
-from .checks import Bound, Check, Rank
+from .checks import Association, Bound, Check, Column, Gap, Rank
 from .likelihood import Estimate, Hypothesis, Likelihood, ProfilePoint, RidgePoint, Uncertainty, ridge
 from .targets import Target, load_target
 
@@ -74,9 +74,9 @@ class FitResult(Shown):
     ranks: list[Rank]
     profile: list[ProfilePoint]
     bound: Bound
-    columns: list[evidence.Column] | None
-    gap: evidence.Gap | None
-    association: evidence.Association | None
+    columns: list[Column] | None
+    gap: Gap | None
+    association: Association | None
     hypotheses: list[Explanation] | None
     ridge: list[RidgePoint] | None
     packages: dict[str, str]
@@ -110,68 +110,62 @@ MOST_TOKENS = 1_000_000  # of a snowball that is drawn
 FAMILIES = tuple(name for name in INDEPENDENT if name in DRAWN)  # a fit draws what it has estimated
 
 
+@dataclass(repr=False, eq=False)
 class Fit(Shown):
     """A snowball fitted to an observed census.
-
-    Parameters
-    ----------
-    target : "qwen3-4b", a file, populations, as `load_target`; or a `Target`
-    singletons : as `load_target`; "unknown" fits the number of tokens, too
-    base : as `darkvocab.expect`; by default the row of a checkpoint's largest black hole, else
-        "qwen3-4b"
-    grid, arithmetic : as `darkvocab.expect`; grid by default the target's, or bfloat16
-    distribution : gaussian or laplace, for a fit draws snowballs; or "fit", the one of the larger
-        likelihood
-    offset : of every component of the rounded base, in the grid's spacing, 0 to 1/2; or "fit"
-    level : of the interval of sigma
-    draws : snowballs drawn from the fit, for what it predicts
-    compare : fit the other explanations, too
 
     The likelihood is the probability of the observed partition where its groups are few
     (`partition_likelihood`), else a composite likelihood whose error is that of 200 snowballs drawn
     at the estimate (Godambe's information).
     """
 
-    def __init__(
-        self,
-        target: str | Path | Target,
-        *,
-        singletons: int | str | None = None,
-        base: str | Path | np.ndarray | None = None,
-        grid: str | None = None,
-        arithmetic: str = "float32",
-        distribution: str = "gaussian",
-        offset: float | str = 0.0,
-        level: float = LEVEL,
-        draws: int = DRAWS,
-        seed: int = 42,
-        compare: bool = False,
-    ) -> None:
-        self.target = target if isinstance(target, Target) else load_target(target, singletons)
-        given = self.target.base if base is None else None
-        self.base = given or load_base("qwen3-4b" if base is None else base, seed=check_seed(seed))
-        self.grid = as_grid(grid or self.target.grid or "bfloat16").name
-        self.level, self.draws, self.seed, self.compare = level, draws, seed, compare
-        if not 0 < level < 1:
-            raise InvalidInput(f"level must lie between 0 and 1, got {level!r}")
-        if draws < 20:
-            raise InvalidInput(f"draws must be >= 20, got {draws}")
-        moved = _offset(offset)
+    target: Any  # as `load_target` takes it, or a `Target`, as which it is kept
+    _: KW_ONLY
+    singletons: int | str | None = None  # as `load_target`; "unknown" fits the number of tokens, too
+    base: Any = None  # as `darkvocab.expect`; by default the row of a checkpoint's largest black hole, else "qwen3-4b"
+    grid: Any = None  # as `darkvocab.expect`; by default the target's, or bfloat16
+    arithmetic: str = "float32"  # as `darkvocab.expect`
+    distribution: str = "gaussian"  # or "laplace", for a fit draws; or "fit", the one of the larger likelihood
+    offset: float | str = 0.0  # of every component of the rounded base, in the grid's spacing, 0 to 1/2; or "fit"
+    level: float = LEVEL  # of the interval of sigma
+    draws: int = DRAWS  # snowballs drawn from the fit, for what it predicts
+    seed: int = 42
+    compare: bool = False  # fit the other explanations, too
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.target, Target):
+            self.target = load_target(self.target, self.singletons)
+        if self.base is None and self.target.base:
+            self.base = self.target.base
+        else:
+            self.base = load_base("qwen3-4b" if self.base is None else self.base, seed=check_seed(self.seed))
+        self.grid = as_grid(self.grid or self.target.grid or "bfloat16").name
+        if not 0 < self.level < 1:
+            raise InvalidInput(f"level must lie between 0 and 1, got {self.level!r}")
+        if self.draws < 20:
+            raise InvalidInput(f"draws must be >= 20, got {self.draws}")
+        try:
+            moved = 0.0 if self.offset == "fit" else float(self.offset)
+        except ValueError:
+            raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {self.offset!r}") from None
+        if not 0 <= moved <= 0.5:
+            raise InvalidInput(f"offset must lie between 0 and 0.5 of the grid's spacing, got {self.offset}")
+        self.offset = self.offset if self.offset == "fit" else moved
         n_tokens = self._checked_target()
-        if distribution not in (*DRAWN, "fit"):
-            refused = f"unknown distribution {distribution!r}"
-            if distribution in INDEPENDENT:
-                refused = f"{distribution} noise cannot be drawn, as a fit does"
+        if self.distribution not in (*DRAWN, "fit"):
+            refused = f"unknown distribution {self.distribution!r}"
+            if self.distribution in INDEPENDENT:
+                refused = f"{self.distribution} noise cannot be drawn, as a fit does"
             raise InvalidInput(f"{refused}; choose one of {', '.join(FAMILIES)}, fit")
-        self.families = FAMILIES if distribution == "fit" else (distribution,)
-        self.free: tuple[str, ...] = ("offset",) if offset == "fit" else ()
+        self.families = FAMILIES if self.distribution == "fit" else (self.distribution,)
+        self.free: tuple[str, ...] = ("offset",) if self.offset == "fit" else ()
         if self.target.partition.n_singletons is None:
             self.free += ("tokens",)
-        vector = self.lattice if moved or offset == "fit" else self.base.vector
+        vector = self.lattice if self.offset else self.base.vector
         self.hypothesis = Hypothesis(
             base=vector.astype(np.float64),
             grid=self.grid,
-            arithmetic=arithmetic,
+            arithmetic=self.arithmetic,
             distribution=self.families[0],
             offset=moved,
         )
@@ -179,18 +173,8 @@ class Fit(Shown):
         self.hypothesis.law(float(np.abs(vector).max() or 1.0) * 1e-9).occupancy(n_tokens)
 
     def _shown(self) -> dict[str, Any]:
-        hypothesis = self.hypothesis
-        return {
-            "target": self.target.name,
-            "base": self.base.name,
-            "grid": self.grid,
-            "arithmetic": hypothesis.arithmetic,
-            "distribution": "fit" if len(self.families) > 1 else hypothesis.distribution,
-            "offset": "fit" if "offset" in self.free else hypothesis.offset,
-            "level": self.level,
-            "draws": self.draws,
-            "seed": self.seed,
-        }
+        names = "grid", "arithmetic", "distribution", "offset", "level", "draws", "seed"
+        return {"target": self.target.name, "base": self.base.name, **{name: getattr(self, name) for name in names}}
 
     def _checked_target(self) -> int:
         """Refuse a target that does not go with base and grid; the least number of tokens that it can have."""
@@ -246,11 +230,11 @@ class Fit(Shown):
     def checks(self) -> list[Check]:
         return checks.checks(self.target.partition, self.predicted)
 
-    def hypotheses(self, progress: Callable[[int, int], None] | None = None) -> list[Explanation]:
+    def hypotheses(self, progress: Report | None = None) -> list[Explanation]:
         """Fit the explanations that the notebooks argue over: `alternatives.alternatives`."""
         return alternatives(self.estimate, self.base.vector, seed=self.seed, progress=progress)
 
-    def result(self, progress: Callable[[int, int], None] | None = None) -> FitResult:
+    def result(self, progress: Report | None = None) -> FitResult:
         """Return everything; the other explanations and the ridge where they were asked for."""
         estimate, partition = self.estimate, self.target.partition
         index, populations = self.target.index, partition.populations
@@ -258,7 +242,13 @@ class Fit(Shown):
         errors, correlation = self.uncertainty.errors() if self.free and estimate.sigma is not None else (None, None)
         return FitResult(
             target=self.target,
-            settings=self._fitted_settings(),
+            settings=FittedSettings(
+                base=self.base.name,
+                hidden_dim=self.base.vector.size,
+                distribution=estimate.hypothesis.distribution,
+                free=["sigma", *self.free, *(["distribution"] if len(self.families) > 1 else [])],
+                **{name: getattr(self, name) for name in ("grid", "arithmetic", "level", "draws", "seed")},
+            ),
             sigma=estimate.sigma,
             log_likelihood=estimate.log_likelihood,
             likelihood=estimate.kind,
@@ -272,25 +262,12 @@ class Fit(Shown):
             ranks=checks.ranks(partition, self.predicted),
             profile=self.uncertainty.profile(),
             bound=checks.bound(estimate, partition),
-            columns=None if index is None else evidence.columns(index, populations, self.grid),
-            gap=None if index is None else evidence.gap(index, populations, self.grid),
-            association=None if index is None else evidence.association(index, populations),
+            columns=None if index is None else checks.columns(index, populations, self.grid),
+            gap=None if index is None else checks.gap(index, populations, self.grid),
+            association=None if index is None else checks.association(index, populations),
             hypotheses=self.hypotheses(progress) if self.compare else None,
             ridge=ridge(partition, on_lattice) if self.compare or "offset" in self.free else None,
             packages=versions(),
-        )
-
-    def _fitted_settings(self) -> FittedSettings:
-        return FittedSettings(
-            base=self.base.name,
-            hidden_dim=self.base.vector.size,
-            grid=self.grid,
-            arithmetic=self.hypothesis.arithmetic,
-            distribution=self.estimate.hypothesis.distribution,
-            free=["sigma", *self.free, *(["distribution"] if len(self.families) > 1 else [])],
-            level=self.level,
-            draws=self.draws,
-            seed=self.seed,
         )
 
     def _nearest(self) -> Nearest | None:
@@ -301,16 +278,6 @@ class Fit(Shown):
         n_largest = max(4, min(len(self.target.partition.populations), checks.RANKS))
         counted = {name: getattr(occupancy, name) for name in Nearest.__dataclass_fields__ if name != "largest"}
         return Nearest(**counted, largest=occupancy.largest(n_largest).tolist())
-
-
-def _offset(offset: float | str) -> float:
-    try:
-        moved = 0.0 if offset == "fit" else float(offset)
-    except ValueError:
-        raise InvalidInput(f"--offset is a number from 0 to 0.5, or fit; got {offset!r}") from None
-    if not 0 <= moved <= 0.5:
-        raise InvalidInput(f"offset must lie between 0 and 0.5 of the grid's spacing, got {offset}")
-    return moved
 
 
 def fit(target: str | Path | Target, **settings: Any) -> FitResult:

@@ -81,7 +81,7 @@ class DistanceLaw:
 
     def _flat(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """log P(distance <= t), and an interval [since, until) around t in which it is the same."""
-        from ...numerics._backends.extents import log_cdf
+        from ...numerics._backends.levels import log_cdf
 
         t = np.floor(t) if self.unit == "steps" else t
         logs, since, until = np.empty((3, t.size))
@@ -170,20 +170,16 @@ class LInfinity:
     is not that over black holes: they leave singletons out, which lie farthest.
 
     Exact but for rounding, and for what `Cells.neglected` says, where runs are single cells. In
-    runs of several, the cells of a run count as equally probable. Two components in the same runs
-    differ by less than a run's width, sigma / 32, from where this puts them: ``P(distance <= t)``
-    lies between the true ones at t -+ sigma / 16 (in weight units). The error is far smaller, below
-    a ten-thousandth of a column's probability: see docs/theory.md.
+    runs of several ``P(distance <= t)`` lies between the true ones at t -+ sigma / 16 (in weight
+    units), and far nearer: docs/theory.md says why.
 
-    Parameters
-    ----------
-    cells : of `SnowballLaw.cells`, made for so many tokens
-    n_tokens : >= 1; as good as any up to 1e12
-    unit : "weight" (differences of values, exactly) or "steps" (of ordered indices)
+    `cells` are those of `SnowballLaw.cells`, made for so many tokens (`n_tokens` >= 1, as good as
+    any up to 1e12); `unit` is "weight" (differences of values, exactly) or "steps" (of ordered
+    indices).
 
     Examples
     --------
-    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> from darkvocab.snowballs.snowball import SnowballLaw
     >>> law = LInfinity(SnowballLaw(base=np.array([1.0, 3.0]), sigma=0.001, arithmetic="exact").cells(1000), 1000)
     >>> law.pairs_within([0, 1, 2]).round(1)
     array([474722. , 499498.8, 499500. ])

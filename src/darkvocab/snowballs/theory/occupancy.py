@@ -18,7 +18,6 @@ from scipy.special import betainc, betaincc, gammaln
 from ...errors import InvalidInput
 from ...numerics.cells import Cells
 from ...numerics.grids import ArrayLike
-from .ranking import likeliest
 
 LISTED = 1 << 14  # cells that are listed one by one, where there are no more
 BIN = 1 / 128  # of the logarithm of a cell's probability, where there are
@@ -104,17 +103,42 @@ def _deciding(cells: Cells) -> float:
     return float(mean.sum() - 9 * math.sqrt(max(variance.sum(), 0)) - 10)
 
 
-class Occupancy:
-    """The census of `n_tokens` tokens, before it is drawn.
+def likeliest(cells: Cells, count: int) -> Float64[np.ndarray, " cells"]:
+    """Return the logarithms of the `count` largest probabilities of all cells (fewer where there are fewer), exactly.
 
-    Parameters
-    ----------
-    cells : of `SnowballLaw.cells`, made for so many tokens
-    n_tokens : 1 to 1e12 or so; the cost does not depend on it
+    They descend. The best of all columns are among the best of some columns times the cells of the
+    next; columns whose second cell is too improbable to come in are left out.
 
     Examples
     --------
-    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> from darkvocab.snowballs.snowball import SnowballLaw
+    >>> law = SnowballLaw(base=np.array([1.0, 1.0039]), sigma=0.001, arithmetic="exact")
+    >>> np.exp(likeliest(law.cells(100), 3)).round(3)
+    array([0.49 , 0.485, 0.013])
+    """
+    costs = np.zeros(1)
+    if len(cells.columns):
+        is_likeliest, first = cells.cost == 0, cells.starts[:-1]
+        second = np.minimum.reduceat(np.where(is_likeliest, np.inf, cells.cost), first)
+        second[np.add.reduceat(np.where(is_likeliest, cells.count, 0), first) > 1] = 0
+        for j in np.argsort(second, kind="stable"):
+            limit = costs[-1] if len(costs) == count else np.inf
+            if not second[j] < limit:
+                break
+            runs = slice(cells.starts[j], cells.starts[j + 1])
+            column = np.repeat(cells.cost[runs], np.minimum(cells.count[runs], count))
+            costs = np.sort(np.add.outer(costs, column[column < limit]).ravel())[:count]
+    return float(cells.log_likeliest.sum()) - costs
+
+
+class Occupancy:
+    """The census of `n_tokens` tokens, 1 to 1e12 or so at the same cost, before it is drawn.
+
+    `cells` are those of `SnowballLaw.cells`, made for so many tokens.
+
+    Examples
+    --------
+    >>> from darkvocab.snowballs.snowball import SnowballLaw
     >>> between_two_cells = SnowballLaw(base=np.array([1.00390625]), sigma=1e-4, arithmetic="exact")
     >>> pair = between_two_cells.occupancy(2)
     >>> round(pair.n_black_holes.mean, 12), round(pair.n_unique.mean, 12)

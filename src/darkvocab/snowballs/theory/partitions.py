@@ -11,8 +11,7 @@ from scipy.special import gammaln, logsumexp
 
 from ...errors import InvalidInput
 from ...numerics.cells import Cells
-from .occupancy import Occupancy
-from .ranking import likeliest
+from .occupancy import Occupancy, likeliest
 
 LISTED = 256  # likeliest cells that are gone through one by one
 MOST_STATES = 1024  # ways in which groups of each size can be taken or not, for `partition_likelihood`
@@ -48,11 +47,9 @@ def partition_likelihood(cells: Cells, partition: Partition) -> float:
 
     ``N! / prod_i n_i! * m(p)``, m the monomial symmetric function of the cells' probabilities: the
     sum, over all ways to give the groups different cells, of ``prod p**n`` (the exchangeable
-    partition probability function [1]_ times the number of partitions with these sizes). Cells are
-    gone through one by one, the 256 likeliest, with a state for every set of sizes already given
-    away; groups left take other cells, whose power sums are what the listed ones leave, and that
-    two of them take the same one is taken off to second order. -inf where there are fewer cells
-    than groups; InvalidInput for more than 1,024 states (`Partition.is_tractable`).
+    partition probability function [1]_ times the number of partitions with these sizes). How the
+    256 likeliest cells and the others are gone through: docs/theory.md. -inf where there are fewer
+    cells than groups; InvalidInput for more than 1,024 states (`Partition.is_tractable`).
 
     References
     ----------
@@ -60,7 +57,7 @@ def partition_likelihood(cells: Cells, partition: Partition) -> float:
 
     Examples
     --------
-    >>> from darkvocab.snowballs.law import SnowballLaw
+    >>> from darkvocab.snowballs.snowball import SnowballLaw
     >>> between_two_cells = SnowballLaw(base=np.array([1.00390625]), sigma=1e-4, arithmetic="exact")
     >>> round(math.exp(partition_likelihood(between_two_cells.cells(3), Partition(np.array([2]), 1))), 12)
     0.75
@@ -109,9 +106,8 @@ def composite_likelihood(occupancy: Occupancy, partition: Partition) -> float:
     """Logarithm of the composite likelihood of a partition: its groups as points of a Poisson process of populations.
 
     ``sum_m N_m log E[N_m] - E[N_m] - log N_m!``, N_m groups of m tokens: of each population its own
-    likelihood, as if they were independent. Its score has mean zero, so the sigma that maximises it
-    is consistent; that populations depend on one another, since they sum to N, must go into its
-    error (Godambe's information). Singletons are left out where their number is not known. -inf
+    likelihood, as if they were independent; that they are not must go into its error (Godambe's
+    information, docs/theory.md). Singletons are left out where their number is not known. -inf
     where a population cannot occur.
     """
     sizes, counts = partition.sizes
