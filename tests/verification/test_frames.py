@@ -6,7 +6,7 @@ import pytest
 from darkvocab.errors import CorruptFile, InvalidInput, MissingFile
 from darkvocab.verification.frames import PLACEHOLDERS, Text, encoded, read_frames
 
-ASKED = Text(name="asked", text="say «{token}» and «{token}»\n", answer="«")
+ASKED = Text("asked", "say «{token}» and «{token}»\n", "«")
 
 
 def characters(text):

@@ -263,6 +263,8 @@ class Scan(Shown):
         source |= source.pop("hub")
         if parts["output"] is not None:
             parts["output"] |= parts["output"].pop("census")
+        if self.verified is None:
+            del parts["verified"]
         facts = {"schema_version": SCHEMA_VERSION, **matrix, **census, **parts, "source": source}
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 

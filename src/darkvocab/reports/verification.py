@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import polars as pl
 from rich.console import Console
 
@@ -18,6 +17,7 @@ from .plot import Axis, Panel, Plot, Series, around
 
 GROUPS = {"asked": "asked for", "control": "controls", "missed": "sample of the trained"}
 LOOKS = {"missed": (BLUE, "o"), "control": (BLACK, "^"), "asked": (ORANGE, "s")}
+VERIFIED = ("id", "token", "grade", "P_max", "best rank", "instead")
 LEAST = 1e-8  # probability that a figure shows at the lowest
 
 
@@ -59,29 +59,19 @@ def print_verdict(verdict: Verdict, to: Console, shown: int) -> None:
     show(table(PAGES["verify"]["headings"], groups(verdict)), to)
     to.print()
     print_lines(sentences(verdict), to)
-    rows = verified_rows(verdict, shown)
+    rows = verified_rows(verdict)
     if rows:
-        to.print()
-        show(table(VERIFIED, rows, left=("token", "instead")), to)
-        print_left(int(verdict.tokens["verified"].sum()) - len(rows), "verified; --json lists them all", to)
+        show(table(VERIFIED, rows[:shown], left=("token", "instead")), to, apart=True)
+        print_left(len(rows) - shown, "verified; --json lists them all", to)
 
 
-VERIFIED: Sequence[str] = ("id", "token", "grade", "P_max", "best rank", "instead")
-
-
-def verified_rows(verdict: Verdict, shown: int | None = None) -> list[list[str]]:
-    """Return a row for each verified token but controls, the least likely first."""
+def verified_rows(verdict: Verdict) -> list[list[str]]:
+    """Return a row for each verified token but controls, the least likely first: `VERIFIED`."""
     chosen = verdict.tokens.filter(pl.col("verified") & (pl.col("group") != "control")).sort("p_max", "token")
+    columns = chosen.select("token", "text", "grade", "p_max", "best_rank", "instead")
     return [
-        [
-            str(row["token"]),
-            _text(row["text"]),
-            row["grade"],
-            f"{row['p_max']:.2g}",
-            f"{row['best_rank']:,}",
-            _text(row["instead"]),
-        ]
-        for row in chosen.head(len(chosen) if shown is None else shown).iter_rows(named=True)
+        [str(token), _text(text), grade, f"{p:.2g}", f"{rank:,}", _text(instead)]
+        for token, text, grade, p, rank, instead in columns.iter_rows()
     ]
 
 
@@ -95,20 +85,13 @@ def verdict_plot(verdict: Verdict) -> Plot:
     for group, (colour, mark) in LOOKS.items():
         part = verdict.tokens.filter(pl.col("group") == group)
         if len(part):
+            look: dict[str, Any] = {"line": "", "size": 3.0, "alpha": 0.7, "hollow": group == "control", "mark": mark}
             p = part["p_max"].clip(LEAST, 1)
-            look: dict[str, Any] = {"line": "", "size": 3.0, "alpha": 0.7, "hollow": group == "control"}
-            label = GROUPS[group]
-            series.append(Series(x=part["order"], y=p, label=label, colour=colour, mark=mark, **look))
+            series.append(Series(x=part["order"], y=p, label=GROUPS[group], colour=colour, **look))
     x = around(verdict.tokens["order"], "place in the order of the weights, the surest to be dark first", "log")
-    limit = verdict.thresholds["all"]
-    ends = np.array(x.ends)
-    line = Series(x=ends, y=np.full(2, limit), colour="#808080", line=":", label="below: verified")
-    panel = Panel(
-        title="largest probability of the token, over frames and places",
-        x=x,
-        y=Axis(ends=(LEAST / 2, 2.0), scale="log", label="P_max"),
-        series=[line, *series],
-        legend="lower right",
-    )
+    line = Series(x=x.ends, y=[verdict.thresholds["all"]] * 2, colour="#808080", line=":", label="below: verified")
+    y = Axis(ends=(LEAST / 2, 2.0), scale="log", label="P_max")
+    title = "largest probability of the token, over frames and places"
+    panel = Panel(title=title, x=x, y=y, series=[line, *series], legend="lower right")
     n = verdict.tokens["token"].n_unique()
     return Plot(panels=[panel], height=4.2, caption=f"{n:,} tokens that a model was asked to repeat")

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -18,8 +19,7 @@ MARK = "{token}"
 PLACEHOLDERS = ("~", "^", "§", "¤", "@", "x", "A", "0")  # the first that stays a token of its own is taken
 
 
-@dataclass(frozen=True, kw_only=True)
-class Text:
+class Text(NamedTuple):
     """One text of a file of frames."""
 
     name: str
@@ -59,7 +59,7 @@ def read_frames(path: str | Path | None = None) -> tuple[list[Text], str]:
     content = path.read_bytes()
     try:
         tables = tomllib.loads(content.decode())
-        texts = [Text(name=name, text=held["text"], answer=held["answer"]) for name, held in tables.items()]
+        texts = [Text(name, held["text"], held["answer"]) for name, held in tables.items()]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptFile(f"{path}: not a file of frames ({error!r}); each is a table with text and answer") from None
     for one in texts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
@@ -87,24 +87,29 @@ class Verify(Shown):
         return choose(self.scanned, asked, n_controls=self.controls, n_missed=self.missed, seed=self.seed)
 
     @cached_property
-    def asking(self) -> Asking:
+    def asking(self) -> tuple[Model, list[Frame]]:
         """The model, and the frames in its ids."""
         model = self.model
         if model is None:
             model = open_model(self.source, dtype=self.dtype, device=self.device)
         elif not isinstance(model, Model):
             model = Model(logits=model, encode=_encoder(self.source), device=self.device)
-        texts, _ = read_frames(self.frames)
         if self.chat and model.templated is None:
             raise InvalidInput("the model was given without a chat template")
+        texts, _ = read_frames(self.frames)
         frames = [encoded(text, model.encode, model.templated if self.chat else None) for text in texts]
-        for frame in frames:
-            if model.context is not None and len(frame.ids) + PLACES > model.context:
-                raise InvalidInput(
-                    f"the frame {frame.name} has {len(frame.ids)} tokens, the model's context {model.context}; "
-                    "give shorter ones by --frames"
-                )
-        return Asking(model=model, frames=frames)
+        longest = max(frames, key=lambda frame: len(frame.ids))
+        if model.context is not None and len(longest.ids) + PLACES > model.context:
+            raise InvalidInput(
+                f"the frame {longest.name} has {len(longest.ids)} tokens, the model's context {model.context}; "
+                "give shorter ones by --frames"
+            )
+        return model, frames
+
+    @property
+    def n_answers(self) -> int:
+        """Records of one token."""
+        return len(self.asking[1]) * PLACES
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -112,7 +117,7 @@ class Verify(Shown):
         return {
             **{name: getattr(self, name) for name in PARAMETERS},
             "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
-            "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking.frames],
+            "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking[1]],
             "strata": self.chosen[1],
         }
 
@@ -134,7 +139,7 @@ class Verify(Shown):
                 {"source": self.source, "sha256": self.scanned.source.sha256},
                 {"frames": str(self.frames or "darkvocab's"), "sha256": sha256},
             ],
-            "n_records": len(self.chosen[0]) * self.asking.n_answers,
+            "n_records": len(self.chosen[0]) * self.n_answers,
         }
 
     def run(
@@ -166,7 +171,9 @@ class Verify(Shown):
         with ExitStack() as opened:
             runner = opened.enter_context(open_engine(engine, workers, say=say))
             manifest = self.manifest()
-            size = self.asking.batch(len(self.scanned.tokens)) * self.asking.n_answers
+            model, frames = self.asking
+            length = max(len(frame.ids) for frame in frames) + PLACES
+            size = model.batch(length, len(self.scanned.tokens), _free_bytes()) * self.n_answers
             folder = None
             if out is not None:
                 opening = RunFolder(out, Answered, manifest, records_per_part=size, resume=resume)
@@ -174,7 +181,7 @@ class Verify(Shown):
                 size = folder.parts.size  # a run that goes on keeps to its parts
             missing = folder.parts.missing() if folder else list(range(-(-manifest["n_records"] // size)))
             n_done = folder.parts.n_landed if folder else 0
-            tokens = size // self.asking.n_answers
+            tokens = size // self.n_answers
             chosen, _ = self.chosen
             tasks = (chosen[part * tokens : (part + 1) * tokens] for part in missing)
             answers: list[Answered] = []
@@ -206,43 +213,26 @@ def _encoder(source: str) -> Callable[[str], list[int]]:
     return lambda text: tokenizer.encode([text])[0].tolist()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asking:
-    """A model, and frames in its ids."""
-
-    model: Model
-    frames: list[Frame]
-
-    @property
-    def n_answers(self) -> int:
-        """Records of one token."""
-        return len(self.frames) * PLACES
-
-    def batch(self, n_tokens: int) -> int:
-        """Return how many tokens of a vocabulary to ask for at once."""
-        return self.model.batch(max(len(frame.ids) for frame in self.frames) + PLACES, n_tokens, _free_bytes())
-
-    def answers(self, chosen: list[Chosen]) -> Iterator[Answered]:
-        """Yield every place of every frame's answer, token by token."""
-        tokens = np.array([one.token for one in chosen], np.int64)
-        answers = [(frame, list(self.model.answers(frame, tokens))) for frame in self.frames]
-        for number, one in enumerate(chosen):
-            for frame, places in answers:
-                for place, answer in enumerate(places):
-                    yield Answered(
-                        **vars(one),
-                        frame=frame.name,
-                        place=place,
-                        p=float(answer.p[number]),
-                        rank=int(answer.rank[number]),
-                        answer=int(answer.token[number]),
-                        answer_text=self.model.decode(int(answer.token[number])),
-                    )
-
-
 def _ask(settings: Verify, chosen: list[Chosen]) -> list[Answered]:
     """Ask for the tokens of one part; the settings, which a worker unpickles once, keep the model."""
-    return list(settings.asking.answers(chosen))
+    model, frames = settings.asking
+    tokens = np.array([one.token for one in chosen], np.int64)
+    answers = [
+        (frame.name, place, answer) for frame in frames for place, answer in enumerate(model.answers(frame, tokens))
+    ]
+    return [
+        Answered(
+            **vars(one),
+            frame=frame,
+            place=place,
+            p=float(answer.p[number]),
+            rank=int(answer.rank[number]),
+            answer=int(answer.token[number]),
+            answer_text=model.decode(int(answer.token[number])),
+        )
+        for number, one in enumerate(chosen)
+        for frame, place, answer in answers
+    ]
 
 
 def _free_bytes() -> int:
