@@ -106,7 +106,7 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
     Example: darkvocab expect --sigma 1e-9:1e-7:200 --spacing log --tokens 151936 --figure expected.png
     """
     from ..reports.expected import expected_plot, print_agreement, print_expected
-    from ..reports.figures import check_figure, save_as
+    from ..reports.plot import check_figure, save_as
 
     announce_compilation()
     if figure:
@@ -147,8 +147,8 @@ def fit(target: str, figure: Path | None, as_json: bool, **settings: Any) -> Non
 
     Example: darkvocab fit --target qwen3-4b --compare --figure fit.png
     """
-    from ..reports.figures import check_figure, save_as
     from ..reports.fits import fit_figure, print_fit
+    from ..reports.plot import check_figure, save_as
 
     announce_compilation()
     if figure:

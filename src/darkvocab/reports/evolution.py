@@ -15,8 +15,7 @@ from ..errors import MissingFile
 from ..runs.records import reading
 from . import evolution_figures
 from .console import facts, number, print_left, print_lines, show, table
-from .document import Page
-from .labels import COUNTS, PAGES, WORDS, page_words
+from .document import COUNTS, PAGES, WORDS, Page, page_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,8 @@ import numpy as np
 import polars as pl
 
 from ..measures.tracking import replay
-from .figures import BLACK, BLUE, ORANGE, canvas
-from .labels import TITLES
-from .plot import Axis, Panel, Plot, Series, around, top_of
+from .document import TITLES
+from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, top_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

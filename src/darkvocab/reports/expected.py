@@ -13,9 +13,8 @@ from rich.console import Console
 from ..errors import InvalidInput
 from ..runs.records import EXPECTED, frame_of, reading
 from .console import print_left, print_lines, show, table
-from .figures import BLACK, BLUE, ORANGE
-from .labels import TITLES, labels
-from .plot import Axis, Panel, Plot, Series, top_of
+from .document import TITLES, labels
+from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, top_of
 from .snowball_figures import expected_series, sigma_axis, titled
 
 if TYPE_CHECKING:

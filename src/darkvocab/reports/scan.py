@@ -12,7 +12,7 @@ from rich.text import Text
 from ..numerics import GRIDS
 from ..text import listed, printable
 from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts, without
-from .labels import WORDS
+from .document import WORDS
 from .vocabulary import differing, runtime
 
 if TYPE_CHECKING:

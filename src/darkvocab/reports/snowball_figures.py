@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .figures import BLACK, BLUE, ORANGE, canvas, plain
-from .labels import TITLES
-from .plot import Axis, Panel, Plot, Series, around, top_of
+from .document import TITLES
+from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, plain, top_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ..text import printable
 from .console import SHOWN_TOKENS, facts, show, table, token_texts
-from .labels import WORDS
+from .document import WORDS
 
 if TYPE_CHECKING:
     from ..measures.vocabulary import Vocabulary
