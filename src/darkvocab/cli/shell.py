@@ -16,8 +16,7 @@ import typer
 import darkvocab
 
 from ..errors import DarkvocabError, DiskFull, of_the_machine
-from .help import Command, Group
-from .options import Function, takes_options
+from .options import Command, Function, Group, takes_options
 
 FINDINGS = 1
 BUG = 70  # EX_SOFTWARE of sysexits.h
