@@ -148,7 +148,7 @@ def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, cs
     """
     from ..measures.vocabulary import check_categories
     from ..measures.vocabulary import vocabulary as explained
-    from ..reports.vocabulary import print_vocabulary
+    from ..reports.scan import print_vocabulary
     from ..runs.records import write_csv
     from ..sources.tokenizer import open_tokenizer
 

@@ -16,8 +16,7 @@ from ..measures.census import counts
 from ..runs.records import Records, reading
 from .console import number, print_lines, show, table
 from .document import COUNTS, TITLES, WORDS, Page, page_words
-from .evolution import METRICS
-from .evolution_figures import LOOKS, loss_plot, step_axis
+from .evolution import LOOKS, METRICS, loss_plot, step_axis
 from .experiments import deviation
 from .plot import Axis, Panel, Plot, Series, top_of
 
