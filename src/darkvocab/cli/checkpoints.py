@@ -15,8 +15,7 @@ from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from ..memory import give_back
 from . import shell
-from .progress import announce_compilation, progress_bar, watched
-from .shell import app, put, say
+from .shell import announce_compilation, app, progress_bar, put, say, watched
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,8 +10,7 @@ import darkvocab
 
 from ..errors import InvalidInput
 from . import shell
-from .progress import watched
-from .shell import app, put, say
+from .shell import app, put, say, watched
 
 
 @app.command(no_args_is_help=True)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import darkvocab
 
 from ..errors import InvalidInput
-from .progress import progress_bar, watched
-from .shell import app, put, say
+from .shell import app, progress_bar, put, say, watched
 
 if TYPE_CHECKING:
     from ..training.replicas import Replicas

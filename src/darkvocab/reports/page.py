@@ -16,10 +16,9 @@ from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, reading
 from .document import PAGES, WORDS, Page, page_words, render
 from .evolution import EVOLUTION, evolution_page
-from .expected import read_expected
 from .experiments import QWEN3_4B, remarks, summary_cells
 from .plot import Plot, save
-from .snowball_figures import elements_figure, questions_plot, singletons_plot, sweep_plot
+from .snowballs import elements_figure, questions_plot, read_expected, singletons_plot, sweep_plot
 from .training import cells, replicas_plot, sentences, settings_said, training_page
 
 if TYPE_CHECKING:
