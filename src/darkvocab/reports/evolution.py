@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..training.evolve import Evolution
+
 READ = ("evolution", "events", "tokens")  # frames
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
 METRICS = "metrics.parquet"  # what a training leaves
