@@ -11,9 +11,8 @@ from rich.console import Console
 from ..measures.verdict import Share, Verdict
 from ..text import printable
 from .console import isolated, print_left, print_lines, show, table
-from .figures import BLACK, BLUE, ORANGE
-from .labels import PAGES
-from .plot import Axis, Panel, Plot, Series, around
+from .document import PAGES
+from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around
 
 GROUPS = {"asked": "asked for", "control": "controls", "missed": "sample of the trained"}
 LOOKS = {"missed": (BLUE, "o"), "control": (BLACK, "^"), "asked": (ORANGE, "s")}
