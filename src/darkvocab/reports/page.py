@@ -15,6 +15,7 @@ from ..landing import write_whole
 from ..measures.verdict import judge
 from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, reading
+from ..text import printable
 from . import verification
 from .document import PAGES, WORDS, Page, page_words, render
 from .evolution import EVOLUTION, evolution_page
