@@ -43,12 +43,8 @@ def _unsigned(words: Tensor, folded: bool) -> Tensor:
 def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Find the first row that equals each row, of its own trial: [T, n] int64, exact where no rows collided.
 
-    Trials in which rows of one hash differ are marked, [T] bool: to be repeated with other keys.
-
-    Parameters
-    ----------
-    words, keys, folded : as `hash_rows`
-    hashes : of `hash_rows` for the same, where the caller has them
+    Trials in which rows of one hash differ are marked, [T] bool: to be repeated with other keys. Takes what `hash_rows`
+    does, and its `hashes` where the caller has them.
     """
     if hashes is None:
         hashes, _ = hash_rows(words, keys, folded)
