@@ -148,9 +148,8 @@ class Evolve(Shown):
         self.selections = {"all": tokens}
         if self.unseen is not None:
             absent = np.isin(tokens, self.unseen)
-            self.selections |= {
-                name: chosen for name, chosen in (("seen", tokens[~absent]), ("unseen", tokens[absent])) if len(chosen)
-            }
+            both = {"seen": tokens[~absent], "unseen": tokens[absent]}
+            self.selections |= {name: chosen for name, chosen in both.items() if len(chosen)}
 
     def _length(self, name: str, given: float | None) -> float | None:
         value = self.history.parameters.get(name) if given is None else given
