@@ -24,8 +24,7 @@ from darkvocab.embedding.matrix import EmbeddingMatrix
 from darkvocab.measures.neighbours import neighbours
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.numerics import Distances, encode, to_index
-from darkvocab.reports.figures import save_as
-from darkvocab.reports.plot import Panel, Plot, Series, around
+from darkvocab.reports.plot import Panel, Plot, Series, around, save_as
 from darkvocab.snowballs import run
 from darkvocab.snowballs.bases import load_base
 from darkvocab.snowballs.sweep import Sweep

@@ -5,9 +5,11 @@ Whatever else is raised is a bug. Each class is also the built-in exception of i
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
+Known = TypeVar("Known")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -102,6 +104,13 @@ class DiskFull(Stopped, OSError):
 
     def __str__(self) -> str:
         return self.strerror or super().__str__()
+
+
+def one_of(value: Any, name: str, known: Collection[Known]) -> Known:
+    """Return a value that is one of those known, or raise `InvalidInput`, which calls it an unknown `name`."""
+    if value not in known:
+        raise InvalidInput(f"unknown {name} {value!r}; choose one of {', '.join(map(str, known))}")
+    return value
 
 
 def of_the_machine(error: BaseException) -> DarkvocabError | None:

@@ -5,7 +5,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from darkvocab.cli import app
-from darkvocab.cli import help as texts
+from darkvocab.cli import options as texts
 
 NAMES = [name for rows in texts.COMMANDS.values() for name in rows]
 

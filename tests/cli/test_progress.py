@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from darkvocab.cli import progress as cli
 from darkvocab.cli import shell
 
 
@@ -21,13 +20,13 @@ def clock(monkeypatch):
         def monotonic(self):
             return self.now
 
-    monkeypatch.setattr(cli, "time", Clock())
-    return cli.time
+    monkeypatch.setattr(shell, "time", Clock())
+    return shell.time
 
 
 def told(clock, *calls, **options):
     """What is written of calls (seconds, done, total)."""
-    with cli.progress_bar("sweeping", **options) as progress:
+    with shell.progress_bar("sweeping", **options) as progress:
         for seconds, *done in calls:
             clock.now = 100.0 + seconds
             progress(*done)
@@ -96,7 +95,7 @@ def test_a_terminal_shows_rate_and_remaining_time_in_a_bar(clock, monkeypatch):
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setenv("COLUMNS", "120")
         monkeypatch.setenv("TERM", "xterm")
-        with cli.progress_bar("[red]sweeping") as progress:
+        with shell.progress_bar("[red]sweeping") as progress:
             for second in range(3):
                 clock.now = 100.0 + second
                 progress(1000 * second, 10_000)
@@ -109,5 +108,5 @@ def test_a_terminal_shows_rate_and_remaining_time_in_a_bar(clock, monkeypatch):
 
 def test_an_interruption_that_a_callback_swallowed_is_raised_once_more(monkeypatch):
     monkeypatch.setattr(shell, "_interrupted", True)
-    with cli.progress_bar("counting") as progress, pytest.raises(KeyboardInterrupt):
+    with shell.progress_bar("counting") as progress, pytest.raises(KeyboardInterrupt):
         progress(1, 2)

@@ -10,7 +10,7 @@ import pytest
 
 from darkvocab import report, sweep
 from darkvocab.reports.plot import MOST_NAMELESS, MOST_POINTS, Axis, Panel, Plot, Series, around, top_of
-from darkvocab.reports.snowball_figures import sweep_plot
+from darkvocab.reports.snowballs import sweep_plot
 from darkvocab.runs.records import read_records
 
 MEAN = Series(x=[1, 2, 3], y=[2, 3, float("nan")], label="mean", mark="o", band=([0, 1, 2], [4, 5, float("inf")]))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from ..embedding.matrix import EmbeddingMatrix, finite_rows
-from ..errors import InvalidInput
+from ..errors import InvalidInput, one_of
 from ..measures.census import Census
 from ..measures.distances import Displacements, displacements
 from ..measures.tracking import follow
@@ -271,8 +271,7 @@ def diff(
         refused
     progress : called with (bytes done, bytes in all)
     """
-    if matrix not in MATRICES:
-        raise InvalidInput(f"unknown matrix {matrix!r}; choose one of {', '.join(MATRICES)}")
+    one_of(matrix, "matrix", MATRICES)
     one = EmbeddingMatrix.open(a, tensor=tensor, tokenizer=tokenizer)
     other = EmbeddingMatrix.open(b, tensor=tensor_b or tensor, tokenizer=tokenizer)
     pairs, notes = ([("as asked", one, other)], []) if tensor or tensor_b else _pairs(one, other, matrix)

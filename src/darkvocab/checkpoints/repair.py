@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from ..embedding.find import find_copies
 from ..embedding.matrix import EmbeddingMatrix
 from ..embedding.scales import find_scales
-from ..errors import InvalidInput, MissingFile
+from ..errors import InvalidInput, MissingFile, one_of
 from ..landing import landing_folder
 from ..progress import Progress, Report
 from ..runs.randomness import check_seed
@@ -113,8 +113,7 @@ def repair(
 def _check_choices(how: str, matrix: str, jitter: int, seed: int) -> None:
     check_seed(seed)
     for name, value, known in (("how", how, HOWS), ("matrix", matrix, MATRICES)):
-        if value not in known:
-            raise InvalidInput(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+        one_of(value, name, known)
     if not 1 <= jitter <= LONGEST_JITTER:
         raise InvalidInput(f"jitter must be 1 to {LONGEST_JITTER:,} steps, got {jitter}")
 

@@ -15,8 +15,7 @@ from ..errors import InvalidInput
 from ..landing import check_place, write_whole
 from ..memory import give_back
 from . import shell
-from .progress import announce_compilation, progress_bar, watched
-from .shell import app, put, say
+from .shell import announce_compilation, app, progress_bar, put, say, watched
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,7 +147,7 @@ def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, cs
     """
     from ..measures.vocabulary import check_categories
     from ..measures.vocabulary import vocabulary as explained
-    from ..reports.vocabulary import print_vocabulary
+    from ..reports.scan import print_vocabulary
     from ..runs.records import write_csv
     from ..sources.tokenizer import open_tokenizer
 

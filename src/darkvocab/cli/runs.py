@@ -1,8 +1,10 @@
-"""Commands on finished runs, and on the notebooks: reproduce, report, summary."""
+"""Commands on trainings, finished runs and the notebooks: train, evolve, history, reproduce, report, summary."""
+
+from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -10,8 +12,101 @@ import darkvocab
 
 from ..errors import InvalidInput
 from . import shell
-from .progress import watched
-from .shell import app, put, say
+from .shell import app, progress_bar, put, say, watched
+
+if TYPE_CHECKING:
+    from ..training.replicas import Replicas
+    from ..training.settings import Training
+
+# Options of `train` that are fields of `Training` and of its architecture by the same name.
+ARCHITECTURE = "layers heads width context norm tied".split()
+AS_GIVEN = "precision rounding products schedule clip batch steps label_shift seed device record_every record".split()
+
+
+def _training(corpus: Path | None, vocabulary: int | None, tokenizer: Path | None, **options: Any) -> Training:
+    """Return the settings that these options come to."""
+    from ..training import choices
+
+    options["clip"] = options["clip"] or None
+    options["record"] = tuple(options["record"] or ())
+    return darkvocab.Training(
+        corpus=darkvocab.training.load_corpus(corpus, vocabulary=vocabulary, tokenizer=tokenizer),
+        architecture=choices.Architecture(**{name: options[name] for name in ARCHITECTURE}),
+        start=choices.chosen(choices.STARTS, options, "start", "init_"),
+        noise=choices.chosen(choices.NOISES, options, "noise", "noise_"),
+        optimizer=choices.chosen(choices.OPTIMIZERS, options, "optimizer"),
+        **{name: options[name] for name in AS_GIVEN},
+    )
+
+
+@app.command()
+def train(
+    out: Path, replicas: int, engine: str, workers: int | None, resume: bool, as_json: bool, **settings: Any
+) -> None:
+    """Train a small GPT-2 from such a start, recording its embedding after every step (11.2c, 11.2b, 11.2a).
+
+    Example: darkvocab train --steps 2000 --out runs/train
+    """
+    from ..reports.training import print_training
+
+    training = _training(**settings)
+    if replicas > 1:
+        several = darkvocab.training.Replicas(training=training, n=replicas)
+        _train_replicas(several, out, as_json, engine=engine, workers=workers, resume=resume)
+        return
+    if engine != "local" or workers is not None:
+        raise InvalidInput("--engine and --workers are for several --replicas; one training takes the cores there are")
+    with progress_bar("training") as progress:
+        outcome = darkvocab.train(training, out, resume=resume, progress=progress, say=say)
+    put(as_json, print_training, outcome.to_json(), data=lambda: {"run": str(out), **outcome.to_json()})
+
+
+def _train_replicas(replicas: Replicas, out: Path, as_json: bool, **running: Any) -> None:
+    from ..reports.training import print_replicas, replicas_json
+    from ..runs.records import read_records
+
+    watched("training", replicas.run, out, say=say, **running)
+    page, *_, figure = darkvocab.report(out)
+    records = read_records(out)
+    put(as_json, print_replicas, records, data=lambda: replicas_json(out, records))
+    say(f"open {page}; records in {out / 'records.csv'}, figure for print {figure}")
+
+
+@app.command(no_args_is_help=True)
+def evolve(source: Path, out: Path | None, as_json: bool, **settings: Any) -> None:
+    """Follow the black holes of a training step by step, over all, seen and unseen tokens.
+
+    Example: darkvocab evolve runs/lab --every 10
+    """
+    from ..reports.console import frames_json
+    from ..reports.evolution import print_evolution
+
+    if out is None and (source / "manifest.json").is_file():
+        out = source
+    evolution = watched("measuring", darkvocab.evolve, source, out=out, **settings)
+    page = darkvocab.report(out)[0] if out else None
+    frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
+    put(as_json, print_evolution, evolution, data=lambda: frames_json(evolution.summary, **frames))
+    if out:
+        say(f"open {page}; records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}")
+    else:
+        say("nothing was kept: --out DIR lands records, events and figures")
+
+
+@app.command(no_args_is_help=True)
+def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any) -> None:
+    """Follow black holes and rows from checkpoint to checkpoint: which are equal, which moved, since when frozen.
+
+    Example: darkvocab history org/name --revisions 'step*' --out runs/history
+    """
+    from ..reports.changes import print_series
+    from ..reports.console import frames_json
+
+    series = watched("measuring", darkvocab.series, *sources, out=out, in_bytes=True, **settings)
+    frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
+    put(as_json, print_series, series, data=lambda: frames_json(series.summary, **frames))
+    if out:
+        say(f"checkpoints in {out / 'checkpoints.csv'}, events and tokens beside it")
 
 
 @app.command(no_args_is_help=True)

@@ -15,8 +15,7 @@ import darkvocab
 from ..errors import InvalidInput
 from . import shell
 from .options import TABLES
-from .progress import announce_compilation, progress_bar, watched
-from .shell import app, put, say
+from .shell import announce_compilation, app, progress_bar, put, say, watched
 
 if TYPE_CHECKING:
     from ..snowballs.expect import Expect, Expected
@@ -105,8 +104,8 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
 
     Example: darkvocab expect --sigma 1e-9:1e-7:200 --spacing log --tokens 151936 --figure expected.png
     """
-    from ..reports.expected import expected_plot, print_agreement, print_expected
-    from ..reports.figures import check_figure, save_as
+    from ..reports.plot import check_figure, save_as
+    from ..reports.snowballs import expected_plot, print_agreement, print_expected
 
     announce_compilation()
     if figure:
@@ -147,8 +146,8 @@ def fit(target: str, figure: Path | None, as_json: bool, **settings: Any) -> Non
 
     Example: darkvocab fit --target qwen3-4b --compare --figure fit.png
     """
-    from ..reports.figures import check_figure, save_as
     from ..reports.fits import fit_figure, print_fit
+    from ..reports.plot import check_figure, save_as
 
     announce_compilation()
     if figure:

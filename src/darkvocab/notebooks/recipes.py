@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InvalidInput
+from ..errors import one_of
 from ..extras import import_extra, import_torch
 from ..measures.census import Census
 from ..measures.geometry import Geometry
@@ -314,6 +314,4 @@ def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
     settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `snowballs.run.Options`; for 11.2c,
         11.2b and 11.2a corpus (a file) and those of `train`, of which `out` may be None
     """
-    if recipe not in RECIPES:
-        raise InvalidInput(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")
-    return list(RECIPES[recipe](**settings))
+    return list(RECIPES[one_of(recipe, "recipe", RECIPES)](**settings))

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Integer, UInt
 
-from ..errors import InvalidInput
+from ..errors import one_of
 from . import _backends
 from .grids import Grid, as_grid, index_values
 
@@ -70,8 +70,7 @@ class Distances:
         threads: int = 1,
     ) -> None:
         """Take ordered indices (`to_index`) on a grid; `weights` says how many equal rows each stands for, else 1."""
-        if unit not in UNITS:
-            raise InvalidInput(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
+        one_of(unit, "unit", UNITS)
         self.unit, self.threads = unit, threads
         self.n = len(index)
         self.weights = np.ones(self.n, np.int64) if weights is None else np.asarray(weights, np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import ndtr
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, one_of
 
 NEGLECTED = 1e-9  # per snowball: the chance that noise beyond `reach` occurs at all
 FARTHEST = 2.0**19  # standard deviations that noise can reach
@@ -111,9 +111,7 @@ INDEPENDENT = tuple(name for name, distribution in DISTRIBUTIONS.items() if dist
 
 def drawn(name: str | Distribution) -> Distribution:
     """Return the distribution of this name, one that the kernels draw."""
-    if not isinstance(name, str) or name not in DRAWN:
-        raise InvalidInput(f"unknown distribution {name!r}; choose one of {', '.join(DRAWN)}")
-    return DISTRIBUTIONS[name]
+    return DISTRIBUTIONS[one_of(name, "distribution", DRAWN)]
 
 
 def independent(distribution: str | Distribution) -> Distribution:

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Num, UInt
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, one_of
 from . import _backends
 
 ArrayLike = float | int | list | tuple | np.generic | np.ndarray
@@ -62,11 +62,7 @@ GRIDS = {
 
 def as_grid(grid: str | Grid) -> Grid:
     """Return the `Grid` of this name, or raise InvalidInput; a `Grid` passes through."""
-    if isinstance(grid, Grid):
-        return grid
-    if grid not in GRIDS:
-        raise InvalidInput(f"unknown grid {grid!r}; choose one of {', '.join(GRIDS)}")
-    return GRIDS[grid]
+    return grid if isinstance(grid, Grid) else GRIDS[one_of(grid, "grid", GRIDS)]
 
 
 def _finite(x: ArrayLike) -> np.ndarray:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int64, UInt, UInt64
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, one_of
 from . import _backends
 
 CHUNK_BYTES = 1 << 20
@@ -55,8 +55,7 @@ class Groups:
         Selections are "black_holes" (groups of two rows and more, once each), "unique" (all groups, once each), and
         "tokens" (all groups, as often as they have rows).
         """
-        if over not in SELECTIONS:
-            raise InvalidInput(f"unknown rows {over!r}; choose one of {', '.join(SELECTIONS)}")
+        one_of(over, "rows", SELECTIONS)
         first = self.first[self.counts >= 2] if over == "black_holes" else self.first
         return first, self.counts if over == "tokens" else np.ones(len(first), np.int64)
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from ..numerics import GRIDS
 from ..text import printable
 from .console import cell, facts, isolated, left_out, print_left, print_lines, show, table, token_texts
+from .document import WORDS
 from .evolution import event_counts, print_events
-from .labels import WORDS
 
 if TYPE_CHECKING:
     from ..checkpoints.series import Series

@@ -1,9 +1,10 @@
-"""Pages: their content, and one HTML file that holds its style and scripts and a policy that allows no others."""
+"""Pages: their content and words, and one HTML file that holds its style and scripts and a policy for no others."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -95,3 +96,23 @@ def read(name: str) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+# For people: names of columns in tables and above panels, and the sentences of pages.
+WORDS: dict[str, dict[str, Any]] = tomllib.loads(read("labels.toml"))
+LABELS: dict[str, str] = WORDS["labels"]
+TITLES: dict[str, str] = {**LABELS, **WORDS["titles"]}
+PAGES = WORDS["pages"]
+
+
+def labels(*columns: str) -> dict[str, str]:
+    """Return the label of each column for a table."""
+    return {column: LABELS[column] for column in columns}
+
+
+def page_words(experiment: str, of: str) -> dict[str, Any]:
+    """Return title, headings and terms of an experiment's page, and its leading sentence on the run that `of` names."""
+    return {**PAGES[experiment], "lead": PAGES[experiment]["lead"].format(of=of)}
+
+
+COUNTS = labels("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")

@@ -10,7 +10,7 @@ from rich.console import Console
 from ..runs.records import Records
 from ..text import finite
 from .console import density, frames_json, largest, number, print_lines, show, table
-from .labels import WORDS
+from .document import WORDS
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")

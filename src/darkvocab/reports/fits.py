@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .console import facts, number, print_lines, show, table
-from .figures import BLACK, BLUE, ORANGE, canvas, plain
-from .labels import WORDS, labels
+from .document import WORDS, labels
+from .plot import BLACK, BLUE, ORANGE, canvas, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,14 +14,11 @@ from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import write_whole
 from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, reading
-from .document import Page, render
+from .document import PAGES, WORDS, Page, page_words, render
 from .evolution import EVOLUTION, evolution_page
-from .expected import read_expected
 from .experiments import QWEN3_4B, remarks, summary_cells
-from .figures import save
-from .labels import PAGES, WORDS, page_words
-from .plot import Plot
-from .snowball_figures import elements_figure, questions_plot, singletons_plot, sweep_plot
+from .plot import Plot, save
+from .snowballs import elements_figure, questions_plot, read_expected, singletons_plot, sweep_plot
 from .training import cells, replicas_plot, sentences, settings_said, training_page
 
 if TYPE_CHECKING:

@@ -15,11 +15,9 @@ from ..errors import MissingFile
 from ..measures.census import counts
 from ..runs.records import Records, reading
 from .console import number, print_lines, show, table
-from .document import Page
-from .evolution import METRICS
-from .evolution_figures import LOOKS, loss_plot, step_axis
+from .document import COUNTS, TITLES, WORDS, Page, page_words
+from .evolution import LOOKS, METRICS, loss_plot, step_axis
 from .experiments import deviation
-from .labels import COUNTS, TITLES, WORDS, page_words
 from .plot import Axis, Panel, Plot, Series, top_of
 
 ENDED = ("complete", "diverged")

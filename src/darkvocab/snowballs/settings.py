@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, one_of
 from ..gpu.batch import DistanceQuery
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
@@ -125,8 +125,7 @@ class RunSettings(Points, ABC, Generic[Row]):
         super().__post_init__()
         if self.trials < 1:
             raise InvalidInput(f"trials must be >= 1, got {self.trials}")
-        if self.sampler not in SAMPLERS:
-            raise InvalidInput(f"unknown sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
+        one_of(self.sampler, "sampler", SAMPLERS)
         if self.sampler == "notebook" and self.distribution != "gaussian":
             raise InvalidInput(
                 f"the notebook sampler draws gaussian noise, not {self.distribution}; choose sparse or dense"
@@ -178,8 +177,7 @@ class RunSettings(Points, ABC, Generic[Row]):
         measure = tuple(self.measure)
         if unknown := [name for name in measure if name not in (*MEASURES, "census")]:
             raise InvalidInput(f"unknown measure {unknown[0]!r}; choose among census, {', '.join(MEASURES)}")
-        if self.over not in SELECTIONS:
-            raise InvalidInput(f"unknown rows {self.over!r}; choose one of {', '.join(SELECTIONS)}")
+        one_of(self.over, "rows", SELECTIONS)
         length = self.epsilon
         if length is not None and not (length > 0 and math.isfinite(length) and math.isfinite(1e40 / length)):
             raise InvalidInput(f"epsilon must be a finite length > 0 to divide by (weight units), got {length!r}")

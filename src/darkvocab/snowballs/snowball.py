@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Integer, UInt
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, one_of
 from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to, ulp
 from ..numerics.cells import Cells, Ranges, cell_ranges
@@ -49,8 +49,7 @@ class SnowballLaw:
         check_sigma(self.sigma)
         if self.base.ndim != 1 or not self.base.size:
             raise InvalidInput(f"base must be a vector of finite numbers, got shape {list(self.base.shape)}")
-        if self.arithmetic not in ARITHMETICS:
-            raise InvalidInput(f"unknown arithmetic {self.arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
+        one_of(self.arithmetic, "arithmetic", ARITHMETICS)
         grid = as_grid(self.grid)
         if not max(self.base.max(), -self.base.min()) <= grid.max_value:  # NaN too
             beyond = np.flatnonzero(~(np.abs(self.base) <= grid.max_value))

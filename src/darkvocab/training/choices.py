@@ -5,18 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, one_of
 
 
 def _positive(value: float, name: str, *, or_zero: bool = False) -> None:
     if not (math.isfinite(value) and (value >= 0 if or_zero else value > 0)):
         raise InvalidInput(f"{name} must be finite and {'>= 0' if or_zero else '> 0'}, got {value!r}")
-
-
-def one_of(value: Any, name: str, known: tuple[Any, ...]) -> None:
-    """Raise `InvalidInput` where a value is none of those known."""
-    if value not in known:
-        raise InvalidInput(f"unknown {name} {value!r}; choose one of {', '.join(map(str, known))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +160,7 @@ OPTIMIZERS = {kind.name: kind for kind in (AdamW, SGD)}
 
 def chosen(kinds: Mapping[str, Any], options: Mapping[str, Any], choice: str, prefix: str = "") -> Any:
     """Return the start, noise or optimizer that the option `choice` names, made of those options that it has."""
-    one_of(options[choice], choice, tuple(kinds))
-    kind = kinds[options[choice]]
+    kind = kinds[one_of(options[choice], choice, kinds)]
     if kind is None:
         return None
     names = [field.name for field in fields(kind) if prefix + field.name in options]

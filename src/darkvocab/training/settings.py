@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, one_of
 from ..extras import import_torch
 from ..gpu.device import check_device
 from ..runs.folder import repeating, versions
@@ -53,7 +53,7 @@ class Training(Shown):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
         for name, known in choices.NAMED.items():
-            choices.one_of(getattr(self, name), name, known)
+            one_of(getattr(self, name), name, known)
         if self.label_shift not in (1, 2):
             raise InvalidInput(f"label_shift must be 1 or 2, got {self.label_shift}")
         if self.rounding == "stochastic" and not self.precision_policy.rounded:

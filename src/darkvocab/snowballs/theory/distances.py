@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from ...errors import InvalidInput
+from ...errors import InvalidInput, one_of
 from ...numerics import Touching, index_values
 from ...numerics.cells import Cells
 from ...numerics.chebyshev import UNITS
@@ -188,8 +188,7 @@ class LInfinity:
     """
 
     def __init__(self, cells: Cells, n_tokens: float, unit: str = "steps") -> None:
-        if unit not in UNITS:
-            raise InvalidInput(f"unknown unit {unit!r}; choose one of {', '.join(UNITS)}")
+        one_of(unit, "unit", UNITS)
         if not n_tokens >= 1:
             raise InvalidInput(f"n_tokens must be >= 1, got {n_tokens!r}")
         self.n_tokens, runs = n_tokens, _runs(cells, unit)
