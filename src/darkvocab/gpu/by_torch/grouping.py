@@ -12,13 +12,8 @@ CHUNK = 1 << 22  # words at a time, of some tens of bytes each
 def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
     """Hash each row, ``sum_d keys[d] * words[.., d] mod 2**64`` (multilinear), and find its largest magnitude code.
 
-    Both are [T, n] int64; the hash by its bit pattern, the code without its sign bit.
-
-    Parameters
-    ----------
-    words : [T, n, dim]
-    keys : [dim] int64, bit patterns of random 64-bit words
-    folded : the word of -0.0, the sign bit alone, counts as 0
+    Both are [T, n] int64; the hash by its bit pattern, the code without its sign bit. Words are [T, n, dim], keys [dim]
+    int64, bit patterns of random 64-bit words; if `folded`, the word of -0.0, the sign bit alone, counts as 0.
     """
     n_trials, n, dim = words.shape
     rows = words.reshape(n_trials * n, dim)
