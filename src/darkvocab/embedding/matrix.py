@@ -73,12 +73,9 @@ class EmbeddingMatrix(Shown):
     ) -> EmbeddingMatrix:
         """Open the input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
 
-        Raises as `open_source`, `find_embedding` and `open_tokenizer`.
-
-        Parameters
-        ----------
-        tensor : the tensor to take instead of the one found; `NAME[ROW]` for a row of a history
-        tokenizer : one to open instead of that in the folder or the file, as `open_tokenizer`; "none" for no texts
+        `tensor` is taken instead of the one found, `NAME[ROW]` for a row of a history; `tokenizer` is opened instead of
+        that in the folder or the file, "none" for no texts. Raises as `open_source`, `find_embedding` and
+        `open_tokenizer`.
         """
         if not isinstance(source, Source):
             source = open_source(source)

@@ -57,12 +57,9 @@ class Folder(LazyMapping[File]):
 def open_source(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Source:
     """Open the tensors of a file, or of a model folder (one file, or shards with their index); see `docs/files.md`.
 
-    Only headers are read. Beside a folder's tensors: its `config.json`, and its files by name.
-
-    Parameters
-    ----------
-    path : a path; where nothing lies there, a text may also be `org/name[@revision][/file or folder]` on the Hub
-    progress : told (bytes read, bytes asked for) as pieces of the Hub's files arrive, now and later
+    Only headers are read. Beside a folder's tensors: its `config.json`, and its files by name. Where nothing lies at
+    `path`, a text may also be `org/name[@revision][/file or folder]` on the Hub; `progress` is told (bytes read, bytes
+    asked for) as pieces of its files arrive, now and later.
 
     Raises MissingFile (nothing there, a folder without weights, a missing shard), AccessRefused and Unreachable as
     `HubFile.bring`, CorruptFile as the readers of `READERS`, `read_gguf` and `read_sharded`, and InvalidInput for a
