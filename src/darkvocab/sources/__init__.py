@@ -12,8 +12,8 @@ from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors, unique_names
+from .tensors import FORMATS, LazyMapping
 from .tensors import File as File
-from .tensors import LazyMapping
 from .tensors import RemoteFile as RemoteFile
 from .tensors import Source as Source
 from .tensors import Tensor as Tensor
@@ -29,11 +29,7 @@ READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".npz": read_arrays,
 }
 GIVE = f"give a {', '.join(READERS)} or .gguf file, an index of shards, or a model folder"
-# A folder is read by the first of these that it has.
-WEIGHTS = (
-    "model.safetensors model.safetensors.index.json pytorch_model.bin pytorch_model.bin.index.json "
-    "embedding_evolution.safetensors adapter_model.safetensors adapter_model.bin"
-).split()
+WEIGHTS: list[str] = FORMATS["weights"]
 ADAPTER = "adapter_config.json"
 INDEX = ".index.json"
 # Files that hold a chat template: a text, then JSON.
