@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from darkvocab import EmbeddingMatrix, scan
-from darkvocab.embedding.names import INPUT_NAMES, OTHER_OUTPUT_NAMES, OUTPUT_NAMES
+from darkvocab.embedding.find import INPUT_NAMES, OTHER_OUTPUT_NAMES, OUTPUT_NAMES
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

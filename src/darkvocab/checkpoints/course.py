@@ -76,7 +76,6 @@ COUNTED = {BIRTH: "n_born", SPLIT: "n_split", MERGE: "n_merged", VANISH: "n_vani
 class Measured:
     """A measured checkpoint, which the next is compared with."""
 
-    record: CheckpointRecord
     matrix: EmbeddingMatrix
     groups: Groups
     identity: tuple[Any, ...]
@@ -111,7 +110,7 @@ class Course:
         groups = before.groups if before and same else self._groups(name, matrix)
         census = Census(groups)
         grid = as_grid(self.grid or matrix.grid).name
-        why = _why_not(before.record, matrix, grid) if before else None
+        why = _why_not(self.records[-1], matrix, grid) if before else None
         moved = None
         if before and why is None:
             moved = (
@@ -142,7 +141,7 @@ class Course:
             SeriesEvent(checkpoint=record.checkpoint, name=record.name, **event.columns()) for event in events
         ]
         self.records.append(record)
-        self.last = Measured(record=record, matrix=matrix, groups=groups, identity=identity)
+        self.last = Measured(matrix=matrix, groups=groups, identity=identity)
 
     def _identity(self, matrix: EmbeddingMatrix) -> tuple[Any, ...]:
         """Return what is equal where words and scales are; those of a file whose hash is known are not read again."""

@@ -18,9 +18,6 @@ GRADED = {"dark": UNTRAINED, "weak": WEAK}
 NAMED = ("black-holes", "beyond-tokenizer", *GRADED)
 
 
-SYNTAX = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
-
-
 def select(
     asked: str | Iterable[int], matrix: EmbeddingMatrix, sides: Sequence[str], n_tokens: int | None = None
 ) -> dict[str, Int64[np.ndarray, " k"]]:
@@ -64,7 +61,8 @@ def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
     ends = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
     if not ends:
-        raise InvalidInput(f"cannot read {part!r} as tokens; choose {SYNTAX}")
+        known = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
+        raise InvalidInput(f"cannot read {part!r} as tokens; choose {known}")
     first = int(ends[1])
     last = int(ends[2] or ends[1])
     if last < first:

@@ -144,15 +144,9 @@ def series(
     """Measure the checkpoints of one model in order: their censuses, and what changed from each to the next.
 
     Two matrices are in memory at a time. Of a file on the Hub that has the same hash as an earlier one nothing is read.
-    Raises as `find_checkpoints`, `EmbeddingMatrix.open`, `EmbeddingMatrix.groups` and `Series.write`.
-
-    Parameters
-    ----------
-    sources, revisions : as `find_checkpoints`
-    tensor, tokenizer : as `EmbeddingMatrix.open`; the tokenizer is the last checkpoint's
-    grid : round every checkpoint to it first
-    out : folder to write to (`Series.write`); by default nothing is written
-    progress : called with (bytes done, bytes in all)
+    Sources and `revisions` are as `find_checkpoints` takes them, `tensor` and `tokenizer` (the last checkpoint's) as
+    `EmbeddingMatrix.open`. Every checkpoint is rounded to `grid` first; `out` is a folder to write to (`Series.write`).
+    `progress` is called with (bytes done, bytes in all). Raises as these, and as `EmbeddingMatrix.groups`.
     """
     if out is not None:
         check_folder(Path(out), FILES)

@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,29 @@ from ..numerics.grouping import chunks
 from ..sources import File, Source, Tensor
 from ..sources.safetensors import read_metadata
 from ..text import printable
-from .names import ENDINGS, INPUT_NAMES, NO_EMBEDDING, NUMBERED, OTHER_OUTPUT_NAMES, OUTPUT_NAMES, ends
-from .scales import find_companions, is_packed, refusal
+from .scales import NO_EMBEDDING, PACKED, find_companions, is_packed, refusal
 
+ENDINGS = tomllib.loads(Path(__file__).with_name("names.toml").read_text("utf-8"))
+INPUT_NAMES, OUTPUT_NAMES, OTHER_OUTPUT_NAMES = (tuple(ENDINGS[kind]) for kind in ("input", "output", "other_output"))
+# One embedding for each codebook or layer: named with its number.
+NUMBERED = re.compile(
+    r"(.+\.)?(embed_tokens|emb|embeddings|embedding|input_embeds_layers|word_embeddings|wte)\.[0-9]+(\.weight)?"
+)
+# What PEFT puts into a name: the weight is the module's own, or in `modules_to_save` the one that was trained.
+WRAPPED = re.compile(r"\.(modules_to_save(\.[^.]+)?|original_module|(token_adapter\.)?base_layer)(?=\.weight)")
 TIED = "tie_word_embeddings"  # in a config
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(embedding_)?[AB](\..+)?", re.IGNORECASE)
 DELTA = re.compile(r".+\.trainable_tokens_delta(\..+)?")
 MERGED = "give the merged model: PeftModel.merge_and_unload() of peft, then save_pretrained"
 HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
+
+
+def ends(name: str, ending: str) -> bool:
+    """Say whether a tensor has this name, or ends with it after a point; what adapters and packing add is no part."""
+    if ending.removesuffix("weight") not in name:  # soon said: there may be a hundred thousand names
+        return name == ending
+    plain = PACKED.sub("weight", WRAPPED.sub("", name))
+    return plain == ending or plain.endswith("." + ending)
 
 
 def _is_matrix(tensor: Tensor, rank: int = 2) -> bool:

@@ -73,12 +73,9 @@ class EmbeddingMatrix(Shown):
     ) -> EmbeddingMatrix:
         """Open the input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
 
-        Raises as `open_source`, `find_embedding` and `open_tokenizer`.
-
-        Parameters
-        ----------
-        tensor : the tensor to take instead of the one found; `NAME[ROW]` for a row of a history
-        tokenizer : one to open instead of that in the folder or the file, as `open_tokenizer`; "none" for no texts
+        `tensor` is taken instead of the one found, `NAME[ROW]` for a row of a history; `tokenizer` is opened instead of
+        that in the folder or the file, "none" for no texts. Raises as `open_source`, `find_embedding` and
+        `open_tokenizer`.
         """
         if not isinstance(source, Source):
             source = open_source(source)
@@ -137,8 +134,24 @@ class EmbeddingMatrix(Shown):
     def tying(self) -> Tying:
         """Facts about tying, the config held against the tensors; reads the output tensor where they disagree."""
         if self.skipped and self.source and self.held:
-            return _tying(self._made(self.source, self.held, self.chosen, self.tokenizer))
-        return _tying(self)
+            return self._made(self.source, self.held, self.chosen, self.tokenizer).tying
+        n_differ = sentence = None
+        said = said_tied(self.source) if self.source else None
+        output = self.unembedding()
+        output = None if output is self else output
+        lacks_output = said is False and output is None and self.output is None
+        if said and not self.tied and output is not None:
+            n_differ = _n_differing(self, output)
+            sentence = (
+                f"the config says that input and output are tied, but {n_differ:,} of {output.n_tokens:,} rows of "
+                f"{printable(output.tensor)} are not those of {printable(self.tensor)}: a loader that ties drops these"
+            )
+        if lacks_output:
+            sentence = (
+                "the config says that input and output are untied, but there is no output tensor: a loader makes one "
+                "up, or fails"
+            )
+        return Tying(said=said, tied=self.tied, n_differ=n_differ, lacks_output=lacks_output, sentence=sentence)
 
     @property
     def output_shape(self) -> tuple[int, ...] | None:
@@ -287,27 +300,6 @@ class EmbeddingMatrix(Shown):
         token = int(self.token_ids[token])
         text = self.texts.get(token)
         return f"{token}" if text is None else f"{token} {text!r}"
-
-
-def _tying(matrix: EmbeddingMatrix) -> Tying:
-    """Hold what a config says against the tensors of an embedding that has all its rows."""
-    n_differ = sentence = None
-    said = said_tied(matrix.source) if matrix.source else None
-    output = matrix.unembedding()
-    output = None if output is matrix else output
-    lacks_output = said is False and output is None and matrix.output is None
-    if said and not matrix.tied and output is not None:
-        n_differ = _n_differing(matrix, output)
-        sentence = (
-            f"the config says that input and output are tied, but {n_differ:,} of {output.n_tokens:,} rows of "
-            f"{printable(output.tensor)} are not those of {printable(matrix.tensor)}: a loader that ties drops these"
-        )
-    if lacks_output:
-        sentence = (
-            "the config says that input and output are untied, but there is no output tensor: a loader makes one up, "
-            "or fails"
-        )
-    return Tying(said=said, tied=matrix.tied, n_differ=n_differ, lacks_output=lacks_output, sentence=sentence)
 
 
 def _n_differing(a: EmbeddingMatrix, b: EmbeddingMatrix) -> int:

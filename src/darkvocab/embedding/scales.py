@@ -6,6 +6,7 @@ stored words are given, and `of`, the packing of a matrix of some rows alone.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,8 +19,15 @@ from ..sources import Source, Tensor
 from ..sources.gguf import dequantised, n_numbers
 from ..sources.tensors import FORMATS
 from ..text import printable
-from .names import NO_EMBEDDING, PACKED
 
+# Names of what belongs to an embedding and is none: scales, zero points, factors and changes of adapters.
+NO_EMBEDDING = re.compile(
+    r"(.*[._])?((scales?(_inv|_2)?|scale_weight|zero_points?|q?zeros|biases|scb|g_idx|absmax|quant_map|_data"
+    r"|trainable_tokens_(delta|index)|weight_shape)(\.[^.]+)?|lora_[^.]+(\..+)?)",
+    re.IGNORECASE,
+)
+# Other names of a weight that is packed.
+PACKED = re.compile(r"(?<![^.])(weight_packed|qweight|W_q)$")
 GRID_OF_DTYPE: dict[str, str] = FORMATS["grids"]
 EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "I8")
 MLX_BITS, MLX_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)

@@ -121,10 +121,7 @@ def identical_rows(
             progress(words[rows].nbytes)
 
     each_chunk(hash_chunk, words, 1 if words.nbytes <= 2 * CHUNK_BYTES else threads)
-    if rounded is None:
-        labels, first = _group(hashes, words, folded)
-    else:
-        labels, first = _group_rounded(hashes, folded, rounded)
+    labels, first = _group_rounded(hashes, folded, rounded) if rounded else _group(hashes, words, folded)
     counts = np.bincount(labels, minlength=len(first)).astype(np.int64)
     return Groups(labels=labels, first=first, counts=counts, largest_code=largest)
 

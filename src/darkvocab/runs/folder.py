@@ -30,7 +30,7 @@ def versions(*packages: str) -> dict[str, str]:
 def repeating(
     verb: str, options: Mapping[str, Any], defaults: Mapping[str, Any], obstacle: str | None = None, *arguments: str
 ) -> dict[str, str | None]:
-    """Return what a manifest says of the command that repeats a run.
+    """Return what a manifest says of the command that repeats a run: its line, or None and the reason for that.
 
     Parameters
     ----------
@@ -42,16 +42,12 @@ def repeating(
     obstacle : why no command line can repeat this run, if none can
     arguments : what stands before the options
 
-    Returns
-    -------
-    ``{"command": line}``; or ``{"command": None, "no_command": reason}``.
-
     Examples
     --------
     >>> repeating("sweep", {"sigma": "1e-9", "tokens": 300, "strict": True}, {"tokens": 2100})
     {'command': 'darkvocab sweep --sigma 1e-9 --tokens 300 --strict'}
-    >>> repeating("sweep", {}, {}, "its base was given as an array")["no_command"]
-    'its base was given as an array'
+    >>> repeating("sweep", {}, {}, "its base was given as an array")
+    {'command': None, 'no_command': 'its base was given as an array'}
     """
     words = ["darkvocab", verb, *arguments]
     for name, value in options.items():

@@ -101,10 +101,8 @@ class Agreement(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object (`docs/files.md`)."""
-        points = [
-            {**asdict(point), "largest_bh_simulated": mean}
-            for point, mean in zip(self.expected, self.largest, strict=True)
-        ]
+        pairs = zip(self.expected, self.largest, strict=True)
+        points = [{**asdict(point), "largest_bh_simulated": mean} for point, mean in pairs]
         return {"agreement": self.summary(), "points": points, "comparisons": [asdict(row) for row in self.comparisons]}
 
     def sentences(self) -> list[str]:

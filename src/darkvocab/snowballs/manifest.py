@@ -15,10 +15,8 @@ from .settings import RunSettings, defaults_of, settings_of
 
 ARRAY = "its base was given as an array, which no command line can hold; the manifest keeps the numbers"
 
-PARAMETERS = (
-    *("sigmas", "trials", "n_tokens", "hidden_dim", "base", "redraw_base", "grid", "distribution", "arithmetic"),
-    *("sampler", "measure", "over", "touching", "epsilon"),
-)
+PARAMETERS = "sigmas trials n_tokens hidden_dim base redraw_base grid distribution arithmetic".split()
+PARAMETERS += "sampler measure over touching epsilon".split()
 
 
 def manifest(settings: RunSettings) -> dict[str, Any]:

@@ -80,11 +80,9 @@ def measured_clouds(
                 ) from None
             waiting.extendleft(reversed(some))
             room = sum(_room(device, draw, queries) for draw in some) // 2
-        if ahead is not None:
-            yield from ahead
+        yield from ahead or ()
         ahead = begun
-    if ahead is not None:
-        yield from ahead
+    yield from ahead or ()
 
 
 def _next_batch(

@@ -102,13 +102,10 @@ class Questions(RunSettings[QuestionRecord]):
         is_coarser = finest >= self.touching.threshold if self.touching.strict else finest > self.touching.threshold
         values = drawn(self, draw, cloud, census) | {
             "density": density,
-            "mean_linf": among.weight.mean,
-            "median_linf": among.weight.median,
+            **{f"{name}_linf": getattr(among.weight, name) for name in ("max", "mean", "median")},
+            **{f"{name}_linf_steps": getattr(among.steps, name) for name in ("mean", "median")},
             "demographics": json.dumps(sorted(census.groups.counts.tolist(), reverse=True)[:SHOWN]),
-            "max_linf": among.weight.max,
             "max_linf_steps": int(among.steps.max),
-            "mean_linf_steps": among.steps.mean,
-            "median_linf_steps": among.steps.median,
             "density_1_step": in_steps[0],
             "density_2_steps": in_steps[1],
             "touching": str(self.touching),

@@ -114,18 +114,12 @@ def draws(settings: RunSettings, task: Task) -> Iterator[Draw]:
     if settings.sampler == "notebook":
         yield from _notebook_draws(settings, task)
         return
+    of_run: dict[str, Any] = {"seed": settings.seed, "sampler": settings.sampler}
     for point, numbers in groupby(task.trials, lambda number: number // settings.trials):
         snowball = settings.snowball(settings.base_at(point).vector, settings.sigmas[point])
         cells = snowball.single_cells() if settings.sampler == "sparse" and snowball.has_cells else None
         for number in numbers:
-            yield Draw(
-                snowball=snowball,
-                seed=settings.seed,
-                point=point,
-                trial=number % settings.trials,
-                sampler=settings.sampler,
-                cells=cells,
-            )
+            yield Draw(snowball=snowball, point=point, trial=number % settings.trials, cells=cells, **of_run)
 
 
 def clouds(settings: RunSettings, numbers: range) -> Iterator[tuple[Draw, Cloud]]:

@@ -1,18 +1,19 @@
 """Files to tensors and chat templates: `open_source` finds out what a path holds, or a model on the Hub."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
-from .safetensors import read_tensors
-from .shards import read_sharded
+from .safetensors import read_tensors, unique_names
+from .tensors import FORMATS, LazyMapping
 from .tensors import File as File
-from .tensors import LazyMapping
 from .tensors import RemoteFile as RemoteFile
 from .tensors import Source as Source
 from .tensors import Tensor as Tensor
@@ -28,11 +29,7 @@ READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".npz": read_arrays,
 }
 GIVE = f"give a {', '.join(READERS)} or .gguf file, an index of shards, or a model folder"
-# A folder is read by the first of these that it has.
-WEIGHTS = (
-    "model.safetensors model.safetensors.index.json pytorch_model.bin pytorch_model.bin.index.json "
-    "embedding_evolution.safetensors adapter_model.safetensors adapter_model.bin"
-).split()
+WEIGHTS: list[str] = FORMATS["weights"]
 ADAPTER = "adapter_config.json"
 INDEX = ".index.json"
 # Files that hold a chat template: a text, then JSON.
@@ -56,12 +53,9 @@ class Folder(LazyMapping[File]):
 def open_source(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Source:
     """Open the tensors of a file, or of a model folder (one file, or shards with their index); see `docs/files.md`.
 
-    Only headers are read. Beside a folder's tensors: its `config.json`, and its files by name.
-
-    Parameters
-    ----------
-    path : a path; where nothing lies there, a text may also be `org/name[@revision][/file or folder]` on the Hub
-    progress : told (bytes read, bytes asked for) as pieces of the Hub's files arrive, now and later
+    Only headers are read. Beside a folder's tensors: its `config.json`, and its files by name. Where nothing lies at
+    `path`, a text may also be `org/name[@revision][/file or folder]` on the Hub; `progress` is told (bytes read, bytes
+    asked for) as pieces of its files arrive, now and later.
 
     Raises MissingFile (nothing there, a folder without weights, a missing shard), AccessRefused and Unreachable as
     `HubFile.bring`, CorruptFile as the readers of `READERS`, `read_gguf` and `read_sharded`, and InvalidInput for a
@@ -165,6 +159,55 @@ def _open_file(path: File, asked: str | Path) -> Source:
     if path.name.endswith(INDEX) and kind in READERS:
         return Source(asked=asked, tensors=read_sharded(path, READERS[kind]))
     raise InvalidInput(f"cannot read {path.name!r}; {GIVE}")
+
+
+def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """Return the tensors of all shards that a `model.safetensors.index.json` or `pytorch_model.bin.index.json` names.
+
+    `read` reads a shard, of a remote index only when a tensor in it is asked for; the index's own name says what a
+    shard's name must end with.
+
+    Raises MissingFile for a shard, and CorruptFile: not such an index, a shard outside the index's folder, or one that
+    lacks a tensor the index places there.
+    """
+    ending = Path(index.name.removesuffix(INDEX)).suffix
+    try:
+        places = json.loads(index.read_text("utf-8"), object_pairs_hook=unique_names)["weight_map"]
+        places = {str(name): str(shard) for name, shard in places.items()}
+    except CorruptFile as error:
+        raise CorruptFile(f"{index}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptFile(f"{index}: not an index of {ending} files with a weight_map ({error!r})") from None
+    shards = sorted(set(places.values()))
+    for shard in shards:
+        if not re.fullmatch(r"[^/\\:\0]+" + re.escape(ending), shard):
+            raise CorruptFile(f"{index}: points to {shard!r}; a shard must be a {ending} file in the same folder")
+
+    def check(needed: list[str]) -> None:
+        missing = [shard for shard in needed if not index.with_name(shard).is_file()]
+        if missing:
+            raise MissingFile(
+                f"{index} names {len(shards)} shards, and {', '.join(missing)} not there; "
+                "download it, or scan the shard that holds the embedding by itself"
+            )
+
+    @cache
+    def tensors_of(shard: str) -> Mapping[str, Tensor]:
+        check([shard])
+        return read(index.with_name(shard))
+
+    def look_up(name: str) -> Tensor:
+        shard = places[name]
+        tensors = tensors_of(shard)
+        if name not in tensors:
+            raise CorruptFile(f"{index}: places tensor {name!r} in {shard}, which does not hold it")
+        return tensors[name]
+
+    tensors = LazyMapping(places, look_up)
+    if not isinstance(index, Path):
+        return tensors
+    check(shards)
+    return dict(tensors)
 
 
 @machine_errors()

@@ -51,13 +51,9 @@ def read_pickle(
 ) -> Any:
     """Return the value that a pickle describes, dicts as `Pairs`, sets as lists.
 
-    One object may lie in several places, and a list or dict may hold itself: who walks it must expect it.
-
-    Parameters
-    ----------
-    calls : stand-ins for what may be called, by `module.name`; each must take a time that no argument lengthens
-    builds : types whose attributes a pickle may set; they are dropped
-    refer : makes something of a persistent id
+    One object may lie in several places, and a list or dict may hold itself: who walks it must expect it. `calls` are
+    stand-ins for what may be called, by `module.name`, each of which must take a time that no argument lengthens; a
+    pickle may set attributes of the types in `builds`, which are dropped; `refer` makes something of a persistent id.
 
     Raises CorruptFile: not a pickle; one that calls or builds anything else; more than four million opcodes. The
     sentence lacks the file's name.

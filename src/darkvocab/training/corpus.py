@@ -97,16 +97,14 @@ def load_corpus(
 ) -> Corpus:
     """Read a text.
 
+    Raises MissingFile where there is no such file; InvalidInput for no token in it, a text that is not UTF-8, or a
+    vocabulary that is too small.
+
     Parameters
     ----------
     source : a file; by default the first 265,905 ASCII bytes of the help topics that come with Python
     vocabulary : without a tokenizer the tokens are the text's bytes below this: 128 (the default) or 256, as a rule
     tokenizer : a tokenizer.json; the text is then UTF-8, and the vocabulary at least the tokenizer's
-
-    Raises
-    ------
-    MissingFile, InvalidInput
-        No such file; no token in it, a text that is not UTF-8, or a vocabulary that is too small.
     """
     if source is None:
         from pydoc_data.topics import topics

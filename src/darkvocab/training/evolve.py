@@ -114,6 +114,8 @@ class Evolution(Shown):
 class Evolve(Shown):
     """Settings of a measurement of a history, checked.
 
+    Raises as `History.open`, `parse_tokens` and `History.rows`; InvalidInput or CorruptFile for a length that is none.
+
     Parameters
     ----------
     source : a run folder, a `.safetensors` history, or a `History`
@@ -121,11 +123,6 @@ class Evolve(Shown):
     tensor : as `History.open`
     every : take every so many recorded rows, and the last
     init_sigma, noise_epsilon : of the notebooks' verdicts (weight units); by default the run's parameters
-
-    Raises
-    ------
-    MissingFile, NoEmbedding, CorruptFile, InvalidInput
-        As `History.open`, `parse_tokens` and `History.rows`; a length that is none.
     """
 
     def __init__(
@@ -151,9 +148,8 @@ class Evolve(Shown):
         self.selections = {"all": tokens}
         if self.unseen is not None:
             absent = np.isin(tokens, self.unseen)
-            self.selections |= {
-                name: chosen for name, chosen in (("seen", tokens[~absent]), ("unseen", tokens[absent])) if len(chosen)
-            }
+            both = {"seen": tokens[~absent], "unseen": tokens[absent]}
+            self.selections |= {name: chosen for name, chosen in both.items() if len(chosen)}
 
     def _length(self, name: str, given: float | None) -> float | None:
         value = self.history.parameters.get(name) if given is None else given
@@ -337,13 +333,9 @@ class _Course:
 def evolve(
     source: str | Path | History, *, out: str | Path | None = None, progress: Report | None = None, **settings: Any
 ) -> Evolution:
-    """Measure a history and, where a folder is given for it, write the result.
+    """Measure a history by the settings of `Evolve` and, where a folder `out` is given, write the result there.
 
-    Parameters
-    ----------
-    source, settings : as `Evolve`, which says what is raised, with `Evolve.evolution` and `Evolution.write`
-    out : folder to write to (`Evolution.write`); by default nothing is written
-    progress : called with (rows done, rows in all)
+    `progress` is called with (rows done, rows in all). Raises as `Evolve`, `Evolve.evolution` and `Evolution.write`.
     """
     settings_of_history = Evolve(source, **settings)
     if out is not None:

@@ -98,14 +98,8 @@ def views(vectors: Any, layout: Layout) -> dict[str, Any]:
 class Passes(ABC):
     """Forward and backward pass of R GPT-2s of one size, each with its own weights and batch of N = batch * T places.
 
-    Products are of numbers of the type of `narrow`; sums, norms and losses are of the type of `wide`. The plain twin is
-    transformers' model with autograd.
-
-    Parameters
-    ----------
-    wide : [R, n], all weights
-    narrow : [R, n], the same in the type of the products: bfloat16 or float32
-    batch : examples of a step
+    All weights are in `wide`, [R, n], whose type sums, norms and losses have, and in `narrow` in the type of the
+    products, bfloat16 or float32; a step has `batch` examples. The plain twin is transformers' model with autograd.
     """
 
     def __init__(

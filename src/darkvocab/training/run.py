@@ -29,6 +29,10 @@ def train(
 ) -> TrainingOutcome:
     """Train, recording every step into a run folder; return what became of it.
 
+    Raises `Diverged` where the loss or the gradient norm is NaN or infinite (the recording ends with the last step
+    before), InvalidInput where torch sees no such device, OutOfMemory where it has no room, DiskFull, and as `Folder`
+    and `require`.
+
     Parameters
     ----------
     out : the run folder
@@ -36,15 +40,6 @@ def train(
     cores : to work on, by default all; never changes a result
     progress : is called with (steps made, steps)
     say : is called with what a person should know at the start
-
-    Raises
-    ------
-    Diverged
-        The loss or the gradient norm is NaN or infinite; the recording ends with the last step before.
-    InvalidInput, OutOfMemory
-        torch sees no such device, or the device has no room for it.
-    RunFolderRefused, CorruptFile, DiskFull, MissingExtra
-        As `RunFolder` and `require`.
     """
     require()
     if training.device != "cpu":

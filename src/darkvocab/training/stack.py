@@ -49,11 +49,9 @@ class Stack:
     from is looked up in tables that are filled for a span of steps, and what it leaves is kept in rings as long. On the
     CPU a span is one step.
 
-    Parameters
-    ----------
-    device : of torch's, to run `BatchedPasses` on; by default the trainings' own; one on the CPU takes `CpuPasses`
-    span : steps from one look at what was made to the next
-    cores : for `CpuPasses`, by default all; never changes a result
+    A `device` of torch's runs `BatchedPasses`; by default it is the trainings' own, and one on the CPU takes
+    `CpuPasses` on `cores`, by default all, which never change a result. `span` counts the steps from one look at what
+    was made to the next.
     """
 
     def __init__(

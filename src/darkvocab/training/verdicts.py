@@ -40,10 +40,7 @@ def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[st
     if mean and not census.n_black_holes:
         nearest = float(Distances(state.index[tokens[groups.first]], state.grid).spectrum()[0][0])
     return {
-        "n_tokens": len(tokens),
-        "n_unique": census.n_unique,
-        "n_black_holes": census.n_black_holes,
-        "black_hole_population": census.black_hole_population,
+        **{name: getattr(census, name) for name in ("n_tokens", "n_unique", "n_black_holes", "black_hole_population")},
         "min_l_inf": nearest and finite(nearest),
         "max_l_inf": finite(farthest.weight),
         "mean_l_inf": mean and finite(mean[0]),

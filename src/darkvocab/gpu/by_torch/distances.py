@@ -1,7 +1,8 @@
 """L-infinity distances of all pairs of rows of T trials, in plain torch: the twin of `by_triton.distances`.
 
 A trial's rows are padded to a multiple of `TILE`, m_pad. weights [T, m_pad] int64 says how many equal rows a row stands
-for, and 0 where a trial has no row; they sum to less than 2**31. A pair counts as the product of its rows' weights.
+for, and 0 where a trial has no row; they sum to less than 2**31. A pair counts as the product of its rows' weights;
+equal [T] int64 are pairs of distance 0 to be added.
 Of distances [T, m_pad, m_pad] only what lies above the diagonal is read. Codes are finite; a difference may overflow to
 infinity, which then is the distance.
 """
@@ -87,13 +88,7 @@ def _pairs(weights: Tensor) -> Tensor:
 
 
 def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) -> Tensor:
-    """Count the pairs at a distance <= each limit, [T, k] int64.
-
-    Parameters
-    ----------
-    equal : [T] int64, pairs of distance 0 to be added
-    limits : [k], or [T, k], in the distances' type
-    """
+    """Count the pairs at a distance <= each of the limits, [k] or [T, k] in the distances' type: [T, k] int64."""
     pairs = _pairs(weights)
     limits = limits.expand(len(weights), -1)
     near = [(pairs * (distances <= limit[:, None, None])).sum((1, 2)) for limit in limits.unbind(1)]
@@ -103,12 +98,8 @@ def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) ->
 def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
     """Find the distances of these ranks from 0 among all pairs, exactly: [T, k] in the distances' type.
 
-    By bisection of the bits, which non-negative floats are in the order of; 0 where a rank is negative.
-
-    Parameters
-    ----------
-    equal : [T] int64, pairs of distance 0 to be added
-    ranks : [T, k] int64, below the number of pairs
+    By bisection of the bits, which non-negative floats are in the order of. Ranks, [T, k] int64, are below the number
+    of pairs; 0 where one is negative.
     """
     bits = torch.int32 if distances.dtype == torch.float32 else torch.int64
     infinity = torch.tensor(torch.inf, dtype=distances.dtype).view(bits).item()

@@ -12,15 +12,8 @@ CHUNK = 1 << 22  # words at a time, of some tens of bytes each
 def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
     """Hash each row, ``sum_d keys[d] * words[.., d] mod 2**64`` (multilinear), and find its largest magnitude code.
 
-    Parameters
-    ----------
-    words : [T, n, dim]
-    keys : [dim] int64, bit patterns of random 64-bit words
-    folded : the word of -0.0, the sign bit alone, counts as 0
-
-    Returns
-    -------
-    hashes, largest : [T, n] int64; the hash by its bit pattern, the code without its sign bit
+    Both are [T, n] int64; the hash by its bit pattern, the code without its sign bit. Words are [T, n, dim], keys [dim]
+    int64, bit patterns of random 64-bit words; if `folded`, the word of -0.0, the sign bit alone, counts as 0.
     """
     n_trials, n, dim = words.shape
     rows = words.reshape(n_trials * n, dim)
@@ -43,17 +36,10 @@ def _unsigned(words: Tensor, folded: bool) -> Tensor:
 
 
 def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Find the first row that equals each row, of its own trial.
+    """Find the first row that equals each row, of its own trial: [T, n] int64, exact where no rows collided.
 
-    Parameters
-    ----------
-    words, keys, folded : as `hash_rows`
-    hashes : of `hash_rows` for the same, where the caller has them
-
-    Returns
-    -------
-    leader : [T, n] int64, exact where no rows collided
-    collided : [T] bool, rows of one hash that differ: to be repeated with other keys
+    Trials in which rows of one hash differ are marked, [T] bool: to be repeated with other keys. Takes what `hash_rows`
+    does, and its `hashes` where the caller has them.
     """
     if hashes is None:
         hashes, _ = hash_rows(words, keys, folded)

@@ -26,6 +26,8 @@ _INTEGER_BITS = tl.constexpr(0x4330000000000000)  # ... in the low bits of the s
 def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, stream, shape, out) -> Tensor:
     """Draw the ordered indices of the rows ``round(base + sigma z)`` of every trial, z Gaussian or Laplace.
 
+    Returns how many components of each trial overflow the grid, [T] int64.
+
     Parameters
     ----------
     bases : [kinds, dim] float64, weight units; which [T] int64, the base of each trial; sigmas [T] float64
@@ -34,10 +36,6 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
     float32 : z, sigma z and the sum are each rounded to float32 before the grid's rounding
     stream : 0 or 1, of a trial's two
     out : [T, n, dim] signed integers as wide as the grid's words; filled
-
-    Returns
-    -------
-    Components of each trial that overflow the grid, [T] int64.
     """
     n_trials, n, dim = out.shape
     overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)

@@ -85,10 +85,8 @@ class Vocabulary:
     @property
     def n_fragments(self) -> int:
         """Tokens that are parts of characters, without single bytes: Frag of Land and Bartolo."""
-        return sum(
-            category == "partial_utf8" and len(data or b"") > 1
-            for category, data in zip(self.category, self.data, strict=True)
-        )
+        pieces = zip(self.category, self.data, strict=True)
+        return sum(category == "partial_utf8" and len(data or b"") > 1 for category, data in pieces)
 
     def listed(self, tokens: str = "all") -> Any:
         """Return the polars frame of all tokens, or those of some categories, and the proofs.

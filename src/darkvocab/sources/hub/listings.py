@@ -4,7 +4,6 @@ What is read is kept under HF_HOME/assets (HF_ASSETS_CACHE): commits/COMMIT.json
 files in files/HASH. The cache of the Hub's library (HF_HUB_CACHE) is only read.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +11,9 @@ from urllib.parse import quote
 
 from huggingface_hub import cached_assets_path, constants
 
-from ...errors import InvalidInput, MissingFile
+from ...errors import CorruptFile, InvalidInput, MissingFile
 from ...landing import write_json
+from ..tensors import read_object
 from .requests import ask
 
 
@@ -105,10 +105,9 @@ def library_folder(repo: str) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     """Return the object in a file; an empty one where there is none."""
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_object(path)
+    except (OSError, CorruptFile):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _known_revisions(name: str) -> dict[str, str]:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import CorruptFile
 from ..tensors import File, read_object
 from .added import HIGHEST, added_beside, class_name, settings
-from .known import CLASSES, PATTERNS
-from .rules import by_rules, guarded, plain, words
+from .rules import CLASSES, PATTERNS, by_rules, guarded, plain, words
 from .tokenizer import BYTE_LEVEL, Pieces, Spelling, Tokenizer, is_unicode
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from ..tensors import File, RemoteFile, Source
 from .added import COMPANIONS, class_name
 from .gguf import from_gguf
 from .huggingface import from_json, from_vocab, from_words
-from .known import CLASSES
+from .rules import CLASSES
 from .sentencepiece import from_sentencepiece
 from .tiktoken import from_ranks, from_tekken, is_ranks
 from .tokenizer import Tokenizer

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     import tokenizers
 
 Built = TypeVar("Built")
+# Of tokenizers whose files do not hold their rules: patterns, vocabularies of tiktoken, classes of transformers.
+HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+PATTERNS: dict[str, str] = HELD["patterns"]
+CLASSES = {rules: {f"{name}Tokenizer" for name in names.split()} for rules, names in HELD["classes"].items()}
 TOGETHER = 256  # texts in one call's list of words
 
 
@@ -105,6 +112,17 @@ def words(patterns: Iterable[str], *, byte_level: bool = True) -> Any:
     return pre_tokenizers.Sequence(steps)
 
 
+def for_oniguruma(pattern: str) -> str | None:
+    """Return a pattern of tiktoken's engine for that of the `tokenizers` library; None where they may differ.
+
+    There ``{1,3}+`` repeats what is repeated, where here it gives nothing back, which is the same to these patterns;
+    and ``$`` ends a line, where here it ends the text.
+    """
+    if pattern in (PATTERNS["GPT2"], PATTERNS["CL100K"]):
+        return pattern.replace("{1,3}+", "{1,3}").replace("$", r"\z")
+    return None if re.search(r"\{[0-9]+,?[0-9]*\}\+|(?<![\\\[])[$^]", pattern) else pattern
+
+
 def guarded(build: Callable[[], Built], wrong: str) -> Built:
     """Return what `build` makes of a file; what a library raises instead is a CorruptFile, which `wrong` begins."""
     try:
@@ -167,22 +185,17 @@ def spelling_of(rules: tokenizers.Tokenizer) -> Spelling:
     if kind == "Unigram" and rules.token_to_id("<0x00>") is not None:
         byte_tokens = bool(json.loads(model.__getstate__()).get("byte_fallback"))
     return Spelling(
-        space=next(filter(None, [*map(_space_read, decoder), *map(_space_written, writers)]), ""),
+        space=next(filter(None, [*map(partial(_space, read=True), decoder), *map(_space, writers)]), ""),
         before=getattr(model, "continuing_subword_prefix", None) or "",
         after=getattr(model, "end_of_word_suffix", None) or "",
         byte_tokens=byte_tokens,
     )
 
 
-def _space_read(part: dict[str, Any]) -> str:
-    """Return what a part of a decoder takes for a space; "" where it does not say."""
-    if part["type"] == "Replace" and part["content"] == " ":
-        return str(part["pattern"].get("String", ""))
-    return _space_written(part) if part["type"] == "Metaspace" else ""
-
-
-def _space_written(part: dict[str, Any]) -> str:
-    """Return what a part of a normaliser or pre-tokenizer writes for a space; "" where it does not say."""
-    if part["type"] == "Replace" and part["pattern"].get("String") == " ":
-        return str(part["content"])
+def _space(part: dict[str, Any], *, read: bool = False) -> str:
+    """Return what a part of a pipeline writes for a space, or a decoder's reads as one; "" where it does not say."""
+    if part["type"] == "Replace":
+        old, new = part["pattern"].get("String", ""), part["content"]
+        space, mark = (new, old) if read else (old, new)
+        return str(mark) if space == " " else ""
     return str(part["replacement"]) if part["type"] == "Metaspace" else ""

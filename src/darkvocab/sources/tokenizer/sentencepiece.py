@@ -10,8 +10,8 @@ import numpy as np
 from ...errors import CorruptFile, InvalidInput
 from ..tensors import File
 from .added import added_beside, class_name
-from .known import CLASSES
 from .protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Model, read_model
+from .rules import CLASSES
 from .tokenizer import Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import CorruptFile
 from ..tensors import File, read_object
 from .added import HIGHEST, added_beside
-from .known import HELD, PATTERNS, for_oniguruma
-from .rules import words
+from .rules import HELD, PATTERNS, for_oniguruma, words
 from .tokenizer import BYTE_LEVEL, Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line, is_unicode
 
 if TYPE_CHECKING:
