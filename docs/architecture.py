@@ -24,10 +24,10 @@ marker path { fill: #8c959f; stroke: none; marker-end: none }
   path { stroke: #656c76 } marker path { fill: #656c76 }
 }
 """
-WINGS = ("checkpoints", "snowballs", "training")
+WINGS = ("checkpoints", "snowballs", "training", "verification")
 RANKS = (  # of the layers contract in pyproject.toml, from the top
     ("cli",),
-    ("notebooks",),
+    ("notebooks", "verification"),
     ("checkpoints", "snowballs", "training", "reports"),
     ("measures",),
     ("embedding",),
@@ -36,10 +36,11 @@ RANKS = (  # of the layers contract in pyproject.toml, from the top
     ("extras", "landing", "memory", "progress", "text", "errors"),
 )
 EVERYWHERE = RANKS[-1]  # imported by all, and drawn without arrows
-SHIFT = {"cli": 110, "notebooks": -110, "embedding": 60}  # so that fewer arrows pass behind a room
+SHIFT = {"cli": 110, "embedding": 60}  # so that fewer arrows pass behind a room
 WHAT = {
     "cli": "commands: parse, call, print",
     "notebooks": "do the notebooks' figures hold?",
+    "verification": "which does the model fail on?",
     "checkpoints": "which tokens are dark in my model?",
     "snowballs": "how does such structure arise?",
     "training": "watch it happen",

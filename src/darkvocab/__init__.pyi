@@ -6,6 +6,7 @@ from . import measures as measures
 from . import numerics as numerics
 from . import snowballs as snowballs
 from . import training as training
+from . import verification as verification
 from .checkpoints.centroid import centroid as centroid
 from .checkpoints.check import check as check
 from .checkpoints.diff import diff as diff
@@ -20,7 +21,6 @@ from .measures.census import census as census
 from .notebooks.recipes import reproduce as reproduce
 from .reports.page import report as report
 from .reports.summary import summary as summary
-from .snowballs.agreement import agreement as agreement
 from .snowballs.expect import expect as expect
 from .snowballs.fit import fit as fit
 from .snowballs.questions import questions as questions
@@ -31,5 +31,6 @@ from .snowballs.trials import trials as trials
 from .training.evolve import evolve as evolve
 from .training.run import train as train
 from .training.settings import Training as Training
+from .verification.run import verify as verify
 
 __version__: str

@@ -1,8 +1,10 @@
 """Checks: each rule by hand, exemptions, limits, and which tokens a model should not sample."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from scans import scan_of
 
@@ -38,6 +40,15 @@ SCANNED = scan_of(
     template_tokens=(8, 9, 12),
     tying=Tying(said=True, tied=False, n_differ=7, lacks_output=True, sentence="at odds"),
 )
+ANSWERS = {2: (0.05, True), 3: (0.4, False), 5: (0.001, True), 9: (0.01, True)}  # P_max, verified
+SCANNED = replace(
+    SCANNED,
+    verified={"run": "run"},
+    tokens=SCANNED.tokens.with_columns(
+        p_max=pl.Series([ANSWERS.get(n, (None, None))[0] for n in range(14)], dtype=pl.Float64),
+        verified=pl.Series([ANSWERS.get(n, (None, None))[1] for n in range(14)], dtype=pl.Boolean),
+    ),
+)
 FOUND = {
     "black-holes": (2, [1, 2, 4, 0, 3], 2),
     "black-hole-tokens": (5, [1, 2, 4, 0, 3], 2),
@@ -54,6 +65,7 @@ FOUND = {
     "tied-tensors": (7, [], 0),
     "output-tensor": (1, [], 0),
     "chat-template-tokens": (2, [8, 12], 0),
+    "verified-tokens": (2, [9, 2], 0),
 }
 ALL_ON = "[black-hole-tokens]\nseverity = 'error'\n[small-rows]\nleast = 0.5\nseverity = 'error'\n"
 
@@ -101,7 +113,7 @@ def test_a_vocabulary_without_trouble_passes_every_rule():
     verdict = check(scanned)
     assert verdict.passed
     assert not verdict.findings
-    assert [found.measured for found in verdict.outcomes] == [0, None, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, 0, 0, 0]
+    assert [found.measured for found in verdict.outcomes] == [0, None, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, 0, 0, 0, None]
 
 
 def test_rows_that_are_equal_are_no_near_duplicates_of_each_other():
@@ -194,7 +206,7 @@ def test_a_verdict_is_json_that_is_the_same_every_time():
     verdicts = [json.dumps(check(SCANNED).to_json(), allow_nan=False) for _ in range(2)]
     assert verdicts[0] == verdicts[1]
     made = json.loads(verdicts[0])
-    assert (made["schema_version"], made["passed"], made["n_errors"], made["policy"]) == (1, False, 7, None)
+    assert (made["schema_version"], made["passed"], made["n_errors"], made["policy"]) == (1, False, 8, None)
     assert made["exemptions"][0]["n_tokens"] == 2
     assert made["scan"] == {key: SCANNED.to_json()[key] for key in FACTS}
 

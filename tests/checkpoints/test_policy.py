@@ -39,6 +39,7 @@ def test_ids_and_names_of_rules_are_those_that_were_published():
         "DV013": "tied-tensors",
         "DV014": "output-tensor",
         "DV015": "chat-template-tokens",
+        "DV016": "verified-tokens",
     }
 
 

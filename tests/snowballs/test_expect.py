@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 import darkvocab
-from darkvocab import agreement, expect, report, sweep
+from darkvocab import expect, report, sweep
 from darkvocab.errors import CorruptFile
+from darkvocab.snowballs import agreement
 from darkvocab.snowballs.agreement import ALARM, STATISTICS, compared
 from darkvocab.snowballs.expect import Expect, Expected, along
 from darkvocab.snowballs.run import Cost, frame, land, records

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from darkvocab import agreement, report, summary
+from darkvocab import report, summary
 from darkvocab.numerics import Touching
+from darkvocab.snowballs import agreement
 from darkvocab.snowballs import manifest as manifests
 from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.run import frame, land

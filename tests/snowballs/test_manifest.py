@@ -10,11 +10,12 @@ import pytest
 from safetensors.numpy import save_file
 from typer.main import get_command
 
-from darkvocab import agreement, report
+from darkvocab import report
 from darkvocab.cli import app
 from darkvocab.cli.snowballs import RUNNING, settings_of
 from darkvocab.errors import CorruptFile, MissingFile
 from darkvocab.numerics import Touching
+from darkvocab.snowballs import agreement
 from darkvocab.snowballs.manifest import base_of, command, manifest, options
 from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.run import land

@@ -146,6 +146,8 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
     outcome = partial(Outcome, rule=rule, limit=limit)
     if limit.severity == OFF:
         return outcome(status=OFF, message="Switched off by the policy.")
+    if rule.needs == "verified" and scan.verified is None:  # who asks no model is no worse for it
+        return outcome(status=OFF, message="The model was not asked: no run of verify was given (--verified).")
     if rule.needs and getattr(scan, rule.needs) is None:
         return outcome(status=UNMEASURED, message=f"Not measured: {LACKING[rule.needs]}.")
     is_concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else pl.sql_expr(rule.tokens)

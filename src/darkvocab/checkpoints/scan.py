@@ -28,6 +28,7 @@ from ..sources import RemoteFile, chat_template, open_source, sha256
 from ..text import finite, printable
 from . import scan_result as result
 from .scan_result import Scan
+from .verified import join
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,6 +56,7 @@ def scan(
     tokenizer: str | Path | None = None,
     checksum: bool = True,
     skip_nonfinite: bool = False,
+    verified: str | Path | None = None,
     device: str | Device = "cpu",
     progress: Report | None = None,
 ) -> Scan:
@@ -74,6 +76,7 @@ def scan(
         embedding's rows; of a file on the Hub, the Hub's hash is taken
     skip_nonfinite : leave out tokens whose row holds NaN or infinity, in the input or the judged matrix, and say which
         (`Scan.matrix.skipped`); by default such rows are refused
+    verified : a finished run of `verify` on this model, whose answers the tokens then have beside their grades
     device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
@@ -105,7 +108,8 @@ def scan(
             hub=path.origin() if isinstance(path, RemoteFile) else {},
         )
     work.finish()
-    return measured.scan(facts)
+    measures = measured.scan(facts)
+    return measures if verified is None else join(measures, verified)
 
 
 @dataclass(kw_only=True)

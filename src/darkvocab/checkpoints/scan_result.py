@@ -228,6 +228,7 @@ class Scan(Shown):
     neighbours: NeighbourFacts | None  # None for a quantised matrix
     black_holes: tuple[BlackHole, ...]  # most populous first
     tokens: pl.DataFrame  # by id
+    verified: Mapping[str, Any] | None = None  # facts of a run of `verify`, where one was given
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " n_tokens"]:
@@ -262,6 +263,8 @@ class Scan(Shown):
         source |= source.pop("hub")
         if parts["output"] is not None:
             parts["output"] |= parts["output"].pop("census")
+        if self.verified is None:
+            del parts["verified"]
         facts = {"schema_version": SCHEMA_VERSION, **matrix, **census, **parts, "source": source}
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 

@@ -1,4 +1,4 @@
-"""Commands on checkpoints: scan, check, vocabulary, neighbours, centroid, diff, repair."""
+"""Commands on checkpoints: scan, check, verify, vocabulary, neighbours, centroid, diff, repair."""
 
 from __future__ import annotations
 
@@ -135,6 +135,20 @@ def _form_and_file(asked: str) -> tuple[str, Path]:
     if form not in SUPPRESSIONS or not path:
         raise InvalidInput(f"--suppress takes FORMAT:FILE, with FORMAT one of {', '.join(SUPPRESSIONS)}; got {asked!r}")
     return form, Path(path)
+
+
+@app.command(no_args_is_help=True)
+def verify(source: str, out: Path | None, show: int, as_json: bool, **settings: Any) -> None:
+    """Ask the model itself: which tokens can it not repeat, and how many of them did the weights not name?
+
+    Example: darkvocab verify path/to/model --out runs/verify
+    """
+    from ..reports.verification import print_verdict
+
+    verdict = watched("asking", darkvocab.verify, source, out, say=say, **settings)
+    written = darkvocab.report(out) if out else []
+    put(as_json, print_verdict, verdict, show, data=verdict.to_json)
+    say(f"open {written[0]}" if written else "nothing was kept: --out DIR lands every answer")
 
 
 @app.command(no_args_is_help=True)

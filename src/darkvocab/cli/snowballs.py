@@ -114,7 +114,7 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
         raise InvalidInput("--run has sigma of its own; leave --sigma out")
     if not (run or sigma):
         raise InvalidInput("give --sigma, such as 1e-9:5e-9:100, or the --run of a sweep")
-    agreement = darkvocab.agreement(run) if run else None
+    agreement = darkvocab.snowballs.agreement(run) if run else None
     if agreement:
         points = agreement.expected
         put(as_json, print_agreement, agreement, data=agreement.to_json)

@@ -21,6 +21,7 @@ async function open() {
     if (data.code("side", i) && report.grades.sides.length > 1) yield ["by the row of", { both: "both matrices" }[data.code("side", i)] ?? `the ${data.code("side", i)}`];
     if (!Number.isNaN(column.score[i])) yield ["score", four(column.score[i])];
     yield ["norm", four(column.norm[i])];
+    if (column.p_max?.[i] >= 0) yield ["P_max", `${four(column.p_max[i])}${column.verified[i] ? ", verified" : ""}`];
     if (axis in column && axis !== "score" && axis !== "id") yield [titles[axis], four(column[axis][i])];
     if (column.black_hole[i] > 0)
       yield ["black hole", `${thousands(column.black_hole[i])}, with ${thousands(column.population[i])} tokens`];
@@ -48,6 +49,7 @@ async function open() {
         !off.has(kinds[column.kind[i]].key) &&
         (which !== "dark" || column.dark[i]) &&
         (which !== "weak" || column.grade[i] === weak) &&
+        (which !== "verified" || column.verified[i] === 1) &&
         (which !== "hole" || column.black_hole[i] > 0) &&
         (which !== "touching" || column.n_touching[i] > 0) &&
         (!script || column.script[i] === scriptCode) &&
@@ -59,6 +61,7 @@ async function open() {
     list.filter(shown);
     scatter.set({ visible: shown });
     lanes.set({ visible: shown });
+    answers?.set({ visible: shown });
     $("count").textContent =
       n === data.n ? `all ${thousands(n)} tokens` : `${thousands(n)} of ${thousands(data.n)} tokens, here and in the figure`;
   }
@@ -144,6 +147,7 @@ async function open() {
     numeric("population", "tokens with this row"),
     numeric("black_hole", "black hole", false),
     numeric("n_touching", "touching"),
+    ...("p_max" in column ? [numeric("p_max", "P_max")] : []),
     textual("witness", "a text with it"),
   ];
 
@@ -155,7 +159,7 @@ async function open() {
       if (text !== null) rows.push([title, make("bdi", { className: "token", textContent: cut(text, 4000) })]);
     }
     for (const key of data.columns) {
-      if (key in texts || ["id", "score", "norm", "black_hole", "dark", axis].includes(key)) continue;
+      if (key in texts || ["id", "score", "norm", "black_hole", "dark", "p_max", "verified", axis].includes(key)) continue;
       const value = key in column && data.floats.includes(key) ? four(column[key][i]) : data.value(key, i);
       if (value !== null && value !== "") rows.push([titles[key] ?? key.replaceAll("_", " "), cut(String(value), 400)]);
     }
@@ -202,6 +206,16 @@ async function open() {
     choose: find,
     hint: "click: find it in the list",
   });
+  // What the model itself said, where it was asked.
+  const answers =
+    report.verified &&
+    new Plane($("answers"), {
+      label: `${thousands(report.verified.n_asked)} tokens by indicator and by the largest probability that the model gave them.`,
+      looks,
+      describe,
+      choose: find,
+      hint: "click: find it in the list",
+    });
   const laneOf = kinds.map((kind) => there.indexOf(kind));
   const lane = Float32Array.from(column.kind, (place, i) => laneOf[place] + (((i * 0.618034) % 1) - 0.5) * 0.7);
   for (const key of [...indicators.map((one) => one.name), "score", "id"])
@@ -223,6 +237,12 @@ async function open() {
       marks,
     };
     scatter.set({ ...both, y: { values: column.norm, title: "norm of the row", log: $("log-y").checked } });
+    answers?.set({
+      ...both,
+      y: { values: column.p_max, title: "P_max", log: true },
+      filled: column.verified,
+      marks: [...marks, { axis: "y", at: report.verified.thresholds.all, title: "verified below" }],
+    });
     lanes.set({ ...both, y: { values: lane, title: "", names: there.map((kind) => kind.title) } });
   }
   $("indicator").addEventListener("change", () => {

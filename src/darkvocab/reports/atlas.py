@@ -220,7 +220,8 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         values = tokens[name].unique().drop_nulls().sort().to_list()
         codes[name] = [printable(value) for value in values]
         columns[name] = tokens[name].cast(pl.Enum(values)).to_physical().cast(pl.Int32).fill_null(-1).to_numpy()
-    columns["dark"] = tokens["dark"].fill_null(False).to_numpy().astype(np.int32)
+    for name in (name for name in ("dark", "verified") if name in tokens.columns):
+        columns[name] = tokens[name].cast(pl.Int32).fill_null(-1 if name == "verified" else 0).to_numpy()
     columns["kind"] = kinds.astype(np.int32)
     columns["rank"] = scan.rank.astype(np.int32)
     lengths, blob, shown = _texts(tokens)

@@ -32,6 +32,7 @@ class Page:
     headings: list[str]
     rows: list[list[str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    tables: Sequence[tuple[str, Sequence[str], list[list[str]]]] = field(default_factory=list)  # title, headings, rows
     pictures: Mapping[str, Plot | Figure] = field(default_factory=dict)  # by file name; a plot can be read off the page
     lists: list[tuple[str, list[str]]] = field(default_factory=list)  # titles and sentences
     terms: list[str]

@@ -52,7 +52,7 @@ async function unpack(text) {
     // A value of a column of the tokens' table as JSON has it.
     value(name, i) {
       if (name === "bytes") return hex(i);
-      if (name === "dark") return columns.dark[i] === 1;
+      if (name === "dark" || name === "verified") return columns[name][i] < 0 ? null : columns[name][i] === 1;
       if (header.texts.includes(name)) return raw(name, i);
       if (name in header.codes) return code(name, i);
       return header.floats.includes(name) ? real(name, i) : whole(name, i);

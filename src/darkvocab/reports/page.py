@@ -12,8 +12,11 @@ import polars as pl
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import write_whole
+from ..measures.verdict import judge
 from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, reading
+from ..text import printable
+from . import verification
 from .document import PAGES, WORDS, Page, page_words, render
 from .evolution import EVOLUTION, evolution_page
 from .experiments import QWEN3_4B, remarks, summary_cells
@@ -67,6 +70,8 @@ def _lead(records: Records) -> str:
     parameters = records.manifest["parameters"]
     if records.manifest["experiment"] == "replicas":
         return f"{len(records):,} trainings of {settings_said(parameters)}"
+    if records.manifest["experiment"] == "verify":
+        return printable(str(records.manifest["inputs"][0]["source"]))
     return (
         f"{len(records):,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
         f"rounded to {parameters['grid']}"
@@ -108,7 +113,15 @@ def _replicas(page: Page, records: Records, folder: Path) -> Page:
     return replace(page, rows=cells(frame), remarks=said, pictures={"replicas": plot})
 
 
-EXPERIMENTS = {"sweep": _sweep, "trials": _trials, "questions": _questions, "replicas": _replicas}
+def _verify(page: Page, records: Records, folder: Path) -> Page:
+    verdict = judge(pl.DataFrame({name: records[name] for name in records.schema}), records.manifest["parameters"])
+    said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in verification.sentences(verdict)]
+    tables = [("Verified tokens", verification.VERIFIED, verification.verified_rows(verdict))]
+    pictures = {"answers": verification.verdict_plot(verdict)}
+    return replace(page, rows=verification.groups(verdict), remarks=said, pictures=pictures, tables=tables)
+
+
+EXPERIMENTS = {"verify": _verify, "sweep": _sweep, "trials": _trials, "questions": _questions, "replicas": _replicas}
 
 
 def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:

@@ -182,11 +182,13 @@ class Plane {
       svg.append("text").attr("class", "title").attr("x", left + 8).attr("y", top + 4).text(this.y.title);
     }
     for (const { axis, at, title } of this.marks) {
-      const place = axis === "x" ? x(at) : y(at);
-      if (!(place > left) || (axis === "x" && place > width - right)) continue;
-      const line = axis === "x" ? [place, top, place, height - bottom] : [left, place, width - right, place];
+      const upright = axis === "x";
+      const place = upright ? x(at) : y(at);
+      if (!(upright ? place > left && place <= width - right : place > top && place < height - bottom)) continue;
+      const line = upright ? [place, top, place, height - bottom] : [left, place, width - right, place];
+      const named = upright ? [place - 6, top + 22] : [width - right - 6, place - 6];
       svg.append("line").attr("class", "threshold").attr("x1", line[0]).attr("y1", line[1]).attr("x2", line[2]).attr("y2", line[3]);
-      svg.append("text").attr("class", "threshold-name").attr("x", place - 6).attr("y", top + 22).attr("text-anchor", "end").text(title);
+      svg.append("text").attr("class", "threshold-name").attr("x", named[0]).attr("y", named[1]).attr("text-anchor", "end").text(title);
     }
     this.ring = svg.append("circle").attr("class", "ring").attr("r", 9).style("display", "none");
   }

@@ -124,6 +124,13 @@ def grade_facts(scan: Scan) -> Iterator[tuple[str, str]]:
     """Yield what a scan says of its tokens' grades: names and values for people."""
     yield "dark tokens", _dark(scan)
     yield "weak tokens", _weak(scan)
+    if asked := scan.verified:
+        yield (
+            "verified tokens",
+            f"{asked['n_verified']:,} of {asked['n_asked']:,} asked for by {printable(asked['run'])}",
+        )
+        if share := asked["recall"]:
+            yield "named by the weights", f"{share['low']:.0%} to {share['high']:.0%} of those that it fails on"
     for side in scan.grades.sides:
         if side.near_zero:
             ids = listed(list(map(str, side.near_zero)), SHOWN_IDS)

@@ -28,7 +28,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def repeating(
-    verb: str, options: Mapping[str, Any], defaults: Mapping[str, Any], obstacle: str | None = None
+    verb: str, options: Mapping[str, Any], defaults: Mapping[str, Any], obstacle: str | None = None, *arguments: str
 ) -> dict[str, str | None]:
     """Return what a manifest says of the command that repeats a run: its line, or None and the reason for that.
 
@@ -40,6 +40,7 @@ def repeating(
         repeats its option, None leaves it out.
     defaults : the command's own; options that have these values are left out
     obstacle : why no command line can repeat this run, if none can
+    arguments : what stands before the options
 
     Examples
     --------
@@ -48,7 +49,7 @@ def repeating(
     >>> repeating("sweep", {}, {}, "its base was given as an array")
     {'command': None, 'no_command': 'its base was given as an array'}
     """
-    words = ["darkvocab", verb]
+    words = ["darkvocab", verb, *arguments]
     for name, value in options.items():
         if value is not None and (name not in defaults or value != defaults[name]):
             words += _words(f"--{name.replace('_', '-')}", value)

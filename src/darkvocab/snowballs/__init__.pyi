@@ -1,4 +1,5 @@
 from .agreement import Agreement as Agreement
+from .agreement import agreement as agreement
 from .bases import Base as Base
 from .bases import load_base as load_base
 from .expect import Expect as Expect

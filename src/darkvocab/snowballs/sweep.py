@@ -69,7 +69,7 @@ class Sweep(RunSettings[SweepRecord]):
         """Return the expected census along this sweep, for a curve; None where it has none.
 
         Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma
-        makes another curve at each (`darkvocab.agreement` takes each at its own), one from torch's
+        makes another curve at each (`agreement` takes each at its own), one from torch's
         stream is not known here.
         """
         if self.distribution not in INDEPENDENT or not self.n_tokens or not self._has_one_base:

@@ -1,0 +1,137 @@
+"""Verdict: what the answers come to. Which tokens the model fails on, and how many of them the weights named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..text import Shown
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ASKED, CONTROL, MISSED = "asked", "control", "missed"  # why a token was asked for
+LAND = {"strongly verified": 0.001, "verified": 0.01, "doubtful": 0.1}  # P_max below; else rejected
+QUANTILE = 0.01  # of the controls, below which a token is verified
+FEWEST_CONTROLS = 50  # of one kind, from which they have a threshold of their own
+LEVEL = 0.9  # of intervals
+SCHEMA_VERSION = 1
+N_DRAWS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A share, n of `of`, with its interval."""
+
+    n: float
+    of: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Verdict(Shown):
+    """Every token that was asked for with its P_max, and how well the weights' grades agree with the answers."""
+
+    tokens: pl.DataFrame  # by group and id; docs/files.md has the columns
+    thresholds: dict[str, float]  # by kind of text; "all" for kinds with few controls
+    n_controls: int
+    precision: Share | None  # of those asked for that the weights grade untrained or weak, the verified
+    recall: Share | None  # of the tokens that the model fails on, those that the weights named; None without missed
+    n_missed: tuple[float, float] | None  # between which the number of the others lies
+
+    def facts(self) -> dict[str, Any]:
+        """Return what follows from the answers as JSON-ready data."""
+        return {
+            "n_verified": int(self.tokens.filter(self.tokens["group"] != CONTROL)["verified"].sum()),
+            **{name: getattr(self, name) for name in ("thresholds", "n_controls", "n_missed")},
+            **{name: share and vars(share) for name, share in (("precision", self.precision), ("recall", self.recall))},
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same, and every token."""
+        return {"schema_version": SCHEMA_VERSION, **self.facts(), "tokens": self.tokens.to_dicts()}
+
+    def _shown(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("thresholds", "precision", "recall", "n_missed", "tokens")}
+
+
+def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
+    """Judge answers, of a run with these parameters.
+
+    A token's P_max is its largest probability over frames and places (Land and Bartolo, arXiv:2405.05417); it is
+    verified where that is below the 1% quantile of the controls, of its own kind where there are 50, and below 0.1,
+    from which on the model knows it. `glitch` is GlitchMiner's criterion: the first greedy answer is another token in
+    every frame.
+    """
+    import polars as pl
+
+    first = pl.col("place") == 0
+    tokens = records.group_by("group", "token", maintain_order=True).agg(
+        pl.col("text", "kind", "grade", "stratum", "order").first(),
+        p_max=pl.col("p").max(),
+        best_rank=pl.col("rank").min(),
+        n_right=((pl.col("answer") == pl.col("token")) & first).sum(),
+        instead=pl.col("answer_text").filter(first).first(),
+    )
+    thresholds = _thresholds(tokens.filter(pl.col("group") == CONTROL))
+    limit = pl.col("kind").replace_strict(thresholds, default=thresholds["all"], return_dtype=pl.Float64)
+    classes = pl.lit("rejected")
+    for name, below in reversed(LAND.items()):
+        classes = pl.when(pl.col("p_max") < below).then(pl.lit(name)).otherwise(classes)
+    tokens = tokens.with_columns(glitch=pl.col("n_right") == 0, verified=pl.col("p_max") < limit, land=classes)
+    asked = tokens.filter(pl.col("group") == ASKED)
+    named = asked.filter(pl.col("grade") != "trained")
+    n_verified = int(named["verified"].sum())
+    rng = np.random.default_rng(0)
+    precision = _share(n_verified, len(named), _drawn(rng, n_verified, len(named))) if len(named) else None
+    sampled = tokens.filter(pl.col("group") == MISSED)
+    recall, n_missed = None, None
+    if len(sampled):
+        others = _missed(rng, sampled, parameters["strata"])
+        low, high = np.quantile(others, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+        n_missed = low, high
+        if n_verified:
+            recall = _share(n_verified, n_verified + float(np.median(others)), n_verified / (n_verified + others))
+    return Verdict(
+        tokens=tokens,
+        thresholds=thresholds,
+        n_controls=int((tokens["group"] == CONTROL).sum()),
+        precision=precision,
+        recall=recall,
+        n_missed=n_missed,
+    )
+
+
+def _thresholds(controls: pl.DataFrame) -> dict[str, float]:
+    """Return the 1% quantile of the controls' P_max, 0.1 at most, of all and of each kind; without controls 0.01."""
+    if not len(controls):
+        return {"all": LAND["verified"]}
+    kinds: dict[str, Sequence[float]] = {"all": controls["p_max"].to_list()}
+    kinds |= {str(kind): part["p_max"].to_list() for (kind,), part in controls.group_by("kind")}
+    kept = {kind: p for kind, p in sorted(kinds.items()) if kind == "all" or len(p) >= FEWEST_CONTROLS}
+    quantiles = {kind: float(np.quantile(p, QUANTILE, method="lower")) for kind, p in kept.items()}
+    return {kind: min(p, LAND["doubtful"]) for kind, p in quantiles.items()}
+
+
+def _drawn(rng: np.random.Generator, n: float, of: int) -> np.ndarray:
+    """Draw shares from their posterior by Jeffreys' prior."""
+    return rng.beta(n + 0.5, of - n + 0.5, N_DRAWS)
+
+
+def _missed(rng: np.random.Generator, sampled: pl.DataFrame, strata: Sequence[int]) -> np.ndarray:
+    """Draw how many trained tokens are verified: of each stratum the sample's, and of the others a share like it."""
+    total = np.zeros(N_DRAWS)
+    for number, size in enumerate(strata):
+        part = sampled.filter(sampled["stratum"] == number)
+        n = int(part["verified"].sum())
+        total += n + (size - len(part)) * _drawn(rng, n, len(part)) if len(part) else 0
+    return total
+
+
+def _share(n: float, of: float, drawn: np.ndarray) -> Share:
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return Share(n=n, of=of, low=low, high=high)

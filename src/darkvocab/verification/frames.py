@@ -1,0 +1,96 @@
+"""Frames: texts that end where a model has to repeat a token, as ids with places to put it."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..errors import CorruptFile, InvalidInput, machine_errors
+
+FRAMES = Path(__file__).with_name("frames.toml")
+MARK = "{token}"
+PLACEHOLDERS = ("~", "^", "§", "¤", "@", "x", "A", "0")  # the first that stays a token of its own is taken
+
+
+class Text(NamedTuple):
+    """One text of a file of frames."""
+
+    name: str
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """A text as token ids, in which `places` are for the token that is asked for."""
+
+    name: str
+    ids: Int64[np.ndarray, " length"]
+    places: Int64[np.ndarray, " k"]
+    placeholder: str  # that stood there when the text was encoded
+
+    @property
+    def beginning(self) -> Int64[np.ndarray, " n"]:
+        """Ids before the first place, which all tokens have in common."""
+        return self.ids[: self.places[0]]
+
+    def rest(self, tokens: Int64[np.ndarray, " batch"]) -> Int64[np.ndarray, "batch length"]:
+        """Return what follows the beginning, with each token in its places."""
+        first = self.places[0]
+        rows = np.tile(self.ids[first:], (len(tokens), 1))
+        rows[:, self.places - first] = tokens[:, None]
+        return rows
+
+
+@machine_errors()
+def read_frames(path: str | Path | None = None) -> tuple[list[Text], str]:
+    """Read frames, by default ours, and the SHA-256 of their file.
+
+    Raises MissingFile, or CorruptFile where it is not TOML of tables with `text` and `answer`, and {token} in `text`.
+    """
+    path = FRAMES if path is None else Path(path)
+    content = path.read_bytes()
+    try:
+        tables = tomllib.loads(content.decode())
+        texts = [Text(name, held["text"], held["answer"]) for name, held in tables.items()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptFile(f"{path}: not a file of frames ({error!r}); each is a table with text and answer") from None
+    for one in texts:
+        if not (isinstance(one.text, str) and isinstance(one.answer, str) and MARK in one.text):
+            raise CorruptFile(f"{path}: the frame {one.name} has no {MARK} in its text, or is no text")
+    if not texts:
+        raise CorruptFile(f"{path}: holds no frames")
+    return texts, hashlib.sha256(content).hexdigest()
+
+
+def encoded(text: Text, encode: Callable[[str], list[int]], templated: Callable[[str], str] | None = None) -> Frame:
+    """Return a frame as ids: a placeholder is encoded, and its places are where the token goes.
+
+    So tokens are asked for that no text reaches, too. Raises InvalidInput where no placeholder survives encoding.
+
+    Parameters
+    ----------
+    encode : text to ids, as the model is to see them
+    templated : the text as a user's message, with all that stands before the answer; None: without a chat template
+    """
+    for placeholder in PLACEHOLDERS:
+        marks = {tuple(encode(placeholder)[-1:])}
+        marks |= {tuple(encode(before + placeholder)[-1:]) for before in ("«", '"')}  # as it stands in our frames
+        shown = text.text.lstrip("\n").replace(MARK, placeholder)
+        ids = np.array(encode((templated(shown) if templated else shown) + text.answer), np.int64)
+        wanted = text.text.count(MARK)
+        without = text.text.count(placeholder) + text.answer.count(placeholder)
+        for mark in marks:
+            places = np.flatnonzero(ids == mark[0]) if mark else np.array([], np.int64)
+            if len(places) == wanted and not without and places[0] > 0:
+                return Frame(name=text.name, ids=ids, places=places, placeholder=placeholder)
+    raise InvalidInput(
+        f"the frame {text.name} cannot be asked: none of {' '.join(PLACEHOLDERS)} stays a token of its own in it"
+    )

@@ -1,0 +1,183 @@
+"""Models: which token comes next, by transformers on a CPU or a GPU, or by any function from ids to logits."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
+from ..extras import import_extra, import_torch
+from ..sources.tokenizer import in_a_line
+from .frames import Frame
+
+if TYPE_CHECKING:
+    import torch
+
+PLACES = 3  # of an answer, decoded greedily
+MOST_TOGETHER = 64  # tokens that are asked for at once
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+VERIFY = "verify"  # the command, and the extra that it needs
+
+
+class Answer(NamedTuple):
+    """One place of the model's answers to a frame, for each token of a batch."""
+
+    p: Float[np.ndarray, " batch"]  # probability of the token
+    rank: Int64[np.ndarray, " batch"]  # of the token; 1: the likeliest
+    token: Int64[np.ndarray, " batch"]  # that came instead, or the token itself
+
+
+@dataclass
+class Model:
+    """A causal language model that is asked for the next token, and how a text becomes its ids."""
+
+    logits: Any  # a causal model of transformers, or a function: ids [batch, length] to logits [batch, length, tokens]
+    encode: Callable[[str], list[int]]  # with what the model is to see before a text
+    templated: Callable[[str], str] | None = None  # a text as a user's message, up to the answer
+    decode: Callable[[int], str | None] = lambda token: None
+    device: str = "cpu"
+    context: int | None = None  # positions that it has
+    bytes_a_position: int = 0  # of keys and values, for one text
+
+    def __post_init__(self) -> None:
+        self._kept: tuple[Frame, Any] | None = None  # the last frame's beginning
+
+    def answers(self, frame: Frame, tokens: Int64[np.ndarray, " batch"]) -> Iterator[Answer]:
+        """Yield the answer's places in their order; each continues what the model itself put before it.
+
+        Raises CorruptFile where a logit is NaN, InvalidInput where a token is beyond the model's.
+        """
+        torch = import_torch(VERIFY, VERIFY)
+        asked = torch.tensor(tokens, device=self.device)
+        rows = torch.tensor(frame.rest(tokens), device=self.device)
+        with torch.inference_mode():
+            state = self._begun(frame, len(tokens))
+            for _ in range(PLACES):
+                try:
+                    logits, state = self._next(state, rows)
+                    own = logits.gather(1, asked[:, None])
+                except (IndexError, RuntimeError) as error:
+                    if "out of bounds" not in str(error) and "out of range" not in str(error):
+                        raise
+                    raise InvalidInput(f"the model has no token {tokens.max()}: its vocabulary is another") from None
+                if logits.isnan().any():
+                    raise CorruptFile(f"the model's logits are NaN in the frame {frame.name}: its weights are damaged")
+                answer = logits.argmax(1)
+                yield Answer(
+                    p=(own[:, 0] - logits.logsumexp(1)).exp().cpu().numpy(),
+                    rank=1 + (logits > own).sum(1).cpu().numpy(),
+                    token=answer.cpu().numpy(),
+                )
+                rows = answer[:, None]
+
+    def _begun(self, frame: Frame, n: int) -> Any:
+        """Return what is kept of the frame's beginning, for n tokens: keys and values, else its ids."""
+        torch = import_torch(VERIFY, VERIFY)
+        beginning = torch.tensor(frame.beginning, device=self.device)[None]
+        if self._kept is None or self._kept[0] is not frame:
+            has_cache = hasattr(self.logits, "prepare_inputs_for_generation")  # a model of transformers that generates
+            given = self.logits(beginning, use_cache=True) if has_cache else None
+            self._kept = frame, getattr(given, "past_key_values", None)
+        if not hasattr(self._kept[1], "batch_repeat_interleave"):
+            return beginning.expand(n, -1)
+        cache = copy.deepcopy(self._kept[1])
+        cache.batch_repeat_interleave(n)
+        return cache
+
+    def _next(self, state: Any, rows: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Return the logits after the last of these ids, float32 [batch, tokens], and the state after them."""
+        torch = import_torch(VERIFY, VERIFY)
+        if not isinstance(state, torch.Tensor):
+            given = self.logits(rows, past_key_values=state, use_cache=True, logits_to_keep=1)
+            return given.logits[:, -1].float(), given.past_key_values
+        state = torch.cat([state, rows], 1)
+        given = self.logits(state)
+        return getattr(given, "logits", given)[:, -1].float(), state
+
+    def batch(self, length: int, n_tokens: int, free: int) -> int:
+        """Return how many texts of a length to ask for at once, so that they take a quarter of the free bytes."""
+        each = length * self.bytes_a_position + 4 * 4 * n_tokens  # logits, and what is made of them
+        return max(1, min(MOST_TOGETHER, free // 4 // each))
+
+
+@machine_errors()
+def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") -> Model:
+    """Open a causal language model by transformers: a folder, a GGUF file, or `org/name[@revision]` of the Hub's cache.
+
+    Raises MissingExtra without transformers; MissingFile where it is not on this machine; InvalidInput where
+    transformers cannot make a language model of it.
+
+    Parameters
+    ----------
+    dtype : of weights and products: auto (the checkpoint's; of a GGUF file float32), float32, bfloat16 or float16
+    """
+    torch = import_torch(VERIFY, VERIFY)
+    transformers = import_extra("transformers", VERIFY, VERIFY)
+    if dtype not in DTYPES:
+        raise InvalidInput(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    given = _place(str(source))
+    weights: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+    if "gguf_file" in given:
+        weights = {"dtype": torch.float32 if dtype == "auto" else weights["dtype"]}
+        weights["quantization_config"] = transformers.GgufConfig(dequantize=True)  # else kernels are asked of the Hub
+    name = given.pop("name")
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # bars of progress that nothing else turns off
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
+            loaded = transformers.AutoModelForCausalLM.from_pretrained
+            model, info = loaded(name, output_loading_info=True, **given, **weights)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise InvalidInput(f"transformers makes no language model of {source}: {in_a_line(error)}") from None
+    config = model.config.get_text_config()
+    if missing := sorted(info["missing_keys"]):  # which would be drawn at random
+        raise InvalidInput(f"{source} is no language model: it has no {missing[0]}")
+    if masked := [name for name in config.architectures or () if name.endswith("ForMaskedLM")]:
+        raise InvalidInput(f"{source} is an encoder ({masked[0]}), which repeats nothing")
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text)["input_ids"]
+
+    def templated(text: str) -> str:
+        try:
+            said = [{"role": "user", "content": text}]
+            return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # of a template, which may raise what it likes
+            raise InvalidInput(f"the chat template of {source} fails: {in_a_line(error)}") from None
+
+    return Model(
+        logits=model.eval().to(device),
+        encode=encode,
+        templated=templated,
+        decode=lambda token: tokenizer.decode([token]),
+        device=device,
+        context=getattr(config, "max_position_embeddings", None),
+        bytes_a_position=2 * config.num_hidden_layers * heads * width * model.dtype.itemsize,
+    )
+
+
+def _place(source: str) -> dict[str, Any]:
+    """Return what transformers takes of a source: the name or path, and the revision or the GGUF file."""
+    path = Path(source)
+    if path.suffix == ".gguf" and path.is_file():
+        return {"name": str(path.parent), "gguf_file": path.name}
+    if path.is_file():
+        path = path.parent
+    if path.is_dir():
+        return {"name": str(path), "local_files_only": True}
+    name, _, revision = source.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise MissingFile(f"no model at {source!r}; give a folder, a GGUF file, or org/name of the Hub's cache")
+    return {"name": name, "revision": revision or None, "local_files_only": True}

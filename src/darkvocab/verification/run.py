@@ -1,0 +1,251 @@
+"""Verify: ask a model to repeat its tokens, and keep every answer in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..checkpoints.scan import scan
+from ..checkpoints.scan_result import WHICH, Scan
+from ..checkpoints.selection import select
+from ..embedding.matrix import EmbeddingMatrix
+from ..errors import InvalidInput, MissingFile
+from ..gpu.device import check_device
+from ..measures.verdict import Verdict, judge
+from ..runs.engine import open_engine
+from ..runs.folder import check_folder, repeating, versions
+from ..runs.randomness import check_seed
+from ..runs.records import RunFolder, frame_of, read_records
+from ..sources import open_source
+from ..sources.tokenizer import tokenizer_of
+from ..text import Shown
+from .frames import Frame, encoded, read_frames
+from .model import PLACES, Model, open_model
+from .tokens import Chosen, choose
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PARAMETERS = ("controls", "missed", "chat", "dtype")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered(Chosen):
+    """One place of the model's answer to one frame about one token."""
+
+    frame: str
+    place: int  # from 0; each continues what the model itself put before it
+    p: float  # probability of the token
+    rank: int  # of the token; 1: the likeliest
+    answer: int  # the likeliest token
+    answer_text: str | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Verify(Shown):
+    """Settings of a verification: which tokens of which model are asked for, in which frames."""
+
+    source: str
+    tokens: str | Iterable[int] = "graded"  # graded, dark, weak, all, or as `checkpoints.selection.select`
+    controls: int = 200  # trained tokens like those asked for, which say how well a learned token does
+    missed: int = 500  # trained tokens by which is estimated how many the weights did not name
+    chat: bool = False  # through the model's chat template
+    frames: str | Path | None = None  # a file of frames; by default ours
+    dtype: str = "auto"
+    device: str = "cpu"
+    seed: int = 0
+    model: Any = field(default=None, repr=False)  # to ask instead of the source's: a `Model`, or what is its `logits`
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tokens, str):
+            object.__setattr__(self, "tokens", tuple(self.tokens))
+        check_seed(self.seed)
+        check_device(self.device)
+        for name in ("controls", "missed"):
+            if getattr(self, name) < 0:
+                raise InvalidInput(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    @cached_property
+    def scanned(self) -> Scan:
+        """Grades of all tokens, by the weights."""
+        return scan(self.source)
+
+    @cached_property
+    def chosen(self) -> tuple[list[Chosen], list[int]]:
+        """Tokens to ask for, and the sizes of the strata of the missed, as `choose`."""
+        if self.tokens in WHICH:
+            asked = self.scanned.listed(str(self.tokens))["id"].sort().to_numpy()
+        else:
+            asked = select(self.tokens, EmbeddingMatrix.open(self.source), ["either"])["either"]
+        return choose(self.scanned, asked, n_controls=self.controls, n_missed=self.missed, seed=self.seed)
+
+    @cached_property
+    def asking(self) -> tuple[Model, list[Frame]]:
+        """The model, and the frames in its ids."""
+        model = self.model
+        if model is None:
+            model = open_model(self.source, dtype=self.dtype, device=self.device)
+        elif not isinstance(model, Model):
+            model = Model(logits=model, encode=_encoder(self.source), device=self.device)
+        if self.chat and model.templated is None:
+            raise InvalidInput("the model was given without a chat template")
+        texts, _ = read_frames(self.frames)
+        frames = [encoded(text, model.encode, model.templated if self.chat else None) for text in texts]
+        longest = max(frames, key=lambda frame: len(frame.ids))
+        if model.context is not None and len(longest.ids) + PLACES > model.context:
+            raise InvalidInput(
+                f"the frame {longest.name} has {len(longest.ids)} tokens, the model's context {model.context}; "
+                "give shorter ones by --frames"
+            )
+        return model, frames
+
+    @property
+    def n_answers(self) -> int:
+        """Records of one token."""
+        return len(self.asking[1]) * PLACES
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Settings as a manifest has them."""
+        return {
+            **{name: getattr(self, name) for name in PARAMETERS},
+            "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
+            "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking[1]],
+            "strata": self.chosen[1],
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what is asked, but for where and when."""
+        _, sha256 = read_frames(self.frames)
+        options: dict[str, Any] = {name: getattr(self, name) for name in (*PARAMETERS, "device", "seed")}
+        frames = None if self.frames is None else str(Path(self.frames).absolute())
+        asked = self.parameters["tokens"]
+        source = str(Path(self.source).absolute()) if Path(self.source).exists() else self.source
+        obstacle = "its model was handed over in memory" if self.model is not None else None
+        return {
+            "experiment": "verify",
+            **repeating("verify", options | {"frames": frames, "tokens": asked}, DEFAULTS, obstacle, source),
+            "parameters": self.parameters,
+            "seed": self.seed,
+            "packages": versions("torch", "transformers"),
+            "inputs": [
+                {"source": self.source, "sha256": self.scanned.source.sha256},
+                {"frames": str(self.frames or "darkvocab's"), "sha256": sha256},
+            ],
+            "n_records": len(self.chosen[0]) * self.n_answers,
+        }
+
+    def run(
+        self,
+        out: str | Path | None = None,
+        *,
+        resume: bool = False,
+        engine: str | Executor = "serial",
+        workers: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> pl.DataFrame:
+        """Ask for all tokens and return the answers, `Answered`; raises as `open_model` and `RunFolder`.
+
+        Parameters
+        ----------
+        out : a run folder to land them in
+        resume : go on with what the folder holds
+        engine, workers : as `open_engine`; each worker opens a model of its own. One that was handed over in memory is
+            asked by this process
+        progress : is called with (answers there are, answers in all)
+        """
+        if self.model is not None and engine != "serial":
+            raise InvalidInput("a model in memory is asked by this process; leave out the engine")
+        if resume and out is None:
+            raise InvalidInput("--resume needs the --out folder of the run to go on with")
+        if out is not None:
+            check_folder(Path(out), ())  # before a model is opened, which takes long
+        with ExitStack() as opened:
+            runner = opened.enter_context(open_engine(engine, workers, say=say))
+            manifest = self.manifest()
+            model, frames = self.asking
+            length = max(len(frame.ids) for frame in frames) + PLACES
+            size = model.batch(length, len(self.scanned.tokens), _free_bytes()) * self.n_answers
+            folder = None
+            if out is not None:
+                opening = RunFolder(out, Answered, manifest, records_per_part=size, resume=resume)
+                folder = opened.enter_context(opening)
+                size = folder.parts.size  # a run that goes on keeps to its parts
+            missing = folder.parts.missing() if folder else list(range(-(-manifest["n_records"] // size)))
+            n_done = folder.parts.n_landed if folder else 0
+            tokens = size // self.n_answers
+            chosen, _ = self.chosen
+            tasks = (chosen[part * tokens : (part + 1) * tokens] for part in missing)
+            answers: list[Answered] = []
+            for part, fresh in zip(missing, runner.map(_ask, self, tasks), strict=True):
+                if folder:
+                    folder.land(part, fresh)
+                else:
+                    answers += fresh
+                n_done += len(fresh)
+                if progress:
+                    progress(n_done, manifest["n_records"])
+            if folder and not folder.is_whole:
+                folder.finish()
+        return read_records(folder.path) if folder else frame_of(Answered, answers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what a worker finds anew."""
+        return {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
+
+
+DEFAULTS = {one.name: one.default for one in fields(Verify)}
+
+
+def _encoder(source: str) -> Callable[[str], list[int]]:
+    """Return how the tokenizer of a source makes ids of a text; MissingFile without one."""
+    tokenizer = tokenizer_of(open_source(source))
+    if tokenizer is None:
+        raise MissingFile(f"there is no tokenizer beside {source}; hand over a Model with `encode`")
+    return lambda text: tokenizer.encode([text])[0].tolist()
+
+
+def _ask(settings: Verify, chosen: list[Chosen]) -> list[Answered]:
+    """Ask for the tokens of one part; the settings, which a worker unpickles once, keep the model."""
+    model, frames = settings.asking
+    tokens = np.array([one.token for one in chosen], np.int64)
+    answers = [
+        (frame.name, place, answer) for frame in frames for place, answer in enumerate(model.answers(frame, tokens))
+    ]
+    return [
+        Answered(
+            **vars(one),
+            frame=frame,
+            place=place,
+            p=float(answer.p[number]),
+            rank=int(answer.rank[number]),
+            answer=int(answer.token[number]),
+            answer_text=model.decode(int(answer.token[number])),
+        )
+        for number, one in enumerate(chosen)
+        for frame, place, answer in answers
+    ]
+
+
+def _free_bytes() -> int:
+    """Return the bytes of memory that the system can still give; 2 GiB where it does not say."""
+    try:
+        said = Path("/proc/meminfo").read_text("ascii").partition("MemAvailable:")[2]
+        return 1024 * int(said.split()[0])
+    except (OSError, LookupError, ValueError):
+        return 2 << 30
+
+
+def verify(source: str | Path, out: str | Path | None = None, **given: Any) -> Verdict:
+    """Ask a model to repeat its tokens, and judge its answers; `given` is of `Verify` and of `Verify.run`."""
+    running = {name: given.pop(name) for name in ("resume", "engine", "workers", "progress", "say") if name in given}
+    settings = Verify(source=str(source), **given)
+    return judge(settings.run(out, **running), settings.parameters)

@@ -1,0 +1,125 @@
+"""Tokens to ask for: those that were graded, controls like them, and a sample of those that were not."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fontTools import unicodedata as scripts
+
+from ..errors import InvalidInput
+from ..measures.verdict import ASKED, CONTROL, MISSED
+
+if TYPE_CHECKING:
+    from ..checkpoints.scan_result import Scan
+
+EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the strata: shares of the trained tokens, the nearest to dark first
+LENGTHS = (2, 4, 7)  # characters from which a text is of the next class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """One token to ask for, and why."""
+
+    token: int
+    text: str | None
+    kind: str  # letters, digits, marks, mixed, spaces, bytes
+    grade: str  # by the weights: untrained, weak, trained
+    group: str  # asked, control or missed
+    stratum: int  # of the missed, from 0: the nearest to dark; else -1
+    order: int  # place in the order of the weights, the surest to be dark first, from 1
+
+
+def kind_of(text: str | None) -> str:
+    """Return what a text is made of: letters, digits, marks, mixed, spaces, or bytes that are no whole characters.
+
+    Examples
+    --------
+    >>> [kind_of(text) for text in (" the", "42", "({", "a1", "\\n", None, "�")]
+    ['letters', 'digits', 'marks', 'mixed', 'spaces', 'bytes', 'bytes']
+    """
+    if text is None or "\ufffd" in text:
+        return "bytes"
+    body = text.strip()
+    if not body:
+        return "spaces"
+    kinds = {unicodedata.category(character)[0] for character in body}
+    if kinds <= {"L", "M"}:
+        return "letters"
+    if kinds == {"N"}:
+        return "digits"
+    return "mixed" if kinds & {"L", "N"} else "marks"
+
+
+def _keys(text: str | None) -> tuple[Any, ...]:
+    """Return in what a control is like a token: kind, script and class of length; kind; nothing."""
+    kind = kind_of(text)
+    letter = next((character for character in text or "" if character.isalpha()), "")
+    script = scripts.script(letter) if letter else ""
+    return (kind, script, sum(len(text or "") >= length for length in LENGTHS)), kind, None
+
+
+def choose(
+    scan: Scan, asked: np.ndarray, *, n_controls: int, n_missed: int, seed: int
+) -> tuple[list[Chosen], list[int]]:
+    """Return the tokens to ask for, in their order, and how many tokens each stratum of the missed has.
+
+    Controls are trained tokens that a text reaches, drawn to be like those asked for: of the same kind, script and
+    class of length where there are any, else of the same kind, else any. The missed are drawn from the trained tokens
+    that are not asked for, special ones apart: as many from each stratum of their order by the weights.
+    """
+    tokens = scan.tokens
+    texts = [None if held is None else bytes.fromhex(held).decode("utf-8", "replace") for held in tokens["bytes"]]
+    of = dict(zip(tokens["id"], zip(texts, tokens["grade"], tokens["category"], strict=True), strict=True))
+    wanted = asked.tolist()
+    if unknown := [token for token in wanted if token not in of]:
+        raise InvalidInput(f"there is no row of token {unknown[0]} to ask for")
+    rng = np.random.default_rng(seed)
+    in_order = tokens["id"].gather(scan.order).to_list()
+    place = {token: number for number, token in enumerate(in_order, 1)}
+    is_asked = set(wanted)
+    trained = [one for one in in_order if of[one][1] == "trained" and of[one][2] != "special" and one not in is_asked]
+    edges = [round(share * len(trained)) for share in EDGES]
+    strata = [trained[first:last] for first, last in pairwise(edges)]
+    reached = [one for one in trained if of[one][2] in ("reachable", None)]
+    groups = [(token, ASKED, -1) for token in wanted]
+    groups += [
+        (one, CONTROL, -1) for one in _controls([of[token][0] for token in wanted], reached, of, n_controls, rng)
+    ]
+    roots = np.sqrt(list(map(len, strata)))
+    left = n_missed
+    for number, members in enumerate(strata):
+        share = int(left * roots[number] / max(roots[number:].sum(), 1))
+        drawn = sorted(rng.permutation(members)[:share].tolist())
+        groups += [(token, MISSED, number) for token in drawn]
+        left -= len(drawn)  # what a small stratum lacks, the others have
+
+    def chosen(token: int, group: str, stratum: int) -> Chosen:
+        text, grade, _ = of[token]
+        about = {"token": token, "text": text, "kind": kind_of(text), "grade": grade}
+        return Chosen(**about, group=group, stratum=stratum, order=place[token])
+
+    return [chosen(*one) for one in groups], [len(members) for members in strata]
+
+
+def _controls(
+    like: list[str | None], pool: list[int], of: dict[int, Any], n: int, rng: np.random.Generator
+) -> list[int]:
+    """Draw n tokens of the pool, each once, like tokens of these texts."""
+    keys = {token: _keys(of[token][0]) for token in pool}
+    left: dict[Any, list[int]] = {}
+    for token in rng.permutation(pool).tolist():
+        for key in keys[token]:
+            left.setdefault(key, []).append(token)
+    drawn: set[int] = set()
+    for place in rng.integers(len(like), size=n) if like else []:
+        for key in _keys(like[place]):
+            while left.get(key) and left[key][-1] in drawn:
+                left[key].pop()
+            if left.get(key):
+                drawn.add(left[key].pop())
+                break
+    return sorted(drawn)

@@ -1,0 +1,156 @@
+"""Verification as a run: every answer in a folder, the same bytes however it was interrupted, and what it comes to."""
+
+import json
+
+import polars as pl
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import repeaters  # noqa: E402
+
+from darkvocab import verify  # noqa: E402
+from darkvocab.errors import InvalidInput, RunFolderRefused  # noqa: E402
+from darkvocab.runs.records import read_records  # noqa: E402
+from darkvocab.verification.model import MOST_TOGETHER, Model  # noqa: E402
+from darkvocab.verification.run import Verify  # noqa: E402
+
+pytestmark = pytest.mark.slow  # torch and transformers take seconds to import
+FILES = ("records.parquet", "records.csv", "manifest.json")
+FEW = {"controls": 20, "missed": 30}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return repeaters.saved(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def repeater():
+    tokenizer = repeaters.tokenizer()
+    return Model(logits=repeaters.Repeater(), encode=lambda text: tokenizer.encode(text).ids)
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    verify(folder, out, **FEW)
+    return out
+
+
+def test_a_model_that_repeats_all_but_the_untrained_fails_on_these_alone(folder, repeater):
+    verdict = verify(folder, model=repeater, **FEW)
+    asked = verdict.tokens.filter(pl.col("group") == "asked")
+    assert asked["token"].to_list() == list(repeaters.UNTRAINED)
+    assert asked["verified"].all()
+    assert asked["glitch"].all()
+    others = verdict.tokens.filter(pl.col("group") != "asked")
+    assert len(others) == 50
+    assert not others["verified"].any()
+    assert (verdict.precision.n, verdict.precision.of) == (12, 12)
+    assert verdict.n_missed[0] < 3
+    assert verdict.recall.high > 0.8
+
+
+def test_a_function_from_ids_to_logits_takes_the_tokenizer_of_the_source(folder):
+    verdict = verify(folder, model=repeaters.Repeater(), tokens=[5, 301], controls=0, missed=0)
+    assert verdict.tokens.select("token", "verified").rows() == [(5, False), (301, True)]
+
+
+def test_every_answer_is_kept_with_what_it_was_an_answer_to(whole):
+    records = read_records(whole)
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert len(records) == manifest["n_records"] == (12 + 20 + 30) * 3 * 3
+    assert records["p"].is_between(0, 1).all()
+    assert (records["rank"] >= 1).all()
+    assert records["frame"].unique(maintain_order=True).to_list() == ["device", "meaning", "list"]
+    assert manifest["parameters"]["frames"] == ["device: ~", "meaning: ~", "list: ~"]
+    assert {next(iter(one)) for one in manifest["inputs"]} == {"source", "frames"}
+    assert manifest["command"].startswith("darkvocab verify ")
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(folder, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(Model, "batch", lambda *_: 10)
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    verify(folder, straight, **FEW)
+    for after in (1, 3):
+
+        def interrupt(done, total, most=after):
+            if done >= most * 10 * 9:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            verify(folder, cut, resume=cut.exists(), progress=interrupt, **FEW)
+        monkeypatch.setattr(Model, "batch", lambda *_: MOST_TOGETHER)  # as where more memory is free
+    with pytest.raises(RunFolderRefused, match="--resume goes on with it"):
+        verify(folder, cut, **FEW)
+    verify(folder, cut, resume=True, **FEW)
+    for name in FILES:
+        assert (cut / name).read_bytes() == (straight / name).read_bytes()
+    assert read_records(cut).drop("p").equals(read_records(whole).drop("p"))
+
+
+def test_another_question_in_the_same_folder_is_refused(folder, whole):
+    with pytest.raises(RunFolderRefused, match=r"holds another run: .*missed was 30, now 40"):
+        verify(folder, whole, resume=True, controls=20, missed=40)
+
+
+def test_worker_processes_give_the_same_answers(folder, whole):
+    settings = Verify(source=str(folder), **FEW)
+    answers = settings.run(engine="processes", workers=2)
+    assert answers.drop("p").equals(read_records(whole).drop("p"))
+    assert (answers["p"] / read_records(whole)["p"] - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"controls": -1}, "controls must be >= 0, got -1"),
+        ({"tokens": "320"}, "there is no token 320"),
+        ({"chat": True}, "the chat template of"),
+        ({"resume": True}, "--resume needs the --out folder"),
+        ({"device": "tpu"}, "tpu"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(folder, given, said):
+    with pytest.raises(InvalidInput, match=said):
+        verify(folder, **given)
+
+
+def test_a_folder_with_other_files_is_refused_before_the_model_is_opened(folder, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr("darkvocab.verification.run.open_model", None)
+    with pytest.raises(RunFolderRefused, match=r"holds other files \(notes.txt\)"):
+        verify(folder, tmp_path)
+
+
+def test_tokens_may_come_from_anything_that_yields_ids(folder):
+    verdict = verify(folder, tokens=(token for token in (7, 3)), model=repeaters.Repeater(), controls=0, missed=0)
+    assert verdict.tokens["token"].to_list() == [3, 7]
+
+
+def test_a_model_in_memory_is_asked_by_this_process(folder, repeater):
+    with pytest.raises(InvalidInput, match="a model in memory is asked by this process"):
+        verify(folder, model=repeater, engine="processes")
+    with pytest.raises(InvalidInput, match="without a chat template"):
+        verify(folder, model=repeater, chat=True)
+
+
+def test_a_context_that_is_shorter_than_a_frame_is_refused(folder, repeater):
+    short = Model(logits=repeater.logits, encode=repeater.encode, context=50)
+    with pytest.raises(InvalidInput, match=r"the frame device has \d+ tokens, the model's context 50"):
+        verify(folder, model=short)
+
+
+def test_the_command_prints_a_table_and_writes_a_page(cli, folder, tmp_path):
+    out = tmp_path / "run"
+    made = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--show", 3)
+    assert made.code == 0
+    assert "asked for, untrained" in made.out
+    assert "1% quantile of 20 controls" in made.out
+    assert (out / "report.html").is_file()
+    assert (out / "figures" / "answers.pdf").is_file()
+    again = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--resume", "--json")
+    assert len(json.loads(again.out)["tokens"]) == 62
+    assert cli("report", out).code == 0
