@@ -10,7 +10,8 @@ import pytest
 import tiktoken
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from darkvocab.sources.tokenizer import BYTE_LEVEL, known
+from darkvocab.sources.tokenizer import BYTE_LEVEL
+from darkvocab.sources.tokenizer.rules import PATTERNS, for_oniguruma
 
 CHARACTERS = "aAsSdt1ǅʰé\u0301中\u0e34٣Ⅷ'\u2019\u017f\u212a!/_-\u200d🙂 \t\n\r\u00a0\u2028\u3000"
 NAMES = {byte: chr(code) for code, byte in BYTE_LEVEL.items()}
@@ -41,10 +42,10 @@ def as_rules(vocab, pattern):
 
 @pytest.mark.parametrize("name", ["GPT2", "CL100K", "O200K", "LLAMA3", "QWEN", "QWEN3_5"])
 def test_the_library_cuts_where_tiktoken_does(name):
-    pattern = known.PATTERNS[name]
+    pattern = PATTERNS[name]
     vocab = ranks()
     theirs = tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=vocab, special_tokens={})
-    rules = as_rules(vocab, known.for_oniguruma(pattern))
+    rules = as_rules(vocab, for_oniguruma(pattern))
     lot = np.random.default_rng(1)
     drawn = lot.choice(list(CHARACTERS), (6000, 7))
     texts = ["".join(row[:size]) for row, size in zip(drawn, lot.integers(1, 8, len(drawn)), strict=True)]
@@ -56,9 +57,9 @@ def test_the_library_cuts_where_tiktoken_does(name):
 
 @pytest.mark.parametrize("pattern", [r"a{2}+", r"a$", r"^a", r"(a|b{1,}+)"])
 def test_a_pattern_that_may_mean_something_else_there_has_no_rules(pattern):
-    assert known.for_oniguruma(pattern) is None
+    assert for_oniguruma(pattern) is None
 
 
 @pytest.mark.parametrize("pattern", [r"[^\s]+", r"\p{N}{1,3}", r"\$|a++"])
 def test_one_that_means_the_same_is_kept(pattern):
-    assert known.for_oniguruma(pattern) == pattern
+    assert for_oniguruma(pattern) == pattern

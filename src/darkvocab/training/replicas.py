@@ -161,11 +161,13 @@ class Replicas(Shown):
 
     def _spread(self, engine: str | Executor, workers: int | None) -> tuple[str | Executor, int | None, int | None]:
         """Return where to run: engine, workers, and cores for each of them (None: all)."""
-        most = 1 if self.training.device != "cpu" else workers or min(self.n, n_cores())
+        most = min(self.n, n_cores())
         if engine == "local":
-            engine = "serial" if most == 1 else "processes"
+            workers = 1 if self.training.device != "cpu" else workers or most
+            engine = "serial" if workers == 1 else "processes"
         if engine == "processes":
-            return engine, most, max(1, n_cores() // most)
+            workers = workers or most
+            return engine, workers, max(1, n_cores() // workers)
         return engine, workers, None if engine == "serial" else 1
 
     @contextmanager
