@@ -228,7 +228,7 @@ def bench_theory(folder: Path) -> list[dict[str, Any]]:
                 "here_s": median_time(lambda f=fit: subprocess.run(f, check=True, capture_output=True), 3),
                 "recipe_s": None,
                 "floor": "its 1,200 snowballs, drawn and counted, on one core",
-                "floor_s": median_time(partial(_drawn, ball, like), 3),
+                "floor_s": median_time(partial(_drawn, ball, settings.target.partition), 3),
             }
         )
     code = "import darkvocab, numpy; list(darkvocab.expect(numpy.linspace(1.5e-9, 5e-9, 1000), base={base!r}))"
