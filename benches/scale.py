@@ -150,7 +150,7 @@ def draw(lines: dict[str, tuple[list[int], list[float]]]) -> Plot:
         x=around(x, "tokens, columns or rows", "log"),
         y=around(y, "seconds", "log"),
         series=series,
-        legend="upper left",
+        legend="lower right",
     )
     return Plot(panels=[panel], height=4.2, caption=caption)
 
