@@ -9,6 +9,12 @@ from darkvocab.verification.frames import PLACEHOLDERS, Text, encoded, read_fram
 ASKED = Text("asked", "say «{token}» and «{token}»\n", "«")
 
 
+def _split(text, whole):
+    """Characters of a text, but for a piece that stays whole."""
+    head, *tails = text.split(whole)
+    return [*head, *(part for tail in tails for part in (whole, *tail))]
+
+
 def characters(text):
     return [ord(character) for character in text]
 
@@ -24,15 +30,22 @@ def test_a_token_stands_in_every_place_and_nowhere_else():
 
 def test_a_placeholder_that_merges_with_what_stands_beside_it_is_exchanged():
     def merging(text):  # the first placeholder is one token with the mark after it
-        return [1 if part == f"{PLACEHOLDERS[0]}»" else ord(part[0]) for part in _parts(text, f"{PLACEHOLDERS[0]}»")]
-
-    def _parts(text, whole):
-        head, *tails = text.split(whole)
-        return [*head, *(part for tail in tails for part in (whole, *tail))]
+        return [1 if part == f"{PLACEHOLDERS[0]}»" else ord(part[0]) for part in _split(text, f"{PLACEHOLDERS[0]}»")]
 
     frame = encoded(ASKED, merging)
     assert frame.placeholder == PLACEHOLDERS[1]
     assert len(frame.places) == 2
+
+
+def test_a_placeholder_that_merges_with_what_stands_before_it_is_exchanged():
+    def merging(
+        text,
+    ):  # the first placeholder is one token with the quote before it: the token would take the quote's place
+        return [1 if part == f"«{PLACEHOLDERS[0]}" else ord(part[0]) for part in _split(text, f"«{PLACEHOLDERS[0]}")]
+
+    frame = encoded(ASKED, merging)
+    assert frame.placeholder == PLACEHOLDERS[1]
+    assert "".join(map(chr, frame.beginning)) == "say «"
 
 
 def test_a_frame_in_which_no_placeholder_survives_is_refused():

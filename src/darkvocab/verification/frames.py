@@ -80,17 +80,23 @@ def encoded(text: Text, encode: Callable[[str], list[int]], templated: Callable[
     encode : text to ids, as the model is to see them
     templated : the text as a user's message, with all that stands before the answer; None: without a chat template
     """
+    n_places = text.text.count(MARK)
     for placeholder in PLACEHOLDERS:
-        marks = {tuple(encode(placeholder)[-1:])}
-        marks |= {tuple(encode(before + placeholder)[-1:]) for before in ("«", '"')}  # as it stands in our frames
-        shown = text.text.lstrip("\n").replace(MARK, placeholder)
+        if placeholder in text.text + text.answer:
+            continue
+        shown = text.text.replace(MARK, placeholder)
         ids = np.array(encode((templated(shown) if templated else shown) + text.answer), np.int64)
-        wanted = text.text.count(MARK)
-        without = text.text.count(placeholder) + text.answer.count(placeholder)
-        for mark in marks:
-            places = np.flatnonzero(ids == mark[0]) if mark else np.array([], np.int64)
-            if len(places) == wanted and not without and places[0] > 0:
+        for mark in _marks(placeholder, encode):
+            places = np.flatnonzero(ids == mark)
+            if len(places) == n_places and places[0] > 0:
                 return Frame(name=text.name, ids=ids, places=places, placeholder=placeholder)
     raise InvalidInput(
         f"the frame {text.name} cannot be asked: none of {' '.join(PLACEHOLDERS)} stays a token of its own in it"
     )
+
+
+def _marks(placeholder: str, encode: Callable[[str], list[int]]) -> set[int]:
+    """Return the tokens that stand for a placeholder and nothing else, behind nothing and behind our frames' quotes."""
+    befores = {before: encode(before) for before in ("", "«", '"')}
+    behind = {before: encode(before + placeholder) for before in befores}
+    return {ids[-1] for before, ids in behind.items() if ids and ids[:-1] == befores[before]}
