@@ -56,6 +56,33 @@ def test_a_function_from_ids_to_logits_is_asked_without_a_cache_and_says_the_sam
             np.testing.assert_allclose(cached, uncached, rtol=1e-5)
 
 
+def test_the_beginning_of_each_frame_is_computed_once(opened, monkeypatch):
+    model = Model(logits=opened.logits, encode=opened.encode)
+    frames, lengths = frames_of(model), []
+    forward = type(opened.logits).forward
+
+    def counted(self, ids, **given):
+        lengths.append(ids.shape[1])
+        return forward(self, ids, **given)
+
+    monkeypatch.setattr(type(opened.logits), "forward", counted)
+    for _ in range(3):
+        for frame in frames:
+            list(model.answers(frame, TOKENS))
+    for frame in frames:
+        assert lengths.count(len(frame.beginning)) == 1, frame.name
+
+
+def test_a_model_that_keeps_no_keys_and_values_is_asked_all_the_same(tmp_path):
+    config = transformers.MambaConfig(vocab_size=repeaters.N_TOKENS, hidden_size=16, num_hidden_layers=1, state_size=4)
+    transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=repeaters.tokenizer()).save_pretrained(tmp_path)
+    model = open_model(tmp_path)
+    (p, *_), *_ = stacked(model, frames_of(model)[0], TOKENS)
+    assert (p > 0).all()
+    assert model.batch(100, repeaters.N_TOKENS, 1 << 30) > 1
+
+
 def test_answers_do_not_depend_on_the_batch(opened):
     frame = frames_of(opened)[0]
     together = stacked(opened, frame, TOKENS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int64
 
-from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
+from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors, one_of
 from ..extras import import_extra, import_torch
 from ..sources.tokenizer import in_a_line
 from .frames import Frame
@@ -49,7 +49,7 @@ class Model:
     bytes_a_position: int = 0  # of keys and values, for one text
 
     def __post_init__(self) -> None:
-        self._kept: tuple[Frame, Any] | None = None  # the last frame's beginning
+        self._kept: dict[Frame, Any] = {}  # keys and values of each frame's beginning; None where there are none
 
     def answers(self, frame: Frame, tokens: Int64[np.ndarray, " batch"]) -> Iterator[Answer]:
         """Yield the answer's places in their order; each continues what the model itself put before it.
@@ -64,7 +64,7 @@ class Model:
             for _ in range(PLACES):
                 try:
                     logits, state = self._next(state, rows)
-                    own = logits.gather(1, asked[:, None])
+                    logit = logits.gather(1, asked[:, None])
                 except (IndexError, RuntimeError) as error:
                     if "out of bounds" not in str(error) and "out of range" not in str(error):
                         raise
@@ -73,8 +73,8 @@ class Model:
                     raise CorruptFile(f"the model's logits are NaN in the frame {frame.name}: its weights are damaged")
                 answer = logits.argmax(1)
                 yield Answer(
-                    p=(own[:, 0] - logits.logsumexp(1)).exp().cpu().numpy(),
-                    rank=1 + (logits > own).sum(1).cpu().numpy(),
+                    p=(logit[:, 0] - logits.logsumexp(1)).exp().cpu().numpy(),
+                    rank=1 + (logits > logit).sum(1).cpu().numpy(),
                     token=answer.cpu().numpy(),
                 )
                 rows = answer[:, None]
@@ -83,13 +83,13 @@ class Model:
         """Return what is kept of the frame's beginning, for n tokens: keys and values, else its ids."""
         torch = import_torch(VERIFY, VERIFY)
         beginning = torch.tensor(frame.beginning, device=self.device)[None]
-        if self._kept is None or self._kept[0] is not frame:
+        if frame not in self._kept:
             has_cache = hasattr(self.logits, "prepare_inputs_for_generation")  # a model of transformers that generates
             given = self.logits(beginning, use_cache=True) if has_cache else None
-            self._kept = frame, getattr(given, "past_key_values", None)
-        if not hasattr(self._kept[1], "batch_repeat_interleave"):
+            self._kept[frame] = getattr(given, "past_key_values", None)
+        if not hasattr(self._kept[frame], "batch_repeat_interleave"):
             return beginning.expand(n, -1)
-        cache = copy.deepcopy(self._kept[1])
+        cache = copy.deepcopy(self._kept[frame])
         cache.batch_repeat_interleave(n)
         return cache
 
@@ -122,10 +122,7 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
     """
     torch = import_torch(VERIFY, VERIFY)
     transformers = import_extra("transformers", VERIFY, VERIFY)
-    if dtype not in DTYPES:
-        raise InvalidInput(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    one_of(dtype, "dtype", DTYPES)
     given = _place(str(source))
     weights: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if "gguf_file" in given:
@@ -133,7 +130,7 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
         weights["quantization_config"] = transformers.GgufConfig(dequantize=True)  # else kernels are asked of the Hub
     name = given.pop("name")
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # bars of progress that nothing else turns off
+        with _quiet(transformers):
             tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
             loaded = transformers.AutoModelForCausalLM.from_pretrained
             model, info = loaded(name, output_loading_info=True, **given, **weights)
@@ -144,8 +141,9 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
         raise InvalidInput(f"{source} is no language model: it has no {missing[0]}")
     if masked := [name for name in config.architectures or () if name.endswith("ForMaskedLM")]:
         raise InvalidInput(f"{source} is an encoder ({masked[0]}), which repeats nothing")
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    n_heads = getattr(config, "num_attention_heads", 0)  # 0: keeps a state of its own, which is small
+    heads = getattr(config, "num_key_value_heads", None) or n_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // max(n_heads, 1)
 
     def encode(text: str) -> list[int]:
         return tokenizer(text)["input_ids"]
@@ -166,6 +164,18 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
         context=getattr(config, "max_position_embeddings", None),
         bytes_a_position=2 * config.num_hidden_layers * heads * width * model.dtype.itemsize,
     )
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep transformers from writing to stderr: its warnings, and bars of progress that nothing else turns off."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        transformers.utils.logging.set_verbosity(before)
 
 
 def _place(source: str) -> dict[str, Any]:
