@@ -77,6 +77,14 @@ def test_precision_is_of_the_graded_and_recall_counts_strata_by_their_size():
     assert verdict.recall.low == verdict.recall.high == 0.75
 
 
+def test_recall_is_said_only_where_all_graded_tokens_were_asked_for():
+    records = pl.concat([answers([1], [0.0001]), answers([2], [0.9], group="missed", grade="trained", stratum=0)])
+    assert judge(records, {"strata": [1], "tokens": "graded"}).recall.high == 1
+    part = judge(records, {"strata": [1], "tokens": "dark"})  # the weak ones are in neither group
+    assert part.recall is None
+    assert part.n_missed == (0, 0)
+
+
 def test_the_interval_of_the_missed_holds_their_number_as_often_as_it_says():
     # 300 vocabularies with known numbers of failing tokens in two strata, 90% intervals. Fewer than 83% held would come
     # of a true 90% with a probability of 1e-4 (binomial).
