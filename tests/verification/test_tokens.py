@@ -17,9 +17,9 @@ def scanned(n_untrained=6):
     n = len(TEXTS)
     grades = ["untrained" if n - n_untrained <= number else "trained" for number in range(n)]
     category = ["special" if number < 3 else "unreachable" if number < 6 else "reachable" for number in range(n)]
-    tokens = pl.DataFrame(
-        {"id": range(n), "bytes": [t.encode().hex() for t in TEXTS], "grade": grades, "category": category}
-    )
+    scripts = [("Cyrillic" if t > "z" else "Latin") if t[0].isalpha() else None for t in TEXTS]
+    columns = {"grade": grades, "category": category, "script": scripts}
+    tokens = pl.DataFrame({"id": range(n), "bytes": [t.encode().hex() for t in TEXTS], **columns})
     return SimpleNamespace(tokens=tokens, order=np.arange(n)[::-1])
 
 

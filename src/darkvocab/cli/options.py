@@ -5,7 +5,7 @@ The help has commands under the question they answer, options by purpose, the co
 
 import inspect
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -28,9 +28,9 @@ def options_of(table: str) -> dict[str, dict[str, Any]]:
             for used in given:
                 options |= options_of(used)
             continue
-        own = {"from": given} if isinstance(given, str) else given
-        other = options_of(own["from"])[name] if "from" in own else {}
-        options[name] = other | {key: value for key, value in own.items() if key != "from"}
+        entry = {"from": given} if isinstance(given, str) else given
+        other = options_of(entry["from"])[name] if "from" in entry else {}
+        options[name] = other | {key: value for key, value in entry.items() if key != "from"}
     return options
 
 
@@ -49,7 +49,7 @@ def _parameter(
     default: Any = None,
     required: bool = False,
     argument: str = "",
-    flags: tuple[str, ...] = (),
+    flags: Sequence[str] = (),
     **given: Any,
 ) -> inspect.Parameter:
     """Return what typer reads of a parameter; a flag has no ``--no-`` beside it but where `flags` says so."""

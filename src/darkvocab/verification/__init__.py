@@ -1,6 +1,7 @@
 """Verification: can a model repeat its tokens? Which of them does it fail on, and which did the weights not name?
 
-Frames are what is asked, models and servers who answers, `run` asks, and `verdict` says what the answers come to.
+Frames are what is asked, `model` answers, `tokens` chooses for which tokens, and `run` asks and keeps the answers;
+`measures.verdict` says what they come to.
 """
 
 import lazy_loader

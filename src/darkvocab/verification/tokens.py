@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fontTools import unicodedata as scripts
 
 from ..errors import InvalidInput
 from ..measures.verdict import ASKED, CONTROL, MISSED
@@ -54,11 +53,9 @@ def kind_of(text: str | None) -> str:
     return "mixed" if kinds & {"L", "N"} else "marks"
 
 
-def _keys(text: str | None) -> tuple[Any, ...]:
+def _keys(text: str | None, script: str | None) -> tuple[Any, ...]:
     """Return in what a control is like a token: kind, script and class of length; kind; nothing."""
     kind = kind_of(text)
-    letter = next((character for character in text or "" if character.isalpha()), "")
-    script = scripts.script(letter) if letter else ""
     return (kind, script, sum(len(text or "") >= length for length in LENGTHS)), kind, None
 
 
@@ -69,11 +66,13 @@ def choose(
 
     Controls are trained tokens that a text reaches, drawn to be like those asked for: of the same kind, script and
     class of length where there are any, else of the same kind, else any. The missed are drawn from the trained tokens
-    that are not asked for, special ones apart: as many from each stratum of their order by the weights.
+    that are not asked for, special ones apart, from strata of their order by the weights: of each as many as the root
+    of its size.
     """
     tokens = scan.tokens
     texts = [None if held is None else bytes.fromhex(held).decode("utf-8", "replace") for held in tokens["bytes"]]
-    of = dict(zip(tokens["id"], zip(texts, tokens["grade"], tokens["category"], strict=True), strict=True))
+    columns = (tokens[name] for name in ("grade", "category", "script"))
+    of = dict(zip(tokens["id"], zip(texts, *columns, strict=True), strict=True))
     wanted = asked.tolist()
     if unknown := [token for token in wanted if token not in of]:
         raise InvalidInput(f"there is no row of token {unknown[0]} to ask for")
@@ -86,9 +85,8 @@ def choose(
     strata = [trained[first:last] for first, last in pairwise(edges)]
     reached = [one for one in trained if of[one][2] in ("reachable", None)]
     groups = [(token, ASKED, -1) for token in wanted]
-    groups += [
-        (one, CONTROL, -1) for one in _controls([of[token][0] for token in wanted], reached, of, n_controls, rng)
-    ]
+    likeness = {token: _keys(of[token][0], of[token][3]) for token in (*wanted, *reached)}
+    groups += [(token, CONTROL, -1) for token in _controls(wanted, reached, likeness, n_controls, rng)]
     roots = np.sqrt(list(map(len, strata)))
     left = n_missed
     for number, members in enumerate(strata):
@@ -98,7 +96,7 @@ def choose(
         left -= len(drawn)  # what a small stratum lacks, the others have
 
     def chosen(token: int, group: str, stratum: int) -> Chosen:
-        text, grade, _ = of[token]
+        text, grade, *_ = of[token]
         about = {"token": token, "text": text, "kind": kind_of(text), "grade": grade}
         return Chosen(**about, group=group, stratum=stratum, order=place[token])
 
@@ -106,17 +104,16 @@ def choose(
 
 
 def _controls(
-    like: list[str | None], pool: list[int], of: dict[int, Any], n: int, rng: np.random.Generator
+    asked: list[int], pool: list[int], likeness: dict[int, tuple[Any, ...]], n: int, rng: np.random.Generator
 ) -> list[int]:
-    """Draw n tokens of the pool, each once, like tokens of these texts."""
-    keys = {token: _keys(of[token][0]) for token in pool}
+    """Draw n tokens of the pool, each once, that are like those asked for."""
     left: dict[Any, list[int]] = {}
     for token in rng.permutation(pool).tolist():
-        for key in keys[token]:
+        for key in likeness[token]:
             left.setdefault(key, []).append(token)
     drawn: set[int] = set()
-    for place in rng.integers(len(like), size=n) if like else []:
-        for key in _keys(like[place]):
+    for place in rng.integers(len(asked), size=n) if asked else []:
+        for key in likeness[asked[place]]:
             while left.get(key) and left[key][-1] in drawn:
                 left[key].pop()
             if left.get(key):
