@@ -89,6 +89,7 @@ class Verify(Shown):
     @cached_property
     def asking(self) -> tuple[Model, list[Frame]]:
         """The model, and the frames in its ids."""
+        texts, _ = read_frames(self.frames)  # before a model is opened, which takes long
         model = self.model
         if model is None:
             model = open_model(self.source, dtype=self.dtype, device=self.device)
@@ -96,7 +97,6 @@ class Verify(Shown):
             model = Model(logits=model, encode=_encoder(self.source), device=self.device)
         if self.chat and model.templated is None:
             raise InvalidInput("the model was given without a chat template")
-        texts, _ = read_frames(self.frames)
         frames = [encoded(text, model.encode, model.templated if self.chat else None) for text in texts]
         longest = max(frames, key=lambda frame: len(frame.ids))
         if model.context is not None and len(longest.ids) + PLACES > model.context:
@@ -167,7 +167,7 @@ class Verify(Shown):
         if resume and out is None:
             raise InvalidInput("--resume needs the --out folder of the run to go on with")
         if out is not None:
-            check_folder(Path(out), ())  # before a model is opened, which takes long
+            check_folder(Path(out), ())
         with ExitStack() as opened:
             runner = opened.enter_context(open_engine(engine, workers, say=say))
             manifest = self.manifest()
