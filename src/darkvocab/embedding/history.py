@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, NoEmbedding
 from ..numerics import Grid, as_grid
@@ -25,7 +26,7 @@ DTYPES = ("BF16", "F16", "F32")
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class History(Shown):
-    """States [rows, n_tokens, dim] of an embedding on its grid: row r is the state after r * `record_every` steps.
+    """States [rows, n_tokens, dim] of an embedding: row r is that `record_every` * r steps after `first_step`.
 
     Made with `open`, which reads the header only. What is written after that is not seen: open it again.
     """
@@ -35,6 +36,8 @@ class History(Shown):
     n_rows: int  # written when the file was opened
     n_planned: int  # that the file has room for
     record_every: int  # optimizer steps between rows
+    first_step: int = 0  # optimizer steps before row 0
+    ids: tuple[int, ...] | None = None  # tokens of the rows, where not all are recorded
     unseen: tuple[int, ...] | None = None  # tokens that the training text lacks, ascending; None where nobody says
     parameters: dict[str, Any] = field(default_factory=dict)  # of the run, from the manifest beside it
     folder: Path | None = None  # the run folder, where that was opened
@@ -91,6 +94,8 @@ class History(Shown):
             n_rows=n_recorded(held, metadata),
             n_planned=held.shape[0],
             record_every=every,
+            first_step=header_count(path, metadata, "first_step", 0),
+            ids=_ids(path.parent / "manifest.json", parameters, held.shape[1]),
             unseen=_unseen(path.parent / "corpus.json", corpus, held.shape[1]) if "unseen" in corpus else None,
             parameters=parameters,
             folder=asked if asked.is_dir() else None,
@@ -106,6 +111,11 @@ class History(Shown):
         return self.tensor.shape[1]
 
     @property
+    def tokens(self) -> Int64[np.ndarray, " n_tokens"]:
+        """Token of each row of a state."""
+        return np.arange(self.n_tokens) if self.ids is None else np.array(self.ids)
+
+    @property
     def dim(self) -> int:
         return self.tensor.shape[2]
 
@@ -116,7 +126,7 @@ class History(Shown):
 
     def step(self, row: int) -> int:
         """Return how many optimizer steps were taken before this row was recorded."""
-        return row * self.record_every
+        return self.first_step + row * self.record_every
 
     def rows(self, every: int = 1) -> list[int]:
         """Return every so many rows, from row 0, and the last one; raises InvalidInput where `every` is below 1."""
@@ -153,6 +163,15 @@ def _instead(folder: Path) -> str:
     if files := sorted(item.name for item in folder.glob("*.safetensors")):
         return f"it has {listed(files, 5)}: give one of these"
     return "give the folder of a training run"
+
+
+def _ids(place: Path, parameters: dict[str, Any], n_tokens: int) -> tuple[int, ...] | None:
+    ids = parameters.get("token_ids")
+    if ids is None:
+        return None
+    if not (isinstance(ids, list) and all(type(token) is int for token in ids) and len(ids) == n_tokens):
+        raise CorruptFile(f"{place}: token_ids must be a list of the {n_tokens:,} tokens that were recorded")
+    return tuple(ids)
 
 
 def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ...]:

@@ -3,6 +3,8 @@ from .corpus import load_corpus as load_corpus
 from .evolve import Evolution as Evolution
 from .evolve import EvolutionRecord as EvolutionRecord
 from .evolve import Evolve as Evolve
+from .recorder import Recorder as Recorder
 from .replicas import ReplicaRecord as ReplicaRecord
 from .replicas import Replicas as Replicas
 from .settings import Training as Training
+from .updates import lost_updates as lost_updates

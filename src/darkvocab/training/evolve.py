@@ -136,7 +136,8 @@ class Evolve(Shown):
         noise_epsilon: float | None = None,
     ) -> None:
         self.history = source if isinstance(source, History) else History.open(source, tensor=tensor)
-        n = self.history.n_tokens
+        tokens = self.history.tokens
+        n = int(tokens.max()) + 1  # a recording of chosen tokens has their rows alone
         named = parse_tokens(unseen, n) if isinstance(unseen, str) else unseen
         self.unseen = self.history.unseen if named is None else check_tokens(named, n)
         self.every, self._rows = every, self.history.rows(every)
@@ -144,11 +145,10 @@ class Evolve(Shown):
         self.noise_epsilon = self._length("noise_epsilon", noise_epsilon)
         if self.noise_epsilon is None and (sigma := self._length("noise_sigma", None)) is not None:
             self.noise_epsilon = 10 * sigma  # 11.2b adds noise of epsilon / 10, and `train` names the noise itself
-        tokens = np.arange(n)
-        self.selections = {"all": tokens}
+        self.selections = {"all": np.arange(len(tokens))}  # rows of a state
         if self.unseen is not None:
             absent = np.isin(tokens, self.unseen)
-            both = {"seen": tokens[~absent], "unseen": tokens[absent]}
+            both = {"seen": np.flatnonzero(~absent), "unseen": np.flatnonzero(absent)}
             self.selections |= {name: chosen for name, chosen in both.items() if len(chosen)}
 
     def _length(self, name: str, given: float | None) -> float | None:
@@ -270,7 +270,7 @@ class _Course:
 
     def _state(self, row: int, words: np.ndarray) -> tracking.State:
         state = tracking.State(words, self.history.grid)
-        bad = state.beyond.tolist()
+        bad = self.history.tokens[state.beyond].tolist()
         if bad:
             named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
             raise CorruptFile(
@@ -312,14 +312,16 @@ class _Course:
 
     def _note(self, row: int, events: list[tracking.Event], motion: Callable[[np.ndarray], Sequence[Any]]) -> None:
         step = self.history.step(row)
-        self.events += [EventRecord(row=row, step=step, **event.columns()) for event in events]
+        for event in events:
+            named = tuple(self.history.tokens[list(event.tokens)].tolist())
+            self.events.append(EventRecord(row=row, step=step, **{**event.columns(), "tokens": named}))
         for name, tokens in self.settings.selections.items():
             columns = self._shapes[name] | dict(zip(MOTION, motion(tokens), strict=True))
             self.records.append(EvolutionRecord(row=row, step=step, tokens=name, **columns))
 
     def tokens(self) -> pl.DataFrame:
         """Return the changes of each token so far, records of `TokenRecord`."""
-        tokens, unseen = np.arange(self.history.n_tokens), self.settings.unseen
+        tokens, unseen = self.history.tokens, self.settings.unseen
         return frame_of_columns(
             TokenRecord,
             token=tokens,

@@ -11,8 +11,9 @@ import numpy as np
 from ..errors import CorruptFile, InvalidInput
 from ..landing import refuse_write
 
-NAMES = {"bfloat16": ("BF16", 2), "float32": ("F32", 4), "float64": ("F64", 8)}
+NAMES = {"bfloat16": ("BF16", 2), "float16": ("F16", 2), "float32": ("F32", 4), "float64": ("F64", 8)}
 DIGITS = 15  # of the number of rows in the header, so that it can be written over
+ROOM = 16  # rows that a recording of unknown length has room for at first, and twice as many whenever they are full
 
 
 class Recording(AbstractContextManager["Recording"]):
@@ -33,8 +34,9 @@ class Recording(AbstractContextManager["Recording"]):
         metadata: dict[str, Any] | None = None,
         *,
         resume_at: int = 0,
+        grows: bool = False,
     ) -> None:
-        """Begin the file, or go on behind row `resume_at` of what it holds.
+        """Begin the file, or go on behind row `resume_at` of what it holds; one that `grows` has room for any number.
 
         Raises as `refuse_write`, and `CorruptFile` where it is to go on in a file that is missing, shorter, or another
         recording.
@@ -44,7 +46,11 @@ class Recording(AbstractContextManager["Recording"]):
         self.row_bytes = size * int(np.prod(shape))
         self._metadata = {name: str(value) for name, value in (metadata or {}).items()}
         self.n = resume_at
-        header = self._header(n_rows)
+        self._grows = grows
+        self._start = len(self._header(10**12)) if grows else 0
+        if grows and resume_at:
+            self.n_rows = n_rows = _n_rows(path, key)
+        header = self._header(n_rows, self._start)
         self._start = len(header)
         self._count_at = header.index(b'"recorded": "') + len(b'"recorded": "')
         try:
@@ -99,6 +105,8 @@ class Recording(AbstractContextManager["Recording"]):
 
     def extend(self, rows: np.ndarray) -> None:
         """Record rows [n, ...]: words of the grid or numbers of the dtype."""
+        if self._grows and self.n + len(rows) > self.n_rows:
+            self._set_n_rows(max(2 * self.n_rows, self.n + len(rows)))
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         if content.size != len(rows) * self.row_bytes or self.n + len(rows) > self.n_rows:
             size = content.size // max(1, len(rows))
@@ -113,12 +121,26 @@ class Recording(AbstractContextManager["Recording"]):
 
     def shorten(self) -> None:
         """End the file with the rows that are recorded."""
-        self.n_rows = self.n
-        self._write(self._header(self.n, self._start), 0, self._size)
+        self._set_n_rows(self.n)
+
+    def _set_n_rows(self, n_rows: int) -> None:
+        """Give the file room for so many rows."""
+        self.n_rows = n_rows
+        self._write(self._header(n_rows, self._start), 0, self._size)
         self._count()
 
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
+
+
+def _n_rows(path: Path, key: str) -> int:
+    """Return how many rows a recording has room for, by its header; CorruptFile where that says nothing."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return int(header[key]["shape"][0])
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, OverflowError) as error:
+        raise CorruptFile(f"{path}: not the recording of this run ({error!r}); start the run anew") from None
 
 
 def recorded(path: Path) -> int:

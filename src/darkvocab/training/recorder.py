@@ -1,0 +1,474 @@
+"""Recorder: the embedding of a training that runs by itself, in the files that `evolve` and `history` read."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ..embedding.history import FILE, KEY, History
+from ..errors import CorruptFile, DiskFull, InvalidInput, NoResult, one_of
+from ..extras import import_extra, import_torch
+from ..numerics.grouping import identical_rows
+from ..runs.folder import Folder, read_manifest, versions
+from . import updates
+from .recording import ROOM, Recording, recorded
+
+ON_ALARM = ("warn", "record", "stop")
+PENDING = 1 << 28  # bytes of states that wait for the disk at most
+STEEP = 100.0  # times the median of all rows with a gradient, from which a row's is an alarm
+SHORT = 1e-6  # times the median norm, up to which a row is near zero
+ALARMS = "alarms.jsonl"
+SENTENCES = {
+    "steep": f"rows whose gradient is over {STEEP:g} times the median of all rows: ",
+    "untrained": "in the batch, and equal to another row when the training began: ",
+    "equal": "rows that have become equal to another: ",
+    "broken": "rows that hold NaN or infinity: ",
+    "short": "rows that have become near zero: ",
+    "disk": "the disk is full; the recording ends here, and the training goes on",
+}
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Alarm(NoResult):
+    """A recorded training was stopped by what its recorder saw."""
+
+
+@dataclass(kw_only=True)
+class Watched:
+    """A matrix of a model that is being trained, and the files that its rows go into."""
+
+    name: str  # embedding or output
+    find: Callable[[], Any]  # the parameter, which may become another
+    parameter: Any
+    ids: Any  # of the rows, on the parameter's device; None: all
+    seen: Any = None  # bool [k], rows that were looked up since the last step; None where nobody saw
+    before: Any = None  # its rows before a step
+    recordings: tuple[Recording, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.parameter if self.ids is None else self.ids), self.parameter.shape[1]
+
+
+class Recorder:
+    """Record the embedding of a training with torch, and its output matrix where that is its own.
+
+    Hooks of the optimizer count its steps: row k is the state right after k times `every` of them, whatever is
+    accumulated, clipped, compiled or scaled. Beside the rows `updates.safetensors` has what each recorded step did to
+    them (`updates.COLUMNS`), and `alarms.jsonl` what a person should look at. Rows are written by a thread. Where
+    several processes train, the first one writes.
+
+    Examples
+    --------
+    >>> with Recorder("runs/mine", every=10) as recorder:  # doctest: +SKIP
+    ...     recorder.step(model, optimizer)  # before the first step: row 0
+    ...     for batch in batches:
+    ...         model(**batch).loss.backward()
+    ...         optimizer.step()
+    ...         optimizer.zero_grad()
+
+    Parameters
+    ----------
+    out : a run folder, which `evolve` and `history` read, also while it grows
+    every : optimizer steps from one recorded row to the next
+    tokens : ids whose rows are recorded, by default all
+    gradients, moments : record the gradient as the optimizer saw it, and Adam's moments, of the embedding, too
+    embedding : the matrix: a parameter, or its name; by default what `get_input_embeddings` returns
+    on_alarm : "warn", "record" (into the file alone) or "stop" (raise `Alarm` out of the step)
+    resume : go on with the recording in `out` from the step that the training's checkpoint is of
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        *,
+        every: int = 1,
+        tokens: Iterable[int] | None = None,
+        gradients: bool = False,
+        moments: bool = False,
+        embedding: Any = None,
+        on_alarm: str = "warn",
+        resume: bool = False,
+    ) -> None:
+        one_of(on_alarm, "on_alarm", ON_ALARM)
+        if every < 1:
+            raise InvalidInput(f"every must be >= 1 steps, got {every}")
+        self.out, self.every, self.on_alarm, self.resume = Path(out), every, on_alarm, resume
+        self.tokens = None if tokens is None else sorted(set(tokens))
+        self.kinds = ["gradient"] * gradients + list(MOMENTS) * moments
+        self.embedding = embedding
+        self.made = 0  # steps of the optimizer
+        self.alarm: Alarm | None = None  # that stops the training
+        self._optimizer: Any = None
+        self._watched: list[Watched] = []
+        self._opened = ExitStack()
+
+    def step(self, model: Any, optimizer: Any, made: int | None = None) -> None:
+        """Begin to record, before the first step; afterwards it is enough that the optimizer makes its steps.
+
+        May be called as often as one likes, after each step, too: where the model has another embedding meanwhile, as
+        `resize_token_embeddings` makes one, a new segment begins, a folder in this one.
+
+        Raises InvalidInput for a model or an optimizer that cannot be recorded, and as `Folder`.
+
+        Parameters
+        ----------
+        made : steps that were made before; by default what the optimizer's state says, else none
+        """
+        optimizer = _inner(optimizer)
+        if self._optimizer is None:
+            self._begin(model, optimizer, made)
+        elif optimizer is not self._optimizer or any(one.find() is not one.parameter for one in self._watched):
+            self.close()
+            self.resume = False
+            self.out = self.out.parent if self.out.name.startswith("segment-") else self.out
+            self.out = self.out / f"segment-{self.made:09d}"
+            print(f"the model has another embedding; its rows are recorded into {self.out}", file=sys.stderr)
+            self._begin(model, optimizer, self.made)
+
+    # Beginning and end -------------------------------------------------------------------------------------------
+
+    def _begin(self, model: Any, optimizer: Any, made: int | None) -> None:
+        torch = import_torch("train")
+        self._watched = self._find(torch, model, optimizer)
+        self.made = self.first = _steps_of(optimizer) if made is None else made
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self._writes = not (shared and torch.distributed.get_rank())
+        states = [self._state(one, optimizer) for one in self._watched]
+        if self._writes:
+            self._take(model, optimizer, states)
+        hooks = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
+        for one in self._watched:
+            module = next((part for part in model.modules() if getattr(part, "weight", None) is one.parameter), None)
+            if one.name == "embedding" and isinstance(module, torch.nn.Embedding):
+                hooks.append(module.register_forward_pre_hook(self._looked_up))
+        for hook in hooks:
+            self._opened.callback(hook.remove)
+        self._optimizer = optimizer
+
+    def _find(self, torch: Any, model: Any, optimizer: Any) -> list[Watched]:
+        """Return the matrices to record; InvalidInput where there are none, or they cannot be recorded."""
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InvalidInput(
+                f"the recorder counts the steps of torch's optimizers; {type(optimizer).__name__} is none"
+            )
+        inner = next((part for part in model.modules() if hasattr(part, "get_input_embeddings")), None)
+        finds: dict[str, Callable[[], Any]] = {}
+        if isinstance(self.embedding, str):
+            finds["embedding"] = lambda: dict(model.named_parameters()).get(self.embedding)
+        elif self.embedding is not None:
+            finds["embedding"] = lambda: self.embedding
+        elif inner is not None:
+            finds["embedding"] = lambda: inner.get_input_embeddings().weight
+            head = inner.get_output_embeddings()
+            if head is not None and head.weight is not finds["embedding"]():
+                finds["output"] = lambda: inner.get_output_embeddings().weight
+        if not finds or (parameter := finds["embedding"]()) is None:
+            names = [name for name, held in model.named_parameters() if held.ndim == 2][:8]
+            raise InvalidInput(
+                f"which parameter is the embedding? give embedding=, the name of one: {', '.join(names)}"
+            )
+        watched = []
+        for name, find in finds.items():
+            parameter = find()
+            _check(parameter, name, optimizer)
+            ids = None
+            if self.tokens is not None:
+                if outside := [token for token in self.tokens if not 0 <= token < len(parameter)]:
+                    raise InvalidInput(f"there is no token {outside[0]}: the {name} has {len(parameter):,} rows")
+                ids = torch.tensor(self.tokens, device=parameter.device)
+            watched.append(Watched(name=name, find=find, parameter=parameter, ids=ids))
+        return watched
+
+    def _take(self, model: Any, optimizer: Any, states: list[list[np.ndarray]]) -> None:
+        """Take the folder and open its recordings, behind the step that the training goes on from."""
+        self.first, n = self.made, 0
+        if self.resume and (self.out / "manifest.json").is_file():
+            folders = [self.out, *sorted(self.out.glob("segment-*"))]
+            firsts = [int(read_manifest(folder)["parameters"].get("first_step", 0)) for folder in folders]
+            fitting = [pair for pair in zip(firsts, folders, strict=True) if pair[0] <= self.made]
+            if not fitting:
+                raise InvalidInput(f"{self.out} begins with step {firsts[0]:,}, the training with step {self.made:,}")
+            self.first, self.out = fitting[-1]
+            n = (self.made - self.first) // self.every + 1 if self.made > self.first else 0
+            if (held := recorded(self.out / FILE)) < n:
+                raise CorruptFile(
+                    f"{self.out} holds {held:,} rows, fewer than the {n:,} up to step {self.made:,}: go on from an "
+                    "earlier checkpoint, or record anew; Recorder.flush() before a checkpoint keeps both together"
+                )
+        self._folder = self._opened.enter_context(
+            Folder(self.out, self._manifest(model, optimizer), resume=self.resume)
+        )
+        self._pool = self._opened.enter_context(ThreadPoolExecutor(1))
+        self._pending: deque[Future[None]] = deque()
+        self._room = max(2, PENDING // max(1, sum(rows.nbytes for kind in states for rows in kind)))
+        self._was_full = self._ended = False
+        self._said: set[tuple[str, int]] = set()
+        for one, kinds in zip(self._watched, states, strict=True):
+            one.recordings = tuple(self._recordings(one, kinds, n))
+            if not n:
+                one.recordings[0].extend(kinds[0][None])
+        (_, start), *_ = History.open(self.out / FILE).words([0])
+        start = start.view(states[0][0].dtype)
+        self._alike = _alike(start)
+        self._short = _short(start)
+        self._cut_alarms()
+
+    def _recordings(self, one: Watched, states: list[np.ndarray], n: int) -> Iterable[Recording]:
+        """Open the files of a matrix: its rows, what each step did to them, and what else is asked for."""
+        names = [FILE if one.name == "embedding" else f"{one.name}_evolution.safetensors"]
+        keys = [KEY, updates.KEY]
+        names.append(updates.FILE if one.name == "embedding" else f"{one.name}_{updates.FILE}")
+        for kind in self.kinds if one.name == "embedding" else ():
+            keys.append(f"embedding_{kind}")
+            names.append(f"embedding_{kind}.safetensors")
+        metadata = {"record_every": self.every, "first_step": self.first}
+        for number, (name, key, rows) in enumerate(zip(names, keys, states, strict=True)):
+            at = n if number == 0 else max(n - 1, 0)
+            dtype = "bfloat16" if rows.dtype == np.uint16 else rows.dtype.name
+            recording = Recording(self.out / name, key, ROOM, rows.shape, dtype, metadata, resume_at=at, grows=True)
+            yield self._opened.enter_context(recording)
+
+    def _manifest(self, model: Any, optimizer: Any) -> dict[str, Any]:
+        matrices = {
+            one.name: {"shape": list(one.parameter.shape), "dtype": str(one.parameter.dtype).removeprefix("torch.")}
+            for one in self._watched
+        }
+        return {
+            "experiment": "record",
+            "command": None,
+            "no_command": "it was recorded in a training of its own",
+            "seed": 0,
+            "packages": versions("torch"),
+            "inputs": [],
+            "parameters": {
+                **{"model": type(model).__name__, "optimizer": type(optimizer).__name__, "matrices": matrices},
+                **{"record_every": self.every, "first_step": self.first},
+                **{"token_ids": self.tokens, "record": self.kinds},
+            },
+        }
+
+    def flush(self) -> None:
+        """Have the disk hold all rows up to the last step; to be called before the training saves a checkpoint."""
+        if self._optimizer is not None and self._writes:
+            while self._pending:
+                self._pending.popleft().result()
+            for one in self._watched:
+                for recording in one.recordings:
+                    recording.sync()
+
+    def close(self, status: str = "complete") -> None:
+        """End the recording: all is written, the files have the rows that were recorded."""
+        if self._optimizer is None:
+            return
+        self._optimizer, watched = None, self._watched
+        with self._opened:
+            if self._writes:
+                while self._pending:
+                    self._pending.popleft().result()
+                if not self._ended:
+                    for one in watched:
+                        for recording in one.recordings:
+                            recording.shorten()
+                    self._folder.set_status(status)
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close("complete" if kind is None else "interrupted")
+
+    # A step ------------------------------------------------------------------------------------------------------
+
+    def _looked_up(self, module: Any, inputs: tuple[Any, ...]) -> None:
+        """Note which tokens a forward pass looks up."""
+        if not (module.training and inputs):
+            return
+        one = self._watched[0]
+        if one.seen is None:
+            one.seen = inputs[0].new_zeros(module.num_embeddings, dtype=bool)
+        one.seen[inputs[0].reshape(-1)] = True
+
+    def _is_recorded(self, made: int) -> bool:
+        return (made - self.first) % self.every == 0
+
+    def _before(self, *_: Any) -> None:
+        if self._is_recorded(self.made + 1):
+            for one in self._watched:
+                one.before = updates.rows_of(one.parameter, one.ids)
+
+    def _after(self, optimizer: Any, *_: Any) -> None:
+        self.made += 1
+        if self._is_recorded(self.made):
+            states = [self._state(one, optimizer) for one in self._watched]
+            if self._writes:
+                self._submit(states)
+        for one in self._watched:
+            one.seen = one.before = None
+        if self.alarm and self.on_alarm == "stop":
+            raise self.alarm
+
+    def _state(self, one: Watched, optimizer: Any) -> list[np.ndarray]:
+        """Return what is recorded of a matrix after a step: rows [k, dim], the update, and what else is asked for."""
+        torch = import_torch("train")
+        rows = updates.rows_of(one.parameter, one.ids)
+        if one.before is None:  # no step was made yet
+            update = torch.zeros(len(rows), len(updates.COLUMNS))
+        else:
+            seen = one.seen if one.seen is None or one.ids is None else one.seen[one.ids]
+            update = updates.measure_update(optimizer, one.parameter, one.ids, one.before, rows, seen)
+        kinds = [rows, update]
+        for kind in self.kinds if one.name == "embedding" else ():
+            held = one.parameter.grad if kind == "gradient" else optimizer.state.get(one.parameter, {}).get(kind)
+            kinds.append(torch.zeros_like(rows) if held is None else updates.rows_of(held, one.ids).to(rows.dtype))
+        return [_array(torch, each) for each in kinds]
+
+    def _submit(self, states: list[list[np.ndarray]]) -> None:
+        """Hand a step to the thread that writes; wait where too many are before it."""
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
+        if len(self._pending) >= self._room:
+            if not self._was_full:
+                print(f"{self.out}: the disk is slower than the training, whose steps wait for it", file=sys.stderr)
+            self._was_full = True
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._land, self.made, states))
+        if self.on_alarm == "stop":
+            self._pending.pop().result()
+
+    def _land(self, step: int, states: list[list[np.ndarray]]) -> None:
+        """Write a step, and look for alarms in it."""
+        if self._ended:
+            return
+        try:
+            for one, kinds in zip(self._watched, states, strict=True):
+                for recording, rows in zip(one.recordings, kinds, strict=True):
+                    recording.extend(rows[None])
+            for kind, tokens in self._alarms(*states[0][:2]):
+                self._raise(step, kind, tokens)
+        except DiskFull:
+            self._ended = True
+            warnings.warn(f"step {step:,}: {SENTENCES['disk']} ({self.out})", RuntimeWarning, stacklevel=2)
+
+    def _alarms(self, rows: np.ndarray, update: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
+        """Yield what is unusual after a step, with the rows of which it is true."""
+        norms = update[:, updates.COLUMNS.index("gradient_norm")]
+        driven = norms[norms > 0]
+        if len(driven) > 1:
+            yield "steep", np.flatnonzero(norms > STEEP * np.median(driven))
+        causes = np.nan_to_num(update[:, updates.COLUMNS.index("causes")]).astype(np.int64)
+        yield "untrained", np.flatnonzero(self._alike & ((causes & updates.IN_BATCH) > 0))
+        yield "equal", np.flatnonzero(_alike(rows) & ~self._alike)
+        yield "short", np.flatnonzero(_short(rows) & ~self._short)
+        yield "broken", np.flatnonzero(~np.isfinite(_values(rows)).all(1))
+
+    def _raise(self, step: int, kind: str, rows: np.ndarray) -> None:
+        """Note an alarm of tokens of which it was not said before."""
+        tokens = [int(row) if self.tokens is None else self.tokens[row] for row in rows.tolist()]
+        fresh = [token for token in tokens if (kind, token) not in self._said]
+        if not fresh:
+            return
+        self._said |= {(kind, token) for token in fresh}
+        with (self.out / ALARMS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "kind": kind, "tokens": fresh}) + "\n")
+        named = ", ".join(map(str, fresh[:8])) + (f" and {len(fresh) - 8:,} more" if len(fresh) > 8 else "")
+        said = f"step {step:,}: {SENTENCES[kind]}{named}"
+        if self.on_alarm == "warn":
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
+        elif self.on_alarm == "stop":
+            self.alarm = self.alarm or Alarm(said)
+
+    def _cut_alarms(self) -> None:
+        """Keep the alarms up to the step that the training goes on from."""
+        path = self.out / ALARMS
+        lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
+        alarms = (json.loads(line) for line in lines if line.endswith("\n"))  # the last one may be cut
+        kept = [alarm for alarm in alarms if alarm["step"] <= self.made]
+        self._said = {(alarm["kind"], token) for alarm in kept for token in alarm["tokens"]}
+        path.write_text("".join(json.dumps(alarm) + "\n" for alarm in kept), "utf-8")
+
+    # Doors -------------------------------------------------------------------------------------------------------
+
+    def callback(self) -> Any:
+        """Return a callback for transformers' Trainer, and for those made of it."""
+        base = import_extra("transformers", "train", "Recorder.callback").TrainerCallback
+        steps: dict[str, Callable[..., None]] = {
+            "on_train_begin": lambda *of, model, optimizer, **_: self.step(model, optimizer, of[2].global_step),
+            "on_step_end": lambda *_, model, optimizer, **__: self.step(model, optimizer),
+            "on_save": lambda *_, **__: self.flush(),
+            "on_train_end": lambda *_, **__: self.close(),
+        }
+        return type("RecorderCallback", (base,), steps)()
+
+    def lightning(self) -> Any:
+        """Return a callback for Lightning's Trainer."""
+        base = import_extra("lightning.pytorch", "lightning", "Recorder.lightning").Callback
+        steps: dict[str, Callable[..., None]] = {
+            "on_train_start": lambda _, trainer, module: self.step(module, trainer.optimizers[0], trainer.global_step),
+            "on_train_batch_end": lambda _, trainer, module, *__: self.step(module, trainer.optimizers[0]),
+            "on_save_checkpoint": lambda *_: self.flush(),
+            "on_exception": lambda *_: self.close("interrupted"),
+            "on_train_end": lambda *_: self.close(),
+        }
+        return type("RecorderCallback", (base,), steps)()
+
+
+def _inner(optimizer: Any) -> Any:
+    """Return the optimizer that makes the steps, out of what accelerate or Lightning wraps around it."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def _steps_of(optimizer: Any) -> int:
+    """Return the steps that an optimizer made, by its state; 0 where that does not say."""
+    return max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
+
+
+def _check(parameter: Any, name: str, optimizer: Any) -> None:
+    """Raise InvalidInput where a parameter cannot be recorded."""
+    if parameter.ndim != 2:
+        raise InvalidInput(
+            f"the {name} has the shape {list(parameter.shape)}, not [tokens, dim]; under FSDP shard by `fully_shard`, "
+            "which keeps it a matrix"
+        )
+    if parameter.device.type == "meta":
+        raise InvalidInput(
+            f"the {name} is on the meta device or offloaded: there are no rows to record; bring it to one"
+        )
+    if not any(one is parameter for group in optimizer.param_groups for one in group["params"]):
+        raise InvalidInput(f"the optimizer does not change the {name}; give it the optimizer that does")
+
+
+def _array(torch: Any, tensor: Any) -> np.ndarray:
+    """Return a tensor as numpy; bfloat16 as its words."""
+    tensor = tensor.cpu().contiguous()
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def _values(rows: np.ndarray) -> np.ndarray:
+    """Return rows as numbers; words are bfloat16's."""
+    return (rows.astype(np.uint32) << 16).view(np.float32) if rows.dtype == np.uint16 else rows
+
+
+def _alike(rows: np.ndarray) -> np.ndarray:
+    """Tell which rows equal another, bit for bit."""
+    groups = identical_rows(rows.view(f"u{rows.itemsize}"), threads=1)
+    return groups.counts[groups.labels] > 1
+
+
+def _short(rows: np.ndarray) -> np.ndarray:
+    """Tell which rows are near zero, beside the median."""
+    norms = np.linalg.norm(_values(rows), axis=1)
+    return norms <= SHORT * np.nanmedian(norms)

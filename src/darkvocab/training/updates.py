@@ -1,0 +1,130 @@
+"""Updates: what a step of an optimizer did to each row, how much of it rounding lost, and why a row moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ..embedding.history import History
+from ..extras import import_torch
+from ..runs.records import reading
+
+FILE, KEY = "updates.safetensors", "updates"
+# Of a row at a step: elements that the step was to change, those of them that kept their word, those that changed; why
+# it moved, of the causes below; and the Euclidean norm of its gradient. NaN: not known of this optimizer.
+COLUMNS = ("asked", "lost", "moved", "causes", "gradient_norm")
+IN_BATCH, DECAY, GRADIENT, MOMENTUM, NO_BATCH = 1, 2, 4, 8, 16  # the last: nobody saw which tokens were in the batch
+CHUNK = 1 << 20  # bytes of rows that are looked at together on a CPU
+KNOWN = ("Adam", "AdamW", "SGD")  # optimizers whose steps are zero only where gradient, momentum and decay are
+
+
+def rows_of(tensor: Any, ids: Any, *, copy: bool = True) -> Any:
+    """Return rows [k, dim] of a parameter, or of what belongs to it, gathered bit for bit where processes share it.
+
+    Parameters
+    ----------
+    ids : of the rows, ascending; None: all
+    copy : even where all rows are asked for, and lie here
+    """
+    torch = import_torch("train")
+    tensor = tensor.detach()
+    if not hasattr(tensor, "to_local"):
+        return tensor[ids] if ids is not None else tensor.clone() if copy else tensor
+    mesh, local = tensor.device_mesh, tensor.to_local()
+    if ids is None or mesh.ndim > 1 or not tensor.placements[0].is_shard(0):
+        whole = tensor.full_tensor()
+        return whole if ids is None else whole[ids]
+    first = mesh.get_local_rank() * -(-len(tensor) // mesh.size())  # FSDP cuts rows as torch.chunk does
+    ours = (ids >= first) & (ids < first + len(local))
+    rows = local.new_zeros(len(ids), *tensor.shape[1:])
+    rows[ours] = local[ids[ours] - first]
+    # Words and not numbers are added up, so that a negative zero stays one; in a type that every backend adds.
+    words = _words(rows)
+    wide = words.to(torch.int64)
+    torch.distributed.all_reduce(wide, group=mesh.get_group())
+    return wide.to(words.dtype).view(rows.dtype)
+
+
+def _words(rows: Any) -> Any:
+    torch = import_torch("train")
+    return rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.itemsize])
+
+
+def measure_update(optimizer: Any, parameter: Any, ids: Any, before: Any, after: Any, seen: Any) -> Any:
+    """Return what a step that was just made did to rows, float32 [k, 5]: `COLUMNS`.
+
+    An element is lost where the step is not zero and its word stays: for AdamW and SGD exactly those whose step, with
+    the decay rounded first, is under half the spacing of the weights' grid there.
+
+    Parameters
+    ----------
+    before, after : rows [k, dim] around the step
+    seen : bool [k], rows that were looked up since the step before; None where nobody saw
+    """
+    torch = import_torch("train")
+    group = next(group for group in optimizer.param_groups if any(one is parameter for one in group["params"]))
+    state = optimizer.state.get(parameter, {})
+    gradient = torch.zeros_like(before) if parameter.grad is None else rows_of(parameter.grad, ids, copy=False)
+    momentum = state.get("exp_avg", state.get("momentum_buffer"))
+    driving = gradient if momentum is None else rows_of(momentum, ids, copy=False)
+    moves, decays = float(group["lr"]) != 0, float(group.get("weight_decay", 0)) != 0
+    # Some rows at a time, which a cache holds; on another device, all of them.
+    n_rows = max(1, CHUNK // before[0].nbytes) if before.device.type == "cpu" else len(before)
+    columns = torch.empty(len(before), len(COLUMNS), device=before.device)
+    tensors = (each.split(n_rows) for each in (before, after, gradient, driving, columns))
+    for old, new, pull, drive, out in zip(*tensors, strict=True):
+        asked = drive != 0
+        driven = asked.any(1)
+        if decays:
+            asked |= old != 0
+        moved = _words(new) != _words(old)
+        norm = pull.norm(dim=1, dtype=torch.float32)
+        causes = GRADIENT * (norm > 0) + MOMENTUM * (driven & (norm == 0)) + DECAY * (moves and decays)
+        counts = (moves * asked.sum(1), moves * asked.logical_and_(~moved).sum(1), moved.sum(1))
+        torch.stack([each.float() for each in (*counts, causes, norm)], 1, out=out)
+    columns[:, COLUMNS.index("causes")] += NO_BATCH if seen is None else IN_BATCH * seen
+    if type(optimizer).__name__ not in KNOWN:
+        columns[:, :2] = torch.nan
+    return columns
+
+
+def lost_updates(source: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return what became of the updates of a recorded training, by step and by token; raises as `History.open`.
+
+    Shares are of elements that a step was to change; rows that moved without being in the batch are counted by cause:
+    the gradient (of a tied output matrix), momentum of earlier gradients alone, or decay alone.
+    """
+    folder = Path(source)
+    history = History.open(folder / FILE if folder.is_dir() else folder, tensor=KEY)
+    with reading(history.path, "the updates of a recorded training"):
+        states = np.stack([state.view(np.float32) for _, state in history.words(range(history.n_rows))])
+    asked, lost, moved, causes, norm = np.moveaxis(states, 2, 0)
+    causes = causes.astype(np.int64)
+    steps = history.step(0) + history.record_every * np.arange(1, len(states) + 1)
+    has_moved = moved > 0
+    outside = has_moved & ((causes & (IN_BATCH | NO_BATCH)) == 0)
+    by_gradient = outside & ((causes & GRADIENT) > 0)
+    by_momentum = outside & ((causes & MOMENTUM) > 0)
+    counts = {
+        "n_in_batch": (causes & IN_BATCH) > 0,
+        "n_moved": has_moved,
+        "n_frozen": (asked > 0) & ~has_moved,
+        "n_moved_outside": outside,
+        "n_by_gradient": by_gradient,
+        "n_by_momentum": by_momentum,
+        "n_by_decay": outside & ~by_gradient & ~by_momentum,
+    }
+
+    def table(axis: int, **first: np.ndarray) -> pl.DataFrame:
+        sums = {"asked": asked.sum(axis, dtype=np.float64), "lost": lost.sum(axis, dtype=np.float64)}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = sums["lost"] / sums["asked"]
+        counted = {name: flags.sum(axis) for name, flags in counts.items()}
+        most = {"largest_gradient_norm": norm.max(axis)}
+        return pl.DataFrame({**first, **sums, "share_lost": share, **counted, **most}).fill_nan(None)
+
+    ids = np.arange(history.n_tokens) if history.ids is None else np.array(history.ids)
+    return table(1, step=steps), table(0, token=ids)
