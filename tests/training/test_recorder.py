@@ -387,6 +387,18 @@ def test_two_processes_leave_one_recording(way, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("door", ["plain_loop", "transformers_trainer", "lightning"])
+def test_the_example_of_each_door_runs_and_leaves_a_recording(door, tmp_path):
+    if door == "lightning":
+        pytest.importorskip("lightning.pytorch")
+    script = Path(__file__).parents[2] / "examples" / f"record_{door}.py"
+    ran = subprocess.run([sys.executable, script, tmp_path / "r"], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "shape: (4, " in ran.stdout
+    assert darkvocab.evolve(tmp_path / "r").summary["n_recorded"] in (4, 5)
+
+
+@pytest.mark.slow
 def test_a_compiled_model_is_recorded_as_it_is(tmp_path):
     model = tiny()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

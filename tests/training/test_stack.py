@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from examples import inputs_and_labels
 from scipy import stats
 
 from darkvocab import Training
@@ -14,6 +13,8 @@ from darkvocab.training.batched_optimizers import BATCHED
 from darkvocab.training.choices import SGD, AdamW, Architecture, GaussianNoise, NormalStart, PointStart, SnowballStart
 from darkvocab.training.model import Layout, begin
 from darkvocab.training.stack import MOST, WARM_UPS, Stack, captured, stack_size
+from darkvocab.training.updates import COLUMNS, IN_BATCH
+from examples import inputs_and_labels
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -428,3 +429,34 @@ def test_a_stack_is_as_large_as_what_is_free(monkeypatch):
 def test_trainings_of_other_settings_do_not_stack():
     with pytest.raises(ValueError, match="nothing but their seeds"):
         Stack([small(), small(batch=5)], CPU)
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(weight_decay=0.1), SGD(momentum=0.9), SGD()])
+@pytest.mark.parametrize("device", [None, CPU])
+def test_updates_are_those_that_states_and_moments_show(device, optimizer):
+    has_moments = isinstance(optimizer, AdamW)
+    record = ("gradients", *["moments"] * has_moments, "updates")
+    training = small(precision="pure-bf16", optimizer=optimizer, record=record, clip=None)
+    stack = Stack([training], device)
+    before = stack.rows(0).copy()
+    kinds, _ = made(stack)
+    buffer, n_lost = torch.zeros(before.shape, dtype=torch.bfloat16), 0
+    for step, (after, pull, *moments, update) in enumerate(zip(*(kind[:, 0] for kind in kinds), strict=True), 1):
+        after, pull = after.reshape(before.shape), numbers(pull).reshape(before.shape)
+        columns = dict(zip(COLUMNS, update.view(np.float32).reshape(len(before), -1).T, strict=True))
+        buffer.mul_(getattr(optimizer, "momentum", 0)).add_(torch.from_numpy(pull))
+        momentum = numbers(moments[0]).reshape(before.shape) if has_moments else buffer.float().numpy()
+        asked = (momentum != 0) | (has_moments & (numbers(before) != 0))
+        seen = np.unique([training.corpus.ids[at : at + SMALL.context] for at in training.starts(step)])
+        assert (columns["moved"] == (after != before).sum(1)).all()
+        assert (columns["asked"] == asked.sum(1)).all()
+        assert (columns["lost"] == (asked & (after == before)).sum(1)).all()
+        assert np.flatnonzero(columns["causes"].astype(int) & IN_BATCH).tolist() == seen.tolist()
+        np.testing.assert_allclose(columns["gradient_norm"], np.linalg.norm(pull, axis=1), rtol=1e-5)
+        before, n_lost = after, n_lost + columns["lost"].sum()
+    assert n_lost > 0
+
+
+def numbers(words):
+    """Values of bfloat16 words."""
+    return (words.astype(np.uint32) << 16).view(np.float32)

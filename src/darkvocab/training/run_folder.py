@@ -12,6 +12,7 @@ from ..embedding.history import FILE, KEY
 from ..errors import CorruptFile, Diverged
 from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
+from . import updates
 from .outcome import COLUMNS, ENDED, measure_outcome, n_before_divergence, write_metrics
 from .outcome import FILE as OUTCOME
 from .recording import Recording
@@ -71,6 +72,9 @@ class TrainingFolder(Folder):
         shape, grid = (training.corpus.n_vocabulary, training.architecture.width), training.precision_policy.weights
         self.recordings = [self._recording(FILE, KEY, n_states + 1, shape, grid, at + 1 if done else 0)]
         self.recordings += [self._recording(f"{key}.safetensors", key, n_states, shape, grid, at) for key in extras]
+        if "updates" in training.record:
+            columns = shape[0], len(updates.COLUMNS)
+            self.recordings.append(self._recording(updates.FILE, updates.KEY, n_states, columns, "float32", at))
         self.metrics = self._recording(METRICS, "metrics", training.steps, (len(COLUMNS),), "float64", done)
         if not done:
             self.recordings[0].extend(first()[None])

@@ -18,7 +18,7 @@ from ..text import Shown
 from . import choices
 from .corpus import Corpus, examples, load_corpus
 
-EXTRAS = ("gradients", "moments")
+EXTRAS = ("gradients", "moments", "updates")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

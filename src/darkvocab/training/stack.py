@@ -14,6 +14,7 @@ from ..errors import InvalidInput
 from ..extras import import_torch
 from ..gpu.device import torch_device
 from ..runs.folder import fixed
+from . import updates
 from .batched_optimizers import BATCHED
 from .batched_passes import BatchedPasses
 from .cpu_passes import CpuPasses, array, single_threaded
@@ -143,6 +144,10 @@ class Stack:
         n_kinds = 1 + ("gradients" in training.record) + 2 * ("moments" in training.record)
         shape = n_slots, n, self._embedding[0].numel()
         self._rings = [zeros(*shape, dtype=self._words.dtype) for _ in range(n_kinds)]
+        if "updates" in training.record:
+            self._before = torch.empty_like(self._embedding)
+            n_columns = training.corpus.n_vocabulary * len(updates.COLUMNS)
+            self._rings.append(zeros(n_slots, n, n_columns, dtype=torch.float32))
 
     # A step -----------------------------------------------------------------------------------------------------
 
@@ -154,7 +159,8 @@ class Stack:
             slot = (self._done // training.record_every) % len(self._rings[0])
             starts = self._starts.index_select(0, at).view(n, -1, 1)
             places = (starts + self._offsets).view(n, -1)
-            losses = self._passes(torch.take(self._ids, places), torch.take(self._targets, places))
+            inputs = torch.take(self._ids, places)
+            losses = self._passes(inputs, torch.take(self._targets, places))
             self._passes.gradient(self._gradient)
             norms = self._norms()
             if "gradients" in training.record:
@@ -162,12 +168,22 @@ class Stack:
             if training.clip is not None:  # by torch's own rule, in the gradient's grid
                 self._gradient.mul_(torch.clamp(training.clip / (norms + 1e-6), max=1.0)[:, None])
             torch.index_select(self._rates, 0, at, out=self._optimizer.rate)
+            if "updates" in training.record:
+                self._before.copy_(self._embedding)
+                pulls = self._rows(self._gradient).norm(dim=-1, dtype=torch.float32)
             self._optimizer.step()
-            self._round(self._keys.index_select(0, at)[0])
+            keys = self._keys.index_select(0, at)[0]
+            self._round(keys)
+            if "updates" in training.record:
+                self._record_updates(slot, inputs, pulls)
+            if training.noise is not None:
+                self._add_noise(keys[NOISE], training.noise)
+            self._spread()
             self._record(0, slot, self._words)
             if "moments" in training.record:
+                first = 1 + ("gradients" in training.record)
                 for number, moments in enumerate(self._optimizer.moments):
-                    self._record(number - 2, slot, moments)
+                    self._record(first + number, slot, moments)
             measured = [each.to(self._measured.dtype) for each in (losses, norms)]
             self._measured.index_copy_(0, at, torch.stack(measured, -1)[None])
             self._done += 1
@@ -175,6 +191,19 @@ class Stack:
     def _record(self, kind: int, slot: Any, vectors: Any) -> None:
         part = vectors[:, self._layout.places[TOKEN_EMBEDDING][0]]
         self._rings[kind].index_copy_(0, slot, part.to(self._words.dtype)[None])
+
+    def _rows(self, vectors: Any) -> Any:
+        """View the embedding's part of vectors [R, n] as rows [R, vocabulary, dim]."""
+        return vectors[:, self._layout.places[TOKEN_EMBEDDING][0]].view(self._embedding.shape)
+
+    def _record_updates(self, slot: Any, inputs: Any, norms: Any) -> None:
+        """Record what the optimizer's step did to the embedding's rows, before noise is added."""
+        torch, settings = self._torch, self.training.optimizer
+        seen = torch.zeros(norms.shape, dtype=torch.bool, device=norms.device).scatter_(1, inputs, True)
+        driving = self._rows((self._optimizer.moments or [self._gradient])[0])
+        rows = (each.flatten(0, 1) for each in (self._before, self._embedding, driving, norms, seen))
+        columns = updates.compare(*rows, decays=bool(settings.weight_decay and settings.learning_rate))
+        self._rings[-1].index_copy_(0, slot, columns.view(1, len(norms), -1))
 
     def _norms(self) -> Any:
         """Return norms [R] of the gradients, by those of their parts: torch.nn.utils.get_total_norm, in their grid.
@@ -191,7 +220,7 @@ class Stack:
         return torch.linalg.vector_norm(of_parts, dim=-1)
 
     def _round(self, keys: Any) -> None:
-        """Bring the weights onto their grid, with the noise that goes there, and all their copies to them."""
+        """Bring the words onto their grid."""
         torch = self._torch
         if self.training.rounding == "stochastic":
             # Added to a float32's bits, 16 random ones carry into bfloat16's as often as the rest is large.
@@ -199,9 +228,6 @@ class Stack:
             patterns.add_(bits(torch, keys[ROUNDING], patterns.shape[1])).bitwise_and_(-(1 << 16))
         if self._words is not self._master:
             self._words.copy_(self._master)
-        if self.training.noise is not None:
-            self._add_noise(keys[NOISE], self.training.noise)
-        self._spread()
 
     def _add_noise(self, keys: Any, noise: Any) -> None:
         torch, rows = self._torch, self._embedding
@@ -210,6 +236,7 @@ class Stack:
         rows.copy_(moved if noise.rows == "all" else torch.where(self._unseen, moved, rows))
 
     def _spread(self) -> None:
+        """Bring all copies of the words to them."""
         for copy in (self._shown, self._narrow):
             if copy is not self._words:
                 copy.copy_(self._words)

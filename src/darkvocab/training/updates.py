@@ -54,15 +54,11 @@ def _words(rows: Any) -> Any:
 
 
 def measure_update(optimizer: Any, parameter: Any, ids: Any, before: Any, after: Any, seen: Any) -> Any:
-    """Return what a step that was just made did to rows, float32 [k, 5]: `COLUMNS`.
-
-    An element is lost where the step is not zero and its word stays: for AdamW and SGD exactly those whose step, with
-    the decay rounded first, is under half the spacing of the weights' grid there.
+    """Return what a step that torch's optimizer just made did to rows, float32 [k, 5], as `compare`.
 
     Parameters
     ----------
     before, after : rows [k, dim] around the step
-    seen : bool [k], rows that were looked up since the step before; None where nobody saw
     """
     torch = import_torch("train")
     group = next(group for group in optimizer.param_groups if any(one is parameter for one in group["params"]))
@@ -70,24 +66,44 @@ def measure_update(optimizer: Any, parameter: Any, ids: Any, before: Any, after:
     gradient = torch.zeros_like(before) if parameter.grad is None else rows_of(parameter.grad, ids, copy=False)
     momentum = state.get("exp_avg", state.get("momentum_buffer"))
     driving = gradient if momentum is None else rows_of(momentum, ids, copy=False)
+    norms = gradient.norm(dim=1, dtype=torch.float32)
     moves, decays = float(group["lr"]) != 0, float(group.get("weight_decay", 0)) != 0
+    columns = compare(before, after, driving, norms, seen, decays=moves and decays)
+    if not moves:
+        columns[:, :2] = 0
+    if type(optimizer).__name__ not in KNOWN:
+        columns[:, :2] = torch.nan
+    return columns
+
+
+def compare(before: Any, after: Any, driving: Any, norms: Any, seen: Any, *, decays: bool) -> Any:
+    """Return what a step did to rows, float32 [k, 5]: `COLUMNS`.
+
+    An element is lost where the step is not zero and its word stays: for AdamW and SGD exactly those whose step, with
+    the decay rounded first, is under half the spacing of the weights' grid there.
+
+    Parameters
+    ----------
+    before, after, driving : rows [k, dim] around the step, and momentum, or else the gradient, which it is made of
+    norms : of the rows' gradients [k]
+    seen : bool [k], rows that were looked up since the step before; None where nobody saw
+    decays : the step pulls weights towards zero, too
+    """
+    torch = import_torch("train")
     # Some rows at a time, which a cache holds; on another device, all of them.
     n_rows = max(1, CHUNK // before[0].nbytes) if before.device.type == "cpu" else len(before)
     columns = torch.empty(len(before), len(COLUMNS), device=before.device)
-    tensors = (each.split(n_rows) for each in (before, after, gradient, driving, columns))
-    for old, new, pull, drive, out in zip(*tensors, strict=True):
+    tensors = (each.split(n_rows) for each in (before, after, driving, norms, columns))
+    for old, new, drive, norm, out in zip(*tensors, strict=True):
         asked = drive != 0
         driven = asked.any(1)
         if decays:
             asked |= old != 0
         moved = _words(new) != _words(old)
-        norm = pull.norm(dim=1, dtype=torch.float32)
-        causes = GRADIENT * (norm > 0) + MOMENTUM * (driven & (norm == 0)) + DECAY * (moves and decays)
-        counts = (moves * asked.sum(1), moves * asked.logical_and_(~moved).sum(1), moved.sum(1))
+        causes = GRADIENT * (norm > 0) + MOMENTUM * (driven & (norm == 0)) + DECAY * decays
+        counts = asked.sum(1), (asked & ~moved).sum(1), moved.sum(1)
         torch.stack([each.float() for each in (*counts, causes, norm)], 1, out=out)
     columns[:, COLUMNS.index("causes")] += NO_BATCH if seen is None else IN_BATCH * seen
-    if type(optimizer).__name__ not in KNOWN:
-        columns[:, :2] = torch.nan
     return columns
 
 
