@@ -727,6 +727,52 @@ def bench_train(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def bench_record(folder: Path) -> list[dict[str, Any]]:
+    """What the recorder adds to a step of somebody's own training, beside the step without it."""
+    sizes = ((128, 64, 2, 32, 1, 200), (50_000, 576, 2, 8, 10, 20))
+    return [_bench_recorder(folder / str(number), *size) for number, size in enumerate(sizes)]
+
+
+def _bench_recorder(
+    folder: Path, n_tokens: int, width: int, layers: int, batch: int, every: int, steps: int
+) -> dict[str, Any]:
+    """Train a GPT-2 by a plain loop, and take the time of the recorder's hooks, which its thread's work is not in."""
+    import transformers
+
+    from darkvocab.training.recorder import Recorder
+
+    settings = {"n_positions": 128, "n_embd": width, "n_layer": layers, "n_head": max(2, width // 64)}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=n_tokens, **settings))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    ids = torch.randint(0, n_tokens, (batch, 128))
+    spent = [0.0]
+
+    def timed(hook: Callable[..., None]) -> Callable[..., None]:
+        def call(*given: Any) -> None:
+            begun = time.perf_counter()
+            hook(*given)
+            spent[0] += time.perf_counter() - begun
+
+        return call
+
+    with Recorder(folder, every=every, on_alarm="record") as recorder:
+        recorder._before, recorder._after, recorder._looked_up = map(  # type: ignore[method-assign]
+            timed, (recorder._before, recorder._after, recorder._looked_up)
+        )
+        recorder.step(model, optimizer)
+        begun = time.perf_counter()
+        for _ in range(steps):
+            model(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        step = (time.perf_counter() - begun - spent[0]) / steps
+    share = spent[0] / steps / step
+    what = (
+        f"recording every {every} of a GPT-2's steps, {n_tokens:,} x {width}, batch {batch} x 128: {share:.2%} of one"
+    )
+    return {"what": what, "here_s": spent[0] / steps, "recipe_s": None, "floor": "the step itself", "floor_s": step}
+
+
 def _bench_steps(folder: Path, training: Any, note: str = "") -> dict[str, Any]:
     """A step of this training with its recording, beside its products alone."""
     from darkvocab import train
@@ -959,6 +1005,7 @@ def main() -> None:
         "million": bench_million,
         "dask": bench_dask,
         "train": bench_train,
+        "record": bench_record,
         "page": bench_page,
         "start": lambda folder: [*bench_start(), *bench_first_call()],
     }

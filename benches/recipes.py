@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -68,7 +69,7 @@ def question(sigma: float, n_tokens: int, dim: int) -> tuple[float, float, float
     return near.sum().item(), float(pairs.mean()), float(np.median(pairs)), sum(p >= 2 for p in populations)
 
 
-def train(steps: int, folder: str, seed: int = 42) -> tuple[torch.Tensor, list[float], list[float]]:
+def train(steps: int, folder: str, seed: int = 42, *callbacks: Any) -> tuple[torch.Tensor, list[float], list[float]]:
     """11.2c: transformers' Trainer on a bfloat16 model under autocast, from a snowball, every step's embedding kept.
 
     The history [steps + 1, 128, 64], seconds of each step but the first, and losses as logged every 100 steps.
@@ -120,7 +121,7 @@ def train(steps: int, folder: str, seed: int = 42) -> tuple[torch.Tensor, list[f
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Bytes(), callbacks=[Keep()])
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Bytes(), callbacks=[Keep(), *callbacks])
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     losses = [float(made["loss"]) for made in trainer.state.log_history if "loss" in made]

@@ -1,6 +1,7 @@
 """Whether trainings here end as transformers' Trainer's do: 11.2c from the same starts, over several seeds.
 
-Each seed's start is the same bit for bit; batches come in another order. Distances between the two sets of ends are
+Each seed's start is the same bit for bit; batches come in another order. Trainer's states are those that our recorder
+leaves, which must be those that a callback copies by hand. Distances between the two sets of ends are
 held against all ways to deal the ends out to the two (an exact permutation test of the means).
 """
 
@@ -13,9 +14,11 @@ import numpy as np
 import recipes
 from scipy.stats import permutation_test
 
+from darkvocab.embedding.history import History
 from darkvocab.measures.census import counts
 from darkvocab.notebooks.recipes import training_11_2
 from darkvocab.training.cpu_passes import array
+from darkvocab.training.recorder import Recorder
 from darkvocab.training.stack import Stack
 
 
@@ -37,9 +40,13 @@ def main() -> None:
         training = training_11_2("11.2c", steps=asked.steps, seed=seed)
         unseen = training.corpus.unseen
         with tempfile.TemporaryDirectory() as folder:
-            history, _, losses = recipes.train(asked.steps, folder, seed)
-        words = [array(state) for state in history[[0, -1]]]
-        there.append(figures(words[1], unseen, losses[-1] * 128 / 127))  # it divides by 128 labels
+            recorder = Recorder(f"{folder}/recorded", on_alarm="record")
+            history, _, losses = recipes.train(asked.steps, folder, seed, recorder.callback())
+            states = History.open(f"{folder}/recorded")
+            words = [state.copy() for _, state in states.words(range(states.n_rows))]
+        if not np.array_equal(np.stack(words), array(history)):
+            sys.exit(f"seed {seed}: the recorder has other states than a copy by hand")
+        there.append(figures(words[-1], unseen, losses[-1] * 128 / 127))  # it divides by 128 labels
         stack = Stack([training])
         if not np.array_equal(stack.rows(0), words[0]):
             sys.exit(f"seed {seed}: the starts differ")
