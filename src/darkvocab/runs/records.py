@@ -9,8 +9,10 @@ import io
 import json
 import os
 import re
+import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import make_dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypeVar
@@ -73,6 +75,21 @@ def write_csv(path: str | Path, frame: pl.DataFrame, *sources: str | Path) -> No
     for source in sources:
         check_place(path, source)
     write_whole(Path(path), csv_bytes(frame))
+
+
+def record_types(file: Path, module: str, *names: str) -> Iterator[Any]:
+    """Make types of records for a module: frozen dataclasses of the columns that a TOML file has under these names.
+
+    Each column has Python's type and, where the name does not say it, a meaning; help() shows both.
+    """
+    tables = tomllib.loads(file.read_text("utf-8"))
+    for name in names:
+        about = tables[name].pop("about")
+        columns = [(column, kind) for column, (kind, *_) in tables[name].items()]
+        row = make_dataclass(name, columns, frozen=True, kw_only=True, slots=True)
+        meanings = (f"{column} : {'; '.join(of)}" for column, of in tables[name].items())
+        row.__module__, row.__doc__ = module, "\n".join([about, "", "Columns", "-------", *meanings])
+        yield row
 
 
 def _schema(row: type) -> dict[str, Any]:

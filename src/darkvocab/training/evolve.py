@@ -20,7 +20,7 @@ from ..measures.census import Census
 from ..numerics.grouping import identical_rows
 from ..progress import Progress, Report
 from ..runs.folder import check_folder, take_folder
-from ..runs.records import frame_of, frame_of_columns, write_frames
+from ..runs.records import frame_of, frame_of_columns, record_types, write_frames
 from ..text import Shown, printable
 from .verdicts import geometry_of, notebook_displacement, verdicts
 
@@ -29,67 +29,13 @@ MOST_COMPARED = 1024  # distinct rows whose distances are taken: all pairs, over
 FILES = ("evolution.parquet", "events.parquet", "tokens.parquet", "evolution.json")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvolutionRecord:
-    """Some tokens at one recorded row: all, seen or unseen in training. Lengths in weight units but where named."""
-
-    row: int
-    step: int  # optimizer steps taken
-    tokens: str  # all, seen, unseen
-    n_tokens: int
-    n_unique: int
-    n_black_holes: int
-    black_hole_population: int
-    n_singletons: int
-    largest_bh: int  # 0 without black holes
-    gini_coefficient: float
-    max_l_inf: float  # over all pairs of these tokens
-    mean_l_inf: float | None  # null with more than 1,024 distinct rows
-    max_l_inf_steps: int
-    mean_l_inf_steps: float | None
-    centroid_norm: float
-    centroid_displacement: float  # from row 0
-    radius_max: float  # Euclidean distance from the centroid: of the farthest token
-    radius_rms: float  # and its root mean square
-    since: int | None  # the optimizer step that motion is counted from; null at row 0, as all below
-    n_moved: int | None  # tokens whose row is another
-    mean_move_l1_steps: float | None  # grid steps, over all these tokens
-    max_move_l1_steps: int | None
-    mean_move_l2_steps: float | None
-    max_move_l2_steps: float | None
-    mean_move_l_inf_steps: float | None
-    max_move_l_inf_steps: int | None
-    bulk_motion: float | None  # length of the mean displacement
-    thermal_motion: float | None  # root mean square of displacement - mean displacement
-
-
+RECORDS = Path(__file__).with_name("records.toml")
+EvolutionRecord, EventRecord, TokenRecord = record_types(
+    RECORDS, __name__, "EvolutionRecord", "EventRecord", "TokenRecord"
+)
 COLUMNS = [field.name for field in fields(EvolutionRecord)]
 MOTION = COLUMNS[COLUMNS.index("since") :]
 STILL = (0, 0.0, 0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)  # motion since then, of tokens none of which moved
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventRecord:
-    """One event of a black hole's tokens; see `darkvocab.measures.tracking.Event`."""
-
-    row: int
-    step: int
-    kind: str
-    hole: int
-    other: int | None  # the other black hole, if there is one
-    n_tokens: int
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenRecord:
-    """One token's changes over the whole history, and its black hole at the end."""
-
-    token: int
-    seen: bool | None  # in training; null where nobody says
-    n_changes: int  # measured rows at which it was not what it was at the one before
-    last_change: int | None  # optimizer step of the last of these; null where it never changed
-    hole: int | None  # its black hole at the last row, by number; null where it stands alone
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -230,8 +176,8 @@ class _Course:
         self._start: dict[str, np.ndarray] = {}  # centroid of each selection
         self._counts = self._count()  # taken over from row to row while the black holes have the same tokens
         self._shapes = self._measure()  # taken over while no token moves
-        self.records: list[EvolutionRecord] = []
-        self.events: list[EventRecord] = []
+        self.records: list[Any] = []
+        self.events: list[Any] = []
         self.n_changes = np.zeros(self.history.n_tokens, np.int64)
         self.last_change = np.full(self.history.n_tokens, -1)  # optimizer step; -1 where a token never changed
         self._note(row, tracking.starts(self.holes), lambda _: [None] * len(MOTION))

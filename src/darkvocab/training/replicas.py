@@ -22,7 +22,7 @@ from ..numerics.grouping import n_cores
 from ..runs.engine import open_engine
 from ..runs.folder import repeating
 from ..runs.randomness import check_seed
-from ..runs.records import CURVES, RunFolder, Unsigned, write_table
+from ..runs.records import CURVES, RunFolder, Unsigned, record_types, write_table
 from ..text import Shown
 from .outcome import outcome, read_metrics
 from .recording import recorded
@@ -33,44 +33,7 @@ from .stack import stack_size
 
 POINTS = 100  # steps at which the replicas are held against each other
 TICK = 1.0  # seconds between looks at how far they are
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplicaRecord:
-    """One replica: its steps, its first and its last recorded state, over all tokens and over unseen ones."""
-
-    replica: int
-    seed: Unsigned
-    status: str  # complete, or diverged: then its last state is that before
-    steps: int  # made
-    n_unseen: int
-    loss_first: float | None
-    loss_last: float | None
-    loss_last_100: float | None  # mean over the last 100 steps
-    centroid_displacement: float
-    start_n_unique: int
-    start_n_black_holes: int
-    start_black_hole_population: int
-    start_n_singletons: int
-    start_largest_bh: int
-    start_unseen_n_unique: int
-    start_unseen_n_black_holes: int
-    start_unseen_black_hole_population: int
-    start_unseen_n_singletons: int
-    start_unseen_largest_bh: int
-    n_unique: int
-    n_black_holes: int
-    black_hole_population: int
-    n_singletons: int
-    largest_bh: int
-    unseen_n_unique: int
-    unseen_n_black_holes: int
-    unseen_black_hole_population: int
-    unseen_n_singletons: int
-    unseen_largest_bh: int
-    unseen_max_l_inf: float | None  # weight units, over all pairs of unseen tokens; null with fewer than two
-    unseen_mean_l_inf: float | None
-    unseen_max_l_inf_steps: int | None
+(ReplicaRecord,) = record_types(Path(__file__).with_name("records.toml"), __name__, "ReplicaRecord")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -200,7 +163,7 @@ class Replicas(Shown):
         """Count the steps that a replica has made."""
         return self.training.steps if (folder / "metrics.parquet").is_file() else recorded(folder / METRICS)
 
-    def _train_in_stacks(self, out: Path, numbers: Sequence[int]) -> Iterator[ReplicaRecord]:
+    def _train_in_stacks(self, out: Path, numbers: Sequence[int]) -> Iterator[Any]:
         """Make these replicas on their device, as many at once as it holds; yield the records of those that ended.
 
         All of a stack make the same step. So after an interruption those that are behind catch up first.
@@ -234,7 +197,7 @@ class Replicas(Shown):
                 if folder.status == "complete":
                     folder.clear()
 
-    def record(self, out: Path, number: int) -> ReplicaRecord:
+    def record(self, out: Path, number: int) -> Any:
         """Return the record of one of them, by what its folder holds."""
         path = self.folder(out, number)
         end = outcome(path)
@@ -266,7 +229,7 @@ class Replicas(Shown):
         return pl.DataFrame(rows, schema_overrides={"seed": pl.UInt64})
 
 
-def _train(shared: tuple[Replicas, Path, int | None], number: int) -> ReplicaRecord:
+def _train(shared: tuple[Replicas, Path, int | None], number: int) -> Any:
     """Make one replica, or go on with it; in a process of its own."""
     replicas, out, cores = shared
     path = replicas.folder(out, number)
