@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,25 +19,16 @@ import numpy as np
 from ..embedding.history import FILE, KEY, History
 from ..errors import CorruptFile, DiskFull, InvalidInput, NoResult, one_of
 from ..extras import import_extra, import_torch
+from ..numerics import decode
 from ..numerics.grouping import identical_rows
 from ..runs.folder import Folder, read_manifest, versions
 from . import updates
-from .recording import ROOM, Recording, recorded
+from .recording import Recording, recorded
 
 ON_ALARM = ("warn", "record", "stop")
 PENDING = 1 << 28  # bytes of states that wait for the disk at most
-STEEP = 100.0  # times the median of all rows with a gradient, from which a row's is an alarm
-SHORT = 1e-6  # times the median norm, up to which a row is near zero
 ALARMS = "alarms.jsonl"
-SENTENCES = {
-    "steep": f"rows whose gradient is over {STEEP:g} times the median of all rows: ",
-    "untrained": "in the batch, and equal to another row when the training began: ",
-    "equal": "rows that have become equal to another: ",
-    "broken": "rows that hold NaN or infinity: ",
-    "short": "rows that have become near zero: ",
-    "disk": "the disk is full; the recording ends here, and the training goes on",
-}
-MOMENTS = ("exp_avg", "exp_avg_sq")
+LIMITS, SENTENCES = tomllib.loads(Path(__file__).with_name("alarms.toml").read_text("utf-8")).values()
 
 
 class Alarm(NoResult):
@@ -45,19 +37,42 @@ class Alarm(NoResult):
 
 @dataclass(kw_only=True)
 class Watched:
-    """A matrix of a model that is being trained, and the files that its rows go into."""
+    """A matrix of a model that is being trained."""
 
     name: str  # embedding or output
     find: Callable[[], Any]  # the parameter, which may become another
     parameter: Any
     ids: Any  # of the rows, on the parameter's device; None: all
+    kinds: list[str]  # recorded beside rows and updates: gradient, exp_avg, exp_avg_sq
     seen: Any = None  # bool [k], rows that were looked up since the last step; None where nobody saw
     before: Any = None  # its rows before a step
-    recordings: tuple[Recording, ...] = ()
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.parameter if self.ids is None else self.ids), self.parameter.shape[1]
+    def rows(self) -> Any:
+        return updates.rows_of(self.parameter, self.ids)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.parameter.dtype).removeprefix("torch.")
+
+    def files(self) -> Iterator[tuple[str, str, tuple[int, int], str]]:
+        """Yield name, key, shape of a state and dtype of each recording, in the order of `measure`."""
+        shape = len(self.parameter if self.ids is None else self.ids), self.parameter.shape[1]
+        yield FILE.replace("embedding", self.name), KEY, shape, self.dtype
+        prefix = "" if self.name == "embedding" else f"{self.name}_"
+        yield f"{prefix}{updates.FILE}", updates.KEY, (shape[0], len(updates.COLUMNS)), "float32"
+        for key in (f"{self.name}_{kind}" for kind in self.kinds):
+            yield f"{key}.safetensors", key, shape, self.dtype
+
+    def measure(self, optimizer: Any) -> Iterator[Any]:
+        """Yield what is recorded after a step: rows [k, dim], the update [k, 5], and what else is asked for."""
+        rows = self.rows
+        yield rows
+        seen = self.seen if self.seen is None or self.ids is None else self.seen[self.ids]
+        yield updates.measure_update(optimizer, self.parameter, self.ids, self.before, rows, seen)
+        held = {"gradient": self.parameter.grad, **optimizer.state.get(self.parameter, {})}
+        for tensor in map(held.get, self.kinds):
+            yield rows.new_zeros(rows.shape) if tensor is None else updates.rows_of(tensor, self.ids).to(rows.dtype)
 
 
 class Recorder:
@@ -103,9 +118,10 @@ class Recorder:
         one_of(on_alarm, "on_alarm", ON_ALARM)
         if every < 1:
             raise InvalidInput(f"every must be >= 1 steps, got {every}")
-        self.out, self.every, self.on_alarm, self.resume = Path(out), every, on_alarm, resume
+        self.out = self._root = Path(out)
+        self.every, self.on_alarm, self.resume = every, on_alarm, resume
         self.tokens = None if tokens is None else sorted(set(tokens))
-        self.kinds = ["gradient"] * gradients + list(MOMENTS) * moments
+        self.kinds = ["gradient"] * gradients + ["exp_avg", "exp_avg_sq"] * moments
         self.embedding = embedding
         self.made = 0  # steps of the optimizer
         self.alarm: Alarm | None = None  # that stops the training
@@ -125,14 +141,14 @@ class Recorder:
         ----------
         made : steps that were made before; by default what the optimizer's state says, else none
         """
-        optimizer = _inner(optimizer)
+        while hasattr(optimizer, "optimizer"):  # accelerate and Lightning wrap the one that makes the steps
+            optimizer = optimizer.optimizer
         if self._optimizer is None:
             self._begin(model, optimizer, made)
         elif optimizer is not self._optimizer or any(one.find() is not one.parameter for one in self._watched):
             self.close()
             self.resume = False
-            self.out = self.out.parent if self.out.name.startswith("segment-") else self.out
-            self.out = self.out / f"segment-{self.made:09d}"
+            self.out = self._root / f"segment-{self.made:09d}"
             print(f"the model has another embedding; its rows are recorded into {self.out}", file=sys.stderr)
             self._begin(model, optimizer, self.made)
 
@@ -141,17 +157,19 @@ class Recorder:
     def _begin(self, model: Any, optimizer: Any, made: int | None) -> None:
         torch = import_torch("train")
         self._watched = self._find(torch, model, optimizer)
-        self.made = self.first = _steps_of(optimizer) if made is None else made
+        if made is None:
+            made = max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
+        self.made = self.first = made
         shared = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._writes = not (shared and torch.distributed.get_rank())
-        states = [self._state(one, optimizer) for one in self._watched]
+        start = [_words(one.rows) for one in self._watched]
         if self._writes:
-            self._take(model, optimizer, states)
+            self._take(model, optimizer, start)
         hooks = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
-        for one in self._watched:
-            module = next((part for part in model.modules() if getattr(part, "weight", None) is one.parameter), None)
-            if one.name == "embedding" and isinstance(module, torch.nn.Embedding):
-                hooks.append(module.register_forward_pre_hook(self._looked_up))
+        matrix = self._watched[0].parameter
+        module = next((part for part in model.modules() if getattr(part, "weight", None) is matrix), None)
+        if isinstance(module, torch.nn.Embedding):
+            hooks.append(module.register_forward_pre_hook(self._looked_up))
         for hook in hooks:
             self._opened.callback(hook.remove)
         self._optimizer = optimizer
@@ -187,63 +205,51 @@ class Recorder:
                 if outside := [token for token in self.tokens if not 0 <= token < len(parameter)]:
                     raise InvalidInput(f"there is no token {outside[0]}: the {name} has {len(parameter):,} rows")
                 ids = torch.tensor(self.tokens, device=parameter.device)
-            watched.append(Watched(name=name, find=find, parameter=parameter, ids=ids))
+            kinds = self.kinds if name == "embedding" else []
+            watched.append(Watched(name=name, find=find, parameter=parameter, ids=ids, kinds=kinds))
         return watched
 
-    def _take(self, model: Any, optimizer: Any, states: list[list[np.ndarray]]) -> None:
+    def _take(self, model: Any, optimizer: Any, start: list[np.ndarray]) -> None:
         """Take the folder and open its recordings, behind the step that the training goes on from."""
-        self.first, n = self.made, 0
-        if self.resume and (self.out / "manifest.json").is_file():
-            folders = [self.out, *sorted(self.out.glob("segment-*"))]
-            firsts = [int(read_manifest(folder)["parameters"].get("first_step", 0)) for folder in folders]
-            fitting = [pair for pair in zip(firsts, folders, strict=True) if pair[0] <= self.made]
-            if not fitting:
-                raise InvalidInput(f"{self.out} begins with step {firsts[0]:,}, the training with step {self.made:,}")
-            self.first, self.out = fitting[-1]
-            n = (self.made - self.first) // self.every + 1 if self.made > self.first else 0
-            if (held := recorded(self.out / FILE)) < n:
-                raise CorruptFile(
-                    f"{self.out} holds {held:,} rows, fewer than the {n:,} up to step {self.made:,}: go on from an "
-                    "earlier checkpoint, or record anew; Recorder.flush() before a checkpoint keeps both together"
-                )
-        self._folder = self._opened.enter_context(
-            Folder(self.out, self._manifest(model, optimizer), resume=self.resume)
-        )
+        n = self._n_before() if self.resume and (self.out / "manifest.json").is_file() else 0
+        folder = Folder(self.out, self._manifest(model, optimizer), resume=self.resume)
+        self._folder = self._opened.enter_context(folder)
         self._pool = self._opened.enter_context(ThreadPoolExecutor(1))
         self._pending: deque[Future[None]] = deque()
-        self._room = max(2, PENDING // max(1, sum(rows.nbytes for kind in states for rows in kind)))
         self._was_full = self._ended = False
-        self._said: set[tuple[str, int]] = set()
-        for one, kinds in zip(self._watched, states, strict=True):
-            one.recordings = tuple(self._recordings(one, kinds, n))
-            if not n:
-                one.recordings[0].extend(kinds[0][None])
-        (_, start), *_ = History.open(self.out / FILE).words([0])
-        start = start.view(states[0][0].dtype)
-        self._alike = _alike(start)
-        self._short = _short(start)
+        self._recordings: list[Recording] = []
+        metadata = {"record_every": self.every, "first_step": self.first}
+        for one, rows in zip(self._watched, start, strict=True):
+            for name, key, shape, dtype in one.files():
+                at = n if key == KEY else max(n - 1, 0)
+                recording = Recording(self.out / name, key, None, shape, dtype, metadata, resume_at=at)
+                self._recordings.append(self._opened.enter_context(recording))
+                if key == KEY and not n:
+                    recording.extend(rows[None])
+        self._room = max(2, PENDING // sum(recording.row_bytes for recording in self._recordings))
+        history = History.open(self.out / FILE)
+        self._grid = history.grid
+        ((_, words),) = history.words([0])
+        self._start = self._look(words)
         self._cut_alarms()
 
-    def _recordings(self, one: Watched, states: list[np.ndarray], n: int) -> Iterable[Recording]:
-        """Open the files of a matrix: its rows, what each step did to them, and what else is asked for."""
-        names = [FILE if one.name == "embedding" else f"{one.name}_evolution.safetensors"]
-        keys = [KEY, updates.KEY]
-        names.append(updates.FILE if one.name == "embedding" else f"{one.name}_{updates.FILE}")
-        for kind in self.kinds if one.name == "embedding" else ():
-            keys.append(f"embedding_{kind}")
-            names.append(f"embedding_{kind}.safetensors")
-        metadata = {"record_every": self.every, "first_step": self.first}
-        for number, (name, key, rows) in enumerate(zip(names, keys, states, strict=True)):
-            at = n if number == 0 else max(n - 1, 0)
-            dtype = "bfloat16" if rows.dtype == np.uint16 else rows.dtype.name
-            recording = Recording(self.out / name, key, ROOM, rows.shape, dtype, metadata, resume_at=at, grows=True)
-            yield self._opened.enter_context(recording)
+    def _n_before(self) -> int:
+        """Find the folder that the step to go on from lies in; return how many of its rows are of steps up to that."""
+        folders = [self._root, *sorted(self._root.glob("segment-*"))]
+        firsts = [int(read_manifest(folder)["parameters"].get("first_step", 0)) for folder in folders]
+        fitting = [pair for pair in zip(firsts, folders, strict=True) if pair[0] <= self.made]
+        if not fitting:
+            raise InvalidInput(f"{self.out} begins with step {firsts[0]:,}, the training with step {self.made:,}")
+        self.first, self.out = fitting[-1]
+        n = (self.made - self.first) // self.every + 1 if self.made > self.first else 0
+        if (held := recorded(self.out / FILE)) < n:
+            raise CorruptFile(
+                f"{self.out} holds {held:,} rows, fewer than the {n:,} up to step {self.made:,}: go on from an "
+                "earlier checkpoint, or record anew; Recorder.flush() before a checkpoint keeps both together"
+            )
+        return n
 
     def _manifest(self, model: Any, optimizer: Any) -> dict[str, Any]:
-        matrices = {
-            one.name: {"shape": list(one.parameter.shape), "dtype": str(one.parameter.dtype).removeprefix("torch.")}
-            for one in self._watched
-        }
         return {
             "experiment": "record",
             "command": None,
@@ -252,36 +258,37 @@ class Recorder:
             "packages": versions("torch"),
             "inputs": [],
             "parameters": {
-                **{"model": type(model).__name__, "optimizer": type(optimizer).__name__, "matrices": matrices},
-                **{"record_every": self.every, "first_step": self.first},
-                **{"token_ids": self.tokens, "record": self.kinds},
+                "model": type(model).__name__,
+                "optimizer": type(optimizer).__name__,
+                "matrices": {
+                    one.name: {"shape": list(one.parameter.shape), "dtype": one.dtype} for one in self._watched
+                },
+                "record_every": self.every,
+                "first_step": self.first,
+                "token_ids": self.tokens,
+                "record": self.kinds,
             },
         }
 
     def flush(self) -> None:
         """Have the disk hold all rows up to the last step; to be called before the training saves a checkpoint."""
         if self._optimizer is not None and self._writes:
-            while self._pending:
-                self._pending.popleft().result()
-            for one in self._watched:
-                for recording in one.recordings:
-                    recording.sync()
+            self._wait()
+            for recording in self._recordings:
+                recording.sync()
 
     def close(self, status: str = "complete") -> None:
         """End the recording: all is written, the files have the rows that were recorded."""
         if self._optimizer is None:
             return
-        self._optimizer, watched = None, self._watched
+        self._optimizer = None
         with self._opened:
             if self._writes:
-                while self._pending:
-                    self._pending.popleft().result()
+                self._wait()
                 if not self._ended:
-                    for one in watched:
-                        for recording in one.recordings:
-                            recording.shorten()
+                    for recording in self._recordings:
+                        recording.shorten()
                     self._folder.set_status(status)
-        self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -306,12 +313,12 @@ class Recorder:
     def _before(self, *_: Any) -> None:
         if self._is_recorded(self.made + 1):
             for one in self._watched:
-                one.before = updates.rows_of(one.parameter, one.ids)
+                one.before = one.rows
 
     def _after(self, optimizer: Any, *_: Any) -> None:
         self.made += 1
         if self._is_recorded(self.made):
-            states = [self._state(one, optimizer) for one in self._watched]
+            states = [_words(tensor) for one in self._watched for tensor in one.measure(optimizer)]
             if self._writes:
                 self._submit(states)
         for one in self._watched:
@@ -319,22 +326,11 @@ class Recorder:
         if self.alarm and self.on_alarm == "stop":
             raise self.alarm
 
-    def _state(self, one: Watched, optimizer: Any) -> list[np.ndarray]:
-        """Return what is recorded of a matrix after a step: rows [k, dim], the update, and what else is asked for."""
-        torch = import_torch("train")
-        rows = updates.rows_of(one.parameter, one.ids)
-        if one.before is None:  # no step was made yet
-            update = torch.zeros(len(rows), len(updates.COLUMNS))
-        else:
-            seen = one.seen if one.seen is None or one.ids is None else one.seen[one.ids]
-            update = updates.measure_update(optimizer, one.parameter, one.ids, one.before, rows, seen)
-        kinds = [rows, update]
-        for kind in self.kinds if one.name == "embedding" else ():
-            held = one.parameter.grad if kind == "gradient" else optimizer.state.get(one.parameter, {}).get(kind)
-            kinds.append(torch.zeros_like(rows) if held is None else updates.rows_of(held, one.ids).to(rows.dtype))
-        return [_array(torch, each) for each in kinds]
+    def _wait(self) -> None:
+        while self._pending:
+            self._pending.popleft().result()
 
-    def _submit(self, states: list[list[np.ndarray]]) -> None:
+    def _submit(self, states: list[np.ndarray]) -> None:
         """Hand a step to the thread that writes; wait where too many are before it."""
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
@@ -345,33 +341,42 @@ class Recorder:
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(self._land, self.made, states))
         if self.on_alarm == "stop":
-            self._pending.pop().result()
+            self._wait()
 
-    def _land(self, step: int, states: list[list[np.ndarray]]) -> None:
+    def _land(self, step: int, states: list[np.ndarray]) -> None:
         """Write a step, and look for alarms in it."""
         if self._ended:
             return
         try:
-            for one, kinds in zip(self._watched, states, strict=True):
-                for recording, rows in zip(one.recordings, kinds, strict=True):
-                    recording.extend(rows[None])
-            for kind, tokens in self._alarms(*states[0][:2]):
-                self._raise(step, kind, tokens)
+            for recording, state in zip(self._recordings, states, strict=True):
+                recording.extend(state[None])
+            for kind, rows in self._alarms(states[0], states[1].view(np.float32)):
+                self._raise(step, kind, np.flatnonzero(rows))
         except DiskFull:
             self._ended = True
             warnings.warn(f"step {step:,}: {SENTENCES['disk']} ({self.out})", RuntimeWarning, stacklevel=2)
 
-    def _alarms(self, rows: np.ndarray, update: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
-        """Yield what is unusual after a step, with the rows of which it is true."""
+    def _alarms(self, words: np.ndarray, update: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
+        """Yield what is unusual after a step, and of which rows it is true."""
         norms = update[:, updates.COLUMNS.index("gradient_norm")]
         driven = norms[norms > 0]
         if len(driven) > 1:
-            yield "steep", np.flatnonzero(norms > STEEP * np.median(driven))
+            yield "steep", norms > LIMITS["steep"] * np.median(driven)
         causes = np.nan_to_num(update[:, updates.COLUMNS.index("causes")]).astype(np.int64)
-        yield "untrained", np.flatnonzero(self._alike & ((causes & updates.IN_BATCH) > 0))
-        yield "equal", np.flatnonzero(_alike(rows) & ~self._alike)
-        yield "short", np.flatnonzero(_short(rows) & ~self._short)
-        yield "broken", np.flatnonzero(~np.isfinite(_values(rows)).all(1))
+        yield "untrained", self._start["equal"] & ((causes & updates.IN_BATCH) > 0)
+        for kind, rows in self._look(words).items():
+            yield kind, rows if kind == "broken" else rows & ~self._start[kind]
+
+    def _look(self, words: np.ndarray) -> dict[str, np.ndarray]:
+        """Tell which rows equal another, bit for bit, which are near zero, beside the median, and which no numbers."""
+        groups = identical_rows(words, threads=1)
+        values = decode(words, self._grid)
+        norms = np.linalg.norm(values, axis=1)
+        return {
+            "equal": groups.counts[groups.labels] > 1,
+            "short": norms <= LIMITS["short"] * np.nanmedian(norms),
+            "broken": ~np.isfinite(values).all(1),
+        }
 
     def _raise(self, step: int, kind: str, rows: np.ndarray) -> None:
         """Note an alarm of tokens of which it was not said before."""
@@ -424,18 +429,6 @@ class Recorder:
         return type("RecorderCallback", (base,), steps)()
 
 
-def _inner(optimizer: Any) -> Any:
-    """Return the optimizer that makes the steps, out of what accelerate or Lightning wraps around it."""
-    while hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    return optimizer
-
-
-def _steps_of(optimizer: Any) -> int:
-    """Return the steps that an optimizer made, by its state; 0 where that does not say."""
-    return max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
-
-
 def _check(parameter: Any, name: str, optimizer: Any) -> None:
     """Raise InvalidInput where a parameter cannot be recorded."""
     if parameter.ndim != 2:
@@ -451,24 +444,6 @@ def _check(parameter: Any, name: str, optimizer: Any) -> None:
         raise InvalidInput(f"the optimizer does not change the {name}; give it the optimizer that does")
 
 
-def _array(torch: Any, tensor: Any) -> np.ndarray:
-    """Return a tensor as numpy; bfloat16 as its words."""
-    tensor = tensor.cpu().contiguous()
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-
-
-def _values(rows: np.ndarray) -> np.ndarray:
-    """Return rows as numbers; words are bfloat16's."""
-    return (rows.astype(np.uint32) << 16).view(np.float32) if rows.dtype == np.uint16 else rows
-
-
-def _alike(rows: np.ndarray) -> np.ndarray:
-    """Tell which rows equal another, bit for bit."""
-    groups = identical_rows(rows.view(f"u{rows.itemsize}"), threads=1)
-    return groups.counts[groups.labels] > 1
-
-
-def _short(rows: np.ndarray) -> np.ndarray:
-    """Tell which rows are near zero, beside the median."""
-    norms = np.linalg.norm(_values(rows), axis=1)
-    return norms <= SHORT * np.nanmedian(norms)
+def _words(tensor: Any) -> np.ndarray:
+    """Return the words of a matrix as numpy."""
+    return tensor.cpu().contiguous().view(import_torch("train").uint8).numpy().view(f"u{tensor.itemsize}")

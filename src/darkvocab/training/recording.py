@@ -3,6 +3,8 @@
 import json
 import os
 from contextlib import AbstractContextManager
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +30,28 @@ class Recording(AbstractContextManager["Recording"]):
         self,
         path: Path,
         key: str,
-        n_rows: int,
+        n_rows: int | None,
         shape: tuple[int, ...],
         dtype: str,
         metadata: dict[str, Any] | None = None,
         *,
         resume_at: int = 0,
-        grows: bool = False,
     ) -> None:
-        """Begin the file, or go on behind row `resume_at` of what it holds; one that `grows` has room for any number.
+        """Begin the file, or go on behind row `resume_at` of what it holds; without `n_rows` there is room for any.
 
         Raises as `refuse_write`, and `CorruptFile` where it is to go on in a file that is missing, shorter, or another
         recording.
         """
-        self.path, self.key, self.n_rows, self.shape = path, key, n_rows, shape
+        self.path, self.key, self.shape = path, key, shape
         self.name, size = NAMES[dtype]
         self.row_bytes = size * int(np.prod(shape))
         self._metadata = {name: str(value) for name, value in (metadata or {}).items()}
         self.n = resume_at
-        self._grows = grows
-        self._start = len(self._header(10**12)) if grows else 0
-        if grows and resume_at:
-            self.n_rows = n_rows = _n_rows(path, key)
+        self._grows = n_rows is None
+        self._start = len(self._header(10**12)) if n_rows is None else 0
+        if n_rows is None:
+            n_rows = _in_header(path, key, "shape", 0) if resume_at else ROOM
+        self.n_rows = n_rows
         header = self._header(n_rows, self._start)
         self._start = len(header)
         self._count_at = header.index(b'"recorded": "') + len(b'"recorded": "')
@@ -133,12 +135,12 @@ class Recording(AbstractContextManager["Recording"]):
         os.close(self._file)
 
 
-def _n_rows(path: Path, key: str) -> int:
-    """Return how many rows a recording has room for, by its header; CorruptFile where that says nothing."""
+def _in_header(path: Path, *place: str | int) -> int:
+    """Return the number at a place of a recording's header; CorruptFile where none can be read."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return int(header[key]["shape"][0])
+        return int(reduce(getitem, place, header))
     except (OSError, ValueError, LookupError, TypeError, MemoryError, OverflowError) as error:
         raise CorruptFile(f"{path}: not the recording of this run ({error!r}); start the run anew") from None
 
@@ -146,8 +148,6 @@ def _n_rows(path: Path, key: str) -> int:
 def recorded(path: Path) -> int:
     """Count the rows of a recording that are written, by its header; 0 where none can be read."""
     try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return int(header["__metadata__"]["recorded"])
-    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
+        return _in_header(path, "__metadata__", "recorded")
+    except CorruptFile:
         return 0
