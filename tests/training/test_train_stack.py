@@ -19,7 +19,7 @@ from darkvocab.training.choices import SGD, Architecture, GaussianNoise
 from darkvocab.training.outcome import outcome
 from darkvocab.training.recording import Recording, recorded
 from darkvocab.training.replicas import Replicas
-from darkvocab.training.run_folder import steps_made
+from darkvocab.training.run import steps_made
 from darkvocab.training.stack import Stack
 
 torch = pytest.importorskip("torch")

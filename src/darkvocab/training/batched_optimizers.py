@@ -13,10 +13,10 @@ class _Optimizer:
     def __init__(self, torch: Any, layout: Layout, weights: Any, gradient: Any, names: Sequence[str]) -> None:
         self._torch, self._weights, self._gradient = torch, weights, gradient
         self.rate = torch.zeros(1, dtype=scalar_dtype(torch, weights.device), device=weights.device)  # of the next step
-        self.moments = [torch.zeros_like(weights) for _ in names]
-        self.changing = [weights, *self.moments]  # tensors that a step changes and the next one reads
+        self.moments = {name: torch.zeros_like(weights) for name in names}
+        self.changing = [weights, *self.moments.values()]  # tensors that a step changes and the next one reads
         self.states = [{"weights": row} for row in weights]  # of each training, named as in a checkpoint
-        for name, moment in zip(names, self.moments, strict=True):
+        for name, moment in self.moments.items():
             for state, row in zip(self.states, moment, strict=True):
                 state |= {f"{group}.{name}": row[part] for group, part in layout.groups.items()}
 
@@ -59,7 +59,7 @@ class BatchedSGD(_Optimizer):
         if settings.weight_decay:
             part = slice(None), self._decaying
             direction[part].add_(self._weights[part], alpha=self._decay)
-        for buffer in self.moments:
+        for buffer in self.moments.values():
             direction = buffer.mul_(settings.momentum).add_(direction)
         rate = self.rate.to(direction.dtype).float()
         self._weights.copy_(torch.addcmul(self._weights.float(), direction.float(), -rate))

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 
 from ..embedding.history import History
 from ..errors import CorruptFile, MissingFile
+from ..landing import write_json
 from ..measures.census import Census, counts
 from ..measures.geometry import Geometry
 from ..numerics import Grid, identical_rows, index_values, to_index
@@ -122,10 +123,11 @@ def n_before_divergence(metrics: Float64[np.ndarray, "steps 3"]) -> int:
     return len(metrics) if finite.all() else int(finite.argmin())
 
 
-def write_metrics(run: Path, metrics: Float64[np.ndarray, "steps 3"]) -> None:
-    """Write the metrics of steps 1, 2, ... into a run folder; raises as `landing`."""
+def write_outcome(run: Path, metrics: Float64[np.ndarray, "steps 3"], status: str) -> None:
+    """Write the metrics of steps 1, 2, ... of a recorded training, and its outcome; raises as `landing`."""
     columns = dict(zip(COLUMNS, metrics.T, strict=True))
     write_table(run / STEPS, pl.DataFrame({"step": np.arange(1, len(metrics) + 1), **columns}))
+    write_json(run / FILE, measure_outcome(run, status).to_json())
 
 
 def read_metrics(run: Path) -> pl.DataFrame:

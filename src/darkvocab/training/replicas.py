@@ -26,8 +26,7 @@ from ..runs.records import CURVES, RunFolder, Unsigned, record_types, write_tabl
 from ..text import Shown
 from .outcome import outcome, read_metrics
 from .recording import recorded
-from .run import no_room, require, say_beginning, train, train_stack
-from .run_folder import METRICS, TrainingFolder, steps_made
+from .run import METRICS, TrainingFolder, no_room, require, say_beginning, steps_made, train, train_stack
 from .settings import Training
 from .stack import stack_size
 

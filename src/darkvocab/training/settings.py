@@ -96,6 +96,11 @@ class Training(Shown):
         return self.noise is not None or self.rounding == "stochastic"
 
     @property
+    def kinds(self) -> list[str]:
+        """Name what is recorded of the embedding's parameter beside its rows: gradient, Adam's moments."""
+        return ["gradient"] * ("gradients" in self.record) + ["exp_avg", "exp_avg_sq"] * ("moments" in self.record)
+
+    @property
     def n_examples(self) -> int:
         """Number of examples; example i is tokens i to i + context of the corpus."""
         return len(self.corpus.ids) - self.architecture.context

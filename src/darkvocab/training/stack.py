@@ -141,13 +141,13 @@ class Stack:
         self._seeds = [torch.tensor([int(key(each.seed, use)) for each in self.trainings]) for use in (NOISE, ROUNDING)]
         self._measured = zeros(self.span, n, 2, dtype=scalar)
         n_slots = -(-(self.span - 1) // training.record_every) + 1
-        n_kinds = 1 + ("gradients" in training.record) + 2 * ("moments" in training.record)
         shape = n_slots, n, self._embedding[0].numel()
-        self._rings = [zeros(*shape, dtype=self._words.dtype) for _ in range(n_kinds)]
+        # In the order of a folder's recordings.
+        self._rings = {kind: zeros(*shape, dtype=self._words.dtype) for kind in ("words", *training.kinds)}
         if "updates" in training.record:
             self._before = torch.empty_like(self._embedding)
             n_columns = training.corpus.n_vocabulary * len(updates.COLUMNS)
-            self._rings.append(zeros(n_slots, n, n_columns, dtype=torch.float32))
+            self._rings["updates"] = zeros(n_slots, n, n_columns, dtype=torch.float32)
 
     # A step -----------------------------------------------------------------------------------------------------
 
@@ -156,15 +156,14 @@ class Stack:
         alone = self._on_cores and self._shown.numel() <= SMALL
         with torch.no_grad(), single_threaded(torch) if alone else nullcontext():
             at = self._done % self.span
-            slot = (self._done // training.record_every) % len(self._rings[0])
+            slot = (self._done // training.record_every) % len(self._rings["words"])
             starts = self._starts.index_select(0, at).view(n, -1, 1)
             places = (starts + self._offsets).view(n, -1)
             inputs = torch.take(self._ids, places)
             losses = self._passes(inputs, torch.take(self._targets, places))
             self._passes.gradient(self._gradient)
             norms = self._norms()
-            if "gradients" in training.record:
-                self._record(1, slot, self._gradient)
+            self._record("gradient", slot, self._gradient)
             if training.clip is not None:  # by torch's own rule, in the gradient's grid
                 self._gradient.mul_(torch.clamp(training.clip / (norms + 1e-6), max=1.0)[:, None])
             torch.index_select(self._rates, 0, at, out=self._optimizer.rate)
@@ -179,18 +178,16 @@ class Stack:
             if training.noise is not None:
                 self._add_noise(keys[NOISE], training.noise)
             self._spread()
-            self._record(0, slot, self._words)
-            if "moments" in training.record:
-                first = 1 + ("gradients" in training.record)
-                for number, moments in enumerate(self._optimizer.moments):
-                    self._record(first + number, slot, moments)
+            for kind, vectors in {"words": self._words, **self._optimizer.moments}.items():
+                self._record(kind, slot, vectors)
             measured = [each.to(self._measured.dtype) for each in (losses, norms)]
             self._measured.index_copy_(0, at, torch.stack(measured, -1)[None])
             self._done += 1
 
-    def _record(self, kind: int, slot: Any, vectors: Any) -> None:
-        part = vectors[:, self._layout.places[TOKEN_EMBEDDING][0]]
-        self._rings[kind].index_copy_(0, slot, part.to(self._words.dtype)[None])
+    def _record(self, kind: str, slot: Any, vectors: Any) -> None:
+        if kind in self._rings:
+            part = vectors[:, self._layout.places[TOKEN_EMBEDDING][0]]
+            self._rings[kind].index_copy_(0, slot, part.to(self._words.dtype)[None])
 
     def _rows(self, vectors: Any) -> Any:
         """View the embedding's part of vectors [R, n] as rows [R, vocabulary, dim]."""
@@ -200,10 +197,10 @@ class Stack:
         """Record what the optimizer's step did to the embedding's rows, before noise is added."""
         torch, settings = self._torch, self.training.optimizer
         seen = torch.zeros(norms.shape, dtype=torch.bool, device=norms.device).scatter_(1, inputs, True)
-        driving = self._rows((self._optimizer.moments or [self._gradient])[0])
+        driving = self._rows(next(iter(self._optimizer.moments.values()), self._gradient))
         rows = (each.flatten(0, 1) for each in (self._before, self._embedding, driving, norms, seen))
         columns = updates.compare(*rows, decays=bool(settings.weight_decay and settings.learning_rate))
-        self._rings[-1].index_copy_(0, slot, columns.view(1, len(norms), -1))
+        self._rings["updates"].index_copy_(0, slot, columns.view(1, len(norms), -1))
 
     def _norms(self) -> Any:
         """Return norms [R] of the gradients, by those of their parts: torch.nn.utils.get_total_norm, in their grid.
@@ -285,8 +282,8 @@ class Stack:
         torch, every = self._torch, self.training.record_every
         begin, end = first // every, last // every  # states recorded
         at = first % self.span
-        slots = torch.arange(begin, end, device=self.device) % len(self._rings[0])
-        staged = [ring[slots] for ring in self._rings]
+        slots = torch.arange(begin, end, device=self.device) % len(self._rings["words"])
+        staged = [ring[slots] for ring in self._rings.values()]
         staged.append(self._measured[at : at + last - first].clone())
         if self.device.type != "cuda":
             arrived = [each.cpu() for each in staged]
