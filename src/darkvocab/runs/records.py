@@ -77,17 +77,16 @@ def write_csv(path: str | Path, frame: pl.DataFrame, *sources: str | Path) -> No
     write_whole(Path(path), csv_bytes(frame))
 
 
-def record_types(file: Path, module: str, *names: str) -> Iterator[Any]:
-    """Make types of records for a module: frozen dataclasses of the columns that a TOML file has under these names.
+def record_types(file: Path, module: str) -> Iterator[Any]:
+    """Make the types of records that a TOML file lists, for a module: frozen dataclasses of these columns.
 
     Each column has Python's type and, where the name does not say it, a meaning; help() shows both.
     """
-    tables = tomllib.loads(file.read_text("utf-8"))
-    for name in names:
-        about = tables[name].pop("about")
-        columns = [(column, kind) for column, (kind, *_) in tables[name].items()]
-        row = make_dataclass(name, columns, frozen=True, kw_only=True, slots=True)
-        meanings = (f"{column} : {'; '.join(of)}" for column, of in tables[name].items())
+    for name, columns in tomllib.loads(file.read_text("utf-8")).items():
+        about = columns.pop("about")
+        fields = [(column, kind) for column, (kind, *_) in columns.items()]
+        row = make_dataclass(name, fields, frozen=True, kw_only=True, slots=True)
+        meanings = (f"{column} : {'; '.join(of)}" for column, of in columns.items())
         row.__module__, row.__doc__ = module, "\n".join([about, "", "Columns", "-------", *meanings])
         yield row
 

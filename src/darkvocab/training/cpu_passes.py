@@ -108,13 +108,11 @@ class _Block:
         self.ids, self._targets = np.empty((batch, length), np.int64), np.empty((batch, length), np.int64)
         sums, products = torch.zeros_like(passes.wide), torch.zeros_like(factors)
         self.gradient, self._product = sums[0], products
-        self._factors, self._values, self._sums, self._products = (
+        self._factors, self._products, values, totals = (
             {name: view[0] for name, view in views(vectors, passes.layout).items()}
-            for vectors in (factors, passes.wide, sums, products)
+            for vectors in (factors, products, passes.wide, sums)
         )
-        self._values, self._sums = (
-            {name: array(view) for name, view in named.items()} for named in (self._values, self._sums)
-        )
+        self._values, self._sums = ({name: array(view) for name, view in of.items()} for of in (values, totals))
 
         def buffer(*shape: int) -> Any:
             return torch.empty(shape, dtype=factors.dtype)

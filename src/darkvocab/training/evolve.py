@@ -29,10 +29,7 @@ MOST_COMPARED = 1024  # distinct rows whose distances are taken: all pairs, over
 FILES = ("evolution.parquet", "events.parquet", "tokens.parquet", "evolution.json")
 
 
-RECORDS = Path(__file__).with_name("records.toml")
-EvolutionRecord, EventRecord, TokenRecord = record_types(
-    RECORDS, __name__, "EvolutionRecord", "EventRecord", "TokenRecord"
-)
+EvolutionRecord, EventRecord, TokenRecord = record_types(Path(__file__).with_suffix(".toml"), __name__)
 COLUMNS = [field.name for field in fields(EvolutionRecord)]
 MOTION = COLUMNS[COLUMNS.index("since") :]
 STILL = (0, 0.0, 0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)  # motion since then, of tokens none of which moved
@@ -231,8 +228,8 @@ class _Course:
         for name, tokens in self.settings.selections.items():
             groups = identical_rows(self.state.words[tokens])
             census = Census(groups)
-            largest = {"largest_bh": census.largest_black_hole, "gini_coefficient": census.gini}
-            counts[name] = tokens[groups.first], {"n_tokens": census.n_tokens, **census.counts(), **largest}
+            more = {"largest_bh": census.largest_black_hole, "gini_coefficient": census.gini}
+            counts[name] = tokens[groups.first], {"n_tokens": census.n_tokens, **census.counts(), **more}
         return counts
 
     def _measure(self) -> dict[str, dict[str, Any]]:

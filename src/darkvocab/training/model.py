@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,25 +62,17 @@ def begin(torch: Any, training: Training) -> Any:
     return model.train()
 
 
-@dataclass(frozen=True, kw_only=True)
 class Layout:
     """Positions of a model's parameters in one vector: matrices, which decay, before vectors, which do not."""
 
-    places: dict[str, tuple[slice, Any]]  # part and shape of each, by its name, in their order
-
-    @classmethod
-    def of(cls, model: Any) -> Layout:
-        places, at = {}, 0
+    def __init__(self, model: Any) -> None:
+        self.places: dict[str, tuple[slice, Any]] = {}  # part and shape of each, by its name, in their order
+        at = 0
         for name, parameter in sorted(model.named_parameters(), key=lambda item: item[1].dim() < 2):
-            places[name] = slice(at, at + parameter.numel()), parameter.shape
+            self.places[name] = slice(at, at + parameter.numel()), parameter.shape
             at += parameter.numel()
-        return cls(places=places)
-
-    @property
-    def groups(self) -> dict[str, slice]:
-        """Return the part that decays, and the one that does not."""
         end = max(part.stop for part, shape in self.places.values() if len(shape) > 1)
-        return {"matrices": slice(end), "vectors": slice(end, None)}
+        self.groups = {"matrices": slice(end), "vectors": slice(end, None)}
 
     def vector(self, torch: Any, model: Any) -> Any:
         """Copy a model's parameters into a new vector [n]."""
@@ -95,11 +85,14 @@ def views(vectors: Any, layout: Layout) -> dict[str, Any]:
     return {name: vectors[:, part].unflatten(1, shape) for name, (part, shape) in layout.places.items()}
 
 
-class Passes(ABC):
+class Passes:
     """Forward and backward pass of R GPT-2s of one size, each with its own weights and batch of N = batch * T places.
 
+    Called with tokens and what each place is to predict, [R, N] int64, they return mean losses [R]; `gradient(out)`
+    writes that call's gradient [R, n] in the type of `out`. The plain twin is transformers' model with autograd.
+
     All weights are in `wide`, [R, n], whose type sums, norms and losses have, and in `narrow` in the type of the
-    products, bfloat16 or float32; a step has `batch` examples. The plain twin is transformers' model with autograd.
+    products, bfloat16 or float32; a step has `batch` examples.
     """
 
     def __init__(
@@ -111,14 +104,6 @@ class Passes(ABC):
         self.n_predicted = batch * (self.length - 1)  # the last place of an example predicts nothing
         self.head = "lm_head.weight" if "lm_head.weight" in layout.places else TOKEN_EMBEDDING
         self.scale = (architecture.width // architecture.heads) ** -0.5  # of products of queries and keys
-
-    @abstractmethod
-    def __call__(self, inputs: Any, targets: Any) -> Any:
-        """Return mean losses [R] of R batches of tokens and of what each place is to predict, [R, N] int64."""
-
-    @abstractmethod
-    def gradient(self, out: Any) -> None:
-        """Write the last call's gradient [R, n], in the type of `out`."""
 
 
 def save(model: Any, weights: Any, folder: Path) -> None:

@@ -22,6 +22,7 @@ from ..extras import import_extra, import_torch
 from ..numerics import decode
 from ..numerics.grouping import identical_rows
 from ..runs.folder import Folder, read_manifest, versions
+from ..text import listed
 from . import updates
 from .recording import Recording, recorded
 
@@ -162,7 +163,7 @@ class Recorder:
         self.made = self.first = made
         shared = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._writes = not (shared and torch.distributed.get_rank())
-        start = [_words(one.rows) for one in self._watched]
+        start = [updates.words_of(one.rows) for one in self._watched]
         if self._writes:
             self._take(model, optimizer, start)
         hooks = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
@@ -318,7 +319,7 @@ class Recorder:
     def _after(self, optimizer: Any, *_: Any) -> None:
         self.made += 1
         if self._is_recorded(self.made):
-            states = [_words(tensor) for one in self._watched for tensor in one.measure(optimizer)]
+            states = [updates.words_of(tensor) for one in self._watched for tensor in one.measure(optimizer)]
             if self._writes:
                 self._submit(states)
         for one in self._watched:
@@ -387,8 +388,7 @@ class Recorder:
         self._said |= {(kind, token) for token in fresh}
         with (self.out / ALARMS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, "tokens": fresh}) + "\n")
-        named = ", ".join(map(str, fresh[:8])) + (f" and {len(fresh) - 8:,} more" if len(fresh) > 8 else "")
-        said = f"step {step:,}: {SENTENCES[kind]}{named}"
+        said = f"step {step:,}: {SENTENCES[kind]}{listed(list(map(str, fresh)), 8)}"
         if self.on_alarm == "warn":
             warnings.warn(said, RuntimeWarning, stacklevel=2)
         elif self.on_alarm == "stop":
@@ -442,8 +442,3 @@ def _check(parameter: Any, name: str, optimizer: Any) -> None:
         )
     if not any(one is parameter for group in optimizer.param_groups for one in group["params"]):
         raise InvalidInput(f"the optimizer does not change the {name}; give it the optimizer that does")
-
-
-def _words(tensor: Any) -> np.ndarray:
-    """Return the words of a matrix as numpy."""
-    return tensor.cpu().contiguous().view(import_torch("train").uint8).numpy().view(f"u{tensor.itemsize}")

@@ -24,7 +24,7 @@ from ..runs.folder import repeating
 from ..runs.randomness import check_seed
 from ..runs.records import CURVES, RunFolder, Unsigned, record_types, write_table
 from ..text import Shown
-from .outcome import outcome, read_metrics
+from .outcome import STEPS, outcome, read_metrics
 from .recording import recorded
 from .run import METRICS, TrainingFolder, no_room, require, say_beginning, steps_made, train, train_stack
 from .settings import Training
@@ -32,7 +32,7 @@ from .stack import stack_size
 
 POINTS = 100  # steps at which the replicas are held against each other
 TICK = 1.0  # seconds between looks at how far they are
-(ReplicaRecord,) = record_types(Path(__file__).with_name("records.toml"), __name__, "ReplicaRecord")
+(ReplicaRecord,) = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -138,17 +138,16 @@ class Replicas(Shown):
         if progress is None:
             yield
             return
-        total = self.n * self.training.steps
-        ended = threading.Event()
-
-        def look() -> None:
-            progress(sum(self._n_made(self.folder(out, number)) for number in range(self.n)), total)
+        steps, ended = self.training.steps, threading.Event()
+        folders = [self.folder(out, number) for number in range(self.n)]
 
         def watch() -> None:
-            while not ended.wait(TICK):
-                look()
+            while True:
+                made = (steps if (one / STEPS).is_file() else recorded(one / METRICS) for one in folders)
+                progress(sum(made), self.n * steps)
+                if ended.wait(TICK):
+                    return
 
-        look()
         watching = threading.Thread(target=watch, daemon=True)
         watching.start()
         try:
@@ -156,11 +155,7 @@ class Replicas(Shown):
         finally:
             ended.set()
             watching.join()
-        progress(total, total)
-
-    def _n_made(self, folder: Path) -> int:
-        """Count the steps that a replica has made."""
-        return self.training.steps if (folder / "metrics.parquet").is_file() else recorded(folder / METRICS)
+        progress(self.n * steps, self.n * steps)
 
     def _train_in_stacks(self, out: Path, numbers: Sequence[int]) -> Iterator[Any]:
         """Make these replicas on their device, as many at once as it holds; yield the records of those that ended.

@@ -88,7 +88,8 @@ def say_beginning(training: Training, folder: Folder, say: Callable[[str], None]
     if folder.is_migrated:
         say(f"{folder.path} is of an earlier version of darkvocab; its manifest is brought up to date")
         for path in (folder.path, *sorted(folder.path.glob("seed-*"))):
-            if training.is_random and training.device == "cpu" and (done := steps_drawn_otherwise(path)):
+            done, stream = _checkpoint_metadata(path)
+            if training.is_random and training.device == "cpu" and done and stream != STREAM:
                 say(
                     f"{path} was begun by a version that drew the random numbers of its steps from another generator; "
                     f"step {done + 1:,} and those after it draw from this version's: the same law, other numbers"
@@ -290,12 +291,6 @@ def steps_made(path: Path) -> int | None:
     if (path / "manifest.json").is_file() and read_manifest(path)["status"] in ENDED:
         return None
     return _checkpoint_metadata(path)[0]
-
-
-def steps_drawn_otherwise(path: Path) -> int:
-    """Count the steps before a checkpoint of a version that drew its random numbers on a CPU from another stream."""
-    done, stream = _checkpoint_metadata(path)
-    return 0 if stream == STREAM else done
 
 
 def _checkpoint_metadata(path: Path) -> tuple[int, str | None]:

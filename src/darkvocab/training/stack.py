@@ -102,7 +102,7 @@ class Stack:
         torch, training, device, precision = self._torch, self.training, self.device, self.training.precision_policy
         models = [begin(torch, each) for each in self.trainings]
         self._model = models[0]
-        self._layout = layout = Layout.of(self._model)
+        self._layout = layout = Layout(self._model)
         start = torch.stack([layout.vector(torch, model) for model in models]).to(device)
         self._shown = start.to(getattr(torch, precision.weights)).float()
         self._narrow = self._shown.to(getattr(torch, precision.factors))  # itself, where that is float32
@@ -302,8 +302,7 @@ class Stack:
 
     def rows(self, replica: int) -> np.ndarray:
         """Return the embedding of one replica, words of the weights' grid."""
-        words = array(self._embedding[replica].cpu().contiguous())
-        return words.view(f"u{words.itemsize}")
+        return updates.words_of(self._embedding[replica])
 
     def state(self, replica: int) -> dict[str, Any]:
         """Return all that the next steps of one replica depend on, as named tensors."""

@@ -48,6 +48,11 @@ def rows_of(tensor: Any, ids: Any, *, copy: bool = True) -> Any:
     return wide.to(words.dtype).view(rows.dtype)
 
 
+def words_of(rows: Any) -> np.ndarray:
+    """Return the words of a matrix, on whatever device, as numpy."""
+    return rows.cpu().contiguous().view(import_torch("train").uint8).numpy().view(f"u{rows.itemsize}")
+
+
 def _words(rows: Any) -> Any:
     torch = import_torch("train")
     return rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.itemsize])
