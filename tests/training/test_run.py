@@ -15,7 +15,6 @@ from contextlib import suppress
 import numpy as np
 import polars as pl
 import pytest
-from examples import inputs_and_labels
 from safetensors import safe_open
 
 from darkvocab import Training, evolve, report, train
@@ -39,6 +38,7 @@ from darkvocab.training.cpu_passes import array
 from darkvocab.training.model import begin
 from darkvocab.training.outcome import COLUMNS, measure_outcome, outcome
 from darkvocab.training.stack import Stack
+from examples import inputs_and_labels
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -56,10 +56,9 @@ class CpuPasses(Passes):
             self._cut()
         self.factors.copy_(self.narrow)  # nothing, where they are one
         tokens, predicted = (array(each).reshape(-1, self.length) for each in (inputs, targets))
-        at = 0
-        for block in self._blocks:
-            block.take(tokens[at : at + len(block.ids)], predicted[at : at + len(block.ids)])
-            at += len(block.ids)
+        parts = (np.array_split(each, self.n_blocks) for each in (tokens, predicted))
+        for block, *part in zip(self._blocks, *parts, strict=True):
+            block.take(*part)
         with single_threaded(self.torch):  # the threads are our own
             total = sum(self._run())
             for block in self._blocks[1:]:

@@ -21,7 +21,7 @@ from ..errors import CorruptFile, DiskFull, InvalidInput, NoResult, one_of
 from ..extras import import_extra, import_torch
 from ..numerics import decode
 from ..numerics.grouping import identical_rows
-from ..runs.folder import Folder, read_manifest, versions
+from ..runs.folder import Folder, read_manifest, repeating, versions
 from ..text import listed
 from . import updates
 from .recording import Recording, recorded
@@ -251,23 +251,17 @@ class Recorder:
         return n
 
     def _manifest(self, model: Any, optimizer: Any) -> dict[str, Any]:
+        matrices = {one.name: {"shape": list(one.parameter.shape), "dtype": one.dtype} for one in self._watched}
         return {
             "experiment": "record",
-            "command": None,
-            "no_command": "it was recorded in a training of its own",
+            **repeating("record", {}, {}, "it was recorded in a training of its own"),
             "seed": 0,
             "packages": versions("torch"),
             "inputs": [],
             "parameters": {
-                "model": type(model).__name__,
-                "optimizer": type(optimizer).__name__,
-                "matrices": {
-                    one.name: {"shape": list(one.parameter.shape), "dtype": one.dtype} for one in self._watched
-                },
-                "record_every": self.every,
-                "first_step": self.first,
-                "token_ids": self.tokens,
-                "record": self.kinds,
+                **{"model": type(model).__name__, "optimizer": type(optimizer).__name__, "matrices": matrices},
+                **{"record_every": self.every, "first_step": self.first},
+                **{"token_ids": self.tokens, "record": self.kinds},
             },
         }
 
@@ -301,12 +295,11 @@ class Recorder:
 
     def _looked_up(self, module: Any, inputs: tuple[Any, ...]) -> None:
         """Note which tokens a forward pass looks up."""
-        if not (module.training and inputs):
-            return
-        one = self._watched[0]
-        if one.seen is None:
-            one.seen = inputs[0].new_zeros(module.num_embeddings, dtype=bool)
-        one.seen[inputs[0].reshape(-1)] = True
+        if module.training and inputs:
+            one = self._watched[0]
+            if one.seen is None:
+                one.seen = inputs[0].new_zeros(module.num_embeddings, dtype=bool)
+            one.seen[inputs[0].reshape(-1)] = True
 
     def _is_recorded(self, made: int) -> bool:
         return (made - self.first) % self.every == 0
