@@ -66,7 +66,7 @@ def test_loss_and_gradient_are_those_of_transformers_model_in_float64(norm, tied
     settings = {"architecture": architecture, "batch": 3, "steps": 1, "start": NormalStart()}
     trainings = [Training(**settings, label_shift=label_shift, seed=seed) for seed in (1, 2, 3)]
     models = [begin(torch, training).double() for training in trainings]
-    layout = Layout(models[0])
+    layout = Layout.of(models[0])
     drawn = torch.Generator().manual_seed(0)
     weights = torch.stack([layout.vector(torch, model) for model in models])
     weights += 0.1 * torch.randn(weights.shape, dtype=torch.float64, generator=drawn)

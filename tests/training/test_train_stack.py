@@ -160,10 +160,10 @@ def test_one_that_diverges_keeps_what_it_recorded(tmp_path):
 @pytest.mark.parametrize(("step", "record_every"), [(0, 1), (8, 4), (9, 4), (19, 1)])
 def test_where_one_diverges_the_other_goes_on(step, record_every, tmp_path, monkeypatch):
     Replicas(training=small(record_every=record_every), n=2).run(tmp_path / "whole")
-    round_ = Stack._round
+    spread = Stack._spread  # the last of an update
 
-    def spoil(self, keys):
-        round_(self, keys)
+    def spoil(self):
+        spread(self)
         if int(self._done) == step - 1:
             spoil_place(self)
 
@@ -173,7 +173,7 @@ def test_where_one_diverges_the_other_goes_on(step, record_every, tmp_path, monk
             spoil_place(self)
 
     init = Stack.__init__
-    monkeypatch.setattr(Stack, "_round", spoil)
+    monkeypatch.setattr(Stack, "_spread", spoil)
     monkeypatch.setattr(Stack, "__init__", begin)
     run = Replicas(training=small(record_every=record_every), n=2).run(tmp_path / "run")
     assert content(run / "seed-7") == content(tmp_path / "whole" / "seed-7")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,25 @@ def begin(torch: Any, training: Training) -> Any:
     return model.train()
 
 
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """Positions of a model's parameters in one vector: matrices, which decay, before vectors, which do not."""
 
-    def __init__(self, model: Any) -> None:
-        self.places: dict[str, tuple[slice, Any]] = {}  # part and shape of each, by its name, in their order
-        at = 0
+    places: dict[str, tuple[slice, Any]]  # part and shape of each, by its name, in their order
+
+    @classmethod
+    def of(cls, model: Any) -> Layout:
+        places, at = {}, 0
         for name, parameter in sorted(model.named_parameters(), key=lambda item: item[1].dim() < 2):
-            self.places[name] = slice(at, at + parameter.numel()), parameter.shape
+            places[name] = slice(at, at + parameter.numel()), parameter.shape
             at += parameter.numel()
+        return cls(places=places)
+
+    @property
+    def groups(self) -> dict[str, slice]:
+        """Return the part that decays, and the one that does not."""
         end = max(part.stop for part, shape in self.places.values() if len(shape) > 1)
-        self.groups = {"matrices": slice(end), "vectors": slice(end, None)}
+        return {"matrices": slice(end), "vectors": slice(end, None)}
 
     def vector(self, torch: Any, model: Any) -> Any:
         """Copy a model's parameters into a new vector [n]."""

@@ -102,7 +102,7 @@ class Stack:
         torch, training, device, precision = self._torch, self.training, self.device, self.training.precision_policy
         models = [begin(torch, each) for each in self.trainings]
         self._model = models[0]
-        self._layout = layout = Layout(self._model)
+        self._layout = layout = Layout.of(self._model)
         start = torch.stack([layout.vector(torch, model) for model in models]).to(device)
         self._shown = start.to(getattr(torch, precision.weights)).float()
         self._narrow = self._shown.to(getattr(torch, precision.factors))  # itself, where that is float32
