@@ -58,9 +58,8 @@ def outcome(run: str | Path) -> TrainingOutcome:
     with reading(path / FILE, "the outcome of a training"):
         written = json.loads((path / FILE).read_text("utf-8"))
         first, last = written["states"]
-        if not all(
-            isinstance(n, int) for state in (first, last) for of in ("all", "unseen") for n in state[of].values()
-        ):
+        counted = [n for state in (first, last) for of in ("all", "unseen") for n in state[of].values()]
+        if not all(isinstance(n, int) for n in counted):
             raise TypeError("counts that are no integers")
         return TrainingOutcome(**{**written, "states": (first, last)})
 
