@@ -1,5 +1,6 @@
 # The verbs that a user types first, and the things that they take. The rest lies in the wings.
 from . import checkpoints as checkpoints
+from . import corpora as corpora
 from . import embedding as embedding
 from . import errors as errors
 from . import measures as measures
@@ -15,6 +16,7 @@ from .checkpoints.policy import Policy as Policy
 from .checkpoints.repair import repair as repair
 from .checkpoints.scan import scan as scan
 from .checkpoints.series import series as series
+from .corpora.run import corpus as corpus
 from .embedding.matrix import EmbeddingMatrix as EmbeddingMatrix
 from .errors import DarkvocabError as DarkvocabError
 from .measures.census import census as census

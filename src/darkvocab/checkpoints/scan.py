@@ -27,6 +27,7 @@ from ..progress import Advance, Progress, Report
 from ..sources import RemoteFile, chat_template, open_source, sha256
 from ..text import finite, printable
 from . import scan_result as result
+from .counted import read_counts
 from .scan_result import Scan
 from .verified import join
 
@@ -57,6 +58,7 @@ def scan(
     checksum: bool = True,
     skip_nonfinite: bool = False,
     verified: str | Path | None = None,
+    counts: str | Path | None = None,
     device: str | Device = "cpu",
     progress: Report | None = None,
 ) -> Scan:
@@ -77,6 +79,8 @@ def scan(
     skip_nonfinite : leave out tokens whose row holds NaN or infinity, in the input or the judged matrix, and say which
         (`Scan.matrix.skipped`); by default such rows are refused
     verified : a finished run of `verify` on this model, whose answers the tokens then have beside their grades
+    counts : a Parquet or CSV file of token counts, `id` and `count`, as `corpus` writes them: tokens then
+        have a `count`, and those that never occur may be the reference where nothing surer stands apart
     device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
@@ -88,6 +92,7 @@ def scan(
     assert path is not None
     size = path.stat().st_size
     on = as_grid(grid or matrix.grid).name
+    counted = None if counts is None else read_counts(counts, matrix.n_tokens)
     judged = judged_matrix(matrix)
     if skip_nonfinite:
         matrix, judged = finite_rows(matrix, judged)
@@ -98,7 +103,7 @@ def scan(
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, path, work.advance) if checksum else None
         measured = _Measured(
-            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, advance=work.advance
+            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, counts=counted, advance=work.advance
         )
         facts = result.SourceFacts(
             asked=str(source),
@@ -121,6 +126,7 @@ class _Measured:
     grid: str
     bitwise: bool
     device: Device | None
+    counts: np.ndarray | None  # of all rows, also of those that are left out
     advance: Advance
 
     def __post_init__(self) -> None:
@@ -156,6 +162,7 @@ class _Measured:
             judged=self.judged,
             census=self.census,
             words=words,
+            n_occurrences=None if self.counts is None else self.counts[self.matrix.token_ids],
             device=self.device,
             progress=self.advance,
         )
@@ -268,6 +275,7 @@ class _Measured:
             "n_touching": pl.Series(near.token_degrees[labels] if near else unknown, dtype=pl.Int64),
             "steps": pl.Series(self.steps if self.steps is not None else unknown, dtype=pl.Int64),
             "norm": self.norms,
+            **({} if self.counts is None else {"count": self.counts[self.matrix.token_ids]}),
             **({} if self.judged is self.matrix else {"output_norm": shown.norms}),
             **shown.columns,
             **of_input,

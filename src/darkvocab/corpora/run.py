@@ -1,0 +1,132 @@
+"""Corpus: count the tokens of one's own texts, piece by piece, and keep the counts in a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ..checkpoints.scan import scan
+from ..checkpoints.scan_result import Scan
+from ..checkpoints.selection import asked_for
+from ..errors import InvalidInput
+from ..measures.counts import COUNTS, NUMBERS, Counts
+from ..runs.engine import Engine, open_engine
+from ..runs.folder import Folder, check_folder, repeating, versions
+from .counting import Counting, count
+from .documents import STDIN, Span, pieces_of
+
+LANDED = 10.0  # seconds from counts that are landed to the next
+
+
+def corpus(
+    files: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    model: str | Path,
+    field: str = "text",
+    tokens: str | Iterable[int] = "graded",
+    verified: str | Path | None = None,
+    resume: bool = False,
+    engine: str | Executor = "serial",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Counts:
+    """Count the tokens of texts by the tokenizer of a model; raises as `scan`, `pieces_of`, `count` and `Folder`.
+
+    Parameters
+    ----------
+    files : texts, JSON lines, CSV, Parquet, packed or not; folders of these; "-" for standard input
+    out : a run folder to land the counts in; `resume` goes on with what it holds
+    field : of records, where the text is, as `texts_of`
+    tokens : which are looked for: graded, dark, weak, or as `checkpoints.selection.select`
+    verified : a run of `verify`, whose verified tokens are looked for, too
+    engine, workers : as `open_engine`; a task is a piece of the corpus, which takes all cores by itself
+    progress : is called with (bytes read, bytes in all)
+    """
+    asked = [str(file) for file in ([files] if isinstance(files, str | Path) else files)]
+    if resume and out is None:
+        raise InvalidInput("--resume needs the --out folder of the run to go on with")
+    if STDIN in asked and engine != "serial":
+        raise InvalidInput("standard input is read by this process; leave out the engine")
+    if out is not None:
+        check_folder(Path(out), ())
+    pieces, n_binary = pieces_of(asked)
+    options = {"model": str(model), "field": field, "verified": verified and str(verified)}
+    options["tokens"] = tokens if isinstance(tokens, str) else ",".join(map(str, tokens))
+    scanned = scan(model, verified=verified)
+    counts = _none(scanned, str(options["tokens"]), n_binary)
+    sought = tuple(counts.tokens.filter(counts.tokens["sought"])["id"].to_list())
+    counting = Counting(source=str(model), n_tokens=len(counts.tokens), sought=sought, field=field)
+    counting.tokenizer.encode([])  # one that cannot is refused before anything is read
+    with ExitStack() as opened:
+        runner = opened.enter_context(open_engine(engine, workers, say=say))
+        folder = None
+        if out is not None:
+            folder = opened.enter_context(Folder(out, _manifest(asked, options, pieces, scanned), resume=resume))
+            if (folder.path / COUNTS).exists():
+                counts = Counts.open(folder.path / COUNTS)
+        landed = time.monotonic()
+        for counts in _counted(runner, counting, pieces, counts, progress):  # noqa: B020 (each goes on from the last)
+            if folder and (time.monotonic() > landed + LANDED or counts.read["n_pieces"] == len(pieces)):
+                counts.write(folder.path / COUNTS)
+                landed = time.monotonic()
+        if folder:
+            folder.set_status("complete")
+    return counts
+
+
+def _counted(
+    engine: Engine,
+    counting: Counting,
+    pieces: list[list[Span]],
+    counts: Counts,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Counts]:
+    """Yield the counts with each piece that they lack."""
+    done = np.cumsum([sum(span.n_bytes for span in piece) for piece in pieces]).tolist()
+    first = counts.read["n_pieces"]
+    for number, counted in enumerate(engine.map(count, counting, pieces[first:]), first):
+        counts = counts.plus(*counted, within=pieces[number][0].begin > 0)
+        yield counts
+        if progress and done[-1]:
+            progress(done[number], done[-1])
+
+
+def _none(scanned: Scan, asked: str, n_binary: int) -> Counts:
+    """Return the counts of nothing: every token of a model, and whether it is looked for."""
+    by = scanned.indicators.by
+    sought = pl.col("id").is_in(asked_for(asked, scanned).tolist())
+    names = ["id", "text", "grade"]
+    if scanned.verified:
+        names.append("verified")
+        sought |= pl.col("verified").fill_null(False)
+    zero = pl.lit(0, pl.Int64)
+    distance = pl.col(by) if by else pl.lit(None, pl.Float64)
+    tokens = scanned.tokens.select(*names, sought=sought, norm="norm", distance=distance, count=zero, n_texts=zero)
+    return Counts(read=dict.fromkeys((*NUMBERS, "n_lines"), 0) | {"n_binary": n_binary}, tokens=tokens, places={})
+
+
+def _manifest(files: list[str], options: dict[str, Any], pieces: list[list[Span]], scanned: Scan) -> dict[str, Any]:
+    """Return what is asked, but for where and when."""
+    obstacle = "it read standard input" if STDIN in files else None
+    return {
+        "experiment": "corpus",
+        **repeating("corpus", options, {"field": "text", "tokens": "graded"}, obstacle, *files),
+        "parameters": {**options, "files": files, "n_pieces": len(pieces)},
+        "seed": 0,
+        "packages": versions("tokenizers", "tiktoken", "sentencepiece"),
+        "inputs": [
+            {"source": options["model"], "sha256": scanned.source.sha256},
+            {"names and sizes": ", ".join(files), "sha256": hashlib.sha256(json.dumps(pieces).encode()).hexdigest()},
+        ],
+    }
