@@ -60,7 +60,6 @@ class Counting:
         batch: list[Text] = []
         size = 0
         for span in spans:
-            tally["n_lines"] = 0
             for text in texts_of(span, self.field, self.templated, tally, by_line=not self.line_ends.any()):
                 batch.append(text)
                 size += len(text[0])
@@ -68,7 +67,8 @@ class Counting:
                     yield batch
                     batch = []
                     size = 0
-        yield batch
+        if batch:
+            yield batch
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what a worker finds anew."""

@@ -101,6 +101,7 @@ def texts_of(span: Span, field: str, templated: Templated, tally: Counter[str], 
     each line of a plain text is a text. Raises InvalidInput where a record has no such field, or something else in it;
     CorruptFile for a damaged file; MissingFile for one that is gone.
     """
+    tally["n_lines"] = 0
     is_parquet = span.kind == "parquet"
     where = span.path + f" behind byte {span.begin:,}" * bool(span.begin and not is_parquet)
     for line, record in _rows(span, field) if is_parquet else _records(span, tally, by_line):

@@ -67,7 +67,7 @@ def corpus(
     counts = _none(scanned, str(options["tokens"]), n_binary)
     sought = tuple(counts.tokens.filter(counts.tokens["sought"])["id"].to_list())
     counting = Counting(source=str(model), n_tokens=len(counts.tokens), sought=sought, field=field)
-    counting.tokenizer.encode([])  # one that cannot is refused before anything is read
+    counting.tokenizer.encode([""])  # one that cannot is refused before anything is read
     with ExitStack() as opened:
         runner = opened.enter_context(open_engine(engine, workers, say=say))
         folder = None
