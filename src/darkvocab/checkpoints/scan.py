@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..embedding.matrix import EmbeddingMatrix, finite_rows
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
+from ..measures.counts import never
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
 from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
@@ -114,6 +115,8 @@ def scan(
         )
     work.finish()
     measures = measured.scan(facts)
+    if counted is not None:
+        measures = replace(measures, counted={"file": str(counts), "n_tokens": int(counted.sum()), **never(counted)})
     return measures if verified is None else join(measures, verified)
 
 

@@ -131,6 +131,8 @@ def grade_facts(scan: Scan) -> Iterator[tuple[str, str]]:
         )
         if share := asked["recall"]:
             yield "named by the weights", f"{share['low']:.0%} to {share['high']:.0%} of those that it fails on"
+    if counted := scan.counted:
+        yield "never occur", f"{counted['n']:,} tokens, in the {counted['n_tokens']:,} of {printable(counted['file'])}"
     for side in scan.grades.sides:
         if side.near_zero:
             ids = listed(list(map(str, side.near_zero)), SHOWN_IDS)
