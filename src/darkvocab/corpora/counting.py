@@ -18,7 +18,7 @@ from ..sources.tokenizer import Tokenizer, tokenizer_of
 from .chat import template_of
 from .documents import Span, Templated, Text, texts_of
 
-TOGETHER, CHARACTERS = 4096, 1 << 19  # texts that are encoded at a time, or characters
+TOGETHER, CHARACTERS = 4096, 1 << 18  # texts that are encoded at a time, or characters
 AROUND = 12  # tokens that are kept before and behind a place
 
 

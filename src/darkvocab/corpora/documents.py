@@ -30,7 +30,7 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, csv.Error)  #
 KINDS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": ",", ".tsv": "\t", ".parquet": "parquet"}
 STDIN, TEXT, WHOLE = "-", "text", sys.maxsize
 PIECE = 1 << 24  # bytes of a piece at least, but for the last
-LONGEST = 1 << 20  # characters of a text that is encoded as one; a plain one goes on to the end of its line
+LONGEST = 1 << 18  # characters of a text that is encoded as one; a plain one goes on to the end of its line
 Text = tuple[str, str, int, bool]  # its file; the line or row where it begins; whether its line ends are the file's
 Templated = Callable[[list[Any], str], str]  # as `chat.template_of` returns it
 
