@@ -97,6 +97,7 @@ def test_tokens_may_be_ids_and_only_those_are_looked_for(model, tmp_path):
     assert counts.occurring()["text"].to_list() == ["w"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bytes(model, many, tmp_path):
     folder, texts = many
     straight, cut = tmp_path / "straight", tmp_path / "cut"
@@ -146,7 +147,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, many, tmp_path):
     )
     corpus(folder, tmp_path / "straight", model=model)
     lot = random.Random(3)
-    for _ in range(4):
+    for _ in range(2):
         with subprocess.Popen([sys.executable, "-c", code, tmp_path / "cut"], stdout=subprocess.PIPE) as child:
             child.stdout.readline()
             time.sleep(lot.random() / 10)
@@ -252,6 +253,7 @@ def test_the_bound_of_the_missing_mass_holds_where_the_truth_is_known():
     assert never(np.zeros(7, np.int64)) == {"n": 7, "of": 7, "n_once": 0} | dict.fromkeys(SHARES)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SMOLLM2.exists(), reason="make demo fetches it")
 def test_our_documents_on_a_real_tokenizer_are_counted_as_by_a_plain_loop():
     files = sorted((ROOT / "docs").glob("*.md"))
@@ -269,6 +271,7 @@ def test_our_documents_on_a_real_tokenizer_are_counted_as_by_a_plain_loop():
             assert tokenizer.texts[token].strip() in line
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MINILM.exists(), reason="make test fetches it")
 def test_lines_are_known_where_the_tokenizer_knows_none(tmp_path):
     (tmp_path / "a.txt").write_text("one\n\nthe frog jumps\nhigh")

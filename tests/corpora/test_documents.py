@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import texts as made
 
+from darkvocab import corpus
 from darkvocab.corpora import documents
 from darkvocab.corpora.documents import pieces_of, texts_of
 from darkvocab.errors import CorruptFile, InvalidInput, MissingFile
@@ -176,3 +177,26 @@ def test_empty_files_hold_no_text(tmp_path):
     for name, content in {"a.txt": b"", "a.jsonl": b"", "a.csv": b"", "a.gz": gzip.compress(b"")}.items():
         (tmp_path / name).write_bytes(content)
     assert read(tmp_path)[0] == []
+
+
+def test_a_name_that_is_no_utf8_is_read_and_shown(tmp_path):
+    file = tmp_path / "caf\udce9.txt"
+    file.write_bytes(b"a fog")
+    counts = corpus(tmp_path, model=made.model(tmp_path / ".model"))
+    assert counts.occurring()["file"].to_list() == [f"{tmp_path}/caf?.txt"]
+    json.dumps(counts.to_json())
+
+
+def test_spans_have_all_bytes_of_a_file_and_all_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "PIECE", 1000)
+    (tmp_path / "a.txt").write_bytes(b"ab\n" * 3333)
+    pl.DataFrame({"text": [str(n).zfill(1000) for n in range(3)]}).write_parquet(
+        tmp_path / "b.parquet", compression="uncompressed"
+    )
+    pieces, _ = pieces_of([str(tmp_path)])
+    spans = [span for piece in pieces for span in piece]
+    for name in ("a.txt", "b.parquet"):
+        own = [span for span in spans if span.path.endswith(name)]
+        assert sum(span.n_bytes for span in own) == (tmp_path / name).stat().st_size
+        assert [span.begin for span in own[1:]] == [span.end for span in own[:-1]]
+        assert sum(not span.begin for span in own) == 1

@@ -15,7 +15,7 @@ from ..embedding.matrix import EmbeddingMatrix, finite_rows
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
-from ..measures.counts import never
+from ..measures.counts import never, read_counts
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
 from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
@@ -28,7 +28,6 @@ from ..progress import Advance, Progress, Report
 from ..sources import RemoteFile, chat_template, open_source, sha256
 from ..text import finite, printable
 from . import scan_result as result
-from .counted import read_counts
 from .scan_result import Scan
 from .verified import join
 

@@ -160,7 +160,7 @@ def corpus(
     Exits with 1 where --fail-on names what occurs. Example: darkvocab corpus data.jsonl --model path/to/model
     """
     from ..measures.counts import COUNTS, FATAL
-    from ..reports.corpus import print_counts
+    from ..reports.scan import print_counts
     from ..runs.records import write_csv
 
     fatal = [one_of(kind, "kind of token", FATAL) for kind in fail_on.split(",")] if fail_on else []

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from ..embedding.find import settings
 from ..errors import InvalidInput
 from ..sources import Source, chat_template, read_object
 from ..sources.tokenizer import in_a_line
@@ -49,9 +48,5 @@ def _text(source: Source, texts: Mapping[Any, str], name: str) -> str:
     beside = source.beside.get("tokenizer_config.json")
     held = read_object(beside).get(name) if beside else None
     held = held.get("content") if isinstance(held, dict) else held
-    in_gguf = source.metadata.get(f"tokenizer.ggml.{SPECIAL[name]}_token_id")
-    return (
-        held
-        if isinstance(held, str)
-        else texts.get(next(iter(settings(source.config, f"{name}_id", int)), in_gguf), "")
-    )
+    token = source.metadata.get(f"tokenizer.ggml.{SPECIAL[name]}_token_id")
+    return held if isinstance(held, str) else texts.get(token, "")

@@ -112,10 +112,11 @@ def _encoded(counting: Counting, batch: list[Text]) -> tuple[int, np.ndarray, Pl
         for token, at in zip(tokens.tolist(), hits[first].tolist(), strict=True):
             begin, end = np.searchsorted(text_of, [text_of[at], text_of[at] + 1]).tolist()
             _, path, line, has_lines = batch[text_of[at]]
+            file = path.encode("utf-8", "replace").decode()  # a name need not be UTF-8
             line += int(counting.line_ends[ids[begin:at]].sum()) * has_lines
             around = ids[max(begin, at - AROUND) : at], ids[at + 1 : min(end, at + 1 + AROUND)]
             data = (b"".join(counting.bytes_of.get(one, b"") for one in some.tolist()) for some in around)
             before, after = (part.decode("utf-8", "replace") for part in data)
-            places.setdefault(token, []).append({"file": path, "line": line, "before": before, "after": after})
+            places.setdefault(token, []).append({"file": file, "line": line, "before": before, "after": after})
         hits = np.delete(hits, first)
     return len(batch), counts, places

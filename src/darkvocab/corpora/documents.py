@@ -15,6 +15,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from ..runs.records import reading
 from ..sources.tokenizer import is_unicode
@@ -52,25 +54,27 @@ def pieces_of(files: Sequence[str]) -> tuple[list[list[Span]], int]:
     Of a folder hidden files are left out, and those of no known kind with a null byte. Raises MissingFile, and
     CorruptFile for a damaged Parquet file.
     """
-    pieces: list[list[Span]] = [[]]
-    n_binary = 0
+    pieces: list[list[Span]] = []
+    size = n_binary = 0
     for asked in files:
         place = Path(asked)
         if asked != STDIN and not place.exists():
-            raise MissingFile(
-                f"no file or folder {asked!r}; give texts, .jsonl, .csv or .parquet files, or - for stdin"
-            )
-        below = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else []
-        shown = [one for one in below if not any(part.startswith(".") for part in one.relative_to(place).parts)]
-        texts = [str(path) for path in shown if not _is_binary(path)]
-        n_binary += len(shown) - len(texts)
-        for span in (span for path in (texts if place.is_dir() else [asked]) for span in _spans(path)):
-            if span.begin or sum(one.n_bytes for one in pieces[-1]) + span.n_bytes > PIECE:
+            raise MissingFile(f"no file or folder {asked!r}; give texts, .jsonl, .csv, .parquet, or - for stdin")
+        paths = [asked]
+        if place.is_dir():
+            below = (one for one in place.rglob("*") if not re.search(r"(^|/)\.", one.relative_to(place).as_posix()))
+            files_below = sorted(path for path in below if path.is_file())
+            paths = [str(path) for path in files_below if not _is_binary(path)]
+            n_binary += len(files_below) - len(paths)
+        for span in (span for path in paths for span in _spans(path)):
+            if not pieces or span.begin or size + span.n_bytes > PIECE:
                 pieces.append([])
+                size = 0
             pieces[-1].append(span)
-    if not any(pieces):
+            size += span.n_bytes
+    if not pieces:
         raise MissingFile(f"there is no text in {listed(list(files), 4)}")
-    return [piece for piece in pieces if piece], n_binary
+    return pieces, n_binary
 
 
 def _is_binary(path: Path) -> bool:
@@ -83,15 +87,15 @@ def _spans(path: str) -> Iterator[Span]:
     kind = KINDS.get(Path(name.stem).suffix if name.suffix in PACKED else name.suffix, TEXT)
     if path == STDIN and sys.stdin.buffer.peek(1)[:1] == b"{":  # type: ignore[union-attr]
         kind = "json"
-    size = length = 0 if path == STDIN else name.stat().st_size
+    size = 0 if path == STDIN else name.stat().st_size
     n = 1 if kind in (",", "\t") or name.suffix in PACKED else max(1, size // PIECE)
+    length = size if n > 1 else WHOLE
     if kind == "parquet":
-        import polars as pl
-
         with reading(name, "a Parquet file"):
             length = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
-    ends = [length * k // n for k in range(n)] + [length if n > 1 or kind == "parquet" else WHOLE]
-    yield from (Span(path, kind, ends[k], ends[k + 1], size // n) for k in range(n))
+        n = max(1, min(n, length))
+    for k in range(n):
+        yield Span(path, kind, length * k // n, length * (k + 1) // n, size * (k + 1) // n - size * k // n)
 
 
 def texts_of(span: Span, field: str, templated: Templated, tally: Counter[str], *, by_line: bool) -> Iterator[Text]:
@@ -102,24 +106,19 @@ def texts_of(span: Span, field: str, templated: Templated, tally: Counter[str], 
     CorruptFile for a damaged file; MissingFile for one that is gone.
     """
     tally["n_lines"] = 0
-    is_parquet = span.kind == "parquet"
+    is_parquet, is_plain = (span.kind == kind for kind in ("parquet", TEXT))
     where = span.path + f" behind byte {span.begin:,}" * bool(span.begin and not is_parquet)
     for line, record in _rows(span, field) if is_parquet else _records(span, tally, by_line):
-        place = f"{where}:{line}"
-        text = record if span.kind == TEXT else _text(record, field, place, templated)
+        text = record if is_plain else _text(record, field, f"{where}:{line}", templated)
         if not is_unicode(text):
             tally["n_bad_lines"] += sum(not is_unicode(one) for one in text.split("\n"))
             text = re.sub("[\ud800-\udfff]", "\ufffd", text)
-        longest = max(len(text), 1) if span.kind == TEXT else LONGEST
-        yield from (
-            (text[at : at + longest], span.path, line, span.kind == TEXT) for at in range(0, len(text), longest)
-        )
+        longest = max(len(text), 1) if is_plain else LONGEST
+        yield from ((text[at : at + longest], span.path, line, is_plain) for at in range(0, len(text), longest))
 
 
 def _rows(span: Span, field: str) -> Iterator[tuple[int, Any]]:
     """Yield rows of a Parquet file with their numbers, from 1."""
-    import polars as pl
-
     with machine_errors(), Path(span.path).open("rb"):  # one that is gone is not damaged
         pass
     name = field.partition(".")[0]

@@ -19,8 +19,10 @@ from ..checkpoints.scan_result import Scan
 from ..checkpoints.selection import asked_for
 from ..errors import InvalidInput
 from ..measures.counts import COUNTS, NUMBERS, Counts
+from ..progress import Report
 from ..runs.engine import Engine, open_engine
 from ..runs.folder import Folder, check_folder, repeating, versions
+from ..sources import sha256
 from .counting import Counting, count
 from .documents import STDIN, Span, pieces_of
 
@@ -38,7 +40,7 @@ def corpus(
     resume: bool = False,
     engine: str | Executor = "serial",
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Counts:
     """Count the tokens of texts by the tokenizer of a model; raises as `scan`, `pieces_of`, `count` and `Folder`.
@@ -72,7 +74,9 @@ def corpus(
         runner = opened.enter_context(open_engine(engine, workers, say=say))
         folder = None
         if out is not None:
-            folder = opened.enter_context(Folder(out, _manifest(asked, options, pieces, scanned), resume=resume))
+            folder = opened.enter_context(
+                Folder(out, _manifest(asked, options, pieces, scanned, counting), resume=resume)
+            )
             if (folder.path / COUNTS).exists():
                 counts = Counts.open(folder.path / COUNTS)
         landed = time.monotonic()
@@ -86,11 +90,7 @@ def corpus(
 
 
 def _counted(
-    engine: Engine,
-    counting: Counting,
-    pieces: list[list[Span]],
-    counts: Counts,
-    progress: Callable[[int, int], None] | None,
+    engine: Engine, counting: Counting, pieces: list[list[Span]], counts: Counts, progress: Report | None
 ) -> Iterator[Counts]:
     """Yield the counts with each piece that they lack."""
     done = np.cumsum([sum(span.n_bytes for span in piece) for piece in pieces]).tolist()
@@ -116,8 +116,11 @@ def _none(scanned: Scan, asked: str, n_binary: int) -> Counts:
     return Counts(read=dict.fromkeys((*NUMBERS, "n_lines"), 0) | {"n_binary": n_binary}, tokens=tokens, places={})
 
 
-def _manifest(files: list[str], options: dict[str, Any], pieces: list[list[Span]], scanned: Scan) -> dict[str, Any]:
+def _manifest(
+    files: list[str], options: dict[str, Any], pieces: list[list[Span]], scanned: Scan, counting: Counting
+) -> dict[str, Any]:
     """Return what is asked, but for where and when."""
+    file = counting.tokenizer.file
     obstacle = "it read standard input" if STDIN in files else None
     return {
         "experiment": "corpus",
@@ -127,6 +130,7 @@ def _manifest(files: list[str], options: dict[str, Any], pieces: list[list[Span]
         "packages": versions("tokenizers", "tiktoken", "sentencepiece"),
         "inputs": [
             {"source": options["model"], "sha256": scanned.source.sha256},
+            *([{"tokenizer": str(file), "sha256": sha256(file)}] if file and str(file) != scanned.source.path else []),
             {"names and sizes": ", ".join(files), "sha256": hashlib.sha256(json.dumps(pieces).encode()).hexdigest()},
         ],
     }

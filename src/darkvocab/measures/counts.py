@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64
 
+from ..errors import InvalidInput, machine_errors
 from ..runs.records import reading, write_table
 from ..text import Shown
 
@@ -37,16 +38,12 @@ class Counts(Shown):
     def plus(self, read: Mapping[str, int], total: np.ndarray, places: Places, *, within: bool) -> Counts:
         """Add the counts of the next piece, which begins `within` a file, or at its begin."""
         n_lines = self.read["n_lines"] if within else 0
-        numbers = {name: n + read.get(name, 0) for name, n in self.read.items()}
-        tokens = self.tokens.with_columns(
-            count=self.tokens["count"] + total[0], n_texts=self.tokens["n_texts"] + total[1]
-        )
-        moved = {id: [{**one, "line": one["line"] + n_lines} for one in some] for id, some in places.items()}
-        return Counts(
-            read=numbers | {"n_lines": n_lines + read.get("n_lines", 0)},
-            tokens=tokens,
-            places=joined(self.places, moved),
-        )
+        numbers = {name: n + read.get(name, 0) for name, n in self.read.items()} | {
+            "n_lines": n_lines + read["n_lines"]
+        }
+        tokens = self.tokens.with_columns(self.tokens[name] + total[n] for n, name in enumerate(("count", "n_texts")))
+        moved = {token: [{**one, "line": one["line"] + n_lines} for one in some] for token, some in places.items()}
+        return Counts(read=numbers, tokens=tokens, places=joined(self.places, moved))
 
     @classmethod
     def open(cls, path: Path) -> Counts:
@@ -115,3 +112,30 @@ def never(counts: Int64[np.ndarray, " n_tokens"]) -> dict[str, Any]:
     bounds = {"share_each": 3.0, "missing_mass": once, "missing_mass_high": high}
     shares = {name: min(bound / n, 1.0) if n else None for name, bound in bounds.items()}
     return {"n": int((counts == 0).sum()), "of": len(counts), "n_once": once, **shares}
+
+
+@machine_errors()
+def read_counts(path: str | Path, n_tokens: int) -> Int64[np.ndarray, " n_tokens"]:
+    """Read the count of every token of a model, 0 where a Parquet or CSV file of `id` and `count` has none.
+
+    Raises MissingFile; CorruptFile where it is no such file; InvalidInput where it lacks a column, or has negative
+    numbers, an id twice, or one beyond the rows.
+    """
+    import polars as pl
+
+    path = Path(path)
+    with path.open("rb") as file, reading(path, "counts as Parquet or CSV"):
+        frame = pl.read_csv(file) if path.suffix == ".csv" else pl.read_parquet(file)
+    for name in ("id", "count"):
+        if name not in frame.columns:
+            raise InvalidInput(f"{path} has no column {name}; give id and count, as `darkvocab corpus` writes them")
+        if not frame[name].dtype.is_integer() or frame[name].null_count() or (frame[name] < 0).any():
+            raise InvalidInput(f"{path}: {name} must be whole numbers that are not negative")
+    ids = frame["id"].to_numpy()
+    if len(np.unique(ids)) < len(ids):
+        raise InvalidInput(f"{path} has an id twice")
+    if len(ids) and ids.max() >= n_tokens:
+        raise InvalidInput(f"{path} counts token {ids.max():,} of another vocabulary: the model has {n_tokens:,}")
+    counts = np.zeros(n_tokens, np.int64)
+    counts[ids] = frame["count"]
+    return counts
