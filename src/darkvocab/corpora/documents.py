@@ -30,7 +30,9 @@ else:
 PACKED: dict[str, Callable[[Any], Any]] = {".gz": lambda file: gzip.GzipFile(fileobj=file), ".zst": zstd.ZstdFile}
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, csv.Error)  # raised while such a file is read
 KINDS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": ",", ".tsv": "\t", ".parquet": "parquet"}
-STDIN, TEXT, WHOLE = "-", "text", sys.maxsize
+STDIN = "-"
+TEXT = "text"  # the kind of a file that is a text itself
+WHOLE = sys.maxsize
 PIECE = 1 << 24  # bytes of a piece at least, but for the last
 LONGEST = 1 << 18  # characters of a text that is encoded as one; a plain one goes on to the end of its line
 Text = tuple[str, str, int, bool]  # its file; the line or row where it begins; whether its line ends are the file's
