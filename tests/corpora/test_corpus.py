@@ -1,5 +1,6 @@
 """Tokens of a corpus: counts as a plain loop has them, places of those sought, bounds, interrupted runs."""
 
+import gzip
 import json
 import random
 import signal
@@ -298,3 +299,17 @@ def test_the_command_prints_a_table_json_and_a_verdict(cli, model, tmp_path):
         assert (refused.code, said in refused.err) == (2, True)
     for command in ("report", "summary"):
         assert (cli(command, out).code, "scan --counts" in cli(command, out).err) == (3, True)
+
+
+def test_progress_goes_on_within_a_packed_file(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(counting, "CHARACTERS", 2_000)
+    lot = random.Random(4)
+    texts = ["".join(lot.choices("abcdefgh ijklmnop", k=500)) for _ in range(1_000)]
+    for name in ("a.jsonl.gz", "a.jsonl.zst"):
+        file, seen = tmp_path / name, []
+        pack = gzip.compress if name.endswith("gz") else made.zstd.compress
+        file.write_bytes(pack(made.as_json(texts)))
+        corpus(file, model=model, progress=lambda done, total, seen=seen: seen.append((done, total)))
+        assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+        assert len({done for done, _ in seen}) > 3
+        assert seen[-1] == (file.stat().st_size, file.stat().st_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,7 @@ class Counting:
     n_tokens: int  # of the model
     sought: tuple[int, ...]
     field: str
+    report: Callable[[int], None] | None = None  # called with the bytes read of a file that is one piece
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -72,7 +73,7 @@ class Counting:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what a worker finds anew."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: getattr(self, name) for name in ("source", "n_tokens", "sought", "field")}
 
 
 def count(counting: Counting, spans: list[Span]) -> tuple[Counter[str], np.ndarray, Places]:
@@ -91,6 +92,8 @@ def count(counting: Counting, spans: list[Span]) -> tuple[Counter[str], np.ndarr
             tally.update(n_texts=n_texts, n_tokens=int(counts[0].sum()))
             total += counts
             places = joined(places, some)
+            if counting.report and len(spans) == 1:
+                counting.report(tally["at"])
     return tally, total, places
 
 

@@ -101,7 +101,7 @@ def _spans(path: str) -> Iterator[Span]:
 
 
 def texts_of(span: Span, field: str, templated: Templated, tally: Counter[str], *, by_line: bool) -> Iterator[Text]:
-    """Yield the texts of a span, not the empty ones; `tally` counts line ends, and lines that are no UTF-8.
+    """Yield the texts of a span, not the empty ones; `tally` has line ends, lines that are no UTF-8, bytes.
 
     `field` of a record has its text, or the messages of a chat; a name, or several with points between. With `by_line`
     each line of a plain text is a text. Raises InvalidInput where a record has no such field, or something else in it;
@@ -152,6 +152,7 @@ def _records(span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[i
                 line = tally["n_lines"] + 1
                 tally["n_lines"] += chunk.count("\n")
                 tally["n_bytes"] += len(chunk.encode("utf-8", "surrogateescape")) if span.path == STDIN else 0
+                tally["at"] = file.tell() if span.end == WHOLE and file.seekable() else 0
                 if span.kind == TEXT or not chunk.isspace():
                     yield line, chunk
     except DAMAGED as error:

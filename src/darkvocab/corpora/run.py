@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,17 @@ def _counted(
     engine: Engine, counting: Counting, pieces: list[list[Span]], counts: Counts, progress: Report | None
 ) -> Iterator[Counts]:
     """Yield the counts with each piece that they lack."""
-    done = np.cumsum([sum(span.n_bytes for span in piece) for piece in pieces]).tolist()
-    first = counts.read["n_pieces"]
-    for number, counted in enumerate(engine.map(count, counting, pieces[first:]), first):
-        counts = counts.plus(*counted, within=pieces[number][0].begin > 0)
-        yield counts
+    done = [0, *np.cumsum([sum(span.n_bytes for span in piece) for piece in pieces]).tolist()]
+
+    def report(n_bytes: int = 0) -> None:
         if progress and done[-1]:
-            progress(done[number], done[-1])
+            progress(done[counts.read["n_pieces"]] + n_bytes, done[-1])
+
+    left = pieces[counts.read["n_pieces"] :]
+    for piece, counted in zip(left, engine.map(count, replace(counting, report=report), left), strict=True):
+        counts = counts.plus(*counted, within=piece[0].begin > 0)
+        yield counts
+        report()
 
 
 def _none(scanned: Scan, asked: str, n_binary: int) -> Counts:
