@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NoReturn
 
 from ..errors import InvalidInput
@@ -25,14 +26,15 @@ def template_of(source: Source, texts: Mapping[Any, str]) -> Callable[[list[Any]
     sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     sandbox.filters["tojson"] = lambda value, **given: json.dumps(value, **{"ensure_ascii": False, **given})
     sandbox.globals["raise_exception"] = _refuse
+    known = GENERATION.sub(lambda mark: mark[1] + ("endif" if mark[2] else "if true"), template or "")
+    compiled = cache(sandbox.from_string)
     given = {name: _text(source, texts, name) for name in SPECIAL} | {"tools": None, "documents": None}
 
     def render(messages: list[Any], place: str) -> str:
         if template is None:
             _refuse(f"{place}: messages of a chat, and {source.asked} has no chat template")
         try:
-            known = GENERATION.sub(lambda mark: mark[1] + ("endif" if mark[2] else "if true"), template)
-            return sandbox.from_string(known).render(messages=messages, **given)
+            return compiled(known).render(messages=messages, **given)
         except Exception as error:  # whatever the template's own expressions raise
             _refuse(f"{place}: the chat template of {source.asked} fails ({in_a_line(error)})")
 

@@ -22,6 +22,7 @@ from ..errors import InvalidInput
 from ..measures.counts import COUNTS, NUMBERS, Counts
 from ..progress import Report
 from ..runs.engine import Engine, open_engine
+from ..runs.engine.base import Serial
 from ..runs.folder import Folder, check_folder, repeating, versions
 from ..sources import sha256
 from .counting import Counting, count
@@ -101,7 +102,9 @@ def _counted(
             progress(done[counts.read["n_pieces"]] + n_bytes, done[-1])
 
     left = pieces[counts.read["n_pieces"] :]
-    for piece, counted in zip(left, engine.map(count, replace(counting, report=report), left), strict=True):
+    if isinstance(engine, Serial):  # another reads several pieces at once
+        counting = replace(counting, report=report)
+    for piece, counted in zip(left, engine.map(count, counting, left), strict=True):
         counts = counts.plus(*counted, within=piece[0].begin > 0)
         yield counts
         report()
