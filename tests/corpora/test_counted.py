@@ -45,12 +45,12 @@ def test_tokens_that_never_occur_are_a_reference_where_they_stand_apart(name, mo
 @pytest.mark.parametrize(
     ("content", "error", "said"),
     [
-        (b"id,n\n1,2\n", InvalidInput, "has no column count; give id and count"),
-        (b"id,count\n1,-2\n", InvalidInput, "count must be whole numbers that are not negative"),
-        (b"id,count\n1,\n", InvalidInput, "count must be whole numbers"),
-        (b"id,count\n1,0.5\n", InvalidInput, "count must be whole numbers"),
-        (b"id,count\n1,2\n1,3\n", InvalidInput, "has an id twice"),
-        (b"id,count\n320,2\n", InvalidInput, "counts token 320 of another vocabulary: the model has 320"),
+        (b"id,n\n1,2\n", InvalidInput, "counts are columns `id` and `count` of whole numbers from 0 on, not Schema"),
+        (b"id,count\n1,-2\n", InvalidInput, "counts are columns `id` and `count`"),
+        (b"id,count\n1,\n", InvalidInput, "counts are columns `id` and `count`"),
+        (b"id,count\n1,0.5\n", InvalidInput, "counts are columns `id` and `count`"),
+        (b"id,count\n1,2\n1,3\n", InvalidInput, "an id is there twice, or beyond the 320 tokens of the model: 1"),
+        (b"id,count\n320,2\n", InvalidInput, "beyond the 320 tokens of the model: 320"),
         (b"", CorruptFile, "not counts as Parquet or CSV"),
         (None, MissingFile, "a.csv"),
     ],
