@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -74,20 +75,21 @@ def corpus(
     counting.tokenizer.encode([""])  # one that cannot is refused before anything is read
     with ExitStack() as opened:
         runner = opened.enter_context(open_engine(engine, workers, say=say))
-        folder = None
-        if out is not None:
-            folder = opened.enter_context(
-                Folder(out, _manifest(asked, options, pieces, scanned, counting), resume=resume)
-            )
-            if (folder.path / COUNTS).exists():
-                counts = Counts.open(folder.path / COUNTS)
-        landed = time.monotonic()
-        for counts in _counted(runner, counting, pieces, counts, progress):  # noqa: B020 (each goes on from the last)
-            if folder and (time.monotonic() > landed + LANDED or counts.read["n_pieces"] == len(pieces)):
-                counts.write(folder.path / COUNTS)
-                landed = time.monotonic()
-        if folder:
-            folder.set_status("complete")
+        if out is None:
+            return deque(_counted(runner, counting, pieces, counts, progress), 1).pop()
+        manifest = _manifest(asked, options, pieces, scanned, counting)
+        folder = opened.enter_context(Folder(out, manifest, resume=resume))
+        path = folder.path / COUNTS
+        counts = Counts.open(path) if path.exists() else counts
+        try:
+            landed = time.monotonic()
+            for counts in _counted(runner, counting, pieces, counts, progress):  # noqa: B020 (each goes on from the last)
+                if time.monotonic() > landed + LANDED:
+                    counts.write(path)
+                    landed = time.monotonic()
+        finally:  # what is counted is kept, whatever ends the run
+            counts.write(path)
+        folder.set_status("complete")
     return counts
 
 

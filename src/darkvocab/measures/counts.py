@@ -38,9 +38,8 @@ class Counts(Shown):
     def plus(self, read: Mapping[str, int], total: np.ndarray, places: Places, *, within: bool) -> Counts:
         """Add the counts of the next piece, which begins `within` a file, or at its begin."""
         n_lines = self.read["n_lines"] if within else 0
-        numbers = {name: n + read.get(name, 0) for name, n in self.read.items()} | {
-            "n_lines": n_lines + read["n_lines"]
-        }
+        numbers = {name: n + read.get(name, 0) for name, n in self.read.items()}
+        numbers["n_lines"] = n_lines + read["n_lines"]
         tokens = self.tokens.with_columns(self.tokens[name] + total[n] for n, name in enumerate(("count", "n_texts")))
         moved = {token: [{**one, "line": one["line"] + n_lines} for one in some] for token, some in places.items()}
         return Counts(read=numbers, tokens=tokens, places=joined(self.places, moved))
