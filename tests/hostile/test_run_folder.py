@@ -15,9 +15,9 @@ from darkvocab.landing import write_whole
 from darkvocab.runs import folder as run_folder
 from darkvocab.runs.records import RunFolder
 from darkvocab.snowballs import run
-from darkvocab.snowballs.manifest import manifest
+from darkvocab.snowballs.experiments import Sweep, SweepRecord
 from darkvocab.snowballs.run import Cost
-from darkvocab.snowballs.sweep import Sweep, SweepRecord
+from darkvocab.snowballs.settings import manifest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, locks and limits of POSIX")
 

@@ -11,9 +11,7 @@ from fusing import fuse
 
 from darkvocab.gpu.device import Device
 from darkvocab.snowballs import run
-from darkvocab.snowballs.questions import Questions
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {

@@ -21,8 +21,8 @@ import plain_drawing as plain
 import torch
 from batches import SEEDS, Dense, Rows, Sparse, compiled_sparse, equal, room, shape_of, tied, values_at_edges
 
-from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics import GRIDS
+from darkvocab.snowballs.on_device import Lanes
 
 ARCHITECTURES = (80, 90)  # of GPUs: A100, H100
 

@@ -13,8 +13,8 @@ from plain_deviates import log, philox, row_deviates
 from torch import Tensor
 
 from darkvocab.gpu.device import Device
-from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics._backends.drawing import LANES
+from darkvocab.snowballs.on_device import Lanes
 
 CHUNK = 1 << 20  # elements at a time, of some hundred bytes each
 TOP = -(1 << 63)  # flipping the top bit puts unsigned words into the order of signed ones

@@ -13,11 +13,9 @@ import darkvocab
 from darkvocab import expect, report, sweep
 from darkvocab.errors import CorruptFile
 from darkvocab.snowballs import agreement
-from darkvocab.snowballs.agreement import ALARM, STATISTICS, compared
-from darkvocab.snowballs.expect import Expect, Expected, along
+from darkvocab.snowballs.expect import ALARM, STATISTICS, Expect, Expected, along, compared
+from darkvocab.snowballs.experiments import Sweep, Trials
 from darkvocab.snowballs.run import Cost, frame, land, records
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
 
 CENTRED = {"base": "qwen3-4b-centred", "n_tokens": 300}
 SIGMAS = np.geomspace(1e-9, 2e-8, 12)

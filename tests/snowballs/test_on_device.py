@@ -17,10 +17,8 @@ from darkvocab.gpu.device import Device, open_device
 from darkvocab.numerics import Touching, grouping
 from darkvocab.snowballs import on_device as batches
 from darkvocab.snowballs import run
-from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 from darkvocab.snowballs.run import Task, draws
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
 
 torch = pytest.importorskip("torch")
 

@@ -8,11 +8,9 @@ import pytest
 
 from darkvocab.numerics import Touching
 from darkvocab.snowballs import run
-from darkvocab.snowballs.manifest import command
-from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 from darkvocab.snowballs.run import Cost
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
+from darkvocab.snowballs.settings import command
 
 RUNS = {
     "sweep": Sweep([1e-9, 2e-9], n_tokens=30, trials=2),

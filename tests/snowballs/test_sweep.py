@@ -19,10 +19,10 @@ from darkvocab import report, sweep
 from darkvocab.notebooks.recipes import SEED_000_COLUMNS
 from darkvocab.numerics import Touching
 from darkvocab.runs.records import RunFolder
-from darkvocab.snowballs import columns, run
+from darkvocab.snowballs import experiments, run
+from darkvocab.snowballs.experiments import Sweep, SweepRecord
 from darkvocab.snowballs.run import Cost
 from darkvocab.snowballs.settings import parse_sigmas
-from darkvocab.snowballs.sweep import Sweep, SweepRecord
 
 DARKVOCAB = Path(sys.executable).parent / "darkvocab"
 SMALL = {"n_tokens": 300, "base": "qwen3-4b-centred", "epsilon": 6e-5}
@@ -76,7 +76,7 @@ def test_columns_are_seed_000s_and_then_ours():
 
 DISTANCES = ["max_l_inf", "mean_l_inf", "median_l_inf", "max_l_inf_over_epsilon"]
 STEPS = ["max_l_inf_steps", "mean_l_inf_steps", "median_l_inf_steps"]
-GRAPH = [f.name for record in (columns.Graph, columns.Degrees) for f in fields(record)]
+GRAPH = [f.name for record in (experiments.Graph, experiments.Degrees) for f in fields(record)]
 
 
 @pytest.mark.parametrize(

@@ -195,37 +195,24 @@ def _result(queries: tuple[DistanceQuery, ...], arrays: Arrays, index: Callable[
     distances = {}
     for number, query in enumerate(queries):
         tokens, weights = groups.select(query.over)
+        known = KnownDistances(query.unit, weights, partial(lambda tokens: index()[tokens], tokens))
         prefix = f"{number}."
         figures = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-        rows = partial(lambda tokens: index()[tokens], tokens)
-        distances[query.over, query.unit] = _known(query, weights, figures, rows)
+        if query.spread:
+            known.spread = _spread(known.n_pairs, figures)
+        counts = zip(query.within, figures.get("within", ()), strict=True)
+        known.near = {(near.threshold, near.strict): int(count) for near, count in counts}
+        if query.graph:
+            degrees, labels = (figures[name][: len(weights)].astype(np.int64) for name in ("degrees", "labels"))
+            known.graph = degrees, labels
+        distances[query.over, query.unit] = known
     return BatchResult(groups=groups, distances=distances)
 
 
-def _known(
-    query: DistanceQuery, weights: np.ndarray, figures: Arrays, rows: Callable[[], np.ndarray]
-) -> KnownDistances:
-    components = None
-    if query.graph:
-        n = len(weights)
-        components = figures["degrees"][:n].astype(np.int64), figures["labels"][:n].astype(np.int64)
-    counts = zip(query.within, figures.get("within", ()), strict=True)
-    return KnownDistances(
-        query.unit,
-        weights,
-        spread=_spread(weights, figures) if query.spread else None,
-        within={(near.threshold, near.strict): int(count) for near, count in counts},
-        components=components,
-        rows=rows,
-    )
-
-
-def _spread(weights: np.ndarray, figures: Arrays) -> Spread:
-    n = int(weights.sum())
-    pairs = n * (n - 1) // 2
-    if not pairs:
+def _spread(n_pairs: int, figures: Arrays) -> Spread:
+    if not n_pairs:
         return Spread()
     sums = {place: int(figures["sums"][place]) for place in np.flatnonzero(figures["sums"]).tolist()}
     whole = len(figures["sums"]) == 2  # steps in two parts
     total = float(sums.get(0, 0) + (sums.get(1, 0) << 16)) if whole else exact_total(sums)
-    return Spread.of(pairs, float(figures["largest"]), total, *figures["middle"].tolist())
+    return Spread.of(n_pairs, float(figures["largest"]), total, *figures["middle"].tolist())

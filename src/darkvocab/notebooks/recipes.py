@@ -21,10 +21,8 @@ from ..measures.geometry import Geometry
 from ..numerics import identical_rows
 from ..runs.randomness import NotebookStream
 from ..snowballs import run
-from ..snowballs.questions import Questions
+from ..snowballs.experiments import Questions, Sweep, Trials
 from ..snowballs.snowball import Snowball, perturb
-from ..snowballs.sweep import Sweep
-from ..snowballs.trials import Trials
 from ..sources.safetensors import read_tensors
 from ..training.choices import Architecture, GaussianNoise, PointStart, SnowballStart
 from ..training.corpus import load_corpus

@@ -21,9 +21,8 @@ from ..gpu.device import Device, open_device
 from ..runs.engine import open_engine
 from ..runs.randomness import NotebookStream
 from ..runs.records import RunFolder, frame_of, read_records, write_table
-from .manifest import manifest
 from .on_device import measured_clouds
-from .settings import Row, RunSettings
+from .settings import Row, RunSettings, manifest
 from .snowball import Cloud, Draw, Snowball
 
 if TYPE_CHECKING:
