@@ -330,11 +330,11 @@ def turn(word):
     x = ((word - (quarter << 30)).to(tl.int32, bitcast=True).to(tl.float64) + 0.5) * _TURN
     t = x * x
     sine = float64(1 / SINE[0])
-    for i in tl.static_range(1, len(SINE)):
+    for i in tl.static_range(1, 7):
         sine = tl.fma(sine, t, float64(1 / SINE[i]))
     sine = tl.fma(x * t, sine, x)
     cosine = float64(1 / COSINE[0])
-    for i in tl.static_range(1, len(COSINE)):
+    for i in tl.static_range(1, 9):
         cosine = tl.fma(cosine, t, float64(1 / COSINE[i]))
     across = (quarter & 1) != 0
     one, other = tl.where(across, sine, cosine), tl.where(across, cosine, sine)
