@@ -26,7 +26,7 @@ RUNS = {
 def main():
     torch.set_num_threads(1)
     fuse()
-    device = Device(torch.device("cpu"), "by_triton")
+    device = Device(torch.device("cpu"))
     agree = {}
     for name, settings in RUNS.items():
         ours, cores = ([*run.records(settings, device=device)], [*run.records(settings, engine="serial")])

@@ -160,10 +160,10 @@ def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> 
 def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spread] | None:
     """Compare all pairs of rows [n, dim] of ordered indices, no two alike, in weight units and in steps.
 
-    Returns None where the device has no room for them, or no numbers.
+    Returns None where the device has no room for them.
     """
     room = Batch.bytes_each(len(index), index.shape[1], grid.bits // 8, _SPREADS)
-    if len(index) < 2 or room > device.free() or not device.takes(grid, "steps"):
+    if len(index) < 2 or room > device.free():
         return None
     try:
         with device.active():

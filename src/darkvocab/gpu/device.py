@@ -1,6 +1,7 @@
 """Devices: a GPU that draws, groups and compares in place of the cores. It never changes a result.
 
-Kernels are Triton's on CUDA and torch's own operations elsewhere: twins of the compiled ones that the cores run.
+Kernels are Triton's, on CUDA: twins of the compiled ones that the cores run. On mps only trainings run: it has no
+float64, and comparing all columns of all pairs there takes longer than the cores take, which need not.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from ..extras import import_torch
 
 if TYPE_CHECKING:
     import torch
-
-    from ..numerics import Grid
 
 NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
 KNOWN = "cpu, cuda, cuda:N, mps"
@@ -57,21 +56,23 @@ def torch_device(name: str) -> torch.device:
 
 
 def open_device(name: str | Device) -> Device | None:
-    """Return the device of this name with its kernels; None for "cpu", where the compiled ones run. An open one passes.
+    """Return the device of this name with its kernels; None for "cpu" and "mps", beside which the cores' run.
 
-    Raises as `torch_device`; MissingExtra, too, on CUDA without Triton.
+    An open one passes. Raises as `torch_device`; MissingExtra, too, on CUDA without Triton.
     """
     if isinstance(name, Device):
         return name
     if check_device(name) == "cpu":
         return None
     place = torch_device(name)
-    if place.type == "cuda" and find_spec("triton") is None:
+    if place.type == "mps":
+        return None
+    if find_spec("triton") is None:
         raise MissingExtra(
             f"--device {name} needs Triton, which comes with torch for CUDA on Linux and is not installed; "
             "install it with: pip install triton"
         )
-    return Device(place, "by_triton" if place.type == "cuda" else "by_torch")
+    return Device(place)
 
 
 def is_full(error: BaseException) -> bool:
@@ -87,23 +88,11 @@ class Device:
     """Device of torch's where batches are drawn and measured, and the kernels that run there."""
 
     place: torch.device
-    kernels: str  # "by_triton" or "by_torch"
 
     _torch = property(lambda self: import_module("torch"))
-    drawing = property(lambda self: self._module("drawing"))
-    grouping = property(lambda self: self._module("grouping"))
-    distances = property(lambda self: self._module("distances"))
-
-    def _module(self, name: str) -> Any:
-        return import_module(f"{__package__}.{self.kernels}.{name}")
-
-    @property
-    def has_float64(self) -> bool:
-        return self.place.type != "mps"
-
-    def takes(self, grid: Grid, unit: str) -> bool:
-        """Return whether it has numbers for differences of this grid's values or, in steps, of their indices."""
-        return self.has_float64 or unit == "weight" or grid.bits <= 16
+    drawing = property(lambda self: import_module(f"{__package__}.by_triton.drawing"))
+    grouping = property(lambda self: import_module(f"{__package__}.by_triton.grouping"))
+    distances = property(lambda self: import_module(f"{__package__}.by_triton.distances"))
 
     def active(self) -> AbstractContextManager[Any]:
         """Launch kernels on this device within the `with` block."""
@@ -114,8 +103,6 @@ class Device:
         if self.place.type == "cuda":
             kept = self._torch.cuda.memory_reserved(self.place) - self._torch.cuda.memory_allocated(self.place)
             return int(self._torch.cuda.mem_get_info(self.place)[0]) + kept
-        if self.place.type == "mps":
-            return int(self._torch.mps.recommended_max_memory() - self._torch.mps.current_allocated_memory())
         return 1 << 30  # torch's operations on a CPU are there for tests
 
     def put(self, array: np.ndarray) -> torch.Tensor:

@@ -60,17 +60,14 @@ def measured_clouds(
     """Draw and measure in order, as many at once as there is room for, one batch ahead.
 
     Raises OutOfMemory where there is no room for a single one; InvalidInput where noise overflows
-    the grid, or for steps for which the device has no numbers.
+    the grid.
     """
     room = int(SHARE * device.free())
     source = iter(draws)
     waiting = deque[Draw]()
     ahead: Iterator[tuple[Draw, MeasuredCloud]] | None = None
-    while some := _next_batch(device, source, waiting, room, queries):
+    while some := _next_batch(source, waiting, room, queries):
         begun = None
-        grid = as_grid(some[0].snowball.grid)
-        if not all(device.takes(grid, query.unit) for query in queries):
-            raise InvalidInput(f"{device.place} has no float64, as steps on {grid.name} need it; leave out --device")
         try:
             with device.active():
                 begun = _begin(device, some, queries)
@@ -82,14 +79,14 @@ def measured_clouds(
                     f"a snowball of {some[0].snowball.n_tokens:,} tokens needs more memory than {device.place} has"
                 ) from None
             waiting.extendleft(reversed(some))
-            room = sum(_room(device, draw, queries) for draw in some) // 2
+            room = sum(_room(draw, queries) for draw in some) // 2
         yield from ahead or ()
         ahead = begun
     yield from ahead or ()
 
 
 def _next_batch(
-    device: Device, source: Iterator[Draw], waiting: deque[Draw], room: int, queries: tuple[DistanceQuery, ...]
+    source: Iterator[Draw], waiting: deque[Draw], room: int, queries: tuple[DistanceQuery, ...]
 ) -> list[Draw]:
     """Take the next draws that go together; one, if there is any, however little room there is."""
     some: list[Draw] = []
@@ -99,25 +96,25 @@ def _next_batch(
             if following is None:
                 break
             waiting.append(following)
-        room -= _room(device, waiting[0], queries)
-        if some and (room < 0 or _way(device, waiting[0]) != _way(device, some[0])):
+        room -= _room(waiting[0], queries)
+        if some and (room < 0 or _way(waiting[0]) != _way(some[0])):
             break
         some.append(waiting.popleft())
     return some
 
 
-def _way(device: Device, draw: Draw) -> tuple[Callable[[Device, list[Draw]], _Rows], int]:
+def _way(draw: Draw) -> tuple[Callable[[Device, list[Draw]], _Rows], int]:
     """Return how a snowball comes onto the device, and its point where a batch must be of one."""
-    if not device.has_float64 or (draw.noise is None and not draw.snowball.has_cells):
-        return _drawn_on_cores, 0
     if draw.noise is not None:
         return _perturbed, draw.point
+    if not draw.snowball.has_cells:
+        return _drawn_on_cores, 0
     if draw.is_sparse:
         return _drawn_by_cells, draw.point if draw.cells is not None and len(draw.cells.unlisted) else -1
     return _drawn_by_deviates, 0
 
 
-def _room(device: Device, draw: Draw, queries: tuple[DistanceQuery, ...]) -> int:
+def _room(draw: Draw, queries: tuple[DistanceQuery, ...]) -> int:
     """Estimate the bytes that a snowball takes on the device."""
     ball = draw.snowball
     dim = ball.dim
@@ -144,7 +141,7 @@ def _begin(
     device: Device, draws: list[Draw], queries: tuple[DistanceQuery, ...]
 ) -> Iterator[tuple[Draw, MeasuredCloud]]:
     """Begin to draw and to measure a batch; the iterator waits for what comes of it."""
-    put, _ = _way(device, draws[0])
+    put, _ = _way(draws[0])
     rows = put(device, draws)
     batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
     overflows = None if rows.overflows is None else device.fetch(counts=rows.overflows)
@@ -162,7 +159,7 @@ def _begin(
 
 
 def _drawn_on_cores(device: Device, draws: list[Draw]) -> _Rows:
-    """Draw on the cores what the device cannot: dependent components, missing numbers."""
+    """Draw on the cores what the device cannot: dependent components."""
     clouds = [draw.cloud() for draw in draws]
     n_drawn = [cloud.n_drawn for cloud in clouds]
     dim = max(1, *n_drawn)
@@ -307,7 +304,7 @@ class Lanes:
 
     def tensors(self, device: torch.device) -> SimpleNamespace:
         """Copy all arrays to a device, by their names: words of 64 bits as int64 of the same bits."""
-        put = Device(device, "by_triton").put
+        put = Device(device).put
         return SimpleNamespace(**{name: put(array) for name, array in vars(self).items()})
 
 

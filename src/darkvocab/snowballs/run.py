@@ -156,7 +156,7 @@ class Options:
 
     engine: str | Executor = "local"  # and workers, say: where to run, as `darkvocab.runs.engine.open_engine`
     workers: int | None = None
-    device: str | Device = "cpu"  # "cuda" or "cuda:N" draws and measures on a GPU, "mps" measures there
+    device: str | Device = "cpu"  # "cuda" or "cuda:N" draws and measures on a GPU; beside "mps" the cores do
     out: str | Path | None = None  # a run folder to land the records in
     resume: bool = False  # go on with the run that the folder holds; its landed records come first
     progress: Callable[[int, int], None] | None = None  # called with records done, first those landed, and in all

@@ -1,4 +1,11 @@
-"""L-infinity distances of all pairs of rows of T trials, in Triton: the functions of `by_torch.distances`."""
+"""L-infinity distances of all pairs of rows of T trials, in Triton.
+
+A trial's rows are padded to a multiple of `TILE`, m_pad. weights [T, m_pad] int64 says how many equal rows a row stands
+for, and 0 where a trial has no row; they sum to less than 2**31. A pair counts as the product of its rows' weights;
+equal [T] int64 are pairs of distance 0 to be added. Of distances [T, m_pad, m_pad] only what lies above the diagonal is
+read. Codes are finite; a difference may overflow to infinity, which then is the distance. Nothing waits for the device.
+Every figure is a maximum or a sum of integers: the order of threads changes none.
+"""
 
 from typing import NamedTuple
 
@@ -7,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..by_torch.distances import COLUMNS, TILE
-
+TILE = 128  # rows
+COLUMNS = 8  # that the number of columns is padded to a multiple of
 LAUNCH = {"enable_fp_fusion": False}
 SHARE = 16  # how many times smaller a pass makes the range of a rank, by as many limits
 ROWS = 32  # of a tile of distances, of most kernels that read them
@@ -41,6 +48,16 @@ SHAPES = {torch.float32: Shape(4, 4, 8, 2, 4), torch.float64: Shape(4, 4, 8, 2, 
 
 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
+    """Return the numbers whose differences are distances, in tiles: x [T, m_pad / TILE, dim_pad, TILE], padded with 0.
+
+    Parameters
+    ----------
+    codes : [T, n, dim] int8, int16 or int32: ordered indices less home
+    home : [T, dim] int64
+    rows : [T, m] int64, which rows of a trial are compared; -1 beyond those that it has
+    unit : "weight": float32 values; "steps": indices, float32 (float64 where the grid has more than 2**16)
+    shape : mantissa_bits, min_exponent, max_code of the grid
+    """
     (trials, n, dim), m = codes.shape, rows.shape[1]
     steps = unit == "steps"
     dtype = torch.float64 if steps and shape[2] >= 1 << 15 else torch.float32
@@ -54,7 +71,10 @@ def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[in
 
 
 def all_pairs(x: Tensor, counts: Tensor, shape: Shape | None = None) -> Tensor:
-    """Compare as `by_torch.distances.all_pairs`, by programs of a `shape` for the type of x."""
+    """Compare all rows of x, from `values`, by programs of a `shape` for its type: [T, m_pad, m_pad].
+
+    Of trial t only the first counts[t] rows, [T] int64, need be compared.
+    """
     trials, tiles, columns, _ = x.shape
     shape = shape or SHAPES[x.dtype]
     m_pad = tiles * TILE
@@ -71,6 +91,11 @@ def all_pairs(x: Tensor, counts: Tensor, shape: Shape | None = None) -> Tensor:
 
 
 def tally(distances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest distance [T] and exact sums, which `darkvocab.numerics.chebyshev.exact_total` adds up.
+
+    Sums are int64: for float32 [T, 256], of each exponent the integer mantissas times weights; for float64 (integers
+    below 2**33) [T, 2], of the lower 16 bits and of those above.
+    """
     bits, parts = (torch.int32, 256) if distances.dtype == torch.float32 else (torch.int64, 2)
     largest = torch.zeros(len(weights), dtype=bits, device=weights.device)
     sums = weights.new_zeros(len(weights), parts)
@@ -92,6 +117,7 @@ def _count(distances, weights, limits, live, counts, groups) -> None:
 
 
 def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) -> Tensor:
+    """Count the pairs at a distance <= each of the limits, [k] or [T, k] in the distances' type: [T, k] int64."""
     n_limits = limits.shape[-1]
     room = triton.next_power_of_2(max(n_limits, 1)) - n_limits
     limits = torch.nn.functional.pad(limits.expand(len(weights), -1), (0, room), value=-1.0).contiguous()
@@ -102,6 +128,11 @@ def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) ->
 
 
 def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
+    """Find the distances of these ranks from 0 among all pairs, exactly: [T, k] in the distances' type.
+
+    By bits, which non-negative floats are in the order of. Ranks, [T, k] int64, are below the number of pairs; 0 where
+    one is negative.
+    """
     float_type = distances.dtype
     bits, infinity = (torch.int32, 0x7F8 << 20) if float_type == torch.float32 else (torch.int64, 0x7FF << 52)
     low, high = torch.zeros_like(ranks), torch.full_like(ranks, infinity)
@@ -125,6 +156,11 @@ def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> 
 
 
 def connect(distances: Tensor, weights: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Return degrees and labels, [T, m_pad] int64, of the graph of rows at a distance <= limit, of distances' type.
+
+    A row that stands for several has the others of its kind as neighbours, too. A label is the first row of a row's
+    component; rows beyond the trial's have degree 0 and their own label.
+    """
     degrees = (weights - 1).clamp(min=0).contiguous()
     rows = torch.arange(weights.shape[1], dtype=torch.int32, device=weights.device)
     parents = rows.expand_as(weights).contiguous()

@@ -1,11 +1,12 @@
-"""Group equal rows in Triton: the functions of `by_torch.grouping`, without waiting for the device."""
+"""Group equal rows in Triton: the hash of `_backends.grouping`, and each row's first equal, without waiting.
+
+Words are signed integers of 8, 16 or 32 bits that carry unsigned ones' bits; tensors are C-contiguous.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from ..by_torch.grouping import first_of_runs
 
 COLUMNS = 512  # at a time, of wide rows
 TILE = {1: 2048, 2: 4096, 4: 2048}  # words of a tile by their bytes: larger ones spill registers
@@ -23,7 +24,11 @@ def tile(dim: int, itemsize: int) -> dict[str, int]:
 
 
 def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
-    """Hash as `by_torch.grouping.hash_rows`; words and keys C-contiguous."""
+    """Hash each row, ``sum_d keys[d] * words[.., d] mod 2**64`` (multilinear), and find its largest magnitude code.
+
+    Both are [T, n] int64; the hash by its bit pattern, the code without its sign bit. Words are [T, n, dim], keys [dim]
+    int64, bit patterns of random 64-bit words; if `folded`, the word of -0.0, the sign bit alone, counts as 0.
+    """
     n_trials, n, dim = words.shape
     hashes, largest = (torch.empty((n_trials, n), dtype=torch.int64, device=words.device) for _ in range(2))
     if n_trials * n:
@@ -34,7 +39,11 @@ def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor
 
 
 def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Group as `by_torch.grouping.leaders`; words and keys C-contiguous, up to 65,535 trials."""
+    """Find the first row that equals each row, of its own trial: [T, n] int64, exact where no rows collided.
+
+    Trials, up to 65,535, in which rows of one hash differ are marked, [T] bool: to be repeated with other keys. Takes
+    what `hash_rows` does, and its `hashes` where the caller has them.
+    """
     n_trials, n, dim = words.shape
     if hashes is None:
         hashes, _ = hash_rows(words, keys, folded)
@@ -44,7 +53,12 @@ def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = N
         settings = tile(dim, words.itemsize)
         grid = triton.cdiv(n - 1, settings["tile_rows"]), n_trials
         differ_kernel[grid](words, ordered, order, collided, n, dim, folded, **settings, enable_fp_fusion=False)
-    return first_of_runs(ordered, order), collided
+    starts = torch.ones_like(ordered, dtype=torch.bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    run = starts.cumsum(1) - 1
+    firsts = order.new_empty(n_trials, n + 1)  # the last takes all rows that start no run, and is not read
+    firsts.scatter_(1, torch.where(starts, run, n), order)
+    return torch.empty_like(order).scatter_(1, order, firsts.gather(1, run)), collided
 
 
 @triton.jit
