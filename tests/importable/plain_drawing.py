@@ -63,7 +63,7 @@ def draw_dense(
 
 
 def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
-    """Do as `by_triton.drawing.perturb`."""
+    """Do as `perturbing.perturb`."""
     overflows = torch.zeros(len(z), dtype=torch.int64, device=out.device)
     of_device = torch.full((), sigma, dtype=torch.float64, device=out.device)
     for t in range(len(z)):

@@ -77,7 +77,7 @@ def scan(
     skip_nonfinite : leave out tokens whose row holds NaN or infinity, in the input or the judged matrix, and say which
         (`Scan.matrix.skipped`); by default such rows are refused
     verified : a finished run of `verify` on this model, whose answers the tokens then have beside their grades
-    device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
+    device : "cuda" or "cuda:N" groups rows and compares black holes on a GPU, beside "mps" cores do; changes no result
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
     """

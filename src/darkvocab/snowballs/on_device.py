@@ -28,7 +28,7 @@ COUNTERS = 1 << 32  # points and trials that the random words of a trial tell ap
 SHARE = 0.4  # of the free memory that one takes: the next is begun before it is read
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MeasuredCloud:
     """A snowball that was drawn and measured on a device."""
 
@@ -105,9 +105,7 @@ def _next_batch(
 
 def _way(draw: Draw) -> tuple[Callable[[Device, list[Draw]], _Rows], int]:
     """Return how a snowball comes onto the device, and its point where a batch must be of one."""
-    if draw.noise is not None:
-        return _perturbed, draw.point
-    if not draw.snowball.has_cells:
+    if draw.noise is not None or not draw.snowball.has_cells:
         return _drawn_on_cores, 0
     if draw.is_sparse:
         return _drawn_by_cells, draw.point if draw.cells is not None and len(draw.cells.unlisted) else -1
@@ -131,10 +129,8 @@ class _Rows(NamedTuple):
 
     codes: torch.Tensor
     home: torch.Tensor
-    overflows: torch.Tensor | None
-    sampler: str
-    n_drawn: list[int]
-    neglected: list[float]
+    overflows: torch.Tensor  # [T], of the grid
+    drawn: list[tuple[str, int, float]]  # sampler, columns, and what is neglected, as `MeasuredCloud` has them
 
 
 def _begin(
@@ -144,44 +140,30 @@ def _begin(
     put, _ = _way(draws[0])
     rows = put(device, draws)
     batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
-    overflows = None if rows.overflows is None else device.fetch(counts=rows.overflows)
+    overflows = device.fetch(counts=rows.overflows)
     pending = batch.measure(queries)
 
     def finished() -> Iterator[tuple[Draw, MeasuredCloud]]:
         results = pending(lambda t: draws[t].cloud().index())
-        if overflows is not None:
-            for draw, count in zip(draws, overflows()["counts"].tolist(), strict=True):
-                refuse_overflow(count, draw.snowball)
-        for draw, result, n_drawn, neglected in zip(draws, results, rows.n_drawn, rows.neglected, strict=True):
-            yield draw, MeasuredCloud(result=result, sampler=rows.sampler, n_drawn=n_drawn, neglected=neglected)
+        for draw, count in zip(draws, overflows()["counts"].tolist(), strict=True):
+            refuse_overflow(count, draw.snowball)
+        for draw, result, drawn in zip(draws, results, rows.drawn, strict=True):
+            yield draw, MeasuredCloud(result, *drawn)
 
     return finished()
 
 
 def _drawn_on_cores(device: Device, draws: list[Draw]) -> _Rows:
-    """Draw on the cores what the device cannot: dependent components."""
+    """Draw on the cores what the device cannot: dependent components, and what torch's stream on a CPU has drawn."""
     clouds = [draw.cloud() for draw in draws]
-    n_drawn = [cloud.n_drawn for cloud in clouds]
-    dim = max(1, *n_drawn)
+    dim = max(1, *(cloud.n_drawn for cloud in clouds))
     codes = np.zeros((len(draws), draws[0].snowball.n_tokens, dim), np.result_type(*(cloud.codes for cloud in clouds)))
     home = np.zeros((len(draws), dim), np.int64)
     for t, cloud in enumerate(clouds):
         codes[t, :, : cloud.n_drawn] = cloud.codes
         home[t, : cloud.n_drawn] = cloud.home[cloud.columns]
-    neglected = [cloud.neglected for cloud in clouds]
-    return _Rows(device.put(codes), device.put(home), None, clouds[0].sampler, n_drawn, neglected)
-
-
-def _perturbed(device: Device, draws: list[Draw]) -> _Rows:
-    """Round one base plus given noise."""
-    ball = draws[0].snowball
-    noise = device.put(np.stack([draw.noise for draw in draws if draw.noise is not None]))
-    codes = device.empty(noise.shape, as_grid(ball.grid).bits // 8)
-    base = device.put(ball.base)
-    overflows = device.drawing.perturb(
-        base, noise, ball.sigma, float32=ball.is_float32, shape=as_grid(ball.grid).constants, out=codes
-    )
-    return _whole(draws, codes, overflows, "notebook", 0.0)
+    drawn = [(cloud.sampler, cloud.n_drawn, cloud.neglected) for cloud in clouds]
+    return _Rows(device.put(codes), device.put(home), device.put(np.zeros(len(draws), np.int64)), drawn)
 
 
 def _drawn_by_deviates(device: Device, draws: list[Draw]) -> _Rows:
@@ -189,7 +171,8 @@ def _drawn_by_deviates(device: Device, draws: list[Draw]) -> _Rows:
     ball = draws[0].snowball
     codes = device.empty((len(draws), ball.n_tokens, ball.dim), as_grid(ball.grid).bits // 8)
     overflows = _draw_dense(device, draws, [draw.snowball.base for draw in draws], 0, codes)
-    return _whole(draws, codes, overflows, "dense", ball.n_tokens * ball.dim * 2.0**-64)
+    home = codes.new_zeros(len(draws), ball.dim).long()
+    return _Rows(codes, home, overflows, [("dense", ball.dim, ball.n_tokens * ball.dim * 2.0**-64)] * len(draws))
 
 
 def _draw_dense(
@@ -219,13 +202,12 @@ def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
     ball = draws[0].snowball
     cells = [draw.cells for draw in draws if draw.cells is not None]
     wide = cells[0].unlisted  # where there are any, all are of one point
-    n_drawn = [len(one.columns) + len(wide) for one in cells]
     itemsize = as_grid(ball.grid).bits // 8 if len(wide) else 1
-    room = max(1, *n_drawn)
+    room = max(1, *(one.n_active for one in cells))
     shape = len(draws), ball.n_tokens, room + -room % ALIGNED
     codes = device.empty(shape, itemsize).zero_()
     home = np.zeros((shape[0], shape[2]), np.int64)
-    overflows = places = None
+    overflows, places = codes.new_zeros(shape[0]), None
     if len(wide):  # in the order of the base's columns, so that rows keep their lexicographic order
         order = np.argsort(np.concatenate([cells[0].columns, wide]))
         place = np.argsort(order)
@@ -236,15 +218,10 @@ def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
         home[:, places[0]] = cells[0].home[cells[0].columns]
     else:
         for t, one in enumerate(cells):
-            home[t, : n_drawn[t]] = one.home[one.columns]
+            home[t, : one.n_active] = one.home[one.columns]
     lanes = Lanes.of(cells, [draw.point for draw in draws], [draw.trial for draw in draws], places)
     device.drawing.draw_sparse(lanes, draws[0].seed, codes)
-    return _Rows(codes, device.put(home), overflows, "sparse", n_drawn, [one.neglected for one in cells])
-
-
-def _whole(draws: list[Draw], codes: torch.Tensor, overflows: torch.Tensor, sampler: str, neglected: float) -> _Rows:
-    home = codes.new_zeros(len(draws), codes.shape[2]).long()
-    return _Rows(codes, home, overflows, sampler, [codes.shape[2]] * len(draws), [neglected] * len(draws))
+    return _Rows(codes, device.put(home), overflows, [("sparse", one.n_active, one.neglected) for one in cells])
 
 
 @dataclass(frozen=True, kw_only=True)

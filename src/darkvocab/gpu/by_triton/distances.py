@@ -84,8 +84,7 @@ def all_pairs(x: Tensor, counts: Tensor, shape: Shape | None = None) -> Tensor:
         words = torch.int64 if pair == 2 else torch.float64
         grid = m_pad // (pair * shape.rows) * (m_pad // (pair * shape.later)), trials
         arrays = x.contiguous().view(words), counts.contiguous(), out.view(words)
-        threads = shape.warps * 32 // shape.across, shape.across
-        work = TILE // pair, shape.row_words, shape.later_words, *threads, shape.unroll, pair == 2
+        work = TILE // pair, tuple(shape), pair == 2
         compare_pairs[grid](*arrays, tiles, columns, *work, num_warps=shape.warps, **LAUNCH)
     return out
 
@@ -231,25 +230,17 @@ def _joined(lower, upper):
 
 
 @triton.jit
-def compare_pairs(
-    x,
-    counts,
-    out,
-    tiles,
-    columns,
-    words: tl.constexpr,
-    row_words: tl.constexpr,
-    later_words: tl.constexpr,
-    down: tl.constexpr,
-    across: tl.constexpr,
-    unroll: tl.constexpr,
-    packed: tl.constexpr,
-):
+def compare_pairs(x, counts, out, tiles, columns, words: tl.constexpr, shape: tl.constexpr, packed: tl.constexpr):
     """Distances of a tile of pairs: program (tile, trial). x, out in words: two float32 each (`packed`), or a float64.
 
     words is how many a column of a tile of x has. The accumulators' last two axes are threads, the first two registers:
     a thread loads few words for many differences, and no lane's twice for one column.
     """
+    row_words: tl.constexpr = shape[0]
+    later_words: tl.constexpr = shape[1]
+    across: tl.constexpr = shape[2]
+    down: tl.constexpr = shape[3] * 32 // across
+    unroll: tl.constexpr = shape[4]
     pair: tl.constexpr = 2 if packed else 1
     tiles_across = tiles * words // (later_words * across)
     top = tl.program_id(0) // tiles_across * (row_words * down)

@@ -16,7 +16,6 @@ from ...numerics._backends import deviates, drawing
 
 EXACT = {"enable_fp_fusion": False}
 DENSE_BLOCK = tl.constexpr(128)  # generator blocks of four elements
-FLAT_BLOCK = tl.constexpr(1024)  # elements
 TILE_BLOCKS, TILE_LANES = tl.constexpr(16), tl.constexpr(32)  # generator blocks of eight tokens, lanes
 CHUNK = tl.constexpr(drawing.LANES)
 CHUNK_BLOCKS = tl.constexpr(drawing.LANES // 8)
@@ -48,20 +47,6 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
     return overflows
 
 
-def perturb(base, z, sigma, *, float32, shape, out) -> Tensor:
-    """Write the ordered indices of the rows ``round(base + sigma z)`` for given noise; as `draw_dense`.
-
-    base [dim] float32 or float64; z [T, n, dim] float32; out [T, n, dim]. Returns the overflows, [T] int64.
-    """
-    n_trials, n, dim = out.shape
-    overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
-    if out.numel():
-        sigmas = torch.full((1,), sigma, dtype=torch.float64, device=out.device)  # bare, it were a float32
-        grid = triton.cdiv(n * dim, FLAT_BLOCK.value), n_trials
-        perturb_kernel[grid](base, z, sigmas, out, overflows, n, dim, float32, shape, **EXACT)
-    return overflows
-
-
 def draw_sparse(lanes, seed, codes) -> None:
     """Draw the offsets from home of every token's component in the lanes' columns.
 
@@ -70,16 +55,15 @@ def draw_sparse(lanes, seed, codes) -> None:
     tables = lanes.tensors(codes.device)
     _, n, places = codes.shape
     tiles = triton.cdiv(n, drawing.LANES) * (drawing.LANES // 8) // TILE_BLOCKS.value
-    arrays = tables.points, tables.trials, tables.column, tables.place, tables.shift, tables.starts, tables.edges
+    of_rows = tables.points, tables.trials, tables.column, tables.place, tables.shift, tables.starts, tables.edges
     if len(lanes.often) and n:
         grid = triton.cdiv(len(lanes.often), TILE_LANES.value), tiles
-        often_kernel[grid](tables.often, len(lanes.often), *arrays, seed, codes, n, places, **EXACT)
+        often_kernel[grid](tables.often, len(lanes.often), of_rows, seed, codes, n, places, **EXACT)
     if len(lanes.seldom) and n:
         grid = triton.cdiv(len(lanes.seldom), TILE_LANES.value), 1
         gaps = tables.away, tables.below, tables.above, tables.scale
-        seldom_kernel[grid](
-            tables.seldom, len(lanes.seldom), *arrays, *gaps, seed, codes, n, places, num_warps=1, **EXACT
-        )
+        work = tables.seldom, len(lanes.seldom), of_rows, gaps, seed, codes, n, places
+        seldom_kernel[grid](*work, num_warps=1, **EXACT)
 
 
 @triton.jit
@@ -97,7 +81,7 @@ def index_of(x, shape: tl.constexpr):
 
 
 @triton.jit
-def _store(z, base, sigma, out, live, float32: tl.constexpr, shape: tl.constexpr):
+def store(z, base, sigma, out, live, float32: tl.constexpr, shape: tl.constexpr):
     """Store the indices of ``base + sigma z``, float64; returns how many overflow."""
     x = base + z * sigma
     if float32:
@@ -159,22 +143,7 @@ def dense_kernel(
             z = z3
         inside = live & (b + plane * blocks < dim)
         x = tl.load(base + plane * blocks, mask=inside, other=0.0)
-        count += _store(z, x, sigma, to + plane * blocks, inside, float32, shape)
-    tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
-
-
-@triton.jit(do_not_specialize=["n"])
-def perturb_kernel(base, z, sigmas, out, overflows, n, dim, float32: tl.constexpr, shape: tl.constexpr):
-    t = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0).to(tl.int64) * FLAT_BLOCK
-    column = ((first % dim).to(tl.int32) + tl.arange(0, FLAT_BLOCK)) % dim
-    i = first + tl.arange(0, FLAT_BLOCK)
-    size = n.to(tl.int64) * dim
-    live = i < size
-    x = tl.load(base + column).to(tl.float64)
-    noise = tl.load(z + t * size + i, mask=live, other=0.0).to(tl.float64)
-    to = out + t * size + i
-    count = _store(noise, x, tl.load(sigmas), to, live, float32, shape)
+        count += store(z, x, sigma, to + plane * blocks, inside, float32, shape)
     tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
 
 
@@ -184,27 +153,31 @@ def _word(pointer, mask):
     return tl.load(pointer, mask=mask, other=0).to(tl.uint64, bitcast=True)
 
 
+@triton.jit
+def _lanes(lanes, n_lanes, tables, n, places):
+    """Lanes of the first axis of programs: which there are, their rows, counters, lowest cells, edges and codes."""
+    points, trials, columns, place, shift, starts, edges = tables
+    lane = tl.program_id(0) * TILE_LANES + tl.arange(0, TILE_LANES)
+    live = lane < n_lanes
+    t = tl.load(lanes + 2 * lane, mask=live, other=0)
+    row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
+    c1 = tl.load(columns + row, mask=live, other=0).to(tl.uint32)
+    c2 = tl.load(points + t, mask=live, other=0).to(tl.uint32)
+    c3 = tl.load(trials + t, mask=live, other=0).to(tl.uint32)
+    lowest = tl.load(shift + row, mask=live, other=0).to(tl.int32)
+    start, stop = tl.load(starts + row, mask=live, other=0), tl.load(starts + row + 1, mask=live, other=0)
+    to = t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0)
+    return live, row, c1, c2, c3, lowest, edges + start, (stop - start).to(tl.int32), to
+
+
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
-def often_kernel(
-    lanes, n_lanes, points, trials, columns, place, shift, starts, edges, seed: tl.uint64, codes, n, places
-):
+def often_kernel(lanes, n_lanes, tables, seed: tl.uint64, codes, n, places):
     """Columns that move often: tiles of [generator blocks, lanes], so that neighbours store into one row of codes."""
     number = tl.program_id(1) * TILE_BLOCKS
     start = number // CHUNK_BLOCKS * CHUNK
     if start + 2 * (number % CHUNK_BLOCKS) < n:  # else all its tokens lie beyond the last
-        lane = tl.program_id(0) * TILE_LANES + tl.arange(0, TILE_LANES)
-        live = lane < n_lanes
-        t = tl.load(lanes + 2 * lane, mask=live, other=0)
-        row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
-        c1 = tl.load(columns + row, mask=live, other=0).to(tl.uint32)[None, :]
-        c2 = tl.load(points + t, mask=live, other=0).to(tl.uint32)[None, :]
-        c3 = tl.load(trials + t, mask=live, other=0).to(tl.uint32)[None, :]
-        lowest = tl.load(shift + row, mask=live, other=0).to(tl.int32)[None, :]
-        edge = edges + tl.load(starts + row, mask=live, other=0)
-        n_edges = (tl.load(starts + row + 1, mask=live, other=0) - tl.load(starts + row, mask=live, other=0)).to(
-            tl.int32
-        )
-        to = codes + (t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0))[None, :]
+        live, _, c1, c2, c3, lowest, edge, n_edges, to = _lanes(lanes, n_lanes, tables, n, places)
+        c1, c2, c3, lowest, to = c1[None, :], c2[None, :], c3[None, :], lowest[None, :], (codes + to)[None, :]
         block = number + tl.arange(0, TILE_BLOCKS)
         first = start + 2 * (block % CHUNK_BLOCKS)
         w0, w1, w2, w3 = tl.philox(seed, block.to(tl.uint32)[:, None], c1, c2, c3)
@@ -235,38 +208,11 @@ def often_kernel(
 
 
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
-def seldom_kernel(
-    lanes,
-    n_lanes,
-    points,
-    trials,
-    columns,
-    place,
-    shift,
-    starts,
-    edges,
-    away,
-    below,
-    above,
-    scale,
-    seed: tl.uint64,
-    codes,
-    n,
-    places,
-):
+def seldom_kernel(lanes, n_lanes, tables, gaps, seed: tl.uint64, codes, n, places):
     """Columns that move seldom, by the gaps between moves: a thread follows one lane to its end."""
-    lane = tl.program_id(0) * TILE_LANES + tl.arange(0, TILE_LANES)
-    live = lane < n_lanes
-    t = tl.load(lanes + 2 * lane, mask=live, other=0)
-    row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
-    c1 = tl.load(columns + row, mask=live, other=0).to(tl.uint32) | 2147483648
-    c2 = tl.load(points + t, mask=live, other=0).to(tl.uint32)
-    c3 = tl.load(trials + t, mask=live, other=0).to(tl.uint32)
-    lowest = tl.load(shift + row, mask=live, other=0).to(tl.int32)
-    edge = edges + tl.load(starts + row, mask=live, other=0)
-    stop = tl.load(starts + row + 1, mask=live, other=0)
-    n_edges = (stop - tl.load(starts + row, mask=live, other=0)).to(tl.int32)
-    to = codes + t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0)
+    away, below, above, scale = gaps
+    live, row, c1, c2, c3, lowest, edge, n_edges, to = _lanes(lanes, n_lanes, tables, n, places)
+    c1, to = c1 | 2147483648, codes + to
     leaves, low, high = _word(away + row, live), _word(below + row, live), _word(above + row, live)
     factor = tl.load(scale + row, mask=live, other=0.0)
     token = tl.where(live, -1.0, n.to(tl.float64))
