@@ -42,8 +42,8 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
     blocks = (dim + 3) // 4
     if out.numel():
         grid = triton.cdiv(n * blocks, DENSE_BLOCK.value), n_trials
-        arguments = bases, which, sigmas, points, trials, seed, out, overflows, n, dim, blocks
-        dense_kernel[grid](*arguments, stream, laplace, float32, shape, **EXACT)
+        of_trials, kind = (which, sigmas, points, trials), (stream, laplace, float32, shape)
+        dense_kernel[grid](bases, of_trials, seed, out, overflows, n, dim, blocks, kind, **EXACT)
     return overflows
 
 
@@ -92,23 +92,12 @@ def store(z, base, sigma, out, live, float32: tl.constexpr, shape: tl.constexpr)
 
 
 @triton.jit(do_not_specialize=["seed", "n", "dim", "blocks"])
-def dense_kernel(
-    bases,
-    which,
-    sigmas,
-    points,
-    trials,
-    seed: tl.uint64,
-    out,
-    overflows,
-    n,
-    dim,
-    blocks,
-    stream: tl.constexpr,
-    is_laplace: tl.constexpr,
-    float32: tl.constexpr,
-    shape: tl.constexpr,
-):
+def dense_kernel(bases, of_trials, seed: tl.uint64, out, overflows, n, dim, blocks, kind: tl.constexpr):
+    which, sigmas, points, trials = of_trials
+    stream: tl.constexpr = kind[0]
+    is_laplace: tl.constexpr = kind[1]
+    float32: tl.constexpr = kind[2]
+    shape: tl.constexpr = kind[3]
     t = tl.program_id(1).to(tl.int64)
     # A generator block of the trial; rows follow each other without gaps.
     first = tl.program_id(0).to(tl.int64) * DENSE_BLOCK
@@ -128,22 +117,15 @@ def dense_kernel(
     else:
         z0, z1 = normal_pair(w0, w1, b, live, seed, c1, c2, c3)
         z2, z3 = normal_pair(w2, w3, b + 2 * blocks, live, seed, c1, c2, c3)
+    z = z0, z1, z2, z3
     sigma = tl.load(sigmas + t)
     base = bases + tl.load(which + t) * dim + b
     to = out + (t * n + row) * dim + b
     count = tl.full([], 0, tl.int32)
     for plane in tl.static_range(4):
-        if plane == 0:
-            z = z0
-        elif plane == 1:
-            z = z1
-        elif plane == 2:
-            z = z2
-        else:
-            z = z3
         inside = live & (b + plane * blocks < dim)
         x = tl.load(base + plane * blocks, mask=inside, other=0.0)
-        count += store(z, x, sigma, to + plane * blocks, inside, float32, shape)
+        count += store(z[plane], x, sigma, to + plane * blocks, inside, float32, shape)
     tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
 
 
@@ -176,7 +158,7 @@ def often_kernel(lanes, n_lanes, tables, seed: tl.uint64, codes, n, places):
     number = tl.program_id(1) * TILE_BLOCKS
     start = number // CHUNK_BLOCKS * CHUNK
     if start + 2 * (number % CHUNK_BLOCKS) < n:  # else all its tokens lie beyond the last
-        live, _, c1, c2, c3, lowest, edge, n_edges, to = _lanes(lanes, n_lanes, tables, n, places)
+        live, _row, c1, c2, c3, lowest, edge, n_edges, to = _lanes(lanes, n_lanes, tables, n, places)
         c1, c2, c3, lowest, to = c1[None, :], c2[None, :], c3[None, :], lowest[None, :], (codes + to)[None, :]
         block = number + tl.arange(0, TILE_BLOCKS)
         first = start + 2 * (block % CHUNK_BLOCKS)
