@@ -5,8 +5,7 @@ import torch
 
 from darkvocab.numerics import GRIDS
 from darkvocab.numerics._backends import deviates, drawing, grouping
-from darkvocab.numerics.cells import Cells
-from darkvocab.numerics.distributions import DISTRIBUTIONS
+from darkvocab.numerics.cells import DISTRIBUTIONS, Cells
 from darkvocab.snowballs.on_device import Lanes
 from darkvocab.snowballs.snowball import Snowball
 

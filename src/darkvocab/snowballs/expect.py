@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import gammainc
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
-from ..numerics.distributions import independent
+from ..numerics.cells import independent
 from ..numerics.grouping import n_cores
 from ..runs.folder import SCHEMA_VERSION
 from ..runs.records import Records, frame_of

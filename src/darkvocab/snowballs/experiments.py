@@ -15,7 +15,7 @@ from ..gpu.batch import DistanceQuery
 from ..measures.census import Census
 from ..measures.geometry import Topology
 from ..numerics import Touching, index_values, round_to, ulp
-from ..numerics.distributions import INDEPENDENT
+from ..numerics.cells import INDEPENDENT
 from ..runs.folder import SCHEMA_VERSION
 from ..runs.randomness import SAMPLE, generator
 from ..runs.records import EXPECTED, Unsigned

@@ -12,8 +12,7 @@ from jaxtyping import Float, Float32, Float64, Int64, Integer, UInt
 from ..errors import InvalidInput, one_of
 from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to, ulp
-from ..numerics.cells import Cells, Ranges, cell_ranges
-from ..numerics.distributions import DISTRIBUTIONS, Distribution, drawn, independent
+from ..numerics.cells import DISTRIBUTIONS, Cells, Distribution, Ranges, cell_ranges, drawn, independent
 from ..numerics.grids import median_ulp
 from ..runs.randomness import check_seed
 from .theory.occupancy import NEVER, Occupancy
