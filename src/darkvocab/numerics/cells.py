@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, UInt64
+from jaxtyping import Float64, Int64, UInt64
 from scipy.special import ndtr
 
 from ..errors import InvalidInput, one_of
@@ -248,18 +248,3 @@ class Ranges(NamedTuple):
     home: Int64[np.ndarray, " dim"]
     low: Int64[np.ndarray, " dim"]
     high: Int64[np.ndarray, " dim"]
-
-
-def cell_ranges(base: Float[np.ndarray, " dim"], sigma: float, reach: float, grid: Grid, is_float32: bool) -> Ranges:
-    """Return the cells that noise within `reach` standard deviations gives every component.
-
-    `base` and `sigma` (of the noise, before rounding) are in weight units; with `is_float32` their sum is rounded to
-    float32 before it is to the grid.
-    """
-    ranges = np.empty((3, base.size), np.int64)
-    if _backends.drawing.cell_ranges(base.astype(np.float64), reach, sigma, is_float32, *grid.constants, ranges):
-        raise InvalidInput(
-            f"sigma {sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest value "
-            f"{grid.max_value:g}; choose a smaller sigma or a wider grid"
-        )
-    return Ranges(*ranges)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Float64, Int64, Integer, UInt
 from ..errors import InvalidInput, one_of
 from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to, ulp
-from ..numerics.cells import DISTRIBUTIONS, Cells, Distribution, Ranges, cell_ranges, drawn, independent
+from ..numerics.cells import DISTRIBUTIONS, Cells, Distribution, Ranges, drawn, independent
 from ..numerics.grids import median_ulp
 from ..runs.randomness import check_seed
 from .theory.occupancy import NEVER, Occupancy
@@ -120,7 +120,18 @@ class SnowballLaw:
 
     def ranges(self, n_tokens: float) -> Ranges:
         """Return the cells within the reach of so many tokens; InvalidInput where noise overflows the grid."""
-        return cell_ranges(self.base, self.sigma, self._reach(n_tokens), as_grid(self.grid), self.is_float32)
+        from ..numerics._backends import rounding
+
+        grid, reach = as_grid(self.grid), self._reach(n_tokens)
+        ends = np.repeat(np.array([0, -reach, reach], np.float32), self.dim).reshape(3, self.dim)  # multiples of 1/16
+        ranges = np.empty(ends.shape, np.int64)
+        around = self.base.astype(np.float64), ends, self.sigma, self.is_float32
+        if rounding.perturb(*around, *grid.constants, ranges):
+            raise InvalidInput(
+                f"sigma {self.sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest "
+                f"value {grid.max_value:g}; choose a smaller sigma or a wider grid"
+            )
+        return Ranges(*ranges)
 
     def _reach(self, n_tokens: float) -> float:
         return self._noise.reach(max(1.0, n_tokens) * self.dim)
