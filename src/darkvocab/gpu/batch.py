@@ -32,16 +32,10 @@ class DistanceQuery:
     graph: Touching | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchResult:
-    """Groups and distances of one matrix of rows; distances by the rows they are over, and their unit."""
-
-    groups: Groups
-    distances: dict[tuple[str, str], KnownDistances]
-
-
+# Groups and distances of one matrix of rows; distances by the rows they are over, and their unit.
+Measured = tuple[Groups, dict[tuple[str, str], KnownDistances]]
 # Waits for the result of each matrix; is given the function of a matrix's ordered indices, should rows be needed later.
-Pending = Callable[[Callable[[int], np.ndarray]], list[BatchResult]]
+Pending = Callable[[Callable[[int], np.ndarray]], list[Measured]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +80,7 @@ class Batch:
 
     def _results(
         self, queries: tuple[DistanceQuery, ...], fetched: Callable[[], Arrays], index: Callable[[int], np.ndarray]
-    ) -> list[BatchResult]:
+    ) -> list[Measured]:
         arrays = fetched()
         if arrays["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
             row_keys.cache_clear()
@@ -170,12 +164,12 @@ def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spr
             codes = device.put(index.astype(f"i{grid.bits // 8}"))[None]
             home = codes.new_zeros(1, codes.shape[2]).long()
             pending = Batch(device=device, codes=codes, home=home, grid=grid).measure(_SPREADS)
-        (result,) = pending(lambda t: index)
+        ((_, distances),) = pending(lambda t: index)
     except RuntimeError as error:
         if not is_full(error):
             raise
         return None
-    weight, steps = (result.distances["unique", unit].spread for unit in UNITS)
+    weight, steps = (distances["unique", unit].spread for unit in UNITS)
     return weight, steps
 
 
@@ -189,7 +183,7 @@ def _groups(leader: np.ndarray, largest_code: np.ndarray) -> Groups:
     return Groups(labels=labels, first=np.flatnonzero(is_first), counts=np.bincount(labels), largest_code=largest_code)
 
 
-def _result(queries: tuple[DistanceQuery, ...], arrays: Arrays, index: Callable[[], np.ndarray]) -> BatchResult:
+def _result(queries: tuple[DistanceQuery, ...], arrays: Arrays, index: Callable[[], np.ndarray]) -> Measured:
     leader = arrays["leader"].astype(np.int64)
     groups = _groups(leader, np.zeros(len(leader), np.uint8))  # what a device has drawn is finite
     distances = {}
@@ -206,7 +200,7 @@ def _result(queries: tuple[DistanceQuery, ...], arrays: Arrays, index: Callable[
             degrees, labels = (figures[name][: len(weights)].astype(np.int64) for name in ("degrees", "labels"))
             known.graph = degrees, labels
         distances[query.over, query.unit] = known
-    return BatchResult(groups=groups, distances=distances)
+    return groups, distances
 
 
 def _spread(n_pairs: int, figures: Arrays) -> Spread:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64, Num, UInt
+from jaxtyping import Float, Float32, Float64, Int64, UInt
 
 from ..errors import InvalidInput, one_of
 from . import _backends
@@ -231,11 +231,6 @@ def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -
     values: np.ndarray = np.empty(index.shape, dtype)
     _backends.rounding.values_of(index.ravel(), *grid.constants[:2], values.ravel())
     return values
-
-
-def median_ulp(values: Num[np.ndarray, " dim"], grid: str | Grid) -> float:
-    """Median over components of `ulp`, weight units: the length that makes a sigma comparable between bases."""
-    return float(np.median(ulp(values, grid)))
 
 
 def regrid(words: UInt[np.ndarray, " ..."], source: str | Grid, target: str | Grid) -> UInt[np.ndarray, " ..."]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
 
 from ..errors import InvalidInput, OutOfMemory
-from ..gpu.batch import Batch, BatchResult, DistanceQuery
+from ..gpu.batch import Batch, DistanceQuery, Measured
 from ..gpu.device import Device, is_full
 from ..measures.geometry import Geometry
 from ..numerics import Groups, _backends, as_grid
@@ -32,24 +32,24 @@ SHARE = 0.4  # of the free memory that one takes: the next is begun before it is
 class MeasuredCloud:
     """A snowball that was drawn and measured on a device."""
 
-    result: BatchResult
+    measured: Measured
     sampler: str
     n_drawn: int
     neglected: float
 
     def groups(self) -> Groups:
-        return self.result.groups
+        return self.measured[0]
 
     def geometry(self, groups: Groups, over: str) -> Geometry:
-        return _MeasuredGeometry(self.result, over)
+        return _MeasuredGeometry(self.measured, over)
 
 
 class _MeasuredGeometry(Geometry):
     """Geometry from distances that a device has measured, those that were queried."""
 
-    def __init__(self, result: BatchResult, over: str) -> None:
+    def __init__(self, measured: Measured, over: str) -> None:
         self.over = over
-        for (rows, unit), distances in result.distances.items():
+        for (rows, unit), distances in measured[1].items():
             if rows == over:
                 setattr(self, f"in_{unit}", distances)
 

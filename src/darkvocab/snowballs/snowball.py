@@ -13,7 +13,6 @@ from ..errors import InvalidInput, one_of
 from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to, ulp
 from ..numerics.cells import DISTRIBUTIONS, Cells, Distribution, Ranges, drawn, independent
-from ..numerics.grids import median_ulp
 from ..runs.randomness import check_seed
 from .theory.occupancy import NEVER, Occupancy
 
@@ -70,8 +69,8 @@ class SnowballLaw:
 
     @cached_property
     def median_ulp(self) -> float:
-        """Median over the components of the rounded base, weight units."""
-        return median_ulp(round_to(self.base, self.grid), self.grid)
+        """Median over the components of the rounded base, weight units: it makes sigmas comparable between bases."""
+        return float(np.median(ulp(round_to(self.base, self.grid), self.grid)))
 
     def snowball(self, n_tokens: int) -> Snowball:
         return Snowball(**{name.name: getattr(self, name.name) for name in fields(SnowballLaw)}, n_tokens=n_tokens)
