@@ -27,8 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from darkvocab import Training
-from darkvocab.gpu.batch import groups_of
-from darkvocab.gpu.device import Device, open_device
+from darkvocab.gpu.device import Device, groups_of, open_device
 from darkvocab.numerics import GRIDS
 from darkvocab.snowballs import run
 from darkvocab.snowballs.experiments import Questions, Sweep, Trials

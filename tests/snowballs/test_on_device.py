@@ -12,7 +12,7 @@ import pytest
 
 from darkvocab import scan
 from darkvocab.errors import MissingExtra
-from darkvocab.gpu import batch as batching
+from darkvocab.gpu import device as batching
 from darkvocab.gpu.device import Device, open_device
 from darkvocab.numerics import Touching, grouping
 from darkvocab.snowballs import on_device as batches

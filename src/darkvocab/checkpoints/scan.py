@@ -12,8 +12,7 @@ import numpy as np
 
 from ..embedding.find import has_output_bias, settings
 from ..embedding.matrix import EmbeddingMatrix, finite_rows
-from ..gpu.batch import compared
-from ..gpu.device import Device, open_device
+from ..gpu.device import Device, compared, open_device
 from ..measures.census import Census
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
 from ..measures.distances import steps_to_nearest

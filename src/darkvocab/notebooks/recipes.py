@@ -66,8 +66,6 @@ def compare(
     return Comparison(figure, str(published), str(ours), verdict, uncheckable or note)
 
 
-# 12.2a ---------------------------------------------------------------------------------------------------------------
-
 SEED_000_COLUMNS: list[str] = PUBLISHED["12.2a"]["columns"]
 
 
@@ -112,9 +110,6 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
     yield compare("max L-inf of the first and last five", "1.5e-05", f"{far[0]:.1e}", uncheckable=why)
 
 
-# 12.4b ---------------------------------------------------------------------------------------------------------------
-
-
 def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
     """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `snowballs.run.Options`."""
     trials = Trials(3.281911e-3, trials=1000, epsilon=5.9604645e-5, **_at_scale(base))
@@ -125,8 +120,6 @@ def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterat
         mean, std = values.mean(), values.std(ddof=1)
         yield compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=WHY["interrupted"])
 
-
-# 13.5a ---------------------------------------------------------------------------------------------------------------
 
 REDRAWN = 20  # bases at each sigma, to know how far a figure that depends on the base is spread
 ALARM = 1e-4
@@ -164,9 +157,6 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
     yield compare("columns whose own step exceeds the threshold", "none", ends, uncheckable=WHY["coarser"])
 
 
-# 12.1a ---------------------------------------------------------------------------------------------------------------
-
-
 def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
     """12.1a: 128 x 64, 1,000 sigma from 1e-6 to 1e-4, base randn(64) redrawn before the noise: exact on any CPU."""
     stream, points = NotebookStream(42), []
@@ -191,8 +181,6 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
             yield compare(f"  {figure}", value, ours[figure], note=note)
 
 
-# 11.2c, 11.2b, 11.2a: pure bfloat16, and labels that are shifted twice ------------------------------------------------
-
 START = {"n_unique": "unique rows", "n_black_holes": "black holes C0", "black_hole_population": "population P0"}
 
 CHOICES: dict[str, dict[str, Any]] = {
@@ -204,7 +192,7 @@ TRAININGS = tuple(CHOICES)  # recipes that leave recordings
 
 
 def training_11_2(recipe: str, corpus: str | Path | None = None, **settings: Any) -> Training:
-    """The settings of 11.2c, 11.2b or 11.2a: 10,000 steps of 32 examples, seed 42."""
+    """The settings of 11.2c, 11.2b or 11.2a: 10,000 steps of 32, seed 42, pure bfloat16, labels shifted twice."""
     return Training(corpus=load_corpus(corpus), precision="pure-bf16", label_shift=2, **{**CHOICES[recipe], **settings})
 
 
@@ -262,9 +250,6 @@ def _compared_ends(published: dict[str, Any], training: Training, end: Census, a
     )
     listed = [", ".join(map(str, sizes)) for sizes in (published["populations"], among.populations.tolist())]
     yield compare("  their populations", *listed, uncheckable=WHY["corpus"])
-
-
-# 11.2c, its initial state --------------------------------------------------------------------------------------------
 
 
 def reproduce_11_2c_init(**_: Any) -> Iterator[Comparison]:

@@ -1,4 +1,7 @@
-"""Experiments: a sweep over sigma (12.2a), many trials at one (12.4b), three questions (13.5a), and their records."""
+"""Experiments: a sweep over sigma (12.2a), many trials at one (12.4b), three questions (13.5a), and their records.
+
+Columns are in the order of the notebooks' files, and then ours; null where not measured.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..errors import InvalidInput
-from ..gpu.batch import DistanceQuery
+from ..gpu.device import DistanceQuery
 from ..measures.census import Census
 from ..measures.geometry import Topology
 from ..numerics import Touching, index_values, round_to, ulp
@@ -35,8 +38,6 @@ PER_TRIAL = 1 << 16  # of them from one snowball
 SHOWN = 13  # populations kept of a question, of Qwen3-4B's 13 black holes
 STEPS = (Touching(1, "steps"), Touching(2, "steps"))
 NEAR = Touching(1e-4, strict=True)  # seed 003's threshold
-
-# Columns, in the order of the notebooks' files and then ours; null where not measured -------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,9 +242,6 @@ def _compared(settings: RunSettings, cloud: Cloud | MeasuredCloud, census: Censu
         "touching": topology and str(topology.touching),
         "topology_rows": topology and topology.over,
     }
-
-
-# Experiments: settings, checked, and how a snowball is measured ------------------------------------------------------
 
 
 @dataclass(frozen=True, repr=False)

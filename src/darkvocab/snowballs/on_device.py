@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
 
 from ..errors import InvalidInput, OutOfMemory
-from ..gpu.batch import Batch, DistanceQuery, Measured
-from ..gpu.device import Device, is_full
+from ..gpu.device import Batch, Device, DistanceQuery, Measured, is_full
 from ..measures.geometry import Geometry
 from ..numerics import Groups, _backends, as_grid
 from ..numerics.cells import Cells

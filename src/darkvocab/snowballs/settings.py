@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, one_of
-from ..gpu.batch import DistanceQuery
+from ..gpu.device import DistanceQuery
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
 from ..runs.folder import repeating, versions
