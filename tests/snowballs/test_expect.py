@@ -271,12 +271,12 @@ def test_a_damaged_manifest_is_corrupt(change, copy):
 def test_an_unfinished_run_is_held_against_theory_as_far_as_it_is(tmp_path):
     settings = Sweep(SIGMAS, trials=20, measure=(), **CENTRED)
     running = records(settings, out=tmp_path / "run", workers=1)
-    for _ in range(5 * Cost.of(settings).part_size):
+    for _ in range(5 * Cost(settings).part_size):
         next(running)
     running.close()
     made = agreement(tmp_path / "run")
     landed = sum(row.trials for row in made.comparisons) // 4
-    assert 5 * Cost.of(settings).part_size <= landed < len(settings)
+    assert 5 * Cost(settings).part_size <= landed < len(settings)
     assert made.agrees
 
 

@@ -190,7 +190,7 @@ def test_records_are_the_same_for_any_engine(sampler):
     settings = Trials(SIGMAS, trials=9, sampler=sampler, **SMALL)
     one = list(run.records(settings, engine="serial"))
     assert len(one) == len(settings) == 45
-    assert len(settings) > 4 * Cost.of(settings).part_size
+    assert len(settings) > 4 * Cost(settings).part_size
     for engine in ("local", "threads", "processes"):
         assert list(run.records(settings, engine=engine, workers=2)) == one
     with ThreadPoolExecutor(2) as pool:

@@ -153,10 +153,12 @@ class DistanceQuery:
     graph: Touching | None = None
 
 
+Queries = tuple[DistanceQuery, ...]
+Index = Callable[[int], np.ndarray]  # the ordered indices of a matrix
 # Groups and distances of one matrix of rows; distances by the rows they are over, and their unit.
 Measured = tuple[Groups, dict[tuple[str, str], KnownDistances]]
-# Waits for the result of each matrix; is given the function of a matrix's ordered indices, should rows be needed later.
-Pending = Callable[[Callable[[int], np.ndarray]], list[Measured]]
+# Waits for the result of each matrix; is given what gives the indices of one, should rows be needed later.
+Pending = Callable[[Index], list[Measured]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,14 +171,14 @@ class Batch:
     grid: Grid
 
     @staticmethod
-    def bytes_each(n: int, dim: int, itemsize: int, queries: tuple[DistanceQuery, ...]) -> int:
+    def bytes_each(n: int, dim: int, itemsize: int, queries: Queries) -> int:
         """Estimate the bytes that one matrix of n rows takes while it is measured."""
         rows = max((n // 2 if query.over == "black_holes" else n for query in queries), default=0)
         rows += -rows % 128
         wide = max((8 if itemsize == 4 and query.unit == "steps" else 4 for query in queries), default=0)
         return n * (dim * itemsize + 200) + wide * rows * (dim + rows) + rows * rows // 8
 
-    def measure(self, queries: tuple[DistanceQuery, ...]) -> Pending:
+    def measure(self, queries: Queries) -> Pending:
         """Begin to group the rows, and to compare those that queries are about."""
         import torch
 
@@ -199,9 +201,7 @@ class Batch:
             tensors |= {f"{number}.{name}": tensor for name, tensor in figures.items()}
         return partial(self._results, queries, device.fetch(**tensors))
 
-    def _results(
-        self, queries: tuple[DistanceQuery, ...], fetched: Callable[[], Arrays], index: Callable[[int], np.ndarray]
-    ) -> list[Measured]:
+    def _results(self, queries: Queries, fetched: Callable[[], Arrays], index: Index) -> list[Measured]:
         arrays = fetched()
         if arrays["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
             row_keys.cache_clear()
@@ -304,7 +304,7 @@ def _groups(leader: np.ndarray, largest_code: np.ndarray) -> Groups:
     return Groups(labels=labels, first=np.flatnonzero(is_first), counts=np.bincount(labels), largest_code=largest_code)
 
 
-def _result(queries: tuple[DistanceQuery, ...], arrays: Arrays, index: Callable[[], np.ndarray]) -> Measured:
+def _result(queries: Queries, arrays: Arrays, index: Callable[[], np.ndarray]) -> Measured:
     leader = arrays["leader"].astype(np.int64)
     groups = _groups(leader, np.zeros(len(leader), np.uint8))  # what a device has drawn is finite
     distances = {}

@@ -210,9 +210,7 @@ def reproduce_training(
 def _compared(published: dict[str, Any], training: Training, folder: Path) -> Iterator[Comparison]:
     unseen = training.corpus.unseen
     history, (first, last) = read_ends(folder)
-    n_parameters = sum(
-        math.prod(tensor.shape) for tensor in read_tensors(folder / "model" / "model.safetensors").values()
-    )
+    n_parameters = sum(math.prod(tensor.shape) for tensor in read_tensors(folder / "model/model.safetensors").values())
     yield compare("parameters", f"{published['parameters']:,}", f"{n_parameters:,}")
     start = Census(identical_rows(first))
     for name, theirs in published["start"].items():

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..errors import InvalidInput
-from ..gpu.device import DistanceQuery
+from ..gpu.device import DistanceQuery, Queries
 from ..measures.census import Census
 from ..measures.geometry import Topology
 from ..numerics import Touching, index_values, round_to, ulp
@@ -369,7 +369,7 @@ class Questions(RunSettings[QuestionRecord]):
             "inclusive": not touching.strict,
         }
 
-    def queries(self) -> tuple[DistanceQuery, ...]:
+    def queries(self) -> Queries:
         return (
             DistanceQuery(over="tokens", unit="weight", spread=True, within=(self.touching,)),
             DistanceQuery(over="tokens", unit="steps", spread=True, within=STEPS),

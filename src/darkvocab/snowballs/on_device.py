@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
 
 from ..errors import InvalidInput, OutOfMemory
-from ..gpu.device import Batch, Device, DistanceQuery, Measured, is_full
+from ..gpu.device import Batch, Device, Measured, Queries, is_full
 from ..measures.geometry import Geometry
 from ..numerics import Groups, _backends, as_grid
 from ..numerics.cells import Cells
@@ -53,9 +53,10 @@ class _MeasuredGeometry(Geometry):
                 setattr(self, f"in_{unit}", distances)
 
 
-def measured_clouds(
-    device: Device, draws: Iterable[Draw], queries: tuple[DistanceQuery, ...]
-) -> Iterator[tuple[Draw, MeasuredCloud]]:
+Clouds = Iterator[tuple[Draw, MeasuredCloud]]
+
+
+def measured_clouds(device: Device, draws: Iterable[Draw], queries: Queries) -> Clouds:
     """Draw and measure in order, as many at once as there is room for, one batch ahead.
 
     Raises OutOfMemory where there is no room for a single one; InvalidInput where noise overflows
@@ -64,7 +65,7 @@ def measured_clouds(
     room = int(SHARE * device.free())
     source = iter(draws)
     waiting = deque[Draw]()
-    ahead: Iterator[tuple[Draw, MeasuredCloud]] | None = None
+    ahead: Clouds | None = None
     while some := _next_batch(source, waiting, room, queries):
         begun = None
         try:
@@ -84,9 +85,7 @@ def measured_clouds(
     yield from ahead or ()
 
 
-def _next_batch(
-    source: Iterator[Draw], waiting: deque[Draw], room: int, queries: tuple[DistanceQuery, ...]
-) -> list[Draw]:
+def _next_batch(source: Iterator[Draw], waiting: deque[Draw], room: int, queries: Queries) -> list[Draw]:
     """Take the next draws that go together; one, if there is any, however little room there is."""
     some: list[Draw] = []
     while len(some) < MOST:
@@ -111,7 +110,7 @@ def _way(draw: Draw) -> tuple[Callable[[Device, list[Draw]], _Rows], int]:
     return _drawn_by_deviates, 0
 
 
-def _room(draw: Draw, queries: tuple[DistanceQuery, ...]) -> int:
+def _room(draw: Draw, queries: Queries) -> int:
     """Estimate the bytes that a snowball takes on the device."""
     ball = draw.snowball
     dim = ball.dim
@@ -132,9 +131,7 @@ class _Rows(NamedTuple):
     drawn: list[tuple[str, int, float]]  # sampler, columns, and what is neglected, as `MeasuredCloud` has them
 
 
-def _begin(
-    device: Device, draws: list[Draw], queries: tuple[DistanceQuery, ...]
-) -> Iterator[tuple[Draw, MeasuredCloud]]:
+def _begin(device: Device, draws: list[Draw], queries: Queries) -> Clouds:
     """Begin to draw and to measure a batch; the iterator waits for what comes of it."""
     put, _ = _way(draws[0])
     rows = put(device, draws)
@@ -142,7 +139,7 @@ def _begin(
     overflows = device.fetch(counts=rows.overflows)
     pending = batch.measure(queries)
 
-    def finished() -> Iterator[tuple[Draw, MeasuredCloud]]:
+    def finished() -> Clouds:
         results = pending(lambda t: draws[t].cloud().index())
         for draw, count in zip(draws, overflows()["counts"].tolist(), strict=True):
             refuse_overflow(count, draw.snowball)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, one_of
-from ..gpu.device import DistanceQuery
+from ..gpu.device import DistanceQuery, Queries
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
 from ..runs.folder import repeating, versions
@@ -189,7 +189,7 @@ class RunSettings(Points, ABC, Generic[Row]):
         self._set(measure=tuple(name for name in MEASURES if name in measure))
         self._set(touching=touching if "topology" in self.measure else None)
 
-    def queries(self) -> tuple[DistanceQuery, ...]:
+    def queries(self) -> Queries:
         """Return what `record` asks of the distances, for a device to prepare."""
         asked: dict[tuple[str, str], dict[str, Any]] = {
             (self.over, unit): {"spread": True}

@@ -138,9 +138,7 @@ class SnowballLaw:
         known = DISTRIBUTIONS.get(self.distribution) if isinstance(self.distribution, str) else self.distribution
         return known or independent(self.distribution)
 
-    def _listed(
-        self, n_tokens: float, ranges: Ranges, columns: np.ndarray, unlisted: np.ndarray, width: float
-    ) -> Cells:
+    def _listed(self, n_tokens: float, ranges: Ranges, columns: np.ndarray, others: np.ndarray, width: float) -> Cells:
         """Return the cells of these columns, in runs no wider than `width` (weight units), or alone.
 
         Deviates between runs are those of ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its
@@ -164,7 +162,7 @@ class SnowballLaw:
             distribution=self._noise,
             home=ranges.home,
             columns=columns,
-            unlisted=unlisted,
+            unlisted=others,
             starts=starts,
             first=first,
             count=last - first + 1,

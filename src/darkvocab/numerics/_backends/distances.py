@@ -41,9 +41,8 @@ def _raise_by(further: str) -> Callable[..., Any]:
         vector, int64, int32 = ir.VectorType(number, lanes), ir.IntType(64), ir.IntType(32)
         words = ir.VectorType(int32, lanes)
         undefined = ir.Constant(vector, ir.Undefined)
-        magnitude = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector]), f"llvm.fabs.v{lanes}f{8 * number_bytes}"
-        )
+        of = ir.FunctionType(vector, [vector])
+        magnitude = cgutils.get_or_insert_function(builder.module, of, f"llvm.fabs.v{lanes}f{8 * number_bytes}")
 
         def values_at(address: ir.Value) -> list[ir.Value]:
             """Return the lanes of a tile's column, in vectors."""

@@ -76,9 +76,8 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
     for start in range(worker * ROWS, min(len(x) * lanes, n - x_first), workers * ROWS):
         stop = min(start + ROWS, len(x) * lanes, n - x_first)
         last = ends[x_first + stop - 1]
-        for tile in range(
-            max(x_first + start + 1 - y_first, 0) // lanes, min(tiles, (last - y_first + lanes - 1) // lanes)
-        ):
+        first_tile = max(x_first + start + 1 - y_first, 0) // lanes
+        for tile in range(first_tile, min(tiles, (last - y_first + lanes - 1) // lanes)):
             first = y_first + tile * lanes
             for i in range(start, stop):
                 row = x_first + i

@@ -330,11 +330,12 @@ def alternatives(
     def explained(done: int, name: str, hypothesis: Hypothesis) -> Explanation:
         if progress:
             progress(done, total)
+        its = Likelihood(likelihood.partition, hypothesis, likelihood.free)
         try:
-            best = Likelihood(likelihood.partition, hypothesis, likelihood.free).maximum()
+            best = its.maximum()
         except NoFit:
             return Explanation(hypothesis=name, sigma=None, log_likelihood=None, likelihood=None)
-        return Explanation(hypothesis=name, sigma=best.sigma, log_likelihood=best.log_likelihood, likelihood=best.kind)
+        return Explanation(hypothesis=name, sigma=best.sigma, log_likelihood=best.log_likelihood, likelihood=its.kind)
 
     rows = [explained(done, name, hypothesis) for done, (name, hypothesis) in enumerate(named.items())]
     survival = replace(rows[0], hypothesis="uniform survival from the vocabulary", note=SURVIVAL)

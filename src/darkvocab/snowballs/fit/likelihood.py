@@ -82,7 +82,6 @@ class Estimate:
     sigma: float | None
     n_tokens: int
     log_likelihood: float
-    kind: str  # "composite" or "partition"
     range: tuple[float, float]  # of sigma, that was looked at
     theta: Float64[np.ndarray, " parameters"] = field(repr=False)  # log sigma, and what is free beside it
 
@@ -189,7 +188,6 @@ class Likelihood:
             sigma=None if is_open else point.sigma,
             n_tokens=point.n_tokens,
             log_likelihood=log_likelihood,
-            kind=self.kind,
             range=(low, high),
             theta=theta,
         )

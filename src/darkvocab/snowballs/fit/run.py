@@ -249,7 +249,7 @@ class Fit(Shown):
                 **{name: getattr(self, name) for name in ("grid", "arithmetic", "level", "draws", "seed")},
             ),
             **{name: getattr(estimate, name) for name in ("sigma", "log_likelihood", "n_tokens")},
-            likelihood=estimate.kind,
+            likelihood=estimate.likelihood.kind,
             interval=self.interval,
             offset=estimate.hypothesis.offset,
             expected=self._nearest(),
