@@ -169,8 +169,6 @@ class Cells:
         """Whether it pays to draw cells: at most an eighth of the columns have too many to be listed."""
         return len(self.unlisted) <= self.dim / 8
 
-    # Probabilities ------------------------------------------------------------------------------------------------
-
     @cached_property
     def p(self) -> Float64[np.ndarray, " runs"]:
         """Probability of all cells of each run together, from the nearer tail."""
@@ -211,8 +209,6 @@ class Cells:
     def log_power_sum(self, n: float) -> float:
         """``log sum p**n`` over all cells of the whole row: columns are independent, so a sum over columns."""
         return math.fsum(self.log_power_sums(n))
-
-    # Drawing ------------------------------------------------------------------------------------------------------
 
     @property
     def low(self) -> Int64[np.ndarray, " active"]:

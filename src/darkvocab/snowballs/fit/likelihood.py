@@ -241,12 +241,10 @@ class Likelihood:
         return scores, information
 
 
-def ridge(
-    partition: Partition, hypothesis: Hypothesis, offsets: Float64[np.ndarray, " offsets"] = OFFSETS
-) -> list[RidgePoint]:
+def ridge(partition: Partition, hypothesis: Hypothesis) -> list[RidgePoint]:
     """Return the best sigma at each offset of the base, and the log-likelihood: where they trade off."""
     rows = []
-    for offset in offsets.tolist():
+    for offset in OFFSETS.tolist():
         try:
             best = Likelihood(partition, replace(hypothesis, offset=offset)).maximum()
         except NoFit:
