@@ -45,16 +45,13 @@ from darkvocab.measures.neighbours import neighbours
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.numerics import Distances, Touching, encode, to_index
 from darkvocab.snowballs import run
-from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
-from darkvocab.snowballs.expect import Expect
+from darkvocab.snowballs.expect import STATISTICS, Expect, compared
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 from darkvocab.snowballs.fit.likelihood import drawn_partitions
 from darkvocab.snowballs.fit.run import Fit
-from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.run import clouds
 from darkvocab.snowballs.snowball import SnowballLaw
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
 from darkvocab.sources.tokenizer import open_tokenizer
 
 N_TOKENS, DIM = 2100, 2560

@@ -24,12 +24,12 @@ from .notebooks.recipes import reproduce as reproduce
 from .reports.page import report as report
 from .reports.summary import summary as summary
 from .snowballs.expect import expect as expect
+from .snowballs.experiments import questions as questions
+from .snowballs.experiments import sweep as sweep
+from .snowballs.experiments import trials as trials
 from .snowballs.fit import fit as fit
-from .snowballs.questions import questions as questions
 from .snowballs.snowball import Snowball as Snowball
 from .snowballs.snowball import draw as draw
-from .snowballs.sweep import sweep as sweep
-from .snowballs.trials import trials as trials
 from .training.evolve import evolve as evolve
 from .training.run import train as train
 from .training.settings import Training as Training

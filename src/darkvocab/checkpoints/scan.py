@@ -14,8 +14,7 @@ import numpy as np
 from ..embedding.find import find_embedding, has_output_bias, settings
 from ..embedding.matrix import EmbeddingMatrix, finite_rows
 from ..errors import DarkvocabError
-from ..gpu.batch import compared
-from ..gpu.device import Device, open_device
+from ..gpu.device import Device, compared, open_device
 from ..measures.census import Census
 from ..measures.counts import never, read_counts
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
@@ -83,7 +82,7 @@ def scan(
     verified : a finished run of `verify` on this model, whose answers the tokens then have beside their grades
     counts : a Parquet or CSV file of token counts, `id` and `count`, as `corpus` writes them: tokens then
         have a `count`, and those that never occur may be the reference where nothing surer stands apart
-    device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
+    device : "cuda" or "cuda:N" groups rows and compares black holes on a GPU, beside "mps" cores do; changes no result
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
     """
