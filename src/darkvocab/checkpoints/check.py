@@ -170,7 +170,7 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
     message = _message(rule, limit, measured, len(concerned), n_exempt)
     repeated = concerned.filter("repeated")
     if rule.guesses and len(repeated):  # the model refutes the weights
-        message += f" The model repeats {len(repeated):,} of them (P_max at least {repeated['p_max'].min():.2g})."
+        message += f" The model repeats {len(repeated):,} of them (P_max at least {min(repeated['p_max']):.2g})."
         if fails and limit.severity == ERROR and measured - len(repeated) <= limit.allowed:
             limit = replace(limit, severity=WARNING)
     return outcome(
