@@ -60,16 +60,11 @@ class Model:
         torch = import_torch(VERIFY, VERIFY)
         asked = torch.tensor(tokens, device=self.device)
         rows = torch.tensor(frame.rest(tokens), device=self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), _having(max(tokens.max(), frame.ids.max())):
             state = self._begun(frame, len(tokens))
             for _ in range(PLACES):
-                try:
-                    logits, state = self._next(state, rows)
-                    logit = logits.gather(1, asked[:, None])
-                except (IndexError, RuntimeError) as error:
-                    if "out of bounds" not in str(error) and "out of range" not in str(error):
-                        raise
-                    raise InvalidInput(f"the model has no token {tokens.max()}: its vocabulary is another") from None
+                logits, state = self._next(state, rows)
+                logit = logits.gather(1, asked[:, None])
                 p = (logit[:, 0] - logits.logsumexp(1)).exp()
                 if p.isnan().any():  # as where any of the logits is, or is infinite
                     raise CorruptFile(f"the model's logits are NaN in the frame {frame.name}: its weights are damaged")
@@ -183,6 +178,17 @@ def _hasten(torch: Any, model: Any) -> None:
     for module in model.modules():
         if type(module) is torch.nn.Linear and module.weight.dtype == torch.float32:
             module.forward = lambda x, held=module: multiply(x, held.weight, held.bias, "none", [], "")
+
+
+@contextlib.contextmanager
+def _having(token: int) -> Iterator[None]:
+    """Raise InvalidInput where torch finds no row of this token, the largest that the model is asked for."""
+    try:
+        yield
+    except (IndexError, RuntimeError) as error:
+        if "out of bounds" not in str(error) and "out of range" not in str(error):
+            raise
+        raise InvalidInput(f"the model has no token {token}: its vocabulary is another") from None
 
 
 @contextlib.contextmanager
