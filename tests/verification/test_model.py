@@ -50,8 +50,8 @@ def test_probabilities_ranks_and_answers_are_those_of_generate(opened):
 
 
 def test_every_token_is_answered_as_by_a_plain_twin(tmp_path):
-    # Query heads share keys, and products are oneDNN's: the twin has neither, no cache and no batch. Each token in one of
-    # two frames; the third, of 600 bytes, is above.
+    # Query heads share keys, and products are oneDNN's: the twin has neither, no cache and no batch. Each token in one
+    # of two frames; the third, of 600 bytes, is above.
     torch.manual_seed(3)
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "max_position_embeddings": 512}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None}
