@@ -69,8 +69,8 @@ def show(scanned: Scan, candidates: dict[str, set[int]], verdict: Verdict) -> No
     console.print(table)
     others = asked.filter(pl.col("group") == "missed")
     console.print(
-        f"known: {len(fails):,} of {len(asked):,} tokens asked for; {int(others['verified'].sum())} of the {len(others):,} "
-        "that none of these names"
+        f"known: {len(fails):,} of {len(asked):,} tokens asked for; of these {len(others):,} that none names at 2%, "
+        f"of which it fails on {int(others['verified'].sum())}"
     )
     if verdict.n_missed:
         console.print("of all the others: {:,.0f} to {:,.0f} (90%)".format(*verdict.n_missed))
