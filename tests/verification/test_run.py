@@ -215,7 +215,9 @@ def test_the_command_prints_a_table_and_writes_a_page(cli, folder, tmp_path):
     assert made.code == 0
     assert "asked for, untrained" in made.out
     assert "1% quantile of 20 controls" in made.out
-    assert (out / "report.html").is_file()
+    page = (out / "report.html").read_text()
+    assert '<a href="#table-1-part">Verified tokens</a>' in page
+    assert '<td class="t">untrained</td>' in page  # texts stand to the left, with their spaces; numbers to the right
     assert (out / "figures" / "answers.pdf").is_file()
     again = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--resume", "--json")
     assert len(json.loads(again.out)["tokens"]) == 62
