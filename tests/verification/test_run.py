@@ -216,8 +216,7 @@ def test_the_command_prints_a_table_and_writes_a_page(cli, folder, tmp_path):
     assert "asked for, untrained" in made.out
     assert "1% quantile of 20 controls" in made.out
     page = (out / "report.html").read_text()
-    assert '<a href="#table-1-part">Verified tokens</a>' in page
-    assert '<td class="t">untrained</td>' in page  # texts stand to the left, with their spaces; numbers to the right
+    assert '<h2 id="table-1">' not in page  # a model that was drawn fails on no token more than on others
     assert (out / "figures" / "answers.pdf").is_file()
     again = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--resume", "--json")
     assert len(json.loads(again.out)["tokens"]) == 62
