@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 import darkvocab
-from darkvocab.checkpoints.scan_result import Scan
 from darkvocab.measures.verdict import Verdict, judge
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import read_records
@@ -39,6 +38,7 @@ INDICATORS = {  # columns of a scan, the smallest first
     "norm": "norm",
 }
 SHARE = 0.02
+FAILS = 0.01  # P_max below, Land & Bartolo's
 
 
 def named(tokens: pl.DataFrame) -> Iterator[tuple[str, set[int]]]:
@@ -51,32 +51,42 @@ def named(tokens: pl.DataFrame) -> Iterator[tuple[str, set[int]]]:
             yield f"{name}, first {n:,}", set(tokens.sort(column, "id")["id"][:n])
 
 
-def show(scanned: Scan, candidates: dict[str, set[int]], verdict: Verdict) -> None:
-    """Print a row for each who names tokens: how many the model fails on, of its own and of all that are known."""
+def between(rng: np.random.Generator, n: int, of: int) -> np.ndarray:
+    """Draw shares from their posterior by Jeffreys' prior."""
+    return rng.beta(n + 0.5, of - n + 0.5, 20_000)
+
+
+def show(candidates: dict[str, set[int]], verdict: Verdict, strata: list[int]) -> None:
+    """Print a row for each who names tokens: on how many the model fails, and the part of all known failures."""
     asked = verdict.tokens.filter(pl.col("group") != "control").unique("token", keep="first", maintain_order=True)
-    fails = set(asked.filter(pl.col("verified"))["token"])
-    strong = set(asked.filter(pl.col("p_max") < 0.001)["token"])
+    below = {limit: set(asked.filter(pl.col("p_max") < limit)["token"]) for limit in (FAILS, 0.001)}
+    fails = below[FAILS]
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "tokens", "fails on", "of these", "P_max < 0.001", "of all known"):
+    for heading in ("", "tokens", f"P_max < {FAILS}", "of these (90%)", "< 0.001", "of the known"):
         table.add_column(heading, justify="right" if heading else "left")
     rng = np.random.default_rng(0)
     for name, ids in candidates.items():
         n = len(ids & fails)
-        low, high = np.quantile(rng.beta(n + 0.5, len(ids) - n + 0.5, 20_000), [0.05, 0.95])
-        share = f"{n / len(ids):.0%} ({low:.0%} to {high:.0%})"
-        table.add_row(name, f"{len(ids):,}", f"{n:,}", share, f"{len(ids & strong):,}", f"{n / len(fails):.0%}")
+        low, high = np.quantile(between(rng, n, len(ids)), [0.05, 0.95])
+        share = f"{n / len(ids):.1%} ({low:.1%} to {high:.1%})"
+        found = f"{n / len(fails):.0%}"
+        table.add_row(name, f"{len(ids):,}", f"{n:,}", share, f"{len(ids & below[0.001]):,}", found)
     console = Console(width=120, highlight=False)
     console.print(table)
+    console.print(f"known: {len(fails):,} of {len(asked):,} tokens asked for, {len(below[0.001])} of them below 0.001")
     others = asked.filter(pl.col("group") == "missed")
-    console.print(
-        f"known: {len(fails):,} of {len(asked):,} tokens asked for; of these {len(others):,} that none names at 2%, "
-        f"of which it fails on {int(others['verified'].sum())}"
-    )
-    if verdict.n_missed:
-        console.print("of all the others: {:,.0f} to {:,.0f} (90%)".format(*verdict.n_missed))
-    limits = ", ".join(f"{p:.3g} ({kind})" for kind, p in verdict.thresholds.items())
-    console.print(f"fails on: P_max below the 1% quantile of {verdict.n_controls:,} controls, {limits}")
-    console.print(scanned.source.path)
+    if len(others):
+        parts = [others.filter(pl.col("stratum") == number)["p_max"].to_numpy() for number in range(len(strata))]
+        rest = sum(
+            (size - len(p)) * between(rng, int((p < FAILS).sum()), len(p))
+            for size, p in zip(strata, parts, strict=True)
+        )
+        low, high = np.quantile(rest, [0.05, 0.95])
+        n = int((others["p_max"] < FAILS).sum())
+        console.print(
+            f"of {len(others):,} drawn from the {sum(strata):,} that none names at 2%, it fails on {n}: on {low:,.0f} "
+            f"to {high:,.0f} of the others (90%)"
+        )
 
 
 def main() -> None:
@@ -89,8 +99,8 @@ def main() -> None:
     if not (options.out / "records.parquet").exists():
         tokens = sorted(set().union(*candidates.values()))
         darkvocab.verify(options.model, options.out, tokens=tokens, missed=1_000, resume=options.out.exists())
-    verdict = judge(read_records(options.out), read_manifest(options.out)["parameters"])
-    show(scanned, candidates, verdict)
+    parameters = read_manifest(options.out)["parameters"]
+    show(candidates, judge(read_records(options.out), parameters), parameters["strata"])
 
 
 if __name__ == "__main__":
