@@ -48,8 +48,8 @@ class Watched:
     seen: Any = None  # bool [k], rows that were looked up since the last step; None where nobody saw
     before: Any = None  # its rows before a step
 
-    @property
     def rows(self) -> Any:
+        """Return a copy of its rows [k, dim]; where processes share them, all must ask."""
         return updates.rows_of(self.parameter, self.ids)
 
     @property
@@ -67,7 +67,7 @@ class Watched:
 
     def measure(self, optimizer: Any) -> Iterator[Any]:
         """Yield what is recorded after a step: rows [k, dim], the update [k, 5], and what else is asked for."""
-        rows = self.rows
+        rows = self.rows()
         yield rows
         seen = self.seen if self.seen is None or self.ids is None else self.seen[self.ids]
         yield updates.measure_update(optimizer, self.parameter, self.ids, self.before, rows, seen)
@@ -163,7 +163,7 @@ class Recorder:
         self.made = self.first = made
         shared = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._writes = not (shared and torch.distributed.get_rank())
-        start = [updates.words_of(one.rows) for one in self._watched]
+        start = [updates.words_of(one.rows()) for one in self._watched]
         if self._writes:
             self._take(model, optimizer, start)
         hooks = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
@@ -307,7 +307,7 @@ class Recorder:
     def _before(self, *_: Any) -> None:
         if self._is_recorded(self.made + 1):
             for one in self._watched:
-                one.before = one.rows
+                one.before = one.rows()
 
     def _after(self, optimizer: Any, *_: Any) -> None:
         self.made += 1
