@@ -3,8 +3,6 @@
 import json
 import os
 from contextlib import AbstractContextManager
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from ..errors import CorruptFile, InvalidInput
 from ..landing import refuse_write
+from ..sources.safetensors import read_metadata
 
 NAMES = {"bfloat16": ("BF16", 2), "float16": ("F16", 2), "float32": ("F32", 4), "float64": ("F64", 8)}
 DIGITS = 15  # of the number of rows in the header, so that it can be written over
@@ -48,19 +47,19 @@ class Recording(AbstractContextManager["Recording"]):
         self._metadata = {name: str(value) for name, value in (metadata or {}).items()}
         self.n = resume_at
         self._grows = n_rows is None
-        self._start = len(self._header(10**12)) if n_rows is None else 0
-        if n_rows is None:
-            n_rows = _in_header(path, key, "shape", 0) if resume_at else ROOM
-        self.n_rows = n_rows
-        header = self._header(n_rows, self._start)
-        self._start = len(header)
-        self._count_at = header.index(b'"recorded": "') + len(b'"recorded": "')
+        self._start = len(self._header(10**12)) if self._grows else 0
         try:
             self._file = os.open(path, os.O_RDWR | (0 if resume_at else os.O_CREAT | os.O_TRUNC), 0o666)
         except OSError as error:
             if resume_at:
                 raise CorruptFile(f"{path}: the recording is gone ({error.strerror}); start the run anew") from None
             raise refuse_write(path, error) from None
+        if n_rows is None:
+            n_rows = (os.fstat(self._file).st_size - self._start) // self.row_bytes if resume_at else ROOM
+        self.n_rows = n_rows
+        header = self._header(n_rows, self._start)
+        self._start = len(header)
+        self._count_at = header.index(b'"recorded": "') + len(b'"recorded": "')
         if resume_at:
             self._check(header, resume_at)
             self._count()
@@ -135,19 +134,9 @@ class Recording(AbstractContextManager["Recording"]):
         os.close(self._file)
 
 
-def _in_header(path: Path, *place: str | int) -> int:
-    """Return the number at a place of a recording's header; CorruptFile where none can be read."""
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return int(reduce(getitem, place, header))
-    except (OSError, ValueError, LookupError, TypeError, MemoryError, OverflowError) as error:
-        raise CorruptFile(f"{path}: not the recording of this run ({error!r}); start the run anew") from None
-
-
 def recorded(path: Path) -> int:
     """Count the rows of a recording that are written, by its header; 0 where none can be read."""
     try:
-        return _in_header(path, "__metadata__", "recorded")
-    except CorruptFile:
+        return int(read_metadata(path)["recorded"])
+    except (OSError, ValueError, KeyError):
         return 0

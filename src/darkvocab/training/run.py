@@ -19,6 +19,7 @@ from ..extras import import_extra, import_torch
 from ..gpu.device import is_full, torch_device
 from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
+from ..sources.safetensors import read_metadata
 from . import updates
 from .outcome import COLUMNS, ENDED, TrainingOutcome, n_before_divergence, outcome, write_outcome
 from .recording import Recording
@@ -295,11 +296,8 @@ def steps_made(path: Path) -> int | None:
 
 def _checkpoint_metadata(path: Path) -> tuple[int, str | None]:
     """Return the steps made and the stream of random numbers; 0 steps where there is no checkpoint to be read."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path / CHECKPOINT, "np") as file:
-            metadata = file.metadata()
-            return int(metadata["done"]), metadata.get("stream")
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        metadata = read_metadata(path / CHECKPOINT)
+        return int(metadata["done"]), metadata.get("stream")
+    except (OSError, ValueError, KeyError):
         return 0, None  # whoever begins there says what is wrong with it
