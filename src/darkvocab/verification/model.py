@@ -8,11 +8,12 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors, one_of
 from ..extras import import_extra, import_torch
@@ -31,9 +32,10 @@ VERIFY = "verify"  # the command, and the extra that it needs
 class Answer(NamedTuple):
     """One place of the model's answers to a frame, for each token of a batch."""
 
-    p: Float[np.ndarray, " batch"]  # probability of the token
-    rank: Int64[np.ndarray, " batch"]  # of the token; 1: the likeliest
-    token: Int64[np.ndarray, " batch"]  # that came instead, or the token itself
+    p: Float[np.ndarray, " batch"]  # probability of the token; NaN: it was not asked for
+    rank: Int64[np.ndarray, " batch"]  # of the token; 1: the likeliest, 0: unknown
+    token: Int64[np.ndarray, " batch"]  # that came instead, or the token itself; -1: unknown
+    bound: Bool[np.ndarray, " batch"]  # whether the probability is no more than p, and may be less
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Model:
                     p=(logit[:, 0] - logits.logsumexp(1)).exp().cpu().numpy(),
                     rank=1 + (logits > logit).sum(1).cpu().numpy(),
                     token=answer.cpu().numpy(),
+                    bound=np.zeros(len(tokens), bool),
                 )
                 rows = answer[:, None]
 
@@ -102,6 +105,10 @@ class Model:
         state = torch.cat([state, rows], 1)
         given = self.logits(state)
         return getattr(given, "logits", given)[:, -1].float(), state
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest has of a model beside its source: nothing."""
+        return {}
 
     def batch(self, length: int, n_tokens: int, free: int) -> int:
         """Return how many texts of a length to ask for at once, so that they take a quarter of the free bytes."""
@@ -148,22 +155,35 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
     def encode(text: str) -> list[int]:
         return tokenizer(text)["input_ids"]
 
-    def templated(text: str) -> str:
-        try:
-            said = [{"role": "user", "content": text}]
-            return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # of a template, which may raise what it likes
-            raise InvalidInput(f"the chat template of {source} fails: {in_a_line(error)}") from None
-
     return Model(
         logits=model.eval().to(device),
         encode=encode,
-        templated=templated,
+        templated=partial(_templated, tokenizer, source),
         decode=lambda token: tokenizer.decode([token]),
         device=device,
         context=getattr(config, "max_position_embeddings", None),
         bytes_a_position=2 * config.num_hidden_layers * heads * width * model.dtype.itemsize,
     )
+
+
+def open_template(source: str | Path) -> Callable[[str], str]:
+    """Return the chat template of a source by transformers; raises as `open_model`."""
+    transformers = import_extra("transformers", VERIFY, VERIFY)
+    given = _place(str(source))
+    try:
+        with _quiet(transformers):
+            return partial(_templated, transformers.AutoTokenizer.from_pretrained(given.pop("name"), **given), source)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise InvalidInput(f"transformers makes no chat template of {source}: {in_a_line(error)}") from None
+
+
+def _templated(tokenizer: Any, source: str | Path, text: str) -> str:
+    """Return a text as a user's message, up to where the model's answer begins."""
+    try:
+        said = [{"role": "user", "content": text}]
+        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # of a template, which may raise what it likes
+        raise InvalidInput(f"the chat template of {source} fails: {in_a_line(error)}") from None
 
 
 @contextlib.contextmanager

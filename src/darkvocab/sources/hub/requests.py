@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from typing import Any, TypeVar
@@ -69,12 +70,16 @@ def _refusal(status: int, code: str | None, repo: str, revision: str, file: str)
 
 
 def blocks(
-    ask: Callable[[int], Iterator[bytes]], what: str, at: int = 0, stop: threading.Event | None = None
+    ask: Callable[[int], Iterator[bytes]],
+    what: str,
+    at: int = 0,
+    stop: threading.Event | None = None,
+    address: str = "HF_ENDPOINT",
 ) -> Iterator[bytes]:
     """Yield what `ask(at)` yields, from byte `at` on; after failures that may pass, `ask` again from where it was cut.
 
-    Setting `stop` ends it, also in a pause. Raises Unreachable where it failed once more in a row than there are
-    `PAUSES`, or the server asks for a longer wait.
+    Setting `stop` ends it, also in a pause; `address` names where the server's is set. Raises Unreachable where it
+    failed once more in a row than there are `PAUSES`, or the server asks for a longer wait.
     """
     stop = stop or threading.Event()
     failures = 0
@@ -96,13 +101,33 @@ def blocks(
             why = str(error)
             pause = pause_asked_for(error.response.headers)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:  # a proxy, redirects without end
-            raise Unreachable(f"{what}: {error}; check HF_ENDPOINT and the proxy") from None
+            raise Unreachable(f"{what}: {error}; check {address} and the proxy") from None
         failures = 1 if at - first >= ENOUGH else failures + 1
         if failures > most:
             raise Unreachable(f"{what}: failed {failures} times in a row, the last time: {why}; {AGAIN}")
         if pause > MOST_PAUSE:
             raise Unreachable(f"{what}: {why}, and asks to wait for {pause:,.0f} s; {AGAIN} then")
         stop.wait(max(pause, PAUSES[failures - 1]))
+
+
+def whole(
+    answer: Callable[[], AbstractContextManager[httpx2.Response]],
+    what: str,
+    stop: threading.Event | None = None,
+    address: str = "HF_ENDPOINT",
+) -> bytes:
+    """Return the body of an answer; raises as `blocks`, and Unreachable for more than `MAX_ANSWER` bytes."""
+
+    def body(_: int) -> Iterator[bytes]:
+        content = bytearray()
+        with answer() as response:
+            for block in response.iter_bytes():
+                content += block
+                if len(content) > MAX_ANSWER:
+                    raise Unreachable(f"{what}: answers with more than {MAX_ANSWER:,} bytes; check {address}")
+        yield bytes(content)
+
+    return b"".join(blocks(body, what, stop=stop, address=address))
 
 
 def ask(route: str, repo: str, revision: str, read: Callable[[Any], Result], **parameters: Any) -> Result:
@@ -112,17 +137,7 @@ def ask(route: str, repo: str, revision: str, read: Callable[[Any], Result], **p
     CorruptFile where `read` cannot make anything of it.
     """
     url = f"{constants.ENDPOINT}/api/models/{repo}{route}"
-
-    def body(_: int) -> Iterator[bytes]:
-        content = b""
-        with get(url, repo, revision, params=parameters) as response:
-            for block in response.iter_bytes():
-                content += block
-                if len(content) > MAX_ANSWER:
-                    raise Unreachable(f"{url}: answers with more than {MAX_ANSWER:,} bytes; is it a Hub?")
-        yield content
-
-    content = b"".join(blocks(body, url))
+    content = whole(lambda: get(url, repo, revision, params=parameters), url)
     try:
         return read(json.loads(content))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
