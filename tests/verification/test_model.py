@@ -36,7 +36,7 @@ def stacked(model, frame, tokens):
 
 def test_probabilities_ranks_and_answers_are_those_of_generate(opened):
     for frame in frames_of(opened):
-        p, rank, answer = stacked(opened, frame, TOKENS)
+        p, rank, answer, _ = stacked(opened, frame, TOKENS)
         for column, token in enumerate(TOKENS):
             ids = torch.tensor(np.concatenate([frame.beginning, frame.rest(np.array([token]))[0]]))[None]
             plain = opened.logits.generate(

@@ -17,7 +17,7 @@ from darkvocab import check, scan, verify
 from darkvocab.errors import AccessRefused, InvalidInput, Missing, MissingExtra, MissingFile, Unreachable
 from darkvocab.sources.hub import requests
 from darkvocab.verification import connection
-from darkvocab.verification.connection import Connection, address
+from darkvocab.verification.connection import Connection
 from darkvocab.verification.frames import read_frames
 from darkvocab.verification.run import Verify
 
@@ -88,14 +88,14 @@ def test_every_kind_of_server_gives_the_probabilities_or_bounds_of_them(folder, 
 
 
 @pytest.mark.parametrize(
-    ("kind", "n_listed"), [("vLLM", 1), ("vLLM old", 20), ("OpenAI-compatible", 20), ("Ollama", 20)]
+    ("kind", "most_listed"), [("vLLM", 1), ("vLLM old", 20), ("OpenAI-compatible", 20), ("Ollama", 20)]
 )
-def test_what_a_server_can_do_is_asked_first_and_recorded(folder, kind, n_listed, tmp_path):
+def test_what_a_server_can_do_is_asked_first_and_recorded(folder, kind, most_listed, tmp_path):
     with endpoints.Endpoint(kind).running() as served:
         verify(folder, tmp_path / "run", endpoint=url_of(served), **FEW)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     facts = manifest["parameters"]["server"]
-    assert facts["n_listed"] == n_listed
+    assert facts["most_listed"] == most_listed
     assert facts["is_exact"] == (kind == "vLLM")
     assert facts["kind"] == kind.removesuffix(" old")
     assert facts["model"] == "small"
@@ -201,7 +201,7 @@ def test_the_key_is_in_the_header_of_each_request_and_nowhere_else(folder, cli, 
         ({"endpoint": "http://"}, "takes the URL of a server"),
         ({"endpoint": "http://a:b"}, "takes the URL of a server"),
         ({"endpoint": "http://localhost", "api_key_env": "NO_SUCH"}, "variable NO_SUCH is not set"),
-        ({"endpoint": "http://localhost", "api_key_env": "ODD_KEY"}, "ODD_KEY holds what is no key"),
+        ({"endpoint": "http://localhost", "api_key_env": "ODD_KEY"}, "ODD_KEY is not set, or holds no key"),
         ({"endpoint": "http://localhost", "model": print}, "a model in memory is asked without an endpoint"),
         ({"model": "small"}, "give its URL by --endpoint"),
         ({"api_key_env": "NAME"}, "give its URL by --endpoint"),
@@ -245,13 +245,13 @@ def colder(answer):
 @pytest.mark.parametrize(
     ("change", "said"),
     {
-        "NaN": (lists(math.nan), "NaN, or above 0"),
-        "above 0": (lists(0.5), "NaN, or above 0"),
-        "too much": (lists(-0.0), "come to more than 1"),
+        "NaN": (lists(math.nan), "NaN, or more than 1 in all"),
+        "above 0": (lists(0.5), "NaN, or more than 1 in all"),
+        "too much": (lists(-0.0), "NaN, or more than 1 in all"),
         "no number": (lists("much"), "gives no log-probabilities"),
         "null": (lists(None), "gives no log-probabilities"),
         "no list": (other(completion_probabilities=3), "gives no log-probabilities"),
-        "empty": (lambda answer: {}, "gives no log-probabilities"),
+        "empty": (lambda answer: {}, "lists no log-probabilities"),
         "a list": (lambda answer: [], "gives no log-probabilities"),
         "beyond": (second_place_is(N_TOKENS), "tokenizer of another vocabulary"),
         "below": (second_place_is(-1), "tokenizer of another vocabulary"),
@@ -277,27 +277,12 @@ def test_a_server_without_log_probabilities_is_refused(folder):
             verify(folder, endpoint=served.url, **FEW)
 
 
-def test_a_server_that_lists_fewer_places_than_asked_for_is_refused(folder):
-    with endpoints.Endpoint("vLLM").running() as served:
-        settings = Verify(source=str(folder), endpoint=served.url, **FEW)
-        assert settings.asking
-
-        def first(answer):
-            listed = answer["choices"][0]["logprobs"]
-            answer["choices"][0]["logprobs"] = {name: column[:1] for name, column in listed.items()}
-            return answer
-
-        served.change = first
-        with pytest.raises(Unreachable, match="lists 1 places where 3 were asked for"):
-            settings.run()
-
-
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
         (lambda content: content[: len(content) // 2], "failed 6 times in a row"),
-        (lambda content: b"{" * len(content), "answers no JSON"),
-        (lambda content: b"[" * 100_000, "answers no JSON"),
+        (lambda content: b"{" * len(content), "it answers something else"),
+        (lambda content: b"[" * 100_000, "it answers something else"),
     ],
 )
 def test_answers_that_are_cut_or_no_json_are_refused(folder, endpoint, raw, said):
@@ -316,7 +301,7 @@ def test_what_a_server_asks_for_or_lacks_is_said(folder):
     with endpoints.Endpoint(names=("one", "two")).running() as served:
         with pytest.raises(InvalidInput, match=r"has several models \(one, two\): name one by --model"):
             verify(folder, endpoint=served.url, **FEW)
-        with pytest.raises(MissingFile, match="'three' not found; is the model 'three' there"):
+        with pytest.raises(MissingFile, match="answers 404 of the model 'three': model 'three' not found"):
             verify(folder, endpoint=served.url, model="three", **FEW)
         verify(folder, endpoint=served.url, model="two", **FEW)
         assert served.prompts[-1]["model"] == "two"
@@ -333,7 +318,7 @@ def test_a_server_with_another_vocabulary_or_a_short_context_is_refused(folder, 
     endpoint.n_vocab = N_TOKENS
     own = endpoint.tokenizer
     endpoint.tokenizer = type("Reversed", (), {"encode": lambda _, text: own.encode(text[::-1])})()
-    with pytest.raises(InvalidInput, match="of the frame device it makes other ids"):
+    with pytest.raises(InvalidInput, match="it makes other ids of the frame device"):
         verify(folder, endpoint=endpoint.url, **FEW)
     endpoint.tokenizer = own
     get = endpoint.get
@@ -417,7 +402,3 @@ def test_each_worker_opens_a_connection_of_its_own(folder, endpoint):
     settings = Verify(source=str(folder), endpoint=endpoint.url, **FEW)
     answers = settings.run(engine="processes", workers=2)
     assert answers.equals(Verify(source=str(folder), endpoint=endpoint.url, **FEW).run())
-
-
-def test_addresses_lose_the_slash_at_their_end():
-    assert address("https://host:8/v1/") == "https://host:8/v1"

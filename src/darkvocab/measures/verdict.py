@@ -18,6 +18,7 @@ LAND = {"strongly verified": 0.001, "verified": 0.01, "doubtful": 0.1}  # P_max 
 QUANTILE = 0.01  # of the controls, below which a token is verified
 FEWEST_CONTROLS = 50  # of one kind, from which they have a threshold of their own
 LEVEL = 0.9  # of intervals
+COUNTS = ("n_undecided", "n_not_asked")
 SCHEMA_VERSION = 1
 N_DRAWS = 20_000
 
@@ -42,23 +43,14 @@ class Verdict(Shown):
     precision: Share | None  # of those asked for that the weights grade untrained or weak, the verified
     recall: Share | None  # of the tokens that the model fails on, those that the weights named; None without missed
     n_missed: tuple[float, float] | None  # between which the number of the others lies
-
-    @property
-    def n_not_asked(self) -> int:
-        """Tokens that a server could not be asked for."""
-        return self.tokens["p_max"].null_count()
-
-    @property
-    def n_undecided(self) -> int:
-        """Tokens of which a server said too little: they may be below the limit, or not."""
-        return self.tokens["verified"].null_count() - self.n_not_asked
+    n_undecided: int  # tokens whose bound is above the limit
+    n_not_asked: int  # tokens that a server could not be asked for
 
     def facts(self) -> dict[str, Any]:
         """Return what follows from the answers as JSON-ready data."""
         return {
             "n_verified": int(self.tokens.filter(self.tokens["group"] != CONTROL)["verified"].sum()),
-            **{"n_undecided": self.n_undecided, "n_not_asked": self.n_not_asked},
-            **{name: getattr(self, name) for name in ("thresholds", "n_controls", "n_missed")},
+            **{name: getattr(self, name) for name in ("thresholds", "n_controls", "n_missed", *COUNTS)},
             **{name: share and vars(share) for name, share in (("precision", self.precision), ("recall", self.recall))},
         }
 
@@ -123,6 +115,8 @@ def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
         precision=precision,
         recall=recall,
         n_missed=n_missed,
+        n_undecided=answered["verified"].null_count(),
+        n_not_asked=len(tokens) - len(answered),
     )
 
 

@@ -106,10 +106,6 @@ class Model:
         given = self.logits(state)
         return getattr(given, "logits", given)[:, -1].float(), state
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a manifest has of a model beside its source: nothing."""
-        return {}
-
     def batch(self, length: int, n_tokens: int, free: int) -> int:
         """Return how many texts of a length to ask for at once, so that they take a quarter of the free bytes."""
         each = length * self.bytes_a_position + 4 * 4 * n_tokens  # logits, and what is made of them
@@ -136,13 +132,10 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
         weights = {"dtype": torch.float32 if dtype == "auto" else weights["dtype"]}
         weights["quantization_config"] = transformers.GgufConfig(dequantize=True)  # else kernels are asked of the Hub
     name = given.pop("name")
-    try:
-        with _quiet(transformers):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
-            loaded = transformers.AutoModelForCausalLM.from_pretrained
-            model, info = loaded(name, output_loading_info=True, **given, **weights)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise InvalidInput(f"transformers makes no language model of {source}: {in_a_line(error)}") from None
+    with _opening(transformers, source):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained
+        model, info = loaded(name, output_loading_info=True, **given, **weights)
     config = model.config.get_text_config()
     if missing := sorted(info["missing_keys"]):  # which would be drawn at random
         raise InvalidInput(f"{source} is no language model: it has no {missing[0]}")
@@ -167,14 +160,11 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
 
 
 def open_template(source: str | Path) -> Callable[[str], str]:
-    """Return the chat template of a source by transformers; raises as `open_model`."""
+    """Return the chat template of a source by transformers; raises as `open_model`, and InvalidInput without one."""
     transformers = import_extra("transformers", VERIFY, VERIFY)
     given = _place(str(source))
-    try:
-        with _quiet(transformers):
-            return partial(_templated, transformers.AutoTokenizer.from_pretrained(given.pop("name"), **given), source)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise InvalidInput(f"transformers makes no chat template of {source}: {in_a_line(error)}") from None
+    with _opening(transformers, source):
+        return partial(_templated, transformers.AutoTokenizer.from_pretrained(given.pop("name"), **given), source)
 
 
 def _templated(tokenizer: Any, source: str | Path, text: str) -> str:
@@ -187,13 +177,15 @@ def _templated(tokenizer: Any, source: str | Path, text: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep transformers from writing to stderr: its warnings, and bars of progress that nothing else turns off."""
+def _opening(transformers: Any, source: str | Path) -> Iterator[None]:
+    """Turn what transformers raises into InvalidInput, and keep it from writing warnings and bars to stderr."""
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise InvalidInput(f"transformers makes no language model of {source}: {in_a_line(error)}") from None
     finally:
         transformers.utils.logging.set_verbosity(before)
 

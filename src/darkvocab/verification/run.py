@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -120,19 +120,16 @@ class Verify(Shown):
         return model, frames
 
     def _server(self, texts: list[Text]) -> Server:
-        """Open the server, whose vocabulary must be that of the source; the template is its own, or the source's."""
+        """Open the server, whose vocabulary must be the source's; where it applies no template, that of the source."""
         from .server import open_server
 
         rows = self.scanned.tokens.select("id", "bytes").iter_rows()
-        spelled = {
-            token: None if held is None else bytes.fromhex(held).decode("utf-8", "replace") for token, held in rows
-        }
-        try:
+        spelled = {token: held and bytes.fromhex(held).decode("utf-8", "replace") for token, held in rows}
+        encode = None
+        with suppress(MissingFile):  # the server may have one
             encode = _encoder(self.source)
-        except MissingFile:
-            encode = None  # the server may have one
-        given = {"model": self.model, "api_key_env": self.api_key_env}
-        server = open_server(str(self.endpoint), **given, texts=spelled, frames=texts, own=encode)
+        given = {"model": self.model, "api_key_env": self.api_key_env, "own": encode}
+        server = open_server(str(self.endpoint), texts=spelled, frames=texts, **given)
         if self.chat and server.templated is None:
             server.templated = open_template(self.source)
         return server
@@ -154,7 +151,7 @@ class Verify(Shown):
             "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
             "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking[1]],
             "strata": self.chosen[1],
-            **self.asking[0].facts(),
+            **(self.asking[0].facts() if self.endpoint is not None else {}),  # type: ignore[union-attr]
         }
 
     def manifest(self) -> dict[str, Any]:
@@ -245,8 +242,8 @@ DEFAULTS = {one.name: one.default for one in fields(Verify)}
 def _encoder(source: str) -> Callable[[str], list[int]]:
     """Return how the tokenizer of a source makes ids of a text; MissingFile without one."""
     tokenizer = tokenizer_of(open_source(source))
-    if tokenizer is None:
-        raise MissingFile(f"there is no tokenizer beside {source}; hand over a Model with `encode`")
+    if tokenizer is None or tokenizer.encoder is None:
+        raise MissingFile(f"there is no tokenizer beside {source} that encodes; hand over a Model with `encode`")
     return lambda text: tokenizer.encode([text])[0].tolist()
 
 

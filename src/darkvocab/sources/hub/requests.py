@@ -70,16 +70,12 @@ def _refusal(status: int, code: str | None, repo: str, revision: str, file: str)
 
 
 def blocks(
-    ask: Callable[[int], Iterator[bytes]],
-    what: str,
-    at: int = 0,
-    stop: threading.Event | None = None,
-    address: str = "HF_ENDPOINT",
+    ask: Callable[[int], Iterator[bytes]], what: str, at: int = 0, stop: threading.Event | None = None
 ) -> Iterator[bytes]:
     """Yield what `ask(at)` yields, from byte `at` on; after failures that may pass, `ask` again from where it was cut.
 
-    Setting `stop` ends it, also in a pause; `address` names where the server's is set. Raises Unreachable where it
-    failed once more in a row than there are `PAUSES`, or the server asks for a longer wait.
+    Setting `stop` ends it, also in a pause. Raises Unreachable where it failed once more in a row than there are
+    `PAUSES`, or the server asks for a longer wait.
     """
     stop = stop or threading.Event()
     failures = 0
@@ -101,7 +97,7 @@ def blocks(
             why = str(error)
             pause = pause_asked_for(error.response.headers)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:  # a proxy, redirects without end
-            raise Unreachable(f"{what}: {error}; check {address} and the proxy") from None
+            raise Unreachable(f"{what}: {error}; check HF_ENDPOINT or --endpoint, and the proxy") from None
         failures = 1 if at - first >= ENOUGH else failures + 1
         if failures > most:
             raise Unreachable(f"{what}: failed {failures} times in a row, the last time: {why}; {AGAIN}")
@@ -111,10 +107,7 @@ def blocks(
 
 
 def whole(
-    answer: Callable[[], AbstractContextManager[httpx2.Response]],
-    what: str,
-    stop: threading.Event | None = None,
-    address: str = "HF_ENDPOINT",
+    answer: Callable[[], AbstractContextManager[httpx2.Response]], what: str, stop: threading.Event | None = None
 ) -> bytes:
     """Return the body of an answer; raises as `blocks`, and Unreachable for more than `MAX_ANSWER` bytes."""
 
@@ -124,10 +117,10 @@ def whole(
             for block in response.iter_bytes():
                 content += block
                 if len(content) > MAX_ANSWER:
-                    raise Unreachable(f"{what}: answers with more than {MAX_ANSWER:,} bytes; check {address}")
+                    raise Unreachable(f"{what}: answers with more than {MAX_ANSWER:,} bytes, which no answer has")
         yield bytes(content)
 
-    return b"".join(blocks(body, what, stop=stop, address=address))
+    return b"".join(blocks(body, what, stop=stop))
 
 
 def ask(route: str, repo: str, revision: str, read: Callable[[Any], Result], **parameters: Any) -> Result:
