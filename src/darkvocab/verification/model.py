@@ -106,6 +106,10 @@ class Model:
         given = self.logits(state)
         return getattr(given, "logits", given)[:, -1].float(), state
 
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest has of it beside its source: nothing."""
+        return {}
+
     def batch(self, length: int, n_tokens: int, free: int) -> int:
         """Return how many texts of a length to ask for at once, so that they take a quarter of the free bytes."""
         each = length * self.bytes_a_position + 4 * 4 * n_tokens  # logits, and what is made of them

@@ -121,6 +121,7 @@ class Verify(Shown):
 
     def _server(self, texts: list[Text]) -> Server:
         """Open the server, whose vocabulary must be the source's; where it applies no template, that of the source."""
+        from .connection import Connection
         from .server import open_server
 
         rows = self.scanned.tokens.select("id", "bytes").iter_rows()
@@ -128,8 +129,8 @@ class Verify(Shown):
         encode = None
         with suppress(MissingFile):  # the server may have one
             encode = _encoder(self.source)
-        given = {"model": self.model, "api_key_env": self.api_key_env, "own": encode}
-        server = open_server(str(self.endpoint), texts=spelled, frames=texts, **given)
+        connection = Connection(str(self.endpoint), self.api_key_env)
+        server = open_server(connection, self.model, spelled, texts, encode)
         if self.chat and server.templated is None:
             server.templated = open_template(self.source)
         return server
@@ -151,7 +152,7 @@ class Verify(Shown):
             "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
             "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking[1]],
             "strata": self.chosen[1],
-            **(self.asking[0].facts() if self.endpoint is not None else {}),  # type: ignore[union-attr]
+            **self.asking[0].facts(),
         }
 
     def manifest(self) -> dict[str, Any]:

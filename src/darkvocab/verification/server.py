@@ -20,7 +20,7 @@ from jaxtyping import Int64
 
 from ..errors import AccessRefused, DarkvocabError, InvalidInput, MissingFile, Unreachable
 from ..text import listed
-from .connection import Connection
+from .connection import MOST_AT_ONCE, Connection
 from .frames import MARK, Frame, Text
 from .model import MOST_TOGETHER, PLACES, Answer
 
@@ -31,6 +31,7 @@ ROUNDING = 1e-6  # of sums of probabilities that were float32
 TIED = 1e-3  # difference of log-probabilities of answers that are as likely
 BIAS = 1000.0  # makes any token the next one
 Encode = Callable[[str], list[int]]
+Texts = Mapping[int, str | None]  # of every token
 Result = TypeVar("Result")
 
 
@@ -56,7 +57,7 @@ class Server:
     """A model behind an endpoint, which is asked as `Model` is; made by `open_server`."""
 
     connection: Connection
-    texts: Mapping[int, str | None]  # of every token
+    texts: Texts
     own: Encode | None  # the tokenizer of the source, which adds no special tokens
     kind: str  # of `servers.toml`
     version: str | None
@@ -202,47 +203,40 @@ def _reading(what: str) -> Iterator[None]:
 
 
 def open_server(
-    endpoint: str,
-    *,
+    connection: Connection,
     model: str | None,
-    api_key_env: str | None,
     texts: Mapping[int, str | None],
     frames: Sequence[Text],
     own: Encode | None,
 ) -> Server:
-    """Ask a server what it is and what it can do; where the URL ends in /v1, by the interface of OpenAI alone.
+    """Ask a server what it is and what it can do; where its URL ends in /v1, by the interface of OpenAI alone.
 
-    Raises InvalidInput where it has several models and none is named, or a tokenizer of another vocabulary; as
-    `Server.answers`.
-
-    Parameters
-    ----------
-    texts, own : of each token of the source; its tokenizer, which adds no special tokens, None without one
-    frames : texts that both tokenizers must make the same ids of
+    `texts` and `own` are the source's: the text of each token, and its tokenizer, which adds no special ones and makes
+    of `frames` the ids that the server makes. Raises InvalidInput where the server has another vocabulary, or several
+    models of which none is named; as `Server.answers`.
     """
-    connection = Connection(endpoint, api_key_env)
     is_openai = connection.url.endswith("/v1")
     connection.url = connection.url.removesuffix("/v1")
-    with _reading(endpoint):
+    with _reading(connection.url):
         props = {} if is_openai else _facts(connection, "/props")
-        models = [one for one in _facts(connection, "/v1/models").get("data") or () if isinstance(one, dict)]
-        names = [str(one.get("id")) for one in models]
-        if model is None and len(names) > 1:
-            raise InvalidInput(f"{endpoint} has several models ({listed(names, 6)}): name one by --model")
-        model = model or next(iter(names), None)
-        about = next((one for one in models if one.get("id") == model), {})
+        models = {str(one["id"]): one for one in _facts(connection, "/v1/models").get("data") or ()}
+        if model is None and len(models) > 1:
+            raise InvalidInput(f"{connection.url} has several models ({listed([*models], 6)}): name one by --model")
+        model = model or next(iter(models), None)
+        about: dict[str, Any] = models.get(str(model)) or next(iter(models.values()), {})
         kind, version = _kind(connection, props, about)
         if kind == "Ollama" and is_openai:
             raise InvalidInput(f"the /v1 of Ollama puts a template around each prompt; give {connection.url}")
-        meta: dict[str, Any] = about.get("meta") or {}
-        if meta.get("n_vocab", len(texts)) != len(texts):
-            vocabularies = f"{meta['n_vocab']} tokens, the source has {len(texts)}"
-            raise InvalidInput(f"{endpoint} has a tokenizer of another vocabulary: {vocabularies}")
-        if slots := props.get("total_slots"):
-            connection.at_once = int(slots)
+        meta = about.get("meta") or {}
+        n_vocab = meta.get("n_vocab") or len(texts)
+        if n_vocab != len(texts):
+            vocabularies = f"{n_vocab} tokens, the source has {len(texts)}"
+            raise InvalidInput(f"{connection.url} has a tokenizer of another vocabulary: {vocabularies}")
+        if slots := int(props.get("total_slots") or 0):
+            connection.at_once = min(max(slots, 1), MOST_AT_ONCE)
             connection.is_settled = True
         context = props.get("default_generation_settings", meta).get("n_ctx") or about.get("max_model_len")
-        server = Server(connection, texts, own, kind, version, model, context)
+        server = Server(connection, texts, own, kind, version, model, context and int(context))
     if kind.startswith("llama.cpp"):
         server.templated = partial(_templated, server)
     _take_tokenizer(server, frames)
