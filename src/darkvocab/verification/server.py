@@ -107,14 +107,13 @@ class Server:
         """Return the places of the answer about one token."""
         ids = frame.ids.copy()
         ids[frame.places] = token
+        prompt: str | list[int] = ids.tolist()
         if self.by_text:
             text = self.texts.get(token)
             prompt = frame.text.replace(MARK, text or "")
             if not text or self.own is None or self.own(prompt) != ids.tolist():
                 return [NOT_ASKED] * PLACES
-            places = self._places(prompt, token)
-        else:
-            places = self._places(ids.tolist(), token)
+        places = self._places(prompt, token)
         if len(places) < PLACES and "leaves_out" in self.how:
             places = self._one_by_one(ids.tolist(), token)
         return (places + [NOT_SAID] * PLACES)[:PLACES]
