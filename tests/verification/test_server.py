@@ -14,12 +14,21 @@ import pytest
 from bytewise import N_TOKENS, UNTRAINED, source, tokenizer
 
 from darkvocab import check, scan, verify
-from darkvocab.errors import AccessRefused, InvalidInput, Missing, MissingExtra, MissingFile, Unreachable
+from darkvocab.errors import (
+    AccessRefused,
+    DarkvocabError,
+    InvalidInput,
+    Missing,
+    MissingExtra,
+    MissingFile,
+    Unreachable,
+)
 from darkvocab.sources.hub import requests
 from darkvocab.verification import connection
 from darkvocab.verification.connection import Connection
 from darkvocab.verification.frames import read_frames
 from darkvocab.verification.run import Verify
+from darkvocab.verification.server import open_server
 
 BYTE = 160  # 0xE4, no whole character
 ASKED = [40, 65, BYTE, *range(280, 284), *UNTRAINED]
@@ -395,6 +404,46 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder, endpoint, tmp_path
     assert len(endpoint.prompts) > n_asked
     for name in ("records.parquet", "records.csv", "manifest.json"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+ODD = (None, 3, -1, 1e400, "x", [], [[]], [1], {}, {"tokens": 3}, {"tokens": ["a"]}, {"tokens": [1e3]}, {"data": [3]})
+ODD += ({"data": {}}, {"data": [{"id": [1]}]}, {"data": [{"id": 1, "meta": 3}]}, {"version": []}, {"prompt": None})
+ODD += ({"default_generation_settings": 3}, {"default_generation_settings": {"n_ctx": "x"}, "total_slots": "x"})
+ODD += (
+    {"default_generation_settings": {"n_ctx": -1}, "total_slots": -1},
+    {"data": [{"id": 1, "meta": {"n_vocab": []}}]},
+)
+ODD += ({"choices": []}, {"choices": [{"logprobs": {"content": [{}]}}]}, {"choices": [{"logprobs": {"tokens": "ab"}}]})
+ODD += ({"completion_probabilities": [[]]}, {"completion_probabilities": [{"token": {}, "top_logprobs": []}]})
+ODD += ({"logprobs": [{"id": {}, "token": "a", "logprob": "x", "top_logprobs": {"a": 1}}]}, {"error": {"message": [1]}})
+
+
+@pytest.mark.parametrize("kind", endpoints.KINDS)
+def test_whatever_a_server_says_is_an_answer_or_a_sentence(kind, monkeypatch):
+    texts = {token: endpoints.Endpoint().text(token) for token in range(N_TOKENS)}
+    served = endpoints.Endpoint(kind)
+    asked = Connection("http://localhost/v1" if kind.endswith("/v1") else "http://localhost")
+    url = asked.url
+    own = tokenizer()
+    routes = ("/props", "/v1/models", "/version", "/api/version", "/tokenize", "prompt")
+    for route in routes:
+        for odd in ODD:
+
+            def send(path, body=None, route=route, odd=odd):
+                if path == route or (route == "prompt" and body and path not in (*routes, "/apply-template")):
+                    return 200, odd
+                answer = served.get(path) if body is None else served.post(path, body)
+                return (200 if answer else 404, answer) if body is None else answer
+
+            asked.url = url
+            monkeypatch.setattr(asked, "send", send)
+            try:
+                server = open_server(asked, "small", texts, read_frames()[0], lambda text: own.encode(text).ids)
+            except DarkvocabError:
+                continue
+            assert route != "prompt"
+            assert 1 <= asked.at_once <= connection.MOST_AT_ONCE
+            assert server.context is None or server.context > 0
 
 
 @pytest.mark.slow

@@ -235,7 +235,7 @@ def open_server(
             connection.at_once = min(max(slots, 1), MOST_AT_ONCE)
             connection.is_settled = True
         context = props.get("default_generation_settings", meta).get("n_ctx") or about.get("max_model_len")
-        server = Server(connection, texts, own, kind, version, model, context and int(context))
+        server = Server(connection, texts, own, kind, version, model, max(0, int(context or 0)) or None)
     if kind.startswith("llama.cpp"):
         server.templated = partial(_templated, server)
     _take_tokenizer(server, frames)
