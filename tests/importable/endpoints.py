@@ -39,6 +39,7 @@ class Endpoint:
         self.statuses = deque()  # (status, headers) of the next answers to prompts
         self.change = lambda answer: answer  # what becomes of an answer to a prompt
         self.raw = lambda content: content  # and of its bytes
+        self.refusal = "not now"  # what is said with a status
         self.asked = []  # (path, body) of each POST
         self.keys = set()
         self.n_connections = 0
@@ -174,7 +175,7 @@ class Handler(BaseHTTPRequestHandler):
             if endpoint.key and self.headers.get("Authorization") != f"Bearer {endpoint.key}":
                 self.send(401, {"error": {"message": f"not {self.headers.get('Authorization')}"}})
             elif fault:
-                self.send(fault[0], {"error": {"message": "not now"}}, fault[1])
+                self.send(fault[0], {"error": {"message": endpoint.refusal}}, fault[1])
             else:
                 self.send(*endpoint.post(self.path, body), raw=endpoint.raw if is_prompt else None)
         finally:

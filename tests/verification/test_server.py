@@ -56,18 +56,18 @@ def url_of(served):
     return served.url + "/v1" * served.kind.endswith("/v1")
 
 
-def true_p(frame, token):
-    """Probabilities of a token at the places of its greedy answer."""
+def truth(frame, token):
+    """Probability and rank of a token at each place of its greedy answer."""
     text = frame.text + frame.answer
     ids = [
         one for n, part in enumerate(text.split("{token}")) for one in [token] * (n > 0) + tokenizer().encode(part).ids
     ]
-    p = []
+    places = []
     for _ in range(endpoints.PLACES):
         every = endpoints.logprobs(ids)
-        p.append(math.exp(every[token]))
+        places.append((math.exp(every[token]), 1 + int((every > every[token]).sum())))
         ids.append(int(np.argmax(every)))
-    return p
+    return places
 
 
 @pytest.mark.parametrize("kind", endpoints.KINDS)
@@ -85,11 +85,11 @@ def test_every_kind_of_server_gives_the_probabilities_or_bounds_of_them(folder, 
             if by_text and token == BYTE:
                 assert p == [None] * endpoints.PLACES
                 continue
-            for given, is_bound, is_right, true in zip(
-                p, part["bound"], part["answer"] == token, true_p(text, token), strict=True
-            ):
+            said = zip(p, part["bound"], part["rank"], part["answer"] == token, truth(text, token), strict=True)
+            for given, is_bound, rank, is_right, (true, true_rank) in said:
                 assert given >= true - 1e-12
                 assert is_bound or given == pytest.approx(true, rel=1e-9)
+                assert rank in (None, true_rank)
                 assert is_right == (true > 0.5)
     bounds = records.drop_nulls("p")["bound"]
     assert bounds.any() == (kind != "vLLM")
@@ -167,6 +167,23 @@ def test_a_server_that_ends_a_text_says_nothing_of_the_places_after_it(folder):
     assert tokens.filter(token=280)["verified"].to_list() == [False]
 
 
+def test_a_listed_text_that_is_no_token_s_may_be_the_token_that_is_asked_for(folder):
+    with endpoints.Endpoint("Ollama").running() as served:
+        text = served.text(40)
+
+        def unnamed(answer):  # as special tokens are, which have no text
+            for place in answer["logprobs"]:
+                for one in (place, *place["top_logprobs"]):
+                    one["token"] = "" if one["token"] == text else one["token"]
+            return answer
+
+        served.change = unnamed
+        tokens = verify(folder, endpoint=served.url, tokens=[40, 41], controls=0, missed=0).tokens
+    assert tokens["bound"].to_list() == [True, False]
+    assert tokens["p_max"][0] > 0.9
+    assert tokens["verified"].to_list() == [None, False]
+
+
 def test_neither_torch_nor_transformers_is_needed_but_for_a_template_that_the_server_has_not(folder, monkeypatch):
     for name in ("torch", "transformers"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
@@ -189,12 +206,16 @@ def test_the_key_is_in_the_header_of_each_request_and_nowhere_else(folder, cli, 
         assert served.keys == {f"Bearer {SECRET}"}
         served.change = lambda answer: {"error": SECRET}
         lying = cli(*arguments)
+        served.refusal = f"cannot, {SECRET}"
+        served.statuses.extend([(400, {})] * 9)
+        unable = cli(*arguments)
         served.key = "another"
         refused = cli(*arguments)
-    assert (lying.code, refused.code) == (3, 3)
+    assert (lying.code, unable.code, refused.code) == (3, 2, 3)
+    assert "cannot, ***" in unable.err
     assert "does not accept the key" in refused.err
     written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
-    for text in (made, lying, refused):
+    for text in (made, lying, unable, refused):
         assert SECRET not in text.out + text.err
     assert SECRET.encode() not in written
     assert b"--api-key-env DARK_KEY" in written
