@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 import repeaters  # noqa: E402
 
-from darkvocab import check, corpus, scan, verify  # noqa: E402
+from darkvocab import check, corpus, report, scan, verify  # noqa: E402
 from darkvocab.errors import CorruptFile, InvalidInput  # noqa: E402
 from darkvocab.verification.model import Model  # noqa: E402
 
@@ -59,6 +59,14 @@ def test_a_check_fails_on_verified_tokens_that_a_text_reaches(folder, run):
     assert {270, 271} <= set(reached)
     assert (found["status"], found["measured"]) == ("failed", len(reached))
     assert outcome(scan(folder))["status"] == "off"  # no model was asked
+
+
+def test_the_page_of_a_run_lists_verified_tokens(run):
+    page = report(run)[0].read_text()
+    assert '<a href="#table-1-part">Verified tokens</a>' in page
+    assert '<section id="table-1-part"' in page
+    assert '<td class="t">untrained</td>' in page  # texts stand to the left, with their spaces; numbers to the right
+    assert page.index("asked for, untrained") < page.index("sample of the trained")
 
 
 def test_a_run_on_another_file_or_of_another_kind_is_refused(folder, run, tmp_path):
