@@ -1,4 +1,4 @@
-"""A tokenizer of bytes and pairs of letters, and a source with it whose last rows are nearly one; needs no torch."""
+"""Tokenizers of bytes, and a source with one whose last rows are nearly one; needs no torch."""
 
 import json
 
@@ -19,6 +19,15 @@ def tokenizer():
     vocab = {text: n for n, text in enumerate([*alphabet, *(one + other for one, other in merges)])}
     made = tokenizers.Tokenizer(models.BPE(vocab, merges))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+def ascii_tokenizer():
+    """Return a tokenizer whose tokens are the bytes below 128, by their numbers."""
+    shown = [chr(byte) if 32 < byte < 127 else chr(256 + min(byte, 33)) for byte in range(128)]  # as ByteLevel has them
+    made = tokenizers.Tokenizer(models.BPE({text: byte for byte, text in enumerate(shown)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.decoder = decoders.ByteLevel()
     return made
 

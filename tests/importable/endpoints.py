@@ -152,6 +152,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection; `endpoint` says what to answer."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one packet
 
     def setup(self):
         super().setup()

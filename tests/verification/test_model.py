@@ -63,7 +63,7 @@ def test_every_token_is_answered_as_by_a_plain_twin(tmp_path):
     how = {"max_new_tokens": PLACES, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
     for number, frame in enumerate(frames_of(model)[1:]):
         tokens = np.arange(number, repeaters.N_TOKENS, 2)
-        p, _, answers = stacked(model, frame, tokens)
+        p, _, answers, _ = stacked(model, frame, tokens)
         for column, token in enumerate(tokens):
             ids = torch.tensor(np.concatenate([frame.beginning, frame.rest(np.array([token]))[0]]))[None]
             plain = twin.generate(ids, use_cache=False, **how)

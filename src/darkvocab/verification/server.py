@@ -90,7 +90,7 @@ class Server:
 
     def batch(self, *_: int) -> int:
         """Return how many tokens to ask for between two moments at which answers land."""
-        return 2 * MOST_TOGETHER
+        return 16 * self.connection.at_once if self.connection.is_settled else 2 * MOST_TOGETHER
 
     def facts(self) -> dict[str, Any]:
         """Return what a manifest has of the server, without its key."""
