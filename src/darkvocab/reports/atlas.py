@@ -21,9 +21,8 @@ from ..landing import write_whole
 from ..measures.indicators import DARK
 from ..runs.folder import versions
 from ..text import printable
-from .console import without
-from .document import read, render
-from .scan import grade_facts, scan_facts
+from .document import facts_of, phrase, read, render
+from .scan import scan_facts
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import BlackHole, Scan
@@ -78,7 +77,6 @@ def page(scan: Scan, command: str | None = None) -> bytes:
             asked=asked,
             scan=scan,
             finding=finding(scan, kinds, dark),
-            tiles=list(_tiles(scan, dark, kinds)),
             kinds=list(_kind_rows(tokens, kinds, dark)),
             kind_of=KINDS,
             n_dark=int(dark.sum()),
@@ -86,8 +84,8 @@ def page(scan: Scan, command: str | None = None) -> bytes:
             shown_holes=SHOWN_HOLES,
             writing=_writing(tokens),
             dark_from=DARK,
-            facts=[*scan_facts(scan), *grade_facts(scan)],
-            provenance=list(_provenance(scan, command)),
+            facts=scan_facts(scan),
+            provenance=facts_of("provenance", scan=scan, command=command, versions=versions()),
             packed=lambda: base64.b64encode(packing.result()).decode("ascii"),
             printed=LISTED,
         )
@@ -104,49 +102,14 @@ def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
 
 def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
     """Put the scan in one sentence: how many tokens are dark, of what kinds, and how many share a row."""
-    n = len(dark)
     n_dark = int(dark.sum())
-    if n_dark:
-        counts = [(int((dark & (kinds == place)).sum()), kind) for place, kind in enumerate(KINDS)]
-        counted = [f"{count:,} {kind.counted}" for count, kind in sorted(counts, key=lambda c: -c[0]) if count]
-        says = f"{n_dark:,} of {n:,} tokens ({_share(n_dark / n)}) {'is' if n_dark == 1 else 'are'} dark: "
-        if len(counted) > 1:
-            says += f"{', '.join(counted[:-1])} and {counted[-1]}"
-        else:
-            one = counted[0].removeprefix(f"{n_dark:,} ")
-            says += f"all {one}" if n_dark > 1 else f"it is {one}"
-    else:
-        says = f"None of {n:,} tokens stands out as dark"
-    if n_weak := scan.grades.n_weak:
-        says += f"; {n_weak:,} {'is' if n_weak == 1 else 'are'} weak"
-    rows = scan.census.n_black_holes
-    population = scan.census.black_hole_population
-    skipped = without(scan.matrix.skipped)
-    if not rows:
-        return f"{says}; no two tokens share a row{skipped}."
-    if rows == 1:
-        return f"{says}; {population:,} tokens share one row (a black hole){skipped}."
-    largest = scan.census.populations[0]
-    same = f"{largest:,} of them the same one"
-    return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {same}{skipped}."
+    counts = [(int((dark & (kinds == place)).sum()), kind.counted) for place, kind in enumerate(KINDS)]
+    counted = sorted((count for count in counts if count[0]), key=lambda count: -count[0])
+    return phrase("finding", scan, len(dark), n_dark, _share(n_dark / max(len(dark), 1)), counted)
 
 
 def _share(part: float) -> str:
     return f"{part:.1%}" if part >= 0.001 else f"{part:.2g}".replace("e-0", "e-") if part < 1e-5 else f"{part:.3%}"
-
-
-def _tiles(scan: Scan, dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[int, str]]:
-    """Yield the few numbers that a reader looks for first."""
-    census = scan.census
-    yield scan.matrix.n_tokens, "tokens"
-    yield int(dark.sum()), "dark"
-    if scan.grades.n_weak:
-        yield scan.grades.n_weak, "weak"
-    yield census.n_black_holes, f"black hole{'s' * (census.n_black_holes != 1)}"
-    yield census.black_hole_population, "tokens in black holes"
-    for key in ("reserved", "unreachable", "beyond_tokenizer", "under_trained"):
-        if n := int((kinds == NUMBER[key]).sum()):
-            yield n, KINDS[NUMBER[key]].title
 
 
 def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -182,20 +145,6 @@ def _writing(tokens: pl.DataFrame) -> list[tuple[str, int]]:
     """Count the tokens of each script, most tokens first."""
     counts = tokens["script"].drop_nulls().value_counts(sort=True)
     return sorted(((printable(name), n) for name, n in counts.iter_rows()), key=lambda pair: (-pair[1], pair[0]))
-
-
-def _provenance(scan: Scan, command: str | None) -> Iterator[tuple[str, str]]:
-    source = scan.source
-    yield "asked for", printable(source.asked)
-    yield "file", printable(source.path)
-    yield "sha256", source.sha256 or "not taken"
-    yield "bytes", f"{source.bytes:,}"
-    if scan.vocabulary:
-        yield "tokenizer", printable(scan.vocabulary.tokenizer)
-    if command:
-        yield "command", printable(command)
-    for name, version in versions().items():
-        yield f"{name} version", version
 
 
 # Packing -------------------------------------------------------------------------------------------------------------

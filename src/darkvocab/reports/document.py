@@ -7,13 +7,15 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from .console import cell, number
+from ..text import listed, printable
+from .console import cell, isolated, left_out, number, without
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
     from matplotlib.figure import Figure
 
     from .plot import Plot
@@ -76,18 +78,57 @@ def render(
     return b"".join(piece.encode("utf-8", "replace") for piece in pieces)  # a path need not be UTF-8
 
 
-def template(name: str, **filters: Callable[..., Any]) -> Template:
-    """Return a template of this package with filters for numbers, and these; what goes into HTML is escaped."""
+# Filters of templates.
+FILTERS: dict[str, Callable[..., Any]] = {
+    **{"cell": cell, "number": number, "printable": printable, "isolated": isolated},
+    **{"left_out": left_out, "without": without, "form": format, "thousands": "{:,}".format},
+    "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
+    "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
+    "listed": lambda items, most: listed(list(map(str, items)), most),
+}
+
+
+def _environment(**options: Any) -> Environment:
     from jinja2 import Environment, PackageLoader
 
-    environment = Environment(
-        loader=PackageLoader("darkvocab", "reports"),
-        autoescape=name.endswith(".html.j2"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"cell": cell, "number": number, "thousands": "{:,}".format, **filters}
+    environment = Environment(loader=PackageLoader("darkvocab", "reports"), **options)
+    environment.filters |= FILTERS
+    return environment
+
+
+def template(name: str, **filters: Callable[..., Any]) -> Template:
+    """Return a template of this package with `FILTERS` and these; what goes into HTML is escaped."""
+    environment = _environment(autoescape=name.endswith(".html.j2"), trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= filters
     return environment.get_template(name)
+
+
+@cache
+def _texts() -> Environment:
+    """Return what renders the templates in `text`: a value that is not there is an error, a value is on one line."""
+    from jinja2 import StrictUndefined
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, StrictUndefined) and value._undefined_name is None:  # an if that has no else
+            return ""
+        return value.replace("\n", "\\n") if isinstance(value, str) else value
+
+    return _environment(undefined=StrictUndefined, finalize=shown)
+
+
+def sentences(name: str, **values: Any) -> list[str]:
+    """Return the lines that a template in `text` has for people; an empty line is none."""
+    return [line for line in _texts().get_template(f"text/{name}.j2").render(values).split("\n") if line.strip()]
+
+
+def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:
+    """Return the names and values that a template in `text` has, one ``name: value`` a line."""
+    return [(fact, value) for fact, _, value in (line.partition(": ") for line in sentences(name, **values))]
+
+
+def phrase(name: str, *values: Any) -> str:
+    """Return what a macro of `text/phrases.j2` says of values."""
+    return str(getattr(_texts().get_template("text/phrases.j2").module, name)(*values))
 
 
 def read(name: str) -> str:

@@ -16,7 +16,7 @@ from ..errors import MissingFile
 from ..measures.tracking import replay
 from ..runs.records import reading
 from .console import facts, number, print_left, print_lines, show, table
-from .document import COUNTS, PAGES, TITLES, WORDS, Page, page_words
+from .document import COUNTS, PAGES, TITLES, WORDS, Page, facts_of, page_words
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, top_of
 
 if TYPE_CHECKING:
@@ -58,39 +58,8 @@ def print_evolution(evolution: Evolution, to: Console) -> None:
         print_lines((f"  {sentence}" for sentence in verdict["grid"]), to)
 
 
-def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    planned = f" of {summary['n_planned']:,} planned" if summary["n_recorded"] < summary["n_planned"] else ""
-    apart = f", {summary['record_every']:,} steps apart" if summary["record_every"] > 1 else ""
-    taken = f"; {summary['n_measured']:,} measured" if summary["n_measured"] < summary["n_recorded"] else ""
-    yield "history", f"{summary['file']}: {summary['n_recorded']:,} rows{planned}{apart}{taken}"
-    yield "embedding", f"{summary['n_tokens']:,} tokens x {summary['hidden_dim']:,}, {summary['grid']}"
-    unseen = summary["unseen"]
-    yield "unseen", "nobody says which; --unseen names them" if unseen is None else f"{len(unseen):,} tokens"
-    for name, froze in summary["freezing"].items():
-        yield f"{name} tokens", _froze(froze, summary["last_step"])
-    yield "events", event_counts(summary["events"])
-    geometry = summary["geometry"]
-    if geometry:
-        mean = "" if geometry["mean_l_inf"] is None else f"   mean {geometry['mean_l_inf']:.4g}"
-        far = "beyond float32" if geometry["max_l_inf"] is None else f"{geometry['max_l_inf']:.4g}"
-        least = "" if geometry["min_l_inf"] is None else f"min {geometry['min_l_inf']:.4g}   "
-        yield (
-            "L-inf of unseen",
-            f"{least}max {far} ({geometry['component_steps']:,} grid steps in component "
-            f"{geometry['component']}, ulp {geometry['component_ulp']:.4g}){mean}   at most "
-            f"{geometry['max_l_inf_steps']:,} grid steps",
-        )
-    if summary["notebook_displacement"] is not None:
-        yield "displacement", f"{summary['notebook_displacement']:.6g} as the notebooks round it"
-
-
-def _froze(froze: dict[str, Any], last_step: int) -> str:
-    if froze["last_change"] is None:
-        return "never moved"
-    never = f"; {froze['n_never_moved']:,} never moved" if froze["n_never_moved"] else ""
-    if froze["n_moved_last"]:
-        return f"{froze['n_moved_last']:,} still moving at step {last_step:,}{never}"
-    return f"frozen since step {froze['last_change']:,}{never}"
+def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    return facts_of("evolution", summary=summary, events=event_counts(summary["events"]))
 
 
 def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]:
@@ -163,7 +132,7 @@ def evolution_page(folder: Path) -> Page:
         over = f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,}"
         return Page(
             **page_words("evolve", over),
-            facts=list(_facts(summary)),
+            facts=_facts(summary),
             rows=row_cells(records),
             pictures=pictures,
             lists=list(_happened(events, summary)),

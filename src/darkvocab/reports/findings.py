@@ -18,8 +18,8 @@ from rich.console import Console
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import listed, printable
-from .console import SHOWN_TOKENS, cell, facts, left_out, print_lines, show, table, token_texts, without
-from .document import template
+from .console import SHOWN_TOKENS, cell, facts, left_out, print_lines, show, table, token_texts
+from .document import facts_of, phrase, template
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
@@ -28,16 +28,7 @@ OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured"
 
 def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
     """Print what was checked, a line for every rule, and of each finding the sentence and the first tokens."""
-    scan = verdict["scan"]
-    policy = verdict["policy"]
-    pairs = [
-        ("source", printable(scan["source"]["path"])),
-        ("policy", "the default" if policy is None else printable(policy)),
-        ("dark tokens", _graded(scan)),
-    ]
-    if scan["skipped"]:
-        pairs.append(("left out", left_out(scan["skipped"])))
-    show(facts(pairs), to)
+    show(facts(facts_of("check", verdict=verdict)), to)
     rows = []
     for rule in verdict["rules"]:
         allowed = f"{'>=' if rule['bound'] == 'least' else '<='} {cell(rule['allowed'])}"
@@ -51,27 +42,11 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
         heading = f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}"
         print_lines([heading, *texts, rule["remedy"]], to)
     to.print()
-    to.print(_conclusion(verdict))
+    to.print(phrase("conclusion", verdict))
 
 
 def _is_finding(rule: dict[str, Any]) -> bool:
     return rule["status"] in ("failed", "unmeasured")
-
-
-def _conclusion(verdict: dict[str, Any]) -> str:
-    counts = {"error": verdict["n_errors"], "warning": verdict["n_warnings"]}
-    counted = ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counts.items())
-    return f"{'passed' if verdict['passed'] else 'failed'}: {counted}{without(verdict['scan']['skipped'])}"
-
-
-def _graded(scan: dict[str, Any]) -> str:
-    """Say how many tokens are dark and weak, and by which references."""
-    grades = scan["grades"]
-    expected = scan["indicators"]["expected_false_positives"]
-    share = f", {expected:.1%} of them expected to be false" if expected else ""
-    kinds = dict.fromkeys(side["reference"] for side in grades["sides"] if side["n_untrained"])
-    by = f", by the reference {' and '.join(kinds)}" if kinds else ""
-    return f"{grades['n_untrained']:,}{by}{share}; {grades['n_weak']:,} weak"
 
 
 def _token(token: int, text: str | None) -> str:
@@ -230,10 +205,10 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
         named = [f"{token}" if text is None else f"{token} {_code(text)}" for token, text in _pairs(rule)]
         return listed(named, shown)
 
-    return template("card.md.j2", left_out=left_out, code=_code, spans=spans).render(
+    return template("card.md.j2", code=_code, spans=spans).render(
         **verdict,
-        conclusion=_conclusion(verdict),
-        graded=_graded(verdict["scan"]),
+        conclusion=phrase("conclusion", verdict),
+        graded=phrase("graded", verdict["scan"]),
         command=_command(verdict),
         findings=list(filter(_is_finding, verdict["rules"])),
         outcomes=OUTCOMES,
