@@ -97,8 +97,8 @@ def _environment(**options: Any) -> Environment:
 
 
 def template(name: str, **filters: Callable[..., Any]) -> Template:
-    """Return a template of this package with `FILTERS` and these; what goes into HTML is escaped."""
-    environment = _environment(autoescape=name.endswith(".html.j2"), trim_blocks=True, lstrip_blocks=True)
+    """Return a template of this package with `FILTERS` and these; what goes into HTML or XML is escaped."""
+    environment = _environment(autoescape=name.endswith((".html.j2", ".xml.j2")), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= filters
     return environment.get_template(name)
 
@@ -117,8 +117,17 @@ def _texts() -> Environment:
 
 
 def sentences(name: str, **values: Any) -> list[str]:
-    """Return the lines that a template in `text` has for people; an empty line is none."""
-    return [line for line in _texts().get_template(f"text/{name}.j2").render(values).split("\n") if line.strip()]
+    """Return the lines that a template in `text` has for people; an empty line is none.
+
+    Raises LookupError where the values lack one that it names.
+    """
+    from jinja2 import UndefinedError
+
+    try:
+        text = _texts().get_template(f"text/{name}.j2").render(values)
+    except UndefinedError as error:
+        raise LookupError(str(error)) from None
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:
