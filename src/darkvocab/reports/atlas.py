@@ -10,8 +10,8 @@ import tomllib
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,20 +37,7 @@ TWO_UNITS = r"[\x{10000}-\x{10FFFF}]"  # characters that JavaScript counts twice
 CODES = ("category", "script", "reserved", "grade", "side")  # few values, packed as numbers
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Tokens that look alike in figures and lists: their name, shape (an SVG path around 0, 0) and colours."""
-
-    key: str
-    title: str
-    counted: str  # after their number, in a sentence
-    meaning: str
-    shape: str
-    light: str  # on light paper
-    dark: str  # on dark paper
-
-
-KINDS = [Kind(**kind) for kind in tomllib.loads(read("kinds.toml"))["kinds"]]
+KINDS = [SimpleNamespace(**kind) for kind in tomllib.loads(read("kinds.toml"))["kinds"]]
 NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
 
 
@@ -120,7 +107,7 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
         if of.any():
             norm, score = (tokens[name].filter(of).fill_nan(None).median() for name in ("norm", "score"))
             counts = {"n": of.sum(), "n_dark": (of & dark).sum(), "n_weak": (of & weak).sum()}
-            yield {**asdict(kind), **counts, "norm": norm, "score": score}
+            yield {**vars(kind), **counts, "norm": norm, "score": score}
 
 
 def _listed(scan: Scan, kinds: np.ndarray) -> list[dict[str, Any]]:
@@ -182,7 +169,7 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         "texts": TEXTS,
         "shown": shown,
         "columns": tokens.columns,
-        "kinds": [asdict(kind) for kind in KINDS],
+        "kinds": list(map(vars, KINDS)),
         "dark_from": DARK,
         "report": scan.to_json(),
     }

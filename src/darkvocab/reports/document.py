@@ -12,11 +12,12 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ..text import listed, printable
-from .console import cell, isolated, left_out, number, without
+from .console import cell, isolated, left_out, number, table, token_texts, without
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
     from matplotlib.figure import Figure
+    from rich.table import Table
 
     from .plot import Plot
 
@@ -78,9 +79,10 @@ def render(
     return b"".join(piece.encode("utf-8", "replace") for piece in pieces)  # a path need not be UTF-8
 
 
+BAR = "¦"  # between the cells of a table in a template
 # Filters of templates.
 FILTERS: dict[str, Callable[..., Any]] = {
-    **{"cell": cell, "number": number, "printable": printable, "isolated": isolated},
+    **{"cell": cell, "number": number, "printable": printable, "isolated": isolated, "token_texts": token_texts},
     **{"left_out": left_out, "without": without, "form": format, "thousands": "{:,}".format},
     "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
     "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
@@ -105,29 +107,39 @@ def template(name: str, **filters: Callable[..., Any]) -> Template:
 
 @cache
 def _texts() -> Environment:
-    """Return what renders the templates in `text`: a value that is not there is an error, a value is on one line."""
+    """Return what renders the templates in `text`: a lacking value is an error, and none ends a line or a cell."""
     from jinja2 import StrictUndefined
 
     def shown(value: Any) -> Any:
         if isinstance(value, StrictUndefined) and value._undefined_name is None:  # an if that has no else
             return ""
-        return value.replace("\n", "\\n") if isinstance(value, str) else value
+        return value.replace("\n", "\\n").replace(BAR, "\0") if isinstance(value, str) else value
 
     return _environment(undefined=StrictUndefined, finalize=shown)
 
 
-def sentences(name: str, **values: Any) -> list[str]:
-    """Return the lines that a template in `text` has for people; an empty line is none.
-
-    Raises LookupError where the values lack one that it names.
-    """
+def rows_of(name: str, **values: Any) -> list[list[str]]:
+    """Return the cells of each line of a template in `text`; raises LookupError where the values lack one."""
     from jinja2 import UndefinedError
 
     try:
         text = _texts().get_template(f"text/{name}.j2").render(values)
     except UndefinedError as error:
         raise LookupError(str(error)) from None
-    return [line for line in text.split("\n") if line.strip()]
+    lines = (line.split(f" {BAR} ") for line in text.split("\n") if line.strip())
+    return [[cell.replace("\0", BAR) for cell in line] for line in lines]
+
+
+def sentences(name: str, **values: Any) -> list[str]:
+    """Return the lines that a template in `text` has for people; an empty line is none. Raises as all of them."""
+    return [line for (line,) in rows_of(name, **values)]
+
+
+def table_of(name: str, **values: Any) -> Table:
+    """Return the table of a template in `text`: headings (``<`` stands before those aligned left), then rows."""
+    headings, *rows = rows_of(name, **values)
+    left = [heading[1:] for heading in headings if heading.startswith("<")]
+    return table((heading.removeprefix("<") for heading in headings), rows, left)
 
 
 def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:

@@ -15,8 +15,8 @@ from rich.console import Console
 from ..errors import MissingFile
 from ..measures.tracking import replay
 from ..runs.records import reading
-from .console import facts, number, print_left, print_lines, show, table
-from .document import COUNTS, PAGES, TITLES, WORDS, Page, facts_of, page_words
+from .console import facts, print_left, print_lines, show, table
+from .document import COUNTS, PAGES, TITLES, WORDS, Page, facts_of, page_words, rows_of, sentences
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, top_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 READ = ("evolution", "events", "tokens")  # frames
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
 METRICS = "metrics.parquet"  # what a training leaves
-SHOWN_ROWS, SHOWN_EVENTS, SHOWN_TOKENS = 12, 20, 12
+SHOWN_ROWS, SHOWN_EVENTS = 12, 20
 TOLD_EVENTS = 200  # on a page
 HEADINGS = [heading.replace("L-infinity", "L-inf") for heading in PAGES["evolve"]["headings"]]
 # Okabe & Ito (2008), from dark to light where they lie side by side.
@@ -50,7 +50,7 @@ def print_evolution(evolution: Evolution, to: Console) -> None:
     show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to, apart=True)
     print_lines([WORDS["notes"]["evolution"]], to)
     happened = evolution.events.filter(evolution.events["kind"] != "start")
-    print_events(happened, lambda event: f"step {event['step']:>9,}", "events.parquet (--out) and --json", to)
+    print_events(happened, lambda event: f"step {event['step']:>9,}  ", "events.parquet (--out) and --json", to)
     for verdict in evolution.summary["verdicts"]:
         to.print(f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):")
         print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
@@ -67,44 +67,22 @@ def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]
     rows = records["row"].unique().sort().to_numpy()
     n = len(rows)
     some = np.arange(n) if n <= shown else np.unique(np.geomspace(1, n, shown).round().astype(int) - 1)
-    return [
-        [
-            f"{row['step']:,}" if row["tokens"] == "all" else "",
-            row["tokens"],
-            *(f"{row[name]:,}" for name in COUNTS),
-            f"{row['max_l_inf']:.3g}",
-            f"{row['max_l_inf_steps']:,}",
-            f"{row['radius_rms']:.3g}",
-            f"{row['centroid_displacement']:.4g}",
-            *(number(row[name]) for name in ("n_moved", "max_move_l_inf_steps")),
-            *("" if row[name] is None else f"{row[name]:.2g}" for name in ("bulk_motion", "thermal_motion")),
-        ]
-        for row in records.filter(records["row"].is_in(rows[some].tolist())).iter_rows(named=True)
-    ]
+    chosen = records.filter(records["row"].is_in(rows[some].tolist()))
+    return rows_of("evolution_rows", rows=chosen.to_dicts(), counts=COUNTS)
 
 
 def print_events(happened: pl.DataFrame, when: Callable[[dict[str, Any]], str], files: str, to: Console) -> None:
     """Print the first events, each after when it was, and which files have the others."""
     if happened.height:
         to.print()
-        for event in happened.head(SHOWN_EVENTS).iter_rows(named=True):
-            to.print(f"{when(event)}  {told(event)}", soft_wrap=True)
+        for line in sentences("events", events=happened.head(SHOWN_EVENTS).to_dicts(), when=when):
+            to.print(line, soft_wrap=True)
         print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
 
 
 def event_counts(counts: dict[str, int]) -> str:
     """Return how many events of each kind there were."""
     return ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if kind != "start") or "none"
-
-
-def told(event: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """Return an event in words, with the first of its token ids."""
-    n = event["n_tokens"]
-    ids = " ".join(map(str, event["tokens"][:shown])) + (f" and {n - shown:,} more" if n > shown else "")
-    names = {"hole": f"#{event['hole']}", "other": f"#{event['other']}", "n": f"{n:,} token{'s' * (n != 1)}"}
-    for word in ("from", "to"):
-        names[f"{word}_other"] = "" if event["other"] is None else f" {word} {names['other']}"
-    return f"{WORDS['events'][event['kind']].format(**names)}: {ids}"
 
 
 def evolution_page(folder: Path) -> Page:
@@ -141,12 +119,13 @@ def evolution_page(folder: Path) -> Page:
 
 
 def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    happened = [event for event in events.iter_rows(named=True) if event["kind"] != "start"]
-    if happened:
-        sentences = [f"step {event['step']:,}: {told(event)}" for event in happened[:TOLD_EVENTS]]
+    happened = events.filter(events["kind"] != "start")
+    if len(happened):
+        some = happened.head(TOLD_EVENTS).to_dicts()
+        said = sentences("events", events=some, when=lambda event: f"step {event['step']:,}: ")
         if (left := len(happened) - TOLD_EVENTS) > 0:
-            sentences.append(f"and {left:,} more, in events.parquet")
-        yield "Events", sentences
+            said.append(f"and {left:,} more, in events.parquet")
+        yield "Events", said
     for verdict in summary["verdicts"]:
         yield f"{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g})", list(verdict["notebook"])
         yield f"{verdict['seed']}, on the grid", list(verdict["grid"])

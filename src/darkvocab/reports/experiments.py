@@ -10,7 +10,7 @@ from rich.console import Console
 from ..runs.records import Records
 from ..text import finite
 from .console import density, frames_json, largest, number, print_lines, show, table
-from .document import WORDS
+from .document import WORDS, table_of
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
@@ -146,11 +146,6 @@ def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) 
 def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:
     """Print published figures beside ours, and notes on those that cannot be checked."""
     notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
-    marks = (f" [{notes.index(row['note']) + 1}]" if row["note"] else "" for row in rows)
-    cells = (
-        [row["figure"], str(row["published"]), str(row["here"]), row["agrees"] + mark]
-        for row, mark in zip(rows, marks, strict=True)
-    )
-    show(table(("figure", "published", "here", "agrees?"), cells, left=("figure", "agrees?")), to)
+    show(table_of("comparison", rows=rows, notes=notes), to)
     for place, note in enumerate(notes, 1):
         to.print(f"[{place}] {note}")

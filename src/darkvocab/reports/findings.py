@@ -19,8 +19,8 @@ from rich.console import Console
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import listed, printable
-from .console import SHOWN_TOKENS, cell, facts, print_lines, show, table, token_texts
-from .document import facts_of, phrase, template
+from .console import SHOWN_TOKENS, facts, print_lines, show, token_texts
+from .document import facts_of, phrase, table_of, template
 
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
 OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured", "off": "off"}
@@ -29,13 +29,7 @@ OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured"
 def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
     """Print what was checked, a line for every rule, and of each finding the sentence and the first tokens."""
     show(facts(facts_of("check", verdict=verdict)), to)
-    rows = []
-    for rule in verdict["rules"]:
-        allowed = f"{'>=' if rule['bound'] == 'least' else '<='} {cell(rule['allowed'])}"
-        outcome = [rule["severity"], OUTCOMES[rule["status"]]]
-        rows.append([rule["id"], rule["name"], cell(rule["measured"]), allowed, *outcome])
-    headings = ("rule", "", "measured", "allowed", "severity", "outcome")
-    show(table(headings, rows, left=("rule", "", "severity", "outcome")), to, apart=True)
+    show(table_of("rules", rules=verdict["rules"], outcomes=OUTCOMES), to, apart=True)
     for rule in filter(_is_finding, verdict["rules"]):
         texts = [token_texts(rule["token_ids"], rule["tokens"], shown)] if rule["token_ids"] else []
         to.print()

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from .console import facts, number, print_lines, show, table
-from .document import WORDS, facts_of, labels
+from .console import facts, print_lines, show
+from .document import WORDS, facts_of, labels, table_of
 from .document import sentences as sentences_of
 from .plot import BLACK, BLUE, ORANGE, canvas, plain
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..snowballs.fit.alternatives import Explanation
-    from ..snowballs.fit.checks import Check, Rank
+    from ..snowballs.fit.checks import Rank
     from ..snowballs.fit.likelihood import RidgePoint
     from ..snowballs.fit.run import FitResult
 
@@ -100,30 +98,12 @@ def print_fit(result: FitResult, to: Console) -> None:
     values = {"populations": _populations(result), "alone": _alone(result), "sigma": sigma_told(result)}
     likelihood = WORDS["likelihoods"][result.likelihood]
     show(facts(facts_of("fit", result=result, likelihood=likelihood, first=_listed, **values)), to)
-    show(_checks(result.checks), to, apart=True)
-    if result.hypotheses:
-        show(_hypotheses(result.hypotheses), to, apart=True)
+    show(table_of("fit_checks", rows=result.checks, statistic=statistic), to, apart=True)
+    if rows := result.hypotheses:
+        best = max((row.log_likelihood for row in rows if row.log_likelihood is not None), default=0.0)
+        show(table_of("hypotheses", rows=rows, best=best), to, apart=True)
     to.print()
     print_lines(sentences(result), to)
-
-
-def _checks(rows: list[Check]) -> Table:
-    cells = (
-        (statistic(row.statistic), *map(number, (row.observed, row.mean, row.p5, row.p95)), f"{row.p:.3g}")
-        for row in rows
-    )
-    return table(("", "observed", "predicted", "5%", "95%", "p"), cells)
-
-
-def _hypotheses(rows: list[Explanation]) -> Table:
-    best = max((row.log_likelihood for row in rows if row.log_likelihood is not None), default=0.0)
-    cells = []
-    for row in rows:
-        sigma = "" if row.sigma is None else f"{row.sigma:.4g}"
-        log = row.log_likelihood
-        logs = ("", "") if log is None else (f"{log:,.1f}", f"{log - best:,.1f}")
-        cells.append([row.hypothesis, sigma, *logs, row.note or ""])
-    return table(("explanation", "sigma", "log-likelihood", "to the best", ""), cells, left=("explanation", ""))
 
 
 def fit_figure(result: FitResult) -> Figure:

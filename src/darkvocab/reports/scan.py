@@ -12,9 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..numerics import GRIDS
-from ..text import printable
 from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
-from .document import WORDS, facts_of, phrase
+from .document import WORDS, facts_of, phrase, table_of
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import Scan
@@ -26,12 +25,7 @@ tied, differing = (partial(phrase, name) for name in ("tied", "differing"))
 
 def print_plan(plan: dict[str, Any], to: Console) -> None:
     """Print what a scan would read."""
-    rows = []
-    for read in plan["reads"]:
-        shape = f"{printable(read['tensor'])}  {read['dtype']} {read['shape']}" if read["tensor"] else ""
-        sizes = (f"{read[key] / 1e6:,.1f} MB" for key in ("bytes", "file_bytes"))
-        rows.append([*sizes, read["purpose"], shape, printable(read["file"])])
-    show(table(("would read", "of", "for", "tensor", "file"), rows, left=("for", "tensor", "file")), to)
+    show(table_of("plan", plan=plan), to)
     transfer = f"; {plan['bytes_to_transfer'] / 1e6:,.1f} MB of it from the Hub" if plan["source"] else ""
     show(Text(f"{plan['bytes'] / 1e6:,.1f} MB{transfer}; no tensor was read"), to)
 
@@ -48,11 +42,7 @@ def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: i
     show(_categories(scan, shown), to, apart=True)
     if not scan.black_holes:
         return
-    rows = (
-        [str(number), f"{hole.population:,}", token_texts(hole.token_ids, hole.tokens, shown)]
-        for number, hole in enumerate(scan.black_holes[:most_holes], 1)
-    )
-    show(table(("#", "population", "tokens"), rows, left=("tokens",)), to, apart=True)
+    show(table_of("holes", holes=scan.black_holes[:most_holes], shown=shown), to, apart=True)
     left = scan.black_holes[most_holes:]
     population = sum(hole.population for hole in left)
     print_left(len(left), f"black holes with {population:,} tokens; --json lists them all", to)
@@ -80,11 +70,7 @@ def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_
     if not report["n_pairs"]:
         return
     _print_degrees(report["degrees"], to)
-    rows = []
-    for component in report["components"][:MOST_COMPONENTS]:
-        numbers = (f"{component[key]:,}" for key in ("number", "n_tokens", "n_rows", "n_black_holes"))
-        rows.append([*numbers, token_texts(component["token_ids"], component["tokens"], shown)])
-    show(table(("#", "tokens", "rows", "black holes", ""), rows), to, apart=True)
+    show(table_of("components", components=report["components"][:MOST_COMPONENTS], shown=shown), to, apart=True)
     left = report["components"][MOST_COMPONENTS:]
     n_tokens = sum(component["n_tokens"] for component in left)
     print_left(len(left), f"components with {n_tokens:,} tokens; --json lists them all", to)
