@@ -12,7 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ..text import listed, printable
-from .console import cell, isolated, left_out, number, table, token_texts, without
+from .console import cell, density, isolated, largest, left_out, number, table, token_texts, without
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -81,9 +81,10 @@ def render(
 
 BAR = "¦"  # between the cells of a table in a template
 # Filters of templates.
+_NAMED = (cell, density, isolated, largest, left_out, number, printable, token_texts, without)
 FILTERS: dict[str, Callable[..., Any]] = {
-    **{"cell": cell, "number": number, "printable": printable, "isolated": isolated, "token_texts": token_texts},
-    **{"left_out": left_out, "without": without, "form": format, "thousands": "{:,}".format},
+    **{function.__name__: function for function in _NAMED},
+    **{"form": format, "thousands": "{:,}".format},
     "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
     "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
     "listed": lambda items, most: listed(list(map(str, items)), most),
@@ -130,7 +131,7 @@ def rows_of(name: str, **values: Any) -> list[list[str]]:
     return [[cell.replace("\0", BAR) for cell in line] for line in lines]
 
 
-def sentences(name: str, **values: Any) -> list[str]:
+def lines_of(name: str, **values: Any) -> list[str]:
     """Return the lines that a template in `text` has for people; an empty line is none. Raises as all of them."""
     return [line for (line,) in rows_of(name, **values)]
 
@@ -144,7 +145,7 @@ def table_of(name: str, **values: Any) -> Table:
 
 def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:
     """Return the names and values that a template in `text` has, one ``name: value`` a line."""
-    return [(fact, value) for fact, _, value in (line.partition(": ") for line in sentences(name, **values))]
+    return [(fact, value) for fact, _, value in (line.partition(": ") for line in lines_of(name, **values))]
 
 
 def phrase(name: str, *values: Any) -> str:

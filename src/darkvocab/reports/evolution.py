@@ -16,7 +16,7 @@ from ..errors import MissingFile
 from ..measures.tracking import replay
 from ..runs.records import reading
 from .console import facts, print_left, print_lines, show, table
-from .document import COUNTS, PAGES, TITLES, WORDS, Page, facts_of, page_words, rows_of, sentences
+from .document import COUNTS, PAGES, TITLES, WORDS, Page, facts_of, lines_of, page_words, rows_of
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, top_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def print_events(happened: pl.DataFrame, when: Callable[[dict[str, Any]], str], 
     """Print the first events, each after when it was, and which files have the others."""
     if happened.height:
         to.print()
-        for line in sentences("events", events=happened.head(SHOWN_EVENTS).to_dicts(), when=when):
+        for line in lines_of("events", events=happened.head(SHOWN_EVENTS).to_dicts(), when=when):
             to.print(line, soft_wrap=True)
         print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
 
@@ -122,7 +122,7 @@ def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[s
     happened = events.filter(events["kind"] != "start")
     if len(happened):
         some = happened.head(TOLD_EVENTS).to_dicts()
-        said = sentences("events", events=some, when=lambda event: f"step {event['step']:,}: ")
+        said = lines_of("events", events=some, when=lambda event: f"step {event['step']:,}: ")
         if (left := len(happened) - TOLD_EVENTS) > 0:
             said.append(f"and {left:,} more, in events.parquet")
         yield "Events", said

@@ -1,6 +1,6 @@
 """Tables of sweeps, trials, questions, trainings, and comparisons with the notebooks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,11 @@ from rich.console import Console
 
 from ..runs.records import Records
 from ..text import finite
-from .console import density, frames_json, largest, number, print_lines, show, table
-from .document import WORDS, table_of
+from .console import frames_json, number, print_lines, show, table
+from .document import WORDS, rows_of, table_of
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
-POWER = "{:.2e}".format  # of lengths
-ANSWER_FORMATS: dict[str, Callable[[Any], str]] = {
-    **{"sigma": POWER, "density": density, "mean_linf": POWER, "median_linf": POWER, "n_black_holes": number},
-    **{"density_1_step": density, "density_2_steps": density, "demographics": largest},
-}
-
-
 Recorded = pl.DataFrame | Records  # records by columns: a frame, or those of a run folder
 
 
@@ -103,7 +96,7 @@ def summary_cells(experiment: str, records: Recorded) -> list[list[str]]:
     """Return `summarised` for people: answers in the columns of `ANSWERS`; else a statistic, and its numbers."""
     rows = summarised(experiment, records)
     if experiment == "questions":
-        return [[shown(row[column]) for column, shown in ANSWER_FORMATS.items()] for row in rows]
+        return rows_of("answers", rows=rows)
     return [[statistic, *map(number, numbers)] for statistic, *numbers in (row.values() for row in rows)]
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from .console import facts, print_lines, show
-from .document import WORDS, facts_of, labels, table_of
-from .document import sentences as sentences_of
+from .document import WORDS, facts_of, labels, lines_of, table_of
 from .plot import BLACK, BLUE, ORANGE, canvas, plain
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def sigma_told(result: FitResult) -> str:
 def sentences(result: FitResult) -> list[str]:
     """The fit in words: whether the snowball explains the census, and what speaks against it."""
     p = result.bound.log10_p
-    return sentences_of(
+    return lines_of(
         "fit_sentences",
         result=result,
         is_far=p < FAR,

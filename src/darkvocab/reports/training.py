@@ -14,8 +14,7 @@ from ..errors import MissingFile
 from ..measures.census import counts
 from ..runs.records import Records, reading
 from .console import number, print_lines, show, table
-from .document import COUNTS, TITLES, WORDS, Page, page_words
-from .document import sentences as sentences_of
+from .document import COUNTS, TITLES, WORDS, Page, lines_of, page_words
 from .evolution import LOOKS, METRICS, loss_plot, step_axis
 from .experiments import deviation
 from .plot import Axis, Panel, Plot, Series, top_of
@@ -64,7 +63,7 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
         pictures = {"loss": loss_plot(metrics, summary)} if loss else {}
     with reading(folder / "manifest.json", "the manifest of a training"):
         words = page_words("train", settings_said(manifest["parameters"]))
-    remarks = sentences_of("training", history=history, loss=loss, diverged=manifest["status"] == "diverged")
+    remarks = lines_of("training", history=history, loss=loss, diverged=manifest["status"] == "diverged")
     return Page(**words, rows=rows, remarks=remarks, pictures=pictures, files=[FILE, METRICS, "corpus.json"])
 
 
@@ -128,7 +127,7 @@ def cells(records: pl.DataFrame) -> list[list[str]]:
 def sentences(records: pl.DataFrame) -> list[str]:
     """Return the sentences that complete the table."""
     ended = records.filter(records["status"] == "complete")
-    return sentences_of(
+    return lines_of(
         "replicas",
         rows=statistics(records),
         others=OTHERS,
