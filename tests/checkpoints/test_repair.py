@@ -13,7 +13,7 @@ from darkvocab import EmbeddingMatrix, census, diff, repair, scan
 from darkvocab.checkpoints import selection
 from darkvocab.measures.dark import judge
 from darkvocab.numerics import encode, to_index
-from darkvocab.reports.changes import print_repair
+from darkvocab.reports.checkpoints import print_repair
 from darkvocab.reports.console import console
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"

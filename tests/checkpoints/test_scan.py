@@ -16,7 +16,7 @@ from darkvocab import EmbeddingMatrix, census, centroid, scan
 from darkvocab.checkpoints.scan import MOST_EXACT, _largest_two
 from darkvocab.errors import CorruptFile, NoEmbedding
 from darkvocab.measures import vocabulary
-from darkvocab.reports.scan import scan_facts
+from darkvocab.reports.checkpoints import scan_facts
 from darkvocab.snowballs.bases import load_base
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"

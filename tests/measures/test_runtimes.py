@@ -14,8 +14,8 @@ from tokenizing import merged
 from darkvocab import scan
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.measures.vocabulary.differences import MERGES_ALONE, ONLY_HERE, ONLY_THERE, OTHER_TEXT
+from darkvocab.reports.checkpoints import differing, print_vocabulary
 from darkvocab.reports.console import console
-from darkvocab.reports.scan import differing, print_vocabulary
 from darkvocab.sources.tokenizer import BYTE_LEVEL, by_rules, open_tokenizer
 
 ORPHAN = 256 + MERGED.index(b"11")  # a pattern gives digits one at a time

@@ -12,9 +12,9 @@ from scans import scan_of
 
 from darkvocab import evolve, report, sweep
 from darkvocab.errors import CorruptFile
+from darkvocab.reports.checkpoints import print_scan, tied
 from darkvocab.reports.console import console, isolated, number, token_texts
 from darkvocab.reports.experiments import ranges
-from darkvocab.reports.scan import print_scan, tied
 
 
 def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):

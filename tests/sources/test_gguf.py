@@ -146,8 +146,8 @@ def test_quantised_rows_that_are_no_numbers_are_refused(tmp_path):
 
 
 def test_table_names_the_quantised_type(tmp_path, capsys):
+    from darkvocab.reports.checkpoints import print_scan
     from darkvocab.reports.console import console
-    from darkvocab.reports.scan import print_scan
 
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": ("Q8_0", (60, 32), q8_0(rows())[0].tobytes())})
     scanned = scan(path)

@@ -21,8 +21,8 @@ from ..landing import write_whole
 from ..measures.indicators import DARK
 from ..runs.folder import versions
 from ..text import printable
+from .checkpoints import scan_facts
 from .document import facts_of, phrase, read, render
-from .scan import scan_facts
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import BlackHole, Scan

@@ -12,11 +12,13 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ..text import listed, printable
-from .console import cell, density, isolated, largest, left_out, number, table, token_texts, without
+from .console import cell, density, isolated, largest, left_out, number, print_left, table, token_texts, without
 
 if TYPE_CHECKING:
+    import polars as pl
     from jinja2 import Environment, Template
     from matplotlib.figure import Figure
+    from rich.console import Console
     from rich.table import Table
 
     from .plot import Plot
@@ -79,6 +81,7 @@ def render(
     return b"".join(piece.encode("utf-8", "replace") for piece in pieces)  # a path need not be UTF-8
 
 
+SHOWN_EVENTS = 20
 BAR = "¦"  # between the cells of a table in a template
 # Filters of templates.
 _NAMED = (cell, density, isolated, largest, left_out, number, printable, token_texts, without)
@@ -160,6 +163,21 @@ def read(name: str) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def print_events(events: pl.DataFrame, when: Callable[[dict[str, Any]], str], files: str, to: Console) -> None:
+    """Print the first events, each after when it was, and which files have the others."""
+    happened = events.filter(events["kind"] != "start")
+    if happened.height:
+        to.print()
+        for line in lines_of("events", events=happened.head(SHOWN_EVENTS).to_dicts(), when=when):
+            to.print(line, soft_wrap=True)
+        print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
+
+
+def event_counts(counts: dict[str, int]) -> str:
+    """Return how many events of each kind there were."""
+    return ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if kind != "start") or "none"
 
 
 # For people: names of columns in tables and above panels, and the sentences of pages.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ from rich.console import Console
 from ..errors import MissingFile
 from ..measures.tracking import replay
 from ..runs.records import reading
-from .console import facts, print_left, print_lines, show, table
-from .document import COUNTS, PAGES, TITLES, WORDS, Page, facts_of, lines_of, page_words, rows_of
+from . import document
+from .console import facts, print_lines, show, table
+from .document import COUNTS, PAGES, TITLES, WORDS, Page, page_words
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, top_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 READ = ("evolution", "events", "tokens")  # frames
 EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
 METRICS = "metrics.parquet"  # what a training leaves
-SHOWN_ROWS, SHOWN_EVENTS = 12, 20
+SHOWN_ROWS = 12
 TOLD_EVENTS = 200  # on a page
 HEADINGS = [heading.replace("L-infinity", "L-inf") for heading in PAGES["evolve"]["headings"]]
 # Okabe & Ito (2008), from dark to light where they lie side by side.
@@ -49,8 +50,8 @@ def print_evolution(evolution: Evolution, to: Console) -> None:
     show(facts(_facts(evolution.summary)), to)
     show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to, apart=True)
     print_lines([WORDS["notes"]["evolution"]], to)
-    happened = evolution.events.filter(evolution.events["kind"] != "start")
-    print_events(happened, lambda event: f"step {event['step']:>9,}  ", "events.parquet (--out) and --json", to)
+    files = "events.parquet (--out) and --json"
+    document.print_events(evolution.events, lambda event: f"step {event['step']:>9,}  ", files, to)
     for verdict in evolution.summary["verdicts"]:
         to.print(f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):")
         print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
@@ -59,7 +60,7 @@ def print_evolution(evolution: Evolution, to: Console) -> None:
 
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    return facts_of("evolution", summary=summary, events=event_counts(summary["events"]))
+    return document.facts_of("evolution", summary=summary, events=document.event_counts(summary["events"]))
 
 
 def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]:
@@ -68,21 +69,7 @@ def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]
     n = len(rows)
     some = np.arange(n) if n <= shown else np.unique(np.geomspace(1, n, shown).round().astype(int) - 1)
     chosen = records.filter(records["row"].is_in(rows[some].tolist()))
-    return rows_of("evolution_rows", rows=chosen.to_dicts(), counts=COUNTS)
-
-
-def print_events(happened: pl.DataFrame, when: Callable[[dict[str, Any]], str], files: str, to: Console) -> None:
-    """Print the first events, each after when it was, and which files have the others."""
-    if happened.height:
-        to.print()
-        for line in lines_of("events", events=happened.head(SHOWN_EVENTS).to_dicts(), when=when):
-            to.print(line, soft_wrap=True)
-        print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
-
-
-def event_counts(counts: dict[str, int]) -> str:
-    """Return how many events of each kind there were."""
-    return ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if kind != "start") or "none"
+    return document.rows_of("evolution_rows", rows=chosen.to_dicts(), counts=COUNTS)
 
 
 def evolution_page(folder: Path) -> Page:
@@ -122,7 +109,7 @@ def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[s
     happened = events.filter(events["kind"] != "start")
     if len(happened):
         some = happened.head(TOLD_EVENTS).to_dicts()
-        said = lines_of("events", events=some, when=lambda event: f"step {event['step']:,}: ")
+        said = document.lines_of("events", events=some, when=lambda event: f"step {event['step']:,}: ")
         if (left := len(happened) - TOLD_EVENTS) > 0:
             said.append(f"and {left:,} more, in events.parquet")
         yield "Events", said

@@ -1,4 +1,4 @@
-"""Tables of a scan, of what one would read, of a neighbourhood (degrees, touching tokens), and of a vocabulary."""
+"""Tables of commands on checkpoints: scan, plan, neighbourhood, vocabulary, diff, repair, history, centroid."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ..numerics import GRIDS
-from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts
-from .document import WORDS, facts_of, phrase, table_of
+from .console import SHOWN_TOKENS, facts, print_left, print_lines, show, table, token_texts
+from .document import WORDS, event_counts, facts_of, lines_of, phrase, print_events, table_of
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from ..checkpoints.scan_result import Scan
+    from ..checkpoints.series import Series
     from ..measures.vocabulary import Vocabulary
 
-MOST_DEGREES, MOST_COMPONENTS = 20, 20  # lines of the tables of a neighbourhood
+MOST_DEGREES, MOST_COMPONENTS, MOST_CHANGES, MOST_HOLES = 20, 20, 40, 20  # lines of tables
+SHOWN_MEMBERS = 8  # of a black hole of a series
 tied, differing = (partial(phrase, name) for name in ("tied", "differing"))
 
 
@@ -84,6 +88,50 @@ def _print_degrees(degrees: list[list[int]], to: Console) -> None:
     rows, tokens = (sum(row[at] for row in left) for at in (1, 2))
     what = f"degrees up to {degrees[-1][0]:,}, of {rows:,} rows with {tokens:,} tokens; --json lists them all"
     print_left(len(left), what, to)
+
+
+def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
+    """Print a diff: facts of each matrix, the farthest movers, and changes of black holes."""
+    show(facts(facts_of("diff", report=report, shown=shown)), to)
+    for part in report["matrices"]:
+        show(facts(facts_of("matrix_diff", part=part, grids=GRIDS)), to, apart=True)
+        if part["movers"]:
+            show(table_of("movers", part=part, shown=shown), to, apart=True)
+            print_left(part["n_moved"] - shown, "moved tokens; --csv FILE lists them all", to)
+        changes = [change for change in part["black_holes"] if change["kind"] != "kept"]
+        if changes:
+            show(table_of("changes", changes=changes[:MOST_CHANGES]), to, apart=True)
+            print_left(len(changes) - MOST_CHANGES, "changed black holes; --json lists them all", to)
+
+
+def print_repair(report: dict[str, Any], to: Console) -> None:
+    """Print a repair: what was or would be changed, by which means, and what was read again afterwards."""
+    show(facts(facts_of("repair", report=report, how=WORDS["repair"][report["how"]])), to)
+
+
+def print_series(series: Series, to: Console) -> None:
+    """Print each checkpoint's census and changes, events, and the black holes of the last."""
+    bytes_read = series.checkpoints["bytes_read"].drop_nulls().to_list()
+    values: dict[str, Any] = {"summary": series.summary, "last": series.checkpoints.row(-1, named=True)}
+    values |= {"events": event_counts(series.summary["events"]), "bytes_read": sum(bytes_read) if bytes_read else None}
+    show(facts(facts_of("series", **values)), to)
+    show(table_of("checkpoints", rows=series.checkpoints.to_dicts()), to, apart=True)
+    print_lines([WORDS["notes"]["series"]], to)
+    print_events(series.events, lambda event: f"{event['name']}  ", "--out and --json", to)
+    if series.black_holes.height:
+        texts = series.tokens["text"]
+        rows = series.black_holes.head(MOST_HOLES).to_dicts()
+        show(table_of("series_holes", rows=rows, named=partial(_named, texts)), to, apart=True)
+        print_left(series.black_holes.height - MOST_HOLES, "black holes; --out and --json have them all", to)
+
+
+def _named(texts: pl.Series, ids: list[int]) -> str:
+    return token_texts(ids, [texts[token] for token in ids[:SHOWN_MEMBERS]], SHOWN_MEMBERS)
+
+
+def print_centroid(written: dict[str, Any], to: Console) -> None:
+    """Print what a centroid was made of, and where it was written."""
+    to.print(*lines_of("centroid", written=written), soft_wrap=True)
 
 
 def print_vocabulary(words: Vocabulary, to: Console, shown: int = SHOWN_TOKENS) -> None:
