@@ -83,13 +83,11 @@ class Verdict(Shown):
         return not self.n_errors
 
     def _shown(self) -> dict[str, Any]:
-        return {
-            "source": self.scan.source.path,
-            "passed": self.passed,
-            "n_errors": self.n_errors,
-            "n_warnings": self.n_warnings,
-            "findings": {finding.rule.name: finding.message for finding in self.findings},
-        }
+        findings = {finding.rule.name: finding.message for finding in self.findings}
+        return {"source": self.scan.source.path, **self._outcome(), "findings": findings}
+
+    def _outcome(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("passed", "n_errors", "n_warnings")}
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON-ready data; its keys: `docs/files.md`."""
@@ -97,9 +95,7 @@ class Verdict(Shown):
         return {
             "schema_version": SCHEMA_VERSION,
             "made_by": f"darkvocab {versions()['darkvocab']}",
-            "passed": self.passed,
-            "n_errors": self.n_errors,
-            "n_warnings": self.n_warnings,
+            **self._outcome(),
             "policy": self.policy.origin,
             "rules": [outcome.to_json() for outcome in self.outcomes],
             "exemptions": [

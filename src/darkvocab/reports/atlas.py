@@ -25,7 +25,7 @@ from .checkpoints import scan_facts
 from .document import facts_of, phrase, read, render
 
 if TYPE_CHECKING:
-    from ..checkpoints.scan_result import BlackHole, Scan
+    from ..checkpoints.scan_result import Scan
 
 SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
 AT_A_TIME = 8_192  # tokens whose texts are packed at a time
@@ -59,7 +59,7 @@ def page(scan: Scan, command: str | None = None) -> bytes:
         return render(
             "atlas.html.j2",
             SCRIPTS,
-            {"cut": _cut, "members": _members},
+            {"cut": _cut, "members": lambda hole: list(zip(hole.token_ids, hole.tokens, strict=True))[:SHOWN_MEMBERS]},
             title=f"Dark tokens of {asked}",
             asked=asked,
             scan=scan,
@@ -122,10 +122,6 @@ def _cut(text: str) -> str:
     """Return a token's text as a page shows it: of limited length, without characters that hide or turn others."""
     more = len(text) - LONGEST
     return printable(text[:LONGEST]) + (f"… and {more:,} characters more" if more > 0 else "")
-
-
-def _members(hole: BlackHole) -> list[tuple[int, str | None]]:
-    return list(zip(hole.token_ids, hole.tokens, strict=True))[:SHOWN_MEMBERS]
 
 
 def _writing(tokens: pl.DataFrame) -> list[tuple[str, int]]:

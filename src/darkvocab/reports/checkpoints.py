@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from .console import SHOWN_TOKENS, facts, print_left, print_lines, show, table, token_texts
-from .document import WORDS, event_counts, facts_of, lines_of, phrase, print_events, table_of
+from .document import WORDS, facts_of, lines_of, phrase, print_events, table_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -112,9 +112,8 @@ def print_repair(report: dict[str, Any], to: Console) -> None:
 def print_series(series: Series, to: Console) -> None:
     """Print each checkpoint's census and changes, events, and the black holes of the last."""
     bytes_read = series.checkpoints["bytes_read"].drop_nulls().to_list()
-    values: dict[str, Any] = {"summary": series.summary, "last": series.checkpoints.row(-1, named=True)}
-    values |= {"events": event_counts(series.summary["events"]), "bytes_read": sum(bytes_read) if bytes_read else None}
-    show(facts(facts_of("series", **values)), to)
+    values = {"last": series.checkpoints.row(-1, named=True), "bytes_read": sum(bytes_read) if bytes_read else None}
+    show(facts(facts_of("series", summary=series.summary, **values)), to)
     show(table_of("checkpoints", rows=series.checkpoints.to_dicts()), to, apart=True)
     print_lines([WORDS["notes"]["series"]], to)
     print_events(series.events, lambda event: f"{event['name']}  ", "--out and --json", to)

@@ -175,11 +175,6 @@ def print_events(events: pl.DataFrame, when: Callable[[dict[str, Any]], str], fi
         print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
 
 
-def event_counts(counts: dict[str, int]) -> str:
-    """Return how many events of each kind there were."""
-    return ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if kind != "start") or "none"
-
-
 # For people: names of columns in tables and above panels, and the sentences of pages.
 WORDS: dict[str, dict[str, Any]] = tomllib.loads(read("labels.toml"))
 LABELS: dict[str, str] = WORDS["labels"]

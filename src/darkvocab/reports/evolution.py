@@ -47,7 +47,7 @@ STEP = "optimizer step"
 
 def print_evolution(evolution: Evolution, to: Console) -> None:
     """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
-    show(facts(_facts(evolution.summary)), to)
+    show(facts(document.facts_of("evolution", summary=evolution.summary)), to)
     show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to, apart=True)
     print_lines([WORDS["notes"]["evolution"]], to)
     files = "events.parquet (--out) and --json"
@@ -57,10 +57,6 @@ def print_evolution(evolution: Evolution, to: Console) -> None:
         print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
         to.print("on the grid:")
         print_lines((f"  {sentence}" for sentence in verdict["grid"]), to)
-
-
-def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    return document.facts_of("evolution", summary=summary, events=document.event_counts(summary["events"]))
 
 
 def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]:
@@ -97,7 +93,7 @@ def evolution_page(folder: Path) -> Page:
         over = f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,}"
         return Page(
             **page_words("evolve", over),
-            facts=_facts(summary),
+            facts=document.facts_of("evolution", summary=summary),
             rows=row_cells(records),
             pictures=pictures,
             lists=list(_happened(events, summary)),

@@ -10,7 +10,7 @@ from rich.console import Console
 from ..runs.records import Records
 from ..text import finite
 from .console import frames_json, number, print_lines, show, table
-from .document import WORDS, rows_of, table_of
+from .document import WORDS, lines_of, rows_of, table_of
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
@@ -61,26 +61,18 @@ def by_sigma(records: Recorded) -> list[dict[str, Any]]:
     return groups.agg(*(pl.col(name).mean() for name in means), pl.col("demographics").first()).to_dicts()
 
 
-def _head(records: Recorded) -> str:
+def _head(records: Recorded) -> list[str]:
     sigma = records["sigma"]
-    points = sigma.n_unique()
-    trials = len(records) // points
     first, last = float(sigma.min()), float(sigma.max())  # type: ignore[arg-type]
-    between = f"{points:,} sigma from {first:g} to {last:g}" if points > 1 else f"sigma {first:.7g}"
-    return f"{len(records):,} records: {between}, {trials:,} trial{'s' * (trials > 1)} each"
+    return lines_of("records", n=len(records), points=sigma.n_unique(), first=first, last=last)
 
 
 def remarks(records: Recorded) -> list[str]:
     """Return what the answers of 13.5a do not show."""
     dim = records["hidden_dim"][0]
     coarser = records["n_columns_coarser"]
-    ends = int(coarser.min()), int(coarser.max())  # type: ignore[arg-type]
-    if not ends[1]:
-        return []
-    how_many = " to ".join(dict.fromkeys(f"{n:,}" for n in ends))
-    share = " to ".join(dict.fromkeys(f"{n / dim:.0%}" for n in ends))
-    touching = records["touching"][0]
-    return [WORDS["notes"]["touching"].format(touching=touching, how_many=how_many, dim=dim, share=share)]
+    ends = [int(coarser.min()), int(coarser.max())]  # type: ignore[arg-type]
+    return lines_of("coarser", touching=records["touching"][0], dim=dim, ends=ends, shares=[n / dim for n in ends])
 
 
 def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
@@ -119,7 +111,7 @@ def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) 
     Of questions the three answers at each sigma; of trials at one sigma mean and spread; else ranges over all sigma.
     """
     records: Recorded = result if isinstance(result, pl.DataFrame) else Records(result)
-    to.print(_head(records))
+    to.print(*_head(records))
     points = records["sigma"].unique().sort().to_list()
     headings: Sequence[str]
     if experiment == "questions":

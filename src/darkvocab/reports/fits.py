@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from .console import facts, print_lines, show
-from .document import WORDS, facts_of, labels, lines_of, table_of
+from .document import WORDS, facts_of, labels, lines_of, phrase, table_of
 from .plot import BLACK, BLUE, ORANGE, canvas, plain
 
 if TYPE_CHECKING:
@@ -69,14 +69,6 @@ def _snowball(result: FitResult) -> str:
     return f"{settings.distribution.capitalize()} snowball around {settings.base}"
 
 
-def sigma_told(result: FitResult) -> str:
-    low, high = result.interval
-    level = f"{result.settings.level:.0%}"
-    if result.sigma is None:
-        return f"at most {high:.4g} ({level})" if low == 0 else f"at least {low:.4g} ({level})"
-    return f"{result.sigma:.4g}, {level} interval {low:.4g} to {'any' if math.isinf(high) else f'{high:.4g}'}"
-
-
 def sentences(result: FitResult) -> list[str]:
     """The fit in words: whether the snowball explains the census, and what speaks against it."""
     p = result.bound.log10_p
@@ -94,7 +86,7 @@ def sentences(result: FitResult) -> list[str]:
 
 
 def print_fit(result: FitResult, to: Console) -> None:
-    values = {"populations": _populations(result), "alone": _alone(result), "sigma": sigma_told(result)}
+    values = {"populations": _populations(result), "alone": _alone(result)}
     likelihood = WORDS["likelihoods"][result.likelihood]
     show(facts(facts_of("fit", result=result, likelihood=likelihood, first=_listed, **values)), to)
     show(table_of("fit_checks", rows=result.checks, statistic=statistic), to, apart=True)
@@ -110,7 +102,7 @@ def fit_figure(result: FitResult) -> Figure:
     caption = (
         f"{plain(result.target.name)}: {len(_populations(result)):,} black holes, tokens alone: {_alone(result)}\n"
         f"{plain(_snowball(result))}, {result.settings.grid}, {result.settings.arithmetic} arithmetic: "
-        f"sigma {sigma_told(result)}"
+        f"sigma {phrase('fitted_sigma', result)}"
     )
     n_panels = 2 + bool(result.ridge)
     with canvas(caption, 3.2, 3.5 * n_panels) as figure:

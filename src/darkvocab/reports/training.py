@@ -31,9 +31,7 @@ def print_training(outcome: dict[str, Any], to: Console) -> None:
     states = outcome["states"]
     headings = ["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))]
     show(table(headings, _rows(states)), to)
-    loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
-    moved = f"the centroid moved by {outcome['centroid_displacement']:.6f}"
-    to.print(f"{loss}{moved}; {outcome['n_unseen']:,} tokens unseen")
+    to.print(*lines_of("trained", outcome=outcome))
 
 
 def _rows(states: Any) -> list[list[str]]:
