@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.find import has_output_bias, settings
+from ..embedding.find import find_embedding, has_output_bias, settings
 from ..embedding.matrix import EmbeddingMatrix, finite_rows
+from ..errors import DarkvocabError
 from ..gpu.batch import compared
 from ..gpu.device import Device, open_device
 from ..measures.census import Census
@@ -24,7 +26,7 @@ from ..memory import give_back
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
-from ..sources import RemoteFile, chat_template, open_source, sha256
+from ..sources import RemoteFile, Source, chat_template, open_source, sha256
 from ..text import finite, printable
 from . import scan_result as result
 from .scan_result import Scan
@@ -82,21 +84,27 @@ def scan(
         checksum are read
     """
     opened = open_device(device)
-    matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
-    give_back()  # what reading the tokenizer took
-    path = matrix.path
-    assert path is not None
-    size = path.stat().st_size
-    on = as_grid(grid or matrix.grid).name
-    judged = judged_matrix(matrix)
-    if skip_nonfinite:
-        matrix, judged = finite_rows(matrix, judged)
-    n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
-    n_bytes += 0 if judged is matrix else bytes_read(matrix) + judged.words.nbytes  # its indicators, output's census
-    n_bytes += size if checksum and isinstance(path, Path) else 0
-    work = Progress(n_bytes, progress)
+    found = open_source(source, progress)
+    work = Progress(0)
     with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(sha256, path, work.advance) if checksum else None
+        known = _file_of(found, tensor) if checksum else None
+        digest = pool.submit(sha256, known, work.advance) if known else None  # while the tokenizer is read
+        matrix = EmbeddingMatrix.open(found, tensor=tensor, tokenizer=tokenizer)
+        give_back()  # what reading the tokenizer took
+        path = matrix.path
+        assert path is not None
+        size = path.stat().st_size
+        on = as_grid(grid or matrix.grid).name
+        judged = judged_matrix(matrix)
+        if skip_nonfinite:
+            matrix, judged = finite_rows(matrix, judged)
+        n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
+        if judged is not matrix:
+            n_bytes += bytes_read(matrix) + judged.words.nbytes  # its indicators, the output's census
+        work.total = n_bytes + (size if checksum and isinstance(path, Path) else 0)
+        work.report = progress
+        if checksum and known != path:
+            digest = pool.submit(sha256, path, work.advance)
         measured = _Measured(
             matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, advance=work.advance
         )
@@ -110,6 +118,14 @@ def scan(
     work.finish()
     measures = measured.scan(facts)
     return measures if verified is None else join(measures, verified)
+
+
+def _file_of(found: Source, tensor: str | None) -> Path | None:
+    """Return the local file of an embedding that is found without the tokenizer, as most are."""
+    with contextlib.suppress(DarkvocabError):  # who opens the matrix says why
+        path = find_embedding(found, tensor)[0].path
+        return path if isinstance(path, Path) else None
+    return None
 
 
 @dataclass(kw_only=True)
