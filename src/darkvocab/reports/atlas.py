@@ -93,7 +93,8 @@ def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
     n_dark = int(dark.sum())
     counts = [(int((dark & (kinds == place)).sum()), kind.counted) for place, kind in enumerate(KINDS)]
     counted = sorted((count for count in counts if count[0]), key=lambda count: -count[0])
-    return phrase("finding", scan, len(dark), n_dark, _share(n_dark / max(len(dark), 1)), counted)
+    facts = {"scan": scan, "n": len(dark), "n_dark": n_dark, "share": _share(n_dark / max(len(dark), 1))}
+    return phrase("finding", counted=counted, **facts)
 
 
 def _share(part: float) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..numerics import GRIDS
 from .console import SHOWN_TOKENS, facts, print_left, print_lines, show, table, token_texts
-from .document import WORDS, facts_of, lines_of, phrase, print_events, table_of
+from .document import WORDS, facts_of, lines_of, print_events, table_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MOST_DEGREES, MOST_COMPONENTS, MOST_CHANGES, MOST_HOLES = 20, 20, 40, 20  # lines of tables
 SHOWN_MEMBERS = 8  # of a black hole of a series
-tied, differing = (partial(phrase, name) for name in ("tied", "differing"))
 
 
 def print_plan(plan: dict[str, Any], to: Console) -> None:

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
 LIBRARY = "vendor/d3.min.js"  # d3 7.9.2 as npm has it; its licences lie beside it
 LICENCE = "vendor/LICENSE"
+BAR = "¦"  # between the cells of a table in a template
+SHOWN_EVENTS = 20
+_NAMED = (cell, density, isolated, largest, left_out, number, printable, token_texts, without)
+FILTERS: dict[str, Callable[..., Any]] = {  # of templates
+    **{function.__name__: function for function in _NAMED},
+    **{"form": format, "thousands": "{:,}".format},
+    "far": lambda length: "beyond float32" if length is None else f"{length:.4g}",
+    "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
+    "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
+    "listed": lambda items, most: listed(list(map(str, items)), most),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,19 +92,6 @@ def render(
     return b"".join(piece.encode("utf-8", "replace") for piece in pieces)  # a path need not be UTF-8
 
 
-SHOWN_EVENTS = 20
-BAR = "¦"  # between the cells of a table in a template
-# Filters of templates.
-_NAMED = (cell, density, isolated, largest, left_out, number, printable, token_texts, without)
-FILTERS: dict[str, Callable[..., Any]] = {
-    **{function.__name__: function for function in _NAMED},
-    **{"form": format, "thousands": "{:,}".format},
-    "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
-    "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
-    "listed": lambda items, most: listed(list(map(str, items)), most),
-}
-
-
 def _environment(**options: Any) -> Environment:
     from jinja2 import Environment, PackageLoader
 
@@ -114,12 +112,15 @@ def _texts() -> Environment:
     """Return what renders the templates in `text`: a lacking value is an error, and none ends a line or a cell."""
     from jinja2 import StrictUndefined
 
+    class Lacking(StrictUndefined):
+        __format__ = StrictUndefined._fail_with_undefined_error
+
     def shown(value: Any) -> Any:
-        if isinstance(value, StrictUndefined) and value._undefined_name is None:  # an if that has no else
+        if isinstance(value, Lacking) and value._undefined_name is None:  # an if that has no else
             return ""
         return value.replace("\n", "\\n").replace(BAR, "\0") if isinstance(value, str) else value
 
-    return _environment(undefined=StrictUndefined, finalize=shown)
+    return _environment(undefined=Lacking, finalize=shown)
 
 
 def rows_of(name: str, **values: Any) -> list[list[str]]:
@@ -135,7 +136,7 @@ def rows_of(name: str, **values: Any) -> list[list[str]]:
 
 
 def lines_of(name: str, **values: Any) -> list[str]:
-    """Return the lines that a template in `text` has for people; an empty line is none. Raises as all of them."""
+    """Return the lines that a template in `text` has for people; an empty line is none. Raises as `rows_of`."""
     return [line for (line,) in rows_of(name, **values)]
 
 
@@ -151,9 +152,10 @@ def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:
     return [(fact, value) for fact, _, value in (line.partition(": ") for line in lines_of(name, **values))]
 
 
-def phrase(name: str, *values: Any) -> str:
-    """Return what a macro of `text/phrases.j2` says of values."""
-    return str(getattr(_texts().get_template("text/phrases.j2").module, name)(*values))
+def phrase(name: str, **values: Any) -> str:
+    """Return the line that a template in `text` has."""
+    (line,) = lines_of(name, **values)
+    return line
 
 
 def read(name: str) -> str:

@@ -36,7 +36,7 @@ def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKEN
         heading = f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}"
         print_lines([heading, *texts, rule["remedy"]], to)
     to.print()
-    to.print(phrase("conclusion", verdict))
+    to.print(phrase("conclusion", verdict=verdict))
 
 
 def _is_finding(rule: dict[str, Any]) -> bool:
@@ -133,8 +133,8 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
     return template("card.md.j2", code=_code, spans=spans).render(
         **verdict,
-        conclusion=phrase("conclusion", verdict),
-        graded=phrase("graded", verdict["scan"]),
+        conclusion=phrase("conclusion", verdict=verdict),
+        graded=phrase("graded", scan=verdict["scan"]),
         command=_command(verdict),
         findings=list(filter(_is_finding, verdict["rules"])),
         outcomes=OUTCOMES,

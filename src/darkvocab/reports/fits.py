@@ -102,7 +102,7 @@ def fit_figure(result: FitResult) -> Figure:
     caption = (
         f"{plain(result.target.name)}: {len(_populations(result)):,} black holes, tokens alone: {_alone(result)}\n"
         f"{plain(_snowball(result))}, {result.settings.grid}, {result.settings.arithmetic} arithmetic: "
-        f"sigma {phrase('fitted_sigma', result)}"
+        f"sigma {phrase('fitted_sigma', result=result)}"
     )
     n_panels = 2 + bool(result.ridge)
     with canvas(caption, 3.2, 3.5 * n_panels) as figure:
