@@ -1,4 +1,4 @@
-"""Pages: their content and words, and one HTML file that holds its style and scripts and a policy for no others."""
+"""Templates: pages, HTML files with a policy for no scripts but their own; and lines, facts and tables for people."""
 
 from __future__ import annotations
 

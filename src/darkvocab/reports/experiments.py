@@ -61,12 +61,6 @@ def by_sigma(records: Recorded) -> list[dict[str, Any]]:
     return groups.agg(*(pl.col(name).mean() for name in means), pl.col("demographics").first()).to_dicts()
 
 
-def _head(records: Recorded) -> list[str]:
-    sigma = records["sigma"]
-    first, last = float(sigma.min()), float(sigma.max())  # type: ignore[arg-type]
-    return lines_of("records", n=len(records), points=sigma.n_unique(), first=first, last=last)
-
-
 def remarks(records: Recorded) -> list[str]:
     """Return what the answers of 13.5a do not show."""
     dim = records["hidden_dim"][0]
@@ -111,16 +105,17 @@ def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) 
     Of questions the three answers at each sigma; of trials at one sigma mean and spread; else ranges over all sigma.
     """
     records: Recorded = result if isinstance(result, pl.DataFrame) else Records(result)
-    to.print(*_head(records))
     points = records["sigma"].unique().sort().to_list()
+    ends = {"first": points[0], "last": points[-1]}
+    to.print(*lines_of("records", n=len(records), points=len(points), **ends))
     headings: Sequence[str]
     if experiment == "questions":
         headings = ANSWERS
     elif experiment == "trials" and len(points) == 1:
         headings = ("", "mean", "std", "min", "max")
     else:
-        ends = (f"at {points[0]:.4g}", f"at {points[-1]:.4g}") if len(points) > 1 else ()
-        headings = ("", "min", "median", "max", *ends)
+        at_ends = (f"at {points[0]:.4g}", f"at {points[-1]:.4g}") if len(points) > 1 else ()
+        headings = ("", "min", "median", "max", *at_ends)
     cells = (row[: len(headings)] for row in summary_cells(experiment, records))
     show(table(headings, cells, left=("", "populations")), to)
     if experiment == "questions":
