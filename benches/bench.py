@@ -35,6 +35,8 @@ from rich.console import Console
 from rich.table import Table
 
 from darkvocab import census, diff, evolve
+from darkvocab.corpora.counting import Counting, count
+from darkvocab.corpora.documents import pieces_of
 from darkvocab.embedding.history import History
 from darkvocab.embedding.matrix import EmbeddingMatrix
 from darkvocab.measures.dark import graded
@@ -43,17 +45,16 @@ from darkvocab.measures.neighbours import neighbours
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.numerics import Distances, Touching, encode, to_index
 from darkvocab.snowballs import run
-from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
-from darkvocab.snowballs.expect import Expect
+from darkvocab.snowballs.expect import STATISTICS, Expect, compared
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 from darkvocab.snowballs.fit.likelihood import drawn_partitions
 from darkvocab.snowballs.fit.run import Fit
-from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.run import clouds
 from darkvocab.snowballs.snowball import SnowballLaw
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
 from darkvocab.sources.tokenizer import open_tokenizer
+from darkvocab.verification.frames import Frame, encoded, read_frames
+from darkvocab.verification.model import PLACES, open_model
 
 N_TOKENS, DIM = 2100, 2560
 BASE = "qwen3-4b-centred"
@@ -875,6 +876,22 @@ def bench_language_model(folder: Path) -> list[dict[str, Any]]:
     return [scanned, bench_reachability(MODEL, 49_152, "SmolLM2")]
 
 
+def bench_corpus(folder: Path) -> list[dict[str, Any]]:
+    """Counts of texts in JSON lines, beside the tokenizer's own `encode_batch` of the same texts, which counts none."""
+    texts = [path.read_text("utf-8", "replace") for path in sorted(Path(os.__file__).parent.glob("*.py"))]
+    texts = [text[at : at + 4096] for text in texts for at in range(0, len(text), 4096)]
+    file = folder / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    counting = Counting(source=str(MODEL), n_tokens=49_152, sought=(1, 2, 5), field="text")
+    counting.tokenizer.encode(texts[:1])
+    (piece,), _ = pieces_of([str(file)])
+    here = median_time(lambda: count(counting, piece), 5)
+    own = median_time(lambda: counting.tokenizer.rules.encode_batch(texts, add_special_tokens=False), 5)
+    what = f"corpus: {file.stat().st_size / 1e6:.0f} MB of JSON lines, SmolLM2's tokenizer"
+    floor = "encode_batch of the same texts by the tokenizers library"
+    return [{"what": what, "here_s": here, "recipe_s": None, "floor_s": own, "floor": floor}]
+
+
 def bench_grades(path: Path) -> dict[str, Any]:
     """Measure what grades add to a scan of this file, once the distances to the reference are known."""
     matrix = EmbeddingMatrix.open(path)
@@ -888,6 +905,85 @@ def bench_grades(path: Path) -> dict[str, Any]:
         "floor": "sorting the distances",
         "floor_s": median_time(lambda: np.sort(distances), 9),
     }
+
+
+def bench_verify(folder: Path) -> list[dict[str, Any]]:
+    """SmolLM2 asked to repeat tokens, beside a plain loop and batched generation; in rounds, as machines are shared."""
+    import transformers
+
+    model = open_model(MODEL)
+    dense = {"dtype": torch.float32, "quantization_config": transformers.GgufConfig(dequantize=True)}
+    twin = transformers.AutoModelForCausalLM.from_pretrained(MODEL.parent, gguf_file=MODEL.name, **dense).eval()
+    frames = [encoded(text, model.encode) for text in read_frames()[0]]
+    tokens = np.random.default_rng(0).permutation(twin.config.vocab_size)[:64]
+    ways = {
+        "verify": (tokens, lambda frame, some: [answer.p for answer in model.answers(frame, some)]),
+        "a plain loop": (tokens[:2], lambda frame, some: asked_plainly(twin, frame, some)),
+        "batched generate": (tokens[:16], lambda frame, some: generated(twin, frame, some)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    p = {}
+    for _ in range(4):  # the first warms up
+        for name, (some, ask) in ways.items():
+            os.environ["TRANSFORMERS_SDPA_FORCE_GQA"] = str(int(name == "verify"))
+            start = time.perf_counter()
+            p[name] = np.array([ask(frame, some) for frame in frames])
+            times[name].append((time.perf_counter() - start) / len(some))
+    each = {name: statistics.median(rounds[1:]) for name, rounds in times.items()}
+    floor = products_time(twin, frames)
+    apart = max(float(abs(p[name] - p["verify"][..., : len(ways[name][0])]).max()) for name in ways)
+    command = [str(BIN / "darkvocab"), "verify", str(MODEL), "--out"]
+    outs = (str(folder / f"run{number}") for number in range(2))
+    whole = median_time(lambda: subprocess.run([*command, next(outs)], check=True, capture_output=True), 2)
+    n_asked = len(pl.read_parquet(folder / "run0/records.parquet")) // (len(frames) * PLACES)
+    rows = [
+        {"what": "verify of SmolLM2, a token; recipe: a plain loop", "here_s": each["verify"]},
+        {"what": f"recipe: batched generate; p apart by {apart:.1g} at most", "here_s": each["verify"]},
+        {"what": f"verify of SmolLM2, {n_asked} tokens, a process", "here_s": whole, "n": n_asked},
+        {"what": "verify of all its 49,152 tokens, estimated", "here_s": 49_152 * each["verify"], "n": 49_152},
+    ]
+    recipes_s = [each["a plain loop"], each["batched generate"], None, None]
+    of = "products with its weights, at the rate of one of 1,280 rows"
+    return [
+        {**row, "recipe_s": recipe, "floor": of, "floor_s": floor * row.get("n", 1)}
+        for row, recipe in zip(rows, recipes_s, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def asked_plainly(model: Any, frame: Frame, tokens: np.ndarray) -> np.ndarray:
+    """Return probabilities [places, tokens]: a text at a time, whole, without a cache."""
+    p = np.empty((PLACES, len(tokens)))
+    for column, token in enumerate(tokens):
+        ids = torch.tensor(np.append(frame.beginning, frame.rest(tokens[column : column + 1])))
+        for place in range(PLACES):
+            logits = model(ids[None]).logits[0, -1]
+            p[place, column] = logits.softmax(0)[token]
+            ids = torch.cat([ids, logits.argmax()[None]])
+    return p
+
+
+def generated(model: Any, frame: Frame, tokens: np.ndarray) -> np.ndarray:
+    """Return the same by transformers' generate of all texts together."""
+    rest = frame.rest(tokens)
+    ids = torch.tensor(np.hstack([np.tile(frame.beginning, (len(tokens), 1)), rest]))
+    how: dict[str, Any] = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    how |= {"min_new_tokens": PLACES, "max_new_tokens": PLACES, "attention_mask": torch.ones_like(ids)}
+    chosen = torch.tensor(tokens)[:, None]
+    return np.array([at.softmax(1).gather(1, chosen)[:, 0] for at in model.generate(ids, **how).logits])
+
+
+def products_time(model: Any, frames: list[Frame]) -> float:
+    """Return the seconds that a token's products with the weights take, at the rate of one of 1,280 rows."""
+    n_positions = sum(len(frame.ids) - len(frame.beginning) + PLACES - 1 for frame in frames)
+    layers = [module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    numbers = sum(layer.weight.numel() * (n_positions if layer.out_features < 9_999 else 9) for layer in layers)
+    width = next(layer for layer in layers if layer.out_features > layer.in_features)
+    rows = torch.randn(1280, width.in_features)
+    with torch.inference_mode():
+        multiply = torch.ops.mkldnn._linear_pointwise
+        seconds = median_time(lambda: multiply(rows, width.weight, None, "none", [], ""), 15)
+    return numbers * seconds / (len(rows) * width.weight.numel())
 
 
 def _read_file(path: Path) -> None:
@@ -955,6 +1051,8 @@ def main() -> None:
         "vocabulary": bench_byte_level,
         "scan": bench_scan,
         "smollm2": bench_language_model,
+        "corpus": bench_corpus,
+        "verify": bench_verify,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,

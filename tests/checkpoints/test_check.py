@@ -97,6 +97,31 @@ def test_a_limit_is_the_last_number_that_passes(name):
         assert outcome(check(SCANNED, policy), name).status == status
 
 
+@pytest.mark.parametrize(
+    ("answers", "severity", "said"),
+    [
+        ((0.86, 0.1), "warning", "2 of them (P_max at least 0.1)"),  # a model that repeats both refutes the weights
+        ((0.86, 0.0999), "error", "1 of them (P_max at least 0.86)"),
+        ((0.86, None), "error", "1 of them (P_max at least 0.86)"),  # one was not asked for
+        ((0.0001, None), "error", None),
+    ],
+)
+def test_tokens_that_the_model_repeats_are_no_error_of_a_rule_that_guesses_by_weights(answers, severity, said):
+    weak = {"grade": "weak", "category": "special"}
+    scanned = scan_of(weak, weak, {}, template_tokens=(0, 1, 2))
+    asked = scanned.tokens.with_columns(p_max=pl.Series([*answers, 0.9], dtype=pl.Float64), verified=pl.lit(False))
+    found = outcome(check(replace(scanned, verified={"run": "run"}, tokens=asked)), "chat-template-tokens")
+    assert (found.status, found.measured, found.token_ids, found.severity) == ("failed", 2, [0, 1], severity)
+    assert (f"The model repeats {said}." in found.message) if said else "repeats" not in found.message
+    assert outcome(check(scanned), "chat-template-tokens").severity == "error"  # no model was asked
+
+
+def test_what_the_model_repeats_stays_an_error_where_the_rule_states_a_fact_of_the_weights():
+    scanned = scan_of({"black_hole": 1}, {"black_hole": 1})
+    asked = scanned.tokens.with_columns(p_max=pl.Series([0.9, 0.9]), verified=pl.lit(False))
+    assert outcome(check(replace(scanned, verified={"run": "run"}, tokens=asked)), "black-holes").severity == "error"
+
+
 def test_only_errors_make_a_verdict_fail():
     scanned = scan_of({"n_touching": 1}, {"n_touching": 1})
     warned = check(scanned)

@@ -21,12 +21,21 @@ def tokenizer():
     return made
 
 
+def ascii_tokenizer():
+    """Return a tokenizer whose tokens are the bytes below 128, by their numbers."""
+    shown = [chr(byte) if 32 < byte < 127 else chr(256 + min(byte, 33)) for byte in range(128)]  # as ByteLevel has them
+    made = tokenizers.Tokenizer(models.BPE({text: byte for byte, text in enumerate(shown)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
 def language_model(seed=0, **config):
     """GPT-2 of two layers, drawn; the rows of `UNTRAINED` are nearly one."""
     torch.manual_seed(seed)
-    size = {"vocab_size": N_TOKENS, "n_positions": 1024, "n_embd": WIDTH, "n_layer": 2, "n_head": 2}
+    size = {"vocab_size": N_TOKENS, "n_positions": 1024, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, **config}
     model = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(**size, bos_token_id=None, eos_token_id=None, initializer_range=0.2, **config)
+        transformers.GPT2Config(**size, bos_token_id=None, eos_token_id=None, initializer_range=0.2)
     ).eval()
     with torch.no_grad():
         rows = model.transformer.wte.weight

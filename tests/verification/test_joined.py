@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 import repeaters  # noqa: E402
 
-from darkvocab import check, scan, verify  # noqa: E402
+from darkvocab import check, corpus, report, scan, verify  # noqa: E402
 from darkvocab.errors import CorruptFile, InvalidInput  # noqa: E402
 from darkvocab.verification.model import Model  # noqa: E402
 
@@ -61,6 +61,14 @@ def test_a_check_fails_on_verified_tokens_that_a_text_reaches(folder, run):
     assert outcome(scan(folder))["status"] == "off"  # no model was asked
 
 
+def test_the_page_of_a_run_lists_verified_tokens(run):
+    page = report(run)[0].read_text()
+    assert '<a href="#table-1-part">Verified tokens</a>' in page
+    assert '<section id="table-1-part"' in page
+    assert '<td class="t">untrained</td>' in page  # texts stand to the left, with their spaces; numbers to the right
+    assert page.index("asked for, untrained") < page.index("sample of the trained")
+
+
 def test_a_run_on_another_file_or_of_another_kind_is_refused(folder, run, tmp_path):
     other = repeaters.saved(tmp_path / "other", seed=5)
     with pytest.raises(InvalidInput, match="verified the tokens of another file"):
@@ -82,3 +90,16 @@ def test_the_command_writes_answers_into_table_json_and_page(cli, folder, run, t
     assert 'id="answers"' in page.read_text()
     assert {"p_max", "verified"} <= set(pl.read_csv(csv).columns)
     assert cli("check", folder, "--verified", run).code == 1
+
+
+def test_texts_are_searched_for_verified_tokens(cli, folder, run, tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("a bog, a bop")  # bo: token 270
+    counts = corpus(text, model=folder, verified=run)
+    assert counts.kinds()["verified"]["n_occurring"] == len(counts.occurring())
+    assert counts.occurring().filter(pl.col("id") == 270).select("grade", "verified", "count").rows() == [
+        ("trained", True, 2)
+    ]
+    assert counts.places[270][0]["after"] == "g, a bop"
+    failed = cli("corpus", text, "--model", folder, "--verified", run, "--fail-on", "verified")
+    assert (failed.code, "trained, verified" in failed.out) == (1, True)

@@ -49,6 +49,29 @@ def test_probabilities_ranks_and_answers_are_those_of_generate(opened):
             assert answer[:, column].tolist() == plain.sequences[0, ids.shape[1] :].tolist()
 
 
+def test_every_token_is_answered_as_by_a_plain_twin(tmp_path):
+    # Query heads share keys, and products are oneDNN's: the twin has neither, no cache and no batch. Each token in one
+    # of two frames; the third, of 600 bytes, is above.
+    torch.manual_seed(3)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "max_position_embeddings": 512}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None}
+    config = transformers.LlamaConfig(vocab_size=repeaters.N_TOKENS, initializer_range=0.3, **size, **heads)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=repeaters.tokenizer()).save_pretrained(tmp_path)
+    model = open_model(tmp_path)
+    twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    how = {"max_new_tokens": PLACES, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    for number, frame in enumerate(frames_of(model)[1:]):
+        tokens = np.arange(number, repeaters.N_TOKENS, 2)
+        p, _, answers = stacked(model, frame, tokens)
+        for column, token in enumerate(tokens):
+            ids = torch.tensor(np.concatenate([frame.beginning, frame.rest(np.array([token]))[0]]))[None]
+            plain = twin.generate(ids, use_cache=False, **how)
+            expected = [logits[0].double().softmax(0)[token].item() for logits in plain.logits]
+            np.testing.assert_allclose(p[:, column], expected, rtol=1e-5)
+            assert answers[:, column].tolist() == plain.sequences[0, ids.shape[1] :].tolist()
+
+
 def test_a_function_from_ids_to_logits_is_asked_without_a_cache_and_says_the_same(opened):
     plain = Model(logits=lambda ids: opened.logits(ids).logits, encode=opened.encode)
     for frame in frames_of(opened):

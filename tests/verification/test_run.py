@@ -1,6 +1,12 @@
 """Verification as a run: every answer in a folder, the same bytes however it was interrupted, and what it comes to."""
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 
 import polars as pl
 import pytest
@@ -91,6 +97,66 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder, whole, tmp_path, m
     assert read_records(cut).drop("p").equals(read_records(whole).drop("p"))
 
 
+ASKER = """
+import os, sys
+import polars, torch
+from darkvocab import verify
+from darkvocab.measures import census, dark, indicators, neighbours, vocabulary
+from darkvocab.verification.model import Model, open_model
+torch.set_num_threads(1)  # a fork has a pool's locks, but not its threads
+Model.batch = lambda *_: 2
+folder = sys.argv[1]
+open_model(folder)  # imports what takes long
+for out in map(str.strip, sys.stdin):
+    if not (child := os.fork()):
+        verify(folder, out, resume=os.path.exists(out), controls=8, missed=12)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def _kill_when_there_are(entries, out, child):
+    """Kill a process once a folder has so many entries, unless it ends before."""
+    end = time.monotonic() + 60
+    try:
+        while len([*out.rglob("*")]) < entries:
+            os.kill(child, 0)  # it is there
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        os.kill(child, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(folder, tmp_path):
+    # By a process that has imported what takes long, and forks for every attempt. Killed as soon as its folder has some
+    # entries more than at its start: of the folder itself, 16 parts, and what is written at the end, some half-written.
+    moments, kills, wholes = random.Random(3), 0, []
+    command = [sys.executable, "-c", ASKER, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asker:
+
+        def attempt(out, more):
+            entries = len([*out.rglob("*")]) + more
+            print(out, file=asker.stdin, flush=True)
+            _kill_when_there_are(entries, out, int(asker.stdout.readline()))
+            status = int(asker.stdout.readline())
+            assert status in (0, signal.SIGKILL)
+            return status == signal.SIGKILL
+
+        assert not attempt(tmp_path / "undisturbed", 1 << 20)
+        while kills < 20:
+            out = tmp_path / f"run{len(wholes)}"
+            while attempt(out, moments.randint(1, 6) if kills < 20 else 1 << 20):
+                kills += 1
+            wholes.append(out)
+    for out in wholes:
+        for name in FILES:
+            assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+        assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "undisturbed").iterdir()}
+
+
 def test_another_question_in_the_same_folder_is_refused(folder, whole):
     with pytest.raises(RunFolderRefused, match=r"holds another run: .*missed was 30, now 40"):
         verify(folder, whole, resume=True, controls=20, missed=40)
@@ -149,7 +215,8 @@ def test_the_command_prints_a_table_and_writes_a_page(cli, folder, tmp_path):
     assert made.code == 0
     assert "asked for, untrained" in made.out
     assert "1% quantile of 20 controls" in made.out
-    assert (out / "report.html").is_file()
+    page = (out / "report.html").read_text()
+    assert '<h2 id="table-1">' not in page  # a model that was drawn fails on no token more than on others
     assert (out / "figures" / "answers.pdf").is_file()
     again = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--resume", "--json")
     assert len(json.loads(again.out)["tokens"]) == 62

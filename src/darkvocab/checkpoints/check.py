@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import polars as pl
 
 from ..errors import InvalidInput
+from ..measures.verdict import LAND
 from ..runs.folder import versions
 from ..text import Shown
 from .policy import BY_NAME, ERROR, LACKING, OFF, RULES, SUPPRESSED, WARNING, Exemption, Limit, Policy, Rule
@@ -115,6 +116,7 @@ def check(scan: Scan, policy: Policy | None = None) -> Verdict:
         near_zero=pl.col("id").is_in(near_zero - {scan.matrix.padding_token}),  # whose row is zero by design
         copied=pl.col("id").is_in([token for copies in scan.copies for token in copies.token_ids]),
         in_template=pl.col("id").is_in(list(scan.template_tokens or ())),
+        repeated=pl.lit(False) if scan.verified is None else (pl.col("p_max") >= LAND["doubtful"]).fill_null(False),
     )
     named = tokens.select(_named(exemption).alias(str(n)) for n, exemption in enumerate(policy.allow))
     outcomes = []
@@ -161,10 +163,17 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
             token_ids=undecided["id"].to_list(),
             tokens=undecided["text"].to_list(),
         )
+    message = _message(rule, limit, measured, len(concerned), n_exempt)
+    repeated = concerned.filter("repeated")
+    if rule.guesses and len(repeated):  # the model refutes the weights
+        message += f" The model repeats {len(repeated):,} of them (P_max at least {min(repeated['p_max']):.2g})."
+        if fails and limit.severity == ERROR and measured - len(repeated) <= limit.allowed:
+            limit = replace(limit, severity=WARNING)
     return outcome(
+        limit=limit,
         status=FAILED if fails else PASSED,
         measured=measured if math.isfinite(measured) else None,
-        message=_message(rule, limit, measured, len(concerned), n_exempt),
+        message=message,
         token_ids=concerned["id"].to_list(),
         tokens=concerned["text"].to_list(),
         n_exempt=n_exempt,

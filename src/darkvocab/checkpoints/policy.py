@@ -43,6 +43,7 @@ class Rule:
     tokens: str = "FALSE"  # that it is about, in SQL on the columns that `check` has
     first: str = "id"  # which of them to name first
     undecided: str = "FALSE"  # tokens that it might be about, for all that is known
+    guesses: bool = False  # by the weights: a model that repeats a token (P_max of 0.1 or more) makes it a warning
 
 
 _HELD = tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))

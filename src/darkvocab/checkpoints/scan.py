@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ import numpy as np
 from ..embedding.find import find_embedding, has_output_bias, settings
 from ..embedding.matrix import EmbeddingMatrix, finite_rows
 from ..errors import DarkvocabError
-from ..gpu.batch import compared
-from ..gpu.device import Device, open_device
+from ..gpu.device import Device, compared, open_device
 from ..measures.census import Census
+from ..measures.counts import never, read_counts
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
 from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
@@ -59,6 +59,7 @@ def scan(
     checksum: bool = True,
     skip_nonfinite: bool = False,
     verified: str | Path | None = None,
+    counts: str | Path | None = None,
     device: str | Device = "cpu",
     progress: Report | None = None,
 ) -> Scan:
@@ -79,7 +80,9 @@ def scan(
     skip_nonfinite : leave out tokens whose row holds NaN or infinity, in the input or the judged matrix, and say which
         (`Scan.matrix.skipped`); by default such rows are refused
     verified : a finished run of `verify` on this model, whose answers the tokens then have beside their grades
-    device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
+    counts : a Parquet or CSV file of token counts, `id` and `count`, as `corpus` writes them: tokens then
+        have a `count`, and those that never occur may be the reference where nothing surer stands apart
+    device : "cuda" or "cuda:N" groups rows and compares black holes on a GPU, beside "mps" cores do; changes no result
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
     """
@@ -95,6 +98,7 @@ def scan(
         assert path is not None
         size = path.stat().st_size
         on = as_grid(grid or matrix.grid).name
+        counted = None if counts is None else read_counts(counts, matrix.n_tokens)
         judged = judged_matrix(matrix)
         if skip_nonfinite:
             matrix, judged = finite_rows(matrix, judged)
@@ -106,7 +110,7 @@ def scan(
         if checksum and known != path:
             digest = pool.submit(sha256, path, work.advance)
         measured = _Measured(
-            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, advance=work.advance
+            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, counts=counted, advance=work.advance
         )
         facts = result.SourceFacts(
             asked=str(source),
@@ -117,6 +121,8 @@ def scan(
         )
     work.finish()
     measures = measured.scan(facts)
+    if counted is not None:
+        measures = replace(measures, counted={"file": str(counts), "n_tokens": int(counted.sum()), **never(counted)})
     return measures if verified is None else join(measures, verified)
 
 
@@ -137,6 +143,7 @@ class _Measured:
     grid: str
     bitwise: bool
     device: Device | None
+    counts: np.ndarray | None  # of all rows, also of those that are left out
     advance: Advance
 
     def __post_init__(self) -> None:
@@ -172,6 +179,7 @@ class _Measured:
             judged=self.judged,
             census=self.census,
             words=words,
+            n_occurrences=None if self.counts is None else self.counts[self.matrix.token_ids],
             device=self.device,
             progress=self.advance,
         )
@@ -284,6 +292,7 @@ class _Measured:
             "n_touching": pl.Series(near.token_degrees[labels] if near else unknown, dtype=pl.Int64),
             "steps": pl.Series(self.steps if self.steps is not None else unknown, dtype=pl.Int64),
             "norm": self.norms,
+            **({} if self.counts is None else {"count": self.counts[self.matrix.token_ids]}),
             **({} if self.judged is self.matrix else {"output_norm": shown.norms}),
             **shown.columns,
             **of_input,

@@ -142,7 +142,7 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
     second ones, and so on, because so they compress; at the end the texts. Floats are rounded to 14 bits, four digits:
     what a page shows. A missing float is NaN, a missing integer -1, a missing text has length -1.
     """
-    tokens = scan.tokens
+    tokens = scan.tokens.with_columns(pl.col("^count$").cast(pl.Float64))  # may be beyond 32 bits
     columns: dict[str, np.ndarray] = {}
     codes = {}
     floats = [name for name, dtype in tokens.schema.items() if dtype.is_float()]

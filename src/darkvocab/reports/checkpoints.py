@@ -1,4 +1,4 @@
-"""Tables of commands on checkpoints: scan, plan, neighbourhood, vocabulary, diff, repair, history, centroid."""
+"""Tables of commands on checkpoints: scan, plan, corpus, neighbourhood, vocabulary, diff, repair, history, centroid."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..measures.counts import Counts, never
 from ..numerics import GRIDS
 from .console import SHOWN_TOKENS, facts, print_left, print_lines, show, table, token_texts
 from .document import WORDS, facts_of, lines_of, print_events, table_of
@@ -154,3 +155,14 @@ def print_vocabulary(words: Vocabulary, to: Console, shown: int = SHOWN_TOKENS) 
 def _listed(words: Vocabulary, tokens: Iterable[int], shown: int) -> str:
     ids = list(tokens)
     return token_texts(ids, [words.text[n] for n in ids[:shown]], shown)
+
+
+def print_counts(counts: Counts, to: Console, shown: int) -> None:
+    """Print the kinds of tokens of a corpus, what follows, and the sought that occur, the most frequent first."""
+    show(table_of("corpus_kinds", kinds=counts.kinds()), to)
+    to.print()
+    print_lines(lines_of("corpus", read=counts.read, never=never(counts.tokens["count"].to_numpy())), to)
+    rows = counts.occurring().to_dicts()
+    if rows:
+        show(table_of("occurring", rows=rows[:shown]), to, apart=True)
+    print_left(len(rows) - shown, "that occur; --json lists them all", to)

@@ -23,8 +23,9 @@ LEAST = 1e-8  # probability that a figure shows at the lowest
 def groups(verdict: Verdict) -> list[list[str]]:
     """Return a row for each group of tokens: how many, how many verified, by which criterion, and the median P_max."""
     rows = []
+    tokens = verdict.tokens.sort("grade")  # untrained before weak
     for group, name in GROUPS.items():
-        for part in verdict.tokens.filter(pl.col("group") == group).partition_by("grade", maintain_order=True):
+        for part in tokens.filter(pl.col("group") == group).partition_by("grade", maintain_order=True):
             p: Any = part["p_max"]
             counts = (len(part), part["verified"].sum(), (p < 0.01).sum(), (p < 0.001).sum(), part["glitch"].sum())
             of = f"{name}, {part['grade'][0]}" if group == "asked" else name
@@ -87,7 +88,7 @@ def verdict_plot(verdict: Verdict) -> Plot:
             look: dict[str, Any] = {"line": "", "size": 3.0, "alpha": 0.7, "hollow": group == "control", "mark": mark}
             p = part["p_max"].clip(LEAST, 1)
             series.append(Series(x=part["order"], y=p, label=GROUPS[group], colour=colour, **look))
-    x = around(verdict.tokens["order"], "place in the order of the weights, the surest to be dark first", "log")
+    x = around(verdict.tokens["order"], "place by the weights, the darkest first", "log")
     line = Series(x=x.ends, y=[verdict.thresholds["all"]] * 2, colour="#808080", line=":", label="below: verified")
     y = Axis(ends=(LEAST / 2, 2.0), scale="log", label="P_max")
     title = "largest probability of the token, over frames and places"
