@@ -12,7 +12,7 @@ import checker
 import jaxtyping
 
 SRC = Path(__file__).parent / "src"
-KERNELS = {"_backends", "by_torch", "by_triton"}  # compiled functions cannot be wrapped
+KERNELS = {"_backends", "by_triton"}  # compiled functions cannot be wrapped
 
 if not find_spec("triton"):  # as on macOS: no module of its kernels can be imported
     collect_ignore_glob = ["src/darkvocab/*/by_triton/*"]

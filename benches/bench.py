@@ -35,6 +35,8 @@ from rich.console import Console
 from rich.table import Table
 
 from darkvocab import census, diff, evolve
+from darkvocab.corpora.counting import Counting, count
+from darkvocab.corpora.documents import pieces_of
 from darkvocab.embedding.history import History
 from darkvocab.embedding.matrix import EmbeddingMatrix
 from darkvocab.measures.dark import graded
@@ -43,16 +45,13 @@ from darkvocab.measures.neighbours import neighbours
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.numerics import Distances, Touching, encode, to_index
 from darkvocab.snowballs import run
-from darkvocab.snowballs.agreement import STATISTICS, compared
 from darkvocab.snowballs.bases import load_base
-from darkvocab.snowballs.expect import Expect
+from darkvocab.snowballs.expect import STATISTICS, Expect, compared
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 from darkvocab.snowballs.fit.likelihood import drawn_partitions
 from darkvocab.snowballs.fit.run import Fit
-from darkvocab.snowballs.questions import Questions
 from darkvocab.snowballs.run import clouds
 from darkvocab.snowballs.snowball import SnowballLaw
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
 from darkvocab.sources.tokenizer import open_tokenizer
 from darkvocab.verification.frames import Frame, encoded, read_frames
 from darkvocab.verification.model import PLACES, open_model
@@ -877,6 +876,22 @@ def bench_language_model(folder: Path) -> list[dict[str, Any]]:
     return [scanned, bench_reachability(MODEL, 49_152, "SmolLM2")]
 
 
+def bench_corpus(folder: Path) -> list[dict[str, Any]]:
+    """Counts of texts in JSON lines, beside the tokenizer's own `encode_batch` of the same texts, which counts none."""
+    texts = [path.read_text("utf-8", "replace") for path in sorted(Path(os.__file__).parent.glob("*.py"))]
+    texts = [text[at : at + 4096] for text in texts for at in range(0, len(text), 4096)]
+    file = folder / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    counting = Counting(source=str(MODEL), n_tokens=49_152, sought=(1, 2, 5), field="text")
+    counting.tokenizer.encode(texts[:1])
+    (piece,), _ = pieces_of([str(file)])
+    here = median_time(lambda: count(counting, piece), 5)
+    own = median_time(lambda: counting.tokenizer.rules.encode_batch(texts, add_special_tokens=False), 5)
+    what = f"corpus: {file.stat().st_size / 1e6:.0f} MB of JSON lines, SmolLM2's tokenizer"
+    floor = "encode_batch of the same texts by the tokenizers library"
+    return [{"what": what, "here_s": here, "recipe_s": None, "floor_s": own, "floor": floor}]
+
+
 def bench_grades(path: Path) -> dict[str, Any]:
     """Measure what grades add to a scan of this file, once the distances to the reference are known."""
     matrix = EmbeddingMatrix.open(path)
@@ -1037,6 +1052,7 @@ def main() -> None:
         "scan": bench_scan,
         "smollm2": bench_language_model,
         "verify": bench_verify,
+        "corpus": bench_corpus,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,

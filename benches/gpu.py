@@ -27,15 +27,11 @@ from rich.console import Console
 from rich.table import Table
 
 from darkvocab import Training
-from darkvocab.gpu.batch import groups_of
-from darkvocab.gpu.device import Device, open_device
-from darkvocab.gpu.lanes import Lanes
+from darkvocab.gpu.device import Device, groups_of, open_device
 from darkvocab.numerics import GRIDS
 from darkvocab.snowballs import run
-from darkvocab.snowballs.on_device import ALIGNED
-from darkvocab.snowballs.questions import Questions
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
+from darkvocab.snowballs.on_device import ALIGNED, Lanes
 from darkvocab.training.choices import SnowballStart
 from darkvocab.training.stack import Stack
 

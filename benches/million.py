@@ -19,7 +19,7 @@ import polars as pl
 
 from darkvocab import summary
 from darkvocab.runs.records import ROW_GROUP, RunFolder, frame_of
-from darkvocab.snowballs.sweep import SweepRecord
+from darkvocab.snowballs.experiments import SweepRecord
 
 PART, TRIALS = 1024, 1000
 

@@ -27,7 +27,7 @@ from darkvocab.numerics import Distances, encode, to_index
 from darkvocab.reports.plot import Panel, Plot, Series, around, save_as
 from darkvocab.snowballs import run
 from darkvocab.snowballs.bases import load_base
-from darkvocab.snowballs.sweep import Sweep
+from darkvocab.snowballs.experiments import Sweep
 from darkvocab.sources.tokenizer import open_tokenizer
 
 BASE = "qwen3-4b-centred"

@@ -24,10 +24,10 @@ marker path { fill: #8c959f; stroke: none; marker-end: none }
   path { stroke: #656c76 } marker path { fill: #656c76 }
 }
 """
-WINGS = ("checkpoints", "snowballs", "training", "verification")
+WINGS = ("checkpoints", "snowballs", "training", "verification", "corpora")
 RANKS = (  # of the layers contract in pyproject.toml, from the top
     ("cli",),
-    ("notebooks", "verification"),
+    ("corpora", "notebooks", "verification"),
     ("checkpoints", "snowballs", "training", "reports"),
     ("measures",),
     ("embedding",),
@@ -39,6 +39,7 @@ EVERYWHERE = RANKS[-1]  # imported by all, and drawn without arrows
 SHIFT = {"cli": 110, "embedding": 60}  # so that fewer arrows pass behind a room
 WHAT = {
     "cli": "commands: parse, call, print",
+    "corpora": "which do my own texts use?",
     "notebooks": "do the notebooks' figures hold?",
     "verification": "which does the model fail on?",
     "checkpoints": "which tokens are dark in my model?",

@@ -14,7 +14,7 @@ from darkvocab.numerics.grouping import n_cores
 from darkvocab.snowballs.fit.checks import association
 from darkvocab.snowballs.theory import Partition
 
-KERNELS = ("._backends", ".by_torch", ".by_triton")
+KERNELS = ("._backends", ".by_triton")
 
 
 def test_every_module_but_the_kernels_is_checked():

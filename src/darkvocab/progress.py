@@ -10,6 +10,8 @@ Advance = Callable[[int], None]  # called with the size of a piece that is done
 class Progress:
     """Sum up pieces of work, from any thread, and report the sum after each, never more than the total.
 
+    Work that begins before all is known may set `total` and `report` later.
+
     Examples
     --------
     >>> progress = Progress(10, lambda done, total: print(f"{done} of {total}"))
@@ -22,15 +24,15 @@ class Progress:
     def __init__(self, total: int, report: Report | None = None) -> None:
         self.total = total
         self._done = 0
-        self._report = report
+        self.report = report
         self._lock = Lock()
 
     def advance(self, n: int) -> None:
         """Count a piece of work that is done."""
         with self._lock:
-            self._done = min(self._done + n, self.total)
-            if self._report:
-                self._report(self._done, self.total)
+            self._done += n
+            if self.report:
+                self.report(min(self._done, self.total), self.total)
 
     def finish(self) -> None:
         """Report that all is done, whatever was announced and then not needed."""

@@ -22,7 +22,7 @@ from distributed import Client
 from darkvocab.errors import EngineLost, MissingExtra, NoScheduler, OtherVersion, WorkerDied
 from darkvocab.runs.engine import open_engine
 from darkvocab.snowballs import run
-from darkvocab.snowballs.trials import Trials
+from darkvocab.snowballs.experiments import Trials
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,9 +15,9 @@ from darkvocab.landing import write_whole
 from darkvocab.runs import folder as run_folder
 from darkvocab.runs.records import RunFolder
 from darkvocab.snowballs import run
-from darkvocab.snowballs.manifest import manifest
+from darkvocab.snowballs.experiments import Sweep, SweepRecord
 from darkvocab.snowballs.run import Cost
-from darkvocab.snowballs.sweep import Sweep, SweepRecord
+from darkvocab.snowballs.settings import manifest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, locks and limits of POSIX")
 
@@ -170,7 +170,7 @@ def test_folder_with_this_run_is_refused_without_resume_and_left_alone(complete,
 
 def test_folder_in_use_by_another_process_is_refused_and_left_alone(tmp_path, process, contents):
     sweep = Sweep([1e-9, 2e-9], n_tokens=5)
-    with RunFolder(tmp_path / "run", SweepRecord, manifest(sweep), records_per_part=Cost.of(sweep).part_size):
+    with RunFolder(tmp_path / "run", SweepRecord, manifest(sweep), records_per_part=Cost(sweep).part_size):
         before = contents(tmp_path)
         result = process("sweep", "--sigma", "1e-9,2e-9", "--tokens", 5, "--out", tmp_path / "run", "--resume")
         assert (result.code, result.out) == (2, "")

@@ -3,11 +3,10 @@
 import numpy as np
 import torch
 
-from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics import GRIDS
 from darkvocab.numerics._backends import deviates, drawing, grouping
-from darkvocab.numerics.cells import Cells
-from darkvocab.numerics.distributions import DISTRIBUTIONS
+from darkvocab.numerics.cells import DISTRIBUTIONS, Cells
+from darkvocab.snowballs.on_device import Lanes
 from darkvocab.snowballs.snowball import Snowball
 
 SEEDS = (0, 2**31, 2**63 - 1, 2**63, 2**64 - 1)

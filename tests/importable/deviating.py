@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from darkvocab.gpu.by_triton.deviates import laplace_of, normal_pair
+from darkvocab.gpu.by_triton.drawing import laplace_of, normal_pair
 
 
 @triton.jit

@@ -6,9 +6,9 @@ import os
 if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "1"  # before a kernel is decorated
 
+import plain_distances as plain
 import torch
 
-from darkvocab.gpu.by_torch import distances as plain
 from darkvocab.gpu.by_triton import distances as fast
 from darkvocab.numerics import GRIDS
 

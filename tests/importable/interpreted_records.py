@@ -11,9 +11,7 @@ from fusing import fuse
 
 from darkvocab.gpu.device import Device
 from darkvocab.snowballs import run
-from darkvocab.snowballs.questions import Questions
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 
 ALL = ("geometry", "steps", "topology")
 RUNS = {
@@ -28,7 +26,7 @@ RUNS = {
 def main():
     torch.set_num_threads(1)
     fuse()
-    device = Device(torch.device("cpu"), "by_triton")
+    device = Device(torch.device("cpu"))
     agree = {}
     for name, settings in RUNS.items():
         ours, cores = ([*run.records(settings, device=device)], [*run.records(settings, engine="serial")])

@@ -21,8 +21,8 @@ import plain_drawing as plain
 import torch
 from batches import SEEDS, Dense, Rows, Sparse, compiled_sparse, equal, room, shape_of, tied, values_at_edges
 
-from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics import GRIDS
+from darkvocab.snowballs.on_device import Lanes
 
 ARCHITECTURES = (80, 90)  # of GPUs: A100, H100
 
@@ -78,22 +78,26 @@ def dense_alone():
 
 
 def given_noise():
+    import perturbing
+
     z = torch.from_numpy(np.random.default_rng(3).standard_normal((2, 50, 33)).astype(np.float32))
     base = torch.from_numpy(np.linspace(-3, 3, 33))
     for grid, float32, sigma in itertools.product(GRIDS, (False, True), (1e-3, 1e39, 1e300)):
         one, other = room(grid, *z.shape), room(grid, *z.shape)
         how = {"float32": float32, "shape": shape_of(grid)}
-        overflows = drawing().perturb(base, z, sigma, out=one, **how)
+        overflows = perturbing.perturb(base, z, sigma, out=one, **how)
         assert torch.equal(overflows, plain.perturb(base, z, sigma, out=other, **how))
         assert torch.equal(one, other)
 
 
 def rounded():
+    import perturbing
+
     x = torch.from_numpy(values_at_edges())
     for grid, values in itertools.product(GRIDS, (x, x.float())):
         one, other = room(grid, len(x)), room(grid, len(x))
         noise, how = values[None, :, None], {"float32": False, "shape": shape_of(grid)}
-        for by, out in ((drawing(), one), (plain, other)):
+        for by, out in ((perturbing, one), (plain, other)):
             by.perturb(torch.zeros(1), noise, 1.0, **how, out=out[None, :, None])
         assert torch.equal(one, other)
 
@@ -210,6 +214,8 @@ def facts(made):
 
 
 def drawing_launches():
+    import perturbing
+
     from darkvocab.gpu.by_triton import drawing as ours
 
     number = torch.zeros(256, dtype=torch.int64)
@@ -224,7 +230,7 @@ def drawing_launches():
     yield "laplace", lambda: dense(True, False)
     noise = torch.empty((1, 2100, 2560))
     how = {"float32": True, "shape": shape_of("bfloat16")}
-    yield "float32", lambda: ours.perturb(base[0].float(), noise, 1e-3, **how, out=out[:1])
+    yield "float32", lambda: perturbing.perturb(base[0].float(), noise, 1e-3, **how, out=out[:1])
     batch = Sparse(sigmas=(1e-6, 3e-9))
     lanes = Lanes.of(batch.cells, (0, 0), (0, 1))
     yield "sparse", lambda: ours.draw_sparse(lanes, 2**63, torch.empty((2, 1100, 60), dtype=torch.int8))

@@ -1,6 +1,6 @@
 """The twin of `by_triton.drawing` in torch's own operations: what a GPU draws, on tensors of a CPU, bit for bit.
 
-No device draws by it: CUDA has Triton's kernels, and mps, which has no float64, is given what cores draw.
+No device draws by it: CUDA has Triton's kernels.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import plain_distances
+import plain_grouping
 import torch
 from plain_deviates import log, philox, row_deviates
 from torch import Tensor
 
 from darkvocab.gpu.device import Device
-from darkvocab.gpu.lanes import Lanes
 from darkvocab.numerics._backends.drawing import LANES
+from darkvocab.snowballs.on_device import Lanes
 
 CHUNK = 1 << 20  # elements at a time, of some hundred bytes each
 TOP = -(1 << 63)  # flipping the top bit puts unsigned words into the order of signed ones
@@ -23,12 +25,14 @@ Shape = tuple[int, int, int]  # of a grid: mantissa_bits, min_exponent, max_code
 
 
 class PlainDevice(Device):
-    """A CPU as if it were a GPU: rows are drawn by this module, grouped and compared by `by_torch`."""
+    """A CPU as if it were a GPU: rows are drawn by this module, grouped and compared by its neighbours."""
 
     def __init__(self) -> None:
-        super().__init__(torch.device("cpu"), "by_torch")
+        super().__init__(torch.device("cpu"))
 
     drawing = property(lambda _: sys.modules[__name__])
+    grouping = property(lambda _: plain_grouping)
+    distances = property(lambda _: plain_distances)
 
 
 def draw_dense(
@@ -59,7 +63,7 @@ def draw_dense(
 
 
 def perturb(base: Tensor, z: Tensor, sigma: float, *, float32: bool, shape: Shape, out: Tensor) -> Tensor:
-    """Do as `by_triton.drawing.perturb`."""
+    """Do as `perturbing.perturb`."""
     overflows = torch.zeros(len(z), dtype=torch.int64, device=out.device)
     of_device = torch.full((), sigma, dtype=torch.float64, device=out.device)
     for t in range(len(z)):

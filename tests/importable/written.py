@@ -13,9 +13,7 @@ import numpy as np
 from darkvocab.cli import app
 from darkvocab.numerics import encode
 from darkvocab.snowballs import run
-from darkvocab.snowballs.questions import Questions
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 
 EVERY = {"trials": 2, "base": "random", "measure": ("geometry", "steps", "topology")}
 RUNS = {

@@ -13,7 +13,7 @@ from twin import chances
 
 from darkvocab.measures.census import Census
 from darkvocab.numerics import boundaries, encode, index_values, to_index
-from darkvocab.numerics.distributions import DRAWN
+from darkvocab.numerics.cells import DRAWN
 from darkvocab.snowballs.bases import qwen3_4b_centred, random
 from darkvocab.snowballs.snowball import Snowball, draw
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from gridding import steps
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -22,7 +23,7 @@ from darkvocab.measures.tracking import (
     replay,
     starts,
 )
-from darkvocab.numerics import encode, steps
+from darkvocab.numerics import encode
 from darkvocab.numerics.grouping import identical_rows
 
 GRIDS = ("bfloat16", "float16", "float32")

@@ -5,6 +5,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+from gridding import steps
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from darkvocab.numerics import (
     from_index,
     index_values,
     round_to,
-    steps,
     to_index,
     ulp,
 )

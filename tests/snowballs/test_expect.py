@@ -13,11 +13,9 @@ import darkvocab
 from darkvocab import expect, report, sweep
 from darkvocab.errors import CorruptFile
 from darkvocab.snowballs import agreement
-from darkvocab.snowballs.agreement import ALARM, STATISTICS, compared
-from darkvocab.snowballs.expect import Expect, Expected, along
+from darkvocab.snowballs.expect import ALARM, STATISTICS, Expect, Expected, along, compared
+from darkvocab.snowballs.experiments import Sweep, Trials
 from darkvocab.snowballs.run import Cost, frame, land, records
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
 
 CENTRED = {"base": "qwen3-4b-centred", "n_tokens": 300}
 SIGMAS = np.geomspace(1e-9, 2e-8, 12)
@@ -273,12 +271,12 @@ def test_a_damaged_manifest_is_corrupt(change, copy):
 def test_an_unfinished_run_is_held_against_theory_as_far_as_it_is(tmp_path):
     settings = Sweep(SIGMAS, trials=20, measure=(), **CENTRED)
     running = records(settings, out=tmp_path / "run", workers=1)
-    for _ in range(5 * Cost.of(settings).part_size):
+    for _ in range(5 * Cost(settings).part_size):
         next(running)
     running.close()
     made = agreement(tmp_path / "run")
     landed = sum(row.trials for row in made.comparisons) // 4
-    assert 5 * Cost.of(settings).part_size <= landed < len(settings)
+    assert 5 * Cost(settings).part_size <= landed < len(settings)
     assert made.agrees
 
 

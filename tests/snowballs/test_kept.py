@@ -12,11 +12,9 @@ import pytest
 from darkvocab import report, summary
 from darkvocab.numerics import Touching
 from darkvocab.snowballs import agreement
-from darkvocab.snowballs import manifest as manifests
-from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs import settings as manifests
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 from darkvocab.snowballs.run import frame, land
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
 
 KEPT = Path(__file__).parent.parent / "kept"
 SETTINGS = {

@@ -7,7 +7,7 @@ import pytest
 from twin import chances
 
 from darkvocab.cli.options import options_of
-from darkvocab.numerics.distributions import DISTRIBUTIONS, DRAWN, INDEPENDENT
+from darkvocab.numerics.cells import DISTRIBUTIONS, DRAWN, INDEPENDENT
 from darkvocab.snowballs.bases import qwen3_4b_centred
 from darkvocab.snowballs.fit.run import FAMILIES
 from darkvocab.snowballs.snowball import Snowball, SnowballLaw, draw

@@ -16,12 +16,9 @@ from darkvocab.cli.snowballs import RUNNING, settings_of
 from darkvocab.errors import CorruptFile, MissingFile
 from darkvocab.numerics import Touching
 from darkvocab.snowballs import agreement
-from darkvocab.snowballs.manifest import base_of, command, manifest, options
-from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 from darkvocab.snowballs.run import land
-from darkvocab.snowballs.settings import defaults_of
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
+from darkvocab.snowballs.settings import base_of, command, defaults_of, manifest, options
 
 KINDS = {"sweep": Sweep, "trials": Trials, "questions": Questions}
 ARRAY = np.linspace(0.001, 0.02, 50, dtype=np.float32)

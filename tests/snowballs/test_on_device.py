@@ -12,15 +12,12 @@ import pytest
 
 from darkvocab import scan
 from darkvocab.errors import MissingExtra
-from darkvocab.gpu import batch as batching
+from darkvocab.gpu import device as batching
 from darkvocab.gpu.device import Device, open_device
 from darkvocab.numerics import Touching, grouping
 from darkvocab.snowballs import on_device as batches
 from darkvocab.snowballs import run
-from darkvocab.snowballs.questions import Questions
-from darkvocab.snowballs.run import Task, draws
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 
 torch = pytest.importorskip("torch")
 
@@ -114,26 +111,18 @@ def test_kernels_in_tritons_interpreter_never_change_a_record(interpreted, name)
 
 
 @pytest.mark.parametrize("name", ["12.2a", "12.4b", "notebook", "a ball", "dense, laplace, exact, float16"])
-def test_a_device_without_float64_measures_what_cores_draw(device, monkeypatch, name):
-    monkeypatch.setattr(Device, "has_float64", False)
-    monkeypatch.setattr(batches, "_drawn_by_cells", None)
-    monkeypatch.setattr(batches, "_drawn_by_deviates", None)
-    assert rows(run.records(RUNS[name], device=device)) == rows(run.records(RUNS[name], engine="serial"))
+def test_beside_mps_which_has_no_float64_cores_draw_and_measure(monkeypatch, name):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(batches, "measured_clouds", None)
+    assert open_device("mps") is None
+    assert rows(run.records(RUNS[name], device="mps")) == rows(run.records(RUNS[name], engine="serial"))
 
 
-@pytest.mark.parametrize("name", ["12.2a", "notebook", "a ball", "dense, laplace, exact, float16"])
-def test_nothing_is_drawn_on_mps_which_has_no_float64(name):
-    mps = Device(torch.device("mps"), "by_torch")
-    for draw in draws(RUNS[name], Task(trials=range(2))):
-        assert batches._way(mps, draw) == (batches._drawn_on_cores, 0)
-
-
-def test_a_device_without_float64_refuses_steps_of_a_wide_grid(device, monkeypatch):
-    monkeypatch.setattr(Device, "has_float64", False)
-    with pytest.raises(ValueError, match="has no float64, as steps on float32 need it"):
-        list(run.records(Trials(1e-7, trials=2, grid="float32", measure=("steps",), **SMALL), device=device))
-    plain = Trials(1e-7, trials=2, grid="float32", measure=("geometry",), **SMALL)
-    assert rows(run.records(plain, device=device)) == rows(run.records(plain, engine="serial"))
+def test_beside_mps_steps_of_a_wide_grid_are_measured(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for measure in ("steps", "geometry"):
+        plain = Trials(1e-7, trials=2, grid="float32", measure=(measure,), **SMALL)
+        assert rows(run.records(plain, device="mps")) == rows(run.records(plain, engine="serial"))
 
 
 @pytest.mark.parametrize("most", [1, 3, 5])

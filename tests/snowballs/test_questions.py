@@ -10,7 +10,7 @@ import torch
 
 from darkvocab.numerics import Touching, decode
 from darkvocab.snowballs import run
-from darkvocab.snowballs.questions import QuestionRecord, Questions, questions
+from darkvocab.snowballs.experiments import QuestionRecord, Questions, questions
 from darkvocab.snowballs.run import Cost, clouds
 
 SMALL = {"n_tokens": 70, "dim": 32}

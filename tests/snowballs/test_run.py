@@ -8,11 +8,9 @@ import pytest
 
 from darkvocab.numerics import Touching
 from darkvocab.snowballs import run
-from darkvocab.snowballs.manifest import command
-from darkvocab.snowballs.questions import Questions
+from darkvocab.snowballs.experiments import Questions, Sweep, Trials
 from darkvocab.snowballs.run import Cost
-from darkvocab.snowballs.sweep import Sweep
-from darkvocab.snowballs.trials import Trials
+from darkvocab.snowballs.settings import command
 
 RUNS = {
     "sweep": Sweep([1e-9, 2e-9], n_tokens=30, trials=2),
@@ -42,10 +40,10 @@ def test_the_command_of_a_run_repeats_it(settings, tmp_path, cli):
 
 def test_parts_are_about_a_second_of_work_and_at_least_sixteen():
     dense = Trials(3.281911e-3, trials=1000)
-    assert 0.02 < Cost.of(dense).trial_seconds < 1
-    assert Cost.of(dense).part_size == int(1 / Cost.of(dense).trial_seconds)
-    assert Cost.of(Trials(1.5e-9, trials=160)).part_size == 10
-    assert Cost.of(Trials(1.5e-9, trials=10**6)).part_size <= 4096
+    assert 0.02 < Cost(dense).trial_seconds < 1
+    assert Cost(dense).part_size == int(1 / Cost(dense).trial_seconds)
+    assert Cost(Trials(1.5e-9, trials=160)).part_size == 10
+    assert Cost(Trials(1.5e-9, trials=10**6)).part_size <= 4096
 
 
 def test_a_part_does_not_depend_on_the_size_of_parts(monkeypatch):
@@ -56,9 +54,9 @@ def test_a_part_does_not_depend_on_the_size_of_parts(monkeypatch):
 
 
 def test_a_long_run_has_a_thousand_parts_or_parts_of_as_many_records_as_are_drawn_together():
-    size = Cost.of(Trials(3.281911e-3, trials=10**6)).part_size
+    size = Cost(Trials(3.281911e-3, trials=10**6)).part_size
     assert 990 < -(-(10**6) // size) <= 1000
-    assert Cost.of(Trials(1.5e-9, trials=10**8)).part_size == 4096
+    assert Cost(Trials(1.5e-9, trials=10**8)).part_size == 4096
 
 
 def test_a_run_that_goes_on_keeps_to_its_parts(monkeypatch, tmp_path):

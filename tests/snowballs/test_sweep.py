@@ -19,10 +19,10 @@ from darkvocab import report, sweep
 from darkvocab.notebooks.recipes import SEED_000_COLUMNS
 from darkvocab.numerics import Touching
 from darkvocab.runs.records import RunFolder
-from darkvocab.snowballs import columns, run
+from darkvocab.snowballs import experiments, run
+from darkvocab.snowballs.experiments import Sweep, SweepRecord
 from darkvocab.snowballs.run import Cost
 from darkvocab.snowballs.settings import parse_sigmas
-from darkvocab.snowballs.sweep import Sweep, SweepRecord
 
 DARKVOCAB = Path(sys.executable).parent / "darkvocab"
 SMALL = {"n_tokens": 300, "base": "qwen3-4b-centred", "epsilon": 6e-5}
@@ -58,7 +58,7 @@ def test_a_record_is_what_a_plain_census_of_the_rows_says(sampler):
     from darkvocab.numerics import decode
 
     settings = Sweep(SIGMAS, sampler=sampler, trials=3, **SMALL)
-    assert Cost.of(settings).part_size > 2 * settings.trials or sampler == "dense"  # a part has several points
+    assert Cost(settings).part_size > 2 * settings.trials or sampler == "dense"  # a part has several points
     for record in list(run.records(settings))[::9]:
         ball = settings.snowball(settings.base.vector, record.sigma)
         cloud = draw(ball, seed=42, point=record.point, trial=record.trial, sampler=sampler)
@@ -76,7 +76,7 @@ def test_columns_are_seed_000s_and_then_ours():
 
 DISTANCES = ["max_l_inf", "mean_l_inf", "median_l_inf", "max_l_inf_over_epsilon"]
 STEPS = ["max_l_inf_steps", "mean_l_inf_steps", "median_l_inf_steps"]
-GRAPH = [f.name for record in (columns.Graph, columns.Degrees) for f in fields(record)]
+GRAPH = [f.name for record in (experiments.Graph, experiments.Degrees) for f in fields(record)]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_run_killed_at_twenty_moments_ends_with_the_same_bytes(tmp_path):
 def test_resume_reads_what_has_landed_and_draws_only_the_rest(tmp_path, monkeypatch):
     settings = Sweep(SIGMAS, **SMALL)
     running = run.records(settings, workers=1, out=tmp_path / "run")
-    first = [next(running) for _ in range(Cost.of(settings).part_size * 4)]
+    first = [next(running) for _ in range(Cost(settings).part_size * 4)]
     running.close()
     landed = sorted(p.name for p in (tmp_path / "run" / "records").iterdir())
     assert len(landed) >= 4
@@ -249,14 +249,14 @@ def test_resume_reads_what_has_landed_and_draws_only_the_rest(tmp_path, monkeypa
     monkeypatch.setattr(run, "_measure", lambda settings, task: drawn.extend(task.trials) or measure(settings, task))
     records = list(run.records(settings, workers=1, out=tmp_path / "run", resume=True))
     assert records[: len(first)] == first
-    assert drawn == list(range(len(landed) * Cost.of(settings).part_size, len(settings)))
+    assert drawn == list(range(len(landed) * Cost(settings).part_size, len(settings)))
 
 
 def test_a_frame_is_resumed_without_reading_what_has_landed(tmp_path, monkeypatch):
     settings = Sweep(SIGMAS, **SMALL)
     whole = run.frame(settings, out=tmp_path / "whole")
     running = run.records(settings, workers=1, out=tmp_path / "run")
-    for _ in range(Cost.of(settings).part_size * 4):
+    for _ in range(Cost(settings).part_size * 4):
         next(running)
     running.close()
     monkeypatch.setattr(RunFolder, "read", None)
@@ -264,7 +264,7 @@ def test_a_frame_is_resumed_without_reading_what_has_landed(tmp_path, monkeypatc
     frame = run.frame(settings, out=tmp_path / "run", resume=True, progress=lambda *done: told.append(done))
     assert frame.equals(whole)
     assert files(tmp_path / "run") == files(tmp_path / "whole")
-    assert told[0] == (Cost.of(settings).part_size * 4, len(settings))  # what has landed counts at once
+    assert told[0] == (Cost(settings).part_size * 4, len(settings))  # what has landed counts at once
     assert told == sorted(set(told))
     assert told[-1] == (len(settings), len(settings))
 

@@ -12,10 +12,10 @@ import torch
 from darkvocab.measures.geometry import topology
 from darkvocab.numerics import Touching, decode, round_to, ulp
 from darkvocab.runs.records import frame_of
+from darkvocab.snowballs import experiments as module
 from darkvocab.snowballs import run
-from darkvocab.snowballs import trials as module
+from darkvocab.snowballs.experiments import TrialRecord, Trials, trials
 from darkvocab.snowballs.run import Cost, clouds
-from darkvocab.snowballs.trials import TrialRecord, Trials, trials
 
 EPSILON = 2.0**-16 * 1.01  # a little above the ulp of every component below, and no float32 number
 BASE = ((1 + torch.rand(16, generator=torch.Generator().manual_seed(1))) * 2e-3).numpy()
@@ -190,7 +190,7 @@ def test_records_are_the_same_for_any_engine(sampler):
     settings = Trials(SIGMAS, trials=9, sampler=sampler, **SMALL)
     one = list(run.records(settings, engine="serial"))
     assert len(one) == len(settings) == 45
-    assert len(settings) > 4 * Cost.of(settings).part_size
+    assert len(settings) > 4 * Cost(settings).part_size
     for engine in ("local", "threads", "processes"):
         assert list(run.records(settings, engine=engine, workers=2)) == one
     with ThreadPoolExecutor(2) as pool:

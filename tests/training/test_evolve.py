@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import polars as pl
 import pytest
+from gridding import steps
 from histories import BY_HAND, write_history, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from darkvocab import evolve
 from darkvocab.embedding.history import History
 from darkvocab.measures.tracking import replay
-from darkvocab.numerics import decode, encode, steps
+from darkvocab.numerics import decode, encode
 
 
 @pytest.fixture

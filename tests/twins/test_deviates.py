@@ -7,7 +7,7 @@ import pytest
 from twin import DENSE, RADIUS, TAIL, plain_index, plain_laplace, plain_normals, plain_philox, plain_row
 
 from darkvocab.numerics._backends import deviates
-from darkvocab.numerics.distributions import DRAWN
+from darkvocab.numerics.cells import DRAWN
 from darkvocab.snowballs.snowball import Snowball, draw
 
 WHERE = (2**40 + 7, 3, 2**20 + 1)  # seed, point, trial

@@ -14,7 +14,7 @@ from darkvocab.numerics.chebyshev import exact_total, largest_within
 
 torch = pytest.importorskip("torch")
 
-from darkvocab.gpu.by_torch import distances as device  # noqa: E402
+import plain_distances as device  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

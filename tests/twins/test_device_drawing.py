@@ -27,9 +27,9 @@ from batches import (  # noqa: E402
     values_at_edges,
 )
 
-from darkvocab.gpu.lanes import Lanes  # noqa: E402
 from darkvocab.numerics import GRIDS  # noqa: E402
 from darkvocab.numerics._backends import deviates, rounding  # noqa: E402
+from darkvocab.snowballs.on_device import Lanes  # noqa: E402
 from darkvocab.snowballs.snowball import Snowball  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("device-drawing")]  # one process has one interpreter

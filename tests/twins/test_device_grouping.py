@@ -12,9 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import kernels  # noqa: E402
+import plain_grouping as grouping  # noqa: E402
 from batches import Rows  # noqa: E402
-
-from darkvocab.gpu.by_torch import grouping  # noqa: E402
 
 SHAPES = [(3, 50, 5), (1, 9, 16), (2, 40, 600), (1, 2100, 40), (2, 1, 7), (2, 0, 3), (0, 4, 4), (2, 3, 0), (1, 5, 1)]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("device-grouping")]  # one process has one interpreter

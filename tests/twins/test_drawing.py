@@ -12,7 +12,7 @@ from twin import chances, plain_index, plain_philox, plain_row
 
 from darkvocab.numerics import GRIDS, encode, from_index, index_values, to_index
 from darkvocab.numerics._backends import drawing
-from darkvocab.numerics.distributions import DISTRIBUTIONS
+from darkvocab.numerics.cells import DISTRIBUTIONS
 from darkvocab.snowballs.snowball import Snowball, draw, perturb
 
 GRIDS_DRAWN = ("bfloat16", "float16", "float8_e4m3fn")

@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 import repeaters  # noqa: E402
 
-from darkvocab import check, report, scan, verify  # noqa: E402
+from darkvocab import check, corpus, report, scan, verify  # noqa: E402
 from darkvocab.errors import CorruptFile, InvalidInput  # noqa: E402
 from darkvocab.verification.model import Model  # noqa: E402
 
@@ -90,3 +90,16 @@ def test_the_command_writes_answers_into_table_json_and_page(cli, folder, run, t
     assert 'id="answers"' in page.read_text()
     assert {"p_max", "verified"} <= set(pl.read_csv(csv).columns)
     assert cli("check", folder, "--verified", run).code == 1
+
+
+def test_texts_are_searched_for_verified_tokens(cli, folder, run, tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("a bog, a bop")  # bo: token 270
+    counts = corpus(text, model=folder, verified=run)
+    assert counts.kinds()["verified"]["n_occurring"] == len(counts.occurring())
+    assert counts.occurring().filter(pl.col("id") == 270).select("grade", "verified", "count").rows() == [
+        ("trained", True, 2)
+    ]
+    assert counts.places[270][0]["after"] == "g, a bop"
+    failed = cli("corpus", text, "--model", folder, "--verified", run, "--fail-on", "verified")
+    assert (failed.code, "trained, verified" in failed.out) == (1, True)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedding.find import has_output_bias, settings
+from ..embedding.find import find_embedding, has_output_bias, settings
 from ..embedding.matrix import EmbeddingMatrix, finite_rows
-from ..gpu.batch import compared
-from ..gpu.device import Device, open_device
+from ..errors import DarkvocabError
+from ..gpu.device import Device, compared, open_device
 from ..measures.census import Census
+from ..measures.counts import never, read_counts
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
 from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
@@ -24,7 +26,7 @@ from ..memory import give_back
 from ..numerics import as_grid
 from ..numerics.grouping import n_cores
 from ..progress import Advance, Progress, Report
-from ..sources import RemoteFile, chat_template, open_source, sha256
+from ..sources import RemoteFile, Source, chat_template, open_source, sha256
 from ..text import finite, printable
 from . import scan_result as result
 from .scan_result import Scan
@@ -57,6 +59,7 @@ def scan(
     checksum: bool = True,
     skip_nonfinite: bool = False,
     verified: str | Path | None = None,
+    counts: str | Path | None = None,
     device: str | Device = "cpu",
     progress: Report | None = None,
 ) -> Scan:
@@ -77,28 +80,37 @@ def scan(
     skip_nonfinite : leave out tokens whose row holds NaN or infinity, in the input or the judged matrix, and say which
         (`Scan.matrix.skipped`); by default such rows are refused
     verified : a finished run of `verify` on this model, whose answers the tokens then have beside their grades
-    device : "cuda", "cuda:N" or "mps" groups rows and compares black holes on a GPU; changes no result
+    counts : a Parquet or CSV file of token counts, `id` and `count`, as `corpus` writes them: tokens then
+        have a `count`, and those that never occur may be the reference where nothing surer stands apart
+    device : "cuda" or "cuda:N" groups rows and compares black holes on a GPU, beside "mps" cores do; changes no result
     progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
         checksum are read
     """
     opened = open_device(device)
-    matrix = EmbeddingMatrix.open(open_source(source, progress), tensor=tensor, tokenizer=tokenizer)
-    give_back()  # what reading the tokenizer took
-    path = matrix.path
-    assert path is not None
-    size = path.stat().st_size
-    on = as_grid(grid or matrix.grid).name
-    judged = judged_matrix(matrix)
-    if skip_nonfinite:
-        matrix, judged = finite_rows(matrix, judged)
-    n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
-    n_bytes += 0 if judged is matrix else bytes_read(matrix) + judged.words.nbytes  # its indicators, output's census
-    n_bytes += size if checksum and isinstance(path, Path) else 0
-    work = Progress(n_bytes, progress)
+    found = open_source(source, progress)
+    work = Progress(0)
     with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(sha256, path, work.advance) if checksum else None
+        known = _file_of(found, tensor) if checksum else None
+        digest = pool.submit(sha256, known, work.advance) if known else None  # while the tokenizer is read
+        matrix = EmbeddingMatrix.open(found, tensor=tensor, tokenizer=tokenizer)
+        give_back()  # what reading the tokenizer took
+        path = matrix.path
+        assert path is not None
+        size = path.stat().st_size
+        on = as_grid(grid or matrix.grid).name
+        counted = None if counts is None else read_counts(counts, matrix.n_tokens)
+        judged = judged_matrix(matrix)
+        if skip_nonfinite:
+            matrix, judged = finite_rows(matrix, judged)
+        n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
+        if judged is not matrix:
+            n_bytes += bytes_read(matrix) + judged.words.nbytes  # its indicators, the output's census
+        work.total = n_bytes + (size if checksum and isinstance(path, Path) else 0)
+        work.report = progress
+        if checksum and known != path:
+            digest = pool.submit(sha256, path, work.advance)
         measured = _Measured(
-            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, advance=work.advance
+            matrix=matrix, judged=judged, grid=on, bitwise=bitwise, device=opened, counts=counted, advance=work.advance
         )
         facts = result.SourceFacts(
             asked=str(source),
@@ -109,7 +121,17 @@ def scan(
         )
     work.finish()
     measures = measured.scan(facts)
+    if counted is not None:
+        measures = replace(measures, counted={"file": str(counts), "n_tokens": int(counted.sum()), **never(counted)})
     return measures if verified is None else join(measures, verified)
+
+
+def _file_of(found: Source, tensor: str | None) -> Path | None:
+    """Return the local file of an embedding that is found without the tokenizer, as most are."""
+    with contextlib.suppress(DarkvocabError):  # who opens the matrix says why
+        path = find_embedding(found, tensor)[0].path
+        return path if isinstance(path, Path) else None
+    return None
 
 
 @dataclass(kw_only=True)
@@ -121,6 +143,7 @@ class _Measured:
     grid: str
     bitwise: bool
     device: Device | None
+    counts: np.ndarray | None  # of all rows, also of those that are left out
     advance: Advance
 
     def __post_init__(self) -> None:
@@ -156,6 +179,7 @@ class _Measured:
             judged=self.judged,
             census=self.census,
             words=words,
+            n_occurrences=None if self.counts is None else self.counts[self.matrix.token_ids],
             device=self.device,
             progress=self.advance,
         )
@@ -268,6 +292,7 @@ class _Measured:
             "n_touching": pl.Series(near.token_degrees[labels] if near else unknown, dtype=pl.Int64),
             "steps": pl.Series(self.steps if self.steps is not None else unknown, dtype=pl.Int64),
             "norm": self.norms,
+            **({} if self.counts is None else {"count": self.counts[self.matrix.token_ids]}),
             **({} if self.judged is self.matrix else {"output_norm": shown.norms}),
             **shown.columns,
             **of_input,

@@ -229,6 +229,7 @@ class Scan(Shown):
     black_holes: tuple[BlackHole, ...]  # most populous first
     tokens: pl.DataFrame  # by id
     verified: Mapping[str, Any] | None = None  # facts of a run of `verify`, where one was given
+    counted: Mapping[str, Any] | None = None  # of the counts of a corpus, as `measures.counts.never`, where given
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " n_tokens"]:
@@ -263,8 +264,8 @@ class Scan(Shown):
         source |= source.pop("hub")
         if parts["output"] is not None:
             parts["output"] |= parts["output"].pop("census")
-        if self.verified is None:
-            del parts["verified"]
+        for name in [name for name in ("verified", "counted") if parts[name] is None]:
+            del parts[name]
         facts = {"schema_version": SCHEMA_VERSION, **matrix, **census, **parts, "source": source}
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 

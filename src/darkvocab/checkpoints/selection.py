@@ -13,9 +13,17 @@ from ..errors import CorruptFile, InvalidInput
 from ..measures.census import Census
 from ..measures.dark import UNTRAINED, WEAK, judge
 from ..sources import read_json
+from .scan_result import WHICH, Scan
 
 GRADED = {"dark": UNTRAINED, "weak": WEAK}
 NAMED = ("black-holes", "beyond-tokenizer", *GRADED)
+
+
+def asked_for(asked: str | Iterable[int], scan: Scan) -> Int64[np.ndarray, " k"]:
+    """Return the token ids that are asked for, ascending: of grades as `Scan.listed` has them, or as `select`."""
+    if asked in WHICH:
+        return scan.listed(str(asked))["id"].sort().to_numpy()
+    return select(asked, EmbeddingMatrix.open(scan.source.asked), ["either"])["either"]
 
 
 def select(

@@ -1,4 +1,4 @@
-"""Commands on checkpoints: scan, check, verify, vocabulary, neighbours, centroid, diff, repair."""
+"""Commands on checkpoints: scan, check, verify, corpus, vocabulary, neighbours, centroid, diff, repair."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 import darkvocab
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, one_of
 from ..landing import check_place, write_whole
 from ..memory import give_back
 from . import shell
@@ -149,6 +149,31 @@ def verify(source: str, out: Path | None, show: int, as_json: bool, **settings: 
     written = darkvocab.report(out) if out else []
     put(as_json, print_verdict, verdict, show, data=verdict.to_json)
     say(f"open {written[0]}" if written else "nothing was kept: --out DIR lands every answer")
+
+
+@app.command(no_args_is_help=True)
+def corpus(
+    files: list[str], out: Path | None, show: int, csv: Path | None, fail_on: str | None, as_json: bool, **settings: Any
+) -> None:
+    """Count the tokens of your texts: which untrained, weak or verified ones do they hold, and where?
+
+    Exits with 1 where --fail-on names what occurs. Example: darkvocab corpus data.jsonl --model path/to/model
+    """
+    from ..measures.counts import COUNTS, FATAL
+    from ..reports.scan import print_counts
+    from ..runs.records import write_csv
+
+    fatal = [one_of(kind, "kind of token", FATAL) for kind in fail_on.split(",")] if fail_on else []
+    if "verified" in fatal and not settings["verified"]:
+        raise InvalidInput("--fail-on verified needs a run of verify, given as --verified")
+    counts = watched("counting", darkvocab.corpus, files, out, in_bytes=True, say=say, **settings)
+    if csv is not None:
+        write_csv(csv, counts.occurring(), *files)
+    put(as_json, print_counts, counts, show, data=counts.to_json)
+    if out is not None:
+        say(f"counts of all tokens: {out / COUNTS}, which `darkvocab scan --counts` takes")
+    if any(counts.kinds()[kind]["n_occurring"] for kind in fatal):
+        raise typer.Exit(shell.FINDINGS)
 
 
 @app.command(no_args_is_help=True)

@@ -276,7 +276,7 @@ class EmbeddingMatrix(Shown):
         if device is None:
             groups = identical_rows(self.words, **options)
         else:
-            from ..gpu import batch
+            from ..gpu import device as batch
 
             groups = batch.identical_rows(device, self.words, **options)
         beyond = np.flatnonzero(groups.largest_code > target.max_code)

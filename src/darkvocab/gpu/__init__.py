@@ -1,4 +1,4 @@
 """Can a graphics card do it?
 
-Devices, batches of snowballs on them, and their kernels in Triton and torch, which give a core's numbers bit for bit.
+Devices, batches of snowballs on them, and their kernels in Triton, which give a core's numbers bit for bit.
 """

@@ -1,6 +1,8 @@
-"""Devices: a GPU that draws, groups and compares in place of the cores. It never changes a result.
+"""Devices: a GPU that draws, groups and compares many matrices of rows at once, in place of the cores.
 
-Kernels are Triton's on CUDA and torch's own operations elsewhere: twins of the compiled ones that the cores run.
+It never changes a result. Kernels are Triton's, on CUDA: twins of the compiled ones that the cores run. On mps only
+trainings run: it has no float64, and comparing all columns of all pairs there takes longer than the cores take, which
+need not.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -17,11 +20,12 @@ import numpy as np
 
 from ..errors import InvalidInput, MissingExtra
 from ..extras import import_torch
+from ..numerics import Grid, Groups, Spread, Touching
+from ..numerics.chebyshev import UNITS, KnownDistances, exact_total, largest_within
+from ..numerics.grouping import chunks, row_keys
 
 if TYPE_CHECKING:
     import torch
-
-    from ..numerics import Grid
 
 NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
 KNOWN = "cpu, cuda, cuda:N, mps"
@@ -57,21 +61,23 @@ def torch_device(name: str) -> torch.device:
 
 
 def open_device(name: str | Device) -> Device | None:
-    """Return the device of this name with its kernels; None for "cpu", where the compiled ones run. An open one passes.
+    """Return the device of this name with its kernels; None for "cpu" and "mps", beside which the cores' run.
 
-    Raises as `torch_device`; MissingExtra, too, on CUDA without Triton.
+    An open one passes. Raises as `torch_device`; MissingExtra, too, on CUDA without Triton.
     """
     if isinstance(name, Device):
         return name
     if check_device(name) == "cpu":
         return None
     place = torch_device(name)
-    if place.type == "cuda" and find_spec("triton") is None:
+    if place.type == "mps":
+        return None
+    if find_spec("triton") is None:
         raise MissingExtra(
             f"--device {name} needs Triton, which comes with torch for CUDA on Linux and is not installed; "
             "install it with: pip install triton"
         )
-    return Device(place, "by_triton" if place.type == "cuda" else "by_torch")
+    return Device(place)
 
 
 def is_full(error: BaseException) -> bool:
@@ -87,23 +93,11 @@ class Device:
     """Device of torch's where batches are drawn and measured, and the kernels that run there."""
 
     place: torch.device
-    kernels: str  # "by_triton" or "by_torch"
 
     _torch = property(lambda self: import_module("torch"))
-    drawing = property(lambda self: self._module("drawing"))
-    grouping = property(lambda self: self._module("grouping"))
-    distances = property(lambda self: self._module("distances"))
-
-    def _module(self, name: str) -> Any:
-        return import_module(f"{__package__}.{self.kernels}.{name}")
-
-    @property
-    def has_float64(self) -> bool:
-        return self.place.type != "mps"
-
-    def takes(self, grid: Grid, unit: str) -> bool:
-        """Return whether it has numbers for differences of this grid's values or, in steps, of their indices."""
-        return self.has_float64 or unit == "weight" or grid.bits <= 16
+    drawing = property(lambda self: import_module(f"{__package__}.by_triton.drawing"))
+    grouping = property(lambda self: import_module(f"{__package__}.by_triton.grouping"))
+    distances = property(lambda self: import_module(f"{__package__}.by_triton.distances"))
 
     def active(self) -> AbstractContextManager[Any]:
         """Launch kernels on this device within the `with` block."""
@@ -114,8 +108,6 @@ class Device:
         if self.place.type == "cuda":
             kept = self._torch.cuda.memory_reserved(self.place) - self._torch.cuda.memory_allocated(self.place)
             return int(self._torch.cuda.mem_get_info(self.place)[0]) + kept
-        if self.place.type == "mps":
-            return int(self._torch.mps.recommended_max_memory() - self._torch.mps.current_allocated_memory())
         return 1 << 30  # torch's operations on a CPU are there for tests
 
     def put(self, array: np.ndarray) -> torch.Tensor:
@@ -144,3 +136,198 @@ class Device:
             return {name: copy.numpy() for name, copy in copies.items()}
 
         return arrays
+
+
+Arrays = dict[str, np.ndarray]  # by their names
+UPLOAD = 1 << 26  # bytes of a matrix that are brought at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceQuery:
+    """Figures to take of the distances of all pairs of some rows, in one unit."""
+
+    over: str  # which rows: as `Groups.select`
+    unit: str
+    spread: bool = False
+    within: tuple[Touching, ...] = ()
+    graph: Touching | None = None
+
+
+Queries = tuple[DistanceQuery, ...]
+Index = Callable[[int], np.ndarray]  # the ordered indices of a matrix
+# Groups and distances of one matrix of rows; distances by the rows they are over, and their unit.
+Measured = tuple[Groups, dict[tuple[str, str], KnownDistances]]
+# Waits for the result of each matrix; is given what gives the indices of one, should rows be needed later.
+Pending = Callable[[Index], list[Measured]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """T matrices of rows on a device, as differences of ordered indices from the `home` of their column."""
+
+    device: Device
+    codes: torch.Tensor  # [T, n, dim] int8, int16 or int32
+    home: torch.Tensor  # [T, dim] int64
+    grid: Grid
+
+    @staticmethod
+    def bytes_each(n: int, dim: int, itemsize: int, queries: Queries) -> int:
+        """Estimate the bytes that one matrix of n rows takes while it is measured."""
+        rows = max((n // 2 if query.over == "black_holes" else n for query in queries), default=0)
+        rows += -rows % 128
+        wide = max((8 if itemsize == 4 and query.unit == "steps" else 4 for query in queries), default=0)
+        return n * (dim * itemsize + 200) + wide * rows * (dim + rows) + rows * rows // 8
+
+    def measure(self, queries: Queries) -> Pending:
+        """Begin to group the rows, and to compare those that queries are about."""
+        import torch
+
+        device = self.device
+        t, n, dim = self.codes.shape
+        leader, collided = device.grouping.leaders(self.codes, device.put(row_keys(dim)[:dim]), folded=False)
+        token = torch.arange(n, device=device.place).expand(t, n)
+        population = torch.zeros_like(leader).scatter_add_(1, leader, torch.ones_like(leader))  # of each first row
+        tensors = {"leader": leader.to(torch.int32), "collided": collided}
+        for number, query in enumerate(queries):
+            black = query.over == "black_holes"
+            chosen = population >= (2 if black else 1)
+            room = n // 2 if black else n
+            # The rows that are not chosen all go to one place more, which is cut off.
+            place = torch.where(chosen, chosen.cumsum(1) - 1, room)
+            rows = torch.full((t, room + 1), -1, dtype=torch.int64, device=device.place).scatter_(1, place, token)
+            weights = population if query.over == "tokens" else torch.ones_like(population)
+            weights = torch.zeros_like(rows).scatter_(1, place, weights)
+            figures = self._compare(query, rows[:, :room], weights[:, :room], chosen.sum(1))
+            tensors |= {f"{number}.{name}": tensor for name, tensor in figures.items()}
+        return partial(self._results, queries, device.fetch(**tensors))
+
+    def _results(self, queries: Queries, fetched: Callable[[], Arrays], index: Index) -> list[Measured]:
+        arrays = fetched()
+        if arrays["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
+            row_keys.cache_clear()
+            with self.device.active():
+                again = self.measure(queries)
+            return again(index)
+        of_each = ({name: array[t] for name, array in arrays.items()} for t in range(len(self.codes)))
+        return [_result(queries, figures, partial(index, t)) for t, figures in enumerate(of_each)]
+
+    def _compare(
+        self, query: DistanceQuery, rows: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        import torch
+
+        kernels = self.device.distances
+        x = kernels.values(self.codes, self.home, rows, query.unit, self.grid.constants)
+        distances = kernels.all_pairs(x, counts)
+        weights = torch.nn.functional.pad(weights, (0, distances.shape[2] - rows.shape[1]))
+        dtype = np.dtype(str(distances.dtype).removeprefix("torch."))
+        equal = (weights * (weights - 1) // 2).sum(1)
+        figures = {}
+        if query.spread:
+            total = weights.sum(1)
+            pairs = total * (total - 1) // 2
+            figures["largest"], figures["sums"] = kernels.tally(distances, weights)
+            ranks = torch.stack([(pairs - 1) // 2, pairs // 2], 1).clamp(min=0)
+            figures["middle"] = kernels.ranked(distances, weights, equal, ranks)
+        if query.within:
+            limits = np.array([largest_within(near.threshold, dtype, strict=near.strict) for near in query.within])
+            figures["within"] = kernels.within(distances, weights, equal, self.device.put(limits))
+        if query.graph:
+            limit = float(largest_within(query.graph.threshold, dtype, strict=query.graph.strict))
+            degrees, labels = kernels.connect(distances, weights, limit)
+            figures["degrees"] = degrees.to(torch.int32)
+            figures["labels"] = labels.to(torch.int32)
+        return figures
+
+
+def identical_rows(
+    device: Device,
+    words: np.ndarray,
+    *,
+    bitwise: bool = False,
+    rounded: Callable[[slice], np.ndarray] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Groups:
+    """Group equal rows as `darkvocab.numerics.identical_rows`, on a device, to which a few are brought at a time."""
+    kind = rounded(slice(0, 0)) if rounded else words[:0]
+    placed = device.empty((len(words), kind.shape[1]), kind.itemsize)
+    for some in chunks(words, UPLOAD):
+        placed[some] = device.put(rounded(some) if rounded else words[some])
+        if progress:
+            progress(words[some].nbytes)
+    return groups_of(device, placed, bitwise=bitwise)
+
+
+def groups_of(device: Device, words: torch.Tensor, *, bitwise: bool = False) -> Groups:
+    """Group equal rows of one matrix on the device, [n, dim] signed integers with the bits of the grid's words."""
+    dim = words.shape[1]
+    while True:
+        keys = device.put(row_keys(dim)[:dim])
+        with device.active():
+            hashes, largest = device.grouping.hash_rows(words[None], keys, folded=not bitwise)
+            leader, collided = device.grouping.leaders(words[None], keys, folded=not bitwise, hashes=hashes)
+            arrays = device.fetch(leader=leader[0], largest=largest[0], collided=collided)()
+        if not arrays["collided"].any():
+            return _groups(arrays["leader"], arrays["largest"].astype(np.uint64))
+        row_keys.cache_clear()
+
+
+def compared(device: Device, index: np.ndarray, grid: Grid) -> tuple[Spread, Spread] | None:
+    """Compare all pairs of rows [n, dim] of ordered indices, no two alike, in weight units and in steps.
+
+    Returns None where the device has no room for them.
+    """
+    room = Batch.bytes_each(len(index), index.shape[1], grid.bits // 8, _SPREADS)
+    if len(index) < 2 or room > device.free():
+        return None
+    try:
+        with device.active():
+            codes = device.put(index.astype(f"i{grid.bits // 8}"))[None]
+            home = codes.new_zeros(1, codes.shape[2]).long()
+            pending = Batch(device=device, codes=codes, home=home, grid=grid).measure(_SPREADS)
+        ((_, distances),) = pending(lambda t: index)
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        return None
+    weight, steps = (distances["unique", unit].spread for unit in UNITS)
+    return weight, steps
+
+
+_SPREADS = tuple(DistanceQuery(over="unique", unit=unit, spread=True) for unit in UNITS)
+
+
+def _groups(leader: np.ndarray, largest_code: np.ndarray) -> Groups:
+    """Return the groups of rows that each have their group's first row as leader."""
+    is_first = leader == np.arange(len(leader))
+    labels = (np.cumsum(is_first) - 1)[leader]
+    return Groups(labels=labels, first=np.flatnonzero(is_first), counts=np.bincount(labels), largest_code=largest_code)
+
+
+def _result(queries: Queries, arrays: Arrays, index: Callable[[], np.ndarray]) -> Measured:
+    leader = arrays["leader"].astype(np.int64)
+    groups = _groups(leader, np.zeros(len(leader), np.uint8))  # what a device has drawn is finite
+    distances = {}
+    for number, query in enumerate(queries):
+        tokens, weights = groups.select(query.over)
+        known = KnownDistances(query.unit, weights, partial(lambda tokens: index()[tokens], tokens))
+        prefix = f"{number}."
+        figures = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+        if query.spread:
+            known.spread = _spread(known.n_pairs, figures)
+        counts = zip(query.within, figures.get("within", ()), strict=True)
+        known.near = {(near.threshold, near.strict): int(count) for near, count in counts}
+        if query.graph:
+            degrees, labels = (figures[name][: len(weights)].astype(np.int64) for name in ("degrees", "labels"))
+            known.graph = degrees, labels
+        distances[query.over, query.unit] = known
+    return groups, distances
+
+
+def _spread(n_pairs: int, figures: Arrays) -> Spread:
+    if not n_pairs:
+        return Spread()
+    sums = {place: int(figures["sums"][place]) for place in np.flatnonzero(figures["sums"]).tolist()}
+    whole = len(figures["sums"]) == 2  # steps in two parts
+    total = float(sums.get(0, 0) + (sums.get(1, 0) << 16)) if whole else exact_total(sums)
+    return Spread.of(n_pairs, float(figures["largest"]), total, *figures["middle"].tolist())

@@ -14,7 +14,7 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..numerics.populations import LowerTail, lower_tail
 from ..progress import Advance
 from .census import Census
-from .indicators import BLACK_HOLES, Indicators, indicators
+from .indicators import BLACK_HOLES, NEVER, Indicators, indicators
 
 if TYPE_CHECKING:
     from ..gpu.device import Device
@@ -132,6 +132,7 @@ def judge(
     judged: EmbeddingMatrix | None = None,
     census: Census | None = None,
     words: Callable[[], Vocabulary] | None = None,
+    n_occurrences: Int64[np.ndarray, " n_tokens"] | None = None,
     device: Device | None = None,
     progress: Advance | None = None,
 ) -> Judgement:
@@ -146,6 +147,7 @@ def judge(
     judged : what `judged_matrix` returns, where that is known already
     census : of the input embedding; by default taken here, by value, on the stored grid
     words : returns what the rows mean; called when norms have been taken, as it may wait for them
+    n_occurrences : of each token in a corpus, where that is known: those that have none may be a reference
     device : groups rows on a GPU; changes no result
     progress : called with the bytes of rows of each pass
     """
@@ -153,10 +155,12 @@ def judge(
 
     judged = judged or judged_matrix(matrix)
     words = words or cache(lambda: vocabulary(matrix.tokenizer, matrix.n_tokens))
+    never = {} if n_occurrences is None else {NEVER: np.flatnonzero(n_occurrences == 0)}
 
     def side(name: str, rows: EmbeddingMatrix, census: Census | None) -> Side:
         taken = census or Census(rows.groups(device=device, progress=progress))
-        return graded(name, rows, taken, indicators(rows, lambda: untrained(rows, taken, words()), progress=progress))
+        known = lambda: untrained(rows, taken, words()) | never  # noqa: E731
+        return graded(name, rows, taken, indicators(rows, known, progress=progress))
 
     tied = judged is matrix
     first = side("both" if tied else "input", matrix, census)

@@ -37,6 +37,7 @@ FAR = 40  # power of two beyond which rows are scaled for it
 MODE = "low-norm mode"
 NEAR_ZERO = "rows near zero"
 BLACK_HOLES = "black holes"
+NEVER = "tokens that never occur in the corpus"  # many of them may be trained: the corpus is not that of the training
 DIRECTION = "rows in one direction"
 
 Rows = Float32[np.ndarray, "rows dim"]
@@ -108,10 +109,10 @@ def indicators(
 ) -> Indicators:
     """Measure Land & Bartolo's indicators [1]_ of every row from a reference found among the rows, and a score.
 
-    The reference is all that `known` names where that stands apart from the other rows; else the first kind of it that
-    does; else the low-norm mode: the rows up to the peak of a mode of the norms, in their lower half, that a valley
-    parts from the rest. To stand apart is to lie, in the median, at no more than half the distance from the own mean (a
-    member's own share taken out of it) of 2,048 other rows. Candidates nearer to the others than
+    The reference is all that `known` names (but for `NEVER`) where that stands apart from the other rows; else the
+    first kind of it that does; else the low-norm mode: the rows up to the peak of a mode of the norms, in their lower
+    half, that a valley parts from the rest. To stand apart is to lie, in the median, at no more than half the distance
+    from the own mean (a member's own share taken out of it) of 2,048 other rows. Candidates nearer to the others than
     to the reference (beyond the geometric mean of both medians) are left out of it.
 
     The score is `darkvocab.numerics.populations.membership` of the logarithm of a distance, Euclidean unless another
@@ -241,8 +242,9 @@ def _candidates(
         tokens = np.setdiff1d(tokens, near_zero)
         if len(tokens) > 1:
             kinds[kind] = tokens
-    if len(kinds) > 1:
-        yield ", ".join(kinds), np.unique(np.concatenate(list(kinds.values())))
+    sure = {kind: tokens for kind, tokens in kinds.items() if kind != NEVER}
+    if len(sure) > 1:
+        yield ", ".join(sure), np.unique(np.concatenate(list(sure.values())))
     yield from kinds.items()
     if mode := low_mode(np.delete(norms, near_zero)):
         yield MODE, np.setdiff1d(np.flatnonzero(norms <= mode.peak), near_zero)

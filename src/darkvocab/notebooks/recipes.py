@@ -21,10 +21,8 @@ from ..measures.geometry import Geometry
 from ..numerics import identical_rows
 from ..runs.randomness import NotebookStream
 from ..snowballs import run
-from ..snowballs.questions import Questions
+from ..snowballs.experiments import Questions, Sweep, Trials
 from ..snowballs.snowball import Snowball, perturb
-from ..snowballs.sweep import Sweep
-from ..snowballs.trials import Trials
 from ..sources.safetensors import read_tensors
 from ..training.choices import Architecture, GaussianNoise, PointStart, SnowballStart
 from ..training.corpus import load_corpus
@@ -67,8 +65,6 @@ def compare(
     verdict = UNCHECKED if uncheckable else AGREES if agrees else DIFFERS
     return Comparison(figure, str(published), str(ours), verdict, uncheckable or note)
 
-
-# 12.2a ---------------------------------------------------------------------------------------------------------------
 
 SEED_000_COLUMNS: list[str] = PUBLISHED["12.2a"]["columns"]
 
@@ -114,9 +110,6 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
     yield compare("max L-inf of the first and last five", "1.5e-05", f"{far[0]:.1e}", uncheckable=why)
 
 
-# 12.4b ---------------------------------------------------------------------------------------------------------------
-
-
 def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
     """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `snowballs.run.Options`."""
     trials = Trials(3.281911e-3, trials=1000, epsilon=5.9604645e-5, **_at_scale(base))
@@ -127,8 +120,6 @@ def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterat
         mean, std = values.mean(), values.std(ddof=1)
         yield compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=WHY["interrupted"])
 
-
-# 13.5a ---------------------------------------------------------------------------------------------------------------
 
 REDRAWN = 20  # bases at each sigma, to know how far a figure that depends on the base is spread
 ALARM = 1e-4
@@ -166,18 +157,14 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
     yield compare("columns whose own step exceeds the threshold", "none", ends, uncheckable=WHY["coarser"])
 
 
-# 12.1a ---------------------------------------------------------------------------------------------------------------
-
-
-def toy_sweep() -> Iterator[dict[str, Any]]:
-    """12.1a: 128 x 64, 1,000 sigma from 1e-6 to 1e-4, base randn(64) redrawn before the noise, seed 42."""
-    stream = NotebookStream(42)
+def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
+    """12.1a: 128 x 64, 1,000 sigma from 1e-6 to 1e-4, base randn(64) redrawn before the noise: exact on any CPU."""
+    stream, points = NotebookStream(42), []
     for sigma in np.linspace(1e-6, 1e-4, 1000).tolist():
         snowball = Snowball(base=stream.base("random", 64), n_tokens=128, sigma=sigma)
         cloud = perturb(snowball, stream.noise(128, 64))
         census = Census(cloud.groups())
-        yield {
-            "sigma": sigma,
+        figures = {
             "unique rows": census.n_unique,
             "black holes C": census.n_black_holes,
             "population P": census.black_hole_population,
@@ -185,20 +172,14 @@ def toy_sweep() -> Iterator[dict[str, Any]]:
             "largest": census.largest_group,
             "max L-inf over all tokens": f"{Geometry(cloud.index(census.groups.first), cloud.grid).weight.max:.2e}",
         }
-
-
-def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
-    """12.1a: the toy sweep, exact on any CPU through the notebook sampler."""
-    points = list(toy_sweep())
+        points.append((sigma, figures))
     for published in PUBLISHED["12.1a"]["points"]:
-        ours = min(points, key=lambda point: abs(point["sigma"] - published["sigma"]))
-        yield compare("sigma", f"{published['sigma']:.2e}", f"{ours['sigma']:.2e}")
+        sigma, ours = min(points, key=lambda point: abs(point[0] - published["sigma"]))
+        yield compare("sigma", f"{published['sigma']:.2e}", f"{sigma:.2e}")
         for figure, value in published["figures"].items():
             note = WHY["exchanged"] if figure in published.get("exchanged", ()) else None
             yield compare(f"  {figure}", value, ours[figure], note=note)
 
-
-# 11.2c, 11.2b, 11.2a: pure bfloat16, and labels that are shifted twice ------------------------------------------------
 
 START = {"n_unique": "unique rows", "n_black_holes": "black holes C0", "black_hole_population": "population P0"}
 
@@ -211,7 +192,7 @@ TRAININGS = tuple(CHOICES)  # recipes that leave recordings
 
 
 def training_11_2(recipe: str, corpus: str | Path | None = None, **settings: Any) -> Training:
-    """The settings of 11.2c, 11.2b or 11.2a: 10,000 steps of 32 examples, seed 42."""
+    """The settings of 11.2c, 11.2b or 11.2a: 10,000 steps of 32, seed 42, pure bfloat16, labels shifted twice."""
     return Training(corpus=load_corpus(corpus), precision="pure-bf16", label_shift=2, **{**CHOICES[recipe], **settings})
 
 
@@ -229,9 +210,7 @@ def reproduce_training(
 def _compared(published: dict[str, Any], training: Training, folder: Path) -> Iterator[Comparison]:
     unseen = training.corpus.unseen
     history, (first, last) = read_ends(folder)
-    n_parameters = sum(
-        math.prod(tensor.shape) for tensor in read_tensors(folder / "model" / "model.safetensors").values()
-    )
+    n_parameters = sum(math.prod(tensor.shape) for tensor in read_tensors(folder / "model/model.safetensors").values())
     yield compare("parameters", f"{published['parameters']:,}", f"{n_parameters:,}")
     start = Census(identical_rows(first))
     for name, theirs in published["start"].items():
@@ -269,9 +248,6 @@ def _compared_ends(published: dict[str, Any], training: Training, end: Census, a
     )
     listed = [", ".join(map(str, sizes)) for sizes in (published["populations"], among.populations.tolist())]
     yield compare("  their populations", *listed, uncheckable=WHY["corpus"])
-
-
-# 11.2c, its initial state --------------------------------------------------------------------------------------------
 
 
 def reproduce_11_2c_init(**_: Any) -> Iterator[Comparison]:

@@ -9,7 +9,6 @@ from .grids import encode as encode
 from .grids import from_index as from_index
 from .grids import index_values as index_values
 from .grids import round_to as round_to
-from .grids import steps as steps
 from .grids import to_index as to_index
 from .grids import ulp as ulp
 from .grouping import Groups as Groups

@@ -194,37 +194,27 @@ class Distances:
 
 
 class KnownDistances(Distances):
-    """Figures of the distances of some rows that were taken elsewhere, in place of the distances."""
+    """Figures of the distances of some rows that were taken elsewhere, in place of the distances.
 
-    def __init__(
-        self,
-        unit: str,
-        weights: Int64[np.ndarray, " n"],
-        *,
-        spread: Spread | None = None,
-        within: dict[tuple[float, bool], int] | None = None,
-        components: Graph | None = None,
-        rows: Callable[[], np.ndarray],
-    ) -> None:
-        """Take `within` by threshold and strictness, `components` of the one threshold that is asked for.
+    Whoever took them sets `spread`, the pairs `near` each other by threshold and strictness, and the one `graph`.
+    """
 
-        `rows` gives the rows' ordered indices, should they be asked for.
-        """
-        self.unit, self.weights, self.n = unit, weights, len(weights)
-        if spread is not None:
-            self.spread = spread
-        self._within, self._components, self._rows = within or {}, components, rows
+    def __init__(self, unit: str, weights: Int64[np.ndarray, " n"], rows: Callable[[], np.ndarray]) -> None:
+        """Take the function of the rows' ordered indices, should they be asked for."""
+        self.unit, self.weights, self.n, self._rows = unit, weights, len(weights), rows
+        self.near: dict[tuple[float, bool], int] = {}
+        self.graph: Graph | None = None
 
     @cached_property
     def rows(self) -> np.ndarray:  # type: ignore[override]
         return self._rows()
 
     def within(self, threshold: float | int, *, strict: bool = False) -> int:
-        return self._within[threshold, strict]
+        return self.near[threshold, strict]
 
     def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
-        assert self._components is not None
-        return self._components
+        assert self.graph is not None
+        return self.graph
 
 
 def largest_within(threshold: float | int, dtype: np.dtype, *, strict: bool) -> np.floating:

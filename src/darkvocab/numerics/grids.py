@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64, Num, UInt
+from jaxtyping import Float, Float32, Float64, Int64, UInt
 
 from ..errors import InvalidInput, one_of
 from . import _backends
@@ -183,27 +183,6 @@ def round_to(values: ArrayLike, grid: str | Grid) -> Float32[np.ndarray, " ..."]
     return decode(encode(values, grid), grid)
 
 
-def steps(a: ArrayLike, b: ArrayLike, grid: str | Grid) -> Int64[np.ndarray, " ..."]:
-    """Signed number of grid steps from `a` to `b`: exact across powers of two and across zero.
-
-    Both are finite and on the grid (else round them first: `round_to`), and their shapes broadcast.
-
-    Examples
-    --------
-    >>> int(steps(1.0, 1.0078125, "bfloat16")), int(steps(0.99609375, 1.0078125, "bfloat16"))
-    (1, 2)
-    """
-    grid = as_grid(grid)
-    ends = []
-    for name, x in (("a", a), ("b", b)):
-        values = _finite(x)
-        index = _round(values, grid)
-        if (np.abs(index) > grid.max_code).any() or (decode(from_index(index, grid), grid) != values).any():
-            raise InvalidInput(f"{name} has values that are not on the {grid.name} grid; round_to them first")
-        ends.append(index)
-    return np.asarray(ends[1] - ends[0])
-
-
 def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, " ..."], Float64[np.ndarray, " ..."]]:
     """Rounding boundaries around each value, weight units: what lies strictly between them rounds where `x` rounds.
 
@@ -231,11 +210,6 @@ def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -
     values: np.ndarray = np.empty(index.shape, dtype)
     _backends.rounding.values_of(index.ravel(), *grid.constants[:2], values.ravel())
     return values
-
-
-def median_ulp(values: Num[np.ndarray, " dim"], grid: str | Grid) -> float:
-    """Median over components of `ulp`, weight units: the length that makes a sigma comparable between bases."""
-    return float(np.median(ulp(values, grid)))
 
 
 def regrid(words: UInt[np.ndarray, " ..."], source: str | Grid, target: str | Grid) -> UInt[np.ndarray, " ..."]:

@@ -101,46 +101,9 @@ def near_rows(
     """
     tokens = np.arange(len(words)) if tokens is None else np.asarray(tokens)
     weights = np.ones(len(tokens), np.int64) if weights is None else np.asarray(weights, np.int64)
-    read = _Rows(words, tokens, as_grid(grid), touching.unit, rounded)
     threads = threads or n_cores()
     with ThreadPoolExecutor(threads) as pool:
-        search = _Search(read, read.limit(touching), weights, max_pairs, pool, threads)
-        return search.result()
-
-
-class _Rows:
-    """Rows as numbers whose differences are distances: float32 values, or ordered indices in int16 or int32."""
-
-    def __init__(self, words: np.ndarray, tokens: np.ndarray, grid: Grid, unit: str, rounded: Any) -> None:
-        self.words, self.tokens, self.grid, self.rounded = words, tokens, grid, rounded
-        self.dim = words.shape[1]
-        self.dtype = np.dtype(np.float32 if unit == "weight" else np.int16 if grid.bits <= 16 else np.int32)
-
-    def limit(self, touching: Touching) -> float | int:
-        """Largest difference that counts as near."""
-        if self.dtype == np.float32:
-            return float(largest_within(touching.threshold, self.dtype, strict=touching.strict))
-        furthest = (1 << self.dtype.itemsize * 8) - 1  # no two indices are
-        whole = math.ceil(touching.threshold) - 1 if touching.strict else math.floor(touching.threshold)
-        return min(whole, furthest)
-
-    def columns(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """These columns of these rows, [rows, columns]."""
-        return self._numbers(self.words[self.tokens[rows][:, None], columns])
-
-    def whole(self, rows: np.ndarray) -> np.ndarray:
-        """Return all columns of these rows, [rows, dim]."""
-        tokens = self.tokens[rows]
-        together = tokens[-1] - tokens[0] == len(tokens) - 1 and (np.diff(tokens) == 1).all()
-        return self._numbers(self.words[tokens[0] : tokens[-1] + 1] if together else self.words[tokens])
-
-    def _numbers(self, words: np.ndarray) -> np.ndarray:
-        words = self.rounded(words) if self.rounded else words
-        if self.dtype == np.float32:
-            return decode(words, self.grid)
-        index = np.empty(words.shape, self.dtype)
-        _backends.neighbours.index_words(words, self.grid.word_dtype.type(self.grid.sign), index)
-        return index
+        return _Search(words, tokens, as_grid(grid), rounded, touching, weights, max_pairs, pool, threads).result()
 
 
 @dataclass(frozen=True)
@@ -153,17 +116,38 @@ class _Telling:
     whole: bool  # features are all the columns
 
 
+@dataclass(eq=False)
 class _Search:
-    """Rows still to be compared, and the pairs that are near so far."""
+    """Rows still to be compared, and the pairs that are near so far.
 
-    def __init__(
-        self, read: _Rows, limit: float, weights: np.ndarray, max_pairs: int, pool: ThreadPoolExecutor, threads: int
-    ) -> None:
-        self.read, self.limit, self.weights, self.pool, self.threads = read, limit, weights, pool, threads
-        n = len(weights)
+    Rows are numbers whose differences are distances: float32 values, or ordered indices in int16 or int32.
+    """
+
+    words: np.ndarray
+    places: np.ndarray  # of the rows among the words
+    grid: Grid
+    rounded: Callable[[np.ndarray], np.ndarray] | None
+    touching: Touching
+    weights: np.ndarray
+    max_pairs: int
+    pool: ThreadPoolExecutor
+    threads: int
+
+    def __post_init__(self) -> None:
+        n, self.dim = len(self.weights), self.words.shape[1]
+        in_steps = np.int16 if self.grid.bits <= 16 else np.int32
+        self.dtype = np.dtype(np.float32 if self.touching.unit == "weight" else in_steps)
+        self.limit = self._limit(self.touching)
         self.degrees, self.tokens, self.parent = np.zeros(n, np.int64), np.zeros(n, np.int64), np.arange(n)
-        self.n_pairs, self.max_pairs = 0, max_pairs
-        self.pairs: list[np.ndarray] = []
+        self.n_pairs, self.pairs = 0, list[np.ndarray]()
+
+    def _limit(self, touching: Touching) -> float | int:
+        """Largest difference that counts as near."""
+        if self.dtype == np.float32:
+            return float(largest_within(touching.threshold, self.dtype, strict=touching.strict))
+        furthest = (1 << self.dtype.itemsize * 8) - 1  # no two indices are
+        whole = math.ceil(touching.threshold) - 1 if touching.strict else math.floor(touching.threshold)
+        return min(whole, furthest)
 
     def result(self) -> Near:
         if len(self.weights) > 1:
@@ -213,16 +197,16 @@ class _Search:
         if small:
             sizes = np.concatenate(sizes_of_small)
             rows, ends = np.concatenate(small), np.repeat(np.cumsum(sizes), sizes)
-            self._compare(rows, np.arange(self.read.dim), ends, np.empty((len(rows), 0), self.read.dtype), 0.0)
+            self._compare(rows, np.arange(self.dim), ends, np.empty((len(rows), 0), self.dtype), 0.0)
 
     def _telling(self, rows: np.ndarray) -> _Telling:
         """Choose features that tell these rows apart, by a sample of them."""
-        read, blocks = self.read, min(BLOCKS, self.read.dim)
-        centre = read.whole(rows[:1])[0]
+        blocks = min(BLOCKS, self.dim)
+        centre = self._whole(rows[:1])[0]
         bits = np.empty((len(rows), 2 * blocks), np.int32)
 
         def look(some: slice) -> tuple[np.ndarray, np.ndarray]:
-            numbers = read.whole(rows[some])
+            numbers = self._whole(rows[some])
             low, high = centre.copy(), centre.copy()
             _backends.neighbours.profile(numbers, centre, low, high, bits[some])
             return low, high
@@ -230,19 +214,19 @@ class _Search:
         lows, highs = zip(*self.pool.map(look, self._chunks(rows)), strict=True)
         low, high = np.min(lows, axis=0), np.max(highs, axis=0)
         with np.errstate(over="ignore"):
-            apart = high - low if read.dtype == np.float32 else high.astype(np.int64) - low
+            apart = high - low if self.dtype == np.float32 else high.astype(np.int64) - low
         columns = np.flatnonzero(apart > self.limit)
         bits = np.column_stack([bits[:, :blocks].max(axis=1), bits[:, blocks:].min(axis=1), bits])
-        extremes, slack = _deviations(bits, read.dtype)
+        extremes, slack = _deviations(bits, self.dtype)
         sample = np.random.default_rng(len(rows)).permutation(len(rows))[:SAMPLE]
-        values = np.concatenate([read.whole(rows[sample])[:, columns], extremes[sample]], axis=1)
+        values = np.concatenate([self._whole(rows[sample])[:, columns], extremes[sample]], axis=1)
         alike = np.zeros(values.shape[1], np.int64)
         _backends.neighbours.count_alike(np.sort(values.T.astype(np.float64), axis=1), self._reach(slack), alike)
         columns = columns[np.argsort(alike[: len(columns)], kind="stable")]
         if len(columns) <= FEATURES:
             return _Telling(columns, self._columns(rows, columns), 0.0, True)
         telling = np.argsort(alike, kind="stable")[:FEATURES] - len(columns)
-        features = np.empty((len(rows), FEATURES), read.dtype)
+        features = np.empty((len(rows), FEATURES), self.dtype)
         features[:, telling < 0] = self._columns(rows, columns[: (telling < 0).sum()])
         features[:, telling >= 0] = extremes[:, telling[telling >= 0]]
         return _Telling(columns, features, slack, False)
@@ -269,7 +253,7 @@ class _Search:
 
         width = features.shape[1] + len(columns)
         tile_bytes = _backends.neighbours.TILE_BYTES
-        size = max(1, BLOCK_BYTES // (width * tile_bytes)) * tile_bytes // self.read.dtype.itemsize
+        size = max(1, BLOCK_BYTES // (width * tile_bytes)) * tile_bytes // self.dtype.itemsize
         for first in range(0, len(rows), size):
             tiles = tiled(slice(first, first + size))
             yield tiles, first, tiles, first
@@ -321,7 +305,7 @@ class _Search:
         near = np.empty(pairs.shape[1], np.bool_)
 
         def compare(some: slice) -> None:
-            one, other = (self.read.whole(of[some]) for of in pairs)
+            one, other = (self._whole(of[some]) for of in pairs)
             _backends.neighbours.compare_each(one, other, self._most(0.0), near[some])
 
         list(self.pool.map(compare, self._chunks(pairs[0])))
@@ -350,27 +334,41 @@ class _Search:
         self._list(n_pairs, rows[np.stack(np.triu_indices(len(rows), 1))] if fits else None)
 
     def _chunks(self, rows: np.ndarray) -> Iterator[slice]:
-        return chunks(np.broadcast_to(self.read.words[:1], (len(rows), self.read.dim)))
+        return chunks(np.broadcast_to(self.words[:1], (len(rows), self.dim)))
 
     def _columns(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """These columns of these rows, [rows, columns]."""
-        out = np.empty((len(rows), len(columns)), self.read.dtype)
+        out = np.empty((len(rows), len(columns)), self.dtype)
 
         def take(some: slice) -> None:
-            out[some] = self.read.columns(rows[some], columns)
+            out[some] = self._numbers(self.words[self.places[rows[some]][:, None], columns])
 
         list(self.pool.map(take, self._chunks(rows)))
         return out
 
+    def _whole(self, rows: np.ndarray) -> np.ndarray:
+        """Return all columns of these rows, [rows, dim]."""
+        places = self.places[rows]
+        together = places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all()
+        return self._numbers(self.words[places[0] : places[-1] + 1] if together else self.words[places])
+
+    def _numbers(self, words: np.ndarray) -> np.ndarray:
+        words = self.rounded(words) if self.rounded else words
+        if self.dtype == np.float32:
+            return decode(words, self.grid)
+        index = np.empty(words.shape, self.dtype)
+        _backends.neighbours.index_words(words, self.grid.word_dtype.type(self.grid.sign), index)
+        return index
+
     def _reach(self, slack: float) -> float:
         """No two numbers, or features, that count as near lie farther apart than this."""
         most = self._most(slack)
-        return float(_above(float(most)) if self.read.dtype == np.float32 else most)
+        return float(_above(float(most)) if self.dtype == np.float32 else most)
 
     def _most(self, slack: float) -> Any:
         """Return the limit, or for features with slack a little more, in the type of differences."""
-        if self.read.dtype != np.float32:
-            return np.dtype(f"u{self.read.dtype.itemsize}").type(self.limit)
+        if self.dtype != np.float32:
+            return np.dtype(f"u{self.dtype.itemsize}").type(self.limit)
         return _above(self.limit * (1 + 2.0**-22) + slack) if slack else np.float32(self.limit)
 
 

@@ -21,6 +21,7 @@ async function open() {
     if (data.code("side", i) && report.grades.sides.length > 1) yield ["by the row of", { both: "both matrices" }[data.code("side", i)] ?? `the ${data.code("side", i)}`];
     if (!Number.isNaN(column.score[i])) yield ["score", four(column.score[i])];
     yield ["norm", four(column.norm[i])];
+    if ("count" in column) yield ["occurrences", thousands(column.count[i])];
     if (column.p_max?.[i] >= 0) yield ["P_max", `${four(column.p_max[i])}${column.verified[i] ? ", verified" : ""}`];
     if (axis in column && axis !== "score" && axis !== "id") yield [titles[axis], four(column[axis][i])];
     if (column.black_hole[i] > 0)
@@ -62,6 +63,7 @@ async function open() {
     scatter.set({ visible: shown });
     lanes.set({ visible: shown });
     answers?.set({ visible: shown });
+    frequency && frequency.set({ visible: shown });
     $("count").textContent =
       n === data.n ? `all ${thousands(n)} tokens` : `${thousands(n)} of ${thousands(data.n)} tokens, here and in the figure`;
   }
@@ -147,6 +149,7 @@ async function open() {
     numeric("population", "tokens with this row"),
     numeric("black_hole", "black hole", false),
     numeric("n_touching", "touching"),
+    ...("count" in column ? [numeric("count", "occurrences")] : []),
     ...("p_max" in column ? [numeric("p_max", "P_max")] : []),
     textual("witness", "a text with it"),
   ];
@@ -159,7 +162,7 @@ async function open() {
       if (text !== null) rows.push([title, make("bdi", { className: "token", textContent: cut(text, 4000) })]);
     }
     for (const key of data.columns) {
-      if (key in texts || ["id", "score", "norm", "black_hole", "dark", "p_max", "verified", axis].includes(key)) continue;
+      if (key in texts || ["id", "score", "norm", "black_hole", "dark", "p_max", "verified", "count", axis].includes(key)) continue;
       const value = key in column && data.floats.includes(key) ? four(column[key][i]) : data.value(key, i);
       if (value !== null && value !== "") rows.push([titles[key] ?? key.replaceAll("_", " "), cut(String(value), 400)]);
     }
@@ -216,6 +219,21 @@ async function open() {
       choose: find,
       hint: "click: find it in the list",
     });
+  // How often each token occurs in a corpus, where one was counted; colours and shapes are grades.
+  const graded = { untrained: ["unreachable", "#E69F00", "#E69F00"], weak: ["weak", "#000000", "#F0E442"], trained: ["reachable", "#0072B2", "#56B4E9"] };
+  const frequency =
+    "count" in column &&
+    new Plane($("frequency"), {
+      label: `${thousands(data.n)} tokens by indicator and by how often each occurs in a corpus.`,
+      looks: data.codes.grade.map((grade) => {
+        const [shape, light, dark] = graded[grade];
+        return { shape: kinds.find((kind) => kind.key === shape).shape, light, dark, size: grade === "trained" ? 2 : 4.2 };
+      }),
+      describe,
+      choose: find,
+      hint: "click: find it in the list",
+    });
+  const occurrences = frequency && column.count.map((count) => Math.max(count, 0.5)); // 0 has no place on a log axis
   const laneOf = kinds.map((kind) => there.indexOf(kind));
   const lane = Float32Array.from(column.kind, (place, i) => laneOf[place] + (((i * 0.618034) % 1) - 0.5) * 0.7);
   for (const key of [...indicators.map((one) => one.name), "score", "id"])
@@ -242,6 +260,12 @@ async function open() {
       y: { values: column.p_max, title: "P_max", log: true },
       filled: column.verified,
       marks: [...marks, { axis: "y", at: report.verified.thresholds.all, title: "verified below" }],
+    });
+    frequency && frequency.set({
+      ...both,
+      y: { values: occurrences, title: "occurrences (0.5: none)", log: true },
+      look: column.grade,
+      filled: null,
     });
     lanes.set({ ...both, y: { values: lane, title: "", names: there.map((kind) => kind.title) } });
   }

@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import math
+import struct
 import tomllib
 import zlib
 from collections.abc import Iterator
@@ -208,7 +209,7 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
     second ones, and so on, because so they compress; at the end the texts. Floats are rounded to 14 bits, four digits:
     what a page shows. A missing float is NaN, a missing integer -1, a missing text has length -1.
     """
-    tokens = scan.tokens
+    tokens = scan.tokens.with_columns(pl.col("^count$").cast(pl.Float64))  # may be beyond 32 bits
     columns: dict[str, np.ndarray] = {}
     codes = {}
     floats = [name for name, dtype in tokens.schema.items() if dtype.is_float()]
@@ -238,10 +239,28 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         "report": scan.to_json(),
     }
     head = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    planes = (column.view(np.uint8).reshape(-1, 4).T.tobytes() for column in (*columns.values(), *lengths))
-    packer = zlib.compressobj(6, wbits=31)  # gzip
-    parts = itertools.chain([len(head).to_bytes(4, "little"), head], planes, [blob])
-    return b"".join([*map(packer.compress, parts), packer.flush()])
+    content = bytearray(len(head).to_bytes(4, "little") + head)
+    for column in (*columns.values(), *lengths):
+        content += column.view(np.uint8).reshape(-1, 4).T.tobytes()
+    content += blob
+    del columns, lengths, blob
+    return gzipped(content)
+
+
+def gzipped(content: bytes | bytearray) -> bytes:
+    """Compress to one gzip member, its two halves at the same time; the second one refers back to the first."""
+
+    def half(part: memoryview, before: memoryview, end: int) -> bytes:
+        packer = zlib.compressobj(6, wbits=-zlib.MAX_WBITS, zdict=before)
+        return packer.compress(part) + packer.flush(end)
+
+    middle = len(content) // 2
+    first, second = memoryview(content)[:middle], memoryview(content)[middle:]
+    with ThreadPoolExecutor(1) as pool:
+        packed = pool.submit(half, second, first[-(1 << zlib.MAX_WBITS) :], zlib.Z_FINISH)
+        begun = half(first, first[:0], zlib.Z_SYNC_FLUSH)
+    ends = zlib.crc32(content), len(content) % (1 << 32)
+    return struct.pack("<4BI2B", 31, 139, 8, 0, 0, 0, 255) + begun + packed.result() + struct.pack("<2I", *ends)
 
 
 def rounded(values: np.ndarray) -> np.ndarray:

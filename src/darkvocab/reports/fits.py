@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..snowballs.fit.alternatives import Explanation
-    from ..snowballs.fit.checks import Check, Rank
+    from ..snowballs.fit.checks import Check, Explanation, Rank
     from ..snowballs.fit.likelihood import RidgePoint
     from ..snowballs.fit.run import FitResult
 

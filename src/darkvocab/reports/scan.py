@@ -1,4 +1,4 @@
-"""Tables of a scan, of what one would read, of a neighbourhood (degrees, touching tokens), and of a vocabulary."""
+"""Tables of a scan, of what one would read, of a neighbourhood, of a vocabulary, and of the tokens of a corpus."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..measures.counts import Counts, never
 from ..numerics import GRIDS
 from ..text import listed, printable
-from .console import SHOWN_TOKENS, facts, print_left, show, table, token_texts, without
+from .console import SHOWN_TOKENS, facts, isolated, print_left, print_lines, show, table, token_texts, without
 from .document import WORDS
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from ..measures.vocabulary.differences import Difference
 
 SHOWN_IDS = 8  # of tokens in a line
+CORPUS_KINDS = ("tokens", "n", "that occur", "occurrences")
+OCCURRING = ("id", "token", "grade", "times", "texts", "first in", "with the text around")
+SHOWN_AROUND = 24  # characters before and behind a token of a corpus
 MOST_DEGREES, MOST_COMPONENTS = 20, 20  # lines of the tables of a neighbourhood
 
 
@@ -131,6 +135,8 @@ def grade_facts(scan: Scan) -> Iterator[tuple[str, str]]:
         )
         if share := asked["recall"]:
             yield "named by the weights", f"{share['low']:.0%} to {share['high']:.0%} of those that it fails on"
+    if counted := scan.counted:
+        yield "never occur", f"{counted['n']:,} tokens, in the {counted['n_tokens']:,} of {printable(counted['file'])}"
     for side in scan.grades.sides:
         if side.near_zero:
             ids = listed(list(map(str, side.near_zero)), SHOWN_IDS)
@@ -287,3 +293,37 @@ def differing(difference: Difference) -> str:
     first = difference.first[:4]
     named = "  ".join(f"#{one.token_id}" if one.text is None else printable(one.text) for one in first)
     return f"{difference.runtime}{where}: {said or 'no differences'}{' (' + named + ', ...)' if named else ''}"
+
+
+def _read(counts: Counts) -> Iterator[str]:
+    """Yield what was read, and what follows for tokens that do not occur."""
+    words = WORDS["corpus"]
+    for name in ("read", "n_bad_lines", "n_binary"):
+        if counts.read.get(name, 1):
+            yield words[name].format(**counts.read, megabytes=counts.read["n_bytes"] / 1e6)
+    yield words["never" if counts.read["n_tokens"] else "none"].format(**never(counts.tokens["count"].to_numpy()))
+
+
+def print_counts(counts: Counts, to: Console, shown: int) -> None:
+    """Print the kinds, what follows, and the sought tokens that occur, the most frequent first."""
+    kinds = ([kind, *(f"{n:,}" for n in numbers.values())] for kind, numbers in counts.kinds().items())
+    show(table(CORPUS_KINDS, kinds), to)
+    to.print()
+    print_lines(_read(counts), to)
+    rows = _occurring(counts)
+    if rows:
+        show(table(OCCURRING, rows[:shown], left=("token", "grade", *OCCURRING[-2:])), to, apart=True)
+    print_left(len(rows) - shown, "that occur; --json lists them all", to)
+
+
+def _occurring(counts: Counts) -> list[list[str]]:
+    """Return a row for each sought token that occurs, the most frequent first: `OCCURRING`."""
+    rows = []
+    for row in counts.occurring().iter_rows(named=True):
+        text = f"#{row['id']}" if row["text"] is None else printable(row["text"])
+        before, after = printable(row["before"])[-SHOWN_AROUND:], printable(row["after"])[:SHOWN_AROUND]
+        numbers = (f"{row[name]:,}" for name in ("count", "n_texts"))
+        grade = row["grade"] + ", verified" * bool(row.get("verified"))
+        where = f"{printable(row['file'])}:{row['line']}"
+        rows.append([str(row["id"]), isolated(text), grade, *numbers, where, isolated(f"{before}[{text}]{after}")])
+    return rows

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
 
-    from ..snowballs.agreement import Agreement
-    from ..snowballs.expect import Expected
+    from ..snowballs.expect import Agreement, Expected
     from .experiments import Recorded
 
 SIGMA = "sigma (weight units, before rounding)"

@@ -32,6 +32,7 @@ NAME = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?-[0-9a-f]{16}\.parquet")
 MERGED_PARTS = 64  # that earlier versions merged into one file at most
 MERGED_RECORDS = 1 << 18
 ROW_GROUP = 1 << 16  # records of a row group, and of what is written or read of the final files at a time
+WITHOUT = {"train": "a training, which has a recording", "corpus": "counts, which scan --counts takes,"}  # records
 Row = TypeVar("Row")
 Unsigned = NewType("Unsigned", int)  # a column of integers from 0 to 2**64 - 1, as seeds are
 
@@ -117,10 +118,10 @@ def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
             raise
 
 
-def write_table(path: Path, frame: pl.DataFrame) -> None:
+def write_table(path: Path, frame: pl.DataFrame, **metadata: str) -> None:
     """Write a frame as Parquet, through memory: of a full disk polars makes its own error. Raises as `landing`."""
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
+    frame.write_parquet(buffer, compression="zstd", metadata=metadata or None)
     write_whole(path, buffer.getvalue())
 
 
@@ -319,8 +320,8 @@ class Records:
 
         folder = Path(folder)
         self.manifest = read_manifest(folder)
-        if self.manifest.get("experiment") == "train":
-            raise MissingFile(f"{folder} holds a training, which has a recording and no records")
+        if self.manifest.get("experiment") in WITHOUT:
+            raise MissingFile(f"{folder} holds {WITHOUT[self.manifest['experiment']]} and no records")
         self._parts = Parts(folder, self.manifest)
         self._landed = list(self._parts)
         self._path = folder / "records.parquet"

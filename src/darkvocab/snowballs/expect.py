@@ -1,20 +1,26 @@
-"""Expect: the census of snowballs over a range of sigma, in closed form, without drawing any."""
+"""Expect: the census of snowballs in closed form, without drawing any; and a finished run, held against it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import gammainc
 
-from ..numerics.distributions import independent
+from ..errors import CorruptFile, InvalidInput, MissingFile
+from ..numerics.cells import independent
 from ..numerics.grouping import n_cores
 from ..runs.folder import SCHEMA_VERSION
-from ..runs.records import frame_of
-from .settings import Points
+from ..runs.records import Records, frame_of
+from ..text import Shown, printable
+from .bases import DRAWN
+from .settings import Points, base_of
 from .theory import Occupancy
 
 if TYPE_CHECKING:
@@ -126,3 +132,209 @@ def along(sigmas: Iterable[float]) -> list[float]:
         pieces = -(-FEWEST_POINTS // (len(given) - 1))
         given = np.unique([space(low, high, pieces + 1) for low, high in pairwise(given)])
     return given.tolist()
+
+
+ALARM = 1e-6  # how often a simulation that is right is called wrong
+NORMAL = 5.0  # changes of a count expected over all trials from which a z-score says something
+CHANCE_BEYOND_3 = math.erfc(3 / math.sqrt(2))
+STATISTICS = {  # of a sweep: its name in trials, and by how much one more pair of equal rows changes it
+    "unique_vectors": ("n_unique", 1),
+    "n_black_holes": ("n_black_holes", 1),
+    "black_hole_population": ("black_hole_population", 2),
+    "n_singletons": ("n_singletons", 2),
+}
+RUNS = "sweep", "trials"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One statistic at one sigma: what theory expects, and the mean of the trials."""
+
+    point: int
+    sigma: float
+    statistic: str
+    trials: int
+    expected: float
+    std: float  # of one snowball, by theory
+    simulated: float  # mean of the trials
+    standard_error: float  # std / sqrt(trials)
+    z: float | None  # null where too few changes are expected for one to say anything
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Agreement(Shown):
+    """A run beside theory: every comparison, and whether all of them together can be chance.
+
+    A p-value is two-sided and meant to be no smaller than the truth, for rare events too: by
+    Bennett's inequality [1]_ a sum of bounded independent steps has no heavier tail than a Poisson
+    variable with the sum's variance in steps. Trials are independent; that the steps within one
+    count as so is an argument, not a proof. `p_value` is that of the least likely comparison times
+    their number (Bonferroni).
+
+    References
+    ----------
+    .. [1] G. Bennett, "Probability inequalities for the sum of independent random variables", JASA 57, 1962.
+    """
+
+    expected: list[Expected]
+    largest: list[float]  # at each sigma the mean population of the largest group, which theory knows bounds of
+    comparisons: list[Compared]
+
+    @property
+    def scores(self) -> list[float]:
+        return [row.z for row in self.comparisons if row.z is not None]
+
+    @property
+    def n_beyond_3(self) -> int:
+        return sum(abs(z) > 3 for z in self.scores)
+
+    @property
+    def worst(self) -> Compared:
+        return min(self.comparisons, key=lambda row: row.p_value)
+
+    @property
+    def p_value(self) -> float:
+        return min(1.0, len(self.comparisons) * self.worst.p_value)
+
+    @property
+    def agrees(self) -> bool:
+        return self.p_value >= ALARM
+
+    def summary(self) -> dict[str, Any]:
+        """Return the verdict on all comparisons together."""
+        scores = np.abs(self.scores)
+        return {
+            "agrees": self.agrees,
+            "p_value": self.p_value,
+            "false_alarm": ALARM,
+            "n_compared": len(self.comparisons),
+            "n_z": len(scores),
+            "n_beyond_3": self.n_beyond_3,
+            "largest_z": float(scores.max()) if len(scores) else None,
+            "least_likely": asdict(self.worst),
+        }
+
+    _shown = summary
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object (`docs/files.md`)."""
+        pairs = zip(self.expected, self.largest, strict=True)
+        points = [{**asdict(point), "largest_bh_simulated": mean} for point, mean in pairs]
+        return {"agreement": self.summary(), "points": points, "comparisons": [asdict(row) for row in self.comparisons]}
+
+    def sentences(self) -> list[str]:
+        """Return `summary` in words."""
+        worst, n = self.worst, len(self.scores)
+        agrees = "agrees with theory" if self.agrees else "DOES NOT agree with theory"
+        words = [
+            f"The simulation {agrees}: the least likely of {len(self.comparisons):,} comparisons, "
+            f"{worst.statistic} at sigma {worst.sigma:.7g} ({worst.simulated:,.6g} where {worst.expected:,.6g} is "
+            f"expected), has a family-wise p-value of {self.p_value:.2g} (below {ALARM:g} it would not agree)."
+        ]
+        if n:
+            largest = float(np.abs(self.scores).max())
+            words.append(
+                f"Of {n:,} z-scores {self.n_beyond_3:,} {'is' if self.n_beyond_3 == 1 else 'are'} beyond 3, "
+                f"{n * CHANCE_BEYOND_3:.1f} by chance; the largest is {largest:.2f}."
+            )
+        if left := len(self.comparisons) - n:
+            words.append(
+                f"{left:,} have none, for too few changes are expected there; their p-values are exact bounds."
+            )
+        return words
+
+
+def agreement(run: str | Path) -> Agreement:
+    """Hold the records of a sweep or of trials, as many as have landed, against theory at their own settings.
+
+    Raises MissingFile where there is no run, no record yet, or its base is gone; CorruptFile for a
+    manifest or records that cannot be read, or that contradict each other; InvalidInput for a run
+    that theory has nothing to say of, or a base that is another now.
+    """
+    records = Records(run)
+    experiment = records.manifest.get("experiment")
+    if experiment not in RUNS:
+        raise InvalidInput(
+            f"{run} holds a run of {printable(str(experiment))}; theory is held against {' and '.join(RUNS)}"
+        )
+    if not records.n_landed:
+        raise MissingFile(f"{run} holds no record yet; finish its run with --resume first")
+    settings = _settings(Path(run), records.manifest)
+    means, trials, largest = _means(Path(run), records, settings["sigmas"])
+    shown = [point for point, count in enumerate(trials) if count]
+    expected = [row for point, row in enumerate(Expect(**settings)) if trials[point]]
+    comparisons = [
+        compared(point, row, statistic, trials[point], means[statistic][point])
+        for point, row in zip(shown, expected, strict=True)
+        for statistic in STATISTICS
+    ]
+    return Agreement(expected=expected, largest=[largest[point] for point in shown], comparisons=comparisons)
+
+
+def compared(point: int, expected: Expected, statistic: str, trials: int, simulated: float) -> Compared:
+    """Compare one statistic of theory with the mean of these trials."""
+    mean, std = getattr(expected, statistic), getattr(expected, f"{statistic}_std")
+    step = STATISTICS[statistic][1]
+    # Far tails that theory neglects show once in 1e9 snowballs.
+    changes = trials * max(std**2, 1e-9) / step**2
+    away = trials * abs(simulated - mean) / step
+    error = std / math.sqrt(trials)
+    return Compared(
+        point=point,
+        sigma=expected.sigma,
+        statistic=statistic,
+        trials=trials,
+        expected=mean,
+        std=std,
+        simulated=simulated,
+        standard_error=error,
+        z=(simulated - mean) / error if changes >= NORMAL else None,
+        p_value=min(1.0, 2 * float(gammainc(changes + away, changes))),
+    )
+
+
+def _means(
+    folder: Path, records: Records, sigmas: Sequence[float]
+) -> tuple[dict[str, list[float]], list[int], list[float]]:
+    """The mean of every statistic at each point, the number of trials, and the mean of the largest group."""
+    import polars as pl
+
+    is_sweep = records.manifest["experiment"] == "sweep"
+    named = {name: name if is_sweep else other for name, (other, _) in STATISTICS.items()}
+    sums = np.zeros((len(sigmas), len(named) + 1))
+    trials = np.zeros(len(sigmas), np.int64)
+    try:
+        for frame in records.frames(["point", "sigma", "largest_bh", *named.values()]):
+            point = frame["point"].cast(pl.Int64).to_numpy()
+            if point.min(initial=0) < 0 or not np.array_equal(frame["sigma"].to_numpy(), np.asarray(sigmas)[point]):
+                raise InvalidInput("a record has another sigma than the manifest")
+            values = frame.select(*named.values(), pl.col("largest_bh").clip(lower_bound=1)).cast(pl.Float64).to_numpy()
+            np.add.at(sums, point, values)
+            np.add.at(trials, point, 1)
+        if not np.isfinite(sums).all():
+            raise InvalidInput("counts that are no numbers")
+    except CorruptFile:
+        raise
+    except (pl.exceptions.PolarsError, LookupError, TypeError, ValueError) as error:
+        raise CorruptFile(f"{folder}: not the records of its manifest ({error})") from None
+    means = sums / np.maximum(trials, 1)[:, None]
+    return {name: means[:, j].tolist() for j, name in enumerate(named)}, trials.tolist(), means[:, -1].tolist()
+
+
+KINDS = {"sigmas": list, "n_tokens": int, "hidden_dim": int, "base": str, "redraw_base": bool}
+KINDS |= dict.fromkeys(("grid", "distribution", "arithmetic", "sampler"), str)
+
+
+def _settings(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    given = manifest["parameters"]
+    wrong = [name for name, kind in KINDS.items() if not isinstance(given.get(name), kind)]
+    if wrong or not all(isinstance(sigma, (int, float)) for sigma in given["sigmas"]):
+        raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({', '.join(wrong) or 'sigmas'})")
+    names = "sigmas", "n_tokens", "redraw_base", "grid", "distribution", "arithmetic"
+    settings = {name: given[name] for name in names}
+    if given["base"] in DRAWN and not manifest["inputs"]:
+        if given["sampler"] == "notebook":
+            raise InvalidInput(f"{folder}: its base was drawn from torch's stream, which theory does not draw from")
+        return {**settings, "base": given["base"], "dim": given["hidden_dim"], "seed": manifest["seed"]}
+    return {**settings, "base": base_of(folder, manifest)}

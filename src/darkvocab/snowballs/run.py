@@ -21,9 +21,8 @@ from ..gpu.device import Device, open_device
 from ..runs.engine import open_engine
 from ..runs.randomness import NotebookStream
 from ..runs.records import RunFolder, frame_of, read_records, write_table
-from .manifest import manifest
 from .on_device import measured_clouds
-from .settings import Row, RunSettings
+from .settings import Row, RunSettings, manifest
 from .snowball import Cloud, Draw, Snowball
 
 if TYPE_CHECKING:
@@ -36,16 +35,12 @@ NOGIL = 5e-3  # seconds of a trial from which threads do not wait for each other
 WORTH_THREADS, WORTH_PROCESSES = 0.3, 8.0  # seconds of work from which a second worker pays its start
 
 
-@dataclass(frozen=True)
 class Cost:
     """Estimated cost of a run, by the figures of one machine."""
 
-    n_records: int
-    trial_seconds: float  # of a trial of the largest sigma, on one core
-
-    @classmethod
-    def of(cls, settings: RunSettings) -> Cost:
-        return cls(len(settings), _trial_seconds(settings))
+    def __init__(self, settings: RunSettings) -> None:
+        self.n_records = len(settings)
+        self.trial_seconds = _trial_seconds(settings)  # of a trial of the largest sigma, on one core
 
     @property
     def part_size(self) -> int:
@@ -157,7 +152,7 @@ class Options:
 
     engine: str | Executor = "local"  # and workers, say: where to run, as `darkvocab.runs.engine.open_engine`
     workers: int | None = None
-    device: str | Device = "cpu"  # "cuda" or "cuda:N" draws and measures on a GPU, "mps" measures there
+    device: str | Device = "cpu"  # "cuda" or "cuda:N" draws and measures on a GPU; beside "mps" the cores do
     out: str | Path | None = None  # a run folder to land the records in
     resume: bool = False  # go on with the run that the folder holds; its landed records come first
     progress: Callable[[int, int], None] | None = None  # called with records done, first those landed, and in all
@@ -200,7 +195,7 @@ def _parts(settings: RunSettings[Row], options: Options, *, reading: bool) -> It
         raise InvalidInput("--resume needs the --out folder of the run to go on with")
     device = open_device(options.device)
     workers = options.workers
-    cost = Cost.of(settings)
+    cost = Cost(settings)
     if device and (options.engine != "local" or workers is not None):
         raise InvalidInput("a device draws and measures by itself: leave out --engine and --workers, or --device")
     if device or (workers is None and options.engine == "local" and cost.needs_one_worker):

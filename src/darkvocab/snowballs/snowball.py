@@ -11,10 +11,8 @@ from jaxtyping import Float, Float32, Float64, Int64, Integer, UInt
 
 from ..errors import InvalidInput, one_of
 from ..measures.geometry import Geometry
-from ..numerics import Grid, Groups, as_grid, from_index, identical_rows, round_to, ulp
-from ..numerics.cells import Cells, Ranges, cell_ranges
-from ..numerics.distributions import DISTRIBUTIONS, Distribution, drawn, independent
-from ..numerics.grids import median_ulp
+from ..numerics import Grid, Groups, _backends, as_grid, from_index, identical_rows, round_to, ulp
+from ..numerics.cells import DISTRIBUTIONS, Cells, Distribution, Ranges, drawn, independent
 from ..runs.randomness import check_seed
 from .theory.occupancy import NEVER, Occupancy
 
@@ -71,8 +69,8 @@ class SnowballLaw:
 
     @cached_property
     def median_ulp(self) -> float:
-        """Median over the components of the rounded base, weight units."""
-        return median_ulp(round_to(self.base, self.grid), self.grid)
+        """Median over the components of the rounded base, weight units: it makes sigmas comparable between bases."""
+        return float(np.median(ulp(round_to(self.base, self.grid), self.grid)))
 
     def snowball(self, n_tokens: int) -> Snowball:
         return Snowball(**{name.name: getattr(self, name.name) for name in fields(SnowballLaw)}, n_tokens=n_tokens)
@@ -121,7 +119,16 @@ class SnowballLaw:
 
     def ranges(self, n_tokens: float) -> Ranges:
         """Return the cells within the reach of so many tokens; InvalidInput where noise overflows the grid."""
-        return cell_ranges(self.base, self.sigma, self._reach(n_tokens), as_grid(self.grid), self.is_float32)
+        grid, reach = as_grid(self.grid), self._reach(n_tokens)
+        ends = np.repeat(np.array([0, -reach, reach], np.float32), self.dim).reshape(3, self.dim)  # multiples of 1/16
+        ranges = np.empty(ends.shape, np.int64)
+        around = self.base.astype(np.float64), ends, self.sigma, self.is_float32
+        if _backends.rounding.perturb(*around, *grid.constants, ranges):
+            raise InvalidInput(
+                f"sigma {self.sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest "
+                f"value {grid.max_value:g}; choose a smaller sigma or a wider grid"
+            )
+        return Ranges(*ranges)
 
     def _reach(self, n_tokens: float) -> float:
         return self._noise.reach(max(1.0, n_tokens) * self.dim)
@@ -131,34 +138,31 @@ class SnowballLaw:
         known = DISTRIBUTIONS.get(self.distribution) if isinstance(self.distribution, str) else self.distribution
         return known or independent(self.distribution)
 
-    def _listed(
-        self, n_tokens: float, ranges: Ranges, columns: np.ndarray, unlisted: np.ndarray, width: float
-    ) -> Cells:
+    def _listed(self, n_tokens: float, ranges: Ranges, columns: np.ndarray, others: np.ndarray, width: float) -> Cells:
         """Return the cells of these columns, in runs no wider than `width` (weight units), or alone.
 
         Deviates between runs are those of ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its
         double rounding, or of one rounding of the real sum.
         """
-        from ..numerics._backends.drawing import edge_deviates, run_edges
-
         grid = as_grid(self.grid)
         low, high = ranges.low[columns], ranges.high[columns]
         starts = np.empty(columns.size + 1, np.int64)
         extents = low, high, width, *grid.constants, starts
-        last = np.empty(run_edges(*extents, np.empty(0, np.int64)), np.int64)
-        run_edges(*extents, last)
+        last = np.empty(_backends.drawing.run_edges(*extents, np.empty(0, np.int64)), np.int64)
+        _backends.drawing.run_edges(*extents, last)
         first = np.empty_like(last)
         first[1:] = last[:-1] + 1
         first[starts[:-1]] = low
         z = np.full(last.size, np.inf)
         base = self.base[columns].astype(np.float64)
-        edge_deviates(base, starts, last, self.sigma, self.is_float32, *grid.constants[:2], z)
+        kind = self.sigma, self.is_float32, *grid.constants[:2]
+        _backends.drawing.edge_deviates(base, starts, last, *kind, z)
         return Cells(
             grid=grid,
             distribution=self._noise,
             home=ranges.home,
             columns=columns,
-            unlisted=unlisted,
+            unlisted=others,
             starts=starts,
             first=first,
             count=last - first + 1,
@@ -285,11 +289,10 @@ class Draw:
         return _whole(self.snowball, index, "dense", index.size * 2.0**-64)
 
     def _sparse(self, cells: Cells) -> Cloud:
-        from ..numerics._backends.drawing import draw_sparse, room
-
         codes = np.zeros((self.snowball.n_tokens, len(cells.columns)), np.int8)
         of_trial = self.seed & 0xFFFFFFFF, self.seed >> 32, self.point, self.trial
-        draw_sparse(cells.columns, cells.shift, cells.edge_starts, cells.thresholds, *of_trial, codes, *room())
+        tables = cells.columns, cells.shift, cells.edge_starts, cells.thresholds
+        _backends.drawing.draw_sparse(*tables, *of_trial, codes, *_backends.drawing.room())
         columns, home = cells.columns, cells.home
         if len(cells.unlisted):  # these by their indices, as a dense draw, from a home of 0
             wide = self._dense(self.snowball.base[cells.unlisted], stream=1)
@@ -305,14 +308,13 @@ class Draw:
 
     def _dense(self, base: np.ndarray, *, stream: int) -> Integer[np.ndarray, "n_tokens drawn"]:
         """Ordered indices of rows around these components, from one of two streams of the trial."""
-        from ..numerics._backends.deviates import draw_dense
-
         snowball = self.snowball
         grid = as_grid(snowball.grid)
         index = np.empty((snowball.n_tokens, base.size), f"i{grid.bits // 8}")  # as many bits as its words
         kind = drawn(snowball.distribution).number, snowball.is_float32, stream
         trial = np.uint64(self.seed), self.point, self.trial, grid.constants
-        refuse_overflow(draw_dense(base.astype(np.float64), snowball.sigma, *kind, *trial, index), snowball)
+        overflows = _backends.deviates.draw_dense(base.astype(np.float64), snowball.sigma, *kind, *trial, index)
+        refuse_overflow(overflows, snowball)
         return index
 
 
@@ -348,15 +350,12 @@ def draw(
 
 def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:
     """Return ``base + z * sigma``, rounded; InvalidInput where it overflows the grid or z has another shape."""
-    from ..numerics._backends import rounding
-
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise InvalidInput(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
     grid = as_grid(snowball.grid)
     index = np.empty(z.shape, f"i{grid.bits // 8}")  # as many bits as its words
     around = snowball.base.astype(np.float64), z, snowball.sigma, snowball.is_float32
-    overflows = rounding.perturb(*around, *grid.constants, index)
-    refuse_overflow(overflows, snowball)
+    refuse_overflow(_backends.rounding.perturb(*around, *grid.constants, index), snowball)
     return _whole(snowball, index, "notebook", 0.0)
 
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoints.scan import scan
-from ..checkpoints.scan_result import WHICH, Scan
-from ..checkpoints.selection import select
-from ..embedding.matrix import EmbeddingMatrix
+from ..checkpoints.scan_result import Scan
+from ..checkpoints.selection import asked_for
 from ..errors import InvalidInput, MissingFile
 from ..gpu.device import check_device
 from ..measures.verdict import Verdict, judge
@@ -80,10 +79,7 @@ class Verify(Shown):
     @cached_property
     def chosen(self) -> tuple[list[Chosen], list[int]]:
         """Tokens to ask for, and the sizes of the strata of the missed, as `choose`."""
-        if self.tokens in WHICH:
-            asked = self.scanned.listed(str(self.tokens))["id"].sort().to_numpy()
-        else:
-            asked = select(self.tokens, EmbeddingMatrix.open(self.source), ["either"])["either"]
+        asked = asked_for(self.tokens, self.scanned)
         return choose(self.scanned, asked, n_controls=self.controls, n_missed=self.missed, seed=self.seed)
 
     @cached_property

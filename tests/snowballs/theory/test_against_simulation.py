@@ -18,8 +18,7 @@ import pytest
 from scipy import stats
 
 from darkvocab.measures.census import Census
-from darkvocab.snowballs.agreement import STATISTICS, compared
-from darkvocab.snowballs.expect import Expect
+from darkvocab.snowballs.expect import STATISTICS, Expect, compared
 from darkvocab.snowballs.snowball import Snowball, draw
 
 ALARM = 1e-6

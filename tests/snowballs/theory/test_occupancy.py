@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
-from darkvocab.numerics.distributions import Distribution
+from darkvocab.numerics.cells import Distribution
 from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred, random
 from darkvocab.snowballs.snowball import SnowballLaw
 from darkvocab.snowballs.theory import Occupancy, occupancy

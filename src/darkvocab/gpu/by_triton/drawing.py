@@ -5,17 +5,17 @@ they are (`tl.fma`) and nowhere else, hence the launches' option. Triton's inter
 before, it differs in about one of a billion elements.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...numerics._backends import drawing
-from .deviates import DENSE, laplace_of, log, normal_pair
+from ...numerics._backends import deviates, drawing
 
 EXACT = {"enable_fp_fusion": False}
 DENSE_BLOCK = tl.constexpr(128)  # generator blocks of four elements
-FLAT_BLOCK = tl.constexpr(1024)  # elements
 TILE_BLOCKS, TILE_LANES = tl.constexpr(16), tl.constexpr(32)  # generator blocks of eight tokens, lanes
 CHUNK = tl.constexpr(drawing.LANES)
 CHUNK_BLOCKS = tl.constexpr(drawing.LANES // 8)
@@ -42,22 +42,8 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
     blocks = (dim + 3) // 4
     if out.numel():
         grid = triton.cdiv(n * blocks, DENSE_BLOCK.value), n_trials
-        arguments = bases, which, sigmas, points, trials, seed, out, overflows, n, dim, blocks
-        dense_kernel[grid](*arguments, stream, laplace, float32, shape, **EXACT)
-    return overflows
-
-
-def perturb(base, z, sigma, *, float32, shape, out) -> Tensor:
-    """Write the ordered indices of the rows ``round(base + sigma z)`` for given noise; as `draw_dense`.
-
-    base [dim] float32 or float64; z [T, n, dim] float32; out [T, n, dim]. Returns the overflows, [T] int64.
-    """
-    n_trials, n, dim = out.shape
-    overflows = torch.zeros(n_trials, dtype=torch.int64, device=out.device)
-    if out.numel():
-        sigmas = torch.full((1,), sigma, dtype=torch.float64, device=out.device)  # bare, it were a float32
-        grid = triton.cdiv(n * dim, FLAT_BLOCK.value), n_trials
-        perturb_kernel[grid](base, z, sigmas, out, overflows, n, dim, float32, shape, **EXACT)
+        of_trials, kind = (which, sigmas, points, trials), (stream, laplace, float32, shape)
+        dense_kernel[grid](bases, of_trials, seed, out, overflows, n, dim, blocks, kind, **EXACT)
     return overflows
 
 
@@ -69,16 +55,15 @@ def draw_sparse(lanes, seed, codes) -> None:
     tables = lanes.tensors(codes.device)
     _, n, places = codes.shape
     tiles = triton.cdiv(n, drawing.LANES) * (drawing.LANES // 8) // TILE_BLOCKS.value
-    arrays = tables.points, tables.trials, tables.column, tables.place, tables.shift, tables.starts, tables.edges
+    of_rows = tables.points, tables.trials, tables.column, tables.place, tables.shift, tables.starts, tables.edges
     if len(lanes.often) and n:
         grid = triton.cdiv(len(lanes.often), TILE_LANES.value), tiles
-        often_kernel[grid](tables.often, len(lanes.often), *arrays, seed, codes, n, places, **EXACT)
+        often_kernel[grid](tables.often, len(lanes.often), of_rows, seed, codes, n, places, **EXACT)
     if len(lanes.seldom) and n:
         grid = triton.cdiv(len(lanes.seldom), TILE_LANES.value), 1
         gaps = tables.away, tables.below, tables.above, tables.scale
-        seldom_kernel[grid](
-            tables.seldom, len(lanes.seldom), *arrays, *gaps, seed, codes, n, places, num_warps=1, **EXACT
-        )
+        work = tables.seldom, len(lanes.seldom), of_rows, gaps, seed, codes, n, places
+        seldom_kernel[grid](*work, num_warps=1, **EXACT)
 
 
 @triton.jit
@@ -96,7 +81,7 @@ def index_of(x, shape: tl.constexpr):
 
 
 @triton.jit
-def _store(z, base, sigma, out, live, float32: tl.constexpr, shape: tl.constexpr):
+def store(z, base, sigma, out, live, float32: tl.constexpr, shape: tl.constexpr):
     """Store the indices of ``base + sigma z``, float64; returns how many overflow."""
     x = base + z * sigma
     if float32:
@@ -107,23 +92,12 @@ def _store(z, base, sigma, out, live, float32: tl.constexpr, shape: tl.constexpr
 
 
 @triton.jit(do_not_specialize=["seed", "n", "dim", "blocks"])
-def dense_kernel(
-    bases,
-    which,
-    sigmas,
-    points,
-    trials,
-    seed: tl.uint64,
-    out,
-    overflows,
-    n,
-    dim,
-    blocks,
-    stream: tl.constexpr,
-    is_laplace: tl.constexpr,
-    float32: tl.constexpr,
-    shape: tl.constexpr,
-):
+def dense_kernel(bases, of_trials, seed: tl.uint64, out, overflows, n, dim, blocks, kind: tl.constexpr):
+    which, sigmas, points, trials = of_trials
+    stream: tl.constexpr = kind[0]
+    is_laplace: tl.constexpr = kind[1]
+    float32: tl.constexpr = kind[2]
+    shape: tl.constexpr = kind[3]
     t = tl.program_id(1).to(tl.int64)
     # A generator block of the trial; rows follow each other without gaps.
     first = tl.program_id(0).to(tl.int64) * DENSE_BLOCK
@@ -143,37 +117,15 @@ def dense_kernel(
     else:
         z0, z1 = normal_pair(w0, w1, b, live, seed, c1, c2, c3)
         z2, z3 = normal_pair(w2, w3, b + 2 * blocks, live, seed, c1, c2, c3)
+    z = z0, z1, z2, z3
     sigma = tl.load(sigmas + t)
     base = bases + tl.load(which + t) * dim + b
     to = out + (t * n + row) * dim + b
     count = tl.full([], 0, tl.int32)
     for plane in tl.static_range(4):
-        if plane == 0:
-            z = z0
-        elif plane == 1:
-            z = z1
-        elif plane == 2:
-            z = z2
-        else:
-            z = z3
         inside = live & (b + plane * blocks < dim)
         x = tl.load(base + plane * blocks, mask=inside, other=0.0)
-        count += _store(z, x, sigma, to + plane * blocks, inside, float32, shape)
-    tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
-
-
-@triton.jit(do_not_specialize=["n"])
-def perturb_kernel(base, z, sigmas, out, overflows, n, dim, float32: tl.constexpr, shape: tl.constexpr):
-    t = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0).to(tl.int64) * FLAT_BLOCK
-    column = ((first % dim).to(tl.int32) + tl.arange(0, FLAT_BLOCK)) % dim
-    i = first + tl.arange(0, FLAT_BLOCK)
-    size = n.to(tl.int64) * dim
-    live = i < size
-    x = tl.load(base + column).to(tl.float64)
-    noise = tl.load(z + t * size + i, mask=live, other=0.0).to(tl.float64)
-    to = out + t * size + i
-    count = _store(noise, x, tl.load(sigmas), to, live, float32, shape)
+        count += store(z[plane], x, sigma, to + plane * blocks, inside, float32, shape)
     tl.atomic_add(overflows + t, count.to(tl.int64), mask=count > 0, sem="relaxed")
 
 
@@ -183,27 +135,31 @@ def _word(pointer, mask):
     return tl.load(pointer, mask=mask, other=0).to(tl.uint64, bitcast=True)
 
 
+@triton.jit
+def _lanes(lanes, n_lanes, tables, n, places):
+    """Lanes of the first axis of programs: which there are, their rows, counters, lowest cells, edges and codes."""
+    points, trials, columns, place, shift, starts, edges = tables
+    lane = tl.program_id(0) * TILE_LANES + tl.arange(0, TILE_LANES)
+    live = lane < n_lanes
+    t = tl.load(lanes + 2 * lane, mask=live, other=0)
+    row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
+    c1 = tl.load(columns + row, mask=live, other=0).to(tl.uint32)
+    c2 = tl.load(points + t, mask=live, other=0).to(tl.uint32)
+    c3 = tl.load(trials + t, mask=live, other=0).to(tl.uint32)
+    lowest = tl.load(shift + row, mask=live, other=0).to(tl.int32)
+    start, stop = tl.load(starts + row, mask=live, other=0), tl.load(starts + row + 1, mask=live, other=0)
+    to = t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0)
+    return live, row, c1, c2, c3, lowest, edges + start, (stop - start).to(tl.int32), to
+
+
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
-def often_kernel(
-    lanes, n_lanes, points, trials, columns, place, shift, starts, edges, seed: tl.uint64, codes, n, places
-):
+def often_kernel(lanes, n_lanes, tables, seed: tl.uint64, codes, n, places):
     """Columns that move often: tiles of [generator blocks, lanes], so that neighbours store into one row of codes."""
     number = tl.program_id(1) * TILE_BLOCKS
     start = number // CHUNK_BLOCKS * CHUNK
     if start + 2 * (number % CHUNK_BLOCKS) < n:  # else all its tokens lie beyond the last
-        lane = tl.program_id(0) * TILE_LANES + tl.arange(0, TILE_LANES)
-        live = lane < n_lanes
-        t = tl.load(lanes + 2 * lane, mask=live, other=0)
-        row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
-        c1 = tl.load(columns + row, mask=live, other=0).to(tl.uint32)[None, :]
-        c2 = tl.load(points + t, mask=live, other=0).to(tl.uint32)[None, :]
-        c3 = tl.load(trials + t, mask=live, other=0).to(tl.uint32)[None, :]
-        lowest = tl.load(shift + row, mask=live, other=0).to(tl.int32)[None, :]
-        edge = edges + tl.load(starts + row, mask=live, other=0)
-        n_edges = (tl.load(starts + row + 1, mask=live, other=0) - tl.load(starts + row, mask=live, other=0)).to(
-            tl.int32
-        )
-        to = codes + (t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0))[None, :]
+        live, _row, c1, c2, c3, lowest, edge, n_edges, to = _lanes(lanes, n_lanes, tables, n, places)
+        c1, c2, c3, lowest, to = c1[None, :], c2[None, :], c3[None, :], lowest[None, :], (codes + to)[None, :]
         block = number + tl.arange(0, TILE_BLOCKS)
         first = start + 2 * (block % CHUNK_BLOCKS)
         w0, w1, w2, w3 = tl.philox(seed, block.to(tl.uint32)[:, None], c1, c2, c3)
@@ -234,38 +190,11 @@ def often_kernel(
 
 
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
-def seldom_kernel(
-    lanes,
-    n_lanes,
-    points,
-    trials,
-    columns,
-    place,
-    shift,
-    starts,
-    edges,
-    away,
-    below,
-    above,
-    scale,
-    seed: tl.uint64,
-    codes,
-    n,
-    places,
-):
+def seldom_kernel(lanes, n_lanes, tables, gaps, seed: tl.uint64, codes, n, places):
     """Columns that move seldom, by the gaps between moves: a thread follows one lane to its end."""
-    lane = tl.program_id(0) * TILE_LANES + tl.arange(0, TILE_LANES)
-    live = lane < n_lanes
-    t = tl.load(lanes + 2 * lane, mask=live, other=0)
-    row = tl.load(lanes + 2 * lane + 1, mask=live, other=0)
-    c1 = tl.load(columns + row, mask=live, other=0).to(tl.uint32) | 2147483648
-    c2 = tl.load(points + t, mask=live, other=0).to(tl.uint32)
-    c3 = tl.load(trials + t, mask=live, other=0).to(tl.uint32)
-    lowest = tl.load(shift + row, mask=live, other=0).to(tl.int32)
-    edge = edges + tl.load(starts + row, mask=live, other=0)
-    stop = tl.load(starts + row + 1, mask=live, other=0)
-    n_edges = (stop - tl.load(starts + row, mask=live, other=0)).to(tl.int32)
-    to = codes + t.to(tl.int64) * n * places + tl.load(place + row, mask=live, other=0)
+    away, below, above, scale = gaps
+    live, row, c1, c2, c3, lowest, edge, n_edges, to = _lanes(lanes, n_lanes, tables, n, places)
+    c1, to = c1 | 2147483648, codes + to
     leaves, low, high = _word(away + row, live), _word(below + row, live), _word(above + row, live)
     factor = tl.load(scale + row, mask=live, other=0.0)
     token = tl.where(live, -1.0, n.to(tl.float64))
@@ -287,3 +216,85 @@ def seldom_kernel(
             cell += ((u >= _word(edge + e, live & (e < n_edges))) & (e < n_edges)).to(tl.int32)
         at = tl.where(inside, token, 0.0).to(tl.int64)
         tl.store(to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)
+
+
+DENSE, TAIL = tl.constexpr(int(deviates.DENSE)), tl.constexpr(int(deviates.TAIL))
+LOW_TAIL, HIGH_TAIL = tl.constexpr(int(deviates.LOW_TAIL)), tl.constexpr(int(deviates.HIGH_TAIL))
+_TURN = tl.constexpr(math.tau / 2**32)
+SINE, COSINE = tl.constexpr(deviates.SINE), tl.constexpr(deviates.COSINE)
+
+
+@triton.jit
+def float64(x: tl.constexpr):
+    """A constant with all its digits: `tl.fma` takes a bare number for a float32."""
+    return tl.full([], x, tl.float64)
+
+
+@triton.jit
+def twice_artanh(s):
+    t = s * s
+    series = tl.fma(t, float64(1 / 17), float64(1 / 15))
+    for i in tl.static_range(6):
+        series = tl.fma(series, t, float64(1 / (13 - 2 * i)))
+    return 2.0 * tl.fma(s * t, series, s)
+
+
+@triton.jit
+def log(x):
+    """Natural logarithm of a normal float64 > 0."""
+    bits = x.to(tl.int64, bitcast=True)
+    exponent = (bits >> 52) - 1023
+    mantissa = ((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000).to(tl.float64, bitcast=True)
+    high = mantissa > 1.4142135623730951
+    mantissa = tl.where(high, mantissa * 0.5, mantissa)
+    exponent = tl.where(high, exponent + 1, exponent).to(tl.float64)
+    return tl.fma(exponent, float64(0.6931471805599453), twice_artanh((mantissa - 1.0) / (mantissa + 1.0)))
+
+
+@triton.jit
+def turn(word):
+    """Cosine and sine of ``(word + 1/2) / 2**32`` of a full turn; word uint32."""
+    quarter = (word + 536870912) >> 30
+    x = ((word - (quarter << 30)).to(tl.int32, bitcast=True).to(tl.float64) + 0.5) * _TURN
+    t = x * x
+    sine = float64(1 / SINE[0])
+    for i in tl.static_range(1, 7):
+        sine = tl.fma(sine, t, float64(1 / SINE[i]))
+    sine = tl.fma(x * t, sine, x)
+    cosine = float64(1 / COSINE[0])
+    for i in tl.static_range(1, 9):
+        cosine = tl.fma(cosine, t, float64(1 / COSINE[i]))
+    across = (quarter & 1) != 0
+    one, other = tl.where(across, sine, cosine), tl.where(across, cosine, sine)
+    return tl.where((quarter == 1) | (quarter == 2), -one, one), tl.where(quarter >= 2, -other, other)
+
+
+@triton.jit
+def normal_pair(word, angle, number, live, seed, c1, c2, c3):
+    """Two normal deviates from a word for their radius and one for their angle; `number` is the word's of its row."""
+    p = (word.to(tl.float64) + 0.5) * 2.3283064365386963e-10
+    rare = (word < LOW_TAIL) & live
+    if tl.max(rare.to(tl.int32)) > 0:
+        more, _, _, _ = tl.philox(seed, (number | TAIL).to(tl.uint32), c1, c2, c3)
+        p = tl.where(rare, _of_64_bits(word, more), p)
+    radius = tl.sqrt(-2.0 * log(p))
+    cosine, sine = turn(angle)
+    return radius * cosine, radius * sine
+
+
+@triton.jit
+def laplace_of(word, number, live, seed, c1, c2, c3):
+    """A Laplace deviate of standard deviation 1 from a word; as `normal_pair`."""
+    q = (word.to(tl.float64) - 2147483647.5) * 2.3283064365386963e-10
+    p = 0.5 - tl.abs(q)
+    rare = ((word < LOW_TAIL) | (word >= HIGH_TAIL)) & live
+    if tl.max(rare.to(tl.int32)) > 0:
+        more, _, _, _ = tl.philox(seed, (number | TAIL).to(tl.uint32), c1, c2, c3)
+        p = tl.where(rare, _of_64_bits(tl.where(word < LOW_TAIL, word, word ^ 0xFFFFFFFF), more), p)
+    z = log(2.0 * p) * -0.7071067811865476
+    return tl.where(q < 0, -z, z)
+
+
+@triton.jit
+def _of_64_bits(word, more):
+    return (word.to(tl.float64) * 4294967296.0 + more.to(tl.float64) + 0.5) * 5.421010862427522e-20

@@ -1,50 +1,64 @@
-"""Group equal rows in Triton: the functions of `by_torch.grouping`, without waiting for the device."""
+"""Group equal rows in Triton: the hash of `_backends.grouping`, and each row's first equal, without waiting.
+
+Words are signed integers of 8, 16 or 32 bits that carry unsigned ones' bits; tensors are C-contiguous.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..by_torch.grouping import first_of_runs
-
 COLUMNS = 512  # at a time, of wide rows
 TILE = {1: 2048, 2: 4096, 4: 2048}  # words of a tile by their bytes: larger ones spill registers
 SCATTERED_TILE = 1024  # where rows do not begin at multiples of 16 words
 VECTOR = 16  # bytes of a row that a thread loads at once
-WARPS = 4
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
 
 
-def tile(dim: int, itemsize: int) -> dict[str, int]:
+def tile(dim: int, itemsize: int) -> tuple[int, int, int]:
     """Choose rows and columns of a tile for rows of `dim` words, and the neighbours in a row that a thread takes."""
     vector = VECTOR // itemsize if dim % 16 == 0 else 1  # Triton counts on a multiple of 16 only
     columns = max(vector, min(COLUMNS, triton.next_power_of_2(dim)))
     size = TILE[itemsize] if vector > 1 else SCATTERED_TILE
-    return {"tile_rows": size // columns, "tile_columns": columns, "vector": vector, "num_warps": WARPS}
+    return size // columns, columns, vector
 
 
 def hash_rows(words: Tensor, keys: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
-    """Hash as `by_torch.grouping.hash_rows`; words and keys C-contiguous."""
+    """Hash each row, ``sum_d keys[d] * words[.., d] mod 2**64`` (multilinear), and find its largest magnitude code.
+
+    Both are [T, n] int64; the hash by its bit pattern, the code without its sign bit. Words are [T, n, dim], keys [dim]
+    int64, bit patterns of random 64-bit words; if `folded`, the word of -0.0, the sign bit alone, counts as 0.
+    """
     n_trials, n, dim = words.shape
     hashes, largest = (torch.empty((n_trials, n), dtype=torch.int64, device=words.device) for _ in range(2))
     if n_trials * n:
-        settings = tile(dim, words.itemsize)
-        grid = (triton.cdiv(n_trials * n, settings["tile_rows"]),)
-        hash_kernel[grid](words, keys, hashes, largest, n_trials * n, dim, folded, **settings, enable_fp_fusion=False)
+        shape = tile(dim, words.itemsize)
+        grid = (triton.cdiv(n_trials * n, shape[0]),)
+        hash_kernel[grid](words, keys, hashes, largest, n_trials * n, dim, folded, shape, **LAUNCH)
     return hashes, largest
 
 
 def leaders(words: Tensor, keys: Tensor, folded: bool, hashes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Group as `by_torch.grouping.leaders`; words and keys C-contiguous, up to 65,535 trials."""
+    """Find the first row that equals each row, of its own trial: [T, n] int64, exact where no rows collided.
+
+    Trials, up to 65,535, in which rows of one hash differ are marked, [T] bool: to be repeated with other keys. Takes
+    what `hash_rows` does, and its `hashes` where the caller has them.
+    """
     n_trials, n, dim = words.shape
     if hashes is None:
         hashes, _ = hash_rows(words, keys, folded)
     ordered, order = torch.sort(hashes, dim=1, stable=True)
     collided = torch.zeros(n_trials, dtype=torch.bool, device=words.device)
     if n_trials and n > 1:
-        settings = tile(dim, words.itemsize)
-        grid = triton.cdiv(n - 1, settings["tile_rows"]), n_trials
-        differ_kernel[grid](words, ordered, order, collided, n, dim, folded, **settings, enable_fp_fusion=False)
-    return first_of_runs(ordered, order), collided
+        shape = tile(dim, words.itemsize)
+        grid = triton.cdiv(n - 1, shape[0]), n_trials
+        differ_kernel[grid](words, ordered, order, collided, n, dim, folded, shape, **LAUNCH)
+    starts = torch.ones_like(ordered, dtype=torch.bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    run = starts.cumsum(1) - 1
+    firsts = order.new_empty(n_trials, n + 1)  # the last takes all rows that start no run, and is not read
+    firsts.scatter_(1, torch.where(starts, run, n), order)
+    return torch.empty_like(order).scatter_(1, order, firsts.gather(1, run)), collided
 
 
 @triton.jit
@@ -65,19 +79,11 @@ def _load_words(words, rows, column, inside, dim, folded: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["n_rows"])
-def hash_kernel(
-    words,
-    keys,
-    hashes,
-    largest,
-    n_rows,
-    dim,
-    folded: tl.constexpr,
-    tile_rows: tl.constexpr,
-    tile_columns: tl.constexpr,
-    vector: tl.constexpr,
-):
+def hash_kernel(words, keys, hashes, largest, n_rows, dim, folded: tl.constexpr, shape: tl.constexpr):
     """Several rows a program, so that each key is loaded for all; a thread sums its own words before threads do."""
+    tile_rows: tl.constexpr = shape[0]
+    tile_columns: tl.constexpr = shape[1]
+    vector: tl.constexpr = shape[2]
     word_bits: tl.constexpr = words.dtype.element_ty.primitive_bitwidth
     magnitude: tl.constexpr = (1 << (word_bits - 1)) - 1
     rows = tl.program_id(0).to(tl.int64) * tile_rows + tl.arange(0, tile_rows)
@@ -100,19 +106,11 @@ def hash_kernel(
 
 
 @triton.jit(do_not_specialize=["n"])
-def differ_kernel(
-    words,
-    ordered,
-    order,
-    collided,
-    n,
-    dim,
-    folded: tl.constexpr,
-    tile_rows: tl.constexpr,
-    tile_columns: tl.constexpr,
-    vector: tl.constexpr,
-):
+def differ_kernel(words, ordered, order, collided, n, dim, folded: tl.constexpr, shape: tl.constexpr):
     """Whether rows differ that follow each other in the order of their hashes and share one."""
+    tile_rows: tl.constexpr = shape[0]
+    tile_columns: tl.constexpr = shape[1]
+    vector: tl.constexpr = shape[2]
     t = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * tile_rows + tl.arange(0, tile_rows)
     within = place < n - 1

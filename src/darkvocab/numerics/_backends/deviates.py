@@ -12,6 +12,9 @@ from .rounding import EXPONENT, WHOLE, bits_of, fma, from_bits, index_of, pertur
 
 GAUSSIAN, LAPLACE, BALL, SHELL = range(4)
 DENSE, TAIL, RADIUS = (np.uint64(flag << 29) for flag in (1, 2, 3))  # streams of a row: no counter is used twice
+# Terms of the series of a sine and a cosine, highest power first: factorials.
+SINE = -1307674368000, 6227020800, -39916800, 362880, -5040, 120, -6
+COSINE = 20922789888000, -87178291200, 479001600, -3628800, 40320, -720, 24, -2, 1
 # Beyond these, words of a probability get 32 bits more.
 LOW_TAIL, HIGH_TAIL = np.uint32(1 << 20), np.uint32(2**32 - (1 << 20))
 
@@ -67,12 +70,12 @@ def turn(word):
     quarter = np.uint32(word + np.uint32(1 << 29)) >> np.uint32(30)
     x = (np.float64(np.int32(word - (quarter << np.uint32(30)))) + 0.5) * (math.tau / 2**32)
     t = x * x
-    sine = -1 / 1307674368000
-    for term in (6227020800, -39916800, 362880, -5040, 120, -6):
+    sine = 1 / SINE[0]
+    for term in SINE[1:]:
         sine = fma(sine, t, 1 / term)
     sine = fma(x * t, sine, x)
-    cosine = 1 / 20922789888000
-    for term in (-87178291200, 479001600, -3628800, 40320, -720, 24, -2, 1):
+    cosine = 1 / COSINE[0]
+    for term in COSINE[1:]:
         cosine = fma(cosine, t, 1 / term)
     across = (quarter & np.uint32(1)) != 0
     one, other = (sine, cosine) if across else (cosine, sine)

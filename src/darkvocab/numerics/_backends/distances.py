@@ -41,9 +41,8 @@ def _raise_by(further: str) -> Callable[..., Any]:
         vector, int64, int32 = ir.VectorType(number, lanes), ir.IntType(64), ir.IntType(32)
         words = ir.VectorType(int32, lanes)
         undefined = ir.Constant(vector, ir.Undefined)
-        magnitude = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector]), f"llvm.fabs.v{lanes}f{8 * number_bytes}"
-        )
+        of = ir.FunctionType(vector, [vector])
+        magnitude = cgutils.get_or_insert_function(builder.module, of, f"llvm.fabs.v{lanes}f{8 * number_bytes}")
 
         def values_at(address: ir.Value) -> list[ir.Value]:
             """Return the lanes of a tile's column, in vectors."""
@@ -57,33 +56,20 @@ def _raise_by(further: str) -> Callable[..., Any]:
         tiles, places, theirs, targets = (pointer(n) for n in (0, 1, 2, 5))
         targets = builder.bitcast(targets, vector.as_pointer())
         targets = [builder.gep(targets, [ir.Constant(int64, n)]) for n in range(1 + packed)]
-        before = [builder.load(target, align=number_bytes) for target in targets]
-        entry, head = builder.block, builder.append_basic_block("columns")
-        body, done = builder.append_basic_block("column"), builder.append_basic_block("columns.done")
-        builder.branch(head)
-
-        builder.position_at_end(head)
-        k, furthest = builder.phi(int64), [builder.phi(vector) for _ in targets]
-        k.add_incoming(args[3], entry)
-        for phi, value in zip(furthest, before, strict=True):
-            phi.add_incoming(value, entry)
-        builder.cbranch(builder.icmp_signed("<", k, args[4]), body, done)
-
-        builder.position_at_end(body)
-        column = builder.sext(builder.load(builder.gep(places, [k])), int64)
-        number_of_row = builder.insert_element(undefined, builder.load(builder.gep(theirs, [k])), ir.Constant(int32, 0))
-        number_of_row = builder.shuffle_vector(number_of_row, undefined, ir.Constant(words, [0] * lanes))
-        address = builder.gep(tiles, [builder.mul(column, ir.Constant(int64, lanes * len(targets)))])
-        k.add_incoming(builder.add(k, ir.Constant(int64, 1)), body)
-        for phi, entries in zip(furthest, values_at(address), strict=True):
-            by = builder.fsub(number_of_row, entries) if further == "below" else builder.fsub(entries, number_of_row)
-            by = builder.call(magnitude, [by]) if further == "apart" else by
-            phi.add_incoming(builder.select(builder.fcmp_ordered(">", by, phi), by, phi), body)
-        builder.branch(head)
-
-        builder.position_at_end(done)
-        for target, phi in zip(targets, furthest, strict=True):
-            builder.store(phi, target, align=number_bytes)
+        furthest = [cgutils.alloca_once_value(builder, builder.load(at, align=number_bytes)) for at in targets]
+        with cgutils.for_range(builder, args[4], start=args[3]) as loop:
+            column = builder.sext(builder.load(builder.gep(places, [loop.index])), int64)
+            number_of_row = builder.load(builder.gep(theirs, [loop.index]))
+            number_of_row = builder.insert_element(undefined, number_of_row, ir.Constant(int32, 0))
+            number_of_row = builder.shuffle_vector(number_of_row, undefined, ir.Constant(words, [0] * lanes))
+            address = builder.gep(tiles, [builder.mul(column, ir.Constant(int64, lanes * len(targets)))])
+            for place, entries in zip(furthest, values_at(address), strict=True):
+                ends = (number_of_row, entries) if further == "below" else (entries, number_of_row)
+                by, most = builder.fsub(*ends), builder.load(place)
+                by = builder.call(magnitude, [by]) if further == "apart" else by
+                builder.store(builder.select(builder.fcmp_ordered(">", by, most), by, most), place)
+        for target, place in zip(targets, furthest, strict=True):
+            builder.store(builder.load(place), target, align=number_bytes)
         return context.get_dummy_value()
 
     def typed(typingctx, tile, columns, values, start, stop, out):

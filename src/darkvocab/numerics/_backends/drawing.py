@@ -15,25 +15,6 @@ LANES = 1024  # tokens drawn from one buffer of 128 generator blocks
 RARE = np.uint64(1 << 59)  # of 2**64: columns that move less often than 1 in 32 are drawn by the gaps between moves
 
 
-@kernel()
-def cell_ranges(base, reach, sigma, float32, mantissa_bits, min_exponent, max_code, ranges):
-    """Index of every component without noise, and under noise of -+`reach` standard deviations: ranges [3, dim].
-
-    `float32`: the float32 chain ``f32(base + f32(z * sigma))``; else the float64 sum. Returns the number of overflows.
-    """
-    overflows = 0
-    for end in range(3):
-        z = reach * (end * (3 * end - 5) // 2)  # 0, -reach, reach
-        chain = float32 and end > 0
-        beyond = 0
-        for d in range(base.size):
-            index = index_of(perturbed(base[d], z, sigma, chain), mantissa_bits, min_exponent, max_code)
-            ranges[end, d] = index
-            beyond += abs(index) > max_code
-        overflows += beyond if end > 0 else 0
-    return overflows
-
-
 @kernel(inline="always")
 def _threshold(k, base, sigma, float32, mantissa_bits, min_exponent):
     """Return the deviate from which a component is in cell k or above.

@@ -9,12 +9,11 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from .compilation import kernel
 from .distances import TILE_BYTES, lowest_bit
 from .grouping import unite
-from .rounding import bits_of
 
 ROWS = 8  # rows that meet a tile while it is in the first-level cache
 AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at
@@ -76,9 +75,8 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
     for start in range(worker * ROWS, min(len(x) * lanes, n - x_first), workers * ROWS):
         stop = min(start + ROWS, len(x) * lanes, n - x_first)
         last = ends[x_first + stop - 1]
-        for tile in range(
-            max(x_first + start + 1 - y_first, 0) // lanes, min(tiles, (last - y_first + lanes - 1) // lanes)
-        ):
+        first_tile = max(x_first + start + 1 - y_first, 0) // lanes
+        for tile in range(first_tile, min(tiles, (last - y_first + lanes - 1) // lanes)):
             first = y_first + tile * lanes
             for i in range(start, stop):
                 row = x_first + i
@@ -153,20 +151,18 @@ def index_words(words, sign, index):
             out[d] = -code if row[d] & sign else code
 
 
-def _deviation(x, centre):
-    """x - centre as an integer of its order: itself, or the bits of the float32, turned round below zero."""
+@intrinsic
+def in_order(typingctx, x):
+    """A number as an integer of its order: itself, or the bits of a float32, turned round below zero."""
 
+    def codegen(context, builder, signature, args):
+        if isinstance(x, types.Integer):
+            return args[0]
+        bits = builder.bitcast(args[0], ir.IntType(32))
+        signs = builder.ashr(bits, ir.Constant(bits.type, 31))
+        return builder.xor(bits, builder.and_(signs, ir.Constant(bits.type, 0x7FFFFFFF)))
 
-@overload(_deviation, inline="always")
-def _deviation_of(x, centre):
-    if isinstance(x, types.Integer):
-        return lambda x, centre: np.int64(x) - np.int64(centre)
-
-    def of_floats(x, centre):
-        bits = bits_of(x - centre)
-        return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-
-    return of_floats
+    return (x if isinstance(x, types.Integer) else types.int32)(x), codegen
 
 
 @kernel()
@@ -185,9 +181,9 @@ def profile(rows, centre, low, high, extremes):
         for block in range(blocks):
             start = block * dim // blocks
             part, middle = row[start : (block + 1) * dim // blocks], centre[start:]
-            largest = smallest = _deviation(part[0], middle[0])
+            largest = smallest = in_order(part[0] - middle[0])
             for d in range(part.size):
-                deviation = _deviation(part[d], middle[d])
+                deviation = in_order(part[d] - middle[d])
                 largest, smallest = max(largest, deviation), min(smallest, deviation)
             extremes[i, block] = min(max(largest, -FURTHEST), FURTHEST)
             extremes[i, blocks + block] = min(max(smallest, -FURTHEST), FURTHEST)

@@ -82,7 +82,6 @@ class Estimate:
     sigma: float | None
     n_tokens: int
     log_likelihood: float
-    kind: str  # "composite" or "partition"
     range: tuple[float, float]  # of sigma, that was looked at
     theta: Float64[np.ndarray, " parameters"] = field(repr=False)  # log sigma, and what is free beside it
 
@@ -189,7 +188,6 @@ class Likelihood:
             sigma=None if is_open else point.sigma,
             n_tokens=point.n_tokens,
             log_likelihood=log_likelihood,
-            kind=self.kind,
             range=(low, high),
             theta=theta,
         )
@@ -243,12 +241,10 @@ class Likelihood:
         return scores, information
 
 
-def ridge(
-    partition: Partition, hypothesis: Hypothesis, offsets: Float64[np.ndarray, " offsets"] = OFFSETS
-) -> list[RidgePoint]:
+def ridge(partition: Partition, hypothesis: Hypothesis) -> list[RidgePoint]:
     """Return the best sigma at each offset of the base, and the log-likelihood: where they trade off."""
     rows = []
-    for offset in offsets.tolist():
+    for offset in OFFSETS.tolist():
         try:
             best = Likelihood(partition, replace(hypothesis, offset=offset)).maximum()
         except NoFit:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import InvalidInput, NoFit
 from ...numerics import as_grid, round_to
-from ...numerics.distributions import DRAWN, INDEPENDENT
+from ...numerics.cells import DRAWN, INDEPENDENT
 from ...progress import Report
 from ...runs.folder import versions
 from ...runs.randomness import check_seed
@@ -17,8 +17,7 @@ from ...text import Shown, finite
 from ..bases import load_base
 from ..theory import Moments, Partition
 from . import checks
-from .alternatives import Explanation, alternatives
-from .checks import Association, Bound, Check, Column, Gap, Rank
+from .checks import Association, Bound, Check, Column, Explanation, Gap, Rank, alternatives
 from .likelihood import Estimate, Hypothesis, Likelihood, ProfilePoint, RidgePoint, Uncertainty, ridge
 from .targets import Target, load_target
 
@@ -231,7 +230,7 @@ class Fit(Shown):
         return checks.checks(self.target.partition, self.predicted)
 
     def hypotheses(self, progress: Report | None = None) -> list[Explanation]:
-        """Fit the explanations that the notebooks argue over: `alternatives.alternatives`."""
+        """Fit the explanations that the notebooks argue over: `checks.alternatives`."""
         return alternatives(self.estimate, self.base.vector, seed=self.seed, progress=progress)
 
     def result(self, progress: Report | None = None) -> FitResult:
@@ -250,7 +249,7 @@ class Fit(Shown):
                 **{name: getattr(self, name) for name in ("grid", "arithmetic", "level", "draws", "seed")},
             ),
             **{name: getattr(estimate, name) for name in ("sigma", "log_likelihood", "n_tokens")},
-            likelihood=estimate.kind,
+            likelihood=estimate.likelihood.kind,
             interval=self.interval,
             offset=estimate.hypothesis.offset,
             expected=self._nearest(),

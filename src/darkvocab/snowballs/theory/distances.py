@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from ...errors import InvalidInput, one_of
-from ...numerics import Touching, index_values
+from ...numerics import Touching, _backends, index_values
 from ...numerics.cells import Cells
 from ...numerics.chebyshev import UNITS
 from ...numerics.grids import ArrayLike
@@ -81,11 +81,9 @@ class DistanceLaw:
 
     def _flat(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """log P(distance <= t), and an interval [since, until) around t in which it is the same."""
-        from ...numerics._backends.levels import log_cdf
-
         t = np.floor(t) if self.unit == "steps" else t
         logs, since, until = np.empty((3, t.size))
-        log_cdf(*self.runs, float(self.n_tokens), np.maximum(t, 0.0), logs, since, until)
+        _backends.levels.log_cdf(*self.runs, float(self.n_tokens), np.maximum(t, 0.0), logs, since, until)
         if self.unit == "steps":
             until = np.maximum(until, t + 1)
         return np.where(t < 0, -np.inf, logs), since, until

@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from scipy.special import betainc, betaincc, gammaln
 
 from ...errors import InvalidInput
+from ...numerics import _backends
 from ...numerics.cells import Cells
 from ...numerics.grids import ArrayLike
 
@@ -74,8 +75,6 @@ def levels(cells: Cells, n_tokens: float) -> Levels:
     over bins, followed from the likeliest cell down to what decides any statistic of `n_tokens`
     tokens.
     """
-    from ...numerics._backends.levels import add_columns
-
     n_runs = np.diff(cells.starts)
     if np.log(n_runs).sum() <= math.log(LISTED) + 1e-9:
         log_p: Array = np.zeros(1)
@@ -88,7 +87,7 @@ def levels(cells: Cells, n_tokens: float) -> Levels:
     top = math.fsum(cells.log_likeliest)
     floor = min(-math.log(max(n_tokens, 1)) - BELOW, _deciding(cells))
     mass, spread = np.empty((2, max(3, math.ceil((top - floor) / BIN))))
-    beyond = add_columns(cells.starts, cells.cost, cells.p, BIN, mass, spread)
+    beyond = _backends.levels.add_columns(cells.starts, cells.cost, cells.p, BIN, mass, spread)
     corrected = np.pad(mass, 1) - 0.5 * np.diff(np.pad(spread, 2), n=2)
     log_p = top - BIN * np.arange(-1, mass.size + 1)
     return Levels(np.append(log_p, -700.0), np.append(corrected, beyond), False)
@@ -223,10 +222,8 @@ class Occupancy:
     @cached_property
     def _sums(self) -> Float64[np.ndarray, "6 3"]:
         """Sums over cells of what `occupied_sums` names, of its square, and of its product with the next."""
-        from ...numerics._backends.levels import occupied_sums
-
         sums = np.empty((6, 3))
-        occupied_sums(self.levels.p, self.levels.log_q, self.levels.mass, self._n, FEW, sums)
+        _backends.levels.occupied_sums(self.levels.p, self.levels.log_q, self.levels.mass, self._n, FEW, sums)
         return sums
 
     def _sum(self, weight: Weight) -> float:
@@ -268,12 +265,10 @@ class Occupancy:
 
         Series in p_a p_b: all terms up to 200 tokens; then what is left is of order N**-5.
         """
-        from ...numerics._backends.levels import power_sums
-
         n, tokens = self._n, self.n_tokens
         k = np.arange(1, 1 + (min(tokens, 40) if tokens <= 200 else 4))
         once, twice = sums = np.empty((2, 3, 2 * k.size + 3))  # [d, k] p**k (1 - p)**(n - d - k); and with 2 n for n
-        power_sums(self.levels.p, self.levels.log_q, self.levels.mass, n, sums)
+        _backends.levels.power_sums(self.levels.p, self.levels.log_q, self.levels.mass, n, sums)
 
         def signed(m: int) -> Array:
             return np.array([(-1) ** i * float(math.comb(m, i)) for i in k.tolist()])
@@ -335,8 +330,6 @@ class Occupancy:
         .. [1] K. Joag-Dev, F. Proschan, "Negative association of random variables with applications", Annals of
            Statistics 11, 1983.
         """
-        from ...numerics._backends.levels import cells_beyond
-
         if self.is_dispersed:
             return 1.0, 1.0 + min(1.0, self._sum(ONE))
         n, p, cells = self._n, *self._weighed
@@ -360,7 +353,7 @@ class Occupancy:
         k = np.arange(min(last + 1, self.n_tokens))
         log_ways = np.cumsum(np.log((n - k) / (k + 1)))[max(int(reached), 1) - 1 :]  # gammaln of many tokens is coarse
         log_none, expected = np.zeros((2, len(ends)))
-        cells_beyond(ends.astype(np.int64), p, cells, n, log_ways, log_none, expected)
+        _backends.levels.cells_beyond(ends.astype(np.int64), p, cells, n, log_ways, log_none, expected)
         return _bounded(ends, log_none, expected)
 
     def at_least(self, rank: int, population: int) -> float:

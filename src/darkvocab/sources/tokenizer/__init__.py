@@ -14,3 +14,4 @@ from .tokenizer import Pieces as Pieces
 from .tokenizer import Spelling as Spelling
 from .tokenizer import Tokenizer as Tokenizer
 from .tokenizer import in_a_line as in_a_line
+from .tokenizer import is_unicode as is_unicode

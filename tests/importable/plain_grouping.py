@@ -1,4 +1,4 @@
-"""Grouping of equal rows on tensors: the hash of `_backends.grouping`, and each row's first equal.
+"""The twin of `by_triton.grouping` in torch's own operations, which no device runs.
 
 Words are signed integers of 8, 16 or 32 bits that carry unsigned ones' bits.
 """

@@ -1,0 +1,439 @@
+"""Experiments: a sweep over sigma (12.2a), many trials at one (12.4b), three questions (13.5a), and their records.
+
+Columns are in the order of the notebooks' files, and then ours; null where not measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float32
+
+from ..errors import InvalidInput
+from ..gpu.device import DistanceQuery, Queries
+from ..measures.census import Census
+from ..measures.geometry import Topology
+from ..numerics import Touching, index_values, round_to, ulp
+from ..numerics.cells import INDEPENDENT
+from ..runs.folder import SCHEMA_VERSION
+from ..runs.randomness import SAMPLE, generator
+from ..runs.records import EXPECTED, Unsigned
+from .bases import is_drawn
+from .expect import Expect, along
+from .on_device import MeasuredCloud
+from .run import clouds, records_of
+from .settings import MEASURES, Points, Row, RunSettings
+from .snowball import Cloud, Draw
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ELEMENTS_FILE = "elements.parquet"
+ELEMENTS = 1 << 20  # sampled of a run, for the distribution of elements
+PER_TRIAL = 1 << 16  # of them from one snowball
+SHOWN = 13  # populations kept of a question, of Qwen3-4B's 13 black holes
+STEPS = (Touching(1, "steps"), Touching(2, "steps"))
+NEAR = Touching(1e-4, strict=True)  # seed 003's threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Populations:
+    """Statistics of populations that only seed 001 has; zeros without black holes."""
+
+    smallest_bh: int
+    mean_bh_size: float
+    median_bh_size: int  # the lower of two middle values
+    top2_population: int
+    gini_coefficient: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Steps:
+    """L-infinity in grid steps, over the rows that `l_inf_rows` names."""
+
+    max_l_inf_steps: int | None
+    mean_l_inf_steps: float | None
+    median_l_inf_steps: int | None  # the lower of two middle values
+    l_inf_rows: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """The graph of touching rows: seed 001's columns."""
+
+    n_components: int | None
+    n_isolated: int | None
+    largest_component_size: int | None
+    largest_component_density: float | None
+    global_density: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degrees:
+    """Further columns of the graph of touching rows."""
+
+    n_edges: int | None
+    mean_degree: float | None
+    max_degree: int | None
+    touching: str | None  # when two rows touch: inequality, threshold, unit
+    topology_rows: str | None  # which rows are the vertices
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Provenance:
+    """Provenance of a record: the last columns of every record of snowballs."""
+
+    sigma_over_median_ulp: float  # median over the components of the rounded base
+    base: str
+    grid: str
+    distribution: str
+    arithmetic: str
+    sampler: str  # that drew these rows; "sparse" falls back on "dense"
+    seed: Unsigned
+    n_active_columns: int  # columns that were drawn
+    neglected_probability: float  # bound on the chance that the sampler's neglect of far tails shows in this record
+    schema_version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sweep:
+    sigma: float
+    unique_vectors: int
+    n_black_holes: int
+    black_hole_population: int
+    n_singletons: int
+    largest_bh: int  # population of the largest group: 1 when there is no black hole
+    max_l_inf: float | None  # weight units; 0 with fewer than two rows
+    mean_l_inf: float | None
+    median_l_inf: float | None  # the lower of two middle values
+    n_tokens: int
+    hidden_dim: int
+    epsilon: float | None  # the length that the user passed
+    sigma_over_epsilon: float | None
+    max_l_inf_over_epsilon: float | None  # the last of seed 000's fourteen columns
+    point: int
+    trial: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord(_Provenance, Degrees, Graph, _Steps, _Populations, _Sweep):
+    """One snowball: first seed 000's fourteen columns, then ours, from the last base up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seed001Census:
+    n_tokens: int
+    n_unique: int
+    n_black_holes: int
+    n_singletons: int
+    total_population: int
+    black_hole_population: int
+    largest_bh: int  # population of the largest black hole: 0 when there is none
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seed001Geometry:
+    max_l_inf: float | None  # over epsilon; null without one
+    mean_l_inf: float | None
+    median_l_inf: float | None  # the lower of two middle values
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    trial_id: int  # counted through the run
+    sigma: float
+    hidden_dim: int
+    epsilon: float | None  # the length that the user passed
+    point: int
+    trial: int  # counted at this sigma
+    max_l_inf_weight: float | None  # weight units
+    mean_l_inf_weight: float | None
+    median_l_inf_weight: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord(_Provenance, Degrees, _Steps, _Trial, Graph, _Seed001Geometry, _Populations, _Seed001Census):
+    """One snowball: first seed 001's columns, to `trial_id`, then ours, from the last base up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    sigma: float
+    density: float  # pairs of tokens that touch, of all pairs
+    mean_linf: float  # over all pairs of tokens, weight units
+    median_linf: float  # the mean of the two middle values
+    n_black_holes: int
+    demographics: str  # the 13 largest populations, singletons included, as a JSON list; seed 003's last column
+    n_tokens: int
+    hidden_dim: int
+    n_unique: int
+    n_singletons: int
+    black_hole_population: int
+    max_linf: float
+    max_linf_steps: int
+    mean_linf_steps: float
+    median_linf_steps: float  # the mean of the two middle values
+    density_1_step: float  # pairs of tokens at most a grid step apart in every column, of all pairs
+    density_2_steps: float
+    touching: str  # when two tokens touch: inequality, threshold, unit
+    n_columns_coarser: int  # columns of the rounded base whose ulp the threshold does not reach: any move parts tokens
+    point: int
+    trial: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionRecord(_Provenance, _Question):
+    """One snowball: first seed 003's columns, in its order, then ours."""
+
+
+def _record(
+    settings: RunSettings[Row], draw: Draw, cloud: Cloud | MeasuredCloud, census: Census, measured: Mapping[str, Any]
+) -> Row:
+    """Return the record with those of the census, of what was drawn and of these values that it has columns for."""
+    of_settings = "n_tokens", "hidden_dim", "epsilon", "grid", "distribution", "arithmetic"
+    values = {
+        **census.counts(),
+        **{name: getattr(settings, name) for name in of_settings},
+        "sigma": draw.snowball.sigma,
+        "point": draw.point,
+        "trial": draw.trial,
+        "sigma_over_median_ulp": draw.snowball.sigma / settings.median_ulp(draw.snowball),
+        "base": settings.base.name,
+        "sampler": cloud.sampler,
+        "seed": Unsigned(settings.seed),
+        "n_active_columns": cloud.n_drawn,
+        "neglected_probability": cloud.neglected,
+        "schema_version": SCHEMA_VERSION,
+        **measured,
+    }
+    record: Row = settings.row(**{field.name: values[field.name] for field in fields(settings.row)})
+    return record
+
+
+def _compared(settings: RunSettings, cloud: Cloud | MeasuredCloud, census: Census) -> dict[str, Any]:
+    """Return populations, L-infinity and the graph by the names of their columns; None where not measured."""
+    among = cloud.geometry(census.groups, settings.over) if settings.l_inf_rows else None
+    weight = among.weight if among and "geometry" in settings.measure else None
+    steps = among.steps if among and "steps" in settings.measure else None
+    topology = None
+    if settings.touching:
+        over = settings.graph_over
+        vertices = among if among and settings.over == over else cloud.geometry(census.groups, over)
+        topology = Topology(vertices.distances(settings.touching.unit), settings.touching, over=over)
+    of_graph = (*Graph.__dataclass_fields__, "n_edges", "mean_degree", "max_degree")
+    return {
+        "smallest_bh": census.smallest_black_hole,
+        "mean_bh_size": census.mean_population,
+        "median_bh_size": census.lower_median_population,
+        "top2_population": census.top2_population,
+        "gini_coefficient": census.gini,
+        "max_l_inf": weight and weight.max,
+        "mean_l_inf": weight and weight.mean,
+        "median_l_inf": weight and weight.lower_median,
+        "max_l_inf_steps": steps and int(steps.max),
+        "mean_l_inf_steps": steps and steps.mean,
+        "median_l_inf_steps": steps and int(steps.lower_median),
+        "l_inf_rows": settings.l_inf_rows,
+        **{name: topology and getattr(topology, name) for name in of_graph},
+        "touching": topology and str(topology.touching),
+        "topology_rows": topology and topology.over,
+    }
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep(RunSettings[SweepRecord]):
+    """Settings of a sweep, checked; L-infinity is over black holes by default, as in seed 000."""
+
+    experiment: ClassVar[str] = "sweep"
+    row: ClassVar[type] = SweepRecord
+    _: KW_ONLY
+    measure: Any = ("geometry", "steps")
+    over: str = "black_holes"
+
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> SweepRecord:
+        census = Census(cloud.groups())
+        values = _compared(self, cloud, census)
+        sigma, epsilon, largest = draw.snowball.sigma, self.epsilon, values["max_l_inf"]
+        values["unique_vectors"] = census.n_unique
+        values["largest_bh"] = census.largest_group
+        values["sigma_over_epsilon"] = sigma / epsilon if epsilon else None
+        values["max_l_inf_over_epsilon"] = None if largest is None or epsilon is None else largest / epsilon
+        return _record(self, draw, cloud, census, values)
+
+    def expected(self) -> pl.DataFrame | None:
+        """Return the expected census along this sweep, for a curve; None where it has none.
+
+        Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma
+        makes another curve at each (`agreement` takes each at its own), one from torch's
+        stream is not known here.
+        """
+        if self.distribution not in INDEPENDENT or not self.n_tokens or not self._has_one_base:
+            return None
+        shared = {field.name: getattr(self, field.name) for field in fields(Points)}
+        return Expect(**shared | {"sigmas": along(self.sigmas)}).frame()
+
+    def tables(self) -> Iterator[tuple[str, pl.DataFrame]]:
+        expected = self.expected()
+        if expected is not None:
+            yield EXPECTED, expected
+
+
+@dataclass(frozen=True, repr=False)
+class Trials(RunSettings[TrialRecord]):
+    """Settings of many trials, checked; distances and graph are over unique rows, as in seed 001."""
+
+    experiment: ClassVar[str] = "trials"
+    row: ClassVar[type] = TrialRecord
+    _: KW_ONLY
+    trials: int = 1000
+    measure: Any = ("geometry", "topology")
+
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> TrialRecord:
+        census = Census(cloud.groups())
+        values = _compared(self, cloud, census)
+        for name in _Seed001Geometry.__dataclass_fields__:
+            length = values[f"{name}_weight"] = values[name]
+            values[name] = None if length is None or self.epsilon is None else length / self.epsilon
+        values["total_population"] = census.n_tokens
+        values["largest_bh"] = census.largest_black_hole
+        values["trial_id"] = draw.point * self.trials + draw.trial
+        return _record(self, draw, cloud, census, values)
+
+    def elements(self) -> pl.DataFrame:
+        """Sample the elements of `row - base` of this run's own snowballs: point, sigma, value.
+
+        About a million at most: of each sigma the same number, from its first trials (with the
+        notebook sampler from the first sigma's alone), at places drawn from the run's seed.
+        """
+        import polars as pl
+
+        points = [0] if self.sampler == "notebook" else range(len(self.sigmas))
+        wanted = max(1, ELEMENTS // len(points))
+        frames = []
+        for point in points:
+            count = min(self.trials, -(-wanted // PER_TRIAL))
+            first = point * self.trials
+            sampled = clouds(self, range(first, first + count))
+            values = np.concatenate([self._sampled(draw, cloud, wanted // count) for draw, cloud in sampled])
+            frames.append(pl.DataFrame({"point": point, "sigma": self.sigmas[point], "value": values}))
+        return pl.concat(frames)
+
+    def _sampled(self, draw: Draw, cloud: Cloud, count: int) -> Float32[np.ndarray, " count"]:
+        """Return `row - base` in float32 at this many places, with replacement."""
+        count *= self.n_tokens > 0
+        random = generator(self.seed, draw.point, draw.trial, purpose=SAMPLE).bit_generator
+        words = random.random_raw(count) % np.uint64(max(self.n_tokens, 1) * self.hidden_dim)
+        tokens, columns = (part.astype(np.int64) for part in np.divmod(words, np.uint64(self.hidden_dim)))
+        values = index_values(cloud.elements(tokens, columns), self.grid, np.float32)
+        return values - draw.snowball.base[columns].astype(np.float32)
+
+    def tables(self) -> Iterator[tuple[str, pl.DataFrame]]:
+        yield ELEMENTS_FILE, self.elements()
+
+
+@dataclass(frozen=True, repr=False)
+class Questions(RunSettings[QuestionRecord]):
+    """Settings of the three questions, checked; by default those of seed 003."""
+
+    experiment: ClassVar[str] = "questions"
+    row: ClassVar[type] = QuestionRecord
+    _: KW_ONLY
+    n_tokens: int = 2221
+    base: Any = "random-unit"
+    redraw_base: bool | None = None  # type: ignore[assignment]  # by default wherever the base is drawn
+    touching: Touching = NEAR  # of two tokens, in weight units
+    measure: Any = field(default=MEASURES, init=False)
+    over: str = field(default="tokens", init=False)
+    epsilon: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.redraw_base is None:
+            self._set(redraw_base=is_drawn(self.base))
+        self._set(touching=self.touching or NEAR)
+        super().__post_init__()
+
+    def _check_measures(self) -> None:
+        if self.touching.unit != "weight":
+            raise InvalidInput("questions hold a threshold in weight units against the grid's steps; give one")
+
+    @staticmethod
+    def options(settings: Mapping[str, Any]) -> dict[str, Any]:
+        touching = settings["touching"]
+        return {
+            "fixed_base": is_drawn(settings["base"]) and settings["redraw_base"] is False,
+            "threshold": touching.threshold,
+            "inclusive": not touching.strict,
+        }
+
+    def queries(self) -> Queries:
+        return (
+            DistanceQuery(over="tokens", unit="weight", spread=True, within=(self.touching,)),
+            DistanceQuery(over="tokens", unit="steps", spread=True, within=STEPS),
+        )
+
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> QuestionRecord:
+        census = Census(cloud.groups())
+        among = cloud.geometry(census.groups, "tokens")
+        n_pairs = among.in_weight.n_pairs
+        n_near = among.in_weight.within(self.touching.threshold, strict=self.touching.strict)
+        n_within = [among.in_steps.within(steps.threshold) for steps in STEPS]
+        density, *in_steps = (count / n_pairs if n_pairs else float(self.n_tokens) for count in (n_near, *n_within))
+        finest = ulp(round_to(draw.snowball.base, self.grid), self.grid)
+        is_coarser = finest >= self.touching.threshold if self.touching.strict else finest > self.touching.threshold
+        values = {
+            "density": density,
+            **{f"{name}_linf": getattr(among.weight, name) for name in ("max", "mean", "median")},
+            **{f"{name}_linf_steps": getattr(among.steps, name) for name in ("mean", "median")},
+            "demographics": json.dumps(sorted(census.groups.counts.tolist(), reverse=True)[:SHOWN]),
+            "max_linf_steps": int(among.steps.max),
+            "density_1_step": in_steps[0],
+            "density_2_steps": in_steps[1],
+            "touching": str(self.touching),
+            "n_columns_coarser": int(is_coarser.sum()),
+        }
+        return _record(self, draw, cloud, census, values)
+
+
+def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[SweepRecord]:
+    """Draw snowballs over a range of sigma (weight units) and yield a record of each, in order, as they come.
+
+    The `settings` are those of `Sweep` and, to run it, of `Options`.
+
+    Examples
+    --------
+    >>> for record in sweep([0.0, 2e-9], n_tokens=100):
+    ...     print(record.n_black_holes, record.black_hole_population)
+    1 100
+    4 99
+    """
+    return records_of(Sweep, sigmas, settings)
+
+
+def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[TrialRecord]:
+    """Draw many snowballs at one sigma (weight units), or at several, and yield every statistic of each.
+
+    The `settings` are those of `Trials` and, to run it, of `Options`.
+
+    Examples
+    --------
+    >>> sum(record.n_black_holes for record in trials(2e-9, trials=10, n_tokens=100))
+    40
+    """
+    return records_of(Trials, sigmas, settings)
+
+
+def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[QuestionRecord]:
+    """Ask of each sigma (weight units) whether rounding alone connects a snowball, and yield the records.
+
+    The `settings` are those of `Questions` and, to run it, of `Options`.
+
+    Examples
+    --------
+    >>> [record.density for record in questions([0.0], n_tokens=100, dim=20)]
+    [1.0]
+    """
+    return records_of(Questions, sigmas, settings)
