@@ -191,6 +191,12 @@ def test_a_folder_with_other_files_is_refused_before_the_model_is_opened(folder,
         verify(folder, tmp_path)
 
 
+def test_a_manifest_that_a_killed_process_was_writing_is_no_obstacle(folder, repeater, tmp_path):
+    (tmp_path / ".manifest.json.77.partial").write_text("{")
+    verify(folder, tmp_path, tokens=[5], model=repeater, controls=0, missed=0, resume=True)
+    assert not [*tmp_path.glob("*.partial")]
+
+
 def test_tokens_may_come_from_anything_that_yields_ids(folder):
     verdict = verify(folder, tokens=(token for token in (7, 3)), model=repeaters.Repeater(), controls=0, missed=0)
     assert verdict.tokens["token"].to_list() == [3, 7]
