@@ -134,7 +134,7 @@ def test_standard_input_is_json_where_it_begins_like_it(content, kind, monkeypat
         "a number": ("a.jsonl", b'{"text": 3}', InvalidInput, r"a.jsonl:1: text is a int, neither a text nor messages"),
         "a chat": ("a.jsonl", b'{"text": [{"role": "user"}]}', InvalidInput, r"a.jsonl:1: no template"),
         "no gzip": ("a.txt.gz", b"plain", CorruptFile, r"a.txt.gz: damaged or cut short"),
-        "cut gzip": ("a.txt.gz", gzip.compress(b"some text" * 99)[:-12], CorruptFile, "damaged or cut short"),
+        "cut gzip": ("a.txt.gz", gzip.compress(b"some text" * 99, mtime=0)[:-12], CorruptFile, "damaged or cut short"),
         "no zstd": ("a.txt.zst", b"plain text", CorruptFile, "damaged or cut short"),
         "cut zstd": ("a.txt.zst", made.zstd.compress(b"some text" * 99)[:-6], CorruptFile, "damaged or cut short"),
         "no Parquet": ("a.parquet", b"PAR1 and more", CorruptFile, "a.parquet: not a Parquet file"),
@@ -174,7 +174,7 @@ def test_what_is_not_there_is_missing(tmp_path):
 
 
 def test_empty_files_hold_no_text(tmp_path):
-    for name, content in {"a.txt": b"", "a.jsonl": b"", "a.csv": b"", "a.gz": gzip.compress(b"")}.items():
+    for name, content in {"a.txt": b"", "a.jsonl": b"", "a.csv": b"", "a.gz": gzip.compress(b"", mtime=0)}.items():
         (tmp_path / name).write_bytes(content)
     assert read(tmp_path)[0] == []
 

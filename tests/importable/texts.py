@@ -88,10 +88,10 @@ def as_parquet(texts):
 FILES = {
     "a.jsonl": as_json,
     "a.ndjson": as_json,
-    "a.json.gz": lambda texts: gzip.compress(as_json(texts)),
+    "a.json.gz": lambda texts: gzip.compress(as_json(texts), mtime=0),
     "a.jsonl.zst": lambda texts: zstd.compress(as_json(texts)),
     "a.csv": as_csv,
-    "a.csv.gz": lambda texts: gzip.compress(as_csv(texts)),
+    "a.csv.gz": lambda texts: gzip.compress(as_csv(texts), mtime=0),
     "a.tsv": lambda texts: as_csv(texts, "\t"),
     "a.parquet": as_parquet,
 }
