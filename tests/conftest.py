@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from darkvocab.cli import app
 
 if not (find_spec("triton") and find_spec("torch")):  # where there is none, nobody reads what is of it
-    names = ("batches", "compiling", "deviating", "fusing", "interpreted_distances", "interpreted_records", "kernels")
-    collect_ignore = [f"importable/{name}.py" for name in (*names, "plain_deviates", "plain_drawing")]
+    names = ["batches", "compiling", "deviating", "fusing", "interpreted_distances", "interpreted_records", "kernels"]
+    names += ["perturbing", "plain_deviates", "plain_distances", "plain_drawing", "plain_grouping"]
+    collect_ignore = [f"importable/{name}.py" for name in names]
 
 settings.register_profile("darkvocab", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("darkvocab")

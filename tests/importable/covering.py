@@ -30,10 +30,10 @@ def covered(kind, fits):
         sigma = SIGMAS[kind][trial % len(SIGMAS[kind])]
         target = drawn(sigma, trial)
         made = Fit(target, base=BASE, seed=trial)
-        if made.estimate.kind != kind:
+        if made.estimate.likelihood.kind != kind:
             counts = target.partition.populations
             raise SystemExit(
-                f"trial {trial} has {len(counts)} black holes: fitted by the {made.estimate.kind} likelihood"
+                f"trial {trial} has {len(counts)} black holes: fitted by the {made.estimate.likelihood.kind} likelihood"
             )
         low, high = made.interval
         covered[sigma] += low <= sigma <= high
