@@ -110,13 +110,14 @@ class Verdict(Shown):
 def check(scan: Scan, policy: Policy | None = None) -> Verdict:
     """Hold a scan against a policy, by default against `Policy()`."""
     policy = policy or Policy()
+    repeated = (pl.col("p_max") >= LAND["doubtful"]) & ~pl.col("verified")
     near_zero = {token for side in scan.grades.sides for token in side.near_zero}
     tokens = scan.tokens.with_columns(
         rank=pl.Series(scan.rank),
         near_zero=pl.col("id").is_in(near_zero - {scan.matrix.padding_token}),  # whose row is zero by design
         copied=pl.col("id").is_in([token for copies in scan.copies for token in copies.token_ids]),
         in_template=pl.col("id").is_in(list(scan.template_tokens or ())),
-        repeated=pl.lit(False) if scan.verified is None else (pl.col("p_max") >= LAND["doubtful"]).fill_null(False),
+        repeated=pl.lit(False) if scan.verified is None else repeated.fill_null(False),
     )
     named = tokens.select(_named(exemption).alias(str(n)) for n, exemption in enumerate(policy.allow))
     outcomes = []

@@ -68,7 +68,7 @@ class Model:
                 logits, state = self._next(state, rows)
                 logit = logits.gather(1, asked[:, None])
                 p = (logit[:, 0] - logits.logsumexp(1)).exp()
-                if p.isnan().any():  # as where any of the logits is, or is infinite
+                if p.isnan().any():  # as where any of the logits is
                     raise CorruptFile(f"the model's logits are NaN in the frame {frame.name}: its weights are damaged")
                 answer = logits.argmax(1)
                 yield Answer(
@@ -186,10 +186,8 @@ def _hasten(torch: Any, model: Any) -> None:
     and values for each of the query heads that share them, unless told.
     """
     os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
-    if not torch.backends.mkldnn.is_available():
-        return
     multiply = torch.ops.mkldnn._linear_pointwise
-    for module in model.modules():
+    for module in model.modules() if torch.backends.mkldnn.is_available() else ():
         if type(module) is torch.nn.Linear and module.weight.dtype == torch.float32:
             module.forward = lambda x, held=module: multiply(x, held.weight, held.bias, "none", [], "")
 
@@ -224,8 +222,7 @@ def _place(source: str) -> dict[str, Any]:
     path = Path(source)
     if path.suffix == ".gguf" and path.is_file():
         return {"name": str(path.parent), "gguf_file": path.name}
-    if path.is_file():
-        path = path.parent
+    path = path.parent if path.is_file() else path
     if path.is_dir():
         return {"name": str(path), "local_files_only": True}
     name, _, revision = source.partition("@")
