@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..numerics.grouping import chunks
 from ..progress import Advance, Progress, Report
 from ..runs.randomness import check_seed
 from ..sources import Source, Tensor, open_source
+from . import merges
 from .diff import MATRICES
 from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained
 from .selection import select
@@ -30,6 +32,7 @@ SCHEMA_VERSION = 1
 BLOCK = 1024  # rows that are drawn and written at a time
 INDEX = "model.safetensors.index.json"
 COMPARED = 1 << 22  # bytes
+SHORT = 0.1  # of the median norm of output rows, up to which one is damaged
 MOST_ATTEMPTS = 32  # to draw rows that are like no other
 # Files of weights in a model folder. Beside those that are repaired they would still hold the rows as they were.
 WEIGHTS = tuple(".safetensors .bin .pt .pth .gguf .onnx .h5 .msgpack .ot .npz .npy .index.json".split())
@@ -94,8 +97,9 @@ def repair(
     tokens : as `select`, "dark" and "weak" for each matrix its own; black holes are those of the input matrix (of the
         output's where that alone is repaired)
     how : "mean" of the trained rows, which are all that are not chosen; mean of the "pieces" that spell a token's text
-        without the chosen ones (where none do, of the trained rows); or "gaussian", with the mean and covariance of the
-        trained rows
+        without the chosen ones (where none do, of the trained rows); "gaussian", with the mean and covariance of the
+        trained rows; "output": input rows in the direction of the output's, as long as trained ones; or "merges": the
+        rows stay, and the tokenizer.json loses the merges that make the tokens, so that no text reaches them
     matrix : "input", "output", or "both": where the model is untied the output too, each from its own trained rows
     jitter : around a mean, in steps of the stored grid: every component goes 1 to so many up or down
     tensor : repair this one instead, alone
@@ -114,9 +118,13 @@ def repair(
     if folder == taken or taken in folder.parents or folder in taken.parents:
         raise InvalidInput(f"{out} is the source, or in it, or around it; choose another folder to write to")
     opened = open_source(source)
-    matrices, notes = _matrices(opened, matrix, tensor, tokenizer)
+    matrices, notes = _matrices(opened, "input" if how in ("output", "merges") else matrix, tensor, tokenizer)
     targets = _targets(opened, matrices, tokens, how)
-    files = files_of(asked, opened, {file_of(tensor) for target in targets for tensor in target.tensors})
+    rules = asked / merges.FILE
+    if how == "merges" and not rules.is_file():
+        raise InvalidInput(f"{source} has no {merges.FILE}: merges can be deleted of that alone, in a model folder")
+    touched = {file_of(tensor) for target in targets for tensor in target.tensors}
+    files = files_of(asked, opened, {rules} if how == "merges" else touched)
     others = sorted(map(str, files.others))
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -130,6 +138,8 @@ def repair(
             "left_out": sorted(files.left_out),
         },
     }
+    if how == "merges":
+        return {**report, **_without_merges(rules, files, Path(out), targets[0].tokens.tolist(), seed, link, dry_run)}
     if dry_run:
         return report
     # Bytes of the rows that are learned from, of the census, of files that are copied and compared, or copied only.
@@ -145,6 +155,22 @@ def repair(
             described |= write_fresh(target, rows, written, work.advance)
         compared = [check_copy(path, copy, targets, work.advance) for path, copy in written.items()]
     return {**report, "n_bytes_compared": sum(compared)}
+
+
+def _without_merges(
+    rules: Path, files: Files, out: Path, tokens: list[int], seed: int, link: bool, dry_run: bool
+) -> dict[str, Any]:
+    """Write a copy whose tokenizer.json lacks the merges of these tokens; return what that changes, JSON-ready."""
+    content, n_merges, merged = merges.without_merges(rules, tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        tried = Path(folder) / merges.FILE
+        tried.write_bytes(content)
+        changes = merges.compare_tokenizers(rules, tried, merged, seed)
+    if not dry_run:
+        with landing_folder(out) as folder:
+            (copy,) = bring(files, folder, link=link, advance=lambda n: None).values()
+            copy.write_bytes(content)
+    return {"n_merges_deleted": n_merges, "unmerged": merged, **changes}
 
 
 def _check_choices(how: str, matrix: str, jitter: int, seed: int) -> None:
@@ -245,9 +271,27 @@ def _described(target: Target, how: str) -> dict[str, Any]:
     }
 
 
+def _directions(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " k"]) -> EmbeddingMatrix:
+    """Return the output matrix, whose rows of these tokens give directions; InvalidInput where they cannot."""
+    output = matrix.unembedding()
+    if output is None or output is matrix:
+        raise InvalidInput(f"{matrix.path} has no output matrix of its own; --how pieces, mean or gaussian needs none")
+    norms = np.concatenate(
+        [np.linalg.norm(output.rows(np.arange(output.n_tokens)[part]), axis=1) for part in chunks(output.words)]
+    )
+    damaged = tokens[~(norms[tokens] > SHORT * np.median(norms))]
+    if len(damaged):
+        raise InvalidInput(
+            f"the output rows of tokens {', '.join(map(str, damaged[:8]))} are damaged, too: they give no direction; "
+            "leave them out, or take --how pieces"
+        )
+    return output
+
+
 def _fresh(target: Target, how: str, jitter: int, seed: int, work: Progress) -> FreshRows:
     gaussian = how == "gaussian"
     return FreshRows(
+        directions=_directions(target.matrix, target.tokens) if how == "output" else None,
         matrix=target.matrix,
         trained=trained(target.matrix, target.kept, covariance=gaussian, progress=work.advance),
         gaussian=gaussian,
