@@ -171,10 +171,12 @@ def open_template(source: str | Path) -> Callable[[str], str]:
 
 
 def _templated(tokenizer: Any, source: str | Path, text: str) -> str:
-    """Return a text as a user's message, up to where the model's answer begins."""
+    """Return a text as a user's message, up to where the model's answer begins; without a mark that encoding adds."""
     try:
         said = [{"role": "user", "content": text}]
-        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        begins = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("")["input_ids"][:1] else None
+        return whole.removeprefix(begins or "")
     except Exception as error:  # of a template, which may raise what it likes
         raise InvalidInput(f"the chat template of {source} fails: {in_a_line(error)}") from None
 
