@@ -108,7 +108,7 @@ class FreshRows:
     matrix: EmbeddingMatrix
     trained: Trained
     gaussian: bool
-    directions: EmbeddingMatrix | None  # whose rows give the direction, at the trained rows' root mean square
+    directions: EmbeddingMatrix | None = None  # whose rows give the direction, at the trained rows' root mean square
     pieces: Mapping[int, Sequence[int]]  # of tokens whose row is around the mean of these tokens' rows
     seed: int
     jitter: int  # grid steps
