@@ -14,7 +14,7 @@ from ..numerics.grouping import chunks
 from ..sources import File, Source, Tensor
 from ..sources.safetensors import read_metadata
 from ..text import printable
-from .scales import NO_EMBEDDING, PACKED, find_companions, is_packed, refusal
+from .scales import NO_EMBEDDING, PACKED, SENTENCES, find_companions, is_packed, refusal
 
 ENDINGS = tomllib.loads(Path(__file__).with_name("names.toml").read_text("utf-8"))
 INPUT_NAMES, OUTPUT_NAMES, OTHER_OUTPUT_NAMES = (tuple(ENDINGS[kind]) for kind in ("input", "output", "other_output"))
@@ -27,7 +27,6 @@ WRAPPED = re.compile(r"\.(modules_to_save(\.[^.]+)?|original_module|(token_adapt
 TIED = "tie_word_embeddings"  # in a config
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(embedding_)?[AB](\..+)?", re.IGNORECASE)
 DELTA = re.compile(r".+\.trainable_tokens_delta(\..+)?")
-MERGED = "give the merged model: PeftModel.merge_and_unload() of peft, then save_pretrained"
 HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
 
 
@@ -113,10 +112,7 @@ def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
     n_rows = n_recorded(history, metadata)
     at = n_rows - 1 if row is None else row
     if at >= n_rows:
-        raise InvalidInput(
-            f"{history.path}: {n_rows:,} rows of {history.name!r} are recorded, {history.name}[0] to "
-            f"{history.name}[{n_rows - 1}]; there is no row {at}"
-        )
+        raise InvalidInput(SENTENCES["no_such_row"].format(history=history, n_rows=n_rows, last=n_rows - 1, at=at))
     which = f"the last of {n_rows:,} recorded rows" if at == n_rows - 1 else f"row {at:,} of {n_rows:,} recorded"
     return history.part(at), which
 
@@ -209,22 +205,12 @@ def _adapted(source: Source) -> str | None:
     if deltas:
         changed = source.tensors[deltas[0]]
         rows = f"{changed.shape[0]:,} rows" if changed.shape else "rows"
-        return (
-            f"{source.asked} is an adapter: {printable(deltas[0])} holds changes of {rows} of an embedding that is not "
-            f"here; {MERGED} (or give {base}, which has the rows without the changes)"
-        )
+        return SENTENCES["adapter"].format(source=source, delta=printable(deltas[0]), rows=rows, base=base)
     names = ((module, name) for module in sorted(factors) for name in (module, f"{module}.weight"))
     if of_embedding := [module for module, name in names if any(ends(name, ending) for ending in INPUT_NAMES)]:
-        return (
-            f"{source.asked} is a LoRA adapter: lora_embedding_A and lora_embedding_B of {printable(of_embedding[0])} "
-            f"are factors of a change to an embedding that is not here; {MERGED} (or give {base}, which has the rows "
-            "without the change)"
-        )
+        return SENTENCES["lora_of_embedding"].format(source=source, module=printable(of_embedding[0]), base=base)
     if factors:
-        return (
-            f"{source.asked} is a LoRA adapter of {len(factors):,} modules, none of them the embedding, which stays "
-            f"that of {base}: give that"
-        )
+        return SENTENCES["lora_of_others"].format(source=source, n=len(factors), base=base)
     return None
 
 

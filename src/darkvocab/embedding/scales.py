@@ -7,7 +7,9 @@ stored words are given, and `of`, the packing of a matrix of some rows alone.
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -33,7 +35,7 @@ EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "I8")
 MLX_BITS, MLX_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 TENSORS_BITS = (2, 4, 8)  # of compressed-tensors; its earlier versions left gaps between codes of other sizes
 BLOCK = (128, 128)  # rows and columns that share a scale, unless a config says otherwise
-INSTEAD = "give the model as it was before it was quantised, or a GGUF file of it"
+SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text("utf-8"))
 Rows = slice | list[int] | np.ndarray
 
 
@@ -185,10 +187,13 @@ def refusal(source: Source, tensor: Tensor) -> InvalidInput:
     module = _module(tensor)
     others = [name for name in source.tensors if name.startswith(module) and name != tensor.name]
     beside = f", beside {', '.join(map(printable, others[:4]))}" if module and others else ""
-    return InvalidInput(
-        f"{tensor.path}: {printable(tensor.name)} is packed, {tensor.dtype} {list(tensor.shape)}{beside}: such numbers "
-        f"are not read here; {INSTEAD}"
-    )
+    return _unread("packed", tensor, beside=beside)
+
+
+def _unread(key: str, tensor: Tensor, **facts: Any) -> InvalidInput:
+    """Return the error of this name in `sentences.toml`, about a packed matrix."""
+    facts |= {"tensor": tensor, "name": printable(tensor.name), "shape": list(tensor.shape)}
+    return InvalidInput(SENTENCES[key].format(**facts))
 
 
 def _wrong(tensor: Tensor, scales: Tensor, what: str) -> CorruptFile:
@@ -226,10 +231,7 @@ def _affine(source: Source, tensor: Tensor, scales: Tensor, biases: Tensor) -> G
     groups = scales.shape[1]
     settings = _mlx_settings(source, tensor)
     if settings.get("mode", "affine") != "affine":
-        raise InvalidInput(
-            f"{tensor.path}: {printable(tensor.name)} is packed by MLX in mode {str(settings['mode'])[:40]!r}; read "
-            f"are its affine groups; {INSTEAD}"
-        )
+        raise _unread("mlx_mode", tensor, mode=str(settings["mode"])[:40])
     hidden = _hidden_size(source)
     said = _whole(settings.get("group_size"))
     sizes = (said,) if said else (hidden // groups,) if hidden and hidden % groups == 0 else MLX_GROUPS
@@ -243,11 +245,8 @@ def _affine(source: Source, tensor: Tensor, scales: Tensor, biases: Tensor) -> G
     if not fitting:
         raise _wrong(tensor, scales, f"no 2, 3, 4, 5, 6 or 8 bits for groups of {' or '.join(map(str, sizes))} fit")
     if len(fitting) > 1:
-        raise InvalidInput(
-            f"{tensor.path}: {printable(tensor.name)} may have "
-            f"{' or '.join(f'{bits} bits in groups of {size}' for bits, size in fitting)}: its config.json says which; "
-            "give the model's folder"
-        )
+        either = " or ".join(f"{bits} bits in groups of {size}" for bits, size in fitting)
+        raise _unread("mlx_either", tensor, either=either)
     (bits, size), *_ = fitting
     name = f"mlx-{bits}bit-g{size}"
     words = {"scales": scales.words(), "biases": biases.words()}
@@ -279,10 +278,7 @@ def _compressed(source: Source, tensor: Tensor, beside: dict[str, Tensor]) -> Gr
         raise refusal(source, tensor)
     fitting = [bits for bits in TENSORS_BITS if -(-dim * bits // 32) == columns]
     if len(fitting) != 1:
-        raise InvalidInput(
-            f"{tensor.path}: {printable(tensor.name)}, {dim:,} numbers in {columns:,} words of 32 bits, is packed with "
-            f"a number of bits that is not read here ({', '.join(map(str, TENSORS_BITS))} are); {INSTEAD}"
-        )
+        raise _unread("unread_bits", tensor, dim=dim, columns=columns, read=", ".join(map(str, TENSORS_BITS)))
     if len(scales.shape) != 2 or scales.shape[0] != n or not scales.shape[1] or dim % scales.shape[1]:
         raise _wrong(tensor, scales, f"there must be as many for each row as divide its {dim:,} numbers")
     (bits,) = fitting

@@ -12,7 +12,7 @@ from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors, unique_names
-from .tensors import FORMATS, LazyMapping
+from .tensors import FORMATS, SENTENCES, LazyMapping
 from .tensors import File as File
 from .tensors import RemoteFile as RemoteFile
 from .tensors import Source as Source
@@ -186,10 +186,7 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
     def check(needed: list[str]) -> None:
         missing = [shard for shard in needed if not index.with_name(shard).is_file()]
         if missing:
-            raise MissingFile(
-                f"{index} names {len(shards)} shards, and {', '.join(missing)} not there; "
-                "download it, or scan the shard that holds the embedding by itself"
-            )
+            raise MissingFile(SENTENCES["no_shard"].format(index=index, n=len(shards), missing=", ".join(missing)))
 
     @cache
     def tensors_of(shard: str) -> Mapping[str, Tensor]:

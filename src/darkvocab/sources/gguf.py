@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..text import listed
-from .tensors import FORMATS, File, Tensor
+from .tensors import FORMATS, SENTENCES, File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
 MAX_NAME = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
@@ -46,10 +46,7 @@ class _Reader:
     def take(self, size: int, *, keep: bool = True) -> bytes:
         """Return so many bytes; go past them, and return none, where they are not to be kept."""
         if size > self.size - self.at:
-            raise CorruptFile(
-                f"{self.path}: the header needs {size:,} bytes at byte {self.at:,} of a file of {self.size:,}; "
-                "truncated (download it again), or made to mislead"
-            )
+            raise CorruptFile(SENTENCES["header_cut"].format(reader=self, size=size))
         self.at += size
         if not keep:
             self.data.seek(self.at)
@@ -202,10 +199,7 @@ def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int
     begin = start + offset
     end = begin + math.prod(shape) // numbers * block
     if end > size:
-        raise CorruptFile(
-            f"{what}, lies at bytes {begin:,} to {end:,} of a file of {size:,}; truncated (download it again), or made "
-            "to mislead"
-        )
+        raise CorruptFile(SENTENCES["outside"].format(what=f"{what},", begin=begin, end=end, size=size))
     quantised = (numbers, block) if numbers > 1 else None
     return Tensor(name=name, dtype=dtype, shape=shape, path=path, offset=begin, block=quantised)
 

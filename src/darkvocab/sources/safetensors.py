@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 from ..errors import CorruptFile
-from .tensors import FORMATS, File, Tensor
+from .tensors import FORMATS, SENTENCES, File, Tensor
 
 MAX_HEADER = 100_000_000  # bytes, as the reference implementation
 BITS = {name: int(bits) for bits, names in FORMATS["safetensors"].items() for name in names.split()}
@@ -34,10 +34,7 @@ def _read_header(path: File) -> tuple[dict[str, Any], int]:
             raise CorruptFile(f"{path}: {size} bytes are too few for a safetensors file; download it again")
         length = int.from_bytes(head, "little")
         if length > size - 8:
-            raise CorruptFile(
-                f"{path}: the header should be {length:,} bytes but the file has {size:,}; "
-                "truncated, or not a safetensors file"
-            )
+            raise CorruptFile(SENTENCES["no_header"].format(path=path, length=length, size=size))
         if length > MAX_HEADER:
             raise CorruptFile(f"{path}: a header of {length:,} bytes; the format allows {MAX_HEADER:,}")
         text = file.read(length)
@@ -109,10 +106,7 @@ def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[T
     if dtype not in BITS:
         raise CorruptFile(f"{what} has unknown dtype {dtype!r}; known: {', '.join(BITS)}")
     if begin > end or end > size:
-        raise CorruptFile(
-            f"{what} lies at bytes {begin:,} to {end:,} of a file of {size:,}; "
-            "truncated (download it again), or made to mislead"
-        )
+        raise CorruptFile(SENTENCES["outside"].format(what=what, begin=begin, end=end, size=size))
     bits = math.prod(shape) * BITS[dtype]
     if bits != 8 * (end - begin):
         needed = f"{-(-bits // 8):,}" if bits < 2**80 else "far more"

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import CorruptFile, InvalidInput
 from .archive import Entry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
-from .tensors import FORMATS, File, LazyMapping, Tensor
+from .tensors import FORMATS, SENTENCES, File, LazyMapping, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
@@ -120,10 +120,7 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
     with path.open("rb") as file:
         head = file.read(len(LEGACY))
     if head == LEGACY:
-        raise CorruptFile(
-            f"{path}: the format of torch before 1.6, which is one long pickle and is not read; where you trust it, "
-            "load it with torch and torch.save it again, better as .safetensors"
-        )
+        raise CorruptFile(SENTENCES["legacy"].format(path=path))
     entries = read_archive(path)
     roots = [name for name in entries if name.split("/", 1)[-1] == "data.pkl"]
     if len(roots) != 1:

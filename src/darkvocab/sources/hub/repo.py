@@ -19,7 +19,7 @@ import httpx2
 from huggingface_hub import constants, hf_hub_url
 
 from ...errors import CorruptFile, DiskFull, InvalidInput, MissingFile, Unreachable
-from ..tensors import RemoteFile, sha256
+from ..tensors import SENTENCES, RemoteFile, sha256
 from .listings import Entry, assets, library_folder, list_files
 from .requests import AGAIN, blocks, get
 
@@ -228,20 +228,13 @@ class HubFile(RemoteFile):
             raise Unreachable(f"{self}: {host} does not say which file it sends (no ETag); is it a Hub?")
         commits = {headers["x-repo-commit"] for headers in answers if "x-repo-commit" in headers}
         if any(etag.removeprefix("W/").strip('"') != entry.oid for etag in etags) or commits - {self.repo.commit}:
-            raise CorruptFile(
-                f"{self}: the server now has another file there ({etags[0][:80]}, listed was {entry.oid}); a file "
-                f"must not change while it is read: {AGAIN}"
-            )
+            raise CorruptFile(SENTENCES["another_file"].format(file=self, sent=etags[0][:80], entry=entry, again=AGAIN))
         if response.headers.get("content-encoding", "identity") != "identity":
             raise Unreachable(f"{self}: {host} sends compressed bytes, where plain ones were asked for")
         if response.status_code == 200 and (begin, end) == (0, entry.size):
             return
         if response.status_code != 206:
-            raise Unreachable(
-                f"{self}: {host} gives no ranges (status {response.status_code}): all {entry.size:,} bytes would have "
-                f"to be read; where that is meant: hf download {self.repo.name} {self.path} "
-                f"--revision {self.repo.commit}"
-            )
+            raise Unreachable(SENTENCES["no_ranges"].format(file=self, host=host, response=response, entry=entry))
         sent = response.headers.get("content-range", "no range")
         asked = f"bytes {begin}-{end - 1}/{entry.size}"
         if sent != asked:

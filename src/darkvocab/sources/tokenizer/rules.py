@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ...errors import CorruptFile, InvalidInput
-from ..tensors import File
+from ..tensors import SENTENCES, File
 from .tokenizer import Encoded, Pieces, Spelling, Tokenizer, in_a_line
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ def plain(rules: tokenizers.Tokenizer, *, copy: bool = True) -> tokenizers.Token
         try:
             rules = type(rules).from_str(rules.to_str())
         except Exception as error:  # what the library raises has no class of its own
-            raise InvalidInput(
-                f"the tokenizer truncates, pads or encodes by chance, and cannot be copied without ({error}); "
-                "call no_truncation() and no_padding() on it, and set its model's dropout to None"
-            ) from None
+            raise InvalidInput(SENTENCES["not_copied"].format(error=error)) from None
     rules.no_truncation()
     rules.no_padding()
     for name in chances:

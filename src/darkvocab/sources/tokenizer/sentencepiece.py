@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import CorruptFile, InvalidInput
-from ..tensors import File
+from ..tensors import SENTENCES, File
 from .added import added_beside, class_name
 from .protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Model, read_model
 from .rules import CLASSES
@@ -29,10 +29,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
     """
     named = class_name(folder)
     if named in CLASSES["other_ids"]:
-        raise InvalidInput(
-            f"{path}: {named} gives tokens other ids than this model has; save it as a tokenizer.json first, with "
-            "transformers, or go without (scan --tokenizer none)"
-        )
+        raise InvalidInput(SENTENCES["other_ids"].format(path=path, named=named))
     with path.open("rb") as file:
         data = file.read()
     try:
