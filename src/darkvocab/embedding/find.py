@@ -2,9 +2,7 @@
 
 import re
 import shlex
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,19 +12,10 @@ from ..numerics.grouping import chunks
 from ..sources import File, Source, Tensor
 from ..sources.safetensors import read_metadata
 from ..text import printable
-from .scales import NO_EMBEDDING, PACKED, SENTENCES, find_companions, is_packed, refusal
+from .scales import NAMES, PATTERNS, SENTENCES, find_companions, is_packed, refusal
 
-ENDINGS = tomllib.loads(Path(__file__).with_name("names.toml").read_text("utf-8"))
-INPUT_NAMES, OUTPUT_NAMES, OTHER_OUTPUT_NAMES = (tuple(ENDINGS[kind]) for kind in ("input", "output", "other_output"))
-# One embedding for each codebook or layer: named with its number.
-NUMBERED = re.compile(
-    r"(.+\.)?(embed_tokens|emb|embeddings|embedding|input_embeds_layers|word_embeddings|wte)\.[0-9]+(\.weight)?"
-)
-# What PEFT puts into a name: the weight is the module's own, or in `modules_to_save` the one that was trained.
-WRAPPED = re.compile(r"\.(modules_to_save(\.[^.]+)?|original_module|(token_adapter\.)?base_layer)(?=\.weight)")
+INPUT_NAMES, OUTPUT_NAMES, OTHER_OUTPUT_NAMES = (tuple(NAMES[kind]) for kind in ("input", "output", "other_output"))
 TIED = "tie_word_embeddings"  # in a config
-FACTOR = re.compile(r"(?P<module>.+)\.lora_(embedding_)?[AB](\..+)?", re.IGNORECASE)
-DELTA = re.compile(r".+\.trainable_tokens_delta(\..+)?")
 HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
 
 
@@ -34,7 +23,7 @@ def ends(name: str, ending: str) -> bool:
     """Say whether a tensor has this name, or ends with it after a point; what adapters and packing add is no part."""
     if ending.removesuffix("weight") not in name:  # soon said: there may be a hundred thousand names
         return name == ending
-    plain = PACKED.sub("weight", WRAPPED.sub("", name))
+    plain = PATTERNS["packed"].sub("weight", PATTERNS["wrapped"].sub("", name))
     return plain == ending or plain.endswith("." + ending)
 
 
@@ -49,7 +38,7 @@ def _is_history(tensor: Tensor) -> bool:
 def _may_be_one(source: Source, tensor: Tensor) -> bool:
     """Say whether a tensor may be an embedding, by type, shape and name; packed numbers may, which can be read."""
     is_matrix = len(tensor.shape) == 2 and 0 not in tensor.shape
-    if not is_matrix or NO_EMBEDDING.fullmatch(tensor.name):
+    if not is_matrix or PATTERNS["no_embedding"].fullmatch(tensor.name):
         return False
     return tensor.is_float or "scales" in find_companions(source, tensor)
 
@@ -157,13 +146,13 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
 
 def _numbered(source: Source) -> list[Tensor]:
     """Return the embeddings that are named with a number: one for each codebook."""
-    tensors = [source.tensors[name] for name in source.tensors if NUMBERED.fullmatch(name)]
+    tensors = [source.tensors[name] for name in source.tensors if PATTERNS["numbered"].fullmatch(name)]
     return [tensor for tensor in tensors if _may_be_one(source, tensor)]
 
 
 def find_notes(source: Source, embedding: Tensor) -> tuple[str, ...]:
     """Say what else of a source holds rows of tokens, and what of this embedding is not applied."""
-    others = [*_numbered(source), *(tensor for named in _named(source, ENDINGS["per_layer"]) for tensor in named)]
+    others = [*_numbered(source), *(tensor for named in _named(source, NAMES["per_layer"]) for tensor in named)]
     named = ", ".join(f"{printable(t.name)} ({t.shape[0]:,} x {t.shape[1]:,})" for t in others if t != embedding)
     notes = [f"not scanned: {named}; --tensor takes one"] if named else []
     module = embedding.name.rsplit(".base_layer.", 1)[0]
@@ -199,8 +188,8 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
 
 def _adapted(source: Source) -> str | None:
     """Say what an adapter without an embedding holds and what to give instead; None for what is no adapter."""
-    factors = {match["module"] for name in source.tensors if (match := FACTOR.fullmatch(name))}
-    deltas = [name for name in source.tensors if DELTA.fullmatch(name)]
+    factors = {match["module"] for name in source.tensors if (match := PATTERNS["factor"].fullmatch(name))}
+    deltas = [name for name in source.tensors if PATTERNS["delta"].fullmatch(name)]
     base = printable(source.base) if source.base else "the base model"
     if deltas:
         changed = source.tensors[deltas[0]]
@@ -224,15 +213,11 @@ def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:
     if len(matrices) == 1:
         return matrices[0], "by shape: the only matrix"
     if not matrices:
-        raise NoEmbedding(
-            f"{source.asked} has no matrix of floating-point numbers among its {len(source.tensors)} tensors"
-        )
+        raise NoEmbedding(SENTENCES["no_matrices"].format(source=source, n=len(source.tensors)))
     tallest = matrices[0]
     if tallest.shape[0] >= 2 * matrices[1].shape[0] and tallest.shape[0] > tallest.shape[1]:
         return tallest, f"by shape: {tallest.shape[0]:,} rows, at least twice those of any other matrix"
-    raise NoEmbedding(
-        f"no tensor of {source.asked} is plainly the embedding; choose one with --tensor NAME:\n{_listed(matrices)}"
-    )
+    raise NoEmbedding(SENTENCES["no_plain_one"].format(source=source, matrices=_listed(matrices)))
 
 
 def find_output(source: Source, embedding: Tensor) -> Tensor | None:
@@ -301,4 +286,4 @@ def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
 
 def has_output_bias(source: Source) -> bool:
     """Return whether a bias is added to the logits, so that equal output rows may still give unequal ones."""
-    return any(ends(name, ending) for name in source.tensors for ending in ENDINGS["output_bias"])
+    return any(ends(name, ending) for name in source.tensors for ending in NAMES["output_bias"])

@@ -90,9 +90,7 @@ class EmbeddingMatrix(Shown):
         """Return the matrix of a tensor; raises InvalidInput where its type is no grid."""
         packing = find_packing(source, found)
         if packing is None and found.dtype not in GRID_OF_DTYPE:
-            raise InvalidInput(
-                f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
-            )
+            raise InvalidInput(SENTENCES["no_grid"].format(tensor=found))
         if scales := find_scales(source, found):
             chosen += f"; scaled by {scales}"
         output = find_output(source, found)

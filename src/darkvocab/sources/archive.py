@@ -85,6 +85,4 @@ def _check(path: File, info: zipfile.ZipInfo) -> None:
     if info.header_offset < 0:
         raise CorruptFile(f"{what} should begin before the file does; truncated, or made to mislead")
     if info.file_size != info.compress_size:
-        raise CorruptFile(
-            f"{what} is stored as it is, yet of {info.file_size:,} bytes {info.compress_size:,} are there"
-        )
+        raise CorruptFile(SENTENCES["not_as_it_is"].format(what=what, info=info))

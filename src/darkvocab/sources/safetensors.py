@@ -76,9 +76,7 @@ def read_tensors(path: File) -> dict[str, Tensor]:
         if begin < at:
             raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {FORMAT}")
         if begin > at:
-            raise CorruptFile(
-                f"{path}: {begin - at:,} bytes before tensor {tensor.name!r} belong to no tensor; {FORMAT}"
-            )
+            raise CorruptFile(SENTENCES["hole"].format(path=path, size=begin - at, tensor=tensor, see=FORMAT))
         at = end
     if at != size:
         raise CorruptFile(f"{path}: {size - at:,} bytes at the end belong to no tensor; {FORMAT}")

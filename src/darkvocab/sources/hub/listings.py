@@ -13,7 +13,7 @@ from huggingface_hub import cached_assets_path, constants
 
 from ...errors import CorruptFile, InvalidInput, MissingFile
 from ...landing import write_json
-from ..tensors import read_object
+from ..tensors import SENTENCES, read_object
 from .requests import ask
 
 
@@ -41,9 +41,7 @@ def list_files(name: str, revision: str) -> tuple[str, Listing]:
     if _is_hash(commit, 40) and (listing := _known_listing(name, commit)):
         return commit, listing
     if offline:
-        raise MissingFile(
-            f"no revision {revision!r} of {name} is in the cache, and HF_HUB_OFFLINE is set; run it once without"
-        )
+        raise MissingFile(SENTENCES["offline"].format(what=f"no revision {revision!r} of {name} is"))
 
     def read(answer: Any) -> tuple[str, Listing]:
         commit = answer["sha"]

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 from huggingface_hub import constants, hf_hub_url
@@ -59,12 +60,6 @@ class Repo:
                 self.progress(self.bytes_read, self._asked_for)
 
 
-class Size(NamedTuple):
-    """Size of a remote file, as `os.stat_result` has it."""
-
-    st_size: int  # bytes
-
-
 @dataclass(eq=False, repr=False)
 class HubFile(RemoteFile):
     """A file of a repository. Where the cache of the Hub's library has all of it, that is read."""
@@ -89,8 +84,8 @@ class HubFile(RemoteFile):
         """Return whether the file exists; nothing else can be asked of one that does not."""
         return str(self.path) in self.repo.listing
 
-    def stat(self) -> Size:
-        return Size(self.entry.size)
+    def stat(self) -> SimpleNamespace:
+        return SimpleNamespace(st_size=self.entry.size)
 
     def with_name(self, name: str) -> HubFile:
         """Return the file of this name in the same folder, whether it exists or not."""
@@ -171,9 +166,7 @@ class HubFile(RemoteFile):
     def _transfer(self, pieces: Pieces, missing: list[Span]) -> None:
         total = sum(end - begin for begin, end in missing)
         if constants.is_offline_mode():
-            raise MissingFile(
-                f"{self}: {total:,} bytes of it are not in the cache, and HF_HUB_OFFLINE is set; run it once without"
-            )
+            raise MissingFile(SENTENCES["offline"].format(what=f"{self}: {total:,} bytes of it are not"))
         folder = pieces.path.parent
         if shutil.disk_usage(folder).free < total:
             room = f"no room for {total:,} bytes of {self} in {folder}; set HF_HOME to where there is"

@@ -13,9 +13,8 @@ import numpy as np
 from ...errors import CorruptFile
 from ..tensors import File
 from .llama_cpp import BUILDERS, PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST, Held, Specials
-from .protobuf import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
 from .rules import guarded, merging
-from .sentencepiece import SPACE
+from .sentencepiece import CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
 from .tokenizer import BYTE_TOKEN, Pieces, Spelling, Tokenizer, decoded
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..tensors import File
-from .protobuf import BARE, BYTE, FIXED32, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, packed, read_model, sized
+from . import sentencepiece as spm
 from .rules import encode_by, words
-from .sentencepiece import SPACE, merge_rules, processor
+from .sentencepiece import BYTE, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED
 from .tokenizer import BYTE_LEVEL, Encoded, flat
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def unigram(held: Held) -> Rules:
     by_model = _falling_apart(partial(encode_by, rules), len(names), [[]] if held.unknown is None else [])
     normalizer = None
     if held.charsmap:
-        rules_of_text = sized(2, held.charsmap) + BARE
+        rules_of_text = spm.sized(2, held.charsmap) + spm.BARE
         normalizer = sentencepiece.SentencePieceNormalizer(normalizer_spec=rules_of_text)
 
     def encode(texts: list[str]) -> Encoded:
@@ -200,23 +200,25 @@ def by_scores(held: Held) -> Rules:
     pieces += [(name, 0.0, BYTE) for name in of_bytes.keys() - set(held.names)]
     pieces += [(" ", 0.0, UNKNOWN)]
     data = _model_proto(pieces, space_prefix=held.space_prefix)
-    run = processor(held.file, data)
+    run = spm.processor(held.file, data)
 
     def encode(texts: list[str]) -> Encoded:
         return flat(run.EncodeAsIds(texts, num_threads=2))
 
-    rules = merge_rules(held.file, read_model(data))
+    rules = spm.merge_rules(held.file, spm.read_model(data))
     return rules, _falling_apart(encode, len(held.names), [[]] * (len(pieces) - len(held.names)))
 
 
 def _model_proto(pieces: Iterable[tuple[str, float, int]], *, space_prefix: bool) -> bytes:
     """Return a SentencePiece model of pieces, each with score and type: BPE that falls back on bytes, spaces marked."""
     listed = (
-        sized(1, sized(1, text.encode()) + struct.pack("<Bf", 2 << 3 | FIXED32, score) + bytes([3 << 3, kind]))
+        spm.sized(
+            1, spm.sized(1, text.encode()) + struct.pack("<Bf", 2 << 3 | spm.FIXED32, score) + bytes([3 << 3, kind])
+        )
         for text, score, kind in pieces
     )
-    trainer = bytes([3 << 3, 2]) + packed(35 << 3) + b"\1"
-    return b"".join(listed) + sized(2, trainer) + sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
+    trainer = bytes([3 << 3, 2]) + spm.packed(35 << 3) + b"\1"
+    return b"".join(listed) + spm.sized(2, trainer) + spm.sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
 
 
 class Specials:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
-from ..tensors import File, read_object
+from ..tensors import SENTENCES, File, read_object
 from .added import HIGHEST, added_beside
 from .rules import HELD, PATTERNS, for_oniguruma, words
 from .tokenizer import BYTE_LEVEL, Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line, is_unicode
@@ -86,9 +86,7 @@ def from_tekken(path: File) -> Tokenizer:
     if not (isinstance(pattern, str) and isinstance(vocab, list) and type(size) is int and type(n_marks) is int):
         raise CorruptFile(f"{path}: not a tekken.json: no list of tokens, or its config lacks one of {wanted}")
     if not 0 <= n_marks <= size <= len(vocab) + n_marks or n_marks > len(vocab):
-        raise CorruptFile(
-            f"{path}: says that it has {size:,} tokens, {n_marks:,} of them special; it lists {len(vocab):,} others"
-        )
+        raise CorruptFile(SENTENCES["tekken_sizes"].format(path=path, size=size, special=n_marks, others=len(vocab)))
     ranks: dict[bytes, int] = {}
     for n, entry in enumerate(vocab[: size - n_marks]):
         data = _unpacked(entry.get("token_bytes")) if isinstance(entry, dict) else None
