@@ -32,10 +32,8 @@ GIVE = f"give a {', '.join(READERS)} or .gguf file, an index of shards, or a mod
 WEIGHTS: list[str] = FORMATS["weights"]
 ADAPTER = "adapter_config.json"
 INDEX = ".index.json"
-# Files that hold a chat template: a text, then JSON.
-TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-# What may lie beside a GGUF file that is given by its own name, and says the same as it does, or something else.
-BESIDE = ("tokenizer.json", "added_tokens.json", "special_tokens_map.json", *TEMPLATES)
+TEMPLATES: list[str] = FORMATS["templates"]
+BESIDE: list[str] = [*FORMATS["beside_gguf"], *TEMPLATES]
 LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
 # Names on the Hub: hf://..., an address, or org/name[@revision][/path].
 ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
@@ -85,7 +83,7 @@ def located(
         what, give = wanted
         raise MissingFile(f"no {what} {str(path)!r}; {give}, or org/name[@revision] on the Hub")
     name, revision, within = _parse(path)
-    from .hub import open_repo
+    from .hub.repo import open_repo
 
     try:
         repo = open_repo(name, revision, progress)
@@ -105,16 +103,16 @@ def located(
 def revisions(path: str) -> dict[str, str] | None:
     """Return what opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
 
-    Raises as `hub.revisions`.
+    Raises as `hub.listings.revisions`.
     """
     if Path(path).exists() or not ON_HUB.fullmatch(path):
         return None
-    from . import hub
+    from .hub import listings
 
     name, revision, within = _parse(path)
     if revision or within:
         return None
-    return {ref: f"hf://{name}@{commit}" for ref, commit in hub.revisions(name).items()}
+    return {ref: f"hf://{name}@{commit}" for ref, commit in listings.revisions(name).items()}
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:

@@ -27,7 +27,6 @@ TEXT, ARRAY = 8, 9
 
 # Types of tensors by number: name, and how many numbers share how many bytes.
 TYPES = {number: (name, numbers, size) for name, (number, numbers, size) in FORMATS["gguf"].items()}
-NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
 KEPT = frozenset(FORMATS["gguf_kept"])  # keys of a header
 
 
@@ -181,7 +180,7 @@ def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
 def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int, size: int) -> Tensor:
     name, shape, kind, offset = entry
     if kind not in TYPES:
-        raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(NUMBERS)}")
+        raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(FORMATS['gguf'])}")
     dtype, numbers, block = TYPES[kind]
     what = f"{path}: tensor {name!r}, {dtype} {list(shape)}"
     row = shape[-1] if shape else 1
@@ -197,7 +196,7 @@ def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int
 
 def n_numbers(size: int, dtype: str) -> int:
     """Numbers in a row of so many bytes."""
-    _, numbers, block = TYPES[NUMBERS[dtype]]
+    _, numbers, block = FORMATS["gguf"][dtype]
     return size // block * numbers
 
 
@@ -214,7 +213,7 @@ def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
         return np.empty(shape, np.float32)
     try:
         with np.errstate(all="ignore"):  # a scale that is no number makes a row that is none, which is found later
-            rows = dequantize(np.ascontiguousarray(words), GGMLQuantizationType(NUMBERS[dtype]))
+            rows = dequantize(np.ascontiguousarray(words), GGMLQuantizationType(FORMATS["gguf"][dtype][0]))
     except (NotImplementedError, ValueError):  # not yet, or a type that an older package does not know
         raise InvalidInput(SENTENCES["unknown_to_gguf"].format(dtype=dtype)) from None
     return np.asarray(rows, np.float32).reshape(shape)

@@ -85,22 +85,14 @@ def read_tensors(path: File) -> dict[str, Tensor]:
 
 def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[Tensor, int, int]:
     """Check one header entry against the file; return its tensor, and where its bytes begin and end."""
-
-    def naturals(value: Any) -> bool:
-        return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
-
     what = f"{path}: tensor {name!r}"
-    if not (
-        isinstance(entry, dict)
-        and isinstance(entry.get("dtype"), str)
-        and naturals(entry.get("shape"))
-        and naturals(entry.get("data_offsets"))
-        and len(entry["data_offsets"]) == 2
-    ):
+    facts: Any = entry if isinstance(entry, dict) else {}
+    dtype, sizes, offsets = map(facts.get, ("dtype", "shape", "data_offsets"))
+    lists = all(isinstance(one, list) and all(type(n) is int and n >= 0 for n in one) for one in (sizes, offsets))
+    if not (lists and isinstance(dtype, str) and len(offsets) == 2):
         raise CorruptFile(f"{what} needs dtype, shape and two data_offsets; {FORMAT}")
-    dtype = entry["dtype"]
-    shape = tuple(entry["shape"])
-    begin, end = (start + offset for offset in entry["data_offsets"])
+    shape = tuple(sizes)
+    begin, end = (start + offset for offset in offsets)
     if dtype not in BITS:
         raise CorruptFile(f"{what} has unknown dtype {dtype!r}; known: {', '.join(BITS)}")
     if begin > end or end > size:

@@ -70,9 +70,8 @@ def _rebuild_parameter(data: Any, *_: Any) -> View:
 def _rebuild_subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> View:
     """A tensor with attributes, which are dropped."""
     if str(kind) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
-        raise InvalidInput(
-            f"a tensor of its own kind, {str(kind)[:80]}" if type(kind) is Name else "a tensor of no kind"
-        )
+        described = f"its own kind, {str(kind)[:80]}" if type(kind) is Name else "no kind"
+        raise InvalidInput(f"a tensor of {described}")
     is_known = type(function) is Name and str(function) in TENSORS
     if not (is_known and type(arguments) is tuple and len(arguments) <= MAX_ARGUMENTS):
         raise InvalidInput("a tensor that is rebuilt in no known way")

@@ -105,14 +105,9 @@ class HubFile(RemoteFile):
 
     def origin(self) -> dict[str, Any]:
         """Return where it is from and how much was read of it, JSON-ready."""
-        return {
-            "repo": self.repo.name,
-            "revision": self.repo.revision,
-            "commit": self.repo.commit,
-            "url": self.url,
-            "sha256_by": "the Hub",
-            "bytes_read": self.repo.bytes_read,
-        }
+        repo = self.repo
+        at = {"repo": repo.name, "revision": repo.revision, "commit": repo.commit, "url": self.url}
+        return {**at, "sha256_by": "the Hub", "bytes_read": repo.bytes_read}
 
     def whole(self) -> Path:
         """Bring all of it here, compared with its hash; for small files.

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
 from ..tensors import SENTENCES, File, read_object
-from .added import HIGHEST, added_beside, class_name, settings
-from .rules import CLASSES, PATTERNS, by_rules, guarded, plain, words
+from .rules import CLASSES, HIGHEST, PATTERNS, added_beside, by_rules, class_name, guarded, plain, settings, words
 from .tokenizer import BYTE_LEVEL, Pieces, Spelling, Tokenizer, is_unicode
 
 if TYPE_CHECKING:

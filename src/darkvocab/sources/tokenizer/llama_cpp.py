@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     Rules = tuple[tokenizers.Tokenizer | None, Callable[[list[str]], Encoded]]
 
 # Patterns by which llama.cpp cuts a text before BPE.
-_HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-PATTERNS: dict[str, list[str]] = _HELD["patterns"]
+HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+PATTERNS: dict[str, list[str]] = HELD["patterns"]
 PATTERN_OF = {name: name for name in PATTERNS} | {
-    name: of for of, names in _HELD["also"].items() for name in names.split()
+    name: of for of, names in HELD["also"].items() for name in names.split()
 }
-WHOLE_WORDS_FIRST = frozenset(_HELD["whole_words_first"])
-RAW = frozenset(_HELD["raw"])
-SPECIAL = frozenset(_HELD["special"].split())
-NEW_RANGES, CHINESE = (re.sub(r"[0-9a-f]+", r"\\x{\g<0>}", _HELD[name]).replace(" ", "") for name in ("new", "chinese"))
+WHOLE_WORDS_FIRST = frozenset(HELD["whole_words_first"])
+RAW = frozenset(HELD["raw"])
+SPECIAL = frozenset(HELD["special"].split())
+NEW_RANGES, CHINESE = (re.sub(r"[0-9a-f]+", r"\\x{\g<0>}", HELD[name]).replace(" ", "") for name in ("new", "chinese"))
 NO_CHARACTER = "\ufdd0"
 WHITE_SPACE = " \t\n\v\f\r"  # as C has it
 

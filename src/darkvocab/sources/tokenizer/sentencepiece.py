@@ -16,8 +16,7 @@ import numpy as np
 
 from ...errors import CorruptFile, InvalidInput
 from ..tensors import SENTENCES, File
-from .added import added_beside, class_name
-from .rules import CLASSES
+from .rules import CLASSES, added_beside, class_name
 from .tokenizer import Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line
 
 if TYPE_CHECKING:

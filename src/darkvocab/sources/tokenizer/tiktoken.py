@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
 from ..tensors import SENTENCES, File, read_object
-from .added import HIGHEST, added_beside
-from .rules import HELD, PATTERNS, for_oniguruma, words
+from .rules import HELD, HIGHEST, PATTERNS, added_beside, for_oniguruma, words
 from .tokenizer import BYTE_LEVEL, Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line, is_unicode
 
 if TYPE_CHECKING:
@@ -37,21 +35,14 @@ class Known:
     nfc: bool = False  # texts are normalised first
 
 
-def _marks(listed: Mapping[str, str]) -> dict[str, int]:
-    """Return ids by text, of texts listed by the id of the first of them."""
-    ids: dict[str, int] = {}
-    for first, texts in listed.items():
-        every = re.sub(r"(\S*)\{(\d+)\.\.(\d+)\}(\S*)", _numbered, texts)
-        ids |= {text: n for n, text in enumerate(every.split(), int(first))}
-    return ids
-
-
-def _numbered(match: re.Match[str]) -> str:
-    return " ".join(f"{match[1]}{n}{match[4]}" for n in range(int(match[2]), int(match[3]) + 1))
+def _marks(listed: Mapping[str, str], numbered: list[tuple[str, int, int, int]]) -> dict[str, int]:
+    """Return ids by text, of texts listed by the id of the first of them, and of texts with a number in them."""
+    ids = {text: n for first, texts in listed.items() for n, text in enumerate(texts.split(), int(first))}
+    return ids | {text.format(n): zero + n for text, zero, first, last in numbered for n in range(first, last + 1)}
 
 
 KNOWN = {  # by `fingerprint` of the ranks
-    one["sha256"]: Known(one["name"], PATTERNS[one["pattern"]], _marks(one["marks"]), one.get("nfc", False))
+    one["sha256"]: Known(one["name"], PATTERNS[one["pattern"]], _marks(one["marks"], one["numbered"]), one["nfc"])
     for one in HELD["vocabulary"]
 }
 MISTRAL_MARKS = HELD["mistral"].split()
