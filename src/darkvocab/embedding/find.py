@@ -135,10 +135,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     if len(numbered := _numbered(source)) > 1:
         asked = shlex.quote(str(source.asked))
         lines = (f"  darkvocab scan {asked} --tensor {printable(shlex.quote(t.name))}  # {_size(t)}" for t in numbered)
-        raise NoEmbedding(
-            f"{source.asked} has {len(numbered)} embeddings, each with tokens of its own; choose one:\n"
-            + "\n".join(lines)
-        )
+        raise NoEmbedding(SENTENCES["numbered"].format(source=source, n=len(numbered), lines="\n".join(lines)))
     if said := _adapted(source):
         raise NoEmbedding(said)
     return _by_shape(source, n_texts)

@@ -12,15 +12,11 @@ from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors, unique_names
-from .tensors import FORMATS, SENTENCES, LazyMapping
-from .tensors import File as File
-from .tensors import RemoteFile as RemoteFile
-from .tensors import Source as Source
-from .tensors import Tensor as Tensor
-from .tensors import read_json as read_json
-from .tensors import read_object as read_object
-from .tensors import sha256 as sha256
+from .tensors import FORMATS, SENTENCES, File, LazyMapping, RemoteFile, Source, Tensor, read_json, read_object, sha256
 from .torch_zip import read_torch
+
+__all__ = ["Folder", "chat_template", "located", "open_source", "read_sharded", "revisions"]
+__all__ += ["File", "RemoteFile", "Source", "Tensor", "read_json", "read_object", "sha256"]
 
 READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".safetensors": read_tensors,
@@ -103,16 +99,16 @@ def located(
 def revisions(path: str) -> dict[str, str] | None:
     """Return what opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
 
-    Raises as `hub.listings.revisions`.
+    Raises as `hub.repo.revisions`.
     """
     if Path(path).exists() or not ON_HUB.fullmatch(path):
         return None
-    from .hub import listings
+    from .hub import repo
 
     name, revision, within = _parse(path)
     if revision or within:
         return None
-    return {ref: f"hf://{name}@{commit}" for ref, commit in listings.revisions(name).items()}
+    return {ref: f"hf://{name}@{commit}" for ref, commit in repo.revisions(name).items()}
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:

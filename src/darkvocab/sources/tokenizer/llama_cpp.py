@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 # Patterns by which llama.cpp cuts a text before BPE.
 HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 PATTERNS: dict[str, list[str]] = HELD["patterns"]
-PATTERN_OF = {name: name for name in PATTERNS} | {
-    name: of for of, names in HELD["also"].items() for name in names.split()
-}
+PATTERN_OF = {name: kept for kept in PATTERNS for name in (kept, *HELD["also"].get(kept, "").split())}
 WHOLE_WORDS_FIRST = frozenset(HELD["whole_words_first"])
 RAW = frozenset(HELD["raw"])
 SPECIAL = frozenset(HELD["special"].split())
@@ -248,23 +246,15 @@ class Specials:
         """Return a function that encodes texts, of which `encode` gets what is between special tokens."""
 
         def encode_between(texts: list[str]) -> Encoded:
-            between: list[str] = []
-            place: list[int] = []  # of each of them among the parts of all texts
-            cut: list[tuple[int, int]] = []  # special tokens, with their places
-            text_of: list[int] = []  # of each part
-            for n, text in enumerate(texts):
-                for part in self.split(text):
-                    if isinstance(part, int):
-                        cut.append((part, len(text_of)))
-                    else:
-                        between.append(part)
-                        place.append(len(text_of))
-                    text_of.append(n)
-            ids, of = encode(between) if between else (np.empty(0, np.int64), np.empty(0, np.int64))
-            special = np.array(cut, np.int64).reshape(-1, 2)
-            places = np.concatenate([np.array(place, np.int64)[of], special[:, 1]])
+            parts = [(n, part) for n, text in enumerate(texts) for part in self.split(text)]
+            text_of = np.fromiter((n for n, _ in parts), np.int64, len(parts))
+            special = {place: part for place, (_, part) in enumerate(parts) if isinstance(part, int)}
+            between = {place: part for place, (_, part) in enumerate(parts) if isinstance(part, str)}
+            ids, of = encode(list(between.values())) if between else (np.empty(0, np.int64), np.empty(0, np.int64))
+            places = np.concatenate([np.array(list(between), np.int64)[of], np.array(list(special), np.int64)])
             order = np.argsort(places, kind="stable")
-            return np.concatenate([ids, special[:, 0]])[order], np.array(text_of, np.int64)[places[order]]
+            every = np.concatenate([ids, np.array(list(special.values()), np.int64)])
+            return every[order], text_of[places[order]]
 
         return encode_between
 
