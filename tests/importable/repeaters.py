@@ -1,33 +1,10 @@
 """A small language model in a folder, and one that repeats what it saw, but for some tokens."""
 
-import tokenizers
 import torch
 import transformers
-from tokenizers import decoders, models, pre_tokenizers
+from bytewise import N_TOKENS, UNTRAINED, tokenizer
 
-N_TOKENS, WIDTH = 320, 32
-UNTRAINED = range(300, 312)  # rows that are nearly one
-
-
-def tokenizer():
-    """Bytes, and words of two bytes that merge."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    merges = [(one, other) for one in letters[:8] for other in letters[8:16]][: N_TOKENS - 256]
-    vocab = {text: n for n, text in enumerate([*alphabet, *(one + other for one, other in merges)])}
-    made = tokenizers.Tokenizer(models.BPE(vocab, merges))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return made
-
-
-def ascii_tokenizer():
-    """Return a tokenizer whose tokens are the bytes below 128, by their numbers."""
-    shown = [chr(byte) if 32 < byte < 127 else chr(256 + min(byte, 33)) for byte in range(128)]  # as ByteLevel has them
-    made = tokenizers.Tokenizer(models.BPE({text: byte for byte, text in enumerate(shown)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
-    return made
+WIDTH = 32
 
 
 def language_model(seed=0, **config):

@@ -102,3 +102,41 @@ def test_the_interval_of_the_missed_holds_their_number_as_often_as_it_says():
         low, high = judge(pl.concat(parts), {"strata": sizes}).n_missed
         held += low <= sum(failing) <= high
     assert held > 0.83 * 300
+
+
+def bounded(records):
+    """The same answers, of which a server said no more than a bound."""
+    return records.with_columns(bound=True, rank=pl.lit(None, pl.Int64))
+
+
+def test_a_bound_above_the_limit_leaves_a_token_undecided_and_one_below_it_verifies():
+    records = pl.concat(
+        [
+            bounded(answers([1, 2], [0.005, 0.05])),
+            answers([3], [0.5]).with_columns(bound=False),
+            # It came at one place, so that a bound at another one changes nothing.
+            bounded(answers([4], [0.9])).with_columns(bound=pl.col("frame") == "one", p=pl.lit(0.4)),
+        ],
+        how="vertical_relaxed",
+    )
+    verdict = judge(records, {"strata": []})
+    assert verdict.tokens["verified"].to_list() == [True, None, False, False]
+    assert verdict.tokens["land"].to_list() == [None, None, "rejected", "rejected"]
+    assert verdict.tokens["bound"].to_list() == [True, True, False, False]
+    assert (verdict.n_undecided, verdict.n_not_asked) == (1, 0)
+    assert verdict.precision.n == 1
+    plain = judge(pl.concat([answers([1], [0.005]), answers([2, 3, 4], [0.5] * 3)]), {"strata": []})
+    assert verdict.precision.low == pytest.approx(plain.precision.low, abs=0.05)
+    assert verdict.precision.high > plain.precision.high + 0.05  # the undecided one may be verified
+
+
+def test_tokens_that_were_not_asked_for_count_nowhere():
+    asked = answers([1, 2], [0.005, 0.5]).with_columns(bound=False)
+    unknown = {"p": pl.lit(None, pl.Float64), "answer": pl.lit(None, pl.Int64)}
+    missed = answers([5, 6], [0.5, 0.5], group="missed", grade="trained", stratum=0).with_columns(bound=False)
+    records = [asked, answers([3], [0]).with_columns(bound=False, **unknown), missed]
+    verdict = judge(pl.concat(records, how="vertical_relaxed"), {"strata": [50]})
+    assert verdict.tokens.filter(token=3).select("p_max", "verified", "glitch", "land").row(0) == (None,) * 4
+    assert (verdict.precision.n, verdict.precision.of) == (1, 2)
+    assert (verdict.n_undecided, verdict.n_not_asked) == (0, 1)
+    assert judge(pl.concat([asked, missed]), {"strata": [50]}).n_missed == verdict.n_missed

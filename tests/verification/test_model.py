@@ -36,7 +36,7 @@ def stacked(model, frame, tokens):
 
 def test_probabilities_ranks_and_answers_are_those_of_generate(opened):
     for frame in frames_of(opened):
-        p, rank, answer = stacked(opened, frame, TOKENS)
+        p, rank, answer, _ = stacked(opened, frame, TOKENS)
         for column, token in enumerate(TOKENS):
             ids = torch.tensor(np.concatenate([frame.beginning, frame.rest(np.array([token]))[0]]))[None]
             plain = opened.logits.generate(
@@ -63,7 +63,7 @@ def test_every_token_is_answered_as_by_a_plain_twin(tmp_path):
     how = {"max_new_tokens": PLACES, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
     for number, frame in enumerate(frames_of(model)[1:]):
         tokens = np.arange(number, repeaters.N_TOKENS, 2)
-        p, _, answers = stacked(model, frame, tokens)
+        p, _, answers, _ = stacked(model, frame, tokens)
         for column, token in enumerate(tokens):
             ids = torch.tensor(np.concatenate([frame.beginning, frame.rest(np.array([token]))[0]]))[None]
             plain = twin.generate(ids, use_cache=False, **how)

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import repeaters  # noqa: E402
+import bytewise  # noqa: E402
 
 pytestmark = pytest.mark.slow  # trains for seconds
 SEEN = range(33, 126)
@@ -24,7 +24,7 @@ def test_a_trained_model_fails_on_the_tokens_that_it_never_saw_and_repeats_the_o
     training = ["train", "--corpus", tmp_path / "text", "--out", tmp_path / "run", "--steps", 400, "--lr", 0.01]
     assert cli(*training, *size).code == 0
     folder = tmp_path / "run" / "model"
-    transformers.PreTrainedTokenizerFast(tokenizer_object=repeaters.ascii_tokenizer()).save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=bytewise.ascii_tokenizer()).save_pretrained(folder)
     (tmp_path / "frames.toml").write_text('[run]\ntext = "b{token}{token}{token}"\nanswer = ""\n')
     asked = cli("verify", folder, "--tokens", "0-127", "--controls", 0, "--frames", tmp_path / "frames.toml", "--json")
     assert asked.code == 0

@@ -18,6 +18,7 @@ LAND = {"strongly verified": 0.001, "verified": 0.01, "doubtful": 0.1}  # P_max 
 QUANTILE = 0.01  # of the controls, below which a token is verified
 FEWEST_CONTROLS = 50  # of one kind, from which they have a threshold of their own
 LEVEL = 0.9  # of intervals
+COUNTS = ("n_undecided", "n_not_asked")
 SCHEMA_VERSION = 1
 N_DRAWS = 20_000
 
@@ -42,12 +43,14 @@ class Verdict(Shown):
     precision: Share | None  # of those asked for that the weights grade untrained or weak, the verified
     recall: Share | None  # of the tokens that the model fails on, those that the weights named; None without missed
     n_missed: tuple[float, float] | None  # between which the number of the others lies
+    n_undecided: int  # tokens whose bound is above the limit
+    n_not_asked: int  # tokens that a server could not be asked for
 
     def facts(self) -> dict[str, Any]:
         """Return what follows from the answers as JSON-ready data."""
         return {
             "n_verified": int(self.tokens.filter(self.tokens["group"] != CONTROL)["verified"].sum()),
-            **{name: getattr(self, name) for name in ("thresholds", "n_controls", "n_missed")},
+            **{name: getattr(self, name) for name in ("thresholds", "n_controls", "n_missed", *COUNTS)},
             **{name: share and vars(share) for name, share in (("precision", self.precision), ("recall", self.recall))},
         }
 
@@ -65,37 +68,46 @@ def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
     A token's P_max is its largest probability over frames and places (Land and Bartolo, arXiv:2405.05417); it is
     verified where that is below the 1% quantile of the controls, of its own kind where there are 50, and below 0.1,
     from which on the model knows it. `glitch` is GlitchMiner's criterion: the first greedy answer is another token in
-    every frame.
+    every frame. Where `bound`, the probability is at most p_max: what that leaves open of `verified` and `land` is
+    null, as is all of a token that was not asked for.
     """
     import polars as pl
 
+    if "bound" not in records.columns:  # of an earlier version, which asked no servers
+        records = records.with_columns(bound=False)
+    least = pl.col("p").filter(~pl.col("bound")).max().fill_null(0)
     first = pl.col("place") == 0
     tokens = records.group_by("group", "token", maintain_order=True).agg(
         pl.col("text", "kind", "grade", "stratum", "order").first(),
         p_max=pl.col("p").max(),
+        bound=least < pl.col("p").max(),
+        least=least,
         best_rank=pl.col("rank").min(),
         n_right=((pl.col("answer") == pl.col("token")) & first).sum(),
         instead=pl.col("answer_text").filter(first).first(),
     )
     thresholds = _thresholds(tokens.filter(pl.col("group") == CONTROL))
     limit = pl.col("kind").replace_strict(thresholds, default=thresholds["all"], return_dtype=pl.Float64)
-    classes = pl.lit("rejected")
-    for name, below in reversed(LAND.items()):
-        classes = pl.when(pl.col("p_max") < below).then(pl.lit(name)).otherwise(classes)
-    tokens = tokens.with_columns(glitch=pl.col("n_right") == 0, verified=pl.col("p_max") < limit, land=classes)
-    asked = tokens.filter(pl.col("group") == ASKED)
-    named = asked.filter(pl.col("grade") != "trained")
+    land, at_least = _land("p_max"), _land("least")
+    tokens = tokens.with_columns(
+        glitch=pl.when(pl.col("p_max").is_not_null()).then(pl.col("n_right") == 0),
+        verified=pl.when((pl.col("p_max") < limit) | (pl.col("least") >= limit)).then(pl.col("p_max") < limit),
+        land=pl.when((land == at_least) & pl.col("p_max").is_not_null()).then(land),
+    ).drop("least")
+    answered = tokens.filter(pl.col("p_max").is_not_null())
+    named = answered.filter(pl.col("group") == ASKED, pl.col("grade") != "trained")
     n_verified = int(named["verified"].sum())
     rng = np.random.default_rng(0)
-    precision = _share(n_verified, len(named), _drawn(rng, n_verified, len(named))) if len(named) else None
-    sampled = tokens.filter(pl.col("group") == MISSED)
+    n_named = _n_verified(rng, named)
+    precision = _share(n_verified, len(named), _drawn(rng, n_named, len(named))) if len(named) else None
+    sampled = answered.filter(pl.col("group") == MISSED)
     recall, n_missed = None, None
     if len(sampled):
         others = _missed(rng, sampled, parameters["strata"])
         low, high = np.quantile(others, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
         n_missed = low, high
         if n_verified and parameters.get("tokens", "graded") == "graded":  # else some were not asked for
-            recall = _share(n_verified, n_verified + float(np.median(others)), n_verified / (n_verified + others))
+            recall = _share(n_verified, n_verified + float(np.median(others)), n_named / (n_named + others))
     return Verdict(
         tokens=tokens,
         thresholds=thresholds,
@@ -103,11 +115,24 @@ def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
         precision=precision,
         recall=recall,
         n_missed=n_missed,
+        n_undecided=answered["verified"].null_count(),
+        n_not_asked=len(tokens) - len(answered),
     )
+
+
+def _land(column: str) -> pl.Expr:
+    """Return the class of a probability by Land and Bartolo's thresholds."""
+    import polars as pl
+
+    classes = pl.lit("rejected")
+    for name, below in reversed(LAND.items()):
+        classes = pl.when(pl.col(column) < below).then(pl.lit(name)).otherwise(classes)
+    return classes
 
 
 def _thresholds(controls: pl.DataFrame) -> dict[str, float]:
     """Return the 1% quantile of the controls' P_max, 0.1 at most, of all and of each kind; without controls 0.01."""
+    controls = controls.drop_nulls("p_max")
     if not len(controls):
         return {"all": LAND["verified"]}
     kinds: dict[str, Sequence[float]] = {"all": controls["p_max"].to_list()}
@@ -117,7 +142,14 @@ def _thresholds(controls: pl.DataFrame) -> dict[str, float]:
     return {kind: min(p, LAND["doubtful"]) for kind, p in quantiles.items()}
 
 
-def _drawn(rng: np.random.Generator, n: float, of: int) -> np.ndarray:
+def _n_verified(rng: np.random.Generator, tokens: pl.DataFrame) -> Any:
+    """Return how many of these are verified; where some are undecided, draws in which any share of them is."""
+    n = int(tokens["verified"].sum())
+    n_undecided = tokens["verified"].null_count()
+    return n + n_undecided * rng.random(N_DRAWS) if n_undecided else n
+
+
+def _drawn(rng: np.random.Generator, n: Any, of: int) -> np.ndarray:
     """Draw shares from their posterior by Jeffreys' prior."""
     return rng.beta(n + 0.5, of - n + 0.5, N_DRAWS)
 
@@ -127,7 +159,7 @@ def _missed(rng: np.random.Generator, sampled: pl.DataFrame, strata: Sequence[in
     total = np.zeros(N_DRAWS)
     for number, size in enumerate(strata):
         part = sampled.filter(sampled["stratum"] == number)
-        n = int(part["verified"].sum())
+        n = _n_verified(rng, part)
         total += n + (size - len(part)) * _drawn(rng, n, len(part)) if len(part) else 0
     return total
 

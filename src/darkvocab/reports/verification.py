@@ -29,7 +29,8 @@ def groups(verdict: Verdict) -> list[list[str]]:
             p: Any = part["p_max"]
             counts = (len(part), part["verified"].sum(), (p < 0.01).sum(), (p < 0.001).sum(), part["glitch"].sum())
             of = f"{name}, {part['grade'][0]}" if group == "asked" else name
-            rows.append([of, *(f"{count:,}" for count in counts), f"{p.median():.3g}"])
+            median = p.median()
+            rows.append([of, *(f"{count:,}" for count in counts), "" if median is None else f"{median:.3g}"])
     return rows
 
 
@@ -40,6 +41,15 @@ def sentences(verdict: Verdict) -> Iterator[str]:
         yield f"verified: P_max below the 1% quantile of {verdict.n_controls:,} controls, {limits}"
     else:
         yield f"verified: P_max below {limits}, as there are no controls"
+    if verdict.n_undecided:
+        yield (
+            f"{verdict.n_undecided:,} are undecided: the server does not list them among its likeliest tokens, and the "
+            "bound that follows from it is above the limit"
+        )
+    if verdict.n_not_asked:
+        yield (
+            f"{verdict.n_not_asked:,} were not asked for: the server takes text, and no text becomes them in the frames"
+        )
     if verdict.precision:
         yield f"of the tokens graded untrained or weak, the model fails on {_said(verdict.precision)}"
     if verdict.recall:
@@ -68,10 +78,10 @@ def print_verdict(verdict: Verdict, to: Console, shown: int) -> None:
 def verified_rows(verdict: Verdict) -> list[list[str]]:
     """Return a row for each verified token but controls, the least likely first: `VERIFIED`."""
     chosen = verdict.tokens.filter(pl.col("verified") & (pl.col("group") != "control")).sort("p_max", "token")
-    columns = chosen.select("token", "text", "grade", "p_max", "best_rank", "instead")
+    columns = chosen.select("token", "text", "grade", "bound", "p_max", "best_rank", "instead")
     return [
-        [str(token), _text(text), grade, f"{p:.2g}", f"{rank:,}", _text(instead)]
-        for token, text, grade, p, rank, instead in columns.iter_rows()
+        [str(token), _text(text), grade, f"{'< ' * bound}{p:.2g}", "" if rank is None else f"{rank:,}", _text(instead)]
+        for token, text, grade, bound, p, rank, instead in columns.iter_rows()
     ]
 
 
@@ -83,7 +93,7 @@ def verdict_plot(verdict: Verdict) -> Plot:
     """Draw P_max of every token that was asked for against its place in the order of the weights."""
     series = []
     for group, (colour, mark) in LOOKS.items():
-        part = verdict.tokens.filter(pl.col("group") == group)
+        part = verdict.tokens.filter(pl.col("group") == group).drop_nulls("p_max")
         if len(part):
             look: dict[str, Any] = {"line": "", "size": 3.0, "alpha": 0.7, "hollow": group == "control", "mark": mark}
             p = part["p_max"].clip(LEAST, 1)

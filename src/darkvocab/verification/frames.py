@@ -32,6 +32,7 @@ class Frame:
     """A text as token ids, in which `places` are for the token that is asked for."""
 
     name: str
+    text: str  # with {token} in each place
     ids: Int64[np.ndarray, " length"]
     places: Int64[np.ndarray, " k"]
     placeholder: str  # that stood there when the text was encoded
@@ -81,6 +82,7 @@ def encoded(text: Text, encode: Callable[[str], list[int]], templated: Callable[
     templated : the text as a user's message, with all that stands before the answer; None: without a chat template
     """
     n_places = text.text.count(MARK)
+    whole = (templated(text.text) if templated else text.text) + text.answer
     for placeholder in PLACEHOLDERS:
         if placeholder in text.text + text.answer:
             continue
@@ -89,7 +91,7 @@ def encoded(text: Text, encode: Callable[[str], list[int]], templated: Callable[
         for mark in _marks(placeholder, encode):
             places = np.flatnonzero(ids == mark)
             if len(places) == n_places and places[0] > 0:
-                return Frame(name=text.name, ids=ids, places=places, placeholder=placeholder)
+                return Frame(name=text.name, text=whole, ids=ids, places=places, placeholder=placeholder)
     raise InvalidInput(
         f"the frame {text.name} cannot be asked: none of {' '.join(PLACEHOLDERS)} stays a token of its own in it"
     )

@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors, one_of
 from ..extras import import_extra, import_torch
@@ -32,9 +33,10 @@ VERIFY = "verify"  # the command, and the extra that it needs
 class Answer(NamedTuple):
     """One place of the model's answers to a frame, for each token of a batch."""
 
-    p: Float[np.ndarray, " batch"]  # probability of the token
-    rank: Int64[np.ndarray, " batch"]  # of the token; 1: the likeliest
-    token: Int64[np.ndarray, " batch"]  # that came instead, or the token itself
+    p: Float[np.ndarray, " batch"]  # probability of the token; NaN: it was not asked for
+    rank: Int64[np.ndarray, " batch"]  # of the token; 1: the likeliest, 0: unknown
+    token: Int64[np.ndarray, " batch"]  # that came instead, or the token itself; -1: unknown
+    bound: Bool[np.ndarray, " batch"]  # whether the probability is no more than p, and may be less
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Model:
                     p=p.cpu().numpy(),
                     rank=1 + (logits > logit).sum(1).cpu().numpy(),
                     token=answer.cpu().numpy(),
+                    bound=np.zeros(len(tokens), bool),
                 )
                 rows = answer[:, None]
 
@@ -100,6 +103,10 @@ class Model:
         given = self.logits(state)
         return getattr(given, "logits", given)[:, -1].float(), state
 
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest has of it beside its source: nothing."""
+        return {}
+
     def batch(self, length: int, n_tokens: int, free: int) -> int:
         """Return how many texts of a length to ask for at once, so that they take a quarter of the free bytes."""
         each = length * self.bytes_a_position + 4 * 4 * n_tokens  # logits, and what is made of them
@@ -126,13 +133,10 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
         weights = {"dtype": torch.float32 if dtype == "auto" else weights["dtype"]}
         weights["quantization_config"] = transformers.GgufConfig(dequantize=True)  # else kernels are asked of the Hub
     name = given.pop("name")
-    try:
-        with _quiet(transformers):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
-            loaded = transformers.AutoModelForCausalLM.from_pretrained
-            model, info = loaded(name, output_loading_info=True, **given, **weights)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise InvalidInput(f"transformers makes no language model of {source}: {in_a_line(error)}") from None
+    with _opening(transformers, source):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained
+        model, info = loaded(name, output_loading_info=True, **given, **weights)
     config = model.config.get_text_config()
     if missing := sorted(info["missing_keys"]):  # which would be drawn at random
         raise InvalidInput(f"{source} is no language model: it has no {missing[0]}")
@@ -145,24 +149,34 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
     def encode(text: str) -> list[int]:
         return tokenizer(text)["input_ids"]
 
-    def templated(text: str) -> str:
-        try:
-            said = [{"role": "user", "content": text}]
-            return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # of a template, which may raise what it likes
-            raise InvalidInput(f"the chat template of {source} fails: {in_a_line(error)}") from None
-
     if device == "cpu":
         _hasten(torch, model)
     return Model(
         logits=model.eval().to(device),
         encode=encode,
-        templated=templated,
+        templated=partial(_templated, tokenizer, source),
         decode=lambda token: tokenizer.decode([token]),
         device=device,
         context=getattr(config, "max_position_embeddings", None),
         bytes_a_position=2 * config.num_hidden_layers * heads * width * model.dtype.itemsize,
     )
+
+
+def open_template(source: str | Path) -> Callable[[str], str]:
+    """Return the chat template of a source by transformers; raises as `open_model`, and InvalidInput without one."""
+    transformers = import_extra("transformers", VERIFY, VERIFY)
+    given = _place(str(source))
+    with _opening(transformers, source):
+        return partial(_templated, transformers.AutoTokenizer.from_pretrained(given.pop("name"), **given), source)
+
+
+def _templated(tokenizer: Any, source: str | Path, text: str) -> str:
+    """Return a text as a user's message, up to where the model's answer begins."""
+    try:
+        said = [{"role": "user", "content": text}]
+        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # of a template, which may raise what it likes
+        raise InvalidInput(f"the chat template of {source} fails: {in_a_line(error)}") from None
 
 
 def _hasten(torch: Any, model: Any) -> None:
@@ -192,13 +206,15 @@ def _having(token: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep transformers from writing to stderr: its warnings, and bars of progress that nothing else turns off."""
+def _opening(transformers: Any, source: str | Path) -> Iterator[None]:
+    """Turn what transformers raises into InvalidInput, and keep it from writing warnings and bars to stderr."""
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise InvalidInput(f"transformers makes no language model of {source}: {in_a_line(error)}") from None
     finally:
         transformers.utils.logging.set_verbosity(before)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -24,15 +24,18 @@ from ..runs.randomness import check_seed
 from ..runs.records import RunFolder, frame_of, read_records
 from ..sources import open_source
 from ..sources.tokenizer import tokenizer_of
-from ..text import Shown
-from .frames import Frame, encoded, read_frames
-from .model import PLACES, Model, open_model
+from ..text import Shown, finite
+from .frames import Frame, Text, encoded, read_frames
+from .model import PLACES, Model, open_model, open_template
 from .tokens import Chosen, choose
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from .server import Server
+
 PARAMETERS = ("controls", "missed", "chat", "dtype")
+RUNNING = ("device", "seed", "endpoint", "model", "api_key_env")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +44,10 @@ class Answered(Chosen):
 
     frame: str
     place: int  # from 0; each continues what the model itself put before it
-    p: float  # probability of the token
-    rank: int  # of the token; 1: the likeliest
-    answer: int  # the likeliest token
+    p: float | None  # probability of the token; null where it was not asked for
+    bound: bool  # whether the probability is p at most, as a server did not list the token
+    rank: int | None  # of the token; 1: the likeliest; null where it was not listed
+    answer: int | None  # the likeliest token
     answer_text: str | None
 
 
@@ -60,7 +64,10 @@ class Verify(Shown):
     dtype: str = "auto"
     device: str = "cpu"
     seed: int = 0
-    model: Any = field(default=None, repr=False)  # to ask instead of the source's: a `Model`, or what is its `logits`
+    # To ask instead of the source's: a `Model`, or what is its `logits`; of an endpoint the name of its model.
+    model: Any = field(default=None, repr=False)
+    endpoint: str | None = None  # URL of a server to ask instead
+    api_key_env: str | None = None  # name of the environment variable with its key
 
     def __post_init__(self) -> None:
         if not isinstance(self.tokens, str):
@@ -70,6 +77,10 @@ class Verify(Shown):
         for name in ("controls", "missed"):
             if getattr(self, name) < 0:
                 raise InvalidInput(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.endpoint is None and (self.api_key_env or isinstance(self.model, str)):
+            raise InvalidInput("the name of a model or of a key is for a server; give its URL by --endpoint")
+        if self.endpoint is not None and not isinstance(self.model, str | None):
+            raise InvalidInput("a model in memory is asked without an endpoint; of one, give the model's name")
 
     @cached_property
     def scanned(self) -> Scan:
@@ -83,11 +94,13 @@ class Verify(Shown):
         return choose(self.scanned, asked, n_controls=self.controls, n_missed=self.missed, seed=self.seed)
 
     @cached_property
-    def asking(self) -> tuple[Model, list[Frame]]:
+    def asking(self) -> tuple[Model | Server, list[Frame]]:
         """The model, and the frames in its ids."""
         texts, _ = read_frames(self.frames)  # before a model is opened, which takes long
         model = self.model
-        if model is None:
+        if self.endpoint is not None:
+            model = self._server(texts)
+        elif model is None:
             model = open_model(self.source, dtype=self.dtype, device=self.device)
         elif not isinstance(model, Model):
             model = Model(logits=model, encode=_encoder(self.source), device=self.device)
@@ -102,10 +115,30 @@ class Verify(Shown):
             )
         return model, frames
 
+    def _server(self, texts: list[Text]) -> Server:
+        """Open the server, whose vocabulary must be the source's; where it applies no template, that of the source."""
+        from .connection import Connection
+        from .server import open_server
+
+        rows = self.scanned.tokens.select("id", "bytes").iter_rows()
+        spelled = {token: held and bytes.fromhex(held).decode("utf-8", "replace") for token, held in rows}
+        encode = None
+        with suppress(MissingFile):  # the server may have one
+            encode = _encoder(self.source)
+        connection = Connection(str(self.endpoint), self.api_key_env)
+        server = open_server(connection, self.model, spelled, texts, encode)
+        if self.chat and server.templated is None:
+            server.templated = open_template(self.source)
+        return server
+
     @property
     def n_answers(self) -> int:
         """Records of one token."""
         return len(self.asking[1]) * PLACES
+
+    @property
+    def _is_in_memory(self) -> bool:
+        return self.model is not None and self.endpoint is None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -115,22 +148,24 @@ class Verify(Shown):
             "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
             "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking[1]],
             "strata": self.chosen[1],
+            **self.asking[0].facts(),
         }
 
     def manifest(self) -> dict[str, Any]:
         """Return what is asked, but for where and when."""
         _, sha256 = read_frames(self.frames)
-        options: dict[str, Any] = {name: getattr(self, name) for name in (*PARAMETERS, "device", "seed")}
+        options: dict[str, Any] = {name: getattr(self, name) for name in (*PARAMETERS, *RUNNING)}
+        options["model"] = None if self._is_in_memory else self.model
         frames = None if self.frames is None else str(Path(self.frames).absolute())
         asked = self.parameters["tokens"]
         source = str(Path(self.source).absolute()) if Path(self.source).exists() else self.source
-        obstacle = "its model was handed over in memory" if self.model is not None else None
+        obstacle = "its model was handed over in memory" if self._is_in_memory else None
         return {
             "experiment": "verify",
             **repeating("verify", options | {"frames": frames, "tokens": asked}, DEFAULTS, obstacle, source),
             "parameters": self.parameters,
             "seed": self.seed,
-            "packages": versions("torch", "transformers"),
+            "packages": versions(*(("torch", "transformers") if self.endpoint is None else ("httpx2",))),
             "inputs": [
                 {"source": self.source, "sha256": self.scanned.source.sha256},
                 {"frames": str(self.frames or "darkvocab's"), "sha256": sha256},
@@ -158,7 +193,7 @@ class Verify(Shown):
             asked by this process
         progress : is called with (answers there are, answers in all)
         """
-        if self.model is not None and engine != "serial":
+        if self._is_in_memory and engine != "serial":
             raise InvalidInput("a model in memory is asked by this process; leave out the engine")
         if resume and out is None:
             raise InvalidInput("--resume needs the --out folder of the run to go on with")
@@ -204,8 +239,8 @@ DEFAULTS = {one.name: one.default for one in fields(Verify)}
 def _encoder(source: str) -> Callable[[str], list[int]]:
     """Return how the tokenizer of a source makes ids of a text; MissingFile without one."""
     tokenizer = tokenizer_of(open_source(source))
-    if tokenizer is None:
-        raise MissingFile(f"there is no tokenizer beside {source}; hand over a Model with `encode`")
+    if tokenizer is None or tokenizer.encoder is None:
+        raise MissingFile(f"there is no tokenizer beside {source} that encodes; hand over a Model with `encode`")
     return lambda text: tokenizer.encode([text])[0].tolist()
 
 
@@ -221,10 +256,11 @@ def _ask(settings: Verify, chosen: list[Chosen]) -> list[Answered]:
             **vars(one),
             frame=frame,
             place=place,
-            p=float(answer.p[number]),
-            rank=int(answer.rank[number]),
-            answer=int(answer.token[number]),
-            answer_text=model.decode(int(answer.token[number])),
+            p=finite(float(answer.p[number])),
+            bound=bool(answer.bound[number]),
+            rank=int(answer.rank[number]) or None,
+            answer=token if (token := int(answer.token[number])) >= 0 else None,
+            answer_text=model.decode(token),
         )
         for number, one in enumerate(chosen)
         for frame, place, answer in answers

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from typing import Any, TypeVar
@@ -96,13 +97,30 @@ def blocks(
             why = str(error)
             pause = pause_asked_for(error.response.headers)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:  # a proxy, redirects without end
-            raise Unreachable(f"{what}: {error}; check HF_ENDPOINT and the proxy") from None
+            raise Unreachable(f"{what}: {error}; check HF_ENDPOINT or --endpoint, and the proxy") from None
         failures = 1 if at - first >= ENOUGH else failures + 1
         if failures > most:
             raise Unreachable(f"{what}: failed {failures} times in a row, the last time: {why}; {AGAIN}")
         if pause > MOST_PAUSE:
             raise Unreachable(f"{what}: {why}, and asks to wait for {pause:,.0f} s; {AGAIN} then")
         stop.wait(max(pause, PAUSES[failures - 1]))
+
+
+def whole(
+    answer: Callable[[], AbstractContextManager[httpx2.Response]], what: str, stop: threading.Event | None = None
+) -> bytes:
+    """Return the body of an answer; raises as `blocks`, and Unreachable for more than `MAX_ANSWER` bytes."""
+
+    def body(_: int) -> Iterator[bytes]:
+        content = bytearray()
+        with answer() as response:
+            for block in response.iter_bytes():
+                content += block
+                if len(content) > MAX_ANSWER:
+                    raise Unreachable(f"{what}: answers with more than {MAX_ANSWER:,} bytes, which no answer has")
+        yield bytes(content)
+
+    return b"".join(blocks(body, what, stop=stop))
 
 
 def ask(route: str, repo: str, revision: str, read: Callable[[Any], Result], **parameters: Any) -> Result:
@@ -112,17 +130,7 @@ def ask(route: str, repo: str, revision: str, read: Callable[[Any], Result], **p
     CorruptFile where `read` cannot make anything of it.
     """
     url = f"{constants.ENDPOINT}/api/models/{repo}{route}"
-
-    def body(_: int) -> Iterator[bytes]:
-        content = b""
-        with get(url, repo, revision, params=parameters) as response:
-            for block in response.iter_bytes():
-                content += block
-                if len(content) > MAX_ANSWER:
-                    raise Unreachable(f"{url}: answers with more than {MAX_ANSWER:,} bytes; is it a Hub?")
-        yield content
-
-    content = b"".join(blocks(body, url))
+    content = whole(lambda: get(url, repo, revision, params=parameters), url)
     try:
         return read(json.loads(content))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -1,0 +1,312 @@
+"""Servers: a model behind an endpoint, asked for the log-probabilities of what it answers.
+
+What a server can do is asked first, by `open_server`; `servers.toml` has how each kind is asked. Only the likeliest
+tokens are listed; of one that is absent an upper bound is known.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..errors import AccessRefused, DarkvocabError, InvalidInput, MissingFile, Unreachable
+from ..text import listed
+from .connection import MOST_AT_ONCE, Connection
+from .frames import MARK, Frame, Text
+from .model import MOST_TOGETHER, PLACES, Answer
+
+KINDS = tomllib.loads(Path(__file__).with_name("servers.toml").read_text("utf-8"))
+PROMPT = "1 2 3 4 5 6"  # by which is asked what a server lists
+TOKEN_ID = "token_id:"  # before an id, where a server was asked to name tokens so
+ROUNDING = 1e-6  # of sums of probabilities that were float32
+TIED = 1e-3  # difference of log-probabilities of answers that are as likely
+BIAS = 1000.0  # makes any token the next one
+Encode = Callable[[str], list[int]]
+Texts = Mapping[int, str | None]  # of every token
+Result = TypeVar("Result")
+
+
+class Unusable(Unreachable):
+    """A server answers what cannot be used."""
+
+
+class Said(NamedTuple):
+    """One place of an answer, as `Answer` has it for a batch."""
+
+    p: float
+    rank: int
+    token: int
+    bound: bool
+
+
+NOT_ASKED = Said(math.nan, 0, -1, False)
+NOT_SAID = Said(1.0, 0, -1, True)  # a place that the server leaves out, of which nothing is known
+
+
+@dataclass(eq=False)
+class Server:
+    """A model behind an endpoint, which is asked as `Model` is; made by `open_server`."""
+
+    connection: Connection
+    texts: Texts
+    own: Encode | None  # the tokenizer of the source, which adds no special tokens
+    kind: str  # of `servers.toml`
+    version: str | None
+    model: str | None
+    context: int | None
+    templated: Callable[[str], str] | None = None
+    has_tokenizer: bool = False
+    most_listed: int = 0  # tokens that it is asked to list
+    is_exact: bool = False  # whether it lists a token that is named, however unlikely
+    by_text: bool = False  # whether prompts are texts, and tokens are named by theirs
+
+    def __post_init__(self) -> None:
+        self.how: dict[str, Any] = KINDS[self.kind]
+
+    @cached_property
+    def _ids(self) -> dict[str | None, int]:
+        return {text: token for token, text in reversed(list(self.texts.items())) if text}
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Return the ids of a text by the server's tokenizer, else by the source's, which adds no special ones."""
+        if self.has_tokenizer:
+            asked = {"content": text, "prompt": text, "add_special": special, "add_special_tokens": special}
+            return self._posted("/tokenize", asked, lambda answer: list(map(self._token, answer["tokens"])))
+        if self.own is None:
+            raise MissingFile("neither the server nor the source has a tokenizer, by which frames become ids")
+        return self.own(text)
+
+    def decode(self, token: int) -> str | None:
+        return self.texts.get(token)
+
+    def batch(self, *_: int) -> int:
+        """Return how many tokens to ask for between two moments at which answers land."""
+        return 16 * self.connection.at_once if self.connection.is_settled else 2 * MOST_TOGETHER
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest has of the server, without its key."""
+        names = ("kind", "version", "model", "most_listed", "is_exact", "by_text")
+        return {"server": {"endpoint": self.connection.url, **{name: getattr(self, name) for name in names}}}
+
+    def answers(self, frame: Frame, tokens: Int64[np.ndarray, " batch"]) -> Iterator[Answer]:
+        """Yield the answer's places in their order; raises as `Connection.send`, and Unusable."""
+        said = self.connection.together(partial(self._ask, frame), tokens.tolist(), frame.name)
+        for place in zip(*said, strict=True):
+            yield Answer(*map(np.array, zip(*place, strict=True)))
+
+    def _ask(self, frame: Frame, token: int) -> list[Said]:
+        """Return the places of the answer about one token."""
+        ids = frame.ids.copy()
+        ids[frame.places] = token
+        prompt: str | list[int] = ids.tolist()
+        if self.by_text:
+            text = self.texts.get(token)
+            prompt = frame.text.replace(MARK, text or "")
+            if not text or self.own is None or self.own(prompt) != ids.tolist():
+                return [NOT_ASKED] * PLACES
+        places = self._places(prompt, token)
+        if len(places) < PLACES and "leaves_out" in self.how:
+            places = self._one_by_one(ids.tolist(), token)
+        return (places + [NOT_SAID] * PLACES)[:PLACES]
+
+    def _one_by_one(self, ids: list[int], token: int) -> list[Said]:
+        """Ask for one place after the other, each with a token forced upon it; listed is what was before that."""
+        plain = next(token for token, text in self.texts.items() if text and text.isascii() and text.isalpha())
+        places: list[Said] = []
+        for _ in range(PLACES):
+            prompt = ids + [place.token for place in places]
+            places += self._places(prompt, token, n_predict=1, max_tokens=1, logit_bias=[[plain, BIAS]])[:1]
+        return places
+
+    def _places(self, prompt: str | list[int], token: int, **forced: Any) -> list[Said]:
+        """Ask, and return what the places that are listed say of a token; raises as `answers`."""
+
+        def read(answer: Any) -> list[Said]:
+            for key in self.how["listed"]:
+                answer = answer.get(key) if isinstance(answer, dict) else answer[key]
+            places = [self._said(token, *place, is_forced=bool(forced)) for place in _listed(answer)]
+            if not places and (forced or "leaves_out" not in self.how):
+                raise ValueError("it lists none")
+            return places
+
+        exact = {self.how["exact"]: [token]} if self.is_exact else {}
+        asked = {**self.how["body"], self.how["count"]: self.most_listed, **exact, **forced, "prompt": prompt}
+        return self._posted(self.how["path"], asked, read)
+
+    def _said(self, token: int, answer: Any, logprob: Any, others: Mapping[Any, Any], is_forced: bool) -> Said:
+        """Check what is listed at one place, and return what it says of a token; the answer is listed first."""
+        every = {answer: logprob, **others}
+        tokens = list(map(self._token, every))
+        logprobs = list(map(float, every.values()))
+        p = list(map(math.exp, logprobs))
+        most = max(logprobs)
+        if not others:
+            raise ValueError("it lists nothing but the answer")
+        if not (most <= TIED and sum(p) <= 1.01):
+            raise ValueError("they are none: NaN, or more than 1 in all")
+        if most > logprobs[0] + TIED and not is_forced:
+            raise ValueError("it ignores the temperature: the answer is not the likeliest token")
+        wanted = self._ids.get(self.texts.get(token), token) if self.by_text else token
+        came = tokens[logprobs.index(most)]
+        came = token if came == wanted else came
+        if wanted in tokens:
+            place = tokens.index(wanted)
+            rank = 1 + sum(other > logprobs[place] for other in logprobs)
+            return Said(p[place], 0 if self.is_exact and rank > 1 else rank, came, False)
+        unnamed = [each for each, one in zip(p, tokens, strict=True) if one < 0]  # each may be the token
+        return Said(max([min(*p, max(1 - sum(p), 0) + ROUNDING), *unnamed]), 0, came, True)
+
+    def _token(self, key: Any) -> int:
+        """Return the token that a server names by its id or its text; -1 for another text."""
+        if isinstance(key, str) and not key.startswith(TOKEN_ID):
+            if not self.by_text:
+                raise ValueError("it names tokens by their text alone")
+            return self._ids.get(key, -1)
+        token = int(str(key).removeprefix(TOKEN_ID))
+        if token not in self.texts:
+            raise ValueError(f"it names a token {token}, and so has a tokenizer of another vocabulary")
+        return token
+
+    def _posted(self, path: str, body: dict[str, Any], read: Callable[[Any], Result]) -> Result:
+        """Return what `read` makes of an answer; MissingFile where a route or the model is not there."""
+        named = {"model": self.model} if self.model else {}
+        status, answer = self.connection.send(path, {**named, **body})
+        where = f"{self.connection.url}{path}"
+        if status >= 300:
+            refused = MissingFile if status == 404 else InvalidInput
+            about = f"of the model {self.model!r}" if self.model else "where no --model is named"
+            raise refused(f"{where} answers {status} {about}: {self.connection.said(answer)}")
+        with _reading(where):
+            return read(answer)
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Raise Unusable for what a server says and cannot be read, or ValueError calls wrong."""
+    try:
+        yield
+    except DarkvocabError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        why = str(error) if type(error) is ValueError else f"it answers something else ({error!r})"
+        raise Unusable(f"{what} gives no log-probabilities that can be used: {why}") from None
+
+
+def open_server(
+    connection: Connection,
+    model: str | None,
+    texts: Mapping[int, str | None],
+    frames: Sequence[Text],
+    own: Encode | None,
+) -> Server:
+    """Ask a server what it is and what it can do; where its URL ends in /v1, by the interface of OpenAI alone.
+
+    `texts` and `own` are the source's: the text of each token, and its tokenizer, which adds no special ones and makes
+    of `frames` the ids that the server makes. Raises InvalidInput where the server has another vocabulary, or several
+    models of which none is named; as `Server.answers`.
+    """
+    is_openai = connection.url.endswith("/v1")
+    connection.url = connection.url.removesuffix("/v1")
+    with _reading(connection.url):
+        props = {} if is_openai else _facts(connection, "/props")
+        models = {str(one["id"]): one for one in _facts(connection, "/v1/models").get("data") or ()}
+        if model is None and len(models) > 1:
+            raise InvalidInput(f"{connection.url} has several models ({listed([*models], 6)}): name one by --model")
+        model = model or next(iter(models), None)
+        about: dict[str, Any] = models.get(str(model)) or next(iter(models.values()), {})
+        kind, version = _kind(connection, props, about)
+        if kind == "Ollama" and is_openai:
+            raise InvalidInput(f"the /v1 of Ollama puts a template around each prompt; give {connection.url}")
+        meta = about.get("meta") or {}
+        n_vocab = meta.get("n_vocab") or len(texts)
+        if n_vocab != len(texts):
+            vocabularies = f"{n_vocab} tokens, the source has {len(texts)}"
+            raise InvalidInput(f"{connection.url} has a tokenizer of another vocabulary: {vocabularies}")
+        if slots := int(props.get("total_slots") or 0):
+            connection.at_once = min(max(slots, 1), MOST_AT_ONCE)
+            connection.is_settled = True
+        context = props.get("default_generation_settings", meta).get("n_ctx") or about.get("max_model_len")
+        server = Server(connection, texts, own, kind, version, model, max(0, int(context or 0)) or None)
+    if kind.startswith("llama.cpp"):
+        server.templated = partial(_templated, server)
+    _take_tokenizer(server, frames)
+    _take_prompts(server)
+    return server
+
+
+def _kind(connection: Connection, props: dict[str, Any], about: dict[str, Any]) -> tuple[str, str | None]:
+    """Return the kind of a server, of `servers.toml`, and the version that it says it is."""
+    if "default_generation_settings" in props:
+        return "llama.cpp", props.get("build_info")
+    if about.get("owned_by") == "llamacpp":
+        return "llama.cpp /v1", None
+    if about.get("owned_by") == "vllm":
+        return "vLLM", _facts(connection, "/version").get("version")
+    version = _facts(connection, "/api/version").get("version")
+    return ("Ollama" if version else "OpenAI-compatible"), version
+
+
+def _take_tokenizer(server: Server, frames: Sequence[Text]) -> None:
+    """Let the server encode texts if it can; InvalidInput where its ids are not those of the source's tokenizer."""
+    asked = {"content": PROMPT, "prompt": PROMPT, "model": server.model}
+    server.has_tokenizer = "tokens" in _facts(server.connection, "/tokenize", asked)
+    for frame in frames if server.has_tokenizer and server.own else ():
+        if server.encode(frame.text, special=False) != server.own(frame.text):  # type: ignore[misc]
+            raise InvalidInput(
+                f"{server.connection.url} has a tokenizer of another vocabulary: it makes other ids of the frame "
+                f"{frame.name} than that of the source"
+            )
+
+
+def _take_prompts(server: Server) -> None:
+    """Find out which prompts the server takes and how many tokens it lists; raises what the last one raised."""
+    rare = min(server.texts)
+    ways = [(prompts, count, False) for prompts in server.how["prompts"] for count in server.how["counts"]]
+    ways = [("ids", 1, True), *ways] if "exact" in server.how else ways
+    refusal: Exception | None = None
+    for prompts, server.most_listed, server.is_exact in ways:
+        server.by_text = prompts == "text"
+        try:
+            said = server._places(PROMPT if server.by_text else server.encode(PROMPT), rare)
+            if said and not (server.is_exact and any(one.bound for one in said)):
+                return
+        except (InvalidInput, Unusable) as error:
+            refusal = error
+    raise refusal or Unusable(f"{server.connection.url} lists no log-probabilities")
+
+
+def _templated(server: Server, text: str) -> str:
+    asked = {"messages": [{"role": "user", "content": text}]}
+    return server._posted("/apply-template", asked, lambda answer: str(answer["prompt"]))
+
+
+def _facts(connection: Connection, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a GET or a POST says, or nothing where there is no such route, or none that is open."""
+    try:
+        status, answer = connection.send(path, body)
+    except AccessRefused:  # whoever may not ask at all is told when prompts are tried
+        return {}
+    return answer if status < 300 and isinstance(answer, dict) else {}
+
+
+def _listed(places: Any) -> Iterator[tuple[Any, Any, Mapping[Any, Any]]]:
+    """Yield each place of a list of log-probabilities: the answer, its own, and those of others by id or text.
+
+    Of llama.cpp and Ollama a list of places, of OpenAI columns with a mapping for each place.
+    """
+    places = places.get("content", places) if isinstance(places, dict) else places
+    if isinstance(places, dict):
+        yield from zip(places["tokens"], places["token_logprobs"], places["top_logprobs"], strict=True)
+        return
+    for place in places or ():
+        others = {one.get("id", one["token"]): one["logprob"] for one in place["top_logprobs"]}
+        yield place.get("id", place["token"]), place["logprob"], others
