@@ -121,9 +121,7 @@ class Tensor:
         DiskFull where the file cannot be read.
         """
         if self.strides is not None:
-            raise InvalidInput(
-                SENTENCES["view"].format(tensor=self, shape=list(self.shape), strides=list(self.strides))
-            )
+            raise InvalidInput(SENTENCES["view"].format(view=self, shape=list(self.shape), strides=list(self.strides)))
         if 0 in self.shape:
             return np.empty(self.words_shape, self._word)
         local = self.path if isinstance(self.path, Path) else self.path.bring(self.offset, self.nbytes)

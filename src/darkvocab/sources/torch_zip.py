@@ -199,10 +199,8 @@ def _tensor(path: File, name: str, view: View, entry: Entry | None) -> Tensor:
         raise CorruptFile(f"{what} needs a size, as many strides, and an offset, all natural numbers")
     end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if 0 not in size else offset
     if end * word > held:
-        raise CorruptFile(
-            f"{what}, {dtype} {list(size)} with strides {list(stride)}, ends at byte {end * word:,} of a "
-            f"storage of {held:,}; truncated, or made to mislead"
-        )
+        seen = f"{what}, {dtype} {list(size)} with strides {list(stride)}"
+        raise CorruptFile(SENTENCES["beyond_storage"].format(what=seen, end=end * word, held=held))
     rows_follow = all(
         n == 1 or step == math.prod(size[axis + 1 :]) for axis, (n, step) in enumerate(zip(size, stride, strict=True))
     )
