@@ -139,9 +139,8 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunFolderRefused(
-                f"cannot make the folder {self.path}: {error.strerror}; choose another --out"
-            ) from None
+            reason = f"cannot make the folder {self.path}: {error.strerror}"
+            raise RunFolderRefused(f"{reason}; choose another --out") from None
         except ValueError:  # a null byte
             raise RunFolderRefused(f"{str(self.path)!r} is no name of a folder; choose another --out") from None
         self._take()
