@@ -1,7 +1,5 @@
 """Counting: the tokens of one piece of a corpus, and where those that are sought stand."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Each packing has the name of the type that rows are stored in, the numbers in a 
 stored words are given, and `of`, the packing of a matrix of some rows alone.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Verified tokens: a table of what a model fails on, how well the weights named them, and a figure of both."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
