@@ -949,6 +949,16 @@ def bench_verify(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def bench_serve(folder: Path) -> list[dict[str, Any]]:
+    """SmolLM2 asked through a server of llama.cpp."""
+    import serving
+
+    with serving.serving(MODEL) as address:
+        rate = serving.served_rate(MODEL, address)
+    row = {"what": "verify of SmolLM2 through llama.cpp's server, an answer", "here_s": 1 / rate["ours"]}
+    return [{**row, "recipe_s": None, "floor": "the same request by a bare loop", "floor_s": 1 / rate["floor"]}]
+
+
 @torch.inference_mode()
 def asked_plainly(model: Any, frame: Frame, tokens: np.ndarray) -> np.ndarray:
     """Return probabilities [places, tokens]: a text at a time, whole, without a cache."""
@@ -1052,6 +1062,7 @@ def main() -> None:
         "smollm2": bench_language_model,
         "corpus": bench_corpus,
         "verify": bench_verify,
+        "serve": bench_serve,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,
