@@ -461,6 +461,16 @@ def test_what_has_no_merges_to_delete_is_refused_in_a_sentence(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model": {"type": "BPE"}}', '{"model": {"merges": 3}}'])
+def test_a_tokenizer_that_is_none_is_a_sentence_whether_or_not_it_names_tokens(content, tmp_path, cli):
+    source = merging(tmp_path / "a")
+    (source / "tokenizer.json").write_text(content)
+    for named in ([], ["--tokenizer", "none"]):
+        ran = cli("repair", source, "-o", tmp_path / "b", "--how", "merges", "--tokens", "8", *named)
+        assert (ran.code, ran.err.count("darkvocab: ")) == (4, 1)
+    assert not (tmp_path / "b").exists()
+
+
 SMOLLM2 = MODEL.parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 

@@ -11,7 +11,7 @@ from ..errors import InvalidInput
 from ..measures.vocabulary import vocabulary
 from ..sources import read_json
 from ..sources.tokenizer import Tokenizer, open_tokenizer
-from .spelling import _kind
+from .spelling import merges_of, model_kind
 
 FILE = "tokenizer.json"
 SAMPLE = 20_000  # texts of several tokens that are encoded before and after
@@ -22,20 +22,19 @@ def without_merges(path: Path, tokens: Sequence[int]) -> tuple[bytes, int, list[
     """Return a tokenizer.json without the merges that make these tokens, how many they were, and the tokens.
 
     Added tokens and characters, which no merge makes, are left out of them. Raises InvalidInput where none is left, for
-    a tokenizer that is no BPE, and for one that looks whole words up first.
+    a tokenizer that is no BPE, and for one that looks whole words up first; otherwise as `open_tokenizer`.
     """
+    open_tokenizer(path)  # which says what is wrong with it
     held: dict[str, Any] = read_json(path)
-    model = held.get("model") or {}
-    kind = model.get("type") or _kind(model)
+    model = held["model"]
+    kind = model_kind(model)
     if kind != "BPE":
         raise InvalidInput(f"{path} is a {kind} tokenizer, which merges nothing; --how pieces gives fresh rows instead")
     if model.get("ignore_merges"):
         raise InvalidInput(f"{path} looks whole words up before it merges: its tokens are reached without their merges")
     texts = {token: text for text, token in model["vocab"].items()}
     added = {entry["id"] for entry in held.get("added_tokens") or []}
-    prefix = len(model.get("continuing_subword_prefix") or "")
-    pairs = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"]]
-    made = [one + other[prefix:] for one, other in pairs]
+    made = [text for *_, text in merges_of(model)]
     makes = set(made)
     merged = [token for token in tokens if token not in added and texts.get(token) in makes]
     if not merged:
@@ -56,8 +55,10 @@ def compare_tokenizers(before: Path, after: Path, tokens: Sequence[int], seed: i
     still = [token for token in tokens if now.witness[token] is not None]
     if still:
         raise InvalidInput(f"token {still[0]} is still reached, by {now.witness[still[0]]!r}: nothing is written")
-    pairs = zip(was.witness, now.witness, strict=True)
-    lost = [token for token, (a, b) in enumerate(pairs) if a is not None and b is None and token not in set(tokens)]
+    reached, reached_still = (
+        {token for token, text in enumerate(words.witness) if text is not None} for words in (was, now)
+    )
+    lost = sorted(reached - reached_still - set(tokens))
     alone = [(data or b"").decode("utf-8", "replace") for data in was.data]
     drawn = np.random.default_rng(seed).integers(len(alone), size=(SAMPLE, TOGETHER))
     texts = [witness for witness in was.witness if witness]
