@@ -34,14 +34,14 @@ def without_merges(path: Path, tokens: Sequence[int]) -> tuple[bytes, int, list[
         raise InvalidInput(f"{path} looks whole words up before it merges: its tokens are reached without their merges")
     texts = {token: text for text, token in model["vocab"].items()}
     added = {entry["id"] for entry in held.get("added_tokens") or []}
-    made = [text for *_, text in merges_of(model)]
-    makes = set(made)
-    merged = [token for token in tokens if token not in added and texts.get(token) in makes]
+    results = [text for *_, text in merges_of(model)]
+    makeable = set(results)
+    merged = [token for token in tokens if token not in added and texts.get(token) in makeable]
     if not merged:
         raise InvalidInput(f"no merge of {path} makes any of the {len(tokens):,} tokens: they are added or characters")
     gone = {texts[token] for token in merged}
-    model["merges"] = [pair for pair, text in zip(model["merges"], made, strict=True) if text not in gone]
-    return json.dumps(held, ensure_ascii=False, indent=2).encode(), len(made) - len(model["merges"]), merged
+    model["merges"] = [pair for pair, text in zip(model["merges"], results, strict=True) if text not in gone]
+    return json.dumps(held, ensure_ascii=False, indent=2).encode(), len(results) - len(model["merges"]), merged
 
 
 def compare_tokenizers(before: Path, after: Path, tokens: Sequence[int], seed: int) -> dict[str, Any]:

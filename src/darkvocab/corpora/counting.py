@@ -22,7 +22,7 @@ AROUND = 12  # tokens that are kept before and behind a place
 
 @dataclass(frozen=True, kw_only=True)
 class Counting:
-    """What is counted: in which field of records, by whose tokenizer, and which tokens are looked for."""
+    """Settings of a count: the field of records, whose tokenizer, and which tokens are looked for."""
 
     source: str
     n_tokens: int  # of the model

@@ -98,10 +98,12 @@ def sarif(verdict: dict[str, Any]) -> bytes:
     def fingerprint(rule: dict[str, Any]) -> str:
         return hashlib.sha256(f"{rule['id']} {tensor}".encode()).hexdigest()
 
-    made = template("sarif.json.j2", named=named, fingerprint=fingerprint, message=_sarif_message)
+    document = template("sarif.json.j2", named=named, fingerprint=fingerprint, message=_sarif_message)
     name, version = verdict["made_by"].split()
     facts = {"name": name, "version": version, "tensor": tensor, "uri": source.get("url") or _uri(source["path"])}
-    return json_bytes(json.loads(made.render(**verdict, **facts, findings=list(filter(_is_finding, verdict["rules"])))))
+    return json_bytes(
+        json.loads(document.render(**verdict, **facts, findings=list(filter(_is_finding, verdict["rules"]))))
+    )
 
 
 def _sarif_message(rule: dict[str, Any]) -> str:
