@@ -22,7 +22,7 @@ demo: .venv/base $(MODEL)
 	$(BIN)/darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out demo/sweep
 	@echo; echo "Open demo/dark.html (the scan), demo/sweep/report.html (the sweep), demo/sweep/figures/sweep.pdf (for print), demo/sweep/records.csv"
 
-test: .venv/dev $(ENCODER) vocabularies lint
+test: .venv/dev $(MODEL) $(ENCODER) vocabularies lint
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit; done; \
 		echo "no Chromium here: the pages are not tested in a browser (on Debian: apt-get install chromium)" >&2
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --quiet

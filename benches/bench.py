@@ -978,10 +978,9 @@ def bench_verify(folder: Path) -> list[dict[str, Any]]:
     each = {name: statistics.median(rounds[1:]) for name, rounds in times.items()}
     floor = products_time(twin, frames)
     apart = max(float(abs(p[name] - p["verify"][..., : len(ways[name][0])]).max()) for name in ways)
-    command = [str(BIN / "darkvocab"), "verify", str(MODEL), "--out"]
-    outs = (str(folder / f"run{number}") for number in range(2))
-    whole = median_time(lambda: subprocess.run([*command, next(outs)], check=True, capture_output=True), 2)
-    n_asked = len(pl.read_parquet(folder / "run0/records.parquet")) // (len(frames) * PLACES)
+    command = [str(BIN / "darkvocab"), "verify", str(MODEL), "--out", str(folder / "run")]
+    whole = median_time(lambda: subprocess.run(command, check=True, capture_output=True), 1)
+    n_asked = len(pl.read_parquet(folder / "run/records.parquet")) // (len(frames) * PLACES)
     rows = [
         {"what": "verify of SmolLM2, a token; recipe: a plain loop", "here_s": each["verify"]},
         {"what": f"recipe: batched generate; p apart by {apart:.1g} at most", "here_s": each["verify"]},
@@ -994,6 +993,16 @@ def bench_verify(folder: Path) -> list[dict[str, Any]]:
         {**row, "recipe_s": recipe, "floor": of, "floor_s": floor * row.get("n", 1)}
         for row, recipe in zip(rows, recipes_s, strict=True)
     ]
+
+
+def bench_serve(folder: Path) -> list[dict[str, Any]]:
+    """SmolLM2 asked through a server of llama.cpp."""
+    import serving
+
+    with serving.serving(MODEL) as address:
+        rate = serving.served_rate(MODEL, address)
+    row = {"what": "verify of SmolLM2 through llama.cpp's server, an answer", "here_s": 1 / rate["ours"]}
+    return [{**row, "recipe_s": None, "floor": "the same request by a bare loop", "floor_s": 1 / rate["floor"]}]
 
 
 @torch.inference_mode()
@@ -1099,6 +1108,7 @@ def main() -> None:
         "smollm2": bench_language_model,
         "corpus": bench_corpus,
         "verify": bench_verify,
+        "serve": bench_serve,
         "evolve": bench_evolve,
         "million": bench_million,
         "dask": bench_dask,

@@ -114,6 +114,9 @@ def test_tokens_that_the_model_repeats_are_no_error_of_a_rule_that_guesses_by_we
     assert (found.status, found.measured, found.token_ids, found.severity) == ("failed", 2, [0, 1], severity)
     assert (f"The model repeats {said}." in found.message) if said else "repeats" not in found.message
     assert outcome(check(scanned), "chat-template-tokens").severity == "error"  # no model was asked
+    undecided = asked.with_columns(verified=pl.lit(None, dtype=pl.Boolean))
+    found = outcome(check(replace(scanned, verified={"run": "run"}, tokens=undecided)), "chat-template-tokens")
+    assert found.severity == "error"
 
 
 def test_what_the_model_repeats_stays_an_error_where_the_rule_states_a_fact_of_the_weights():

@@ -14,7 +14,7 @@ from darkvocab import diff
 from darkvocab.checkpoints.diff import changes
 from darkvocab.measures.census import Census, census
 from darkvocab.numerics.grouping import identical_rows
-from darkvocab.reports.changes import print_diff
+from darkvocab.reports.checkpoints import print_diff
 from darkvocab.reports.console import console
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"

@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 from darkvocab import neighbourhood
 from darkvocab.errors import CorruptFile
 from darkvocab.numerics import Touching, from_index
+from darkvocab.reports.checkpoints import print_neighbourhood
 from darkvocab.reports.console import console
-from darkvocab.reports.scan import print_neighbourhood
 
 # One column in steps of float16: three tokens at 0 (a black hole), one at 1, one at 2; two at 9 (another), one at 10;
 # one at 20, one at 21; one at 30, alone.

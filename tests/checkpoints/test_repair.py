@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import polars as pl
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -13,7 +14,7 @@ from darkvocab import EmbeddingMatrix, census, diff, repair, scan
 from darkvocab.checkpoints import selection
 from darkvocab.measures.dark import judge
 from darkvocab.numerics import encode, to_index
-from darkvocab.reports.changes import print_repair
+from darkvocab.reports.checkpoints import print_repair
 from darkvocab.reports.console import console
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
@@ -378,3 +379,134 @@ def test_dark_rows_of_each_matrix_are_mended_and_healthy_rows_beside_them_stay(m
     wanted = dark if matrix == "both" else {matrix: dark[matrix]}
     assert {one["matrix"]: one["token_ids"] for one in done["matrices"]} == wanted
     assert len(judged) == 1
+
+
+# By the output's direction, and by merges ---------------------------------------------------------------------------
+
+
+def test_damaged_input_rows_take_the_direction_of_the_output_at_the_length_of_healthy_rows(tmp_path):
+    head = rows(seed=3)
+    matrix = rows(seed=1) * 2
+    matrix[[7, 9]] = 1e-20
+    source, out = save(tmp_path / "a", **{EMBEDDING: matrix, "lm_head.weight": head}), tmp_path / "b"
+    report = repair(source, out, tokens=[7, 9], how="output")
+    (part,) = report["matrices"]
+    assert (part["matrix"], part["n_repaired"]) == ("input", 2)
+    written = load_file(out / "model.safetensors")
+    rms = (np.linalg.norm(np.delete(matrix, [7, 9], axis=0).astype(float), axis=1) ** 2).mean() ** 0.5
+    wanted = head[[7, 9]] / np.linalg.norm(head[[7, 9]].astype(float), axis=1, keepdims=True) * rms
+    np.testing.assert_allclose(written[EMBEDDING][[7, 9]], wanted, rtol=1e-6)
+    np.testing.assert_array_equal(written["lm_head.weight"], head)
+    np.testing.assert_array_equal(np.delete(written[EMBEDDING], [7, 9], 0), np.delete(matrix, [7, 9], 0))
+    assert part["norm"]["repaired_rms"] == pytest.approx(rms, rel=1e-6)
+
+
+def test_a_direction_is_refused_where_the_output_row_is_damaged_or_is_the_input_row(tmp_path):
+    head = rows(seed=3)
+    head[9] *= 1e-6
+    source = save(tmp_path / "a", **{EMBEDDING: dark_rows(), "lm_head.weight": head})
+    with pytest.raises(ValueError, match="the output rows of tokens 9 are damaged, too"):
+        repair(source, tmp_path / "b", tokens=[7, 9], how="output")
+    with pytest.raises(ValueError, match="has no output matrix of its own"):
+        repair(save(tmp_path / "tied", **{EMBEDDING: dark_rows()}), tmp_path / "b", how="output")
+    assert not (tmp_path / "b").exists()
+
+
+def merging(folder, model=None, **more):
+    """A model folder with a byte-level BPE of some merges: "ab", "abc" of "ab" and "c", "bd", "zz"."""
+    texts = [*"abcdz", "ab", "abc", "bd", "zz", "<s>"]
+    merges = [["a", "b"], ["ab", "c"], ["b", "d"], ["z", "z"]]
+    made = {"type": "BPE", "vocab": {text: i for i, text in enumerate(texts[:-1])}, "merges": merges}
+    added = [{"id": 9, "content": "<s>", "special": True, "single_word": False, "lstrip": False, "rstrip": False}]
+    source = save(folder, **{EMBEDDING: rows(10)})
+    held = {"version": "1.0", "added_tokens": [{**added[0], "normalized": False}], "model": model or {**made, **more}}
+    (source / "tokenizer.json").write_text(json.dumps(held))
+    return source
+
+
+def test_a_token_without_its_merges_is_reached_by_no_text_and_all_else_encodes_as_before(tmp_path):
+    from tokenizers import Tokenizer
+
+    source, out = merging(tmp_path / "a"), tmp_path / "b"
+    report = repair(source, out, tokens=[8, 9, 2], how="merges")
+    assert (report["n_merges_deleted"], report["unmerged"], report["also_unreachable"]) == (1, [8], [])
+    assert report["splits"] == [{"id": 8, "token": "zz", "ids": [4, 4], "tokens": ["z", "z"]}]
+    assert report["n_texts_changed"] > 0
+    assert report["files"]["rewritten"] == ["tokenizer.json"]
+    assert (out / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    assert tokenizer.encode("zzabcbd").ids == [4, 4, 6, 7]
+    print_repair(report, console())
+
+
+def test_tokens_that_are_made_of_one_without_its_merges_are_named(tmp_path):
+    report = repair(merging(tmp_path / "a"), tmp_path / "b", tokens=[5], how="merges", dry_run=True)
+    assert report["also_unreachable"] == [6]
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_has_no_merges_to_delete_is_refused_in_a_sentence(tmp_path):
+    pieces = [["<unk>", 0.0], *[[text, -1.0] for text in "abcdefghi"]]
+    cases = {
+        "is a Unigram tokenizer, which merges nothing": {"model": {"type": "Unigram", "unk_id": 0, "vocab": pieces}},
+        "looks whole words up before it merges": {"ignore_merges": True},
+    }
+    for number, (says, more) in enumerate(cases.items()):
+        with pytest.raises(ValueError, match=says):
+            repair(merging(tmp_path / str(number), **more), tmp_path / "b", tokens=[8], how="merges")
+    with pytest.raises(ValueError, match=r"no merge of .* makes any of the 2 tokens"):
+        repair(merging(tmp_path / "c"), tmp_path / "b", tokens=[0, 9], how="merges")
+    with pytest.raises(ValueError, match=r"has no tokenizer.json"):
+        repair(save(tmp_path / "d", **{EMBEDDING: rows()}), tmp_path / "b", tokens=[1], how="merges")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model": {"type": "BPE"}}', '{"model": {"merges": 3}}'])
+def test_a_tokenizer_that_is_none_is_a_sentence_whether_or_not_it_names_tokens(content, tmp_path, cli):
+    source = merging(tmp_path / "a")
+    (source / "tokenizer.json").write_text(content)
+    for named in ([], ["--tokenizer", "none"]):
+        ran = cli("repair", source, "-o", tmp_path / "b", "--how", "merges", "--tokens", "8", *named)
+        assert (ran.code, ran.err.count("darkvocab: ")) == (4, 1)
+    assert not (tmp_path / "b").exists()
+
+
+SMOLLM2 = MODEL.parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    """SmolLM2's embedding in bfloat16, as a model folder of safetensors with its tokenizer."""
+    if not SMOLLM2.is_file():
+        pytest.skip("make test downloads it")
+    folder = tmp_path_factory.mktemp("smollm2")
+    held = EmbeddingMatrix.open(SMOLLM2)
+    values = held.rows(np.arange(held.n_tokens)).astype(ml_dtypes.bfloat16)
+    save_file({EMBEDDING: values}, folder / "model.safetensors")
+    (folder / "tokenizer.json").write_text(held.tokenizer.rules.to_str())
+    (folder / "config.json").write_text('{"tie_word_embeddings": true}')
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "n_dark"), [("mean", 15), ("gaussian", 0)])
+def test_repaired_rows_of_smollm2_are_equal_to_none_and_those_at_the_mean_still_look_untrained(
+    how, n_dark, smollm2, tmp_path
+):
+    # Nothing has trained them yet: rows around the mean lie where untrained ones do, draws look like any trained row.
+    report = repair(smollm2, tmp_path / "b", tokens="dark", how=how)
+    after = scan(tmp_path / "b")
+    (part,) = report["matrices"]
+    assert len(part["token_ids"]) == 15
+    assert after.census.n_black_holes == 0
+    dark = after.tokens.filter(pl.col("dark"))["id"].to_list()
+    assert dark == part["token_ids"][:n_dark]
+
+
+@pytest.mark.slow
+def test_weak_tokens_of_smollm2_are_reached_by_no_text_without_their_merges(smollm2, tmp_path):
+    report = repair(smollm2, tmp_path / "b", tokens="weak", how="merges")
+    assert report["also_unreachable"] == []
+    after = scan(tmp_path / "b").tokens.filter(pl.col("id").is_in(report["unmerged"]))
+    assert set(after["category"]) == {"unreachable"}
+    assert {split["token"]: split["tokens"] for split in report["splits"]}["swigfaiss"] == ["swig", "faiss"]

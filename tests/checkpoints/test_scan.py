@@ -16,7 +16,7 @@ from darkvocab import EmbeddingMatrix, census, centroid, scan
 from darkvocab.checkpoints.scan import MOST_EXACT, _largest_two
 from darkvocab.errors import CorruptFile, NoEmbedding
 from darkvocab.measures import vocabulary
-from darkvocab.reports.scan import scan_facts
+from darkvocab.reports.checkpoints import scan_facts
 from darkvocab.snowballs.bases import load_base
 
 MODEL = Path(__file__).parents[2] / "demo" / "all-MiniLM-L6-v2"
@@ -214,6 +214,19 @@ def test_shards_are_found_through_their_index(tmp_path):
     report = scan(tmp_path).to_json()
     assert (report["populations"], report["tied"], report["output_tensor"]) == ([3, 2], False, "lm_head.weight")
     assert report["source"]["path"].endswith("model-00001-of-00002.safetensors")
+
+
+def test_the_checksum_is_of_the_file_that_the_tokenizer_decides_for(tmp_path):
+    # By shape alone the taller matrix would be taken, whose file is hashed while the tokenizer is read.
+    shards = {"tall": "model-00001-of-00002.safetensors", "low": "model-00002-of-00002.safetensors"}
+    for (name, file), n in zip(shards.items(), (100, 30), strict=True):
+        save_file({name: rows(n)}, tmp_path / file)
+    index = {"weight_map": shards}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_tokenizer(tmp_path / "tokenizer.json", [chr(0x61 + n) for n in range(30)])
+    scanned = scan(tmp_path)
+    assert scanned.matrix.tensor == "low"
+    assert scanned.source.sha256 == hashlib.sha256((tmp_path / shards["low"]).read_bytes()).hexdigest()
 
 
 def test_the_checksum_can_be_left_out(tmp_path):

@@ -13,8 +13,8 @@ from scans import scan_of
 
 from darkvocab import check, scan
 from darkvocab.reports.atlas import kinds_of, pack, page
+from darkvocab.reports.checkpoints import print_scan
 from darkvocab.reports.console import console
-from darkvocab.reports.scan import print_scan
 
 BEFORE = Path(__file__).parent / "data" / "scan.json"  # of this model, `darkvocab scan model --json --tokens dark`
 

@@ -270,6 +270,16 @@ def test_figures_of_files_that_are_not_ours_are_refused(by_hand, cli, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lacking", ["n_planned", "freezing", "last_step"])
+def test_a_summary_that_lacks_a_fact_is_refused(by_hand, cli, lacking):
+    assert cli("evolve", by_hand).code == 0
+    place = by_hand / "evolution.json"
+    place.write_text(json.dumps({key: value for key, value in json.loads(place.read_text()).items() if key != lacking}))
+    with pytest.raises(CorruptFile, match=f"not what darkvocab evolve left there .*{lacking}"):
+        report(by_hand)
+
+
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(data=st.data())
 def test_any_changed_history_is_measured_or_refused(scratch, mutated, data):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from darkvocab.checkpoints import rewrite
+from darkvocab.checkpoints import repair as writing
 
 ROWS = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
 ROWS[[3, 9]] = ROWS[3]
@@ -180,7 +180,7 @@ def test_interruption_leaves_nothing(leaves_nothing, monkeypatch, at):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rewrite, at, interrupted)
+    monkeypatch.setattr(writing, at, interrupted)
     leaves_nothing(code=130, says=["interrupted"])
 
 
@@ -190,7 +190,7 @@ def test_disk_that_does_not_keep_what_it_is_given_is_found_out(checkpoint, leave
     size = path.stat().st_size
     # The library orders tensors of one type by name: a, embed_tokens.weight, z.
     places = {"a row that is kept": -700, "before the rows": -12 - 40 * 64 - 1, "after the rows": -12, "at the end": -1}
-    written = rewrite._write_rows
+    written = writing._write_rows
 
     def worn(tensor, copy, tokens, words):
         written(tensor, copy, tokens, words)
@@ -198,7 +198,7 @@ def test_disk_that_does_not_keep_what_it_is_given_is_found_out(checkpoint, leave
             file.seek(size + places[where])
             file.write(b"\x77")
 
-    monkeypatch.setattr(rewrite, "_write_rows", worn)
+    monkeypatch.setattr(writing, "_write_rows", worn)
     leaves_nothing(of=path, code=4, says=["is not what was meant; nothing is left of it: check the disk"])
 
 

@@ -6,6 +6,8 @@ import re
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 import time
 
 import polars as pl
@@ -445,3 +447,17 @@ def test_file_that_meets_a_full_disk_is_not_half_written(tmp_path, checkpoint, p
     assert (result.code, result.out) == (130, "")
     assert result.err.startswith(f"darkvocab: no space left to write {command[-1]}")
     assert contents(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_an_import_that_never_ends_does_not_keep_a_run_from_ending(tmp_path):
+    # What draws is imported by a thread. Ctrl-C can leave Python's import lock taken, for which it then waits forever.
+    code = (
+        "import sys, threading; from darkvocab.cli import main, snowballs; "
+        "snowballs.import_module = lambda name: threading.Event().wait(); "
+        f"sys.argv = ['darkvocab', 'sweep', '--sigma', '1e-9', '--tokens', '50', '--out', {str(tmp_path / 'run')!r}]; "
+        "main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "run" / "report.html").is_file()

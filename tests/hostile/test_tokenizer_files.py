@@ -15,7 +15,7 @@ from tokenizer_files import tekken, trained, vocab_and_merges
 from darkvocab.errors import CorruptFile, DarkvocabError
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.sources.tokenizer import open_tokenizer, tiktoken
-from darkvocab.sources.tokenizer.protobuf import BLOCK, check_charsmap, fields, read_model
+from darkvocab.sources.tokenizer.sentencepiece import BLOCK, check_charsmap, fields, read_model
 
 MUTATIONS = Path(tokenizer_files.__file__).with_name("mutations.py")
 

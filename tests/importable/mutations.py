@@ -84,7 +84,7 @@ def shortened(kind: str, data: bytes) -> bytes:
             held["model"]["merges"] = [pair for pair in pairs if {*pair, "".join(pair)} <= texts.keys()]
         held["added_tokens"] = [one for one in held.get("added_tokens", []) if one["content"] in texts]
         return json.dumps(held).encode()
-    from darkvocab.sources.tokenizer.protobuf import fields
+    from darkvocab.sources.tokenizer.sentencepiece import fields
 
     sizes = [2 + len(value) for number, value in fields(data) if number == 1]  # pieces are shorter than 128 bytes
     return data[: sum(sizes[:700])] + data[sum(sizes) :]

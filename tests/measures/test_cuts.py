@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from pattern_drawn import CHARACTERS, PATTERNS, pattern
 from tokenizers import Regex, decoders, pre_tokenizers
 
-from darkvocab.measures.vocabulary.cuts import Cuts
-from darkvocab.measures.vocabulary.pattern import NotRead, Pattern, code_points, members
+from darkvocab.measures.vocabulary.pattern import Cuts, NotRead, Pattern, code_points, members
 
 FEW = "sB1 '.\n\u0e31中"  # a mark and a letter without case among them
 

@@ -14,8 +14,9 @@ from tokenizing import merged
 from darkvocab import scan
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.measures.vocabulary.differences import MERGES_ALONE, ONLY_HERE, ONLY_THERE, OTHER_TEXT
+from darkvocab.reports.checkpoints import print_vocabulary
 from darkvocab.reports.console import console
-from darkvocab.reports.scan import differing, print_vocabulary
+from darkvocab.reports.document import phrase
 from darkvocab.sources.tokenizer import BYTE_LEVEL, by_rules, open_tokenizer
 
 ORPHAN = 256 + MERGED.index(b"11")  # a pattern gives digits one at a time
@@ -106,7 +107,7 @@ def test_a_text_that_only_the_other_search_tried_is_no_difference(tmp_path, monk
     alone, other = found.differs
     assert alone.runtime == MERGES_ALONE
     assert (other.n_other_bytes, other.n_not_reached, other.n_reached_only_here, other.first) == (0, 0, 0, ())
-    assert "no differences" in differing(other)
+    assert "no differences" in phrase("differing", other=other)
 
 
 def test_a_search_that_is_cut_off_tells_no_difference(tmp_path, monkeypatch):
@@ -124,7 +125,7 @@ def test_an_other_one_that_cannot_be_opened_or_encode_is_named(tmp_path, monkeyp
     assert "not a tekken.json" in broken.cannot_compare
     assert "pattern" in pattern.cannot_compare
     assert pattern.n_other_bytes == len(MERGED) + 1
-    assert "not compared" in differing(broken)
+    assert "not compared" in phrase("differing", other=broken)
 
 
 def test_one_that_cannot_encode_is_compared_by_its_texts(tmp_path):

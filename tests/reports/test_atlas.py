@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from atlases import HOSTILE, atlas_of, hostile, qwen_shaped, token_frame
 
 from darkvocab.reports import atlas
-from darkvocab.reports.atlas import KINDS, finding, kinds_of, pack, page, rounded
+from darkvocab.reports.atlas import KINDS, finding, gzipped, kinds_of, pack, page, rounded
 from darkvocab.text import printable
 
 N = 8
@@ -190,3 +191,13 @@ def test_each_kind_has_its_colours_in_the_style_too():
             assert f".kind-{kind.key} path" in style
         for colour in (kind.light, kind.dark):
             assert colour.lower() in style or colour == "#000000"
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 999, 65_536, 70_001, 1 << 20])
+def test_two_halves_that_are_compressed_at_once_are_one_member_of_gzip(size):
+    content = (b"what both halves hold, " * (size // 23 + 1))[:size]
+    for part in (content, np.random.default_rng(size).bytes(size)):
+        reader = zlib.decompressobj(wbits=31)  # as browsers read it: one member, and nothing behind it
+        assert reader.decompress(gzipped(part)) + reader.flush() == part
+        assert (reader.eof, reader.unused_data) == (True, b"")
+    assert len(gzipped(content)) < len(content) / 20 + 60

@@ -1,10 +1,12 @@
-"""What every page has: its policy, its library, its licences."""
+"""What every page has: its policy, its library, its licences; and templates of lines, facts and tables."""
 
 import base64
 import hashlib
 import re
 
-from darkvocab.reports.document import LIBRARY, read, render
+import pytest
+
+from darkvocab.reports.document import LIBRARY, facts_of, lines_of, read, render, rows_of, table_of
 
 D3 = "912111098ea99503a6f4967361d2bbdc9dbf58cf9c678c8e27e5b02d1a07f0c1"  # of dist/d3.min.js in the npm package d3 7.9.2
 
@@ -53,3 +55,25 @@ def test_no_file_of_a_page_ends_its_own_element():
         assert "</script" not in text
         assert "<!--" not in text
     assert "</style" not in read("page.css").lower()
+
+
+def test_facts_are_cut_at_their_first_colon():
+    report = {"a": "x", "b": "y: z", "texts": None, "notes": ["n: m"]}
+    texts = ("texts", "not compared: no tokenizer beside A, or beside B")
+    assert facts_of("diff", report=report, shown=1) == [("A", "x"), ("B", "y: z"), texts, ("", "n: m")]
+
+
+def test_a_value_ends_neither_a_line_nor_a_cell():
+    row = {"figure": " a ¦ b\nc ", "published": 1, "here": None, "agrees": "yes", "note": "n"}
+    assert rows_of("comparison", rows=[row], notes=["n"])[1:] == [[" a ¦ b\\nc ", "1", "None", "yes [1]"]]
+
+
+def test_headings_say_how_their_columns_are_aligned():
+    table = table_of("comparison", rows=[], notes=[])
+    assert [column.header for column in table.columns] == ["figure", "published", "here", "agrees?"]
+    assert [column.justify for column in table.columns] == ["left", "right", "right", "left"]
+
+
+def test_a_value_that_is_not_there_is_an_error():
+    with pytest.raises(LookupError, match="centroid_displacement"):
+        lines_of("trained", outcome={"loss": None, "n_unseen": 1})

@@ -12,9 +12,10 @@ from scans import scan_of
 
 from darkvocab import evolve, report, sweep
 from darkvocab.errors import CorruptFile
+from darkvocab.reports.checkpoints import print_scan
 from darkvocab.reports.console import console, isolated, number, token_texts
+from darkvocab.reports.document import phrase
 from darkvocab.reports.experiments import ranges
-from darkvocab.reports.scan import print_scan, tied
 
 
 def run(path, sigmas=(1e-9, 3e-9, 9e-9), **settings):
@@ -121,7 +122,7 @@ def test_lines_in_a_pipe_have_no_trailing_blanks(capsys):
 )
 def test_what_the_output_matrix_is_to_the_rows_stands_in_words(output, shape, is_tied, says):
     matrix = replace(scan_of(*[{}] * 9, tensor="rows").matrix, output_tensor=output, output_shape=shape, tied=is_tied)
-    assert tied(matrix) == says
+    assert phrase("tied", matrix=matrix) == says
 
 
 def trained(folder, losses=(4.0, 3.0, 2.5), status="complete"):

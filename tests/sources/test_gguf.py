@@ -146,8 +146,8 @@ def test_quantised_rows_that_are_no_numbers_are_refused(tmp_path):
 
 
 def test_table_names_the_quantised_type(tmp_path, capsys):
+    from darkvocab.reports.checkpoints import print_scan
     from darkvocab.reports.console import console
-    from darkvocab.reports.scan import print_scan
 
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": ("Q8_0", (60, 32), q8_0(rows())[0].tobytes())})
     scanned = scan(path)
@@ -193,7 +193,7 @@ def test_rows_and_tensors_are_those_of_the_package(tmp_path, kind):
 
 
 def test_type_that_the_package_cannot_dequantise_is_a_sentence(tmp_path):
-    _, size, n_bytes = reader.TYPES[reader.NUMBERS["Q8_K"]]
+    _, size, n_bytes = reader.FORMATS["gguf"]["Q8_K"]
     path = ggufs.saved(tmp_path / "m.gguf", {"token_embd.weight": (15, (2, size), bytes(2 * n_bytes))})
     with pytest.raises(ValueError, match="makes no numbers of Q8_K"):
         scan(path)

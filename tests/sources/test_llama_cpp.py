@@ -19,7 +19,7 @@ from darkvocab.errors import CorruptFile
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.sources.tokenizer import open_tokenizer
 from darkvocab.sources.tokenizer.llama_cpp import PATTERN_OF, PATTERNS, WHOLE_WORDS_FIRST, of_15_1
-from darkvocab.sources.tokenizer.protobuf import fields
+from darkvocab.sources.tokenizer.sentencepiece import fields
 
 MERGES = ["1 2", "12 3", "Ġ a", "a b", "Ġ ab", "Ġa b"]
 SCORES = {"▁": -1.0, "a": -2.0, "b": -3.0, "aa": -4.0, "aaa": -5.0, "▁a": -6.0, "ab": -4.0, "ba": -4.0}

@@ -1,5 +1,6 @@
 """A real server: llama.cpp with SmolLM2 on loopback, beside the same file by transformers in this process."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def own(address, tmp_path_factory):
 
 
 def test_the_server_fails_on_the_tokens_that_it_never_learned(own, address):
-    manifest = __import__("json").loads((own / "manifest.json").read_text())
+    manifest = json.loads((own / "manifest.json").read_text())
     facts = manifest["parameters"]["server"]
     assert (facts["kind"], facts["by_text"], facts["endpoint"]) == ("llama.cpp", False, address)
     records = read_records(own)

@@ -1,5 +1,7 @@
 """A model that is asked with a cache and in batches, beside the plain way: transformers' generate, a text at a time."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ import repeaters  # noqa: E402
 
 from darkvocab.errors import CorruptFile, InvalidInput, MissingFile  # noqa: E402
 from darkvocab.verification.frames import encoded, read_frames  # noqa: E402
-from darkvocab.verification.model import PLACES, Model, open_model  # noqa: E402
+from darkvocab.verification.model import PLACES, Model, _templated, open_model  # noqa: E402
 
 TOKENS = np.array([3, 65, 200, 305, 319])
 pytestmark = pytest.mark.slow  # torch and transformers take seconds to import
@@ -167,3 +169,18 @@ def test_what_is_no_language_model_is_refused(tmp_path):
         open_model(tmp_path)
     with pytest.raises(InvalidInput, match="unknown dtype 'int3'; choose one of auto, float32"):
         open_model(tmp_path, dtype="int3")
+
+
+def test_a_template_that_begins_with_the_mark_that_encoding_adds_has_it_once(tmp_path):
+    from tokenizers.processors import TemplateProcessing
+
+    plain = repeaters.tokenizer()
+    plain.add_special_tokens(["<s>"])
+    mark = plain.token_to_id("<s>")
+    plain.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", mark)])
+    template = "{{ bos_token }}[{{ messages[0]['content'] }}]"
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>", chat_template=template)
+    templated = partial(_templated, wrapped, "a model")
+    assert templated("hello") == "[hello]"
+    ids = [encoded(text, lambda text: wrapped(text)["input_ids"], templated).ids for text in read_frames()[0]]
+    assert [one.tolist().count(mark) for one in ids] == [1, 1, 1]

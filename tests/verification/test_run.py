@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ pytest.importorskip("transformers")
 
 import repeaters  # noqa: E402
 
-from darkvocab import verify  # noqa: E402
+from darkvocab import scan, verify  # noqa: E402
 from darkvocab.errors import InvalidInput, RunFolderRefused  # noqa: E402
 from darkvocab.runs.records import read_records  # noqa: E402
 from darkvocab.verification.model import MOST_TOGETHER, Model  # noqa: E402
@@ -98,18 +99,18 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder, whole, tmp_path, m
 
 
 ASKER = """
-import os, sys
+import os, pathlib, pickle, sys
 import polars, torch
-from darkvocab import verify
-from darkvocab.measures import census, dark, indicators, neighbours, vocabulary
+from darkvocab.verification import run
 from darkvocab.verification.model import Model, open_model
 torch.set_num_threads(1)  # a fork has a pool's locks, but not its threads
 Model.batch = lambda *_: 2
-folder = sys.argv[1]
-open_model(folder)  # imports what takes long
+folder, scanned = sys.argv[1:]
+run.scan = lambda source: pickle.loads(pathlib.Path(scanned).read_bytes())  # kernels take long to load
+open_model(folder)  # and so do modules
 for out in map(str.strip, sys.stdin):
     if not (child := os.fork()):
-        verify(folder, out, resume=os.path.exists(out), controls=8, missed=12)
+        run.verify(folder, out, resume=os.path.exists(out), controls=8, missed=12)
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
@@ -134,7 +135,8 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(folder, tmp_path):
     # By a process that has imported what takes long, and forks for every attempt. Killed as soon as its folder has some
     # entries more than at its start: of the folder itself, 16 parts, and what is written at the end, some half-written.
     moments, kills, wholes = random.Random(3), 0, []
-    command = [sys.executable, "-c", ASKER, str(folder)]
+    (tmp_path / "scan").write_bytes(pickle.dumps(scan(folder)))
+    command = [sys.executable, "-c", ASKER, str(folder), str(tmp_path / "scan")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asker:
 
         def attempt(out, more):
@@ -189,6 +191,12 @@ def test_a_folder_with_other_files_is_refused_before_the_model_is_opened(folder,
     monkeypatch.setattr("darkvocab.verification.run.open_model", None)
     with pytest.raises(RunFolderRefused, match=r"holds other files \(notes.txt\)"):
         verify(folder, tmp_path)
+
+
+def test_a_manifest_that_a_killed_process_was_writing_is_no_obstacle(folder, repeater, tmp_path):
+    (tmp_path / ".manifest.json.77.partial").write_text("{")
+    verify(folder, tmp_path, tokens=[5], model=repeater, controls=0, missed=0, resume=True)
+    assert not [*tmp_path.glob("*.partial")]
 
 
 def test_tokens_may_come_from_anything_that_yields_ids(folder):

@@ -84,13 +84,11 @@ class Verdict(Shown):
         return not self.n_errors
 
     def _shown(self) -> dict[str, Any]:
-        return {
-            "source": self.scan.source.path,
-            "passed": self.passed,
-            "n_errors": self.n_errors,
-            "n_warnings": self.n_warnings,
-            "findings": {finding.rule.name: finding.message for finding in self.findings},
-        }
+        findings = {finding.rule.name: finding.message for finding in self.findings}
+        return {"source": self.scan.source.path, **self._outcome(), "findings": findings}
+
+    def _outcome(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("passed", "n_errors", "n_warnings")}
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON-ready data; its keys: `docs/files.md`."""
@@ -98,9 +96,7 @@ class Verdict(Shown):
         return {
             "schema_version": SCHEMA_VERSION,
             "made_by": f"darkvocab {versions()['darkvocab']}",
-            "passed": self.passed,
-            "n_errors": self.n_errors,
-            "n_warnings": self.n_warnings,
+            **self._outcome(),
             "policy": self.policy.origin,
             "rules": [outcome.to_json() for outcome in self.outcomes],
             "exemptions": [
@@ -114,13 +110,14 @@ class Verdict(Shown):
 def check(scan: Scan, policy: Policy | None = None) -> Verdict:
     """Hold a scan against a policy, by default against `Policy()`."""
     policy = policy or Policy()
+    repeated = (pl.col("p_max") >= LAND["doubtful"]) & ~pl.col("verified")
     near_zero = {token for side in scan.grades.sides for token in side.near_zero}
     tokens = scan.tokens.with_columns(
         rank=pl.Series(scan.rank),
         near_zero=pl.col("id").is_in(near_zero - {scan.matrix.padding_token}),  # whose row is zero by design
         copied=pl.col("id").is_in([token for copies in scan.copies for token in copies.token_ids]),
         in_template=pl.col("id").is_in(list(scan.template_tokens or ())),
-        repeated=pl.lit(False) if scan.verified is None else (pl.col("p_max") >= LAND["doubtful"]).fill_null(False),
+        repeated=pl.lit(False) if scan.verified is None else repeated.fill_null(False),
     )
     named = tokens.select(_named(exemption).alias(str(n)) for n, exemption in enumerate(policy.allow))
     outcomes = []

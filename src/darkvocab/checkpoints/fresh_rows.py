@@ -11,7 +11,7 @@ from ..errors import CorruptFile, InvalidInput
 from ..numerics import encode, from_index, to_index
 from ..progress import Advance
 
-HOWS = "mean", "pieces", "gaussian"
+HOWS = "mean", "pieces", "gaussian", "output", "merges"
 TILE = 2048  # rows that are read, or multiplied in float32, at a time
 LONGEST_JITTER = 2**24  # steps
 
@@ -101,12 +101,14 @@ class FreshRows:
     """Draw rows for tokens: functions of the trained rows and of (seed, token, attempt), whatever others are drawn.
 
     Around a mean, of all trained rows or of a token's pieces, every component is 1 to `jitter` steps up or down. A
-    Gaussian row has the law of mean and covariance, then rounded; from the second attempt on it is jittered, too.
+    Gaussian row has the law of mean and covariance, then rounded; one with a direction is rounded. From the second
+    attempt on these are jittered, too.
     """
 
     matrix: EmbeddingMatrix
     trained: Trained
     gaussian: bool
+    directions: EmbeddingMatrix | None = None  # whose rows give the direction, at the trained rows' root mean square
     pieces: Mapping[int, Sequence[int]]  # of tokens whose row is around the mean of these tokens' rows
     seed: int
     jitter: int  # grid steps
@@ -123,6 +125,9 @@ class FreshRows:
         for i, token in enumerate(tokens.tolist()):
             if token in self.pieces:
                 centres[i] = self.matrix.rows(list(self.pieces[token])).astype(np.float64).mean(axis=0)
+        if self.directions is not None:
+            centres = self.directions.rows(tokens).astype(np.float64)
+            centres *= self.trained.rms / np.linalg.norm(centres, axis=1, keepdims=True)
         if self.gaussian:
             z = np.empty(shape)
             token_normals(tokens, attempts, *key, z)
@@ -131,5 +136,6 @@ class FreshRows:
         index = to_index(encode(centres, grid), grid)
         steps = np.empty(shape, np.int64)
         token_steps(tokens, attempts, self.jitter, *key, steps)
-        index += np.where((attempts > 0)[:, None] | (not self.gaussian), steps, 0)
+        is_centred = not self.gaussian and self.directions is None
+        index += np.where((attempts > 0)[:, None] | is_centred, steps, 0)
         return from_index(np.clip(index, -grid.max_code, grid.max_code), grid)

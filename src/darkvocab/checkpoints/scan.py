@@ -87,12 +87,12 @@ def scan(
         checksum are read
     """
     opened = open_device(device)
-    found = open_source(source, progress)
+    checkpoint = open_source(source, progress)
     work = Progress(0)
     with ThreadPoolExecutor(1) as pool:
-        known = _file_of(found, tensor) if checksum else None
+        known = _file_of(checkpoint, tensor) if checksum else None
         digest = pool.submit(sha256, known, work.advance) if known else None  # while the tokenizer is read
-        matrix = EmbeddingMatrix.open(found, tensor=tensor, tokenizer=tokenizer)
+        matrix = EmbeddingMatrix.open(checkpoint, tensor=tensor, tokenizer=tokenizer)
         give_back()  # what reading the tokenizer took
         path = matrix.path
         assert path is not None
@@ -126,10 +126,10 @@ def scan(
     return measures if verified is None else join(measures, verified)
 
 
-def _file_of(found: Source, tensor: str | None) -> Path | None:
+def _file_of(checkpoint: Source, tensor: str | None) -> Path | None:
     """Return the local file of an embedding that is found without the tokenizer, as most are."""
     with contextlib.suppress(DarkvocabError):  # who opens the matrix says why
-        path = find_embedding(found, tensor)[0].path
+        path = find_embedding(checkpoint, tensor)[0].path
         return path if isinstance(path, Path) else None
     return None
 

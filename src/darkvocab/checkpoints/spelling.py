@@ -32,7 +32,7 @@ def _spelled(held: dict[str, Any], tokens: set[int]) -> dict[int, list[int]]:
     from tokenizers import Tokenizer
 
     model = held["model"]
-    kind = model.get("type") or _kind(model)
+    kind = model_kind(model)
     if kind == "Unigram":
         texts = dict(enumerate(piece for piece, _ in model["vocab"]))
     else:
@@ -65,11 +65,20 @@ def _spelled(held: dict[str, Any], tokens: set[int]) -> dict[int, list[int]]:
     return {token: [ids[t] for t in parts] for token, parts in pieces.items() if parts and left_over.issuperset(parts)}
 
 
-def _kind(model: dict[str, Any]) -> str:
-    """Return the type of a model in an older file, which does not name it."""
+def model_kind(model: dict[str, Any]) -> str:
+    """Return the type of a tokenizer's model; an older file does not name it."""
+    if named := model.get("type"):
+        return str(named)
     if isinstance(model["vocab"], list):
         return "Unigram"
     return "BPE" if "merges" in model else "WordPiece" if "max_input_chars_per_word" in model else "WordLevel"
+
+
+def merges_of(model: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the two texts of each merge of a BPE, and the text that they become."""
+    prefix = len(model.get("continuing_subword_prefix") or "")
+    pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
+    return [(one, other, one + other[prefix:]) for one, other in pairs]
 
 
 def _without(model: dict[str, Any], kind: str, gone: set[str]) -> dict[str, Any]:
@@ -79,10 +88,8 @@ def _without(model: dict[str, Any], kind: str, gone: set[str]) -> dict[str, Any]
         return {**model, "vocab": vocab}
     left = {**model, "vocab": {text: token for text, token in model["vocab"].items() if text not in gone}}
     if kind == "BPE":
-        prefix = len(model.get("continuing_subword_prefix") or "")
-        merges = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
         left["merges"] = [
-            [one, other] for one, other in merges if not gone & {one, other, one + other[prefix:], one + other}
+            [one, other] for one, other, made in merges_of(model) if not gone & {one, other, made, one + other}
         ]
         left["dropout"] = None
     return left

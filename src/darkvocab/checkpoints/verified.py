@@ -1,7 +1,5 @@
 """Verified tokens of a scan: what a model said of its tokens, beside what its weights say of them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -18,8 +18,6 @@ from . import shell
 from .shell import announce_compilation, app, progress_bar, put, say, watched
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ..checkpoints.scan_result import Scan
 
 
@@ -41,7 +39,7 @@ def scan(
     Example: darkvocab scan path/to/model --tokens graded --csv graded.csv
     """
     from ..checkpoints.scan_result import check_which
-    from ..reports.scan import print_plan, print_scan
+    from ..reports.checkpoints import print_plan, print_scan
 
     if dry_run:
         from ..checkpoints.plan import plan
@@ -160,7 +158,7 @@ def corpus(
     Exits with 1 where --fail-on names what occurs. Example: darkvocab corpus data.jsonl --model path/to/model
     """
     from ..measures.counts import COUNTS, FATAL
-    from ..reports.scan import print_counts
+    from ..reports.checkpoints import print_counts
     from ..runs.records import write_csv
 
     fatal = [one_of(kind, "kind of token", FATAL) for kind in fail_on.split(",")] if fail_on else []
@@ -186,7 +184,7 @@ def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, cs
     """
     from ..measures.vocabulary import check_categories
     from ..measures.vocabulary import vocabulary as explained
-    from ..reports.scan import print_vocabulary
+    from ..reports.checkpoints import print_vocabulary
     from ..runs.records import write_csv
     from ..sources.tokenizer import open_tokenizer
 
@@ -217,7 +215,7 @@ def neighbours(
 
     Example: darkvocab neighbours path/to/model --touching 2 --csv touching.csv
     """
-    from ..reports.scan import print_neighbourhood
+    from ..reports.checkpoints import print_neighbourhood
 
     within = darkvocab.numerics.Touching(touching, touching_unit, strict)
     near = watched("reading", darkvocab.neighbourhood, source, within, in_bytes=True, **read)
@@ -232,20 +230,10 @@ def centroid(source: str, output: Path, as_json: bool, **read: Any) -> None:
 
     Example: darkvocab centroid path/to/model -o centroid.safetensors
     """
+    from ..reports.checkpoints import print_centroid
+
     announce_compilation()
-    put(as_json, _print_centroid, darkvocab.centroid(source, output, **read))
-
-
-def _print_centroid(written: dict[str, Any], to: Console) -> None:
-    from ..text import printable
-
-    facts = written["provenance"]
-    to.print(
-        f"{printable(written['path'])}: {written['hidden_dim']:,} components, norm {written['norm']:.6f}, "
-        f"the mean of {facts['black_hole_population']:,} tokens in {facts['n_black_holes']:,} black holes "
-        f"on {facts['grid']}",
-        soft_wrap=True,
-    )
+    put(as_json, print_centroid, darkvocab.centroid(source, output, **read))
 
 
 @app.command(no_args_is_help=True)
@@ -254,7 +242,7 @@ def diff(a: str, b: str, show: int, csv: Path | None, exit_code: bool, as_json: 
 
     Example: darkvocab diff base-model fine-tuned-model --csv moved.csv
     """
-    from ..reports.changes import print_diff
+    from ..reports.checkpoints import print_diff
 
     compared = watched("reading", darkvocab.diff, a, b, in_bytes=True, **settings)
     if csv is not None:
@@ -271,6 +259,6 @@ def repair(source: str, output: Path, as_json: bool, **settings: Any) -> None:
     What was written is compared with the source, and its census taken.
     Example: darkvocab repair path/to/model -o repaired --how pieces
     """
-    from ..reports.changes import print_repair
+    from ..reports.checkpoints import print_repair
 
     put(as_json, print_repair, watched("repairing", darkvocab.repair, source, output, in_bytes=True, **settings))

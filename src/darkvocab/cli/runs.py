@@ -99,7 +99,7 @@ def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any
 
     Example: darkvocab history org/name --revisions 'step*' --out runs/history
     """
-    from ..reports.changes import print_series
+    from ..reports.checkpoints import print_series
     from ..reports.console import frames_json
 
     series = watched("measuring", darkvocab.series, *sources, out=out, in_bytes=True, **settings)

@@ -55,8 +55,8 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
     settings = settings_of(experiment, options)
     running = {name: options[name] for name in RUNNING}
     out = options["out"]
-    if out:  # what draws its figures, while it runs
-        Thread(target=import_module, args=["matplotlib.backends.backend_pdf"]).start()
+    if out:  # what draws its figures, while it runs; an interruption may leave Python's import lock taken, and ends it
+        Thread(target=import_module, args=["matplotlib.backends.backend_pdf"], daemon=True).start()
     run = darkvocab.snowballs.land if out else darkvocab.snowballs.frame
     drawn: Any = watched(label, run, settings, say=say, **running)
     written = darkvocab.report(out) if out else []

@@ -1,7 +1,5 @@
 """Counting: the tokens of one piece of a corpus, and where those that are sought stand."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ AROUND = 12  # tokens that are kept before and behind a place
 
 @dataclass(frozen=True, kw_only=True)
 class Counting:
-    """What is counted: in which field of records, by whose tokenizer, and which tokens are looked for."""
+    """Settings of a count: the field of records, whose tokenizer, and which tokens are looked for."""
 
     source: str
     n_tokens: int  # of the model

@@ -1,7 +1,5 @@
 """Documents: files as pieces of a corpus, and the texts of a piece one after the other, in bounded memory."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

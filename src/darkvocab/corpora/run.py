@@ -1,7 +1,5 @@
 """Corpus: count the tokens of one's own texts, piece by piece, and keep the counts in a run folder."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

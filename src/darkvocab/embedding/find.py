@@ -2,9 +2,7 @@
 
 import re
 import shlex
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,20 +12,10 @@ from ..numerics.grouping import chunks
 from ..sources import File, Source, Tensor
 from ..sources.safetensors import read_metadata
 from ..text import printable
-from .scales import NO_EMBEDDING, PACKED, find_companions, is_packed, refusal
+from .scales import NAMES, PATTERNS, SENTENCES, find_companions, is_packed, refusal
 
-ENDINGS = tomllib.loads(Path(__file__).with_name("names.toml").read_text("utf-8"))
-INPUT_NAMES, OUTPUT_NAMES, OTHER_OUTPUT_NAMES = (tuple(ENDINGS[kind]) for kind in ("input", "output", "other_output"))
-# One embedding for each codebook or layer: named with its number.
-NUMBERED = re.compile(
-    r"(.+\.)?(embed_tokens|emb|embeddings|embedding|input_embeds_layers|word_embeddings|wte)\.[0-9]+(\.weight)?"
-)
-# What PEFT puts into a name: the weight is the module's own, or in `modules_to_save` the one that was trained.
-WRAPPED = re.compile(r"\.(modules_to_save(\.[^.]+)?|original_module|(token_adapter\.)?base_layer)(?=\.weight)")
+INPUT_NAMES, OUTPUT_NAMES, OTHER_OUTPUT_NAMES = (tuple(NAMES[kind]) for kind in ("input", "output", "other_output"))
 TIED = "tie_word_embeddings"  # in a config
-FACTOR = re.compile(r"(?P<module>.+)\.lora_(embedding_)?[AB](\..+)?", re.IGNORECASE)
-DELTA = re.compile(r".+\.trainable_tokens_delta(\..+)?")
-MERGED = "give the merged model: PeftModel.merge_and_unload() of peft, then save_pretrained"
 HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
 
 
@@ -35,7 +23,7 @@ def ends(name: str, ending: str) -> bool:
     """Say whether a tensor has this name, or ends with it after a point; what adapters and packing add is no part."""
     if ending.removesuffix("weight") not in name:  # soon said: there may be a hundred thousand names
         return name == ending
-    plain = PACKED.sub("weight", WRAPPED.sub("", name))
+    plain = PATTERNS["packed"].sub("weight", PATTERNS["wrapped"].sub("", name))
     return plain == ending or plain.endswith("." + ending)
 
 
@@ -50,7 +38,7 @@ def _is_history(tensor: Tensor) -> bool:
 def _may_be_one(source: Source, tensor: Tensor) -> bool:
     """Say whether a tensor may be an embedding, by type, shape and name; packed numbers may, which can be read."""
     is_matrix = len(tensor.shape) == 2 and 0 not in tensor.shape
-    if not is_matrix or NO_EMBEDDING.fullmatch(tensor.name):
+    if not is_matrix or PATTERNS["no_embedding"].fullmatch(tensor.name):
         return False
     return tensor.is_float or "scales" in find_companions(source, tensor)
 
@@ -113,10 +101,7 @@ def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
     n_rows = n_recorded(history, metadata)
     at = n_rows - 1 if row is None else row
     if at >= n_rows:
-        raise InvalidInput(
-            f"{history.path}: {n_rows:,} rows of {history.name!r} are recorded, {history.name}[0] to "
-            f"{history.name}[{n_rows - 1}]; there is no row {at}"
-        )
+        raise InvalidInput(SENTENCES["no_such_row"].format(history=history, n_rows=n_rows, last=n_rows - 1, at=at))
     which = f"the last of {n_rows:,} recorded rows" if at == n_rows - 1 else f"row {at:,} of {n_rows:,} recorded"
     return history.part(at), which
 
@@ -150,10 +135,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     if len(numbered := _numbered(source)) > 1:
         asked = shlex.quote(str(source.asked))
         lines = (f"  darkvocab scan {asked} --tensor {printable(shlex.quote(t.name))}  # {_size(t)}" for t in numbered)
-        raise NoEmbedding(
-            f"{source.asked} has {len(numbered)} embeddings, each with tokens of its own; choose one:\n"
-            + "\n".join(lines)
-        )
+        raise NoEmbedding(SENTENCES["numbered"].format(source=source, n=len(numbered), lines="\n".join(lines)))
     if said := _adapted(source):
         raise NoEmbedding(said)
     return _by_shape(source, n_texts)
@@ -161,13 +143,13 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
 
 def _numbered(source: Source) -> list[Tensor]:
     """Return the embeddings that are named with a number: one for each codebook."""
-    tensors = [source.tensors[name] for name in source.tensors if NUMBERED.fullmatch(name)]
+    tensors = [source.tensors[name] for name in source.tensors if PATTERNS["numbered"].fullmatch(name)]
     return [tensor for tensor in tensors if _may_be_one(source, tensor)]
 
 
 def find_notes(source: Source, embedding: Tensor) -> tuple[str, ...]:
     """Say what else of a source holds rows of tokens, and what of this embedding is not applied."""
-    others = [*_numbered(source), *(tensor for named in _named(source, ENDINGS["per_layer"]) for tensor in named)]
+    others = [*_numbered(source), *(tensor for named in _named(source, NAMES["per_layer"]) for tensor in named)]
     named = ", ".join(f"{printable(t.name)} ({t.shape[0]:,} x {t.shape[1]:,})" for t in others if t != embedding)
     notes = [f"not scanned: {named}; --tensor takes one"] if named else []
     module = embedding.name.rsplit(".base_layer.", 1)[0]
@@ -203,28 +185,18 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
 
 def _adapted(source: Source) -> str | None:
     """Say what an adapter without an embedding holds and what to give instead; None for what is no adapter."""
-    factors = {match["module"] for name in source.tensors if (match := FACTOR.fullmatch(name))}
-    deltas = [name for name in source.tensors if DELTA.fullmatch(name)]
+    factors = {match["module"] for name in source.tensors if (match := PATTERNS["factor"].fullmatch(name))}
+    deltas = [name for name in source.tensors if PATTERNS["delta"].fullmatch(name)]
     base = printable(source.base) if source.base else "the base model"
     if deltas:
         changed = source.tensors[deltas[0]]
         rows = f"{changed.shape[0]:,} rows" if changed.shape else "rows"
-        return (
-            f"{source.asked} is an adapter: {printable(deltas[0])} holds changes of {rows} of an embedding that is not "
-            f"here; {MERGED} (or give {base}, which has the rows without the changes)"
-        )
+        return SENTENCES["adapter"].format(source=source, delta=printable(deltas[0]), rows=rows, base=base)
     names = ((module, name) for module in sorted(factors) for name in (module, f"{module}.weight"))
     if of_embedding := [module for module, name in names if any(ends(name, ending) for ending in INPUT_NAMES)]:
-        return (
-            f"{source.asked} is a LoRA adapter: lora_embedding_A and lora_embedding_B of {printable(of_embedding[0])} "
-            f"are factors of a change to an embedding that is not here; {MERGED} (or give {base}, which has the rows "
-            "without the change)"
-        )
+        return SENTENCES["lora_of_embedding"].format(source=source, module=printable(of_embedding[0]), base=base)
     if factors:
-        return (
-            f"{source.asked} is a LoRA adapter of {len(factors):,} modules, none of them the embedding, which stays "
-            f"that of {base}: give that"
-        )
+        return SENTENCES["lora_of_others"].format(source=source, n=len(factors), base=base)
     return None
 
 
@@ -238,15 +210,11 @@ def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:
     if len(matrices) == 1:
         return matrices[0], "by shape: the only matrix"
     if not matrices:
-        raise NoEmbedding(
-            f"{source.asked} has no matrix of floating-point numbers among its {len(source.tensors)} tensors"
-        )
+        raise NoEmbedding(SENTENCES["no_matrices"].format(source=source, n=len(source.tensors)))
     tallest = matrices[0]
     if tallest.shape[0] >= 2 * matrices[1].shape[0] and tallest.shape[0] > tallest.shape[1]:
         return tallest, f"by shape: {tallest.shape[0]:,} rows, at least twice those of any other matrix"
-    raise NoEmbedding(
-        f"no tensor of {source.asked} is plainly the embedding; choose one with --tensor NAME:\n{_listed(matrices)}"
-    )
+    raise NoEmbedding(SENTENCES["no_plain_one"].format(source=source, matrices=_listed(matrices)))
 
 
 def find_output(source: Source, embedding: Tensor) -> Tensor | None:
@@ -315,4 +283,4 @@ def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
 
 def has_output_bias(source: Source) -> bool:
     """Return whether a bias is added to the logits, so that equal output rows may still give unequal ones."""
-    return any(ends(name, ending) for name in source.tensors for ending in ENDINGS["output_bias"])
+    return any(ends(name, ending) for name in source.tensors for ending in NAMES["output_bias"])

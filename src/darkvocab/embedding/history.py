@@ -17,7 +17,7 @@ from ..sources import Tensor, read_json, read_object
 from ..sources.safetensors import read_metadata, read_tensors
 from ..text import Shown, listed, printable
 from .find import HISTORY, header_count, n_recorded
-from .scales import GRID_OF_DTYPE
+from .scales import GRID_OF_DTYPE, SENTENCES
 
 FILE = "embedding_evolution.safetensors"
 KEY = HISTORY
@@ -68,9 +68,7 @@ class History(Shown):
         tensors = read_tensors(path)
         if key not in tensors:
             keys = listed([f"{printable(t.name)} {t.dtype} {list(t.shape)}" for t in tensors.values()], 8)
-            raise NoEmbedding(
-                f"{path} has no tensor {key!r}; it has {keys or 'no tensors'}; choose one with --tensor NAME"
-            )
+            raise NoEmbedding(SENTENCES["no_history"].format(path=path, key=key, keys=keys or "no tensors"))
         held = tensors[key]
         what = f"{path}: tensor {printable(key)!r} is {held.dtype} {list(held.shape)}"
         if len(held.shape) != 3:

@@ -20,7 +20,7 @@ from ..sources import File, Source, Tensor, open_source
 from ..sources.tokenizer import Tokenizer, open_tokenizer, tokenizer_of
 from ..text import Shown, printable
 from .find import find_embedding, find_notes, find_output, is_tied, said_tied
-from .scales import GRID_OF_DTYPE, Packing, Rows, find_packing, find_scales
+from .scales import GRID_OF_DTYPE, SENTENCES, Packing, Rows, find_packing, find_scales
 
 if TYPE_CHECKING:
     from ..gpu.device import Device
@@ -90,9 +90,7 @@ class EmbeddingMatrix(Shown):
         """Return the matrix of a tensor; raises InvalidInput where its type is no grid."""
         packing = find_packing(source, found)
         if packing is None and found.dtype not in GRID_OF_DTYPE:
-            raise InvalidInput(
-                f"{found.path}: tensor {found.name!r} is {found.dtype}, which is no grid here; save it as float32"
-            )
+            raise InvalidInput(SENTENCES["no_grid"].format(tensor=found))
         if scales := find_scales(source, found):
             chosen += f"; scaled by {scales}"
         output = find_output(source, found)
@@ -142,15 +140,11 @@ class EmbeddingMatrix(Shown):
         lacks_output = said is False and output is None and self.output is None
         if said and not self.tied and output is not None:
             n_differ = _n_differing(self, output)
-            sentence = (
-                f"the config says that input and output are tied, but {n_differ:,} of {output.n_tokens:,} rows of "
-                f"{printable(output.tensor)} are not those of {printable(self.tensor)}: a loader that ties drops these"
+            sentence = SENTENCES["said_tied"].format(
+                n_differ=n_differ, output=output, named=printable(output.tensor), tied_to=printable(self.tensor)
             )
         if lacks_output:
-            sentence = (
-                "the config says that input and output are untied, but there is no output tensor: a loader makes one "
-                "up, or fails"
-            )
+            sentence = SENTENCES["said_untied"]
         return Tying(said=said, tied=self.tied, n_differ=n_differ, lacks_output=lacks_output, sentence=sentence)
 
     @property
@@ -284,15 +278,8 @@ class EmbeddingMatrix(Shown):
             stored = np.isfinite(self.rows(beyond[:8])).all()
             named = ", ".join(self.label(token) for token in beyond[:8]) + (", ..." if beyond.size > 8 else "")
             if not stored:
-                raise CorruptFile(
-                    f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} hold NaN or infinity: tokens {named}; "
-                    "no census of such rows is true; scan, check and diff leave them out with --skip-nonfinite, repair "
-                    "--tokens gives them fresh rows"
-                )
-            raise InvalidInput(
-                f"{beyond.size:,} of {self.n_tokens:,} rows of {self.tensor} overflow {target.name} "
-                f"(largest value {target.max_value:g}): tokens {named}; choose a wider grid"
-            )
+                raise CorruptFile(SENTENCES["not_finite"].format(beyond=beyond, matrix=self, named=named))
+            raise InvalidInput(SENTENCES["overflow"].format(beyond=beyond, matrix=self, target=target, named=named))
         return groups
 
     def label(self, token: int | np.integer) -> str:

@@ -4,10 +4,10 @@ Each packing has the name of the type that rows are stored in, the numbers in a 
 stored words are given, and `of`, the packing of a matrix of some rows alone.
 """
 
-from __future__ import annotations
-
 import re
+import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,20 +20,14 @@ from ..sources.gguf import dequantised, n_numbers
 from ..sources.tensors import FORMATS
 from ..text import printable
 
-# Names of what belongs to an embedding and is none: scales, zero points, factors and changes of adapters.
-NO_EMBEDDING = re.compile(
-    r"(.*[._])?((scales?(_inv|_2)?|scale_weight|zero_points?|q?zeros|biases|scb|g_idx|absmax|quant_map|_data"
-    r"|trainable_tokens_(delta|index)|weight_shape)(\.[^.]+)?|lora_[^.]+(\..+)?)",
-    re.IGNORECASE,
+NAMES, SENTENCES = (
+    tomllib.loads(Path(__file__).with_name(name).read_text("utf-8")) for name in ("names.toml", "sentences.toml")
 )
-# Other names of a weight that is packed.
-PACKED = re.compile(r"(?<![^.])(weight_packed|qweight|W_q)$")
+PATTERNS = {name: re.compile(pattern) for name, pattern in NAMES["patterns"].items()}
 GRID_OF_DTYPE: dict[str, str] = FORMATS["grids"]
-EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "I8")
 MLX_BITS, MLX_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 TENSORS_BITS = (2, 4, 8)  # of compressed-tensors; its earlier versions left gaps between codes of other sizes
 BLOCK = (128, 128)  # rows and columns that share a scale, unless a config says otherwise
-INSTEAD = "give the model as it was before it was quantised, or a GGUF file of it"
 Rows = slice | list[int] | np.ndarray
 
 
@@ -122,7 +116,7 @@ Packing = Blocks | Grouped | Scaled
 
 def _module(tensor: Tensor) -> str:
     """Return the module of a weight, with the point that ends it."""
-    return PACKED.sub("weight", tensor.name).removesuffix("weight")
+    return PATTERNS["packed"].sub("weight", tensor.name).removesuffix("weight")
 
 
 def find_companions(source: Source, tensor: Tensor) -> dict[str, Tensor]:
@@ -132,22 +126,15 @@ def find_companions(source: Source, tensor: Tensor) -> dict[str, Tensor]:
     """
     module = _module(tensor)
 
-    def held(**names: str | tuple[str, ...]) -> dict[str, Tensor]:
-        listed = {role: (name,) if isinstance(name, str) else name for role, name in names.items()}
-        known = {role: next((name for name in each if name in source.tensors), None) for role, each in listed.items()}
-        return {role: source.tensors[name] for role, name in known.items() if name is not None}
+    def first(names: list[str]) -> Tensor | None:
+        full = (name.format(module=module, name=tensor.name) for name in names)
+        return next((source.tensors[name] for name in full if name in source.tensors), None)
 
-    if tensor.name.endswith("weight_packed"):
-        lost = held(zero=f"{module}weight_zero_point", order=f"{module}weight_g_idx")
-        return {} if lost else held(scales=f"{module}weight_scale", shape=f"{module}weight_shape")
-    if tensor.dtype in ("U32", "I32"):
-        both = held(scales=f"{module}scales", biases=f"{module}biases")
-        return both if len(both) == 2 else {}
-    if tensor.dtype not in EIGHT_BITS or held(zero=f"{tensor.name}_zero_point"):
-        return {}
-    names = [f"{tensor.name}{end}" for end in ("_scale_inv", "_scale", "_scales")]
-    names += [f"{module}scale", f"{module}scales", *([f"{module}SCB"] if tensor.dtype == "I8" else [])]
-    return held(scales=tuple(names))
+    for rule in NAMES["companions"]:
+        if tensor.name.endswith(rule["ending"]) and tensor.dtype in rule.get("dtypes", (tensor.dtype,)):
+            beside = {role: held for role, names in rule["roles"].items() if (held := first(names))}
+            return {} if first(rule["unless"]) or len(beside) < rule["needs"] else beside
+    return {}
 
 
 def find_scales(source: Source, tensor: Tensor) -> str:
@@ -177,7 +164,7 @@ def find_packing(source: Source, tensor: Tensor) -> Packing | None:
 def is_packed(source: Source, tensor: Tensor) -> bool:
     """Say whether integers stand for other numbers: what such packing needs lies beside them."""
     module = _module(tensor)
-    return any(name.startswith(module) and NO_EMBEDDING.fullmatch(name) for name in source.tensors)
+    return any(name.startswith(module) and PATTERNS["no_embedding"].fullmatch(name) for name in source.tensors)
 
 
 def refusal(source: Source, tensor: Tensor) -> InvalidInput:
@@ -185,10 +172,13 @@ def refusal(source: Source, tensor: Tensor) -> InvalidInput:
     module = _module(tensor)
     others = [name for name in source.tensors if name.startswith(module) and name != tensor.name]
     beside = f", beside {', '.join(map(printable, others[:4]))}" if module and others else ""
-    return InvalidInput(
-        f"{tensor.path}: {printable(tensor.name)} is packed, {tensor.dtype} {list(tensor.shape)}{beside}: such numbers "
-        f"are not read here; {INSTEAD}"
-    )
+    return _unread("packed", tensor, beside=beside)
+
+
+def _unread(key: str, tensor: Tensor, **facts: Any) -> InvalidInput:
+    """Return the error of this name in `sentences.toml`, about a packed matrix."""
+    facts |= {"tensor": tensor, "name": printable(tensor.name), "shape": list(tensor.shape)}
+    return InvalidInput(SENTENCES[key].format(**facts))
 
 
 def _wrong(tensor: Tensor, scales: Tensor, what: str) -> CorruptFile:
@@ -226,10 +216,7 @@ def _affine(source: Source, tensor: Tensor, scales: Tensor, biases: Tensor) -> G
     groups = scales.shape[1]
     settings = _mlx_settings(source, tensor)
     if settings.get("mode", "affine") != "affine":
-        raise InvalidInput(
-            f"{tensor.path}: {printable(tensor.name)} is packed by MLX in mode {str(settings['mode'])[:40]!r}; read "
-            f"are its affine groups; {INSTEAD}"
-        )
+        raise _unread("mlx_mode", tensor, mode=str(settings["mode"])[:40])
     hidden = _hidden_size(source)
     said = _whole(settings.get("group_size"))
     sizes = (said,) if said else (hidden // groups,) if hidden and hidden % groups == 0 else MLX_GROUPS
@@ -243,11 +230,8 @@ def _affine(source: Source, tensor: Tensor, scales: Tensor, biases: Tensor) -> G
     if not fitting:
         raise _wrong(tensor, scales, f"no 2, 3, 4, 5, 6 or 8 bits for groups of {' or '.join(map(str, sizes))} fit")
     if len(fitting) > 1:
-        raise InvalidInput(
-            f"{tensor.path}: {printable(tensor.name)} may have "
-            f"{' or '.join(f'{bits} bits in groups of {size}' for bits, size in fitting)}: its config.json says which; "
-            "give the model's folder"
-        )
+        either = " or ".join(f"{bits} bits in groups of {size}" for bits, size in fitting)
+        raise _unread("mlx_either", tensor, either=either)
     (bits, size), *_ = fitting
     name = f"mlx-{bits}bit-g{size}"
     words = {"scales": scales.words(), "biases": biases.words()}
@@ -279,10 +263,7 @@ def _compressed(source: Source, tensor: Tensor, beside: dict[str, Tensor]) -> Gr
         raise refusal(source, tensor)
     fitting = [bits for bits in TENSORS_BITS if -(-dim * bits // 32) == columns]
     if len(fitting) != 1:
-        raise InvalidInput(
-            f"{tensor.path}: {printable(tensor.name)}, {dim:,} numbers in {columns:,} words of 32 bits, is packed with "
-            f"a number of bits that is not read here ({', '.join(map(str, TENSORS_BITS))} are); {INSTEAD}"
-        )
+        raise _unread("unread_bits", tensor, dim=dim, columns=columns, read=", ".join(map(str, TENSORS_BITS)))
     if len(scales.shape) != 2 or scales.shape[0] != n or not scales.shape[1] or dim % scales.shape[1]:
         raise _wrong(tensor, scales, f"there must be as many for each row as divide its {dim:,} numbers")
     (bits,) = fitting

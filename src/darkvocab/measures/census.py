@@ -1,7 +1,5 @@
 """Census: tokens that share a row, their black holes, and how many tokens stand alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any

@@ -29,7 +29,7 @@ Places = Mapping[int, list[dict[str, Any]]]  # by token: file, line, before, aft
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Counts(Shown):
-    """How often each token of a model occurs in a corpus, and where those that were sought do."""
+    """Counts of every token of a model in a corpus, and places of those that were sought."""
 
     read: Mapping[str, int]  # `NUMBERS`, and n_lines: of the last file, so far
     tokens: pl.DataFrame  # all, by id: docs/files.md has the columns

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 GRADES = ("trained", "weak", "untrained")
 TRAINED, WEAK, UNTRAINED = range(len(GRADES))
+SAYS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SHARE = 0.2  # of trained tokens among the weak, at most, at any distance from the reference
 MOVED = 1 / 3  # of the trained tokens' median distance: no token that moved further is weak (LOG.md: SmolLM2's P_max)
 
@@ -60,27 +63,16 @@ class Side:
         """Sentence on how many rows of this matrix are weak, or why none is."""
         tail = self.tail
         if tail is None:
-            return "No rows stand apart as never trained, so none can be called weak."
-        if tail.n_below:
-            share = min(tail.expected / tail.n_below, 1.0)
-            wrong = f"at most {share:.1%}" if share >= 0.001 else "fewer than 0.1%"
-            missed = f"; at least {tail.missed:,.0f} more lie among the trained" if tail.missed >= 1 else ""
-            one = tail.n_below == 1
-            return (
-                f"{tail.n_below:,} {'row' if one else 'rows'} moved less than a third as far as a trained row, which "
-                f"the trained rows' own tail does not explain: {wrong} of them wrongly called weak{missed}."
+            return SAYS["no_reference"]
+        if not tail.n_below:
+            return SAYS["reaching" if tail.reaching >= 1 else "missed" if tail.missed >= 1 else "none"].format(
+                tail=tail
             )
-        if tail.reaching >= 1:
-            return (
-                "Cannot tell: the lower tail of the trained rows may reach to the untrained ones, so that weak and "
-                "trained rows run into each other."
-            )
-        if tail.missed >= 1:
-            return (
-                f"Cannot tell: some {tail.missed:,.0f} rows more than the trained rows' own tail explains moved less "
-                "than a third as far as a trained row, but none lies apart from the trained."
-            )
-        return "None is weak: no row lies apart between the untrained ones and the trained."
+        share = min(tail.expected / tail.n_below, 1.0)
+        wrong = f"at most {share:.1%}" if share >= 0.001 else "fewer than 0.1%"
+        missed = f"; at least {tail.missed:,.0f} more lie among the trained" if tail.missed >= 1 else ""
+        rows = f"{tail.n_below:,} row{'s' * (tail.n_below != 1)}"
+        return SAYS["weak"].format(rows=rows, wrong=wrong, missed=missed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,5 @@
 """Distances of rows: of each token's row in one matrix from that in another; of every row to the nearest of some."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

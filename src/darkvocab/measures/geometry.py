@@ -1,7 +1,5 @@
 """Geometry: L-infinity distances of all pairs of rows, the extent of each column, and the graph of rows that touch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """Neighbours: which rows of a whole vocabulary touch, and the cluster that its black holes lie in."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any

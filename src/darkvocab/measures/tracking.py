@@ -3,8 +3,6 @@
 A black hole keeps its number as long as it can be followed; the numbers count up from 1, and 0 is for tokens in none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

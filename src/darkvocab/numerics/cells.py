@@ -5,8 +5,6 @@ A component is rounded to the grid after the noise is added, so what can be seen
 noise: the deviates at which it goes from cell to cell say it all.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Four views of a row, and one word for each: *values* (weight units), *words* (th
 *indices* (signed integers in the order of the values; both zeros are 0), *steps* (a difference of indices).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 

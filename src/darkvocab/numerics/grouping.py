@@ -1,7 +1,5 @@
 """Identical-row grouping: hash every row, then compare the words of rows whose hashes agree."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Neighbours: all pairs of many rows that lie within a limit in every column, without comparing all pairs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -11,8 +11,8 @@ import tomllib
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +22,11 @@ from ..landing import write_whole
 from ..measures.indicators import DARK
 from ..runs.folder import versions
 from ..text import printable
-from .console import without
-from .document import read, render
-from .scan import grade_facts, scan_facts
+from .checkpoints import scan_facts
+from .document import facts_of, phrase, read, render
 
 if TYPE_CHECKING:
-    from ..checkpoints.scan_result import BlackHole, Scan
+    from ..checkpoints.scan_result import Scan
 
 SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
 AT_A_TIME = 8_192  # tokens whose texts are packed at a time
@@ -39,20 +38,7 @@ TWO_UNITS = r"[\x{10000}-\x{10FFFF}]"  # characters that JavaScript counts twice
 CODES = ("category", "script", "reserved", "grade", "side")  # few values, packed as numbers
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Tokens that look alike in figures and lists: their name, shape (an SVG path around 0, 0) and colours."""
-
-    key: str
-    title: str
-    counted: str  # after their number, in a sentence
-    meaning: str
-    shape: str
-    light: str  # on light paper
-    dark: str  # on dark paper
-
-
-KINDS = [Kind(**kind) for kind in tomllib.loads(read("kinds.toml"))["kinds"]]
+KINDS = [SimpleNamespace(**kind) for kind in tomllib.loads(read("kinds.toml"))["kinds"]]
 NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
 
 
@@ -74,12 +60,11 @@ def page(scan: Scan, command: str | None = None) -> bytes:
         return render(
             "atlas.html.j2",
             SCRIPTS,
-            {"cut": _cut, "members": _members},
+            {"cut": _cut, "members": lambda hole: list(zip(hole.token_ids, hole.tokens, strict=True))[:SHOWN_MEMBERS]},
             title=f"Dark tokens of {asked}",
             asked=asked,
             scan=scan,
             finding=finding(scan, kinds, dark),
-            tiles=list(_tiles(scan, dark, kinds)),
             kinds=list(_kind_rows(tokens, kinds, dark)),
             kind_of=KINDS,
             n_dark=int(dark.sum()),
@@ -87,8 +72,8 @@ def page(scan: Scan, command: str | None = None) -> bytes:
             shown_holes=SHOWN_HOLES,
             writing=_writing(tokens),
             dark_from=DARK,
-            facts=[*scan_facts(scan), *grade_facts(scan)],
-            provenance=list(_provenance(scan, command)),
+            facts=scan_facts(scan),
+            provenance=facts_of("provenance", scan=scan, command=command, versions=versions()),
             packed=lambda: base64.b64encode(packing.result()).decode("ascii"),
             printed=LISTED,
         )
@@ -105,49 +90,15 @@ def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
 
 def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
     """Put the scan in one sentence: how many tokens are dark, of what kinds, and how many share a row."""
-    n = len(dark)
     n_dark = int(dark.sum())
-    if n_dark:
-        counts = [(int((dark & (kinds == place)).sum()), kind) for place, kind in enumerate(KINDS)]
-        counted = [f"{count:,} {kind.counted}" for count, kind in sorted(counts, key=lambda c: -c[0]) if count]
-        says = f"{n_dark:,} of {n:,} tokens ({_share(n_dark / n)}) {'is' if n_dark == 1 else 'are'} dark: "
-        if len(counted) > 1:
-            says += f"{', '.join(counted[:-1])} and {counted[-1]}"
-        else:
-            one = counted[0].removeprefix(f"{n_dark:,} ")
-            says += f"all {one}" if n_dark > 1 else f"it is {one}"
-    else:
-        says = f"None of {n:,} tokens stands out as dark"
-    if n_weak := scan.grades.n_weak:
-        says += f"; {n_weak:,} {'is' if n_weak == 1 else 'are'} weak"
-    rows = scan.census.n_black_holes
-    population = scan.census.black_hole_population
-    skipped = without(scan.matrix.skipped)
-    if not rows:
-        return f"{says}; no two tokens share a row{skipped}."
-    if rows == 1:
-        return f"{says}; {population:,} tokens share one row (a black hole){skipped}."
-    largest = scan.census.populations[0]
-    same = f"{largest:,} of them the same one"
-    return f"{says}; {population:,} tokens share only {rows:,} rows (black holes), {same}{skipped}."
+    counts = [(int((dark & (kinds == place)).sum()), kind.counted) for place, kind in enumerate(KINDS)]
+    counted = sorted((count for count in counts if count[0]), key=lambda count: -count[0])
+    facts = {"scan": scan, "n": len(dark), "n_dark": n_dark, "share": _share(n_dark / max(len(dark), 1))}
+    return phrase("finding", counted=counted, **facts)
 
 
 def _share(part: float) -> str:
     return f"{part:.1%}" if part >= 0.001 else f"{part:.2g}".replace("e-0", "e-") if part < 1e-5 else f"{part:.3%}"
-
-
-def _tiles(scan: Scan, dark: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[int, str]]:
-    """Yield the few numbers that a reader looks for first."""
-    census = scan.census
-    yield scan.matrix.n_tokens, "tokens"
-    yield int(dark.sum()), "dark"
-    if scan.grades.n_weak:
-        yield scan.grades.n_weak, "weak"
-    yield census.n_black_holes, f"black hole{'s' * (census.n_black_holes != 1)}"
-    yield census.black_hole_population, "tokens in black holes"
-    for key in ("reserved", "unreachable", "beyond_tokenizer", "under_trained"):
-        if n := int((kinds == NUMBER[key]).sum()):
-            yield n, KINDS[NUMBER[key]].title
 
 
 def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -158,7 +109,7 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
         if of.any():
             norm, score = (tokens[name].filter(of).fill_nan(None).median() for name in ("norm", "score"))
             counts = {"n": of.sum(), "n_dark": (of & dark).sum(), "n_weak": (of & weak).sum()}
-            yield {**asdict(kind), **counts, "norm": norm, "score": score}
+            yield {**vars(kind), **counts, "norm": norm, "score": score}
 
 
 def _listed(scan: Scan, kinds: np.ndarray) -> list[dict[str, Any]]:
@@ -175,28 +126,10 @@ def _cut(text: str) -> str:
     return printable(text[:LONGEST]) + (f"… and {more:,} characters more" if more > 0 else "")
 
 
-def _members(hole: BlackHole) -> list[tuple[int, str | None]]:
-    return list(zip(hole.token_ids, hole.tokens, strict=True))[:SHOWN_MEMBERS]
-
-
 def _writing(tokens: pl.DataFrame) -> list[tuple[str, int]]:
     """Count the tokens of each script, most tokens first."""
     counts = tokens["script"].drop_nulls().value_counts(sort=True)
     return sorted(((printable(name), n) for name, n in counts.iter_rows()), key=lambda pair: (-pair[1], pair[0]))
-
-
-def _provenance(scan: Scan, command: str | None) -> Iterator[tuple[str, str]]:
-    source = scan.source
-    yield "asked for", printable(source.asked)
-    yield "file", printable(source.path)
-    yield "sha256", source.sha256 or "not taken"
-    yield "bytes", f"{source.bytes:,}"
-    if scan.vocabulary:
-        yield "tokenizer", printable(scan.vocabulary.tokenizer)
-    if command:
-        yield "command", printable(command)
-    for name, version in versions().items():
-        yield f"{name} version", version
 
 
 # Packing -------------------------------------------------------------------------------------------------------------
@@ -234,7 +167,7 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         "texts": TEXTS,
         "shown": shown,
         "columns": tokens.columns,
-        "kinds": [asdict(kind) for kind in KINDS],
+        "kinds": list(map(vars, KINDS)),
         "dark_from": DARK,
         "report": scan.to_json(),
     }

@@ -1,4 +1,4 @@
-"""Pages: their content and words, and one HTML file that holds its style and scripts and a policy for no others."""
+"""Templates: pages, HTML files with a policy for no scripts but their own; and lines, facts and tables for people."""
 
 from __future__ import annotations
 
@@ -7,19 +7,35 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from .console import cell, number
+from ..text import listed, printable
+from .console import cell, density, isolated, largest, left_out, number, print_left, table, token_texts, without
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    import polars as pl
+    from jinja2 import Environment, Template
     from matplotlib.figure import Figure
+    from rich.console import Console
+    from rich.table import Table
 
     from .plot import Plot
 
 LIBRARY = "vendor/d3.min.js"  # d3 7.9.2 as npm has it; its licences lie beside it
 LICENCE = "vendor/LICENSE"
+BAR = "¦"  # between the cells of a table in a template
+SHOWN_EVENTS = 20
+_NAMED = (cell, density, isolated, largest, left_out, number, printable, token_texts, without)
+FILTERS: dict[str, Callable[..., Any]] = {  # of templates
+    **{function.__name__: function for function in _NAMED},
+    **{"form": format, "thousands": "{:,}".format},
+    "far": lambda length: "beyond float32" if length is None else f"{length:.4g}",
+    "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
+    "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
+    "listed": lambda items, most: listed(list(map(str, items)), most),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,18 +92,70 @@ def render(
     return b"".join(piece.encode("utf-8", "replace") for piece in pieces)  # a path need not be UTF-8
 
 
-def template(name: str, **filters: Callable[..., Any]) -> Template:
-    """Return a template of this package with filters for numbers, and these; what goes into HTML is escaped."""
+def _environment(**options: Any) -> Environment:
     from jinja2 import Environment, PackageLoader
 
-    environment = Environment(
-        loader=PackageLoader("darkvocab", "reports"),
-        autoescape=name.endswith(".html.j2"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"cell": cell, "number": number, "thousands": "{:,}".format, **filters}
+    environment = Environment(loader=PackageLoader("darkvocab", "reports"), **options)
+    environment.filters |= FILTERS
+    return environment
+
+
+def template(name: str, **filters: Callable[..., Any]) -> Template:
+    """Return a template of this package with `FILTERS` and these; what goes into HTML or XML is escaped."""
+    environment = _environment(autoescape=name.endswith((".html.j2", ".xml.j2")), trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= filters
     return environment.get_template(name)
+
+
+@cache
+def _texts() -> Environment:
+    """Return what renders the templates in `text`: a lacking value is an error, and none ends a line or a cell."""
+    from jinja2 import StrictUndefined
+
+    class Lacking(StrictUndefined):
+        __format__ = StrictUndefined._fail_with_undefined_error
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Lacking) and value._undefined_name is None:  # an if that has no else
+            return ""
+        return value.replace("\n", "\\n").replace(BAR, "\0") if isinstance(value, str) else value
+
+    return _environment(undefined=Lacking, finalize=shown)
+
+
+def rows_of(name: str, **values: Any) -> list[list[str]]:
+    """Return the cells of each line of a template in `text`; raises LookupError where the values lack one."""
+    from jinja2 import UndefinedError
+
+    try:
+        text = _texts().get_template(f"text/{name}.j2").render(values)
+    except UndefinedError as error:
+        raise LookupError(str(error)) from None
+    lines = (line.split(f" {BAR} ") for line in text.split("\n") if line.strip())
+    return [[cell.replace("\0", BAR) for cell in line] for line in lines]
+
+
+def lines_of(name: str, **values: Any) -> list[str]:
+    """Return the lines that a template in `text` has for people; an empty line is none. Raises as `rows_of`."""
+    return [line for (line,) in rows_of(name, **values)]
+
+
+def table_of(name: str, **values: Any) -> Table:
+    """Return the table of a template in `text`: headings (``<`` stands before those aligned left), then rows."""
+    headings, *rows = rows_of(name, **values)
+    left = [heading[1:] for heading in headings if heading.startswith("<")]
+    return table((heading.removeprefix("<") for heading in headings), rows, left)
+
+
+def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:
+    """Return the names and values that a template in `text` has, one ``name: value`` a line."""
+    return [(fact, value) for fact, _, value in (line.partition(": ") for line in lines_of(name, **values))]
+
+
+def phrase(name: str, **values: Any) -> str:
+    """Return the line that a template in `text` has."""
+    (line,) = lines_of(name, **values)
+    return line
 
 
 def read(name: str) -> str:
@@ -97,6 +165,16 @@ def read(name: str) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def print_events(events: pl.DataFrame, when: Callable[[dict[str, Any]], str], files: str, to: Console) -> None:
+    """Print the first events, each after when it was, and which files have the others."""
+    happened = events.filter(events["kind"] != "start")
+    if happened.height:
+        to.print()
+        for line in lines_of("events", events=happened.head(SHOWN_EVENTS).to_dicts(), when=when):
+            to.print(line, soft_wrap=True)
+        print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
 
 
 # For people: names of columns in tables and above panels, and the sentences of pages.

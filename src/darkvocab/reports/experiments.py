@@ -1,6 +1,6 @@
 """Tables of sweeps, trials, questions, trainings, and comparisons with the notebooks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,11 @@ from rich.console import Console
 
 from ..runs.records import Records
 from ..text import finite
-from .console import density, frames_json, largest, number, print_lines, show, table
-from .document import WORDS
+from .console import frames_json, number, print_lines, show, table
+from .document import WORDS, lines_of, rows_of, table_of
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
-POWER = "{:.2e}".format  # of lengths
-ANSWER_FORMATS: dict[str, Callable[[Any], str]] = {
-    **{"sigma": POWER, "density": density, "mean_linf": POWER, "median_linf": POWER, "n_black_holes": number},
-    **{"density_1_step": density, "density_2_steps": density, "demographics": largest},
-}
-
-
 Recorded = pl.DataFrame | Records  # records by columns: a frame, or those of a run folder
 
 
@@ -68,26 +61,12 @@ def by_sigma(records: Recorded) -> list[dict[str, Any]]:
     return groups.agg(*(pl.col(name).mean() for name in means), pl.col("demographics").first()).to_dicts()
 
 
-def _head(records: Recorded) -> str:
-    sigma = records["sigma"]
-    points = sigma.n_unique()
-    trials = len(records) // points
-    first, last = float(sigma.min()), float(sigma.max())  # type: ignore[arg-type]
-    between = f"{points:,} sigma from {first:g} to {last:g}" if points > 1 else f"sigma {first:.7g}"
-    return f"{len(records):,} records: {between}, {trials:,} trial{'s' * (trials > 1)} each"
-
-
 def remarks(records: Recorded) -> list[str]:
     """Return what the answers of 13.5a do not show."""
     dim = records["hidden_dim"][0]
     coarser = records["n_columns_coarser"]
-    ends = int(coarser.min()), int(coarser.max())  # type: ignore[arg-type]
-    if not ends[1]:
-        return []
-    how_many = " to ".join(dict.fromkeys(f"{n:,}" for n in ends))
-    share = " to ".join(dict.fromkeys(f"{n / dim:.0%}" for n in ends))
-    touching = records["touching"][0]
-    return [WORDS["notes"]["touching"].format(touching=touching, how_many=how_many, dim=dim, share=share)]
+    ends = [int(coarser.min()), int(coarser.max())]  # type: ignore[arg-type]
+    return lines_of("coarser", touching=records["touching"][0], dim=dim, ends=ends, shares=[n / dim for n in ends])
 
 
 def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
@@ -103,7 +82,7 @@ def summary_cells(experiment: str, records: Recorded) -> list[list[str]]:
     """Return `summarised` for people: answers in the columns of `ANSWERS`; else a statistic, and its numbers."""
     rows = summarised(experiment, records)
     if experiment == "questions":
-        return [[shown(row[column]) for column, shown in ANSWER_FORMATS.items()] for row in rows]
+        return rows_of("answers", rows=rows)
     return [[statistic, *map(number, numbers)] for statistic, *numbers in (row.values() for row in rows)]
 
 
@@ -126,16 +105,17 @@ def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) 
     Of questions the three answers at each sigma; of trials at one sigma mean and spread; else ranges over all sigma.
     """
     records: Recorded = result if isinstance(result, pl.DataFrame) else Records(result)
-    to.print(_head(records))
     points = records["sigma"].unique().sort().to_list()
+    ends = {"first": points[0], "last": points[-1]}
+    to.print(*lines_of("records", n=len(records), points=len(points), **ends))
     headings: Sequence[str]
     if experiment == "questions":
         headings = ANSWERS
     elif experiment == "trials" and len(points) == 1:
         headings = ("", "mean", "std", "min", "max")
     else:
-        ends = (f"at {points[0]:.4g}", f"at {points[-1]:.4g}") if len(points) > 1 else ()
-        headings = ("", "min", "median", "max", *ends)
+        at_ends = (f"at {points[0]:.4g}", f"at {points[-1]:.4g}") if len(points) > 1 else ()
+        headings = ("", "min", "median", "max", *at_ends)
     cells = (row[: len(headings)] for row in summary_cells(experiment, records))
     show(table(headings, cells, left=("", "populations")), to)
     if experiment == "questions":
@@ -146,11 +126,6 @@ def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) 
 def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:
     """Print published figures beside ours, and notes on those that cannot be checked."""
     notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
-    marks = (f" [{notes.index(row['note']) + 1}]" if row["note"] else "" for row in rows)
-    cells = (
-        [row["figure"], str(row["published"]), str(row["here"]), row["agrees"] + mark]
-        for row, mark in zip(rows, marks, strict=True)
-    )
-    show(table(("figure", "published", "here", "agrees?"), cells, left=("figure", "agrees?")), to)
+    show(table_of("comparison", rows=rows, notes=notes), to)
     for place, note in enumerate(notes, 1):
         to.print(f"[{place}] {note}")

@@ -4,6 +4,7 @@ All from the verdict's JSON alone. Texts of tokens are others' and stand in ever
 """
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -18,60 +19,28 @@ from rich.console import Console
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import listed, printable
-from .console import SHOWN_TOKENS, cell, facts, left_out, print_lines, show, table, token_texts, without
-from .document import template
+from .console import SHOWN_TOKENS, facts, print_lines, show, token_texts
+from .document import facts_of, phrase, table_of, template
 
-SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
 OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured", "off": "off"}
 
 
 def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
     """Print what was checked, a line for every rule, and of each finding the sentence and the first tokens."""
-    scan = verdict["scan"]
-    policy = verdict["policy"]
-    pairs = [
-        ("source", printable(scan["source"]["path"])),
-        ("policy", "the default" if policy is None else printable(policy)),
-        ("dark tokens", _graded(scan)),
-    ]
-    if scan["skipped"]:
-        pairs.append(("left out", left_out(scan["skipped"])))
-    show(facts(pairs), to)
-    rows = []
-    for rule in verdict["rules"]:
-        allowed = f"{'>=' if rule['bound'] == 'least' else '<='} {cell(rule['allowed'])}"
-        outcome = [rule["severity"], OUTCOMES[rule["status"]]]
-        rows.append([rule["id"], rule["name"], cell(rule["measured"]), allowed, *outcome])
-    headings = ("rule", "", "measured", "allowed", "severity", "outcome")
-    show(table(headings, rows, left=("rule", "", "severity", "outcome")), to, apart=True)
+    show(facts(facts_of("check", verdict=verdict)), to)
+    show(table_of("rules", rules=verdict["rules"], outcomes=OUTCOMES), to, apart=True)
     for rule in filter(_is_finding, verdict["rules"]):
         texts = [token_texts(rule["token_ids"], rule["tokens"], shown)] if rule["token_ids"] else []
         to.print()
         heading = f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}"
         print_lines([heading, *texts, rule["remedy"]], to)
     to.print()
-    to.print(_conclusion(verdict))
+    to.print(phrase("conclusion", verdict=verdict))
 
 
 def _is_finding(rule: dict[str, Any]) -> bool:
     return rule["status"] in ("failed", "unmeasured")
-
-
-def _conclusion(verdict: dict[str, Any]) -> str:
-    counts = {"error": verdict["n_errors"], "warning": verdict["n_warnings"]}
-    counted = ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counts.items())
-    return f"{'passed' if verdict['passed'] else 'failed'}: {counted}{without(verdict['scan']['skipped'])}"
-
-
-def _graded(scan: dict[str, Any]) -> str:
-    """Say how many tokens are dark and weak, and by which references."""
-    grades = scan["grades"]
-    expected = scan["indicators"]["expected_false_positives"]
-    share = f", {expected:.1%} of them expected to be false" if expected else ""
-    kinds = dict.fromkeys(side["reference"] for side in grades["sides"] if side["n_untrained"])
-    by = f", by the reference {' and '.join(kinds)}" if kinds else ""
-    return f"{grades['n_untrained']:,}{by}{share}; {grades['n_weak']:,} weak"
 
 
 def _token(token: int, text: str | None) -> str:
@@ -92,44 +61,11 @@ def junit(verdict: dict[str, Any]) -> bytes:
     An error is a failure (where it could not be measured, an error), a warning a passed case that says so in its
     output, a rule that is off a skipped one. Characters that XML 1.0 has no way to hold are escapes here.
     """
-    scan = verdict["scan"]
-    rules = verdict["rules"]
-    kinds = Counter(map(_junit_kind, rules))
-    counts = {"tests": len(rules), "failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
-    counted = {name: str(n) for name, n in counts.items()}
-    root = ET.Element("testsuites", {"name": "darkvocab check", **counted})
-    suite = ET.SubElement(root, "testsuite", {"name": printable(scan["source"]["path"]), **counted})
-    properties = ET.SubElement(suite, "properties")
-    known = {
-        "made_by": verdict["made_by"],
-        "policy": "default" if verdict["policy"] is None else printable(verdict["policy"]),
-        "tensor": printable(scan["tensor"]),
-        "sha256": scan["source"]["sha256"] or "",
-        **({"left_out": left_out(scan["skipped"])} if scan["skipped"] else {}),
-    }
-    for name, value in known.items():
-        ET.SubElement(properties, "property", {"name": name, "value": value})
-    for rule in rules:
-        _add_case(suite, rule)
+    kinds = Counter(map(_junit_kind, verdict["rules"]))
+    text = template("junit.xml.j2", kind=_junit_kind, in_full=_in_full).render(**verdict, kinds=kinds)
+    root = ET.fromstring(text)
     ET.indent(root)
     return ET.tostring(root, "utf-8", xml_declaration=True) + b"\n"
-
-
-def _add_case(suite: ET.Element, rule: dict[str, Any]) -> None:
-    name = f"{rule['id']} {rule['name']}"
-    case = ET.SubElement(suite, "testcase", {"classname": "darkvocab.check", "name": name})
-    kind = _junit_kind(rule)
-    if kind is None:
-        return
-    outcome = ET.SubElement(case, kind)
-    if kind != "system-out":
-        outcome.set("message", rule["message"])
-    if kind in ("failure", "error"):
-        outcome.set("type", rule["name"])
-    if kind != "skipped":
-        # The finding in full: the sentence, why it matters, what to do, and every token.
-        tokens = (_token(*pair) for pair in _pairs(rule))
-        outcome.text = "\n".join([f"{rule['severity']}: {rule['message']}", rule["why"], rule["remedy"], *tokens])
 
 
 def _junit_kind(rule: dict[str, Any]) -> str | None:
@@ -137,6 +73,12 @@ def _junit_kind(rule: dict[str, Any]) -> str | None:
     if _is_finding(rule) and rule["severity"] == "warning":
         return "system-out"
     return {"off": "skipped", "failed": "failure", "unmeasured": "error"}.get(rule["status"])
+
+
+def _in_full(rule: dict[str, Any]) -> str:
+    """Return a finding in full: the sentence, why it matters, what to do, and every token."""
+    tokens = (_token(*pair) for pair in _pairs(rule))
+    return "\n".join([f"{rule['severity']}: {rule['message']}", rule["why"], rule["remedy"], *tokens])
 
 
 # SARIF -------------------------------------------------------------------------------------------------------------
@@ -147,67 +89,28 @@ def sarif(verdict: dict[str, Any]) -> bytes:
 
     The first hundred tokens are its logical locations, `TENSOR[ID]`; all ids are in the result's properties.
     """
-    scan = verdict["scan"]
-    source = scan["source"]
-    uri = source.get("url") or _uri(source["path"])
-    artifact = {"location": {"uri": uri}, "length": source["bytes"], "roles": ["analysisTarget"]}
-    if source["sha256"]:
-        artifact["hashes"] = {"sha-256": source["sha256"]}
+    source = verdict["scan"]["source"]
+    tensor = printable(verdict["scan"]["tensor"])
+
+    def named(rule: dict[str, Any]) -> list[tuple[int, str]]:
+        return [(token, _token(token, text)) for token, text in _pairs(rule)[:LOCATED]]
+
+    def fingerprint(rule: dict[str, Any]) -> str:
+        return hashlib.sha256(f"{rule['id']} {tensor}".encode()).hexdigest()
+
+    document = template("sarif.json.j2", named=named, fingerprint=fingerprint, message=_sarif_message)
     name, version = verdict["made_by"].split()
-    run = {
-        "tool": {
-            "driver": {"name": name, "version": version, "rules": [_sarif_rule(rule) for rule in verdict["rules"]]}
-        },
-        "invocations": [{"executionSuccessful": True, "exitCode": 0 if verdict["passed"] else 1}],
-        "artifacts": [artifact],
-        "results": [
-            _sarif_result(number, rule, scan, uri) for number, rule in enumerate(verdict["rules"]) if _is_finding(rule)
-        ],
-        "columnKind": "unicodeCodePoints",
-        **({"properties": {"skipped": scan["skipped"]}} if scan["skipped"] else {}),
-    }
-    return json_bytes({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
+    facts = {"name": name, "version": version, "tensor": tensor, "uri": source.get("url") or _uri(source["path"])}
+    return json_bytes(
+        json.loads(document.render(**verdict, **facts, findings=list(filter(_is_finding, verdict["rules"]))))
+    )
 
 
-def _sarif_rule(rule: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": rule["id"],
-        "name": rule["name"],
-        "shortDescription": {"text": rule["name"].replace("-", " ").capitalize()},
-        "fullDescription": {"text": rule["counts"]},
-        "help": {"text": f"{rule['counts']} {rule['why']} {rule['remedy']}"},
-    }
-
-
-def _sarif_result(number: int, rule: dict[str, Any], scan: dict[str, Any], uri: str) -> dict[str, Any]:
-    tensor = printable(scan["tensor"])
-    pairs = _pairs(rule)
-    location: dict[str, Any] = {
-        # Weights have no lines, but GitHub asks for one.
-        "physicalLocation": {"artifactLocation": {"uri": uri, "index": 0}, "region": {"startLine": 1}}
-    }
-    tokens = ""
-    if pairs:
-        names = [_token(*pair) for pair in pairs]
-        tokens = f" Tokens: {listed(names, SHOWN_TOKENS)}."
-        location["logicalLocations"] = [
-            {"name": name, "fullyQualifiedName": f"{tensor}[{token}]", "kind": "token"}
-            for name, (token, _) in list(zip(names, pairs, strict=True))[:LOCATED]
-        ]
-    fingerprint = hashlib.sha256(f"{rule['id']} {tensor}".encode()).hexdigest()
-    return {
-        "ruleId": rule["id"],
-        "ruleIndex": number,
-        "level": rule["severity"],
-        "message": {"text": _sarif_text(f"{rule['message']}{tokens} {rule['remedy']}")},
-        "locations": [location],
-        "partialFingerprints": {"primaryLocationLineHash": fingerprint},
-        "properties": {"measured": rule["measured"], "allowed": rule["allowed"], "tokenIds": rule["token_ids"]},
-    }
-
-
-def _sarif_text(text: str) -> str:
-    """Escape a message so that nothing is a placeholder (section 3.11.5 of the standard) or a link (3.11.6)."""
+def _sarif_message(rule: dict[str, Any]) -> str:
+    """Escape a finding so that nothing is a placeholder (section 3.11.5 of the standard) or a link (3.11.6)."""
+    names = [_token(*pair) for pair in _pairs(rule)]
+    tokens = f" Tokens: {listed(names, SHOWN_TOKENS)}." if names else ""
+    text = f"{rule['message']}{tokens} {rule['remedy']}"
     return re.sub(r"([\\\[\]])", r"\\\1", text).replace("{", "{{").replace("}", "}}")
 
 
@@ -230,10 +133,10 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
         named = [f"{token}" if text is None else f"{token} {_code(text)}" for token, text in _pairs(rule)]
         return listed(named, shown)
 
-    return template("card.md.j2", left_out=left_out, code=_code, spans=spans).render(
+    return template("card.md.j2", code=_code, spans=spans).render(
         **verdict,
-        conclusion=_conclusion(verdict),
-        graded=_graded(verdict["scan"]),
+        conclusion=phrase("conclusion", verdict=verdict),
+        graded=phrase("graded", scan=verdict["scan"]),
         command=_command(verdict),
         findings=list(filter(_is_finding, verdict["rules"])),
         outcomes=OUTCOMES,

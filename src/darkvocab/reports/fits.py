@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from .console import facts, number, print_lines, show, table
-from .document import WORDS, labels
+from .console import facts, print_lines, show
+from .document import WORDS, facts_of, labels, lines_of, phrase, table_of
 from .plot import BLACK, BLUE, ORANGE, canvas, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..snowballs.fit.checks import Check, Explanation, Rank
+    from ..snowballs.fit.checks import Rank
     from ..snowballs.fit.likelihood import RidgePoint
     from ..snowballs.fit.run import FitResult
 
@@ -26,7 +25,6 @@ FAR = -6  # log10 of the bound on the chance of a census, below which it is name
 TRADE_OFF = 0.95  # correlation with sigma beyond which only a combination is known
 LEAST_SHOWN = 0.7  # tokens, on a logarithmic axis: none
 DISCORD = 0.01  # a statistic's p-value, times the number of statistics, below which it is named
-FIT = WORDS["fit"]
 STATISTICS = labels("n_unique", "n_singletons", "n_black_holes", "black_hole_population")
 
 
@@ -71,105 +69,32 @@ def _snowball(result: FitResult) -> str:
     return f"{settings.distribution.capitalize()} snowball around {settings.base}"
 
 
-def sigma_told(result: FitResult) -> str:
-    low, high = result.interval
-    level = f"{result.settings.level:.0%}"
-    if result.sigma is None:
-        return f"at most {high:.4g} ({level})" if low == 0 else f"at least {low:.4g} ({level})"
-    return f"{result.sigma:.4g}, {level} interval {low:.4g} to {'any' if math.isinf(high) else f'{high:.4g}'}"
-
-
 def sentences(result: FitResult) -> list[str]:
     """The fit in words: whether the snowball explains the census, and what speaks against it."""
-    one_sided = "These tokens bound sigma on one side only: all share a row, or none do."
-    return [*([one_sided] if result.sigma is None else []), *_against_the_census(result), *_against_the_rows(result)]
-
-
-def _against_the_census(result: FitResult) -> Iterator[str]:
-    """Sentences from populations and counts: the bound where it says enough, else odd statistics."""
-    is_far = result.bound.log10_p < FAR
-    odd = [row for row in result.checks if row.p * len(result.checks) < DISCORD]
-    if is_far:
-        yield _bounded(result)
-    elif odd:
-        rows = "; ".join(
-            f"{statistic(row.statistic)} {number(row.observed)}, predicted {number(row.p5)} to {number(row.p95)}"
-            for row in odd[:4]
-        )
-        yield f"{_snowball(result)}s have it otherwise: {rows} (5% to 95%)."
-    if not (is_far or odd):
-        yield "Nothing in these statistics speaks against it."
-    elif result.expected:
-        expected = result.expected
-        holes, alone = (number(round(count.mean, 1)) for count in (expected.n_black_holes, expected.n_singletons))
-        yield FIT["nearest"].format(fit=result, largest=_listed(expected.largest), holes=holes, alone=alone)
-
-
-def _bounded(result: FitResult) -> str:
-    """The bound on the chance of these populations, and which group it comes from."""
-    bound, populations = result.bound, _populations(result)
-    least = "impossible" if math.isinf(bound.log10_p) else f"p < {chance(bound.log10_p)}"
-    group = f"the {ordinal(bound.rank)} largest group" if bound.rank > 1 else "the largest group"
-    if bound.or_more and bound.rank > 1:
-        group = f"each of the {bound.rank:,} largest groups"
-    tokens = "token" if bound.population == 1 else "tokens"
-    holds = f"{bound.population:,} {tokens} or {'more' if bound.or_more else 'fewer'}"
-    groups = f"{len(populations):,} group{'s' * (len(populations) != 1)} with {_listed(populations)}"
-    snowball = _snowball(result)
-    return FIT["bound"].format(snowball=snowball, groups=groups, least=least, bound=bound, group=group, holds=holds)
-
-
-def _against_the_rows(result: FitResult) -> Iterator[str]:
-    """Sentences from the rows of black holes, and on what the data cannot tell apart."""
-    if gap := result.gap:
-        yield FIT["gap"].format(gap=gap, p=chance(gap.log10_p))
-    if bound := result.association:
-        yield FIT["association"].format(bound=bound, p=chance(bound.log10_p))
-    for name, value in (result.correlation_with_log_sigma or {}).items():
-        if abs(value) > TRADE_OFF:
-            yield FIT["trade_off"].format(name=name, value=value)
+    p = result.bound.log10_p
+    return lines_of(
+        "fit_sentences",
+        result=result,
+        is_far=p < FAR,
+        odd=[row for row in result.checks if row.p * len(result.checks) < DISCORD],
+        snowball=_snowball(result),
+        populations=_populations(result),
+        least="impossible" if math.isinf(p) else f"p < {chance(p)}",
+        trade_off=TRADE_OFF,
+        **{"first": _listed, "ordinal": ordinal, "statistic": statistic, "chance": chance},
+    )
 
 
 def print_fit(result: FitResult, to: Console) -> None:
-    target, settings, populations = result.target, result.settings, _populations(result)
-    pairs = [
-        ("target", f"{target.name}: {len(populations):,} black holes, {_listed(populations)}"),
-        ("tokens alone", _alone(result) + (f"; {target.remark}" if target.remark else "")),
-        (
-            "snowball",
-            f"{settings.distribution} around {settings.base} ({settings.hidden_dim:,}), {settings.grid}, "
-            f"{settings.arithmetic} arithmetic",
-        ),
-        ("sigma", sigma_told(result)),
-        *([("offset", f"{result.offset:.3g} of the grid's spacing")] if result.offset else []),
-        *([("tokens", f"{result.n_tokens:,}")] if "tokens" in settings.free else []),
-        ("likelihood", f"{result.log_likelihood:,.2f}, {WORDS['likelihoods'][result.likelihood]}"),
-    ]
-    show(facts(pairs), to)
-    show(_checks(result.checks), to, apart=True)
-    if result.hypotheses:
-        show(_hypotheses(result.hypotheses), to, apart=True)
+    values = {"populations": _populations(result), "alone": _alone(result)}
+    likelihood = WORDS["likelihoods"][result.likelihood]
+    show(facts(facts_of("fit", result=result, likelihood=likelihood, first=_listed, **values)), to)
+    show(table_of("fit_checks", rows=result.checks, statistic=statistic), to, apart=True)
+    if rows := result.hypotheses:
+        best = max((row.log_likelihood for row in rows if row.log_likelihood is not None), default=0.0)
+        show(table_of("hypotheses", rows=rows, best=best), to, apart=True)
     to.print()
     print_lines(sentences(result), to)
-
-
-def _checks(rows: list[Check]) -> Table:
-    cells = (
-        (statistic(row.statistic), *map(number, (row.observed, row.mean, row.p5, row.p95)), f"{row.p:.3g}")
-        for row in rows
-    )
-    return table(("", "observed", "predicted", "5%", "95%", "p"), cells)
-
-
-def _hypotheses(rows: list[Explanation]) -> Table:
-    best = max((row.log_likelihood for row in rows if row.log_likelihood is not None), default=0.0)
-    cells = []
-    for row in rows:
-        sigma = "" if row.sigma is None else f"{row.sigma:.4g}"
-        log = row.log_likelihood
-        logs = ("", "") if log is None else (f"{log:,.1f}", f"{log - best:,.1f}")
-        cells.append([row.hypothesis, sigma, *logs, row.note or ""])
-    return table(("explanation", "sigma", "log-likelihood", "to the best", ""), cells, left=("explanation", ""))
 
 
 def fit_figure(result: FitResult) -> Figure:
@@ -177,7 +102,7 @@ def fit_figure(result: FitResult) -> Figure:
     caption = (
         f"{plain(result.target.name)}: {len(_populations(result)):,} black holes, tokens alone: {_alone(result)}\n"
         f"{plain(_snowball(result))}, {result.settings.grid}, {result.settings.arithmetic} arithmetic: "
-        f"sigma {sigma_told(result)}"
+        f"sigma {phrase('fitted_sigma', result=result)}"
     )
     n_panels = 2 + bool(result.ridge)
     with canvas(caption, 3.2, 3.5 * n_panels) as figure:

@@ -17,7 +17,7 @@ from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, reading
 from ..text import printable
 from . import verification
-from .document import PAGES, WORDS, Page, page_words, render
+from .document import PAGES, WORDS, Page, facts_of, page_words, render
 from .evolution import EVOLUTION, evolution_page
 from .experiments import QWEN3_4B, remarks, summary_cells
 from .plot import Plot, save
@@ -141,22 +141,7 @@ def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
         page=page,
         terms={term: WORDS["terms"][term] for term in page.terms},
         pictures=pictures,
-        parameters=_parameters(manifest) if manifest else [],
+        parameters=facts_of("parameters", manifest=manifest) if manifest else [],
         command=manifest["command"] if manifest else None,
         no_command=manifest.get("no_command") if manifest else None,
     )
-
-
-def _parameters(manifest: dict[str, Any]) -> list[tuple[str, Any]]:
-    parameters = dict(manifest["parameters"])
-    sigmas = parameters.pop("sigmas", None)
-    shown = {name: ", ".join(map(str, v)) if isinstance(v, list) else v for name, v in parameters.items()}
-    if sigmas is not None:
-        between = f"{len(sigmas):,} from {min(sigmas):g} to {max(sigmas):g}" if len(sigmas) > 1 else f"{sigmas[0]:g}"
-        shown = {"sigma": between, **shown}
-    return [
-        *((name.replace("_", " "), value) for name, value in shown.items() if value not in (None, "")),
-        ("seed", manifest["seed"]),
-        *((f"{name} version", version) for name, version in manifest["packages"].items()),
-        *((f"{next(iter(item))} sha256", item["sha256"]) for item in manifest["inputs"]),
-    ]

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from ..errors import InvalidInput
 from ..runs.records import EXPECTED, frame_of, reading
-from .console import print_left, print_lines, show, table
-from .document import TITLES, labels
+from .console import print_left, print_lines, show
+from .document import TITLES, labels, table_of
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, plain, top_of
 
 if TYPE_CHECKING:
@@ -250,33 +250,18 @@ def some(n: int) -> list[int]:
 
 def print_expected(points: Sequence[Expected], to: Console) -> None:
     """Print a row a sigma: expected value ± standard deviation of each statistic; of many sigma twenty."""
-    rows = []
-    for point in (points[place] for place in some(len(points))):
-        largest = dict.fromkeys((value(point.largest_bh_low), value(point.largest_bh_high)))
-        statistics = (value(getattr(point, name), getattr(point, f"{name}_std")) for name in STATISTICS)
-        rows.append([f"{point.sigma:.7g}", *statistics, " to ".join(largest)])
-    _show(("sigma", *STATISTICS.values(), "largest group"), rows, len(points), to)
-
-
-def _show(headings: Sequence[str], rows: list[list[str]], n_sigmas: int, to: Console) -> None:
-    show(table(headings, rows), to)
-    print_left(n_sigmas - len(rows), "sigma between them; --json lists them all", to)
+    shown = [points[place] for place in some(len(points))]
+    show(table_of("expected", points=shown, statistics=STATISTICS, value=value), to)
+    print_left(len(points) - len(shown), "sigma between them; --json lists them all", to)
 
 
 def print_agreement(agreement: Agreement, to: Console) -> None:
     """Print a row a sigma: of each statistic the expected value, the mean of the trials, and its z-score."""
     points = agreement.expected
     each = np.reshape(np.array(agreement.comparisons, object), (len(points), -1))
-    rows = []
-    for place in some(len(points)):
-        compared = {row.statistic: row for row in each[place]}
-        cells = [f"{points[place].sigma:.7g}", f"{each[place][0].trials:,}"]
-        for row in (compared[name] for name in COLOURS):
-            z = "" if row.z is None else f"{row.z:+.2f}"
-            cells += [value(row.expected, row.std), value(row.simulated), z]
-        rows.append(cells)
-    headings = (name for column in COLOURS for name in (STATISTICS[column], "simulated", "z"))
-    _show(("sigma", "trials", *headings), rows, len(points), to)
+    shown = [(points[place], each[place].tolist()) for place in some(len(points))]
+    show(table_of("agreement", points=shown, statistics=COLOURS, value=value), to)
+    print_left(len(points) - len(shown), "sigma between them; --json lists them all", to)
     print_lines(agreement.sentences(), to)
 
 

@@ -13,6 +13,7 @@ from ..errors import CorruptFile, InvalidInput
 from ..runs.records import Records
 from ..text import finite, printable
 from .console import facts, number, show, table
+from .document import lines_of
 
 QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 STATISTICS = ("mean", "std", "min", *QUANTILES, "max")
@@ -175,7 +176,7 @@ def _texts(records: Records, name: str) -> Counter[str | None]:
 
 def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) -> None:
     """Print a summary: a row for each column; with `single`, also a row for each sigma."""
-    to.print(_headline(report))
+    to.print(*lines_of("summary", report=report))
     shown = ("mean", "min", "p50", "max") if to.width < NARROW else STATISTICS
     has_range = any("mean_over_sigmas" in row for row in report["columns"].values())
     headings = [HEADINGS.get(key, key) for key in shown]
@@ -190,29 +191,15 @@ def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) 
         show(table(["", *headings], rows), to)
         if has_range:
             to.print("lowest and highest mean: of the means at single sigma")
-    for name, row in report["columns"].items():
-        left_out = [f"{row[key]:,} {word}" for key, word in (("nulls", "missing"), ("nan", "NaN")) if row[key]]
-        left_out += [f"{row['infinite']:,} infinite"] if row["infinite"] else []
-        if left_out:
-            to.print(f"{printable(name)}: {', '.join(left_out)}, left out above")
+    for line in lines_of("left_out", report=report):
+        to.print(line)
     for name, row in report["columns"].items() if single else ():
         _print_single(name, row, to, shown)
-    for name, text in report["texts"].items():
-        counts = ", ".join(f"{_text(value)} {count:,}" for value, count in list(text["counts"].items())[:10])
-        left = text["n_distinct"] - min(10, len(text["counts"]))
-        to.print(f"\n{printable(name)}: {counts}{f', and {left:,} more' if left else ''}")
+    for line in lines_of("frequent", report=report, said=_text):
+        to.print(f"\n{line}")
     if report["same"]:
         to.print("\nthe same in every record:")
         show(facts((printable(name), _text(value)) for name, value in report["same"].items()), to)
-
-
-def _headline(report: dict[str, Any]) -> str:
-    sigmas = report["sigmas"]
-    where = ""
-    if sigmas["min"] is not None:
-        between = f"from {sigmas['min']:g} to {sigmas['max']:g}"
-        where = f" at {sigmas['count']:,} sigma {between}" if sigmas["count"] > 1 else f" at sigma {sigmas['min']:g}"
-    return f"{report['n_landed']:,} records{where}"
 
 
 def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..errors import MissingFile
 from ..measures.census import counts
 from ..runs.records import Records, reading
 from .console import number, print_lines, show, table
-from .document import COUNTS, TITLES, WORDS, Page, page_words
+from .document import COUNTS, TITLES, WORDS, Page, lines_of, page_words
 from .evolution import LOOKS, METRICS, loss_plot, step_axis
 from .experiments import deviation
 from .plot import Axis, Panel, Plot, Series, top_of
@@ -32,9 +31,7 @@ def print_training(outcome: dict[str, Any], to: Console) -> None:
     states = outcome["states"]
     headings = ["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))]
     show(table(headings, _rows(states)), to)
-    loss = f"loss {outcome['loss']['first']:.4f} to {outcome['loss']['last']:.4f}; " if outcome["loss"] else ""
-    moved = f"the centroid moved by {outcome['centroid_displacement']:.6f}"
-    to.print(f"{loss}{moved}; {outcome['n_unseen']:,} tokens unseen")
+    to.print(*lines_of("trained", outcome=outcome))
 
 
 def _rows(states: Any) -> list[list[str]]:
@@ -64,12 +61,7 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
         pictures = {"loss": loss_plot(metrics, summary)} if loss else {}
     with reading(folder / "manifest.json", "the manifest of a training"):
         words = page_words("train", settings_said(manifest["parameters"]))
-    remarks = [WORDS["training"]["recorded"].format(history=history, n_unseen=len(history.unseen or ()))]
-    if loss:
-        remarks.append(WORDS["training"]["loss"].format(first=loss[0], last=loss[-1]))
-    if manifest["status"] == "diverged":
-        remarks.append(WORDS["training"]["diverged"])
-    remarks.append(WORDS["training"]["between"])
+    remarks = lines_of("training", history=history, loss=loss, diverged=manifest["status"] == "diverged")
     return Page(**words, rows=rows, remarks=remarks, pictures=pictures, files=[FILE, METRICS, "corpus.json"])
 
 
@@ -130,24 +122,19 @@ def cells(records: pl.DataFrame) -> list[list[str]]:
     return [[name, *(_spread(rows.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
 
 
-def sentences(records: pl.DataFrame) -> Iterator[str]:
-    """Yield the sentences that complete the table."""
-    rows = statistics(records)
+def sentences(records: pl.DataFrame) -> list[str]:
+    """Return the sentences that complete the table."""
     ended = records.filter(records["status"] == "complete")
-    for name, what in OTHERS.items():
-        if name in rows:
-            yield f"{what} {_spread(rows[name])}"
-    if len(ended) and not ended["n_unseen"][0]:
-        yield "no token is unseen: the text has them all"
-    elif len(ended):
-        held = int((ended["unseen_black_hole_population"] == ended["n_unseen"]).sum())
-        yield f"every unseen token ({ended['n_unseen'][0]:,}) in a black hole in {held:,} of {len(ended):,} replicas"
-    if lost := records.filter(records["status"] != "complete")["seed"].to_list():
-        yield f"diverged, and left out here: seed {', '.join(map(str, lost))}"
-    seeds = records["seed"].to_list()
-    yield (
-        f"{len(seeds):,} replicas, seeds {min(seeds)} to {max(seeds)}; ± is the sample standard deviation from one to "
-        "another"
+    return lines_of(
+        "replicas",
+        rows=statistics(records),
+        others=OTHERS,
+        spread=_spread,
+        ended=ended,
+        n_unseen=ended["n_unseen"].first(),
+        n_held=int((ended["unseen_black_hole_population"] == ended["n_unseen"]).sum()),
+        lost=records.filter(records["status"] != "complete")["seed"].to_list(),
+        seeds=records["seed"].to_list(),
     )
 
 

@@ -1,14 +1,12 @@
 """Verified tokens: a table of what a model fails on, how well the weights named them, and a figure of both."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 from rich.console import Console
 
-from ..measures.verdict import Share, Verdict
+from ..measures.verdict import Verdict
 from ..text import printable
 from .console import isolated, print_left, print_lines, show, table
 from .document import PAGES
@@ -51,17 +49,15 @@ def sentences(verdict: Verdict) -> Iterator[str]:
             f"{verdict.n_not_asked:,} were not asked for: the server takes text, and no text becomes them in the frames"
         )
     if verdict.precision:
-        yield f"of the tokens graded untrained or weak, the model fails on {_said(verdict.precision)}"
+        share = verdict.precision
+        said = f"{share.n:,.0f} of {share.of:,.0f} ({share.low:.0%} to {share.high:.0%} with 90%)"
+        yield f"of the tokens graded untrained or weak, the model fails on {said}"
     if verdict.recall:
         low, high = verdict.recall.low, verdict.recall.high
         yield f"of the tokens that the model fails on, the weights name between {low:.0%} and {high:.0%}"
     if verdict.n_missed:
         low, high = verdict.n_missed
         yield f"it fails on {low:,.0f} to {high:,.0f} that the weights call trained (90%, from the sample)"
-
-
-def _said(share: Share) -> str:
-    return f"{share.n:,.0f} of {share.of:,.0f} ({share.low:.0%} to {share.high:.0%} with 90%)"
 
 
 def print_verdict(verdict: Verdict, to: Console, shown: int) -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -97,13 +98,11 @@ def check_folder(folder: Path, ours: Sequence[str]) -> None:
     """Raise RunFolderRefused rather than write among files that are neither a run's nor ours."""
     if folder.exists() and not folder.is_dir():
         raise RunFolderRefused(f"{folder} is a file; choose another --out")
-    held = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names, not paths)
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names, not paths)
+    cut = [f".{name}.*.partial" for name in ("manifest.json", *ours)]  # a killed process was writing it
+    held = [name for name in names if not any(fnmatch(name, one) for one in cut)]
     if held and not {"manifest.json", *ours} & set(held):
-        raise _other_files(folder, held)
-
-
-def _other_files(folder: Path, names: Sequence[str]) -> RunFolderRefused:
-    return RunFolderRefused(f"{folder} holds other files ({', '.join(names[:4])}); choose another --out")
+        raise RunFolderRefused(f"{folder} holds other files ({', '.join(held[:4])}); choose another --out")
 
 
 def take_folder(folder: str | Path, files: Sequence[str]) -> list[Path]:
@@ -140,9 +139,8 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunFolderRefused(
-                f"cannot make the folder {self.path}: {error.strerror}; choose another --out"
-            ) from None
+            reason = f"cannot make the folder {self.path}: {error.strerror}"
+            raise RunFolderRefused(f"{reason}; choose another --out") from None
         except ValueError:  # a null byte
             raise RunFolderRefused(f"{str(self.path)!r} is no name of a folder; choose another --out") from None
         self._take()
@@ -167,9 +165,7 @@ class Folder:
 
     def _claim(self, resume: bool) -> None:
         if not (self.path / "manifest.json").exists():
-            others = sorted(item.name for item in self.path.iterdir() if not item.match(".manifest.json.*.partial"))
-            if others:
-                raise _other_files(self.path, others)
+            check_folder(self.path, ())
             self.set_status("running")
         else:
             self._go_on_from(read_manifest(self.path), resume)

@@ -3,8 +3,6 @@
 The notebooks draw from one stream instead: torch's global CPU generator, in their order.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float32
 

@@ -1,7 +1,5 @@
 """Base vectors: built in, drawn, or from a file."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -12,15 +12,11 @@ from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors, unique_names
-from .tensors import FORMATS, LazyMapping
-from .tensors import File as File
-from .tensors import RemoteFile as RemoteFile
-from .tensors import Source as Source
-from .tensors import Tensor as Tensor
-from .tensors import read_json as read_json
-from .tensors import read_object as read_object
-from .tensors import sha256 as sha256
+from .tensors import FORMATS, SENTENCES, File, LazyMapping, RemoteFile, Source, Tensor, read_json, read_object, sha256
 from .torch_zip import read_torch
+
+__all__ = ["Folder", "chat_template", "located", "open_source", "read_sharded", "revisions"]
+__all__ += ["File", "RemoteFile", "Source", "Tensor", "read_json", "read_object", "sha256"]
 
 READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
     ".safetensors": read_tensors,
@@ -32,10 +28,8 @@ GIVE = f"give a {', '.join(READERS)} or .gguf file, an index of shards, or a mod
 WEIGHTS: list[str] = FORMATS["weights"]
 ADAPTER = "adapter_config.json"
 INDEX = ".index.json"
-# Files that hold a chat template: a text, then JSON.
-TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-# What may lie beside a GGUF file that is given by its own name, and says the same as it does, or something else.
-BESIDE = ("tokenizer.json", "added_tokens.json", "special_tokens_map.json", *TEMPLATES)
+TEMPLATES: list[str] = FORMATS["templates"]
+BESIDE: list[str] = [*FORMATS["beside_gguf"], *TEMPLATES]
 LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
 # Names on the Hub: hf://..., an address, or org/name[@revision][/path].
 ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
@@ -85,7 +79,7 @@ def located(
         what, give = wanted
         raise MissingFile(f"no {what} {str(path)!r}; {give}, or org/name[@revision] on the Hub")
     name, revision, within = _parse(path)
-    from .hub import open_repo
+    from .hub.repo import open_repo
 
     try:
         repo = open_repo(name, revision, progress)
@@ -105,16 +99,16 @@ def located(
 def revisions(path: str) -> dict[str, str] | None:
     """Return what opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
 
-    Raises as `hub.revisions`.
+    Raises as `hub.repo.revisions`.
     """
     if Path(path).exists() or not ON_HUB.fullmatch(path):
         return None
-    from . import hub
+    from .hub import repo
 
     name, revision, within = _parse(path)
     if revision or within:
         return None
-    return {ref: f"hf://{name}@{commit}" for ref, commit in hub.revisions(name).items()}
+    return {ref: f"hf://{name}@{commit}" for ref, commit in repo.revisions(name).items()}
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:
@@ -186,10 +180,7 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
     def check(needed: list[str]) -> None:
         missing = [shard for shard in needed if not index.with_name(shard).is_file()]
         if missing:
-            raise MissingFile(
-                f"{index} names {len(shards)} shards, and {', '.join(missing)} not there; "
-                "download it, or scan the shard that holds the embedding by itself"
-            )
+            raise MissingFile(SENTENCES["no_shard"].format(index=index, n=len(shards), missing=", ".join(missing)))
 
     @cache
     def tensors_of(shard: str) -> Mapping[str, Tensor]:

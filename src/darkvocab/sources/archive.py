@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import CorruptFile
-from .tensors import File, LazyMapping
+from .tensors import SENTENCES, File, LazyMapping
 
 ENCRYPTED = 1  # flag bits
 END = 22 + 65_535  # bytes at the end, where a directory's place is written: the record, and the longest comment
@@ -49,10 +49,7 @@ def _entries(path: File, file: BinaryIO) -> LazyMapping[Entry]:
     except Exception as error:  # on odd bytes zipfile lets through struct.error, OSError, NotImplementedError
         if isinstance(error, OSError) and not isinstance(path, Path):
             raise
-        raise CorruptFile(
-            f"{path}: {path.stat().st_size:,} bytes whose directory cannot be read ({error}); truncated, or not a zip "
-            "archive"
-        ) from None
+        raise CorruptFile(SENTENCES["no_directory"].format(path=path, size=path.stat().st_size, error=error)) from None
     name, times = Counter(info.filename for info in infos).most_common(1)[0] if infos else ("", 0)
     if times > 1:
         raise CorruptFile(f"{path}: the archive names {name[:80]!r} twice")
@@ -73,10 +70,7 @@ def _entries(path: File, file: BinaryIO) -> LazyMapping[Entry]:
         if after and entry.offset + entry.size > after.header_offset:
             raise CorruptFile(f"{path}: entry {after.filename[:80]!r} overlaps {name[:80]!r}")
         if entry.offset + entry.size > end:
-            raise CorruptFile(
-                f"{what} should end at byte {entry.offset + entry.size:,}, the archive's entries end at {end:,}; "
-                "truncated, or made to mislead"
-            )
+            raise CorruptFile(SENTENCES["beyond_entries"].format(what=what, at=entry.offset + entry.size, end=end))
         return entry
 
     return LazyMapping(by_name, look_up)
@@ -91,6 +85,4 @@ def _check(path: File, info: zipfile.ZipInfo) -> None:
     if info.header_offset < 0:
         raise CorruptFile(f"{what} should begin before the file does; truncated, or made to mislead")
     if info.file_size != info.compress_size:
-        raise CorruptFile(
-            f"{what} is stored as it is, yet of {info.file_size:,} bytes {info.compress_size:,} are there"
-        )
+        raise CorruptFile(SENTENCES["not_as_it_is"].format(what=what, info=info))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..text import listed
-from .tensors import FORMATS, File, Tensor
+from .tensors import FORMATS, SENTENCES, File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
 MAX_NAME = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
@@ -27,7 +27,7 @@ TEXT, ARRAY = 8, 9
 
 # Types of tensors by number: name, and how many numbers share how many bytes.
 TYPES = {number: (name, numbers, size) for name, (number, numbers, size) in FORMATS["gguf"].items()}
-NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
+KEPT = frozenset(FORMATS["gguf_kept"])  # keys of a header
 
 
 @dataclass(kw_only=True)
@@ -46,10 +46,7 @@ class _Reader:
     def take(self, size: int, *, keep: bool = True) -> bytes:
         """Return so many bytes; go past them, and return none, where they are not to be kept."""
         if size > self.size - self.at:
-            raise CorruptFile(
-                f"{self.path}: the header needs {size:,} bytes at byte {self.at:,} of a file of {self.size:,}; "
-                "truncated (download it again), or made to mislead"
-            )
+            raise CorruptFile(SENTENCES["header_cut"].format(reader=self, size=size))
         self.at += size
         if not keep:
             self.data.seek(self.at)
@@ -98,14 +95,6 @@ class _Reader:
         return np.frombuffer(self.take(n * dtype.itemsize, keep=keep), dtype)
 
 
-# What is kept of a header: what says how it is to be read, and all that makes tokens of a text.
-KEPT = re.compile(
-    r"general\.(alignment|architecture|name)|split\.count|tokenizer\.chat_template"
-    r"|tokenizer\.ggml\.(model|pre|tokens|token_type|scores|merges|unknown_token_id|precompiled_charsmap"
-    r"|add_space_prefix|remove_extra_whitespaces|normalizer\.(lowercase|strip_accents))"
-)
-
-
 def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a GGUF file, with all its parts, and its metadata by key: those of `KEPT`.
 
@@ -131,9 +120,7 @@ def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _parts(path: File, count: int) -> list[File]:
     named = re.fullmatch(r"(.+)-[0-9]{5}-of-([0-9]{5})\.gguf", path.name)
     if not named or int(named[2]) != count:
-        raise CorruptFile(
-            f"{path}: is one of {count:,} parts; their names must end in -00001-of-{count:05}.gguf and so on"
-        )
+        raise CorruptFile(SENTENCES["names_of_parts"].format(path=path, count=count))
     parts = [path.with_name(f"{named[1]}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
@@ -160,7 +147,7 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
             key = reader.name()
             if key in metadata:
                 raise reader.wrong(f"the header names {key!r} twice")
-            metadata[key] = reader.value(keep=KEPT.fullmatch(key) is not None)
+            metadata[key] = reader.value(keep=key in KEPT)
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
             raise reader.wrong(f"an alignment of {alignment!r}, which is no power of two")
@@ -177,7 +164,7 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if tensor.offset < at:
             raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {FORMAT}")
         at = tensor.offset + tensor.nbytes
-    return tensors, {key: held for key, held in metadata.items() if KEPT.fullmatch(key)}
+    return tensors, {key: held for key, held in metadata.items() if key in KEPT}
 
 
 def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
@@ -193,7 +180,7 @@ def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
 def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int, size: int) -> Tensor:
     name, shape, kind, offset = entry
     if kind not in TYPES:
-        raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(NUMBERS)}")
+        raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(FORMATS['gguf'])}")
     dtype, numbers, block = TYPES[kind]
     what = f"{path}: tensor {name!r}, {dtype} {list(shape)}"
     row = shape[-1] if shape else 1
@@ -202,17 +189,14 @@ def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int
     begin = start + offset
     end = begin + math.prod(shape) // numbers * block
     if end > size:
-        raise CorruptFile(
-            f"{what}, lies at bytes {begin:,} to {end:,} of a file of {size:,}; truncated (download it again), or made "
-            "to mislead"
-        )
+        raise CorruptFile(SENTENCES["outside"].format(what=f"{what},", begin=begin, end=end, size=size))
     quantised = (numbers, block) if numbers > 1 else None
     return Tensor(name=name, dtype=dtype, shape=shape, path=path, offset=begin, block=quantised)
 
 
 def n_numbers(size: int, dtype: str) -> int:
     """Numbers in a row of so many bytes."""
-    _, numbers, block = TYPES[NUMBERS[dtype]]
+    _, numbers, block = FORMATS["gguf"][dtype]
     return size // block * numbers
 
 
@@ -229,9 +213,7 @@ def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
         return np.empty(shape, np.float32)
     try:
         with np.errstate(all="ignore"):  # a scale that is no number makes a row that is none, which is found later
-            rows = dequantize(np.ascontiguousarray(words), GGMLQuantizationType(NUMBERS[dtype]))
+            rows = dequantize(np.ascontiguousarray(words), GGMLQuantizationType(FORMATS["gguf"][dtype][0]))
     except (NotImplementedError, ValueError):  # not yet, or a type that an older package does not know
-        raise InvalidInput(
-            f"the gguf package that is installed makes no numbers of {dtype}; requantise the model"
-        ) from None
+        raise InvalidInput(SENTENCES["unknown_to_gguf"].format(dtype=dtype)) from None
     return np.asarray(rows, np.float32).reshape(shape)

@@ -8,7 +8,7 @@ from numpy.lib import format as npy
 
 from ..errors import CorruptFile, InvalidInput
 from .archive import read_archive
-from .tensors import File, Tensor
+from .tensors import SENTENCES, File, Tensor
 
 # numpy has no name for bfloat16: ml_dtypes saves it as two opaque bytes.
 DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
@@ -64,10 +64,7 @@ def _read_header(path: File, name: str, what: str, start: int, end: int) -> tupl
         raise CorruptFile(f"{what}: not a readable .npy array (shape {shape})")
     needed = 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize  # objects are a pickle, of any length
     if end - offset < needed:
-        raise CorruptFile(
-            f"{what}: not a readable .npy array: {end - offset:,} bytes of data are too few for shape {shape}; "
-            "truncated? Save or download it again"
-        )
+        raise CorruptFile(SENTENCES["too_few_numbers"].format(what=what, size=end - offset, shape=shape))
     # Strides of what is stored column by column, in words.
     strides = tuple(math.prod(shape[:axis]) for axis in range(len(shape))) if by_columns and len(shape) > 1 else None
     kind = DTYPES.get(dtype.str, dtype.str)

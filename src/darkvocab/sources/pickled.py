@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import CorruptFile, InvalidInput
+from .tensors import FORMATS, SENTENCES
 
 MAX_OPCODES = 4_000_000  # some 40 a tensor; an opcode of one byte makes an object of a hundred
 MAX_ARGUMENTS = 16  # what is said once may be used a million times, so it must be short
 MAX_NAME = 200
-UNREAD = (
-    "nothing of it was run. Only tensors in dicts and lists are read: where you trust the file, load it with torch and "
-    "save model.state_dict() alone"
-)
+UNREAD = SENTENCES["unread_pickle"]
 OBJECTS = {"NEWOBJ": 2, "NEWOBJ_EX": 3}  # how far down the stack the class lies
 
 
@@ -142,9 +140,8 @@ class _Machine:
     def build(self, _: object) -> None:
         self.stack.pop()  # attributes: dropped
         if type(self.stack[-1]) not in self.builds:
-            raise CorruptFile(
-                f"its pickle sets attributes of {_described(self.stack[-1])}, which is no tensor; {UNREAD}"
-            )
+            described = _described(self.stack[-1])
+            raise CorruptFile(f"its pickle sets attributes of {described}, which is no tensor; {UNREAD}")
 
     def pop(self, _: object) -> None:
         if self.stack:
@@ -153,12 +150,8 @@ class _Machine:
             self.from_mark()
 
 
-LITERALS = (
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT"
-)
 EFFECTS: dict[str, Callable[[_Machine, Any], object]] = {  # of opcodes, on the machine, with their arguments
-    LITERALS: _Machine.push,
+    FORMATS["pickle_literals"]: _Machine.push,
     "NONE": lambda machine, _: machine.push(None),
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),

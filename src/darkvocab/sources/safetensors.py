@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 from ..errors import CorruptFile
-from .tensors import FORMATS, File, Tensor
+from .tensors import FORMATS, SENTENCES, File, Tensor
 
 MAX_HEADER = 100_000_000  # bytes, as the reference implementation
 BITS = {name: int(bits) for bits, names in FORMATS["safetensors"].items() for name in names.split()}
@@ -34,10 +34,7 @@ def _read_header(path: File) -> tuple[dict[str, Any], int]:
             raise CorruptFile(f"{path}: {size} bytes are too few for a safetensors file; download it again")
         length = int.from_bytes(head, "little")
         if length > size - 8:
-            raise CorruptFile(
-                f"{path}: the header should be {length:,} bytes but the file has {size:,}; "
-                "truncated, or not a safetensors file"
-            )
+            raise CorruptFile(SENTENCES["no_header"].format(path=path, length=length, size=size))
         if length > MAX_HEADER:
             raise CorruptFile(f"{path}: a header of {length:,} bytes; the format allows {MAX_HEADER:,}")
         text = file.read(length)
@@ -79,9 +76,7 @@ def read_tensors(path: File) -> dict[str, Tensor]:
         if begin < at:
             raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {FORMAT}")
         if begin > at:
-            raise CorruptFile(
-                f"{path}: {begin - at:,} bytes before tensor {tensor.name!r} belong to no tensor; {FORMAT}"
-            )
+            raise CorruptFile(SENTENCES["hole"].format(path=path, size=begin - at, tensor=tensor, see=FORMAT))
         at = end
     if at != size:
         raise CorruptFile(f"{path}: {size - at:,} bytes at the end belong to no tensor; {FORMAT}")
@@ -90,29 +85,18 @@ def read_tensors(path: File) -> dict[str, Tensor]:
 
 def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[Tensor, int, int]:
     """Check one header entry against the file; return its tensor, and where its bytes begin and end."""
-
-    def naturals(value: Any) -> bool:
-        return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
-
     what = f"{path}: tensor {name!r}"
-    if not (
-        isinstance(entry, dict)
-        and isinstance(entry.get("dtype"), str)
-        and naturals(entry.get("shape"))
-        and naturals(entry.get("data_offsets"))
-        and len(entry["data_offsets"]) == 2
-    ):
+    facts: Any = entry if isinstance(entry, dict) else {}
+    dtype, sizes, offsets = map(facts.get, ("dtype", "shape", "data_offsets"))
+    lists = all(isinstance(one, list) and all(type(n) is int and n >= 0 for n in one) for one in (sizes, offsets))
+    if not (lists and isinstance(dtype, str) and len(offsets) == 2):
         raise CorruptFile(f"{what} needs dtype, shape and two data_offsets; {FORMAT}")
-    dtype = entry["dtype"]
-    shape = tuple(entry["shape"])
-    begin, end = (start + offset for offset in entry["data_offsets"])
+    shape = tuple(sizes)
+    begin, end = (start + offset for offset in offsets)
     if dtype not in BITS:
         raise CorruptFile(f"{what} has unknown dtype {dtype!r}; known: {', '.join(BITS)}")
     if begin > end or end > size:
-        raise CorruptFile(
-            f"{what} lies at bytes {begin:,} to {end:,} of a file of {size:,}; "
-            "truncated (download it again), or made to mislead"
-        )
+        raise CorruptFile(SENTENCES["outside"].format(what=what, begin=begin, end=end, size=size))
     bits = math.prod(shape) * BITS[dtype]
     if bits != 8 * (end - begin):
         needed = f"{-(-bits // 8):,}" if bits < 2**80 else "far more"

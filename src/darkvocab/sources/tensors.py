@@ -20,7 +20,9 @@ import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, machine_errors
 
-FORMATS = tomllib.loads(Path(__file__).with_name("formats.toml").read_text("utf-8"))
+FORMATS, SENTENCES = (
+    tomllib.loads(Path(__file__).with_name(name).read_text("utf-8")) for name in ("formats.toml", "sentences.toml")
+)
 WORDS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
 # Types of packed numbers and of what belongs to them: no numbers of an embedding by themselves.
 PACKED = {"I64": "<u8", "I32": "<u4", "U32": "<u4", "I8": "u1", "U8": "u1", "F8_E8M0": "u1"}
@@ -119,11 +121,7 @@ class Tensor:
         DiskFull where the file cannot be read.
         """
         if self.strides is not None:
-            raise InvalidInput(
-                f"{self.path}: tensor {self.name!r} is a view, {list(self.shape)} with strides {list(self.strides)}: "
-                "its rows do not lie one after the other; save a copy, of tensor.contiguous() or "
-                "numpy.ascontiguousarray(array)"
-            )
+            raise InvalidInput(SENTENCES["view"].format(view=self, shape=list(self.shape), strides=list(self.strides)))
         if 0 in self.shape:
             return np.empty(self.words_shape, self._word)
         local = self.path if isinstance(self.path, Path) else self.path.bring(self.offset, self.nbytes)

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import CorruptFile, InvalidInput
 from .archive import Entry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
-from .tensors import FORMATS, File, LazyMapping, Tensor
+from .tensors import FORMATS, SENTENCES, File, LazyMapping, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
@@ -70,9 +70,8 @@ def _rebuild_parameter(data: Any, *_: Any) -> View:
 def _rebuild_subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> View:
     """A tensor with attributes, which are dropped."""
     if str(kind) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
-        raise InvalidInput(
-            f"a tensor of its own kind, {str(kind)[:80]}" if type(kind) is Name else "a tensor of no kind"
-        )
+        described = f"its own kind, {str(kind)[:80]}" if type(kind) is Name else "no kind"
+        raise InvalidInput(f"a tensor of {described}")
     is_known = type(function) is Name and str(function) in TENSORS
     if not (is_known and type(arguments) is tuple and len(arguments) <= MAX_ARGUMENTS):
         raise InvalidInput("a tensor that is rebuilt in no known way")
@@ -120,10 +119,7 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
     with path.open("rb") as file:
         head = file.read(len(LEGACY))
     if head == LEGACY:
-        raise CorruptFile(
-            f"{path}: the format of torch before 1.6, which is one long pickle and is not read; where you trust it, "
-            "load it with torch and torch.save it again, better as .safetensors"
-        )
+        raise CorruptFile(SENTENCES["legacy"].format(path=path))
     entries = read_archive(path)
     roots = [name for name in entries if name.split("/", 1)[-1] == "data.pkl"]
     if len(roots) != 1:
@@ -203,10 +199,8 @@ def _tensor(path: File, name: str, view: View, entry: Entry | None) -> Tensor:
         raise CorruptFile(f"{what} needs a size, as many strides, and an offset, all natural numbers")
     end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if 0 not in size else offset
     if end * word > held:
-        raise CorruptFile(
-            f"{what}, {dtype} {list(size)} with strides {list(stride)}, ends at byte {end * word:,} of a "
-            f"storage of {held:,}; truncated, or made to mislead"
-        )
+        seen = f"{what}, {dtype} {list(size)} with strides {list(stride)}"
+        raise CorruptFile(SENTENCES["beyond_storage"].format(what=seen, end=end * word, held=held))
     rows_follow = all(
         n == 1 or step == math.prod(size[axis + 1 :]) for axis, (n, step) in enumerate(zip(size, stride, strict=True))
     )

@@ -1,7 +1,5 @@
 """The text that a model is trained on: token ids, and which tokens of the vocabulary never occur among them."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Results of a training: the metrics of its steps, and its outcome, written or measured from the recording."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path

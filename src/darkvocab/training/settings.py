@@ -1,7 +1,5 @@
 """Settings of a training: fields that are checked, the numbers that follow from them, and its manifest."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any

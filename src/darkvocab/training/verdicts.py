@@ -4,8 +4,6 @@
 every component, so a verdict of theirs may say more of the epsilon than of the tokens.
 """
 
-from __future__ import annotations
-
 import math
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Frames: texts that end where a model has to repeat a token, as ids with places to put it."""
 
-from __future__ import annotations
-
 import hashlib
 import tomllib
 from collections.abc import Callable

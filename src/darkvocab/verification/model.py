@@ -68,7 +68,7 @@ class Model:
                 logits, state = self._next(state, rows)
                 logit = logits.gather(1, asked[:, None])
                 p = (logit[:, 0] - logits.logsumexp(1)).exp()
-                if p.isnan().any():  # as where any of the logits is, or is infinite
+                if p.isnan().any():  # as where any of the logits is
                     raise CorruptFile(f"the model's logits are NaN in the frame {frame.name}: its weights are damaged")
                 answer = logits.argmax(1)
                 yield Answer(
@@ -171,10 +171,12 @@ def open_template(source: str | Path) -> Callable[[str], str]:
 
 
 def _templated(tokenizer: Any, source: str | Path, text: str) -> str:
-    """Return a text as a user's message, up to where the model's answer begins."""
+    """Return a text as a user's message, up to where the model's answer begins; without a mark that encoding adds."""
     try:
         said = [{"role": "user", "content": text}]
-        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        begins = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("")["input_ids"][:1] else None
+        return whole.removeprefix(begins or "")
     except Exception as error:  # of a template, which may raise what it likes
         raise InvalidInput(f"the chat template of {source} fails: {in_a_line(error)}") from None
 
@@ -186,10 +188,8 @@ def _hasten(torch: Any, model: Any) -> None:
     and values for each of the query heads that share them, unless told.
     """
     os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
-    if not torch.backends.mkldnn.is_available():
-        return
     multiply = torch.ops.mkldnn._linear_pointwise
-    for module in model.modules():
+    for module in model.modules() if torch.backends.mkldnn.is_available() else ():
         if type(module) is torch.nn.Linear and module.weight.dtype == torch.float32:
             module.forward = lambda x, held=module: multiply(x, held.weight, held.bias, "none", [], "")
 
@@ -224,8 +224,7 @@ def _place(source: str) -> dict[str, Any]:
     path = Path(source)
     if path.suffix == ".gguf" and path.is_file():
         return {"name": str(path.parent), "gguf_file": path.name}
-    if path.is_file():
-        path = path.parent
+    path = path.parent if path.is_file() else path
     if path.is_dir():
         return {"name": str(path), "local_files_only": True}
     name, _, revision = source.partition("@")

@@ -4,8 +4,6 @@ What a server can do is asked first, by `open_server`; `servers.toml` has how ea
 tokens are listed; of one that is absent an upper bound is known.
 """
 
-from __future__ import annotations
-
 import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -282,7 +282,7 @@ def compare_pairs(x, counts, out, tiles, columns, words: tl.constexpr, shape: tl
 
 @triton.jit
 def _tile(distances, weights, m_pad, height: tl.constexpr):
-    """Of program (tile, trial): its distances, which of them are above the diagonal, and its rows' weights.
+    """Return for program (tile, trial) its distances, which of them are above the diagonal, and its rows' weights.
 
     Where no such pair is, all later rows weigh nothing and the distances are not read.
     """

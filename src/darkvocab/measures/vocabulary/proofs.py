@@ -6,8 +6,7 @@ from typing import Any
 
 from ...sources.tokenizer import BYTE_LEVEL, BYTE_TOKEN, Piece, Tokenizer, parts
 from .completions import characters
-from .cuts import Cuts
-from .pattern import BYTE_LEVEL_PATTERN, NotRead
+from .pattern import BYTE_LEVEL_PATTERN, Cuts, NotRead
 
 NO_UTF8 = "its bytes are in no UTF-8 text"
 MERGED = "its characters merge into other tokens, wherever they stand"

@@ -1,10 +1,12 @@
 """The interface of all engines, the serial one, and the loop of those that do several tasks at a time."""
 
+import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, InvalidStateError, wait
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ...errors import EngineLost
@@ -16,6 +18,7 @@ Say = Callable[[str], None]
 
 AHEAD = 2  # tasks begun for each worker: the one it does, and one that it finds when that is done
 TICK = 1.0  # seconds between looks at what may change while we wait: workers that join, a scheduler that goes
+SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text("utf-8"))
 RESUME = "records that have landed in a run folder are kept: the same run with --resume goes on"
 
 

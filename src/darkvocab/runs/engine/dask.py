@@ -19,7 +19,7 @@ from typing import Any
 from ...errors import EngineLost, InvalidInput, NoScheduler, WorkerDied, machine_errors
 from ...extras import import_extra
 from ...text import shorten
-from .base import AHEAD, RESUME, TICK, Concurrent, Result, Say, Shared, Task
+from .base import AHEAD, RESUME, SENTENCES, TICK, Concurrent, Result, Say, Shared, Task
 from .parcels import PACKAGES, Call, do_on_dask, other_version, pack, package_versions
 
 CONNECT = 8.0  # seconds for a scheduler to answer
@@ -57,10 +57,7 @@ class Dask(Concurrent):
             try:
                 self._client: Any = _within(CONNECT, connect)
             except (OSError, ValueError) as error:
-                raise NoScheduler(
-                    f"no Dask scheduler answers at {self._address} ({str(error) or 'silence'}); "
-                    "check the address, that `dask scheduler` runs there, and that no firewall is between"
-                ) from None
+                raise NoScheduler(SENTENCES["silent"].format(at=self._address, error=str(error) or "silence")) from None
             stack.callback(self._close_client)
             self._refuse_other_versions()
             self._open = stack.pop_all()
@@ -117,11 +114,8 @@ class Dask(Concurrent):
         if isinstance(error, Exception):
             self._refuse_other_versions()  # of workers that joined since: they may be why
         if isinstance(error, KilledWorker):
-            return WorkerDied(
-                f"task {shorten(repr(task), 200)} ended every worker that took it "
-                f"(the last: {error.last_worker.address}); "
-                f"look into that worker's log, give workers more memory or fewer threads; {RESUME}"
-            )
+            task = shorten(repr(task), 200)
+            return WorkerDied(SENTENCES["killed"].format(task=task, worker=error.last_worker, resume=RESUME))
         return error
 
     def _refuse_other_versions(self) -> None:

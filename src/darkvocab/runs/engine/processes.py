@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from ...errors import WorkerDied
 from ...text import shorten
-from .base import RESUME, Concurrent, Result, Say, Shared, Task
+from .base import RESUME, SENTENCES, Concurrent, Result, Say, Shared, Task
 from .parcels import do, pack
 
 LIVES = 3  # worker processes that a task may kill
@@ -59,10 +59,7 @@ class Processes(Concurrent):
             if is_result:
                 return value
             raise value
-        raise WorkerDied(
-            f"task {shorten(repr(task), 200)} ended its worker process {LIVES} times (the last: {end}); "
-            f"where memory ran out, use fewer workers, else try the engine serial; {RESUME}"
-        )
+        raise WorkerDied(SENTENCES["died"].format(task=shorten(repr(task), 200), lives=LIVES, end=end, resume=RESUME))
 
     def _take(self) -> _Worker:
         with self._lock:

@@ -6,8 +6,6 @@ use only that tokens are independent and that noise is: from column to column fo
 and with one peak for `gap`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Targets: observed censuses that snowballs are fitted to, checked for contradictions."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path

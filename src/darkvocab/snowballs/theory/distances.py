@@ -4,8 +4,6 @@ Columns are independent and the distance is a maximum over them, so its law is a
 columns.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -5,8 +5,6 @@ over cells; every statistic is a sum over cells, and a sum over cells is a mean 
 ``sum_cells f(p) = E[f(p) / p]``.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property

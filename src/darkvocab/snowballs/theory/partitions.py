@@ -1,7 +1,5 @@
 """Partitions: how probable it is that a snowball's tokens fall into groups of exactly these sizes."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -4,8 +4,3 @@ A revision is pinned to its commit once. Every answer must be of the file that t
 size, and by its ETag, the hash of its content. What arrives is kept by that hash.
 The Hub's library has addresses, tokens, sessions and limits; its own transfers check none of this and keep no ranges.
 """
-
-from .listings import revisions
-from .repo import open_repo
-
-__all__ = ["open_repo", "revisions"]

@@ -1,4 +1,9 @@
-"""A model's repository at one commit, and its files, of which only the bytes that are looked at come here."""
+"""A model's repository at one commit, and its files, of which only the bytes that are looked at come here.
+
+Commits, files, branches and tags are as the Hub lists them, or as they were listed before. What is read is kept under
+HF_HOME/assets (HF_ASSETS_CACHE): commits/COMMIT.json, revisions.json, and what was read of files in files/HASH. The
+cache of the Hub's library (HF_HUB_CACHE) is only read.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import httpx2
-from huggingface_hub import constants, hf_hub_url
+from huggingface_hub import cached_assets_path, constants, hf_hub_url
 
 from ...errors import CorruptFile, DiskFull, InvalidInput, MissingFile, Unreachable
-from ..tensors import RemoteFile, sha256
-from .listings import Entry, assets, library_folder, list_files
-from .requests import AGAIN, blocks, get
+from ...landing import write_json
+from ..tensors import SENTENCES, RemoteFile, read_object, sha256
+from .requests import AGAIN, ask, blocks, get
 
 CONNECTIONS = 4
 PIECE = 8 << 20  # bytes of a request
@@ -29,6 +36,20 @@ BLOCK = 1 << 16  # what is read of a header begins and ends at multiples of this
 AHEAD = 1 << 20  # most that is read ahead of a header that is read from one end to the other
 Span = tuple[int, int]  # bytes from, to
 MAX_WHOLE = 1 << 28  # bytes of a file that is read as a whole: a config, an index, a tokenizer
+
+
+class Entry(NamedTuple):
+    """A file of a commit."""
+
+    size: int
+    oid: str  # hexadecimal, of the content: SHA-256 of what LFS keeps, else git's SHA-1 of the blob
+
+    @property
+    def sha256(self) -> str | None:
+        return self.oid if len(self.oid) == 64 else None
+
+
+Listing = dict[str, Entry]  # by path in the repository
 
 
 @dataclass(kw_only=True)
@@ -59,12 +80,6 @@ class Repo:
                 self.progress(self.bytes_read, self._asked_for)
 
 
-class Size(NamedTuple):
-    """Size of a remote file, as `os.stat_result` has it."""
-
-    st_size: int  # bytes
-
-
 @dataclass(eq=False, repr=False)
 class HubFile(RemoteFile):
     """A file of a repository. Where the cache of the Hub's library has all of it, that is read."""
@@ -89,8 +104,8 @@ class HubFile(RemoteFile):
         """Return whether the file exists; nothing else can be asked of one that does not."""
         return str(self.path) in self.repo.listing
 
-    def stat(self) -> Size:
-        return Size(self.entry.size)
+    def stat(self) -> SimpleNamespace:
+        return SimpleNamespace(st_size=self.entry.size)
 
     def with_name(self, name: str) -> HubFile:
         """Return the file of this name in the same folder, whether it exists or not."""
@@ -110,14 +125,9 @@ class HubFile(RemoteFile):
 
     def origin(self) -> dict[str, Any]:
         """Return where it is from and how much was read of it, JSON-ready."""
-        return {
-            "repo": self.repo.name,
-            "revision": self.repo.revision,
-            "commit": self.repo.commit,
-            "url": self.url,
-            "sha256_by": "the Hub",
-            "bytes_read": self.repo.bytes_read,
-        }
+        repo = self.repo
+        at = {"repo": repo.name, "revision": repo.revision, "commit": repo.commit, "url": self.url}
+        return {**at, "sha256_by": "the Hub", "bytes_read": repo.bytes_read}
 
     def whole(self) -> Path:
         """Bring all of it here, compared with its hash; for small files.
@@ -171,9 +181,7 @@ class HubFile(RemoteFile):
     def _transfer(self, pieces: Pieces, missing: list[Span]) -> None:
         total = sum(end - begin for begin, end in missing)
         if constants.is_offline_mode():
-            raise MissingFile(
-                f"{self}: {total:,} bytes of it are not in the cache, and HF_HUB_OFFLINE is set; run it once without"
-            )
+            raise MissingFile(SENTENCES["offline"].format(what=f"{self}: {total:,} bytes of it are not"))
         folder = pieces.path.parent
         if shutil.disk_usage(folder).free < total:
             room = f"no room for {total:,} bytes of {self} in {folder}; set HF_HOME to where there is"
@@ -228,20 +236,13 @@ class HubFile(RemoteFile):
             raise Unreachable(f"{self}: {host} does not say which file it sends (no ETag); is it a Hub?")
         commits = {headers["x-repo-commit"] for headers in answers if "x-repo-commit" in headers}
         if any(etag.removeprefix("W/").strip('"') != entry.oid for etag in etags) or commits - {self.repo.commit}:
-            raise CorruptFile(
-                f"{self}: the server now has another file there ({etags[0][:80]}, listed was {entry.oid}); a file "
-                f"must not change while it is read: {AGAIN}"
-            )
+            raise CorruptFile(SENTENCES["another_file"].format(file=self, sent=etags[0][:80], entry=entry, again=AGAIN))
         if response.headers.get("content-encoding", "identity") != "identity":
             raise Unreachable(f"{self}: {host} sends compressed bytes, where plain ones were asked for")
         if response.status_code == 200 and (begin, end) == (0, entry.size):
             return
         if response.status_code != 206:
-            raise Unreachable(
-                f"{self}: {host} gives no ranges (status {response.status_code}): all {entry.size:,} bytes would have "
-                f"to be read; where that is meant: hf download {self.repo.name} {self.path} "
-                f"--revision {self.repo.commit}"
-            )
+            raise Unreachable(SENTENCES["no_ranges"].format(file=self, host=host, response=response, entry=entry))
         sent = response.headers.get("content-range", "no range")
         asked = f"bytes {begin}-{end - 1}/{entry.size}"
         if sent != asked:
@@ -344,3 +345,106 @@ def open_repo(name: str, revision: str | None, progress: Callable[[int, int], No
     asked = revision or constants.DEFAULT_REVISION
     commit, listing = list_files(name, asked)
     return Repo(name=name, revision=asked, commit=commit, progress=progress, listing=listing)
+
+
+def list_files(name: str, revision: str) -> tuple[str, Listing]:
+    """Return the commit of a revision, and its files; where HF_HUB_OFFLINE is set, as the cache has them.
+
+    Raises as `ask`, and MissingFile where the cache has no such revision.
+    """
+    offline = constants.is_offline_mode()
+    commit = _known_revisions(name).get(revision, revision) if offline else revision
+    if _is_hash(commit, 40) and (listing := _known_listing(name, commit)):
+        return commit, listing
+    if offline:
+        raise MissingFile(SENTENCES["offline"].format(what=f"no revision {revision!r} of {name} is"))
+
+    def read(answer: Any) -> tuple[str, Listing]:
+        commit = answer["sha"]
+        if not _is_hash(commit, 40) or (_is_hash(revision, 40) and commit != revision):
+            raise InvalidInput(f"commit {str(commit)[:80]!r}")
+        listing = {}
+        for file in answer["siblings"]:
+            path = file["rfilename"]
+            lfs = file.get("lfs")
+            if not {"", ".", ".."} & set(path.split("/")):
+                listing[path] = _entry(lfs["size"], lfs["sha256"]) if lfs else _entry(file["size"], file["blobId"])
+        return commit, listing
+
+    commit, listing = ask(f"/revision/{quote(revision, safe='')}", name, revision, read, blobs=True)
+    folder = assets(name, "commits")
+    write_json(folder / f"{commit}.json", listing)
+    if revision != commit:
+        known = folder.with_name("revisions.json")
+        write_json(known, {**_read_json(known), revision: commit})
+    return commit, listing
+
+
+def revisions(name: str) -> dict[str, str]:
+    """Return the commit of every branch and tag, by name; where HF_HUB_OFFLINE is set, of those in the cache.
+
+    Raises as `ask`.
+    """
+    if constants.is_offline_mode():
+        return _known_revisions(name)
+
+    def read(answer: Any) -> dict[str, str]:
+        return {str(ref["name"]): str(ref["targetCommit"]) for ref in [*answer["tags"], *answer["branches"]]}
+
+    return ask("/refs", name, constants.DEFAULT_REVISION, read)
+
+
+def _entry(size: Any, oid: Any) -> Entry:
+    if not (type(size) is int and size >= 0 and _is_hash(oid, 40, 64)):
+        raise InvalidInput(f"a file of size {size!r} and hash {str(oid)[:80]!r}")
+    return Entry(size, oid)
+
+
+def _is_hash(text: object, *lengths: int) -> bool:
+    return isinstance(text, str) and len(text) in lengths and re.fullmatch("[0-9a-f]+", text) is not None
+
+
+def assets(repo: str, part: str) -> Path:
+    """Return the folder for what is kept of a repository; it is made where it is missing."""
+    return cached_assets_path(
+        "darkvocab", namespace=f"models--{repo}", subfolder=part, assets_dir=constants.HF_ASSETS_CACHE
+    )
+
+
+def library_folder(repo: str) -> Path:
+    """Return the folder where the Hub's library keeps files of a repository."""
+    return Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; an empty one where there is none."""
+    try:
+        return read_object(path)
+    except (OSError, CorruptFile):
+        return {}
+
+
+def _known_revisions(name: str) -> dict[str, str]:
+    """Return the commits by revision, as the library's cache has them, and as they were last read here."""
+    refs = library_folder(name) / "refs"
+    files = [path for path in sorted(refs.rglob("*")) if path.is_file()]
+    known = {path.relative_to(refs).as_posix(): path.read_text("utf-8", "replace").strip() for path in files}
+    known |= _read_json(assets(name, "commits").with_name("revisions.json"))
+    return {revision: commit for revision, commit in known.items() if _is_hash(commit, 40)}
+
+
+def _known_listing(name: str, commit: str) -> Listing:
+    """Return the files of a commit as they were listed before, or, offline, as the library's cache has them."""
+    kept = _read_json(assets(name, "commits") / f"{commit}.json")
+    try:
+        listing = {path: _entry(*entry) for path, entry in kept.items()}
+    except (TypeError, ValueError):
+        listing = {}
+    if listing or not constants.is_offline_mode():
+        return listing
+    folder = library_folder(name) / "snapshots" / commit
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        blob = path.readlink().name if path.is_symlink() else ""  # the blob may link to the library's shared store
+        oid = blob if _is_hash(blob, 40, 64) else "0" * 40  # without links: a whole file is not compared with a hash
+        listing[path.relative_to(folder).as_posix()] = Entry(path.stat().st_size, oid)
+    return listing

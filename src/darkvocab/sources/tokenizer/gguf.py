@@ -12,26 +12,15 @@ import numpy as np
 
 from ...errors import CorruptFile
 from ..tensors import File
-from .llama_cpp import BUILDERS, PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST, Held, Specials
-from .protobuf import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
+from .llama_cpp import BUILDERS, HELD, PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST, Held, Specials
 from .rules import guarded, merging
-from .sentencepiece import SPACE
+from .sentencepiece import CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
 from .tokenizer import BYTE_TOKEN, Pieces, Spelling, Tokenizer, decoded
 
 if TYPE_CHECKING:
     from .llama_cpp import Rules
 
-PIECES = Spelling(space=SPACE, byte_tokens=True)
-# By the model's name in the file: the name of its kind, and how its pieces are spelled.
-MODELS = {
-    "gpt2": ("BPE", Spelling(byte_level=True)),
-    "gemma4": ("BPE", PIECES),
-    "llama": ("BPE", PIECES),
-    "bert": ("WordPiece", Spelling(before="##")),
-    "t5": ("Unigram", Spelling(space=SPACE)),
-}
-UNKNOWN_IDS = {"llama": 0, "bert": 100, "t5": 2}  # where the file does not say
-
+MODELS: dict[str, dict[str, Any]] = HELD["models"]
 Value = TypeVar("Value")
 
 
@@ -51,12 +40,12 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
     tokens = _Tokens.of(header, model)
     if not tokens.text:
         return None
-    kind, spelling = MODELS.get(model, (model, Spelling()))
-    if model == "gpt2" and PATTERN_OF.get(pre) in RAW:
-        spelling = PIECES
+    known = MODELS.get(model, {"kind": model, "spelling": {}})
+    is_raw = model == "gpt2" and PATTERN_OF.get(pre) in RAW
+    spelling = Spelling(**(MODELS["gemma4"] if is_raw else known)["spelling"])
     read = Tokenizer(
         runtime="llama.cpp",
-        model=kind,
+        model=known["kind"],
         pieces=tokens.pieces(spelling),
         spelling=spelling,
         cannot_encode=_unreadable(header, model, pre, tokens),
@@ -110,7 +99,7 @@ class _Header:
         n_tokens = len(tokens.name)
         unknown = self.value("unknown_token_id", int, n_tokens)
         if unknown >= n_tokens:
-            unknown = UNKNOWN_IDS.get(model, n_tokens)
+            unknown = MODELS.get(model, {}).get("unknown", n_tokens)
         lowercase = self.value("normalizer.lowercase", bool, True)
         charsmap = self.value("precompiled_charsmap", np.ndarray, np.empty(0, np.uint8)).tobytes()
         if charsmap:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
-from ..tensors import File, read_object
-from .added import HIGHEST, added_beside, class_name, settings
-from .rules import CLASSES, PATTERNS, by_rules, guarded, plain, words
+from ..tensors import SENTENCES, File, read_object
+from .rules import CLASSES, HIGHEST, PATTERNS, added_beside, by_rules, class_name, guarded, plain, settings, words
 from .tokenizer import BYTE_LEVEL, Pieces, Spelling, Tokenizer, is_unicode
 
 if TYPE_CHECKING:
@@ -44,9 +43,7 @@ def _check_prefix(path: Path) -> None:
     pairs = (pair.partition(" ")[::2] if isinstance(pair, str) else pair for pair in merges)
     for pair in pairs:
         if isinstance(pair, list | tuple) and len(pair) == 2 and not str(pair[1]).startswith(prefix):
-            raise CorruptFile(
-                f"{path}: not a tokenizer that can be read: it merges pieces that do not begin with its mark"
-            )
+            raise CorruptFile(SENTENCES["other_mark"].format(path=path))
 
 
 def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:

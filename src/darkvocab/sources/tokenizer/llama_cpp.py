@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..tensors import File
-from .protobuf import BARE, BYTE, FIXED32, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, packed, read_model, sized
+from . import sentencepiece as spm
 from .rules import encode_by, words
-from .sentencepiece import SPACE, merge_rules, processor
+from .sentencepiece import BYTE, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED
 from .tokenizer import BYTE_LEVEL, Encoded, flat
 
 if TYPE_CHECKING:
@@ -30,15 +30,13 @@ if TYPE_CHECKING:
     Rules = tuple[tokenizers.Tokenizer | None, Callable[[list[str]], Encoded]]
 
 # Patterns by which llama.cpp cuts a text before BPE.
-_HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-PATTERNS: dict[str, list[str]] = _HELD["patterns"]
-PATTERN_OF = {name: name for name in PATTERNS} | {
-    name: of for of, names in _HELD["also"].items() for name in names.split()
-}
-WHOLE_WORDS_FIRST = frozenset(_HELD["whole_words_first"])
-RAW = frozenset(_HELD["raw"])
-SPECIAL = frozenset(_HELD["special"].split())
-NEW_RANGES, CHINESE = (re.sub(r"[0-9a-f]+", r"\\x{\g<0>}", _HELD[name]).replace(" ", "") for name in ("new", "chinese"))
+HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+PATTERNS: dict[str, list[str]] = HELD["patterns"]
+PATTERN_OF = {name: kept for kept in PATTERNS for name in (kept, *HELD["also"].get(kept, "").split())}
+WHOLE_WORDS_FIRST = frozenset(HELD["whole_words_first"])
+RAW = frozenset(HELD["raw"])
+SPECIAL = frozenset(HELD["special"].split())
+NEW_RANGES, CHINESE = (re.sub(r"[0-9a-f]+", r"\\x{\g<0>}", HELD[name]).replace(" ", "") for name in ("new", "chinese"))
 NO_CHARACTER = "\ufdd0"
 WHITE_SPACE = " \t\n\v\f\r"  # as C has it
 
@@ -173,7 +171,7 @@ def unigram(held: Held) -> Rules:
     by_model = _falling_apart(partial(encode_by, rules), len(names), [[]] if held.unknown is None else [])
     normalizer = None
     if held.charsmap:
-        rules_of_text = sized(2, held.charsmap) + BARE
+        rules_of_text = spm.sized(2, held.charsmap) + spm.BARE
         normalizer = sentencepiece.SentencePieceNormalizer(normalizer_spec=rules_of_text)
 
     def encode(texts: list[str]) -> Encoded:
@@ -200,23 +198,25 @@ def by_scores(held: Held) -> Rules:
     pieces += [(name, 0.0, BYTE) for name in of_bytes.keys() - set(held.names)]
     pieces += [(" ", 0.0, UNKNOWN)]
     data = _model_proto(pieces, space_prefix=held.space_prefix)
-    run = processor(held.file, data)
+    run = spm.processor(held.file, data)
 
     def encode(texts: list[str]) -> Encoded:
         return flat(run.EncodeAsIds(texts, num_threads=2))
 
-    rules = merge_rules(held.file, read_model(data))
+    rules = spm.merge_rules(held.file, spm.read_model(data))
     return rules, _falling_apart(encode, len(held.names), [[]] * (len(pieces) - len(held.names)))
 
 
 def _model_proto(pieces: Iterable[tuple[str, float, int]], *, space_prefix: bool) -> bytes:
     """Return a SentencePiece model of pieces, each with score and type: BPE that falls back on bytes, spaces marked."""
     listed = (
-        sized(1, sized(1, text.encode()) + struct.pack("<Bf", 2 << 3 | FIXED32, score) + bytes([3 << 3, kind]))
+        spm.sized(
+            1, spm.sized(1, text.encode()) + struct.pack("<Bf", 2 << 3 | spm.FIXED32, score) + bytes([3 << 3, kind])
+        )
         for text, score, kind in pieces
     )
-    trainer = bytes([3 << 3, 2]) + packed(35 << 3) + b"\1"
-    return b"".join(listed) + sized(2, trainer) + sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
+    trainer = bytes([3 << 3, 2]) + spm.packed(35 << 3) + b"\1"
+    return b"".join(listed) + spm.sized(2, trainer) + spm.sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
 
 
 class Specials:
@@ -246,23 +246,15 @@ class Specials:
         """Return a function that encodes texts, of which `encode` gets what is between special tokens."""
 
         def encode_between(texts: list[str]) -> Encoded:
-            between: list[str] = []
-            place: list[int] = []  # of each of them among the parts of all texts
-            cut: list[tuple[int, int]] = []  # special tokens, with their places
-            text_of: list[int] = []  # of each part
-            for n, text in enumerate(texts):
-                for part in self.split(text):
-                    if isinstance(part, int):
-                        cut.append((part, len(text_of)))
-                    else:
-                        between.append(part)
-                        place.append(len(text_of))
-                    text_of.append(n)
-            ids, of = encode(between) if between else (np.empty(0, np.int64), np.empty(0, np.int64))
-            special = np.array(cut, np.int64).reshape(-1, 2)
-            places = np.concatenate([np.array(place, np.int64)[of], special[:, 1]])
+            parts = [(n, part) for n, text in enumerate(texts) for part in self.split(text)]
+            text_of = np.fromiter((n for n, _ in parts), np.int64, len(parts))
+            special = {place: part for place, (_, part) in enumerate(parts) if isinstance(part, int)}
+            between = {place: part for place, (_, part) in enumerate(parts) if isinstance(part, str)}
+            ids, of = encode(list(between.values())) if between else (np.empty(0, np.int64), np.empty(0, np.int64))
+            places = np.concatenate([np.array(list(between), np.int64)[of], np.array(list(special), np.int64)])
             order = np.argsort(places, kind="stable")
-            return np.concatenate([ids, special[:, 0]])[order], np.array(text_of, np.int64)[places[order]]
+            every = np.concatenate([ids, np.array(list(special.values()), np.int64)])
+            return every[order], text_of[places[order]]
 
         return encode_between
 

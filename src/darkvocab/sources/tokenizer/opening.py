@@ -10,25 +10,18 @@ from ...errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from .. import Folder, located
 from ..gguf import read_gguf
 from ..tensors import File, RemoteFile, Source
-from .added import COMPANIONS, class_name
 from .gguf import from_gguf
 from .huggingface import from_json, from_vocab, from_words
-from .rules import CLASSES
+from .rules import CLASSES, COMPANIONS, HELD, class_name
 from .sentencepiece import from_sentencepiece
 from .tiktoken import from_ranks, from_tekken, is_ranks
 from .tokenizer import Tokenizer
 
 Files = Mapping[str, File]
-SENTENCEPIECE = r"(tokenizer|tiktoken|spiece|spm|sentencepiece)(\.bpe|\.mm)?\.model|.+\.model\.v[0-9]\w*"
-TEKKEN = r"tekken(_\w+)?\.json"
-# Names of files in the order in which they are chosen; of several of a kind the last in alphabetical order.
-NAMES = (r"tokenizer\.json", r"vocab\.json", r"vocab\.txt", SENTENCEPIECE, r".+\.tiktoken", TEKKEN)
-SAME = (1, 2)  # have the rules of a tokenizer.json once more
+FILES: dict[str, str] = HELD["files"]
+SAME = ("vocab", "words")  # have the rules of a tokenizer.json once more
 MERGES = "merges.txt"
-GIVE = (
-    "give a tokenizer.json, vocab.json with merges.txt, vocab.txt, SentencePiece model, .tiktoken, tekken.json or "
-    ".gguf file, or a folder with one of them"
-)
+GIVE: str = HELD["give"]
 
 
 @machine_errors()
@@ -36,7 +29,7 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
     """Open the tokenizer of a file, of a folder, or of `org/name[@revision][/file or folder]` on the Hub.
 
     A file of a usual name is read together with those that belong to it: `tokenizer_config.json`, `added_tokens.json`,
-    `special_tokens_map.json`, `merges.txt`. Of a folder the first that `NAMES` has; `Tokenizer.others` opens the rest.
+    `special_tokens_map.json`, `merges.txt`. Of a folder the first that `FILES` has; `Tokenizer.others` opens the rest.
 
     Raises as `open_source`: MissingFile, too, for a folder without a tokenizer; CorruptFile for one that contradicts
     itself, saying where; InvalidInput for a SentencePiece model whose ids are not those of the tokenizer.
@@ -67,9 +60,9 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
 def tokenizer_names(folder: Files) -> list[str]:
     """Return the names of files of a folder that hold a tokenizer, the one to use first, then others that apply."""
     by_kind = {_kind(name): name for name in sorted(folder) if name != "vocab.json" or MERGES in folder}
-    names = [by_kind[kind] for kind in range(len(NAMES)) if kind in by_kind]
+    names = [by_kind[kind] for kind in FILES if kind in by_kind]
     if names and names[0] != "tokenizer.json" and class_name(folder) in CLASSES["other_ids"]:
-        names = [name for name in names if not re.fullmatch(SENTENCEPIECE, name)]
+        names = [name for name in names if _kind(name) != "sentencepiece"]
     return [name for name in names if name == names[0] or _kind(name) not in SAME]
 
 
@@ -80,8 +73,8 @@ def tokenizer_files(folder: Files) -> list[File]:
     return [folder[name] for name in names if name != MERGES or names[0] == "vocab.json"]
 
 
-def _kind(name: str) -> int | None:
-    return next((n for n, pattern in enumerate(NAMES) if re.fullmatch(pattern, name)), None)
+def _kind(name: str) -> str | None:
+    return next((kind for kind, pattern in FILES.items() if re.fullmatch(pattern, name)), None)
 
 
 def _of_folder(folder: Files, names: list[str]) -> Tokenizer:
@@ -105,7 +98,7 @@ def _opened(file: File, folder: Files) -> Tokenizer:
         if opened is None:
             raise CorruptFile(f"{file} holds no tokenizer; give another file, or scan with --tokenizer none")
         return opened
-    if re.fullmatch(TEKKEN, file.name):
+    if _kind(file.name) == "tekken":
         return from_tekken(file)
     if file.name == "vocab.json":
         if MERGES not in beside:

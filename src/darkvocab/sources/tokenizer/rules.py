@@ -1,11 +1,15 @@
-"""Rules of a tokenizer, as the `tokenizers` library has them: normaliser, pre-tokenizer, model, added tokens."""
+"""Rules of a tokenizer, as the `tokenizers` library has them: normaliser, pre-tokenizer, model, added tokens.
+
+Tokens are added by the files beside a tokenizer, too, as the `transformers` library adds them.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ...errors import CorruptFile, InvalidInput
-from ..tensors import File
-from .tokenizer import Encoded, Pieces, Spelling, Tokenizer, in_a_line
+from ..tensors import SENTENCES, File, read_object
+from .tokenizer import Encoded, Pieces, Spelling, Tokenizer, in_a_line, is_unicode
 
 if TYPE_CHECKING:
     import tokenizers
@@ -25,6 +29,10 @@ HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 PATTERNS: dict[str, str] = HELD["patterns"]
 CLASSES = {rules: {f"{name}Tokenizer" for name in names.split()} for rules, names in HELD["classes"].items()}
 TOGETHER = 256  # texts in one call's list of words
+CONFIG, MAP, LIST = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+COMPANIONS = (CONFIG, MAP, LIST)
+FLAGS = ("lstrip", "rstrip", "normalized", "single_word")
+HIGHEST = 2**31 - 1  # id
 
 
 def by_rules(rules: tokenizers.Tokenizer, file: File | None = None) -> Tokenizer:
@@ -60,10 +68,7 @@ def plain(rules: tokenizers.Tokenizer, *, copy: bool = True) -> tokenizers.Token
         try:
             rules = type(rules).from_str(rules.to_str())
         except Exception as error:  # what the library raises has no class of its own
-            raise InvalidInput(
-                f"the tokenizer truncates, pads or encodes by chance, and cannot be copied without ({error}); "
-                "call no_truncation() and no_padding() on it, and set its model's dropout to None"
-            ) from None
+            raise InvalidInput(SENTENCES["not_copied"].format(error=error)) from None
     rules.no_truncation()
     rules.no_padding()
     for name in chances:
@@ -199,3 +204,68 @@ def _space(part: dict[str, Any], *, read: bool = False) -> str:
         space, mark = (new, old) if read else (old, new)
         return str(mark) if space == " " else ""
     return str(part["replacement"]) if part["type"] == "Metaspace" else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """A token that is cut out of a text before the model sees it."""
+
+    content: str
+    id: int | None  # None: the token's own, or the next that is free
+    special: bool = True
+    flags: Mapping[str, bool] = field(default_factory=dict)
+
+
+def settings(folder: Mapping[str, File]) -> dict[str, Any]:
+    """Return what `tokenizer_config.json` says; nothing where there is none. Raises CorruptFile."""
+    return read_object(folder[CONFIG]) if CONFIG in folder else {}
+
+
+def class_name(folder: Mapping[str, File]) -> str:
+    """Return the tokenizer's class by `tokenizer_config.json`, without Fast; "" where it names none."""
+    named = settings(folder).get("tokenizer_class")
+    return named.removesuffix("Fast") if isinstance(named, str) else ""
+
+
+def added_beside(folder: Mapping[str, File]) -> list[Added]:
+    """Return the tokens that a folder's files add, those with an id first, ascending. Raises CorruptFile."""
+    config = settings(folder)
+    special = {**(read_object(folder[MAP]) if MAP in folder else {}), **config}
+    contents = dict.fromkeys(filter(None, map(_content, _special(special))))
+    if isinstance(listed := config.get("added_tokens_decoder"), dict):
+        added = [_added(folder[CONFIG], entry, token) for token, entry in listed.items()]
+    elif LIST in folder:
+        numbered = read_object(folder[LIST]).items()
+        added = [
+            _added(folder[LIST], {"content": text, "special": text in contents}, token) for text, token in numbered
+        ]
+    else:
+        added = []
+    named = {one.content for one in added}
+    in_order = sorted(added, key=lambda one: one.id or 0)
+    return in_order + [Added(content=text, id=None) for text in contents if text not in named]
+
+
+def _special(settings: Mapping[str, Any]) -> list[Any]:
+    """Return the special tokens by the names of their parts: bos_token, additional_special_tokens and so on."""
+    every: list[Any] = []
+    for name, value in settings.items():
+        if name.endswith("_token"):
+            every.append(value)
+        elif name in ("additional_special_tokens", "extra_special_tokens"):
+            every += value if isinstance(value, list) else value.values() if isinstance(value, dict) else []
+    return every
+
+
+def _content(entry: Any) -> str | None:
+    content = entry.get("content") if isinstance(entry, dict) else entry
+    return content if isinstance(content, str) and content and is_unicode(content) else None
+
+
+def _added(path: File, entry: Any, token: Any) -> Added:
+    content = _content(entry)
+    number = int(token) if isinstance(token, str) and token.isdecimal() and len(token) <= 10 else token
+    if content is None or type(number) is not int or not 0 <= number <= HIGHEST:
+        raise CorruptFile(f"{path}: an added token that is not a text with an id: {str(token)[:40]!r}")
+    flags = {name: entry[name] for name in FLAGS if isinstance(entry.get(name), bool)}
+    return Added(content=content, id=number, special=entry.get("special") is True, flags=flags)

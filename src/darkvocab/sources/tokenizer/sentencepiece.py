@@ -1,17 +1,22 @@
-"""Tokenizers that SentencePiece runs: `tokenizer.model`, `spiece.model` and so on."""
+"""Tokenizers that SentencePiece runs (`tokenizer.model`, `spiece.model` and so on), and their protocol buffer.
+
+The buffer is read in full and checked, since the library trusts parts of it blindly. Message and numbers of fields:
+sentencepiece_model.proto of https://github.com/google/sentencepiece.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import CorruptFile, InvalidInput
-from ..tensors import File
-from .added import added_beside, class_name
-from .protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Model, read_model
-from .rules import CLASSES
+from ..tensors import SENTENCES, File
+from .rules import CLASSES, added_beside, class_name
 from .tokenizer import Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line
 
 if TYPE_CHECKING:
@@ -20,6 +25,28 @@ if TYPE_CHECKING:
 
 SPACE = "\u2581"
 SHIFTED = "XLMRobertaTokenizer"  # fairseq's: <s>, <pad>, </s> and <unk> first
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+MODELS = {1: "Unigram", 2: "BPE", 3: "Word", 4: "Char"}
+BARE = bytes([3 << 3, 0, 4 << 3, 0, 5 << 3, 0])  # rules of normalisation that leave spaces as they are
+BLOCK = 256  # units of a trie that one unit may lead to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Pieces and rules of a SentencePiece model."""
+
+    kind: str  # one of `MODELS`
+    text: list[str]
+    score: list[float]
+    type: list[int]
+    byte_fallback: bool
+    charsmap: bytes  # compiled rules of normalisation
+    messages: list[tuple[int, bytes]] = field(repr=False)  # as they were read: pieces (1), trainer (2), normalizer (3)
+
+    def serialised(self, *, bare: bool = False) -> bytes:
+        """Return a protocol buffer of what was read and checked, or a `bare` one, without rules of normalisation."""
+        return b"".join(sized(n, BARE if bare and n == 3 else message) for n, message in self.messages)
 
 
 def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
@@ -29,10 +56,7 @@ def from_sentencepiece(path: File, folder: Mapping[str, File]) -> Tokenizer:
     """
     named = class_name(folder)
     if named in CLASSES["other_ids"]:
-        raise InvalidInput(
-            f"{path}: {named} gives tokens other ids than this model has; save it as a tokenizer.json first, with "
-            "transformers, or go without (scan --tokenizer none)"
-        )
+        raise InvalidInput(SENTENCES["other_ids"].format(path=path, named=named))
     with path.open("rb") as file:
         data = file.read()
     try:
@@ -117,3 +141,122 @@ def merge_rules(path: File | None, model: Model) -> tokenizers.Tokenizer | None:
     alone = processor(path, model.serialised(bare=True)).EncodeAsIds(normal, num_threads=2)
     merged = ([token.id for token in rules.model.tokenize(text)] for text in normal)
     return rules if all(map(list.__eq__, merged, alone)) else None
+
+
+def read_model(data: bytes) -> Model:
+    """Read a model; ValueError says what is wrong with it."""
+    pieces: list[bytes] = []
+    others = {2: b"", 3: b""}
+    for number, value in fields(data):
+        if number == 1 and isinstance(value, bytes):
+            pieces.append(value)
+        elif number in others and isinstance(value, bytes):
+            others[number] += value  # a message that comes twice is merged, as if the two were one
+    if not pieces:
+        raise ValueError("it has no pieces")
+    texts, scores, types = zip(*map(_piece, pieces), strict=True)
+    trainer, rules = (dict(fields(others[number])) for number in (2, 3))
+    kind = trainer.get(3, 1)
+    if kind not in MODELS:
+        raise ValueError(f"a model of unknown type {kind!r:.20}")
+    charsmap = rules.get(2, b"")
+    if not isinstance(charsmap, bytes):
+        raise ValueError("rules of normalisation that are no bytes")
+    if charsmap:
+        check_charsmap(charsmap)
+    return Model(
+        kind=MODELS[kind],
+        text=list(texts),
+        score=list(scores),
+        type=list(types),
+        byte_fallback=bool(trainer.get(35, 0)),
+        charsmap=charsmap,
+        messages=[*((1, piece) for piece in pieces), *others.items()],
+    )
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield number and value of each field of a message; ValueError where they do not fill it exactly."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == VARINT:
+            value: int | bytes
+            value, at = _varint(data, at)
+        elif kind in (BYTES, FIXED32, FIXED64):
+            size, at = _varint(data, at) if kind == BYTES else (4 if kind == FIXED32 else 8, at)
+            if size > len(data) - at:
+                raise ValueError(f"a field of {size:,} bytes where {len(data) - at:,} are left")
+            value = data[at : at + size]
+            at += size
+        else:
+            raise ValueError(f"a field of unknown kind {kind}")
+        yield key >> 3, value
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return a number of seven bits a byte, and where it ends."""
+    value = shift = 0
+    for n in range(at, min(at + 10, len(data))):
+        value |= (data[n] & 0x7F) << shift
+        shift += 7
+        if data[n] < 0x80:
+            return value, n + 1
+    raise ValueError("a number without an end")
+
+
+def sized(number: int, data: bytes) -> bytes:
+    """Return a field of bytes, as a message has it."""
+    return bytes([number << 3 | BYTES]) + packed(len(data)) + data
+
+
+def packed(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _piece(data: bytes) -> tuple[str, float, int]:
+    """Return text, score and type of a piece."""
+    text: object
+    score: object
+    kind: object
+    size = data[1] if len(data) > 7 and data[0] == 1 << 3 | BYTES else BYTES << 7
+    if len(data) == size + 7 and data[size + 2] == 2 << 3 | FIXED32:  # as nearly all are written
+        text, score, kind = data[2 : size + 2], data[size + 3 :], NORMAL
+    else:
+        held = dict(fields(data))
+        text, score, kind = held.get(1), held.get(2, bytes(4)), held.get(3, NORMAL)
+    if not isinstance(text, bytes) or not text or 0 in text:
+        raise ValueError("a piece without a text, or with a zero byte in it")
+    if not isinstance(score, bytes) or len(score) != 4 or not math.isfinite(number := struct.unpack("<f", score)[0]):
+        raise ValueError(f"piece {text[:20]!r} has a score that is no finite number")
+    if not isinstance(kind, int) or not NORMAL <= kind <= BYTE:
+        raise ValueError(f"piece {text[:20]!r} is of unknown type {kind!r:.20}")
+    return text.decode(), number, kind
+
+
+def check_charsmap(charsmap: bytes) -> None:
+    """Check that a trie of rules of normalisation leads nowhere outside, as the library follows it blindly.
+
+    It is a double array (https://github.com/s-yata/darts-clone), its size before it and the texts that its leaves name
+    behind it, each with a zero byte at its end. Raises ValueError.
+    """
+    size = int.from_bytes(charsmap[:4], "little")
+    texts = charsmap[4 + size :]
+    if len(charsmap) < 4 or size % (4 * BLOCK) or not 0 < size <= len(charsmap) - 4 or texts[-1:] != b"\0":
+        raise ValueError("rules of normalisation whose sizes do not agree")
+    units = np.frombuffer(charsmap, "<u4", size // 4, 4).astype(np.int64)
+    is_leaf = units >> 31 == 1
+    offset = units >> 10 << ((units & 1 << 9) >> 6)
+    target = np.arange(len(units)) ^ offset
+    leads = ~is_leaf
+    if (target[leads] // BLOCK >= len(units) // BLOCK).any():
+        raise ValueError("rules of normalisation that lead outside of themselves")
+    named = target[leads & (units >> 8 & 1 == 1)]
+    values = units[named] & 0x7FFFFFFF
+    if (values >= len(texts)).any():
+        raise ValueError("rules of normalisation that name texts outside of themselves")

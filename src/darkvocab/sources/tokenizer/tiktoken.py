@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
-from ..tensors import File, read_object
-from .added import HIGHEST, added_beside
-from .rules import HELD, PATTERNS, for_oniguruma, words
+from ..tensors import SENTENCES, File, read_object
+from .rules import HELD, HIGHEST, PATTERNS, added_beside, for_oniguruma, words
 from .tokenizer import BYTE_LEVEL, Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line, is_unicode
 
 if TYPE_CHECKING:
@@ -37,21 +35,14 @@ class Known:
     nfc: bool = False  # texts are normalised first
 
 
-def _marks(listed: Mapping[str, str]) -> dict[str, int]:
-    """Return ids by text, of texts listed by the id of the first of them."""
-    ids: dict[str, int] = {}
-    for first, texts in listed.items():
-        every = re.sub(r"(\S*)\{(\d+)\.\.(\d+)\}(\S*)", _numbered, texts)
-        ids |= {text: n for n, text in enumerate(every.split(), int(first))}
-    return ids
-
-
-def _numbered(match: re.Match[str]) -> str:
-    return " ".join(f"{match[1]}{n}{match[4]}" for n in range(int(match[2]), int(match[3]) + 1))
+def _marks(listed: Mapping[str, str], numbered: list[tuple[str, int, int, int]]) -> dict[str, int]:
+    """Return ids by text, of texts listed by the id of the first of them, and of texts with a number in them."""
+    ids = {text: n for first, texts in listed.items() for n, text in enumerate(texts.split(), int(first))}
+    return ids | {text.format(n): zero + n for text, zero, first, last in numbered for n in range(first, last + 1)}
 
 
 KNOWN = {  # by `fingerprint` of the ranks
-    one["sha256"]: Known(one["name"], PATTERNS[one["pattern"]], _marks(one["marks"]), one.get("nfc", False))
+    one["sha256"]: Known(one["name"], PATTERNS[one["pattern"]], _marks(one["marks"], one["numbered"]), one["nfc"])
     for one in HELD["vocabulary"]
 }
 MISTRAL_MARKS = HELD["mistral"].split()
@@ -86,9 +77,7 @@ def from_tekken(path: File) -> Tokenizer:
     if not (isinstance(pattern, str) and isinstance(vocab, list) and type(size) is int and type(n_marks) is int):
         raise CorruptFile(f"{path}: not a tekken.json: no list of tokens, or its config lacks one of {wanted}")
     if not 0 <= n_marks <= size <= len(vocab) + n_marks or n_marks > len(vocab):
-        raise CorruptFile(
-            f"{path}: says that it has {size:,} tokens, {n_marks:,} of them special; it lists {len(vocab):,} others"
-        )
+        raise CorruptFile(SENTENCES["tekken_sizes"].format(path=path, size=size, special=n_marks, others=len(vocab)))
     ranks: dict[bytes, int] = {}
     for n, entry in enumerate(vocab[: size - n_marks]):
         data = _unpacked(entry.get("token_bytes")) if isinstance(entry, dict) else None
