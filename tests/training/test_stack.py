@@ -1,5 +1,6 @@
 """Stacks of trainings: against transformers, torch's optimizers and the CPU's passes, here on the CPU's own tensors."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,10 +8,20 @@ import pytest
 from scipy import stats
 
 from darkvocab import Training
+from darkvocab.errors import InvalidInput
 from darkvocab.training import batched_passes as passes
 from darkvocab.training import noise_stream
 from darkvocab.training.batched_optimizers import BATCHED
-from darkvocab.training.choices import SGD, AdamW, Architecture, GaussianNoise, NormalStart, PointStart, SnowballStart
+from darkvocab.training.choices import (
+    SGD,
+    AdamW,
+    Architecture,
+    CoupledAdam,
+    GaussianNoise,
+    NormalStart,
+    PointStart,
+    SnowballStart,
+)
 from darkvocab.training.model import Layout, begin
 from darkvocab.training.stack import MOST, WARM_UPS, Stack, captured, stack_size
 from darkvocab.training.updates import COLUMNS, IN_BATCH
@@ -265,6 +276,7 @@ SETTINGS = {
     "plain": {},
     "pure": {"precision": "pure-bf16", "noise": GaussianNoise(sigma=1e-3)},
     "stochastic": {"rounding": "stochastic", "optimizer": SGD(momentum=0.9)},
+    "kahan": {"rounding": "kahan", "optimizer": CoupledAdam()},
     "mixed": {"precision": "mixed", "noise": GaussianNoise(sigma=1e-3, rows="unseen")},
     "rmsnorm": {"architecture": RMS},
 }
@@ -321,6 +333,97 @@ def test_rings_hold_what_every_step_left(span, record_every):
             assert clipped == pytest.approx(stack._gradient[replica, part].numpy(), rel=1e-5)
         number += 1
     assert number == len(rows) == 20 // record_every
+
+
+@pytest.mark.parametrize("own_passes", [True, False])
+@pytest.mark.parametrize("batch", [4, 64])
+def test_the_gradient_of_a_tied_matrix_is_that_of_its_two_paths(own_passes, batch):
+    # And an unseen token's, which no batch looks up, is that of the logits alone, bit for bit.
+    training = small(record=("gradients", "paths"), precision="float32", batch=batch, steps=3)
+    (_, *kinds), _ = made(Stack([training], None if own_passes else CPU), 3)
+    gradient, inputs, outputs = (kind.view(np.float32).reshape(3, 128, 16) for kind in kinds)
+    assert gradient == pytest.approx(inputs + outputs, rel=1e-5, abs=1e-9)
+    unseen = training.corpus.unseen
+    assert not inputs[:, unseen].any()
+    assert np.array_equal(gradient[:, unseen], outputs[:, unseen])
+    assert outputs[:, unseen].any(axis=(1, 2)).all()
+    assert all(set(np.flatnonzero(step.any(1))) <= set(training.corpus.ids.tolist()) for step in inputs)
+    assert inputs.any(axis=(1, 2)).all()
+
+
+def test_paths_of_an_untied_matrix_are_refused():
+    with pytest.raises(InvalidInput, match="paths are of a tied matrix"):
+        small(record=("paths",), architecture=dataclasses.replace(SMALL, tied=False))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-6)])
+def test_coupled_adam_is_adamw_with_the_mean_of_the_second_moments(tied, dtype, within):
+    # Against the formula in float64; in bfloat16 within two steps of the grid, as its state is rounded.
+    names = ["transformer.wte.weight", "inner", *([] if tied else ["lm_head.weight"])]
+    places = {name: (slice(160 * n, 160 * (n + 1)), (20, 8)) for n, name in enumerate(names)}
+    layout = Layout(places={**places, "vector": (slice(160 * len(names), 160 * len(names) + 8), (8,))})
+    drawn = torch.Generator().manual_seed(3)
+    weights = torch.randn(2, 160 * len(names) + 8, generator=drawn).to(dtype)
+    expected, gradient = weights.double(), torch.empty_like(weights)
+    first, second = torch.zeros_like(expected), torch.zeros_like(expected)
+    settings = CoupledAdam(weight_decay=0.1)
+    ours = BATCHED[CoupledAdam](torch, settings, layout, weights, gradient)
+    decay = torch.zeros(weights.shape[1], dtype=torch.float64)
+    decay[layout.groups["matrices"]] = 0.1
+    for step in range(1, 6):
+        gradient.copy_(torch.randn(gradient.shape, generator=drawn))
+        ours.rate.fill_(1e-2)
+        first = 0.9 * first + 0.1 * gradient.double()
+        second = 0.999 * second + 0.001 * gradient.double() ** 2
+        for name in {"transformer.wte.weight", "lm_head.weight"} & set(names):
+            part = second[:, places[name][0]].unflatten(1, (20, 8))
+            part.copy_(part.mean(1, keepdim=True).expand_as(part))
+        scale = (second / (1 - 0.999**step)).sqrt() + 1e-8
+        expected = expected * (1 - 1e-2 * decay) - 1e-2 * first / (1 - 0.9**step) / scale
+        ours.step()
+        assert weights.double() == pytest.approx(expected, rel=within, abs=within)
+    rows = ours.moments["exp_avg_sq"][:, places["transformer.wte.weight"][0]].view(2, 20, 8)
+    assert torch.equal(rows, rows[:, :1].expand_as(rows))
+    apart = ours.moments["exp_avg_sq"][:, places["inner"][0]].view(2, 20, 8)
+    assert not torch.equal(apart, apart[:, :1].expand_as(apart))
+
+
+def test_kahan_rounding_loses_nothing_of_steps_that_rounding_alone_loses():
+    # A thousand steps of a thousandth of a grid step: by nearest none arrives, by Kahan their sum does, to a grid step.
+    ends = {}
+    for rounding in ("nearest", "kahan"):
+        stack = stacked(7, rounding=rounding, optimizer=SGD(), clip=None, start=NormalStart())
+        stack._passes.gradient = lambda out: None  # the gradient stays as it is below
+        weights = stack._master.clone()
+        step = torch.from_numpy(np.ldexp(1.0, np.frexp(weights.abs().numpy())[1] - 8)).float()
+        stack._gradient.copy_(-step / 1000 * weights.sign())
+        stack._rates.fill_(1.0)
+        for _ in range(1000):
+            stack._step()
+        ends[rounding] = (stack._words.float() - weights).abs() / step
+        assert torch.equal(stack._words.float(), stack._master)
+    moving = weights.abs() > 1e-3
+    assert not ends["nearest"][moving].any()
+    # Just below a power of two the grid is twice as coarse behind it.
+    assert (ends["kahan"][moving] - 1).abs().max() <= 1
+    assert (ends["kahan"][moving] - 1).abs().mean() < 0.02
+
+
+def test_a_kahan_step_is_the_plain_sum_of_three_numbers():
+    # The twin by numpy: add what was cut off to the weight, make the step, round, keep the rest in bfloat16.
+    stack = stacked(7, 8, rounding="kahan", optimizer=SGD(), start=NormalStart())
+    stack._rates.fill_(1e-2)
+    words, rest = stack._master.clone(), torch.zeros_like(stack._master)
+    for _ in range(10):
+        stack._step()
+        rate = stack._optimizer.rate.float()
+        summed = torch.addcmul(words + rest, stack._gradient, -rate)
+        words = summed.bfloat16().float()
+        rest = (summed - words).bfloat16().float()
+        assert torch.equal(stack._words.float(), words)
+        assert torch.equal(stack._rest.float(), rest)
+    assert rest.any()
 
 
 def test_stochastic_rounding_goes_to_a_neighbour_and_is_right_on_average():
@@ -400,7 +503,11 @@ def test_on_a_gpu_a_step_is_captured_once_and_leaves_its_state_as_it_was():
 
 def test_what_a_step_changes_is_all_that_the_next_one_reads():
     # What a warm-up must give back: else the first steps were of another training.
-    for settings in ({"rounding": "stochastic"}, {"precision": "pure-bf16", "optimizer": SGD(momentum=0.9)}):
+    for settings in (
+        {"rounding": "stochastic"},
+        {"rounding": "kahan", "optimizer": CoupledAdam()},
+        {"precision": "pure-bf16", "optimizer": SGD(momentum=0.9)},
+    ):
         stack, other = stacked(7, 8, **settings), stacked(7, 8, **settings)
         before = [tensor.clone() for tensor in other._changing]
         for _ in range(WARM_UPS):

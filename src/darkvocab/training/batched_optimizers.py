@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .choices import SGD, AdamW
-from .model import Layout, scalar_dtype
+from .choices import SGD, AdamW, CoupledAdam
+from .model import HEAD, TOKEN_EMBEDDING, Layout, scalar_dtype
 
 
 class _Optimizer:
@@ -26,7 +26,7 @@ class BatchedAdamW(_Optimizer):
 
     def __init__(self, torch: Any, settings: AdamW, layout: Layout, weights: Any, gradient: Any) -> None:
         super().__init__(torch, layout, weights, gradient, ("exp_avg", "exp_avg_sq"))
-        counts = torch.zeros((2, len(weights)), device=weights.device)
+        counts = self.counts = torch.zeros((2, len(weights)), device=weights.device)
         self.changing.append(counts)
         groups, states = [], {}
         for (name, part), count in zip(layout.groups.items(), counts, strict=True):
@@ -44,6 +44,30 @@ class BatchedAdamW(_Optimizer):
 
     def step(self) -> None:
         self._adamw.step()
+
+
+class BatchedCoupledAdam(BatchedAdamW):
+    """AdamW, but for the embeddings, whose rows share the mean of their second moments."""
+
+    def __init__(self, torch: Any, settings: CoupledAdam, layout: Layout, weights: Any, gradient: Any) -> None:
+        super().__init__(torch, settings, layout, weights, gradient)
+        self._settings = settings
+        self._coupled = [layout.places[name] for name in (TOKEN_EMBEDDING, HEAD) if name in layout.places]
+
+    def step(self) -> None:
+        before = [self._weights[:, part].clone() for part, _ in self._coupled]
+        super().step()
+        # The mean of the moments is the moment of the mean: what the step made of the coupled rows is made anew.
+        settings, torch = self._settings, self._torch
+        rate, (first, second) = self.rate.float(), settings.betas
+        n = self.counts[0][:, None]
+        for (part, shape), weights in zip(self._coupled, before, strict=True):
+            squares = self.moments["exp_avg_sq"][:, part].unflatten(1, shape)
+            squares.copy_(squares.mean(1, keepdim=True, dtype=torch.float32).expand_as(squares))
+            scale = (squares.flatten(1).float() / (1 - second**n)).sqrt_().add_(settings.eps)
+            moved = self.moments["exp_avg"][:, part].float() / (1 - first**n) / scale
+            decayed = weights.float() * (1 - rate * settings.weight_decay)
+            self._weights[:, part] = (decayed - rate * moved).to(weights.dtype)
 
 
 class BatchedSGD(_Optimizer):
@@ -65,4 +89,5 @@ class BatchedSGD(_Optimizer):
         self._weights.copy_(torch.addcmul(self._weights.float(), direction.float(), -rate))
 
 
-BATCHED: dict[type, Any] = {AdamW: BatchedAdamW, SGD: BatchedSGD}  # by the settings that each takes
+# By the settings that each takes.
+BATCHED: dict[type, Any] = {AdamW: BatchedAdamW, CoupledAdam: BatchedCoupledAdam, SGD: BatchedSGD}

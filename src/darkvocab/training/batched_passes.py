@@ -33,6 +33,9 @@ class BatchedPasses(Passes):
     def gradient(self, out: Any) -> None:
         self.torch.add(self.sums, self.products, out=out)
 
+    def paths(self) -> tuple[Any, Any]:
+        return self._sums[TOKEN_EMBEDDING], self._products[self.head]
+
     def __call__(self, inputs: Any, targets: Any) -> Any:
         torch, layers = self.torch, range(self.architecture.layers)
         embedded = torch.gather(

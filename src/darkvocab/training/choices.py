@@ -110,6 +110,16 @@ class AdamW:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoupledAdam(AdamW):
+    """AdamW whose second moments of an embedding are one for all tokens: their mean over the vocabulary.
+
+    F. Stollenwerk and T. Stollenwerk, "Better embeddings with Coupled Adam", ACL 2025.
+    """
+
+    name: ClassVar[str] = "coupled-adam"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SGD:
     """Stochastic gradient descent; weight decay as of `AdamW`, but through the gradient."""
 
@@ -147,7 +157,7 @@ PRECISIONS = {
 }
 NAMED = {
     "precision": tuple(PRECISIONS),
-    "rounding": ("nearest", "stochastic"),
+    "rounding": ("nearest", "stochastic", "kahan"),
     "products": ("auto", "float32", "bfloat16"),
     "schedule": ("linear", "constant"),  # of the learning rate
 }
@@ -155,7 +165,7 @@ NAMED = {
 
 STARTS = {kind.name: kind for kind in (NormalStart, PointStart, SnowballStart)}
 NOISES = {"none": None, "gaussian": GaussianNoise}
-OPTIMIZERS = {kind.name: kind for kind in (AdamW, SGD)}
+OPTIMIZERS = {kind.name: kind for kind in (AdamW, CoupledAdam, SGD)}
 
 
 def chosen(kinds: Mapping[str, Any], options: Mapping[str, Any], choice: str, prefix: str = "") -> Any:

@@ -43,8 +43,9 @@ class CpuPasses(Passes):
     Where bfloat16 numbers have `products` in float32, they are kept in it, and each sum is rounded to bfloat16 once.
     """
 
-    def __init__(self, *model: Any, products: str, cores: int | None = None) -> None:
+    def __init__(self, *model: Any, products: str, cores: int | None = None, has_paths: bool = False) -> None:
         super().__init__(*model)
+        self.has_paths = has_paths  # `paths` will be asked for
         self.factors = self.narrow.float() if products == "float32" else self.narrow
         self._cores = cores or n_cores()
         self.n_blocks = min(n_cores(), MOST_BLOCKS)
@@ -67,6 +68,11 @@ class CpuPasses(Passes):
 
     def gradient(self, out: Any) -> None:
         out[0].copy_(self._blocks[0].gradient)
+
+    def paths(self) -> tuple[Any, Any]:
+        inputs: Any = sum(block.input_gradient for block in self._blocks)
+        outputs: Any = sum(block.output_gradient.float() for block in self._blocks)
+        return inputs[None], outputs[None]
 
     def _run(self) -> list[float]:
         """Run the blocks, on this core and the others; return their losses, in order."""
@@ -112,6 +118,9 @@ class _Block:
             for vectors in (factors, products, passes.wide, sums)
         )
         self._values, self._sums = ({name: array(view) for name, view in of.items()} for of in (values, totals))
+        self.output_gradient, from_tokens = self._products[self._head_weight], totals[TOKEN_EMBEDDING]
+        self.input_gradient: Any = torch.empty_like(from_tokens) if passes.has_paths else None
+        self._from_tokens = from_tokens
 
         def buffer(*shape: int) -> Any:
             return torch.empty(shape, dtype=factors.dtype)
@@ -189,6 +198,8 @@ class _Block:
             self._attend_back(layer)
             self._normalise_back(2 * layer, f"transformer.h.{layer}.ln_1")
         self._then(kernels.embed_back, self.ids, array(self._grad), self._sums[tokens], self._sums[positions])
+        if self.input_gradient is not None:
+            self._then(self.input_gradient.copy_, self._from_tokens)
         self._then(kernels.add_columns, self._entries(self._product), array(self.gradient))
 
     def _score(self, share: np.float32) -> None:

@@ -13,6 +13,7 @@ from .settings import Training
 
 EPS = 1e-5  # of the norms
 TOKEN_EMBEDDING, POSITION_EMBEDDING = "transformer.wte.weight", "transformer.wpe.weight"
+HEAD = "lm_head.weight"  # of an untied model
 
 
 def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
@@ -98,7 +99,9 @@ class Passes:
     """Forward and backward pass of R GPT-2s of one size, each with its own weights and batch of N = batch * T places.
 
     Called with tokens and what each place is to predict, [R, N] int64, they return mean losses [R]; `gradient(out)`
-    writes that call's gradient [R, n] in the type of `out`. The plain twin is transformers' model with autograd.
+    writes that call's gradient [R, n] in the type of `out`; `paths()` returns the two parts of a tied embedding's,
+    [R, vocabulary, width]: of the tokens that it looked up, and of the logits. The plain twin is transformers' model
+    with autograd.
 
     All weights are in `wide`, [R, n], whose type sums, norms and losses have, and in `narrow` in the type of the
     products, bfloat16 or float32; a step has `batch` examples.
@@ -111,7 +114,7 @@ class Passes:
         self.wide, self.narrow = wide, narrow
         self.batch, self.length = batch, architecture.context
         self.n_predicted = batch * (self.length - 1)  # the last place of an example predicts nothing
-        self.head = "lm_head.weight" if "lm_head.weight" in layout.places else TOKEN_EMBEDDING
+        self.head = HEAD if HEAD in layout.places else TOKEN_EMBEDDING
         self.scale = (architecture.width // architecture.heads) ** -0.5  # of products of queries and keys
 
 
@@ -123,7 +126,7 @@ def save(model: Any, weights: Any, folder: Path) -> None:
     tensors = {
         name: tensor.to(weights).cpu().contiguous()
         for name, tensor in model.state_dict().items()
-        if not (tied and name == "lm_head.weight")
+        if not (tied and name == HEAD)
     }
     model.config.dtype = weights
     model.config.architectures = [type(model).__name__]

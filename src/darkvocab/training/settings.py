@@ -16,7 +16,8 @@ from ..text import Shown
 from . import choices
 from .corpus import Corpus, examples, load_corpus
 
-EXTRAS = ("gradients", "moments", "updates")
+EXTRAS = ("gradients", "paths", "moments", "updates")
+PATHS = ("input_gradient", "output_gradient")  # whose sum is the gradient of a tied matrix
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -32,7 +33,7 @@ class Training(Shown):
     start: choices.Start = field(default_factory=choices.SnowballStart)
     noise: choices.GaussianNoise | None = None
     precision: str = "bf16-weights"  # a key of `PRECISIONS`
-    rounding: str = "nearest"  # of bf16-weights: or "stochastic"
+    rounding: str = "nearest"  # of bf16-weights: or "stochastic"; "kahan" adds to each step what the one before cut off
     products: str = "auto"  # of bfloat16 numbers on a CPU, computed in "float32", "bfloat16", or where it is fast
     optimizer: choices.AdamW | choices.SGD = field(default_factory=choices.AdamW)
     schedule: str = "linear"  # of the learning rate, down to 0; or "constant"
@@ -54,9 +55,9 @@ class Training(Shown):
             one_of(getattr(self, name), name, known)
         if self.label_shift not in (1, 2):
             raise InvalidInput(f"label_shift must be 1 or 2, got {self.label_shift}")
-        if self.rounding == "stochastic" and not self.precision_policy.rounded:
+        if self.rounding != "nearest" and not self.precision_policy.rounded:
             raise InvalidInput(
-                f"precision {self.precision} does not round what it updates; stochastic is for bf16-weights"
+                f"precision {self.precision} does not round what it updates; {self.rounding} is for bf16-weights"
             )
         if self.clip is not None and not self.clip > 0:
             raise InvalidInput(f"clip must be > 0, got {self.clip!r}")
@@ -71,6 +72,8 @@ class Training(Shown):
             raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
         if "moments" in self.record and not isinstance(self.optimizer, choices.AdamW):
             raise InvalidInput("moments are Adam's; this optimizer has none")
+        if "paths" in self.record and not self.architecture.tied:
+            raise InvalidInput("paths are of a tied matrix; an untied one has its gradient by its input alone")
         if self.n_examples < 1:
             raise InvalidInput(
                 f"corpus {self.corpus.name} has {len(self.corpus.ids):,} tokens, no more than a context of "
@@ -95,8 +98,9 @@ class Training(Shown):
 
     @property
     def kinds(self) -> list[str]:
-        """Name what is recorded of the embedding's parameter beside its rows: gradient, Adam's moments."""
-        return ["gradient"] * ("gradients" in self.record) + ["exp_avg", "exp_avg_sq"] * ("moments" in self.record)
+        """Name what is recorded of the embedding's parameter beside its rows, in the order of `EXTRAS`."""
+        names = {"gradients": ["gradient"], "paths": list(PATHS), "moments": ["exp_avg", "exp_avg_sq"]}
+        return [name for extra, kinds in names.items() if extra in self.record for name in kinds]
 
     @property
     def n_examples(self) -> int:

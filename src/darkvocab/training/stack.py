@@ -20,7 +20,7 @@ from .batched_passes import BatchedPasses
 from .cpu_passes import CpuPasses, array, single_threaded
 from .model import TOKEN_EMBEDDING, Layout, begin, save, scalar_dtype, views
 from .noise_stream import NOISE, ROUNDING, bits, key, normals, splitmix64
-from .settings import Training
+from .settings import PATHS, Training
 
 SPAN = 256  # most steps from one look at what was made to the next
 STAGED = 1 << 27  # bytes of states recorded in them, about
@@ -110,12 +110,18 @@ class Stack:
         self._words = self._narrow if precision.weights == precision.factors else self._shown
         self._master = self._words if precision.optimizer == precision.weights else self._shown
         self._embedding = views(self._words, layout)[TOKEN_EMBEDDING]
-        on_cores = partial(CpuPasses, products=training.multiplied_in, cores=self._cores)
+        paths = "paths" in training.record
+        on_cores = partial(CpuPasses, products=training.multiplied_in, cores=self._cores, has_paths=paths)
         passes: Any = on_cores if self._on_cores else BatchedPasses
         self._passes = passes(torch, training.architecture, layout, self._shown, self._narrow, training.batch)
         self._gradient = torch.zeros_like(self._master)
         optimizer = BATCHED[type(training.optimizer)]
         self._optimizer = optimizer(torch, training.optimizer, layout, self._master, self._gradient)
+        if training.rounding == "kahan":
+            self._rest = torch.zeros_like(self._words)  # what rounding cut off
+            self._optimizer.changing.append(self._rest)
+            for state, row in zip(self._optimizer.states, self._rest, strict=True):
+                state["rest"] = row
 
     def _lay_out(self) -> None:
         """Set up the corpus, the tables and the rings."""
@@ -164,12 +170,17 @@ class Stack:
             self._passes.gradient(self._gradient)
             norms = self._norms()
             self._record("gradient", slot, self._gradient)
+            if "paths" in training.record:
+                for kind, rows in zip(PATHS, self._passes.paths(), strict=True):
+                    self._rings[kind].index_copy_(0, slot, rows.flatten(1).to(self._words.dtype)[None])
             if training.clip is not None:  # by torch's own rule, in the gradient's grid
                 self._gradient.mul_(torch.clamp(training.clip / (norms + 1e-6), max=1.0)[:, None])
             torch.index_select(self._rates, 0, at, out=self._optimizer.rate)
             if "updates" in training.record:
                 self._before.copy_(self._embedding)
                 pulls = self._rows(self._gradient).norm(dim=-1, dtype=torch.float32)
+            if training.rounding == "kahan":
+                self._master.add_(self._rest)
             self._optimizer.step()
             keys = self._keys.index_select(0, at)[0]
             self._round(keys)
@@ -225,6 +236,9 @@ class Stack:
             patterns.add_(bits(torch, keys[ROUNDING], patterns.shape[1])).bitwise_and_(-(1 << 16))
         if self._words is not self._master:
             self._words.copy_(self._master)
+        if self.training.rounding == "kahan":
+            torch.sub(self._master, self._words, out=self._master)  # exact
+            self._rest.copy_(self._master)
 
     def _add_noise(self, keys: Any, noise: Any) -> None:
         torch, rows = self._torch, self._embedding
