@@ -24,10 +24,10 @@ marker path { fill: #8c959f; stroke: none; marker-end: none }
   path { stroke: #656c76 } marker path { fill: #656c76 }
 }
 """
-WINGS = ("checkpoints", "snowballs", "training", "verification", "corpora")
+WINGS = ("checkpoints", "snowballs", "training", "verification", "corpora", "studies")
 RANKS = (  # of the layers contract in pyproject.toml, from the top
     ("cli",),
-    ("corpora", "notebooks", "verification"),
+    ("corpora", "notebooks", "studies", "verification"),
     ("checkpoints", "snowballs", "training", "reports"),
     ("measures",),
     ("embedding",),
@@ -40,6 +40,7 @@ SHIFT = {"cli": 110, "embedding": 60}  # so that fewer arrows pass behind a room
 WHAT = {
     "cli": "commands: parse, call, print",
     "corpora": "which do my own texts use?",
+    "studies": "what breaks a black hole?",
     "notebooks": "do the notebooks' figures hold?",
     "verification": "which does the model fail on?",
     "checkpoints": "which tokens are dark in my model?",

@@ -5,7 +5,17 @@ Every name loads its module when it is first used: `import darkvocab` itself loa
 
 import lazy_loader
 
-WINGS = ("checkpoints", "corpora", "embedding", "measures", "numerics", "snowballs", "training", "verification")
+WINGS = (
+    "checkpoints",
+    "corpora",
+    "embedding",
+    "measures",
+    "numerics",
+    "snowballs",
+    "studies",
+    "training",
+    "verification",
+)
 
 __getattr__, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)
 __all__ = [name for name in _names if name not in WINGS]

@@ -6,6 +6,7 @@ from . import errors as errors
 from . import measures as measures
 from . import numerics as numerics
 from . import snowballs as snowballs
+from . import studies as studies
 from . import training as training
 from . import verification as verification
 from .checkpoints.centroid import centroid as centroid

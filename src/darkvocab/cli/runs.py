@@ -18,25 +18,13 @@ if TYPE_CHECKING:
     from ..training.replicas import Replicas
     from ..training.settings import Training
 
-# Options of `train` that are fields of `Training` and of its architecture by the same name.
-ARCHITECTURE = "layers heads width context norm tied".split()
-AS_GIVEN = "precision rounding products schedule clip batch steps label_shift seed device record_every record".split()
-
 
 def _training(corpus: Path | None, vocabulary: int | None, tokenizer: Path | None, **options: Any) -> Training:
     """Return the settings that these options come to."""
-    from ..training import choices
-
     options["clip"] = options["clip"] or None
     options["record"] = tuple(options["record"] or ())
-    return darkvocab.Training(
-        corpus=darkvocab.training.load_corpus(corpus, vocabulary=vocabulary, tokenizer=tokenizer),
-        architecture=choices.Architecture(**{name: options[name] for name in ARCHITECTURE}),
-        start=choices.chosen(choices.STARTS, options, "start", "init_"),
-        noise=choices.chosen(choices.NOISES, options, "noise", "noise_"),
-        optimizer=choices.chosen(choices.OPTIMIZERS, options, "optimizer"),
-        **{name: options[name] for name in AS_GIVEN},
-    )
+    text = darkvocab.training.load_corpus(corpus, vocabulary=vocabulary, tokenizer=tokenizer)
+    return darkvocab.Training.of(text, **options)
 
 
 @app.command()
@@ -69,6 +57,23 @@ def _train_replicas(replicas: Replicas, out: Path, as_json: bool, **running: Any
     page, *_, figure = darkvocab.report(out)
     records = read_records(out)
     put(as_json, print_replicas, records, data=lambda: replicas_json(out, records))
+    say(f"open {page}; records in {out / 'records.csv'}, figure for print {figure}")
+
+
+@app.command(no_args_is_help=True)
+def study(name: str, out: Path, as_json: bool, **settings: Any) -> None:
+    """Run a study: trainings under several conditions, and answers to questions that were written down before.
+
+    Example: darkvocab study natural-noise --out runs/noise
+    """
+    from ..reports.studies import print_study, study_json
+    from ..runs.folder import read_manifest
+    from ..runs.records import read_records
+
+    watched("training", darkvocab.studies.study, name, out, say=say, **settings)
+    page, *_, figure = darkvocab.report(out)
+    records, parameters = read_records(out), read_manifest(out)["parameters"]
+    put(as_json, print_study, records, parameters, data=lambda: study_json(out, records, parameters))
     say(f"open {page}; records in {out / 'records.csv'}, figure for print {figure}")
 
 

@@ -15,11 +15,12 @@ class Panel {
     this.named = data.series.length > 1 ? data.series.filter((one) => one.label) : data.series;
     this.steps = [...new Set(this.named.flatMap((one) => one.x))].filter((x) => x !== null).sort((a, b) => a - b);
     this.at = null;
+    this.left = data.y.names.length ? 170 : ROOM.left;
     this.heading = make("h3", { textContent: data.title });
     this.tip = make("div", { className: "tip", hidden: true });
     this.spoken = make("div", { className: "unseen", role: "status" });
     this.box = make("div", { className: "panel", tabIndex: 0, role: "application" }, this.heading);
-    this.box.ariaLabel = `${data.title} against ${data.x.label}: arrow keys go from value to value`;
+    this.box.ariaLabel = `${data.title}${data.x.label && ` against ${data.x.label}`}: arrow keys go from value to value`;
     this.svg = d3.select(this.box).append("svg").attr("height", HEIGHT).attr("aria-hidden", "true");
     this.box.append(this.tip, this.spoken);
     this.box.addEventListener("pointermove", (event) => this.#hover(event));
@@ -33,14 +34,14 @@ class Panel {
     const width = (this.width = this.box.clientWidth);
     if (!width) return;
     const [bottom, right] = [HEIGHT - ROOM.bottom, width - ROOM.right];
-    this.x = scale(data.x, [ROOM.left, right]);
+    this.x = scale(data.x, [this.left, right]);
     this.y = scale(data.y, [bottom, ROOM.top]);
     svg.attr("viewBox", `0 0 ${width} ${HEIGHT}`).selectAll("*").remove();
     svg.append("g").attr("transform", `translate(0,${bottom})`).call(axis(d3.axisBottom(this.x), data.x, width / 90));
-    svg.append("g").attr("transform", `translate(${ROOM.left},0)`).call(axis(d3.axisLeft(this.y), data.y, HEIGHT / 45));
+    svg.append("g").attr("transform", `translate(${this.left},0)`).call(axis(d3.axisLeft(this.y), data.y, HEIGHT / 45));
     const write = (text, x, y) => svg.append("text").attr("fill", "currentColor").attr("x", x).attr("y", y).text(text);
     write(data.x.label, right, HEIGHT - 6).attr("class", "title").attr("text-anchor", "end");
-    write(data.note || data.y.label, ROOM.left + 6, ROOM.top + 8);
+    write(data.note || data.y.label, this.left + 6, ROOM.top + 8);
     for (const one of data.series) this.#series(one);
     this.cursor = svg.append("line").attr("class", "cursor").attr("y1", ROOM.top).attr("y2", bottom);
     this.point(null);
@@ -93,7 +94,7 @@ class Panel {
       const i = one.stepped ? d3.bisectRight(one.x, step) - 1 : one.x.indexOf(step);
       if (i < 0 || one.y[i] === null) return [];
       const band = one.band ? ` (${one.band.map((ends) => short(ends[i])).join(" to ")})` : "";
-      return [make("span", { textContent: `${one.label ? `${one.label}: ` : ""}${short(one.y[i])}${band}` })];
+      return [make("span", { textContent: `${one.label ? `${one.label}: ` : ""}${this.data.y.names[one.y[i]] ?? short(one.y[i])}${band}` })];
     });
     const name = this.data.x.label.replace(/ \(.*/, "");
     this.tip.replaceChildren(make("b", { textContent: `${name} ${short(step)}` }), ...values);
@@ -108,7 +109,8 @@ function scale({ scale: kind, linear, ends }, range) {
   return empty.domain(ends).range(range);
 }
 
-function axis(empty, { scale: kind, ends }, room) {
+function axis(empty, { scale: kind, ends, names }, room) {
+  if (names.length) return empty.tickValues(d3.range(names.length)).tickFormat((i) => names[i]).tickSizeOuter(0);
   const n = Math.max(2, Math.floor(room));
   if (kind === "symlog") {
     const powers = d3.range(0, 16).map((power) => 10 ** power).filter((value) => value <= ends[1]);

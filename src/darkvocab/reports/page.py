@@ -22,6 +22,9 @@ from .evolution import EVOLUTION, evolution_page
 from .experiments import QWEN3_4B, remarks, summary_cells
 from .plot import Plot, save
 from .snowballs import elements_figure, questions_plot, read_expected, singletons_plot, sweep_plot
+from .studies import answer_cells, headings, study_plot
+from .studies import cells as study_cells
+from .studies import sentences as study_sentences
 from .training import cells, replicas_plot, sentences, settings_said, training_page
 
 if TYPE_CHECKING:
@@ -70,6 +73,8 @@ def _lead(records: Records) -> str:
     parameters = records.manifest["parameters"]
     if records.manifest["experiment"] == "replicas":
         return f"{len(records):,} trainings of {settings_said(parameters)}"
+    if records.manifest["experiment"] == "study":
+        return printable(str(parameters["title"]))
     if records.manifest["experiment"] == "verify":
         return printable(str(records.manifest["inputs"][0]["source"]))
     return (
@@ -121,7 +126,24 @@ def _verify(page: Page, records: Records, folder: Path) -> Page:
     return replace(page, rows=verification.groups(verdict), remarks=said, pictures=pictures, tables=tables)
 
 
-EXPERIMENTS = {"verify": _verify, "sweep": _sweep, "trials": _trials, "questions": _questions, "replicas": _replicas}
+def _study(page: Page, records: Records, folder: Path) -> Page:
+    frame, parameters = pl.DataFrame({name: records[name] for name in records.schema}), records.manifest["parameters"]
+    asked = [("What was asked", PAGES["study"]["headings"], answer_cells(frame, parameters))]
+    said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in study_sentences(frame, parameters)]
+    return replace(
+        page,
+        headings=headings(parameters),
+        rows=study_cells(frame, parameters),
+        tables=asked,
+        remarks=said,
+        pictures={"study": study_plot(frame, parameters)},
+    )
+
+
+EXPERIMENTS = {
+    **{"verify": _verify, "sweep": _sweep, "trials": _trials, "questions": _questions},
+    **{"replicas": _replicas, "study": _study},
+}
 
 
 def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:

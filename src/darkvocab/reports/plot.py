@@ -46,6 +46,7 @@ class Axis:
     scale: str = "linear"  # linear, log, or symlog
     linear: float = 1.0  # symlog: linear up to this distance from 0
     whole: bool = False  # print: ticks at whole numbers only
+    names: Sequence[str] = ()  # of 0, 1, ..., which are no quantity
 
     def apply(self, axes: Axes, which: Literal["x", "y"]) -> None:
         """Set matplotlib's `which` axis, x or y."""
@@ -54,6 +55,8 @@ class Axis:
         axes.set(**{f"{which}lim": self.ends, f"{which}label": self.label})
         if self.whole:
             axes.locator_params(axis=which, integer=True)
+        if self.names:
+            getattr(axes, f"set_{which}ticks")(range(len(self.names)), self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,19 +146,22 @@ class Plot:
 
     panels: Sequence[Panel]
     columns: int = 1
+    shared: Literal["x", "y"] = "x"  # print: the axis of panels above each other, or of those in a row
     height: float  # print: inches; the width is that of a page
     caption: str
     key: bool = False  # print: one legend for all panels, which are alike
     top: tuple[float, str] | None = None  # print: units of an x axis above to one of x; its label
 
     def draw(self) -> Figure:
-        """Return the plot as a figure for print. Panels above each other share their x axis."""
+        """Return the plot as a figure for print."""
         with canvas(self.caption, self.height) as figure:
             rows = len(self.panels) // self.columns
-            grid = figure.subplots(rows, self.columns, sharex=rows > 1, squeeze=False)
+            in_columns = rows > 1 and self.shared == "x"
+            in_rows: Literal["row", "none"] = "row" if self.shared == "y" else "none"
+            grid = figure.subplots(rows, self.columns, sharex=in_columns, sharey=in_rows, squeeze=False)
             for panel, axes in zip(self.panels, grid.ravel(), strict=True):
                 panel.draw(axes)
-            for axes in grid[:-1].ravel():
+            for axes in grid[:-1].ravel() if in_columns else ():
                 axes.set_xlabel("")
             if self.key:
                 handles, labels = grid[0, 0].get_legend_handles_labels()

@@ -85,28 +85,29 @@ def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
 
 
 def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return mean, sample standard deviation, range, and Student's 95% interval of the mean, by column.
+    """Return `mean_of` each column, over the replicas that ended."""
+    ended = records.filter(records["status"] == "complete")
+    columns = [*(f"{of}{key}" for of in COLUMNS for key in COUNTS), *OTHERS]
+    return {name: row for name in columns if (row := mean_of(ended[name].drop_nulls()))}
 
-    Over the replicas that ended; an interval is null for fewer than two, and supposes that replicas are normal.
+
+def mean_of(values: pl.Series) -> dict[str, Any] | None:
+    """Return n, mean, sample standard deviation, Student's 95% interval of the mean, and range; None of no values.
+
+    The interval is null for fewer than two, and supposes that replicas are normal.
     """
     from scipy.special import stdtrit
 
-    ended = records.filter(records["status"] == "complete")
-    rows = {}
-    for name in [*(f"{of}{key}" for of in COLUMNS for key in COUNTS), *OTHERS]:
-        values = ended[name].drop_nulls()
-        n = len(values)
-        if not n:
-            continue
-        mean = float(values.mean())  # type: ignore[arg-type]
-        std = deviation(values)
-        half = None if std is None else float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
-        interval = {"low": None, "high": None} if half is None else {"low": mean - half, "high": mean + half}
-        rows[name] = {"n": n, "mean": mean, "std": std, **interval, "min": values.min(), "max": values.max()}
-    return rows
+    n = len(values)
+    if not n:
+        return None
+    mean, std = float(values.mean()), deviation(values)  # type: ignore[arg-type]
+    half = None if std is None else float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
+    interval = {"low": None, "high": None} if half is None else {"low": mean - half, "high": mean + half}
+    return {"n": n, "mean": mean, "std": std, **interval, "min": values.min(), "max": values.max()}
 
 
-def _spread(row: dict[str, Any] | None) -> str:
+def spread(row: dict[str, Any] | None) -> str:
     """Return mean and standard deviation, to the digits that the latter has."""
     if row is None:
         return ""
@@ -119,7 +120,7 @@ def _spread(row: dict[str, Any] | None) -> str:
 def cells(records: pl.DataFrame) -> list[list[str]]:
     """Return the counts for people: name, then all and unseen tokens at the start, and at the end."""
     rows = statistics(records)
-    return [[name, *(_spread(rows.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
+    return [[name, *(spread(rows.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
 
 
 def sentences(records: pl.DataFrame) -> list[str]:
@@ -129,7 +130,7 @@ def sentences(records: pl.DataFrame) -> list[str]:
         "replicas",
         rows=statistics(records),
         others=OTHERS,
-        spread=_spread,
+        spread=spread,
         ended=ended,
         n_unseen=ended["n_unseen"].first(),
         n_held=int((ended["unseen_black_hole_population"] == ended["n_unseen"]).sum()),

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Int64
@@ -79,6 +79,22 @@ class Training(Shown):
                 f"corpus {self.corpus.name} has {len(self.corpus.ids):,} tokens, no more than a context of "
                 f"{self.architecture.context:,}; give a longer text or a shorter --context"
             )
+
+    @classmethod
+    def of(cls, corpus: Corpus | None = None, **options: Any) -> Self:
+        """Return the settings that options of `darkvocab train` come to, by their names; others are as by default."""
+        shape, given = (
+            {item.name for item in dataclasses.fields(kind)} & set(options) for kind in (choices.Architecture, cls)
+        )
+        named = {"start": "snowball", "noise": "none", "optimizer": "adamw", **options}
+        parts: dict[str, Any] = {
+            **{name: options[name] for name in given},
+            "architecture": choices.Architecture(**{name: options[name] for name in shape}),
+            "start": choices.chosen(choices.STARTS, named, "start", "init_"),
+            "noise": choices.chosen(choices.NOISES, named, "noise", "noise_"),
+            "optimizer": choices.chosen(choices.OPTIMIZERS, named, "optimizer"),
+        }
+        return cls(**parts) if corpus is None else cls(corpus=corpus, **parts)
 
     @property
     def precision_policy(self) -> choices.Precision:

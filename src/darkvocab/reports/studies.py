@@ -1,0 +1,140 @@
+"""Studies: what each condition came to, and answers to the questions that were written down before it ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+from ..errors import InvalidInput
+from .console import print_lines, show, table
+from .document import WORDS, lines_of, rows_of, table_of
+from .plot import BLACK, BLUE, Axis, Panel, Plot, Series, around
+from .training import CONFIDENCE, mean_of, spread
+
+SAID: dict[str, str] = WORDS["study"]  # statistics, for people
+
+
+def answers(records: pl.DataFrame, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Answer each question by the differences of pairs of trainings that share a seed.
+
+    Mean difference, Student's 95% interval of it, and the exact probability of so large a mean, in either direction,
+    where signs are drawn by chance; `p_holm` is that after Holm's correction for all questions of the study. Of a
+    question with a `value` instead of a second condition, differences from that.
+    """
+    from scipy.stats import permutation_test
+
+    ended = records.filter(pl.col("status") == "complete").sort("replica")
+    rows: list[dict[str, Any]] = []
+    for question in parameters["questions"]:
+        statistic = question["statistic"]
+        pairs = ended.filter(condition=question["of"]).select("replica", of=statistic)
+        if "value" in question:
+            pairs = pairs.with_columns(against=pl.lit(question["value"], pl.Float64))
+        else:
+            other = ended.filter(condition=question["against"]).select("replica", against=statistic)
+            pairs = pairs.join(other, on="replica")
+        pairs = pairs.drop_nulls()
+        first, second = (pairs[name].cast(pl.Float64) for name in ("of", "against"))
+        p = None
+        if len(pairs) > 1:
+
+            def mean_difference(a: Any, b: Any, axis: int) -> Any:
+                return (a - b).mean(axis=axis)
+
+            options: dict[str, Any] = {"permutation_type": "samples", "vectorized": True, "n_resamples": np.inf}
+            p = float(permutation_test((first.to_numpy(), second.to_numpy()), mean_difference, **options).pvalue)
+        rows.append({**question, **(mean_of(first - second) or {"n": 0}), "p": p})
+    known = sorted((row for row in rows if row["p"] is not None), key=lambda row: row["p"])
+    largest = 0.0
+    for place, row in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - place) * row["p"]))
+        row["p_holm"] = largest
+    return rows
+
+
+def conditions(records: pl.DataFrame, shown: list[str]) -> dict[str, dict[str, Any]]:
+    """Return mean, deviation and interval of these columns under each condition, and how many trainings diverged."""
+    rows: dict[str, dict[str, Any]] = {}
+    for (name,), part in records.group_by("condition", maintain_order=True):
+        ended = part.filter(pl.col("status") == "complete")
+        means = {column: mean_of(ended[column].drop_nulls()) for column in shown}
+        rows[str(name)] = {"n": len(ended), "n_diverged": len(part) - len(ended), **means}
+    return rows
+
+
+def cells(records: pl.DataFrame, parameters: dict[str, Any]) -> list[list[str]]:
+    """Return a row for each condition: its name, and mean and deviation of what is shown."""
+    shown = parameters["shown"]
+    rows = conditions(records, shown).items()
+    return [[name, *(spread(row[column]) for column in shown), f"{row['n']:,}"] for name, row in rows]
+
+
+def headings(parameters: dict[str, Any]) -> list[str]:
+    """Return the headings of `cells`."""
+    return ["", *(SAID[name] for name in parameters["shown"]), "n"]
+
+
+def answer_cells(records: pl.DataFrame, parameters: dict[str, Any]) -> list[list[str]]:
+    """Return a row for each question: its words, the difference, its interval, pairs and p."""
+    return rows_of("study_answers", answers=answers(records, parameters), said=SAID)
+
+
+def sentences(records: pl.DataFrame, parameters: dict[str, Any]) -> list[str]:
+    """Return what completes the tables."""
+    lost = sum(row["n_diverged"] for row in conditions(records, []).values())
+    return lines_of("study", parameters=parameters, diverged=lost, confidence=CONFIDENCE)
+
+
+def print_study(records: pl.DataFrame, to: Console, parameters: dict[str, Any]) -> None:
+    """Print the conditions, then the answers."""
+    show(table(headings(parameters), cells(records, parameters)), to)
+    show(table_of("study_answers", answers=answers(records, parameters), said=SAID, heads=True), to, apart=True)
+    print_lines(sentences(records, parameters), to)
+
+
+def study_json(run: Path, records: pl.DataFrame, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a study."""
+    return {
+        "run": str(run),
+        "study": parameters["study"],
+        "confidence": CONFIDENCE,
+        "conditions": conditions(records, parameters["shown"]),
+        "answers": answers(records, parameters),
+        "records": records.to_dicts(),
+    }
+
+
+def study_plot(records: pl.DataFrame, parameters: dict[str, Any]) -> Plot:
+    """Draw what is shown: every training a point, the mean of each condition with its interval."""
+    shown = parameters["shown"]
+    rows = conditions(records, shown)
+    if not rows:
+        raise InvalidInput("no records")
+    names = list(rows)[::-1]
+    panels = []
+    for column in shown:
+        part = records.drop_nulls(column)
+        places = [names.index(name) for name in part["condition"]]
+        series = [Series(x=part[column], y=places, line="", mark="o", hollow=True, alpha=0.6, colour=BLUE)]
+        kept = [(place, row) for place, name in enumerate(names) if (row := rows[name][column])]
+        for place, row in kept:
+            if row["low"] is not None:
+                series.append(Series(x=[row["low"], row["high"]], y=[place] * 2, colour=BLACK))
+        means = [row["mean"] for _, row in kept]
+        series.append(Series(x=means, y=[place for place, _ in kept], line="", mark="s", colour=BLACK, label="mean"))
+        x = around(np.concatenate([np.asarray(one.x, float) for one in series]), "")
+        panels.append(Panel(title=SAID[column], x=x, y=Axis(ends=(-0.6, len(names) - 0.4), names=names), series=series))
+    n = parameters["replicas"]
+    caption = f"{parameters['title']}\n{n:,} trainings of each condition, means with their {CONFIDENCE:.0%} interval"
+    columns = 2 - len(panels) % 2
+    return Plot(
+        panels=panels,
+        columns=columns,
+        shared="y",
+        height=0.8 + 0.24 * len(names) * len(panels) / columns + 0.5,
+        caption=caption,
+    )

@@ -1,0 +1,158 @@
+"""Run a study: train under each of its conditions from the same seeds, measure, and keep a record of each training."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import Diverged, InvalidInput, one_of
+from ..numerics.grouping import n_cores
+from ..progress import Progress, Report
+from ..runs.engine import open_engine
+from ..runs.engine.base import Say
+from ..runs.folder import repeating
+from ..runs.randomness import check_seed
+from ..runs.records import RunFolder, Unsigned, record_types
+from ..text import Shown
+from ..training.outcome import outcome
+from ..training.run import require, train
+from ..training.settings import Training
+from . import measures
+
+FOLDER = Path(__file__).parent
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "record"))
+# At a toy size every study takes seconds, and shows that it runs, nothing else.
+QUICK = {"steps": 20, "record_every": 1, "batch": 4, "layers": 1, "width": 16, "context": 12}
+QUICK_REPLICAS = 2
+(StudyRecord,) = record_types(FOLDER / "record.toml", __name__)
+EMPTY = dict.fromkeys(StudyRecord.__annotations__)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Study(Shown):
+    """Trainings under several conditions, each from the same seeds, and comparisons that were named beforehand."""
+
+    name: str
+    title: str
+    conditions: dict[str, dict[str, Any]]  # options of `train` by name
+    measures: tuple[str, ...]  # functions of `measures`
+    questions: tuple[dict[str, Any], ...]  # ask, statistic, of, and against (a condition) or value
+    shown: tuple[str, ...]  # columns of the records that the figure shows
+    replicas: int
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.replicas < 1:
+            raise InvalidInput(f"replicas must be >= 1, got {self.replicas}")
+        check_seed(self.seed + self.replicas - 1)
+
+    @classmethod
+    def of(cls, name: str, *, replicas: int | None = None, seed: int = 1, quick: bool = False) -> Study:
+        """Return the study of this name; `quick` for a toy size. Raises InvalidInput for a name that is none."""
+        one_of(name, "study", NAMES)
+        text = tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
+        shared = {**text["settings"], **(QUICK if quick else {})}
+        return cls(
+            name=name,
+            title=text["title"],
+            conditions={condition: {**shared, **options} for condition, options in text["conditions"].items()},
+            measures=tuple(text["measures"]),
+            questions=tuple(text["questions"]),
+            shown=tuple(text["shown"]),
+            replicas=replicas or (QUICK_REPLICAS if quick else text["replicas"]),
+            seed=seed,
+        )
+
+    def __len__(self) -> int:
+        return len(self.conditions) * self.replicas
+
+    def training(self, number: int) -> tuple[str, int, Training]:
+        """Return condition, replica and settings of one training: all conditions of one seed before the next seed."""
+        replica, at = divmod(number, len(self.conditions))
+        condition, options = list(self.conditions.items())[at]
+        return condition, replica, Training.of(**options, seed=self.seed + replica)
+
+    def manifest(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return what runs, without where and when."""
+        one = self.training(0)[2].manifest()
+        parameters = {name: getattr(self, name) for name in ("title", "conditions", "measures", "questions", "shown")}
+        defaults = {"seed": 1, "replicas": None, "quick": False}
+        return {
+            "experiment": "study",
+            **repeating("study", options, defaults, None, self.name),
+            "parameters": {"study": self.name, **parameters, "replicas": self.replicas},
+            **{name: one[name] for name in ("packages", "inputs", "paths")},
+            "seed": self.seed,
+            "n_records": len(self),
+        }
+
+
+def study(
+    name: str,
+    out: str | Path,
+    *,
+    replicas: int | None = None,
+    seed: int = 1,
+    quick: bool = False,
+    resume: bool = False,
+    engine: str | Executor = "local",
+    workers: int | None = None,
+    progress: Report | None = None,
+    say: Say = print,
+) -> Path:
+    """Run a study, several trainings side by side; return the run folder. Raises as `train` and `open_engine`.
+
+    One that diverges is recorded as such, and the others go on. Recordings are deleted once they are measured.
+
+    Parameters
+    ----------
+    replicas : trainings of each condition, by default what was written down for the study
+    quick : at a toy size, in seconds, which answers nothing
+    resume : go on with what the folder holds
+    engine, workers : as `Replicas.run`
+    progress : is called with (trainings made, trainings of all)
+    """
+    require()
+    if engine == "threads" or isinstance(engine, ThreadPoolExecutor):
+        raise InvalidInput("trainings share torch's global generator; use the engine processes, or serial")
+    settings = Study.of(name, replicas=replicas, seed=seed, quick=quick)
+    manifest = settings.manifest({"seed": seed, "replicas": replicas, "quick": quick})
+    workers = workers or (min(len(settings), n_cores()) if engine in ("local", "processes") else None)
+    cores = None if engine == "serial" or workers == 1 else 1
+    with ExitStack() as opened:
+        runner = opened.enter_context(open_engine(engine, workers, say=say))
+        opening = RunFolder(out, StudyRecord, manifest, records_per_part=1, resume=resume)
+        folder = opened.enter_context(opening)
+        missing = folder.parts.missing()
+        made = Progress(len(settings), progress)
+        made.advance(len(settings) - len(missing))
+        shared = settings, folder.path.absolute() / "trainings", cores
+        for number, record in zip(missing, runner.map(_train, shared, missing), strict=True):
+            folder.land(number, [record])
+            made.advance(1)
+        shutil.rmtree(folder.path / "trainings", ignore_errors=True)
+        if not folder.is_whole:
+            folder.finish()
+    return folder.path
+
+
+def _train(shared: tuple[Study, Path, int | None], number: int) -> Any:
+    """Make one training, or go on with it, and measure what it left; in a process of its own."""
+    settings, out, cores = shared
+    condition, replica, training = settings.training(number)
+    path = out / str(number)
+    with suppress(Diverged):  # its folder says so
+        train(training, path, resume=(path / "manifest.json").is_file(), cores=cores)
+    end = outcome(path)
+    record = {"condition": condition, "replica": replica, "seed": Unsigned(training.seed)}
+    record |= {name: getattr(end, name) for name in ("status", "steps", "n_unseen")}
+    if end.status == "complete":
+        for name in settings.measures:
+            record |= getattr(measures, name)(path, training)
+    shutil.rmtree(path)
+    return StudyRecord(**{**EMPTY, **record})
