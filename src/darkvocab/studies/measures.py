@@ -20,6 +20,7 @@ from ..training.updates import lost_updates
 
 COUNTED = "n_unique n_black_holes black_hole_population largest_bh max_l_inf_steps".split()
 MOMENTS = "exp_avg", "exp_avg_sq"
+ALIKE = 0.99  # cosine
 
 
 def census(path: Path, training: Training) -> dict[str, Any]:
@@ -51,10 +52,30 @@ def lengths(path: Path, training: Training) -> dict[str, Any]:
     before, after = (np.linalg.norm(rows[training.corpus.unseen], axis=1) for rows in (start, end))
     mean, rates = end.mean(axis=0), read_metrics(path)["learning_rate"].to_numpy()
     cosines = end @ mean / (np.linalg.norm(end, axis=1) * np.linalg.norm(mean))
+    ratio, expected = float((after / before).mean()), float(np.prod(1 - rates * training.optimizer.weight_decay))
     return {
-        "norm_ratio": float((after / before).mean()),
-        "expected_ratio": float(np.prod(1 - rates * training.optimizer.weight_decay)),
+        **{"norm_ratio": ratio, "expected_ratio": expected, "ratio_beyond_formula": ratio - expected},
         "mean_cosine": float(cosines.mean()),
+    }
+
+
+def fresh(path: Path, training: Training) -> dict[str, Any]:
+    """Measure a training that fresh rows went into: its loss, how many dimensions rows fill, and which are alike.
+
+    The effective rank is the exponential of the entropy of the centred rows' singular values (O. Roy and M. Vetterli,
+    "The effective rank", EUSIPCO 2007); alike are pairs of tokens that the text has whose cosine is over 0.99.
+    """
+    history, (_, words) = read_ends(path)
+    rows = np.delete(decode(words, history.grid), training.corpus.unseen, axis=0).astype(np.float64)
+    singular = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False)
+    shares = singular[singular > 0] / singular.sum()
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    losses = read_metrics(path)["loss"]
+    return {
+        "loss_first": losses[0],
+        "loss": losses[-100:].mean(),
+        "effective_rank": float(np.exp(-(shares * np.log(shares)).sum())),
+        "n_alike": int((np.triu(unit @ unit.T, 1) > ALIKE).sum()),
     }
 
 
@@ -64,18 +85,23 @@ def lost(path: Path, training: Training) -> dict[str, Any]:
     tenth = max(1, len(steps) // 10)
     parts = {"": steps, "_first": steps[:tenth], "_last": steps[-tenth:], "_unseen": tokens[training.corpus.unseen]}
     sums = {name: part.select("lost", "asked").sum().row(0) for name, part in parts.items()}
-    return {f"share_lost{name}": lost / asked for name, (lost, asked) in sums.items()}
+    shares = {f"share_lost{name}": lost / asked for name, (lost, asked) in sums.items()}
+    return {**shares, "lost_unseen_beyond_all": shares["share_lost_unseen"] - shares["share_lost"]}
 
 
 def below(path: Path, training: Training) -> dict[str, Any]:
-    """Return the share of updates that Adam's formula puts under half an ulp; the training must record `moments`."""
+    """Return the share of updates that Adam's formula puts under half an ulp, beside those that were lost.
+
+    The training must record every step's `gradients`, `moments` and `updates`.
+    """
     n_below = n_asked = 0
     grid = training.precision_policy.weights
     for before, parts in _steps(path, training, range(training.corpus.n_vocabulary)):
         update = np.abs(parts["decay"] + parts["gradient"] + parts["momentum"])
         n_asked += int((update > 0).sum())
         n_below += int(((update > 0) & (update < ulp(before, grid) / 2)).sum())
-    return {"share_below": n_below / n_asked}
+    lost, asked = lost_updates(path)[0].select("lost", "asked").sum().row(0)
+    return {"share_below": n_below / n_asked, "lost_beyond_formula": lost / asked - n_below / n_asked}
 
 
 def causes(path: Path, training: Training) -> dict[str, Any]:
@@ -85,20 +111,22 @@ def causes(path: Path, training: Training) -> dict[str, Any]:
     share of a part is its sum over the steps, projected onto the way from start to end: the shares add up to 1.
     """
     unseen = training.corpus.unseen
-    sums = dict.fromkeys(("decay", "gradient", "momentum"), np.zeros(()))
+    sums: dict[str, Any] = dict.fromkeys(("decay", "gradient", "momentum"), 0.0)
     history, (first, last) = read_ends(path)
     start, end = (decode(words, history.grid)[unseen].astype(np.float64) for words in (first, last))
     for _, parts in _steps(path, training, unseen):
         sums = {name: sums[name] + part for name, part in parts.items()}
     way = end - start
+    if not way.any():
+        return {"displacement": 0.0}
     shares = {f"by_{name}": float((part * way).sum() / (way * way).sum()) for name, part in sums.items()}
     return {**shares, "by_rounding": 1 - sum(shares.values())}
 
 
 def paths(path: Path, training: Training) -> dict[str, Any]:
-    """Return the largest element of an unseen row's gradient by either path; the training must record `paths`."""
-    largest = {}
-    for kind in PATHS:
+    """Return the largest element of an unseen row's gradient by either path; a tied training must record `paths`."""
+    largest: dict[str, Any] = {}
+    for kind in PATHS if training.architecture.tied else ():
         history = _recorded(path, kind)
         states = history.words(range(history.n_rows))
         values = (np.abs(decode(words, history.grid)[training.corpus.unseen]).max() for _, words in states)

@@ -23,6 +23,7 @@ from ..training.outcome import outcome
 from ..training.run import require, train
 from ..training.settings import Training
 from . import measures
+from .fresh import from_fresh_rows
 
 FOLDER = Path(__file__).parent
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "record"))
@@ -39,7 +40,8 @@ class Study(Shown):
 
     name: str
     title: str
-    conditions: dict[str, dict[str, Any]]  # options of `train` by name
+    conditions: dict[str, dict[str, Any]]  # options of `train` by name; and `fresh`, a way of `repair`
+    words: tuple[str, ...] = ()  # that become tokens where rows are fresh
     measures: tuple[str, ...]  # functions of `measures`
     questions: tuple[dict[str, Any], ...]  # ask, statistic, of, and against (a condition) or value
     shown: tuple[str, ...]  # columns of the records that the figure shows
@@ -61,6 +63,7 @@ class Study(Shown):
             name=name,
             title=text["title"],
             conditions={condition: {**shared, **options} for condition, options in text["conditions"].items()},
+            words=tuple(text.get("words", ())),
             measures=tuple(text["measures"]),
             questions=tuple(text["questions"]),
             shown=tuple(text["shown"]),
@@ -71,16 +74,23 @@ class Study(Shown):
     def __len__(self) -> int:
         return len(self.conditions) * self.replicas
 
-    def training(self, number: int) -> tuple[str, int, Training]:
-        """Return condition, replica and settings of one training: all conditions of one seed before the next seed."""
+    def condition(self, number: int) -> tuple[str, int]:
+        """Return condition and replica of one training: all conditions of one seed come before the next seed."""
         replica, at = divmod(number, len(self.conditions))
-        condition, options = list(self.conditions.items())[at]
-        return condition, replica, Training.of(**options, seed=self.seed + replica)
+        return list(self.conditions)[at], replica
+
+    def training(self, number: int) -> Training:
+        """Return the settings of one training; what is to have fresh rows begins without them."""
+        condition, replica = self.condition(number)
+        options = {name: value for name, value in self.conditions[condition].items() if name != "fresh"}
+        return Training.of(**options, seed=self.seed + replica)
 
     def manifest(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return what runs, without where and when."""
-        one = self.training(0)[2].manifest()
-        parameters = {name: getattr(self, name) for name in ("title", "conditions", "measures", "questions", "shown")}
+        one = self.training(0).manifest()
+        parameters = {
+            name: getattr(self, name) for name in ("title", "conditions", "words", "measures", "questions", "shown")
+        }
         defaults = {"seed": 1, "replicas": None, "quick": False}
         return {
             "experiment": "study",
@@ -144,8 +154,10 @@ def study(
 def _train(shared: tuple[Study, Path, int | None], number: int) -> Any:
     """Make one training, or go on with it, and measure what it left; in a process of its own."""
     settings, out, cores = shared
-    condition, replica, training = settings.training(number)
-    path = out / str(number)
+    (condition, replica), training = settings.condition(number), settings.training(number)
+    path, before = out / str(number), out / f"{number}-before"
+    if how := settings.conditions[condition].get("fresh"):
+        training = from_fresh_rows(training, how, list(settings.words), before)
     with suppress(Diverged):  # its folder says so
         train(training, path, resume=(path / "manifest.json").is_file(), cores=cores)
     end = outcome(path)
@@ -155,4 +167,5 @@ def _train(shared: tuple[Study, Path, int | None], number: int) -> Any:
         for name in settings.measures:
             record |= getattr(measures, name)(path, training)
     shutil.rmtree(path)
+    shutil.rmtree(before, ignore_errors=True)
     return StudyRecord(**{**EMPTY, **record})

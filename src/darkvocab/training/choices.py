@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import InvalidInput, one_of
+from ..errors import InvalidInput, MissingFile, one_of
 
 
 def _positive(value: float, name: str, *, or_zero: bool = False) -> None:
@@ -76,7 +77,23 @@ class SnowballStart:
         return (base + noise).to(dtype)
 
 
-Start = NormalStart | PointStart | SnowballStart
+@dataclass(frozen=True, kw_only=True)
+class ModelStart(NormalStart):
+    """Start from all weights of a model that `train` left, or that `repair` made of it."""
+
+    name: ClassVar[str] = "model"
+    model: str  # its folder
+
+    @property
+    def file(self) -> Path:
+        """File of the weights; MissingFile where there is none."""
+        path = Path(self.model) / "model.safetensors"
+        if not path.is_file():
+            raise MissingFile(f"{self.model} has no model.safetensors; give the folder model of a training")
+        return path
+
+
+Start = NormalStart | PointStart | SnowballStart | ModelStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +180,7 @@ NAMED = {
 }
 
 
-STARTS = {kind.name: kind for kind in (NormalStart, PointStart, SnowballStart)}
+STARTS = {kind.name: kind for kind in (NormalStart, PointStart, SnowballStart, ModelStart)}
 NOISES = {"none": None, "gaussian": GaussianNoise}
 OPTIMIZERS = {kind.name: kind for kind in (AdamW, CoupledAdam, SGD)}
 
@@ -173,5 +190,7 @@ def chosen(kinds: Mapping[str, Any], options: Mapping[str, Any], choice: str, pr
     kind = kinds[one_of(options[choice], choice, kinds)]
     if kind is None:
         return None
-    names = [field.name for field in fields(kind) if prefix + field.name in options]
+    names = [field.name for field in fields(kind) if options.get(prefix + field.name) is not None]
+    if lacking := [field.name for field in fields(kind) if field.default is MISSING and field.name not in names]:
+        raise InvalidInput(f"{choice} {kind.name} needs {' and '.join(prefix + name for name in lacking)}")
     return kind(**{name: options[prefix + name] for name in names})

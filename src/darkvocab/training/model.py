@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import CorruptFile, InvalidInput
 from ..extras import import_extra
 from ..landing import write_whole
-from .choices import Architecture
+from .choices import Architecture, ModelStart
 from .settings import Training
 
 EPS = 1e-5  # of the norms
@@ -61,7 +62,26 @@ def begin(torch: Any, training: Training) -> Any:
     if rows is not None:
         with torch.no_grad():
             model.transformer.wte.weight.copy_(rows)
+    if isinstance(training.start, ModelStart):
+        _load(model, training.start.file)
     return model.train()
+
+
+def _load(model: Any, path: Path) -> None:
+    """Read all weights of a model from a file; CorruptFile for a file that is none, InvalidInput for another model."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        lacking, others = model.load_state_dict(load_file(path), strict=False)
+    except SafetensorError as error:
+        raise CorruptFile(f"{path}: not a safetensors file ({error})") from None
+    except RuntimeError as error:  # shapes, one to a line
+        raise InvalidInput(
+            f"{path} is of another size than this training: {str(error).splitlines()[1].strip()}"
+        ) from None
+    if lacking := set(lacking) - ({HEAD} if model.config.tie_word_embeddings else set()) | set(others):
+        raise InvalidInput(f"{path} is of another model than this training's: {', '.join(sorted(lacking)[:4])}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Settings of a training: fields that are checked, the numbers that follow from them, and its manifest."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -161,9 +162,14 @@ class Training(Shown):
             "parameters": self.parameters(),
             "seed": self.seed,
             "packages": versions("torch", "transformers"),
-            "inputs": self.corpus.inputs(),
+            "inputs": [*self.corpus.inputs(), *self._start_inputs()],
             "paths": self.corpus.paths(),
         }
+
+    def _start_inputs(self) -> list[dict[str, str]]:
+        if not isinstance(self.start, choices.ModelStart):
+            return []
+        return [{"model": self.start.model, "sha256": hashlib.sha256(self.start.file.read_bytes()).hexdigest()}]
 
     def unrepeatable(self) -> str | None:
         """Return why no command line repeats this training, or None where one does."""
