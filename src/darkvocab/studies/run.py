@@ -127,10 +127,10 @@ def study(
     engine, workers : as `Replicas.run`
     progress : is called with (trainings made, trainings of all)
     """
-    require()
     if engine == "threads" or isinstance(engine, ThreadPoolExecutor):
         raise InvalidInput("trainings share torch's global generator; use the engine processes, or serial")
     settings = Study.of(name, replicas=replicas, seed=seed, quick=quick)
+    require(settings.training(0))
     manifest = settings.manifest({"seed": seed, "replicas": replicas, "quick": quick})
     workers = workers or (min(len(settings), n_cores()) if engine in ("local", "processes") else None)
     cores = None if engine == "serial" or workers == 1 else 1

@@ -93,7 +93,7 @@ class Replicas(Shown):
         progress : is called with (steps made, steps of all)
         say : is called with what a person should know
         """
-        require()
+        require(self.training)
         if engine == "threads" or isinstance(engine, ThreadPoolExecutor):
             raise InvalidInput("replicas share torch's global generator; use the engine processes, or serial")
         if on_device := self.training.device != "cpu":

@@ -21,6 +21,8 @@ from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
 from ..sources.safetensors import read_metadata
 from . import updates
+from .choices import ModelStart
+from .model import begin
 from .outcome import COLUMNS, ENDED, TrainingOutcome, n_before_divergence, outcome, write_outcome
 from .recording import Recording
 from .settings import Training, multiplies_bfloat16
@@ -54,7 +56,7 @@ def train(
     progress : is called with (steps made, steps)
     say : is called with what a person should know at the start
     """
-    require()
+    require(training)
     if training.device != "cpu":
         torch_device(training.device)
     with TrainingFolder(training, out, resume=resume) as folder:
@@ -75,10 +77,12 @@ def train(
     return outcome(folder.path)
 
 
-def require() -> None:
-    """Raise `MissingExtra` where torch or transformers is not installed."""
-    import_torch("train")
+def require(training: Training) -> None:
+    """Raise MissingExtra where torch or transformers is not installed; as `begin` for a model that is to go on."""
+    torch = import_torch("train")
     import_extra("transformers", "train", "train")
+    if isinstance(training.start, ModelStart):
+        begin(torch, training)
 
 
 def say_beginning(training: Training, folder: Folder, say: Callable[[str], None]) -> None:
