@@ -358,6 +358,17 @@ def test_what_cannot_be_recorded_is_refused_in_a_sentence(tmp_path):
     assert not folder.exists()
 
 
+def test_a_report_of_a_recording_is_that_of_its_evolution(tmp_path, cli):
+    model = tiny()
+    with Recorder(tmp_path / "run") as recorder:
+        loop(model, torch.optim.AdamW(model.parameters()), recorder, steps=3)
+    refused = cli("report", tmp_path / "run")
+    assert (refused.code, "which evolve takes" in refused.err) == (3, True)
+    assert cli("evolve", tmp_path / "run").code == 0
+    assert cli("report", tmp_path / "run").code == 0
+    assert "GPT2LMHeadModel" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_two_recorders_do_not_share_a_folder_and_a_step_before_the_recording_is_refused(tmp_path):
     model = tiny()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

@@ -34,7 +34,11 @@ NAME = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?-[0-9a-f]{16}\.parquet")
 MERGED_PARTS = 64  # that earlier versions merged into one file at most
 MERGED_RECORDS = 1 << 18
 ROW_GROUP = 1 << 16  # records of a row group, and of what is written or read of the final files at a time
-WITHOUT = {"train": "a training, which has a recording", "corpus": "counts, which scan --counts takes,"}  # records
+WITHOUT = {  # records
+    "train": "a training, which has a recording",
+    "record": "a recorded training, which evolve takes,",
+    "corpus": "counts, which scan --counts takes,",
+}
 Row = TypeVar("Row")
 Unsigned = NewType("Unsigned", int)  # a column of integers from 0 to 2**64 - 1, as seeds are
 
