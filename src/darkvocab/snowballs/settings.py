@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEASURES = ("geometry", "steps", "topology")  # beside the census, which is always taken
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,7 +107,7 @@ class Points(Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class RunSettings(Points, ABC, Generic[Row]):
+class RunSettings(Points, ABC):
     """Settings of a run of snowballs, several trials at each sigma, and how one is measured.
 
     Rows touch within `touching`: by default twice `epsilon`, or else two grid steps; None where no
@@ -147,8 +146,8 @@ class RunSettings(Points, ABC, Generic[Row]):
         return self.law(vector, sigma).snowball(self.n_tokens)
 
     @abstractmethod
-    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Row:
-        """Measure one snowball."""
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Any:
+        """Measure one snowball: a record, of the type `row`."""
 
     @staticmethod
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
