@@ -280,7 +280,7 @@ def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
 
 
 def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
-    """Ask of each sigma (weight units) whether rounding alone connects a snowball, and yield the records: `QuestionRecord`.
+    """Ask of each sigma (weight units) whether rounding alone connects a snowball: yield a `QuestionRecord` of each.
 
     The `settings` are those of `Questions` and, to run it, of `Options`.
 
