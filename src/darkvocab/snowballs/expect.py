@@ -17,7 +17,7 @@ from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..numerics.cells import independent
 from ..numerics.grouping import n_cores
 from ..runs.folder import SCHEMA_VERSION
-from ..runs.records import Records, frame_of
+from ..runs.records import Records, frame_of, record_types
 from ..text import Shown, printable
 from .bases import DRAWN
 from .settings import Points, base_of
@@ -28,34 +28,7 @@ if TYPE_CHECKING:
 
 MOST_POINTS, FEWEST_POINTS = 80, 40  # of a curve
 COUNTED = "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """The census of one snowball before it is drawn: expected values and standard deviations, in a sweep's words."""
-
-    sigma: float  # weight units, before rounding
-    sigma_over_median_ulp: float
-    unique_vectors: float
-    unique_vectors_std: float
-    n_black_holes: float
-    n_black_holes_std: float
-    black_hole_population: float
-    black_hole_population_std: float
-    n_singletons: float
-    n_singletons_std: float
-    coincident_pairs: float  # pairs of tokens with equal rows
-    coincident_pairs_std: float
-    largest_bh_low: float  # between these two lies the expected population of the largest group
-    largest_bh_high: float
-    n_active_columns: int  # that noise can move
-    n_tokens: int
-    hidden_dim: int
-    base: str
-    grid: str
-    distribution: str
-    arithmetic: str
-    schema_version: int
+Expected, Compared = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 class Expect(Points):
@@ -74,11 +47,11 @@ class Expect(Points):
     def __len__(self) -> int:
         return len(self.sigmas)
 
-    def __iter__(self) -> Iterator[Expected]:
+    def __iter__(self) -> Iterator[Any]:
         with ThreadPoolExecutor(n_cores()) as pool:
             yield from (pool.map if len(self) > 1 else map)(self._at, range(len(self)), self.sigmas)
 
-    def _at(self, point: int, sigma: float) -> Expected:
+    def _at(self, point: int, sigma: float) -> Any:
         law = self.law(self.base_at(point).vector, sigma)
         ulp = self.median_ulp(law)
         occupancy = law.occupancy(self.n_tokens)
@@ -101,8 +74,8 @@ class Expect(Points):
         return frame_of(Expected, list(self))
 
 
-def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expected]:
-    """Expect the census of snowballs, at each sigma (weight units): exact, with standard deviations.
+def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
+    """Yield the `Expected` census of snowballs, at each sigma (weight units): exact, with standard deviations.
 
     The `settings` are those of `Expect`.
 
@@ -146,22 +119,6 @@ STATISTICS = {  # of a sweep: its name in trials, and by how much one more pair 
 RUNS = "sweep", "trials"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One statistic at one sigma: what theory expects, and the mean of the trials."""
-
-    point: int
-    sigma: float
-    statistic: str
-    trials: int
-    expected: float
-    std: float  # of one snowball, by theory
-    simulated: float  # mean of the trials
-    standard_error: float  # std / sqrt(trials)
-    z: float | None  # null where too few changes are expected for one to say anything
-    p_value: float
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Agreement(Shown):
     """A run beside theory: every comparison, and whether all of them together can be chance.
@@ -177,9 +134,9 @@ class Agreement(Shown):
     .. [1] G. Bennett, "Probability inequalities for the sum of independent random variables", JASA 57, 1962.
     """
 
-    expected: list[Expected]
+    expected: list[Any]  # of `Expected`
     largest: list[float]  # at each sigma the mean population of the largest group, which theory knows bounds of
-    comparisons: list[Compared]
+    comparisons: list[Any]  # of `Compared`
 
     @property
     def scores(self) -> list[float]:
@@ -190,7 +147,7 @@ class Agreement(Shown):
         return sum(abs(z) > 3 for z in self.scores)
 
     @property
-    def worst(self) -> Compared:
+    def worst(self) -> Any:
         return min(self.comparisons, key=lambda row: row.p_value)
 
     @property
@@ -272,7 +229,7 @@ def agreement(run: str | Path) -> Agreement:
     return Agreement(expected=expected, largest=[largest[point] for point in shown], comparisons=comparisons)
 
 
-def compared(point: int, expected: Expected, statistic: str, trials: int, simulated: float) -> Compared:
+def compared(point: int, expected: Any, statistic: str, trials: int, simulated: float) -> Any:
     """Compare one statistic of theory with the mean of these trials."""
     mean, std = getattr(expected, statistic), getattr(expected, f"{statistic}_std")
     step = STATISTICS[statistic][1]

@@ -17,8 +17,8 @@ from ...text import Shown, finite
 from ..bases import load_base
 from ..theory import Moments, Partition
 from . import checks
-from .checks import Association, Bound, Check, Column, Explanation, Gap, Rank, alternatives
-from .likelihood import Estimate, Hypothesis, Likelihood, ProfilePoint, RidgePoint, Uncertainty, ridge
+from .checks import Explanation, alternatives
+from .likelihood import Estimate, Hypothesis, Likelihood, Uncertainty, ridge
 from .targets import Target, load_target
 
 SCHEMA_VERSION = 1
@@ -69,15 +69,15 @@ class FitResult(Shown):
     expected: Nearest | None = None
     errors: dict[str, float] | None = None
     correlation_with_log_sigma: dict[str, float] | None = None
-    checks: list[Check]
-    ranks: list[Rank]
-    profile: list[ProfilePoint]
-    bound: Bound
-    columns: list[Column] | None
-    gap: Gap | None
-    association: Association | None
+    checks: list[Any]  # of `checks.Check`
+    ranks: list[Any]  # of `checks.Rank`
+    profile: list[Any]  # of `likelihood.ProfilePoint`
+    bound: Any  # `checks.Bound`
+    columns: list[Any] | None  # of `checks.Column`
+    gap: Any  # `checks.Gap`, or None
+    association: Any  # `checks.Association`, or None
     hypotheses: list[Explanation] | None
-    ridge: list[RidgePoint] | None
+    ridge: list[Any] | None  # of `likelihood.RidgePoint`
     packages: dict[str, str]
 
     def _shown(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class Fit(Shown):
         return checks.predicted(self.uncertainty, self.draws)
 
     @property
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[Any]:
         return checks.checks(self.target.partition, self.predicted)
 
     def hypotheses(self, progress: Report | None = None) -> list[Explanation]:
