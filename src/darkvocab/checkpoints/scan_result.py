@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from ..errors import InvalidInput
 from ..measures.dark import GRADES, surest_first
 from ..runs.records import write_csv
-from ..text import Shown
+from ..text import Shown, plain
 
 if TYPE_CHECKING:
     import polars as pl
@@ -97,7 +97,7 @@ class VocabularyFacts:
     n_texts_beyond_matrix: int
     categories: Mapping[str, int]
     search: str  # what was encoded, in a sentence
-    runtime: str | None = None  # the library that encoded, and for which the categories hold
+    runtime: str | None  # the library that encoded, and for which the categories hold
     differs: tuple[Difference, ...] = ()  # other tokenizers that apply, and the tokens that they treat otherwise
 
 
@@ -259,13 +259,11 @@ class Scan(Shown):
 
     def to_json(self, tokens: str | None = None) -> dict[str, Any]:
         """Return the scan as JSON-ready data, with the tokens of `listed` where they are asked for."""
-        parts = _plain(self)
+        parts = plain(self)
         source, matrix, census, _ = (parts.pop(name) for name in ("source", "matrix", "census", "tokens"))
         source |= source.pop("hub")
         if parts["output"] is not None:
             parts["output"] |= parts["output"].pop("census")
-        for name in [name for name in ("verified", "counted") if parts[name] is None]:
-            del parts[name]
         facts = {"schema_version": SCHEMA_VERSION, **matrix, **census, **parts, "source": source}
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 
@@ -300,12 +298,3 @@ def check_which(tokens: str | None) -> None:
     """Raise InvalidInput where this is a word that names no tokens."""
     if tokens not in (None, *WHICH):
         raise InvalidInput(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
-
-
-def _plain(value: Any) -> Any:
-    """Return dataclasses as dicts and tuples as lists, however deep."""
-    if is_dataclass(value):
-        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return dict(value) if isinstance(value, Mapping) else value

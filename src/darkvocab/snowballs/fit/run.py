@@ -1,6 +1,6 @@
 """Fit a snowball to an observed census: the settings, checked, and every part of the result."""
 
-from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ...numerics.cells import DRAWN, INDEPENDENT
 from ...progress import Report
 from ...runs.folder import versions
 from ...runs.randomness import check_seed
-from ...text import Shown, finite
+from ...text import Shown, plain
 from ..bases import load_base
 from ..theory import Moments, Partition
 from . import checks
@@ -86,21 +86,7 @@ class FitResult(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object; what is infinite is null."""
-        return dict(_plain(self))
-
-
-def _plain(value: Any) -> Any:
-    """Return dataclasses as objects, tuples as lists, and None for numbers without end."""
-    if isinstance(value, Target):
-        return value.to_json()
-    if is_dataclass(value):
-        given = ((one, getattr(value, one.name)) for one in fields(value))
-        return {one.name: _plain(item) for one, item in given if not (item is None and one.default is None)}
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return finite(value) if isinstance(value, float) else value
+        return {**plain(self), "target": self.target.to_json()}
 
 
 LEVEL = 0.9
