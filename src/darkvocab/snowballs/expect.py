@@ -21,6 +21,7 @@ from ..runs.records import Records, frame_of, record_types
 from ..text import Shown, printable
 from .bases import DRAWN
 from .settings import Points, base_of
+from .snowball import SENTENCES
 from .theory import Occupancy
 
 if TYPE_CHECKING:
@@ -212,9 +213,8 @@ def agreement(run: str | Path) -> Agreement:
     records = Records(run)
     experiment = records.manifest.get("experiment")
     if experiment not in RUNS:
-        raise InvalidInput(
-            f"{run} holds a run of {printable(str(experiment))}; theory is held against {' and '.join(RUNS)}"
-        )
+        named = printable(str(experiment))
+        raise InvalidInput(SENTENCES["no_theory"].format(run=run, experiment=named, runs=" and ".join(RUNS)))
     if not records.n_landed:
         raise MissingFile(f"{run} holds no record yet; finish its run with --resume first")
     settings = _settings(Path(run), records.manifest)

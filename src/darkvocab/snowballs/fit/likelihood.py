@@ -24,7 +24,7 @@ from ...measures.census import Census
 from ...numerics import boundaries, round_to, ulp
 from ...numerics.grouping import n_cores
 from ...runs.records import record_types
-from ..snowball import Snowball, SnowballLaw, draw
+from ..snowball import SENTENCES, Snowball, SnowballLaw, draw
 from ..theory import Occupancy, Partition, composite_likelihood, partition_likelihood
 
 ERRORS = 200  # snowballs drawn for the error of the composite likelihood's estimate; trials 0 and on
@@ -162,10 +162,7 @@ class Likelihood:
             logs = list(pool.map(self.at, sigmas))
         best = int(np.argmax(np.where(np.isfinite(logs), logs, -np.inf)))
         if not np.isfinite(logs[best]):
-            raise NoFit(
-                f"no sigma from {low:.3g} to {high:.3g} makes these populations around this base: their likelihood "
-                "underflows everywhere; give the base they come from, or let it move (--offset fit)"
-            )
+            raise NoFit(SENTENCES["no_fit"].format(low=low, high=high))
         is_open = best in (0, count - 1) and not self.free
         log_sigma, log_likelihood = math.log(sigmas[best]), logs[best]
         if not is_open:

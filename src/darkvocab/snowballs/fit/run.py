@@ -15,6 +15,7 @@ from ...runs.folder import versions
 from ...runs.randomness import check_seed
 from ...text import Shown, plain
 from ..bases import load_base
+from ..snowball import SENTENCES
 from ..theory import Moments, Partition
 from . import checks
 from .checks import Explanation, alternatives
@@ -163,20 +164,14 @@ class Fit(Shown):
 
     def _checked_target(self) -> int:
         """Refuse a target that does not go with base and grid; the least number of tokens that it can have."""
-        target, dim = self.target, self.base.vector.size
+        target = self.target
         if target.grid and target.grid != self.grid:
             raise InvalidInput(f"{target.name} is on {target.grid}, not {self.grid}")
-        if target.dim is not None and target.dim != dim:
-            raise InvalidInput(
-                f"base {self.base.name!r} has {dim:,} components, {target.name} has {target.dim:,}; give the vector "
-                "its tokens lie around (--base; darkvocab centroid makes one)"
-            )
+        if target.dim is not None and target.dim != self.base.vector.size:
+            raise InvalidInput(SENTENCES["other_target_dim"].format(base=self.base, target=target))
         n_tokens = target.partition.n_tokens or int(target.partition.populations.sum()) or 1
         if n_tokens > MOST_TOKENS:
-            raise InvalidInput(
-                f"{n_tokens:,} tokens: a fit draws snowballs for its errors, of {MOST_TOKENS:,} tokens at most; for "
-                "the expectation of larger ones there is darkvocab expect"
-            )
+            raise InvalidInput(SENTENCES["too_many"].format(n_tokens=n_tokens, most=MOST_TOKENS))
         return n_tokens
 
     @cached_property
