@@ -13,6 +13,7 @@ from ...numerics.cells import DRAWN, INDEPENDENT
 from ...progress import Report
 from ...runs.folder import versions
 from ...runs.randomness import check_seed
+from ...runs.records import record_types
 from ...text import Shown, plain
 from ..bases import load_base
 from ..snowball import SENTENCES
@@ -24,20 +25,7 @@ from .targets import Target, load_target
 
 SCHEMA_VERSION = 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class FittedSettings:
-    """Settings of a fit, as they were used."""
-
-    base: str
-    hidden_dim: int
-    grid: str
-    arithmetic: str
-    distribution: str
-    free: list[str]  # parameters that were fitted
-    level: float
-    draws: int
-    seed: int
+(FittedSettings,) = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +48,7 @@ class FitResult(Shown):
 
     schema_version: int = SCHEMA_VERSION
     target: Target
-    settings: FittedSettings
+    settings: Any  # `FittedSettings`
     sigma: float | None  # None: the target bounds it on one side only
     log_likelihood: float
     likelihood: str  # "partition" or "composite"
