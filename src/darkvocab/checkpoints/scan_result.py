@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,9 @@ from jaxtyping import Int64
 
 from ..errors import InvalidInput
 from ..measures.dark import GRADES, surest_first
-from ..runs.records import write_csv
+from ..measures.verdict import judge
+from ..runs.folder import read_manifest
+from ..runs.records import read_records, reading, write_csv
 from ..text import Shown, plain
 
 if TYPE_CHECKING:
@@ -266,6 +268,28 @@ class Scan(Shown):
             parts["output"] |= parts["output"].pop("census")
         facts = {"schema_version": SCHEMA_VERSION, **matrix, **census, **parts, "source": source}
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
+
+    def with_verified(self, folder: str | Path) -> Scan:
+        """Return a scan whose tokens have `p_max` and `verified` by a run of `verify`, null where it did not ask.
+
+        Raises as `read_records`; InvalidInput for another run, or where the model's file has another SHA-256.
+        """
+        manifest = read_manifest(Path(folder))
+        if manifest.get("experiment") != "verify":
+            raise InvalidInput(f"{folder} holds a run of {manifest.get('experiment')}; give one of `darkvocab verify`")
+        with reading(Path(folder) / "manifest.json", "the manifest of a run of verify"):
+            source, theirs = manifest["inputs"][0]["source"], str(manifest["inputs"][0]["sha256"])
+        if self.source.sha256 not in (None, theirs):
+            hashes = f"sha256 {theirs[:12]}, not {str(self.source.sha256)[:12]}"
+            raise InvalidInput(f"{folder} verified the tokens of another file, {source} ({hashes})")
+        records = read_records(folder)
+        with reading(Path(folder) / "records.parquet", "the answers of a run of verify"):
+            verdict = judge(records, manifest["parameters"])
+        asked = verdict.tokens.unique("token", keep="first", maintain_order=True)
+        answers = asked.select("p_max", "verified", id="token")
+        facts = {"run": str(folder), "n_asked": len(asked), **verdict.facts()}
+        tokens = self.tokens.join(answers, on="id", how="left", maintain_order="left")
+        return replace(self, verified=facts, tokens=tokens)
 
     def write_tokens(self, path: str | Path, tokens: str | None = None) -> None:
         """Write tokens as CSV; raises as `check_which` and `runs.records.write_csv`.
