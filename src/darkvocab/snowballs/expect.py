@@ -183,23 +183,15 @@ class Agreement(Shown):
 
     def sentences(self) -> list[str]:
         """Return `summary` in words."""
-        worst, n = self.worst, len(self.scores)
         agrees = "agrees with theory" if self.agrees else "DOES NOT agree with theory"
-        words = [
-            f"The simulation {agrees}: the least likely of {len(self.comparisons):,} comparisons, "
-            f"{worst.statistic} at sigma {worst.sigma:.7g} ({worst.simulated:,.6g} where {worst.expected:,.6g} is "
-            f"expected), has a family-wise p-value of {self.p_value:.2g} (below {ALARM:g} it would not agree)."
-        ]
-        if n:
-            largest = float(np.abs(self.scores).max())
-            words.append(
-                f"Of {n:,} z-scores {self.n_beyond_3:,} {'is' if self.n_beyond_3 == 1 else 'are'} beyond 3, "
-                f"{n * CHANCE_BEYOND_3:.1f} by chance; the largest is {largest:.2f}."
-            )
+        facts = {"n": len(self.comparisons), "worst": self.worst, "p_value": self.p_value, "alarm": ALARM}
+        words = [SENTENCES["agreement"].format(agrees=agrees, **facts)]
+        if n := len(self.scores):
+            facts = {"n": n, "n_beyond": self.n_beyond_3, "are": "is" if self.n_beyond_3 == 1 else "are"}
+            largest = np.abs(self.scores).max()
+            words.append(SENTENCES["z_scores"].format(by_chance=n * CHANCE_BEYOND_3, largest=largest, **facts))
         if left := len(self.comparisons) - n:
-            words.append(
-                f"{left:,} have none, for too few changes are expected there; their p-values are exact bounds."
-            )
+            words.append(SENTENCES["no_scores"].format(n=left))
         return words
 
 
