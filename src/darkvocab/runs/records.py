@@ -92,7 +92,7 @@ def record_types(file: Path, module: str) -> Iterator[Any]:
         for column, of in table.items():
             columns |= shared[column] if of == "shared" else {column: of}
         fields = [(column, kind) for column, (kind, *_) in columns.items()]
-        row = make_dataclass(name, fields, frozen=True, kw_only=True, slots=True)
+        row = make_dataclass(name, fields, frozen=True, kw_only=True)
         meanings = (f"{column} : {'; '.join(of)}" for column, of in columns.items())
         row.__module__, row.__doc__ = module, "\n".join([about, "", "Columns", "-------", *meanings])
         yield row
