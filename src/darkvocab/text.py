@@ -44,6 +44,21 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def plain(value: Any) -> Any:
+    """Return a result as JSON-ready data, however deep: dataclasses as objects, tuples as lists, numbers as `finite`.
+
+    A field that is None by default is left out where it is None.
+    """
+    if is_dataclass(value):
+        given = ((one, getattr(value, one.name)) for one in fields(value))
+        return {one.name: plain(item) for one, item in given if item is not None or one.default is not None}
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return finite(value) if isinstance(value, float) else value
+
+
 def brief(value: Any, depth: int = 2) -> str:
     """Return a value on one line: of many items the first, of an array or a frame its shape.
 

@@ -126,6 +126,7 @@ def scan_from(
             n_texts=n - n_beyond + n_without_row,
             n_texts_beyond_matrix=n_without_row,
             categories=dict(tokens["category"].value_counts().sort("category").iter_rows()),
+            runtime=None,
             search="each text was encoded alone, after a space, after a letter, and at the start",
         ),
         "indicators": IndicatorFacts(

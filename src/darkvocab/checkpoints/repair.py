@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained
 from .selection import select
 from .spelling import spell
 
+SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SCHEMA_VERSION = 1
 BLOCK = 1024  # rows that are drawn and written at a time
 INDEX = "model.safetensors.index.json"
@@ -111,9 +113,7 @@ def repair(
     _check_choices(how, matrix, jitter, seed)
     asked = Path(source)
     if not asked.exists():
-        raise MissingFile(
-            f"no file or folder {str(source)!r}; repair copies what is here: of a model on the Hub, download all first"
-        )
+        raise MissingFile(SENTENCES["not_here"].format(source=str(source)))
     folder, taken = Path(out).resolve(), asked.resolve()
     if folder == taken or taken in folder.parents or folder in taken.parents:
         raise InvalidInput(f"{out} is the source, or in it, or around it; choose another folder to write to")
@@ -230,14 +230,9 @@ def _targets(
 def _pieces(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " k"]) -> dict[int, list[int]]:
     tokenizer = matrix.tokenizer
     if tokenizer is None:
-        raise InvalidInput(
-            "pieces need a tokenizer; there is none beside the weights: give --tokenizer, or another --how"
-        )
+        raise InvalidInput(SENTENCES["no_tokenizer"])
     if tokenizer.rules is None or tokenizer.runtime == "tiktoken":  # whose rules are here without merges
-        raise InvalidInput(
-            f"pieces need a tokenizer.json; {tokenizer.file} is run by {tokenizer.runtime}: give --tokenizer, or "
-            "another --how"
-        )
+        raise InvalidInput(SENTENCES["no_rules"].format(tokenizer=tokenizer))
     return spell(tokenizer.rules.to_str(), tokens.tolist())
 
 
@@ -245,18 +240,12 @@ def _check_source(source: Source, matrix: EmbeddingMatrix) -> None:
     """Raise InvalidInput where the rows of this matrix cannot be written."""
     assert matrix.path is not None
     if matrix.path.suffix != ".safetensors":
-        raise InvalidInput(
-            f"{matrix.path}: repair writes safetensors only; save the model in it first, with transformers: "
-            "model.save_pretrained(folder)"
-        )
+        raise InvalidInput(SENTENCES["no_safetensors"].format(matrix=matrix))
     if matrix.tensor not in source.tensors:
         raise InvalidInput(f"{matrix.path}: {matrix.tensor} is a state of a history; repair the model that was trained")
     if matrix.quantised:
         scales = find_scales(source, source.tensors[matrix.tensor])
-        raise InvalidInput(
-            f"{matrix.path}: the rows of {matrix.tensor} are scaled by {scales}: repair writes rows of plain numbers; "
-            "repair the model before it is quantised"
-        )
+        raise InvalidInput(SENTENCES["scaled"].format(matrix=matrix, scales=scales))
 
 
 def _described(target: Target, how: str) -> dict[str, Any]:
@@ -281,10 +270,7 @@ def _directions(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " k"]) -> Emb
     )
     damaged = tokens[~(norms[tokens] > SHORT * np.median(norms))]
     if len(damaged):
-        raise InvalidInput(
-            f"the output rows of tokens {', '.join(map(str, damaged[:8]))} are damaged, too: they give no direction; "
-            "leave them out, or take --how pieces"
-        )
+        raise InvalidInput(SENTENCES["damaged"].format(tokens=", ".join(map(str, damaged[:8]))))
     return output
 
 
@@ -389,11 +375,8 @@ def write_fresh(target: Target, fresh: FreshRows, written: dict[Path, Path], adv
             break
         attempts[pending] += 1
     else:
-        raise InvalidInput(
-            f"{len(pending):,} of {len(attempts):,} fresh rows are like another after {MOST_ATTEMPTS} draws: rows of "
-            f"{first.name}, {target.matrix.dim:,} columns of {target.matrix.grid.name}, have no room for more; choose "
-            "fewer tokens, a longer --jitter, or another --how"
-        )
+        counts = {"n_pending": len(pending), "n": len(attempts), "attempts": MOST_ATTEMPTS}
+        raise InvalidInput(SENTENCES["no_room"].format(**counts, tensor=first, matrix=target.matrix))
     return {
         **{"n_redrawn": int((attempts > 0).sum()), "n_like_another": len(pending)},
         "black_holes": {"before": _holes(target.matrix), "after": [census.n_black_holes, census.black_hole_population]},

@@ -30,7 +30,6 @@ from ..sources import RemoteFile, Source, chat_template, open_source, sha256
 from ..text import finite, printable
 from . import scan_result as result
 from .scan_result import Scan
-from .verified import join
 
 if TYPE_CHECKING:
     import polars as pl
@@ -123,7 +122,7 @@ def scan(
     measures = measured.scan(facts)
     if counted is not None:
         measures = replace(measures, counted={"file": str(counts), "n_tokens": int(counted.sum()), **never(counted)})
-    return measures if verified is None else join(measures, verified)
+    return measures if verified is None else measures.with_verified(verified)
 
 
 def _file_of(checkpoint: Source, tensor: str | None) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,10 @@ from jaxtyping import Int64
 
 from ..errors import InvalidInput
 from ..measures.dark import GRADES, surest_first
-from ..runs.records import write_csv
-from ..text import Shown
+from ..measures.verdict import judge
+from ..runs.folder import read_manifest
+from ..runs.records import read_records, reading, write_csv
+from ..text import Shown, plain
 
 if TYPE_CHECKING:
     import polars as pl
@@ -97,7 +99,7 @@ class VocabularyFacts:
     n_texts_beyond_matrix: int
     categories: Mapping[str, int]
     search: str  # what was encoded, in a sentence
-    runtime: str | None = None  # the library that encoded, and for which the categories hold
+    runtime: str | None  # the library that encoded, and for which the categories hold
     differs: tuple[Difference, ...] = ()  # other tokenizers that apply, and the tokens that they treat otherwise
 
 
@@ -259,15 +261,35 @@ class Scan(Shown):
 
     def to_json(self, tokens: str | None = None) -> dict[str, Any]:
         """Return the scan as JSON-ready data, with the tokens of `listed` where they are asked for."""
-        parts = _plain(self)
+        parts = plain(self)
         source, matrix, census, _ = (parts.pop(name) for name in ("source", "matrix", "census", "tokens"))
         source |= source.pop("hub")
         if parts["output"] is not None:
             parts["output"] |= parts["output"].pop("census")
-        for name in [name for name in ("verified", "counted") if parts[name] is None]:
-            del parts[name]
         facts = {"schema_version": SCHEMA_VERSION, **matrix, **census, **parts, "source": source}
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
+
+    def with_verified(self, folder: str | Path) -> Scan:
+        """Return a scan whose tokens have `p_max` and `verified` by a run of `verify`, null where it did not ask.
+
+        Raises as `read_records`; InvalidInput for another run, or where the model's file has another SHA-256.
+        """
+        manifest = read_manifest(Path(folder))
+        if manifest.get("experiment") != "verify":
+            raise InvalidInput(f"{folder} holds a run of {manifest.get('experiment')}; give one of `darkvocab verify`")
+        with reading(Path(folder) / "manifest.json", "the manifest of a run of verify"):
+            source, theirs = manifest["inputs"][0]["source"], str(manifest["inputs"][0]["sha256"])
+        if self.source.sha256 not in (None, theirs):
+            hashes = f"sha256 {theirs[:12]}, not {str(self.source.sha256)[:12]}"
+            raise InvalidInput(f"{folder} verified the tokens of another file, {source} ({hashes})")
+        records = read_records(folder)
+        with reading(Path(folder) / "records.parquet", "the answers of a run of verify"):
+            verdict = judge(records, manifest["parameters"])
+        asked = verdict.tokens.unique("token", keep="first", maintain_order=True)
+        answers = asked.select("p_max", "verified", id="token")
+        facts = {"run": str(folder), "n_asked": len(asked), **verdict.facts()}
+        tokens = self.tokens.join(answers, on="id", how="left", maintain_order="left")
+        return replace(self, verified=facts, tokens=tokens)
 
     def write_tokens(self, path: str | Path, tokens: str | None = None) -> None:
         """Write tokens as CSV; raises as `check_which` and `runs.records.write_csv`.
@@ -300,12 +322,3 @@ def check_which(tokens: str | None) -> None:
     """Raise InvalidInput where this is a word that names no tokens."""
     if tokens not in (None, *WHICH):
         raise InvalidInput(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")
-
-
-def _plain(value: Any) -> Any:
-    """Return dataclasses as dicts and tuples as lists, however deep."""
-    if is_dataclass(value):
-        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return dict(value) if isinstance(value, Mapping) else value

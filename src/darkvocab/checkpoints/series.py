@@ -26,7 +26,7 @@ from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks, members_of
 from ..progress import Report
 from ..runs.folder import check_folder, take_folder
-from ..runs.records import frame_of, frame_of_columns, write_csv, write_frames
+from ..runs.records import frame_of, frame_of_columns, record_types, write_csv, write_frames
 from ..sources import READERS, WEIGHTS, open_source, revisions
 from ..text import Shown, listed, printable
 
@@ -93,56 +93,9 @@ def _in_folder(folder: Path) -> Mapping[str, str | Path]:
 
 
 CHUNK_BYTES = 1 << 24  # of rows that are hashed at a time
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointRecord:
-    """One checkpoint: its census, and what changed since the one before."""
-
-    checkpoint: int  # place in the series, from 0
-    name: str
-    path: str  # of the file that holds the rows
-    commit: str | None  # of a revision on the Hub
-    bytes_read: int | None  # from there
-    identical_to: str | None  # the first checkpoint with the same words, where there is an earlier one
-    words_sha256: str  # of the rows as they are stored
-    n_tokens: int
-    hidden_dim: int
-    grid: str
-    stored_grid: str
-    n_unique: int
-    n_black_holes: int
-    black_hole_population: int
-    n_singletons: int
-    largest_bh: int  # 0 without black holes
-    gini_coefficient: float
-    not_compared: str | None  # why this and the one before cannot be compared; null where they were, and at the first
-    n_moved: int | None = None  # tokens whose row is another than before; null where nothing was compared, as all below
-    n_equal: int | None = None  # the others
-    mean_move_l_inf_steps: float | None = None  # grid steps in the component that took most, over all tokens
-    max_move_l_inf_steps: int | None = None
-    n_born: int | None = None  # events, as `darkvocab evolve` names them
-    n_split: int | None = None
-    n_merged: int | None = None
-    n_vanished: int | None = None
-    n_gained: int | None = None
-    n_lost: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesEvent:
-    """Event in the life of a black hole; see `darkvocab.measures.tracking.Event`."""
-
-    checkpoint: int
-    name: str
-    kind: str
-    hole: int
-    other: int | None
-    n_tokens: int
-    tokens: tuple[int, ...]
-
-
+CheckpointRecord, SeriesEvent, HoleRecord, SeriesToken = record_types(Path(__file__).with_suffix(".toml"), __name__)
 COUNTED = {BIRTH: "n_born", SPLIT: "n_split", MERGE: "n_merged", VANISH: "n_vanished", GAIN: "n_gained", LOSE: "n_lost"}
+CHANGED = ("n_moved", "n_equal", "mean_move_l_inf_steps", "max_move_l_inf_steps", *COUNTED.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +119,8 @@ class Course:
 
     def __init__(self, grid: str | None) -> None:
         self.grid = grid
-        self.records: list[CheckpointRecord] = []
-        self.events: list[SeriesEvent] = []
+        self.records: list[Any] = []  # of `CheckpointRecord`
+        self.events: list[Any] = []  # of `SeriesEvent`
         self.last: Measured | None = None
         self.holes = self.n_changes = self.changed = np.zeros(0, np.int64)  # of each token; last the checkpoint
         self._fresh = 1  # number of the next new black hole
@@ -257,9 +210,9 @@ class Course:
 
 
 def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict[str, Any]:
-    """Return the columns of a record on what changed, none where nothing was compared."""
+    """Return the columns of a record on what changed, null where nothing was compared."""
     if moved is None:
-        return {}
+        return dict.fromkeys(CHANGED)
     kinds = Counter(event.kind for event in events)
     n_moved = int((moved > 0).sum())
     return {
@@ -271,7 +224,7 @@ def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict
     }
 
 
-def _why_not(before: CheckpointRecord, matrix: EmbeddingMatrix, grid: str) -> str | None:
+def _why_not(before: Any, matrix: EmbeddingMatrix, grid: str) -> str | None:
     """Say why a checkpoint cannot be compared row by row with the one before; None where it can."""
     if (before.n_tokens, before.hidden_dim) != (matrix.n_tokens, matrix.dim):
         return (
@@ -284,29 +237,6 @@ def _why_not(before: CheckpointRecord, matrix: EmbeddingMatrix, grid: str) -> st
             "--grid puts both on one grid"
         )
     return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class HoleRecord:
-    """A black hole of the last checkpoint."""
-
-    hole: int
-    population: int
-    born: str  # the checkpoint at which its number appeared
-    joined: str  # since when it has these tokens and no others
-    frozen: str  # since when none of their rows moved
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesToken:
-    """Changes of one token of the last checkpoint."""
-
-    token: int
-    text: str | None
-    n_changes: int  # checkpoints at which its row was not what it was at the one before
-    frozen: str  # the checkpoint since which its row is what it is at the last
-    hole: int | None  # its black hole at the last; null where it stands alone
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

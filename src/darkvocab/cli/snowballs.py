@@ -18,7 +18,7 @@ from .options import TABLES
 from .shell import announce_compilation, app, progress_bar, put, say, watched
 
 if TYPE_CHECKING:
-    from ..snowballs.expect import Expect, Expected
+    from ..snowballs.expect import Expect
 
 RUNNING = tuple(TABLES["running"])  # names of options that say how a command is run, not what it draws
 
@@ -129,7 +129,7 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
         raise typer.Exit(shell.FINDINGS)
 
 
-def _expected(settings: Expect) -> list[Expected]:
+def _expected(settings: Expect) -> list[Any]:
     points = []
     with progress_bar("expecting") as progress:
         for point in settings:

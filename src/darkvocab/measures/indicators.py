@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,19 +46,7 @@ Rows = Float32[np.ndarray, "rows dim"]
 Tokens = Int64[np.ndarray, " _"]  # ids
 Lengths = Float64[np.ndarray, " _"]
 
-REFERENCE = "the mean of the reference rows"
-COLUMNS = {
-    "euclidean": (f"Euclidean distance to {REFERENCE}", "|x - u|"),
-    "cosine": (f"Cosine distance to {REFERENCE}", "1 - x.u / (|x| |u|)"),
-    "cosine_mean_removed": (
-        "Cosine distance, mean removed",
-        "1 - x'.u' / (|x'| |u'|), x' = x - m, u' = u - m, m the mean of all rows",
-    ),
-    "cosine_pc_removed": (
-        "Cosine distance, first principal component removed",
-        "1 - x'.u' / (|x'| |u'|), x' = x - (x.c) c, u' = u - (u.c) c, c the first principal component of all rows",
-    ),
-}
+COLUMNS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)

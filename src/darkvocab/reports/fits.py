@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..snowballs.fit.checks import Rank
-    from ..snowballs.fit.likelihood import RidgePoint
     from ..snowballs.fit.run import FitResult
 
 FAR = -6  # log10 of the bound on the chance of a census, below which it is named
@@ -114,7 +112,7 @@ def fit_figure(result: FitResult) -> Figure:
     return figure
 
 
-def _ranks(panel: Axes, rows: list[Rank]) -> None:
+def _ranks(panel: Axes, rows: list[Any]) -> None:
     rank = [row.rank for row in rows]
     low, high, mean = np.maximum([(row.p5, row.p95, row.mean) for row in rows], LEAST_SHOWN).T
     panel.fill_between(rank, low, high, color=BLUE, alpha=0.25, linewidth=0, label="fit, 5% to 95%")
@@ -137,7 +135,7 @@ def _profile(panel: Axes, result: FitResult) -> None:
     panel.legend(loc="best")
 
 
-def _ridge(panel: Axes, ridge: list[RidgePoint]) -> None:
+def _ridge(panel: Axes, ridge: list[Any]) -> None:
     """The best sigma at each offset, and how much likelihood that costs: on a second axis."""
     rows = [row for row in ridge if row.sigma is not None]
     offset = [row.offset for row in rows]

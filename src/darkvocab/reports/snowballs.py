@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
 
-    from ..snowballs.expect import Agreement, Expected
+    from ..snowballs.expect import Agreement
     from .experiments import Recorded
 
 SIGMA = "sigma (weight units, before rounding)"
@@ -248,7 +248,7 @@ def some(n: int) -> list[int]:
     return np.unique(np.linspace(0, n - 1, min(n, SHOWN_ROWS)).round().astype(int)).tolist()
 
 
-def print_expected(points: Sequence[Expected], to: Console) -> None:
+def print_expected(points: Sequence[Any], to: Console) -> None:
     """Print a row a sigma: expected value ± standard deviation of each statistic; of many sigma twenty."""
     shown = [points[place] for place in some(len(points))]
     show(table_of("expected", points=shown, statistics=STATISTICS, value=value), to)
@@ -265,7 +265,7 @@ def print_agreement(agreement: Agreement, to: Console) -> None:
     print_lines(agreement.sentences(), to)
 
 
-def expected_plot(expected: Sequence[Expected], agreement: Agreement | None = None) -> Plot:
+def expected_plot(expected: Sequence[Any], agreement: Agreement | None = None) -> Plot:
     """Plot every statistic against sigma in a band of one standard deviation, and coincident pairs.
 
     With an `agreement`, its run is drawn beside, and its z-scores in place of the pairs.

@@ -85,12 +85,18 @@ def write_csv(path: str | Path, frame: pl.DataFrame, *sources: str | Path) -> No
 def record_types(file: Path, module: str) -> Iterator[Any]:
     """Make the types of records that a TOML file lists, for a module: frozen dataclasses of these columns.
 
-    Each column has Python's type and, where the name does not say it, a meaning; help() shows both.
+    Each column has Python's type and, where the name does not say it, a meaning; help() shows both. What is "shared"
+    stands for a group of columns that several types have.
     """
-    for name, columns in tomllib.loads(file.read_text("utf-8")).items():
-        about = columns.pop("about")
+    tables = tomllib.loads(file.read_text("utf-8"))
+    shared = tables.pop("shared", {})
+    for name, table in tables.items():
+        about = table.pop("about")
+        columns: dict[str, list[str]] = {}
+        for column, of in table.items():
+            columns |= shared[column] if of == "shared" else {column: of}
         fields = [(column, kind) for column, (kind, *_) in columns.items()]
-        row = make_dataclass(name, fields, frozen=True, kw_only=True, slots=True)
+        row = make_dataclass(name, fields, frozen=True, kw_only=True)
         meanings = (f"{column} : {'; '.join(of)}" for column, of in columns.items())
         row.__module__, row.__doc__ = module, "\n".join([about, "", "Columns", "-------", *meanings])
         yield row

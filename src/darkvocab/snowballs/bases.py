@@ -18,6 +18,7 @@ from ..numerics import decode, encode
 from ..runs.randomness import BASE, generator
 from ..sources import open_source
 from ..text import printable
+from .snowball import SENTENCES
 
 DEFAULT_DIM = 2560
 
@@ -134,9 +135,7 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
     if base.vector.ndim != 1 or not base.vector.size:
         raise InvalidInput(f"base {base.name!r} must be a vector, got shape {list(base.vector.shape)}")
     if dim is not None and dim != base.vector.size:
-        raise InvalidInput(
-            f"base {base.name!r} has {base.vector.size:,} components, --dim says {dim:,}; leave --dim out"
-        )
+        raise InvalidInput(SENTENCES["other_dim"].format(base=base, dim=dim))
     if not np.isfinite(base.vector).all():
         bad = np.flatnonzero(~np.isfinite(base.vector))
         raise CorruptFile(f"base {base.name!r}: component {bad[0]} is {base.vector[bad[0]]} ({len(bad)} such in all)")
@@ -151,9 +150,8 @@ def _read(path: Path) -> Base:
     if not vectors:
         raise InvalidInput(f"{path} holds no 1-D tensor of floating-point numbers to use as base")
     if "centroid" not in vectors and len(vectors) > 1:
-        raise InvalidInput(
-            f"{path} holds {len(vectors)} vectors ({', '.join(sorted(vectors)[:8])}), none named 'centroid'"
-        )
+        names = ", ".join(sorted(vectors)[:8])
+        raise InvalidInput(SENTENCES["no_centroid"].format(path=path, n=len(vectors), names=names))
     tensor = vectors.get("centroid") or next(iter(vectors.values()))
     words = tensor.words()
     if tensor.dtype == "F64":

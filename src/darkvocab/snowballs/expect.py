@@ -17,10 +17,11 @@ from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..numerics.cells import independent
 from ..numerics.grouping import n_cores
 from ..runs.folder import SCHEMA_VERSION
-from ..runs.records import Records, frame_of
+from ..runs.records import Records, frame_of, record_types
 from ..text import Shown, printable
 from .bases import DRAWN
 from .settings import Points, base_of
+from .snowball import SENTENCES
 from .theory import Occupancy
 
 if TYPE_CHECKING:
@@ -28,34 +29,7 @@ if TYPE_CHECKING:
 
 MOST_POINTS, FEWEST_POINTS = 80, 40  # of a curve
 COUNTED = "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """The census of one snowball before it is drawn: expected values and standard deviations, in a sweep's words."""
-
-    sigma: float  # weight units, before rounding
-    sigma_over_median_ulp: float
-    unique_vectors: float
-    unique_vectors_std: float
-    n_black_holes: float
-    n_black_holes_std: float
-    black_hole_population: float
-    black_hole_population_std: float
-    n_singletons: float
-    n_singletons_std: float
-    coincident_pairs: float  # pairs of tokens with equal rows
-    coincident_pairs_std: float
-    largest_bh_low: float  # between these two lies the expected population of the largest group
-    largest_bh_high: float
-    n_active_columns: int  # that noise can move
-    n_tokens: int
-    hidden_dim: int
-    base: str
-    grid: str
-    distribution: str
-    arithmetic: str
-    schema_version: int
+Expected, Compared = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 class Expect(Points):
@@ -74,11 +48,11 @@ class Expect(Points):
     def __len__(self) -> int:
         return len(self.sigmas)
 
-    def __iter__(self) -> Iterator[Expected]:
+    def __iter__(self) -> Iterator[Any]:
         with ThreadPoolExecutor(n_cores()) as pool:
             yield from (pool.map if len(self) > 1 else map)(self._at, range(len(self)), self.sigmas)
 
-    def _at(self, point: int, sigma: float) -> Expected:
+    def _at(self, point: int, sigma: float) -> Any:
         law = self.law(self.base_at(point).vector, sigma)
         ulp = self.median_ulp(law)
         occupancy = law.occupancy(self.n_tokens)
@@ -101,8 +75,8 @@ class Expect(Points):
         return frame_of(Expected, list(self))
 
 
-def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Expected]:
-    """Expect the census of snowballs, at each sigma (weight units): exact, with standard deviations.
+def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
+    """Yield the `Expected` census of snowballs, at each sigma (weight units): exact, with standard deviations.
 
     The `settings` are those of `Expect`.
 
@@ -146,22 +120,6 @@ STATISTICS = {  # of a sweep: its name in trials, and by how much one more pair 
 RUNS = "sweep", "trials"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One statistic at one sigma: what theory expects, and the mean of the trials."""
-
-    point: int
-    sigma: float
-    statistic: str
-    trials: int
-    expected: float
-    std: float  # of one snowball, by theory
-    simulated: float  # mean of the trials
-    standard_error: float  # std / sqrt(trials)
-    z: float | None  # null where too few changes are expected for one to say anything
-    p_value: float
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Agreement(Shown):
     """A run beside theory: every comparison, and whether all of them together can be chance.
@@ -177,9 +135,9 @@ class Agreement(Shown):
     .. [1] G. Bennett, "Probability inequalities for the sum of independent random variables", JASA 57, 1962.
     """
 
-    expected: list[Expected]
+    expected: list[Any]  # of `Expected`
     largest: list[float]  # at each sigma the mean population of the largest group, which theory knows bounds of
-    comparisons: list[Compared]
+    comparisons: list[Any]  # of `Compared`
 
     @property
     def scores(self) -> list[float]:
@@ -190,7 +148,7 @@ class Agreement(Shown):
         return sum(abs(z) > 3 for z in self.scores)
 
     @property
-    def worst(self) -> Compared:
+    def worst(self) -> Any:
         return min(self.comparisons, key=lambda row: row.p_value)
 
     @property
@@ -225,23 +183,15 @@ class Agreement(Shown):
 
     def sentences(self) -> list[str]:
         """Return `summary` in words."""
-        worst, n = self.worst, len(self.scores)
         agrees = "agrees with theory" if self.agrees else "DOES NOT agree with theory"
-        words = [
-            f"The simulation {agrees}: the least likely of {len(self.comparisons):,} comparisons, "
-            f"{worst.statistic} at sigma {worst.sigma:.7g} ({worst.simulated:,.6g} where {worst.expected:,.6g} is "
-            f"expected), has a family-wise p-value of {self.p_value:.2g} (below {ALARM:g} it would not agree)."
-        ]
-        if n:
-            largest = float(np.abs(self.scores).max())
-            words.append(
-                f"Of {n:,} z-scores {self.n_beyond_3:,} {'is' if self.n_beyond_3 == 1 else 'are'} beyond 3, "
-                f"{n * CHANCE_BEYOND_3:.1f} by chance; the largest is {largest:.2f}."
-            )
+        facts = {"n": len(self.comparisons), "worst": self.worst, "p_value": self.p_value, "alarm": ALARM}
+        words = [SENTENCES["agreement"].format(agrees=agrees, **facts)]
+        if n := len(self.scores):
+            facts = {"n": n, "n_beyond": self.n_beyond_3, "are": "is" if self.n_beyond_3 == 1 else "are"}
+            largest = np.abs(self.scores).max()
+            words.append(SENTENCES["z_scores"].format(by_chance=n * CHANCE_BEYOND_3, largest=largest, **facts))
         if left := len(self.comparisons) - n:
-            words.append(
-                f"{left:,} have none, for too few changes are expected there; their p-values are exact bounds."
-            )
+            words.append(SENTENCES["no_scores"].format(n=left))
         return words
 
 
@@ -255,9 +205,8 @@ def agreement(run: str | Path) -> Agreement:
     records = Records(run)
     experiment = records.manifest.get("experiment")
     if experiment not in RUNS:
-        raise InvalidInput(
-            f"{run} holds a run of {printable(str(experiment))}; theory is held against {' and '.join(RUNS)}"
-        )
+        named = printable(str(experiment))
+        raise InvalidInput(SENTENCES["no_theory"].format(run=run, experiment=named, runs=" and ".join(RUNS)))
     if not records.n_landed:
         raise MissingFile(f"{run} holds no record yet; finish its run with --resume first")
     settings = _settings(Path(run), records.manifest)
@@ -272,7 +221,7 @@ def agreement(run: str | Path) -> Agreement:
     return Agreement(expected=expected, largest=[largest[point] for point in shown], comparisons=comparisons)
 
 
-def compared(point: int, expected: Expected, statistic: str, trials: int, simulated: float) -> Compared:
+def compared(point: int, expected: Any, statistic: str, trials: int, simulated: float) -> Any:
     """Compare one statistic of theory with the mean of these trials."""
     mean, std = getattr(expected, statistic), getattr(expected, f"{statistic}_std")
     step = STATISTICS[statistic][1]

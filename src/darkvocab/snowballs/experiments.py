@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,12 +22,12 @@ from ..numerics import Touching, index_values, round_to, ulp
 from ..numerics.cells import INDEPENDENT
 from ..runs.folder import SCHEMA_VERSION
 from ..runs.randomness import SAMPLE, generator
-from ..runs.records import EXPECTED, Unsigned
+from ..runs.records import EXPECTED, Unsigned, record_types
 from .bases import is_drawn
 from .expect import Expect, along
 from .on_device import MeasuredCloud
 from .run import clouds, records_of
-from .settings import MEASURES, Points, Row, RunSettings
+from .settings import MEASURES, Points, RunSettings
 from .snowball import Cloud, Draw
 
 if TYPE_CHECKING:
@@ -38,161 +39,15 @@ PER_TRIAL = 1 << 16  # of them from one snowball
 SHOWN = 13  # populations kept of a question, of Qwen3-4B's 13 black holes
 STEPS = (Touching(1, "steps"), Touching(2, "steps"))
 NEAR = Touching(1e-4, strict=True)  # seed 003's threshold
+GRAPH = "n_components n_isolated largest_component_size largest_component_density global_density".split()
+GRAPH += "n_edges mean_degree max_degree".split()
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Populations:
-    """Statistics of populations that only seed 001 has; zeros without black holes."""
-
-    smallest_bh: int
-    mean_bh_size: float
-    median_bh_size: int  # the lower of two middle values
-    top2_population: int
-    gini_coefficient: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Steps:
-    """L-infinity in grid steps, over the rows that `l_inf_rows` names."""
-
-    max_l_inf_steps: int | None
-    mean_l_inf_steps: float | None
-    median_l_inf_steps: int | None  # the lower of two middle values
-    l_inf_rows: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Graph:
-    """The graph of touching rows: seed 001's columns."""
-
-    n_components: int | None
-    n_isolated: int | None
-    largest_component_size: int | None
-    largest_component_density: float | None
-    global_density: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Degrees:
-    """Further columns of the graph of touching rows."""
-
-    n_edges: int | None
-    mean_degree: float | None
-    max_degree: int | None
-    touching: str | None  # when two rows touch: inequality, threshold, unit
-    topology_rows: str | None  # which rows are the vertices
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Provenance:
-    """Provenance of a record: the last columns of every record of snowballs."""
-
-    sigma_over_median_ulp: float  # median over the components of the rounded base
-    base: str
-    grid: str
-    distribution: str
-    arithmetic: str
-    sampler: str  # that drew these rows; "sparse" falls back on "dense"
-    seed: Unsigned
-    n_active_columns: int  # columns that were drawn
-    neglected_probability: float  # bound on the chance that the sampler's neglect of far tails shows in this record
-    schema_version: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sweep:
-    sigma: float
-    unique_vectors: int
-    n_black_holes: int
-    black_hole_population: int
-    n_singletons: int
-    largest_bh: int  # population of the largest group: 1 when there is no black hole
-    max_l_inf: float | None  # weight units; 0 with fewer than two rows
-    mean_l_inf: float | None
-    median_l_inf: float | None  # the lower of two middle values
-    n_tokens: int
-    hidden_dim: int
-    epsilon: float | None  # the length that the user passed
-    sigma_over_epsilon: float | None
-    max_l_inf_over_epsilon: float | None  # the last of seed 000's fourteen columns
-    point: int
-    trial: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepRecord(_Provenance, Degrees, Graph, _Steps, _Populations, _Sweep):
-    """One snowball: first seed 000's fourteen columns, then ours, from the last base up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Seed001Census:
-    n_tokens: int
-    n_unique: int
-    n_black_holes: int
-    n_singletons: int
-    total_population: int
-    black_hole_population: int
-    largest_bh: int  # population of the largest black hole: 0 when there is none
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Seed001Geometry:
-    max_l_inf: float | None  # over epsilon; null without one
-    mean_l_inf: float | None
-    median_l_inf: float | None  # the lower of two middle values
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Trial:
-    trial_id: int  # counted through the run
-    sigma: float
-    hidden_dim: int
-    epsilon: float | None  # the length that the user passed
-    point: int
-    trial: int  # counted at this sigma
-    max_l_inf_weight: float | None  # weight units
-    mean_l_inf_weight: float | None
-    median_l_inf_weight: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialRecord(_Provenance, Degrees, _Steps, _Trial, Graph, _Seed001Geometry, _Populations, _Seed001Census):
-    """One snowball: first seed 001's columns, to `trial_id`, then ours, from the last base up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Question:
-    sigma: float
-    density: float  # pairs of tokens that touch, of all pairs
-    mean_linf: float  # over all pairs of tokens, weight units
-    median_linf: float  # the mean of the two middle values
-    n_black_holes: int
-    demographics: str  # the 13 largest populations, singletons included, as a JSON list; seed 003's last column
-    n_tokens: int
-    hidden_dim: int
-    n_unique: int
-    n_singletons: int
-    black_hole_population: int
-    max_linf: float
-    max_linf_steps: int
-    mean_linf_steps: float
-    median_linf_steps: float  # the mean of the two middle values
-    density_1_step: float  # pairs of tokens at most a grid step apart in every column, of all pairs
-    density_2_steps: float
-    touching: str  # when two tokens touch: inequality, threshold, unit
-    n_columns_coarser: int  # columns of the rounded base whose ulp the threshold does not reach: any move parts tokens
-    point: int
-    trial: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuestionRecord(_Provenance, _Question):
-    """One snowball: first seed 003's columns, in its order, then ours."""
+SweepRecord, TrialRecord, QuestionRecord = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 def _record(
-    settings: RunSettings[Row], draw: Draw, cloud: Cloud | MeasuredCloud, census: Census, measured: Mapping[str, Any]
-) -> Row:
+    settings: RunSettings, draw: Draw, cloud: Cloud | MeasuredCloud, census: Census, measured: Mapping[str, Any]
+) -> Any:
     """Return the record with those of the census, of what was drawn and of these values that it has columns for."""
     of_settings = "n_tokens", "hidden_dim", "epsilon", "grid", "distribution", "arithmetic"
     values = {
@@ -210,8 +65,7 @@ def _record(
         "schema_version": SCHEMA_VERSION,
         **measured,
     }
-    record: Row = settings.row(**{field.name: values[field.name] for field in fields(settings.row)})
-    return record
+    return settings.row(**{field.name: values[field.name] for field in fields(settings.row)})
 
 
 def _compared(settings: RunSettings, cloud: Cloud | MeasuredCloud, census: Census) -> dict[str, Any]:
@@ -224,7 +78,6 @@ def _compared(settings: RunSettings, cloud: Cloud | MeasuredCloud, census: Censu
         over = settings.graph_over
         vertices = among if among and settings.over == over else cloud.geometry(census.groups, over)
         topology = Topology(vertices.distances(settings.touching.unit), settings.touching, over=over)
-    of_graph = (*Graph.__dataclass_fields__, "n_edges", "mean_degree", "max_degree")
     return {
         "smallest_bh": census.smallest_black_hole,
         "mean_bh_size": census.mean_population,
@@ -238,14 +91,14 @@ def _compared(settings: RunSettings, cloud: Cloud | MeasuredCloud, census: Censu
         "mean_l_inf_steps": steps and steps.mean,
         "median_l_inf_steps": steps and int(steps.lower_median),
         "l_inf_rows": settings.l_inf_rows,
-        **{name: topology and getattr(topology, name) for name in of_graph},
+        **{name: topology and getattr(topology, name) for name in GRAPH},
         "touching": topology and str(topology.touching),
         "topology_rows": topology and topology.over,
     }
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep(RunSettings[SweepRecord]):
+class Sweep(RunSettings):
     """Settings of a sweep, checked; L-infinity is over black holes by default, as in seed 000."""
 
     experiment: ClassVar[str] = "sweep"
@@ -254,7 +107,7 @@ class Sweep(RunSettings[SweepRecord]):
     measure: Any = ("geometry", "steps")
     over: str = "black_holes"
 
-    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> SweepRecord:
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Any:
         census = Census(cloud.groups())
         values = _compared(self, cloud, census)
         sigma, epsilon, largest = draw.snowball.sigma, self.epsilon, values["max_l_inf"]
@@ -283,7 +136,7 @@ class Sweep(RunSettings[SweepRecord]):
 
 
 @dataclass(frozen=True, repr=False)
-class Trials(RunSettings[TrialRecord]):
+class Trials(RunSettings):
     """Settings of many trials, checked; distances and graph are over unique rows, as in seed 001."""
 
     experiment: ClassVar[str] = "trials"
@@ -292,10 +145,10 @@ class Trials(RunSettings[TrialRecord]):
     trials: int = 1000
     measure: Any = ("geometry", "topology")
 
-    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> TrialRecord:
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Any:
         census = Census(cloud.groups())
         values = _compared(self, cloud, census)
-        for name in _Seed001Geometry.__dataclass_fields__:
+        for name in ("max_l_inf", "mean_l_inf", "median_l_inf"):
             length = values[f"{name}_weight"] = values[name]
             values[name] = None if length is None or self.epsilon is None else length / self.epsilon
         values["total_population"] = census.n_tokens
@@ -336,7 +189,7 @@ class Trials(RunSettings[TrialRecord]):
 
 
 @dataclass(frozen=True, repr=False)
-class Questions(RunSettings[QuestionRecord]):
+class Questions(RunSettings):
     """Settings of the three questions, checked; by default those of seed 003."""
 
     experiment: ClassVar[str] = "questions"
@@ -375,7 +228,7 @@ class Questions(RunSettings[QuestionRecord]):
             DistanceQuery(over="tokens", unit="steps", spread=True, within=STEPS),
         )
 
-    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> QuestionRecord:
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Any:
         census = Census(cloud.groups())
         among = cloud.geometry(census.groups, "tokens")
         n_pairs = among.in_weight.n_pairs
@@ -398,8 +251,8 @@ class Questions(RunSettings[QuestionRecord]):
         return _record(self, draw, cloud, census, values)
 
 
-def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[SweepRecord]:
-    """Draw snowballs over a range of sigma (weight units) and yield a record of each, in order, as they come.
+def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
+    """Draw snowballs over a range of sigma (weight units) and yield a `SweepRecord` of each, in order.
 
     The `settings` are those of `Sweep` and, to run it, of `Options`.
 
@@ -413,8 +266,8 @@ def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[SweepRec
     return records_of(Sweep, sigmas, settings)
 
 
-def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[TrialRecord]:
-    """Draw many snowballs at one sigma (weight units), or at several, and yield every statistic of each.
+def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
+    """Draw many snowballs at one sigma (weight units), or at several, and yield every statistic of each: `TrialRecord`.
 
     The `settings` are those of `Trials` and, to run it, of `Options`.
 
@@ -426,8 +279,8 @@ def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[TrialRe
     return records_of(Trials, sigmas, settings)
 
 
-def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[QuestionRecord]:
-    """Ask of each sigma (weight units) whether rounding alone connects a snowball, and yield the records.
+def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
+    """Ask of each sigma (weight units) whether rounding alone connects a snowball: yield a `QuestionRecord` of each.
 
     The `settings` are those of `Questions` and, to run it, of `Options`.
 

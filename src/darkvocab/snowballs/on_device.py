@@ -16,7 +16,7 @@ from ..gpu.device import Batch, Device, Measured, Queries, is_full
 from ..measures.geometry import Geometry
 from ..numerics import Groups, _backends, as_grid
 from ..numerics.cells import Cells
-from .snowball import Draw, refuse_overflow
+from .snowball import SENTENCES, Draw, refuse_overflow
 
 if TYPE_CHECKING:
     import torch
@@ -75,9 +75,8 @@ def measured_clouds(device: Device, draws: Iterable[Draw], queries: Queries) -> 
             if not is_full(error):
                 raise
             if len(some) == 1 and ahead is None:
-                raise OutOfMemory(
-                    f"a snowball of {some[0].snowball.n_tokens:,} tokens needs more memory than {device.place} has"
-                ) from None
+                n_tokens = some[0].snowball.n_tokens
+                raise OutOfMemory(SENTENCES["no_room"].format(n_tokens=n_tokens, place=device.place)) from None
             waiting.extendleft(reversed(some))
             room = sum(_room(draw, queries) for draw in some) // 2
         yield from ahead or ()

@@ -22,7 +22,7 @@ from ..runs.engine import open_engine
 from ..runs.randomness import NotebookStream
 from ..runs.records import RunFolder, frame_of, read_records, write_table
 from .on_device import measured_clouds
-from .settings import Row, RunSettings, manifest
+from .settings import RunSettings, manifest
 from .snowball import Cloud, Draw, Snowball
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Options:
     say: Callable[[str], None] = lambda text: None
 
 
-def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
+def records(settings: RunSettings, **options: Any) -> Iterator[Any]:
     """Yield records in order of point and trial; the same whatever runs or interrupts them.
 
     The settings are a `Sweep`, `Trials` or `Questions`, the options those of `Options`. Raises
@@ -170,7 +170,7 @@ def records(settings: RunSettings[Row], **options: Any) -> Iterator[Row]:
         yield from part
 
 
-def records_of(kind: type[RunSettings[Row]], sigmas: Any, given: dict[str, Any]) -> Iterator[Row]:
+def records_of(kind: type[RunSettings], sigmas: Any, given: dict[str, Any]) -> Iterator[Any]:
     """Yield the records of a run by its sigmas, and the settings and the options among these arguments."""
     options = {name: given.pop(name) for name in Options.__dataclass_fields__ if name in given}
     return records(kind(sigmas, **given), **options)
@@ -189,7 +189,7 @@ def land(settings: RunSettings, out: str | Path, **options: Any) -> Path:
     return Path(out)
 
 
-def _parts(settings: RunSettings[Row], options: Options, *, reading: bool) -> Iterator[list[Row]]:
+def _parts(settings: RunSettings, options: Options, *, reading: bool) -> Iterator[list[Any]]:
     """Yield records of each part; without `reading` only of those that had not landed."""
     if options.resume and options.out is None:
         raise InvalidInput("--resume needs the --out folder of the run to go on with")
@@ -230,9 +230,9 @@ def _parts(settings: RunSettings[Row], options: Options, *, reading: bool) -> It
             folder.finish()
 
 
-def _folder(settings: RunSettings[Row], cost: Cost, options: Options) -> RunFolder[Row]:
+def _folder(settings: RunSettings, cost: Cost, options: Options) -> RunFolder[Any]:
     assert options.out is not None
-    folder: RunFolder[Row] = RunFolder(
+    folder: RunFolder[Any] = RunFolder(
         options.out, settings.row, manifest(settings), records_per_part=cost.part_size, resume=options.resume
     )
     if folder.is_migrated:
@@ -250,13 +250,13 @@ def _keep_memory() -> None:
     np.empty((32 << 20) - (64 << 10), np.uint8)
 
 
-def _measure(settings: RunSettings[Row], task: Task) -> list[Row]:
+def _measure(settings: RunSettings, task: Task) -> list[Any]:
     """Draw and measure the trials of a part on a core."""
     _keep_memory()
     return [settings.record(draw, draw.cloud()) for draw in draws(settings, task)]
 
 
-def _on(device: Device, settings: RunSettings[Row], waiting: Iterator[Task]) -> Iterator[list[Row]]:
+def _on(device: Device, settings: RunSettings, waiting: Iterator[Task]) -> Iterator[list[Any]]:
     """Yield records of each part, measured on a device; batches do not keep to parts."""
     sizes: deque[int] = deque()
 
@@ -265,7 +265,7 @@ def _on(device: Device, settings: RunSettings[Row], waiting: Iterator[Task]) -> 
             sizes.append(len(task.trials))
             yield from draws(settings, task)
 
-    measured: list[Row] = []
+    measured: list[Any] = []
     for draw, cloud in measured_clouds(device, drawn(), settings.queries()):
         measured.append(settings.record(draw, cloud))
         if len(measured) == sizes[0]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -24,13 +24,12 @@ from ..runs.randomness import NotebookStream, check_seed
 from ..text import Shown
 from .bases import DEFAULT_DIM, DRAWN, FIXED, Base, is_drawn, load_base
 from .on_device import MeasuredCloud
-from .snowball import SAMPLERS, Cloud, Draw, Snowball, SnowballLaw, check_sigma
+from .snowball import SAMPLERS, SENTENCES, Cloud, Draw, Snowball, SnowballLaw, check_sigma
 
 if TYPE_CHECKING:
     import polars as pl
 
 MEASURES = ("geometry", "steps", "topology")  # beside the census, which is always taken
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,9 +56,7 @@ class Points(Shown):
         for sigma in self.sigmas:
             check_sigma(sigma)
         if self.redraw_base and not is_drawn(self.base):
-            raise InvalidInput(
-                f"only a drawn base ({', '.join(DRAWN)}) can be redrawn at each sigma, not {str(self.base)!r}"
-            )
+            raise InvalidInput(SENTENCES["not_drawn"].format(drawn=", ".join(DRAWN), base=str(self.base)))
         if self.dim is not None and self.dim < 1:
             raise InvalidInput(f"dim must be >= 1, got {self.dim}")
         base, dim = self.base, self.dim
@@ -108,7 +105,7 @@ class Points(Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class RunSettings(Points, ABC, Generic[Row]):
+class RunSettings(Points, ABC):
     """Settings of a run of snowballs, several trials at each sigma, and how one is measured.
 
     Rows touch within `touching`: by default twice `epsilon`, or else two grid steps; None where no
@@ -131,9 +128,7 @@ class RunSettings(Points, ABC, Generic[Row]):
             raise InvalidInput(f"trials must be >= 1, got {self.trials}")
         one_of(self.sampler, "sampler", SAMPLERS)
         if self.sampler == "notebook" and self.distribution != "gaussian":
-            raise InvalidInput(
-                f"the notebook sampler draws gaussian noise, not {self.distribution}; choose sparse or dense"
-            )
+            raise InvalidInput(SENTENCES["not_gaussian"].format(distribution=self.distribution))
         self._check_measures()
         if self.sampler == "notebook":
             NotebookStream(self.seed)  # fails here, not in the middle, where torch is missing
@@ -147,8 +142,8 @@ class RunSettings(Points, ABC, Generic[Row]):
         return self.law(vector, sigma).snowball(self.n_tokens)
 
     @abstractmethod
-    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Row:
-        """Measure one snowball."""
+    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Any:
+        """Measure one snowball: a record, of the type `row`."""
 
     @staticmethod
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,9 +231,7 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
     except ValueError:
         count = 0
     if not 1 <= count <= sys.maxsize // 16 or (colon and len(sigmas) != 2):  # beyond, numpy has no array for them
-        raise InvalidInput(
-            f"cannot read --sigma {text!r}; give START:STOP:COUNT or a comma list, such as 1e-9:5e-9:100"
-        )
+        raise InvalidInput(SENTENCES["no_sigma"].format(text=text))
     for sigma in sigmas:
         check_sigma(sigma)
     if not colon:
@@ -318,10 +311,7 @@ def base_of(folder: Path, manifest: dict[str, Any]) -> Base:
         raise MissingFile(f"{folder}: its base {spec} is not there any more; put it back, or go to where it ran")
     base = load_base(spec)
     if base.sha256 != sha256:
-        raise InvalidInput(
-            f"{folder}: its base {base.option} is another now (sha256 {base.sha256[:12]}, it was {sha256[:12]}); "
-            "put back the one that it was swept around"
-        )
+        raise InvalidInput(SENTENCES["another_base"].format(folder=folder, base=base, sha256=sha256))
     return base
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Integer, UInt
@@ -16,6 +18,7 @@ from ..numerics.cells import DISTRIBUTIONS, Cells, Distribution, Ranges, drawn, 
 from ..runs.randomness import check_seed
 from .theory.occupancy import NEVER, Occupancy
 
+SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text("utf-8"))
 ARITHMETICS = ("float32", "exact")
 SAMPLERS = ("sparse", "dense", "notebook")
 RUN = 1 / 32  # of sigma: neighbouring cells no wider than this together count as equally probable
@@ -51,10 +54,8 @@ class SnowballLaw:
         grid = as_grid(self.grid)
         if not max(self.base.max(), -self.base.min()) <= grid.max_value:  # NaN too
             beyond = np.flatnonzero(~(np.abs(self.base) <= grid.max_value))
-            raise InvalidInput(
-                f"base: component {beyond[0]} is {self.base[beyond[0]]:g}, beyond {grid.name}'s largest value "
-                f"{grid.max_value:g}; choose a wider grid"
-            )
+            first = {"component": beyond[0], "value": self.base[beyond[0]]}
+            raise InvalidInput(SENTENCES["base_beyond"].format(**first, grid=grid))
         if self.is_float32:
             object.__setattr__(self, "base", self.base.astype(np.float32))
 
@@ -124,10 +125,7 @@ class SnowballLaw:
         ranges = np.empty(ends.shape, np.int64)
         around = self.base.astype(np.float64), ends, self.sigma, self.is_float32
         if _backends.rounding.perturb(*around, *grid.constants, ranges):
-            raise InvalidInput(
-                f"sigma {self.sigma:g} overflows {grid.name}: base + {reach:.1f} sigma reaches beyond its largest "
-                f"value {grid.max_value:g}; choose a smaller sigma or a wider grid"
-            )
+            raise InvalidInput(SENTENCES["reach_overflows"].format(sigma=self.sigma, grid=grid, reach=reach))
         return Ranges(*ranges)
 
     def _reach(self, n_tokens: float) -> float:
@@ -373,8 +371,4 @@ def _whole(snowball: Snowball, index: np.ndarray, sampler: str, neglected: float
 def refuse_overflow(overflows: int, snowball: Snowball) -> None:
     """Raise InvalidInput where components overflow the snowball's grid."""
     if overflows:
-        grid = as_grid(snowball.grid)
-        raise InvalidInput(
-            f"sigma {snowball.sigma:g} overflows {grid.name} (largest value {grid.max_value:g}); "
-            "choose a smaller sigma or a wider grid"
-        )
+        raise InvalidInput(SENTENCES["overflows"].format(sigma=snowball.sigma, grid=as_grid(snowball.grid)))

@@ -36,7 +36,7 @@ class Difference:
     n_not_reached: int = 0  # tokens that a text reaches by the first tokenizer alone
     n_reached_only_here: int = 0  # and by this one alone
     first: tuple[Example, ...] = ()  # of each kind
-    cannot_compare: str | None = None  # why nothing was compared, or not all
+    cannot_compare: str | None  # why nothing was compared, or not all
 
 
 def differences(tokenizer: Tokenizer, search: Search | None, seconds: float) -> Iterator[Difference]:
@@ -52,7 +52,9 @@ def differences(tokenizer: Tokenizer, search: Search | None, seconds: float) -> 
         lost = [pieces.token[n] for n, merged in zip(asked, alone, strict=True) if not merged]
         if lost:
             first = tuple(_named(tokenizer, ONLY_HERE, lost))
-            yield Difference(runtime=MERGES_ALONE, tokenizer=None, n_not_reached=len(lost), first=first)
+            yield Difference(
+                runtime=MERGES_ALONE, tokenizer=None, n_not_reached=len(lost), first=first, cannot_compare=None
+            )
     for opened in tokenizer.others:
         try:
             other = opened()

@@ -9,6 +9,7 @@ and with one peak for `gap`.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ...numerics import as_grid, index_values, round_to, ulp
 from ...numerics.cells import INDEPENDENT
 from ...progress import Report
 from ...runs.randomness import BASE, generator
+from ...runs.records import record_types
 from ..theory import Partition
 from .likelihood import ERRORS, Estimate, Hypothesis, Likelihood, Uncertainty, drawn_partitions
 
@@ -28,39 +30,7 @@ SIGMAS = 25  # of the snowballs drawn from a fit
 RANKS = 24  # largest groups that are held against their bounds
 NAMED = 6  # largest groups whose populations are statistics
 
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One statistic: observed, and in snowballs drawn from the fit; `p` is twice the smaller tail."""
-
-    statistic: str
-    observed: float
-    mean: float
-    p5: float
-    p95: float
-    p: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rank:
-    """One of the largest groups: its population, observed and in snowballs drawn from the fit."""
-
-    rank: int
-    observed: int
-    mean: float
-    p5: float
-    p95: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bound:
-    """The least likely group at one sigma, and a bound on the chance of populations so far out."""
-
-    log10_p: float
-    sigma: float
-    rank: int
-    population: int
-    or_more: bool  # so many tokens or more; else or fewer
+Check, Rank, Bound, Gap, Association, Column = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 def ranked(partition: Partition, count: int) -> Int64[np.ndarray, " ranks"]:
@@ -108,8 +78,8 @@ def predicted(uncertainty: Uncertainty, draws: int) -> list[Partition]:
     return drawn
 
 
-def checks(partition: Partition, drawn: list[Partition]) -> list[Check]:
-    """Hold each statistic against those of drawn partitions; the observed one is counted into the tails."""
+def checks(partition: Partition, drawn: list[Partition]) -> list[Any]:
+    """Return a `Check` of each statistic by those of drawn partitions; the observed one is counted into the tails."""
     rows = [statistics(one) for one in drawn]
     results = []
     for name, value in statistics(partition).items():
@@ -126,16 +96,16 @@ def _spread(values: np.ndarray) -> dict[str, float]:
     return {"mean": float(values.mean()), "p5": low, "p95": high}
 
 
-def ranks(partition: Partition, drawn: list[Partition]) -> list[Rank]:
-    """Return the largest groups' populations beside those of drawn partitions."""
+def ranks(partition: Partition, drawn: list[Partition]) -> list[Any]:
+    """Return a `Rank` of each of the largest groups: its population beside those of drawn partitions."""
     count = min(RANKS, max(len(partition.populations) + 6, 10))
     predicted = np.array([ranked(one, count) for one in drawn]).T
     pairs = zip(ranked(partition, count).tolist(), predicted, strict=True)
     return [Rank(rank=rank, observed=observed, **_spread(values)) for rank, (observed, values) in enumerate(pairs, 1)]
 
 
-def bound(estimate: Estimate, partition: Partition) -> Bound:
-    """Bound the chance of populations so far out, at the sigma where it is largest.
+def bound(estimate: Estimate, partition: Partition) -> Any:
+    """Return the `Bound` on the chance of populations so far out, at the sigma where it is largest.
 
     At each sigma, of the bounds on the chance that one of the 24 largest groups is as large or
     larger, as small or smaller (`Occupancy.at_least`, `at_most`), and that there are no more, the
@@ -153,7 +123,7 @@ def bound(estimate: Estimate, partition: Partition) -> Bound:
     return max((_rarest(estimate, partition, sigma) for sigma in sigmas), key=lambda rarest: rarest.log10_p)
 
 
-def _rarest(estimate: Estimate, partition: Partition, sigma: float) -> Bound:
+def _rarest(estimate: Estimate, partition: Partition, sigma: float) -> Any:
     """The p-value of `bound` at one sigma."""
     populations = partition.populations.tolist()[:RANKS]
     groups = [(rank, m, or_more) for or_more in (True, False) for rank, m in enumerate(populations, 1)]
@@ -171,38 +141,8 @@ def _rarest(estimate: Estimate, partition: Partition, sigma: float) -> Bound:
     return Bound(log10_p=log10_p, sigma=sigma, rank=rank, population=population, or_more=or_more)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap:
-    """A cell of a column with fewer tokens than a cell on either side."""
-
-    column: int
-    cells: tuple[int, int, int]  # ordered indices, ascending
-    tokens: tuple[int, int, int]
-    log10_p: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Association:
-    """Two columns that leave their commonest values together."""
-
-    columns: tuple[int, int]
-    away: tuple[int, int]  # tokens that are not at the column's commonest value
-    both: int
-    log10_p: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column in which rows differ: its values as ordered indices, and the tokens at each."""
-
-    column: int
-    spacing: float  # of the grid there, weight units
-    cells: list[int]
-    tokens: list[int]
-
-
-def columns(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> list[Column]:
-    """Return the columns in which rows differ."""
+def columns(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> list[Any]:
+    """Return a `Column` for each column in which rows differ."""
     rows = []
     for column, cells, tokens in _differing(index, populations):
         spacing = float(ulp(index_values(cells[:1], grid), grid)[0])
@@ -217,8 +157,8 @@ def _differing(index: np.ndarray, populations: np.ndarray) -> Iterator[tuple[int
         yield column, cells, np.bincount(place, populations).astype(np.int64)
 
 
-def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> Gap | None:
-    """Return the emptiest place between two values of one column, by its probability; None where there is none.
+def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> Any:
+    """Return the `Gap` between two values of one column that is least probable; None where there is none.
 
     Noise with one peak gives a cell between two others, all equally wide, no less than the smaller
     of the two: of the tokens in both, half or more are expected in it.
@@ -226,7 +166,7 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
     of places looked at (Bonferroni).
     """
     mantissa = as_grid(grid).mantissa_bits
-    gaps: list[Gap] = []
+    gaps: list[Any] = []
     n_places = 0
     for column, cells, tokens in _differing(index, populations):
         low, high = int(cells[0]), int(cells[-1])
@@ -249,8 +189,8 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
     return replace(best, log10_p=min(0.0, best.log10_p + math.log10(n_places)))
 
 
-def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"]) -> Association | None:
-    """Return the two columns most strongly bound together, by Fisher's exact test; None where fewer than two differ.
+def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"]) -> Any:
+    """Return the strongest `Association` of two columns, by Fisher's exact test; None where fewer than two differ.
 
     Given how many tokens are away from each column's commonest value, independent columns share as
     many of them as a hypergeometric law says; p is its upper tail times the number of pairs of

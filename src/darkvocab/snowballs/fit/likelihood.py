@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -22,7 +23,8 @@ from ...errors import NoFit
 from ...measures.census import Census
 from ...numerics import boundaries, round_to, ulp
 from ...numerics.grouping import n_cores
-from ..snowball import Snowball, SnowballLaw, draw
+from ...runs.records import record_types
+from ..snowball import SENTENCES, Snowball, SnowballLaw, draw
 from ..theory import Occupancy, Partition, composite_likelihood, partition_likelihood
 
 ERRORS = 200  # snowballs drawn for the error of the composite likelihood's estimate; trials 0 and on
@@ -30,6 +32,8 @@ COARSE = 1.2  # ratio of neighbouring sigmas where the likelihood is first looke
 OFFSETS = np.arange(0, 0.5, 0.02)  # along which the ridge is drawn
 IMPOSSIBLE = -1e12  # logarithm, for the simplex, which knows no infinity
 STEPS = {"sigma": 4e-3, "offset": 2e-3, "tokens": 4e-2}  # of the parameters, for derivatives
+
+RidgePoint, ProfilePoint = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +111,6 @@ class Point(NamedTuple):
         return self.hypothesis.law(self.sigma).occupancy(self.n_tokens)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RidgePoint:
-    """At an offset of the base the best sigma, and the log-likelihood there."""
-
-    offset: float
-    sigma: float | None
-    log_likelihood: float
-
-
 class Likelihood:
     """The likelihood of a partition under a hypothesis, as a function of sigma and of what is `free` beside it.
 
@@ -167,10 +162,7 @@ class Likelihood:
             logs = list(pool.map(self.at, sigmas))
         best = int(np.argmax(np.where(np.isfinite(logs), logs, -np.inf)))
         if not np.isfinite(logs[best]):
-            raise NoFit(
-                f"no sigma from {low:.3g} to {high:.3g} makes these populations around this base: their likelihood "
-                "underflows everywhere; give the base they come from, or let it move (--offset fit)"
-            )
+            raise NoFit(SENTENCES["no_fit"].format(low=low, high=high))
         is_open = best in (0, count - 1) and not self.free
         log_sigma, log_likelihood = math.log(sigmas[best]), logs[best]
         if not is_open:
@@ -241,8 +233,8 @@ class Likelihood:
         return scores, information
 
 
-def ridge(partition: Partition, hypothesis: Hypothesis) -> list[RidgePoint]:
-    """Return the best sigma at each offset of the base, and the log-likelihood: where they trade off."""
+def ridge(partition: Partition, hypothesis: Hypothesis) -> list[Any]:
+    """Return a `RidgePoint` at each offset of the base, with the best sigma: where the two trade off."""
     rows = []
     for offset in OFFSETS.tolist():
         try:
@@ -251,14 +243,6 @@ def ridge(partition: Partition, hypothesis: Hypothesis) -> list[RidgePoint]:
             continue
         rows.append(RidgePoint(offset=offset, sigma=best.sigma, log_likelihood=best.log_likelihood))
     return rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProfilePoint:
-    """The log-likelihood of one sigma; -inf where it is impossible."""
-
-    sigma: float
-    log_likelihood: float
 
 
 class Uncertainty:
@@ -322,8 +306,8 @@ class Uncertainty:
             name: float(covariance[0, i] / (spread[0] * spread[i])) for i, name in enumerate(free, 1)
         }
 
-    def profile(self, count: int = 41) -> list[ProfilePoint]:
-        """Return the log-likelihood of sigma, three intervals wide around the estimate; all else as estimated."""
+    def profile(self, count: int = 41) -> list[Any]:
+        """Return `ProfilePoint`s of sigma, three intervals wide around the estimate; all else as estimated."""
         estimate, (low, high) = self.estimate, self.interval
         if estimate.sigma is None:
             ends = (high / 30, high * 2) if low == 0 else (low / 2, low * 30)

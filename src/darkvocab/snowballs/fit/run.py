@@ -1,6 +1,6 @@
 """Fit a snowball to an observed census: the settings, checked, and every part of the result."""
 
-from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,19 @@ from ...numerics.cells import DRAWN, INDEPENDENT
 from ...progress import Report
 from ...runs.folder import versions
 from ...runs.randomness import check_seed
-from ...text import Shown, finite
+from ...runs.records import record_types
+from ...text import Shown, plain
 from ..bases import load_base
+from ..snowball import SENTENCES
 from ..theory import Moments, Partition
 from . import checks
-from .checks import Association, Bound, Check, Column, Explanation, Gap, Rank, alternatives
-from .likelihood import Estimate, Hypothesis, Likelihood, ProfilePoint, RidgePoint, Uncertainty, ridge
+from .checks import Explanation, alternatives
+from .likelihood import Estimate, Hypothesis, Likelihood, Uncertainty, ridge
 from .targets import Target, load_target
 
 SCHEMA_VERSION = 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class FittedSettings:
-    """Settings of a fit, as they were used."""
-
-    base: str
-    hidden_dim: int
-    grid: str
-    arithmetic: str
-    distribution: str
-    free: list[str]  # parameters that were fitted
-    level: float
-    draws: int
-    seed: int
+(FittedSettings,) = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +48,7 @@ class FitResult(Shown):
 
     schema_version: int = SCHEMA_VERSION
     target: Target
-    settings: FittedSettings
+    settings: Any  # `FittedSettings`
     sigma: float | None  # None: the target bounds it on one side only
     log_likelihood: float
     likelihood: str  # "partition" or "composite"
@@ -69,15 +58,15 @@ class FitResult(Shown):
     expected: Nearest | None = None
     errors: dict[str, float] | None = None
     correlation_with_log_sigma: dict[str, float] | None = None
-    checks: list[Check]
-    ranks: list[Rank]
-    profile: list[ProfilePoint]
-    bound: Bound
-    columns: list[Column] | None
-    gap: Gap | None
-    association: Association | None
+    checks: list[Any]  # of `checks.Check`
+    ranks: list[Any]  # of `checks.Rank`
+    profile: list[Any]  # of `likelihood.ProfilePoint`
+    bound: Any  # `checks.Bound`
+    columns: list[Any] | None  # of `checks.Column`
+    gap: Any  # `checks.Gap`, or None
+    association: Any  # `checks.Association`, or None
     hypotheses: list[Explanation] | None
-    ridge: list[RidgePoint] | None
+    ridge: list[Any] | None  # of `likelihood.RidgePoint`
     packages: dict[str, str]
 
     def _shown(self) -> dict[str, Any]:
@@ -86,21 +75,7 @@ class FitResult(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object; what is infinite is null."""
-        return dict(_plain(self))
-
-
-def _plain(value: Any) -> Any:
-    """Return dataclasses as objects, tuples as lists, and None for numbers without end."""
-    if isinstance(value, Target):
-        return value.to_json()
-    if is_dataclass(value):
-        given = ((one, getattr(value, one.name)) for one in fields(value))
-        return {one.name: _plain(item) for one, item in given if not (item is None and one.default is None)}
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return finite(value) if isinstance(value, float) else value
+        return {**plain(self), "target": self.target.to_json()}
 
 
 LEVEL = 0.9
@@ -177,20 +152,14 @@ class Fit(Shown):
 
     def _checked_target(self) -> int:
         """Refuse a target that does not go with base and grid; the least number of tokens that it can have."""
-        target, dim = self.target, self.base.vector.size
+        target = self.target
         if target.grid and target.grid != self.grid:
             raise InvalidInput(f"{target.name} is on {target.grid}, not {self.grid}")
-        if target.dim is not None and target.dim != dim:
-            raise InvalidInput(
-                f"base {self.base.name!r} has {dim:,} components, {target.name} has {target.dim:,}; give the vector "
-                "its tokens lie around (--base; darkvocab centroid makes one)"
-            )
+        if target.dim is not None and target.dim != self.base.vector.size:
+            raise InvalidInput(SENTENCES["other_target_dim"].format(base=self.base, target=target))
         n_tokens = target.partition.n_tokens or int(target.partition.populations.sum()) or 1
         if n_tokens > MOST_TOKENS:
-            raise InvalidInput(
-                f"{n_tokens:,} tokens: a fit draws snowballs for its errors, of {MOST_TOKENS:,} tokens at most; for "
-                "the expectation of larger ones there is darkvocab expect"
-            )
+            raise InvalidInput(SENTENCES["too_many"].format(n_tokens=n_tokens, most=MOST_TOKENS))
         return n_tokens
 
     @cached_property
@@ -226,7 +195,7 @@ class Fit(Shown):
         return checks.predicted(self.uncertainty, self.draws)
 
     @property
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[Any]:
         return checks.checks(self.target.partition, self.predicted)
 
     def hypotheses(self, progress: Report | None = None) -> list[Explanation]:

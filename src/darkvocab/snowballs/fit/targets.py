@@ -16,6 +16,7 @@ from ...numerics import to_index
 from ...sources import open_source
 from ...text import printable
 from ..bases import Base, recorded, varying_words
+from ..snowball import SENTENCES
 from ..theory import Partition
 
 BUILT_IN = "qwen3-4b"
@@ -88,9 +89,7 @@ def _target(name: str, populations: list[Any], n_singletons: int | None) -> Targ
         if not isinstance(population, int) or isinstance(population, bool):
             raise InvalidInput(f"{name}: {printable(str(population))[:40]!r} is no population")
         if population < 2:
-            raise InvalidInput(
-                f"{name}: a black hole holds two tokens or more, not {population}; tokens alone go into --singletons"
-            )
+            raise InvalidInput(SENTENCES["too_small"].format(name=name, population=population))
     if not populations and not n_singletons:
         raise InvalidInput(f"{name}: no black holes and no tokens alone: there is nothing to fit")
     if sum(populations) + (n_singletons or 0) > 1e15:
@@ -101,16 +100,11 @@ def _target(name: str, populations: list[Any], n_singletons: int | None) -> Targ
 def _read(path: Path) -> Target:
     name = printable(path.name)
     if not path.is_file():
-        raise MissingFile(
-            f"no target {printable(str(path))!r}: neither {BUILT_IN}, nor a checkpoint, nor a JSON, nor populations "
-            "such as 814,704,306"
-        )
+        raise MissingFile(SENTENCES["no_target"].format(path=printable(str(path)), built_in=BUILT_IN))
     try:
         census = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CorruptFile(
-            f"{name} is not JSON ({printable(str(error))}); give what darkvocab scan --json prints"
-        ) from None
+        raise CorruptFile(SENTENCES["no_json"].format(name=name, error=printable(str(error)))) from None
     if not isinstance(census, dict) or not isinstance(census.get("populations"), list):
         raise CorruptFile(f"{name} holds no list of populations; give what darkvocab scan --json prints")
     populations, counts = census["populations"], _counts(name, census)
@@ -146,9 +140,7 @@ def _consistent(name: str, populations: list[int], counts: dict[str, int]) -> in
     if n_singletons is None and "n_tokens" in counts:
         n_singletons = counts["n_tokens"] - shared
         if n_singletons < 0:
-            raise InvalidInput(
-                f"{name} contradicts itself: populations of {shared:,} tokens among {counts['n_tokens']:,}"
-            )
+            raise InvalidInput(SENTENCES["more_than_all"].format(name=name, shared=shared, **counts))
     return n_singletons
 
 
