@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from ..errors import CorruptFile, InvalidInput, machine_errors
 
 FRAMES = Path(__file__).with_name("frames.toml")
+ERRORS: dict[str, str] = tomllib.loads(Path(__file__).with_name("errors.toml").read_text("utf-8"))
 MARK = "{token}"
 PLACEHOLDERS = ("~", "^", "§", "¤", "@", "x", "A", "0")  # the first that stays a token of its own is taken
 
@@ -60,10 +61,10 @@ def read_frames(path: str | Path | None = None) -> tuple[list[Text], str]:
         tables = tomllib.loads(content.decode())
         texts = [Text(name, held["text"], held["answer"]) for name, held in tables.items()]
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptFile(f"{path}: not a file of frames ({error!r}); each is a table with text and answer") from None
+        raise CorruptFile(ERRORS["not_frames"].format(path=path, error=error)) from None
     for one in texts:
         if not (isinstance(one.text, str) and isinstance(one.answer, str) and MARK in one.text):
-            raise CorruptFile(f"{path}: the frame {one.name} has no {MARK} in its text, or is no text")
+            raise CorruptFile(ERRORS["not_a_frame"].format(path=path, name=one.name, mark=MARK))
     if not texts:
         raise CorruptFile(f"{path}: holds no frames")
     return texts, hashlib.sha256(content).hexdigest()
@@ -90,9 +91,7 @@ def encoded(text: Text, encode: Callable[[str], list[int]], templated: Callable[
             places = np.flatnonzero(ids == mark)
             if len(places) == n_places and places[0] > 0:
                 return Frame(name=text.name, text=whole, ids=ids, places=places, placeholder=placeholder)
-    raise InvalidInput(
-        f"the frame {text.name} cannot be asked: none of {' '.join(PLACEHOLDERS)} stays a token of its own in it"
-    )
+    raise InvalidInput(ERRORS["no_placeholder"].format(name=text.name, placeholders=" ".join(PLACEHOLDERS)))
 
 
 def _marks(placeholder: str, encode: Callable[[str], list[int]]) -> set[int]:

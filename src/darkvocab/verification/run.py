@@ -25,9 +25,9 @@ from ..runs.records import RunFolder, frame_of, read_records
 from ..sources import open_source
 from ..sources.tokenizer import tokenizer_of
 from ..text import Shown, finite
-from .frames import Frame, Text, encoded, read_frames
+from .frames import ERRORS, Frame, Text, encoded, read_frames
 from .model import PLACES, Model, open_model, open_template
-from .tokens import Chosen, choose
+from .tokens import Answered, choose
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,19 +36,6 @@ if TYPE_CHECKING:
 
 PARAMETERS = ("controls", "missed", "chat", "dtype")
 RUNNING = ("device", "seed", "endpoint", "model", "api_key_env")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answered(Chosen):
-    """One place of the model's answer to one frame about one token."""
-
-    frame: str
-    place: int  # from 0; each continues what the model itself put before it
-    p: float | None  # probability of the token; null where it was not asked for
-    bound: bool  # whether the probability is p at most, as a server did not list the token
-    rank: int | None  # of the token; 1: the likeliest; null where it was not listed
-    answer: int | None  # the likeliest token
-    answer_text: str | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -88,7 +75,7 @@ class Verify(Shown):
         return scan(self.source)
 
     @cached_property
-    def chosen(self) -> tuple[list[Chosen], list[int]]:
+    def chosen(self) -> tuple[list[Any], list[int]]:
         """Tokens to ask for, and the sizes of the strata of the missed, as `choose`."""
         asked = asked_for(self.tokens, self.scanned)
         return choose(self.scanned, asked, n_controls=self.controls, n_missed=self.missed, seed=self.seed)
@@ -108,11 +95,9 @@ class Verify(Shown):
             raise InvalidInput("the model was given without a chat template")
         frames = [encoded(text, model.encode, model.templated if self.chat else None) for text in texts]
         longest = max(frames, key=lambda frame: len(frame.ids))
-        if model.context is not None and len(longest.ids) + PLACES > model.context:
-            raise InvalidInput(
-                f"the frame {longest.name} has {len(longest.ids)} tokens, the model's context {model.context}; "
-                "give shorter ones by --frames"
-            )
+        length = len(longest.ids)
+        if model.context is not None and length + PLACES > model.context:
+            raise InvalidInput(ERRORS["too_long"].format(frame=longest, length=length, context=model.context))
         return model, frames
 
     def _server(self, texts: list[Text]) -> Server:
@@ -215,7 +200,7 @@ class Verify(Shown):
             tokens = size // self.n_answers
             chosen, _ = self.chosen
             tasks = (chosen[part * tokens : (part + 1) * tokens] for part in missing)
-            answers: list[Answered] = []
+            answers: list[Any] = []
             for part, fresh in zip(missing, runner.map(_ask, self, tasks), strict=True):
                 if folder:
                     folder.land(part, fresh)
@@ -244,7 +229,7 @@ def _encoder(source: str) -> Callable[[str], list[int]]:
     return lambda text: tokenizer.encode([text])[0].tolist()
 
 
-def _ask(settings: Verify, chosen: list[Chosen]) -> list[Answered]:
+def _ask(settings: Verify, chosen: list[Any]) -> list[Any]:
     """Ask for the tokens of one part; the settings, which a worker unpickles once, keep the model."""
     model, frames = settings.asking
     tokens = np.array([one.token for one in chosen], np.int64)

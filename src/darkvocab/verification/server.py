@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from ..errors import AccessRefused, DarkvocabError, InvalidInput, MissingFile, Unreachable
 from ..text import listed
 from .connection import MOST_AT_ONCE, Connection
-from .frames import MARK, Frame, Text
+from .frames import ERRORS, MARK, Frame, Text
 from .model import MOST_TOGETHER, PLACES, Answer
 
 KINDS = tomllib.loads(Path(__file__).with_name("servers.toml").read_text("utf-8"))
@@ -227,8 +227,8 @@ def open_server(
         meta = about.get("meta") or {}
         n_vocab = meta.get("n_vocab") or len(texts)
         if n_vocab != len(texts):
-            vocabularies = f"{n_vocab} tokens, the source has {len(texts)}"
-            raise InvalidInput(f"{connection.url} has a tokenizer of another vocabulary: {vocabularies}")
+            sizes = {"n_vocab": n_vocab, "n_texts": len(texts)}
+            raise InvalidInput(ERRORS["other_size"].format(url=connection.url, **sizes))
         if slots := int(props.get("total_slots") or 0):
             connection.at_once = min(max(slots, 1), MOST_AT_ONCE)
             connection.is_settled = True
@@ -259,10 +259,7 @@ def _take_tokenizer(server: Server, frames: Sequence[Text]) -> None:
     server.has_tokenizer = "tokens" in _facts(server.connection, "/tokenize", asked)
     for frame in frames if server.has_tokenizer and server.own else ():
         if server.encode(frame.text, special=False) != server.own(frame.text):  # type: ignore[misc]
-            raise InvalidInput(
-                f"{server.connection.url} has a tokenizer of another vocabulary: it makes other ids of the frame "
-                f"{frame.name} than that of the source"
-            )
+            raise InvalidInput(ERRORS["other_ids"].format(url=server.connection.url, name=frame.name))
 
 
 def _take_prompts(server: Server) -> None:

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InvalidInput
 from ..measures.verdict import ASKED, CONTROL, MISSED
+from ..runs.records import record_types
 
 if TYPE_CHECKING:
     from ..checkpoints.scan_result import Scan
 
 EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the strata: shares of the trained tokens, the nearest to dark first
 LENGTHS = (2, 4, 7)  # characters from which a text is of the next class
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """One token to ask for, and why."""
-
-    token: int
-    text: str | None
-    kind: str  # letters, digits, marks, mixed, spaces, bytes
-    grade: str  # by the weights: untrained, weak, trained
-    group: str  # asked, control or missed
-    stratum: int  # of the missed, from 0: the nearest to dark; else -1
-    order: int  # place in the order of the weights, the surest to be dark first, from 1
+Chosen, Answered = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 def kind_of(text: str | None) -> str:
@@ -59,10 +48,8 @@ def _keys(text: str | None, script: str | None) -> tuple[Any, ...]:
     return (kind, script, sum(len(text or "") >= length for length in LENGTHS)), kind, None
 
 
-def choose(
-    scan: Scan, asked: np.ndarray, *, n_controls: int, n_missed: int, seed: int
-) -> tuple[list[Chosen], list[int]]:
-    """Return the tokens to ask for, in their order, and how many tokens each stratum of the missed has.
+def choose(scan: Scan, asked: np.ndarray, *, n_controls: int, n_missed: int, seed: int) -> tuple[list[Any], list[int]]:
+    """Return the tokens to ask for, `Chosen` in their order, and how many tokens each stratum of the missed has.
 
     Controls are trained tokens that a text reaches, drawn to be like those asked for: of the same kind, script and
     class of length where there are any, else of the same kind, else any. The missed are drawn from the trained tokens
@@ -95,7 +82,7 @@ def choose(
         groups += [(token, MISSED, number) for token in drawn]
         left -= len(drawn)  # what a small stratum lacks, the others have
 
-    def chosen(token: int, group: str, stratum: int) -> Chosen:
+    def chosen(token: int, group: str, stratum: int) -> Any:
         text, grade, *_ = of[token]
         about = {"token": token, "text": text, "kind": kind_of(text), "grade": grade}
         return Chosen(**about, group=group, stratum=stratum, order=place[token])
