@@ -12,16 +12,10 @@ from ..errors import InvalidInput
 from ..measures.verdict import LAND
 from ..runs.folder import versions
 from ..text import Shown
-from .policy import BY_NAME, ERROR, LACKING, OFF, RULES, SUPPRESSED, WARNING, Exemption, Limit, Policy, Rule
+from .policy import BY_NAME, ERROR, FACTS, OFF, RULES, SENTENCES, SUPPRESSED, WARNING, Exemption, Limit, Policy, Rule
 from .scan_result import Scan
 
 SCHEMA_VERSION = 1
-# Keys of a scan's JSON that a verdict repeats.
-FACTS = (
-    *("source", "n_tokens", "hidden_dim", "grid", "stored_grid", "equality", "tensor", "chosen", "output_tensor"),
-    *("tied", "n_unique", "n_black_holes", "black_hole_population", "n_singletons", "n_beyond_tokenizer", "norms"),
-    *("vocabulary", "indicators", "grades", "tying", "notes", "skipped"),
-)
 PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
 TO_SUPPRESS = "dark,beyond-tokenizer,black-holes"
 
@@ -144,11 +138,11 @@ def _named(exemption: Exemption) -> pl.Expr:
 def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outcome:
     outcome = partial(Outcome, rule=rule, limit=limit)
     if limit.severity == OFF:
-        return outcome(status=OFF, message="Switched off by the policy.")
+        return outcome(status=OFF, message=SENTENCES["switched_off"])
     if rule.needs == "verified" and scan.verified is None:  # who asks no model is no worse for it
-        return outcome(status=OFF, message="The model was not asked: no run of verify was given (--verified).")
+        return outcome(status=OFF, message=SENTENCES["not_asked"])
     if rule.needs and getattr(scan, rule.needs) is None:
-        return outcome(status=UNMEASURED, message=f"Not measured: {LACKING[rule.needs]}.")
+        return outcome(status=UNMEASURED, message=f"Not measured: {SENTENCES['lacking'][rule.needs]}.")
     is_concerned = pl.col("norm") < limit.allowed if rule.bound == "least" else pl.sql_expr(rule.tokens)
     judged = tokens.filter(~pl.col("exempt"))
     n_exempt = len(tokens.filter(pl.col("exempt") & is_concerned))
@@ -157,17 +151,13 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
     fails = measured < limit.allowed if rule.bound == "least" else measured > limit.allowed
     undecided = judged.filter(pl.sql_expr(rule.undecided))
     if len(undecided) and not fails:
-        tokens_of = "dark tokens" if rule.name == "dark-reachable-tokens" else "tokens"
-        return outcome(
-            status=UNMEASURED,
-            message=f"Not measured: of {len(undecided):,} {tokens_of} it is not known whether a text reaches them.",
-            token_ids=undecided["id"].to_list(),
-            tokens=undecided["text"].to_list(),
-        )
+        named = "dark tokens" if rule.name == "dark-reachable-tokens" else "tokens"
+        message = SENTENCES["undecided"].format(n=len(undecided), tokens=named)
+        return outcome(status=UNMEASURED, message=message, **_listed(undecided))
     message = _message(rule, limit, measured, len(concerned), n_exempt)
     repeated = concerned.filter("repeated")
     if rule.guesses and len(repeated):  # the model refutes the weights
-        message += f" The model repeats {len(repeated):,} of them (P_max at least {min(repeated['p_max']):.2g})."
+        message += SENTENCES["repeated"].format(n=len(repeated), least=min(repeated["p_max"]))
         if fails and limit.severity == ERROR and measured - len(repeated) <= limit.allowed:
             limit = replace(limit, severity=WARNING)
     return outcome(
@@ -175,10 +165,13 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
         status=FAILED if fails else PASSED,
         measured=measured if math.isfinite(measured) else None,
         message=message,
-        token_ids=concerned["id"].to_list(),
-        tokens=concerned["text"].to_list(),
+        **_listed(concerned),
         n_exempt=n_exempt,
     )
+
+
+def _listed(tokens: pl.DataFrame) -> dict[str, Any]:
+    return {"token_ids": tokens["id"].to_list(), "tokens": tokens["text"].to_list()}
 
 
 # The measured number, where it is not that of the tokens concerned.
@@ -192,16 +185,13 @@ MEASURED: dict[str, Callable[[Any, pl.DataFrame, pl.DataFrame], int | float]] = 
 
 
 def _message(rule: Rule, limit: Limit, measured: int | float, n_concerned: int, n_exempt: int) -> str:
-    exempt = f" ({n_exempt:,} more exempt)" if n_exempt else ""
     if measured == math.inf:
-        return "All rows are exempt."
-    if rule.bound == "least":
-        below = f"{n_concerned:,} {rule.one if n_concerned == 1 else rule.many} below{exempt}"
-        return f"The smallest norm of a row is {measured:.6g}, at least {limit.allowed:.6g} required: {below}."
+        return SENTENCES["all_exempt"]
+    noun = rule.one if (n_concerned if rule.bound == "least" else measured) == 1 else rule.many
     inside = f" with {n_concerned:,} tokens" if rule.name == "black-holes" and measured else ""
-    return (
-        f"{measured:,} {rule.one if measured == 1 else rule.many}{inside}, at most {limit.allowed:,} allowed{exempt}."
-    )
+    exempt = f" ({n_exempt:,} more exempt)" if n_exempt else ""
+    facts = {"measured": measured, "allowed": limit.allowed, "n": n_concerned, "noun": noun, "inside": inside}
+    return SENTENCES[rule.bound].format(**facts, exempt=exempt)
 
 
 def parse_suppressed(text: str) -> list[str]:

@@ -48,7 +48,7 @@ class Rule:
 
 _HELD = tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))
 _HEAD, _ALLOW, _ALLOWED = (_HELD.pop(name) for name in ("head", "about_allow", "allow"))
-LACKING, SUPPRESSED = (_HELD.pop(name) for name in ("lacking", "suppressed"))
+FACTS, SUPPRESSED, SENTENCES = (_HELD.pop(name) for name in ("facts", "suppressed", "sentences"))
 RULES = tuple(Rule(name=name, **fields) for name, fields in _HELD.items())
 BY_NAME = {rule.name: rule for rule in RULES}
 EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
@@ -97,7 +97,7 @@ class Exemption:
             raise InvalidInput("reason must say why, it is empty")
         for name in self.rules:
             if name in BY_NAME and name not in EXEMPTING:
-                raise InvalidInput(f"{name} has no rows to be exempt; raise its limit instead")
+                raise InvalidInput(SENTENCES["no_rows"].format(name=name))
             _check_known("rule", [name], EXEMPTING)
         _check_known("category", self.categories, CATEGORIES)
         for token in self.ids:
@@ -123,9 +123,8 @@ def _exemption(number: int, entry: Any) -> Exemption:
         for key, kind in LISTS.items():
             value = entry.get(key, [])
             if not isinstance(value, list) or any(type(item) is not kind for item in value):
-                raise InvalidInput(
-                    f"{key} must be a list of {'numbers' if kind is int else 'texts'}, got {_short(value)}"
-                )
+                kinds = "numbers" if kind is int else "texts"
+                raise InvalidInput(SENTENCES["not_a_list"].format(key=key, kinds=kinds, value=_short(value)))
         lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
         return Exemption(reason=entry["reason"], **lists)
     except ValueError as error:
@@ -158,10 +157,8 @@ class Policy(Shown):
         _check_known("rule", self.limits, BY_NAME)
         n_patterns = sum(len(exemption.patterns) for exemption in self.allow)
         if len(self.allow) > MOST_EXEMPTIONS or n_patterns > MOST_PATTERNS:
-            raise InvalidInput(
-                f"{len(self.allow):,} [[allow]] with {n_patterns:,} patterns; at most {MOST_EXEMPTIONS:,} with "
-                f"{MOST_PATTERNS:,} are taken, so join some"
-            )
+            most = {"most": MOST_EXEMPTIONS, "most_patterns": MOST_PATTERNS}
+            raise InvalidInput(SENTENCES["too_many"].format(n=len(self.allow), n_patterns=n_patterns, **most))
         object.__setattr__(self, "limits", {name: self.limits.get(name, DEFAULT_LIMITS[name]) for name in BY_NAME})
 
     @classmethod
