@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tomllib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from ..measures.vocabulary import Vocabulary
 
+SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
@@ -307,11 +309,8 @@ class _Measured:
         n = self.judged.n_tokens - self.matrix.n_tokens
         if not n:
             return []
-        n_dark = int(self.judgement.judged.indicators.dark[-n:].sum())
-        return [
-            f"{printable(self.judged.tensor)} has {n:,} rows beyond the {self.matrix.n_tokens:,} of the input, which "
-            f"are no tokens of it: {n_dark:,} of them are dark, and none is counted"
-        ]
+        facts = {"tensor": printable(self.judged.tensor), "n": n, "n_tokens": self.matrix.n_tokens}
+        return [SENTENCES["padding"].format(**facts, n_dark=self.judgement.judged.indicators.dark[-n:].sum())]
 
     def _copies(self) -> tuple[result.Copies, ...]:
         """List groups of trained tokens with equal rows, and pairs of trained rows that touch."""
@@ -356,7 +355,7 @@ def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
         matrix=judgement.judged.matrix.tensor,
         reference=_reference_facts(shown.reference),
         by=shown.by,
-        score=f"chance to be trained as little as the reference, by {COLUMNS[shown.by][0]}" if shown.by else None,
+        score=SENTENCES["score"].format(indicator=COLUMNS[shown.by][0]) if shown.by else None,
         threshold=shown.threshold,
         n_dark=int(dark.sum()),
         expected_false_positives=float(1 - judgement.score[dark].mean()) if dark.any() else None,
@@ -366,10 +365,9 @@ def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
 
 def _reference_facts(reference: Reference | None) -> result.ReferenceFacts:
     if reference is None:
-        how = "no rows stand apart from the others: no token is called dark"
-        return result.ReferenceFacts(kind="none", n=0, n_left_out=0, how=how)
-    how = "rows that stand apart from the others, around a mean of their own"
-    return result.ReferenceFacts(kind=reference.kind, n=len(reference.tokens), n_left_out=reference.n_left_out, how=how)
+        return result.ReferenceFacts(kind="none", n=0, n_left_out=0, how=SENTENCES["no_reference"])
+    counts = {"n": len(reference.tokens), "n_left_out": reference.n_left_out}
+    return result.ReferenceFacts(kind=reference.kind, **counts, how=SENTENCES["reference"])
 
 
 def _grade_facts(judgement: Judgement) -> result.GradeFacts:
@@ -409,11 +407,7 @@ def _proves(side: Side, near_zero: np.ndarray) -> str | None:
     shrunk = near_zero[side.indicators.norms[near_zero] > 0]
     if side.matrix.stored != "bfloat16" or not len(shrunk):
         return None
-    return (
-        f"{len(shrunk):,} of these rows are not zero, down to a norm of {side.indicators.norms[shrunk].min():.1e}: "
-        "decay alone cannot shrink bfloat16 weights so far, as its steps round away. They were set so, or trained with "
-        "float32 master weights or stochastic rounding."
-    )
+    return SENTENCES["proves"].format(n=len(shrunk), least=side.indicators.norms[shrunk].min())
 
 
 def _n_never_emitted(matrix: EmbeddingMatrix, judgement: Judgement) -> int | None:

@@ -176,10 +176,8 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
         raise refusal(source, asked)
     if not packed and not _is_matrix(asked):
         parts = f"; {name}[0] is one" if _is_history(asked) else ""
-        raise InvalidInput(
-            f"tensor {name!r} is {asked.dtype} {list(asked.shape)}, not a matrix of floating-point numbers{parts}"
-            f"; the matrices of {source.asked}:\n{_listed(_matrices(source))}"
-        )
+        facts = {"name": name, "shape": list(asked.shape), "parts": parts, "matrices": _listed(_matrices(source))}
+        raise InvalidInput(SENTENCES["no_matrix"].format(source=source, tensor=asked, **facts))
     return asked, "as asked"
 
 

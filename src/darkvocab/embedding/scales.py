@@ -182,10 +182,9 @@ def _unread(key: str, tensor: Tensor, **facts: Any) -> InvalidInput:
 
 
 def _wrong(tensor: Tensor, scales: Tensor, what: str) -> CorruptFile:
-    return CorruptFile(
-        f"{scales.path}: {printable(scales.name)}, {scales.dtype} {list(scales.shape)}, cannot be the scales of "
-        f"{printable(tensor.name)}, {tensor.dtype} {list(tensor.shape)}: {what}"
-    )
+    named = {"name": printable(scales.name), "shape": list(scales.shape)}
+    of = {"of": printable(tensor.name), "of_shape": list(tensor.shape)}
+    return CorruptFile(SENTENCES["wrong_scales"].format(scales=scales, tensor=tensor, what=what, **named, **of))
 
 
 def _grid_of(tensor: Tensor, scales: Tensor) -> Grid:
