@@ -1,12 +1,10 @@
 """History: the states of an embedding in training, as a file keeps them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Int64
@@ -48,7 +46,7 @@ class History(Shown):
         return {**facts, "n_tokens": self.n_tokens, "dim": self.dim, "grid": self.grid.name}
 
     @classmethod
-    def open(cls, source: str | Path, *, tensor: str | None = None) -> History:
+    def open(cls, source: str | Path, *, tensor: str | None = None) -> Self:
         """Open the history in a run folder or a `.safetensors` file, with the `corpus.json` and `manifest.json` beside.
 
         The run may be going on: the header's `recorded` counts the rows that are written, the rest is ignored.

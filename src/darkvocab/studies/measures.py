@@ -1,7 +1,5 @@
 """Measures of a training that has ended, for a study: columns of its record, from what its folder holds."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path

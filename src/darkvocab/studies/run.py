@@ -1,14 +1,12 @@
 """Run a study: train under each of its conditions from the same seeds, measure, and keep a record of each training."""
 
-from __future__ import annotations
-
 import shutil
 import tomllib
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import Diverged, InvalidInput, one_of
 from ..numerics.grouping import n_cores
@@ -54,7 +52,7 @@ class Study(Shown):
         check_seed(self.seed + self.replicas - 1)
 
     @classmethod
-    def of(cls, name: str, *, replicas: int | None = None, seed: int = 1, quick: bool = False) -> Study:
+    def of(cls, name: str, *, replicas: int | None = None, seed: int = 1, quick: bool = False) -> Self:
         """Return the study of this name; `quick` for a toy size. Raises InvalidInput for a name that is none."""
         one_of(name, "study", NAMES)
         text = tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))

@@ -1,12 +1,17 @@
 """Choices of a training as plain objects: its architecture, its start, its noise, its optimizer, its precision."""
 
+import hashlib
 import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import InvalidInput, MissingFile, one_of
+
+HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+ERRORS: dict[str, str] = HELD["errors"]
 
 
 def _positive(value: float, name: str, *, or_zero: bool = False) -> None:
@@ -92,6 +97,10 @@ class ModelStart(NormalStart):
             raise MissingFile(f"{self.model} has no model.safetensors; give the folder model of a training")
         return path
 
+    def identity(self) -> dict[str, str]:
+        """Return what identifies the weights, for a manifest."""
+        return {"model": self.model, "sha256": hashlib.sha256(self.file.read_bytes()).hexdigest()}
+
 
 Start = NormalStart | PointStart | SnowballStart | ModelStart
 
@@ -166,20 +175,8 @@ class Precision:
         return self.weights != self.optimizer
 
 
-PRECISIONS = {
-    "pure-bf16": Precision(weights="bfloat16", optimizer="bfloat16"),  # the notebooks'
-    "bf16-weights": Precision(weights="bfloat16", optimizer="float32"),
-    "mixed": Precision(weights="float32", optimizer="float32"),
-    "float32": Precision(weights="float32", optimizer="float32", factors="float32"),
-}
-NAMED = {
-    "precision": tuple(PRECISIONS),
-    "rounding": ("nearest", "stochastic", "kahan"),
-    "products": ("auto", "float32", "bfloat16"),
-    "schedule": ("linear", "constant"),  # of the learning rate
-}
-
-
+PRECISIONS = {name: Precision(**grids) for name, grids in HELD["precisions"].items()}
+NAMED = {"precision": tuple(PRECISIONS), **HELD["named"]}
 STARTS = {kind.name: kind for kind in (NormalStart, PointStart, SnowballStart, ModelStart)}
 NOISES = {"none": None, "gaussian": GaussianNoise}
 OPTIMIZERS = {kind.name: kind for kind in (AdamW, CoupledAdam, SGD)}

@@ -13,6 +13,7 @@ from jaxtyping import Int64, Integer
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..sources.tokenizer import open_tokenizer
 from ..text import Shown, printable
+from .choices import ERRORS
 
 DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
 AHEAD = 4096  # examples whose order is made at once
@@ -36,10 +37,7 @@ class Corpus(Shown):
         if not len(self.ids):
             raise InvalidInput(f"corpus {self.name}: no tokens of the vocabulary of {self.n_vocabulary:,} in it")
         if not 0 <= self.ids.min() <= self.ids.max() < self.n_vocabulary:
-            raise InvalidInput(
-                f"corpus {self.name}: token {self.ids.max():,} in a vocabulary of {self.n_vocabulary:,}; "
-                "give a larger --vocabulary"
-            )
+            raise InvalidInput(ERRORS["beyond_vocabulary"].format(corpus=self, largest=self.ids.max()))
 
     @cached_property
     def unseen(self) -> Int64[np.ndarray, " n_unseen"]:
@@ -127,9 +125,7 @@ def load_corpus(
         return _encoded(origin, text, Path(tokenizer), vocabulary)
     n_vocabulary = 128 if vocabulary is None else vocabulary
     if not 1 <= n_vocabulary <= 256:
-        raise InvalidInput(
-            f"bytes need a vocabulary of 1 to 256 tokens, got {n_vocabulary:,}; or give a tokenizer.json"
-        )
+        raise InvalidInput(ERRORS["bytes_vocabulary"].format(n=n_vocabulary))
     ids = np.frombuffer(text, np.uint8)
     kept = ids[ids < n_vocabulary] if n_vocabulary < 256 else ids
     return Corpus(**origin, n_vocabulary=n_vocabulary, n_dropped=len(ids) - len(kept), ids=kept)
@@ -145,9 +141,7 @@ def _encoded(origin: dict[str, Any], text: bytes, path: Path, vocabulary: int | 
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"corpus {origin['name']}: not UTF-8 at byte {error.start:,}, as a tokenizer needs it"
-        ) from None
+        raise InvalidInput(ERRORS["not_utf8"].format(name=origin["name"], at=error.start)) from None
     size = len(tokenizer.pieces)
     if vocabulary is not None and vocabulary < size:
         raise InvalidInput(f"{path} has {size:,} tokens, more than the vocabulary of {vocabulary:,}")

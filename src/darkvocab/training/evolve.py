@@ -22,6 +22,7 @@ from ..progress import Progress, Report
 from ..runs.folder import check_folder, take_folder
 from ..runs.records import frame_of, frame_of_columns, record_types, write_frames
 from ..text import Shown, printable
+from .choices import ERRORS
 from .verdicts import geometry_of, notebook_displacement, verdicts
 
 SCHEMA_VERSION = 1
@@ -213,13 +214,10 @@ class _Course:
 
     def _state(self, row: int, words: np.ndarray) -> tracking.State:
         state = tracking.State(words, self.history.grid)
-        bad = self.history.tokens[state.beyond].tolist()
-        if bad:
+        if bad := self.history.tokens[state.beyond].tolist():
             named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-            raise CorruptFile(
-                f"{self.history.path}: at step {self.history.step(row):,} (row {row:,}) {len(bad):,} of "
-                f"{self.history.n_tokens:,} tokens hold NaN or infinity: {named}; no census of such rows is true"
-            )
+            where = {"history": self.history, "step": self.history.step(row), "row": row}
+            raise CorruptFile(ERRORS["not_finite"].format(**where, n=len(bad), named=named))
         return state
 
     def _count(self) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:

@@ -1,15 +1,13 @@
 """The model of a training: transformers' GPT-2, drawn from its seed, its parameters in one vector, and its passes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import CorruptFile, InvalidInput
 from ..extras import import_extra
 from ..landing import write_whole
-from .choices import Architecture, ModelStart
+from .choices import ERRORS, Architecture, ModelStart
 from .settings import Training
 
 EPS = 1e-5  # of the norms
@@ -77,9 +75,8 @@ def _load(model: Any, path: Path) -> None:
     except SafetensorError as error:
         raise CorruptFile(f"{path}: not a safetensors file ({error})") from None
     except RuntimeError as error:  # shapes, one to a line
-        raise InvalidInput(
-            f"{path} is of another size than this training: {str(error).splitlines()[1].strip()}"
-        ) from None
+        said = str(error).splitlines()[1].strip()
+        raise InvalidInput(ERRORS["other_size"].format(path=path, said=said)) from None
     if lacking := set(lacking) - ({HEAD} if model.config.tie_word_embeddings else set()) | set(others):
         raise InvalidInput(f"{path} is of another model than this training's: {', '.join(sorted(lacking)[:4])}")
 
@@ -91,7 +88,7 @@ class Layout:
     places: dict[str, tuple[slice, Any]]  # part and shape of each, by its name, in their order
 
     @classmethod
-    def of(cls, model: Any) -> Layout:
+    def of(cls, model: Any) -> Self:
         places, at = {}, 0
         for name, parameter in sorted(model.named_parameters(), key=lambda item: item[1].dim() < 2):
             places[name] = slice(at, at + parameter.numel()), parameter.shape

@@ -1,7 +1,5 @@
 """Recorder: the embedding of a training that runs by itself, in the files that `evolve` and `history` read."""
 
-from __future__ import annotations
-
 import json
 import sys
 import tomllib
@@ -24,6 +22,7 @@ from ..numerics.grouping import identical_rows
 from ..runs.folder import Folder, read_manifest, repeating, versions
 from ..text import listed
 from . import updates
+from .choices import ERRORS
 from .recording import Recording, recorded
 
 ON_ALARM = ("warn", "record", "stop")
@@ -178,9 +177,7 @@ class Recorder:
     def _find(self, torch: Any, model: Any, optimizer: Any) -> list[Watched]:
         """Return the matrices to record; InvalidInput where there are none, or they cannot be recorded."""
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise InvalidInput(
-                f"the recorder counts the steps of torch's optimizers; {type(optimizer).__name__} is none"
-            )
+            raise InvalidInput(ERRORS["no_optimizer"].format(name=type(optimizer).__name__))
         inner = next((part for part in model.modules() if hasattr(part, "get_input_embeddings")), None)
         finds: dict[str, Callable[[], Any]] = {}
         if isinstance(self.embedding, str):
@@ -194,9 +191,7 @@ class Recorder:
                 finds["output"] = lambda: inner.get_output_embeddings().weight
         if not finds or (parameter := finds["embedding"]()) is None:
             names = [name for name, held in model.named_parameters() if held.ndim == 2][:8]
-            raise InvalidInput(
-                f"which parameter is the embedding? give embedding=, the name of one: {', '.join(names)}"
-            )
+            raise InvalidInput(ERRORS["which_parameter"].format(names=", ".join(names)))
         watched = []
         for name, find in finds.items():
             parameter = find()
@@ -244,10 +239,7 @@ class Recorder:
         self.first, self.out = fitting[-1]
         n = (self.made - self.first) // self.every + 1 if self.made > self.first else 0
         if (held := recorded(self.out / FILE)) < n:
-            raise CorruptFile(
-                f"{self.out} holds {held:,} rows, fewer than the {n:,} up to step {self.made:,}: go on from an "
-                "earlier checkpoint, or record anew; Recorder.flush() before a checkpoint keeps both together"
-            )
+            raise CorruptFile(ERRORS["fewer_rows"].format(folder=self.out, held=held, n=n, made=self.made))
         return n
 
     def _manifest(self, model: Any, optimizer: Any) -> dict[str, Any]:
@@ -425,13 +417,8 @@ class Recorder:
 def _check(parameter: Any, name: str, optimizer: Any) -> None:
     """Raise InvalidInput where a parameter cannot be recorded."""
     if parameter.ndim != 2:
-        raise InvalidInput(
-            f"the {name} has the shape {list(parameter.shape)}, not [tokens, dim]; under FSDP shard by `fully_shard`, "
-            "which keeps it a matrix"
-        )
+        raise InvalidInput(ERRORS["no_matrix"].format(name=name, shape=list(parameter.shape)))
     if parameter.device.type == "meta":
-        raise InvalidInput(
-            f"the {name} is on the meta device or offloaded: there are no rows to record; bring it to one"
-        )
+        raise InvalidInput(ERRORS["offloaded"].format(name=name))
     if not any(one is parameter for group in optimizer.param_groups for one in group["params"]):
         raise InvalidInput(f"the optimizer does not change the {name}; give it the optimizer that does")

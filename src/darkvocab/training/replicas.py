@@ -24,6 +24,7 @@ from ..runs.folder import repeating
 from ..runs.randomness import check_seed
 from ..runs.records import CURVES, RunFolder, Unsigned, record_types, write_table
 from ..text import Shown
+from .choices import ERRORS
 from .outcome import STEPS, outcome, read_metrics
 from .recording import recorded
 from .run import METRICS, TrainingFolder, no_room, require, say_beginning, steps_made, train, train_stack
@@ -98,10 +99,7 @@ class Replicas(Shown):
             raise InvalidInput("replicas share torch's global generator; use the engine processes, or serial")
         if on_device := self.training.device != "cpu":
             if engine != "local" or workers is not None:
-                raise InvalidInput(
-                    f"replicas on {self.training.device} are trained together by this process; "
-                    "leave out the engine and the workers"
-                )
+                raise InvalidInput(ERRORS["on_device"].format(device=self.training.device))
             torch_device(self.training.device)
         engine, workers, cores = self._spread(engine, workers)
         with ExitStack() as opened:

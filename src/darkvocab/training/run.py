@@ -21,7 +21,7 @@ from ..landing import write_json, write_whole
 from ..runs.folder import Folder, read_manifest
 from ..sources.safetensors import read_metadata
 from . import updates
-from .choices import ModelStart
+from .choices import ERRORS, ModelStart
 from .model import begin
 from .outcome import COLUMNS, ENDED, TrainingOutcome, n_before_divergence, outcome, write_outcome
 from .recording import Recording
@@ -261,10 +261,7 @@ class TrainingFolder(Folder):
         self.metrics.extend(metrics[:n_good])
         if n_good < len(metrics):
             loss, norm, _ = metrics[n_good].tolist()
-            self.diverged = Diverged(
-                f"the training diverged at step {first + n_good + 1:,}: loss {loss}, gradient norm {norm}; "
-                "what was recorded before is kept"
-            )
+            self.diverged = Diverged(ERRORS["diverged"].format(step=first + n_good + 1, loss=loss, norm=norm))
             for recording in (*self.recordings, self.metrics):
                 recording.shorten()
             self.end("diverged")

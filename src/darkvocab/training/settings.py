@@ -1,7 +1,6 @@
 """Settings of a training: fields that are checked, the numbers that follow from them, and its manifest."""
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -57,9 +56,7 @@ class Training(Shown):
         if self.label_shift not in (1, 2):
             raise InvalidInput(f"label_shift must be 1 or 2, got {self.label_shift}")
         if self.rounding != "nearest" and not self.precision_policy.rounded:
-            raise InvalidInput(
-                f"precision {self.precision} does not round what it updates; {self.rounding} is for bf16-weights"
-            )
+            raise InvalidInput(choices.ERRORS["rounding"].format(training=self))
         if self.clip is not None and not self.clip > 0:
             raise InvalidInput(f"clip must be > 0, got {self.clip!r}")
         if self.steps % self.record_every:
@@ -68,18 +65,14 @@ class Training(Shown):
         factors = self.precision_policy.factors
         if self.products not in ("auto", factors) and (factors == "float32" or self.device != "cpu"):
             raise InvalidInput(f"{self.precision} on {self.device} has products in {factors}, not in {self.products}")
-        unknown = [name for name in self.record if name not in EXTRAS]
-        if unknown:
+        if unknown := [name for name in self.record if name not in EXTRAS]:
             raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
         if "moments" in self.record and not isinstance(self.optimizer, choices.AdamW):
             raise InvalidInput("moments are Adam's; this optimizer has none")
         if "paths" in self.record and not self.architecture.tied:
             raise InvalidInput("paths are of a tied matrix; an untied one has its gradient by its input alone")
         if self.n_examples < 1:
-            raise InvalidInput(
-                f"corpus {self.corpus.name} has {len(self.corpus.ids):,} tokens, no more than a context of "
-                f"{self.architecture.context:,}; give a longer text or a shorter --context"
-            )
+            raise InvalidInput(choices.ERRORS["short_corpus"].format(training=self, n_tokens=len(self.corpus.ids)))
 
     @classmethod
     def of(cls, corpus: Corpus | None = None, **options: Any) -> Self:
@@ -156,20 +149,16 @@ class Training(Shown):
 
     def manifest(self) -> dict[str, Any]:
         """Return what runs, without where and when: settings and inputs as data, and the command if one repeats it."""
+        start = [self.start.identity()] if isinstance(self.start, choices.ModelStart) else []
         return {
             "experiment": "train",
             **repeating("train", self.options(), {}, self.unrepeatable()),
             "parameters": self.parameters(),
             "seed": self.seed,
             "packages": versions("torch", "transformers"),
-            "inputs": [*self.corpus.inputs(), *self._start_inputs()],
+            "inputs": [*self.corpus.inputs(), *start],
             "paths": self.corpus.paths(),
         }
-
-    def _start_inputs(self) -> list[dict[str, str]]:
-        if not isinstance(self.start, choices.ModelStart):
-            return []
-        return [{"model": self.start.model, "sha256": hashlib.sha256(self.start.file.read_bytes()).hexdigest()}]
 
     def unrepeatable(self) -> str | None:
         """Return why no command line repeats this training, or None where one does."""

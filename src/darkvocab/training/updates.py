@@ -1,7 +1,5 @@
 """Updates: what a step of an optimizer did to each row, how much of it rounding lost, and why a row moved."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
