@@ -9,9 +9,9 @@ from scipy import stats
 
 from darkvocab import Training
 from darkvocab.errors import InvalidInput
-from darkvocab.training import batched_passes as passes
+from darkvocab.training import batched as passes
 from darkvocab.training import noise_stream
-from darkvocab.training.batched_optimizers import BATCHED
+from darkvocab.training.batched import BATCHED
 from darkvocab.training.choices import (
     SGD,
     AdamW,

@@ -15,8 +15,7 @@ from ..extras import import_torch
 from ..gpu.device import torch_device
 from ..runs.folder import fixed
 from . import updates
-from .batched_optimizers import BATCHED
-from .batched_passes import BatchedPasses
+from .batched import BATCHED, BatchedPasses
 from .cpu_passes import CpuPasses, array, single_threaded
 from .model import TOKEN_EMBEDDING, Layout, begin, save, scalar_dtype, views
 from .noise_stream import NOISE, ROUNDING, bits, key, normals, splitmix64
@@ -373,8 +372,7 @@ def captured(torch: Any, device: Any, function: Callable[[], None], state: Seque
 
 def stack_size(torch: Any, training: Training) -> int:
     """Estimate how many such trainings its device has room for, at most `MOST`; the device itself has the last word."""
-    device = torch_device(training.device)
-    if device.type != "cuda":
+    if (device := torch_device(training.device)).type != "cuda":
         return MOST
     architecture, n_vocabulary = training.architecture, training.corpus.n_vocabulary
     places, width = training.batch * architecture.context, architecture.width
