@@ -13,8 +13,7 @@ from ..measures.counts import PLACES, Places, joined
 from ..runs.engine import open_engine
 from ..sources import open_source
 from ..sources.tokenizer import Tokenizer, tokenizer_of
-from .chat import template_of
-from .documents import Span, Templated, Text, texts_of
+from .documents import Span, Templated, Text, template_of, texts_of
 
 TOGETHER, CHARACTERS = 4096, 1 << 18  # texts that are encoded at a time, or characters
 AROUND = 12  # tokens that are kept before and behind a place
@@ -80,9 +79,7 @@ def count(counting: Counting, spans: list[Span]) -> tuple[Counter[str], np.ndarr
     Texts are encoded in a thread for each core, a few batches ahead. Raises as `texts_of`; InvalidInput for a token
     beyond the rows of the model.
     """
-    tally = Counter(
-        n_pieces=1, n_files=sum(not span.begin for span in spans), n_bytes=sum(one.n_bytes for one in spans)
-    )
+    tally = Counter(n_pieces=1, n_files=sum(not one.begin for one in spans), n_bytes=sum(one.n_bytes for one in spans))
     total = np.zeros((2, counting.n_tokens), np.int64)
     places: Places = {}
     with open_engine("threads") as threads:

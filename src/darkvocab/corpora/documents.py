@@ -1,4 +1,4 @@
-"""Documents: files as pieces of a corpus, and the texts of a piece one after the other, in bounded memory."""
+"""Documents: files as pieces of a corpus, and the texts of a piece one after the other, those of chats, too."""
 
 import csv
 import gzip
@@ -8,16 +8,18 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import polars as pl
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
 from ..runs.records import reading
-from ..sources.tokenizer import is_unicode
+from ..sources import Source, chat_template, read_object
+from ..sources.tokenizer import in_a_line, is_unicode
 from ..text import listed, printable
 
 if sys.version_info >= (3, 14):
@@ -34,7 +36,9 @@ WHOLE = sys.maxsize
 PIECE = 1 << 24  # bytes of a piece at least, but for the last
 LONGEST = 1 << 18  # characters of a text that is encoded as one; a plain one goes on to the end of its line
 Text = tuple[str, str, int, bool]  # its file; the line or row where it begins; whether its line ends are the file's
-Templated = Callable[[list[Any], str], str]  # as `chat.template_of` returns it
+Templated = Callable[[list[Any], str], str]  # as `template_of` returns it
+SPECIAL = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}  # GGUF's names
+GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")  # marks what the assistant says; jinja2 does not know it
 
 
 class Span(NamedTuple):
@@ -181,3 +185,43 @@ def _text(record: Any, field: str, place: str, templated: Templated) -> str:
     if not isinstance(value, str | None):
         raise InvalidInput(f"{place}: {field} is a {type(value).__name__}, neither a text nor messages of a chat")
     return value or ""
+
+
+def template_of(source: Source, texts: Mapping[Any, str]) -> Callable[[list[Any], str], str]:
+    """Return a function from messages, and their place, to text, by the chat template of a source with these tokens.
+
+    It runs in jinja2's sandbox, and without the date: a text is the same on any day. It raises InvalidInput where there
+    is no template, or that fails.
+    """
+    from jinja2.sandbox import ImmutableSandboxedEnvironment as Sandbox
+
+    template = chat_template(source)
+    sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    sandbox.filters["tojson"] = lambda value, **given: json.dumps(value, **{"ensure_ascii": False, **given})
+    sandbox.globals["raise_exception"] = _refuse
+    known = GENERATION.sub(lambda mark: mark[1] + ("endif" if mark[2] else "if true"), template or "")
+    compiled = cache(sandbox.from_string)
+    given = {name: _special(source, texts, name) for name in SPECIAL} | {"tools": None, "documents": None}
+
+    def render(messages: list[Any], place: str) -> str:
+        if template is None:
+            _refuse(f"{place}: messages of a chat, and {source.asked} has no chat template")
+        try:
+            return compiled(known).render(messages=messages, **given)
+        except Exception as error:  # whatever the template's own expressions raise
+            _refuse(f"{place}: the chat template of {source.asked} fails ({in_a_line(error)})")
+
+    return render
+
+
+def _refuse(said: str) -> NoReturn:
+    raise InvalidInput(said)
+
+
+def _special(source: Source, texts: Mapping[Any, str], name: str) -> str:
+    """Return the text of a special token by the name that templates give it; "" where the model has none."""
+    beside = source.beside.get("tokenizer_config.json")
+    held = read_object(beside).get(name) if beside else None
+    held = held.get("content") if isinstance(held, dict) else held
+    token = source.metadata.get(f"tokenizer.ggml.{SPECIAL[name]}_token_id")
+    return held if isinstance(held, str) else texts.get(token, "")
