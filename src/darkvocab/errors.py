@@ -113,6 +113,13 @@ def one_of(value: Any, name: str, known: Collection[Known]) -> Known:
     return value
 
 
+def at_least(least: int, **values: float) -> None:
+    """Raise `InvalidInput`, which names it, for a value that is below this."""
+    for name, value in values.items():
+        if value < least:
+            raise InvalidInput(f"{name} must be >= {least}, got {value}")
+
+
 def of_the_machine(error: BaseException) -> DarkvocabError | None:
     """Return the error of the tree for what the operating system refuses, or None where that is not what happened.
 

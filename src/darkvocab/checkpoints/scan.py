@@ -306,8 +306,7 @@ class _Measured:
 
     def _padding(self) -> list[str]:
         """Say how many rows the output matrix has that are no tokens of the input."""
-        n = self.judged.n_tokens - self.matrix.n_tokens
-        if not n:
+        if not (n := self.judged.n_tokens - self.matrix.n_tokens):
             return []
         facts = {"tensor": printable(self.judged.tensor), "n": n, "n_tokens": self.matrix.n_tokens}
         return [SENTENCES["padding"].format(**facts, n_dark=self.judgement.judged.indicators.dark[-n:].sum())]
@@ -343,9 +342,8 @@ def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.Voca
     if words.model is None:
         return None
     named = matrix.tokenizer and matrix.tokenizer.file
-    return result.VocabularyFacts(
-        tokenizer=str(named or matrix.path), **{name: getattr(words, name) for name in OF_VOCABULARY}
-    )
+    facts = {name: getattr(words, name) for name in OF_VOCABULARY}
+    return result.VocabularyFacts(tokenizer=str(named or matrix.path), **facts)
 
 
 def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:

@@ -139,9 +139,7 @@ class Course:
         why = _why_not(self.records[-1], matrix, grid) if before else None
         moved = None
         if before and why is None:
-            moved = (
-                np.zeros(matrix.n_tokens, np.int64) if same else displacements(before.matrix, matrix, grid).l_inf_steps
-            )
+            moved = np.zeros(matrix.n_tokens, int) if same else displacements(before.matrix, matrix, grid).l_inf_steps
         events = self._begin(groups) if moved is None else self._follow(groups, moved)
         remote = {} if isinstance(matrix.path, Path) else matrix.path.origin()
         record = CheckpointRecord(

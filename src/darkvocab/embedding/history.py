@@ -1,7 +1,7 @@
 """History: the states of an embedding in training, as a file keeps them."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +11,7 @@ from jaxtyping import Int64
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, NoEmbedding
 from ..numerics import Grid, as_grid
+from ..progress import Advance
 from ..sources import Tensor, read_json, read_object
 from ..sources.safetensors import read_metadata, read_tensors
 from ..text import Shown, listed, printable
@@ -56,8 +57,7 @@ class History(Shown):
         key; CorruptFile for a tensor that is no history, counts in the header that contradict it, or JSON beside it
         that cannot be read.
         """
-        asked = Path(source)
-        if not asked.exists():
+        if not (asked := Path(source)).exists():
             raise MissingFile(f"no file or folder {str(asked)!r}; give a run folder or a .safetensors history")
         path = asked / FILE if asked.is_dir() else asked
         if not path.is_file():
@@ -76,8 +76,7 @@ class History(Shown):
         if 0 in held.shape:
             raise CorruptFile(f"{what}: nothing is in it")
         metadata = read_metadata(path)
-        every = header_count(path, metadata, "record_every", 1)
-        if not every:
+        if not (every := header_count(path, metadata, "record_every", 1)):
             raise CorruptFile(f"{path}: record_every is 0; rows must be an optimizer step apart or more")
         beside = (path.parent / name for name in ("corpus.json", "manifest.json"))
         corpus, manifest = (read_object(place) if place.is_file() else {} for place in beside)
@@ -131,9 +130,7 @@ class History(Shown):
         rows = list(range(0, self.n_rows, every))
         return rows if rows[-1] == self.n_rows - 1 else [*rows, self.n_rows - 1]
 
-    def words(
-        self, rows: Iterable[int], progress: Callable[[int], None] | None = None
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def words(self, rows: Iterable[int], progress: Advance | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Yield row and words [n_tokens, dim] of these states, one in memory at a time.
 
         They are not mapped, so that a file that is cut meanwhile is a CorruptFile and does not end the process.
@@ -162,8 +159,7 @@ def _instead(folder: Path) -> str:
 
 
 def _ids(place: Path, parameters: dict[str, Any], n_tokens: int) -> tuple[int, ...] | None:
-    ids = parameters.get("token_ids")
-    if ids is None:
+    if (ids := parameters.get("token_ids")) is None:
         return None
     if not (isinstance(ids, list) and all(type(token) is int for token in ids) and len(ids) == n_tokens):
         raise CorruptFile(f"{place}: token_ids must be a list of the {n_tokens:,} tokens that were recorded")
@@ -183,8 +179,7 @@ def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ..
 def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
     """Return token ids in ascending order, each once; raises InvalidInput for one that the vocabulary lacks."""
     ascending = tuple(sorted(set(tokens)))
-    outside = [token for token in ascending if not 0 <= token < n_tokens]
-    if outside:
+    if outside := [token for token in ascending if not 0 <= token < n_tokens]:
         raise InvalidInput(f"unseen token {outside[0]} is not one of the history's {n_tokens:,}: 0 to {n_tokens - 1:,}")
     return ascending
 

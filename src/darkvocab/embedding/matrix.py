@@ -217,8 +217,7 @@ class EmbeddingMatrix(Shown):
 
         Of a matrix that has all its rows.
         """
-        skipped = tuple(sorted(set(tokens)))
-        if not skipped:
+        if not (skipped := tuple(sorted(set(tokens)))):
             return self
         kept = np.delete(np.arange(self.n_tokens), skipped)
         if not len(kept):

@@ -69,8 +69,7 @@ def open_device(name: str | Device) -> Device | None:
         return name
     if check_device(name) == "cpu":
         return None
-    place = torch_device(name)
-    if place.type == "mps":
+    if (place := torch_device(name)).type == "mps":
         return None
     if find_spec("triton") is None:
         raise MissingExtra(

@@ -180,8 +180,7 @@ class Folder:
         self.is_migrated = not self.manifest.keys() - {"no_command"} <= old.keys()
         adopted = [key for key in self.adopted if key in old and not (self.is_migrated and key in REPEATING)]
         wanted = {**self.manifest, **{key: old[key] for key in adopted}}
-        differences = list(_differences(fixed(old), fixed(wanted)))
-        if differences:
+        if differences := list(_differences(fixed(old), fixed(wanted))):
             raise RunFolderRefused(f"{self.path} holds another run: {'; '.join(differences[:3])}; choose another --out")
         if not resume:
             raise RunFolderRefused(f"{self.path} holds this run already ({old['status']}); --resume goes on with it")

@@ -316,8 +316,7 @@ class RunFolder(Folder, Generic[Row]):
 
         A part that is not this run's, or another file among them, is a CorruptFile.
         """
-        foreign = sorted({item.name for item in self.parts.folder.iterdir()} - self.parts.names)
-        if foreign:
+        if foreign := sorted({item.name for item in self.parts.folder.iterdir()} - self.parts.names):
             raise CorruptFile(f"{self.parts.folder} holds {', '.join(foreign[:4])}, no part of this run; move it away")
         write_frames(self.path / "records.parquet", self.row, self._frames())
         path = csv_path(self.path, self.manifest)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..errors import CorruptFile, InvalidInput, MissingFile, one_of
+from ..errors import CorruptFile, InvalidInput, MissingFile, at_least, one_of
 from ..gpu.device import DistanceQuery, Queries
 from ..numerics import Touching, as_grid
 from ..numerics.grouping import SELECTIONS
@@ -124,8 +124,7 @@ class RunSettings(Points, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.trials < 1:
-            raise InvalidInput(f"trials must be >= 1, got {self.trials}")
+        at_least(1, trials=self.trials)
         one_of(self.sampler, "sampler", SAMPLERS)
         if self.sampler == "notebook" and self.distribution != "gaussian":
             raise InvalidInput(SENTENCES["not_gaussian"].format(distribution=self.distribution))

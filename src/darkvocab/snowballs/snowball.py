@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Integer, UInt
 
-from ..errors import InvalidInput, one_of
+from ..errors import InvalidInput, at_least, one_of
 from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, _backends, as_grid, from_index, identical_rows, round_to, ulp
 from ..numerics.cells import DISTRIBUTIONS, Cells, Distribution, Ranges, drawn, independent
@@ -177,8 +177,7 @@ class Snowball(SnowballLaw):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_tokens < 0:
-            raise InvalidInput(f"n_tokens must be >= 0, got {self.n_tokens}")
+        at_least(0, n_tokens=self.n_tokens)
         drawn(self.distribution)
 
     @property

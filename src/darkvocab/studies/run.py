@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import Diverged, InvalidInput, one_of
+from ..errors import Diverged, InvalidInput, at_least, one_of
 from ..numerics.grouping import n_cores
 from ..progress import Progress, Report
 from ..runs.engine import open_engine
@@ -47,8 +47,7 @@ class Study(Shown):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if self.replicas < 1:
-            raise InvalidInput(f"replicas must be >= 1, got {self.replicas}")
+        at_least(1, replicas=self.replicas)
         check_seed(self.seed + self.replicas - 1)
 
     @classmethod

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import InvalidInput, MissingFile, one_of
+from ..errors import InvalidInput, MissingFile, at_least, one_of
 
 HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 ERRORS: dict[str, str] = HELD["errors"]
@@ -31,9 +31,7 @@ class Architecture:
     tied: bool = True  # the output matrix is the embedding
 
     def __post_init__(self) -> None:
-        for name in ("layers", "heads", "width"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
+        at_least(1, layers=self.layers, heads=self.heads, width=self.width)
         if self.context < 2:
             raise InvalidInput(f"context must be >= 2, or there is nothing to predict, got {self.context}")
         if self.width % self.heads:
@@ -92,8 +90,7 @@ class ModelStart(NormalStart):
     @property
     def file(self) -> Path:
         """File of the weights; MissingFile where there is none."""
-        path = Path(self.model) / "model.safetensors"
-        if not path.is_file():
+        if not (path := Path(self.model) / "model.safetensors").is_file():
             raise MissingFile(f"{self.model} has no model.safetensors; give the folder model of a training")
         return path
 

@@ -108,8 +108,7 @@ def load_corpus(
         name = f"pydoc-topics of Python {sys.version_info.major}.{sys.version_info.minor}"
         text = "".join(topics[topic] for topic in sorted(topics)).encode("ascii", "ignore")[:DEFAULT_BYTES]
     else:
-        path = Path(source)
-        if path.is_dir():
+        if (path := Path(source)).is_dir():
             raise MissingFile(f"corpus {path} is a folder; give a text file")
         name = path.name
         text = path.read_bytes()

@@ -28,8 +28,6 @@ from .verdicts import geometry_of, notebook_displacement, verdicts
 SCHEMA_VERSION = 1
 MOST_COMPARED = 1024  # distinct rows whose distances are taken: all pairs, over all columns, at every step
 FILES = ("evolution.parquet", "events.parquet", "tokens.parquet", "evolution.json")
-
-
 EvolutionRecord, EventRecord, TokenRecord = record_types(Path(__file__).with_suffix(".toml"), __name__)
 COLUMNS = [field.name for field in fields(EvolutionRecord)]
 MOTION = COLUMNS[COLUMNS.index("since") :]

@@ -180,10 +180,8 @@ class Recorder:
             raise InvalidInput(ERRORS["no_optimizer"].format(name=type(optimizer).__name__))
         inner = next((part for part in model.modules() if hasattr(part, "get_input_embeddings")), None)
         finds: dict[str, Callable[[], Any]] = {}
-        if isinstance(self.embedding, str):
-            finds["embedding"] = lambda: dict(model.named_parameters()).get(self.embedding)
-        elif self.embedding is not None:
-            finds["embedding"] = lambda: self.embedding
+        if (given := self.embedding) is not None:
+            finds["embedding"] = lambda: dict(model.named_parameters()).get(given) if isinstance(given, str) else given
         elif inner is not None:
             finds["embedding"] = lambda: inner.get_input_embeddings().weight
             head = inner.get_output_embeddings()
@@ -367,8 +365,7 @@ class Recorder:
     def _raise(self, step: int, kind: str, rows: np.ndarray) -> None:
         """Note an alarm of tokens of which it was not said before."""
         tokens = [int(row) if self.tokens is None else self.tokens[row] for row in rows.tolist()]
-        fresh = [token for token in tokens if (kind, token) not in self._said]
-        if not fresh:
+        if not (fresh := [token for token in tokens if (kind, token) not in self._said]):
             return
         self._said |= {(kind, token) for token in fresh}
         with (self.out / ALARMS).open("a", encoding="utf-8") as file:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from ..embedding.history import FILE, History
-from ..errors import Diverged, InvalidInput
+from ..errors import Diverged, InvalidInput, at_least
 from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
 from ..measures.census import counts
@@ -44,8 +44,7 @@ class Replicas(Shown):
     n: int
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise InvalidInput(f"replicas must be >= 1, got {self.n}")
+        at_least(1, replicas=self.n)
         check_seed(self.training.seed + self.n - 1)
 
     def __len__(self) -> int:
@@ -166,8 +165,7 @@ class Replicas(Shown):
             made = {number: steps_made(self.folder(out, number)) for number in left}
             left = [number for number in left if made[number] is not None]
             yield from (self.record(out, number) for number in made if made[number] is None)
-            steps = sorted({done for done in made.values() if done is not None})
-            if not steps:
+            if not (steps := sorted({done for done in made.values() if done is not None})):
                 return
             behind = [number for number in left if made[number] == steps[0]][:most]
             try:
@@ -175,8 +173,7 @@ class Replicas(Shown):
             except RuntimeError as error:
                 if not is_full(error):
                     raise
-                most = len(behind) // 2
-                if not most:
+                if not (most := len(behind) // 2):
                     raise no_room(self.training) from None
             gc.collect()  # the stack, before the next takes its room
 
@@ -203,10 +200,8 @@ class Replicas(Shown):
         values |= {f"unseen_{name}": value for name, value in end.unseen_l_inf.items()}
         values |= {f"loss_{name}": end.loss[name] if end.loss else None for name in ("first", "last")}
         values |= {name: getattr(end, name) for name in ("status", "steps", "n_unseen", "centroid_displacement")}
-        last_100 = float(losses[-100:].mean()) if len(losses) else None
-        return ReplicaRecord(
-            replica=number, seed=Unsigned(self.training.seed + number), loss_last_100=last_100, **values
-        )
+        values["loss_last_100"] = float(losses[-100:].mean()) if len(losses) else None
+        return ReplicaRecord(replica=number, seed=Unsigned(self.training.seed + number), **values)
 
     def curves(self, out: Path) -> pl.DataFrame:
         """Count all and unseen tokens of every replica at about a hundred steps, early ones more densely."""

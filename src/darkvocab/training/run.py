@@ -18,6 +18,7 @@ from ..errors import CorruptFile, Diverged, OutOfMemory
 from ..extras import import_extra, import_torch
 from ..gpu.device import is_full, torch_device
 from ..landing import write_json, write_whole
+from ..progress import Report
 from ..runs.folder import Folder, read_manifest
 from ..sources.safetensors import read_metadata
 from . import updates
@@ -39,7 +40,7 @@ def train(
     *,
     resume: bool = False,
     cores: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
     say: Callable[[str], None] | None = None,
 ) -> TrainingOutcome:
     """Train, recording every step into a run folder; return what became of it.
@@ -111,7 +112,7 @@ def train_stack(
     *,
     until: int | None = None,
     cores: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
 ) -> None:
     """Train in folders that are taken, as one stack: all of them have made the same number of steps.
 
@@ -132,9 +133,7 @@ def train_stack(
             folder.end("complete")
 
 
-def _record(
-    stack: Stack, folders: Sequence[TrainingFolder], until: int, progress: Callable[[int, int], None] | None
-) -> None:
+def _record(stack: Stack, folders: Sequence[TrainingFolder], until: int, progress: Report | None) -> None:
     """Make the steps, with a thread that writes those before; have checkpoints now and then, and at the end."""
     tell = progress or (lambda *_: None)
     saved, written = time.monotonic(), None
@@ -231,8 +230,7 @@ class TrainingFolder(Folder):
         return self._opened.enter_context(recording)
 
     def _restore(self, load: Callable[[dict[str, Any], int], None]) -> int:
-        path = self.path / CHECKPOINT
-        if not path.is_file():
+        if not (path := self.path / CHECKPOINT).is_file():
             return 0
         from safetensors import SafetensorError, safe_open
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Int64
 
-from ..errors import InvalidInput, one_of
+from ..errors import InvalidInput, at_least, one_of
 from ..extras import import_torch
 from ..gpu.device import check_device
 from ..runs.folder import repeating, versions
@@ -48,9 +48,7 @@ class Training(Shown):
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        for name in ("batch", "steps", "record_every"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
+        at_least(1, batch=self.batch, steps=self.steps, record_every=self.record_every)
         for name, known in choices.NAMED.items():
             one_of(getattr(self, name), name, known)
         if self.label_shift not in (1, 2):
@@ -77,9 +75,8 @@ class Training(Shown):
     @classmethod
     def of(cls, corpus: Corpus | None = None, **options: Any) -> Self:
         """Return the settings that options of `darkvocab train` come to, by their names; others are as by default."""
-        shape, given = (
-            {item.name for item in dataclasses.fields(kind)} & set(options) for kind in (choices.Architecture, cls)
-        )
+        shape = {item.name for item in dataclasses.fields(choices.Architecture)} & set(options)
+        given = {item.name for item in dataclasses.fields(cls)} & set(options)
         named = {"start": "snowball", "noise": "none", "optimizer": "adamw", **options}
         parts: dict[str, Any] = {
             **{name: options[name] for name in given},

@@ -15,7 +15,7 @@ import numpy as np
 from ..checkpoints.scan import scan
 from ..checkpoints.scan_result import Scan
 from ..checkpoints.selection import asked_for
-from ..errors import InvalidInput, MissingFile
+from ..errors import InvalidInput, MissingFile, at_least
 from ..gpu.device import check_device
 from ..measures.verdict import Verdict, judge
 from ..runs.engine import open_engine
@@ -61,9 +61,7 @@ class Verify(Shown):
             object.__setattr__(self, "tokens", tuple(self.tokens))
         check_seed(self.seed)
         check_device(self.device)
-        for name in ("controls", "missed"):
-            if getattr(self, name) < 0:
-                raise InvalidInput(f"{name} must be >= 0, got {getattr(self, name)}")
+        at_least(0, controls=self.controls, missed=self.missed)
         if self.endpoint is None and (self.api_key_env or isinstance(self.model, str)):
             raise InvalidInput("the name of a model or of a key is for a server; give its URL by --endpoint")
         if self.endpoint is not None and not isinstance(self.model, str | None):

@@ -31,8 +31,7 @@ def kind_of(text: str | None) -> str:
     """
     if text is None or "\ufffd" in text:
         return "bytes"
-    body = text.strip()
-    if not body:
+    if not (body := text.strip()):
         return "spaces"
     kinds = {unicodedata.category(character)[0] for character in body}
     if kinds <= {"L", "M"}:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InvalidInput, NoFit
+from ...errors import InvalidInput, NoFit, at_least
 from ...numerics import as_grid, round_to
 from ...numerics.cells import DRAWN, INDEPENDENT
 from ...progress import Report
@@ -116,8 +116,7 @@ class Fit(Shown):
         self.grid = as_grid(self.grid or self.target.grid or "bfloat16").name
         if not 0 < self.level < 1:
             raise InvalidInput(f"level must lie between 0 and 1, got {self.level!r}")
-        if self.draws < 20:
-            raise InvalidInput(f"draws must be >= 20, got {self.draws}")
+        at_least(20, draws=self.draws)
         try:
             moved = 0.0 if self.offset == "fit" else float(self.offset)
         except ValueError:
