@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Int64
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors, one_of
 from ..extras import import_extra, import_torch
@@ -31,12 +31,12 @@ VERIFY = "verify"  # the command, and the extra that it needs
 
 
 class Answer(NamedTuple):
-    """One place of the model's answers to a frame, for each token of a batch."""
+    """One place of the model's answer to a frame about a token, or about each of a batch: then arrays [batch]."""
 
-    p: Float[np.ndarray, " batch"]  # probability of the token; NaN: it was not asked for
-    rank: Int64[np.ndarray, " batch"]  # of the token; 1: the likeliest, 0: unknown
-    token: Int64[np.ndarray, " batch"]  # that came instead, or the token itself; -1: unknown
-    bound: Bool[np.ndarray, " batch"]  # whether the probability is no more than p, and may be less
+    p: Any  # probability of the token, a float; NaN: it was not asked for
+    rank: Any  # of the token, an integer; 1: the likeliest, 0: unknown
+    token: Any  # that came instead, or the token itself; -1: unknown
+    bound: Any  # whether the probability is no more than p, and may be less
 
 
 @dataclass
@@ -71,12 +71,8 @@ class Model:
                 if p.isnan().any():  # as where any of the logits is
                     raise CorruptFile(f"the model's logits are NaN in the frame {frame.name}: its weights are damaged")
                 answer = logits.argmax(1)
-                yield Answer(
-                    p=p.cpu().numpy(),
-                    rank=1 + (logits > logit).sum(1).cpu().numpy(),
-                    token=answer.cpu().numpy(),
-                    bound=np.zeros(len(tokens), bool),
-                )
+                p, rank, token = (each.cpu().numpy() for each in (p, 1 + (logits > logit).sum(1), answer))
+                yield Answer(p=p, rank=rank, token=token, bound=np.zeros(len(tokens), bool))
                 rows = answer[:, None]
 
     def _begun(self, frame: Frame, n: int) -> Any:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -37,17 +37,8 @@ class Unusable(Unreachable):
     """A server answers what cannot be used."""
 
 
-class Said(NamedTuple):
-    """One place of an answer, as `Answer` has it for a batch."""
-
-    p: float
-    rank: int
-    token: int
-    bound: bool
-
-
-NOT_ASKED = Said(math.nan, 0, -1, False)
-NOT_SAID = Said(1.0, 0, -1, True)  # a place that the server leaves out, of which nothing is known
+NOT_ASKED = Answer(math.nan, 0, -1, False)
+NOT_SAID = Answer(1.0, 0, -1, True)  # a place that the server leaves out, of which nothing is known
 
 
 @dataclass(eq=False)
@@ -101,7 +92,7 @@ class Server:
         for place in zip(*said, strict=True):
             yield Answer(*map(np.array, zip(*place, strict=True)))
 
-    def _ask(self, frame: Frame, token: int) -> list[Said]:
+    def _ask(self, frame: Frame, token: int) -> list[Answer]:
         """Return the places of the answer about one token."""
         ids = frame.ids.copy()
         ids[frame.places] = token
@@ -116,19 +107,19 @@ class Server:
             places = self._one_by_one(ids.tolist(), token)
         return (places + [NOT_SAID] * PLACES)[:PLACES]
 
-    def _one_by_one(self, ids: list[int], token: int) -> list[Said]:
+    def _one_by_one(self, ids: list[int], token: int) -> list[Answer]:
         """Ask for one place after the other, each with a token forced upon it; listed is what was before that."""
         plain = next(token for token, text in self.texts.items() if text and text.isascii() and text.isalpha())
-        places: list[Said] = []
+        places: list[Answer] = []
         for _ in range(PLACES):
             prompt = ids + [place.token for place in places]
             places += self._places(prompt, token, n_predict=1, max_tokens=1, logit_bias=[[plain, BIAS]])[:1]
         return places
 
-    def _places(self, prompt: str | list[int], token: int, **forced: Any) -> list[Said]:
+    def _places(self, prompt: str | list[int], token: int, **forced: Any) -> list[Answer]:
         """Ask, and return what the places that are listed say of a token; raises as `answers`."""
 
-        def read(answer: Any) -> list[Said]:
+        def read(answer: Any) -> list[Answer]:
             for key in self.how["listed"]:
                 answer = answer.get(key) if isinstance(answer, dict) else answer[key]
             places = [self._said(token, *place, is_forced=bool(forced)) for place in _listed(answer)]
@@ -140,7 +131,7 @@ class Server:
         asked = {**self.how["body"], self.how["count"]: self.most_listed, **exact, **forced, "prompt": prompt}
         return self._posted(self.how["path"], asked, read)
 
-    def _said(self, token: int, answer: Any, logprob: Any, others: Mapping[Any, Any], is_forced: bool) -> Said:
+    def _said(self, token: int, answer: Any, logprob: Any, others: Mapping[Any, Any], is_forced: bool) -> Answer:
         """Check what is listed at one place, and return what it says of a token; the answer is listed first."""
         every = {answer: logprob, **others}
         tokens = list(map(self._token, every))
@@ -159,9 +150,9 @@ class Server:
         if wanted in tokens:
             place = tokens.index(wanted)
             rank = 1 + sum(other > logprobs[place] for other in logprobs)
-            return Said(p[place], 0 if self.is_exact and rank > 1 else rank, came, False)
+            return Answer(p[place], 0 if self.is_exact and rank > 1 else rank, came, False)
         unnamed = [each for each, one in zip(p, tokens, strict=True) if one < 0]  # each may be the token
-        return Said(max([min(*p, max(1 - sum(p), 0) + ROUNDING), *unnamed]), 0, came, True)
+        return Answer(max([min(*p, max(1 - sum(p), 0) + ROUNDING), *unnamed]), 0, came, True)
 
     def _token(self, key: Any) -> int:
         """Return the token that a server names by its id or its text; -1 for another text."""
