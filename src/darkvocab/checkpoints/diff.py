@@ -277,10 +277,9 @@ def diff(
     pairs, notes = ([("as asked", one, other)], []) if tensor or tensor_b else _pairs(one, other, matrix)
     for _, x, y in pairs:
         if x.dim != y.dim:
-            raise InvalidInput(
-                f"{x.tensor} of {a} has rows of {x.dim:,} columns, {y.tensor} of {b} of {y.dim:,}: there is nothing to "
-                "compare; --tensor and --tensor-b choose other tensors"
-            )
+            widths = f"{x.tensor} of {a} has rows of {x.dim:,} columns, {y.tensor} of {b} of {y.dim:,}"
+            hint = "there is nothing to compare; --tensor and --tensor-b choose other tensors"
+            raise InvalidInput(f"{widths}: {hint}")
     if skip_nonfinite:
         pairs = [(name, *finite_rows(x, y)) for name, x, y in pairs]
     work = Progress(sum(2 * (x.words.nbytes + y.words.nbytes) for _, x, y in pairs), progress)
@@ -312,16 +311,10 @@ def _compared(
 ) -> MatrixDiff:
     coarser = min(a.grid, b.grid, key=lambda grid: (grid.mantissa_bits, grid.bits))
     on = as_grid(grid or coarser)
-    return MatrixDiff(
-        matrix=name,
-        a=a,
-        b=b,
-        grid=on,
-        bitwise=bitwise,
-        holes_a=Census(a.groups(on, bitwise=bitwise, progress=progress)).numbers,
-        holes_b=Census(b.groups(on, bitwise=bitwise, progress=progress)).numbers,
-        displacements=displacements(a, b, on, progress=progress),
-    )
+    holes = (Census(one.groups(on, bitwise=bitwise, progress=progress)).numbers for one in (a, b))
+    sides: dict[str, Any] = {"a": a, "b": b, **dict(zip(("holes_a", "holes_b"), holes, strict=True))}
+    moved = displacements(a, b, on, progress=progress)
+    return MatrixDiff(matrix=name, **sides, grid=on, bitwise=bitwise, displacements=moved)
 
 
 def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b"]) -> list[Change]:

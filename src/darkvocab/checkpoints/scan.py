@@ -196,13 +196,9 @@ class _Measured:
             among = Geometry(index, self.grid, over="black_holes", threads=n_cores())
             spreads = among.weight, among.steps
         weight, steps = spreads
-        return result.DistanceFacts(
-            rows="black_holes",
-            max=finite(weight.max),
-            mean=finite(weight.mean),
-            median=finite(weight.lower_median),
-            max_steps=int(steps.max),
-        )
+        figures = {"max": weight.max, "mean": weight.mean, "median": weight.lower_median}
+        lengths = {name: finite(value) for name, value in figures.items()}
+        return result.DistanceFacts(rows="black_holes", **lengths, max_steps=int(steps.max))
 
     def _steps(self) -> np.ndarray | None:
         """Measure how far each row is from a black hole, in steps; without any, from the row that most tokens touch.
@@ -427,18 +423,13 @@ def _neighbour_facts(near: Neighbours, matrix: EmbeddingMatrix) -> result.Neighb
     if near.n_pairs <= min(MOST_EDGES, near.max_pairs):
         edges = tuple(map(tuple, ids[near.groups.first[near.pairs]].T.tolist()))
     cluster = near.cluster
+    sizes = {"n_tokens": len(cluster), "n_core": len(near.core), "n_outliers": len(near.outliers)}
     return result.NeighbourFacts(
         touching=str(near.touching),
         n_pairs=near.n_pairs,
         n_components=near.n_components,
         degrees=tuple(map(tuple, np.transpose(near.degree_table()).tolist())),
-        cluster=result.ClusterFacts(
-            n_tokens=len(cluster),
-            n_core=len(near.core),
-            n_outliers=len(near.outliers),
-            token_ids=tuple(ids[cluster].tolist()),
-            map=_mapped(near, matrix),
-        ),
+        cluster=result.ClusterFacts(**sizes, token_ids=tuple(ids[cluster].tolist()), map=_mapped(near, matrix)),
         edges=edges,
     )
 

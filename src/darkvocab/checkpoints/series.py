@@ -146,8 +146,7 @@ class Course:
             checkpoint=len(self.records),
             name=printable(name),
             path=printable(str(matrix.path)),
-            commit=remote.get("commit"),
-            bytes_read=remote.get("bytes_read"),
+            **{fact: remote.get(fact) for fact in ("commit", "bytes_read")},
             identical_to=self._first.get(identity),
             words_sha256=identity[-1],
             n_tokens=matrix.n_tokens,
@@ -225,15 +224,11 @@ def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict
 def _why_not(before: Any, matrix: EmbeddingMatrix, grid: str) -> str | None:
     """Say why a checkpoint cannot be compared row by row with the one before; None where it can."""
     if (before.n_tokens, before.hidden_dim) != (matrix.n_tokens, matrix.dim):
-        return (
-            f"{matrix.n_tokens:,} tokens x {matrix.dim:,}, but {before.name} has {before.n_tokens:,} x "
-            f"{before.hidden_dim:,}: the series begins anew"
-        )
+        theirs = f"{before.name} has {before.n_tokens:,} x {before.hidden_dim:,}"
+        return f"{matrix.n_tokens:,} tokens x {matrix.dim:,}, but {theirs}: the series begins anew"
     if before.grid != grid:
-        return (
-            f"stored as {grid}, but {before.name} as {before.grid}: the series begins anew; "
-            "--grid puts both on one grid"
-        )
+        theirs = f"{before.name} as {before.grid}"
+        return f"stored as {grid}, but {theirs}: the series begins anew; --grid puts both on one grid"
     return None
 
 

@@ -97,10 +97,9 @@ def _encoded(counting: Counting, batch: list[Text]) -> tuple[int, np.ndarray, Pl
     n_tokens = counting.n_tokens
     ids, text_of = counting.tokenizer.encode([text for text, *_ in batch])
     if len(ids) and ids.max() >= n_tokens:
-        raise InvalidInput(
-            f"{batch[text_of[ids.argmax()]][1]}: the tokenizer of {counting.source} gives token {ids.max():,}, and the "
-            f"model has {n_tokens:,} rows: it is the tokenizer of another vocabulary"
-        )
+        _, file, *_ = batch[text_of[ids.argmax()]]
+        sizes = f"the tokenizer of {counting.source} gives token {ids.max():,}, and the model has {n_tokens:,} rows"
+        raise InvalidInput(f"{file}: {sizes}: it is the tokenizer of another vocabulary")
     distinct = np.unique(text_of * n_tokens + ids) % n_tokens
     counts = np.stack([np.bincount(of, minlength=n_tokens) for of in (ids, distinct)])
     hits = np.flatnonzero(np.isin(ids, counting.sought))

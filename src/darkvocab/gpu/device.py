@@ -72,10 +72,8 @@ def open_device(name: str | Device) -> Device | None:
     if (place := torch_device(name)).type == "mps":
         return None
     if find_spec("triton") is None:
-        raise MissingExtra(
-            f"--device {name} needs Triton, which comes with torch for CUDA on Linux and is not installed; "
-            "install it with: pip install triton"
-        )
+        needs = f"--device {name} needs Triton, which comes with torch for CUDA on Linux and is not installed"
+        raise MissingExtra(f"{needs}; install it with: pip install triton")
     return Device(place)
 
 

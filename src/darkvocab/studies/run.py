@@ -56,17 +56,10 @@ class Study(Shown):
         one_of(name, "study", NAMES)
         text = tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
         shared = {**text["settings"], **(QUICK if quick else {})}
-        return cls(
-            name=name,
-            title=text["title"],
-            conditions={condition: {**shared, **options} for condition, options in text["conditions"].items()},
-            words=tuple(text.get("words", ())),
-            measures=tuple(text["measures"]),
-            questions=tuple(text["questions"]),
-            shown=tuple(text["shown"]),
-            replicas=replicas or (QUICK_REPLICAS if quick else text["replicas"]),
-            seed=seed,
-        )
+        conditions = {condition: {**shared, **options} for condition, options in text["conditions"].items()}
+        lists = {key: tuple(text.get(key, ())) for key in ("words", "measures", "questions", "shown")}
+        n = replicas or (QUICK_REPLICAS if quick else text["replicas"])
+        return cls(name=name, title=text["title"], conditions=conditions, **lists, replicas=n, seed=seed)
 
     def __len__(self) -> int:
         return len(self.conditions) * self.replicas

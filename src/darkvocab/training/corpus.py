@@ -114,12 +114,9 @@ def load_corpus(
         text = path.read_bytes()
     if not text:
         raise InvalidInput(f"corpus {name} is empty")
-    origin: dict[str, Any] = {
-        "name": name,
-        "sha256": hashlib.sha256(text).hexdigest(),
-        "path": None if source is None else str(source),
-        "is_default": source is None,
-    }
+    given = None if source is None else str(source)
+    digest = hashlib.sha256(text).hexdigest()
+    origin: dict[str, Any] = {"name": name, "sha256": digest, "path": given, "is_default": source is None}
     if tokenizer is not None:
         return _encoded(origin, text, Path(tokenizer), vocabulary)
     n_vocabulary = 128 if vocabulary is None else vocabulary

@@ -98,10 +98,10 @@ class Evolve(Shown):
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-            place = f"{self.history.path.parent / 'manifest.json'}: " if given is None else ""
-            raise (CorruptFile if given is None else InvalidInput)(
-                f"{place}{name} must be a finite length >= 0 (weight units), got {value!r}"
-            )
+            said = f"{name} must be a finite length >= 0 (weight units), got {value!r}"
+            if given is not None:
+                raise InvalidInput(said)
+            raise CorruptFile(f"{self.history.path.parent / 'manifest.json'}: {said}")
         return float(value)
 
     def evolution(self, progress: Report | None = None) -> Evolution:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from ..errors import CorruptFile, InvalidInput
 from ..extras import import_extra
 from ..landing import write_whole
-from .choices import ERRORS, Architecture, ModelStart
+from .choices import ERRORS, HELD, Architecture, ModelStart
 from .settings import Training
 
 EPS = 1e-5  # of the norms
@@ -27,13 +27,9 @@ def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
         n_embd=architecture.width,
         n_layer=architecture.layers,
         n_head=architecture.heads,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
-        activation_function="gelu_pytorch_tanh",
         tie_word_embeddings=architecture.tied,
-        use_cache=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        attn_implementation="sdpa",
+        **dict.fromkeys(("bos_token_id", "eos_token_id")),
+        **HELD["gpt2"],
     )
     model = transformers.GPT2LMHeadModel(config)
     model.loss_type = "ForCausalLM"  # else it says, on every start, that it takes this one

@@ -107,11 +107,8 @@ def _l_inf(words: np.ndarray, grid: Grid) -> dict[str, float | int | None]:
     if len(words) < 2:
         return dict.fromkeys(("max_l_inf", "mean_l_inf", "max_l_inf_steps"))
     distances = token_distances(np.ascontiguousarray(words), grid)
-    return {
-        "max_l_inf": float(distances.weight.max),
-        "mean_l_inf": float(distances.weight.mean),
-        "max_l_inf_steps": int(distances.steps.max),
-    }
+    lengths = {"max_l_inf": float(distances.weight.max), "mean_l_inf": float(distances.weight.mean)}
+    return {**lengths, "max_l_inf_steps": int(distances.steps.max)}
 
 
 def n_before_divergence(metrics: Float64[np.ndarray, "steps 3"]) -> int:

@@ -96,10 +96,9 @@ def say_beginning(training: Training, folder: Folder, say: Callable[[str], None]
         for path in (folder.path, *sorted(folder.path.glob("seed-*"))):
             done, stream = _checkpoint_metadata(path)
             if training.is_random and training.device == "cpu" and done and stream != STREAM:
-                say(
-                    f"{path} was begun by a version that drew the random numbers of its steps from another generator; "
-                    f"step {done + 1:,} and those after it draw from this version's: the same law, other numbers"
-                )
+                old = f"{path} was begun by a version that drew the random numbers of its steps from another generator"
+                now = f"step {done + 1:,} and those after it draw from this version's: the same law, other numbers"
+                say(f"{old}; {now}")
 
 
 def no_room(training: Training) -> OutOfMemory:
