@@ -125,8 +125,7 @@ def _exemption(number: int, entry: Any) -> Exemption:
             if not isinstance(value, list) or any(type(item) is not kind for item in value):
                 kinds = "numbers" if kind is int else "texts"
                 raise InvalidInput(SENTENCES["not_a_list"].format(key=key, kinds=kinds, value=_short(value)))
-        lists = {key: tuple(entry[key]) for key in LISTS if key in entry}
-        return Exemption(reason=entry["reason"], **lists)
+        return Exemption(reason=entry["reason"], **{key: tuple(entry[key]) for key in LISTS if key in entry})
     except ValueError as error:
         raise InvalidInput(f"[[allow]] number {number}: {error}") from None
 

@@ -160,9 +160,8 @@ class Course:
             **_changes(moved, events),
         )
         self._first.setdefault(identity, record.name)
-        self.events += [
-            SeriesEvent(checkpoint=record.checkpoint, name=record.name, **event.columns()) for event in events
-        ]
+        at = {"checkpoint": record.checkpoint, "name": record.name}
+        self.events += [SeriesEvent(**at, **event.columns()) for event in events]
         self.records.append(record)
         self.last = Measured(matrix=matrix, groups=groups, identity=identity)
 

@@ -75,8 +75,7 @@ def corpus(
         runner = opened.enter_context(open_engine(engine, workers, say=say))
         if out is None:
             return deque(_counted(runner, counting, pieces, counts, progress), 1).pop()
-        manifest = _manifest(asked, options, pieces, scanned, counting)
-        folder = opened.enter_context(Folder(out, manifest, resume=resume))
+        folder = opened.enter_context(Folder(out, _manifest(asked, options, pieces, scanned, counting), resume=resume))
         path = folder.path / COUNTS
         counts = Counts.open(path) if path.exists() else counts
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64, UInt
+from jaxtyping import Float32, Int64, UInt
 
 from ..errors import CorruptFile, InvalidInput
 from ..numerics import GRIDS, Grid, as_grid, decode, encode, to_index
@@ -238,9 +238,7 @@ class EmbeddingMatrix(Shown):
         """Return the values of these rows."""
         return decode(self._read(tokens), self.grid)
 
-    def index(
-        self, tokens: Int[np.ndarray, " k"] | list[int], grid: str | Grid | None = None
-    ) -> Int64[np.ndarray, "k dim"]:
+    def index(self, tokens: Rows, grid: str | Grid | None = None) -> Int64[np.ndarray, "k dim"]:
         """Return ordered indices of these rows, after rounding to `grid` where one is given."""
         target = as_grid(grid or self.grid)
         return to_index(self.rounded(tokens, target), target)

@@ -20,9 +20,8 @@ from ..sources.gguf import dequantised, n_numbers
 from ..sources.tensors import FORMATS
 from ..text import printable
 
-NAMES, SENTENCES = (
-    tomllib.loads(Path(__file__).with_name(name).read_text("utf-8")) for name in ("names.toml", "sentences.toml")
-)
+_TEXTS = (Path(__file__).with_name(f"{name}.toml").read_text("utf-8") for name in ("names", "sentences"))
+NAMES, SENTENCES = map(tomllib.loads, _TEXTS)
 PATTERNS = {name: re.compile(pattern) for name, pattern in NAMES["patterns"].items()}
 GRID_OF_DTYPE: dict[str, str] = FORMATS["grids"]
 MLX_BITS, MLX_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)

@@ -185,11 +185,10 @@ class Parts:
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         """List the parts of a run folder; CorruptFile where its manifest is not of records."""
+        place = folder / "manifest.json"
         for key in ("n_records", "records_per_part"):
             if not isinstance(manifest.get(key), int) or manifest[key] < 1:
-                raise CorruptFile(
-                    f"{folder / 'manifest.json'}: not a manifest of records ({key} is no positive number)"
-                )
+                raise CorruptFile(f"{place}: not a manifest of records ({key} is no positive number)")
         self.folder = folder / "records"
         self.n_records: int = manifest["n_records"]
         self.size: int = manifest["records_per_part"]

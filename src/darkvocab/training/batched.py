@@ -40,9 +40,8 @@ class BatchedPasses(Passes):
 
     def __call__(self, inputs: Any, targets: Any) -> Any:
         torch, layers = self.torch, range(self.architecture.layers)
-        embedded = torch.gather(
-            self._values[TOKEN_EMBEDDING], 1, inputs[..., None].expand(-1, -1, self.architecture.width)
-        )
+        rows = inputs[..., None].expand(-1, -1, self.architecture.width)
+        embedded = torch.gather(self._values[TOKEN_EMBEDDING], 1, rows)
         x = (self._examples(embedded) + self._values[POSITION_EMBEDDING][:, None]).view_as(embedded)
         saved = []
         for layer in layers:
@@ -186,11 +185,11 @@ class BatchedPasses(Passes):
         return self._linear_back(self._merge_heads(back), x, f"{name}.c_attn")
 
 
-# Optimizers: all that a step needs is on the device, the learning rate, too ------------------------------------------
-
-
 class _Optimizer:
-    """Changes weights [R, n] by gradients [R, n] of the same type, in that type's grid; `names` are of its moments."""
+    """Changes weights [R, n] by gradients [R, n] of the same type, in that type's grid; `names` are of its moments.
+
+    All that a step needs is on the device, the learning rate, too.
+    """
 
     def __init__(self, torch: Any, layout: Layout, weights: Any, gradient: Any, names: Sequence[str]) -> None:
         self._torch, self._weights, self._gradient = torch, weights, gradient

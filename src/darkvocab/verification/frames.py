@@ -58,8 +58,7 @@ def read_frames(path: str | Path | None = None) -> tuple[list[Text], str]:
     path = FRAMES if path is None else Path(path)
     content = path.read_bytes()
     try:
-        tables = tomllib.loads(content.decode())
-        texts = [Text(name, held["text"], held["answer"]) for name, held in tables.items()]
+        texts = [Text(name, of["text"], of["answer"]) for name, of in tomllib.loads(content.decode()).items()]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptFile(ERRORS["not_frames"].format(path=path, error=error)) from None
     for one in texts:

@@ -1,7 +1,5 @@
 """Models: which token comes next, by transformers on a CPU or a GPU, or by any function from ids to logits."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io
@@ -11,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -20,9 +18,6 @@ from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors, one
 from ..extras import import_extra, import_torch
 from ..sources.tokenizer import in_a_line
 from .frames import Frame
-
-if TYPE_CHECKING:
-    import torch
 
 PLACES = 3  # of an answer, decoded greedily
 MOST_TOGETHER = 64  # tokens that are asked for at once
@@ -89,7 +84,7 @@ class Model:
         cache.batch_repeat_interleave(n)
         return cache
 
-    def _next(self, state: Any, rows: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def _next(self, state: Any, rows: Any) -> tuple[Any, Any]:
         """Return the logits after the last of these ids, float32 [batch, tokens], and the state after them."""
         torch = import_torch(VERIFY, VERIFY)
         if not isinstance(state, torch.Tensor):

@@ -234,17 +234,14 @@ def _ask(settings: Verify, chosen: list[Any]) -> list[Any]:
     answers = [
         (frame.name, place, answer) for frame in frames for place, answer in enumerate(model.answers(frame, tokens))
     ]
+
+    def record(one: Any, frame: str, place: int, p: float, rank: int, token: int, bound: bool) -> Any:
+        answer = {"answer": token if token >= 0 else None, "answer_text": model.decode(token)}
+        asked = {"frame": frame, "place": place, "p": finite(p), "bound": bound, "rank": rank or None}
+        return Answered(**vars(one), **asked, **answer)
+
     return [
-        Answered(
-            **vars(one),
-            frame=frame,
-            place=place,
-            p=finite(float(answer.p[number])),
-            bound=bool(answer.bound[number]),
-            rank=int(answer.rank[number]) or None,
-            answer=token if (token := int(answer.token[number])) >= 0 else None,
-            answer_text=model.decode(token),
-        )
+        record(one, frame, place, *(part[number].item() for part in answer))
         for number, one in enumerate(chosen)
         for frame, place, answer in answers
     ]

@@ -1,20 +1,16 @@
 """Tokens to ask for: those that were graded, controls like them, and a sample of those that were not."""
 
-from __future__ import annotations
-
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..checkpoints.scan_result import Scan
 from ..errors import InvalidInput
 from ..measures.verdict import ASKED, CONTROL, MISSED
 from ..runs.records import record_types
-
-if TYPE_CHECKING:
-    from ..checkpoints.scan_result import Scan
 
 EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the strata: shares of the trained tokens, the nearest to dark first
 LENGTHS = (2, 4, 7)  # characters from which a text is of the next class

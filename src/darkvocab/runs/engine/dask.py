@@ -161,10 +161,9 @@ def _scheduler_address(spec: str) -> str:
     """Return HOST:PORT of dask://HOST:PORT, the address in a scheduler file, or an address as Dask writes it."""
     if spec.startswith("dask:") and not spec.startswith("dask://"):
         place = spec.removeprefix("dask:")
-        try:
+        address = None
+        with suppress(ValueError, KeyError, TypeError):
             address = json.loads(Path(place).read_text("utf-8"))["address"]
-        except (ValueError, KeyError, TypeError):
-            address = None
         if not isinstance(address, str):
             raise InvalidInput(f"{place} is no scheduler file: `dask scheduler --scheduler-file {place}` writes one")
         return address

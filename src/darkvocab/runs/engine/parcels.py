@@ -81,6 +81,5 @@ def _address() -> str:
 
 def other_version(worker: str, package: str, theirs: str, ours: str) -> OtherVersion:
     """Return the error for a worker with another version of a package."""
-    return OtherVersion(
-        f"worker {worker} has {package} {theirs}, we have {ours}; install {package}=={ours} there and start it anew"
-    )
+    versions = f"worker {worker} has {package} {theirs}, we have {ours}"
+    return OtherVersion(f"{versions}; install {package}=={ours} there and start it anew")
