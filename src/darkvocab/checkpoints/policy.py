@@ -240,7 +240,6 @@ def default_policy() -> str:
     for exemption in DEFAULT_ALLOW:
         rules, categories = json.dumps(exemption.rules), json.dumps(exemption.categories)  # lists in TOML, too
         listed = "\n".join(wrap(f"rules = {rules}", 118, subsequent_indent="    ", break_on_hyphens=False))
-        entry = f'[[allow]]\nreason = "{exemption.reason}"\n{listed}\ncategories = {categories}\n'
-        blocks.append(comment + entry)
+        blocks.append(f'{comment}[[allow]]\nreason = "{exemption.reason}"\n{listed}\ncategories = {categories}\n')
         comment = ""
     return "\n".join(blocks)

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,9 +258,8 @@ class _Measured:
         template = chat_template(source) if source else None
         if source is None or template is None:
             return None
-        named = {
-            token for name in NAMED_TOKENS if name in template for token in settings(source.config, f"{name}_id", int)
-        }
+        ids = (settings(source.config, f"{name}_id", int) for name in NAMED_TOKENS if name in template)
+        named = set(chain.from_iterable(ids))
         every = zip(self.matrix.token_ids.tolist(), self.words.text, self.words.category, strict=True)
         special = {token: text for token, text, category in every if category == "special" and text}
         return tuple(token for token, text in special.items() if text in template or token in named)

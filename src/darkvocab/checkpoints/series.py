@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -32,10 +32,7 @@ from ..text import Shown, listed, printable
 
 SCHEMA_VERSION = 1
 LAST = "main"  # a branch that goes on where the others stop
-FILES = (
-    *("checkpoints.parquet", "checkpoints.csv", "events.parquet", "black_holes.parquet", "tokens.parquet"),
-    "series.json",
-)
+FILES = "checkpoints.parquet checkpoints.csv events.parquet black_holes.parquet tokens.parquet series.json".split()
 
 
 def naturally(name: str) -> list[int | str]:
@@ -98,8 +95,7 @@ COUNTED = {BIRTH: "n_born", SPLIT: "n_split", MERGE: "n_merged", VANISH: "n_vani
 CHANGED = ("n_moved", "n_equal", "mean_move_l_inf_steps", "max_move_l_inf_steps", *COUNTED.values())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measured(NamedTuple):
     """A measured checkpoint, which the next is compared with."""
 
     matrix: EmbeddingMatrix

@@ -140,9 +140,8 @@ class EmbeddingMatrix(Shown):
         lacks_output = said is False and output is None and self.output is None
         if said and not self.tied and output is not None:
             n_differ = _n_differing(self, output)
-            sentence = SENTENCES["said_tied"].format(
-                n_differ=n_differ, output=output, named=printable(output.tensor), tied_to=printable(self.tensor)
-            )
+            names = {"named": printable(output.tensor), "tied_to": printable(self.tensor)}
+            sentence = SENTENCES["said_tied"].format(n_differ=n_differ, output=output, **names)
         if lacks_output:
             sentence = SENTENCES["said_untied"]
         return Tying(said=said, tied=self.tied, n_differ=n_differ, lacks_output=lacks_output, sentence=sentence)

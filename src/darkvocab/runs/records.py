@@ -197,11 +197,8 @@ class Parts:
         names = sorted(os.listdir(self.folder)) if self.folder.is_dir() else []  # noqa: PTH208 (names, not paths)
         parts = [part for name in names if (part := self._named(name))]
         # An earlier version that was killed may have left parts beside the file that they were merged in.
-        self._landed = {
-            number: part
-            for part in sorted(parts, key=lambda part: part.last - part.first)
-            for number in range(part.first, part.last + 1)
-        }
+        parts.sort(key=lambda part: part.last - part.first)
+        self._landed = {number: part for part in parts for number in range(part.first, part.last + 1)}
         self._merged = {part.path.name for part in parts if part[:2] != self._landed[part.first][:2]}
 
     def _named(self, name: str) -> Part | None:

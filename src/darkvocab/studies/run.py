@@ -78,9 +78,8 @@ class Study(Shown):
     def manifest(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return what runs, without where and when."""
         one = self.training(0).manifest()
-        parameters = {
-            name: getattr(self, name) for name in ("title", "conditions", "words", "measures", "questions", "shown")
-        }
+        names = "title conditions words measures questions shown".split()
+        parameters = {name: getattr(self, name) for name in names}
         defaults = {"seed": 1, "replicas": None, "quick": False}
         return {
             "experiment": "study",

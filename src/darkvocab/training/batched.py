@@ -20,9 +20,8 @@ class BatchedPasses(Passes):
         torch, wide, narrow, length = self.torch, self.wide, self.narrow, self.length
         self._n_models = len(wide)
         self.sums, self.products = torch.zeros_like(wide), torch.zeros_like(narrow)
-        self._values, self._narrow, self._sums, self._products = (
-            views(vectors, self.layout) for vectors in (wide, narrow, self.sums, self.products)
-        )
+        parts = (views(vectors, self.layout) for vectors in (wide, narrow, self.sums, self.products))
+        self._values, self._narrow, self._sums, self._products = parts
         n_vocabulary = self._values[TOKEN_EMBEDDING].shape[1]
         self._rows = torch.eye(n_vocabulary, dtype=wide.dtype, device=wide.device) if n_vocabulary <= ONE_HOT else None
         self._firsts = (torch.arange(self._n_models, device=wide.device) * n_vocabulary)[:, None]

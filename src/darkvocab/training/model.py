@@ -136,11 +136,8 @@ def save(model: Any, weights: Any, folder: Path) -> None:
     from safetensors.torch import save as packed
 
     tied = model.config.tie_word_embeddings
-    tensors = {
-        name: tensor.to(weights).cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-        if not (tied and name == HEAD)
-    }
+    held = ((name, tensor) for name, tensor in model.state_dict().items() if not (tied and name == HEAD))
+    tensors = {name: tensor.to(weights).cpu().contiguous() for name, tensor in held}
     model.config.dtype = weights
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

@@ -51,26 +51,22 @@ class Training(Shown):
         at_least(1, batch=self.batch, steps=self.steps, record_every=self.record_every)
         for name, known in choices.NAMED.items():
             one_of(getattr(self, name), name, known)
-        if self.label_shift not in (1, 2):
-            raise InvalidInput(f"label_shift must be 1 or 2, got {self.label_shift}")
-        if self.rounding != "nearest" and not self.precision_policy.rounded:
-            raise InvalidInput(choices.ERRORS["rounding"].format(training=self))
-        if self.clip is not None and not self.clip > 0:
-            raise InvalidInput(f"clip must be > 0, got {self.clip!r}")
-        if self.steps % self.record_every:
-            raise InvalidInput(f"{self.steps:,} steps are no multiple of record_every {self.record_every:,}")
         check_device(self.device)
-        factors = self.precision_policy.factors
-        if self.products not in ("auto", factors) and (factors == "float32" or self.device != "cpu"):
-            raise InvalidInput(f"{self.precision} on {self.device} has products in {factors}, not in {self.products}")
         if unknown := [name for name in self.record if name not in EXTRAS]:
             raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
-        if "moments" in self.record and not isinstance(self.optimizer, choices.AdamW):
-            raise InvalidInput("moments are Adam's; this optimizer has none")
-        if "paths" in self.record and not self.architecture.tied:
-            raise InvalidInput("paths are of a tied matrix; an untied one has its gradient by its input alone")
-        if self.n_examples < 1:
-            raise InvalidInput(choices.ERRORS["short_corpus"].format(training=self, n_tokens=len(self.corpus.ids)))
+        factors = self.precision_policy.factors
+        wrong = {  # by the error, each of which has a sentence
+            "label_shift": self.label_shift not in (1, 2),
+            "rounding": self.rounding != "nearest" and not self.precision_policy.rounded,
+            "clip": self.clip is not None and not self.clip > 0,
+            "steps": self.steps % self.record_every > 0,
+            "products": self.products not in ("auto", factors) and (factors == "float32" or self.device != "cpu"),
+            "moments": "moments" in self.record and not isinstance(self.optimizer, choices.AdamW),
+            "paths": "paths" in self.record and not self.architecture.tied,
+            "short_corpus": self.n_examples < 1,
+        }
+        if error := next((name for name, is_wrong in wrong.items() if is_wrong), None):
+            raise InvalidInput(choices.ERRORS[error].format(training=self, factors=factors))
 
     @classmethod
     def of(cls, corpus: Corpus | None = None, **options: Any) -> Self:

@@ -3,10 +3,9 @@
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,7 @@ WARM_UPS = 3  # before a capture, as torch's documentation has it: libraries mak
 SMALL = 1 << 22  # weights up to which one core makes an update: threads would wait longer than it takes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segment:
+class Segment(NamedTuple):
     """States and metrics of steps `first + 1` to `last`, on their way from the device."""
 
     first: int

@@ -231,14 +231,13 @@ def _ask(settings: Verify, chosen: list[Any]) -> list[Any]:
     """Ask for the tokens of one part; the settings, which a worker unpickles once, keep the model."""
     model, frames = settings.asking
     tokens = np.array([one.token for one in chosen], np.int64)
-    answers = [
-        (frame.name, place, answer) for frame in frames for place, answer in enumerate(model.answers(frame, tokens))
-    ]
+    asked = ((frame.name, model.answers(frame, tokens)) for frame in frames)
+    answers = [(frame, place, answer) for frame, places in asked for place, answer in enumerate(places)]
 
     def record(one: Any, frame: str, place: int, p: float, rank: int, token: int, bound: bool) -> Any:
         answer = {"answer": token if token >= 0 else None, "answer_text": model.decode(token)}
-        asked = {"frame": frame, "place": place, "p": finite(p), "bound": bound, "rank": rank or None}
-        return Answered(**vars(one), **asked, **answer)
+        columns = {"frame": frame, "place": place, "p": finite(p), "bound": bound, "rank": rank or None}
+        return Answered(**vars(one), **columns, **answer)
 
     return [
         record(one, frame, place, *(part[number].item() for part in answer))
