@@ -311,8 +311,8 @@ def _compared(
 ) -> MatrixDiff:
     coarser = min(a.grid, b.grid, key=lambda grid: (grid.mantissa_bits, grid.bits))
     on = as_grid(grid or coarser)
-    holes = (Census(one.groups(on, bitwise=bitwise, progress=progress)).numbers for one in (a, b))
-    sides: dict[str, Any] = {"a": a, "b": b, **dict(zip(("holes_a", "holes_b"), holes, strict=True))}
+    holes_a, holes_b = (Census(one.groups(on, bitwise=bitwise, progress=progress)).numbers for one in (a, b))
+    sides: dict[str, Any] = {"a": a, "b": b, "holes_a": holes_a, "holes_b": holes_b}
     moved = displacements(a, b, on, progress=progress)
     return MatrixDiff(matrix=name, **sides, grid=on, bitwise=bitwise, displacements=moved)
 

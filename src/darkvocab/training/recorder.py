@@ -180,8 +180,10 @@ class Recorder:
             raise InvalidInput(ERRORS["no_optimizer"].format(name=type(optimizer).__name__))
         inner = next((part for part in model.modules() if hasattr(part, "get_input_embeddings")), None)
         finds: dict[str, Callable[[], Any]] = {}
-        if (given := self.embedding) is not None:
-            finds["embedding"] = lambda: dict(model.named_parameters()).get(given) if isinstance(given, str) else given
+        if isinstance(self.embedding, str):
+            finds["embedding"] = lambda: dict(model.named_parameters()).get(self.embedding)
+        elif self.embedding is not None:
+            finds["embedding"] = lambda: self.embedding
         elif inner is not None:
             finds["embedding"] = lambda: inner.get_input_embeddings().weight
             head = inner.get_output_embeddings()
