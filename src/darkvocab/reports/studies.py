@@ -15,6 +15,7 @@ from .document import WORDS, lines_of, rows_of, table_of
 from .plot import BLACK, BLUE, Axis, Panel, Plot, Series, around
 from .training import CONFIDENCE, mean_of, spread
 
+WIDE = 1e3  # times the least value, beyond which an axis is logarithmic
 SAID: dict[str, str] = WORDS["study"]  # statistics, for people
 
 
@@ -126,7 +127,9 @@ def study_plot(records: pl.DataFrame, parameters: dict[str, Any]) -> Plot:
                 series.append(Series(x=[row["low"], row["high"]], y=[place] * 2, colour=BLACK))
         means = [row["mean"] for _, row in kept]
         series.append(Series(x=means, y=[place for place, _ in kept], line="", mark="s", colour=BLACK, label="mean"))
-        x = around(np.concatenate([np.asarray(one.x, float) for one in series]), "")
+        values = np.concatenate([np.asarray(one.x, float) for one in series])
+        wide = len(values) and 0 < WIDE * values.min() < values.max()
+        x = around(values, scale="log" if wide else "linear")
         panels.append(Panel(title=SAID[column], x=x, y=Axis(ends=(-0.6, len(names) - 0.4), names=names), series=series))
     n = parameters["replicas"]
     caption = f"{parameters['title']}\n{n:,} trainings of each condition, means with their {CONFIDENCE:.0%} interval"
