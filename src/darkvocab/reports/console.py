@@ -47,10 +47,9 @@ def print_lines(lines: Iterable[str], to: Console) -> None:
         to.print(line, soft_wrap=not to.is_terminal)
 
 
-def print_left(n: int, what: str, to: Console) -> None:
-    """Print how many more there are than were shown, and where they are; nothing where all were."""
-    if n > 0:
-        to.print(f"and {n:,} more {what}")
+def more(n: int, what: str) -> str:
+    """Say how many more there are than were shown, and where they are; nothing where all were."""
+    return f"and {n:,} more {what}" if n > 0 else ""
 
 
 def token_texts(ids: Sequence[int], texts: Sequence[str | None], shown: int = SHOWN_TOKENS) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..text import listed, printable
-from .console import cell, density, isolated, largest, left_out, number, print_left, table, token_texts, without
+from .console import cell, density, facts, isolated, largest, left_out, more, number, show, table, token_texts, without
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 LIBRARY = "vendor/d3.min.js"  # d3 7.9.2 as npm has it; its licences lie beside it
 LICENCE = "vendor/LICENSE"
-BAR = "¦"  # between the cells of a table in a template
-SHOWN_EVENTS = 20
-_NAMED = (cell, density, isolated, largest, left_out, number, printable, token_texts, without)
+BAR = "¦"  # between the cells of a table in a template, and before the kind of a block
+LEFT = "←"  # before a heading
+_NAMED = (cell, density, isolated, largest, left_out, more, number, printable, token_texts, without)
 FILTERS: dict[str, Callable[..., Any]] = {  # of templates
     **{function.__name__: function for function in _NAMED},
     **{"form": format, "thousands": "{:,}".format},
@@ -97,6 +98,7 @@ def _environment(**options: Any) -> Environment:
 
     environment = Environment(loader=PackageLoader("darkvocab", "reports"), **options)
     environment.filters |= FILTERS
+    environment.globals["WORDS"] = WORDS
     return environment
 
 
@@ -123,16 +125,23 @@ def _texts() -> Environment:
     return _environment(undefined=Lacking, finalize=shown)
 
 
-def rows_of(name: str, **values: Any) -> list[list[str]]:
-    """Return the cells of each line of a template in `text`; raises LookupError where the values lack one."""
+def _lines(name: str, values: dict[str, Any]) -> list[str]:
     from jinja2 import UndefinedError
 
     try:
         text = _texts().get_template(f"text/{name}.j2").render(values)
     except UndefinedError as error:
         raise LookupError(str(error)) from None
-    lines = (line.split(f" {BAR} ") for line in text.split("\n") if line.strip())
-    return [[cell.replace("\0", BAR) for cell in line] for line in lines]
+    return [line for line in text.split("\n") if line]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.replace("\0", BAR) for cell in line.split(f" {BAR} ")]
+
+
+def rows_of(name: str, **values: Any) -> list[list[str]]:
+    """Return the cells of each line of a template in `text`; raises LookupError where the values lack one."""
+    return list(map(_cells, _lines(name, values)))
 
 
 def lines_of(name: str, **values: Any) -> list[str]:
@@ -141,21 +150,60 @@ def lines_of(name: str, **values: Any) -> list[str]:
 
 
 def table_of(name: str, **values: Any) -> Table:
-    """Return the table of a template in `text`: headings (``<`` stands before those aligned left), then rows."""
-    headings, *rows = rows_of(name, **values)
-    left = [heading[1:] for heading in headings if heading.startswith("<")]
-    return table((heading.removeprefix("<") for heading in headings), rows, left)
+    """Return the table of a template in `text`: headings (``←`` stands before those aligned left), then rows."""
+    return _table(rows_of(name, **values))
+
+
+def _table(rows: list[list[str]]) -> Table:
+    headings, *cells = rows
+    left = [heading[1:] for heading in headings if heading.startswith(LEFT)]
+    return table((heading.removeprefix(LEFT) for heading in headings), cells, left)
 
 
 def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:
     """Return the names and values that a template in `text` has, one ``name: value`` a line."""
-    return [(fact, value) for fact, _, value in (line.partition(": ") for line in lines_of(name, **values))]
+    return list(map(_fact, lines_of(name, **values)))
+
+
+def _fact(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(": ")
+    return name, value
 
 
 def phrase(name: str, **values: Any) -> str:
     """Return the line that a template in `text` has."""
     (line,) = lines_of(name, **values)
     return line
+
+
+def print_text(name: str, to: Console, **values: Any) -> None:
+    """Print a template in `text/printed` block by block, those that have lines. Raises as `rows_of`.
+
+    A block begins with a line ``¦ kind``, or ``¦ kind, apart`` to stand below an empty line. Kinds are `table` and
+    `facts`, as `table_of` and `facts_of` have them, and lines: `wrapped`, `whole`, or `lines`, wrapped on a terminal.
+    """
+    blocks: list[tuple[str, list[str]]] = []
+    for line in _lines(f"printed/{name}", values):
+        if line.startswith(BAR):
+            blocks.append((line.removeprefix(f"{BAR} "), []))
+        else:
+            blocks[-1][1].append(line)
+    for mark, lines in filter(itemgetter(1), blocks):
+        kind, _, apart = mark.partition(", ")
+        if apart:
+            to.print()
+        _print_block(kind, list(map(_cells, lines)), to)
+
+
+def _print_block(kind: str, rows: list[list[str]], to: Console) -> None:
+    if kind == "table":
+        show(_table(rows), to)
+    elif kind == "facts":
+        show(facts(_fact(line) for (line,) in rows), to)
+    else:
+        soft_wrap = not to.is_terminal if kind == "lines" else kind == "whole"
+        for (line,) in rows:
+            to.print(line, soft_wrap=soft_wrap)
 
 
 def read(name: str) -> str:
@@ -167,14 +215,10 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def print_events(events: pl.DataFrame, when: Callable[[dict[str, Any]], str], files: str, to: Console) -> None:
-    """Print the first events, each after when it was, and which files have the others."""
+def told(events: pl.DataFrame, most: int = 20) -> dict[str, Any]:
+    """Return what a template tells of events: the first of them, and how many are left."""
     happened = events.filter(events["kind"] != "start")
-    if happened.height:
-        to.print()
-        for line in lines_of("events", events=happened.head(SHOWN_EVENTS).to_dicts(), when=when):
-            to.print(line, soft_wrap=True)
-        print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
+    return {"events": happened.head(most).to_dicts(), "n_left": len(happened) - most}
 
 
 # For people: names of columns in tables and above panels, and the sentences of pages.

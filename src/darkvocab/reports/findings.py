@@ -19,8 +19,8 @@ from rich.console import Console
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import listed, printable
-from .console import SHOWN_TOKENS, facts, print_lines, show, token_texts
-from .document import facts_of, phrase, table_of, template
+from .console import SHOWN_TOKENS
+from .document import phrase, print_text, template
 
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
 OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured", "off": "off"}
@@ -28,15 +28,12 @@ OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured"
 
 def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
     """Print what was checked, a line for every rule, and of each finding the sentence and the first tokens."""
-    show(facts(facts_of("check", verdict=verdict)), to)
-    show(table_of("rules", rules=verdict["rules"], outcomes=OUTCOMES), to, apart=True)
-    for rule in filter(_is_finding, verdict["rules"]):
-        texts = [token_texts(rule["token_ids"], rule["tokens"], shown)] if rule["token_ids"] else []
-        to.print()
-        heading = f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}"
-        print_lines([heading, *texts, rule["remedy"]], to)
-    to.print()
-    to.print(phrase("conclusion", verdict=verdict))
+    values = {"verdict": verdict, "findings": _findings(verdict), "outcomes": OUTCOMES}
+    print_text("check", to, shown=shown, **values)
+
+
+def _findings(verdict: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(filter(_is_finding, verdict["rules"]))
 
 
 def _is_finding(rule: dict[str, Any]) -> bool:
@@ -101,9 +98,7 @@ def sarif(verdict: dict[str, Any]) -> bytes:
     document = template("sarif.json.j2", named=named, fingerprint=fingerprint, message=_sarif_message)
     name, version = verdict["made_by"].split()
     facts = {"name": name, "version": version, "tensor": tensor, "uri": source.get("url") or _uri(source["path"])}
-    return json_bytes(
-        json.loads(document.render(**verdict, **facts, findings=list(filter(_is_finding, verdict["rules"]))))
-    )
+    return json_bytes(json.loads(document.render(**verdict, **facts, findings=_findings(verdict))))
 
 
 def _sarif_message(rule: dict[str, Any]) -> str:
@@ -138,7 +133,7 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
         conclusion=phrase("conclusion", verdict=verdict),
         graded=phrase("graded", scan=verdict["scan"]),
         command=_command(verdict),
-        findings=list(filter(_is_finding, verdict["rules"])),
+        findings=_findings(verdict),
         outcomes=OUTCOMES,
     )
 

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from ..errors import InvalidInput
 from ..runs.records import EXPECTED, frame_of, reading
-from .console import print_left, print_lines, show
-from .document import TITLES, labels, table_of
+from .document import TITLES, labels, phrase, print_text
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, plain, top_of
 
 if TYPE_CHECKING:
@@ -165,19 +164,14 @@ def sigma_axis(sigma: np.ndarray, label: str = SIGMA) -> Axis:
     return around(sigma, label, "log" if spans_much else "linear")
 
 
-def titled(first: dict[str, Any], last: str) -> str:
-    """Return which snowballs a plot shows, by the settings in a record, and a line of its own."""
-    noise = "" if first["distribution"] == "gaussian" else f"{first['distribution']} noise, "
-    seed = f", seed {first['seed']}" if "seed" in first else ""
-    return (
-        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {plain(first['base'])}, {noise}"
-        f"rounded to {first['grid']} ({first['arithmetic']} arithmetic){seed}\n{last}"
-    )
-
-
 def _caption(records: Recorded, last: str) -> str:
     names = ("n_tokens", "hidden_dim", "base", "grid", "arithmetic", "distribution", "seed")
     return titled({name: records[name][0] for name in names}, last)
+
+
+def titled(first: dict[str, Any], last: str) -> str:
+    """Return which snowballs a plot shows, by the settings in a record, and a line of its own."""
+    return f"{phrase('snowballs', first=first, plain=plain)}\n{last}"
 
 
 def _panel(
@@ -251,8 +245,8 @@ def some(n: int) -> list[int]:
 def print_expected(points: Sequence[Expected], to: Console) -> None:
     """Print a row a sigma: expected value ± standard deviation of each statistic; of many sigma twenty."""
     shown = [points[place] for place in some(len(points))]
-    show(table_of("expected", points=shown, statistics=STATISTICS, value=value), to)
-    print_left(len(points) - len(shown), "sigma between them; --json lists them all", to)
+    values = {"points": shown, "statistics": STATISTICS, "value": value}
+    print_text("expected", to, n_left=len(points) - len(shown), **values)
 
 
 def print_agreement(agreement: Agreement, to: Console) -> None:
@@ -260,9 +254,8 @@ def print_agreement(agreement: Agreement, to: Console) -> None:
     points = agreement.expected
     each = np.reshape(np.array(agreement.comparisons, object), (len(points), -1))
     shown = [(points[place], each[place].tolist()) for place in some(len(points))]
-    show(table_of("agreement", points=shown, statistics=COLOURS, value=value), to)
-    print_left(len(points) - len(shown), "sigma between them; --json lists them all", to)
-    print_lines(agreement.sentences(), to)
+    values = {"points": shown, "statistics": COLOURS, "value": value, "sentences": agreement.sentences()}
+    print_text("agreement", to, n_left=len(points) - len(shown), **values)
 
 
 def expected_plot(expected: Sequence[Expected], agreement: Agreement | None = None) -> Plot:

@@ -13,8 +13,8 @@ from ..embedding.history import FILE, History
 from ..errors import MissingFile
 from ..measures.census import counts
 from ..runs.records import Records, reading
-from .console import number, print_lines, show, table
-from .document import COUNTS, TITLES, WORDS, Page, lines_of, page_words
+from .console import number
+from .document import COUNTS, TITLES, WORDS, Page, lines_of, page_words, print_text
 from .evolution import LOOKS, METRICS, loss_plot, step_axis
 from .experiments import deviation
 from .plot import Axis, Panel, Plot, Series, top_of
@@ -28,10 +28,7 @@ OTHERS = WORDS["replicas"]
 
 def print_training(outcome: dict[str, Any], to: Console) -> None:
     """Print the first and the last state of a training."""
-    states = outcome["states"]
-    headings = ["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))]
-    show(table(headings, _rows(states)), to)
-    to.print(*lines_of("trained", outcome=outcome))
+    print_text("training", to, outcome=outcome, rows=_rows(outcome["states"]))
 
 
 def _rows(states: Any) -> list[list[str]]:
@@ -140,9 +137,8 @@ def sentences(records: pl.DataFrame) -> list[str]:
 
 def print_replicas(records: pl.DataFrame, to: Console) -> None:
     """Print where the replicas started and ended, with their spread."""
-    last = int(records["steps"].max() or 0)  # type: ignore[arg-type]
-    show(table(["", "step 0", "unseen", f"step {last:,}", "unseen"], cells(records)), to)
-    print_lines(sentences(records), to)
+    values = {"rows": cells(records), "sentences": sentences(records)}
+    print_text("replicas", to, last=int(records["steps"].max() or 0), **values)  # type: ignore[arg-type]
 
 
 def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
