@@ -19,6 +19,7 @@ import typer
 import darkvocab
 
 from ..errors import DarkvocabError, DiskFull, of_the_machine
+from ..text import printable
 from .options import Command, Function, Group, takes_options
 
 FINDINGS = 1
@@ -54,8 +55,6 @@ def say(text: str) -> None:
 
 
 def fail(error: BaseException | str, code: int) -> NoReturn:
-    from ..text import printable
-
     lines = str(error).split("\n")
     say("\n".join(["darkvocab: " + printable(lines[0]), *map(printable, lines[1:])]))
     raise typer.Exit(code)

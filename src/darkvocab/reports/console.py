@@ -32,10 +32,8 @@ def console() -> Console:
     return plain
 
 
-def show(renderable: RenderableType, to: Console, *, apart: bool = False) -> None:
-    """Print without the blanks that rich leaves at the end of lines; `apart` from what is above, by an empty line."""
-    if apart:
-        to.print()
+def show(renderable: RenderableType, to: Console) -> None:
+    """Print without the blanks that rich leaves at the end of lines."""
     with to.capture() as captured:
         to.print(renderable)
     to.file.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
@@ -81,25 +79,14 @@ def isolated(text: str) -> str:
     return text
 
 
-def table(headings: Iterable[str], rows: Iterable[Iterable[str]] = (), left: Iterable[str] = ("",)) -> Table:
-    """Return a table with these columns, those of `left` aligned left; nothing in it is markup."""
-    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    texts = set(left)
-    for heading in headings:
-        grid.add_column(heading, justify="left" if heading in texts else "right", overflow="fold")
-    for row in rows:
-        grid.add_row(*map(Text, row))
-    return grid
-
-
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:
-    """Return a table of names and values, one pair a line."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(Text(name), Text(value))
-    return table
+    """Return a table of names and values, one pair a line; nothing in it is markup."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for pair in pairs:
+        grid.add_row(*map(Text, pair))
+    return grid
 
 
 def number(value: float | None) -> str:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..text import listed, printable
-from .console import cell, density, facts, isolated, largest, left_out, more, number, show, table, token_texts, without
+from .console import cell, density, facts, isolated, largest, left_out, more, number, show, token_texts, without
 
 if TYPE_CHECKING:
     import polars as pl
@@ -155,9 +155,17 @@ def table_of(name: str, **values: Any) -> Table:
 
 
 def _table(rows: list[list[str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     headings, *cells = rows
-    left = [heading[1:] for heading in headings if heading.startswith(LEFT)]
-    return table((heading.removeprefix(LEFT) for heading in headings), cells, left)
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in headings:
+        justify: Literal["left", "right"] = "left" if heading.startswith(LEFT) else "right"
+        grid.add_column(heading.removeprefix(LEFT), justify=justify, overflow="fold")
+    for row in cells:
+        grid.add_row(*map(Text, row))
+    return grid
 
 
 def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:
