@@ -241,9 +241,9 @@ def labels(*columns: str) -> dict[str, str]:
     return {column: LABELS[column] for column in columns}
 
 
-def page_words(experiment: str, of: str) -> dict[str, Any]:
-    """Return title, headings and terms of an experiment's page, and its leading sentence on the run that `of` names."""
-    return {**PAGES[experiment], "lead": PAGES[experiment]["lead"].format(of=of)}
+def page_words(experiment: str, /, **settings: Any) -> dict[str, Any]:
+    """Return title, headings and terms of an experiment's page, and its leading sentence on a run of these settings."""
+    return {**PAGES[experiment], "lead": PAGES[experiment]["lead"].format(**settings)}
 
 
 COUNTS = labels("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")

@@ -81,7 +81,7 @@ def evolution_page(folder: Path) -> Page:
         unseen = f", {len(summary['unseen']):,} of them unseen" if summary["unseen"] is not None else ""
         over = f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,}"
         return Page(
-            **page_words("evolve", over),
+            **page_words("evolve", of=over),
             facts=facts_of("evolution", summary=summary),
             rows=rows_of("evolution_rows", **_rows(records)),
             pictures=pictures,

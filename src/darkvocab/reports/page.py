@@ -22,7 +22,7 @@ from .evolution import EVOLUTION, evolution_page
 from .experiments import QWEN3_4B, remarks, summary_cells
 from .plot import Plot, save
 from .snowballs import elements_figure, questions_plot, read_expected, singletons_plot, sweep_plot
-from .training import cells, replicas_plot, sentences, settings_said, training_page
+from .training import cells, replicas_plot, sentences, training_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,23 +59,14 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
     if manifest["status"] != "complete":
         raise MissingFile(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
     with reading(folder / "manifest.json", "the manifest of a run"):
-        page = Page(**page_words(manifest["experiment"], _lead(records)), files=_files(records, folder))
+        settings = {**manifest["parameters"], "n": len(records)}
+        if manifest["experiment"] == "verify":
+            settings["source"] = printable(str(manifest["inputs"][0]["source"]))
+        page = Page(**page_words(manifest["experiment"], **settings), files=_files(records, folder))
     with reading(folder / "records.parquet"):
         if not len(records) or ("sigmas" in manifest["parameters"] and records["sigma"].null_count()):
             raise InvalidInput("no records, or without a sigma")
         return EXPERIMENTS[manifest["experiment"]](page, records, folder), manifest
-
-
-def _lead(records: Records) -> str:
-    parameters = records.manifest["parameters"]
-    if records.manifest["experiment"] == "replicas":
-        return f"{len(records):,} trainings of {settings_said(parameters)}"
-    if records.manifest["experiment"] == "verify":
-        return printable(str(records.manifest["inputs"][0]["source"]))
-    return (
-        f"{len(records):,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
-        f"rounded to {parameters['grid']}"
-    )
 
 
 def _files(records: Records, folder: Path) -> list[str]:

@@ -60,10 +60,8 @@ def sweep_plot(records: Recorded, expected: pl.DataFrame | None = None) -> Plot:
     top = None
     if len(ratio) and sigma.max() > 0:
         top = float(ratio.median()), "sigma / median ulp of the base"  # type: ignore[arg-type]
-    shown = "a point each" if trials == 1 else f"{trials:,} trials each: mean, 10th to 90th percentile"
-    of = "a snowball" if trials == 1 else "the mean"
-    curve = "" if expected is None else f"; line: expected, ± 1 standard deviation of {of}"
-    caption = _caption(records, f"{n_sigma:,} sigma, {shown}{curve}")
+    said = phrase("sweep_caption", n_sigma=n_sigma, trials=trials, is_expected=expected is not None)
+    caption = _caption(records, said)
     return Plot(panels=panels, columns=2, height=7.6, caption=caption, top=top)
 
 
@@ -279,9 +277,9 @@ def expected_plot(expected: Sequence[Expected], agreement: Agreement | None = No
             series.insert(0, Series(x=rows["sigma"], y=rows["simulated"], **look))
         panels.append(Panel(title=TITLES[name], x=x, y=Axis(ends=(0, top_of(series))), series=series, legend="best"))
     panels.append(_pairs_panel(curve, x) if comparisons is None else _z_panel(comparisons, x))
-    beside = "" if comparisons is None else f", beside the mean of {_trials(comparisons)}"
-    n = points["sigma"].n_unique()
-    caption = titled(points.row(0, named=True), f"expected at {n:,} sigma ± 1 standard deviation of a snowball{beside}")
+    trials = [] if comparisons is None else comparisons["trials"].unique().sort().to_list()
+    said = phrase("expected_caption", n_sigma=points["sigma"].n_unique(), trials=trials)
+    caption = titled(points.row(0, named=True), said)
     return Plot(panels=panels, columns=2, height=7.6, caption=caption)
 
 
@@ -307,9 +305,3 @@ def _z_panel(comparisons: pl.DataFrame, x: Axis) -> Panel:
     far = max(4.0, 1.1 * float(comparisons["z"].abs().max() or 0))  # type: ignore[arg-type]
     title = "z-scores: (simulated - expected) / standard error"
     return Panel(title=title, x=x, y=Axis(ends=(-far, far)), series=series, legend="best")
-
-
-def _trials(comparisons: pl.DataFrame) -> str:
-    least, most = int(comparisons["trials"].min()), int(comparisons["trials"].max())  # type: ignore[arg-type]
-    number = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-    return f"{number} trial{'s' * (most > 1)} each"

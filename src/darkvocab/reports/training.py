@@ -57,14 +57,9 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
         }
         pictures = {"loss": loss_plot(metrics, summary)} if loss else {}
     with reading(folder / "manifest.json", "the manifest of a training"):
-        words = page_words("train", settings_said(manifest["parameters"]))
+        words = page_words("train", **manifest["parameters"])
     remarks = lines_of("training", history=history, loss=loss, diverged=manifest["status"] == "diverged")
     return Page(**words, rows=rows, remarks=remarks, pictures=pictures, files=[FILE, METRICS, "corpus.json"])
-
-
-def settings_said(parameters: dict[str, Any]) -> str:
-    """Return the settings of a training that say most."""
-    return WORDS["training"]["settings"].format(**parameters)
 
 
 def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
@@ -173,9 +168,5 @@ def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
             series.append(Series(x=mean["step"], y=mean[column], label=label, **look, width=1.8, stepped=True))
         y = Axis(ends=(0, top_of(series, 1)), whole=True)
         panels.append(Panel(title=titles[column], x=x, y=y, series=series))
-    parameters = records.manifest["parameters"]
-    noise = "no noise"
-    if parameters["noise"] != "none":
-        noise = WORDS["training"]["noise"].format(**parameters)
-    caption = WORDS["training"]["replicas"].format(**{**parameters, "n": n, "noise": noise})
+    caption = "\n".join(lines_of("replicas_caption", n=n, parameters=records.manifest["parameters"]))
     return Plot(panels=panels, columns=2, height=5.2, caption=caption, key=True)
