@@ -33,12 +33,6 @@ def scan(
     as_json: bool,
     **read: Any,
 ) -> None:
-    """Which tokens did a checkpoint never learn, or too little, which share a row, bit for bit, and why?
-
-    Of a model on the Hub only the embedding's bytes are read.
-
-    Example: darkvocab scan path/to/model --tokens graded --csv graded.csv
-    """
     from ..checkpoints.scan_result import check_which
 
     if dry_run:
@@ -74,10 +68,6 @@ def check(
     as_json: bool,
     **read: Any,
 ) -> None:
-    """A gate for releases: hold a checkpoint against a policy.
-
-    Exits with 1 where a rule of severity error finds something. Example: darkvocab check path/to/model --junit dark.xml
-    """
     from ..checkpoints.check import parse_suppressed
     from ..checkpoints.policy import Policy, default_policy
 
@@ -134,10 +124,6 @@ def _form_and_file(asked: str) -> tuple[str, Path]:
 
 @app.command(no_args_is_help=True)
 def verify(source: str, out: Path | None, show: int, as_json: bool, **settings: Any) -> None:
-    """Ask the model itself: which tokens can it not repeat, and how many of them did the weights not name?
-
-    Example: darkvocab verify path/to/model --out runs/verify
-    """
     verdict = watched("asking", darkvocab.verify, source, out, say=say, **settings)
     written = darkvocab.report(out) if out else []
     put(as_json, reports.verification.print_verdict, verdict, show, data=verdict.to_json)
@@ -148,10 +134,6 @@ def verify(source: str, out: Path | None, show: int, as_json: bool, **settings: 
 def corpus(
     files: list[str], out: Path | None, show: int, csv: Path | None, fail_on: str | None, as_json: bool, **settings: Any
 ) -> None:
-    """Count the tokens of your texts: which untrained, weak or verified ones do they hold, and where?
-
-    Exits with 1 where --fail-on names what occurs. Example: darkvocab corpus data.jsonl --model path/to/model
-    """
     from ..measures.counts import COUNTS, FATAL
     from ..runs.records import write_csv
 
@@ -170,12 +152,6 @@ def corpus(
 
 @app.command(no_args_is_help=True)
 def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, csv: Path | None, as_json: bool) -> None:
-    """Which tokens of a tokenizer can a text reach, which cannot it, and why? Needs no weights.
-
-    Reachability holds for the library that runs the tokenizer, which is named; where two apply, both are asked.
-
-    Example: darkvocab vocabulary path/to/tokenizer.json --tokens unreachable --csv unreachable.csv
-    """
     from ..measures.vocabulary import check_categories
     from ..measures.vocabulary import vocabulary as explained
     from ..runs.records import write_csv
@@ -204,10 +180,6 @@ def neighbours(
     as_json: bool,
     **read: Any,
 ) -> None:
-    """Which tokens touch: pairs, components, degrees, and the cluster around the black holes ("frozen smoke").
-
-    Example: darkvocab neighbours path/to/model --touching 2 --csv touching.csv
-    """
     within = darkvocab.numerics.Touching(touching, touching_unit, strict)
     near = watched("reading", darkvocab.neighbourhood, source, within, in_bytes=True, **read)
     if csv is not None:
@@ -217,20 +189,12 @@ def neighbours(
 
 @app.command(no_args_is_help=True)
 def centroid(source: str, output: Path, as_json: bool, **read: Any) -> None:
-    """Write the population-weighted mean of the black-hole rows: a base for `sweep`, float32, key `centroid`.
-
-    Example: darkvocab centroid path/to/model -o centroid.safetensors
-    """
     announce_compilation()
     put(as_json, reports.print_centroid, darkvocab.centroid(source, output, **read))
 
 
 @app.command(no_args_is_help=True)
 def diff(a: str, b: str, show: int, csv: Path | None, exit_code: bool, as_json: bool, **settings: Any) -> None:
-    """Compare two checkpoints row by row: equal rows, how far the others moved, what became of each black hole.
-
-    Example: darkvocab diff base-model fine-tuned-model --csv moved.csv
-    """
     compared = watched("reading", darkvocab.diff, a, b, in_bytes=True, **settings)
     if csv is not None:
         compared.write_csv(csv)
@@ -241,10 +205,5 @@ def diff(a: str, b: str, show: int, csv: Path | None, exit_code: bool, as_json: 
 
 @app.command(no_args_is_help=True)
 def repair(source: str, output: Path, as_json: bool, **settings: Any) -> None:
-    """Copy a safetensors checkpoint, with fresh rows for tokens that were never trained; every other byte is the same.
-
-    What was written is compared with the source, and its census taken.
-    Example: darkvocab repair path/to/model -o repaired --how pieces
-    """
     repaired = watched("repairing", darkvocab.repair, source, output, in_bytes=True, **settings)
     put(as_json, reports.print_repair, repaired)

@@ -44,10 +44,6 @@ def _training(corpus: Path | None, vocabulary: int | None, tokenizer: Path | Non
 def train(
     out: Path, replicas: int, engine: str, workers: int | None, resume: bool, as_json: bool, **settings: Any
 ) -> None:
-    """Train a small GPT-2 from such a start, recording its embedding after every step (11.2c, 11.2b, 11.2a).
-
-    Example: darkvocab train --steps 2000 --out runs/train
-    """
     training = _training(**settings)
     if replicas > 1:
         several = darkvocab.training.Replicas(training=training, n=replicas)
@@ -72,10 +68,6 @@ def _train_replicas(replicas: Replicas, out: Path, as_json: bool, **running: Any
 
 @app.command(no_args_is_help=True)
 def evolve(source: Path, out: Path | None, as_json: bool, **settings: Any) -> None:
-    """Follow the black holes of a training step by step, over all, seen and unseen tokens.
-
-    Example: darkvocab evolve runs/lab --every 10
-    """
     if out is None and (source / "manifest.json").is_file():
         out = source
     evolution = watched("measuring", darkvocab.evolve, source, out=out, **settings)
@@ -90,10 +82,6 @@ def evolve(source: Path, out: Path | None, as_json: bool, **settings: Any) -> No
 
 @app.command(no_args_is_help=True)
 def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any) -> None:
-    """Follow black holes and rows from checkpoint to checkpoint: which are equal, which moved, since when frozen.
-
-    Example: darkvocab history org/name --revisions 'step*' --out runs/history
-    """
     series = watched("measuring", darkvocab.series, *sources, out=out, in_bytes=True, **settings)
     frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
     put(as_json, reports.print_series, series, data=lambda: reports.frames_json(series.summary, **frames))
@@ -105,10 +93,6 @@ def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any
 def reproduce(
     recipe: str, base: Path | None, corpus: Path | None, out: Path | None, resume: bool, as_json: bool, **running: Any
 ) -> None:
-    """Run a notebook's experiment with its own parameters, beside what it published.
-
-    Exits with 1 where a figure that can be checked does not agree. Example: darkvocab reproduce 12.1a
-    """
     from ..notebooks.recipes import CLOUDS, DIFFERS, TRAININGS, WITH_CENTROID
 
     if base and recipe not in WITH_CENTROID:
@@ -132,20 +116,12 @@ def reproduce(
 
 @app.command(no_args_is_help=True)
 def report(run: Path, as_json: bool) -> None:
-    """Write the figures and the page of a finished run, a training or a measured history, from what its folder holds.
-
-    Example: darkvocab report runs/qwen
-    """
     written = [str(path) for path in darkvocab.report(run)]
     put(as_json, reports.print_lines, written, data=lambda: {"written": written})
 
 
 @app.command(no_args_is_help=True)
 def summary(run: Path, column: list[str] | None, bins: int, as_json: bool) -> None:
-    """Statistics of a run's records, column by column: mean, spread, quantiles, histogram.
-
-    Example: darkvocab summary runs/qwen --column n_black_holes
-    """
     summed = darkvocab.summary(run, column or None, bins)
     put(as_json, reports.print_summary, summed, single=bool(column))
     if summed["n_landed"] < summed["n_records"]:

@@ -74,37 +74,21 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
 
 @app.command(no_args_is_help=True)
 def sweep(**options: Any) -> None:
-    """Draw snowballs over a range of sigma and count their black holes (12.2a).
-
-    Example: darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out runs/qwen
-    """
     _run("sweep", "sweeping", options)
 
 
 @app.command(no_args_is_help=True)
 def trials(**options: Any) -> None:
-    """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
-
-    Example: darkvocab trials --sigma 3.281911e-3 --trials 100 --epsilon 5.9604645e-5 --out runs/trials
-    """
     _run("trials", "drawing", options)
 
 
 @app.command()
 def questions(**options: Any) -> None:
-    """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?
-
-    Example: darkvocab questions --out runs/questions
-    """
     _run("questions", "asking", options)
 
 
 @app.command(no_args_is_help=True)
 def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_json: bool, **settings: Any) -> None:
-    """The census that snowballs are expected to have, in closed form: no drawing, any number of tokens.
-
-    Example: darkvocab expect --sigma 1e-9:1e-7:200 --spacing log --tokens 151936 --figure expected.png
-    """
     announce_compilation()
     if figure:
         reports.check_figure(figure)
@@ -140,10 +124,6 @@ def _expected(settings: Expect) -> list[Expected]:
 
 @app.command(no_args_is_help=True)
 def fit(target: str, figure: Path | None, as_json: bool, **settings: Any) -> None:
-    """Which sigma explains an observed census best, how surely, and whether it explains it at all.
-
-    Example: darkvocab fit --target qwen3-4b --compare --figure fit.png
-    """
     announce_compilation()
     if figure:
         reports.check_figure(figure)
