@@ -130,9 +130,7 @@ def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
         title=page.title,
         eyebrow=f"darkvocab {manifest['experiment'] if manifest and not page.lists else 'evolve'}",
         page=page,
-        terms={term: WORDS["terms"][term] for term in page.terms},
         pictures=pictures,
         parameters=facts_of("parameters", manifest=manifest) if manifest else [],
-        command=manifest["command"] if manifest else None,
-        no_command=manifest.get("no_command") if manifest else None,
+        manifest=manifest,
     )
