@@ -11,7 +11,7 @@ from rich.console import Console
 from ..measures.counts import Counts, never
 from ..numerics import GRIDS
 from .console import SHOWN_TOKENS, token_texts
-from .document import WORDS, facts_of, print_text, told
+from .document import WORDS, facts_of, print_text, printer, told
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from ..measures.vocabulary import Vocabulary
 
 
-def print_plan(plan: dict[str, Any], to: Console) -> None:
-    """Print what a scan would read."""
-    print_text("plan", to, plan=plan)
+print_plan = printer("plan")  # what a scan would read
+print_neighbourhood = printer("neighbourhood")  # facts, how many rows touch how many, components with the most tokens
+print_repair = printer("repair")  # what was or would be changed, by which means, and what was read again afterwards
+print_centroid = printer("centroid")  # what a centroid was made of, and where it was written
 
 
 def scan_facts(scan: Scan) -> list[tuple[str, str]]:
@@ -50,19 +51,9 @@ def _categories(scan: Scan) -> Iterator[dict[str, Any]]:
             yield {"title": title, "n": n, "n_dark": n_dark, "n_weak": len(graded) - n_dark, **tokens}
 
 
-def print_neighbourhood(report: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
-    """Print facts, the table of degrees, and the components with the most tokens."""
-    print_text("neighbourhood", to, report=report, shown=shown)
-
-
 def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
     """Print a diff: facts of each matrix, the farthest movers, and changes of black holes."""
     print_text("diff", to, report=report, shown=shown, grids=GRIDS)
-
-
-def print_repair(report: dict[str, Any], to: Console) -> None:
-    """Print a repair: what was or would be changed, by which means, and what was read again afterwards."""
-    print_text("repair", to, report=report)
 
 
 def print_series(series: Series, to: Console) -> None:
@@ -73,11 +64,6 @@ def print_series(series: Series, to: Console) -> None:
 def _named(texts: Sequence[str | None] | pl.Series) -> Callable[[Sequence[int], int], str]:
     """Return a function that names the first so many of some tokens by these texts."""
     return lambda ids, shown: token_texts(ids, [texts[token] for token in ids[:shown]], shown)
-
-
-def print_centroid(written: dict[str, Any], to: Console) -> None:
-    """Print what a centroid was made of, and where it was written."""
-    print_text("centroid", to, written=written)
 
 
 def print_vocabulary(words: Vocabulary, to: Console, shown: int = SHOWN_TOKENS) -> None:

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..text import listed, printable
-from .console import cell, density, facts, isolated, largest, left_out, more, number, show, token_texts, without
+from . import console
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,10 +28,10 @@ LIBRARY = "vendor/d3.min.js"  # d3 7.9.2 as npm has it; its licences lie beside 
 LICENCE = "vendor/LICENSE"
 BAR = "¦"  # between the cells of a table in a template, and before the kind of a block
 LEFT = "←"  # before a heading
-_NAMED = (cell, density, isolated, largest, left_out, more, number, printable, token_texts, without)
+_OF_CONSOLE = "cell density isolated largest left_out more number token_texts without".split()
 FILTERS: dict[str, Callable[..., Any]] = {  # of templates
-    **{function.__name__: function for function in _NAMED},
-    **{"form": format, "thousands": "{:,}".format},
+    **{name: getattr(console, name) for name in _OF_CONSOLE},
+    **{"form": format, "thousands": "{:,}".format, "printable": printable},
     "far": lambda length: "beyond float32" if length is None else f"{length:.4g}",
     "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
     "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
@@ -149,12 +149,8 @@ def lines_of(name: str, **values: Any) -> list[str]:
     return [line for (line,) in rows_of(name, **values)]
 
 
-def table_of(name: str, **values: Any) -> Table:
-    """Return the table of a template in `text`: headings (``←`` stands before those aligned left), then rows."""
-    return _table(rows_of(name, **values))
-
-
-def _table(rows: list[list[str]]) -> Table:
+def table_of(rows: list[list[str]]) -> Table:
+    """Return a table of headings (``←`` stands before those aligned left) and rows; nothing in it is markup."""
     from rich.table import Table
     from rich.text import Text
 
@@ -205,13 +201,18 @@ def print_text(name: str, to: Console, **values: Any) -> None:
 
 def _print_block(kind: str, rows: list[list[str]], to: Console) -> None:
     if kind == "table":
-        show(_table(rows), to)
+        console.show(table_of(rows), to)
     elif kind == "facts":
-        show(facts(_fact(line) for (line,) in rows), to)
+        console.show(console.facts(_fact(line) for (line,) in rows), to)
     else:
         soft_wrap = not to.is_terminal if kind == "lines" else kind == "whole"
         for (line,) in rows:
             to.print(line, soft_wrap=soft_wrap)
+
+
+def printer(name: str) -> Callable[..., None]:
+    """Return a function that prints a `report` by a template in `text/printed`, and lists at most so many of a kind."""
+    return lambda report, to, shown=console.SHOWN_TOKENS: print_text(name, to, report=report, shown=shown)
 
 
 def read(name: str) -> str:

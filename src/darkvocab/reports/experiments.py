@@ -1,6 +1,6 @@
 """Tables of sweeps, trials, questions, trainings, and comparisons with the notebooks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from ..runs.records import Records
 from ..text import finite
 from .console import frames_json, number
-from .document import WORDS, lines_of, print_text, rows_of
+from .document import WORDS, lines_of, print_text, printer, rows_of
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
 Recorded = pl.DataFrame | Records  # records by columns: a frame, or those of a run folder
@@ -98,6 +98,10 @@ def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[st
     return frames_json(rows, records=result if isinstance(result, pl.DataFrame) else records.frames())
 
 
+# Published figures beside ours, and notes on those that cannot be checked.
+print_comparison = printer("comparison")
+
+
 def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) -> None:
     """Print the notebook's summary of an experiment, from its frame or its run folder.
 
@@ -109,8 +113,3 @@ def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) 
         values["remarks"] = remarks(records)
     sigmas = records["sigma"].unique().sort().to_list()
     print_text("experiment", to, n=len(records), sigmas=sigmas, experiment=experiment, **values)
-
-
-def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:
-    """Print published figures beside ours, and notes on those that cannot be checked."""
-    print_text("comparison", to, rows=rows, notes=list(dict.fromkeys(row["note"] for row in rows if row["note"])))
