@@ -20,7 +20,7 @@ import darkvocab
 
 from ..errors import DarkvocabError, DiskFull, of_the_machine
 from ..text import printable
-from .options import Command, Function, Group, takes_options
+from .options import TEXTS, Command, Function, Group, takes_options
 
 FINDINGS = 1
 BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -87,11 +87,7 @@ def _explained(error: BaseException, resumable: str) -> tuple[str, int]:
     known = error if isinstance(error, DarkvocabError) else of_the_machine(error)
     if known is None:
         traceback.print_exception(error)
-        return (
-            f"this is a bug in darkvocab {darkvocab.__version__}, not in what you gave it; "
-            "please report it with the command and the lines above",
-            BUG,
-        )
+        return TEXTS["bug"].format(version=darkvocab.__version__), BUG
     room = f"; make room{resumable}" if isinstance(known, DiskFull) else ""
     return f"{known}{room}", known.exit_code
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -23,9 +22,6 @@ from .experiments import QWEN3_4B, remarks, summary_cells
 from .plot import Plot, save
 from .snowballs import elements_figure, questions_plot, read_expected, singletons_plot, sweep_plot
 from .training import cells, replicas_plot, sentences, training_page
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def report(folder: str | Path) -> list[Path]:
@@ -62,54 +58,57 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
         settings = {**manifest["parameters"], "n": len(records)}
         if manifest["experiment"] == "verify":
             settings["source"] = printable(str(manifest["inputs"][0]["source"]))
-        page = Page(**page_words(manifest["experiment"], **settings), files=_files(records, folder))
+        words = page_words(manifest["experiment"], **settings)
+        others = [name for name in ("elements.parquet", CURVES, EXPECTED) if (folder / name).is_file()]
+        files = [csv_path(folder, manifest).name, "records.parquet", *others]
     with reading(folder / "records.parquet"):
         if not len(records) or ("sigmas" in manifest["parameters"] and records["sigma"].null_count()):
             raise InvalidInput("no records, or without a sigma")
-        return EXPERIMENTS[manifest["experiment"]](page, records, folder), manifest
+        content = EXPERIMENTS[manifest["experiment"]](records, folder)
+        return Page(**{**words, **content}, files=files), manifest
 
 
-def _files(records: Records, folder: Path) -> list[str]:
-    others = [name for name in ("elements.parquet", CURVES, EXPECTED) if (folder / name).is_file()]
-    return [csv_path(folder, records.manifest).name, "records.parquet", *others]
-
-
-def _sweep(page: Page, records: Records, folder: Path) -> Page:
+def _sweep(records: Records, folder: Path) -> dict[str, Any]:
     plot = sweep_plot(records, read_expected(folder))
-    return replace(page, rows=summary_cells("sweep", records), pictures={"sweep": plot})
+    return {"rows": summary_cells("sweep", records), "pictures": {"sweep": plot}}
 
 
-def _trials(page: Page, records: Records, folder: Path) -> Page:
-    pictures: dict[str, Plot | Figure] = {}
+def _trials(records: Records, folder: Path) -> dict[str, Any]:
+    page: dict[str, Any] = {"rows": summary_cells("trials", records), "pictures": {}}
     elements = folder / "elements.parquet"
     if elements.is_file():
-        pictures["elements"] = elements_figure(elements, records)
+        page["pictures"]["elements"] = elements_figure(elements, records)
     if records["sigma"].n_unique() > 1:
-        pictures["singletons"] = singletons_plot(records)
-        page = replace(page, headings=PAGES["sweep"]["headings"])
-    return replace(page, rows=summary_cells("trials", records), pictures=pictures)
+        page["pictures"]["singletons"] = singletons_plot(records)
+        page["headings"] = PAGES["sweep"]["headings"]
+    return page
 
 
-def _questions(page: Page, records: Records, folder: Path) -> Page:
+def _questions(records: Records, _: Path) -> dict[str, Any]:
     said = [QWEN3_4B + ".", *remarks(records)]
-    plot = questions_plot(records)
-    return replace(page, rows=summary_cells("questions", records), remarks=said, pictures={"questions": plot})
+    pictures = {"questions": questions_plot(records)}
+    return {"rows": summary_cells("questions", records), "remarks": said, "pictures": pictures}
 
 
-def _replicas(page: Page, records: Records, folder: Path) -> Page:
+def _replicas(records: Records, folder: Path) -> dict[str, Any]:
     with reading(folder / CURVES, "the curves of a run of replicas"):
         plot = replicas_plot(records, pl.read_parquet(folder / CURVES))
-    frame = pl.DataFrame({name: records[name] for name in records.schema})
-    said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences(frame)]
-    return replace(page, rows=cells(frame), remarks=said, pictures={"replicas": plot})
+    frame = pl.concat(records.frames())
+    return {"rows": cells(frame), "remarks": _said(sentences(frame)), "pictures": {"replicas": plot}}
 
 
-def _verify(page: Page, records: Records, folder: Path) -> Page:
-    verdict = judge(pl.DataFrame({name: records[name] for name in records.schema}), records.manifest["parameters"])
-    said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in verification.sentences(verdict)]
-    tables = [("Verified tokens", verification.VERIFIED, verification.verified_rows(verdict))]
-    pictures = {"answers": verification.verdict_plot(verdict)}
-    return replace(page, rows=verification.groups(verdict), remarks=said, pictures=pictures, tables=tables)
+def _verify(records: Records, _: Path) -> dict[str, Any]:
+    verdict = judge(pl.concat(records.frames()), records.manifest["parameters"])
+    return {
+        "rows": verification.groups(verdict),
+        "remarks": _said(verification.sentences(verdict)),
+        "pictures": {"answers": verification.verdict_plot(verdict)},
+        "tables": [("Verified tokens", verification.VERIFIED, verification.verified_rows(verdict))],
+    }
+
+
+def _said(sentences: list[str]) -> list[str]:
+    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences]
 
 
 EXPERIMENTS = {"verify": _verify, "sweep": _sweep, "trials": _trials, "questions": _questions, "replicas": _replicas}
