@@ -15,7 +15,7 @@ from rich.console import Console
 from ..errors import MissingFile
 from ..measures.tracking import replay
 from ..runs.records import reading
-from .document import COUNTS, PAGES, TITLES, Page, facts_of, lines_of, page_words, phrase, print_text, rows_of, told
+from .document import COUNTS, TITLES, Page, facts_of, lines_of, page_words, phrase, print_text, rows_of, told
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, top_of
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ STEP = "optimizer step"
 
 def print_evolution(evolution: Evolution, to: Console) -> None:
     """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
-    values = {"headings": PAGES["evolve"]["headings"], **_rows(evolution.records), **told(evolution.events)}
-    print_text("evolution", to, summary=evolution.summary, **values)
+    print_text("evolution", to, summary=evolution.summary, **_rows(evolution.records), **told(evolution.events))
 
 
 def _rows(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> dict[str, Any]:

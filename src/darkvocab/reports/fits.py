@@ -85,10 +85,9 @@ def sentences(result: FitResult) -> list[str]:
 
 
 def print_fit(result: FitResult, to: Console) -> None:
-    likelihoods = [row.log_likelihood for row in result.hypotheses or () if row.log_likelihood is not None]
     values = {"populations": _populations(result), "alone": _alone(result), "sentences": sentences(result)}
     words = {"first": _listed, "statistic": statistic}
-    print_text("fit", to, result=result, best=max(likelihoods, default=0.0), **values, **words)
+    print_text("fit", to, result=result, **values, **words)
 
 
 def fit_figure(result: FitResult) -> Figure:

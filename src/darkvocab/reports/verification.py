@@ -6,7 +6,7 @@ import polars as pl
 from rich.console import Console
 
 from ..measures.verdict import Verdict
-from .document import PAGES, lines_of, print_text, rows_of
+from .document import lines_of, print_text, rows_of
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around
 
 GROUPS = {"asked": "asked for", "control": "controls", "missed": "sample of the trained"}
@@ -33,8 +33,7 @@ def sentences(verdict: Verdict) -> list[str]:
 
 def print_verdict(verdict: Verdict, to: Console, shown: int) -> None:
     """Print the groups, what follows from them, and the verified tokens, the least likely first."""
-    values = {"headings": PAGES["verify"]["headings"], "groups": groups(verdict)}
-    values |= {"verified": VERIFIED, "rows": verified_rows(verdict)}
+    values = {"groups": groups(verdict), "headings": VERIFIED, "rows": verified_rows(verdict)}
     print_text("verification", to, verdict=verdict, shown=shown, **values)
 
 
