@@ -10,8 +10,7 @@ import polars as pl
 from rich.console import Console
 
 from ..errors import InvalidInput
-from .console import print_lines, show, table
-from .document import WORDS, lines_of, rows_of, table_of
+from .document import PAGES, WORDS, lines_of, print_text, rows_of
 from .plot import BLACK, BLUE, Axis, Panel, Plot, Series, around
 from .training import CONFIDENCE, mean_of, spread
 
@@ -92,9 +91,8 @@ def sentences(records: pl.DataFrame, parameters: dict[str, Any]) -> list[str]:
 
 def print_study(records: pl.DataFrame, to: Console, parameters: dict[str, Any]) -> None:
     """Print the conditions, then the answers."""
-    show(table(headings(parameters), cells(records, parameters)), to)
-    show(table_of("study_answers", answers=answers(records, parameters), said=SAID, heads=True), to, apart=True)
-    print_lines(sentences(records, parameters), to)
+    texts = {function.__name__: function(records, parameters) for function in (cells, answer_cells, sentences)}
+    print_text("study", to, headings=headings(parameters), asked=PAGES["study"]["headings"], **texts)
 
 
 def study_json(run: Path, records: pl.DataFrame, parameters: dict[str, Any]) -> dict[str, Any]:
