@@ -261,4 +261,5 @@ def repair(source: str, output: Path, as_json: bool, **settings: Any) -> None:
     """
     from ..reports.checkpoints import print_repair
 
-    put(as_json, print_repair, watched("repairing", darkvocab.repair, source, output, in_bytes=True, **settings))
+    in_bytes = settings["how"] != "merges"
+    put(as_json, print_repair, watched("repairing", darkvocab.repair, source, output, in_bytes=in_bytes, **settings))
