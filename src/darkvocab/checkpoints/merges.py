@@ -58,10 +58,8 @@ def compare_tokenizers(
     still = [token for token in tokens if now.witness[token] is not None]
     if still:
         raise InvalidInput(f"token {still[0]} is still reached, by {now.witness[still[0]]!r}: nothing is written")
-    reached, reached_still = (
-        {token for token, text in enumerate(words.witness) if text is not None} for words in (was, now)
-    )
-    lost = sorted(reached - reached_still - set(tokens))
+    witnesses = enumerate(zip(was.witness, now.witness, strict=True))
+    lost = [token for token, (a, b) in witnesses if a is not None and b is None and token not in tokens]
     alone = [(data or b"").decode("utf-8", "replace") for data in was.data]
     drawn = np.random.default_rng(seed).integers(len(alone), size=(SAMPLE, TOGETHER))
     texts = [witness for witness in was.witness if witness]

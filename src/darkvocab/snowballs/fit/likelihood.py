@@ -176,9 +176,7 @@ class Likelihood:
         if not is_open:
             around = [math.log(sigmas[near]) for near in (max(best - 1, 0), min(best + 1, count - 1))]
             options = {"xatol": 1e-5}
-            highest = minimize_scalar(
-                lambda x: -max(self.at(math.exp(x)), IMPOSSIBLE), bounds=around, method="bounded", options=options
-            )
+            highest = minimize_scalar(lambda x: -max(self.at(math.exp(x)), IMPOSSIBLE), bounds=around, options=options)
             log_sigma, log_likelihood = float(highest.x), -float(highest.fun)
         theta = np.array([log_sigma])
         if self.free:
@@ -316,13 +314,10 @@ class Uncertainty:
         return math.exp(brentq(above, log_sigma, log_sigma + side * step, xtol=1e-5))
 
     def errors(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return standard errors of log sigma and what is free, and the correlation of each with log sigma.
-
-        NaN where the likelihood's slope is 0 for every partition, as by symmetry in an offset of 0: no error is known.
-        """
+        """Return standard errors of log sigma and what is free, NaN where unknown, and correlations with log sigma."""
         covariance, _ = self.godambe
         spread = np.sqrt(np.diag(covariance))
-        spread[spread == 0] = np.nan
+        spread[spread == 0] = np.nan  # no partition has a slope in it, as by symmetry in an offset of 0
         free = self.likelihood.free
         return dict(zip(["log_sigma", *free], spread.tolist(), strict=True)), {
             name: float(covariance[0, i] / (spread[0] * spread[i])) for i, name in enumerate(free, 1)
