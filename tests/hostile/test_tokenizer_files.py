@@ -143,6 +143,16 @@ def test_ranks_that_are_wrong_are_refused(tmp_path, data, says):
         open_tokenizer(tmp_path / "a.tiktoken")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "says"), [("(", "its pattern is none"), (3, "pat_str is no text"), ([["x"]], "no text")]
+)
+def test_a_pattern_beside_ranks_that_is_none_is_refused(tmp_path, pattern, says):
+    path = tokenizer_files.of_ranks(tmp_path / "a.tiktoken")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pat_str": pattern}))
+    with pytest.raises(CorruptFile, match=says):
+        open_tokenizer(path)
+
+
 def test_ranks_without_some_byte_cannot_encode(tmp_path, monkeypatch):
     known = tiktoken.Known("Made up", tokenizer_files.PATTERN)
     monkeypatch.setattr(tiktoken, "fingerprint", lambda ranks: "")

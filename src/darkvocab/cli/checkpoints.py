@@ -205,5 +205,6 @@ def diff(a: str, b: str, show: int, csv: Path | None, exit_code: bool, as_json: 
 
 @app.command(no_args_is_help=True)
 def repair(source: str, output: Path, as_json: bool, **settings: Any) -> None:
-    repaired = watched("repairing", darkvocab.repair, source, output, in_bytes=True, **settings)
+    in_bytes = settings["how"] != "merges"
+    repaired = watched("repairing", darkvocab.repair, source, output, in_bytes=in_bytes, **settings)
     put(as_json, reports.print_repair, repaired)

@@ -233,6 +233,7 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a text that the terminal's encoding lacks
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # its idle threads sleep: they would keep cores from others
     gc.set_threshold(100_000)  # a command makes millions of objects that are in no cycle,
     atexit.register(gc.freeze)  # and what is left at its end goes with the process
     app()
