@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,26 @@ def test_every_command_and_option_is_documented():
 
 
 def test_every_link_between_documents_leads_somewhere():
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = document.read_text()
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|srcset)="(.+?)"', text):
             assert (document.parent / target).exists(), (document.name, target)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    # Every page is in its menu, and every link and anchor leads somewhere.
+    pytest.importorskip("material")
+    line = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"]
+    built = subprocess.run(
+        line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert built.returncode == 0, built.stderr
+    index = (tmp_path / "site" / "index.html").read_text()
+    assert {"quickstart.html", "CHANGELOG.html", "findings/decay.html"} <= set(re.findall(r'href="([^"#]+)', index))
+    pictures = re.findall(r'(?:src|srcset)="(images/[^"]+)"', index)
+    assert pictures
+    assert all((tmp_path / "site" / picture).is_file() for picture in pictures)
+    assert "docs/images" not in index
+    fetched = re.findall(r'(?:src|href)="(https?://[^"]+)"', index)
+    assert [address for address in fetched if not address.startswith("https://squidfunk.github.io")] == []
