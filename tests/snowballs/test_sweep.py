@@ -185,6 +185,7 @@ def test_a_run_folder_is_the_same_bytes_for_any_number_of_workers(workers, tmp_p
     assert files(tmp_path / "one") == files(tmp_path / "several")
 
 
+@pytest.mark.slow
 def test_a_run_folder_holds_what_the_design_names(tmp_path):
     records = list(sweep(SIGMAS, out=tmp_path / "run", **SMALL))
     report(tmp_path / "run")
