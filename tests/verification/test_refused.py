@@ -14,7 +14,9 @@ pytestmark = pytest.mark.slow  # torch and transformers take seconds to import
 def encoder(kind):
     def write(folder):
         size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-        getattr(transformers, kind)(transformers.BertConfig(vocab_size=repeaters.N_TOKENS, **size)).save_pretrained(folder)
+        getattr(transformers, kind)(transformers.BertConfig(vocab_size=repeaters.N_TOKENS, **size)).save_pretrained(
+            folder
+        )
         transformers.PreTrainedTokenizerFast(tokenizer_object=repeaters.tokenizer()).save_pretrained(folder)
 
     return write
