@@ -177,12 +177,11 @@ def test_a_point_does_not_depend_on_the_points_around_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_a_run_folder_is_the_same_bytes_for_any_number_of_workers(workers, tmp_path):
-    for folder, threads in (("one", 1), ("several", workers)):
-        list(sweep(SIGMAS, workers=threads, out=tmp_path / folder, **SMALL))
+def test_a_run_folder_is_the_same_bytes_for_any_number_of_workers(tmp_path):
+    for folder, workers in (("one", 1), ("again", 1), ("two", 2), ("four", 4)):
+        list(sweep(SIGMAS, workers=workers, out=tmp_path / folder, **SMALL))
         report(tmp_path / folder)
-    assert files(tmp_path / "one") == files(tmp_path / "several")
+        assert files(tmp_path / folder) == files(tmp_path / "one")
 
 
 @pytest.mark.slow
