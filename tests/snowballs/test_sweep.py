@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import random
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, fields

@@ -22,6 +22,7 @@ FAILED = [8, 36744, 39145, 43858, 48047]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("llama.cpp"),  # one server
     pytest.mark.skipif(not find_spec("xllamacpp"), reason="xllamacpp, which has a server, is not installed"),
     pytest.mark.skipif(not MODEL.is_file(), reason=f"make demo/{MODEL.name} fetches the model"),
 ]
