@@ -8,11 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/commands.md", "docs/qwen3-4b.md")
 WITH_PYTHON = (*DOCUMENTS, "docs/theory.md")
 TRAINED = "darkvocab train --steps 300 --out runs/train"  # the copy stays without torch
+# pip, which `make test` has just set up its own environment with, looks at every release of every package: 20 s.
+INSTALL = """\
+#!/bin/sh
+{uv} pip install --quiet --python .venv/bin/python "$@" 2>/dev/null || .venv/bin/pip install --quiet "$@"
+"""
 NOT_RUN = {"make test", "pip install -q -e '.[train]'", "darkvocab evolve runs/train"}  # `make test` runs this
 
 pytestmark = pytest.mark.xdist_group("documents")
@@ -40,6 +46,8 @@ def copy(tmp_path_factory):
     if encoder.is_dir():
         (folder / "demo").mkdir()
         (folder / "demo" / encoder.name).symlink_to(encoder.resolve())
+    (folder.parent / "install").write_text(INSTALL.format(uv=find_uv_bin()))
+    (folder.parent / "install").chmod(0o755)
     return folder
 
 
@@ -48,6 +56,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
         k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL")
     }
     environment["PIP_NO_COMPILE"] = "1"  # modules are compiled when they are imported, a tenth of all
+    environment["MAKEFLAGS"] = rf"PIP={folder.parent}/install\ --constraint\ constraints.txt"
     activate = ". .venv/bin/activate; " if (folder / ".venv").exists() else ""
     return subprocess.run(["sh", "-c", activate + command], cwd=folder, capture_output=True, text=True, env=environment)
 

@@ -185,6 +185,7 @@ VALUES = st.recursive(
 KEYS = ["added_tokens_decoder", "bos_token", "additional_special_tokens", "tokenizer_class", "unk_token", "299"]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES), st.dictionaries(st.text(max_size=5), VALUES, max_size=3))
 def test_any_config_adds_tokens_or_is_an_error(tmp_path_factory, config, added):
