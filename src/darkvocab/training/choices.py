@@ -182,7 +182,7 @@ NAMED = {
 
 STARTS = {kind.name: kind for kind in (NormalStart, PointStart, SnowballStart, ModelStart)}
 NOISES = {"none": None, "gaussian": GaussianNoise}
-OPTIMIZERS = {kind.name: kind for kind in (AdamW, CoupledAdam, SGD)}
+OPTIMIZERS = {kind.name: kind for kind in (AdamW, SGD, CoupledAdam)}
 
 
 def chosen(kinds: Mapping[str, Any], options: Mapping[str, Any], choice: str, prefix: str = "") -> Any:
