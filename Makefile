@@ -40,11 +40,17 @@ lint: .venv/dev
 pins: .venv/dev
 	$(BIN)/python .ci/pins.py
 
+# The documentation as a site, which opens from the disk: site/index.html.
+.PHONY: docs
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir site
+	@echo "open site/index.html"
+
 bench: .venv/dev $(MODEL)
 	$(BIN)/python benches/bench.py
 
 clean:
-	rm -rf .venv demo build dist .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo build dist site .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Vocabularies whose published counts are tests; without a network those are skipped.

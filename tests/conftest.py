@@ -1,6 +1,7 @@
 """Settings of all tests: Hypothesis without deadlines (the first call of a kernel compiles it), quick tests that start
 no process, the command in this process, and a stand-in for the Hub."""
 
+import gc
 import subprocess
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
@@ -27,6 +28,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if STARTING & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is loaded by now stays: no collection need look through it
 
 
 @pytest.hookimpl(wrapper=True)

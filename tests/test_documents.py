@@ -4,14 +4,21 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/commands.md", "docs/qwen3-4b.md")
 WITH_PYTHON = (*DOCUMENTS, "docs/theory.md")
 TRAINED = "darkvocab train --steps 300 --out runs/train"  # the copy stays without torch
+# pip, which `make test` has just set up its own environment with, looks at every release of every package: 20 s.
+INSTALL = """\
+#!/bin/sh
+{uv} pip install --quiet --python .venv/bin/python "$@" 2>/dev/null || .venv/bin/pip install --quiet "$@"
+"""
 NOT_RUN = {"make test", "pip install -q -e '.[train]'", "darkvocab evolve runs/train"}  # `make test` runs this
 
 pytestmark = pytest.mark.xdist_group("documents")
@@ -39,6 +46,8 @@ def copy(tmp_path_factory):
     if encoder.is_dir():
         (folder / "demo").mkdir()
         (folder / "demo" / encoder.name).symlink_to(encoder.resolve())
+    (folder.parent / "install").write_text(INSTALL.format(uv=find_uv_bin()))
+    (folder.parent / "install").chmod(0o755)
     return folder
 
 
@@ -47,6 +56,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
         k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL")
     }
     environment["PIP_NO_COMPILE"] = "1"  # modules are compiled when they are imported, a tenth of all
+    environment["MAKEFLAGS"] = rf"PIP={folder.parent}/install\ --constraint\ constraints.txt"
     activate = ". .venv/bin/activate; " if (folder / ".venv").exists() else ""
     return subprocess.run(["sh", "-c", activate + command], cwd=folder, capture_output=True, text=True, env=environment)
 
@@ -124,7 +134,26 @@ def test_every_command_and_option_is_documented():
 
 
 def test_every_link_between_documents_leads_somewhere():
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = document.read_text()
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|srcset)="(.+?)"', text):
             assert (document.parent / target).exists(), (document.name, target)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    # Every page is in its menu, and every link and anchor leads somewhere.
+    pytest.importorskip("material")
+    line = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"]
+    built = subprocess.run(
+        line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert built.returncode == 0, built.stderr
+    index = (tmp_path / "site" / "index.html").read_text()
+    assert {"quickstart.html", "CHANGELOG.html", "findings/decay.html"} <= set(re.findall(r'href="([^"#]+)', index))
+    pictures = re.findall(r'(?:src|srcset)="(images/[^"]+)"', index)
+    assert pictures
+    assert all((tmp_path / "site" / picture).is_file() for picture in pictures)
+    assert "docs/images" not in index
+    fetched = re.findall(r'(?:src|href)="(https?://[^"]+)"', index)
+    assert [address for address in fetched if not address.startswith("https://squidfunk.github.io")] == []

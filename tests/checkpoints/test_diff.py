@@ -229,6 +229,7 @@ def test_the_table_says_what_moved_and_what_became_of_black_holes(tmp_path, caps
     assert "and 1 more moved tokens; --csv FILE lists them all" in lines
 
 
+@pytest.mark.slow
 @real
 def test_the_real_checkpoint_against_a_copy_of_it_with_other_rows(tmp_path):
     tensors = load_file(MODEL / "model.safetensors")

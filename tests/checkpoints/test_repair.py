@@ -1,5 +1,6 @@
 """Repaired checkpoints: what is written, what stays the same, and that the libraries read it."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -439,9 +440,28 @@ def test_a_token_without_its_merges_is_reached_by_no_text_and_all_else_encodes_a
     print_repair(report, console())
 
 
-def test_tokens_that_are_made_of_one_without_its_merges_are_named(tmp_path):
-    report = repair(merging(tmp_path / "a"), tmp_path / "b", tokens=[5], how="merges", dry_run=True)
+def test_tokens_that_are_made_of_one_without_its_merges_are_named_and_the_search_is_told_of(tmp_path):
+    calls = []
+    report = repair(
+        merging(tmp_path / "a"),
+        tmp_path / "b",
+        tokens=[5],
+        how="merges",
+        dry_run=True,
+        progress=lambda *so_far: calls.append(so_far),
+    )
     assert report["also_unreachable"] == [6]
+    assert not (tmp_path / "b").exists()
+    assert {total for _, total in calls} == {10}  # tokens: nine in texts and an added one
+    assert sum(b < a for (a, _), (b, _) in itertools.pairwise(calls)) >= 1  # the second tokenizer begins anew
+
+
+def test_an_interruption_ends_the_search_without_merges_and_nothing_is_written(tmp_path):
+    def interrupted(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repair(merging(tmp_path / "a"), tmp_path / "b", tokens=[8], how="merges", progress=interrupted)
     assert not (tmp_path / "b").exists()
 
 

@@ -1,5 +1,9 @@
 """Exceptions become a sentence and an exit code where a user caused them, and a traceback where they are bugs."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import typer
 
@@ -45,3 +49,16 @@ def test_what_the_system_refuses_is_named(capsys, tmp_path):
     assert capsys.readouterr().err == f"darkvocab: {tmp_path / 'none'}: No such file or directory\n"
     assert run(MemoryError("12 GB")) == 2
     assert "more memory than there is (12 GB)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "held"), [({}, "4"), ({"OPENBLAS_THREAD_TIMEOUT": "20"}, "20")])
+def test_threads_of_blas_are_told_to_sleep_before_numpy_loads_them(given, held):
+    code = (
+        "import contextlib, os, sys; from darkvocab.cli import main; sys.argv = ['darkvocab', '--version']\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        "print(os.environ['OPENBLAS_THREAD_TIMEOUT'], 'numpy' in sys.modules)"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=clean | given)
+    assert ran.stdout.splitlines()[-1] == f"{held} False"

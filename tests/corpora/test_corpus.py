@@ -301,6 +301,7 @@ def test_the_command_prints_a_table_json_and_a_verdict(cli, model, tmp_path):
         assert (cli(command, out).code, "scan --counts" in cli(command, out).err) == (3, True)
 
 
+@pytest.mark.slow
 def test_progress_goes_on_within_a_packed_file(model, tmp_path, monkeypatch):
     monkeypatch.setattr(counting, "CHARACTERS", 2_000)
     lot = random.Random(4)

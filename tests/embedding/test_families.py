@@ -12,6 +12,7 @@ from darkvocab.embedding.find import INPUT_NAMES, OTHER_OUTPUT_NAMES, OUTPUT_NAM
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow  # the models of transformers take seconds to import
 
 V, DIM = 70, 16
 SMALL = {

@@ -115,6 +115,7 @@ def test_more_than_memory_holds_is_refused(refuses, arguments):
 WRITERS = {"csv": ["scan", "--csv"], "centroid": ["centroid", "-o"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 @pytest.mark.parametrize("place", ["nothing/out", "file/out", "folder"])
 def test_place_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, checkpoint, refuses, contents, writer, place):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,18 @@ def by_hand(tmp_path):
     return write_run(tmp_path / "run", BY_HAND, [3, 4, 5], record_every="10")
 
 
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory, cli):
+    """Run `evolve` on a run folder once: what it printed, and the folder, with its figures, for copies."""
+    folder = write_run(tmp_path_factory.mktemp("measured") / "run", BY_HAND, [3, 4, 5], record_every="10")
+    return cli("evolve", folder), folder
+
+
+@pytest.fixture
+def measured(printed, tmp_path):
+    return shutil.copytree(printed[1], tmp_path / "measured")
+
+
 @pytest.fixture
 def history(tmp_path):
     return write_history(tmp_path / "h.safetensors", BY_HAND)
@@ -32,18 +45,18 @@ def history(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_folder_gets_records_events_and_figures(by_hand, cli):
-    result = cli("evolve", by_hand)
+def test_a_run_folder_gets_records_events_and_figures(printed):
+    result, folder = printed
     assert result.code == 0
     assert result.out.splitlines()[0] == "history          embedding_evolution.safetensors: 6 rows, 10 steps apart"
     assert "unseen tokens    frozen since step 40" in result.out
     assert re.findall(r"^ *(\d+)  all ", result.out, re.MULTILINE) == ["0", "10", "20", "30", "40", "50"]
     assert "step        40  #1 merges into #2 with 2 tokens: 3 4" in result.out
-    made = evolve(by_hand)
+    made = evolve(folder)
     for name, frame in (("evolution", made.records), ("events", made.events), ("tokens", made.tokens)):
-        assert pl.read_parquet(by_hand / f"{name}.parquet").equals(frame)
-    assert json.loads((by_hand / "evolution.json").read_text()) == made.summary
-    figures = sorted(path.name for path in (by_hand / "figures").iterdir())
+        assert pl.read_parquet(folder / f"{name}.parquet").equals(frame)
+    assert json.loads((folder / "evolution.json").read_text()) == made.summary
+    figures = sorted(path.name for path in (folder / "figures").iterdir())
     assert figures == sorted(f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf"))
 
 
@@ -51,21 +64,19 @@ FIGURES = ("counts", "populations", "motion", "spacetime")
 
 
 @pytest.mark.slow
-def test_a_measured_folder_is_the_same_bytes_again(by_hand, cli, contents):
-    cli("evolve", by_hand)
-    before = contents(by_hand)
-    cli("evolve", by_hand)
-    assert contents(by_hand) == before
+def test_a_measured_folder_is_the_same_bytes_again(measured, cli, contents):
+    before = contents(measured)
+    cli("evolve", measured)
+    assert contents(measured) == before
 
 
 @pytest.mark.slow
-def test_report_draws_a_measured_history_again(by_hand, cli, contents):
-    cli("evolve", by_hand)
-    before = contents(by_hand)
-    (by_hand / "figures" / "counts.png").unlink()
-    result = cli("report", by_hand)
+def test_report_draws_a_measured_history_again(measured, cli, contents):
+    before = contents(measured)
+    (measured / "figures" / "counts.png").unlink()
+    result = cli("report", measured)
     assert (result.code, len(result.out.splitlines())) == (0, 9)
-    assert contents(by_hand) == before
+    assert contents(measured) == before
 
 
 @pytest.mark.slow
@@ -258,25 +269,23 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, history, refuses, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*FILES, "metrics.parquet"])
-def test_figures_of_files_that_are_not_ours_are_refused(by_hand, cli, name):
-    assert cli("evolve", by_hand).code == 0
-    (by_hand / name).write_bytes(b"PAR1 nothing")
+def test_figures_of_files_that_are_not_ours_are_refused(measured, name):
+    (measured / name).write_bytes(b"PAR1 nothing")
     with pytest.raises(CorruptFile, match="not what darkvocab evolve left there"):
-        report(by_hand)
-    (by_hand / name).unlink()
+        report(measured)
+    (measured / name).unlink()
     if name not in ("metrics.parquet", "evolution.json"):
         with pytest.raises(FileNotFoundError, match="no measured history"):
-            report(by_hand)
+            report(measured)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lacking", ["n_planned", "freezing", "last_step"])
-def test_a_summary_that_lacks_a_fact_is_refused(by_hand, cli, lacking):
-    assert cli("evolve", by_hand).code == 0
-    place = by_hand / "evolution.json"
+def test_a_summary_that_lacks_a_fact_is_refused(measured, lacking):
+    place = measured / "evolution.json"
     place.write_text(json.dumps({key: value for key, value in json.loads(place.read_text()).items() if key != lacking}))
     with pytest.raises(CorruptFile, match=f"not what darkvocab evolve left there .*{lacking}"):
-        report(by_hand)
+        report(measured)
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=N_FILES, deadline=None)
 @given(
     held=st.fixed_dictionaries({}, optional=FIELDS), odd=st.dictionaries(st.sampled_from([*FIELDS]), ANY, max_size=1)
@@ -100,6 +101,7 @@ def test_those_that_are_changed_are_read_before(scratch, model):
     assert tried(lambda: tokenizer_of(open_source(ggufs.saved(scratch / "good.gguf", ROWS, GOOD[model]))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 100_000])
 def test_many_special_tokens_and_long_texts_take_no_long_time(n):
     special = [f"<{number}>" for number in range(n)]

@@ -100,6 +100,7 @@ ANYTHING = st.recursive(JUNK, lambda inner: st.lists(inner, max_size=3) | st.dic
 SIZES = st.integers(0, 9) | st.sampled_from([16, 32, 40, 64, 128])
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(data=st.data())
 def test_any_scales_with_any_config_are_read_or_refused(scratch, data):

@@ -143,6 +143,16 @@ def test_ranks_that_are_wrong_are_refused(tmp_path, data, says):
         open_tokenizer(tmp_path / "a.tiktoken")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "says"), [("(", "its pattern is none"), (3, "pat_str is no text"), ([["x"]], "no text")]
+)
+def test_a_pattern_beside_ranks_that_is_none_is_refused(tmp_path, pattern, says):
+    path = tokenizer_files.of_ranks(tmp_path / "a.tiktoken")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pat_str": pattern}))
+    with pytest.raises(CorruptFile, match=says):
+        open_tokenizer(path)
+
+
 def test_ranks_without_some_byte_cannot_encode(tmp_path, monkeypatch):
     known = tiktoken.Known("Made up", tokenizer_files.PATTERN)
     monkeypatch.setattr(tiktoken, "fingerprint", lambda ranks: "")
@@ -175,6 +185,7 @@ VALUES = st.recursive(
 KEYS = ["added_tokens_decoder", "bos_token", "additional_special_tokens", "tokenizer_class", "unk_token", "299"]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES), st.dictionaries(st.text(max_size=5), VALUES, max_size=3))
 def test_any_config_adds_tokens_or_is_an_error(tmp_path_factory, config, added):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from safetensors.numpy import save_file
-from tokenizer_files import MERGED, of_ranks, ranks, tekken, trained
+from tokenizer_files import MERGED, PATTERN, of_ranks, ranks, tekken, trained
 from tokenizer_files import known as let_be_known
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizing import merged
@@ -136,6 +136,16 @@ def test_one_that_cannot_encode_is_compared_by_its_texts(tmp_path):
     (other,) = found.differs
     assert other.n_other_bytes == 3 + 256 + len(MERGED)
     assert "pattern" in other.cannot_compare
+
+
+def test_ranks_of_no_known_pattern_encode_by_the_one_beside_them(tmp_path):
+    path = of_ranks(tmp_path / "a.tiktoken")
+    assert "pat_str in a tokenizer_config.json" in vocabulary(path).search
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pat_str": PATTERN}))
+    by_pattern = vocabulary(path)
+    held = dict(zip(by_pattern.data, by_pattern.category, strict=True))
+    assert (held[b" the"], held[b"x y"]) == ("reachable", "unreachable")
+    assert by_pattern.witness == vocabulary(tekken(tmp_path / "tekken.json", n_marks=0)).witness
 
 
 @pytest.mark.slow

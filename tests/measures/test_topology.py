@@ -158,6 +158,7 @@ def test_an_array_and_threads_give_the_same(drawn, threads):
     assert array.degrees.tolist() == matrix.degrees.tolist()
 
 
+@pytest.mark.slow
 def test_hundreds_of_rows_are_the_notebooks_to_the_bit():
     # Several tiles and thousands of edges, in clusters of many sizes.
     notebooks = pytest.importorskip("notebooks")

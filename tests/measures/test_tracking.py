@@ -227,6 +227,7 @@ def test_motion_is_that_of_plain_numpy(grid, shape):
     assert (c.radius_max, c.radius_rms) == pytest.approx((away.max(), np.sqrt((away**2).mean())), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("few", [0, 512])
 @given(rows=matrices, seed=st.integers(0, 99))

@@ -85,6 +85,7 @@ def test_recall_is_said_only_where_all_graded_tokens_were_asked_for():
     assert part.n_missed == (0, 0)
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_missed_holds_their_number_as_often_as_it_says():
     # 300 vocabularies with known numbers of failing tokens in two strata, 90% intervals. Fewer than 83% held would come
     # of a true 90% with a probability of 1e-4 (binomial).

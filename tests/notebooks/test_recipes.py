@@ -36,6 +36,7 @@ def test_the_initial_state_of_11_2c_agrees_to_the_last_printed_digit():
     ]
 
 
+@pytest.mark.slow
 def test_12_2a_says_what_it_cannot_check():
     rows = reproduce("12.2a")
     assert [row.agrees for row in rows] == [AGREES] * 3 + [UNCHECKED] * 5

@@ -164,6 +164,7 @@ def test_steps_between_values_off_the_grid_are_refused():
         steps(1.0, 1.001, "bfloat16")
 
 
+@pytest.mark.slow
 @by_name
 @given(data=st.data())
 def test_what_lies_between_the_boundaries_rounds_to_the_same_value(grid, data):

@@ -69,7 +69,7 @@ def test_a_value_ends_neither_a_line_nor_a_cell():
 
 
 def test_headings_say_how_their_columns_are_aligned():
-    table = table_of("comparison", rows=[], notes=[])
+    table = table_of(rows_of("comparison", rows=[], notes=[]))
     assert [column.header for column in table.columns] == ["figure", "published", "here", "agrees?"]
     assert [column.justify for column in table.columns] == ["left", "right", "right", "left"]
 

@@ -329,6 +329,7 @@ def gpt():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ids", "says"), [([], 3), ([3], 5), ([3, 5, 9], 7)])
 @pytest.mark.parametrize("form", ["bad-words", "suppress-tokens"])
 def test_transformers_does_not_sample_what_is_suppressed(gpt, tmp_path, form, ids, says):

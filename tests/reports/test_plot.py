@@ -37,6 +37,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_page_has_the_numbers_of_the_records(run):
     html = report(run)[0].read_text()
     panels = json.loads(re.search(r'id="curves-sweep">(.*?)</script>', html, re.DOTALL)[1])

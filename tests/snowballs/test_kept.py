@@ -65,6 +65,7 @@ def test_its_records_are_those_of_today(kept, name):
     assert {key: new[key] for key in old if key != "command"} == {key: old[key] for key in old if key != "command"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sweep", "trials", "questions"])
 def test_it_is_reported(kept, name):
     page, *figures = report(kept / name)

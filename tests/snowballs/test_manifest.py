@@ -100,6 +100,7 @@ def test_a_base_from_a_file_is_kept_by_path_and_hash(vector, tmp_path, name):
     assert base_of(tmp_path, told) == settings.base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_base_given_as_an_array_is_kept_with_its_numbers_and_has_no_command(tmp_path, dtype):
     settings = Sweep([1e-6, 1e-5], base=ARRAY.astype(dtype) / 3, n_tokens=50, measure=())

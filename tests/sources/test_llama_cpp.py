@@ -153,6 +153,7 @@ def test_character_map_is_applied_between_special_tokens(opened):
     assert ids(tokenizer, "bb", "cc", "a\u3000b", "b<x>cccb") == [[4, 5], [4, 6], [4, 4], [4, 9, 4, 6, 10, 5]]
 
 
+@pytest.mark.slow
 def test_every_pattern_compiles_and_letters_are_those_of_unicode_15_1():
     assert {*PATTERN_OF} >= WHOLE_WORDS_FIRST
     for pattern in {pattern for patterns in PATTERNS.values() for pattern in patterns}:

@@ -4,17 +4,13 @@ import dataclasses
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import namedtuple
-from contextlib import suppress
 
 import numpy as np
 import polars as pl
 import pytest
+from forking import forking
 from safetensors import safe_open
 
 from darkvocab import Training, evolve, report, train
@@ -664,19 +660,15 @@ def test_a_manifest_with_products_of_no_known_type_is_a_sentence(products, tmp_p
 
 
 TRAINER = """
-import os, sys
+import os
 from transformers import GPT2LMHeadModel
 from darkvocab import Training, train
 from darkvocab.training import run as lab
 from darkvocab.training.choices import Architecture
 lab.SECONDS = 0.02
 training = Training(architecture=Architecture(layers=1, heads=2, width=16, context=12), batch=4, steps=200, seed=7)
-for line in sys.stdin:
-    if not (child := os.fork()):
-        train(training, line.strip(), resume=os.path.exists(line.strip()))
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
+def attempt(out):
+    train(training, out, resume=os.path.exists(out))
 """
 
 
@@ -685,28 +677,21 @@ def test_killed_at_ten_moments_it_ends_with_the_same_bytes(tmp_path):
     # By a process that has imported what takes long, and forks for every attempt. Killed as soon as it has recorded
     # some more steps, whatever it is writing then.
     train(small(steps=200), tmp_path / "whole")
-    rng, kills, runs = np.random.default_rng(5), 0, 0
-    with subprocess.Popen(
-        [sys.executable, "-c", TRAINER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as trainer:
+    moments, kills, wholes = np.random.default_rng(5), 0, []
+    with forking(TRAINER) as attempt:
         while kills < 10:
-            runs += 1
-            out, status = tmp_path / f"run{runs}", None
-            while status != 0:
-                wanted = n_recorded(out) + int(rng.integers(5, 30)) if kills < 10 else 1 << 20
-                print(out, file=trainer.stdin, flush=True)
-                child = int(trainer.stdout.readline())
-                end = time.monotonic() + 300
-                while n_recorded(out) < min(wanted, 200):
-                    assert time.monotonic() < end
-                    time.sleep(0.005)
-                if wanted < 200:
-                    with suppress(ProcessLookupError):  # it has ended meanwhile
-                        os.kill(child, signal.SIGKILL)
-                status = int(trainer.stdout.readline())
-                assert status in (0, signal.SIGKILL)
-                kills += status == signal.SIGKILL
-            assert content(out) == content(tmp_path / "whole")
+            out = tmp_path / f"run{len(wholes)}"
+            while attempt(out, with_more_steps(out, int(moments.integers(5, 30))) if kills < 10 else None):
+                kills += 1
+            wholes.append(out)
+    for out in wholes:
+        assert content(out) == content(tmp_path / "whole")
+
+
+def with_more_steps(out, more):
+    """Say that a training has recorded so many steps more than now."""
+    wanted = n_recorded(out) + more
+    return lambda: n_recorded(out) >= wanted
 
 
 def n_recorded(path):

@@ -32,7 +32,7 @@ from darkvocab.numerics._backends import deviates, rounding  # noqa: E402
 from darkvocab.snowballs.on_device import Lanes  # noqa: E402
 from darkvocab.snowballs.snowball import Snowball  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("device-drawing")]  # one process has one interpreter
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kernels")]  # which start two processes
 with_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 
 
@@ -225,12 +225,12 @@ def test_points_and_trials_beyond_a_counter_are_refused(where):
 
 @pytest.fixture(scope="module")
 def interpreted():
-    return kernels.in_a_process("interpret", "drawing")
+    return kernels.in_a_process("interpret")["drawing"]
 
 
 @pytest.fixture(scope="module")
 def compiled():
-    return kernels.in_a_process("compile", "drawing")
+    return kernels.in_a_process("compile")["drawing"]
 
 
 @with_triton

@@ -16,7 +16,7 @@ import plain_grouping as grouping  # noqa: E402
 from batches import Rows  # noqa: E402
 
 SHAPES = [(3, 50, 5), (1, 9, 16), (2, 40, 600), (1, 2100, 40), (2, 1, 7), (2, 0, 3), (0, 4, 4), (2, 3, 0), (1, 5, 1)]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("device-grouping")]  # one process has one interpreter
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kernels")]  # which start two processes
 with_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 
 
@@ -76,12 +76,12 @@ def test_a_trial_does_not_depend_on_its_batch():
 
 @pytest.fixture(scope="module")
 def interpreted():
-    return kernels.in_a_process("interpret", "grouping")
+    return kernels.in_a_process("interpret")["grouping"]
 
 
 @pytest.fixture(scope="module")
 def compiled():
-    return kernels.in_a_process("compile", "grouping")
+    return kernels.in_a_process("compile")["grouping"]
 
 
 @with_triton

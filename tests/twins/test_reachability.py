@@ -8,6 +8,7 @@ from darkvocab.measures.vocabulary.proofs import Proofs
 from darkvocab.sources.tokenizer import by_rules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_short_text_reaches_is_reached_and_every_witness_holds_its_token(kind):
     n_without = 0

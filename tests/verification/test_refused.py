@@ -14,7 +14,9 @@ pytestmark = pytest.mark.slow  # torch and transformers take seconds to import
 def encoder(kind):
     def write(folder):
         size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-        kind(transformers.BertConfig(vocab_size=repeaters.N_TOKENS, **size)).save_pretrained(folder)
+        getattr(transformers, kind)(transformers.BertConfig(vocab_size=repeaters.N_TOKENS, **size)).save_pretrained(
+            folder
+        )
         transformers.PreTrainedTokenizerFast(tokenizer_object=repeaters.tokenizer()).save_pretrained(folder)
 
     return write
@@ -43,8 +45,8 @@ def with_damaged_weights(folder):
 @pytest.mark.parametrize(
     ("write", "options", "code", "says"),
     {
-        "no head": (encoder(transformers.BertModel), (), 2, ("is no language model: it has no cls.",)),
-        "an encoder": (encoder(transformers.BertForMaskedLM), (), 2, ("is an encoder (BertForMaskedLM)",)),
+        "no head": (encoder("BertModel"), (), 2, ("is no language model: it has no cls.",)),
+        "an encoder": (encoder("BertForMaskedLM"), (), 2, ("is an encoder (BertForMaskedLM)",)),
         "another vocabulary": (
             with_a_tokenizer_of_another_vocabulary,
             (),

@@ -4,10 +4,6 @@ import json
 import os
 import pickle
 import random
-import signal
-import subprocess
-import sys
-import time
 
 import polars as pl
 import pytest
@@ -16,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import repeaters  # noqa: E402
+from forking import forking, with_more_entries  # noqa: E402
 
 from darkvocab import scan, verify  # noqa: E402
 from darkvocab.errors import InvalidInput, RunFolderRefused  # noqa: E402
@@ -108,26 +105,9 @@ Model.batch = lambda *_: 2
 folder, scanned = sys.argv[1:]
 run.scan = lambda source: pickle.loads(pathlib.Path(scanned).read_bytes())  # kernels take long to load
 open_model(folder)  # and so do modules
-for out in map(str.strip, sys.stdin):
-    if not (child := os.fork()):
-        run.verify(folder, out, resume=os.path.exists(out), controls=8, missed=12)
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
+def attempt(out):
+    run.verify(folder, out, resume=os.path.exists(out), controls=8, missed=12)
 """
-
-
-def _kill_when_there_are(entries, out, child):
-    """Kill a process once a folder has so many entries, unless it ends before."""
-    end = time.monotonic() + 60
-    try:
-        while len([*out.rglob("*")]) < entries:
-            os.kill(child, 0)  # it is there
-            assert time.monotonic() < end
-            time.sleep(0.005)
-        os.kill(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 @pytest.mark.skipif(os.name != "posix", reason="forks")
@@ -136,21 +116,11 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(folder, tmp_path):
     # entries more than at its start: of the folder itself, 16 parts, and what is written at the end, some half-written.
     moments, kills, wholes = random.Random(3), 0, []
     (tmp_path / "scan").write_bytes(pickle.dumps(scan(folder)))
-    command = [sys.executable, "-c", ASKER, str(folder), str(tmp_path / "scan")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asker:
-
-        def attempt(out, more):
-            entries = len([*out.rglob("*")]) + more
-            print(out, file=asker.stdin, flush=True)
-            _kill_when_there_are(entries, out, int(asker.stdout.readline()))
-            status = int(asker.stdout.readline())
-            assert status in (0, signal.SIGKILL)
-            return status == signal.SIGKILL
-
-        assert not attempt(tmp_path / "undisturbed", 1 << 20)
+    with forking(ASKER, folder, tmp_path / "scan") as attempt:
+        assert not attempt(tmp_path / "undisturbed")
         while kills < 20:
             out = tmp_path / f"run{len(wholes)}"
-            while attempt(out, moments.randint(1, 6) if kills < 20 else 1 << 20):
+            while attempt(out, with_more_entries(out, moments.randint(1, 6)) if kills < 20 else None):
                 kills += 1
             wholes.append(out)
     for out in wholes:

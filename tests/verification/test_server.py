@@ -123,6 +123,7 @@ def test_a_bound_below_the_limit_verifies_a_token(folder, monkeypatch):
     assert verdict.tokens["land"].to_list() == [None, None]  # below 0.01, and below 0.001 or not
 
 
+@pytest.mark.slow
 def test_undecided_tokens_and_those_not_asked_are_counted_in_every_form(folder, cli, tmp_path):
     with endpoints.Endpoint("Ollama").running() as served:
         served.change = lambda answer: {**answer, "logprobs": answer["logprobs"][:2]}  # the last place is left out
@@ -195,6 +196,7 @@ def test_neither_torch_nor_transformers_is_needed_but_for_a_template_that_the_se
         verify(folder, endpoint=served.url, chat=True, **FEW)
 
 
+@pytest.mark.slow
 def test_the_key_is_in_the_header_of_each_request_and_nowhere_else(folder, cli, tmp_path, monkeypatch):
     monkeypatch.setenv("DARK_KEY", SECRET)
     arguments = ["verify", folder, "--tokens", "5,300", "--controls", 0, "--missed", 0, "--api-key-env", "DARK_KEY"]
@@ -358,6 +360,7 @@ def test_a_server_with_another_vocabulary_or_a_short_context_is_refused(folder, 
         verify(folder, endpoint=endpoint.url, **FEW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_failures_that_pass_do_not_change_an_answer(folder, endpoint, status):
     calm = verify(folder, endpoint=endpoint.url, **FEW).tokens
@@ -405,6 +408,7 @@ def test_requests_at_once_are_doubled_as_long_as_that_is_faster():
     assert fast.at_once == connection.MOST_AT_ONCE
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bytes(folder, endpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("darkvocab.verification.server.Server.batch", lambda *_: 4)
     whole, cut = tmp_path / "whole", tmp_path / "cut"

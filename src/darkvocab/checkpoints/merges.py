@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InvalidInput
 from ..measures.vocabulary import vocabulary
+from ..progress import Report
 from ..sources import read_json
 from ..sources.tokenizer import Tokenizer, open_tokenizer
 from .spelling import merges_of, model_kind
@@ -44,21 +45,21 @@ def without_merges(path: Path, tokens: Sequence[int]) -> tuple[bytes, int, list[
     return json.dumps(held, ensure_ascii=False, indent=2).encode(), len(results) - len(model["merges"]), merged
 
 
-def compare_tokenizers(before: Path, after: Path, tokens: Sequence[int], seed: int) -> dict[str, Any]:
-    """Return what became of texts, JSON-ready, where `after` lacks merges of `before`.
+def compare_tokenizers(
+    before: Path, after: Path, tokens: Sequence[int], seed: int, progress: Report | None = None
+) -> dict[str, Any]:
+    """Return what became of texts, JSON-ready, where `after` lacks merges of `before`; `progress` as `vocabulary`.
 
     Raises InvalidInput where a text still reaches one of the tokens, or a text encodes otherwise that none of them, nor
     a token that is made of them, was in.
     """
     old, new = (open_tokenizer(path) for path in (before, after))
-    was, now = (vocabulary(tokenizer) for tokenizer in (old, new))
+    was, now = (vocabulary(tokenizer, progress=progress) for tokenizer in (old, new))
     still = [token for token in tokens if now.witness[token] is not None]
     if still:
         raise InvalidInput(f"token {still[0]} is still reached, by {now.witness[still[0]]!r}: nothing is written")
-    reached, reached_still = (
-        {token for token, text in enumerate(words.witness) if text is not None} for words in (was, now)
-    )
-    lost = sorted(reached - reached_still - set(tokens))
+    witnesses = enumerate(zip(was.witness, now.witness, strict=True))
+    lost = [token for token, (a, b) in witnesses if a is not None and b is None and token not in tokens]
     alone = [(data or b"").decode("utf-8", "replace") for data in was.data]
     drawn = np.random.default_rng(seed).integers(len(alone), size=(SAMPLE, TOGETHER))
     texts = [witness for witness in was.witness if witness]

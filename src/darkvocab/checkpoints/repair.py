@@ -108,7 +108,7 @@ def repair(
     tokenizer : as `EmbeddingMatrix.open`
     link : files that stay the same get a second name (a hard link) instead of a copy
     dry_run : write nothing, say what would be
-    progress : called with (bytes done, bytes in all)
+    progress : called with (bytes done, bytes in all); with "merges", twice over with (tokens decided, tokens)
     """
     _check_choices(how, matrix, jitter, seed)
     asked = Path(source)
@@ -139,7 +139,8 @@ def repair(
         },
     }
     if how == "merges":
-        return {**report, **_without_merges(rules, files, Path(out), targets[0].tokens.tolist(), seed, link, dry_run)}
+        place = None if dry_run else Path(out)
+        return {**report, **_without_merges(rules, files, place, targets[0].tokens.tolist(), seed, link, progress)}
     if dry_run:
         return report
     # Bytes of the rows that are learned from, of the census, of files that are copied and compared, or copied only.
@@ -158,15 +159,15 @@ def repair(
 
 
 def _without_merges(
-    rules: Path, files: Files, out: Path, tokens: list[int], seed: int, link: bool, dry_run: bool
+    rules: Path, files: Files, out: Path | None, tokens: list[int], seed: int, link: bool, progress: Report | None
 ) -> dict[str, Any]:
-    """Write a copy whose tokenizer.json lacks the merges of these tokens; return what that changes, JSON-ready."""
+    """Write a copy, or none, whose tokenizer.json lacks merges that make these tokens; return what that changes."""
     content, n_merges, merged = merges.without_merges(rules, tokens)
     with tempfile.TemporaryDirectory() as folder:
         tried = Path(folder) / merges.FILE
         tried.write_bytes(content)
-        changes = merges.compare_tokenizers(rules, tried, merged, seed)
-    if not dry_run:
+        changes = merges.compare_tokenizers(rules, tried, merged, seed, progress)
+    if out is not None:
         with landing_folder(out) as folder:
             (copy,) = bring(files, folder, link=link, advance=lambda n: None).values()
             copy.write_bytes(content)

@@ -446,7 +446,7 @@ def _largest_two(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _mapped(near: Neighbours, matrix: EmbeddingMatrix) -> tuple[tuple[int, float, float], ...] | None:
     """Lay out the cluster's distinct rows at their first two principal components: first token, x, y, weight units."""
-    tokens = np.intersect1d(near.groups.first, near.cluster)
+    tokens = np.intersect1d(near.groups.first, near.cluster, assume_unique=True)
     if not 3 <= len(tokens) <= MOST_MAPPED:
         return None
     rows = matrix.rows(tokens).astype(np.float64)

@@ -11,6 +11,7 @@ import typer
 
 import darkvocab
 
+from .. import reports
 from ..errors import InvalidInput, one_of
 from ..landing import check_place, write_whole
 from ..memory import give_back
@@ -32,19 +33,13 @@ def scan(
     as_json: bool,
     **read: Any,
 ) -> None:
-    """Which tokens did a checkpoint never learn, or too little, which share a row, bit for bit, and why?
-
-    Of a model on the Hub only the embedding's bytes are read.
-
-    Example: darkvocab scan path/to/model --tokens graded --csv graded.csv
-    """
     from ..checkpoints.scan_result import check_which
-    from ..reports.checkpoints import print_plan, print_scan
 
     if dry_run:
         from ..checkpoints.plan import plan
 
-        put(as_json, print_plan, plan(source, **{name: read[name] for name in ("tensor", "tokenizer", "checksum")}))
+        planned = plan(source, **{name: read[name] for name in ("tensor", "tokenizer", "checksum")})
+        put(as_json, reports.print_plan, planned)
         return
     check_which(tokens)
     for path in filter(None, (csv, html)):
@@ -54,11 +49,9 @@ def scan(
     if csv is not None:
         scanned.write_tokens(csv, tokens)
     if html is not None:
-        from ..reports.atlas import write_page
-
-        write_page(scanned, html, command=shlex.join(["darkvocab", *sys.argv[1:]]))
+        reports.write_page(scanned, html, command=shlex.join(["darkvocab", *sys.argv[1:]]))
         say(f"open {html}")
-    put(as_json, print_scan, scanned, show, data=lambda: scanned.to_json(tokens))
+    put(as_json, reports.print_scan, scanned, show, data=lambda: scanned.to_json(tokens))
 
 
 @app.command(no_args_is_help=True)
@@ -75,13 +68,8 @@ def check(
     as_json: bool,
     **read: Any,
 ) -> None:
-    """A gate for releases: hold a checkpoint against a policy.
-
-    Exits with 1 where a rule of severity error finds something. Example: darkvocab check path/to/model --junit dark.xml
-    """
     from ..checkpoints.check import parse_suppressed
     from ..checkpoints.policy import Policy, default_policy
-    from ..reports import findings
 
     if print_policy:
         print(default_policy(), end="")
@@ -98,17 +86,17 @@ def check(
         check_place(path, source)
     scanned = watched("reading", darkvocab.scan, source, in_bytes=True, **read)
     verdict = darkvocab.check(scanned, held_against).to_json()
-    for file, content in ((junit, findings.junit), (sarif, findings.sarif)):
+    for file, content in ((junit, reports.findings.junit), (sarif, reports.findings.sarif)):
         if file is not None:
             write_whole(file, content(verdict))
     if lists:
         _suppress(scanned, suppress_which, lists)
     if card is not None:
-        write_whole(card, findings.model_card(verdict, show).encode())
+        write_whole(card, reports.findings.model_card(verdict, show).encode())
     if model_card == "-":
-        print(findings.model_card(verdict, show), end="")
+        print(reports.findings.model_card(verdict, show), end="")
     else:
-        put(as_json, findings.print_verdict, verdict, show)
+        put(as_json, reports.findings.print_verdict, verdict, show)
     if not verdict["passed"]:
         raise typer.Exit(shell.FINDINGS)
 
@@ -116,36 +104,29 @@ def check(
 def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
     """Write the ids to suppress in each form, and say which special tokens are spared."""
     from ..checkpoints.check import to_suppress
-    from ..reports.findings import suppression
 
     ids, spared = to_suppress(scanned, which)
     for form, path in lists:
-        write_whole(path, suppression(form, ids))
+        write_whole(path, reports.findings.suppression(form, ids))
     if spared:
         named = ", ".join(str(token) for token in spared[:12]) + (", ..." if len(spared) > 12 else "")
         say(f"not suppressed: {len(spared):,} special tokens whose names are not reserved ({named})")
 
 
 def _form_and_file(asked: str) -> tuple[str, Path]:
-    from ..reports.findings import SUPPRESSIONS
 
     form, _, path = asked.partition(":")
-    if form not in SUPPRESSIONS or not path:
-        raise InvalidInput(f"--suppress takes FORMAT:FILE, with FORMAT one of {', '.join(SUPPRESSIONS)}; got {asked!r}")
+    forms = reports.findings.SUPPRESSIONS
+    if form not in forms or not path:
+        raise InvalidInput(f"--suppress takes FORMAT:FILE, with FORMAT one of {', '.join(forms)}; got {asked!r}")
     return form, Path(path)
 
 
 @app.command(no_args_is_help=True)
 def verify(source: str, out: Path | None, show: int, as_json: bool, **settings: Any) -> None:
-    """Ask the model itself: which tokens can it not repeat, and how many of them did the weights not name?
-
-    Example: darkvocab verify path/to/model --out runs/verify
-    """
-    from ..reports.verification import print_verdict
-
     verdict = watched("asking", darkvocab.verify, source, out, say=say, **settings)
     written = darkvocab.report(out) if out else []
-    put(as_json, print_verdict, verdict, show, data=verdict.to_json)
+    put(as_json, reports.verification.print_verdict, verdict, show, data=verdict.to_json)
     say(f"open {written[0]}" if written else "nothing was kept: --out DIR lands every answer")
 
 
@@ -153,12 +134,7 @@ def verify(source: str, out: Path | None, show: int, as_json: bool, **settings: 
 def corpus(
     files: list[str], out: Path | None, show: int, csv: Path | None, fail_on: str | None, as_json: bool, **settings: Any
 ) -> None:
-    """Count the tokens of your texts: which untrained, weak or verified ones do they hold, and where?
-
-    Exits with 1 where --fail-on names what occurs. Example: darkvocab corpus data.jsonl --model path/to/model
-    """
     from ..measures.counts import COUNTS, FATAL
-    from ..reports.checkpoints import print_counts
     from ..runs.records import write_csv
 
     fatal = [one_of(kind, "kind of token", FATAL) for kind in fail_on.split(",")] if fail_on else []
@@ -167,7 +143,7 @@ def corpus(
     counts = watched("counting", darkvocab.corpus, files, out, in_bytes=True, say=say, **settings)
     if csv is not None:
         write_csv(csv, counts.occurring(), *files)
-    put(as_json, print_counts, counts, show, data=counts.to_json)
+    put(as_json, reports.print_counts, counts, show, data=counts.to_json)
     if out is not None:
         say(f"counts of all tokens: {out / COUNTS}, which `darkvocab scan --counts` takes")
     if any(counts.kinds()[kind]["n_occurring"] for kind in fatal):
@@ -176,15 +152,8 @@ def corpus(
 
 @app.command(no_args_is_help=True)
 def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, csv: Path | None, as_json: bool) -> None:
-    """Which tokens of a tokenizer can a text reach, which cannot it, and why? Needs no weights.
-
-    Reachability holds for the library that runs the tokenizer, which is named; where two apply, both are asked.
-
-    Example: darkvocab vocabulary path/to/tokenizer.json --tokens unreachable --csv unreachable.csv
-    """
     from ..measures.vocabulary import check_categories
     from ..measures.vocabulary import vocabulary as explained
-    from ..reports.checkpoints import print_vocabulary
     from ..runs.records import write_csv
     from ..sources.tokenizer import open_tokenizer
 
@@ -197,7 +166,7 @@ def vocabulary(tokenizer: str, tokens: str | None, seconds: float, show: int, cs
         words = explained(opened, seconds=seconds, round_trip=True, progress=progress)
     if csv is not None:
         write_csv(csv, words.listed(tokens or "all"))
-    put(as_json, print_vocabulary, words, show, data=lambda: words.to_json(tokens))
+    put(as_json, reports.print_vocabulary, words, show, data=lambda: words.to_json(tokens))
 
 
 @app.command(no_args_is_help=True)
@@ -211,54 +180,31 @@ def neighbours(
     as_json: bool,
     **read: Any,
 ) -> None:
-    """Which tokens touch: pairs, components, degrees, and the cluster around the black holes ("frozen smoke").
-
-    Example: darkvocab neighbours path/to/model --touching 2 --csv touching.csv
-    """
-    from ..reports.checkpoints import print_neighbourhood
-
     within = darkvocab.numerics.Touching(touching, touching_unit, strict)
     near = watched("reading", darkvocab.neighbourhood, source, within, in_bytes=True, **read)
     if csv is not None:
         near.write_tokens(csv)
-    put(as_json, print_neighbourhood, near.report, show)
+    put(as_json, reports.print_neighbourhood, near.report, show)
 
 
 @app.command(no_args_is_help=True)
 def centroid(source: str, output: Path, as_json: bool, **read: Any) -> None:
-    """Write the population-weighted mean of the black-hole rows: a base for `sweep`, float32, key `centroid`.
-
-    Example: darkvocab centroid path/to/model -o centroid.safetensors
-    """
-    from ..reports.checkpoints import print_centroid
-
     announce_compilation()
-    put(as_json, print_centroid, darkvocab.centroid(source, output, **read))
+    put(as_json, reports.print_centroid, darkvocab.centroid(source, output, **read))
 
 
 @app.command(no_args_is_help=True)
 def diff(a: str, b: str, show: int, csv: Path | None, exit_code: bool, as_json: bool, **settings: Any) -> None:
-    """Compare two checkpoints row by row: equal rows, how far the others moved, what became of each black hole.
-
-    Example: darkvocab diff base-model fine-tuned-model --csv moved.csv
-    """
-    from ..reports.checkpoints import print_diff
-
     compared = watched("reading", darkvocab.diff, a, b, in_bytes=True, **settings)
     if csv is not None:
         compared.write_csv(csv)
-    put(as_json, print_diff, compared.to_json(), show)
+    put(as_json, reports.print_diff, compared.to_json(), show)
     if exit_code and compared.differs:
         raise typer.Exit(shell.FINDINGS)
 
 
 @app.command(no_args_is_help=True)
 def repair(source: str, output: Path, as_json: bool, **settings: Any) -> None:
-    """Copy a safetensors checkpoint, with fresh rows for tokens that were never trained; every other byte is the same.
-
-    What was written is compared with the source, and its census taken.
-    Example: darkvocab repair path/to/model -o repaired --how pieces
-    """
-    from ..reports.checkpoints import print_repair
-
-    put(as_json, print_repair, watched("repairing", darkvocab.repair, source, output, in_bytes=True, **settings))
+    in_bytes = settings["how"] != "merges"
+    repaired = watched("repairing", darkvocab.repair, source, output, in_bytes=in_bytes, **settings)
+    put(as_json, reports.print_repair, repaired)

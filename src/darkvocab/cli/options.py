@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 TABLES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("options.toml").read_text("utf-8"))
 TEXTS = tomllib.loads(Path(__file__).with_name("help.toml").read_text("utf-8"))
 COMMANDS: dict[str, dict[str, str]] = TEXTS["commands"]
+ABOUT: dict[str, str] = TEXTS["about"]
 OPTIONS: dict[str, str] = TEXTS["options"]
 TYPES = {"text": str, "integer": int, "number": float, "flag": bool, "file": Path, "texts": list[str]}
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -35,9 +36,10 @@ def options_of(table: str) -> dict[str, dict[str, Any]]:
 
 
 def takes_options(function: Function) -> Function:
-    """Give a command the options of the table of its name, and --json."""
+    """Give a command its help, and the options of the table of its name, and --json."""
     options = options_of(function.__name__) | options_of("printed")
     parameters = [_parameter(name, **option) for name, option in options.items()]
+    function.__doc__ = ABOUT[function.__name__]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return function
 

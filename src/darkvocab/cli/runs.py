@@ -10,6 +10,7 @@ import typer
 
 import darkvocab
 
+from .. import reports
 from ..errors import InvalidInput
 from . import shell
 from .shell import app, progress_bar, put, say, watched
@@ -31,12 +32,6 @@ def _training(corpus: Path | None, vocabulary: int | None, tokenizer: Path | Non
 def train(
     out: Path, replicas: int, engine: str, workers: int | None, resume: bool, as_json: bool, **settings: Any
 ) -> None:
-    """Train a small GPT-2 from such a start, recording its embedding after every step (11.2c, 11.2b, 11.2a).
-
-    Example: darkvocab train --steps 2000 --out runs/train
-    """
-    from ..reports.training import print_training
-
     training = _training(**settings)
     if replicas > 1:
         several = darkvocab.training.Replicas(training=training, n=replicas)
@@ -46,52 +41,39 @@ def train(
         raise InvalidInput("--engine and --workers are for several --replicas; one training takes the cores there are")
     with progress_bar("training") as progress:
         outcome = darkvocab.train(training, out, resume=resume, progress=progress, say=say)
-    put(as_json, print_training, outcome.to_json(), data=lambda: {"run": str(out), **outcome.to_json()})
+    put(as_json, reports.print_training, outcome.to_json(), data=lambda: {"run": str(out), **outcome.to_json()})
 
 
 def _train_replicas(replicas: Replicas, out: Path, as_json: bool, **running: Any) -> None:
-    from ..reports.training import print_replicas, replicas_json
     from ..runs.records import read_records
 
     watched("training", replicas.run, out, say=say, **running)
     page, *_, figure = darkvocab.report(out)
     records = read_records(out)
-    put(as_json, print_replicas, records, data=lambda: replicas_json(out, records))
+    put(as_json, reports.print_replicas, records, data=lambda: reports.replicas_json(out, records))
     say(f"open {page}; records in {out / 'records.csv'}, figure for print {figure}")
 
 
 @app.command(no_args_is_help=True)
 def study(name: str, out: Path, as_json: bool, **settings: Any) -> None:
-    """Run a study: trainings under several conditions, and answers to questions that were written down before.
-
-    Example: darkvocab study natural-noise --out runs/noise
-    """
-    from ..reports.studies import print_study, study_json
     from ..runs.folder import read_manifest
     from ..runs.records import read_records
 
     watched("training", darkvocab.studies.study, name, out, say=say, **settings)
     page, *_, figure = darkvocab.report(out)
     records, parameters = read_records(out), read_manifest(out)["parameters"]
-    put(as_json, print_study, records, parameters, data=lambda: study_json(out, records, parameters))
+    put(as_json, reports.print_study, records, parameters, data=lambda: reports.study_json(out, records, parameters))
     say(f"open {page}; records in {out / 'records.csv'}, figure for print {figure}")
 
 
 @app.command(no_args_is_help=True)
 def evolve(source: Path, out: Path | None, as_json: bool, **settings: Any) -> None:
-    """Follow the black holes of a training step by step, over all, seen and unseen tokens.
-
-    Example: darkvocab evolve runs/lab --every 10
-    """
-    from ..reports.console import frames_json
-    from ..reports.evolution import print_evolution
-
     if out is None and (source / "manifest.json").is_file():
         out = source
     evolution = watched("measuring", darkvocab.evolve, source, out=out, **settings)
     page = darkvocab.report(out)[0] if out else None
     frames = {name: getattr(evolution, name) for name in ("tokens", "events", "records")}
-    put(as_json, print_evolution, evolution, data=lambda: frames_json(evolution.summary, **frames))
+    put(as_json, reports.print_evolution, evolution, data=lambda: reports.frames_json(evolution.summary, **frames))
     if out:
         say(f"open {page}; records in {out / 'evolution.parquet'}, events in {out / 'events.parquet'}")
     else:
@@ -100,16 +82,9 @@ def evolve(source: Path, out: Path | None, as_json: bool, **settings: Any) -> No
 
 @app.command(no_args_is_help=True)
 def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any) -> None:
-    """Follow black holes and rows from checkpoint to checkpoint: which are equal, which moved, since when frozen.
-
-    Example: darkvocab history org/name --revisions 'step*' --out runs/history
-    """
-    from ..reports.checkpoints import print_series
-    from ..reports.console import frames_json
-
     series = watched("measuring", darkvocab.series, *sources, out=out, in_bytes=True, **settings)
     frames = {name: getattr(series, name) for name in ("checkpoints", "black_holes", "tokens", "events")}
-    put(as_json, print_series, series, data=lambda: frames_json(series.summary, **frames))
+    put(as_json, reports.print_series, series, data=lambda: reports.frames_json(series.summary, **frames))
     if out:
         say(f"checkpoints in {out / 'checkpoints.csv'}, events and tokens beside it")
 
@@ -118,12 +93,7 @@ def history(sources: list[str], out: Path | None, as_json: bool, **settings: Any
 def reproduce(
     recipe: str, base: Path | None, corpus: Path | None, out: Path | None, resume: bool, as_json: bool, **running: Any
 ) -> None:
-    """Run a notebook's experiment with its own parameters, beside what it published.
-
-    Exits with 1 where a figure that can be checked does not agree. Example: darkvocab reproduce 12.1a
-    """
     from ..notebooks.recipes import CLOUDS, DIFFERS, TRAININGS, WITH_CENTROID
-    from ..reports.experiments import print_comparison
 
     if base and recipe not in WITH_CENTROID:
         raise InvalidInput(f"--base is for {' and '.join(WITH_CENTROID)}; {recipe} draws its own")
@@ -139,32 +109,20 @@ def reproduce(
     rows = [asdict(row) for row in comparison]
     if out and recipe in CLOUDS:
         darkvocab.report(out)
-    put(as_json, print_comparison, rows, data=lambda: {"recipe": recipe, "figures": rows})
+    put(as_json, reports.print_comparison, rows, data=lambda: {"recipe": recipe, "figures": rows})
     if any(row.agrees == DIFFERS for row in comparison):
         raise typer.Exit(shell.FINDINGS)
 
 
 @app.command(no_args_is_help=True)
 def report(run: Path, as_json: bool) -> None:
-    """Write the figures and the page of a finished run, a training or a measured history, from what its folder holds.
-
-    Example: darkvocab report runs/qwen
-    """
-    from ..reports.console import print_lines
-
     written = [str(path) for path in darkvocab.report(run)]
-    put(as_json, print_lines, written, data=lambda: {"written": written})
+    put(as_json, reports.print_lines, written, data=lambda: {"written": written})
 
 
 @app.command(no_args_is_help=True)
 def summary(run: Path, column: list[str] | None, bins: int, as_json: bool) -> None:
-    """Statistics of a run's records, column by column: mean, spread, quantiles, histogram.
-
-    Example: darkvocab summary runs/qwen --column n_black_holes
-    """
-    from ..reports.summary import print_summary
-
     summed = darkvocab.summary(run, column or None, bins)
-    put(as_json, print_summary, summed, single=bool(column))
+    put(as_json, reports.print_summary, summed, single=bool(column))
     if summed["n_landed"] < summed["n_records"]:
         say(f"{summed['n_landed']:,} of {summed['n_records']:,} records have landed; the run is {summed['status']}")

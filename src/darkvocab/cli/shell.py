@@ -19,7 +19,8 @@ import typer
 import darkvocab
 
 from ..errors import DarkvocabError, DiskFull, of_the_machine
-from .options import Command, Function, Group, takes_options
+from ..text import printable
+from .options import TEXTS, Command, Function, Group, takes_options
 
 FINDINGS = 1
 BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -54,8 +55,6 @@ def say(text: str) -> None:
 
 
 def fail(error: BaseException | str, code: int) -> NoReturn:
-    from ..text import printable
-
     lines = str(error).split("\n")
     say("\n".join(["darkvocab: " + printable(lines[0]), *map(printable, lines[1:])]))
     raise typer.Exit(code)
@@ -88,11 +87,7 @@ def _explained(error: BaseException, resumable: str) -> tuple[str, int]:
     known = error if isinstance(error, DarkvocabError) else of_the_machine(error)
     if known is None:
         traceback.print_exception(error)
-        return (
-            f"this is a bug in darkvocab {darkvocab.__version__}, not in what you gave it; "
-            "please report it with the command and the lines above",
-            BUG,
-        )
+        return TEXTS["bug"].format(version=darkvocab.__version__), BUG
     room = f"; make room{resumable}" if isinstance(known, DiskFull) else ""
     return f"{known}{room}", known.exit_code
 
@@ -238,6 +233,7 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a text that the terminal's encoding lacks
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # its idle threads sleep: they would keep cores from others
     gc.set_threshold(100_000)  # a command makes millions of objects that are in no cycle,
     atexit.register(gc.freeze)  # and what is left at its end goes with the process
     app()

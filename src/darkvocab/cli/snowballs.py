@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -12,6 +13,7 @@ import typer
 
 import darkvocab
 
+from .. import reports
 from ..errors import InvalidInput
 from . import shell
 from .options import TABLES
@@ -50,8 +52,6 @@ def _touching(threshold: float | None, unit: str, strict: bool) -> Any:
 
 def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
     """Run an experiment on snowballs; print its table or its JSON, and write its report where it has a folder."""
-    from ..reports.experiments import experiment_json, print_experiment
-
     settings = settings_of(experiment, options)
     running = {name: options[name] for name in RUNNING}
     out = options["out"]
@@ -60,7 +60,8 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
     run = darkvocab.snowballs.land if out else darkvocab.snowballs.frame
     drawn: Any = watched(label, run, settings, say=say, **running)
     written = darkvocab.report(out) if out else []
-    put(options["as_json"], print_experiment, drawn, experiment, data=lambda: experiment_json(experiment, drawn))
+    as_data = partial(reports.experiment_json, experiment, drawn)
+    put(options["as_json"], reports.print_experiment, drawn, experiment, data=as_data)
     if out:
         from ..runs.folder import read_manifest
         from ..runs.records import csv_path
@@ -73,43 +74,24 @@ def _run(experiment: str, label: str, options: dict[str, Any]) -> None:
 
 @app.command(no_args_is_help=True)
 def sweep(**options: Any) -> None:
-    """Draw snowballs over a range of sigma and count their black holes (12.2a).
-
-    Example: darkvocab sweep --sigma 1.5e-9:5e-9:1000 --out runs/qwen
-    """
     _run("sweep", "sweeping", options)
 
 
 @app.command(no_args_is_help=True)
 def trials(**options: Any) -> None:
-    """Draw many snowballs at one sigma (or several) and take every statistic of each (12.4b).
-
-    Example: darkvocab trials --sigma 3.281911e-3 --trials 100 --epsilon 5.9604645e-5 --out runs/trials
-    """
     _run("trials", "drawing", options)
 
 
 @app.command()
 def questions(**options: Any) -> None:
-    """Does rounding alone connect a snowball, at the grid's limit, with plausible populations (13.5a)?
-
-    Example: darkvocab questions --out runs/questions
-    """
     _run("questions", "asking", options)
 
 
 @app.command(no_args_is_help=True)
 def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_json: bool, **settings: Any) -> None:
-    """The census that snowballs are expected to have, in closed form: no drawing, any number of tokens.
-
-    Example: darkvocab expect --sigma 1e-9:1e-7:200 --spacing log --tokens 151936 --figure expected.png
-    """
-    from ..reports.plot import check_figure, save_as
-    from ..reports.snowballs import expected_plot, print_agreement, print_expected
-
     announce_compilation()
     if figure:
-        check_figure(figure)
+        reports.check_figure(figure)
     if run and sigma:
         raise InvalidInput("--run has sigma of its own; leave --sigma out")
     if not (run or sigma):
@@ -117,13 +99,13 @@ def expect(sigma: str, spacing: str, run: Path | None, figure: Path | None, as_j
     agreement = darkvocab.snowballs.agreement(run) if run else None
     if agreement:
         points = agreement.expected
-        put(as_json, print_agreement, agreement, data=agreement.to_json)
+        put(as_json, reports.print_agreement, agreement, data=agreement.to_json)
     else:
         settings["n_tokens"] = settings.pop("tokens")
         points = _expected(darkvocab.snowballs.Expect(darkvocab.snowballs.parse_sigmas(sigma, spacing), **settings))
-        put(as_json, print_expected, points, data=lambda: {"points": [asdict(point) for point in points]})
+        put(as_json, reports.print_expected, points, data=lambda: {"points": [asdict(point) for point in points]})
     if figure:  # after the results, which a full disk then leaves
-        save_as(expected_plot(points, agreement).draw(), figure)
+        reports.save_as(reports.expected_plot(points, agreement).draw(), figure)
         say(f"open {figure}")
     if agreement and not agreement.agrees:
         raise typer.Exit(shell.FINDINGS)
@@ -142,19 +124,12 @@ def _expected(settings: Expect) -> list[Any]:
 
 @app.command(no_args_is_help=True)
 def fit(target: str, figure: Path | None, as_json: bool, **settings: Any) -> None:
-    """Which sigma explains an observed census best, how surely, and whether it explains it at all.
-
-    Example: darkvocab fit --target qwen3-4b --compare --figure fit.png
-    """
-    from ..reports.fits import fit_figure, print_fit
-    from ..reports.plot import check_figure, save_as
-
     announce_compilation()
     if figure:
-        check_figure(figure)
+        reports.check_figure(figure)
     fitted = darkvocab.snowballs.Fit(target, **settings)
     result = watched("fitting", fitted.result)
-    put(as_json, print_fit, result, data=result.to_json)
+    put(as_json, reports.print_fit, result, data=result.to_json)
     if figure:
-        save_as(fit_figure(result), figure)
+        reports.save_as(reports.fit_figure(result), figure)
         say(f"open {figure}")

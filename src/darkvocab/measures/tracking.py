@@ -60,7 +60,7 @@ class Cloud:
 def cloud(state: State, tokens: Int[np.ndarray, " k"]) -> Cloud:
     """Return centroid and radii of these tokens, at least one."""
     centroid = np.empty(state.words.shape[1])
-    total, largest = _backends.motion.around_mean(state.values, tokens, centroid)
+    total, largest = _backends.motion.around_mean(None, state.values, tokens, centroid)
     return Cloud(centroid=centroid, radius_max=largest**0.5, radius_rms=(total / len(tokens)) ** 0.5)
 
 
@@ -151,7 +151,7 @@ class Drift:
 def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
     """Split the motion of these tokens, at least one, into bulk and thermal motion."""
     mean = np.empty(before.words.shape[1])
-    total = _backends.motion.around_mean_move(before.values, after.values, tokens, mean)
+    total, _ = _backends.motion.around_mean(before.values, after.values, tokens, mean)
     return Drift(bulk=float(np.sqrt(mean @ mean)), thermal=(total / len(tokens)) ** 0.5)
 
 

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Float64
 
 WINDOW = 32  # consecutive numbers whose width gives a density: its relative error is 1 / sqrt(32)
@@ -102,15 +103,11 @@ class Law:
         return cls(location=peak, scale=_with_prior(np.sqrt(np.mean((lower - peak) ** 2)), len(lower)))
 
     def cdf(self, logarithms: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        from scipy import special
-
         z = (logarithms - self.location) / self.scale
-        return special.ndtr(z) if np.isinf(self.freedom) else special.stdtr(self.freedom, z)
+        return scipy.special.ndtr(z) if np.isinf(self.freedom) else scipy.special.stdtr(self.freedom, z)
 
     def quantile(self, share: Float64[np.ndarray, "*k"] | float) -> Float64[np.ndarray, "*k"]:
-        from scipy import special
-
-        z = special.ndtri(share) if np.isinf(self.freedom) else special.stdtrit(self.freedom, share)
+        z = scipy.special.ndtri(share) if np.isinf(self.freedom) else scipy.special.stdtrit(self.freedom, share)
         return np.asarray(self.location + self.scale * z)
 
 
@@ -135,8 +132,6 @@ def membership(
     .. [1] B. Efron, "Microarrays, Empirical Bayes and the Two-Groups Model", Statistical Science 23, 2008.
     .. [2] K. Strimmer, "A unified approach to false discovery rate estimation", BMC Bioinformatics 9, 303, 2008.
     """
-    from scipy.optimize import isotonic_regression
-
     values, which, counts = np.unique(logarithms, return_inverse=True, return_counts=True)
     counted = np.cumsum(counts)
     bound = min(float(law.quantile(PREDICTION)), furthest)
@@ -150,7 +145,7 @@ def membership(
     within = values <= bound
     if not within.any():
         return np.zeros(len(logarithms))
-    fitted = isotonic_regression(expected / counts, weights=counts, increasing=False)
+    fitted = scipy.optimize.isotonic_regression(expected / counts, weights=counts, increasing=False)
     ends = np.minimum(fitted.blocks, within.sum())
     starts = np.unique(ends[:-1][ends[:-1] < ends[-1]])
     middles = np.add.reduceat(values[: ends[-1]], starts) / np.diff(np.append(starts, ends[-1]))
@@ -211,9 +206,6 @@ def lower_tail(
     >>> lower_tail(np.concatenate([trained, rng.uniform(-3, -1, 40)])).n_below
     40
     """
-    from scipy import special
-    from scipy.optimize import isotonic_regression
-
     ordered = np.sort(numbers)
     n = len(ordered)
     expected = np.arange(1.0, n + 1)
@@ -227,11 +219,11 @@ def lower_tail(
         expected[below] = np.minimum(expected[below], n * low * np.exp(-slope * (a - ordered[below])))
         if at <= a:
             reaching = min(reaching, n * low * np.exp(-slope * (a - at)))
-    own = isotonic_regression(np.diff(expected, prepend=0.0)).x if n else expected
+    own = scipy.optimize.isotonic_regression(np.diff(expected, prepend=0.0)).x if n else expected
     up_to = int(np.searchsorted(ordered, limit, side="right"))
     n_below = min(up_to, int(np.searchsorted(own, share, side="right")))
     at_most = float(expected[n_below - 1]) if n_below else 0.0
-    if n_below and special.gammainc(n_below, at_most) > odds:  # P(Poisson(at_most) >= n_below)
+    if n_below and scipy.special.gammainc(n_below, at_most) > odds:  # P(Poisson(at_most) >= n_below)
         n_below = 0
     return LowerTail(
         n_below=n_below,

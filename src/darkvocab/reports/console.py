@@ -32,10 +32,8 @@ def console() -> Console:
     return plain
 
 
-def show(renderable: RenderableType, to: Console, *, apart: bool = False) -> None:
-    """Print without the blanks that rich leaves at the end of lines; `apart` from what is above, by an empty line."""
-    if apart:
-        to.print()
+def show(renderable: RenderableType, to: Console) -> None:
+    """Print without the blanks that rich leaves at the end of lines."""
     with to.capture() as captured:
         to.print(renderable)
     to.file.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
@@ -47,10 +45,9 @@ def print_lines(lines: Iterable[str], to: Console) -> None:
         to.print(line, soft_wrap=not to.is_terminal)
 
 
-def print_left(n: int, what: str, to: Console) -> None:
-    """Print how many more there are than were shown, and where they are; nothing where all were."""
-    if n > 0:
-        to.print(f"and {n:,} more {what}")
+def more(n: int, what: str) -> str:
+    """Say how many more there are than were shown, and where they are; nothing where all were."""
+    return f"and {n:,} more {what}" if n > 0 else ""
 
 
 def token_texts(ids: Sequence[int], texts: Sequence[str | None], shown: int = SHOWN_TOKENS) -> str:
@@ -82,25 +79,14 @@ def isolated(text: str) -> str:
     return text
 
 
-def table(headings: Iterable[str], rows: Iterable[Iterable[str]] = (), left: Iterable[str] = ("",)) -> Table:
-    """Return a table with these columns, those of `left` aligned left; nothing in it is markup."""
-    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    texts = set(left)
-    for heading in headings:
-        grid.add_column(heading, justify="left" if heading in texts else "right", overflow="fold")
-    for row in rows:
-        grid.add_row(*map(Text, row))
-    return grid
-
-
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:
-    """Return a table of names and values, one pair a line."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(Text(name), Text(value))
-    return table
+    """Return a table of names and values, one pair a line; nothing in it is markup."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for pair in pairs:
+        grid.add_row(*map(Text, pair))
+    return grid
 
 
 def number(value: float | None) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..text import listed, printable
-from .console import cell, density, isolated, largest, left_out, number, print_left, table, token_texts, without
+from . import console
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 LIBRARY = "vendor/d3.min.js"  # d3 7.9.2 as npm has it; its licences lie beside it
 LICENCE = "vendor/LICENSE"
-BAR = "¦"  # between the cells of a table in a template
-SHOWN_EVENTS = 20
-_NAMED = (cell, density, isolated, largest, left_out, number, printable, token_texts, without)
+BAR = "¦"  # between the cells of a table in a template, and before the kind of a block
+LEFT = "←"  # before a heading
+_OF_CONSOLE = "cell density isolated largest left_out more number token_texts without".split()
 FILTERS: dict[str, Callable[..., Any]] = {  # of templates
-    **{function.__name__: function for function in _NAMED},
-    **{"form": format, "thousands": "{:,}".format},
+    **{name: getattr(console, name) for name in _OF_CONSOLE},
+    **{"form": format, "thousands": "{:,}".format, "printable": printable},
     "far": lambda length: "beyond float32" if length is None else f"{length:.4g}",
     "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
     "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
@@ -97,6 +98,7 @@ def _environment(**options: Any) -> Environment:
 
     environment = Environment(loader=PackageLoader("darkvocab", "reports"), **options)
     environment.filters |= FILTERS
+    environment.globals["WORDS"] = WORDS
     return environment
 
 
@@ -123,16 +125,23 @@ def _texts() -> Environment:
     return _environment(undefined=Lacking, finalize=shown)
 
 
-def rows_of(name: str, **values: Any) -> list[list[str]]:
-    """Return the cells of each line of a template in `text`; raises LookupError where the values lack one."""
+def _lines(name: str, values: dict[str, Any]) -> list[str]:
     from jinja2 import UndefinedError
 
     try:
         text = _texts().get_template(f"text/{name}.j2").render(values)
     except UndefinedError as error:
         raise LookupError(str(error)) from None
-    lines = (line.split(f" {BAR} ") for line in text.split("\n") if line.strip())
-    return [[cell.replace("\0", BAR) for cell in line] for line in lines]
+    return [line for line in text.split("\n") if line]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.replace("\0", BAR) for cell in line.split(f" {BAR} ")]
+
+
+def rows_of(name: str, **values: Any) -> list[list[str]]:
+    """Return the cells of each line of a template in `text`; raises LookupError where the values lack one."""
+    return list(map(_cells, _lines(name, values)))
 
 
 def lines_of(name: str, **values: Any) -> list[str]:
@@ -140,22 +149,70 @@ def lines_of(name: str, **values: Any) -> list[str]:
     return [line for (line,) in rows_of(name, **values)]
 
 
-def table_of(name: str, **values: Any) -> Table:
-    """Return the table of a template in `text`: headings (``<`` stands before those aligned left), then rows."""
-    headings, *rows = rows_of(name, **values)
-    left = [heading[1:] for heading in headings if heading.startswith("<")]
-    return table((heading.removeprefix("<") for heading in headings), rows, left)
+def table_of(rows: list[list[str]]) -> Table:
+    """Return a table of headings (``←`` stands before those aligned left) and rows; nothing in it is markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    headings, *cells = rows
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in headings:
+        justify: Literal["left", "right"] = "left" if heading.startswith(LEFT) else "right"
+        grid.add_column(heading.removeprefix(LEFT), justify=justify, overflow="fold")
+    for row in cells:
+        grid.add_row(*map(Text, row))
+    return grid
 
 
 def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:
     """Return the names and values that a template in `text` has, one ``name: value`` a line."""
-    return [(fact, value) for fact, _, value in (line.partition(": ") for line in lines_of(name, **values))]
+    return list(map(_fact, lines_of(name, **values)))
+
+
+def _fact(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(": ")
+    return name, value
 
 
 def phrase(name: str, **values: Any) -> str:
     """Return the line that a template in `text` has."""
     (line,) = lines_of(name, **values)
     return line
+
+
+def print_text(name: str, to: Console, **values: Any) -> None:
+    """Print a template in `text/printed` block by block, those that have lines. Raises as `rows_of`.
+
+    A block begins with a line ``¦ kind``, or ``¦ kind, apart`` to stand below an empty line. Kinds are `table` and
+    `facts`, as `table_of` and `facts_of` have them, and lines: `wrapped`, `whole`, or `lines`, wrapped on a terminal.
+    """
+    blocks: list[tuple[str, list[str]]] = []
+    for line in _lines(f"printed/{name}", values):
+        if line.startswith(BAR):
+            blocks.append((line.removeprefix(f"{BAR} "), []))
+        else:
+            blocks[-1][1].append(line)
+    for mark, lines in filter(itemgetter(1), blocks):
+        kind, _, apart = mark.partition(", ")
+        if apart:
+            to.print()
+        _print_block(kind, list(map(_cells, lines)), to)
+
+
+def _print_block(kind: str, rows: list[list[str]], to: Console) -> None:
+    if kind == "table":
+        console.show(table_of(rows), to)
+    elif kind == "facts":
+        console.show(console.facts(_fact(line) for (line,) in rows), to)
+    else:
+        soft_wrap = not to.is_terminal if kind == "lines" else kind == "whole"
+        for (line,) in rows:
+            to.print(line, soft_wrap=soft_wrap)
+
+
+def printer(name: str) -> Callable[..., None]:
+    """Return a function that prints a `report` by a template in `text/printed`, and lists at most so many of a kind."""
+    return lambda report, to, shown=console.SHOWN_TOKENS: print_text(name, to, report=report, shown=shown)
 
 
 def read(name: str) -> str:
@@ -167,14 +224,10 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def print_events(events: pl.DataFrame, when: Callable[[dict[str, Any]], str], files: str, to: Console) -> None:
-    """Print the first events, each after when it was, and which files have the others."""
+def told(events: pl.DataFrame, most: int = 20) -> dict[str, Any]:
+    """Return what a template tells of events: the first of them, and how many are left."""
     happened = events.filter(events["kind"] != "start")
-    if happened.height:
-        to.print()
-        for line in lines_of("events", events=happened.head(SHOWN_EVENTS).to_dicts(), when=when):
-            to.print(line, soft_wrap=True)
-        print_left(happened.height - SHOWN_EVENTS, f"events; {files} have them all", to)
+    return {"events": happened.head(most).to_dicts(), "n_left": len(happened) - most}
 
 
 # For people: names of columns in tables and above panels, and the sentences of pages.
@@ -189,9 +242,9 @@ def labels(*columns: str) -> dict[str, str]:
     return {column: LABELS[column] for column in columns}
 
 
-def page_words(experiment: str, of: str) -> dict[str, Any]:
-    """Return title, headings and terms of an experiment's page, and its leading sentence on the run that `of` names."""
-    return {**PAGES[experiment], "lead": PAGES[experiment]["lead"].format(of=of)}
+def page_words(experiment: str, /, **settings: Any) -> dict[str, Any]:
+    """Return title, headings and terms of an experiment's page, and its leading sentence on a run of these settings."""
+    return {**PAGES[experiment], "lead": PAGES[experiment]["lead"].format(**settings)}
 
 
 COUNTS = labels("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")

@@ -15,9 +15,7 @@ from rich.console import Console
 from ..errors import MissingFile
 from ..measures.tracking import replay
 from ..runs.records import reading
-from . import document
-from .console import facts, print_lines, show, table
-from .document import COUNTS, PAGES, TITLES, WORDS, Page, page_words
+from .document import COUNTS, TITLES, Page, facts_of, lines_of, page_words, phrase, print_text, rows_of, told
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, top_of
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
 METRICS = "metrics.parquet"  # what a training leaves
 SHOWN_ROWS = 12
 TOLD_EVENTS = 200  # on a page
-HEADINGS = [heading.replace("L-infinity", "L-inf") for heading in PAGES["evolve"]["headings"]]
 # Okabe & Ito (2008), from dark to light where they lie side by side.
 HOLES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 OTHER, ODD = "0.62", "0.5"  # two greys, so that neighbours can be told apart
@@ -47,25 +44,16 @@ STEP = "optimizer step"
 
 def print_evolution(evolution: Evolution, to: Console) -> None:
     """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
-    show(facts(document.facts_of("evolution", summary=evolution.summary)), to)
-    show(table(HEADINGS, row_cells(evolution.records), left=("tokens",)), to, apart=True)
-    print_lines([WORDS["notes"]["evolution"]], to)
-    files = "events.parquet (--out) and --json"
-    document.print_events(evolution.events, lambda event: f"step {event['step']:>9,}  ", files, to)
-    for verdict in evolution.summary["verdicts"]:
-        to.print(f"\n{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g}):")
-        print_lines((f"  {sentence}" for sentence in verdict["notebook"]), to)
-        to.print("on the grid:")
-        print_lines((f"  {sentence}" for sentence in verdict["grid"]), to)
+    print_text("evolution", to, summary=evolution.summary, **_rows(evolution.records), **told(evolution.events))
 
 
-def row_cells(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> list[list[str]]:
-    """Return first, some and last measured rows for people, by `HEADINGS`: early ones more densely."""
+def _rows(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> dict[str, Any]:
+    """Return first, some and last measured rows for a template: early ones more densely."""
     rows = records["row"].unique().sort().to_numpy()
     n = len(rows)
     some = np.arange(n) if n <= shown else np.unique(np.geomspace(1, n, shown).round().astype(int) - 1)
     chosen = records.filter(records["row"].is_in(rows[some].tolist()))
-    return document.rows_of("evolution_rows", rows=chosen.to_dicts(), counts=COUNTS)
+    return {"rows": chosen.to_dicts(), "counts": COUNTS}
 
 
 def evolution_page(folder: Path) -> Page:
@@ -92,9 +80,9 @@ def evolution_page(folder: Path) -> Page:
         unseen = f", {len(summary['unseen']):,} of them unseen" if summary["unseen"] is not None else ""
         over = f"{summary['n_tokens']:,} tokens{unseen}, over {summary['last_step']:,}"
         return Page(
-            **page_words("evolve", over),
-            facts=document.facts_of("evolution", summary=summary),
-            rows=row_cells(records),
+            **page_words("evolve", of=over),
+            facts=facts_of("evolution", summary=summary),
+            rows=rows_of("evolution_rows", **_rows(records)),
             pictures=pictures,
             lists=list(_happened(events, summary)),
             files=[EVOLUTION, *frames, *metrics],
@@ -102,12 +90,7 @@ def evolution_page(folder: Path) -> Page:
 
 
 def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    happened = events.filter(events["kind"] != "start")
-    if len(happened):
-        some = happened.head(TOLD_EVENTS).to_dicts()
-        said = document.lines_of("events", events=some, when=lambda event: f"step {event['step']:,}: ")
-        if (left := len(happened) - TOLD_EVENTS) > 0:
-            said.append(f"and {left:,} more, in events.parquet")
+    if said := lines_of("events", **told(events, TOLD_EVENTS)):
         yield "Events", said
     for verdict in summary["verdicts"]:
         yield f"{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g})", list(verdict["notebook"])
@@ -313,6 +296,4 @@ def _key(by_step: HolesByStep) -> list[Any]:
 
 
 def _caption(summary: dict[str, Any]) -> str:
-    unseen = "" if summary["unseen"] is None else f", {len(summary['unseen']):,} of them unseen in training"
-    size = f"{summary['n_tokens']:,} tokens x {summary['hidden_dim']:,} on {summary['grid']}"
-    return f"{size}{unseen}; {summary['n_measured']:,} rows to step {summary['last_step']:,}"
+    return phrase("history", summary=summary)

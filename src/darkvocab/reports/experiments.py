@@ -1,6 +1,6 @@
 """Tables of sweeps, trials, questions, trainings, and comparisons with the notebooks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,10 @@ from rich.console import Console
 
 from ..runs.records import Records
 from ..text import finite
-from .console import frames_json, number, print_lines, show, table
-from .document import WORDS, lines_of, rows_of, table_of
+from .console import frames_json, number
+from .document import WORDS, lines_of, print_text, printer, rows_of
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
-ANSWERS = ("sigma", "density", "mean L-inf", "median L-inf", "black holes", "<= 1 step", "<= 2 steps", "populations")
 Recorded = pl.DataFrame | Records  # records by columns: a frame, or those of a run folder
 
 
@@ -79,7 +78,7 @@ def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
 
 
 def summary_cells(experiment: str, records: Recorded) -> list[list[str]]:
-    """Return `summarised` for people: answers in the columns of `ANSWERS`; else a statistic, and its numbers."""
+    """Return `summarised` for people: answers at each sigma; else a statistic, and its numbers."""
     rows = summarised(experiment, records)
     if experiment == "questions":
         return rows_of("answers", rows=rows)
@@ -99,33 +98,18 @@ def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[st
     return frames_json(rows, records=result if isinstance(result, pl.DataFrame) else records.frames())
 
 
+# Published figures beside ours, and notes on those that cannot be checked.
+print_comparison = printer("comparison")
+
+
 def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) -> None:
     """Print the notebook's summary of an experiment, from its frame or its run folder.
 
     Of questions the three answers at each sigma; of trials at one sigma mean and spread; else ranges over all sigma.
     """
     records: Recorded = result if isinstance(result, pl.DataFrame) else Records(result)
-    points = records["sigma"].unique().sort().to_list()
-    ends = {"first": points[0], "last": points[-1]}
-    to.print(*lines_of("records", n=len(records), points=len(points), **ends))
-    headings: Sequence[str]
+    values = {"rows": summary_cells(experiment, records), "published": QWEN3_4B}
     if experiment == "questions":
-        headings = ANSWERS
-    elif experiment == "trials" and len(points) == 1:
-        headings = ("", "mean", "std", "min", "max")
-    else:
-        at_ends = (f"at {points[0]:.4g}", f"at {points[-1]:.4g}") if len(points) > 1 else ()
-        headings = ("", "min", "median", "max", *at_ends)
-    cells = (row[: len(headings)] for row in summary_cells(experiment, records))
-    show(table(headings, cells, left=("", "populations")), to)
-    if experiment == "questions":
-        to.print(f"\n{QWEN3_4B}")
-        print_lines(remarks(records), to)
-
-
-def print_comparison(rows: Sequence[dict[str, Any]], to: Console) -> None:
-    """Print published figures beside ours, and notes on those that cannot be checked."""
-    notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
-    show(table_of("comparison", rows=rows, notes=notes), to)
-    for place, note in enumerate(notes, 1):
-        to.print(f"[{place}] {note}")
+        values["remarks"] = remarks(records)
+    sigmas = records["sigma"].unique().sort().to_list()
+    print_text("experiment", to, n=len(records), sigmas=sigmas, experiment=experiment, **values)

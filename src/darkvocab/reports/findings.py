@@ -19,8 +19,8 @@ from rich.console import Console
 from ..landing import json_bytes
 from ..numerics import GRIDS
 from ..text import listed, printable
-from .console import SHOWN_TOKENS, facts, print_lines, show, token_texts
-from .document import facts_of, phrase, table_of, template
+from .console import SHOWN_TOKENS
+from .document import phrase, print_text, template
 
 LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
 OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured", "off": "off"}
@@ -28,28 +28,22 @@ OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured"
 
 def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
     """Print what was checked, a line for every rule, and of each finding the sentence and the first tokens."""
-    show(facts(facts_of("check", verdict=verdict)), to)
-    show(table_of("rules", rules=verdict["rules"], outcomes=OUTCOMES), to, apart=True)
-    for rule in filter(_is_finding, verdict["rules"]):
-        texts = [token_texts(rule["token_ids"], rule["tokens"], shown)] if rule["token_ids"] else []
-        to.print()
-        heading = f"{rule['severity']} {rule['id']} {rule['name']}: {rule['message']}"
-        print_lines([heading, *texts, rule["remedy"]], to)
-    to.print()
-    to.print(phrase("conclusion", verdict=verdict))
+    values = {"verdict": verdict, "findings": _findings(verdict), "outcomes": OUTCOMES}
+    print_text("check", to, shown=shown, **values)
+
+
+def _findings(verdict: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(filter(_is_finding, verdict["rules"]))
 
 
 def _is_finding(rule: dict[str, Any]) -> bool:
     return rule["status"] in ("failed", "unmeasured")
 
 
-def _token(token: int, text: str | None) -> str:
-    return f"#{token}" if text is None else f"{token} '{printable(text)}'"
-
-
-def _pairs(rule: dict[str, Any]) -> list[tuple[int, str | None]]:
-    """Return id and text of each token of a finding."""
-    return list(zip(rule["token_ids"], rule["tokens"], strict=True))
+def _names(rule: dict[str, Any], code: Callable[[str], str] = "'{}'".format, without: str = "#{}") -> list[str]:
+    """Name each token of a finding by id and text, which `code` marks as one; without a text as `without` has it."""
+    named = zip(rule["token_ids"], rule["tokens"], strict=True)
+    return [without.format(n) if text is None else f"{n} {code(printable(text))}" for n, text in named]
 
 
 # JUnit -------------------------------------------------------------------------------------------------------------
@@ -62,7 +56,7 @@ def junit(verdict: dict[str, Any]) -> bytes:
     output, a rule that is off a skipped one. Characters that XML 1.0 has no way to hold are escapes here.
     """
     kinds = Counter(map(_junit_kind, verdict["rules"]))
-    text = template("junit.xml.j2", kind=_junit_kind, in_full=_in_full).render(**verdict, kinds=kinds)
+    text = template("junit.xml.j2", kind=_junit_kind, names=_names).render(**verdict, kinds=kinds)
     root = ET.fromstring(text)
     ET.indent(root)
     return ET.tostring(root, "utf-8", xml_declaration=True) + b"\n"
@@ -73,12 +67,6 @@ def _junit_kind(rule: dict[str, Any]) -> str | None:
     if _is_finding(rule) and rule["severity"] == "warning":
         return "system-out"
     return {"off": "skipped", "failed": "failure", "unmeasured": "error"}.get(rule["status"])
-
-
-def _in_full(rule: dict[str, Any]) -> str:
-    """Return a finding in full: the sentence, why it matters, what to do, and every token."""
-    tokens = (_token(*pair) for pair in _pairs(rule))
-    return "\n".join([f"{rule['severity']}: {rule['message']}", rule["why"], rule["remedy"], *tokens])
 
 
 # SARIF -------------------------------------------------------------------------------------------------------------
@@ -93,7 +81,7 @@ def sarif(verdict: dict[str, Any]) -> bytes:
     tensor = printable(verdict["scan"]["tensor"])
 
     def named(rule: dict[str, Any]) -> list[tuple[int, str]]:
-        return [(token, _token(token, text)) for token, text in _pairs(rule)[:LOCATED]]
+        return list(zip(rule["token_ids"], _names(rule), strict=True))[:LOCATED]
 
     def fingerprint(rule: dict[str, Any]) -> str:
         return hashlib.sha256(f"{rule['id']} {tensor}".encode()).hexdigest()
@@ -101,15 +89,12 @@ def sarif(verdict: dict[str, Any]) -> bytes:
     document = template("sarif.json.j2", named=named, fingerprint=fingerprint, message=_sarif_message)
     name, version = verdict["made_by"].split()
     facts = {"name": name, "version": version, "tensor": tensor, "uri": source.get("url") or _uri(source["path"])}
-    return json_bytes(
-        json.loads(document.render(**verdict, **facts, findings=list(filter(_is_finding, verdict["rules"]))))
-    )
+    return json_bytes(json.loads(document.render(**verdict, **facts, findings=_findings(verdict))))
 
 
 def _sarif_message(rule: dict[str, Any]) -> str:
     """Escape a finding so that nothing is a placeholder (section 3.11.5 of the standard) or a link (3.11.6)."""
-    names = [_token(*pair) for pair in _pairs(rule)]
-    tokens = f" Tokens: {listed(names, SHOWN_TOKENS)}." if names else ""
+    tokens = f" Tokens: {listed(_names(rule), SHOWN_TOKENS)}." if rule["token_ids"] else ""
     text = f"{rule['message']}{tokens} {rule['remedy']}"
     return re.sub(r"([\\\[\]])", r"\\\1", text).replace("{", "{{").replace("}", "}}")
 
@@ -130,15 +115,14 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
     """
 
     def spans(rule: dict[str, Any]) -> str:
-        named = [f"{token}" if text is None else f"{token} {_code(text)}" for token, text in _pairs(rule)]
-        return listed(named, shown)
+        return listed(_names(rule, _code, "{}"), shown)
 
     return template("card.md.j2", code=_code, spans=spans).render(
         **verdict,
         conclusion=phrase("conclusion", verdict=verdict),
         graded=phrase("graded", scan=verdict["scan"]),
         command=_command(verdict),
-        findings=list(filter(_is_finding, verdict["rules"])),
+        findings=_findings(verdict),
         outcomes=OUTCOMES,
     )
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from .console import facts, print_lines, show
-from .document import WORDS, facts_of, labels, lines_of, phrase, table_of
+from .document import labels, lines_of, phrase, print_text
 from .plot import BLACK, BLUE, ORANGE, canvas, plain
 
 if TYPE_CHECKING:
@@ -84,15 +83,9 @@ def sentences(result: FitResult) -> list[str]:
 
 
 def print_fit(result: FitResult, to: Console) -> None:
-    values = {"populations": _populations(result), "alone": _alone(result)}
-    likelihood = WORDS["likelihoods"][result.likelihood]
-    show(facts(facts_of("fit", result=result, likelihood=likelihood, first=_listed, **values)), to)
-    show(table_of("fit_checks", rows=result.checks, statistic=statistic), to, apart=True)
-    if rows := result.hypotheses:
-        best = max((row.log_likelihood for row in rows if row.log_likelihood is not None), default=0.0)
-        show(table_of("hypotheses", rows=rows, best=best), to, apart=True)
-    to.print()
-    print_lines(sentences(result), to)
+    values = {"populations": _populations(result), "alone": _alone(result), "sentences": sentences(result)}
+    words = {"first": _listed, "statistic": statistic}
+    print_text("fit", to, result=result, **values, **words)
 
 
 def fit_figure(result: FitResult) -> Figure:

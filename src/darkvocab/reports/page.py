@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -16,19 +15,13 @@ from ..measures.verdict import judge
 from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, reading
 from ..text import printable
-from . import verification
+from . import studies, verification
 from .document import PAGES, WORDS, Page, facts_of, page_words, render
 from .evolution import EVOLUTION, evolution_page
 from .experiments import QWEN3_4B, remarks, summary_cells
 from .plot import Plot, save
 from .snowballs import elements_figure, questions_plot, read_expected, singletons_plot, sweep_plot
-from .studies import answer_cells, headings, study_plot
-from .studies import cells as study_cells
-from .studies import sentences as study_sentences
-from .training import cells, replicas_plot, sentences, settings_said, training_page
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .training import cells, replicas_plot, sentences, training_page
 
 
 def report(folder: str | Path) -> list[Path]:
@@ -62,82 +55,71 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
     if manifest["status"] != "complete":
         raise MissingFile(f"{folder} holds a run that is {manifest['status']}; finish it with --resume first")
     with reading(folder / "manifest.json", "the manifest of a run"):
-        page = Page(**page_words(manifest["experiment"], _lead(records)), files=_files(records, folder))
+        settings = {**manifest["parameters"], "n": len(records)}
+        if manifest["experiment"] == "verify":
+            settings["source"] = printable(str(manifest["inputs"][0]["source"]))
+        words = page_words(manifest["experiment"], **settings)
+        others = [name for name in ("elements.parquet", CURVES, EXPECTED) if (folder / name).is_file()]
+        files = [csv_path(folder, manifest).name, "records.parquet", *others]
     with reading(folder / "records.parquet"):
         if not len(records) or ("sigmas" in manifest["parameters"] and records["sigma"].null_count()):
             raise InvalidInput("no records, or without a sigma")
-        return EXPERIMENTS[manifest["experiment"]](page, records, folder), manifest
+        content = EXPERIMENTS[manifest["experiment"]](records, folder)
+        return Page(**{**words, **content}, files=files), manifest
 
 
-def _lead(records: Records) -> str:
-    parameters = records.manifest["parameters"]
-    if records.manifest["experiment"] == "replicas":
-        return f"{len(records):,} trainings of {settings_said(parameters)}"
-    if records.manifest["experiment"] == "study":
-        return printable(str(parameters["title"]))
-    if records.manifest["experiment"] == "verify":
-        return printable(str(records.manifest["inputs"][0]["source"]))
-    return (
-        f"{len(records):,} snowballs of {parameters['n_tokens']:,} tokens around the base {parameters['base']}, "
-        f"rounded to {parameters['grid']}"
-    )
-
-
-def _files(records: Records, folder: Path) -> list[str]:
-    others = [name for name in ("elements.parquet", CURVES, EXPECTED) if (folder / name).is_file()]
-    return [csv_path(folder, records.manifest).name, "records.parquet", *others]
-
-
-def _sweep(page: Page, records: Records, folder: Path) -> Page:
+def _sweep(records: Records, folder: Path) -> dict[str, Any]:
     plot = sweep_plot(records, read_expected(folder))
-    return replace(page, rows=summary_cells("sweep", records), pictures={"sweep": plot})
+    return {"rows": summary_cells("sweep", records), "pictures": {"sweep": plot}}
 
 
-def _trials(page: Page, records: Records, folder: Path) -> Page:
-    pictures: dict[str, Plot | Figure] = {}
+def _trials(records: Records, folder: Path) -> dict[str, Any]:
+    page: dict[str, Any] = {"rows": summary_cells("trials", records), "pictures": {}}
     elements = folder / "elements.parquet"
     if elements.is_file():
-        pictures["elements"] = elements_figure(elements, records)
+        page["pictures"]["elements"] = elements_figure(elements, records)
     if records["sigma"].n_unique() > 1:
-        pictures["singletons"] = singletons_plot(records)
-        page = replace(page, headings=PAGES["sweep"]["headings"])
-    return replace(page, rows=summary_cells("trials", records), pictures=pictures)
+        page["pictures"]["singletons"] = singletons_plot(records)
+        page["headings"] = PAGES["sweep"]["headings"]
+    return page
 
 
-def _questions(page: Page, records: Records, folder: Path) -> Page:
+def _questions(records: Records, _: Path) -> dict[str, Any]:
     said = [QWEN3_4B + ".", *remarks(records)]
-    plot = questions_plot(records)
-    return replace(page, rows=summary_cells("questions", records), remarks=said, pictures={"questions": plot})
+    pictures = {"questions": questions_plot(records)}
+    return {"rows": summary_cells("questions", records), "remarks": said, "pictures": pictures}
 
 
-def _replicas(page: Page, records: Records, folder: Path) -> Page:
+def _replicas(records: Records, folder: Path) -> dict[str, Any]:
     with reading(folder / CURVES, "the curves of a run of replicas"):
         plot = replicas_plot(records, pl.read_parquet(folder / CURVES))
-    frame = pl.DataFrame({name: records[name] for name in records.schema})
-    said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences(frame)]
-    return replace(page, rows=cells(frame), remarks=said, pictures={"replicas": plot})
+    frame = pl.concat(records.frames())
+    return {"rows": cells(frame), "remarks": _said(sentences(frame)), "pictures": {"replicas": plot}}
 
 
-def _verify(page: Page, records: Records, folder: Path) -> Page:
-    verdict = judge(pl.DataFrame({name: records[name] for name in records.schema}), records.manifest["parameters"])
-    said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in verification.sentences(verdict)]
-    tables = [("Verified tokens", verification.VERIFIED, verification.verified_rows(verdict))]
-    pictures = {"answers": verification.verdict_plot(verdict)}
-    return replace(page, rows=verification.groups(verdict), remarks=said, pictures=pictures, tables=tables)
+def _verify(records: Records, _: Path) -> dict[str, Any]:
+    verdict = judge(pl.concat(records.frames()), records.manifest["parameters"])
+    return {
+        "rows": verification.groups(verdict),
+        "remarks": _said(verification.sentences(verdict)),
+        "pictures": {"answers": verification.verdict_plot(verdict)},
+        "tables": [("Verified tokens", verification.VERIFIED, verification.verified_rows(verdict))],
+    }
 
 
-def _study(page: Page, records: Records, folder: Path) -> Page:
-    frame, parameters = pl.DataFrame({name: records[name] for name in records.schema}), records.manifest["parameters"]
-    asked = [("What was asked", PAGES["study"]["headings"], answer_cells(frame, parameters))]
-    said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in study_sentences(frame, parameters)]
-    return replace(
-        page,
-        headings=headings(parameters),
-        rows=study_cells(frame, parameters),
-        tables=asked,
-        remarks=said,
-        pictures={"study": study_plot(frame, parameters)},
-    )
+def _said(sentences: list[str]) -> list[str]:
+    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences]
+
+
+def _study(records: Records, _: Path) -> dict[str, Any]:
+    frame, parameters = pl.concat(records.frames()), records.manifest["parameters"]
+    return {
+        "headings": studies.headings(parameters),
+        "rows": studies.cells(frame, parameters),
+        "tables": [("What was asked", PAGES["study"]["headings"], studies.answer_cells(frame, parameters))],
+        "remarks": _said(studies.sentences(frame, parameters)),
+        "pictures": {"study": studies.study_plot(frame, parameters)},
+    }
 
 
 EXPERIMENTS = {
@@ -161,9 +143,7 @@ def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
         title=page.title,
         eyebrow=f"darkvocab {manifest['experiment'] if manifest and not page.lists else 'evolve'}",
         page=page,
-        terms={term: WORDS["terms"][term] for term in page.terms},
         pictures=pictures,
         parameters=facts_of("parameters", manifest=manifest) if manifest else [],
-        command=manifest["command"] if manifest else None,
-        no_command=manifest.get("no_command") if manifest else None,
+        manifest=manifest,
     )

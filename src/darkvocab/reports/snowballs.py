@@ -13,8 +13,7 @@ from rich.console import Console
 
 from ..errors import InvalidInput
 from ..runs.records import EXPECTED, frame_of, reading
-from .console import print_left, print_lines, show
-from .document import TITLES, labels, table_of
+from .document import TITLES, labels, phrase, print_text
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, plain, top_of
 
 if TYPE_CHECKING:
@@ -61,10 +60,8 @@ def sweep_plot(records: Recorded, expected: pl.DataFrame | None = None) -> Plot:
     top = None
     if len(ratio) and sigma.max() > 0:
         top = float(ratio.median()), "sigma / median ulp of the base"  # type: ignore[arg-type]
-    shown = "a point each" if trials == 1 else f"{trials:,} trials each: mean, 10th to 90th percentile"
-    of = "a snowball" if trials == 1 else "the mean"
-    curve = "" if expected is None else f"; line: expected, ± 1 standard deviation of {of}"
-    caption = _caption(records, f"{n_sigma:,} sigma, {shown}{curve}")
+    said = phrase("sweep_caption", n_sigma=n_sigma, trials=trials, is_expected=expected is not None)
+    caption = _caption(records, said)
     return Plot(panels=panels, columns=2, height=7.6, caption=caption, top=top)
 
 
@@ -165,19 +162,14 @@ def sigma_axis(sigma: np.ndarray, label: str = SIGMA) -> Axis:
     return around(sigma, label, "log" if spans_much else "linear")
 
 
-def titled(first: dict[str, Any], last: str) -> str:
-    """Return which snowballs a plot shows, by the settings in a record, and a line of its own."""
-    noise = "" if first["distribution"] == "gaussian" else f"{first['distribution']} noise, "
-    seed = f", seed {first['seed']}" if "seed" in first else ""
-    return (
-        f"Snowballs of {first['n_tokens']:,} tokens x {first['hidden_dim']:,}, base {plain(first['base'])}, {noise}"
-        f"rounded to {first['grid']} ({first['arithmetic']} arithmetic){seed}\n{last}"
-    )
-
-
 def _caption(records: Recorded, last: str) -> str:
     names = ("n_tokens", "hidden_dim", "base", "grid", "arithmetic", "distribution", "seed")
     return titled({name: records[name][0] for name in names}, last)
+
+
+def titled(first: dict[str, Any], last: str) -> str:
+    """Return which snowballs a plot shows, by the settings in a record, and a line of its own."""
+    return f"{phrase('snowballs', first=first, plain=plain)}\n{last}"
 
 
 def _panel(
@@ -251,8 +243,8 @@ def some(n: int) -> list[int]:
 def print_expected(points: Sequence[Any], to: Console) -> None:
     """Print a row a sigma: expected value ± standard deviation of each statistic; of many sigma twenty."""
     shown = [points[place] for place in some(len(points))]
-    show(table_of("expected", points=shown, statistics=STATISTICS, value=value), to)
-    print_left(len(points) - len(shown), "sigma between them; --json lists them all", to)
+    values = {"points": shown, "statistics": STATISTICS, "value": value}
+    print_text("expected", to, n_left=len(points) - len(shown), **values)
 
 
 def print_agreement(agreement: Agreement, to: Console) -> None:
@@ -260,9 +252,8 @@ def print_agreement(agreement: Agreement, to: Console) -> None:
     points = agreement.expected
     each = np.reshape(np.array(agreement.comparisons, object), (len(points), -1))
     shown = [(points[place], each[place].tolist()) for place in some(len(points))]
-    show(table_of("agreement", points=shown, statistics=COLOURS, value=value), to)
-    print_left(len(points) - len(shown), "sigma between them; --json lists them all", to)
-    print_lines(agreement.sentences(), to)
+    values = {"points": shown, "statistics": COLOURS, "value": value, "sentences": agreement.sentences()}
+    print_text("agreement", to, n_left=len(points) - len(shown), **values)
 
 
 def expected_plot(expected: Sequence[Any], agreement: Agreement | None = None) -> Plot:
@@ -286,9 +277,9 @@ def expected_plot(expected: Sequence[Any], agreement: Agreement | None = None) -
             series.insert(0, Series(x=rows["sigma"], y=rows["simulated"], **look))
         panels.append(Panel(title=TITLES[name], x=x, y=Axis(ends=(0, top_of(series))), series=series, legend="best"))
     panels.append(_pairs_panel(curve, x) if comparisons is None else _z_panel(comparisons, x))
-    beside = "" if comparisons is None else f", beside the mean of {_trials(comparisons)}"
-    n = points["sigma"].n_unique()
-    caption = titled(points.row(0, named=True), f"expected at {n:,} sigma ± 1 standard deviation of a snowball{beside}")
+    trials = [] if comparisons is None else comparisons["trials"].unique().sort().to_list()
+    said = phrase("expected_caption", n_sigma=points["sigma"].n_unique(), trials=trials)
+    caption = titled(points.row(0, named=True), said)
     return Plot(panels=panels, columns=2, height=7.6, caption=caption)
 
 
@@ -314,9 +305,3 @@ def _z_panel(comparisons: pl.DataFrame, x: Axis) -> Panel:
     far = max(4.0, 1.1 * float(comparisons["z"].abs().max() or 0))  # type: ignore[arg-type]
     title = "z-scores: (simulated - expected) / standard error"
     return Panel(title=title, x=x, y=Axis(ends=(-far, far)), series=series, legend="best")
-
-
-def _trials(comparisons: pl.DataFrame) -> str:
-    least, most = int(comparisons["trials"].min()), int(comparisons["trials"].max())  # type: ignore[arg-type]
-    number = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-    return f"{number} trial{'s' * (most > 1)} each"

@@ -10,11 +10,11 @@ import polars as pl
 from rich.console import Console
 
 from ..errors import InvalidInput
-from .console import print_lines, show, table
-from .document import WORDS, lines_of, rows_of, table_of
+from .document import PAGES, WORDS, lines_of, print_text, rows_of
 from .plot import BLACK, BLUE, Axis, Panel, Plot, Series, around
 from .training import CONFIDENCE, mean_of, spread
 
+WIDE = 1e3  # times the least value, beyond which an axis is logarithmic
 SAID: dict[str, str] = WORDS["study"]  # statistics, for people
 
 
@@ -91,9 +91,8 @@ def sentences(records: pl.DataFrame, parameters: dict[str, Any]) -> list[str]:
 
 def print_study(records: pl.DataFrame, to: Console, parameters: dict[str, Any]) -> None:
     """Print the conditions, then the answers."""
-    show(table(headings(parameters), cells(records, parameters)), to)
-    show(table_of("study_answers", answers=answers(records, parameters), said=SAID, heads=True), to, apart=True)
-    print_lines(sentences(records, parameters), to)
+    texts = {function.__name__: function(records, parameters) for function in (cells, answer_cells, sentences)}
+    print_text("study", to, headings=headings(parameters), asked=PAGES["study"]["headings"], **texts)
 
 
 def study_json(run: Path, records: pl.DataFrame, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +125,9 @@ def study_plot(records: pl.DataFrame, parameters: dict[str, Any]) -> Plot:
                 series.append(Series(x=[row["low"], row["high"]], y=[place] * 2, colour=BLACK))
         means = [row["mean"] for _, row in kept]
         series.append(Series(x=means, y=[place for place, _ in kept], line="", mark="s", colour=BLACK, label="mean"))
-        x = around(np.concatenate([np.asarray(one.x, float) for one in series]), "")
+        values = np.concatenate([np.asarray(one.x, float) for one in series])
+        wide = len(values) and 0 < WIDE * values.min() < values.max()
+        x = around(values, scale="log" if wide else "linear")
         panels.append(Panel(title=SAID[column], x=x, y=Axis(ends=(-0.6, len(names) - 0.4), names=names), series=series))
     n = parameters["replicas"]
     caption = f"{parameters['title']}\n{n:,} trainings of each condition, means with their {CONFIDENCE:.0%} interval"

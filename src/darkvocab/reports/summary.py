@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from rich.console import Console
 from ..errors import CorruptFile, InvalidInput
 from ..runs.records import Records
 from ..text import finite, printable
-from .console import facts, number, show, table
-from .document import lines_of
+from .console import facts, show
+from .document import print_text
 
 QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 STATISTICS = ("mean", "std", "min", *QUANTILES, "max")
@@ -176,49 +177,18 @@ def _texts(records: Records, name: str) -> Counter[str | None]:
 
 def print_summary(report: dict[str, Any], to: Console, *, single: bool = False) -> None:
     """Print a summary: a row for each column; with `single`, also a row for each sigma."""
-    to.print(*lines_of("summary", report=report))
-    shown = ("mean", "min", "p50", "max") if to.width < NARROW else STATISTICS
-    has_range = any("mean_over_sigmas" in row for row in report["columns"].values())
+    is_narrow = to.width < NARROW
+    shown = ("mean", "min", "p50", "max") if is_narrow else STATISTICS
     headings = [HEADINGS.get(key, key) for key in shown]
-    if report["columns"]:
-        to.print()
-        headings += ["lowest mean", "highest mean"] if has_range else []
-        rows = []
-        for name, row in report["columns"].items():
-            ends = row.get("mean_over_sigmas") or {}
-            means = [number(ends.get(end, {}).get("mean")) for end in ("lowest", "highest")] if has_range else []
-            rows.append([printable(name), *(number(row[key]) for key in shown), *means])
-        show(table(["", *headings], rows), to)
-        if has_range:
-            to.print("lowest and highest mean: of the means at single sigma")
-    for line in lines_of("left_out", report=report):
-        to.print(line)
-    for name, row in report["columns"].items() if single else ():
-        _print_single(name, row, to, shown)
-    for line in lines_of("frequent", report=report, said=_text):
-        to.print(f"\n{line}")
+    has_range = any("mean_over_sigmas" in row for row in report["columns"].values())
+    values = {"shown": shown, "headings": headings, "has_range": has_range, "single": single, "said": _text}
+    print_text("summary", to, report=report, bars=None if is_narrow else partial(_bars, to), **values)
     if report["same"]:
         to.print("\nthe same in every record:")
         show(facts((printable(name), _text(value)) for name, value in report["same"].items()), to)
 
 
-def _print_single(name: str, row: dict[str, Any], to: Console, shown: Sequence[str]) -> None:
-    """Print statistics and histogram of a column, at each sigma where there are several."""
-    rows = row.get("by_sigma") or [{"sigma": None, **row}]
-    if row.get("by_sigma", ()) is None:
-        to.print(f"\n{printable(name)}: too many sigma for a row each; name fewer columns or bins, or read the records")
-        return
-    bars = [] if to.width < NARROW else ["histogram, min to max"]
-    cells = []
-    for at in rows:
-        sigma = "all" if "by_sigma" not in row else "none" if at["sigma"] is None else f"{at['sigma']:.6g}"
-        numbers = [f"{at['count']:,}", *(number(at[key]) for key in shown)]
-        cells.append([sigma, *numbers, *(_bars(at["histogram"], to) for _ in bars)])
-    to.print(f"\n{printable(name)}")
-    show(table(["sigma", "count", *(HEADINGS.get(key, key) for key in shown), *bars], cells, left=["sigma", *bars]), to)
-
-
-def _bars(histogram: dict[str, Any] | None, to: Console) -> str:
+def _bars(to: Console, histogram: dict[str, Any] | None) -> str:
     if histogram is None:
         return ""
     levels = " ▁▂▃▄▅▆▇█" if to.encoding.startswith("utf") else " .:-=+*#@"

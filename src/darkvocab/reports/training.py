@@ -13,8 +13,8 @@ from ..embedding.history import FILE, History
 from ..errors import MissingFile
 from ..measures.census import counts
 from ..runs.records import Records, reading
-from .console import number, print_lines, show, table
-from .document import COUNTS, TITLES, WORDS, Page, lines_of, page_words
+from .console import number
+from .document import COUNTS, TITLES, WORDS, Page, lines_of, page_words, print_text
 from .evolution import LOOKS, METRICS, loss_plot, step_axis
 from .experiments import deviation
 from .plot import Axis, Panel, Plot, Series, top_of
@@ -28,10 +28,7 @@ OTHERS = WORDS["replicas"]
 
 def print_training(outcome: dict[str, Any], to: Console) -> None:
     """Print the first and the last state of a training."""
-    states = outcome["states"]
-    headings = ["", *(heading for state in states for heading in (f"step {state['step']:,}", "unseen"))]
-    show(table(headings, _rows(states)), to)
-    to.print(*lines_of("trained", outcome=outcome))
+    print_text("training", to, outcome=outcome, rows=_rows(outcome["states"]))
 
 
 def _rows(states: Any) -> list[list[str]]:
@@ -60,14 +57,9 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
         }
         pictures = {"loss": loss_plot(metrics, summary)} if loss else {}
     with reading(folder / "manifest.json", "the manifest of a training"):
-        words = page_words("train", settings_said(manifest["parameters"]))
+        words = page_words("train", **manifest["parameters"])
     remarks = lines_of("training", history=history, loss=loss, diverged=manifest["status"] == "diverged")
     return Page(**words, rows=rows, remarks=remarks, pictures=pictures, files=[FILE, METRICS, "corpus.json"])
-
-
-def settings_said(parameters: dict[str, Any]) -> str:
-    """Return the settings of a training that say most."""
-    return WORDS["training"]["settings"].format(**parameters)
 
 
 def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
@@ -141,9 +133,8 @@ def sentences(records: pl.DataFrame) -> list[str]:
 
 def print_replicas(records: pl.DataFrame, to: Console) -> None:
     """Print where the replicas started and ended, with their spread."""
-    last = int(records["steps"].max() or 0)  # type: ignore[arg-type]
-    show(table(["", "step 0", "unseen", f"step {last:,}", "unseen"], cells(records)), to)
-    print_lines(sentences(records), to)
+    values = {"rows": cells(records), "sentences": sentences(records)}
+    print_text("replicas", to, last=int(records["steps"].max() or 0), **values)  # type: ignore[arg-type]
 
 
 def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
@@ -178,9 +169,5 @@ def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
             series.append(Series(x=mean["step"], y=mean[column], label=label, **look, width=1.8, stepped=True))
         y = Axis(ends=(0, top_of(series, 1)), whole=True)
         panels.append(Panel(title=titles[column], x=x, y=y, series=series))
-    parameters = records.manifest["parameters"]
-    noise = "no noise"
-    if parameters["noise"] != "none":
-        noise = WORDS["training"]["noise"].format(**parameters)
-    caption = WORDS["training"]["replicas"].format(**{**parameters, "n": n, "noise": noise})
+    caption = "\n".join(lines_of("replicas_caption", n=n, parameters=records.manifest["parameters"]))
     return Plot(panels=panels, columns=2, height=5.2, caption=caption, key=True)

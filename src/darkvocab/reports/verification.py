@@ -1,15 +1,12 @@
 """Verified tokens: a table of what a model fails on, how well the weights named them, and a figure of both."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 from rich.console import Console
 
 from ..measures.verdict import Verdict
-from ..text import printable
-from .console import isolated, print_left, print_lines, show, table
-from .document import PAGES
+from .document import lines_of, print_text, rows_of
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around
 
 GROUPS = {"asked": "asked for", "control": "controls", "missed": "sample of the trained"}
@@ -20,69 +17,30 @@ LEAST = 1e-8  # probability that a figure shows at the lowest
 
 def groups(verdict: Verdict) -> list[list[str]]:
     """Return a row for each group of tokens: how many, how many verified, by which criterion, and the median P_max."""
-    rows = []
     tokens = verdict.tokens.sort("grade")  # untrained before weak
-    for group, name in GROUPS.items():
-        for part in tokens.filter(pl.col("group") == group).partition_by("grade", maintain_order=True):
-            p: Any = part["p_max"]
-            counts = (len(part), part["verified"].sum(), (p < 0.01).sum(), (p < 0.001).sum(), part["glitch"].sum())
-            of = f"{name}, {part['grade'][0]}" if group == "asked" else name
-            median = p.median()
-            rows.append([of, *(f"{count:,}" for count in counts), "" if median is None else f"{median:.3g}"])
-    return rows
+    p = pl.col("p_max")
+    counts = {"n": pl.len(), "below_hundredth": (p < 0.01).sum(), "below_thousandth": (p < 0.001).sum()}
+    parts = tokens.group_by("group", "grade", maintain_order=True).agg(
+        pl.col("verified", "glitch").sum(), median=p.median(), **counts
+    )
+    return rows_of("verified_groups", parts=parts.to_dicts(), groups=GROUPS)
 
 
-def sentences(verdict: Verdict) -> Iterator[str]:
-    """Yield how tokens were verified, and how well the grades of the weights agree with it."""
-    limits = ", ".join(f"{p:.3g} ({kind})" for kind, p in verdict.thresholds.items())
-    if verdict.n_controls:
-        yield f"verified: P_max below the 1% quantile of {verdict.n_controls:,} controls, {limits}"
-    else:
-        yield f"verified: P_max below {limits}, as there are no controls"
-    if verdict.n_undecided:
-        yield (
-            f"{verdict.n_undecided:,} are undecided: the server does not list them among its likeliest tokens, and the "
-            "bound that follows from it is above the limit"
-        )
-    if verdict.n_not_asked:
-        yield (
-            f"{verdict.n_not_asked:,} were not asked for: the server takes text, and no text becomes them in the frames"
-        )
-    if verdict.precision:
-        share = verdict.precision
-        said = f"{share.n:,.0f} of {share.of:,.0f} ({share.low:.0%} to {share.high:.0%} with 90%)"
-        yield f"of the tokens graded untrained or weak, the model fails on {said}"
-    if verdict.recall:
-        low, high = verdict.recall.low, verdict.recall.high
-        yield f"of the tokens that the model fails on, the weights name between {low:.0%} and {high:.0%}"
-    if verdict.n_missed:
-        low, high = verdict.n_missed
-        yield f"it fails on {low:,.0f} to {high:,.0f} that the weights call trained (90%, from the sample)"
+def sentences(verdict: Verdict) -> list[str]:
+    """Return how tokens were verified, and how well the grades of the weights agree with it."""
+    return lines_of("verification", verdict=verdict)
 
 
 def print_verdict(verdict: Verdict, to: Console, shown: int) -> None:
     """Print the groups, what follows from them, and the verified tokens, the least likely first."""
-    show(table(PAGES["verify"]["headings"], groups(verdict)), to)
-    to.print()
-    print_lines(sentences(verdict), to)
-    rows = verified_rows(verdict)
-    if rows:
-        show(table(VERIFIED, rows[:shown], left=("token", "instead")), to, apart=True)
-        print_left(len(rows) - shown, "verified; --json lists them all", to)
+    values = {"groups": groups(verdict), "headings": VERIFIED, "rows": verified_rows(verdict)}
+    print_text("verification", to, verdict=verdict, shown=shown, **values)
 
 
 def verified_rows(verdict: Verdict) -> list[list[str]]:
     """Return a row for each verified token but controls, the least likely first: `VERIFIED`."""
     chosen = verdict.tokens.filter(pl.col("verified") & (pl.col("group") != "control")).sort("p_max", "token")
-    columns = chosen.select("token", "text", "grade", "bound", "p_max", "best_rank", "instead")
-    return [
-        [str(token), _text(text), grade, f"{'< ' * bound}{p:.2g}", "" if rank is None else f"{rank:,}", _text(instead)]
-        for token, text, grade, bound, p, rank, instead in columns.iter_rows()
-    ]
-
-
-def _text(text: str | None) -> str:
-    return "" if text is None else isolated(printable(text))
+    return rows_of("verified", tokens=chosen.to_dicts())
 
 
 def verdict_plot(verdict: Verdict) -> Plot:

@@ -176,7 +176,7 @@ PRECISIONS = {name: Precision(**grids) for name, grids in HELD["precisions"].ite
 NAMED = {"precision": tuple(PRECISIONS), **HELD["named"]}
 STARTS = {kind.name: kind for kind in (NormalStart, PointStart, SnowballStart, ModelStart)}
 NOISES = {"none": None, "gaussian": GaussianNoise}
-OPTIMIZERS = {kind.name: kind for kind in (AdamW, CoupledAdam, SGD)}
+OPTIMIZERS = {kind.name: kind for kind in (AdamW, SGD, CoupledAdam)}
 
 
 def chosen(kinds: Mapping[str, Any], options: Mapping[str, Any], choice: str, prefix: str = "") -> Any:

@@ -16,7 +16,7 @@ from ..text import Shown
 from . import choices
 from .corpus import Corpus, examples, load_corpus
 
-EXTRAS = ("gradients", "paths", "moments", "updates")
+EXTRAS = ("gradients", "moments", "updates", "paths")
 PATHS = ("input_gradient", "output_gradient")  # whose sum is the gradient of a tied matrix
 
 
@@ -102,7 +102,7 @@ class Training(Shown):
     @property
     def kinds(self) -> list[str]:
         """Name what is recorded of the embedding's parameter beside its rows, in the order of `EXTRAS`."""
-        names = {"gradients": ["gradient"], "paths": list(PATHS), "moments": ["exp_avg", "exp_avg_sq"]}
+        names = {"gradients": ["gradient"], "moments": ["exp_avg", "exp_avg_sq"], "paths": list(PATHS)}
         return [name for extra, kinds in names.items() if extra in self.record for name in kinds]
 
     @property

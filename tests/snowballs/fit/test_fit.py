@@ -288,6 +288,27 @@ def test_the_likelihood_is_largest_where_it_says():
     assert max(around) < found.log_likelihood
 
 
+def test_the_largest_likelihood_is_found_beside_sigmas_that_are_impossible():
+    """Noise within bounds reaches no other cell below some sigma: the likelihood is 0, its logarithm no number."""
+    uniform = Hypothesis(base=round_to(qwen3_4b(), "bfloat16").astype(np.float64), distribution="uniform", offset=0.02)
+    likelihood = Likelihood(Partition(np.array([2055, 16, 10, 10, 9]), 0), uniform)
+    best = likelihood.maximum()  # warnings are errors here
+    assert likelihood.at(best.sigma / 1.1) == -math.inf
+    assert math.isfinite(best.log_likelihood)
+    assert best.log_likelihood > max(likelihood.at(best.sigma * factor) for factor in (0.99, 1.01))
+
+
+def test_an_offset_at_which_the_likelihood_is_symmetric_has_no_error():
+    fitted = Fit("2055,16,10,10,9", offset="fit", draws=20)
+    assert fitted.estimate.hypothesis.offset < 1e-4
+    errors, correlation = fitted.uncertainty.errors()
+    assert 0.005 < errors.pop("log_sigma") < 0.05
+    assert str(errors) == str(correlation) == "{'offset': nan}"
+    result = fitted.result()
+    assert result.to_json()["errors"]["offset"] is None
+    assert not any("trade off" in sentence for sentence in sentences(result))
+
+
 def test_the_command_prints_what_the_library_finds(tmp_path, cli):
     command = ["fit", "--target", "2055,16,10,10,9", "--draws", "50", "--figure", tmp_path / "f.png"]
     printed = cli(*command, "--json").out

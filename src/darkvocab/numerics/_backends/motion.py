@@ -117,35 +117,26 @@ def widest(rows, tokens):
 
 
 @kernel()
-def around_mean(values, tokens, mean):
-    """mean [dim] of these rows, in float64; sum and maximum over them of the squared distance from it."""
+def around_mean(before, after, tokens, mean):
+    """mean [dim] of these rows, in float64, or of their displacements; sum and maximum of the squared distance from it.
+
+    before : [n_tokens, dim], or None for the rows after themselves
+    """
     mean[:] = 0.0
-    for token in tokens:
-        for d in range(mean.size):
-            mean[d] += np.float64(values[token, d])
-    mean /= tokens.size
     total, largest = 0.0, 0.0
-    for token in tokens:
-        square = 0.0
-        for d in range(mean.size):
-            apart = np.float64(values[token, d]) - mean[d]
-            square += apart * apart
-        total += square
-        largest = max(largest, square)
+    for again in (False, True):  # the mean, then what lies around it
+        for token in tokens:
+            square = 0.0
+            for d in range(mean.size):
+                value = np.float64(after[token, d])
+                if before is not None:
+                    value -= np.float64(before[token, d])
+                if again:
+                    square += (value - mean[d]) * (value - mean[d])
+                else:
+                    mean[d] += value
+            total += square
+            largest = max(largest, square)
+        if not again:
+            mean /= tokens.size
     return total, largest
-
-
-@kernel()
-def around_mean_move(before, after, tokens, mean):
-    """mean [dim] of these rows' displacements, in float64; sum over them of the squared difference from it."""
-    mean[:] = 0.0
-    for token in tokens:
-        for d in range(mean.size):
-            mean[d] += np.float64(after[token, d]) - np.float64(before[token, d])
-    mean /= tokens.size
-    total = 0.0
-    for token in tokens:
-        for d in range(mean.size):
-            apart = (np.float64(after[token, d]) - np.float64(before[token, d])) - mean[d]
-            total += apart * apart
-    return total

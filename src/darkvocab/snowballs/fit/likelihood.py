@@ -30,7 +30,7 @@ from ..theory import Occupancy, Partition, composite_likelihood, partition_likel
 ERRORS = 200  # snowballs drawn for the error of the composite likelihood's estimate; trials 0 and on
 COARSE = 1.2  # ratio of neighbouring sigmas where the likelihood is first looked at
 OFFSETS = np.arange(0, 0.5, 0.02)  # along which the ridge is drawn
-IMPOSSIBLE = -1e12  # logarithm, for the simplex, which knows no infinity
+IMPOSSIBLE = -1e12  # logarithm, for what seeks a maximum, and subtracts infinities from each other
 STEPS = {"sigma": 4e-3, "offset": 2e-3, "tokens": 4e-2}  # of the parameters, for derivatives
 
 RidgePoint, ProfilePoint = record_types(Path(__file__).with_suffix(".toml"), __name__)
@@ -168,7 +168,7 @@ class Likelihood:
         if not is_open:
             around = [math.log(sigmas[near]) for near in (max(best - 1, 0), min(best + 1, count - 1))]
             options = {"xatol": 1e-5}
-            highest = minimize_scalar(lambda x: -self.at(math.exp(x)), bounds=around, method="bounded", options=options)
+            highest = minimize_scalar(lambda x: -max(self.at(math.exp(x)), IMPOSSIBLE), bounds=around, options=options)
             log_sigma, log_likelihood = float(highest.x), -float(highest.fun)
         theta = np.array([log_sigma])
         if self.free:
@@ -298,9 +298,10 @@ class Uncertainty:
         return math.exp(brentq(above, log_sigma, log_sigma + side * step, xtol=1e-5))
 
     def errors(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return standard errors of log sigma and what is free, and the correlation of each with log sigma."""
+        """Return standard errors of log sigma and what is free, NaN where unknown, and correlations with log sigma."""
         covariance, _ = self.godambe
         spread = np.sqrt(np.diag(covariance))
+        spread[spread == 0] = np.nan  # no partition has a slope in it, as by symmetry in an offset of 0
         free = self.likelihood.free
         return dict(zip(["log_sigma", *free], spread.tolist(), strict=True)), {
             name: float(covariance[0, i] / (spread[0] * spread[i])) for i, name in enumerate(free, 1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
 from ..tensors import SENTENCES, File, read_object
-from .rules import HELD, HIGHEST, PATTERNS, added_beside, for_oniguruma, words
+from .rules import CONFIG, HELD, HIGHEST, PATTERNS, added_beside, for_oniguruma, settings, words
 from .tokenizer import BYTE_LEVEL, Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line, is_unicode
 
 if TYPE_CHECKING:
@@ -57,14 +57,17 @@ def is_ranks(begin: bytes) -> bool:
 def from_ranks(path: File, folder: Mapping[str, File]) -> Tokenizer:
     """Open a file of ranks; `tokenizer_config.json` and `added_tokens.json` of the folder name its special tokens.
 
-    One that `KNOWN` has not cannot encode. Raises CorruptFile.
+    One whose pattern neither the former has (as `pat_str`) nor `KNOWN` cannot encode. Raises CorruptFile.
     """
     ranks = _ranks(path)
     known = KNOWN.get(fingerprint(ranks))
     marks = {one.id: one.content for one in added_beside(folder) if one.id is not None}
     if known and not marks:
         marks = {token: mark for mark, token in known.marks.items()}
-    return _tokenizer(path, ranks, marks, known.pattern if known else None, nfc=bool(known and known.nfc))
+    pattern = settings(folder).get("pat_str") or (known.pattern if known else None)
+    if not isinstance(pattern, str | None):
+        raise CorruptFile(f"{folder[CONFIG]}: its pat_str is no text; give the pattern that cuts a text into words")
+    return _tokenizer(path, ranks, marks, pattern, nfc=bool(known and known.nfc))
 
 
 def from_tekken(path: File) -> Tokenizer:
@@ -162,7 +165,7 @@ def _tokenizer(
     if pattern is None:
         known = ", ".join(one.name for one in KNOWN.values())
         reason = f"the pattern that cuts a text into words is not in a file of ranks, and these are none of {known}"
-        return Tokenizer(**facts, cannot_encode=f"{reason}; a tokenizer.json has it")
+        return Tokenizer(**facts, cannot_encode=f"{reason}; a tokenizer.json has it, or pat_str in a {CONFIG} beside")
     without = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if without:
         raise CorruptFile(f"{path}: no token for {len(without):,} single bytes, such as 0x{without[0]:02X}")
