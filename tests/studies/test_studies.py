@@ -224,7 +224,7 @@ def test_words_become_tokens_of_their_own():
 @pytest.mark.parametrize("how", ["none", "pieces"])
 def test_a_training_goes_on_from_fresh_rows(how, tmp_path):
     training = Training(**{**SMALL, "architecture": Architecture(layers=1, width=16, context=12, tied=False)})
-    last = from_fresh_rows(training, how, ["the ", "and"], tmp_path)
+    last = from_fresh_rows(training, how, ["the ", "and"], tmp_path, 1)
     start = Stack([last]).rows(0)
     trained = Stack([Training(**{**SMALL, "architecture": training.architecture,
                                  "start": ModelStart(model=str(tmp_path / "first" / "model"))})]).rows(0)  # fmt: skip

@@ -289,9 +289,6 @@ def _fresh(target: Target, how: str, jitter: int, seed: int, work: Progress) -> 
     )
 
 
-# Writing -------------------------------------------------------------------------------------------------------------
-
-
 def file_of(tensor: Tensor) -> Path:
     """Return the local file that holds a tensor."""
     assert isinstance(tensor.path, Path)

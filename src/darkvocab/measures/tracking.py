@@ -20,9 +20,6 @@ FEW = 512  # distinct rows whose pairs are compared one by one
 START, BIRTH, VANISH, MERGE, SPLIT, GAIN, LOSE = KINDS = "start", "birth", "vanish", "merge", "split", "gain", "lose"
 
 
-# States and motion ---------------------------------------------------------------------------------------------------
-
-
 class State:
     """Rows of all tokens at one time: words on their grid, and what follows from them."""
 
@@ -153,9 +150,6 @@ def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
     mean = np.empty(before.words.shape[1])
     total, _ = _backends.motion.around_mean(before.values, after.values, tokens, mean)
     return Drift(bulk=float(np.sqrt(mean @ mean)), thermal=(total / len(tokens)) ** 0.5)
-
-
-# Black holes through time --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,9 +132,6 @@ def _writing(tokens: pl.DataFrame) -> list[tuple[str, int]]:
     return sorted(((printable(name), n) for name, n in counts.iter_rows()), key=lambda pair: (-pair[1], pair[0]))
 
 
-# Packing -------------------------------------------------------------------------------------------------------------
-
-
 def pack(scan: Scan, kinds: np.ndarray) -> bytes:
     """Pack a scan's JSON and tokens for the page's script (`packed.js` reads them): gzip of a header and columns.
 

@@ -46,9 +46,6 @@ def _names(rule: dict[str, Any], code: Callable[[str], str] = "'{}'".format, wit
     return [without.format(n) if text is None else f"{n} {code(printable(text))}" for n, text in named]
 
 
-# JUnit -------------------------------------------------------------------------------------------------------------
-
-
 def junit(verdict: dict[str, Any]) -> bytes:
     """Return the verdict as JUnit XML: a test case for every rule.
 
@@ -67,9 +64,6 @@ def _junit_kind(rule: dict[str, Any]) -> str | None:
     if _is_finding(rule) and rule["severity"] == "warning":
         return "system-out"
     return {"off": "skipped", "failed": "failure", "unmeasured": "error"}.get(rule["status"])
-
-
-# SARIF -------------------------------------------------------------------------------------------------------------
 
 
 def sarif(verdict: dict[str, Any]) -> bytes:
@@ -103,9 +97,6 @@ def _uri(path: str) -> str:
     """Return a path as a URI reference: relative ones as they are, against the folder that the check ran in."""
     escaped = quote(os.fsencode(path).replace(os.sep.encode(), b"/"))
     return f"file://{escaped}" if escaped.startswith("/") else escaped
-
-
-# A model card ------------------------------------------------------------------------------------------------------
 
 
 def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
@@ -151,9 +142,6 @@ def _command(verdict: dict[str, Any]) -> str:
     if verdict["policy"] is not None:
         words += ["--policy", verdict["policy"]]
     return shlex.join(map(printable, words))
-
-
-# For samplers ------------------------------------------------------------------------------------------------------
 
 
 # What holds the ids: a `GenerationConfig` of transformers, with either key, or the `logit_bias` of OpenAI's API, which

@@ -73,9 +73,6 @@ def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
     return [{of: {key: int(state[of][key]) for key in COUNTS} for of in ("all", "unseen")} for state in (first, last)]
 
 
-# Replicas ------------------------------------------------------------------------------------------------------------
-
-
 def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """Return `mean_of` each column, over the replicas that ended."""
     ended = records.filter(records["status"] == "complete")

@@ -26,7 +26,7 @@ def with_words(corpus: Corpus, words: dict[int, str]) -> Corpus:
     return Corpus(name=name, sha256=sha256, n_vocabulary=corpus.n_vocabulary, ids=np.frombuffer(text, np.uint8))
 
 
-def from_fresh_rows(training: Training, how: str, words: list[str], out: Path) -> Training:
+def from_fresh_rows(training: Training, how: str, words: list[str], out: Path, cores: int | None) -> Training:
     """Train without the words, give their tokens rows by a way of `repair` ("none": leave them), return what goes on.
 
     The tokens are the first that the text lacks; each word is spelled by its letters until then. What was trained
@@ -34,7 +34,7 @@ def from_fresh_rows(training: Training, how: str, words: list[str], out: Path) -
     """
     tokens = dict(zip(training.corpus.unseen.tolist(), words, strict=False))
     first = dataclasses.replace(training, steps=training.steps * FIRST_STEPS, record_every=training.steps)
-    train(first, out / "first", resume=(out / "first" / "manifest.json").is_file(), cores=1)
+    train(first, out / "first", resume=(out / "first" / "manifest.json").is_file(), cores=cores)
     model = out / "first" / "model"
     if how != "none" and not (out / "repaired").is_dir():
         (model / "tokenizer.json").write_text(_tokenizer(tokens, training.corpus.n_vocabulary))

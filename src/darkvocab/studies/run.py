@@ -102,7 +102,7 @@ def study(
     engine: str | Executor = "local",
     workers: int | None = None,
     progress: Report | None = None,
-    say: Say = print,
+    say: Say = lambda _: None,
 ) -> Path:
     """Run a study, several trainings side by side; return the run folder. Raises as `train` and `open_engine`.
 
@@ -145,16 +145,15 @@ def _train(shared: tuple[Study, Path, int | None], number: int) -> Any:
     settings, out, cores = shared
     (condition, replica), training = settings.condition(number), settings.training(number)
     path, before = out / str(number), out / f"{number}-before"
-    if how := settings.conditions[condition].get("fresh"):
-        training = from_fresh_rows(training, how, list(settings.words), before)
-    with suppress(Diverged):  # its folder says so
-        train(training, path, resume=(path / "manifest.json").is_file(), cores=cores)
-    end = outcome(path)
     record = {"condition": condition, "replica": replica, "seed": Unsigned(training.seed)}
-    record |= {name: getattr(end, name) for name in ("status", "steps", "n_unseen")}
-    if end.status == "complete":
+    record |= {"status": "diverged", "steps": 0, "n_unseen": len(training.corpus.unseen)}
+    with suppress(Diverged):
+        if how := settings.conditions[condition].get("fresh"):
+            training = from_fresh_rows(training, how, list(settings.words), before, cores)
+        train(training, path, resume=(path / "manifest.json").is_file(), cores=cores)
+        record |= {name: getattr(outcome(path), name) for name in ("status", "steps", "n_unseen")}
         for name in settings.measures:
             record |= getattr(measures, name)(path, training)
-    shutil.rmtree(path)
-    shutil.rmtree(before, ignore_errors=True)
+    for folder in (path, before):
+        shutil.rmtree(folder, ignore_errors=True)
     return StudyRecord(**{**EMPTY, **record})

@@ -69,8 +69,6 @@ class BatchedPasses(Passes):
         """View [R, N, ...] as [R, batch, T, ...]."""
         return x.view(self._n_models, self.batch, self.length, *x.shape[2:])
 
-    # Embedding and loss -----------------------------------------------------------------------------------------
-
     def _embed_back(self, inputs: Any, grad: Any) -> None:
         """Sum the rows [R, N, width] of each token."""
         torch, out = self.torch, self._sums[TOKEN_EMBEDDING]
@@ -97,8 +95,6 @@ class BatchedPasses(Passes):
         mean = (losses.view_as(targets) * self._share).sum(1)
         return mean, output_grad.to(self.narrow.dtype).view_as(logits)
 
-    # Norms ------------------------------------------------------------------------------------------------------
-
     def _normalise(self, x: Any, name: str) -> tuple[Any, Any]:
         """Return rows over their deviation, times gain, plus shift; and what the backward pass needs."""
         torch, width = self.torch, self.architecture.width
@@ -124,8 +120,6 @@ class BatchedPasses(Passes):
         torch.sum(output_grad, 1, dtype=wide, out=self._sums[f"{name}.bias"])
         width, only_input = [self.architecture.width], [True, False, False]
         return torch.ops.aten.native_layer_norm_backward(by, x, width, mean, scale, None, None, only_input)[0]
-
-    # Layers -----------------------------------------------------------------------------------------------------
 
     def _linear(self, x: Any, name: str) -> Any:
         return self.torch.baddbmm(self._narrow[f"{name}.bias"][:, None], x, self._narrow[f"{name}.weight"])

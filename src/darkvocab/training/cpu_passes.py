@@ -163,8 +163,6 @@ class _Block:
         """Return a tensor of the products' type as the compiled loops take it."""
         return array(tensor).view(np.uint32) if self._rounds else array(tensor)
 
-    # The calls, in their order ----------------------------------------------------------------------------------
-
     def _then(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         self._calls.append(partial(function, *arguments, **named))
 
@@ -205,8 +203,6 @@ class _Block:
     def _score(self, share: np.float32) -> None:
         self._loss = kernels.cross_entropy(self._entries(self._logits), self._targets.reshape(-1), share)
 
-    # Norms ------------------------------------------------------------------------------------------------------
-
     def _normalise(self, number: int, name: str, x: np.ndarray, added: Any) -> np.ndarray:
         norm = self._norms[number]
         gain, shift = self._values[f"{name}.weight"], self._values.get(f"{name}.bias", self._no_shift)
@@ -221,8 +217,6 @@ class _Block:
         forward = norm.total, norm.mean, norm.scale, self._values[f"{name}.weight"], self._centred
         grads = self._entries(self._output_grad), array(self._grad), self._entries(self._added_grad)
         self._then(kernels.normalise_back, *forward, *grads, *sums)
-
-    # Layers -----------------------------------------------------------------------------------------------------
 
     def _multiply(self, x: Any, name: str, out: Any) -> Any:
         self._then(self._torch.addmm, self._factors[f"{name}.bias"], x, self._factors[f"{name}.weight"], out=out)

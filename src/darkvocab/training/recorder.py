@@ -152,8 +152,6 @@ class Recorder:
             print(f"the model has another embedding; its rows are recorded into {self.out}", file=sys.stderr)
             self._begin(model, optimizer, self.made)
 
-    # Beginning and end -------------------------------------------------------------------------------------------
-
     def _begin(self, model: Any, optimizer: Any, made: int | None) -> None:
         torch = import_torch("train")
         self._watched = self._find(torch, model, optimizer)
@@ -283,8 +281,6 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close("complete" if kind is None else "interrupted")
 
-    # A step ------------------------------------------------------------------------------------------------------
-
     def _looked_up(self, module: Any, inputs: tuple[Any, ...]) -> None:
         """Note which tokens a forward pass looks up."""
         if module.training and inputs:
@@ -386,8 +382,6 @@ class Recorder:
         kept = [alarm for alarm in alarms if alarm["step"] <= self.made]
         self._said = {(alarm["kind"], token) for alarm in kept for token in alarm["tokens"]}
         path.write_text("".join(json.dumps(alarm) + "\n" for alarm in kept), "utf-8")
-
-    # Doors -------------------------------------------------------------------------------------------------------
 
     def callback(self) -> Any:
         """Return a callback for transformers' Trainer, and for those made of it."""

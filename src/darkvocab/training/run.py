@@ -163,9 +163,6 @@ def _write(stack: Stack, folders: Sequence[TrainingFolder], segment: Segment, ea
     return segment.last
 
 
-# The folder of a training ------------------------------------------------------------------------------------------
-
-
 class TrainingFolder(Folder):
     """The files that a training leaves, in a folder that one process at a time works in; to be used in a `with`."""
 

@@ -152,8 +152,6 @@ class Stack:
             n_columns = training.corpus.n_vocabulary * len(updates.COLUMNS)
             self._rings["updates"] = zeros(n_slots, n, n_columns, dtype=torch.float32)
 
-    # A step -----------------------------------------------------------------------------------------------------
-
     def _step(self) -> None:
         torch, training, n = self._torch, self.training, len(self.trainings)
         alone = self._on_cores and self._shown.numel() <= SMALL
@@ -249,8 +247,6 @@ class Stack:
             if copy is not self._words:
                 copy.copy_(self._words)
 
-    # Steps ------------------------------------------------------------------------------------------------------
-
     def segments(self, until: int) -> Iterator[Segment]:
         """Make the steps up to `until`; what they left is yielded while the device goes on."""
         while self.made < until:
@@ -308,8 +304,6 @@ class Stack:
                 copy.copy_(original, non_blocking=True)
             event = self._fetching.record_event()
         return Segment(first=first, last=last, wait=event.synchronize, staged=tuple(staged), arrived=tuple(arrived))
-
-    # States -----------------------------------------------------------------------------------------------------
 
     def rows(self, replica: int) -> np.ndarray:
         """Return the embedding of one replica, words of the weights' grid."""

@@ -162,8 +162,6 @@ class Occupancy:
     def levels(self) -> Levels:
         return levels(self.cells, self._n)
 
-    # How many -----------------------------------------------------------------------------------------------------
-
     @cached_property
     def log_coincident_pairs(self) -> float:
         """Logarithm of the expected number of pairs of tokens with equal rows: ``C(N, 2) prod_j sum_k p_jk**2``."""
@@ -214,8 +212,6 @@ class Occupancy:
         if least == 2:
             return self._sum(ONE)
         return self._n - self._sum(SURPLUS) if self._is_sparse else float(self._sums[OCCUPIED, 0])
-
-    # Sums over cells of what depends on their tokens n ---------------------------------------------------------------
 
     @cached_property
     def _sums(self) -> Float64[np.ndarray, "6 3"]:
@@ -277,8 +273,6 @@ class Occupancy:
         ones = once[0, 1] ** 2 - twice[0, 2]  # (1 - p)**(n - 2) p = ((1 - p)**(n - 2) - (1 - p)**(n - 1)) + ...
         more = 2 * (once[0, 1] * once[0, 2] - twice[0, 3]) + once[0, 2] ** 2 - twice[0, 4]
         return math.fsum(empty), math.fsum([*single, -n * ones, n * (n - 1) * more]), math.fsum([*mixed, n * ones])
-
-    # Populations --------------------------------------------------------------------------------------------------
 
     @cached_property
     def _listed(self) -> Array:
