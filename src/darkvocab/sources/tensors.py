@@ -170,7 +170,7 @@ def sha256(path: File, progress: Callable[[int], None] | None = None) -> str:
         return path.sha256
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 22):
+        while block := file.read(1 << 20):
             digest.update(block)
             if progress:
                 progress(len(block))

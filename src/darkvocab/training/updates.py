@@ -96,17 +96,17 @@ def compare(before: Any, after: Any, driving: Any, norms: Any, seen: Any, *, dec
     # Some rows at a time, which a cache holds; on another device, all of them.
     n_rows = max(1, CHUNK // before[0].nbytes) if before.device.type == "cpu" else len(before)
     columns = torch.empty(len(before), len(COLUMNS), device=before.device)
-    tensors = (each.split(n_rows) for each in (before, after, driving, norms, columns))
-    for old, new, drive, norm, out in zip(*tensors, strict=True):
+    tensors = before, after, driving, norms, columns
+    parts = zip(*(each.split(n_rows) for each in tensors), strict=True) if len(before) > n_rows else [tensors]
+    for old, new, drive, norm, out in parts:
         asked = drive != 0
-        driven = asked.any(1)
+        causes = torch.where(norm == 0, MOMENTUM * asked.any(1), GRADIENT).float()
         if decays:
             asked |= old != 0
         moved = _words(new) != _words(old)
-        causes = GRADIENT * (norm > 0) + MOMENTUM * (driven & (norm == 0)) + DECAY * decays
-        counts = asked.sum(1), (asked & ~moved).sum(1), moved.sum(1)
-        torch.stack([each.float() for each in (*counts, causes, norm)], 1, out=out)
-    columns[:, COLUMNS.index("causes")] += NO_BATCH if seen is None else IN_BATCH * seen
+        counts = torch.stack((asked, asked > moved, moved)).sum(2, dtype=torch.float32)
+        torch.stack([*counts, causes, norm], 1, out=out)
+    columns[:, COLUMNS.index("causes")] += DECAY * decays + (NO_BATCH if seen is None else IN_BATCH * seen)
     return columns
 
 
