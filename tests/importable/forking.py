@@ -40,6 +40,20 @@ def forking(code, *arguments):
         yield attempt
 
 
+def killed_until_whole(attempt, place, n_kills, moment):
+    """Attempt work in folders of a place, each anew until it ends, until so many attempts were killed; return them.
+
+    `moment(out)` is what `attempt` takes as the moment to kill.
+    """
+    kills, wholes = 0, []
+    while kills < n_kills:
+        out = place / f"run{len(wholes)}"
+        while attempt(out, moment(out) if kills < n_kills else None):
+            kills += 1
+        wholes.append(out)
+    return wholes
+
+
 def _kill(child, has_come):
     end = time.monotonic() + 300
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from forking import forking, with_more_entries
+from forking import forking, killed_until_whole, with_more_entries
 
 from darkvocab import report, sweep
 from darkvocab.notebooks.recipes import SEED_000_COLUMNS
@@ -225,14 +225,10 @@ def attempt(out):
 def test_a_run_killed_at_twenty_moments_ends_with_the_same_bytes(tmp_path):
     # Killed as soon as its folder has one to six entries more than at its start: of the folder itself, 16 parts, and
     # what is written at the end, some half-written.
-    moments, kills, wholes = random.Random(2), 0, []
+    moments = random.Random(2)
     with forking(SWEEPER) as attempt:
         assert not attempt(tmp_path / "undisturbed")
-        while kills < 20:
-            out = tmp_path / f"run{len(wholes)}"
-            while attempt(out, with_more_entries(out, moments.randint(1, 6)) if kills < 20 else None):
-                kills += 1
-            wholes.append(out)
+        wholes = killed_until_whole(attempt, tmp_path, 20, lambda out: with_more_entries(out, moments.randint(1, 6)))
     for out in wholes:
         assert files(out) == files(tmp_path / "undisturbed")
 

@@ -16,6 +16,7 @@ import pytest
 from scipy import stats
 
 from darkvocab import Training, report
+from darkvocab.cli.options import options_of
 from darkvocab.errors import CorruptFile, Diverged, MissingFile, RunFolderRefused
 from darkvocab.reports.console import console
 from darkvocab.reports.studies import answers, conditions, print_study, study_json
@@ -39,11 +40,12 @@ SMALL = {"architecture": Architecture(layers=1, heads=2, width=16, context=12), 
 
 def test_every_study_is_written_down_and_lists_what_there_is():
     assert {path.stem for path in DOCUMENTS.glob("*.md")} - {"README"} == set(running.NAMES)
-    columns = StudyRecord.__annotations__
+    columns, options = StudyRecord.__annotations__, {*options_of("train"), "fresh"}
     for name in running.NAMES:
         one = Study.of(name)
         assert (DOCUMENTS / f"{name}.md").read_text().startswith(f"# {name}: ")
         assert one.replicas >= 8
+        assert all(set(given) <= options for given in one.conditions.values())
         assert {row["statistic"] for row in one.questions} | set(one.shown) <= set(columns)
         for row in one.questions:
             assert {row["of"], row.get("against", row["of"])} <= set(one.conditions)
@@ -131,6 +133,15 @@ def test_an_answer_is_of_pairs_exact_and_corrected():
     assert [found[i]["p_holm"] for i in order] == pytest.approx(expected)
 
 
+def test_of_many_pairs_the_signs_are_drawn_and_the_same_each_time():
+    # All differences are above 0: of 2**24 signs two are as far; of 65,536 drawn ones one in 65,537 counts at least.
+    values = {"a": np.zeros(24).tolist(), "b": np.linspace(1, 2, 24).tolist()}
+    questions = [{"ask": "1", "statistic": "loss", "of": "b", "against": "a"}]
+    first, second = (answers(*made(values, questions))[0]["p"] for _ in range(2))
+    assert first == second
+    assert 0 < first < 1e-4
+
+
 def test_trainings_that_diverged_are_counted_and_in_no_mean():
     question = {"ask": "1", "statistic": "loss", "of": "b", "against": "a"}
     lost = {("b", 2): "diverged"}
@@ -166,6 +177,7 @@ def test_a_training_that_diverges_is_recorded(tmp_path, monkeypatch):
     records = read_records(study("decay", tmp_path / "run", quick=True, replicas=1, engine="serial"))
     assert set(records["status"]) == {"diverged"}
     assert records["norm_ratio"].null_count() == len(records) == len(Study.of("decay").conditions)
+    assert set(records["steps"]) != {0}  # those before it diverged
     assert report(tmp_path / "run")
 
 

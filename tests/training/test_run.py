@@ -10,7 +10,7 @@ from collections import namedtuple
 import numpy as np
 import polars as pl
 import pytest
-from forking import forking
+from forking import forking, killed_until_whole
 from safetensors import safe_open
 
 from darkvocab import Training, evolve, report, train
@@ -677,13 +677,11 @@ def test_killed_at_ten_moments_it_ends_with_the_same_bytes(tmp_path):
     # By a process that has imported what takes long, and forks for every attempt. Killed as soon as it has recorded
     # some more steps, whatever it is writing then.
     train(small(steps=200), tmp_path / "whole")
-    moments, kills, wholes = np.random.default_rng(5), 0, []
+    moments = np.random.default_rng(5)
     with forking(TRAINER) as attempt:
-        while kills < 10:
-            out = tmp_path / f"run{len(wholes)}"
-            while attempt(out, with_more_steps(out, int(moments.integers(5, 30))) if kills < 10 else None):
-                kills += 1
-            wholes.append(out)
+        wholes = killed_until_whole(
+            attempt, tmp_path, 10, lambda out: with_more_steps(out, int(moments.integers(5, 30)))
+        )
     for out in wholes:
         assert content(out) == content(tmp_path / "whole")
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import repeaters  # noqa: E402
-from forking import forking, with_more_entries  # noqa: E402
+from forking import forking, killed_until_whole, with_more_entries  # noqa: E402
 
 from darkvocab import scan, verify  # noqa: E402
 from darkvocab.errors import InvalidInput, RunFolderRefused  # noqa: E402
@@ -114,15 +114,11 @@ def attempt(out):
 def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(folder, tmp_path):
     # By a process that has imported what takes long, and forks for every attempt. Killed as soon as its folder has some
     # entries more than at its start: of the folder itself, 16 parts, and what is written at the end, some half-written.
-    moments, kills, wholes = random.Random(3), 0, []
+    moments = random.Random(3)
     (tmp_path / "scan").write_bytes(pickle.dumps(scan(folder)))
     with forking(ASKER, folder, tmp_path / "scan") as attempt:
         assert not attempt(tmp_path / "undisturbed")
-        while kills < 20:
-            out = tmp_path / f"run{len(wholes)}"
-            while attempt(out, with_more_entries(out, moments.randint(1, 6)) if kills < 20 else None):
-                kills += 1
-            wholes.append(out)
+        wholes = killed_until_whole(attempt, tmp_path, 20, lambda out: with_more_entries(out, moments.randint(1, 6)))
     for out in wholes:
         for name in FILES:
             assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()

@@ -147,13 +147,15 @@ def _train(shared: tuple[Study, Path, int | None], number: int) -> Any:
     path, before = out / str(number), out / f"{number}-before"
     record = {"condition": condition, "replica": replica, "seed": Unsigned(training.seed)}
     record |= {"status": "diverged", "steps": 0, "n_unseen": len(training.corpus.unseen)}
-    with suppress(Diverged):
+    with suppress(Diverged):  # its folder says so, if it came that far
         if how := settings.conditions[condition].get("fresh"):
             training = from_fresh_rows(training, how, list(settings.words), before, cores)
         train(training, path, resume=(path / "manifest.json").is_file(), cores=cores)
-        record |= {name: getattr(outcome(path), name) for name in ("status", "steps", "n_unseen")}
-        for name in settings.measures:
-            record |= getattr(measures, name)(path, training)
+    if (path / "manifest.json").is_file():
+        end = outcome(path)
+        record |= {name: getattr(end, name) for name in ("status", "steps", "n_unseen")}
+    for name in settings.measures if record["status"] == "complete" else ():
+        record |= getattr(measures, name)(path, training)
     for folder in (path, before):
         shutil.rmtree(folder, ignore_errors=True)
     return StudyRecord(**{**EMPTY, **record})
