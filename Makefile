@@ -43,7 +43,7 @@ pins: .venv/dev
 # The documentation as a site, which opens from the disk: site/index.html.
 .PHONY: docs
 docs: .venv/dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 	@echo "open site/index.html"
 
 bench: .venv/dev $(MODEL)

@@ -19,8 +19,8 @@ def on_files(files, config):
     """Add the pages, and what they and others link to beside docs/."""
     for name, place in PAGES.items():
         files.append(File.generated(config, place, content=(ROOT / name).read_text("utf-8")))
-    for path in sorted(ROOT.glob("examples/*.py")):
-        files.append(File.generated(config, f"examples/{path.name}", content=path.read_bytes()))
+    for path in sorted([*ROOT.glob("examples/*.py"), *ROOT.glob("src/darkvocab/*/__init__.py")]):
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), content=path.read_bytes()))
     return files
 
 

@@ -144,7 +144,7 @@ def test_every_link_between_documents_leads_somewhere():
 def test_the_site_is_built_without_a_warning(tmp_path):
     # Every page is in its menu, and every link and anchor leads somewhere.
     pytest.importorskip("material")
-    line = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"]
+    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
     built = subprocess.run(
         line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     )

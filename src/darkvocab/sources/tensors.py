@@ -168,10 +168,10 @@ def sha256(path: File, progress: Callable[[int], None] | None = None) -> str:
     """Return the SHA-256 of a file, hexadecimal; `progress` is called with the bytes of each block of a local one."""
     if not isinstance(path, Path):
         return path.sha256
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 22))
+    with path.open("rb", buffering=0) as file:
+        while n := file.readinto(block):
+            digest.update(block[:n])
             if progress:
-                progress(len(block))
+                progress(n)
     return digest.hexdigest()
