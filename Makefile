@@ -46,6 +46,15 @@ docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 	@echo "open site/index.html"
 
+# What PyPI would get: dist/*.whl, under 1 MB, and dist/*.tar.gz.
+.PHONY: dist
+dist: .venv/dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	@test $$(cat dist/*.whl | wc -c) -lt 1000000 || { echo "the wheel is larger than 1 MB" >&2; exit 1; }
+	@ls -l dist
+
 bench: .venv/dev $(MODEL)
 	$(BIN)/python benches/bench.py
 
