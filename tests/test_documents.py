@@ -144,6 +144,7 @@ def test_every_link_between_documents_leads_somewhere():
 def test_the_site_is_built_without_a_warning(tmp_path):
     # Every page is in its menu, and every link and anchor leads somewhere.
     pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
     line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
     built = subprocess.run(
         line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -157,3 +158,8 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert "docs/images" not in index
     fetched = re.findall(r'(?:src|href)="(https?://[^"]+)"', index)
     assert [address for address in fetched if not address.startswith("https://squidfunk.github.io")] == []
+    for wing in (darkvocab, darkvocab.checkpoints, darkvocab.training):
+        page = (tmp_path / "site" / "api" / f"{wing.__name__.rpartition('.')[2]}.html").read_text()
+        headings = set(re.findall(r'<h2 id="[^"]*?(\w+)"', page))
+        exported = {name for name in wing.__all__ if not isinstance(getattr(wing, name), ModuleType | str)}
+        assert {name.lower() for name in exported} == {heading.lower() for heading in headings}
