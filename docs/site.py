@@ -1,4 +1,4 @@
-"""Pages of the site that docs/ does not hold: README as its first page, changes, log, how to contribute; the Python API.
+"""Pages of the site that docs/ does not hold: README as its first page, changes, log, contributing; the Python API.
 
 Links that lead out of docs/ are made to lead to these pages, or to the text of the file as the site has it.
 """
@@ -30,7 +30,7 @@ def on_files(files, config):
 
 
 def api_page(wing: str) -> str:
-    """Return the page of a wing of the package: its docstring, and each name that it exports with docstring and types."""
+    """Return the page of a wing of the package: its docstring, and each exported name with docstring and types."""
     module = importlib.import_module(".".join(["darkvocab", wing]).rstrip("."))
     exported = {name: getattr(module, name) for name in module.__all__}
     functions_first = sorted(exported, key=lambda name: (isinstance(exported[name], type), name))

@@ -11,7 +11,8 @@ import pytest
 from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/commands.md", "docs/qwen3-4b.md")
+HOW_TO = ("docs/mend.md", "docs/hub.md", "docs/own-base.md")
+DOCUMENTS = ("README.md", "docs/quickstart.md", *HOW_TO, "docs/commands.md", "docs/qwen3-4b.md")
 WITH_PYTHON = (*DOCUMENTS, "docs/theory.md")
 TRAINED = "darkvocab train --steps 300 --out runs/train"  # the copy stays without torch
 # pip, which `make test` has just set up its own environment with, looks at every release of every package: 20 s.
