@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from uv import find_uv_bin
+
+import darkvocab
 
 ROOT = Path(__file__).parents[1]
 HOW_TO = ("docs/mend.md", "docs/hub.md", "docs/own-base.md")
@@ -97,7 +100,7 @@ def test_every_command_runs_and_prints_what_is_printed(copy):
                 continue
             assert ran.returncode == 0, (document, command, ran.stdout[-2000:], ran.stderr[-2000:])
             if expected:
-                assert matches(ran.stdout, expected), (document, command, ran.stdout)
+                assert matches(ran.stdout, expected), f"{document}: {command}\n{ran.stdout}"
                 n_compared += 1
     assert n_compared >= 5
     for name in ("demo/sweep/report.html", "demo/sweep/figures/sweep.pdf", "demo/sweep/records.csv"):
