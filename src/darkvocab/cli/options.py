@@ -7,7 +7,7 @@ import inspect
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -17,7 +17,15 @@ TEXTS = tomllib.loads(Path(__file__).with_name("help.toml").read_text("utf-8"))
 COMMANDS: dict[str, dict[str, str]] = TEXTS["commands"]
 ABOUT: dict[str, str] = TEXTS["about"]
 OPTIONS: dict[str, str] = TEXTS["options"]
-TYPES = {"text": str, "integer": int, "number": float, "flag": bool, "file": Path, "texts": list[str]}
+TYPES: dict[str, Any] = {
+    "text": str,
+    "integer": int,
+    "number": float,
+    "flag": bool,
+    "file": Path,
+    "texts": list[str],
+    "color": Literal["auto", "always", "never"],
+}
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
@@ -35,9 +43,9 @@ def options_of(table: str) -> dict[str, dict[str, Any]]:
     return options
 
 
-def takes_options(function: Function) -> Function:
-    """Give a command its help, and the options of the table of its name, and --json."""
-    options = options_of(function.__name__) | options_of("printed")
+def takes_options(function: Function, *tables: str) -> Function:
+    """Give a command its help, and the options of the table of its name and of others."""
+    options = {name: option for table in (function.__name__, *tables) for name, option in options_of(table).items()}
     parameters = [_parameter(name, **option) for name, option in options.items()]
     function.__doc__ = ABOUT[function.__name__]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

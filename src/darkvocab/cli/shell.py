@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import typer
 
@@ -34,13 +34,12 @@ class Application(typer.Typer):
     def command(self, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
         """Register a command; as `typer.Typer.command`."""
         register = super().command(*arguments, **{"cls": Command, **options})
-        return lambda function: register(command(takes_options(function)))
+        return lambda function: register(command(takes_options(function, "printed", "terminal")))
 
 
 app = Application(
     name="darkvocab",
     cls=Group,
-    help="Which tokens did a model never learn, what structure do they form, and how did it get there?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,13 +49,22 @@ app = Application(
 _interrupted = False
 
 
+class Terminal:
+    """What --quiet and --color ask for: before the name of a command, or among its options."""
+
+    quiet = False
+    color: str | None = None
+
+
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Print a note to stderr, unless --quiet was given."""
+    if not Terminal.quiet:
+        print(text, file=sys.stderr, flush=True)
 
 
 def fail(error: BaseException | str, code: int) -> NoReturn:
     lines = str(error).split("\n")
-    say("\n".join(["darkvocab: " + printable(lines[0]), *map(printable, lines[1:])]))
+    print("\n".join(["darkvocab: " + printable(lines[0]), *map(printable, lines[1:])]), file=sys.stderr, flush=True)
     raise typer.Exit(code)
 
 
@@ -65,6 +73,8 @@ def command(function: Function) -> Function:
 
     @wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> None:
+        Terminal.quiet |= options.pop("quiet", False)
+        Terminal.color = options.pop("color", None) or Terminal.color
         try:
             function(*arguments, **options)
             sys.stdout.flush()
@@ -107,14 +117,17 @@ def put(
     else:
         from ..reports.console import console
 
-        table(report, console(), *given, **options)
+        table(report, console(Terminal.color), *given, **options)
 
 
-@app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def root(version: bool, quiet: bool, color: str | None) -> None:
+    Terminal.quiet, Terminal.color = quiet, color
     if version:
         print(darkvocab.__version__)
         raise typer.Exit
+
+
+app.callback(invoke_without_command=True)(takes_options(root))
 
 
 def _interrupt(signum: int, frame: Any) -> NoReturn:
@@ -175,12 +188,18 @@ def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[in
     for number in (signal.SIGINT, signal.SIGTERM):  # polars, once imported, has the system resume what they interrupt
         signal.siginterrupt(number, True)
     pace = _Pace(in_bytes=in_bytes)
+    if Terminal.quiet:
+        yield lambda done, total: check_interrupted()
+        return
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
+        from ..reports.console import COLORS
+
         columns = TextColumn(label, markup=False), BarColumn(), TextColumn("{task.description}", markup=False)
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        console = Console(stderr=True, **COLORS[Terminal.color or "auto"])
+        with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total, description=pace(done, total))
         return

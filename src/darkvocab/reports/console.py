@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     import polars as pl
 
 SHOWN_TOKENS = 12
+# What rich is told of colours; by itself it uses them on a terminal, unless NO_COLOR is set.
+COLORS: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "always": {"color_system": "standard", "no_color": False},
+    "never": {"color_system": None},
+}
 
 
 class _Console(Console):
@@ -24,9 +30,9 @@ class _Console(Console):
         raise BrokenPipeError  # rich would end the process here, with 1
 
 
-def console() -> Console:
-    """Return a console that neither colours nor cuts output into a file or a pipe."""
-    plain = _Console(highlight=False, emoji=False, markup=False)
+def console(color: str | None = None) -> Console:
+    """Return a console that cuts no output into a file or a pipe, nor colours it unless `color` is "always"."""
+    plain = _Console(highlight=False, emoji=False, markup=False, **COLORS[color or "auto"])
     if not plain.is_terminal:
         plain.width = 160
     return plain
