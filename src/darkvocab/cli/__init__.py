@@ -4,6 +4,6 @@ Commands stand in `--help` in the order in which their modules are imported here
 """
 
 from .shell import app, main  # isort: skip
-from . import checkpoints, snowballs, runs  # isort: skip
+from . import checkpoints, snowballs, runs, doctor  # isort: skip
 
-__all__ = ["app", "checkpoints", "main", "runs", "snowballs"]
+__all__ = ["app", "checkpoints", "doctor", "main", "runs", "snowballs"]

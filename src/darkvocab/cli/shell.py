@@ -4,6 +4,7 @@ import atexit
 import gc
 import json
 import os
+import platform
 import signal
 import sys
 import time
@@ -47,18 +48,12 @@ app = Application(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _interrupted = False
-
-
-class Terminal:
-    """What --quiet and --color ask for: before the name of a command, or among its options."""
-
-    quiet = False
-    color: str | None = None
+TERMINAL: dict[str, Any] = {"quiet": False, "color": None}  # as asked for before a command's name or behind it
 
 
 def say(text: str) -> None:
     """Print a note to stderr, unless --quiet was given."""
-    if not Terminal.quiet:
+    if not TERMINAL["quiet"]:
         print(text, file=sys.stderr, flush=True)
 
 
@@ -73,8 +68,7 @@ def command(function: Function) -> Function:
 
     @wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> None:
-        Terminal.quiet |= options.pop("quiet", False)
-        Terminal.color = options.pop("color", None) or Terminal.color
+        TERMINAL.update({name: asked for name in TERMINAL if (asked := options.pop(name, None))})
         try:
             function(*arguments, **options)
             sys.stdout.flush()
@@ -117,17 +111,26 @@ def put(
     else:
         from ..reports.console import console
 
-        table(report, console(Terminal.color), *given, **options)
+        table(report, console(TERMINAL["color"]), *given, **options)
 
 
-def root(version: bool, quiet: bool, color: str | None) -> None:
-    Terminal.quiet, Terminal.color = quiet, color
+@app.callback(invoke_without_command=True)
+@takes_options
+def root(version: bool, **terminal: Any) -> None:
+    TERMINAL.update(terminal)
     if version:
-        print(darkvocab.__version__)
+        machine = f"{platform.system()} {platform.machine()}, {processor()}"
+        print(f"darkvocab {darkvocab.__version__}, Python {platform.python_version()}, {machine}")
         raise typer.Exit
 
 
-app.callback(invoke_without_command=True)(takes_options(root))
+def processor() -> str:
+    """Return the name of the processor and its instruction sets that kernels are compiled for, as LLVM has them."""
+    from llvmlite import binding
+
+    has = binding.get_host_cpu_features()
+    sets = [name for feature, name in TEXTS["instructions"].items() if has.get(feature)]
+    return ", ".join([binding.get_host_cpu_name(), *sets])
 
 
 def _interrupt(signum: int, frame: Any) -> NoReturn:
@@ -188,17 +191,14 @@ def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[in
     for number in (signal.SIGINT, signal.SIGTERM):  # polars, once imported, has the system resume what they interrupt
         signal.siginterrupt(number, True)
     pace = _Pace(in_bytes=in_bytes)
-    if Terminal.quiet:
-        yield lambda done, total: check_interrupted()
-        return
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not TERMINAL["quiet"]:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         from ..reports.console import COLORS
 
         columns = TextColumn(label, markup=False), BarColumn(), TextColumn("{task.description}", markup=False)
-        console = Console(stderr=True, **COLORS[Terminal.color or "auto"])
+        console = Console(stderr=True, **COLORS[TERMINAL["color"]])
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total, description=pace(done, total))

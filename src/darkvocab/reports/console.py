@@ -17,12 +17,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 SHOWN_TOKENS = 12
-# What rich is told of colours; by itself it uses them on a terminal, unless NO_COLOR is set.
-COLORS: dict[str, dict[str, Any]] = {
-    "auto": {},
-    "always": {"color_system": "standard", "no_color": False},
-    "never": {"color_system": None},
-}
+# By itself rich uses colours on a terminal, unless NO_COLOR is set.
+COLORS: dict[str | None, dict[str, Any]] = {"always": {"color_system": "standard", "no_color": False}}
+COLORS |= {None: {}, "auto": {}, "never": {"color_system": None}}
 
 
 class _Console(Console):
@@ -32,7 +29,7 @@ class _Console(Console):
 
 def console(color: str | None = None) -> Console:
     """Return a console that cuts no output into a file or a pipe, nor colours it unless `color` is "always"."""
-    plain = _Console(highlight=False, emoji=False, markup=False, **COLORS[color or "auto"])
+    plain = _Console(highlight=False, emoji=False, markup=False, **COLORS[color])
     if not plain.is_terminal:
         plain.width = 160
     return plain

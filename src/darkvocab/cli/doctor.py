@@ -1,0 +1,79 @@
+"""Command on the installation: doctor."""
+
+import platform
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import typer
+from packaging.requirements import Requirement
+
+import darkvocab
+
+from ..errors import DarkvocabError
+from . import shell
+from .options import TEXTS
+from .shell import app, processor, put
+
+
+@app.command()
+def doctor(as_json: bool) -> None:
+    from ..reports.document import printer
+
+    extras = {extra: {"for": what, "packages": _packages(extra)} for extra, what in TEXTS["extras"].items()}
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    machine = {"python": platform.python_version(), "system": system, "processor": processor()}
+    report: dict[str, Any] = {
+        "darkvocab": darkvocab.__version__,
+        **machine,
+        "device": _device(),
+        "broken": None,
+        "caches": {},
+    }
+    report |= {"packages": _packages(""), "extras": extras}
+    try:
+        report["caches"] = _caches()
+    except (ImportError, OSError) as error:  # OSError: of a shared library
+        report["broken"] = str(error)
+    put(as_json, printer("doctor"), report)
+    if report["broken"] or not all(package["fits"] for package in report["packages"]):
+        raise typer.Exit(shell.FINDINGS)
+
+
+def _packages(extra: str) -> list[dict[str, Any]]:
+    """Return what an extra ("": the base install) asks for here: the version there is, or None, and whether it fits."""
+    packages = []
+    for needed in map(Requirement, metadata.requires("darkvocab") or []):
+        of_base, of_extra = (needed.marker is None or needed.marker.evaluate({"extra": name}) for name in ("", extra))
+        if of_extra and not (extra and of_base):
+            version = None
+            with suppress(metadata.PackageNotFoundError):
+                version = metadata.version(needed.name)
+            fits = version is not None and needed.specifier.contains(version, prereleases=True)
+            packages.append({"name": needed.name, "needs": str(needed.specifier), "version": version, "fits": fits})
+    return packages
+
+
+def _device() -> str:
+    """Return the device that torch offers: cuda or mps, else cpu."""
+    from ..gpu.device import torch_device
+
+    for name in ("cuda", "mps"):
+        with suppress(DarkvocabError, OSError):
+            return str(torch_device(name))
+    return "cpu"
+
+
+def _caches() -> dict[str, dict[str, Any]]:
+    """Return where kernels and what was read of the Hub are kept (path, None: nowhere), and their bytes."""
+    from huggingface_hub import constants
+
+    from ..numerics._backends import grouping
+
+    hub = {"embeddings": Path(constants.HF_ASSETS_CACHE, "darkvocab"), "models": constants.HF_HUB_CACHE}
+    caches: dict[str, dict[str, Any]] = {}
+    for name, place in {"kernels": grouping.hash_rows._cache.cache_path, **hub}.items():
+        files = Path(place).rglob("*") if place else ()
+        caches[name] = {"path": place and str(place), "bytes": sum(file.lstat().st_size for file in files)}
+    return caches
