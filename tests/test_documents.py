@@ -1,5 +1,6 @@
 """README and what else has commands runs as printed, in a fresh copy that `make demo` sets up from nothing."""
 
+import importlib
 import os
 import re
 import shutil
@@ -135,6 +136,15 @@ def test_every_command_and_option_is_documented():
             assert option.help, (name, option.name)
             longest = max(option.opts, key=len)
             assert not longest.startswith("--") or longest in text, (name, longest)
+
+
+def test_the_page_of_commands_and_the_manual_are_what_the_help_says(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "")  # and back to what it was
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    commands = importlib.import_module("commands")
+    texts = commands.helps()
+    assert (ROOT / "docs/commands.md").read_text("utf-8") == commands.page(texts)
+    assert (ROOT / "docs/darkvocab.1").read_text("utf-8") == commands.manual(texts)
 
 
 def test_every_link_between_documents_leads_somewhere():

@@ -35,7 +35,9 @@ def test_the_wheel_is_under_a_megabyte_and_holds_the_package_without_tests_and_k
     assert wheel.name == f"{NAME}-py3-none-any.whl"
     assert wheel.stat().st_size < 1_000_000
     with zipfile.ZipFile(wheel) as file:
-        names = [name for name in file.namelist() if not name.startswith(f"{NAME}.d")]
+        listed = file.namelist()
+    assert f"{NAME}.data/data/share/man/man1/darkvocab.1" in listed
+    names = [name for name in listed if not name.startswith(f"{NAME}.d")]
     assert "darkvocab/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"darkvocab"}
     assert not {Path(name).suffix for name in names} & {".nbi", ".nbc", ".pyc", ".so"}

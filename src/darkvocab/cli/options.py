@@ -60,6 +60,7 @@ def _parameter(
     required: bool = False,
     argument: str = "",
     flags: Sequence[str] = (),
+    values: str = "",
     **given: Any,
 ) -> inspect.Parameter:
     """Return what typer reads of a parameter; a flag has no ``--no-`` beside it but where `flags` says so."""
@@ -73,6 +74,8 @@ def _parameter(
             kind = kind | None
     if kind is bool and not flags:
         flags = (f"--{name.replace('_', '-')}",)
+    if values:
+        given["autocompletion"] = lambda incomplete: [word for word in values.split() if word.startswith(incomplete)]
     about = typer.Argument(metavar=argument, **given) if argument else typer.Option(*flags, **given)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, about])
 
