@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from darkvocab import report
 from darkvocab.cli import app
-from darkvocab.cli.snowballs import RUNNING, settings_of
+from darkvocab.cli.snowballs import PRINTED, RUNNING, settings_of
 from darkvocab.errors import CorruptFile, MissingFile
 from darkvocab.numerics import Touching
 from darkvocab.snowballs import agreement
@@ -66,7 +66,7 @@ def test_the_command_of_a_run_gives_its_settings_again(settings):
 
 @pytest.mark.parametrize("verb", KINDS)
 def test_every_option_of_a_command_was_among_them(verb):
-    of_settings = {p.name for p in get_command(app).commands[verb].params} - {*RUNNING, "as_json", "spacing", "help"}
+    of_settings = {p.name for p in get_command(app).commands[verb].params} - {*RUNNING, *PRINTED, "spacing", "help"}
     said = {word[2:].replace("-", "_") for run in RUNS for word in words_of(run) if run.experiment == verb}
     assert of_settings <= said
 

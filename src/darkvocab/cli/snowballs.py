@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from ..snowballs.expect import Expect
 
 RUNNING = tuple(TABLES["running"])  # names of options that say how a command is run, not what it draws
+PRINTED = (*TABLES["printed"], *TABLES["terminal"])  # and of those that say how results are shown
 
 
 def settings_of(experiment: str, options: dict[str, Any]) -> Any:
     """Return the settings of a command's options, but for those that say how it is run."""
     from ..snowballs.bases import is_drawn
 
-    given = {name: value for name, value in options.items() if name not in (*RUNNING, "as_json")}
+    given = {name: value for name, value in options.items() if name not in RUNNING + PRINTED}
     sigmas = darkvocab.snowballs.parse_sigmas(given.pop("sigma"), given.pop("spacing"))
     given["n_tokens"] = given.pop("tokens")
     if experiment == "questions":
