@@ -16,7 +16,7 @@ HEAD = """# Commands
 Every command takes `--json` for data on stdout; progress and notes go to stderr. \
 Exit codes: [files.md](files.md#exit-codes).
 """
-MANUAL = rf"""'\" Written by docs/commands.py
+MANUAL = rf""".\" Written by docs/commands.py
 .TH DARKVOCAB 1 "" "darkvocab {darkvocab.__version__}"
 .SH NAME
 darkvocab \- find the tokens that a language model never learned

@@ -110,3 +110,9 @@ def test_an_interruption_that_a_callback_swallowed_is_raised_once_more(monkeypat
     monkeypatch.setattr(shell, "_interrupted", True)
     with shell.progress_bar("counting") as progress, pytest.raises(KeyboardInterrupt):
         progress(1, 2)
+
+
+def test_progress_is_shown_where_signals_cannot_be_made_to_interrupt(clock, capsys, monkeypatch):
+    monkeypatch.delattr("signal.siginterrupt")  # as on Windows
+    told(clock, (0, 0, 100), (10, 10, 100))
+    assert capsys.readouterr().err == "sweeping: 10 of 100, 1/s, about 90 s left\n"

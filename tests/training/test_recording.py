@@ -118,7 +118,17 @@ def test_a_full_disk_is_named_and_what_was_recorded_stays(tmp_path, monkeypatch)
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(os, "pwrite", full)
+        monkeypatch.setattr(os, "write", full)
         with pytest.raises(DiskFull):
             recording.extend(row(2)[None])
         assert recorded(tmp_path) == 1
+
+
+def test_a_recording_goes_on_where_there_is_no_pread_and_no_pwrite(tmp_path, monkeypatch):
+    for name in ("pread", "pwrite"):
+        monkeypatch.delattr(os, name)  # as on Windows
+    with opened(tmp_path) as recording:
+        recording.extend(row(1)[None])
+    with opened(tmp_path, resume_at=1) as recording:
+        recording.extend(row(2)[None])
+    assert load_file(tmp_path / "r.safetensors")["rows"][:, 0, 0].tolist() == [1, 2, 0, 0, 0]

@@ -188,7 +188,8 @@ def _spoken(seconds: float) -> str:
 def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback (done, total) that draws a bar on a terminal, or else writes a line every ten seconds."""
     for number in (signal.SIGINT, signal.SIGTERM):  # polars, once imported, has the system resume what they interrupt
-        signal.siginterrupt(number, True)
+        if hasattr(signal, "siginterrupt"):  # on POSIX
+            signal.siginterrupt(number, True)
     pace = _Pace(in_bytes=in_bytes)
     if sys.stderr.isatty() and not TERMINAL["quiet"]:
         from rich.console import Console

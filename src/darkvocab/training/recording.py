@@ -49,7 +49,8 @@ class Recording(AbstractContextManager["Recording"]):
         self._grows = n_rows is None
         self._start = len(self._header(10**12)) if self._grows else 0
         try:
-            self._file = os.open(path, os.O_RDWR | (0 if resume_at else os.O_CREAT | os.O_TRUNC), 0o666)
+            mode = os.O_RDWR | getattr(os, "O_BINARY", 0)  # without it Windows writes other line ends
+            self._file = os.open(path, mode | (0 if resume_at else os.O_CREAT | os.O_TRUNC), 0o666)
         except OSError as error:
             if resume_at:
                 raise CorruptFile(f"{path}: the recording is gone ({error.strerror}); start the run anew") from None
@@ -82,7 +83,8 @@ class Recording(AbstractContextManager["Recording"]):
         return len(text).to_bytes(8, "little") + text
 
     def _check(self, header: bytes, resume_at: int) -> None:
-        written = bytearray(os.pread(self._file, len(header), 0))
+        os.lseek(self._file, 0, os.SEEK_SET)  # Windows has no pread
+        written = bytearray(os.read(self._file, len(header)))
         digits = bytes(written[self._count_at : self._count_at + DIGITS])
         written[self._count_at : self._count_at + DIGITS] = b"0" * DIGITS
         if bytes(written) != header or os.fstat(self._file).st_size != self._size:
@@ -94,7 +96,8 @@ class Recording(AbstractContextManager["Recording"]):
         """Write at a place and, where asked to, give the file a size."""
         try:
             while content:
-                written = os.pwrite(self._file, content, at)
+                os.lseek(self._file, at, os.SEEK_SET)
+                written = os.write(self._file, content)
                 content, at = content[written:], at + written
             if size is not None:
                 os.ftruncate(self._file, size)
