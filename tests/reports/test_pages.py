@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 from scans import TOUCHING
 
 from darkvocab import evolve, report, sweep
-from darkvocab.reports.atlas import LISTED, write_page
+from darkvocab.reports.atlas import LISTED_TOKENS, write_page
 from darkvocab.runs.records import csv_bytes, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
@@ -188,7 +188,7 @@ def test_formulas_provenance_and_command_are_told(scan):
 
 def test_without_a_script_the_finding_the_list_and_the_black_holes_are_there(visit):
     page = visit(java_script_enabled=False)
-    assert page.locator("#list tbody tr").count() == LISTED
+    assert page.locator("#list tbody tr").count() == LISTED_TOKENS
     assert page.locator("#hole-list tbody tr").count() == 13
     assert page.get_by_text("Scripts are off").is_visible()
     assert not page.locator("#filters").is_visible()
@@ -198,7 +198,7 @@ def test_without_a_script_the_finding_the_list_and_the_black_holes_are_there(vis
 def test_a_browser_that_cannot_unpack_says_so_and_keeps_the_list(visit):
     page = visit(script="delete window.DecompressionStream")
     page.locator("#trouble").get_by_text("did not open in this browser").wait_for()
-    assert page.locator("#list tbody tr").count() == LISTED
+    assert page.locator("#list tbody tr").count() == LISTED_TOKENS
     assert [told for told in visit.told if "DecompressionStream" in told]
     visit.told.clear()
 
@@ -561,7 +561,7 @@ def test_print_has_the_first_dark_tokens_and_no_controls(visit):
     content = page.pdf()
     assert content.startswith(b"%PDF")
     assert len(content) > 100_000
-    assert page.evaluate("window.printed") == [LISTED, "flex", True]
+    assert page.evaluate("window.printed") == [LISTED_TOKENS, "flex", True]
     assert page.locator("#list tbody tr").count() == 25
     page.emulate_media(media="print")
     for control in ("#filters", "#pager", "nav", "#axes", ".zoom >> nth=0"):

@@ -16,7 +16,7 @@ from darkvocab import summary, sweep
 from darkvocab.cli import app
 from darkvocab.errors import CorruptFile
 from darkvocab.reports import summary as module
-from darkvocab.reports.summary import QUANTILES
+from darkvocab.reports.summary import SHOWN_QUANTILES
 from darkvocab.runs.records import RunFolder, read_records
 
 
@@ -74,10 +74,10 @@ def check(row, values):
         assert (row["mean"], row["p50"], row["histogram"]) == (None, None, None)
         return
     with np.errstate(all="ignore"):
-        expected = dict(zip(QUANTILES, np.quantile(finite, list(QUANTILES.values())), strict=True))
+        expected = dict(zip(SHOWN_QUANTILES, np.quantile(finite, list(SHOWN_QUANTILES.values())), strict=True))
         expected |= {"mean": finite.mean(), "std": finite.std(ddof=1) if len(finite) > 1 else math.nan}
     for key, value in expected.items():
-        exact = key in QUANTILES
+        exact = key in SHOWN_QUANTILES
         assert row[key] == (pytest.approx(value, rel=0 if exact else 1e-9, abs=0) if np.isfinite(value) else None), key
     assert (row["min"], row["max"]) == (finite.min(), finite.max())
     counts, edges = row["histogram"]["counts"], row["histogram"]["edges"]

@@ -13,7 +13,7 @@ import darkvocab
 from darkvocab import expect, report, sweep
 from darkvocab.errors import CorruptFile
 from darkvocab.snowballs import agreement
-from darkvocab.snowballs.expect import ALARM, STATISTICS, Expect, Expected, along, compared
+from darkvocab.snowballs.expect import FALSE_ALARM, STATISTICS, Expect, Expected, along, compared
 from darkvocab.snowballs.experiments import Sweep, Trials
 from darkvocab.snowballs.run import Cost, frame, land, records
 
@@ -99,7 +99,7 @@ def test_a_redrawn_base_is_that_of_the_sweep_at_each_sigma(tmp_path):
     means = other.group_by("point", maintain_order=True).agg(pl.col("unique_vectors").mean())["unique_vectors"]
     pairs = zip(points, means, strict=True)
     rows = [compared(number, point, "unique_vectors", 30, mean) for number, (point, mean) in enumerate(pairs)]
-    assert min(row.p_value for row in rows) < ALARM / 4
+    assert min(row.p_value for row in rows) < FALSE_ALARM / 4
 
 
 def test_one_sigma_needs_no_list():

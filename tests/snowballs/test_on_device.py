@@ -129,7 +129,7 @@ def test_beside_mps_steps_of_a_wide_grid_are_measured(monkeypatch):
 def test_records_do_not_depend_on_the_size_of_batches(device, monkeypatch, most):
     settings = Trials([1e-3, 1e-2], trials=4, measure=ALL, **SMALL)
     whole = rows(run.records(settings, device=device))
-    monkeypatch.setattr(batches, "MOST", most)
+    monkeypatch.setattr(batches, "MOST_TRIALS", most)
     assert rows(run.records(settings, device=device)) == whole
     monkeypatch.setattr(batches, "SHARE", 0.0)  # no room: one at a time
     assert rows(run.records(settings, device=device)) == whole

@@ -14,7 +14,7 @@ import polars as pl
 from jaxtyping import Int64
 
 from ..embedding.find import find_embedding
-from ..embedding.history import FILE
+from ..embedding.history import HISTORY_FILE
 from ..embedding.matrix import EmbeddingMatrix
 from ..embedding.scales import find_companions
 from ..errors import CorruptFile, InvalidInput, MissingFile
@@ -84,7 +84,8 @@ def _in_folder(folder: Path) -> Mapping[str, str | Path]:
     items = list(folder.iterdir())
     models = {item.name: item for item in items if any((item / name).is_file() for name in WEIGHTS)}
     if not models and any((folder / name).is_file() for name in WEIGHTS):
-        hint = f"; a training's history is measured by: darkvocab evolve {folder}" if (folder / FILE).is_file() else ""
+        is_run = (folder / HISTORY_FILE).is_file()
+        hint = f"; a training's history is measured by: darkvocab evolve {folder}" if is_run else ""
         raise InvalidInput(f"{folder} is one model folder; give several, or the folder that they lie in{hint}")
     return models or {item.name: item for item in items if item.suffix in (*READERS, ".gguf") and item.is_file()}
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..embedding.history import FILE, KEY, History
+from ..embedding.history import HISTORY_FILE, HISTORY_KEY, History
 from ..errors import CorruptFile, DiskFull, InvalidInput, NoResult, one_of
 from ..extras import import_extra, import_torch
 from ..numerics import decode
@@ -59,7 +59,7 @@ class Watched:
     def files(self) -> Iterator[tuple[str, str, tuple[int, int], str]]:
         """Yield name, key, shape of a state and dtype of each recording, in the order of `measure`."""
         shape = len(self.parameter if self.ids is None else self.ids), self.parameter.shape[1]
-        yield FILE.replace("embedding", self.name), KEY, shape, self.dtype
+        yield HISTORY_FILE.replace("embedding", self.name), HISTORY_KEY, shape, self.dtype
         prefix = "" if self.name == "embedding" else f"{self.name}_"
         yield f"{prefix}{updates.FILE}", updates.KEY, (shape[0], len(updates.COLUMNS)), "float32"
         for key in (f"{self.name}_{kind}" for kind in self.kinds):
@@ -216,13 +216,13 @@ class Recorder:
         metadata = {"record_every": self.every, "first_step": self.first}
         for one, rows in zip(self._watched, start, strict=True):
             for name, key, shape, dtype in one.files():
-                at = n if key == KEY else max(n - 1, 0)
+                at = n if key == HISTORY_KEY else max(n - 1, 0)
                 recording = Recording(self.out / name, key, None, shape, dtype, metadata, resume_at=at)
                 self._recordings.append(self._opened.enter_context(recording))
-                if key == KEY and not n:
+                if key == HISTORY_KEY and not n:
                     recording.extend(rows[None])
         self._room = max(2, PENDING // sum(recording.row_bytes for recording in self._recordings))
-        history = History.open(self.out / FILE)
+        history = History.open(self.out / HISTORY_FILE)
         self._grid = history.grid
         ((_, words),) = history.words([0])
         self._start = self._look(words)
@@ -237,7 +237,7 @@ class Recorder:
             raise InvalidInput(f"{self.out} begins with step {firsts[0]:,}, the training with step {self.made:,}")
         self.first, self.out = fitting[-1]
         n = (self.made - self.first) // self.every + 1 if self.made > self.first else 0
-        if (held := recorded(self.out / FILE)) < n:
+        if (held := recorded(self.out / HISTORY_FILE)) < n:
             raise CorruptFile(ERRORS["fewer_rows"].format(folder=self.out, held=held, n=n, made=self.made))
         return n
 

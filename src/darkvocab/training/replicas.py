@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..embedding.history import FILE, History
+from ..embedding.history import HISTORY_FILE, History
 from ..errors import Diverged, InvalidInput, at_least
 from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
@@ -209,7 +209,7 @@ class Replicas(Shown):
         last = self.training.steps // self.training.record_every
         taken = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), POINTS).round()]).astype(int))
         for number in range(self.n):
-            history = History.open(self.folder(out, number) / FILE)
+            history = History.open(self.folder(out, number) / HISTORY_FILE)
             for row, words in history.words(taken[taken < history.n_rows].tolist()):
                 at = {"seed": self.training.seed + number, "step": history.step(row)}
                 rows += [{**at, "tokens": "all", **counts(words)}, {**at, "tokens": "unseen", **counts(words[unseen])}]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..embedding.history import FILE, KEY
+from ..embedding.history import HISTORY_FILE, HISTORY_KEY
 from ..errors import CorruptFile, Diverged, OutOfMemory
 from ..extras import import_extra, import_torch
 from ..gpu.device import is_full, torch_device
@@ -209,7 +209,7 @@ class TrainingFolder(Folder):
         done = self._restore(load)
         n_states, at = training.steps // every, done // every
         shape, grid = (training.corpus.n_vocabulary, training.architecture.width), training.precision_policy.weights
-        self.recordings = [self._recording(FILE, KEY, n_states + 1, shape, grid, at + 1 if done else 0)]
+        self.recordings = [self._recording(HISTORY_FILE, HISTORY_KEY, n_states + 1, shape, grid, at + 1 if done else 0)]
         for key in (f"embedding_{kind}" for kind in training.kinds):
             self.recordings.append(self._recording(f"{key}.safetensors", key, n_states, shape, grid, at))
         if "updates" in training.record:

@@ -19,7 +19,7 @@ from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
 from darkvocab.snowballs.fit.checks import association, gap, statistics
 from darkvocab.snowballs.fit.likelihood import Hypothesis, Likelihood
 from darkvocab.snowballs.fit.run import Fit
-from darkvocab.snowballs.fit.targets import Target
+from darkvocab.snowballs.fit.targets import ObservedCensus
 from darkvocab.snowballs.snowball import Snowball, SnowballLaw, draw
 from darkvocab.snowballs.theory import Occupancy, Partition
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 def drawn(base, sigma, n_tokens, trial=0, **settings):
     counts = draw(Snowball(base=base, n_tokens=n_tokens, sigma=sigma, **settings), seed=77, trial=trial).groups().counts
-    return Target("drawn", Partition(np.sort(counts[counts > 1])[::-1], int((counts == 1).sum())))
+    return ObservedCensus("drawn", Partition(np.sort(counts[counts > 1])[::-1], int((counts == 1).sum())))
 
 
 SMALL = qwen3_4b_centred()[:300]
@@ -100,7 +100,7 @@ def test_more_than_sigma_can_be_found():
     low, high = made.interval
     assert low < 8e-9 < high
     target = drawn(base, 8e-9, 1500)
-    known = Target("drawn", Partition(target.partition.populations, None))
+    known = ObservedCensus("drawn", Partition(target.partition.populations, None))
     made = Fit(known, base=base)
     assert made.free == ("tokens",)
     assert made.estimate.n_tokens == pytest.approx(1500, rel=0.1)
@@ -113,7 +113,7 @@ def test_one_black_hole_bounds_sigma_from_above_and_none_from_below():
     assert low == 0
     chance_of_one = SnowballLaw(base=SMALL.astype(np.float64), sigma=high).cells(100).log_power_sum(100)
     assert math.exp(chance_of_one) == pytest.approx(0.1, rel=0.02)
-    apart = Fit(Target("apart", Partition(np.zeros(0, np.int64), 100)), base=SMALL)
+    apart = Fit(ObservedCensus("apart", Partition(np.zeros(0, np.int64), 100)), base=SMALL)
     low, high = apart.interval
     assert (apart.estimate.sigma, high) == (None, math.inf)
     alone = Occupancy(SnowballLaw(base=SMALL.astype(np.float64), sigma=low).cells(100), 100)

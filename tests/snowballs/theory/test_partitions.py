@@ -42,7 +42,7 @@ def as_partition(sizes):
 @pytest.mark.parametrize("case", CASES)
 def test_partitions_have_the_probabilities_that_all_draws_give_them(case, n_tokens, listed, monkeypatch):
     # With only two cells listed the others count by their power sums, to second order.
-    monkeypatch.setattr(theory.partitions, "LISTED", listed)
+    monkeypatch.setattr(theory.partitions, "LIKELIEST_CELLS", listed)
     base, sigma, arithmetic = CASES[case]
     made = SnowballLaw(base=base, sigma=sigma, arithmetic=arithmetic).cells(n_tokens)
     each = [made.p[start:end] for start, end in itertools.pairwise(made.starts)]
