@@ -137,11 +137,10 @@ class History(Shown):
                 words = np.empty((self.n_tokens, self.dim), self.grid.word_dtype)
                 file.seek(self.tensor.offset + row * self.state_bytes)
                 left = words.data.cast("B")
-                while left:  # a system reads some 2 GB at a time
-                    count = file.readinto(left)
-                    if not count:
-                        raise CorruptFile(f"{self.path}: ends within row {row:,}; it was cut")
+                while count := left and file.readinto(left):  # a system reads some 2 GB at a time
                     left = left[count:]
+                if left:
+                    raise CorruptFile(f"{self.path}: ends within row {row:,}; it was cut")
                 yield row, words
                 if progress:
                     progress(1)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Tying:
-    """Whether a checkpoint's input and output matrices are tied, and whether its config contradicts its tensors."""
+    """Facts on the tying of a checkpoint's input and output matrices, with contradictions of its config."""
 
     said: bool | None  # `tie_word_embeddings` of the config; None if it is missing, or a nested config disagrees
     tied: bool  # true if both hold the same words; without an output tensor, as the config says

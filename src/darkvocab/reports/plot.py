@@ -184,8 +184,7 @@ def around(values: ArrayLike, label: str = "", scale: str = "linear") -> Axis:
     low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 1.0)
     if low == high:
         room = 1.0 if scale == "log" else MARGIN * (abs(low) or 1.0)
-        low -= room
-        high += room
+        low, high = low - room, high + room
     margin = MARGIN * (high - low)
     ends = (low - margin, high + margin)
     return Axis(ends=(10 ** ends[0], 10 ** ends[1]) if scale == "log" else ends, label=label, scale=scale)

@@ -28,9 +28,7 @@ SIMULATED = "simulated"
 CENSUS = ("n_black_holes", "black_hole_population", "n_singletons", "largest_bh")  # statistics with a closed form
 MOST_MARKS = 10_000
 SHOWN_SIGMAS = 20
-STATISTIC_LABELS = labels(
-    "unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs"
-)
+EXPECTED_LABELS = labels("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
 PLOTTED = ("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
 COLOURS = {"unique_vectors": (BLACK, "o"), "n_black_holes": (BLUE, "s"), "black_hole_population": (ORANGE, "^")}
 
@@ -113,11 +111,9 @@ def elements_figure(path: Path, records: Recorded) -> Figure:
     sample = sample.filter(pl.col("point") == points[len(points) // 2])
     values = np.sort(sample["value"].to_numpy().astype(np.float64))
     n = len(values)
-    mean = values.mean()
-    std = values.std()
+    mean, std = values.mean(), values.std()
     scaled = (values - mean) / std if std > 0 else np.zeros(n)
-    skewness = (scaled**3).mean()
-    kurtosis = (scaled**4).mean() - 3
+    skewness, kurtosis = (scaled**3).mean(), (scaled**4).mean() - 3
     with canvas(_caption(records, f"sampled at sigma {sample['sigma'][0]:.7g}"), 3.4) as figure:
         left, right = figure.subplots(1, 2)
         if values[-1] > values[0]:
@@ -240,7 +236,7 @@ def some(n: int) -> list[int]:
 def print_expected(points: Sequence[Any], to: Console) -> None:
     """Print expected value ± standard deviation of each statistic, for at most twenty sigmas."""
     shown = [points[place] for place in some(len(points))]
-    values = {"points": shown, "statistics": STATISTIC_LABELS, "value": value}
+    values = {"points": shown, "statistics": EXPECTED_LABELS, "value": value}
     print_text("expected", to, n_left=len(points) - len(shown), **values)
 
 
@@ -295,7 +291,7 @@ def _z_panel(comparisons: pl.DataFrame, x: Axis) -> Panel:
     series = [Curve(x=x.ends, y=(z, z), colour="#808080", line=":", width=0.8) for z in (-3, 3)]
     for name, (colour, mark) in COLOURS.items():
         rows = comparisons.filter(pl.col("statistic") == name).drop_nulls("z")
-        label = STATISTIC_LABELS[name]
+        label = EXPECTED_LABELS[name]
         series.append(Curve(x=rows["sigma"], y=rows["z"], label=label, colour=colour, line="", mark=mark, size=2.5))
     far = max(4.0, 1.1 * float(comparisons["z"].abs().max() or 0))  # type: ignore[arg-type]
     title = "z-scores: (simulated - expected) / standard error"

@@ -108,8 +108,7 @@ class _Column:
         self.is_known = series.is_not_null().to_numpy()
         self.values = series.fill_null(0).to_numpy()
         if order is not None:
-            self.is_known = self.is_known[order]
-            self.values = self.values[order]
+            self.is_known, self.values = self.is_known[order], self.values[order]
 
     def by_sigma(self, sigmas: _Sigmas, bins: int, is_short: bool) -> dict[str, Any]:
         """Return the range of means over several sigmas and, if `is_short`, statistics at each one."""

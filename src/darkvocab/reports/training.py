@@ -94,8 +94,7 @@ def mean_of(values: pl.Series) -> dict[str, Any] | None:
     n = len(values)
     if not n:
         return None
-    mean = float(values.mean())  # type: ignore[arg-type]
-    std = deviation(values)
+    mean, std = float(values.mean()), deviation(values)  # type: ignore[arg-type]
     half = None if std is None else float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
     interval = {"low": None, "high": None} if half is None else {"low": mean - half, "high": mean + half}
     return {"n": n, "mean": mean, "std": std, **interval, "min": values.min(), "max": values.max()}

@@ -120,12 +120,12 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
     dim : number of components of a drawn base, by default 2,560; checked for all others
     seed, point : of a drawn base
     """
+    if isinstance(spec, str) and spec in DRAWN_BASES:
+        return Base(name=spec, vector=DRAWN_BASES[spec](dim or DEFAULT_DIM, seed, point), kind="drawn")
     if isinstance(spec, Base):
         base = spec
     elif isinstance(spec, np.ndarray):
         base = Base(name="array", vector=np.asarray(spec, np.float64 if spec.dtype == np.float64 else np.float32))
-    elif spec in DRAWN_BASES:
-        return Base(name=str(spec), vector=DRAWN_BASES[str(spec)](dim or DEFAULT_DIM, seed, point), kind="drawn")
     elif spec in BUILT_IN_BASES:
         base = Base(name=str(spec), vector=BUILT_IN_BASES[str(spec)](), kind="built-in")
     else:

@@ -27,8 +27,7 @@ from .theory import Occupancy
 if TYPE_CHECKING:
     import polars as pl
 
-FEWEST_SIGMAS = 40  # of a curve
-MOST_SIGMAS = 80
+FEWEST_SIGMAS, MOST_SIGMAS = 40, 80  # of a curve
 Expected, Compared = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 

@@ -175,8 +175,7 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
         full = np.zeros(high - low + 1, np.int64)
         full[cells - low] = tokens
         n_places += max(0, full.size - 2)
-        before = np.maximum.accumulate(full)
-        after = np.maximum.accumulate(full[::-1])[::-1]
+        before, after = np.maximum.accumulate(full), np.maximum.accumulate(full[::-1])[::-1]
         for between in range(1, full.size - 1):
             a, b, c = int(before[between - 1]), int(full[between]), int(after[between + 1])
             if b < min(a, c):

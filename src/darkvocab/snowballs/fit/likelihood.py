@@ -167,14 +167,12 @@ class Likelihood:
         if not np.isfinite(logs[best]):
             raise NoFit(SENTENCES["no_fit"].format(low=low, high=high))
         is_open = best in (0, count - 1) and not self.free
-        log_sigma = math.log(sigmas[best])
-        log_likelihood = logs[best]
+        log_sigma, log_likelihood = math.log(sigmas[best]), logs[best]
         if not is_open:
             around = [math.log(sigmas[near]) for near in (max(best - 1, 0), min(best + 1, count - 1))]
             options = {"xatol": 1e-5}
             highest = minimize_scalar(lambda x: -max(self.at(math.exp(x)), IMPOSSIBLE), bounds=around, options=options)
-            log_sigma = float(highest.x)
-            log_likelihood = -float(highest.fun)
+            log_sigma, log_likelihood = float(highest.x), -float(highest.fun)
         theta = np.array([log_sigma])
         if self.free:
             theta, log_likelihood = self._freed(log_sigma, log_likelihood)
@@ -326,8 +324,7 @@ class Uncertainty:
         if estimate.sigma is None:
             ends = (high / 30, high * 2) if low == 0 else (low / 2, low * 30)
         else:
-            low = max(low, estimate.range[0])
-            high = min(high, estimate.range[1])
+            low, high = max(low, estimate.range[0]), min(high, estimate.range[1])
             ends = estimate.sigma * (low / estimate.sigma) ** 3, estimate.sigma * (high / estimate.sigma) ** 3
         sigmas = np.geomspace(*ends, count).tolist()
         logs = [self.likelihood.of(np.array([math.log(sigma), *estimate.theta[1:]])) for sigma in sigmas]

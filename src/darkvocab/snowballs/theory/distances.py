@@ -21,8 +21,7 @@ from ...numerics.grids import ArrayLike
 
 TOLERANCE = 1e-9  # relative error of a mean that is small enough
 WORK = 4_000_000  # runs visited to tabulate one distribution
-FEWEST_DISTANCES = 96  # tabulated, whatever the work
-MOST_DISTANCES = 1 << 14
+FEWEST_DISTANCES, MOST_DISTANCES = 96, 1 << 14  # tabulated, whatever the work
 
 
 class _Runs(NamedTuple):
@@ -145,8 +144,7 @@ class DistanceLaw:
         at = min(int(np.searchsorted(cdf, share)), len(since) - 1)
         if at == 0:
             return float(since[0])
-        low = until[at - 1]
-        high = since[at]
+        low, high = until[at - 1], since[at]
         while high - low > 1e-9 * high:
             middle = low + (high - low) / 2
             (log,), (first,), (after,) = self._flat(np.array([middle]))

@@ -341,8 +341,7 @@ class Occupancy:
         if reached:
             # Cells that are left out have P(n > reached) < (e n p / reached)**reached < e**-60.
             kept = n * p > reached * math.exp(-1 - 60 / reached)
-            p = p[kept]
-            cells = cells[kept]
+            p, cells = p[kept], cells[kept]
         ends = np.unique(np.round(np.linspace(reached, last, 96))) if reached else np.arange(1, last + 1.0)
         if last > SUMMED:
             inside = np.minimum(ends, n - 1)[:, None]
@@ -399,7 +398,6 @@ def _bounded(ends: Array, log_none: Array, expected: Array) -> tuple[float, floa
     For each end m, `log_none` is log P(no cell holds more) and `expected` the expected number of cells that do.
     """
     probs = np.array([-np.expm1(log_none), np.minimum(expected, 1.0)])
-    first = probs[:, :-1]
-    second = probs[:, 1:]
+    first, second = probs[:, :-1], probs[:, 1:]
     low, high = ends[0] + (np.diff(ends) * (first + second) / 2 + (first - second) / 2).sum(axis=1)
     return float(low), float(high)

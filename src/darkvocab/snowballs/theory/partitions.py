@@ -31,8 +31,7 @@ class Partition:
         """Sizes that occur, ascending, and the number of groups of each size; with singletons if they are known."""
         sizes, counts = np.unique(self.populations, return_counts=True)
         if self.n_singletons:
-            sizes = np.append(1, sizes)
-            counts = np.append(self.n_singletons, counts)
+            sizes, counts = np.append(1, sizes), np.append(self.n_singletons, counts)
         return sizes.astype(np.int64), counts.astype(np.int64)
 
     @property
