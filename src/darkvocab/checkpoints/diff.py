@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MATRICES = "input", "output", "both"
 MOVERS = 100  # that the JSON lists; the CSV has all
-KINDS = ("kept", "grown", "shrunk", "changed", "merged", "split", "born", "dissolved")
+CHANGE_KINDS = ("kept", "grown", "shrunk", "changed", "merged", "split", "born", "dissolved")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ class MatrixDiff(Shown):
                 | {name: values[row].item() for name, values in self._lengths.items()}
                 for row, token in zip(movers[:MOVERS].tolist(), ids[movers[:MOVERS]].tolist(), strict=True)
             ],
-            "counts": {kind: self.counts[kind] for kind in KINDS},
+            "counts": {kind: self.counts[kind] for kind in CHANGE_KINDS},
             "black_holes": [change.to_json() for change in self.changes],
         }
 
@@ -345,7 +345,7 @@ def _change(
     elif now is None:
         kind = "merged" if went else "dissolved"
     else:
-        kind = KINDS[bool(len(joined)) + 2 * bool(len(left))]  # kept, grown, shrunk or changed
+        kind = CHANGE_KINDS[bool(len(joined)) + 2 * bool(len(left))]  # kept, grown, shrunk or changed
     return Change(
         kind=kind,
         a=None if was is None else number,

@@ -12,7 +12,7 @@ from ..numerics import encode, from_index, to_index
 from ..progress import Advance
 
 HOWS = "mean", "pieces", "gaussian", "output", "merges"
-TILE = 2048  # rows that are read, or multiplied in float32, at a time
+TILE_ROWS = 2048  # rows that are read, or multiplied in float32, at a time
 LONGEST_JITTER = 2**24  # steps
 
 
@@ -70,12 +70,12 @@ def _tiles(
     matrix: EmbeddingMatrix, kept: np.ndarray, progress: Advance | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield tokens that are kept and their rows in float64, some at a time."""
-    for start in range(0, matrix.n_tokens, TILE):
-        tokens = start + np.flatnonzero(kept[start : start + TILE])
+    for start in range(0, matrix.n_tokens, TILE_ROWS):
+        tokens = start + np.flatnonzero(kept[start : start + TILE_ROWS])
         if len(tokens):
             yield tokens, matrix.rows(tokens).astype(np.float64)
         if progress:
-            progress(matrix.words[start : start + TILE].nbytes)
+            progress(matrix.words[start : start + TILE_ROWS].nbytes)
 
 
 def _factor(

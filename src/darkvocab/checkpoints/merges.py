@@ -14,9 +14,9 @@ from ..sources import read_json
 from ..sources.tokenizer import Tokenizer, open_tokenizer
 from .spelling import merges_of, model_kind
 
-FILE = "tokenizer.json"
-SAMPLE = 20_000  # texts of several tokens that are encoded before and after
-TOGETHER = 4  # tokens in each of them
+TOKENIZER_FILE = "tokenizer.json"
+N_TEXTS = 20_000  # texts of several tokens that are encoded before and after
+TOKENS_IN_A_TEXT = 4
 
 
 def without_merges(path: Path, tokens: Sequence[int]) -> tuple[bytes, int, list[int]]:
@@ -61,7 +61,7 @@ def compare_tokenizers(
     witnesses = enumerate(zip(was.witness, now.witness, strict=True))
     lost = [token for token, (a, b) in witnesses if a is not None and b is None and token not in tokens]
     alone = [(data or b"").decode("utf-8", "replace") for data in was.data]
-    drawn = np.random.default_rng(seed).integers(len(alone), size=(SAMPLE, TOGETHER))
+    drawn = np.random.default_rng(seed).integers(len(alone), size=(N_TEXTS, TOKENS_IN_A_TEXT))
     texts = [witness for witness in was.witness if witness]
     texts += ["".join(alone[token] for token in row) for row in drawn.tolist()]
     encoded = list(zip(texts, _encoded(old, texts), _encoded(new, texts), strict=True))

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..embedding.find import find_embedding, find_output
 from ..embedding.scales import find_companions
-from ..sources import File, Folder, RemoteFile, Source, Tensor, located, open_source
+from ..sources import File, FolderFiles, RemoteFile, Source, Tensor, located, open_source
 from ..sources.tokenizer import tokenizer_files
 
 PLAN_VERSION = 1
@@ -49,7 +49,7 @@ def _tokenizer(opened: Source, tokenizer: str | Path | None) -> list[File]:
     if str(tokenizer) == "none":
         return []
     place = located(tokenizer)
-    return tokenizer_files(place) if isinstance(place, Folder) else [place]
+    return tokenizer_files(place) if isinstance(place, FolderFiles) else [place]
 
 
 def _read(purpose: str, file: File, tensor: Tensor | None, size: int, offset: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..text import Shown, shorten
 ERROR, WARNING, OFF = "error", "warning", "off"
 SEVERITIES = (ERROR, WARNING, OFF)
 MOST_BYTES = 1 << 20  # of a policy file
-MOST_POINTS = 1000  # in a line: tomllib takes a minute to read a key of 100,000 parts
+MOST_DOTS = 1000  # in a line: tomllib takes a minute to read a key of 100,000 parts
 MOST_EXEMPTIONS, MOST_PATTERNS = 1000, 200  # each is asked of every token
 MOST_NUMBER = (1 << 63) - 1
 
@@ -187,8 +187,8 @@ class Policy(Shown):
         """
         where = origin or "policy"
         for number, line in enumerate(text.split("\n"), 1):
-            if line.count(".") > MOST_POINTS:
-                raise InvalidInput(f"{where}: line {number:,} has more than {MOST_POINTS:,} points; break it up")
+            if line.count(".") > MOST_DOTS:
+                raise InvalidInput(f"{where}: line {number:,} has more than {MOST_DOTS:,} points; break it up")
         try:
             content = tomllib.loads(text)
         except (ValueError, RecursionError) as error:

@@ -31,8 +31,8 @@ from .spelling import spell
 
 SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SCHEMA_VERSION = 1
-BLOCK = 1024  # rows that are drawn and written at a time
-INDEX = "model.safetensors.index.json"
+ROWS_AT_A_TIME = 1024  # rows that are drawn and written at a time
+SHARD_INDEX = "model.safetensors.index.json"
 COMPARED = 1 << 22  # bytes
 SHORT = 0.1  # of the median norm of output rows, up to which one is damaged
 MOST_ATTEMPTS = 32  # to draw rows that are like no other
@@ -120,9 +120,11 @@ def repair(
     opened = open_source(source)
     matrices, notes = _matrices(opened, "input" if how in ("output", "merges") else matrix, tensor, tokenizer)
     targets = _targets(opened, matrices, tokens, how)
-    rules = asked / merges.FILE
+    rules = asked / merges.TOKENIZER_FILE
     if how == "merges" and not rules.is_file():
-        raise InvalidInput(f"{source} has no {merges.FILE}: merges can be deleted of that alone, in a model folder")
+        raise InvalidInput(
+            f"{source} has no {merges.TOKENIZER_FILE}: merges can be deleted of that alone, in a model folder"
+        )
     touched = {file_of(tensor) for target in targets for tensor in target.tensors}
     files = files_of(asked, opened, {rules} if how == "merges" else touched)
     others = sorted(map(str, files.others))
@@ -164,7 +166,7 @@ def _without_merges(
     """Write a copy, or none, whose tokenizer.json lacks merges that make these tokens; return what that changes."""
     content, n_merges, merged = merges.without_merges(rules, tokens)
     with tempfile.TemporaryDirectory() as folder:
-        tried = Path(folder) / merges.FILE
+        tried = Path(folder) / merges.TOKENIZER_FILE
         tried.write_bytes(content)
         changes = merges.compare_tokenizers(rules, tried, merged, seed, progress)
     if out is not None:
@@ -306,7 +308,7 @@ def files_of(asked: Path, source: Source, touched: set[Path]) -> Files:
     else:
         root = asked
         for path in _walk(root):
-            ours = path in weights or (path.name == INDEX and root / "model.safetensors" not in weights)
+            ours = path in weights or (path.name == SHARD_INDEX and root / "model.safetensors" not in weights)
             stale = path.parent == root and path.name.endswith(WEIGHTS) and not ours
             if stale or not path.is_file():
                 left_out.append(str(path.relative_to(root)))
@@ -362,7 +364,7 @@ def write_fresh(target: Target, fresh: FreshRows, written: dict[Path, Path], adv
     attempts = np.zeros(len(target.tokens), np.int64)
     pending = np.arange(len(target.tokens))
     for _ in range(MOST_ATTEMPTS):
-        for some in np.split(pending, range(BLOCK, len(pending), BLOCK)):
+        for some in np.split(pending, range(ROWS_AT_A_TIME, len(pending), ROWS_AT_A_TIME)):
             tokens = target.tokens[some]
             words = fresh.draw(tokens, attempts[some])
             for tensor in target.tensors:
@@ -412,7 +414,7 @@ def _holes(matrix: EmbeddingMatrix) -> list[int] | None:
 def _rms(matrix: EmbeddingMatrix, tokens: np.ndarray) -> float:
     """Return the root mean square of the norms of these tokens' rows."""
     total = 0.0
-    for some in np.split(tokens, range(BLOCK, len(tokens), BLOCK)):
+    for some in np.split(tokens, range(ROWS_AT_A_TIME, len(tokens), ROWS_AT_A_TIME)):
         values = matrix.rows(some).astype(np.float64)
         total += float(np.einsum("ij,ij->", values, values))
     return float((total / len(tokens)) ** 0.5)

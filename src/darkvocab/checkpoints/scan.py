@@ -22,7 +22,7 @@ from ..measures.counts import never, read_counts
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
 from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
-from ..measures.indicators import COLUMNS, Reference, bytes_read
+from ..measures.indicators import INDICATORS, Reference, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
 from ..memory import give_back
 from ..numerics import as_grid
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..measures.vocabulary import Vocabulary
 
 SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
+MOST_HOLES_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
 MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
 MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
 NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables of a chat template
@@ -189,7 +189,7 @@ class _Measured:
 
     def _distances(self) -> result.DistanceFacts | None:
         """Compare one row of each black hole with all others; None where they are too many."""
-        if self.census.n_black_holes > MOST_COMPARED:
+        if self.census.n_black_holes > MOST_HOLES_COMPARED:
             return None
         index = self.matrix.index(self.census.representatives, self.grid)
         spreads = None if self.device is None else compared(self.device, index, as_grid(self.grid))
@@ -349,11 +349,11 @@ def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
         matrix=judgement.judged.matrix.tensor,
         reference=_reference_facts(shown.reference),
         by=shown.by,
-        score=SENTENCES["score"].format(indicator=COLUMNS[shown.by][0]) if shown.by else None,
+        score=SENTENCES["score"].format(indicator=INDICATORS[shown.by][0]) if shown.by else None,
         threshold=shown.threshold,
         n_dark=int(dark.sum()),
         expected_false_positives=float(1 - judgement.score[dark].mean()) if dark.any() else None,
-        columns=tuple(result.ColumnFacts(name, *COLUMNS[name]) for name in shown.columns),
+        columns=tuple(result.ColumnFacts(name, *INDICATORS[name]) for name in shown.columns),
     )
 
 

@@ -16,7 +16,7 @@ from ..sources import read_json
 from .scan_result import WHICH, Scan
 
 GRADED = {"dark": UNTRAINED, "weak": WEAK}
-NAMED = ("black-holes", "beyond-tokenizer", *GRADED)
+TOKEN_SETS = ("black-holes", "beyond-tokenizer", *GRADED)
 
 
 def asked_for(asked: str | Iterable[int], scan: Scan) -> Int64[np.ndarray, " k"]:
@@ -37,7 +37,7 @@ def select(
     Parameters
     ----------
     asked : ids; or a text with ids, ranges (10-20 has both its ends), files of ids (@FILE.json) and the names of
-        `NAMED`, with commas between
+        `TOKEN_SETS`, with commas between
     sides : dark and weak tokens of "input" and "output" are those of that matrix, of an untied model; of any other
         side those of either matrix
     n_tokens : that there are; by default the matrix's
@@ -69,7 +69,7 @@ def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
     ends = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
     if not ends:
-        known = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
+        known = f"ids, ranges like 10-20, @FILE.json, {', '.join(TOKEN_SETS)}, with commas between"
         raise InvalidInput(f"cannot read {part!r} as tokens; choose {known}")
     first = int(ends[1])
     last = int(ends[2] or ends[1])

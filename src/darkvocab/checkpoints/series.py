@@ -21,7 +21,7 @@ from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import write_json
 from ..measures.census import Census
 from ..measures.distances import displacements
-from ..measures.tracking import BIRTH, GAIN, KINDS, LOSE, MERGE, SPLIT, START, VANISH, Event, follow
+from ..measures.tracking import BIRTH, EVENT_KINDS, GAIN, LOSE, MERGE, SPLIT, START, VANISH, Event, follow
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks, members_of
 from ..progress import Report
@@ -32,7 +32,7 @@ from ..text import Shown, listed, printable
 
 SCHEMA_VERSION = 1
 LAST = "main"  # a branch that goes on where the others stop
-FILES = "checkpoints.parquet checkpoints.csv events.parquet black_holes.parquet tokens.parquet series.json".split()
+OUTPUTS = "checkpoints.parquet checkpoints.csv events.parquet black_holes.parquet tokens.parquet series.json".split()
 
 
 def naturally(name: str) -> list[int | str]:
@@ -89,10 +89,10 @@ def _in_folder(folder: Path) -> Mapping[str, str | Path]:
     return models or {item.name: item for item in items if item.suffix in (*READERS, ".gguf") and item.is_file()}
 
 
-CHUNK_BYTES = 1 << 24  # of rows that are hashed at a time
+HASHED_BYTES = 1 << 24  # of rows that are hashed at a time
 CheckpointRecord, SeriesEvent, HoleRecord, SeriesToken = record_types(Path(__file__).with_suffix(".toml"), __name__)
-COUNTED = {BIRTH: "n_born", SPLIT: "n_split", MERGE: "n_merged", VANISH: "n_vanished", GAIN: "n_gained", LOSE: "n_lost"}
-CHANGED = ("n_moved", "n_equal", "mean_move_l_inf_steps", "max_move_l_inf_steps", *COUNTED.values())
+TALLIES = {BIRTH: "n_born", SPLIT: "n_split", MERGE: "n_merged", VANISH: "n_vanished", GAIN: "n_gained", LOSE: "n_lost"}
+CHANGED = ("n_moved", "n_equal", "mean_move_l_inf_steps", "max_move_l_inf_steps", *TALLIES.values())
 
 
 class Measured(NamedTuple):
@@ -105,7 +105,7 @@ class Measured(NamedTuple):
 
 def _sha256(words: np.ndarray) -> str:
     digest = hashlib.sha256()
-    for rows in chunks(words, CHUNK_BYTES):
+    for rows in chunks(words, HASHED_BYTES):
         digest.update(np.ascontiguousarray(words[rows]).data)
     return digest.hexdigest()
 
@@ -212,7 +212,7 @@ def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict
         "n_equal": len(moved) - n_moved,
         "mean_move_l_inf_steps": float(moved.mean()),
         "max_move_l_inf_steps": int(moved.max()),
-        **{column: kinds[kind] for kind, column in COUNTED.items()},
+        **{column: kinds[kind] for kind, column in TALLIES.items()},
     }
 
 
@@ -238,8 +238,8 @@ class Series(Shown):
     summary: dict[str, Any]
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write `FILES`, each whole or not, `series.json` last; raises as `check_folder` and `write_whole`."""
-        paths = take_folder(folder, FILES)
+        """Write `OUTPUTS`, each whole or not, `series.json` last; raises as `check_folder` and `write_whole`."""
+        paths = take_folder(folder, OUTPUTS)
         write_frames(paths[0], CheckpointRecord, [self.checkpoints])
         write_csv(paths[1], self.checkpoints)
         write_frames(paths[2], SeriesEvent, [self.events])
@@ -266,7 +266,7 @@ def series(
     `progress` is called with (bytes done, bytes in all). Raises as these, and as `EmbeddingMatrix.groups`.
     """
     if out is not None:
-        check_folder(Path(out), FILES)
+        check_folder(Path(out), OUTPUTS)
     named = find_checkpoints(sources, revisions)
     course = Course(grid)
     size = done = 0  # bytes of an embedding, once one is known, and of those that are measured
@@ -336,7 +336,7 @@ def _summary(course: Course) -> dict[str, Any]:
         "n_distinct": len(same),
         "identical": [group for group in same.values() if len(group) > 1],
         "not_compared": {record.name: record.not_compared for record in course.records if record.not_compared},
-        "events": {kind: kinds[kind] for kind in KINDS if kinds[kind]},
+        "events": {kind: kinds[kind] for kind in EVENT_KINDS if kinds[kind]},
         "n_tokens": len(course.holes),
         "n_never_moved": int((course.n_changes == 0).sum()),
         "frozen_since": [{"name": record.name, "n_tokens": n} for record, n in frozen if n],

@@ -15,7 +15,8 @@ from ..sources import open_source
 from ..sources.tokenizer import Tokenizer, tokenizer_of
 from .documents import Span, Templated, Text, template_of, texts_of
 
-TOGETHER, CHARACTERS = 4096, 1 << 18  # texts that are encoded at a time, or characters
+MOST_TEXTS = 4096  # that are encoded at a time
+MOST_CHARACTERS = 1 << 18  # of them all
 AROUND = 12  # tokens that are kept before and behind a place
 
 
@@ -61,7 +62,7 @@ class Counting:
             for text in texts_of(span, self.field, self.templated, tally, by_line=not self.line_ends.any()):
                 batch.append(text)
                 size += len(text[0])
-                if size >= CHARACTERS or len(batch) == TOGETHER:
+                if size >= MOST_CHARACTERS or len(batch) == MOST_TEXTS:
                     yield batch
                     batch = []
                     size = 0

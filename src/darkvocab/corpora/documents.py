@@ -29,15 +29,15 @@ else:
 
 PACKED: dict[str, Callable[[Any], Any]] = {".gz": lambda file: gzip.GzipFile(fileobj=file), ".zst": zstd.ZstdFile}
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, csv.Error)  # raised while such a file is read
-KINDS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": ",", ".tsv": "\t", ".parquet": "parquet"}
+KIND_OF = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": ",", ".tsv": "\t", ".parquet": "parquet"}
 STDIN = "-"
 TEXT = "text"  # the kind of a file that is a text itself
-WHOLE = sys.maxsize
-PIECE = 1 << 24  # bytes of a piece at least, but for the last
-LONGEST = 1 << 18  # characters of a text that is encoded as one; a plain one goes on to the end of its line
+TO_THE_END = sys.maxsize
+PIECE_BYTES = 1 << 24  # bytes of a piece at least, but for the last
+LONGEST_TEXT = 1 << 18  # characters of a text that is encoded as one; a plain one goes on to the end of its line
 Text = tuple[str, str, int, bool]  # its file; the line or row where it begins; whether its line ends are the file's
 Templated = Callable[[list[Any], str], str]  # as `template_of` returns it
-SPECIAL = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}  # GGUF's names
+GGUF_NAMES = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")  # marks what the assistant says; jinja2 does not know it
 
 
@@ -45,7 +45,7 @@ class Span(NamedTuple):
     """A part of a file that one process reads: bytes, of a Parquet file rows."""
 
     path: str
-    kind: str  # TEXT, or of `KINDS`
+    kind: str  # TEXT, or of `KIND_OF`
     begin: int
     end: int
     n_bytes: int
@@ -71,7 +71,7 @@ def pieces_of(files: Sequence[str]) -> tuple[list[list[Span]], int]:
             paths = [str(path) for path in files_below if not _is_binary(path)]
             n_binary += len(files_below) - len(paths)
         for span in (span for path in paths for span in _spans(path)):
-            if not pieces or span.begin or size + span.n_bytes > PIECE:
+            if not pieces or span.begin or size + span.n_bytes > PIECE_BYTES:
                 pieces.append([])
                 size = 0
             pieces[-1].append(span)
@@ -83,17 +83,17 @@ def pieces_of(files: Sequence[str]) -> tuple[list[list[Span]], int]:
 
 def _is_binary(path: Path) -> bool:
     with path.open("rb") as file:
-        return path.suffix not in (*PACKED, *KINDS) and b"\0" in file.read(8192)
+        return path.suffix not in (*PACKED, *KIND_OF) and b"\0" in file.read(8192)
 
 
 def _spans(path: str) -> Iterator[Span]:
     name = Path(path)
-    kind = KINDS.get(Path(name.stem).suffix if name.suffix in PACKED else name.suffix, TEXT)
+    kind = KIND_OF.get(Path(name.stem).suffix if name.suffix in PACKED else name.suffix, TEXT)
     if path == STDIN and sys.stdin.buffer.peek(1)[:1] == b"{":  # type: ignore[union-attr]
         kind = "json"
     size = 0 if path == STDIN else name.stat().st_size
-    n = 1 if kind in (",", "\t") or name.suffix in PACKED else max(1, size // PIECE)
-    length = size if n > 1 else WHOLE
+    n = 1 if kind in (",", "\t") or name.suffix in PACKED else max(1, size // PIECE_BYTES)
+    length = size if n > 1 else TO_THE_END
     if kind == "parquet":
         with reading(name, "a Parquet file"):
             length = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
@@ -117,7 +117,7 @@ def texts_of(span: Span, field: str, templated: Templated, tally: Counter[str], 
         if not is_unicode(text):
             tally["n_bad_lines"] += sum(not is_unicode(one) for one in text.split("\n"))
             text = re.sub("[\ud800-\udfff]", "\ufffd", text)
-        longest = max(len(text), 1) if is_plain else LONGEST
+        longest = max(len(text), 1) if is_plain else LONGEST_TEXT
         yield from ((text[at : at + longest], span.path, line, is_plain) for at in range(0, len(text), longest))
 
 
@@ -138,7 +138,7 @@ def _records(span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[i
     try:
         with machine_errors(), nullcontext(sys.stdin.buffer) if span.path == STDIN else path.open("rb") as file:
             stream = PACKED.get(path.suffix, lambda packed: packed)(file)
-            if span.end < WHOLE:
+            if span.end < TO_THE_END:
                 begin, end = (_line_start(file, at) for at in (span.begin, span.end))
                 file.seek(begin)
                 stream = io.BytesIO(file.read(end - begin))
@@ -148,13 +148,13 @@ def _records(span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[i
                 table = csv.DictReader(text, delimiter=span.kind)
                 yield from ((table.line_num, row) for row in table)
                 return
-            longest = -1 if span.kind == "json" else LONGEST
-            begun = LONGEST if span.kind == TEXT and not by_line else 0
+            longest = -1 if span.kind == "json" else LONGEST_TEXT
+            begun = LONGEST_TEXT if span.kind == TEXT and not by_line else 0
             for chunk in iter(lambda: text.read(begun) + text.readline(longest), ""):
                 line = tally["n_lines"] + 1
                 tally["n_lines"] += chunk.count("\n")
                 tally["n_bytes"] += len(chunk.encode("utf-8", "surrogateescape")) if span.path == STDIN else 0
-                tally["at"] = file.tell() if span.end == WHOLE and file.seekable() else 0
+                tally["at"] = file.tell() if span.end == TO_THE_END and file.seekable() else 0
                 if span.kind == TEXT or not chunk.isspace():
                     yield line, chunk
     except DAMAGED as error:
@@ -164,7 +164,7 @@ def _records(span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[i
 def _line_start(file: Any, at: int) -> int:
     """Return where the first line begins that does not begin before this byte."""
     file.seek(max(at - 1, 0))
-    while at and (block := file.readline(LONGEST)) and not block.endswith(b"\n"):
+    while at and (block := file.readline(LONGEST_TEXT)) and not block.endswith(b"\n"):
         pass
     return int(file.tell())
 
@@ -201,7 +201,7 @@ def template_of(source: Source, texts: Mapping[Any, str]) -> Callable[[list[Any]
     sandbox.globals["raise_exception"] = _refuse
     known = GENERATION.sub(lambda mark: mark[1] + ("endif" if mark[2] else "if true"), template or "")
     compiled = cache(sandbox.from_string)
-    given = {name: _special(source, texts, name) for name in SPECIAL} | {"tools": None, "documents": None}
+    given = {name: _special(source, texts, name) for name in GGUF_NAMES} | {"tools": None, "documents": None}
 
     def render(messages: list[Any], place: str) -> str:
         if template is None:
@@ -223,5 +223,5 @@ def _special(source: Source, texts: Mapping[Any, str], name: str) -> str:
     beside = source.beside.get("tokenizer_config.json")
     held = read_object(beside).get(name) if beside else None
     held = held.get("content") if isinstance(held, dict) else held
-    token = source.metadata.get(f"tokenizer.ggml.{SPECIAL[name]}_token_id")
+    token = source.metadata.get(f"tokenizer.ggml.{GGUF_NAMES[name]}_token_id")
     return held if isinstance(held, str) else texts.get(token, "")

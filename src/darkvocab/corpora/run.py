@@ -18,7 +18,7 @@ from ..checkpoints.scan import scan
 from ..checkpoints.scan_result import Scan
 from ..checkpoints.selection import asked_for
 from ..errors import InvalidInput
-from ..measures.counts import COUNTS, NUMBERS, Counts
+from ..measures.counts import COUNTS_FILE, NUMBERS, Counts
 from ..progress import Report
 from ..runs.engine import Engine, open_engine
 from ..runs.engine.base import Serial
@@ -76,7 +76,7 @@ def corpus(
         if out is None:
             return deque(_counted(runner, counting, pieces, counts, progress), 1).pop()
         folder = opened.enter_context(Folder(out, _manifest(asked, options, pieces, scanned, counting), resume=resume))
-        path = folder.path / COUNTS
+        path = folder.path / COUNTS_FILE
         counts = Counts.open(path) if path.exists() else counts
         try:
             landed = time.monotonic()

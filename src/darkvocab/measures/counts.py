@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 SCHEMA_VERSION = 1
-COUNTS = "counts.parquet"  # of a run folder
+COUNTS_FILE = "counts.parquet"  # of a run folder
 FATAL = ("untrained", "weak", "verified")  # kinds of tokens that a corpus may be refused for
 NUMBERS = ("n_pieces", "n_files", "n_binary", "n_bytes", "n_texts", "n_tokens", "n_bad_lines")
 PLACES = 3  # of a token that are kept

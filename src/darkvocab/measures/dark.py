@@ -16,7 +16,7 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..numerics.populations import LowerTail, lower_tail
 from ..progress import Advance
 from .census import Census
-from .indicators import BLACK_HOLES, NEVER, Indicators, indicators
+from .indicators import BLACK_HOLES, UNSEEN, Indicators, indicators
 
 if TYPE_CHECKING:
     from ..gpu.device import Device
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GRADES = ("trained", "weak", "untrained")
 TRAINED, WEAK, UNTRAINED = range(len(GRADES))
 SAYS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-SHARE = 0.2  # of trained tokens among the weak, at most, at any distance from the reference
+MOST_WRONG = 0.2  # of trained tokens among the weak, at most, at any distance from the reference
 MOVED = 1 / 3  # of the trained tokens' median distance: no token that moved further is weak (LOG.md: SmolLM2's P_max)
 
 
@@ -147,7 +147,7 @@ def judge(
 
     judged = judged or judged_matrix(matrix)
     words = words or cache(lambda: vocabulary(matrix.tokenizer, matrix.n_tokens))
-    never = {} if n_occurrences is None else {NEVER: np.flatnonzero(n_occurrences == 0)}
+    never = {} if n_occurrences is None else {UNSEEN: np.flatnonzero(n_occurrences == 0)}
 
     def side(name: str, rows: EmbeddingMatrix, census: Census | None) -> Side:
         taken = census or Census(rows.groups(device=device, progress=progress))
@@ -169,7 +169,7 @@ def graded(name: str, matrix: EmbeddingMatrix, census: Census, shown: Indicators
         furthest = np.log(shown.threshold) if shown.threshold else -np.inf
         power = 1 if shown.by == "euclidean" else 2  # a cosine distance grows as the square of an angle
         limit = np.median(logarithms[moved]) + power * np.log(MOVED) if len(moved) else -np.inf
-        tail = lower_tail(logarithms[moved], limit=limit, at=furthest, share=SHARE)
+        tail = lower_tail(logarithms[moved], limit=limit, at=furthest, share=MOST_WRONG)
         grade[moved[logarithms[moved] <= tail.bound]] = WEAK
     return Side(name=name, matrix=matrix, census=census, indicators=shown, tail=tail, grade=grade)
 

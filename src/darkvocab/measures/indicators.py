@@ -21,32 +21,32 @@ from ..numerics.grouping import chunks, n_cores
 from ..numerics.populations import Law, low_mode, membership
 from ..progress import Advance
 
-SAMPLE = 2_048  # rows, evenly spaced, that a reference must stand apart from
+SAMPLE_ROWS = 2_048  # rows, evenly spaced, that a reference must stand apart from
 TIGHTNESS = 0.5  # median distance to the reference's mean, of its rows over that of the others, at most
 BETTER = 0.01  # area that another indicator must gain over the Euclidean distance to be preferred
 DARK = 0.5  # chance from which a token is called dark
 TINY = 0.01  # a row near zero is shorter than this part of a long one (95% of rows are no longer), and
 GAP = 100.0  # so many times shorter than the next longer row
-FEW = 3  # tokens that may share a row because one is a copy,
+FEW_COPIES = 3  # tokens that may share a row because one is a copy,
 LIKE_OTHERS = 0.05  # where it lies no nearer to the mean than this share of all rows
 ALONG = 0.9  # cosine from which a row has the direction of another,
 FEWEST_ALONG = 3  # where so many others do at least, and no more than half of all
-BLOCK = 8  # vectors iterated together towards the first principal component,
+N_DIRECTIONS = 8  # vectors iterated together towards the first principal component,
 SAMPLE_PASSES = 8  # so often over the sample,
 COMPONENT_PASSES = 2  # and then over all rows
-AT_A_TIME = 64  # rows, or results of a few rows, that are held at a time
-FAR = 40  # power of two beyond which rows are scaled for it
+ROWS_HELD = 64  # rows, or results of a few rows, that are held at a time
+FAR_EXPONENT = 40  # of the longest row, from which rows are scaled to be multiplied in float32
 MODE = "low-norm mode"
 NEAR_ZERO = "rows near zero"
 BLACK_HOLES = "black holes"
-NEVER = "tokens that never occur in the corpus"  # many of them may be trained: the corpus is not that of the training
+UNSEEN = "tokens that never occur in the corpus"  # many of them may be trained: the corpus is not that of the training
 DIRECTION = "rows in one direction"
 
 Rows = Float32[np.ndarray, "rows dim"]
 Tokens = Int64[np.ndarray, " _"]  # ids
 Lengths = Float64[np.ndarray, " _"]
 
-COLUMNS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+INDICATORS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Indicators:
     norms: Float64[np.ndarray, " n_tokens"]
     near_zero: Int64[np.ndarray, " k"]  # tokens whose rows a gap of orders of magnitude parts from all others
     reference: Reference | None  # None where no rows stand apart from the others
-    columns: dict[str, Float64[np.ndarray, " n_tokens"]]  # by the names of `COLUMNS`; empty without a reference
+    columns: dict[str, Float64[np.ndarray, " n_tokens"]]  # by the names of `INDICATORS`; empty without a reference
     by: str | None  # the column that `score` is made of
     score: Float64[np.ndarray, " n_tokens"]
 
@@ -99,7 +99,7 @@ def indicators(
 ) -> Indicators:
     """Measure Land & Bartolo's indicators [1]_ of every row from a reference found among the rows, and a score.
 
-    The reference is all that `known` names (but for `NEVER`) where that stands apart from the other rows; else the
+    The reference is all that `known` names (but for `UNSEEN`) where that stands apart from the other rows; else the
     first kind of it that does; else the low-norm mode: the rows up to the peak of a mode of the norms, in their lower
     half, that a valley parts from the rest. To stand apart is to lie, in the median, at no more than half the distance
     from the own mean (a member's own share taken out of it) of 2,048 other rows. Candidates nearer to the others than
@@ -217,7 +217,7 @@ class _Apart:
 
 
 def _evenly(n_tokens: int) -> Tokens:
-    return np.unique(np.linspace(0, n_tokens - 1, SAMPLE).astype(np.int64))
+    return np.unique(np.linspace(0, n_tokens - 1, SAMPLE_ROWS).astype(np.int64))
 
 
 def _candidates(
@@ -232,7 +232,7 @@ def _candidates(
         tokens = np.setdiff1d(tokens, near_zero)
         if len(tokens) > 1:
             kinds[kind] = tokens
-    sure = {kind: tokens for kind, tokens in kinds.items() if kind != NEVER}
+    sure = {kind: tokens for kind, tokens in kinds.items() if kind != UNSEEN}
     if len(sure) > 1:
         yield ", ".join(sure), np.unique(np.concatenate(list(sure.values())))
     yield from kinds.items()
@@ -279,12 +279,12 @@ def _framed(matrix: EmbeddingMatrix, over: _Over) -> tuple[Lengths, _Frame]:
         mean += sums / matrix.n_tokens
     norms = np.sqrt(np.concatenate(squares))
     exponent = int(np.frexp(norms.max())[1])
-    scale = np.float32(2.0**-exponent if abs(exponent) > FAR else 1.0)  # so that no square is beyond float32
+    scale = np.float32(2.0**-exponent if abs(exponent) > FAR_EXPONENT else 1.0)  # so that no square is beyond float32
     middle = mean * scale
     drawn = matrix.rows(_evenly(matrix.n_tokens))
     drawn *= scale
     drawn -= middle.astype(np.float32)
-    directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
+    directions = np.linalg.qr(drawn[:: -(-len(drawn) // N_DIRECTIONS)].T)[0].T
     for _ in range(SAMPLE_PASSES):
         directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
     del drawn
@@ -315,7 +315,7 @@ def _over(matrix: EmbeddingMatrix, threads: int, advance: Advance, function: Cal
 
     waiting = chunks(matrix.words)
     with ThreadPoolExecutor(threads) as pool:
-        while some := list(islice(waiting, AT_A_TIME)):
+        while some := list(islice(waiting, ROWS_HELD)):
             yield from pool.map(of, some)
 
 
@@ -354,12 +354,12 @@ def _against(
 ) -> dict[str, Lengths]:
     """Compute the columns of some rows; for rows of so many members, each against the mean of all the others."""
     parts = []
-    for rows in _read(matrix, tokens, AT_A_TIME):
+    for rows in _read(matrix, tokens, ROWS_HELD):
         x = rows.astype(np.float64)
         u = (n_members * centre - x) / (n_members - 1) if n_members else centre
         factors = (x - u, x - u), (x, x), (x, u), (x, frame.mean), (x, frame.component)
         parts.append(_distances(np.stack([(a * b).sum(1) for a, b in factors], 1), u, frame))
-    return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    return {name: np.concatenate([part[name] for part in parts]) for name in INDICATORS}
 
 
 def _standing_apart(matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: Tokens, sample: Tokens) -> _Apart | None:
@@ -375,14 +375,14 @@ def _standing_apart(matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: T
         if len(kept) < 2:
             return None
     centre = _mean(matrix, kept)
-    few = kind == BLACK_HOLES and len(kept) <= FEW
+    few = kind == BLACK_HOLES and len(kept) <= FEW_COPIES
     if few and (matrix.rows(kept) == matrix.rows(kept[:1])).all() and not _is_central(matrix, kept[:1], others, frame):
         return None  # one row that few tokens share, and nothing else that speaks for it: a copy of a trained one
-    inside = _against(matrix, kept[:: -(-len(kept) // SAMPLE)], centre, frame, len(kept))
+    inside = _against(matrix, kept[:: -(-len(kept) // SAMPLE_ROWS)], centre, frame, len(kept))
     outside = _against(matrix, others, centre, frame)
     areas = {
         name: _area(inside[name], outside[name])
-        for name in COLUMNS
+        for name in INDICATORS
         if np.median(inside[name]) <= TIGHTNESS * np.median(outside[name])
     }
     by = max(areas, key=lambda name: areas[name] + BETTER * (name == "euclidean"), default=None)
@@ -412,12 +412,12 @@ def _read(matrix: EmbeddingMatrix, tokens: Tokens, n_rows: int) -> Iterator[Rows
 
 
 def _mean(matrix: EmbeddingMatrix, tokens: Tokens) -> Float64[np.ndarray, " dim"]:
-    return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens, SAMPLE)], 0) / len(tokens)
+    return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens, SAMPLE_ROWS)], 0) / len(tokens)
 
 
 def _lengths(matrix: EmbeddingMatrix, tokens: Tokens, centre: Float64[np.ndarray, " dim"]) -> Lengths:
     """Measure the Euclidean distance of some rows to a point."""
-    return np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens, AT_A_TIME)])
+    return np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens, ROWS_HELD)])
 
 
 def _area(inside: np.ndarray, outside: np.ndarray) -> float:

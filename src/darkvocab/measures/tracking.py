@@ -15,9 +15,10 @@ from ..numerics import Distances, Grid, _backends, as_grid, decode
 from ..numerics.chebyshev import UNITS
 from ..numerics.grouping import Groups, identical_rows, members_of, n_cores
 
-FEW = 512  # distinct rows whose pairs are compared one by one
+MOST_ONE_BY_ONE = 512  # distinct rows whose pairs are compared one by one
 
-START, BIRTH, VANISH, MERGE, SPLIT, GAIN, LOSE = KINDS = "start", "birth", "vanish", "merge", "split", "gain", "lose"
+EVENT_KINDS = ("start", "birth", "vanish", "merge", "split", "gain", "lose")
+START, BIRTH, VANISH, MERGE, SPLIT, GAIN, LOSE = EVENT_KINDS
 
 
 class State:
@@ -89,7 +90,7 @@ def mean_distances(
     first = state.groups.first
     counts = [np.bincount(state.groups.labels[tokens], minlength=len(first)) for tokens in sets]
     pairs = [len(tokens) * (len(tokens) - 1) / 2 for tokens in sets]
-    if len(first) <= min(FEW, most_rows):
+    if len(first) <= min(MOST_ONE_BY_ONE, most_rows):
         sums = np.empty((2, len(sets)))
         weights = np.array(counts, np.float64)
         _backends.motion.sum_pairs(state.values[first], state.index[first], weights, sums[0], sums[1])
@@ -192,7 +193,7 @@ def follow(
     old and new that share a token at least one is matched. An old one that is not has ended, a new one gets a new
     number.
     Every token whose number changes is in one event; in two, `lose` and `gain`, where both numbers go on. Events come
-    in the order of `KINDS`, then of numbers, and `replay` makes the numbers after of them.
+    in the order of `EVENT_KINDS`, then of numbers, and `replay` makes the numbers after of them.
 
     Parameters
     ----------
@@ -223,7 +224,7 @@ def follow(
     number[born] = range(fresh, fresh + len(born))
     after = number[new]
     events = list(_events(before, after, ongoing, fresh))
-    events.sort(key=lambda event: (KINDS.index(event.kind), event.hole, event.other))
+    events.sort(key=lambda event: (EVENT_KINDS.index(event.kind), event.hole, event.other))
     return after, events, fresh + len(born)
 
 

@@ -34,7 +34,7 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Verdict(Shown):
+class Verification(Shown):
     """Every token that was asked for with its P_max, and how well the weights' grades agree with the answers."""
 
     tokens: pl.DataFrame  # by group and id; docs/files.md has the columns
@@ -62,7 +62,7 @@ class Verdict(Shown):
         return {name: getattr(self, name) for name in ("thresholds", "precision", "recall", "n_missed", "tokens")}
 
 
-def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
+def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verification:
     """Judge answers, of a run with these parameters.
 
     A token's P_max is its largest probability over frames and places (Land and Bartolo, arXiv:2405.05417); it is
@@ -108,7 +108,7 @@ def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
         n_missed = low, high
         if n_verified and parameters.get("tokens", "graded") == "graded":  # else some were not asked for
             recall = _share(n_verified, n_verified + float(np.median(others)), n_named / (n_named + others))
-    return Verdict(
+    return Verification(
         tokens=tokens,
         thresholds=thresholds,
         n_controls=int((tokens["group"] == CONTROL).sum()),

@@ -27,7 +27,7 @@ READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
 GIVE = f"give a {', '.join(READERS)} or .gguf file, an index of shards, or a model folder"
 WEIGHTS: list[str] = FORMATS["weights"]
 ADAPTER = "adapter_config.json"
-INDEX = ".index.json"
+INDEX_SUFFIX = ".index.json"
 TEMPLATES: list[str] = FORMATS["templates"]
 BESIDE: list[str] = [*FORMATS["beside_gguf"], *TEMPLATES]
 LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
@@ -35,7 +35,7 @@ LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
 ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
 
 
-class Folder(LazyMapping[File]):
+class FolderFiles(LazyMapping[File]):
     """The files of a folder, here or on the Hub, by name."""
 
     def __init__(self, said: str, names: list[str], look_up: Callable[[str], File]) -> None:
@@ -56,7 +56,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
     kind of file that is not known.
     """
     place = located(path, progress)
-    return _open_folder(path, place) if isinstance(place, Folder) else _open_file(place, path)
+    return _open_folder(path, place) if isinstance(place, FolderFiles) else _open_file(place, path)
 
 
 @machine_errors()
@@ -64,7 +64,7 @@ def located(
     path: str | Path,
     progress: Callable[[int, int], None] | None = None,
     wanted: tuple[str, str] = ("file or folder", GIVE),
-) -> File | Folder:
+) -> File | FolderFiles:
     """Return the file, or the files of the folder by name, that a path or a name on the Hub stands for.
 
     Parameters and errors as `open_source`; `wanted` is what was asked for and what may be given, as errors have it.
@@ -74,7 +74,7 @@ def located(
         return place
     if place.is_dir():
         names = sorted(item.name for item in place.iterdir() if item.is_file())
-        return Folder(str(place), names, place.__truediv__)
+        return FolderFiles(str(place), names, place.__truediv__)
     if not (isinstance(path, str) and ON_HUB.fullmatch(path)):
         what, give = wanted
         raise MissingFile(f"no {what} {str(path)!r}; {give}, or org/name[@revision] on the Hub")
@@ -92,7 +92,7 @@ def located(
     names = sorted(file.name for file in map(PurePosixPath, repo.listing) if file.parent == folder)
     if not names:
         raise MissingFile(f"{repo} has no file or folder {within!r}")
-    return Folder(str(file if within else repo), names, lambda name: repo.file(folder / name))
+    return FolderFiles(str(file if within else repo), names, lambda name: repo.file(folder / name))
 
 
 @machine_errors()
@@ -124,7 +124,7 @@ def _parse(text: str) -> tuple[str, str | None, str]:
     return uri.id, uri.revision, uri.path_in_repo.rstrip("/")
 
 
-def _open_folder(asked: str | Path, held: Folder) -> Source:
+def _open_folder(asked: str | Path, held: FolderFiles) -> Source:
     """Open a folder that has these files; one on the Hub by its only weights, too, whatever they are called."""
     weights = next((name for name in WEIGHTS if name in held), None)
     if weights is None:
@@ -149,8 +149,8 @@ def _open_file(path: File, asked: str | Path) -> Source:
         return Source(asked=asked, tensors=tensors, metadata=metadata, beside=beside)
     if path.suffix in READERS:
         return Source(asked=asked, tensors=READERS[path.suffix](path))
-    kind = Path(path.name.removesuffix(INDEX)).suffix
-    if path.name.endswith(INDEX) and kind in READERS:
+    kind = Path(path.name.removesuffix(INDEX_SUFFIX)).suffix
+    if path.name.endswith(INDEX_SUFFIX) and kind in READERS:
         return Source(asked=asked, tensors=read_sharded(path, READERS[kind]))
     raise InvalidInput(f"cannot read {path.name!r}; {GIVE}")
 
@@ -164,7 +164,7 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
     Raises MissingFile for a shard, and CorruptFile: not such an index, a shard outside the index's folder, or one that
     lacks a tensor the index places there.
     """
-    ending = Path(index.name.removesuffix(INDEX)).suffix
+    ending = Path(index.name.removesuffix(INDEX_SUFFIX)).suffix
     try:
         places = json.loads(index.read_text("utf-8"), object_pairs_hook=unique_names)["weight_map"]
         places = {str(name): str(shard) for name, shard in places.items()}

@@ -17,17 +17,17 @@ from ..text import listed
 from .tensors import FORMATS, SENTENCES, File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
-MAX_NAME = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
+MAX_NAME_BYTES = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
 MAX_DIMS = 4
-FORMAT = "see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; download the file again"
+SEE_GGUF = "see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; download the file again"
 
 # Types of values by number: how they are unpacked. 8 is a text, 9 an array.
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
-TEXT, ARRAY = 8, 9
+TEXT_VALUE, ARRAY_VALUE = 8, 9
 
 # Types of tensors by number: name, and how many numbers share how many bytes.
 TYPES = {number: (name, numbers, size) for name, (number, numbers, size) in FORMATS["gguf"].items()}
-KEPT = frozenset(FORMATS["gguf_kept"])  # keys of a header
+KEPT_KEYS = frozenset(FORMATS["gguf_kept"])  # keys of a header
 
 
 @dataclass(kw_only=True)
@@ -41,7 +41,7 @@ class _Reader:
     n_items: int = 0
 
     def wrong(self, what: str) -> CorruptFile:
-        return CorruptFile(f"{self.path}: {what}; {FORMAT}")
+        return CorruptFile(f"{self.path}: {what}; {SEE_GGUF}")
 
     def take(self, size: int, *, keep: bool = True) -> bytes:
         """Return so many bytes; go past them, and return none, where they are not to be kept."""
@@ -61,8 +61,8 @@ class _Reader:
 
     def name(self) -> str:
         size = self.number("Q")
-        if size > MAX_NAME:
-            raise self.wrong(f"a name of {size:,} bytes at byte {self.at:,}; at most {MAX_NAME:,} are read")
+        if size > MAX_NAME_BYTES:
+            raise self.wrong(f"a name of {size:,} bytes at byte {self.at:,}; at most {MAX_NAME_BYTES:,} are read")
         try:
             return self.take(size).decode()
         except UnicodeDecodeError:
@@ -80,12 +80,12 @@ class _Reader:
         kind = self.number("I")
         if kind in SCALARS:
             return self.number(SCALARS[kind])
-        if kind == TEXT:
+        if kind == TEXT_VALUE:
             return self.take(self.number("Q"), keep=keep).decode(errors="replace")
-        if kind != ARRAY:
+        if kind != ARRAY_VALUE:
             raise self.wrong(f"a value of unknown type {kind} at byte {self.at:,}")
         kind, n = self.number("I"), self.number("Q")
-        if kind == TEXT:
+        if kind == TEXT_VALUE:
             return [self.take(self.number("Q"), keep=keep) for _ in range(self.count(n))]
         if kind not in SCALARS:
             raise self.wrong(f"an array of values of unknown type {kind} at byte {self.at:,}")
@@ -96,7 +96,7 @@ class _Reader:
 
 
 def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a GGUF file, with all its parts, and its metadata by key: those of `KEPT`.
+    """Return the tensors of a GGUF file, with all its parts, and its metadata by key: those of `KEPT_KEYS`.
 
     A quantised tensor's words are the bytes of its blocks; `dequantised` makes numbers of them.
 
@@ -147,7 +147,7 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
             key = reader.name()
             if key in metadata:
                 raise reader.wrong(f"the header names {key!r} twice")
-            metadata[key] = reader.value(keep=key in KEPT)
+            metadata[key] = reader.value(keep=key in KEPT_KEYS)
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
             raise reader.wrong(f"an alignment of {alignment!r}, which is no power of two")
@@ -162,9 +162,9 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     at = start
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
         if tensor.offset < at:
-            raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {FORMAT}")
+            raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {SEE_GGUF}")
         at = tensor.offset + tensor.nbytes
-    return tensors, {key: held for key, held in metadata.items() if key in KEPT}
+    return tensors, {key: held for key, held in metadata.items() if key in KEPT_KEYS}
 
 
 def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
@@ -185,7 +185,7 @@ def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int
     what = f"{path}: tensor {name!r}, {dtype} {list(shape)}"
     row = shape[-1] if shape else 1
     if row % numbers:
-        raise CorruptFile(f"{what}: {row:,} is no multiple of {numbers}; {FORMAT}")
+        raise CorruptFile(f"{what}: {row:,} is no multiple of {numbers}; {SEE_GGUF}")
     begin = start + offset
     end = begin + math.prod(shape) // numbers * block
     if end > size:

@@ -11,7 +11,7 @@ from .archive import read_archive
 from .tensors import SENTENCES, File, Tensor
 
 # numpy has no name for bfloat16: ml_dtypes saves it as two opaque bytes.
-DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
+NPY_DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
 
 
 def read_array(path: File) -> Tensor:
@@ -21,7 +21,7 @@ def read_array(path: File) -> Tensor:
     float32, float64 and (saved by ml_dtypes) bfloat16.
     """
     tensor, dtype = _read_header(path, path.stem, str(path), 0, path.stat().st_size)
-    if dtype.str not in DTYPES:
+    if dtype.str not in NPY_DTYPES:
         what = "Python objects" if dtype.hasobject else repr(dtype.str)
         raise CorruptFile(f"{path}: holds {what}; save it as float32, float16 or (with ml_dtypes) bfloat16")
     if tensor.strides:
@@ -67,5 +67,5 @@ def _read_header(path: File, name: str, what: str, start: int, end: int) -> tupl
         raise CorruptFile(SENTENCES["too_few_numbers"].format(what=what, size=end - offset, shape=shape))
     # Strides of what is stored column by column, in words.
     strides = tuple(math.prod(shape[:axis]) for axis in range(len(shape))) if by_columns and len(shape) > 1 else None
-    kind = DTYPES.get(dtype.str, dtype.str)
+    kind = NPY_DTYPES.get(dtype.str, dtype.str)
     return Tensor(name=name, dtype=kind, shape=shape, path=path, offset=offset, strides=strides), dtype

@@ -15,7 +15,7 @@ from .tensors import FORMATS, SENTENCES
 
 MAX_OPCODES = 4_000_000  # some 40 a tensor; an opcode of one byte makes an object of a hundred
 MAX_ARGUMENTS = 16  # what is said once may be used a million times, so it must be short
-MAX_NAME = 200
+MAX_GLOBAL = 200
 UNREAD = SENTENCES["unread_pickle"]
 OBJECTS = {"NEWOBJ": 2, "NEWOBJ_EX": 3}  # how far down the stack the class lies
 
@@ -28,7 +28,7 @@ class Name:
     name: str
 
     def __post_init__(self) -> None:
-        if not (type(self.module) is str and type(self.name) is str and len(self.module + self.name) <= MAX_NAME):
+        if not (type(self.module) is str and type(self.name) is str and len(self.module + self.name) <= MAX_GLOBAL):
             raise InvalidInput("a name that is no text, or far too long")
 
     def __str__(self) -> str:

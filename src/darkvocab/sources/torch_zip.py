@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptFile, InvalidInput
-from .archive import Entry, read_archive
+from .archive import ArchiveEntry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
 from .tensors import FORMATS, SENTENCES, File, LazyMapping, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
-MAX_DEPTH, MAX_NAME = 16, 500  # of dicts in dicts; characters
+MAX_DEPTH, MAX_KEY = 16, 500  # of dicts in dicts; characters
 MAX_DIMS, MAX_COUNT = 64, 1 << 63
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled
 
 # Types of torch: as safetensors names them, and bytes of a word.
-DTYPES: dict[str, list] = FORMATS["torch"]
+TORCH_DTYPES: dict[str, list] = FORMATS["torch"]
 HOLDERS = (Pairs, list, tuple)
 STORAGES: dict[str, str] = FORMATS["torch_storages"]
 
@@ -100,7 +100,7 @@ def _refer(identifier: Any) -> Storage:
     _, kind, key, _, count = identifier
     if type(kind) is not Name or kind.name not in STORAGES or kind.module.split(".")[0] != "torch":
         raise CorruptFile(f"a storage of unknown kind, {kind}" if type(kind) is Name else "a storage of no kind")
-    if type(key) is not str or len(key) > MAX_NAME or not _natural(count):
+    if type(key) is not str or len(key) > MAX_KEY or not _natural(count):
         raise InvalidInput("a storage without a key and a size")
     return Storage(STORAGES[kind.name], key, count)
 
@@ -170,8 +170,8 @@ def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
             if type(item) not in (View, *HOLDERS) or not (type(key) is str or _natural(key)):
                 continue
             full = f"{prefix}{key}"
-            if len(full) > MAX_NAME:
-                raise CorruptFile(f"a name of {len(full):,} characters, {full[:40]!r}...; at most {MAX_NAME} are read")
+            if len(full) > MAX_KEY:
+                raise CorruptFile(f"a name of {len(full):,} characters, {full[:40]!r}...; at most {MAX_KEY} are read")
             if type(item) is View:
                 yield full, item
             elif depth == MAX_DEPTH:
@@ -181,14 +181,14 @@ def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
         waiting += reversed(inner)
 
 
-def _tensor(path: File, name: str, view: View, entry: Entry | None) -> Tensor:
+def _tensor(path: File, name: str, view: View, entry: ArchiveEntry | None) -> Tensor:
     """A view, checked against the storage that it sees, and that against the file."""
     what = f"{path}: tensor {name!r}"
     storage, size, stride, offset = view.storage, view.size, view.stride, view.offset
     for dtype in (view.dtype, storage.dtype):
-        if dtype not in DTYPES:
-            raise CorruptFile(f"{what} has unknown dtype {dtype[:40]!r}; known: {', '.join(DTYPES)}")
-    (dtype, word), held = DTYPES[view.dtype], storage.count * DTYPES[storage.dtype][1]
+        if dtype not in TORCH_DTYPES:
+            raise CorruptFile(f"{what} has unknown dtype {dtype[:40]!r}; known: {', '.join(TORCH_DTYPES)}")
+    (dtype, word), held = TORCH_DTYPES[view.dtype], storage.count * TORCH_DTYPES[storage.dtype][1]
     key = storage.key[:40]
     if entry is None:
         raise CorruptFile(f"{what} lies in storage {key!r}, which the archive does not hold")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from ..errors import AccessRefused, InvalidInput
-from ..sources.hub.requests import LATER, whole
+from ..sources.hub.requests import RETRY_STATUSES, whole
 from ..text import shorten
 
 FIRST_AT_ONCE = 4  # requests, where a server does not say how many it takes
@@ -60,7 +60,7 @@ class Connection:
                 if status in BUSY:
                     self.at_once = max(1, self.at_once // 2)
                     self.is_settled = True
-                if status in LATER:
+                if status in RETRY_STATUSES:
                     raise httpx2.HTTPStatusError(f"status {status}", request=response.request, response=response)
                 yield response
 

@@ -20,8 +20,8 @@ from ..sources.tokenizer import in_a_line
 from .frames import Frame
 
 PLACES = 3  # of an answer, decoded greedily
-MOST_TOGETHER = 64  # tokens that are asked for at once
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+TOKENS_AT_ONCE = 64  # tokens that are asked for at once
+MODEL_DTYPES = ("auto", "float32", "bfloat16", "float16")
 VERIFY = "verify"  # the command, and the extra that it needs
 
 
@@ -101,7 +101,7 @@ class Model:
     def batch(self, length: int, n_tokens: int, free: int) -> int:
         """Return how many texts of a length to ask for at once, so that they take a quarter of the free bytes."""
         each = length * self.bytes_a_position + 4 * 4 * n_tokens  # logits, and what is made of them
-        return max(1, min(MOST_TOGETHER, free // 4 // each))
+        return max(1, min(TOKENS_AT_ONCE, free // 4 // each))
 
 
 @machine_errors()
@@ -117,7 +117,7 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
     """
     torch = import_torch(VERIFY, VERIFY)
     transformers = import_extra("transformers", VERIFY, VERIFY)
-    one_of(dtype, "dtype", DTYPES)
+    one_of(dtype, "dtype", MODEL_DTYPES)
     given = _place(str(source))
     weights: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if "gguf_file" in given:

@@ -17,7 +17,7 @@ from ..checkpoints.scan_result import Scan
 from ..checkpoints.selection import asked_for
 from ..errors import InvalidInput, MissingFile, at_least
 from ..gpu.device import check_device
-from ..measures.verdict import Verdict, judge
+from ..measures.verdict import Verification, judge
 from ..runs.engine import open_engine
 from ..runs.folder import check_folder, repeating, versions
 from ..runs.randomness import check_seed
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from .server import Server
 
-PARAMETERS = ("controls", "missed", "chat", "dtype")
-RUNNING = ("device", "seed", "endpoint", "model", "api_key_env")
+MANIFEST_PARAMETERS = ("controls", "missed", "chat", "dtype")
+RUN_OPTIONS = ("device", "seed", "endpoint", "model", "api_key_env")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -127,7 +127,7 @@ class Verify(Shown):
     def parameters(self) -> dict[str, Any]:
         """Settings as a manifest has them."""
         return {
-            **{name: getattr(self, name) for name in PARAMETERS},
+            **{name: getattr(self, name) for name in MANIFEST_PARAMETERS},
             "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
             "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking[1]],
             "strata": self.chosen[1],
@@ -137,7 +137,7 @@ class Verify(Shown):
     def manifest(self) -> dict[str, Any]:
         """Return what is asked, but for where and when."""
         _, sha256 = read_frames(self.frames)
-        options: dict[str, Any] = {name: getattr(self, name) for name in (*PARAMETERS, *RUNNING)}
+        options: dict[str, Any] = {name: getattr(self, name) for name in (*MANIFEST_PARAMETERS, *RUN_OPTIONS)}
         options["model"] = None if self._is_in_memory else self.model
         frames = None if self.frames is None else str(Path(self.frames).absolute())
         asked = self.parameters["tokens"]
@@ -255,7 +255,7 @@ def _free_bytes() -> int:
         return 2 << 30
 
 
-def verify(source: str | Path, out: str | Path | None = None, **given: Any) -> Verdict:
+def verify(source: str | Path, out: str | Path | None = None, **given: Any) -> Verification:
     """Ask a model to repeat its tokens, and judge its answers; `given` is of `Verify` and of `Verify.run`."""
     running = {name: given.pop(name) for name in ("resume", "engine", "workers", "progress", "say") if name in given}
     settings = Verify(source=str(source), **given)

@@ -20,13 +20,13 @@ from ..errors import AccessRefused, DarkvocabError, InvalidInput, MissingFile, U
 from ..text import listed
 from .connection import MOST_AT_ONCE, Connection
 from .frames import ERRORS, MARK, Frame, Text
-from .model import MOST_TOGETHER, PLACES, Answer
+from .model import PLACES, TOKENS_AT_ONCE, Answer
 
-KINDS = tomllib.loads(Path(__file__).with_name("servers.toml").read_text("utf-8"))
+SERVER_KINDS = tomllib.loads(Path(__file__).with_name("servers.toml").read_text("utf-8"))
 PROMPT = "1 2 3 4 5 6"  # by which is asked what a server lists
 TOKEN_ID = "token_id:"  # before an id, where a server was asked to name tokens so
 ROUNDING = 1e-6  # of sums of probabilities that were float32
-TIED = 1e-3  # difference of log-probabilities of answers that are as likely
+TIE = 1e-3  # difference of log-probabilities of answers that are as likely
 BIAS = 1000.0  # makes any token the next one
 Encode = Callable[[str], list[int]]
 Texts = Mapping[int, str | None]  # of every token
@@ -59,7 +59,7 @@ class Server:
     by_text: bool = False  # whether prompts are texts, and tokens are named by theirs
 
     def __post_init__(self) -> None:
-        self.how: dict[str, Any] = KINDS[self.kind]
+        self.how: dict[str, Any] = SERVER_KINDS[self.kind]
 
     @cached_property
     def _ids(self) -> dict[str | None, int]:
@@ -79,7 +79,7 @@ class Server:
 
     def batch(self, *_: int) -> int:
         """Return how many tokens to ask for between two moments at which answers land."""
-        return 16 * self.connection.at_once if self.connection.is_settled else 2 * MOST_TOGETHER
+        return 16 * self.connection.at_once if self.connection.is_settled else 2 * TOKENS_AT_ONCE
 
     def facts(self) -> dict[str, Any]:
         """Return what a manifest has of the server, without its key."""
@@ -140,9 +140,9 @@ class Server:
         most = max(logprobs)
         if not others:
             raise ValueError("it lists nothing but the answer")
-        if not (most <= TIED and sum(p) <= 1.01):
+        if not (most <= TIE and sum(p) <= 1.01):
             raise ValueError("they are none: NaN, or more than 1 in all")
-        if most > logprobs[0] + TIED and not is_forced:
+        if most > logprobs[0] + TIE and not is_forced:
             raise ValueError("it ignores the temperature: the answer is not the likeliest token")
         wanted = self._ids.get(self.texts.get(token), token) if self.by_text else token
         came = tokens[logprobs.index(most)]

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import tokenizers
 
 CATEGORIES = ("reachable", "partial_utf8", "unreachable", "special", "beyond_tokenizer", "unknown")
-COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
+FRAME_COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
 SCHEMA_VERSION = 1
 Names = list[str | None]
-HIGHEST = 64  # times as many ids as texts
-AT_A_TIME = 8192  # texts that are encoded alone
+MOST_IDS_A_TEXT = 64  # times as many ids as texts
+TEXTS_AT_A_TIME = 8192  # texts that are encoded alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +116,12 @@ class Vocabulary:
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 
     def frame(self) -> Any:
-        """Return a polars frame with the columns `COLUMNS`, one row per token; bytes are hexadecimal."""
+        """Return a polars frame with the columns `FRAME_COLUMNS`, one row per token; bytes are hexadecimal."""
         import polars as pl
 
         computed = {"id": range(self.n_tokens), "bytes": [None if data is None else data.hex() for data in self.data]}
-        columns = {name: computed[name] if name in computed else getattr(self, name) for name in COLUMNS}
-        return pl.DataFrame(columns, schema={name: pl.Int64 if name == "id" else pl.String for name in COLUMNS})
+        columns = {name: computed[name] if name in computed else getattr(self, name) for name in FRAME_COLUMNS}
+        return pl.DataFrame(columns, schema={name: pl.Int64 if name == "id" else pl.String for name in FRAME_COLUMNS})
 
 
 def check_categories(tokens: str) -> list[str]:
@@ -185,7 +185,7 @@ def vocabulary(
     pieces = tokenizer.pieces
     if n_tokens is None:
         n_tokens = max(pieces.token, default=-1) + 1
-        if n_tokens > HIGHEST * (len(pieces) + 1):
+        if n_tokens > MOST_IDS_A_TEXT * (len(pieces) + 1):
             raise InvalidInput(f"{tokenizer.file}: {len(pieces):,} texts with ids up to {n_tokens:,}; give n_tokens")
     file = tokenizer.file and str(tokenizer.file)
     facts = {"model": tokenizer.model, "runtime": tokenizer.runtime, "tokenizer": file}
@@ -219,8 +219,8 @@ def no_round_trip(tokenizer: Tokenizer, n_tokens: int) -> tuple[int, ...] | None
     asked = [n for n, token in enumerate(pieces.token) if token < n_tokens and n not in pieces.added]
     asked = [n for n in asked if len(pieces.data[n]) > 1 and "\ufffd" not in (pieces.body[n] or "\ufffd")]
     failed: list[int] = []
-    for begin in range(0, len(asked), AT_A_TIME):
-        some = asked[begin : begin + AT_A_TIME]
+    for begin in range(0, len(asked), TEXTS_AT_A_TIME):
+        some = asked[begin : begin + TEXTS_AT_A_TIME]
         ids, text_of = tokenizer.encode([pieces.body[n] or "" for n in some])
         meant = np.array([pieces.token[n] for n in some])
         length = np.bincount(text_of, minlength=len(some))

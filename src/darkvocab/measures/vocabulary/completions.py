@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-MOST = 1024  # characters to choose from on each side
+MOST_COMPLETIONS = 1024  # characters to choose from on each side
 _INSIDE = bytes(range(0x80, 0xC0))  # continuation bytes
 _CONTINUED = (0, 0x80, 0x800, 0x10000)  # the first code point with so many continuation bytes
 _PLANES = 0x40000  # no letters are behind these planes
@@ -120,9 +120,9 @@ def _drawn(codes: np.ndarray) -> tuple[str, ...]:
     codes = np.random.default_rng(0).permutation(codes)
     kinds = np.zeros(len(codes), np.uint8)
     kinds[codes < _PLANES] = _kinds()[codes[codes < _PLANES]]
-    letters, signs, others = (codes[kinds == kind][:MOST].tolist() for kind in (_LETTER, _SIGN, 0))
+    letters, signs, others = (codes[kinds == kind][:MOST_COMPLETIONS].tolist() for kind in (_LETTER, _SIGN, 0))
     usual = (code for turn in itertools.zip_longest(letters, signs) for code in turn if code is not None)
-    return tuple(map(chr, itertools.islice(itertools.chain(usual, others), MOST)))
+    return tuple(map(chr, itertools.islice(itertools.chain(usual, others), MOST_COMPLETIONS)))
 
 
 @functools.cache

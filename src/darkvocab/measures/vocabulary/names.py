@@ -12,7 +12,7 @@ from fontTools import unicodedata
 PLAIN = (r"unused", r"reserved", r"place\W?holder", r"dummy", r"made\W?up")  # need no brackets: madeupword0001
 BRACKETED = (*PLAIN, *"extra pad padding filler spare blank empty unk special control custom".split())
 _BRACKETED = re.compile(rf"[<\[{{|>].*(?<![a-z])(?:{'|'.join(BRACKETED)})(?![a-z]).*[>\]}}|<]\W?", re.I | re.S)
-_PLAIN = re.compile(rf"\W?(?:{'|'.join(PLAIN)})(?:\W?(?:word|token))?[\W_]?[0-9]+", re.I)
+_UNBRACKETED = re.compile(rf"\W?(?:{'|'.join(PLAIN)})(?:\W?(?:word|token))?[\W_]?[0-9]+", re.I)
 _NUMBER = re.compile("[0-9]+")
 LONGEST_NAME = 100  # characters
 FAMILY = 3  # names that differ in their numbers only
@@ -35,7 +35,7 @@ def reserved_patterns(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         if text.isalpha() or len(text) > LONGEST_NAME or not _NUMBER.search(text):
             continue
-        if _BRACKETED.fullmatch(text) or _PLAIN.fullmatch(text):
+        if _BRACKETED.fullmatch(text) or _UNBRACKETED.fullmatch(text):
             families[_NUMBER.sub("#", text)].append(text)
     return {text: pattern for pattern, family in families.items() if len(family) >= FAMILY for text in family}
 

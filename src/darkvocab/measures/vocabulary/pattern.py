@@ -14,7 +14,7 @@ import numpy as np
 BYTE_LEVEL_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SURROGATES = slice(0xD800, 0xE000)  # are in no text
 PLANE = 0x10000
-LONGEST = 2000  # characters of a pattern, instructions of a program
+LONGEST_PATTERN = 2000  # characters of a pattern, instructions of a program
 LONGEST_ANY_CASE = 8  # characters of a text in any case
 MOST_CLASSES = 64
 DEEPEST = 50  # groups within groups
@@ -50,36 +50,36 @@ class Step(NamedTuple):
     at_end: bool = False
 
 
-class Part(NamedTuple):
+class Fragment(NamedTuple):
     """A part of a pattern, and whether it can match without a character."""
 
     code: tuple[Step, ...]
     empty: bool
 
-    def __add__(self, other: Part) -> Part:  # type: ignore[override]
-        return Part(self.code + other.code, self.empty and other.empty)
+    def __add__(self, other: Fragment) -> Fragment:  # type: ignore[override]
+        return Fragment(self.code + other.code, self.empty and other.empty)
 
 
-def _either(first: Part, second: Part) -> Part:
+def _either(first: Fragment, second: Fragment) -> Fragment:
     fork = Step("either", 1, len(first.code) + 2)
     over = Step("jump", len(second.code) + 1)
-    return Part((fork, *first.code, over, *second.code), first.empty or second.empty)
+    return Fragment((fork, *first.code, over, *second.code), first.empty or second.empty)
 
 
-def _repeated(part: Part, least: int, most: int | None, *, lazy: bool) -> Part:
+def _repeated(part: Fragment, least: int, most: int | None, *, lazy: bool) -> Fragment:
     """Repeat a part; as often as can be, or where `lazy` as seldom."""
-    if part.empty or len(part.code) * max(least, most or 0) > LONGEST:
+    if part.empty or len(part.code) * max(least, most or 0) > LONGEST_PATTERN:
         raise NotRead("a repeat of what may be empty, or of too much")
     length = len(part.code)
-    result = Part(part.code * least, least == 0)
+    result = Fragment(part.code * least, least == 0)
 
     def once_more_or(behind: int) -> tuple[Step, ...]:
         return Step("either", *((behind, 1) if lazy else (1, behind))), *part.code
 
     if most is None:
-        return result + Part((*once_more_or(length + 2), Step("jump", -length - 1)), True)
+        return result + Fragment((*once_more_or(length + 2), Step("jump", -length - 1)), True)
     for n in range(most - least, 0, -1):
-        result += Part(once_more_or(n * (length + 1)), True)
+        result += Fragment(once_more_or(n * (length + 1)), True)
     return result
 
 
@@ -97,21 +97,21 @@ class Pattern:
         self._at = 0
         self._depth = 0
         self.classes: list[str] = []  # what one character can be, each as a pattern of its own
-        if len(pattern) > LONGEST or _CODED.search(pattern) or max(pattern, default="") >= chr(4 * PLANE):
+        if len(pattern) > LONGEST_PATTERN or _CODED.search(pattern) or max(pattern, default="") >= chr(4 * PLANE):
             raise NotRead("too long, or with characters by numbers")
         whole = self._choice()
-        if self._at < len(pattern) or whole.empty or len(whole.code) > LONGEST:
+        if self._at < len(pattern) or whole.empty or len(whole.code) > LONGEST_PATTERN:
             raise NotRead(f"character {self._at}, or matches of nothing")
         self.code = whole.code  # a match ends behind its last instruction
 
-    def _choice(self) -> Part:
+    def _choice(self) -> Fragment:
         parts = [self._row()]
         while self._takes("|"):
             parts.append(self._row())
         return functools.reduce(lambda later, part: _either(part, later), reversed(parts))
 
-    def _row(self) -> Part:
-        row = Part((), True)
+    def _row(self) -> Fragment:
+        row = Fragment((), True)
         after_any_case = False
         while self._at < len(self._pattern) and self._pattern[self._at] not in "|)":
             is_any_case = _ANY_CASE.match(self._pattern, self._at)
@@ -121,23 +121,23 @@ class Pattern:
             after_any_case = bool(is_any_case)
         return row
 
-    def _item(self) -> Part:
+    def _item(self) -> Fragment:
         if any_case := _ANY_CASE.match(self._pattern, self._at):
             self._at = any_case.end()
             return self._in_any_case(any_case[1].split("|"))
         if (within := self._takes("(?=")) or self._takes("(?!"):
             peek = Step("peek", self._one(), within=within, at_end=not within)
             self._close()
-            return Part((peek,), True)
+            return Fragment((peek,), True)
         if self._takes(r"\z"):
-            return Part(tuple(Step("peek", self._class(one), at_end=True) for one in (r"\s", r"\S")), True)
+            return Fragment(tuple(Step("peek", self._class(one), at_end=True) for one in (r"\s", r"\S")), True)
         if self._takes("$"):
-            return Part((Step("peek", self._class(r"\n"), within=True, at_end=True),), True)
+            return Fragment((Step("peek", self._class(r"\n"), within=True, at_end=True),), True)
         if self._takes("(?:") or self._takes("("):
             return self._group()
-        return Part((Step("one", self._one()),), False)
+        return Fragment((Step("one", self._one()),), False)
 
-    def _group(self) -> Part:
+    def _group(self) -> Fragment:
         self._depth += 1
         if self._pattern.startswith("?", self._at) or self._depth > DEEPEST:
             raise NotRead(f"the group at character {self._at}")
@@ -146,7 +146,7 @@ class Pattern:
         self._depth -= 1
         return inside
 
-    def _repeat(self, part: Part) -> Part:
+    def _repeat(self, part: Fragment) -> Fragment:
         repeat = _REPEAT.match(self._pattern, self._at)
         if not repeat:
             return part
@@ -166,10 +166,10 @@ class Pattern:
             return repeated
         if len(part.code) > 1 or part.code[0].kind != "one":
             raise NotRead("a group that is repeated without giving back")
-        no_more = Part((Step("peek", part.code[0].a, within=False, at_end=True),), True)
+        no_more = Fragment((Step("peek", part.code[0].a, within=False, at_end=True),), True)
         return _either(part, no_more) if sign == "?" else repeated + no_more
 
-    def _in_any_case(self, texts: list[str]) -> Part:
+    def _in_any_case(self, texts: list[str]) -> Fragment:
         """Read texts of ASCII letters, of which none may be one character together, as "st" is in ﬆ."""
         units = [_UNIT.findall(text) for text in texts]
         if max(map(len, units)) > LONGEST_ANY_CASE:
@@ -179,7 +179,7 @@ class Pattern:
         if joined and members(f"(?i:{'|'.join(joined)})", self._runtime)[128:].any():
             raise NotRead("letters that are one character in another case")
         cased = [[f"(?i:{unit})" if unit.strip("[]").isalpha() else unit for unit in row] for row in units]
-        rows = [Part(tuple(Step("one", self._class(unit)) for unit in row), not row) for row in cased]
+        rows = [Fragment(tuple(Step("one", self._class(unit)) for unit in row), not row) for row in cased]
         return functools.reduce(lambda later, row: _either(row, later), reversed(rows))
 
     def _one(self) -> int:

@@ -19,7 +19,7 @@ CUT_OFF = "the pre-tokenizer splits it off from whatever it would continue"
 STEADY = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
 # Pre-tokenizers that cut between two characters or not whatever stands around the two,
 CUTTERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits"}
-KINDS = "a1①!_☃中"  # and a character of each kind that they tell apart.
+KIND_EXAMPLES = "a1①!_☃中"  # and a character of each kind that they tell apart.
 # Pre-tokenizers that change no character,
 ONLY_CUT = {*CUTTERS, "Split", "UnicodeScripts", "CharDelimiterSplit", "FixedLength"}
 BORDERS = {"Isolated", "Removed"}  # manners of Split that end a piece wherever a match begins or ends
@@ -92,7 +92,7 @@ class Proofs:
             words = self.words(piece.body)
             if words != [piece.body]:
                 return SPLIT if "".join(words) == piece.body else NORMALISED
-            beside = (*KINDS, piece.body[0])
+            beside = (*KIND_EXAMPLES, piece.body[0])
             continues = self._spelling.before and piece.name.startswith(self._spelling.before)
             if continues and all(self.words(kind + piece.body) != [kind + piece.body] for kind in beside):
                 return CUT_OFF

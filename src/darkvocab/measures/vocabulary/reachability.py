@@ -19,8 +19,8 @@ from ...sources.tokenizer import Encoded, Pieces, Tokenizer, by_rules, parts
 from .completions import cut_apart, wholes
 from .proofs import Proofs
 
-LONGEST = 4096  # characters of a token that is encoded; real ones have at most some hundreds
-SAMPLE = 64  # tokens of a kind that decide in which context all of the kind are encoded first
+LONGEST_TOKEN = 4096  # characters of a token that is encoded; real ones have at most some hundreds
+SAMPLE_TOKENS = 64  # tokens of a kind that decide in which context all of the kind are encoded first
 MOST_IN_CONTEXTS = 2_000_000  # texts
 MOST_COMPLETED = 100_000  # texts in each round of completing pieces of characters
 MOST_JOINED = 20_000  # texts of pieces of characters beside others
@@ -147,8 +147,8 @@ class Search:
         token = self.pieces.token
         text = self.pieces.name
         body = self.pieces.body
-        self.too_long = {token[n] for n, name in enumerate(text) if len(name) > LONGEST}
-        every = [n for n, name in enumerate(text) if token[n] < self.n_tokens and len(name) <= LONGEST]
+        self.too_long = {token[n] for n, name in enumerate(text) if len(name) > LONGEST_TOKEN}
+        every = [n for n, name in enumerate(text) if token[n] < self.n_tokens and len(name) <= LONGEST_TOKEN]
         every = [n for n in every if n not in self.pieces.silent]
         with contextlib.suppress(OutOfTime):
             self._encode([], self.seeds)
@@ -159,7 +159,7 @@ class Search:
             self._encode([], [*LETTERS[1], *strangers])  # what is unknown has a token, too
             first: list[Context] = [("", ""), *((letter, "") for letter in strangers), (" ", ""), ("a", ""), ("", "a")]
             for group in self._groups(whole):
-                sample = group[:: max(1, len(group) // SAMPLE)]
+                sample = group[:: max(1, len(group) // SAMPLE_TOKENS)]
                 reached = [self._in_context(sample, context, by_chance=False) for context in first]
                 self._in_context(group, first[reached.index(max(reached))])
             for context in first:
@@ -200,7 +200,7 @@ class Search:
             at_work = f", while the tokenizer was at work on {n_left_alone:,} of them" if n_left_alone else ""
             said += f"ended after {self.seconds:g} seconds{at_work}, before all of this was done; "
         if self.too_long:
-            said += f"{len(self.too_long):,} tokens longer than {LONGEST:,} characters were not encoded; "
+            said += f"{len(self.too_long):,} tokens longer than {LONGEST_TOKEN:,} characters were not encoded; "
         said += f"{n_without:,} tokens were not reached, of which {len(self.proofs):,} are proved to be out of reach"
         return said
 
@@ -294,7 +294,7 @@ class Search:
             body = self.pieces.body[piece] or ""
             forms = {form(body) for form in FORMS} | {body.replace(new, old) for old, new in replaced}
             forms |= {letter.join(body) for letter in strangers}  # which the model may drop
-            forms = {form for form in (*forms, self.pieces.name[piece]) if len(form) <= 2 * LONGEST} - {body}
+            forms = {form for form in (*forms, self.pieces.name[piece]) if len(form) <= 2 * LONGEST_TOKEN} - {body}
             sides = itertools.product(("", " ", "a", *strangers), ("", " ", "a"))
             return (before + form + after for before, after in sides for form in sorted(forms))
 

@@ -31,14 +31,14 @@ from ..tensors import SENTENCES, RemoteFile, read_object, sha256
 from .requests import AGAIN, ask, blocks, get
 
 CONNECTIONS = 4
-PIECE = 8 << 20  # bytes of a request
-BLOCK = 1 << 16  # what is read of a header begins and ends at multiples of this
-AHEAD = 1 << 20  # most that is read ahead of a header that is read from one end to the other
+REQUEST_BYTES = 8 << 20  # bytes of a request
+HEADER_BLOCK = 1 << 16  # what is read of a header begins and ends at multiples of this
+READ_AHEAD = 1 << 20  # most that is read ahead of a header that is read from one end to the other
 Span = tuple[int, int]  # bytes from, to
 MAX_WHOLE = 1 << 28  # bytes of a file that is read as a whole: a config, an index, a tokenizer
 
 
-class Entry(NamedTuple):
+class ListedFile(NamedTuple):
     """A file of a commit."""
 
     size: int
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
         return self.oid if len(self.oid) == 64 else None
 
 
-Listing = dict[str, Entry]  # by path in the repository
+Listing = dict[str, ListedFile]  # by path in the repository
 
 
 @dataclass(kw_only=True)
@@ -60,7 +60,7 @@ class Repo:
     revision: str  # as asked for
     commit: str  # 40 hexadecimal digits
     progress: Callable[[int, int], None] | None = None  # gets (bytes read, bytes asked for) of all files together
-    listing: dict[str, Entry] = field(repr=False)
+    listing: dict[str, ListedFile] = field(repr=False)
     bytes_read: int = 0
     _asked_for: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -93,7 +93,7 @@ class HubFile(RemoteFile):
     __repr__ = __str__
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> ListedFile:
         return self.repo.listing[str(self.path)]
 
     @property
@@ -113,7 +113,7 @@ class HubFile(RemoteFile):
 
     def open(self, mode: str = "rb") -> io.BufferedReader:
         """Open the file; the bytes that are read come here."""
-        return io.BufferedReader(_Stream(self), BLOCK)
+        return io.BufferedReader(_Stream(self), HEADER_BLOCK)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.whole().read_text(encoding)
@@ -175,10 +175,10 @@ class HubFile(RemoteFile):
                 return path
         return None
 
-    def _kept(self) -> Pieces:
-        return Pieces(assets(self.repo.name, "files") / self.entry.oid, self.entry.size)
+    def _kept(self) -> PartialFile:
+        return PartialFile(assets(self.repo.name, "files") / self.entry.oid, self.entry.size)
 
-    def _transfer(self, pieces: Pieces, missing: list[Span]) -> None:
+    def _transfer(self, pieces: PartialFile, missing: list[Span]) -> None:
         total = sum(end - begin for begin, end in missing)
         if constants.is_offline_mode():
             raise MissingFile(SENTENCES["offline"].format(what=f"{self}: {total:,} bytes of it are not"))
@@ -187,7 +187,9 @@ class HubFile(RemoteFile):
             room = f"no room for {total:,} bytes of {self} in {folder}; set HF_HOME to where there is"
             raise DiskFull(errno.ENOSPC, room)
         self.repo.count(asked_for=total)
-        parts = [(at, min(at + PIECE, end)) for begin, end in missing for at in range(begin, end, PIECE)]
+        parts = [
+            (at, min(at + REQUEST_BYTES, end)) for begin, end in missing for at in range(begin, end, REQUEST_BYTES)
+        ]
         stop = threading.Event()
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             try:
@@ -195,7 +197,7 @@ class HubFile(RemoteFile):
             finally:
                 stop.set()
 
-    def _part(self, pieces: Pieces, part: Span, stop: threading.Event) -> None:
+    def _part(self, pieces: PartialFile, part: Span, stop: threading.Event) -> None:
         """Read these bytes into the file, and record how far that went."""
         begin, end = part
         at = begin
@@ -249,7 +251,7 @@ class HubFile(RemoteFile):
             raise Unreachable(f"{self}: {host} sends {sent[:80]!r}, where {asked!r} was asked for")
 
 
-class Pieces:
+class PartialFile:
     """A file of `size` bytes of which some pieces are here: holes where the others belong, and beside it a record.
 
     One of another size is begun anew. Any process may write into it: all write the same bytes at the same places. A
@@ -305,7 +307,7 @@ class _Stream(io.RawIOBase):
         self._size = file.entry.size
         self._at = 0
         self._brought: Span = (0, 0)
-        self._ahead = BLOCK
+        self._ahead = HEADER_BLOCK
 
     def readable(self) -> bool:
         return True
@@ -326,9 +328,9 @@ class _Stream(io.RawIOBase):
             return 0
         begin, brought = self._brought
         if not begin <= self._at <= end <= brought:
-            self._ahead = min(2 * self._ahead, AHEAD) if begin < self._at <= brought else BLOCK
-            begin = self._at // BLOCK * BLOCK
-            brought = min(max(-(-end // BLOCK) * BLOCK, begin + self._ahead), self._size)
+            self._ahead = min(2 * self._ahead, READ_AHEAD) if begin < self._at <= brought else HEADER_BLOCK
+            begin = self._at // HEADER_BLOCK * HEADER_BLOCK
+            brought = min(max(-(-end // HEADER_BLOCK) * HEADER_BLOCK, begin + self._ahead), self._size)
             self._brought = (begin, brought)
         with self._file.bring(begin, brought - begin).open("rb", buffering=0) as file:
             file.seek(self._at)
@@ -394,10 +396,10 @@ def revisions(name: str) -> dict[str, str]:
     return ask("/refs", name, constants.DEFAULT_REVISION, read)
 
 
-def _entry(size: Any, oid: Any) -> Entry:
+def _entry(size: Any, oid: Any) -> ListedFile:
     if not (type(size) is int and size >= 0 and _is_hash(oid, 40, 64)):
         raise InvalidInput(f"a file of size {size!r} and hash {str(oid)[:80]!r}")
-    return Entry(size, oid)
+    return ListedFile(size, oid)
 
 
 def _is_hash(text: object, *lengths: int) -> bool:
@@ -446,5 +448,5 @@ def _known_listing(name: str, commit: str) -> Listing:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         blob = path.readlink().name if path.is_symlink() else ""  # the blob may link to the library's shared store
         oid = blob if _is_hash(blob, 40, 64) else "0" * 40  # without links: a whole file is not compared with a hash
-        listing[path.relative_to(folder).as_posix()] = Entry(path.stat().st_size, oid)
+        listing[path.relative_to(folder).as_posix()] = ListedFile(path.stat().st_size, oid)
     return listing

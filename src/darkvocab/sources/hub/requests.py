@@ -24,7 +24,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each retry of a request th
 UNCONNECTED = 2  # retries where there is no connection at all
 MOST_PAUSE = 60.0  # seconds that a server may ask us to wait
 ENOUGH = 1 << 16  # bytes that make a request that was cut no failure
-LATER = (408, 429, 500, 502, 503, 504)  # statuses after which it is worth to ask again
+RETRY_STATUSES = (408, 429, 500, 502, 503, 504)  # statuses after which it is worth to ask again
 LOGIN = "log in (`hf auth login`, or set HF_TOKEN)"
 AGAIN = "run it again; what has arrived is kept"
 
@@ -44,7 +44,7 @@ def get(url: str, repo: str, revision: str, file: str = "", **options: Any) -> I
     with get_session().stream("GET", url, headers=headers, timeout=timeout, **options) as response:
         status = response.status_code
         answers = f"{response.url.host} answers {status} ({response.reason_phrase})"
-        if status in LATER:
+        if status in RETRY_STATUSES:
             raise httpx2.HTTPStatusError(answers, request=response.request, response=response)
         if refusal := _refusal(status, response.headers.get("x-error-code"), repo, revision, file):
             raise refusal

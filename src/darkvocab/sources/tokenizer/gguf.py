@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import CorruptFile
 from ..tensors import File
-from .llama_cpp import BUILDERS, HELD, PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST, Held, Specials
+from .llama_cpp import BUILDERS, HELD, PATTERN_OF, RAW, SPECIAL_TEXTS, WHOLE_WORDS_FIRST, Held, Specials
 from .rules import guarded, merging
 from .sentencepiece import CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
 from .tokenizer import BYTE_TOKEN, Pieces, Spelling, Tokenizer, decoded
@@ -20,7 +20,7 @@ from .tokenizer import BYTE_TOKEN, Pieces, Spelling, Tokenizer, decoded
 if TYPE_CHECKING:
     from .llama_cpp import Rules
 
-MODELS: dict[str, dict[str, Any]] = HELD["models"]
+GGUF_MODELS: dict[str, dict[str, Any]] = HELD["models"]
 Value = TypeVar("Value")
 
 
@@ -40,9 +40,9 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
     tokens = _Tokens.of(header, model)
     if not tokens.text:
         return None
-    known = MODELS.get(model, {"kind": model, "spelling": {}})
+    known = GGUF_MODELS.get(model, {"kind": model, "spelling": {}})
     is_raw = model == "gpt2" and PATTERN_OF.get(pre) in RAW
-    spelling = Spelling(**(MODELS["gemma4"] if is_raw else known)["spelling"])
+    spelling = Spelling(**(GGUF_MODELS["gemma4"] if is_raw else known)["spelling"])
     read = Tokenizer(
         runtime="llama.cpp",
         model=known["kind"],
@@ -99,7 +99,7 @@ class _Header:
         n_tokens = len(tokens.name)
         unknown = self.value("unknown_token_id", int, n_tokens)
         if unknown >= n_tokens:
-            unknown = MODELS.get(model, {}).get("unknown", n_tokens)
+            unknown = GGUF_MODELS.get(model, {}).get("unknown", n_tokens)
         lowercase = self.value("normalizer.lowercase", bool, True)
         charsmap = self.value("precompiled_charsmap", np.ndarray, np.empty(0, np.uint8)).tobytes()
         if charsmap:
@@ -141,7 +141,7 @@ class _Tokens:
         types = header.numbers("token_type", "iu", len(raw), NORMAL)
         text = [held.decode(errors="replace") or f"[EMPTY_{n}]" for n, held in enumerate(raw)]
         special = set(np.flatnonzero(np.isin(types, (UNKNOWN, CONTROL, USER_DEFINED))).tolist())
-        named = {one: n for n, one in enumerate(text) if one in SPECIAL}
+        named = {one: n for n, one in enumerate(text) if one in SPECIAL_TEXTS}
         special |= set(named.values())
         if "<|tool_response>" in named:  # as llama.cpp has it for the sake of Gemma 4
             special.discard(named.get("</s>", -1))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
 from ..tensors import SENTENCES, File, read_object
-from .rules import CLASSES, HIGHEST, PATTERNS, added_beside, by_rules, class_name, guarded, plain, settings, words
+from .rules import CLASSES, HIGHEST_ID, PATTERNS, added_beside, by_rules, class_name, guarded, plain, settings, words
 from .tokenizer import BYTE_LEVEL, Pieces, Spelling, Tokenizer, is_unicode
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
     vocab = read_object(path)
-    if not all(type(token) is int and 0 <= token <= HIGHEST for token in vocab.values()):
-        raise CorruptFile(f"{path}: not a vocabulary: not each text has an id from 0 to {HIGHEST:,}")
+    if not all(type(token) is int and 0 <= token <= HIGHEST_ID for token in vocab.values()):
+        raise CorruptFile(f"{path}: not a vocabulary: not each text has an id from 0 to {HIGHEST_ID:,}")
     named = class_name(folder)
     if named not in ("", "Qwen2Tokenizer", "CLIPTokenizer", *CLASSES["gpt2"]):
         return _without_rules(path, vocab, named)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import CorruptFile, InvalidInput, MissingFile, machine_errors
-from .. import Folder, located
+from .. import FolderFiles, located
 from ..gguf import read_gguf
 from ..tensors import File, RemoteFile, Source
 from .gguf import from_gguf
@@ -18,7 +18,7 @@ from .tiktoken import from_ranks, from_tekken, is_ranks
 from .tokenizer import Tokenizer
 
 Files = Mapping[str, File]
-FILES: dict[str, str] = HELD["files"]
+FILE_PATTERNS: dict[str, str] = HELD["files"]
 SAME = ("vocab", "words")  # have the rules of a tokenizer.json once more
 MERGES = "merges.txt"
 GIVE: str = HELD["give"]
@@ -29,13 +29,13 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
     """Open the tokenizer of a file, of a folder, or of `org/name[@revision][/file or folder]` on the Hub.
 
     A file of a usual name is read together with those that belong to it: `tokenizer_config.json`, `added_tokens.json`,
-    `special_tokens_map.json`, `merges.txt`. Of a folder the first that `FILES` has; `Tokenizer.others` opens the rest.
+    `special_tokens_map.json`, `merges.txt`. In a folder, the first of `FILE_PATTERNS`; `Tokenizer.others` opens others.
 
     Raises as `open_source`: MissingFile, too, for a folder without a tokenizer; CorruptFile for one that contradicts
     itself, saying where; InvalidInput for a SentencePiece model whose ids are not those of the tokenizer.
     """
     place = located(path, progress, ("tokenizer at", f"{GIVE}, or scan with --tokenizer none"))
-    if isinstance(place, Folder):
+    if isinstance(place, FolderFiles):
         names = tokenizer_names(place)
         if not names:
             raise MissingFile(f"{place.said} holds no tokenizer; {GIVE}")
@@ -60,7 +60,7 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
 def tokenizer_names(folder: Files) -> list[str]:
     """Return the names of files of a folder that hold a tokenizer, the one to use first, then others that apply."""
     by_kind = {_kind(name): name for name in sorted(folder) if name != "vocab.json" or MERGES in folder}
-    names = [by_kind[kind] for kind in FILES if kind in by_kind]
+    names = [by_kind[kind] for kind in FILE_PATTERNS if kind in by_kind]
     if names and names[0] != "tokenizer.json" and class_name(folder) in CLASSES["other_ids"]:
         names = [name for name in names if _kind(name) != "sentencepiece"]
     return [name for name in names if name == names[0] or _kind(name) not in SAME]
@@ -74,7 +74,7 @@ def tokenizer_files(folder: Files) -> list[File]:
 
 
 def _kind(name: str) -> str | None:
-    return next((kind for kind, pattern in FILES.items() if re.fullmatch(pattern, name)), None)
+    return next((kind for kind, pattern in FILE_PATTERNS.items() if re.fullmatch(pattern, name)), None)
 
 
 def _of_folder(folder: Files, names: list[str]) -> Tokenizer:

@@ -28,11 +28,11 @@ Built = TypeVar("Built")
 HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 PATTERNS: dict[str, str] = HELD["patterns"]
 CLASSES = {rules: {f"{name}Tokenizer" for name in names.split()} for rules, names in HELD["classes"].items()}
-TOGETHER = 256  # texts in one call's list of words
+TEXTS_IN_A_CALL = 256  # as if they were the words of one text
 CONFIG, MAP, LIST = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 COMPANIONS = (CONFIG, MAP, LIST)
 FLAGS = ("lstrip", "rstrip", "normalized", "single_word")
-HIGHEST = 2**31 - 1  # id
+HIGHEST_ID = 2**31 - 1
 
 
 def by_rules(rules: tokenizers.Tokenizer, file: File | None = None) -> Tokenizer:
@@ -83,7 +83,7 @@ def encode_by(rules: tokenizers.Tokenizer, texts: list[str]) -> Encoded:
     """
     # Some texts go to the library together, as the words of a text that is cut already: each is encoded by itself,
     # and the library makes fewer objects.
-    together = [texts[begin : begin + TOGETHER] for begin in range(0, len(texts), TOGETHER)]
+    together = [texts[begin : begin + TEXTS_IN_A_CALL] for begin in range(0, len(texts), TEXTS_IN_A_CALL)]
     try:
         encoded = rules.encode_batch(together, is_pretokenized=True, add_special_tokens=False)
     except Exception:  # the library raises bare Exception
@@ -93,7 +93,7 @@ def encode_by(rules: tokenizers.Tokenizer, texts: list[str]) -> Encoded:
         ids, text_of = encode_by(rules, texts[:middle])
         more, text_of_more = encode_by(rules, texts[middle:])
         return np.concatenate([ids, more]), np.concatenate([text_of, text_of_more + middle])
-    numbers = (np.array(some.word_ids, np.int64) + TOGETHER * n for n, some in enumerate(encoded))
+    numbers = (np.array(some.word_ids, np.int64) + TEXTS_IN_A_CALL * n for n, some in enumerate(encoded))
     return np.concatenate([np.array(some.ids, np.int64) for some in encoded]), np.concatenate([*numbers])
 
 
@@ -265,7 +265,7 @@ def _content(entry: Any) -> str | None:
 def _added(path: File, entry: Any, token: Any) -> Added:
     content = _content(entry)
     number = int(token) if isinstance(token, str) and token.isdecimal() and len(token) <= 10 else token
-    if content is None or type(number) is not int or not 0 <= number <= HIGHEST:
+    if content is None or type(number) is not int or not 0 <= number <= HIGHEST_ID:
         raise CorruptFile(f"{path}: an added token that is not a text with an id: {str(token)[:40]!r}")
     flags = {name: entry[name] for name in FLAGS if isinstance(entry.get(name), bool)}
     return Added(content=content, id=number, special=entry.get("special") is True, flags=flags)

@@ -27,16 +27,16 @@ SPACE = "\u2581"
 SHIFTED = "XLMRobertaTokenizer"  # fairseq's: <s>, <pad>, </s> and <unk> first
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-MODELS = {1: "Unigram", 2: "BPE", 3: "Word", 4: "Char"}
+MODEL_KINDS = {1: "Unigram", 2: "BPE", 3: "Word", 4: "Char"}
 BARE = bytes([3 << 3, 0, 4 << 3, 0, 5 << 3, 0])  # rules of normalisation that leave spaces as they are
-BLOCK = 256  # units of a trie that one unit may lead to
+TRIE_BLOCK = 256  # units of a trie that one unit may lead to
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ModelProto:
     """Pieces and rules of a SentencePiece model."""
 
-    kind: str  # one of `MODELS`
+    kind: str  # one of `MODEL_KINDS`
     text: list[str]
     score: list[float]
     type: list[int]
@@ -94,13 +94,13 @@ def processor(path: File | None, data: bytes) -> sentencepiece.SentencePieceProc
     return run
 
 
-def _shifted(model: Model) -> np.ndarray:
+def _shifted(model: ModelProto) -> np.ndarray:
     """Return the ids that XLM-RoBERTa gives the pieces: <s> 0, </s> 2, <unk> 3, and each other one more."""
     first = {"<s>": 0, "</s>": 2, "<unk>": 3}
     return np.array([first.get(text, n + 1) if n < 3 else n + 1 for n, text in enumerate(model.text)])
 
 
-def _pieces(path: File, model: Model, ids: list[int], spelling: Spelling, folder: Mapping[str, File]) -> Pieces:
+def _pieces(path: File, model: ModelProto, ids: list[int], spelling: Spelling, folder: Mapping[str, File]) -> Pieces:
     beside = {one.id: one.content for one in added_beside(folder) if one.id is not None}
     held = zip(ids, model.text, model.type, strict=True)
     rows = [(token, text, kind) for token, text, kind in held if beside.get(token, text) == text]
@@ -114,7 +114,7 @@ def _pieces(path: File, model: Model, ids: list[int], spelling: Spelling, folder
     return Pieces(token=[token for token, _, _ in rows], text=texts, name=texts, data=data, added=added, silent=silent)
 
 
-def merge_rules(path: File | None, model: Model) -> tokenizers.Tokenizer | None:
+def merge_rules(path: File | None, model: ModelProto) -> tokenizers.Tokenizer | None:
     """Return the model's rules for the `tokenizers` library, where it merges each piece alone as SentencePiece does.
 
     Of two ways to merge the same text SentencePiece takes the one further left, the library the one listed first.
@@ -143,7 +143,7 @@ def merge_rules(path: File | None, model: Model) -> tokenizers.Tokenizer | None:
     return rules if all(map(list.__eq__, merged, alone)) else None
 
 
-def read_model(data: bytes) -> Model:
+def read_model(data: bytes) -> ModelProto:
     """Read a model; ValueError says what is wrong with it."""
     pieces: list[bytes] = []
     others = {2: b"", 3: b""}
@@ -157,15 +157,15 @@ def read_model(data: bytes) -> Model:
     texts, scores, types = zip(*map(_piece, pieces), strict=True)
     trainer, rules = (dict(fields(others[number])) for number in (2, 3))
     kind = trainer.get(3, 1)
-    if kind not in MODELS:
+    if kind not in MODEL_KINDS:
         raise ValueError(f"a model of unknown type {kind!r:.20}")
     charsmap = rules.get(2, b"")
     if not isinstance(charsmap, bytes):
         raise ValueError("rules of normalisation that are no bytes")
     if charsmap:
         check_charsmap(charsmap)
-    return Model(
-        kind=MODELS[kind],
+    return ModelProto(
+        kind=MODEL_KINDS[kind],
         text=list(texts),
         score=list(scores),
         type=list(types),
@@ -247,14 +247,14 @@ def check_charsmap(charsmap: bytes) -> None:
     """
     size = int.from_bytes(charsmap[:4], "little")
     texts = charsmap[4 + size :]
-    if len(charsmap) < 4 or size % (4 * BLOCK) or not 0 < size <= len(charsmap) - 4 or texts[-1:] != b"\0":
+    if len(charsmap) < 4 or size % (4 * TRIE_BLOCK) or not 0 < size <= len(charsmap) - 4 or texts[-1:] != b"\0":
         raise ValueError("rules of normalisation whose sizes do not agree")
     units = np.frombuffer(charsmap, "<u4", size // 4, 4).astype(np.int64)
     is_leaf = units >> 31 == 1
     offset = units >> 10 << ((units & 1 << 9) >> 6)
     target = np.arange(len(units)) ^ offset
     leads = ~is_leaf
-    if (target[leads] // BLOCK >= len(units) // BLOCK).any():
+    if (target[leads] // TRIE_BLOCK >= len(units) // TRIE_BLOCK).any():
         raise ValueError("rules of normalisation that lead outside of themselves")
     named = target[leads & (units >> 8 & 1 == 1)]
     values = units[named] & 0x7FFFFFFF

@@ -1,7 +1,7 @@
 """Tokenizers that tiktoken runs: files of ranks (`*.tiktoken`, Meta's `tokenizer.model`) and Mistral's tekken.json.
 
 A file of ranks has a line for each token, its bytes in base64 and its rank, and nothing else: the pattern that cuts a
-text into words is in the code of the model. `KNOWN` has that of vocabularies that are recognised by their ranks.
+text into words is in the code of the model. `VOCABULARIES` has that of vocabularies that are recognised by their ranks.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
 from ..tensors import SENTENCES, File, read_object
-from .rules import CONFIG, HELD, HIGHEST, PATTERNS, added_beside, for_oniguruma, settings, words
+from .rules import CONFIG, HELD, HIGHEST_ID, PATTERNS, added_beside, for_oniguruma, settings, words
 from .tokenizer import BYTE_LEVEL, Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line, is_unicode
 
 if TYPE_CHECKING:
     import tokenizers
 
 _TO_BYTE_LEVEL = {byte: chr(code) for code, byte in BYTE_LEVEL.items()}
-NEVER = 0xFF  # a byte that no UTF-8 text has, so that no token holds it beside others
+NO_UTF8_BYTE = 0xFF  # a byte that no UTF-8 text has, so that no token holds it beside others
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _marks(listed: Mapping[str, str], numbered: list[tuple[str, int, int, int]])
     return ids | {text.format(n): zero + n for text, zero, first, last in numbered for n in range(first, last + 1)}
 
 
-KNOWN = {  # by `fingerprint` of the ranks
+VOCABULARIES = {  # by `fingerprint` of the ranks
     one["sha256"]: Known(one["name"], PATTERNS[one["pattern"]], _marks(one["marks"], one["numbered"]), one["nfc"])
     for one in HELD["vocabulary"]
 }
@@ -57,10 +57,10 @@ def is_ranks(begin: bytes) -> bool:
 def from_ranks(path: File, folder: Mapping[str, File]) -> Tokenizer:
     """Open a file of ranks; `tokenizer_config.json` and `added_tokens.json` of the folder name its special tokens.
 
-    One whose pattern neither the former has (as `pat_str`) nor `KNOWN` cannot encode. Raises CorruptFile.
+    One whose pattern neither the former has (as `pat_str`) nor `VOCABULARIES` cannot encode. Raises CorruptFile.
     """
     ranks = _ranks(path)
-    known = KNOWN.get(fingerprint(ranks))
+    known = VOCABULARIES.get(fingerprint(ranks))
     marks = {one.id: one.content for one in added_beside(folder) if one.id is not None}
     if known and not marks:
         marks = {token: mark for mark, token in known.marks.items()}
@@ -125,7 +125,7 @@ def _ranks(path: File) -> dict[bytes, int]:
         if not parts:
             continue
         data = _unpacked(parts[0])
-        if len(parts) != 2 or not data or not parts[1].isdigit() or len(parts[1]) > 10 or int(parts[1]) > HIGHEST:
+        if len(parts) != 2 or not data or not parts[1].isdigit() or len(parts[1]) > 10 or int(parts[1]) > HIGHEST_ID:
             raise CorruptFile(f"{path}: line {n:,} is not a token in base64 and its rank; download it again")
         if data in ranks:
             raise CorruptFile(f"{path}: line {n:,} names the token of line {list(ranks).index(data) + 1:,} again")
@@ -163,7 +163,7 @@ def _tokenizer(
     facts: dict[str, Any] = {"runtime": "tiktoken", "model": "BPE", "file": path, "pieces": pieces}
     facts["spelling"] = Spelling(byte_level=True)
     if pattern is None:
-        known = ", ".join(one.name for one in KNOWN.values())
+        known = ", ".join(one.name for one in VOCABULARIES.values())
         reason = f"the pattern that cuts a text into words is not in a file of ranks, and these are none of {known}"
         return Tokenizer(**facts, cannot_encode=f"{reason}; a tokenizer.json has it, or pat_str in a {CONFIG} beside")
     without = [byte for byte in range(256) if bytes([byte]) not in ranks]
@@ -192,7 +192,7 @@ def _encoders(path: File, ranks: Mapping[bytes, int], pattern: str, *, first: in
         return ids + first, text_of
 
     def merges(pieces: list[int]) -> list[bool]:
-        never = bytes([NEVER])
+        never = bytes([NO_UTF8_BYTE])
         return [
             encoding._encode_single_piece(data[n] + never) == [ranks[data[n]], ranks[never]] or len(data[n]) == 1
             for n in pieces

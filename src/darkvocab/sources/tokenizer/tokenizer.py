@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Encoded = tuple[np.ndarray, np.ndarray]  # ids, and the number of the text that each is of; int64
 BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 # GPT-2's alphabet: the character that stands for each byte, for `str.translate` into Latin-1.
-_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = sorted(set(range(256)) - set(_PLAIN))
-BYTE_LEVEL = {**{byte: byte for byte in _PLAIN}, **{256 + n: byte for n, byte in enumerate(_OTHERS)}}
+_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = sorted(set(range(256)) - set(_PRINTED))
+BYTE_LEVEL = {**{byte: byte for byte in _PRINTED}, **{256 + n: byte for n, byte in enumerate(_OTHERS)}}
 # A character of Latin-1 that stands for no byte must not pass for one.
 _FROM_BYTE_LEVEL = {**{code: 0xFFFD for code in range(256) if code not in BYTE_LEVEL}, **BYTE_LEVEL}
 
