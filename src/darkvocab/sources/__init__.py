@@ -47,13 +47,11 @@ class FolderFiles(LazyMapping[File]):
 def open_source(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Source:
     """Open the tensors of a file, or of a model folder (one file, or shards with their index); see `docs/files.md`.
 
-    Only headers are read. Beside a folder's tensors: its `config.json`, and its files by name. Where nothing lies at
-    `path`, a text may also be `org/name[@revision][/file or folder]` on the Hub; `progress` is told (bytes read, bytes
-    asked for) as pieces of its files arrive, now and later.
+    Only headers are read now. A text at which no file lies may name `org/name[@revision][/file or folder]` on the Hub;
+    `progress` is called with (bytes read, bytes asked for) as pieces of such files arrive, now and later.
 
     Raises MissingFile (nothing there, a folder without weights, a missing shard), AccessRefused and Unreachable as
-    `HubFile.bring`, CorruptFile as the readers of `READERS`, `read_gguf` and `read_sharded`, and InvalidInput for a
-    kind of file that is not known.
+    `HubFile.bring`, CorruptFile as the readers of each format, and InvalidInput for an unknown kind of file.
     """
     place = located(path, progress)
     return _open_folder(path, place) if isinstance(place, FolderFiles) else _open_file(place, path)
@@ -65,9 +63,9 @@ def located(
     progress: Callable[[int, int], None] | None = None,
     wanted: tuple[str, str] = ("file or folder", GIVE),
 ) -> File | FolderFiles:
-    """Return the file, or the files of the folder by name, that a path or a name on the Hub stands for.
+    """Return the file, or the files of the folder, at a path or under a name on the Hub.
 
-    Parameters and errors as `open_source`; `wanted` is what was asked for and what may be given, as errors have it.
+    Parameters and errors as `open_source`; `wanted` has the words of errors: what was asked for, what may be given.
     """
     place = Path(path)
     if place.is_file():
@@ -97,7 +95,7 @@ def located(
 
 @machine_errors()
 def revisions(path: str) -> dict[str, str] | None:
-    """Return what opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
+    """Return an address for each branch and tag of a model on the Hub; None where a text names no such model.
 
     Raises as `hub.repo.revisions`.
     """
@@ -112,7 +110,7 @@ def revisions(path: str) -> dict[str, str] | None:
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:
-    """Return repository, revision (None: the default) and path in it, of a text that `ON_HUB` matches."""
+    """Split a name on the Hub into repository, revision (None: the default) and path in it."""
     from huggingface_hub import constants, parse_hf_uri
 
     try:
@@ -125,7 +123,7 @@ def _parse(text: str) -> tuple[str, str | None, str]:
 
 
 def _open_folder(asked: str | Path, held: FolderFiles) -> Source:
-    """Open a folder that has these files; one on the Hub by its only weights, too, whatever they are called."""
+    """Open a folder by the usual name of its weights; on the Hub also by its only weights, whatever their name."""
     weights = next((name for name in WEIGHTS if name in held), None)
     if weights is None:
         readable = [name for name in sorted(held) if Path(name).suffix in (*READERS, ".gguf")]
@@ -158,8 +156,8 @@ def _open_file(path: File, asked: str | Path) -> Source:
 def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     """Return the tensors of all shards that a `model.safetensors.index.json` or `pytorch_model.bin.index.json` names.
 
-    `read` reads a shard, of a remote index only when a tensor in it is asked for; the index's own name says what a
-    shard's name must end with.
+    `read` opens a shard; for a remote index only when one of its tensors is asked for. A shard must have the suffix
+    that the index's name has before `.index.json`.
 
     Raises MissingFile for a shard, and CorruptFile: not such an index, a shard outside the index's folder, or one that
     lacks a tensor the index places there.
@@ -203,10 +201,10 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
 
 @machine_errors()
 def chat_template(source: Source) -> str | None:
-    """Return the chat template of a checkpoint, as it is written; None where it has none.
+    """Return the source text of a checkpoint's chat template; None where it has none.
 
-    A GGUF file's own comes first, then that of `TEMPLATES` beside the weights, in this order, as transformers has it.
-    Of several the one named `default`, else the first. Remote files are read now. Raises CorruptFile.
+    The first of: the header of a GGUF file, then the files `TEMPLATES` beside the weights, as transformers orders them.
+    Of several in a file, the one named `default`, else the first. Remote files are read now. Raises CorruptFile.
     """
     held = source.metadata.get("tokenizer.chat_template")
     if isinstance(held, str):
@@ -225,7 +223,7 @@ def chat_template(source: Source) -> str | None:
 
 
 def _chosen(held: Any) -> str | None:
-    """Return a template, or one of a list of templates with names."""
+    """Return a template itself, or from a list of named templates the default one."""
     if not isinstance(held, list):
         return held if isinstance(held, str) else None
     named = [one for one in held if isinstance(one, dict) and isinstance(one.get("template"), str)]

@@ -28,7 +28,7 @@ class ArchiveEntry:
 def read_archive(path: File) -> Mapping[str, ArchiveEntry]:
     """Return the entries of a zip archive by name; nothing is decompressed, and checksums are not compared.
 
-    Of a remote one the directory is read and checked, and each entry when it is asked for.
+    A remote archive's directory is read and checked now, each entry when it is asked for.
 
     Raises MissingFile, and CorruptFile: truncated, or not a zip archive; a name that comes twice; an entry that is
     compressed or encrypted, leaves the file, or overlaps another.
@@ -36,7 +36,7 @@ def read_archive(path: File) -> Mapping[str, ArchiveEntry]:
     if not isinstance(path, Path):
         file = path.open("rb")
         file.seek(max(0, path.stat().st_size - END))
-        file.read()  # here an error of the network is one; zipfile would take it for a bad archive
+        file.read()  # now, since zipfile takes an error of the network for a bad archive
         return _entries(path, file)
     with path.open("rb") as file:
         return dict(_entries(path, file))
@@ -45,7 +45,8 @@ def read_archive(path: File) -> Mapping[str, ArchiveEntry]:
 def _entries(path: File, file: BinaryIO) -> LazyMapping[ArchiveEntry]:
     try:
         with zipfile.ZipFile(file) as archive:
-            infos, end = archive.infolist(), archive.start_dir
+            infos = archive.infolist()
+            end = archive.start_dir
     except Exception as error:  # on odd bytes zipfile lets through struct.error, OSError, NotImplementedError
         if isinstance(error, OSError) and not isinstance(path, Path):
             raise

@@ -1,4 +1,4 @@
-"""Safetensors headers, checked in full: every way in which one can be wrong has its own sentence.
+"""Safetensors headers, checked in full, with a sentence for each way in which one can be wrong.
 
 Our own reader, because the library's gives numpy no bfloat16 or float8 and copies what it loads.
 """
@@ -17,7 +17,7 @@ SEE_SAFETENSORS = "see https://github.com/huggingface/safetensors#format; downlo
 
 
 def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object, for `json.loads`; a name that comes twice is a `CorruptFile`."""
+    """Return a JSON object, as hook of `json.loads`; CorruptFile for a name that comes twice."""
     names = dict(pairs)
     if len(names) < len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
@@ -50,7 +50,7 @@ def _read_header(path: File) -> tuple[dict[str, Any], int]:
 
 
 def read_metadata(path: File) -> dict[str, str]:
-    """Return the texts that a file's header keeps under `__metadata__`; none where it has no such entry.
+    """Return the texts under `__metadata__` in a file's header; none without that entry.
 
     Raises as `read_tensors`, and CorruptFile where the entry is not texts by name.
     """
