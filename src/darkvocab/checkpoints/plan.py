@@ -1,4 +1,4 @@
-"""Plan: what a scan would read, by headers alone."""
+"""Plan a scan: list what it would read, by headers alone."""
 
 from pathlib import Path
 from typing import Any
