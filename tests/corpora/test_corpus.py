@@ -303,7 +303,7 @@ def test_the_command_prints_a_table_json_and_a_verdict(cli, model, tmp_path):
 
 @pytest.mark.slow
 def test_progress_goes_on_within_a_packed_file(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(counting, "MOST_CHARACTERS", 2_000)
+    monkeypatch.setattr(counting, "BATCH_CHARACTERS", 2_000)
     lot = random.Random(4)
     texts = ["".join(lot.choices("abcdefgh ijklmnop", k=500)) for _ in range(1_000)]
     for name in ("a.jsonl.gz", "a.jsonl.zst"):

@@ -58,14 +58,14 @@ def test_each_file_of_a_folder_is_a_text(tmp_path):
 def test_pieces_of_a_text_are_the_text_cut_at_line_ends(seed, tmp_path, monkeypatch):
     lot = random.Random(seed)
     monkeypatch.setattr(documents, "PIECE_BYTES", lot.randint(1, 200))
-    monkeypatch.setattr(documents, "LONGEST_TEXT", lot.randint(1, 60))
+    monkeypatch.setattr(documents, "MAX_CHARACTERS", lot.randint(1, 60))
     text = "".join(lot.choice("ab \n\n\ré🙂") * lot.choice([1, 1, 1, 90]) for _ in range(lot.randint(1, 300)))
     file = tmp_path / "a.txt"
     file.write_bytes(text.encode())
     texts, tally = read(file)
     assert "".join(one for one, *_ in texts) == text
     assert tally["n_bad_lines"] == 0
-    assert all(one.endswith("\n") or len(one) >= documents.LONGEST_TEXT for one, *_ in texts[:-1])
+    assert all(one.endswith("\n") or len(one) >= documents.MAX_CHARACTERS for one, *_ in texts[:-1])
     lines, by_line = text.split("\n"), read(file, by_line=True)[0]
     assert "".join(one for one, *_ in by_line) == text
     if tally["n_pieces"] == 1:  # else lines are counted from where each begins
@@ -74,7 +74,7 @@ def test_pieces_of_a_text_are_the_text_cut_at_line_ends(seed, tmp_path, monkeypa
 
 def test_a_line_longer_than_a_piece_is_read_once_and_encoded_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "PIECE_BYTES", 1000)
-    monkeypatch.setattr(documents, "LONGEST_TEXT", 300)
+    monkeypatch.setattr(documents, "MAX_CHARACTERS", 300)
     line = "word " * 2000
     for name, content in {"a.txt": line, "a.jsonl": json.dumps({"text": line})}.items():
         file = tmp_path / name

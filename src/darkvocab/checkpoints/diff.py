@@ -310,10 +310,7 @@ def _compared(
 
 
 def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b"]) -> list[Change]:
-    """Follow each black hole from A to B: those of A by number, then new ones of B by number.
-
-    A token that one side lacks is in none of that side's black holes.
-    """
+    """Follow each black hole from A to B: those of A by number, then new ones; a missing token is in none."""
     n = max(len(holes_a), len(holes_b))
     a, b = (np.pad(holes, (0, n - len(holes))) for holes in (holes_a, holes_b))
     numbers = np.where(b > 0, b, n + 1 + np.arange(n))  # a token that stands alone has one of its own

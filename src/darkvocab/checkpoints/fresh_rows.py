@@ -30,7 +30,7 @@ class Trained:
     rms: float  # root mean square of their norms
     mean: Float64[np.ndarray, " dim"]
     scale: Float64[np.ndarray, " dim"]
-    factor: Float64[np.ndarray, "dim rank"]
+    factor: Float64[np.ndarray, "dim rank"]  # of rank 0 where no covariance is asked for
 
 
 def trained(
@@ -40,10 +40,7 @@ def trained(
     covariance: bool = False,
     progress: Advance | None = None,
 ) -> Trained:
-    """Measure mean and covariance of the kept rows; without `covariance` the factors have rank 0.
-
-    Raises InvalidInput where no row is kept, CorruptFile where one holds NaN or infinity.
-    """
+    """Measure mean and covariance of kept rows; InvalidInput without any, CorruptFile where one has NaN or infinity."""
     n = int(kept.sum())
     dim = matrix.dim
     if not n:

@@ -14,10 +14,7 @@ PLAN_VERSION = 1
 def plan(
     source: str | Path, *, tensor: str | None = None, tokenizer: str | Path | None = None, checksum: bool = True
 ) -> dict[str, Any]:
-    """List what `scan` would read with these settings, JSON-ready (keys: `docs/files.md`), without reading a tensor.
-
-    Raises as `open_source` and `find_embedding`.
-    """
+    """List what `scan` would read, JSON-ready (`docs/files.md`); raises as `open_source` and `find_embedding`."""
     opened = open_source(source)
     embedding, chosen = find_embedding(opened, tensor)
     output = find_output(opened, embedding)

@@ -291,7 +291,6 @@ def _fresh(target: Target, method: str, jitter: int, seed: int, work: Progress) 
 
 
 def file_of(tensor: Tensor) -> Path:
-    """Return the local file that holds a tensor."""
     assert isinstance(tensor.path, Path)
     return tensor.path
 
@@ -347,10 +346,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 def write_fresh(target: Target, fresh: FreshRows, written: dict[Path, Path], advance: Advance) -> dict[str, Any]:
-    """Write the target's rows, redraw those equal to another until there are none, and return facts for the report.
-
-    Raises InvalidInput where there is no room for so many different rows.
-    """
+    """Write fresh rows, redraw those equal to another, and return facts of them; InvalidInput if there is no room."""
     first = target.tensors[0]
     after = replace(target.matrix, words=replace(first, path=written[file_of(first)]).words())
     attempts = np.zeros(len(target.tokens), np.int64)
@@ -413,10 +409,7 @@ def _rms(matrix: EmbeddingMatrix, tokens: np.ndarray) -> float:
 
 
 def check_copy(path: Path, copy: Path, targets: list[Target], advance: Advance) -> int:
-    """Compare a copy with its source, byte by byte but for repaired rows, and sync it; return the bytes compared.
-
-    Raises CorruptFile where they differ.
-    """
+    """Compare a copy with its source, all but repaired rows; return the bytes compared. CorruptFile if they differ."""
     at = 0
     same = True
     old, new = (np.memmap(file, np.uint8, "r") for file in (path, copy))

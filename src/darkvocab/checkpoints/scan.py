@@ -101,10 +101,7 @@ def scan(
         judged = judged_matrix(matrix)
         if skip_nonfinite:
             matrix, judged = finite_rows(matrix, judged)
-        n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
-        if judged is not matrix:
-            n_bytes += bytes_read(matrix) + judged.words.nbytes  # its indicators, the output's census
-        work.total = n_bytes + (size if checksum and isinstance(path, Path) else 0)
+        work.total = _bytes_of_rows(matrix, judged) + (size if checksum and isinstance(path, Path) else 0)
         work.report = progress
         if checksum and known != path:
             digest = pool.submit(sha256, path, work.advance)
@@ -123,6 +120,12 @@ def scan(
     if counted is not None:
         measures = replace(measures, counted={"file": str(counts), "n_tokens": int(counted.sum()), **never(counted)})
     return measures if verified is None else measures.with_verified(verified)
+
+
+def _bytes_of_rows(matrix: EmbeddingMatrix, judged: EmbeddingMatrix) -> int:
+    """Count the bytes that are read for the censuses, the steps and the indicators."""
+    only_output = 0 if judged is matrix else judged.words.nbytes + bytes_read(judged)
+    return 2 * matrix.words.nbytes + bytes_read(matrix) + only_output
 
 
 def _file_of(checkpoint: Source, tensor: str | None) -> Path | None:
@@ -199,10 +202,7 @@ class _Measured:
         return result.DistanceFacts(rows="black_holes", **lengths, max_steps=int(steps.max))
 
     def _steps(self) -> np.ndarray | None:
-        """Measure each row's steps to the nearest black hole, or without any to the row that most tokens touch.
-
-        Returns None where neither exists.
-        """
+        """Measure each row's steps to the nearest black hole, else to the row that most tokens touch, if any do."""
         near = self.near
         targets = self.census.representatives[:MOST_TARGETS]
         if not len(targets) and near is not None and near.n_pairs:
@@ -213,6 +213,8 @@ class _Measured:
         matrix = self.matrix
         census = self.census
         judgement = self.judgement
+        norms = self.norms
+        percentiles = {f"p{q}": float(np.percentile(norms, q)) for q in (1, 5, 25, 50, 75, 95, 99)}
         return Scan(
             source=source,
             matrix=result.MatrixFacts(
@@ -227,7 +229,7 @@ class _Measured:
             ),
             census=_census_facts(census),
             n_beyond_tokenizer=matrix.n_beyond_tokenizer,
-            norms=_norm_facts(self.norms),
+            norms={"min": float(norms.min()), **percentiles, "max": float(norms.max()), "mean": float(norms.mean())},
             l_inf=self.l_inf,
             output=None
             if self.judged is matrix
@@ -322,11 +324,6 @@ def _census_facts(census: Census) -> result.CensusFacts:
         top2_population=census.top2_population,
         gini_coefficient=census.gini,
     )
-
-
-def _norm_facts(norms: np.ndarray) -> dict[str, float]:
-    percentiles = {f"p{q}": float(np.percentile(norms, q)) for q in (1, 5, 25, 50, 75, 95, 99)}
-    return {"min": float(norms.min()), **percentiles, "max": float(norms.max()), "mean": float(norms.mean())}
 
 
 def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.VocabularyFacts | None:

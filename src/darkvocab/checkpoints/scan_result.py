@@ -208,10 +208,7 @@ class BlackHole:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scan(Shown):
-    """Facts of a checkpoint's embedding, and a table with a row for every token.
-
-    `docs/files.md` has the keys of `to_json` and the columns of `tokens`.
-    """
+    """Facts of a checkpoint's embedding, and a table of all tokens; `docs/files.md` has the keys and columns."""
 
     source: SourceFacts
     matrix: MatrixFacts
@@ -247,10 +244,7 @@ class Scan(Shown):
         return np.argsort(self.order)
 
     def listed(self, tokens: str) -> pl.DataFrame:
-        """Return the "dark", "weak" or "graded" tokens (both), the surest first; or "all", by id.
-
-        Raises as `check_which`.
-        """
+        """Return the "dark", "weak" or "graded" tokens (both), the surest first, or "all", by id. See `check_which`."""
         check_which(tokens)
         if tokens == "all":
             return self.tokens

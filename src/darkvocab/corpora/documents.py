@@ -1,4 +1,4 @@
-"""Documents: files as pieces of a corpus, and the texts of a piece one after the other, those of chats, too."""
+"""Cut files into the pieces of a corpus, and read the texts of a piece, those of chats, too."""
 
 import csv
 import gzip
@@ -31,18 +31,18 @@ PACKED: dict[str, Callable[[Any], Any]] = {".gz": lambda file: gzip.GzipFile(fil
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, csv.Error)  # raised while such a file is read
 KIND_OF = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": ",", ".tsv": "\t", ".parquet": "parquet"}
 STDIN = "-"
-TEXT = "text"  # the kind of a file that is a text itself
+TEXT = "text"  # kind of plain texts
 TO_THE_END = sys.maxsize
-PIECE_BYTES = 1 << 24  # bytes of a piece at least, but for the last
-LONGEST_TEXT = 1 << 18  # characters of a text that is encoded as one; a plain one goes on to the end of its line
-Text = tuple[str, str, int, bool]  # its file; the line or row where it begins; whether its line ends are the file's
+PIECE_BYTES = 1 << 24  # least bytes of a piece, but for the last
+MAX_CHARACTERS = 1 << 18  # of a text that is encoded as one; a plain text goes on to the end of its line
+Text = tuple[str, str, int, bool]  # text; file; line or row where it begins; whether its line ends are the file's
 Templated = Callable[[list[Any], str], str]  # as `template_of` returns it
 GGUF_NAMES = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
-GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")  # marks what the assistant says; jinja2 does not know it
+GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")  # a tag of transformers that jinja2 does not know
 
 
 class Span(NamedTuple):
-    """A part of a file that one process reads: bytes, of a Parquet file rows."""
+    """Part of a file that one process reads: bytes, or rows of a Parquet file."""
 
     path: str
     kind: str  # TEXT, or of `KIND_OF`
@@ -53,10 +53,10 @@ class Span(NamedTuple):
 
 @machine_errors()
 def pieces_of(files: Sequence[str]) -> tuple[list[list[Span]], int]:
-    """Cut files, and those in folders, into pieces of a corpus; return these, and how many binary files are left out.
+    """Cut files, and those in folders, into pieces of a corpus; return these, and the number of skipped binary files.
 
-    Of a folder hidden files are left out, and those of no known kind with a null byte. Raises MissingFile, and
-    CorruptFile for a damaged Parquet file.
+    In folders, hidden files are skipped, and files of unknown kind with a null byte. Raises MissingFile, or CorruptFile
+    for a damaged Parquet file.
     """
     pieces: list[list[Span]] = []
     size = n_binary = 0
@@ -103,11 +103,11 @@ def _spans(path: str) -> Iterator[Span]:
 
 
 def texts_of(span: Span, field: str, templated: Templated, tally: Counter[str], *, by_line: bool) -> Iterator[Text]:
-    """Yield the texts of a span, not the empty ones; `tally` has line ends, lines that are no UTF-8, bytes.
+    """Yield the non-empty texts of a span; `tally` counts line ends, lines that are no UTF-8, and bytes.
 
-    `field` of a record has its text, or the messages of a chat; a name, or several with points between. With `by_line`
-    each line of a plain text is a text. Raises InvalidInput where a record has no such field, or something else in it;
-    CorruptFile for a damaged file; MissingFile for one that is gone.
+    `field` of a record is a name, or several with dots between: its text, or the messages of a chat. With `by_line`
+    each line of a plain text is a text. Raises InvalidInput for a record without such a field; CorruptFile for a file
+    that is damaged; MissingFile for one that is gone.
     """
     tally["n_lines"] = 0
     is_parquet, is_plain = (span.kind == kind for kind in ("parquet", TEXT))
@@ -117,13 +117,13 @@ def texts_of(span: Span, field: str, templated: Templated, tally: Counter[str], 
         if not is_unicode(text):
             tally["n_bad_lines"] += sum(not is_unicode(one) for one in text.split("\n"))
             text = re.sub("[\ud800-\udfff]", "\ufffd", text)
-        longest = max(len(text), 1) if is_plain else LONGEST_TEXT
+        longest = max(len(text), 1) if is_plain else MAX_CHARACTERS
         yield from ((text[at : at + longest], span.path, line, is_plain) for at in range(0, len(text), longest))
 
 
 def _rows(span: Span, field: str) -> Iterator[tuple[int, Any]]:
     """Yield rows of a Parquet file with their numbers, from 1."""
-    with machine_errors(), Path(span.path).open("rb"):  # one that is gone is not damaged
+    with machine_errors(), Path(span.path).open("rb"):  # MissingFile, if it is gone
         pass
     name = field.partition(".")[0]
     with reading(Path(span.path), "a Parquet file"):
@@ -133,7 +133,7 @@ def _rows(span: Span, field: str) -> Iterator[tuple[int, Any]]:
 
 
 def _records(span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[int, Any]]:
-    """Yield lines of JSON, rows of a table, or chunks of a text, with their lines from 1 where the span begins."""
+    """Yield lines of JSON, rows of a table, or chunks of a text, with line numbers from 1 at the start of the span."""
     path = Path(span.path)
     try:
         with machine_errors(), nullcontext(sys.stdin.buffer) if span.path == STDIN else path.open("rb") as file:
@@ -148,29 +148,34 @@ def _records(span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[i
                 table = csv.DictReader(text, delimiter=span.kind)
                 yield from ((table.line_num, row) for row in table)
                 return
-            longest = -1 if span.kind == "json" else LONGEST_TEXT
-            begun = LONGEST_TEXT if span.kind == TEXT and not by_line else 0
-            for chunk in iter(lambda: text.read(begun) + text.readline(longest), ""):
-                line = tally["n_lines"] + 1
-                tally["n_lines"] += chunk.count("\n")
-                tally["n_bytes"] += len(chunk.encode("utf-8", "surrogateescape")) if span.path == STDIN else 0
+            for line, chunk in _chunks(text, span, tally, by_line):
                 tally["at"] = file.tell() if span.end == TO_THE_END and file.seekable() else 0
-                if span.kind == TEXT or not chunk.isspace():
-                    yield line, chunk
+                yield line, chunk
     except DAMAGED as error:
         raise CorruptFile(f"{span.path}: damaged or cut short ({error})") from None
 
 
+def _chunks(text: io.TextIOBase, span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[int, str]]:
+    longest = -1 if span.kind == "json" else MAX_CHARACTERS
+    begun = MAX_CHARACTERS if span.kind == TEXT and not by_line else 0
+    for chunk in iter(lambda: text.read(begun) + text.readline(longest), ""):
+        line = tally["n_lines"] + 1
+        tally["n_lines"] += chunk.count("\n")
+        tally["n_bytes"] += len(chunk.encode("utf-8", "surrogateescape")) if span.path == STDIN else 0
+        if span.kind == TEXT or not chunk.isspace():
+            yield line, chunk
+
+
 def _line_start(file: Any, at: int) -> int:
-    """Return where the first line begins that does not begin before this byte."""
+    """Return the start of the first line that begins at this byte or after it."""
     file.seek(max(at - 1, 0))
-    while at and (block := file.readline(LONGEST_TEXT)) and not block.endswith(b"\n"):
+    while at and (block := file.readline(MAX_CHARACTERS)) and not block.endswith(b"\n"):
         pass
     return int(file.tell())
 
 
 def _text(record: Any, field: str, place: str, templated: Templated) -> str:
-    """Return the text of a record, or of one as JSON; "" where it is null."""
+    """Return the text of a record, given as such or as JSON; "" if it is null."""
     try:
         value = json.loads(record) if isinstance(record, str) else record
     except (ValueError, RecursionError) as error:
@@ -188,10 +193,10 @@ def _text(record: Any, field: str, place: str, templated: Templated) -> str:
 
 
 def template_of(source: Source, texts: Mapping[Any, str]) -> Callable[[list[Any], str], str]:
-    """Return a function from messages, and their place, to text, by the chat template of a source with these tokens.
+    """Return a function from messages of a chat, and their place, to text, by the chat template of a source.
 
-    It runs in jinja2's sandbox, and without the date: a text is the same on any day. It raises InvalidInput where there
-    is no template, or that fails.
+    It runs in jinja2's sandbox, and without the date, so that a text is the same on any day. It raises InvalidInput
+    without a template, and where that fails. `texts` are those of the tokens.
     """
     from jinja2.sandbox import ImmutableSandboxedEnvironment as Sandbox
 
@@ -219,7 +224,7 @@ def _refuse(said: str) -> NoReturn:
 
 
 def _special(source: Source, texts: Mapping[Any, str], name: str) -> str:
-    """Return the text of a special token by the name that templates give it; "" where the model has none."""
+    """Return the text of a special token by its name in templates; "" where the model has none."""
     beside = source.beside.get("tokenizer_config.json")
     held = read_object(beside).get(name) if beside else None
     held = held.get("content") if isinstance(held, dict) else held

@@ -70,7 +70,6 @@ class Census:
 
     @property
     def mean_population(self) -> float:
-        """Mean population of a black hole."""
         return self.black_hole_population / self.n_black_holes if self.n_black_holes else 0.0
 
     @property
@@ -85,10 +84,7 @@ class Census:
 
     @property
     def gini(self) -> float:
-        """Gini coefficient G of the black holes' populations; 0 for fewer than two.
-
-        ``G = 2 sum(i x_i) / (n sum x_i) - (n + 1) / n`` for x ascending, i from 1 (seed 001).
-        """
+        """Gini coefficient ``2 sum(i x_i) / (n sum x_i) - (n + 1) / n``, x ascending (seed 001); 0 for n < 2."""
         n = self.n_black_holes
         if n <= 1:
             return 0.0

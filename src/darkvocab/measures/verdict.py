@@ -90,28 +90,31 @@ def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verification:
         land=pl.when((land == _land("least")) & pl.col("p_max").is_not_null()).then(land),
     ).drop("least")
     answered = tokens.filter(pl.col("p_max").is_not_null())
+    return Verification(
+        tokens=tokens,
+        thresholds=thresholds,
+        n_controls=int((tokens["group"] == CONTROL).sum()),
+        **_agreement(answered, parameters),
+        n_undecided=answered["verified"].null_count(),
+        n_not_asked=len(tokens) - len(answered),
+    )
+
+
+def _agreement(answered: pl.DataFrame, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Estimate precision and recall of the weights' grades, and the number of tokens that they missed."""
     named = answered.filter(pl.col("group") == ASKED, pl.col("grade") != "trained")
     n_verified = int(named["verified"].sum())
     rng = np.random.default_rng(0)
     n_named = _n_verified(rng, named)
     precision = _share(n_verified, len(named), _drawn(rng, n_named, len(named))) if len(named) else None
     sampled = answered.filter(pl.col("group") == MISSED)
-    recall = n_missed = None
-    if len(sampled):
-        others = _missed(rng, sampled, parameters["strata"])
-        n_missed = _interval(others)
-        if n_verified and parameters.get("tokens", "graded") == "graded":  # else some were not asked for
-            recall = _share(n_verified, n_verified + float(np.median(others)), n_named / (n_named + others))
-    return Verification(
-        tokens=tokens,
-        thresholds=thresholds,
-        n_controls=int((tokens["group"] == CONTROL).sum()),
-        precision=precision,
-        recall=recall,
-        n_missed=n_missed,
-        n_undecided=answered["verified"].null_count(),
-        n_not_asked=len(tokens) - len(answered),
-    )
+    if not len(sampled):
+        return {"precision": precision, "recall": None, "n_missed": None}
+    others = _missed(rng, sampled, parameters["strata"])
+    recall = None
+    if n_verified and parameters.get("tokens", "graded") == "graded":  # else some were not asked for
+        recall = _share(n_verified, n_verified + float(np.median(others)), n_named / (n_named + others))
+    return {"precision": precision, "recall": recall, "n_missed": _interval(others)}
 
 
 def _land(column: str) -> pl.Expr:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
+from ..progress import Report
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors, unique_names
@@ -44,7 +45,7 @@ class FolderFiles(LazyMapping[File]):
 
 
 @machine_errors()
-def open_source(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Source:
+def open_source(path: str | Path, progress: Report | None = None) -> Source:
     """Open the tensors of a file, or of a model folder (one file, or shards with their index); see `docs/files.md`.
 
     Only headers are read now. A text at which no file lies may name `org/name[@revision][/file or folder]` on the Hub;
@@ -59,9 +60,7 @@ def open_source(path: str | Path, progress: Callable[[int, int], None] | None = 
 
 @machine_errors()
 def located(
-    path: str | Path,
-    progress: Callable[[int, int], None] | None = None,
-    wanted: tuple[str, str] = ("file or folder", GIVE),
+    path: str | Path, progress: Report | None = None, wanted: tuple[str, str] = ("file or folder", GIVE)
 ) -> File | FolderFiles:
     """Return the file, or the files of the folder, at a path or under a name on the Hub.
 
@@ -95,10 +94,7 @@ def located(
 
 @machine_errors()
 def revisions(path: str) -> dict[str, str] | None:
-    """Return an address for each branch and tag of a model on the Hub; None where a text names no such model.
-
-    Raises as `hub.repo.revisions`.
-    """
+    """Return an address of each branch and tag of a model on the Hub, or None; raises as `hub.repo.revisions`."""
     if Path(path).exists() or not ON_HUB.fullmatch(path):
         return None
     from .hub import repo

@@ -106,18 +106,16 @@ def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     tensors, metadata = _read_one(path)
     count = metadata.get("split.count", 0)
-    if type(count) is int and count > 1:
-        for part in _parts(path, count):
-            if part.name != path.name:
-                others, more = _read_one(part)
-                if twice := tensors.keys() & others.keys():
-                    raise CorruptFile(f"{part}: holds tensor {min(twice)!r}, which another part holds, too")
-                tensors |= others
-                metadata = {**more, **metadata}
+    for part in _other_parts(path, count) if type(count) is int and count > 1 else []:
+        others, more = _read_one(part)
+        if twice := tensors.keys() & others.keys():
+            raise CorruptFile(f"{part}: holds tensor {min(twice)!r}, which another part holds, too")
+        tensors |= others
+        metadata = {**more, **metadata}
     return tensors, metadata
 
 
-def _parts(path: File, count: int) -> list[File]:
+def _other_parts(path: File, count: int) -> list[File]:
     named = re.fullmatch(r"(.+)-[0-9]{5}-of-([0-9]{5})\.gguf", path.name)
     if not named or int(named[2]) != count:
         raise CorruptFile(SENTENCES["names_of_parts"].format(path=path, count=count))
@@ -125,7 +123,7 @@ def _parts(path: File, count: int) -> list[File]:
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         raise MissingFile(f"{path} is one of {count:,} parts, and {listed(missing, 3)} not there; download all of them")
-    return parts
+    return [part for part in parts if part.name != path.name]
 
 
 def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -83,15 +83,12 @@ class _Machine:
                 if len(self.stack) != 1 or self.below:
                     raise InvalidInput("values are left over at its end")
                 return self.stack.pop()
-            if opcode.name not in OPERATIONS:  # INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, EXT1, NEXT_BUFFER, ...
-                raise self.refusal(opcode.name, argument)
+            if opcode.name in OBJECTS:
+                raise _refusal(self.stack[-OBJECTS[opcode.name]])
+            if opcode.name not in OPERATIONS:  # INST, OBJ, PERSID, EXT1, NEXT_BUFFER, ...
+                raise _refusal(f"{opcode.name} {str(argument or '')[:80]}".strip())
             OPERATIONS[opcode.name](self, argument)
         raise InvalidInput("it has no end")
-
-    def refusal(self, name: str, argument: Any) -> CorruptFile:
-        if name in OBJECTS:
-            return _refusal(self.stack[-OBJECTS[name]])
-        return _refusal(f"{name} {str(argument or '')[:80]}".strip())
 
     def push(self, value: Any) -> None:
         self.stack.append(value)

@@ -50,10 +50,7 @@ def _read_header(path: File) -> tuple[dict[str, Any], int]:
 
 
 def read_metadata(path: File) -> dict[str, str]:
-    """Return the texts under `__metadata__` in a file's header; none without that entry.
-
-    Raises as `read_tensors`, and CorruptFile where the entry is not texts by name.
-    """
+    """Return the texts under `__metadata__` in a file's header; CorruptFile for other values there."""
     metadata = _read_header(path)[0].get("__metadata__", {})
     if not (isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())):
         raise CorruptFile(f"{path}: __metadata__ must hold texts by name; {SEE_SAFETENSORS}")

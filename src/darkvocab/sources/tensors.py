@@ -9,7 +9,8 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import attrgetter
@@ -29,10 +30,7 @@ PACKED = {"I64": "<u8", "I32": "<u4", "U32": "<u4", "I8": "u1", "U8": "u1", "F8_
 
 
 class RemoteFile:
-    """A file elsewhere, downloaded piece by piece (`hub.repo.HubFile`): it has the methods of a path that readers use.
-
-    `str` names it for people.
-    """
+    """File elsewhere, downloaded piece by piece, with the methods of a path that readers use (`hub.repo.HubFile`)."""
 
     path: PurePosixPath  # in its repository
 
@@ -50,26 +48,17 @@ else:
 Value = TypeVar("Value")
 
 
-class LazyMapping(Mapping[str, Value]):
+class LazyMapping(UserDict[str, Value]):
     """Tensors or entries by names that are known, each looked up when it is first asked for."""
 
     def __init__(self, names: Mapping[str, Any], look_up: Callable[[str], Value]) -> None:
-        self._names = names
+        super().__init__(names)
         self._look_up = cache(look_up)
 
     def __getitem__(self, name: str) -> Value:
-        if name not in self._names:
+        if name not in self:
             raise KeyError(name)
         return self._look_up(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,10 +173,10 @@ def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
             full = f"{prefix}{key}"
             if len(full) > MAX_KEY:
                 raise CorruptFile(f"a name of {len(full):,} characters, {full[:40]!r}...; at most {MAX_KEY} are read")
+            if type(item) is not View and depth == MAX_DEPTH:
+                raise CorruptFile(f"dicts and lists in one another, more than {MAX_DEPTH} deep; save the weights alone")
             if type(item) is View:
                 yield full, item
-            elif depth == MAX_DEPTH:
-                raise CorruptFile(f"dicts and lists in one another, more than {MAX_DEPTH} deep; save the weights alone")
             else:
                 inner.append((f"{full}.", depth + 1, item))
         waiting += reversed(inner)
