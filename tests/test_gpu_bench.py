@@ -1,4 +1,4 @@
-"""What measures a GPU runs from end to end before there is one: on a CPU, at small sizes."""
+"""The bench of a GPU runs from end to end before there is one: on a CPU, at small sizes."""
 
 import json
 import subprocess

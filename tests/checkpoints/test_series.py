@@ -211,7 +211,7 @@ def test_rows_that_are_no_numbers_name_the_checkpoint(tmp_path):
 
 @pytest.fixture
 def revisions(hub):
-    """Of 1,500 tokens: step10 is step2's file, step100 has its rows in another file, in main some have moved."""
+    """1,500 tokens: step10 is step2's file, step100 has its rows in another file, in main some have moved."""
     rows = np.random.default_rng(1).standard_normal((1500, 32)).astype(np.float32)
     rows[[3, 4, 5]] = rows[2]
     moved = rows.copy()

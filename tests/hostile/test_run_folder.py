@@ -58,7 +58,7 @@ def finished(cli, curves, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(cli, tmp_path_factory, contents):
-    """What the long run leaves behind when nothing disturbs it."""
+    """Return what the long run leaves behind when nothing disturbs it."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     assert cli(*LONG, "--out", folder).code == 0
     return contents(folder)

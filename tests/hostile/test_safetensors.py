@@ -128,7 +128,7 @@ def test_corrupt_file_ends_every_command_with_4(tmp_path, monkeypatch, refuses, 
 
 
 def library_reads(content):
-    """What the safetensors library makes of these bytes; None when it refuses them."""
+    """Return the tensors that the safetensors library reads from these bytes; None when it refuses them."""
     try:
         return {name: (t["dtype"], tuple(t["shape"]), bytes(t["data"])) for name, t in safetensors.deserialize(content)}
     except safetensors.SafetensorError:

@@ -80,7 +80,7 @@ class Sparse:
         return codes.numpy()
 
     def compiled(self, seed):
-        """Of each trial its codes, [n, active]."""
+        """Return each trial's codes, [n, active]."""
         of_trials = zip(self.cells, self.points, self.trials, strict=True)
         return [compiled_sparse(found, self.n, seed, point, trial) for found, point, trial in of_trials]
 
@@ -126,7 +126,7 @@ def values_at_edges():
 
 
 def equal(found, drawn):
-    """Whether the codes of a batch are those of each of its trials, and nothing else is written."""
+    """Say whether the codes of a batch are those of each of its trials, and nothing else is written."""
     return all(
         np.array_equal(codes[:, : of_trial.shape[1]], of_trial) and not codes[:, of_trial.shape[1] :].any()
         for codes, of_trial in zip(found, drawn, strict=True)

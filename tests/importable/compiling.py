@@ -30,7 +30,7 @@ class Compiled(NamedTuple):
 
 
 class Driver:
-    """What Triton asks of a card's driver before it compiles."""
+    """Answers to what Triton asks a card's driver before it compiles."""
 
     def __init__(self, architecture):
         self.target = GPUTarget("cuda", architecture, 32)

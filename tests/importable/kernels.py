@@ -258,7 +258,7 @@ LAUNCHES = {"drawing": drawing_launches, "grouping": grouping_launches}
 
 @cache
 def in_a_process(what):
-    """What `main` finds, by area and name."""
+    """Return the results of `main`, by area and name."""
     done = subprocess.run([sys.executable, __file__, what], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)

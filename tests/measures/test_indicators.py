@@ -189,7 +189,7 @@ def test_ids_outside_the_matrix_are_refused():
 
 @pytest.mark.slow
 def test_false_positives_are_as_many_as_stated():
-    """Of 16 made-up models, half with 40 known tokens: the stated and the true share differ by less than 0.09 in the
+    """16 made-up models, half with 40 known tokens: the stated and the true share differ by less than 0.09 in the
     mean (0.051 with these seeds), the true one is below 0.1 everywhere (0.078 at most), and over 95% of the untrained
     are found (99.7%). The seeds are fixed: no alarm is false.
     """

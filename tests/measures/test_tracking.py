@@ -130,7 +130,7 @@ def test_replaying_the_events_gives_every_partition(history):
 
 
 def check_events(before, after, events, fresh):
-    """What the docstring of `Event` says of each kind, and that each change is told once."""
+    """Assert what the docstring of `Event` says of each kind, and that each change is told once."""
     there, here = set(before[before > 0].tolist()), set(after[after > 0].tolist())
     times = Counter(token for event in events for token in event.tokens)
     both_sides = Counter(token for event in events if event.kind == "gain" and event.other for token in event.tokens)

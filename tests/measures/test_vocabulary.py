@@ -1,4 +1,4 @@
-"""What tokens stand for, and which of them no text reaches."""
+"""Texts that tokens stand for, and tokens that no text reaches."""
 
 import unicodedata
 from pathlib import Path

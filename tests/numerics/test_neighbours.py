@@ -34,7 +34,7 @@ def patched():
 
 
 def plain_near(index, grid, touching):
-    """Which rows touch which: whole differences of indices, or float32 differences of float32 values."""
+    """Return which rows touch which: whole differences of indices, or float32 differences of float32 values."""
     x = index.astype(np.int64) if touching.unit == "steps" else index_values(index, grid).astype(np.float32)
     with np.errstate(over="ignore"):
         limit = touching.threshold if touching.unit == "steps" else np.float32(touching.threshold)

@@ -121,7 +121,7 @@ def ids(page):
 
 
 def soon(true, seconds=10):
-    """Whether something comes true before long."""
+    """Wait a little for something to come true; return whether it did."""
     end = time.monotonic() + seconds
     while not (made := true()) and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What `torch.save` writes, read without torch, beside what `torch.load` makes of it."""
+"""Files of `torch.save`, read without torch, beside what `torch.load` makes of them."""
 
 import collections
 import json

@@ -151,7 +151,7 @@ def test_a_single_row_has_no_motion(tmp_path):
 
 
 def plain(words, grid, unseen):
-    """What `evolve` records, a token and a pair at a time."""
+    """Compute what `evolve` records, a token and a pair at a time."""
     values = [decode(row, grid).astype(np.float64) for row in words]
     absent = set(unseen)
     sets = {"all": range(len(words[0]))}

@@ -1,4 +1,4 @@
-"""What only a GPU can show of the lab: that a captured step is the step, and that runs there end as they should."""
+"""Facts of the lab that only a GPU can show: a captured step is the step, and runs there end as they should."""
 
 import numpy as np
 import polars as pl

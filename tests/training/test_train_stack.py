@@ -32,7 +32,7 @@ FIND = [f"darkvocab.training.{name}.torch_device" for name in ("stack", "run", "
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch):
-    """What calls itself cuda is the CPU, and looks at what it has made every 8 steps; on one thread."""
+    """Call the CPU cuda, on one thread, and look at what was made every 8 steps."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     for name in FIND:

@@ -17,7 +17,7 @@ WHERE = (2**40 + 7, 3, 2**20 + 1)  # seed, point, trial
 
 
 def probabilities():
-    """Of the lower half, down to 2**-65: evenly, by powers of two, and near the middle."""
+    """Return probabilities of the lower half, down to 2**-65: evenly, by powers of two, and near the middle."""
     rng = np.random.default_rng(1)
     powers = 2.0 ** -np.arange(2, 66)
     near_the_middle = 0.5 - 2.0 ** -np.arange(2, 34)
@@ -75,7 +75,7 @@ def test_formulas_by_hand():
 
 
 def compiled_row(row, dim, seed, point, trial, stream=0, is_laplace=False, kind=None):
-    """What `draw_dense` draws of a row before it rounds."""
+    """Return the row that `draw_dense` draws, before it rounds."""
     words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
     z = planes.reshape(-1)[:dim]
     where = (

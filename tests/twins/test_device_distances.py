@@ -148,7 +148,7 @@ def test_random_graphs_at_the_threshold_of_percolation_have_their_components(sha
 
 @pytest.fixture(scope="module")
 def facts():
-    """What `interpreted_distances` finds, in a process of its own: the interpreter is chosen when a kernel is read."""
+    """Results of `interpreted_distances` in a process of its own: the interpreter is chosen when a kernel is read."""
     pytest.importorskip("triton")
     done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
@@ -213,7 +213,7 @@ def test_kernels_compile_without_spilling_or_dropping_small_numbers(dtype, archi
 
 
 def assert_pairs_cost_little(made):
-    """Of the loop over columns: a subtraction and a maximum for each difference, and little else beside them."""
+    """Assert that the loop over columns has a subtraction and a maximum for each difference, and little else."""
     kinds = Counter(line.split()[0].split(".")[0] for line in made.loop)
     assert kinds["FADD"] == kinds["FMNMX"] >= 64
     assert len(made.loop) / kinds["FADD"] < 2.25  # 2.168 with Triton 3.6 and 3.9

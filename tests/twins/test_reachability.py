@@ -1,4 +1,4 @@
-"""Which tokens can be reached: the search against every short text."""
+"""Tokens that can be reached: the search against every short text."""
 
 import pytest
 from tokenizing import KINDS, byte_level, drawn, llama

@@ -248,7 +248,7 @@ def test_what_is_no_endpoint_is_refused(folder, given, said, monkeypatch):
 
 
 def lists(value, places=0):
-    """What becomes of an answer of llama.cpp: the log-probability of its first place is another."""
+    """Change an answer of llama.cpp: the log-probability of its first place is another."""
 
     def change(answer):
         answer["completion_probabilities"][places]["top_logprobs"][1]["logprob"] = value

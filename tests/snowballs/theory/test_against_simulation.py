@@ -50,7 +50,7 @@ def setting(number):
 
 @cache
 def at(number):
-    """What is expected at a point, and the censuses of its trials."""
+    """Return what is expected at a point, and the censuses of its trials."""
     base, sigma, how = setting(number)
     (point,) = Expect([sigma], base=base, **how)
     snowball = Snowball(base=base, sigma=sigma, **how)

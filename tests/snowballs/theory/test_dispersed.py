@@ -1,4 +1,4 @@
-"""Where sigma is large a few columns settle the census: the same as of all of them."""
+"""A large sigma, where a few columns settle the census: the same as of all of them."""
 
 import importlib
 import math

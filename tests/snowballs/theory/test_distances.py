@@ -67,7 +67,7 @@ def tiny():
 
 
 def outcomes(runs, n_tokens, unit):
-    """Of every outcome of n tokens: its probability, the distance of the first two tokens, the largest of all."""
+    """Return of every outcome of n tokens its probability, the distance of the first two tokens, the largest of all."""
     values = runs.first if unit == "steps" else index_values(runs.first, runs.grid)
     parts = [range(a, b) for a, b in itertools.pairwise(runs.starts)]
     chance, first_two, largest = np.ones(1), np.zeros(1), np.zeros(1)

@@ -18,7 +18,7 @@ STATISTICS = ("n_unique", "n_black_holes", "black_hole_population", "n_singleton
 
 
 def row_probabilities(made):
-    """Of every whole row its probability, by multiplying out all columns."""
+    """Return every whole row's probability, by multiplying out all columns."""
     each = [made.p[start:end] for start, end in itertools.pairwise(made.starts)]
     return np.array([math.prod(p) for p in itertools.product(*each)])
 
