@@ -68,11 +68,11 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
 def commands(document: str) -> list[tuple[str, str]]:
     """Commands of the console blocks, each with what is printed below it."""
     blocks = re.findall(r"```console\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    found = []
+    result = []
     for block in blocks:
         for command, printed in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
-            found.append((command, printed))
-    return found
+            result.append((command, printed))
+    return result
 
 
 def matches(printed: str, expected: str) -> bool:
@@ -87,9 +87,9 @@ def matches(printed: str, expected: str) -> bool:
 def test_every_command_runs_and_prints_what_is_printed(copy):
     n_compared = 0
     for document in DOCUMENTS:
-        found = commands(document)
-        assert found, document
-        for command, expected in found:
+        result = commands(document)
+        assert result, document
+        for command, expected in result:
             if command in NOT_RUN:
                 continue
             ran = run(command, copy)

@@ -320,9 +320,9 @@ def test_rows_equal_in_most_columns_are_not_all_compared(monkeypatch):
     join = module._Search._join
 
     def watched(self, *args):
-        found = join(self, *args)
-        candidates.append(found.n_pairs)
-        return found
+        result = join(self, *args)
+        candidates.append(result.n_pairs)
+        return result
 
     monkeypatch.setattr(module._Search, "_join", watched)
     near = near_rows(from_index(index, "bfloat16"), "bfloat16", Touching(1, "steps"))

@@ -23,8 +23,8 @@ def small(**settings):
 
 
 def states(trainings):
-    made = stack.Stack(trainings, span=16)
-    kinds, metrics = zip(*(made.read(segment) for segment in made.segments(40)), strict=True)
+    result = stack.Stack(trainings, span=16)
+    kinds, metrics = zip(*(result.read(segment) for segment in result.segments(40)), strict=True)
     return np.concatenate([kind[0] for kind in kinds]), np.concatenate(metrics)
 
 
