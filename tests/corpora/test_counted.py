@@ -7,7 +7,7 @@ import texts as made
 from darkvocab import corpus, scan
 from darkvocab.errors import CorruptFile, InvalidInput, MissingFile
 from darkvocab.measures.counts import COUNTS_FILE
-from darkvocab.measures.indicators import UNSEEN
+from darkvocab.measures.indicators import UNSEEN_TOKENS
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def test_counts_of_a_run_stand_beside_the_grades(model, tmp_path):
 def test_tokens_that_never_occur_are_a_reference_where_they_stand_apart(name, model, tmp_path):
     path = counts_at(tmp_path / name, {token: 5 for token in range(made.N_TOKENS) if token not in made.UNTRAINED})
     plain, scanned = scan(model), scan(model, counts=path)
-    assert plain.indicators.reference.kind != UNSEEN
-    assert scanned.indicators.reference.kind == UNSEEN
+    assert plain.indicators.reference.kind != UNSEEN_TOKENS
+    assert scanned.indicators.reference.kind == UNSEEN_TOKENS
     assert scanned.indicators.reference.n == len(made.UNTRAINED)
     assert scanned.listed("dark")["id"].sort().to_list() == list(made.UNTRAINED)
 

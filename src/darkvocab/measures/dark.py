@@ -16,7 +16,7 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..numerics.populations import LowerTail, lower_tail
 from ..progress import Advance
 from .census import Census
-from .indicators import BLACK_HOLES, UNSEEN, Indicators, indicators
+from .indicators import BLACK_HOLES, UNSEEN_TOKENS, Indicators, indicators
 
 if TYPE_CHECKING:
     from ..gpu.device import Device
@@ -144,7 +144,7 @@ def judge(
 
     judged = judged or judged_matrix(matrix)
     words = words or cache(lambda: vocabulary(matrix.tokenizer, matrix.n_tokens))
-    never = {} if n_occurrences is None else {UNSEEN: np.flatnonzero(n_occurrences == 0)}
+    never = {} if n_occurrences is None else {UNSEEN_TOKENS: np.flatnonzero(n_occurrences == 0)}
 
     def side(name: str, rows: EmbeddingMatrix, census: Census | None) -> Side:
         taken = census or Census(rows.groups(device=device, progress=progress))

@@ -39,7 +39,7 @@ FAR_EXPONENT = 40  # of the longest row, from which rows are scaled to be multip
 MODE = "low-norm mode"
 NEAR_ZERO = "rows near zero"
 BLACK_HOLES = "black holes"
-UNSEEN = "tokens that never occur in the corpus"  # which is not that of the training: many may be trained
+UNSEEN_TOKENS = "tokens that never occur in the corpus"  # which is not that of the training: many may be trained
 DIRECTION = "rows in one direction"
 
 Rows = Float32[np.ndarray, "rows dim"]
@@ -99,11 +99,11 @@ def indicators(
 ) -> Indicators:
     """Measure Land & Bartolo's indicators [1]_ of every row, by a reference among the rows, and a score.
 
-    The reference is the first of these that stands apart from the other rows: all that `known` names, but for `UNSEEN`;
-    each kind of it; the low-norm mode (the rows up to the peak of a mode in the lower half of the norms that a valley
-    separates from the rest); rows in one direction; rows near zero. Rows stand apart if their median distance to
-    their own mean (of the other members) is at most half that of 2,048 other rows. Candidates nearer to the others
-    (beyond the geometric mean of both medians) are left out.
+    The reference is the first of these that stands apart from the other rows: all kinds of `known` together, but for
+    `UNSEEN_TOKENS`; each kind of it; the low-norm mode (rows up to the peak of a mode in the lower half of the norms
+    that a valley separates from the rest); rows in one direction; rows near zero. Rows stand apart if their median
+    distance to their own mean (of the other members) is at most half that of 2,048 other rows. Candidates nearer to the
+    others (beyond the geometric mean of both medians) are left out.
 
     The score, `darkvocab.numerics.populations.membership` of the logarithm of a distance, is the probability that a
     token was trained as little as the reference. The distance is Euclidean unless another indicator separates the
@@ -212,7 +212,7 @@ def _candidates(
         tokens = np.setdiff1d(tokens, near_zero)
         if len(tokens) > 1:
             kinds[kind] = tokens
-    sure = {kind: tokens for kind, tokens in kinds.items() if kind != UNSEEN}
+    sure = {kind: tokens for kind, tokens in kinds.items() if kind != UNSEEN_TOKENS}
     if len(sure) > 1:
         yield ", ".join(sure), np.unique(np.concatenate(list(sure.values())))
     yield from kinds.items()

@@ -18,14 +18,14 @@ from .tensors import FORMATS, SENTENCES, File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
 MAX_NAME_BYTES = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
-MAX_DIMS = 4
+MAX_GGUF_DIMS = 4
 SEE_GGUF = "see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; download the file again"
 
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))  # struct codes, by type of value
 TEXT_VALUE = 8
 ARRAY_VALUE = 9
 # Types of tensors by number: name, and how many numbers share how many bytes.
-TYPES = {number: (name, numbers, size) for name, (number, numbers, size) in FORMATS["gguf"].items()}
+TENSOR_TYPES = {number: (name, numbers, size) for name, (number, numbers, size) in FORMATS["gguf"].items()}
 KEPT_KEYS = frozenset(FORMATS["gguf_kept"])  # keys of a header
 
 
@@ -170,17 +170,17 @@ def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
     """Read name, shape, type and offset of a tensor."""
     name = reader.name()
     n_dims = reader.number("I")
-    if n_dims > MAX_DIMS:
-        raise reader.wrong(f"tensor {name!r} has {n_dims:,} dimensions; the format allows {MAX_DIMS}")
+    if n_dims > MAX_GGUF_DIMS:
+        raise reader.wrong(f"tensor {name!r} has {n_dims:,} dimensions; the format allows {MAX_GGUF_DIMS}")
     shape = tuple(reader.number("Q") for _ in range(n_dims))[::-1]  # GGUF has the length of a row first
     return name, shape, reader.number("I"), reader.number("Q")
 
 
 def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int, size: int) -> Tensor:
     name, shape, kind, offset = entry
-    if kind not in TYPES:
+    if kind not in TENSOR_TYPES:
         raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(FORMATS['gguf'])}")
-    dtype, numbers, block = TYPES[kind]
+    dtype, numbers, block = TENSOR_TYPES[kind]
     what = f"{path}: tensor {name!r}, {dtype} {list(shape)}"
     row = shape[-1] if shape else 1
     if row % numbers:

@@ -15,7 +15,7 @@ MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
 MAX_DEPTH = 16  # of dicts in dicts
 MAX_KEY = 500  # characters
-MAX_DIMS = 64
+MAX_TORCH_DIMS = 64
 MAX_COUNT = 1 << 63
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled
 TORCH_DTYPES: dict[str, list] = FORMATS["torch"]  # the names of safetensors, and bytes of a word
@@ -198,7 +198,7 @@ def _tensor(path: File, name: str, view: View, entry: ArchiveEntry | None) -> Te
         raise CorruptFile(f"{what} lies in storage {key!r}, which the archive does not hold")
     if entry.size != held:
         raise CorruptFile(f"{path}: storage {key!r} should be {held:,} bytes, the archive has {entry.size:,}")
-    whole = all(type(n) is tuple and len(n) <= MAX_DIMS and all(map(_natural, n)) for n in (size, stride))
+    whole = all(type(n) is tuple and len(n) <= MAX_TORCH_DIMS and all(map(_natural, n)) for n in (size, stride))
     if not (whole and len(size) == len(stride) and _natural(view.offset)):
         raise CorruptFile(f"{what} needs a size, as many strides, and an offset, all natural numbers")
     last = sum((n - 1) * step for n, step in zip(size, stride, strict=True))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .server import Server
 
-MANIFEST_PARAMETERS = ("controls", "missed", "chat", "dtype")
+RECORDED_SETTINGS = ("controls", "missed", "chat", "dtype")
 RUN_OPTIONS = ("device", "seed", "endpoint", "model", "api_key_env")
 
 
@@ -127,7 +127,7 @@ class Verify(Shown):
     def parameters(self) -> dict[str, Any]:
         """Settings in a manifest."""
         return {
-            **{name: getattr(self, name) for name in MANIFEST_PARAMETERS},
+            **{name: getattr(self, name) for name in RECORDED_SETTINGS},
             "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
             "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking[1]],
             "strata": self.chosen[1],
@@ -137,7 +137,7 @@ class Verify(Shown):
     def manifest(self) -> dict[str, Any]:
         """Return the settings of the run, without place and time."""
         _, sha256 = read_frames(self.frames)
-        options: dict[str, Any] = {name: getattr(self, name) for name in (*MANIFEST_PARAMETERS, *RUN_OPTIONS)}
+        options: dict[str, Any] = {name: getattr(self, name) for name in (*RECORDED_SETTINGS, *RUN_OPTIONS)}
         options["model"] = None if self._is_in_memory else self.model
         frames = None if self.frames is None else str(Path(self.frames).absolute())
         asked = self.parameters["tokens"]
