@@ -107,8 +107,8 @@ def indicators(
 
     The score, `darkvocab.numerics.populations.membership` of the logarithm of a distance, is the probability that a
     token was trained as little as the reference. The distance is Euclidean unless another indicator separates the
-    reference better. Without a reference every score is 0. Rows near zero (`rows_near_zero`) have score 1 with any
-    reference, as have rows whose Euclidean distance to it is separated from all others by such a gap.
+    reference better. Without a reference every score is 0. Rows near zero (`rows_near_zero`) are in no other reference
+    and have score 1, as have rows whose Euclidean distance to it is separated from all others by such a gap.
 
     Parameters
     ----------

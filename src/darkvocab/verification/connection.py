@@ -89,7 +89,7 @@ class Connection:
         return results
 
     def measured(self, kind: str, rate: float) -> None:
-        """Double the number of parallel requests if the last doubling was faster for the first kind of task."""
+        """Double the parallel requests while that makes the first kind of task faster; else halve them, and settle."""
         first, last = self._rate
         if self.is_settled or first not in ("", kind):
             return

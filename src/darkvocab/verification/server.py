@@ -108,7 +108,7 @@ class Server:
         return (places + [NOT_SAID] * PLACES)[:PLACES]
 
     def _one_by_one(self, ids: list[int], token: int) -> list[Answer]:
-        """Ask for one place after the other, forcing a plain token, as logits are listed before that bias."""
+        """Ask for one place after the other, forcing a plain token each time; listed are logits without that bias."""
         plain = next(token for token, text in self.texts.items() if text and text.isascii() and text.isalpha())
         places: list[Answer] = []
         for _ in range(PLACES):
