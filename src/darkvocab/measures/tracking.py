@@ -47,7 +47,7 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cloud:
+class Radii:
     """Centroid of some tokens, and their Euclidean distances from it (weight units, in float64)."""
 
     centroid: Float64[np.ndarray, " dim"]
@@ -55,11 +55,11 @@ class Cloud:
     radius_rms: float  # root of the mean squared distance from the centroid
 
 
-def cloud(state: State, tokens: Int[np.ndarray, " k"]) -> Cloud:
+def cloud(state: State, tokens: Int[np.ndarray, " k"]) -> Radii:
     """Return centroid and radii of these tokens, at least one."""
     centroid = np.empty(state.words.shape[1])
     total, largest = _backends.motion.around_mean(None, state.values, tokens, centroid)
-    return Cloud(centroid=centroid, radius_max=largest**0.5, radius_rms=(total / len(tokens)) ** 0.5)
+    return Radii(centroid=centroid, radius_max=largest**0.5, radius_rms=(total / len(tokens)) ** 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
