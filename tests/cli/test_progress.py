@@ -1,4 +1,4 @@
-"""What the command line says while it works."""
+"""Progress and messages that the command line writes while it works."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def clock(monkeypatch):
 
 
 def told(clock, *calls, **options):
-    """What is written of calls (seconds, done, total)."""
+    """Return what is written for calls (seconds, done, total)."""
     with shell.progress_bar("sweeping", **options) as report:
         for seconds, *done in calls:
             clock.now = 100.0 + seconds

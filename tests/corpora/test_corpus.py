@@ -76,9 +76,9 @@ def test_sought_tokens_have_their_places_with_the_text_around(model, tmp_path):
     assert [one["line"] for one in places] == [2, 4, 4]  # three at most are kept
     assert (places[1]["before"], places[1]["after"]) == ("he fog\n\nis a ", "g, and fog\nno ")
     assert counts.places[go["id"]] == [{"file": str(tmp_path / "b.jsonl"), "line": 2, "before": "a ", "after": "ng"}]
-    told = counts.to_json()
-    assert told["kinds"]["untrained"] == {"n_tokens": 12, "n_occurring": 2, "n_occurrences": 6}
-    assert [one["places"] for one in told["tokens"]] == [places, counts.places[go["id"]]]
+    reports = counts.to_json()
+    assert reports["kinds"]["untrained"] == {"n_tokens": 12, "n_occurring": 2, "n_occurrences": 6}
+    assert [one["places"] for one in reports["tokens"]] == [places, counts.places[go["id"]]]
 
 
 def test_lines_go_on_from_piece_to_piece(model, many):
@@ -245,10 +245,10 @@ def test_the_bound_of_the_missing_mass_holds_where_the_truth_is_known():
     held = each = 0
     for _ in range(400):
         counts = rng.multinomial(20_000, shares)
-        told = never(counts)
-        held += shares[counts == 0].sum() <= told["missing_mass_high"]
-        each += shares[4_000] <= told["share_each"] or counts[4_000] > 0
-        assert told["n"] == (counts == 0).sum()
+        reports = never(counts)
+        held += shares[counts == 0].sum() <= reports["missing_mass_high"]
+        each += shares[4_000] <= reports["share_each"] or counts[4_000] > 0
+        assert reports["n"] == (counts == 0).sum()
     assert held >= 360
     assert each >= 360
     assert never(np.zeros(7, np.int64)) == {"n": 7, "of": 7, "n_once": 0} | dict.fromkeys(SHARES)
@@ -290,8 +290,8 @@ def test_the_command_prints_a_table_json_and_a_verdict(cli, model, tmp_path):
     assert "1 lines held bytes" in made_.out
     assert "\x1b" not in made_.out
     assert pl.read_csv(csv).select("text", "count", "line").rows() == [("go", 1, 1)]
-    told = json.loads(cli("corpus", text, "--model", model, "--json").out)
-    assert [one["text"] for one in told["tokens"]] == ["go"]
+    reports = json.loads(cli("corpus", text, "--model", model, "--json").out)
+    assert [one["text"] for one in reports["tokens"]] == ["go"]
     text.write_text("all is well")
     assert cli("corpus", text, "--model", model, "--fail-on", "untrained").code == 0
     for word, said in (("dark", "unknown kind of token 'dark'"), ("verified", "needs a run of verify")):

@@ -196,7 +196,7 @@ def test_spans_have_all_bytes_of_a_file_and_all_rows(tmp_path, monkeypatch):
     pieces, _ = pieces_of([str(tmp_path)])
     spans = [span for piece in pieces for span in piece]
     for name in ("a.txt", "b.parquet"):
-        own = [span for span in spans if span.path.endswith(name)]
-        assert sum(span.n_bytes for span in own) == (tmp_path / name).stat().st_size
-        assert [span.begin for span in own[1:]] == [span.end for span in own[:-1]]
-        assert sum(not span.begin for span in own) == 1
+        ours = [span for span in spans if span.path.endswith(name)]
+        assert sum(span.n_bytes for span in ours) == (tmp_path / name).stat().st_size
+        assert [span.begin for span in ours[1:]] == [span.end for span in ours[:-1]]
+        assert sum(not span.begin for span in ours) == 1

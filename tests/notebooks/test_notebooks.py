@@ -76,7 +76,7 @@ def test_a_cell_that_was_interrupted_goes_on_where_it_stopped(tmp_path):
 
 
 class Notebook(io.StringIO):
-    """What standard error is in a notebook."""
+    """Standard error of a notebook."""
 
 
 Notebook.__module__ = "ipykernel.iostream"

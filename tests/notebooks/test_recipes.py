@@ -22,9 +22,9 @@ def test_12_1a_agrees_to_the_last_printed_digit():
     pytest.importorskip("torch")
     rows = reproduce("12.1a")
     assert {row.agrees for row in rows} == {AGREES}
-    here = [(row.figure.strip(), row.here) for row in rows]
-    assert ("max L-inf over all tokens", "4.39e-05") in here
-    assert here.index(("largest", "120")) < here.index(("population P", "123"))
+    inside = [(row.figure.strip(), row.here) for row in rows]
+    assert ("max L-inf over all tokens", "4.39e-05") in inside
+    assert inside.index(("largest", "120")) < inside.index(("population P", "123"))
 
 
 def test_the_initial_state_of_11_2c_agrees_to_the_last_printed_digit():

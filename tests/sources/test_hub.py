@@ -184,9 +184,9 @@ def test_a_tokenizer_is_brought_without_weights_and_with_what_lies_beside(hub, t
     vocab = tokenizer_files.vocab_and_merges(tmp_path, added_tokens_decoder={"259": {"content": "<x>"}})
     hub.add("org/words", {path.name: path.read_bytes() for path in tmp_path.iterdir()} | {"model.safetensors": b"x"})
     for name in ("org/words", "org/words/vocab.json"):
-        found = vocabulary(open_tokenizer(name))
-        assert found.text == vocabulary(vocab).text
-        assert found.text[258:] == ["Ġthe", "<x>"]
+        result = vocabulary(open_tokenizer(name))
+        assert result.text == vocabulary(vocab).text
+        assert result.text[258:] == ["Ġthe", "<x>"]
     assert not hub.asked_for("model.safetensors")
     with pytest.raises(FileNotFoundError, match=r"org/words@\w+ has no file"):
         open_tokenizer("org/words/nothing")

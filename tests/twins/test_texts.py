@@ -37,7 +37,7 @@ def _whole(data):
 
 
 def _begins(data):
-    """Whether some bytes behind these make one character of them."""
+    """Say whether some bytes behind these make one character of them."""
     more = [bytes(some) for n in range(1, 4) for some in itertools.product((0x80, 0x8F, 0x90, 0xBF), repeat=n)]
     return any(_whole(data + some) and len((data + some).decode()) == 1 for some in more)
 

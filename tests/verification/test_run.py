@@ -185,10 +185,10 @@ def test_a_context_that_is_shorter_than_a_frame_is_refused(folder, repeater):
 
 def test_the_command_prints_a_table_and_writes_a_page(cli, folder, tmp_path):
     out = tmp_path / "run"
-    made = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--show", 3)
-    assert made.code == 0
-    assert "asked for, untrained" in made.out
-    assert "1% quantile of 20 controls" in made.out
+    result = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--show", 3)
+    assert result.code == 0
+    assert "asked for, untrained" in result.out
+    assert "1% quantile of 20 controls" in result.out
     page = (out / "report.html").read_text()
     assert '<h2 id="table-1">' not in page  # a model that was drawn fails on no token more than on others
     assert (out / "figures" / "answers.pdf").is_file()
