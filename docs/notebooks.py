@@ -20,9 +20,9 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Return the cells of a page's notebook; other pages stay as they are."""
+    """Return the cells of a page's notebook; on other pages, have links to notebooks lead to their pages."""
     if not page.file.src_uri.startswith(f"{PLACE}/"):
-        return markdown
+        return re.sub(rf"(\]\([./]*{PLACE}/[\w.]+)\.ipynb\)", r"\1.md)", markdown)
     page.meta["hide"] = ["toc"]  # room for tables and code
     path = FOLDER / Path(page.file.src_uri).with_suffix(".ipynb").name
     title, *cells = [shown(cell) for cell in nbformat.read(path, as_version=4).cells]
