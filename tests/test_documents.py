@@ -6,12 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from uv import find_uv_bin
 
+import darkvocab
+
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/commands.md", "docs/qwen3-4b.md")
+HOW_TO = ("docs/mend.md", "docs/hub.md", "docs/own-base.md")
+DOCUMENTS = ("README.md", "docs/quickstart.md", *HOW_TO, "docs/commands.md", "docs/qwen3-4b.md")
 WITH_PYTHON = (*DOCUMENTS, "docs/theory.md")
 TRAINED = "darkvocab train --steps 300 --out runs/train"  # the copy stays without torch
 # pip, which `make test` has just set up its own environment with, looks at every release of every package: 20 s.
@@ -64,11 +68,11 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
 def commands(document: str) -> list[tuple[str, str]]:
     """Commands of the console blocks, each with what is printed below it."""
     blocks = re.findall(r"```console\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    found = []
+    result = []
     for block in blocks:
         for command, printed in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
-            found.append((command, printed))
-    return found
+            result.append((command, printed))
+    return result
 
 
 def matches(printed: str, expected: str) -> bool:
@@ -83,9 +87,9 @@ def matches(printed: str, expected: str) -> bool:
 def test_every_command_runs_and_prints_what_is_printed(copy):
     n_compared = 0
     for document in DOCUMENTS:
-        found = commands(document)
-        assert found, document
-        for command, expected in found:
+        result = commands(document)
+        assert result, document
+        for command, expected in result:
             if command in NOT_RUN:
                 continue
             ran = run(command, copy)
@@ -96,7 +100,7 @@ def test_every_command_runs_and_prints_what_is_printed(copy):
                 continue
             assert ran.returncode == 0, (document, command, ran.stdout[-2000:], ran.stderr[-2000:])
             if expected:
-                assert matches(ran.stdout, expected), (document, command, ran.stdout)
+                assert matches(ran.stdout, expected), f"{document}: {command}\n{ran.stdout}"
                 n_compared += 1
     assert n_compared >= 5
     for name in ("demo/sweep/report.html", "demo/sweep/figures/sweep.pdf", "demo/sweep/records.csv"):
@@ -144,6 +148,7 @@ def test_every_link_between_documents_leads_somewhere():
 def test_the_site_is_built_without_a_warning(tmp_path):
     # Every page is in its menu, and every link and anchor leads somewhere.
     pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
     line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
     built = subprocess.run(
         line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -157,3 +162,13 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert "docs/images" not in index
     fetched = re.findall(r'(?:src|href)="(https?://[^"]+)"', index)
     assert [address for address in fetched if not address.startswith("https://squidfunk.github.io")] == []
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not re.search(r'<(?:script|img|link)\b[^>]+(?:src|href)="https?://', page.read_text()), page
+    real_model = (tmp_path / "site/notebooks/real_model.html").read_text()
+    assert "ManagementPlaneProtection" in real_model
+    assert 'src="data:image/png;base64,' in real_model
+    for wing in (darkvocab, darkvocab.checkpoints, darkvocab.training):
+        page = (tmp_path / "site" / "api" / f"{wing.__name__.rpartition('.')[2]}.html").read_text()
+        headings = set(re.findall(r'<h2 id="[^"]*?(\w+)"', page))
+        exported = {name for name in wing.__all__ if not isinstance(getattr(wing, name), ModuleType | str)}
+        assert {name.lower() for name in exported} == {heading.lower() for heading in headings}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FAR_LOG10_P = -6  # a bound on log10 of the probability of the census is reported below this
 TRADE_OFF = 0.95  # correlation with sigma beyond which only a combination is known
 LEAST_SHOWN = 0.7  # tokens: stands for 0 on a logarithmic axis
-DISCORD = 0.01  # a statistic's p-value, times the number of statistics, below which it is named
+DISCORD = 0.05  # a statistic's p-value, times the number of statistics, below which it is named
 STATISTIC_LABELS = labels("n_unique", "n_singletons", "n_black_holes", "black_hole_population")
 
 
@@ -70,6 +70,7 @@ def sentences(result: FitResult) -> list[str]:
         result=result,
         is_far=p < FAR_LOG10_P,
         odd=[row for row in result.checks if row.p * len(result.checks) < DISCORD],
+        beyond_all=[row for row in result.checks if row.p <= 2 / (1 + result.settings.draws)],
         snowball=_snowball(result),
         populations=result.target.partition.populations.tolist(),
         least="impossible" if math.isinf(p) else f"p < {chance(p)}",

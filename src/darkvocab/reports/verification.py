@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
-from ..measures.verdict import Verdict
+from ..measures.verdict import Verification
 from .document import lines_of, print_text, rows_of
 from .plot import BLACK, BLUE, ORANGE, Axis, Curve, Panel, Plot, around
 
@@ -15,7 +15,7 @@ VERIFIED = ("id", "token", "grade", "P_max", "best rank", "instead")
 LEAST = 1e-8  # the smallest probability in a plot
 
 
-def groups(verdict: Verdict) -> list[list[str]]:
+def groups(verdict: Verification) -> list[list[str]]:
     """Return a row for each group of tokens: numbers in all, verified and below each limit, and the median P_max."""
     tokens = verdict.tokens.sort("grade")  # untrained before weak
     p = pl.col("p_max")
@@ -26,24 +26,24 @@ def groups(verdict: Verdict) -> list[list[str]]:
     return rows_of("verified_groups", parts=parts.to_dicts(), groups=GROUPS)
 
 
-def sentences(verdict: Verdict) -> list[str]:
+def sentences(verdict: Verification) -> list[str]:
     """Return sentences on the criterion, and on how well the grades of the weights agree with it."""
     return lines_of("verification", verdict=verdict)
 
 
-def print_verdict(verdict: Verdict, to: Console, shown: int) -> None:
+def print_verdict(verdict: Verification, to: Console, shown: int) -> None:
     """Print the groups, sentences on them, and the verified tokens, the least likely first."""
     values = {"groups": groups(verdict), "headings": VERIFIED, "rows": verified_rows(verdict)}
     print_text("verification", to, verdict=verdict, shown=shown, **values)
 
 
-def verified_rows(verdict: Verdict) -> list[list[str]]:
+def verified_rows(verdict: Verification) -> list[list[str]]:
     """Return a row with the columns `VERIFIED` for each verified token but controls, the least likely first."""
     chosen = verdict.tokens.filter(pl.col("verified") & (pl.col("group") != "control")).sort("p_max", "token")
     return rows_of("verified", tokens=chosen.to_dicts())
 
 
-def verdict_plot(verdict: Verdict) -> Plot:
+def verdict_plot(verdict: Verification) -> Plot:
     """Plot P_max of every token that was asked for against its rank by the weights."""
     series = []
     for group, (colour, mark) in GROUP_LOOKS.items():
