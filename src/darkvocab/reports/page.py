@@ -134,7 +134,7 @@ def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
     for name, figure in page.pictures.items():
         shows = WORDS["shows"][name]
         if name == "sweep" and EXPECTED in page.files:
-            shows += ", beside the census that is expected"
+            shows += ", with the expected census"
         panels = figure.to_json() if isinstance(figure, Plot) else None
         pictures.append((name, shows, folder / "figures" / f"{name}.png", panels))
     return render(
