@@ -27,14 +27,14 @@ from ..numerics.grouping import chunks, row_keys
 if TYPE_CHECKING:
     import torch
 
-NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
-KNOWN = "cpu, cuda, cuda:N, mps"
+DEVICE_NAME = re.compile(r"cpu|mps|cuda(:\d+)?")
+DEVICE_CHOICES = "cpu, cuda, cuda:N, mps"
 
 
 def check_device(name: str) -> str:
     """Return the name, if it may be a device's; else raise InvalidInput."""
-    if not NAMES.fullmatch(name):
-        raise InvalidInput(f"unknown device {name!r}; choose one of {KNOWN}")
+    if not DEVICE_NAME.fullmatch(name):
+        raise InvalidInput(f"unknown device {name!r}; choose one of {DEVICE_CHOICES}")
     return name
 
 

@@ -170,10 +170,10 @@ class Cells:
     @cached_property
     def p(self) -> Float64[np.ndarray, " runs"]:
         """Probability of all cells of each run together, from the nearer tail."""
-        z, noise = self.deviates, self.distribution
+        z = self.deviates
         inner = np.isfinite(z)
         below, above = np.ones(z.size), np.zeros(z.size)
-        below[inner], above[inner] = noise.below(z[inner]), noise.above(z[inner])
+        below[inner], above[inner] = self.distribution.below(z[inner]), self.distribution.above(z[inner])
         below_first, above_first = np.roll(below, 1), np.roll(above, 1)
         below_first[self.starts[:-1]], above_first[self.starts[:-1]] = 0, 1
         inside = 1 - below_first - above
@@ -201,8 +201,8 @@ class Cells:
         """Of each column ``log sum_k p_k**n`` over its cells, n > 0."""
         if not len(self.columns):
             return np.empty(0)
-        terms = self.count * np.exp(-n * self.cost)
-        return n * self.log_likeliest + np.log(np.add.reduceat(terms, self.starts[:-1]))
+        sums = np.add.reduceat(self.count * np.exp(-n * self.cost), self.starts[:-1])
+        return n * self.log_likeliest + np.log(sums)
 
     def log_power_sum(self, n: float) -> float:
         """``log sum p**n`` over all cells of the whole row: columns are independent, so a sum over columns."""

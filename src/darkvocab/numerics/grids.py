@@ -212,7 +212,8 @@ def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -
 
 def regrid(words: UInt[np.ndarray, " ..."], source: str | Grid, target: str | Grid) -> UInt[np.ndarray, " ..."]:
     """Words of `target` nearest to words of `source` (ties to even, one rounding)."""
-    source, target = as_grid(source), as_grid(target)
+    source = as_grid(source)
+    target = as_grid(target)
     if source == target:
         return words
     if source.bits <= 16:

@@ -106,11 +106,12 @@ def identical_rows(
         raise InvalidInput(f"needs a 2-D array of unsigned words, got {words.dtype} {list(words.shape)}")
     n = len(words)
     kind = rounded(slice(0, 0)) if rounded else words[:0]  # rounding may change how many columns there are, too
-    dtype, dim = kind.dtype, kind.shape[1]
+    dtype = kind.dtype
     sign = dtype.type(1 << (8 * dtype.itemsize - 1))
     folded = dtype.type(0) if bitwise else sign
-    keys = row_keys(dim)
-    hashes, largest = np.empty(n, np.uint64), np.empty(n, dtype)
+    keys = row_keys(kind.shape[1])
+    hashes = np.empty(n, np.uint64)
+    largest = np.empty(n, dtype)
 
     def hash_chunk(rows: slice) -> None:
         chunk = rounded(rows) if rounded else words[rows]

@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-COLUMNS = 512  # at a time, of wide rows
-TILE = {1: 2048, 2: 4096, 4: 2048}  # words of a tile by their bytes: larger ones spill registers
+TILE_COLUMNS = 512  # at a time, of wide rows
+TILE_WORDS = {1: 2048, 2: 4096, 4: 2048}  # words of a tile by their bytes: larger ones spill registers
 SCATTERED_TILE = 1024  # where rows do not begin at multiples of 16 words
 VECTOR = 16  # bytes of a row that a thread loads at once
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
@@ -18,8 +18,8 @@ LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
 def tile(dim: int, itemsize: int) -> tuple[int, int, int]:
     """Choose rows and columns of a tile for rows of `dim` words, and the neighbours in a row that a thread takes."""
     vector = VECTOR // itemsize if dim % 16 == 0 else 1  # Triton counts on a multiple of 16 only
-    columns = max(vector, min(COLUMNS, triton.next_power_of_2(dim)))
-    size = TILE[itemsize] if vector > 1 else SCATTERED_TILE
+    columns = max(vector, min(TILE_COLUMNS, triton.next_power_of_2(dim)))
+    size = TILE_WORDS[itemsize] if vector > 1 else SCATTERED_TILE
     return size // columns, columns, vector
 
 

@@ -28,7 +28,8 @@ def _threshold(k, base, sigma, float32, mantissa_bits, min_exponent):
     if not float32:
         return real
     hit = np.int64(0x49800000)  # ordered index of float32 2**20, beyond any deviate
-    miss, step = -hit, 1
+    miss = -hit
+    step = 1
     bits = np.int64(bits_of(np.float32(min(max(real, -1048575.0), 1048575.0))))
     order = bits if bits >= 0 else -(bits & 0x7FFFFFFF)
     while hit - miss > 1:
@@ -51,7 +52,8 @@ def _run_end(k, width, mantissa_bits, min_exponent):
 
     A power of two, whose cell is narrower than those above it, is always alone.
     """
-    code, mantissa = abs(k), (1 << mantissa_bits) - 1
+    code = abs(k)
+    mantissa = (1 << mantissa_bits) - 1
     if code & mantissa == 0:
         return k
     spacing = from_bits((max((code >> mantissa_bits) - 1, 0) + min_exponent - mantissa_bits + 1023) << 52)
@@ -139,7 +141,8 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
     """
     n = out.shape[0]
     key0, key1 = np.uint64(seed_low), np.uint64(seed_high)
-    c2, c3 = np.uint64(point), np.uint64(trial)
+    c2 = np.uint64(point)
+    c3 = np.uint64(trial)
     for chunk in range(0, n, LANES):
         size = min(LANES, n - chunk)
         for j in range(columns.size):
@@ -216,7 +219,8 @@ def _gap_scale(away):
 @kernel(inline="always")
 def _scaled(high, low, n):
     """Multiply the 64-bit fraction 0.(high)(low) by n and round down: uniform over 0 .. n - 1."""
-    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    mask = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
     n_high, n_low = n >> half, n & mask
     middle = high * n_low + ((low * n_low) >> half)
     return high * n_high + (middle >> half) + ((low * n_high + (middle & mask)) >> half)

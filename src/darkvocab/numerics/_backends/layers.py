@@ -32,10 +32,10 @@ def widen(typingctx, x):
     """The float32 that an entry holds."""
 
     def codegen(context, builder, signature, args):
-        (entry,), (kind,) = args, signature.args
+        (kind,) = signature.args
         if kind == types.float32:
-            return entry
-        bits = _nearest(builder, entry) if kind == types.uint32 else builder.shl(builder.zext(entry, WORD), SIXTEEN)
+            return args[0]
+        bits = _nearest(builder, args[0]) if kind == types.uint32 else builder.shl(builder.zext(args[0], WORD), SIXTEEN)
         return builder.bitcast(bits, ir.FloatType())
 
     return types.float32(x), codegen
@@ -90,7 +90,8 @@ def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
         for d in range(dim):
             square += (row[d] - m) * (row[d] - m)
         s = np.float32(1) / np.sqrt(square / np.float32(dim) + eps)
-        mean[i], scale[i] = m, s
+        mean[i] = m
+        scale[i] = s
         for d in range(dim):
             out[i, d] = narrow((row[d] - m) * s * gain[d] + shift[d], out[i, d])
 
@@ -103,8 +104,9 @@ def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gai
     """
     n, dim = x.shape
     for i in range(n):
-        m, s = mean[i], scale[i]
-        along, level = np.float32(0), np.float32(0)
+        m = mean[i]
+        s = scale[i]
+        along = level = np.float32(0)
         for d in range(dim):
             unit = (x[i, d] - m) * s
             by = widen(pushed[i, d])
@@ -123,7 +125,8 @@ def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gai
 @kernel(fastmath=FAST)
 def gelu(u, slope):
     """u = GELU(u) in its tanh form, slope = its derivative; both flat."""
-    k, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
+    k = np.float32(math.sqrt(2 / math.pi))
+    cubic = np.float32(0.044715)
     half, one, two, three = np.float32(0.5), np.float32(1), np.float32(2), np.float32(3)
     for i in range(u.size):
         x = widen(u[i])
@@ -188,7 +191,8 @@ def attend_back(chances, pushed, scale):
     heads, places, _ = chances.shape
     for h in range(heads):
         for i in range(places):
-            p, by = chances[h, i], pushed[h, i]
+            p = chances[h, i]
+            by = pushed[h, i]
             along = np.float32(0)
             for j in range(i + 1):
                 along += widen(p[j]) * widen(by[j])
@@ -235,7 +239,9 @@ def embed(ids, tokens, places, out):
     batch, length = ids.shape
     for b in range(batch):
         for t in range(length):
-            row, token, place = out[b * length + t], tokens[ids[b, t]], places[t]
+            row = out[b * length + t]
+            token = tokens[ids[b, t]]
+            place = places[t]
             for d in range(row.size):
                 row[d] = token[d] + place[d]
 
@@ -246,7 +252,9 @@ def embed_back(ids, push, tokens, places):
     batch, length = ids.shape
     for b in range(batch):
         for t in range(length):
-            row, token, place = push[b * length + t], tokens[ids[b, t]], places[t]
+            row = push[b * length + t]
+            token = tokens[ids[b, t]]
+            place = places[t]
             for d in range(row.size):
                 token[d] += row[d]
                 place[d] += row[d]
