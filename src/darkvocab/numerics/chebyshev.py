@@ -18,9 +18,9 @@ from .grids import Grid, as_grid, index_values
 Graph = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]  # degree of each row, first row of its component
 
 UNITS = ("weight", "steps")
-BLOCK_PAIRS = 1 << 23  # distances computed at a time
-KEPT_PAIRS = 1 << 26  # distances kept for a second look; beyond, they are computed again
-SORTED_ROWS = 512  # whose distances are listed rather than tallied
+BLOCK_PAIRS = 1 << 23  # pairs whose distances are computed at a time
+KEPT_PAIRS = 1 << 26  # up to which distances are kept for a second pass; beyond, they are computed again
+SORTED_ROWS = 512  # up to which distances are listed and sorted rather than tallied
 FEW_ENTRIES = 1 << 24  # of all pairs of rows, below which choosing windows costs more than it saves
 WINDOW_SAMPLE = 96  # rows from whose distances the widths of windows are chosen
 SAMPLED_COLUMNS = 256  # about so many decide between widths
@@ -110,7 +110,7 @@ class Distances:
         """Largest, mean and median distance."""
         if not self.n_pairs:
             return Spread()
-        if self.n <= SORTED_ROWS:  # what histograms need anew costs more than to sort a list
+        if self.n <= SORTED_ROWS:  # sorting a list costs less than new histograms
             few = self._spread_of_few()
             if few is not None:
                 return few
@@ -138,7 +138,7 @@ class Distances:
             middle = distances[ranks]
             total = float(distances.sum(dtype=np.float64))
         largest = float(distances[-1])
-        least = float(distances[-np.count_nonzero(distances)])  # the first that is not 0; 0 where none is
+        least = float(distances[-np.count_nonzero(distances)])  # the smallest above 0; 0 if all are 0
         whole = self.unit == "steps" and self.n_pairs * largest < 2.0**53
         exact = whole or is_exact(self.n_pairs, largest, least)
         return Spread.of(self.n_pairs, largest, total, *middle.tolist()) if exact else None
@@ -171,8 +171,7 @@ class Distances:
     def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
         """Degrees of the rows in the graph of pairs within the threshold, and the first row of each row's component.
 
-        A row that stands for several counts as so many neighbours of its neighbours, and the others of its kind as its
-        own.
+        A row that stands for k rows counts as k neighbours of its neighbours, and has k - 1 neighbours in itself.
         """
         limit = largest_within(threshold, self.rows.dtype, strict=strict)
         degrees = self.weights - 1
@@ -195,13 +194,13 @@ class Distances:
 
 
 class KnownDistances(Distances):
-    """Figures of the distances of some rows that were taken elsewhere, in place of the distances.
+    """Statistics of the distances of some rows that were computed elsewhere, in place of the distances.
 
-    Whoever took them sets `spread`, the pairs `near` each other by threshold and strictness, and the one `graph`.
+    The caller sets `spread`, the number of pairs `near` by threshold and strictness, and the one `graph`.
     """
 
     def __init__(self, unit: str, weights: Int64[np.ndarray, " n"], rows: Callable[[], np.ndarray]) -> None:
-        """Take the function of the rows' ordered indices, should they be asked for."""
+        """Take a function that returns the rows' ordered indices; it is called only if they are needed."""
         self.unit = unit
         self.weights = weights
         self.n = len(weights)

@@ -20,9 +20,9 @@ FEATURES = 32  # that rows are told apart by before they are compared in full
 BLOCKS = 16  # of columns, whose largest and smallest deviations may be such features
 FEATURE_SAMPLE = 512  # rows that say which features tell most pairs apart
 SMALL_COMPONENT = 256  # rows of a component below which all its pairs are compared
-PAIRS_PER_ROW = 4  # pairs a row that features do not tell apart, up to which they are compared one by one
-STUCK = 0.75  # of the rows in one component: features do not tell them apart, and all columns must
-ONE_THREAD_ROWS = 1000  # that one thread compares
+PAIRS_PER_ROW = 4  # up to which the pairs that features do not tell apart are compared one by one
+STUCK = 0.75  # share of the rows in one component beyond which all columns are compared, not features
+ONE_THREAD_ROWS = 1000  # up to which one thread compares all
 BLOCK_BYTES = 1 << 26  # of rows that are compared in full at a time
 
 
@@ -146,9 +146,8 @@ class _Search:
         """Largest difference that counts as near."""
         if self.dtype == np.float32:
             return float(largest_within(touching.threshold, self.dtype, strict=touching.strict))
-        furthest = (1 << self.dtype.itemsize * 8) - 1  # no two indices are
         whole = math.ceil(touching.threshold) - 1 if touching.strict else math.floor(touching.threshold)
-        return min(whole, furthest)
+        return min(whole, (1 << self.dtype.itemsize * 8) - 1)  # no two indices are farther apart
 
     def result(self) -> Near:
         if len(self.weights) > 1:
@@ -166,7 +165,7 @@ class _Search:
         return Near(degrees=self.degrees, tokens=self.tokens, labels=self.parent, n_pairs=self.n_pairs, pairs=pairs)
 
     def _descend(self) -> None:
-        """Take rows apart until what may be near is little, or does not fall apart any more, and compare it."""
+        """Split rows into components until these are small or split no further, and compare the rows of each."""
         waiting = [(np.arange(len(self.weights)), False)]
         small: list[tuple[np.ndarray, np.ndarray]] = []  # rows of small components, and the components' sizes
         while waiting:
@@ -209,9 +208,8 @@ class _Search:
         bits = np.empty((len(rows), 2 * blocks), np.int32)
 
         def look(some: slice) -> tuple[np.ndarray, np.ndarray]:
-            numbers = self._whole(rows[some])
             low, high = centre.copy(), centre.copy()
-            _backends.neighbours.profile(numbers, centre, low, high, bits[some])
+            _backends.neighbours.profile(self._whole(rows[some]), centre, low, high, bits[some])
             return low, high
 
         lows, highs = zip(*self.pool.map(look, self._chunks(rows)), strict=True)
@@ -322,7 +320,7 @@ class _Search:
         self._list(pairs.shape[1], pairs)
 
     def _list(self, n_pairs: int, pairs: np.ndarray | None) -> None:
-        """Keep pairs, as long as they are no more than may be."""
+        """Keep the pairs, or drop all once there are more than `max_pairs`."""
         self.n_pairs += n_pairs
         if self.n_pairs > self.max_pairs:
             self.pairs = []
@@ -342,7 +340,7 @@ class _Search:
         return chunks(np.broadcast_to(self.words[:1], (len(rows), self.dim)))
 
     def _columns(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """These columns of these rows, [rows, columns]."""
+        """Return these columns of these rows, [rows, columns]."""
         out = np.empty((len(rows), len(columns)), self.dtype)
 
         def take(some: slice) -> None:
@@ -366,7 +364,7 @@ class _Search:
         return index
 
     def _reach(self, slack: float) -> float:
-        """No two numbers, or features, that count as near lie farther apart than this."""
+        """Return the largest distance at which two numbers, or features, may still count as near."""
         most = self._most(slack)
         return float(_above(float(most)) if self.dtype == np.float32 else most)
 
@@ -398,5 +396,5 @@ def _deviations(bits: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float]:
         return np.clip(bits, -far, far).astype(dtype), 0.0
     values = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
     if not np.isfinite(values).all():
-        return np.zeros_like(values), 0.0  # overflowed: they tell nothing
+        return np.zeros_like(values), 0.0  # overflowed: they tell no rows apart
     return values, float(np.abs(values).max(initial=0)) * 2.0**-22

@@ -36,8 +36,8 @@ def low_mode(numbers: Float64[np.ndarray, " n"]) -> LowMode | None:
     --------
     >>> rng = np.random.default_rng(1)
     >>> both = np.concatenate([rng.normal(1, 0.1, 500), rng.normal(5, 1, 9_500)])
-    >>> found = low_mode(both)
-    >>> 0.8 < found.peak < 1.2 < found.valley < 2.5
+    >>> mode = low_mode(both)
+    >>> 0.8 < mode.peak < 1.2 < mode.valley < 2.5
     True
     >>> low_mode(rng.normal(5, 1, 10_000)) is None
     True
@@ -48,9 +48,7 @@ def low_mode(numbers: Float64[np.ndarray, " n"]) -> LowMode | None:
     width = ordered[WINDOW:] - ordered[:-WINDOW]
     middle = (ordered[WINDOW:] + ordered[:-WINDOW]) / 2
     width = np.maximum(width, np.spacing(np.abs(middle)))  # equal numbers
-    below = np.minimum.accumulate(width)
-    above = np.minimum.accumulate(width[::-1])[::-1]
-    depth = width / np.maximum(below, above)
+    depth = width / np.maximum(np.minimum.accumulate(width), np.minimum.accumulate(width[::-1])[::-1])
     depth[len(ordered) // 2 :] = 0
     valley = int(depth.argmax())
     if not depth[valley] >= DEPTH:
@@ -223,9 +221,9 @@ def lower_tail(
         expected[below] = np.minimum(expected[below], n * low * np.exp(-slope * (a - ordered[below])))
         if at <= a:
             reaching = min(reaching, n * low * np.exp(-slope * (a - at)))
-    own = scipy.optimize.isotonic_regression(np.diff(expected, prepend=0.0)).x if n else expected
+    shares = scipy.optimize.isotonic_regression(np.diff(expected, prepend=0.0)).x if n else expected
     up_to = int(np.searchsorted(ordered, limit, side="right"))
-    n_below = min(up_to, int(np.searchsorted(own, share, side="right")))
+    n_below = min(up_to, int(np.searchsorted(shares, share, side="right")))
     at_most = float(expected[n_below - 1]) if n_below else 0.0
     if n_below and scipy.special.gammainc(n_below, at_most) > odds:  # P(Poisson(at_most) >= n_below)
         n_below = 0
@@ -233,6 +231,6 @@ def lower_tail(
         n_below=n_below,
         expected=at_most if n_below else 0.0,
         bound=float(ordered[n_below - 1]) if n_below else -np.inf,
-        missed=float((1 - own[n_below:up_to]).clip(0).sum()),
+        missed=float((1 - shares[n_below:up_to]).clip(0).sum()),
         reaching=float(reaching),
     )

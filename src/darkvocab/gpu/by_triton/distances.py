@@ -1,7 +1,7 @@
 """L-infinity distances of all pairs of rows of T trials, in Triton.
 
-A trial's rows are padded to a multiple of `TILE_ROWS`, m_pad. weights [T, m_pad] int64 says how many equal rows a row stands
-for, and 0 where a trial has no row; they sum to less than 2**31. A pair counts as the product of its rows' weights;
+A trial's rows are padded to m_pad, a multiple of `TILE_ROWS`. weights [T, m_pad] int64: how many equal rows each stands
+for, 0 where a trial has no row; they sum to less than 2**31. A pair counts as the product of its rows' weights;
 equal [T] int64 are pairs of distance 0 to be added. Of distances [T, m_pad, m_pad] only what lies above the diagonal is
 read. Codes are finite; a difference may overflow to infinity, which then is the distance. Nothing waits for the device.
 Every figure is a maximum or a sum of integers: the order of threads changes none.
@@ -14,11 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE_ROWS = 128  # rows
-COLUMN_MULTIPLE = 8  # that the number of columns is padded to a multiple of
+TILE_ROWS = 128  # of x
+COLUMN_MULTIPLE = 8  # a multiple of which the columns are padded to
 EXACT = {"enable_fp_fusion": False}
-NARROWING = 16  # how many times smaller a pass makes the range of a rank, by as many limits
-TILE_HEIGHT = 32  # of a tile of distances, of most kernels that read them
+PIVOTS = 16  # limits with which a pass makes the range of a rank 16 times smaller
+TILE_HEIGHT = 32  # rows of a tile of distances, in most kernels that read them
 
 
 class Shape(NamedTuple):
@@ -48,7 +48,7 @@ SHAPES = {torch.float32: Shape(4, 4, 8, 2, 4), torch.float64: Shape(4, 4, 8, 2, 
 
 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
-    """Return the numbers whose differences are distances, in tiles: x [T, m_pad / TILE_ROWS, dim_pad, TILE_ROWS], padded with 0.
+    """Return the numbers whose differences are distances: x [T, tiles, dim_pad, TILE_ROWS], padded with 0.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[in
     unit : "weight": float32 values; "steps": indices, float32 (float64 where the grid has more than 2**16)
     shape : mantissa_bits, min_exponent, max_code of the grid
     """
-    (trials, n, dim) = codes.shape
+    trials, n, dim = codes.shape
     m = rows.shape[1]
     steps = unit == "steps"
     dtype = torch.float64 if steps and shape[2] >= 1 << 15 else torch.float32
@@ -123,27 +123,24 @@ def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) ->
     room = triton.next_power_of_2(max(n_limits, 1)) - n_limits
     limits = torch.nn.functional.pad(limits.expand(len(weights), -1), (0, room), value=-1.0).contiguous()
     counts = equal[:, None] * (limits >= 0)
-    live = torch.ones(len(weights), dtype=torch.int32, device=weights.device)
-    _count(distances, weights, limits, live, counts, 1)
+    _count(distances, weights, limits, torch.ones(len(weights), dtype=torch.int32, device=weights.device), counts, 1)
     return counts[:, :n_limits]
 
 
 def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
     """Find the distances of these ranks from 0 among all pairs, exactly: [T, k] in the distances' type.
 
-    By bits, which non-negative floats are in the order of. Ranks, [T, k] int64, are below the number of pairs; 0 where
+    By bits, whose order is that of non-negative floats. Ranks, [T, k] int64, are below the number of pairs; 0 where
     one is negative.
     """
     float_type = distances.dtype
     bits, infinity = (torch.int32, 0x7F8 << 20) if float_type == torch.float32 else (torch.int64, 0x7FF << 52)
     low, high = torch.zeros_like(ranks), torch.full_like(ranks, infinity)
     place = torch.arange(ranks.shape[1], device=ranks.device)
-    share = torch.arange(1, NARROWING + 1, device=ranks.device)
-    for _ in range(triton.cdiv(infinity.bit_length(), NARROWING.bit_length() - 1)):
+    share = torch.arange(1, PIVOTS + 1, device=ranks.device)
+    for _ in range(triton.cdiv(infinity.bit_length(), PIVOTS.bit_length() - 1)):
         width = (high - low)[:, :, None]
-        pivots = (
-            low[:, :, None] + width // NARROWING * share + width % NARROWING * share // NARROWING
-        )  # without overflow
+        pivots = low[:, :, None] + width // PIVOTS * share + width % PIVOTS * share // PIVOTS  # without overflow
         # Ranks with one range are counted for once, and none that is settled.
         same = (low[:, :, None] == low[:, None]) & (high[:, :, None] == high[:, None])
         first = same.long().argmax(2)

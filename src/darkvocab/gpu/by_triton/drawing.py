@@ -16,8 +16,8 @@ from ...numerics._backends import deviates, drawing
 
 EXACT = {"enable_fp_fusion": False}
 DENSE_BLOCK = tl.constexpr(128)  # generator blocks of four elements
-TILE_BLOCKS = tl.constexpr(16)  # generator blocks of eight tokens, lanes
-TILE_LANES = tl.constexpr(32)
+TILE_BLOCKS = tl.constexpr(16)  # generator blocks of eight tokens in a tile
+TILE_LANES = tl.constexpr(32)  # lanes in it
 CHUNK_TOKENS = tl.constexpr(drawing.LANES)
 CHUNK_BLOCKS = tl.constexpr(drawing.LANES // 8)
 _INTEGER = tl.constexpr(2.0**52)  # added to a smaller number >= 0, it rounds that to an integer, half to even, ...
@@ -43,8 +43,8 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
     blocks = (dim + 3) // 4
     if out.numel():
         grid = triton.cdiv(n * blocks, DENSE_BLOCK.value), n_trials
-        of_trials = (which, sigmas, points, trials)
-        kind = (stream, laplace, float32, shape)
+        kind = stream, laplace, float32, shape
+        of_trials = which, sigmas, points, trials
         dense_kernel[grid](bases, of_trials, seed, out, overflows, n, dim, blocks, kind, **EXACT)
     return overflows
 
@@ -198,7 +198,6 @@ def seldom_kernel(lanes, n_lanes, tables, gaps, seed: tl.uint64, codes, n, place
     away, below, above, scale = gaps
     live, row, c1, c2, c3, lowest, edge, n_edges, to = _lanes(lanes, n_lanes, tables, n, places)
     c1 = c1 | 2147483648
-    to = codes + to
     leaves = _word(away + row, live)
     low = _word(below + row, live)
     high = _word(above + row, live)
@@ -221,7 +220,7 @@ def seldom_kernel(lanes, n_lanes, tables, gaps, seed: tl.uint64, codes, n, place
         for e in range(0, tl.max(n_edges)):
             cell += ((u >= _word(edge + e, live & (e < n_edges))) & (e < n_edges)).to(tl.int32)
         at = tl.where(inside, token, 0.0).to(tl.int64)
-        tl.store(to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)
+        tl.store(codes + to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)
 
 
 DENSE = tl.constexpr(int(deviates.DENSE))

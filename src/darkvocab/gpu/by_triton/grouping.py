@@ -107,7 +107,7 @@ def hash_kernel(words, keys, hashes, largest, n_rows, dim, folded: tl.constexpr,
 
 @triton.jit(do_not_specialize=["n"])
 def differ_kernel(words, ordered, order, collided, n, dim, folded: tl.constexpr, shape: tl.constexpr):
-    """Whether rows differ that follow each other in the order of their hashes and share one."""
+    """Mark trials in which rows with the same hash, next to each other in the order of hashes, differ."""
     tile_rows: tl.constexpr = shape[0]
     tile_columns: tl.constexpr = shape[1]
     vector: tl.constexpr = shape[2]

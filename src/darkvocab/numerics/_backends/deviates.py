@@ -15,7 +15,7 @@ DENSE, TAIL, RADIUS = (np.uint64(flag << 29) for flag in (1, 2, 3))  # streams o
 # Terms of the series of a sine and a cosine, highest power first: factorials.
 SINE = -1307674368000, 6227020800, -39916800, 362880, -5040, 120, -6
 COSINE = 20922789888000, -87178291200, 479001600, -3628800, 40320, -720, 24, -2, 1
-# Beyond these, words of a probability get 32 bits more.
+# Words below the one or from the other on, whose probabilities are near 0 or 1, get 32 bits more.
 LOW_TAIL, HIGH_TAIL = np.uint32(1 << 20), np.uint32(2**32 - (1 << 20))
 
 
@@ -131,7 +131,7 @@ def _laplaces(words, z):
 
 @kernel()
 def _tails(row, laplace, stream, key0, key1, point, trial, words, z):
-    """Draw what came of words near the end of their range again, from 64 bits."""
+    """Redraw, from 64 bits, the deviates of words near the end of their range."""
     blocks = words.shape[1]
     for plane in range(0, 4, 1 if laplace else 2):
         lowest, highest = np.uint32(0xFFFFFFFF), np.uint32(0)

@@ -1,8 +1,8 @@
-"""Chebyshev distances of all pairs of rows, compiled: what `darkvocab.numerics.chebyshev` composes.
+"""Chebyshev distances of all pairs of rows, compiled: the kernels of `darkvocab.numerics.chebyshev`.
 
 Rows are kept twice: as they come, [n, dim], and in tiles [tiles, dim, lanes], where one column of as many rows as fill
-`TILE_BYTES` is contiguous. The inner loop holds the distances of one row to a tile in registers and visits the columns
-that it is told. float32 values whose lower 16 bits are 0 (bfloat16 and all that it holds) are tiled by their upper 16.
+`TILE_BYTES` is contiguous. The inner loop holds the distances of one row to a tile in registers and visits only
+listed columns. float32 values whose lower 16 bits are 0 (bfloat16 and all that it holds) are tiled by their upper 16.
 """
 
 from collections.abc import Callable
@@ -149,8 +149,7 @@ def lowest_bit(typingctx, bits):
 def list_outside(rows, low, high, starts, columns, values):
     """Columns and values of the entries below low and above high of their column: starts [2 n + 1] of each row's.
 
-    Row after row, first those below, then those above. Returns how many there are; where that is more than the room
-    given, the lists are not whole.
+    Row after row, first those below, then those above. Returns how many there are, of which the first are listed.
     """
     n, dim = rows.shape
     count = 0
@@ -198,7 +197,7 @@ def _distance(a, b):
 
 @kernel()
 def _settle(row, rows, width, out):
-    """Compare `row` in full with those of the rows that it comes out nearer to than `width`."""
+    """Compare `row` in full with the rows whose distance so far is below `width`."""
     near = False
     for j in range(out.size):
         near |= out[j] < width
@@ -337,10 +336,9 @@ def connect(block, first, weights, limit, degrees, parent):
             its_degrees[j] += weights[one] * is_near
             apart |= is_near & (its_parents[j] != parent[one])
         degrees[one] += tokens
-        if apart:
-            for j in range(row.size):
-                if row[j] <= limit and its_parents[j] != parent[one]:
-                    unite(parent, one, one + 1 + j)
+        for j in range(row.size if apart else 0):
+            if row[j] <= limit and its_parents[j] != parent[one]:
+                unite(parent, one, one + 1 + j)
 
 
 @kernel()

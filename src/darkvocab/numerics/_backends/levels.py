@@ -1,4 +1,4 @@
-"""Laws of a snowball, compiled: of a sum of columns' costs, sums over levels and over cells, laws of distances."""
+"""Distributions of a snowball, compiled: sums of columns' costs, sums over levels and cells, and distances."""
 
 import math
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from .compilation import kernel
 
-CERTAIN = -50.0  # log P(no cell holds more) below which one is certain to, and more than one are expected to
-UNSEEN = 1e-20  # expected cells from which on a binomial law's tail is cut off
+CERTAIN = -50.0  # log P(no cell holds more) below which several are expected to, and one certainly does
+UNSEEN = 1e-20  # expected cells below which the tail of a binomial distribution is cut off
 
 
 @kernel()
@@ -240,13 +240,14 @@ def log_cdf(starts, first, last, count, p, below, above, n, t, out, since, until
                 if n == 0:  # the other draw lies above as often as below
                     within += p[r] * (2 * near + within_run * p[r])
                     beyond += 2 * p[r] * (far + beyond_run * p[r])
-                elif p[r] > 0:  # the least of n draws lies in run r, the others at most t above it
-                    missed = below[r] + far + beyond_run * p[r]
-                    if n * missed > 800:
-                        continue
-                    held = near + (1 - beyond_run) * p[r] if missed > 0.5 else 1 - missed
-                    log_held = np.log(held) if missed > 0.5 else np.log1p(-missed)
-                    within -= np.exp(n * log_held) * np.expm1(n * np.log1p(-min(1.0, p[r] / held)))
+                    continue
+                missed = below[r] + far + beyond_run * p[r]
+                if p[r] <= 0 or n * missed > 800:
+                    continue
+                # The least of n draws lies in run r, the others at most t above it.
+                held = near + (1 - beyond_run) * p[r] if missed > 0.5 else 1 - missed
+                log_held = np.log(held) if missed > 0.5 else np.log1p(-missed)
+                within -= np.exp(n * log_held) * np.expm1(n * np.log1p(-min(1.0, p[r] / held)))
             total += np.log1p(-beyond) if n == 0 and beyond < 0.5 else np.log(min(within, 1.0))
         out[i] = total
         since[i], until[i] = lower, upper

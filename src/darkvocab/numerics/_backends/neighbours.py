@@ -67,9 +67,9 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
     """Pairs of rows x_first.. (tiles x) and later rows y_first.. (tiles y) before ends[row] that are nowhere apart.
 
     Apart is what differs by more than limits [columns] in its column. x and y are the same, or y begins behind x; ends
-    [n] ascending. Of blocks of `CACHED_ROWS` rows of x this worker takes every `workers`-th. Near rows get into one set of
-    `parent` [n]; degrees [n] and tokens [n] grow by 1 and the other's weight; pairs [2, room] lists what it has room
-    for. Returns how many pairs there are.
+    [n] ascending. This worker takes every `workers`-th block of `CACHED_ROWS` rows of x. Near rows get into one set of
+    `parent` [n]; degrees [n] and tokens [n] grow by 1 and the other's weight; pairs [2, room] lists the first pairs.
+    Returns how many there are.
     """
     tiles, columns, lanes = y.shape
     n = ends.size
@@ -125,7 +125,7 @@ def compare_each(one, other, limit, near):
 def nearest(index, targets, steps):
     """steps[i] = smallest over rows y of `targets` of max_d |index[i, d] - y[d]|; ordered indices, int32.
 
-    In the column in which a row is furthest from one target it mostly is as far from the next: one look rules that out.
+    A row mostly is as far from the next target in the column in which it was furthest from the first: look there first.
     """
     for i in range(index.shape[0]):
         x = index[i]
@@ -139,10 +139,8 @@ def nearest(index, targets, steps):
             for d in range(x.size):
                 furthest = max(furthest, abs(np.int64(x[d]) - np.int64(y[d])))
             least = min(least, furthest)
-            for d in range(x.size if k == 0 else 0):
-                if abs(np.int64(x[d]) - np.int64(y[d])) == least:
-                    column = d
-                    break
+            while k == 0 and abs(np.int64(x[column]) - np.int64(y[column])) < least:
+                column += 1
         steps[i] = least
 
 

@@ -1,10 +1,10 @@
-"""Products of rows with a few vectors, compiled: what indicators are made of. Rows are float32, sums float64."""
+"""Products of rows with a few vectors, compiled: the basis of indicators. Rows are float32, sums float64."""
 
 import numpy as np
 
 from .compilation import kernel
 
-SUMS = {"reassoc", "contract"}  # of a sum, in any order: vectors of them
+SUMS = {"reassoc", "contract"}  # terms of a sum in any order, so that it is vectorised
 
 
 @kernel(fastmath=SUMS)

@@ -88,10 +88,7 @@ def perturbed(base, z, sigma, float32):
 
 @kernel()
 def perturb(base, z, sigma, float32, mantissa_bits, min_exponent, max_code, out):
-    """Rows of `perturbed` components as ordered indices: base [dim], z [n, dim], out [n, dim] int.
-
-    Returns the number of overflows.
-    """
+    """Write ordered indices of `perturbed` components, base [dim] and z [n, dim], to out; return how many overflow."""
     overflows = 0
     for i in range(z.shape[0]):
         for d in range(z.shape[1]):
