@@ -162,7 +162,7 @@ def test_a_threshold_is_rounded_to_float32_as_torch_rounds_it():
 @pytest.mark.parametrize("index", [np.array([[3, 4]]), np.empty((0, 4), np.int64)], ids=["one", "none"])
 @pytest.mark.parametrize("few_rows", [0, 256])
 def test_one_row_or_none_has_no_pairs(index, few_rows):
-    with Patched(FEW_ROWS=few_rows):
+    with Patched(SORTED_ROWS=few_rows):
         ours = Distances(index, "bfloat16")
         spread = ours.spread
         assert (spread.n_pairs, spread.max, spread.mean, spread.lower_median, spread.median) == (0, 0, 0, 0, 0)
@@ -329,7 +329,7 @@ def test_the_mean_is_of_the_exact_sum_where_float64_would_round(few, unit, large
     apart = plain_matrix(index, "float32", unit).tolist()
     pairs = [(int(weights[i] * weights[j]), apart[i][j]) for i, j in itertools.combinations(range(300), 2)]
     exact = sum(count * Fraction(distance) for count, distance in pairs)
-    with Patched(FEW_ROWS=few, BLOCK=1):
+    with Patched(SORTED_ROWS=few, BLOCK_PAIRS=1):
         ours = Distances(index, "float32", unit=unit, weights=weights)
         assert ours.spread.mean == float(exact) / ours.n_pairs
     rounded = sum(float(count) * distance for count, distance in pairs)

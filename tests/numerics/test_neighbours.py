@@ -200,7 +200,7 @@ LARGEST = GRIDS["float32"].max_code
     "touching", [Touching(1e30), Touching(3.4e38), Touching(3.3e38, strict=True), Touching(1e39), Touching(5, "steps")]
 )
 def test_differences_that_overflow_float32(touching, patched):
-    patched(FEATURES=3, LISTED=0, SMALL=1)
+    patched(FEATURES=3, PAIRS_PER_ROW=0, SMALL_COMPONENT=1)
     rng = np.random.default_rng(2)
     index = rng.choice([-LARGEST, LARGEST, LARGEST - 1, 0, LARGEST // 2], (60, 8), p=[0.05, 0.05, 0.05, 0.45, 0.4])
     assert_near_is_plain(index, "float32", touching)
