@@ -162,6 +162,11 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert "docs/images" not in index
     fetched = re.findall(r'(?:src|href)="(https?://[^"]+)"', index)
     assert [address for address in fetched if not address.startswith("https://squidfunk.github.io")] == []
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not re.search(r'<(?:script|img|link)\b[^>]+(?:src|href)="https?://', page.read_text()), page
+    real_model = (tmp_path / "site/notebooks/real_model.html").read_text()
+    assert "ManagementPlaneProtection" in real_model
+    assert 'src="data:image/png;base64,' in real_model
     for wing in (darkvocab, darkvocab.checkpoints, darkvocab.training):
         page = (tmp_path / "site" / "api" / f"{wing.__name__.rpartition('.')[2]}.html").read_text()
         headings = set(re.findall(r'<h2 id="[^"]*?(\w+)"', page))

@@ -236,7 +236,7 @@ def test_the_checksum_can_be_left_out(tmp_path):
 
 @pytest.mark.slow
 def test_distances_of_very_many_black_holes_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("darkvocab.checkpoints.scan.MOST_COMPARED", 3000)
+    monkeypatch.setattr("darkvocab.checkpoints.scan.MOST_HOLES_COMPARED", 3000)
     matrix = np.repeat(rows(3001, 4), 2, axis=0)
     np.save(tmp_path / "rows.npy", matrix)
     assert scan(tmp_path / "rows.npy").to_json()["l_inf"] is None

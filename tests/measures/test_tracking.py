@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from darkvocab.measures.geometry import Geometry
 from darkvocab.measures.tracking import (
-    KINDS,
+    EVENT_KINDS,
     State,
     cloud,
     drift,
@@ -137,7 +137,7 @@ def check_events(before, after, events, fresh):
     assert set(times) == set(np.flatnonzero(before != after).tolist())
     assert all(times[token] == 1 + both_sides[token] for token in times)
     for event in events:
-        assert event.kind in KINDS
+        assert event.kind in EVENT_KINDS
         assert event.tokens == tuple(sorted(event.tokens))
         old, new = set(before[list(event.tokens)].tolist()), set(after[list(event.tokens)].tolist())
         if event.kind == "birth":
@@ -236,7 +236,7 @@ def test_distances_of_sets_are_those_of_geometry(grid, few, rows, seed):
     chosen = np.random.default_rng(seed).random(len(rows)) < 0.6
     sets = [np.arange(len(rows)), *(part for part in (np.flatnonzero(chosen), np.flatnonzero(~chosen)) if len(part))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("darkvocab.measures.tracking.FEW", few)
+        patch.setattr("darkvocab.measures.tracking.MOST_ONE_BY_ONE", few)
         means = mean_distances(now, sets, 100)
     for tokens, mean in zip(sets, means, strict=True):
         among = Geometry(now.index[tokens], grid)
@@ -249,7 +249,7 @@ def test_distances_of_sets_are_those_of_geometry(grid, few, rows, seed):
 
 @pytest.mark.parametrize("few", [0, 512])
 def test_means_of_too_many_rows_are_not_taken(few, monkeypatch):
-    monkeypatch.setattr("darkvocab.measures.tracking.FEW", few)
+    monkeypatch.setattr("darkvocab.measures.tracking.MOST_ONE_BY_ONE", few)
     now = state([1.0], [2.0], [3.0], [3.0])
     assert mean_distances(now, [np.arange(4), np.array([2, 3])], 2) == [None, (0.0, 0.0)]
 

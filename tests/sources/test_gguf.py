@@ -157,7 +157,7 @@ def test_table_names_the_quantised_type(tmp_path, capsys):
 
 def test_types_are_those_of_the_package():
     theirs = {kind.value: (kind.name, *gguf.GGML_QUANT_SIZES[kind]) for kind in gguf.GGMLQuantizationType}
-    assert {number: reader.TYPES[number] for number in theirs} == theirs
+    assert {number: reader.TENSOR_TYPES[number] for number in theirs} == theirs
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_tensors_elsewhere_are_known_by_name_until_they_are_asked_for(hub):
 
 
 def test_pieces_are_asked_for_side_by_side_and_the_words_are_the_file_s(hub, monkeypatch):
-    monkeypatch.setattr(repo, "PIECE", 100_000)
+    monkeypatch.setattr(repo, "REQUEST_BYTES", 100_000)
     hub.add("org/model", {"model.safetensors": save({"embed_tokens.weight": ROWS, **LAYERS})})
     calls = []
     opened = open_source("org/model", lambda done, total: calls.append((done, total)))
@@ -138,7 +138,7 @@ def test_torch_files_are_read_by_their_directory(hub):
     report = scan("org/model").to_json()
     assert (report["tensor"], report["populations"]) == ("wte.weight", [3])
     read = ranges(hub, "pytorch_model.bin")
-    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * repo.BLOCK
+    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * repo.HEADER_BLOCK
     assert len(read) <= 6
 
 
@@ -312,7 +312,7 @@ def test_a_dry_run_says_what_would_be_read_and_reads_no_tensor(hub):
     ]
     assert dry["bytes_to_transfer"] > ROWS.nbytes  # of the blocks that hold the headers, some bytes are the tensor's
     assert not hub.asked_for("tokenizer.json")
-    assert dry["source"]["bytes_read"] <= 3 * repo.BLOCK + 1000
+    assert dry["source"]["bytes_read"] <= 3 * repo.HEADER_BLOCK + 1000
     hub.add("org/model", sharded())
     scan("org/model")
     assert plan("org/model")["bytes_to_transfer"] == 0

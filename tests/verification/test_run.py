@@ -17,7 +17,7 @@ from forking import forking, killed_until_whole, with_more_entries  # noqa: E402
 from darkvocab import scan, verify  # noqa: E402
 from darkvocab.errors import InvalidInput, RunFolderRefused  # noqa: E402
 from darkvocab.runs.records import read_records  # noqa: E402
-from darkvocab.verification.model import MOST_TOGETHER, Model  # noqa: E402
+from darkvocab.verification.model import TOKENS_AT_ONCE, Model  # noqa: E402
 from darkvocab.verification.run import Verify  # noqa: E402
 
 pytestmark = pytest.mark.slow  # torch and transformers take seconds to import
@@ -86,7 +86,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder, whole, tmp_path, m
 
         with pytest.raises(KeyboardInterrupt):
             verify(folder, cut, resume=cut.exists(), progress=interrupt, **FEW)
-        monkeypatch.setattr(Model, "batch", lambda *_: MOST_TOGETHER)  # as where more memory is free
+        monkeypatch.setattr(Model, "batch", lambda *_: TOKENS_AT_ONCE)  # as where more memory is free
     with pytest.raises(RunFolderRefused, match="--resume goes on with it"):
         verify(folder, cut, **FEW)
     verify(folder, cut, resume=True, **FEW)
