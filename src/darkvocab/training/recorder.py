@@ -288,7 +288,8 @@ class Recorder:
             one = self._watched[0]
             if one.seen is None:
                 one.seen = inputs[0].new_zeros(module.num_embeddings, dtype=bool)
-            one.seen[inputs[0].reshape(-1)] = True
+            # `seen[ids] = True` would start torch's threads, and wait for them.
+            one.seen.index_fill_(0, inputs[0].reshape(-1).long(), True)
 
     def _is_recorded(self, made: int) -> bool:
         return (made - self.first) % self.every == 0

@@ -8,6 +8,7 @@ import polars as pl
 
 from ..embedding.history import History
 from ..extras import import_torch
+from ..numerics import _backends
 from ..runs.records import reading
 
 FILE, KEY = "updates.safetensors", "updates"
@@ -15,7 +16,6 @@ FILE, KEY = "updates.safetensors", "updates"
 # it moved, of the causes below; and the Euclidean norm of its gradient. NaN: not known of this optimizer.
 COLUMNS = ("asked", "lost", "moved", "causes", "gradient_norm")
 IN_BATCH, DECAY, GRADIENT, MOMENTUM, NO_BATCH = 1, 2, 4, 8, 16  # the last: nobody saw which tokens were in the batch
-CHUNK = 1 << 20  # bytes of rows that are looked at together on a CPU
 KNOWN = ("Adam", "AdamW", "SGD")  # optimizers whose steps are zero only where gradient, momentum and decay are
 
 
@@ -93,21 +93,32 @@ def compare(before: Any, after: Any, driving: Any, norms: Any, seen: Any, *, dec
     decays : the step pulls weights towards zero, too
     """
     torch = import_torch("train")
-    # Some rows at a time, which a cache holds; on another device, all of them.
-    n_rows = max(1, CHUNK // before[0].nbytes) if before.device.type == "cpu" else len(before)
-    columns = torch.empty(len(before), len(COLUMNS), device=before.device)
-    tensors = before, after, driving, norms, columns
-    parts = zip(*(each.split(n_rows) for each in tensors), strict=True) if len(before) > n_rows else [tensors]
-    for old, new, drive, norm, out in parts:
-        asked = drive != 0
-        causes = torch.where(norm == 0, MOMENTUM * asked.any(1), GRADIENT).float()
-        if decays:
-            asked |= old != 0
-        moved = _words(new) != _words(old)
-        counts = torch.stack((asked, asked > moved, moved)).sum(2, dtype=torch.float32)
-        torch.stack([*counts, causes, norm], 1, out=out)
-    columns[:, COLUMNS.index("causes")] += DECAY * decays + (NO_BATCH if seen is None else IN_BATCH * seen)
+    if before.device.type != "cpu":
+        return compare_by_torch(before, after, driving, norms, seen, decays=decays)
+    columns = torch.empty(len(before), len(COLUMNS), dtype=torch.float32)
+    words = [each.numpy().view(f"u{each.itemsize}") for each in map(_words, (before, after, driving))]
+    in_batch = np.empty(0, bool) if seen is None else seen.numpy()
+    causes = _of_all_rows(seen, decays), IN_BATCH, GRADIENT, MOMENTUM
+    _backends.motion.tally_updates(*words, norms.numpy(), in_batch, decays, *causes, columns.numpy())
     return columns
+
+
+def compare_by_torch(before: Any, after: Any, driving: Any, norms: Any, seen: Any, *, decays: bool) -> Any:
+    """Return the columns of `compare` by torch's own operations, on any device."""
+    torch = import_torch("train")
+    asked = driving != 0
+    causes = torch.where(norms == 0, MOMENTUM * asked.any(1), GRADIENT) + _of_all_rows(seen, decays)
+    if seen is not None:
+        causes += IN_BATCH * seen
+    if decays:
+        asked |= before != 0
+    moved = _words(before) != _words(after)
+    counts = torch.stack((asked, asked > moved, moved)).sum(2, dtype=torch.float32)
+    return torch.stack([*counts, causes.float(), norms], 1)
+
+
+def _of_all_rows(seen: Any, decays: bool) -> int:
+    return DECAY * decays + NO_BATCH * (seen is None)
 
 
 def lost_updates(source: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
