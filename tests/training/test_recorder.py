@@ -25,7 +25,7 @@ transformers = pytest.importorskip("transformers")
 from darkvocab.training import updates  # noqa: E402
 from darkvocab.training.recorder import Alarm, Recorder  # noqa: E402 (needs torch)
 from darkvocab.training.recording import recorded as count  # noqa: E402
-from darkvocab.training.updates import COLUMNS, lost_updates  # noqa: E402
+from darkvocab.training.updates import UPDATE_COLUMNS, lost_updates  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:step")  # alarms of trainings that are not about them
 VOCABULARY, CONTEXT = 48, 8
@@ -227,7 +227,7 @@ def test_a_step_is_lost_where_it_is_under_half_a_spacing(tmp_path):
         exact = w - 2.0**-7 * gradient.astype(np.float64)
         kept = torch.from_numpy(exact).bfloat16() == before
         asked = gradient != 0
-        columns = dict(zip(COLUMNS, update.T, strict=True))
+        columns = dict(zip(UPDATE_COLUMNS, update.T, strict=True))
         assert (columns["asked"] == asked.sum(1)).all()
         assert (columns["lost"] == (asked & kept.numpy()).sum(1)).all()
         assert columns["lost"].sum() > 0
@@ -427,7 +427,7 @@ def test_two_recorders_do_not_share_a_folder_and_a_step_before_the_recording_is_
     again = torch.optim.AdamW(fresh.parameters(), lr=1e-2)
     assert "--resume" in refused(fresh, again, tmp_path / "r", RunFolderRefused)
     with pytest.raises(CorruptFile, match=r"holds 7 rows, fewer than the 10 up to step 9"):
-        Recorder(tmp_path / "r", resume=True).step(fresh, again, made=9)
+        Recorder(tmp_path / "r", resume=True).step(fresh, again, done=9)
 
 
 # Several processes, compilation, kills -------------------------------------------------------------------------------

@@ -60,13 +60,10 @@ def tally_displacements(before, after, sign, bits_before, bits_after, shift, sam
 
 @kernel()
 def tally_updates(before, after, driving, norms, seen, decays, always, in_batch, gradient, momentum, columns):
-    """Count, by row, what an optimizer's step did: columns [n, 5] float32 are asked, lost, moved, causes, norm.
+    """Fill `columns` [n, 5] for rows of words [n, dim] of any width: asked, lost, moved, causes, norm.
 
-    before, after, driving : words [n, dim] of any widths; a word of +-0 is zero without its first bit
-    norms [n] : the rows' gradient norms
-    seen : bool, rows that were looked up, [n], or [0] where nobody saw
-    decays : elements that are not zero are to change, too
-    always, in_batch, gradient, momentum : bits of causes
+    See `darkvocab.training.updates`. Twice the word of +-0 is 0. `seen` is [n], or [0] where that is not known;
+    `always`, which all rows have, and the three after it are bits of causes.
     """
     for i in range(before.shape[0]):
         n_asked, n_lost, n_moved, is_driven = 0, 0, 0, False
