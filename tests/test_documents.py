@@ -6,12 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from uv import find_uv_bin
 
+import darkvocab
+
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/commands.md", "docs/qwen3-4b.md")
+HOW_TO = ("docs/mend.md", "docs/hub.md", "docs/own-base.md")
+DOCUMENTS = ("README.md", "docs/quickstart.md", *HOW_TO, "docs/commands.md", "docs/qwen3-4b.md")
 WITH_PYTHON = (*DOCUMENTS, "docs/theory.md")
 TRAINED = "darkvocab train --steps 300 --out runs/train"  # the copy stays without torch
 # pip, which `make test` has just set up its own environment with, looks at every release of every package: 20 s.
@@ -96,7 +100,7 @@ def test_every_command_runs_and_prints_what_is_printed(copy):
                 continue
             assert ran.returncode == 0, (document, command, ran.stdout[-2000:], ran.stderr[-2000:])
             if expected:
-                assert matches(ran.stdout, expected), (document, command, ran.stdout)
+                assert matches(ran.stdout, expected), f"{document}: {command}\n{ran.stdout}"
                 n_compared += 1
     assert n_compared >= 5
     for name in ("demo/sweep/report.html", "demo/sweep/figures/sweep.pdf", "demo/sweep/records.csv"):
@@ -144,6 +148,7 @@ def test_every_link_between_documents_leads_somewhere():
 def test_the_site_is_built_without_a_warning(tmp_path):
     # Every page is in its menu, and every link and anchor leads somewhere.
     pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
     line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
     built = subprocess.run(
         line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -157,3 +162,8 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert "docs/images" not in index
     fetched = re.findall(r'(?:src|href)="(https?://[^"]+)"', index)
     assert [address for address in fetched if not address.startswith("https://squidfunk.github.io")] == []
+    for wing in (darkvocab, darkvocab.checkpoints, darkvocab.training):
+        page = (tmp_path / "site" / "api" / f"{wing.__name__.rpartition('.')[2]}.html").read_text()
+        headings = set(re.findall(r'<h2 id="[^"]*?(\w+)"', page))
+        exported = {name for name in wing.__all__ if not isinstance(getattr(wing, name), ModuleType | str)}
+        assert {name.lower() for name in exported} == {heading.lower() for heading in headings}

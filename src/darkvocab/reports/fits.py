@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FAR = -6  # log10 of the bound on the chance of a census, below which it is named
 TRADE_OFF = 0.95  # correlation with sigma beyond which only a combination is known
 LEAST_SHOWN = 0.7  # tokens, on a logarithmic axis: none
-DISCORD = 0.01  # a statistic's p-value, times the number of statistics, below which it is named
+DISCORD = 0.05  # a statistic's p-value, times the number of statistics, below which it is named
 STATISTICS = labels("n_unique", "n_singletons", "n_black_holes", "black_hole_population")
 
 
@@ -74,6 +74,7 @@ def sentences(result: FitResult) -> list[str]:
         result=result,
         is_far=p < FAR,
         odd=[row for row in result.checks if row.p * len(result.checks) < DISCORD],
+        beyond_all=[row for row in result.checks if row.p <= 2 / (1 + result.settings.draws)],
         snowball=_snowball(result),
         populations=_populations(result),
         least="impossible" if math.isinf(p) else f"p < {chance(p)}",

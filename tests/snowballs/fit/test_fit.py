@@ -88,6 +88,18 @@ def test_a_snowball_is_not_held_against_itself():
     assert result.bound.log10_p > -3
     assert sentences(result)[-1] == "Nothing in these statistics speaks against it."
 
+    # p-values of drawn snowballs end at 2 / (1 + draws): of 400 that is enough for ten statistics, of 100 it is not.
+    def of(draws):
+        outside = dataclasses.replace(result.checks[0], p=2 / (1 + draws))
+        settings = dataclasses.replace(result.settings, draws=draws)
+        return sentences(dataclasses.replace(result, checks=[outside, *result.checks[1:]], settings=settings))
+
+    assert of(400)[0].startswith(f"A Gaussian snowball around {result.settings.base} has it otherwise: unique rows ")
+    assert of(100) == [
+        f"Of 100 snowballs drawn none is so far out in unique rows, {result.checks[0].observed:,}: "
+        "too few to tell whether that is chance (--draws)."
+    ]
+
 
 def test_more_than_sigma_can_be_found():
     # The offset to 0.03, the tokens within a tenth: some three standard errors.
