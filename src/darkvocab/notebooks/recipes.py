@@ -77,8 +77,8 @@ def sweep_12_2a(base: str | Path | None = None) -> Sweep:
 def _at_scale(base: str | Path | None) -> dict[str, Any]:
     """Return the settings that 12.2a and 12.4b share: 2,100 x 2,560, seed 42.
 
-    Without a file the base is `qwen3-4b-centred`, which has the published statistics of the notebook's centroid; with
-    the centroid's file the notebook's own sampler is used, and the figures should agree to the digit.
+    Without the centroid's file the base is `qwen3-4b-centred`, which has its published statistics; with it the sampler
+    is the notebook's, and the figures should agree to the digit.
     """
     sampler = "notebook" if base else "sparse"
     return {"n_tokens": 2100, "dim": 2560, "seed": 42, "base": base or "qwen3-4b-centred", "sampler": sampler}

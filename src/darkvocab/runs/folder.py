@@ -124,8 +124,7 @@ class Folder:
     def __init__(self, path: str | Path, manifest: dict[str, Any], *, resume: bool = False) -> None:
         """Take the folder for this run, or for its continuation.
 
-        Raises RunFolderRefused where it is in use, or holds other files, another run, or (without `resume`) this one;
-        CorruptFile where a file in it is damaged.
+        Raises RunFolderRefused where it is in use or holds other files or runs, CorruptFile where one is damaged.
         """
         self.path = Path(path)
         self.manifest = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **manifest}))

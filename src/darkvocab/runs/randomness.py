@@ -33,8 +33,7 @@ def generator(seed: int, point: int, trial: int, *, purpose: int = NOISE) -> np.
 class NotebookStream:
     """One stream for a whole experiment, as after ``torch.manual_seed(seed)``, without touching torch's global state.
 
-    The numbers are the notebooks', bit for bit. ``torch.randn`` fills float32 tensors of 16 elements or more in
-    another way than smaller ones, so draws must have the notebooks' shapes.
+    The notebooks' numbers, bit for bit, for draws of their shapes: ``torch.randn`` fills small tensors in another way.
     """
 
     def __init__(self, seed: int, state: bytes | None = None) -> None:

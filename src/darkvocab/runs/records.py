@@ -84,8 +84,7 @@ def write_csv(path: str | Path, frame: pl.DataFrame, *sources: str | Path) -> No
 def record_types(file: Path, module: str) -> Iterator[Any]:
     """Make the record types that a TOML file lists, for a module: frozen dataclasses with a field for each column.
 
-    Each column has a Python type and, where its name needs one, an explanation; help() shows both. A column that is
-    "shared" stands for a group of columns that several types have.
+    Each column has a Python type and may have an explanation; "shared" stands for columns that several types have.
     """
     tables = tomllib.loads(file.read_text("utf-8"))
     shared = tables.pop("shared", {})
@@ -265,8 +264,8 @@ class Parts:
 class RunFolder(Folder, Generic[Row]):
     """A folder that one process at a time fills with records, in numbered parts.
 
-    It has `manifest.json`, `records/part-*.parquet`, and at the end `records.parquet` and `records.csv`. A run that was
-    killed and resumed ends with the same bytes as one that was not. One part at a time is in memory.
+    It has `manifest.json`, `records/part-*.parquet`, and at the end `records.parquet` and `records.csv`: the same bytes
+    whether or not the run was killed and resumed. One part at a time is in memory.
     """
 
     adopted = (*REPEATING, "records_per_part")  # the size of parts does not change records

@@ -54,10 +54,8 @@ def lengths(path: Path, training: Training) -> dict[str, Any]:
     ratio = float((after / before).mean())
     rates = read_metrics(path)["learning_rate"].to_numpy()
     expected = float(np.prod(1 - rates * training.optimizer.weight_decay))
-    return {
-        **{"norm_ratio": ratio, "expected_ratio": expected, "ratio_beyond_formula": ratio - expected},
-        "mean_cosine": float(cosines.mean()),
-    }
+    ratios = {"norm_ratio": ratio, "expected_ratio": expected, "ratio_beyond_formula": ratio - expected}
+    return {**ratios, "mean_cosine": float(cosines.mean())}
 
 
 def fresh(path: Path, training: Training) -> dict[str, Any]:

@@ -125,8 +125,7 @@ def study(
     cores = None if engine == "serial" or workers == 1 else 1
     with ExitStack() as opened:
         runner = opened.enter_context(open_engine(engine, workers, say=say))
-        opening = RunFolder(out, StudyRecord, manifest, records_per_part=1, resume=resume)
-        folder = opened.enter_context(opening)
+        folder = opened.enter_context(RunFolder(out, StudyRecord, manifest, records_per_part=1, resume=resume))
         missing = folder.parts.missing()
         trained = Progress(len(settings), progress)
         trained.advance(len(settings) - len(missing))

@@ -105,18 +105,17 @@ def load_corpus(
     if source is None:
         from pydoc_data.topics import topics
 
-        name = f"pydoc-topics of Python {sys.version_info.major}.{sys.version_info.minor}"
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        origin: dict[str, Any] = {"name": f"pydoc-topics of Python {version}", "is_default": True}
         text = "".join(topics[topic] for topic in sorted(topics)).encode("ascii", "ignore")[:DEFAULT_BYTES]
     else:
         if (path := Path(source)).is_dir():
             raise MissingFile(f"corpus {path} is a folder; give a text file")
-        name = path.name
+        origin = {"name": path.name, "path": str(source)}
         text = path.read_bytes()
     if not text:
-        raise InvalidInput(f"corpus {name} is empty")
-    given = None if source is None else str(source)
-    digest = hashlib.sha256(text).hexdigest()
-    origin: dict[str, Any] = {"name": name, "sha256": digest, "path": given, "is_default": source is None}
+        raise InvalidInput(f"corpus {origin['name']} is empty")
+    origin["sha256"] = hashlib.sha256(text).hexdigest()
     if tokenizer is not None:
         return _encoded(origin, text, Path(tokenizer), vocabulary)
     n_vocabulary = 128 if vocabulary is None else vocabulary

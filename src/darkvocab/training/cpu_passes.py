@@ -56,8 +56,7 @@ class CpuPasses(Passes):
         if self.n_blocks != len(self._blocks):
             self._cut()
         self.factors.copy_(self.narrow)  # no copy where they are the same tensor
-        tokens, predicted = (array(each).reshape(-1, self.length) for each in (inputs, targets))
-        parts = (np.array_split(each, self.n_blocks) for each in (tokens, predicted))
+        parts = (np.array_split(array(each).reshape(-1, self.length), self.n_blocks) for each in (inputs, targets))
         for block, *part in zip(self._blocks, *parts, strict=True):
             block.take(*part)
         with single_threaded(self.torch):  # the blocks have threads of their own

@@ -20,9 +20,8 @@ ROOM = 16  # rows that a recording of unknown length has room for at first; doub
 class Recording(AbstractContextManager["Recording"]):
     """A file of `n_rows` rows of this shape under one key, written in order; without `n_rows` it grows as needed.
 
-    The file has its whole size from the start (a sparse file, where the file system has them), so that safetensors
-    loads it at any moment. Its metadata say how many rows are `recorded`; that number grows after a row is written, so
-    that a process that dies loses no recorded row.
+    The file has its whole size from the start, sparse where the file system can, so that safetensors loads it at any
+    moment. Its metadata count the rows `recorded`, each after it was written: a process that dies loses none of them.
     """
 
     def __init__(

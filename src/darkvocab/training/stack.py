@@ -131,9 +131,8 @@ class Stack:
         def zeros(*shape: int, dtype: Any = torch.int64) -> Any:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        ids = torch.from_numpy(training.corpus.ids.astype(np.int64)).to(device)
-        self._ids = ids
-        self._targets = ids.roll(-training.label_shift)
+        self._ids = torch.from_numpy(training.corpus.ids.astype(np.int64)).to(device)
+        self._targets = self._ids.roll(-training.label_shift)
         self._offsets = torch.arange(training.architecture.context, device=device)
         self._unseen = zeros(training.corpus.n_vocabulary, 1, dtype=torch.bool)
         self._unseen[torch.from_numpy(training.corpus.unseen).to(device)] = True
@@ -294,10 +293,9 @@ class Stack:
         """Start to copy the states and metrics of these steps to the host."""
         torch = self._torch
         every = self.training.record_every
-        at = first % self.span
         slots = torch.arange(first // every, last // every, device=self.device) % len(self._rings["words"])
         staged = [ring[slots] for ring in self._rings.values()]
-        staged.append(self._measured[at : at + last - first].clone())
+        staged.append(self._measured[first % self.span :][: last - first].clone())
         if self.device.type != "cuda":
             arrived = [each.cpu() for each in staged]
             return Segment(first=first, last=last, wait=lambda: None, staged=(), arrived=tuple(arrived))
@@ -346,8 +344,7 @@ class Stack:
 def captured(torch: Any, device: Any, function: Callable[[], None], state: Sequence[Any]) -> Callable[[], None]:
     """Capture `function` in a CUDA graph and return the graph's replay; on other devices return `function`.
 
-    It must work on fixed tensors and never wait for the device. `state` are the tensors that it changes and reads
-    again; their values are restored.
+    It works on fixed tensors and never waits. `state` are the tensors that it changes and reads again: restored here.
     """
     if device.type != "cuda":
         return function
@@ -373,14 +370,13 @@ def stack_size(torch: Any, training: Training) -> int:
     if (device := torch_device(training.device)).type != "cuda":
         return MOST_TRAININGS
     architecture = training.architecture
-    n_vocabulary = training.corpus.n_vocabulary
     width = architecture.width
     positions = training.batch * architecture.context
     size = 2 if training.precision_policy.factors == "bfloat16" else 4
     scores = size * positions * architecture.heads * architecture.context
     layer = positions * width * (4 * 4 + 14 * size) + scores  # saved for the backward pass
-    passing = 3 * scores + positions * (12 * width * size + 5 * n_vocabulary * 4)
-    weights = 40 * width * (n_vocabulary * (1 + (not architecture.tied)) + architecture.context)
+    passing = 3 * scores + positions * (12 * width * size + 5 * training.corpus.n_vocabulary * 4)
+    weights = 40 * width * (training.corpus.n_vocabulary * (1 + (not architecture.tied)) + architecture.context)
     weights += 40 * 13 * width**2 * architecture.layers
     free = torch.cuda.mem_get_info(device)[0] - 4 * STAGED
     return int(max(1, min(MOST_TRAININGS, free // (2 * (architecture.layers * layer + passing + weights)))))

@@ -62,12 +62,11 @@ def tally_displacements(before, after, sign, bits_before, bits_after, shift, sam
 def tally_updates(before, after, driving, norms, seen, decays, always, in_batch, gradient, momentum, columns):
     """Fill `columns` [n, 5] for rows of words [n, dim] of any width: asked, lost, moved, causes, norm.
 
-    See `darkvocab.training.updates`. Twice the word of +-0 is 0. `seen` is [n], or [0] where that is not known;
-    `always`, which all rows have, and the three after it are bits of causes.
+    See `training.updates`. `seen` is [n], or [0] where not known; `always`, of all rows, to `momentum` are causes.
     """
     for i in range(before.shape[0]):
         n_asked, n_lost, n_moved, is_driven = 0, 0, 0, False
-        for d in range(before.shape[1]):
+        for d in range(before.shape[1]):  # twice the word of +-0 is 0
             asked = driving.dtype.type(driving[i, d] + driving[i, d]) != 0
             is_driven |= asked
             asked |= decays & (before.dtype.type(before[i, d] + before[i, d]) != 0)

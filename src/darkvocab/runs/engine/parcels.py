@@ -34,8 +34,7 @@ def do(parcel: bytes, task: bytes) -> Any:
 class Call:
     """A call that is made when its pickle is read.
 
-    Workers are sent `pickle.loads`, which every Python has. An error while our function is imported is then an error of
-    the task; otherwise Dask would end the worker.
+    Workers run `pickle.loads`, which every Python has, so that a failing import is the task's error, not the worker's.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
