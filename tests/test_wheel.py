@@ -1,4 +1,4 @@
-"""What the wheel holds besides the modules."""
+"""The wheel: its files besides the modules."""
 
 from pathlib import Path
 

@@ -29,13 +29,13 @@ def covered(kind, fits):
     for trial in range(fits):
         sigma = SIGMAS[kind][trial % len(SIGMAS[kind])]
         target = drawn(sigma, trial)
-        made = Fit(target, base=BASE, seed=trial)
-        if made.estimate.likelihood.kind != kind:
+        result = Fit(target, base=BASE, seed=trial)
+        if result.estimate.likelihood.kind != kind:
             counts = target.partition.populations
             raise SystemExit(
-                f"trial {trial} has {len(counts)} black holes: fitted by the {made.estimate.likelihood.kind} likelihood"
+                f"trial {trial} has {len(counts)} black holes: fitted by the {result.estimate.likelihood.kind}"
             )
-        low, high = made.interval
+        low, high = result.interval
         covered[sigma] += low <= sigma <= high
     return list(covered.values())
 

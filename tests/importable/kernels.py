@@ -42,8 +42,8 @@ def drawing():
 
 def dense(grid, seed, *, dim=21, n=37, n_trials=2, **how):
     batch = Dense(dim, n, n_trials)
-    for found, true in zip(batch.by(drawing(), grid, seed, **how), batch.compiled(grid, seed, **how), strict=True):
-        assert np.array_equal(found, true)
+    for result, true in zip(batch.by(drawing(), grid, seed, **how), batch.compiled(grid, seed, **how), strict=True):
+        assert np.array_equal(result, true)
 
 
 def dense_sizes():
@@ -73,8 +73,8 @@ def tails():
 def dense_alone():
     batch, how = Dense(21, 37, 2), {"laplace": True, "float32": True}
     both = batch.by(drawing(), "float8_e5m2", 5, **how)
-    for found, alone in zip(both, batch.by(drawing(), "float8_e5m2", 5, order=[1], **how), strict=True):
-        assert np.array_equal(found[[1]], alone)
+    for result, alone in zip(both, batch.by(drawing(), "float8_e5m2", 5, order=[1], **how), strict=True):
+        assert np.array_equal(result[[1]], alone)
 
 
 def given_noise():
@@ -122,10 +122,10 @@ def sparse_places():
 
 
 def ties():
-    found = tied(home=1)
+    result = tied(home=1)
     codes = torch.zeros((1, 2000, 1), dtype=torch.int8)
-    drawing().draw_sparse(Lanes.of([found], [0], [0]), 5, codes)
-    assert np.array_equal(codes[0].numpy(), compiled_sparse(found, 2000, 5, 0, 0))
+    drawing().draw_sparse(Lanes.of([result], [0], [0]), 5, codes)
+    assert np.array_equal(codes[0].numpy(), compiled_sparse(result, 2000, 5, 0, 0))
 
 
 def hashed(bits, n_trials, n, dim):
@@ -133,8 +133,8 @@ def hashed(bits, n_trials, n, dim):
 
     rows = Rows(bits, n_trials, n, dim)
     for folded in (True, False):
-        for found, true in zip(grouping.hash_rows(*rows.tensors(), folded), rows.compiled(folded), strict=True):
-            assert np.array_equal(found.numpy(), true)
+        for result, true in zip(grouping.hash_rows(*rows.tensors(), folded), rows.compiled(folded), strict=True):
+            assert np.array_equal(result.numpy(), true)
 
 
 def led(bits, n_trials, n, dim):
@@ -198,18 +198,18 @@ def compiled(launches):
 
     for architecture, (variant, work) in itertools.product(ARCHITECTURES, launches):
         with tempfile.TemporaryDirectory() as folder:
-            for name, made in compiled(work, architecture, folder):
-                yield f"{name}-{variant}-{architecture}", facts(made)
+            for name, result in compiled(work, architecture, folder):
+                yield f"{name}-{variant}-{architecture}", facts(result)
 
 
-def facts(made):
+def facts(kernel):
     loose = r"\S*\.(?:ftz|approx|full)\S*|fma\S*f32|(?:mul|add|sub|mad)\.f(?:32|64)"
     return {
-        "registers": made.registers,
-        "stack": made.stack,
-        "fused": made.ptx.count("fma.rn.f64"),
-        "loose": sorted(set(re.findall(loose, made.ptx))),  # what is not IEEE's operation, or may yet be fused
-        "wide_loads": len(re.findall(r"ld\.global(?:\.\w+)*\.v4\.b32|ld\.global(?:\.\w+)*\.v2\.b64", made.ptx)),
+        "registers": kernel.registers,
+        "stack": kernel.stack,
+        "fused": kernel.ptx.count("fma.rn.f64"),
+        "loose": sorted(set(re.findall(loose, kernel.ptx))),  # what is not IEEE's operation, or may yet be fused
+        "wide_loads": len(re.findall(r"ld\.global(?:\.\w+)*\.v4\.b32|ld\.global(?:\.\w+)*\.v2\.b64", kernel.ptx)),
     }
 
 
@@ -258,7 +258,7 @@ LAUNCHES = {"drawing": drawing_launches, "grouping": grouping_launches}
 
 @cache
 def in_a_process(what):
-    """What `main` finds, by area and name."""
+    """Return the results of `main`, by area and name."""
     done = subprocess.run([sys.executable, __file__, what], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -267,13 +267,13 @@ def in_a_process(what):
 
 def main(what):
     if what == "compile":
-        found = {area: dict(compiled(list(launches()))) for area, launches in LAUNCHES.items()}
+        result = {area: dict(compiled(list(launches()))) for area, launches in LAUNCHES.items()}
     else:
         from fusing import fuse  # needs Triton, which this module's importers do not
 
         fuse()
-        found = {area: {name: fails(fact) for name, fact in facts.items()} for area, facts in FACTS.items()}
-    json.dump(found, sys.stdout)
+        result = {area: {name: fails(fact) for name, fact in facts.items()} for area, facts in FACTS.items()}
+    json.dump(result, sys.stdout)
 
 
 def fails(fact):

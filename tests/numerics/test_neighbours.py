@@ -34,7 +34,7 @@ def patched():
 
 
 def plain_near(index, grid, touching):
-    """Which rows touch which: whole differences of indices, or float32 differences of float32 values."""
+    """Return which rows touch which: whole differences of indices, or float32 differences of float32 values."""
     x = index.astype(np.int64) if touching.unit == "steps" else index_values(index, grid).astype(np.float32)
     with np.errstate(over="ignore"):
         limit = touching.threshold if touching.unit == "steps" else np.float32(touching.threshold)
@@ -320,9 +320,9 @@ def test_rows_equal_in_most_columns_are_not_all_compared(monkeypatch):
     join = module._Search._join
 
     def watched(self, *args):
-        found = join(self, *args)
-        candidates.append(found.n_pairs)
-        return found
+        result = join(self, *args)
+        candidates.append(result.n_pairs)
+        return result
 
     monkeypatch.setattr(module._Search, "_join", watched)
     near = near_rows(from_index(index, "bfloat16"), "bfloat16", Touching(1, "steps"))

@@ -90,10 +90,10 @@ def unpacked(scan):
 
 
 @pytest.mark.parametrize("at_a_time", [7, 8_192])
-@pytest.mark.parametrize("made", [hostile, lambda: qwen_shaped(3_000)])
-def test_what_is_packed_is_there_again(made, at_a_time, monkeypatch):
+@pytest.mark.parametrize("make", [hostile, lambda: qwen_shaped(3_000)])
+def test_what_is_packed_is_there_again(make, at_a_time, monkeypatch):
     monkeypatch.setattr(atlas, "AT_A_TIME", at_a_time)
-    scan = made()
+    scan = make()
     tokens = scan.tokens
     header, columns, texts = unpacked(scan)
     assert header["report"] == scan.to_json()
@@ -109,8 +109,8 @@ def test_what_is_packed_is_there_again(made, at_a_time, monkeypatch):
         values = [None if code < 0 else header["codes"][name][code] for code in columns[name]]
         assert values == [None if text is None else printable(text) for text in tokens[name]]
     for name in header["floats"]:
-        there = tokens[name].to_numpy()
-        assert np.abs(columns[name] - there).max() <= 2**-13 * np.abs(there).max()
+        outside = tokens[name].to_numpy()
+        assert np.abs(columns[name] - outside).max() <= 2**-13 * np.abs(outside).max()
 
 
 def test_a_missing_number_is_packed_as_none():

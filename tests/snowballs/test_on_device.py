@@ -99,9 +99,9 @@ def interpreted():
     """Runs by Triton's kernels, without a GPU, in a process of their own: whether their records are a core's."""
     pytest.importorskip("triton")
     line = [sys.executable, Path(__file__).parent.parent / "importable" / "interpreted_records.py"]
-    made = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
-    assert made.returncode == 0, made.stderr
-    return json.loads(made.stdout)
+    result = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 @pytest.mark.xdist_group("interpreted records")
@@ -301,7 +301,7 @@ def test_a_device_takes_no_workers(device, running):
 @pytest.mark.parametrize("command", ["sweep --sigma 1e-9", "trials --sigma 1e-9", "questions", "scan demo"])
 def test_the_command_says_that_there_is_none(command, tmp_path):
     line = [BIN / "darkvocab", *command.split(), "--device", "cuda"]
-    made = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
-    assert (made.returncode, made.stdout) == (2, "")
-    assert made.stderr.startswith("darkvocab: torch sees no cuda device here")
+    result = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("darkvocab: torch sees no cuda device here")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What sweep, trials and questions have in common: the command that repeats a run, parts, seeds at their limits."""
+"""Facts common to sweep, trials and questions: the command that repeats a run, parts, seeds at their limits."""
 
 import json
 import shlex

@@ -19,6 +19,7 @@ from ..extras import import_extra, import_torch
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..numerics import identical_rows
+from ..reports.document import Displayed
 from ..runs.randomness import NotebookStream
 from ..snowballs import run
 from ..snowballs.experiments import Questions, Sweep, Trials
@@ -109,11 +110,11 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
     yield compare("max L-inf of the first and last five", "1.5e-05", f"{far[0]:.1e}", uncheckable=why)
 
 
-def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
+def reproduce_12_4b(*, base: str | Path | None = None, trials: int = 1000, **running: Any) -> Iterator[Comparison]:
     """Reproduce 12.4b (seed 001): 1,000 trials, never finished there. `running`: of `snowballs.run.Options`."""
-    trials = Trials(3.281911e-3, trials=1000, epsilon=5.9604645e-5, **_at_scale(base))
-    frame = run.frame(trials, **running)
-    yield from _compare_run("trials", trials.base.vector, frame, PUBLISHED["12.4b"]["columns"])
+    settings = Trials(3.281911e-3, trials=trials, epsilon=5.9604645e-5, **_at_scale(base))
+    frame = run.frame(settings, **running)
+    yield from _compare_run("trials", settings.base.vector, frame, PUBLISHED["12.4b"]["columns"])
     for name in PUBLISHED["12.4b"]["summary"]:
         values = frame[name].to_numpy()
         ours = f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
@@ -122,7 +123,6 @@ def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterat
 
 REDRAWN = 20  # bases at each sigma, to measure the spread of a figure that depends on the base
 FALSE_ALARM = 1e-4  # probability that a figure that agrees is called different
-PREDICTED = WHY["predicted"].format(redrawn=REDRAWN, alarm=FALSE_ALARM)
 
 
 def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comparison:
@@ -134,17 +134,17 @@ def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comp
     reach = float(stdtrit(n - 1, 1 - FALSE_ALARM / 2)) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
     agrees = bool(abs(float(published) - values.mean()) <= reach + rounding)
     ours = f"{values.mean():{form}} ± {values.std(ddof=1):.0e}"
-    return compare(figure, published, ours, agrees=agrees, note=PREDICTED)
+    return compare(figure, published, ours, agrees=agrees, note=WHY["predicted"].format(redrawn=n, alarm=FALSE_ALARM))
 
 
-def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
+def reproduce_13_5a(*, redrawn: int = REDRAWN, **running: Any) -> Iterator[Comparison]:
     """Reproduce 13.5a (seed 003): the three questions. `running`: of `snowballs.run.Options`."""
-    asked = Questions([sigma for sigma in np.geomspace(1e-6, 1e-4, 10).tolist() for _ in range(REDRAWN)])
+    asked = Questions(np.geomspace(1e-6, 1e-4, 10).repeat(redrawn))
     frame = run.frame(asked, **running)
-    for number, (sigma, redrawn) in enumerate(frame.group_by("sigma", maintain_order=True)):
+    for number, (sigma, records) in enumerate(frame.group_by("sigma", maintain_order=True)):
         theirs, mean, median = (PUBLISHED["13.5a"][name][number] for name in ("sigma", "mean_linf", "median_linf"))
         yield compare("sigma", theirs, f"{sigma[0]:.2e}")
-        drawn = {name: redrawn[name].to_numpy() for name in ("density", "mean_linf", "median_linf", "n_black_holes")}
+        drawn = {name: records[name].to_numpy() for name in ("density", "mean_linf", "median_linf", "n_black_holes")}
         yield _predict("  density", "0.0000", drawn["density"], ".4f")
         yield _predict("  mean L-inf", mean, drawn["mean_linf"], ".2e")
         yield _predict("  median L-inf", median, drawn["median_linf"], ".2e")
@@ -198,10 +198,10 @@ def training_11_2(recipe: str, corpus: str | Path | None = None, **settings: Any
 
 
 def reproduce_training(
-    recipe: str, *, corpus: str | Path | None = None, out: str | Path | None = None, **running: Any
+    recipe: str, *, corpus: str | Path | None = None, steps: int = 10_000, out: str | Path | None = None, **running: Any
 ) -> Iterator[Comparison]:
     """Reproduce 11.2c (seed 002), 11.2b (seed 004) or 11.2a: a training. `running`: of `train`."""
-    training = training_11_2(recipe, corpus)
+    training = training_11_2(recipe, corpus, steps=steps)
     with TemporaryDirectory() as elsewhere:
         folder = Path(out or Path(elsewhere) / "run")
         train(training, folder, **running)
@@ -288,7 +288,8 @@ def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
     Parameters
     ----------
     recipe : a key of `RECIPES`
-    settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `snowballs.run.Options`; for 11.2c,
-        11.2b and 11.2a corpus (a file) and those of `train`, of which `out` may be None
+    settings : base (12.2a, 12.4b: a file), trials (12.4b), redrawn bases at each sigma (13.5a); for 12.2a, 12.4b and
+        13.5a those of `snowballs.run.Options`; for 11.2c, 11.2b and 11.2a corpus (a file), steps and those of `train`,
+        of which `out` may be None
     """
-    return list(RECIPES[one_of(recipe, "recipe", RECIPES)](**settings))
+    return Displayed(RECIPES[one_of(recipe, "recipe", RECIPES)](**settings), "comparison.html.j2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -36,6 +36,7 @@ FILTERS: dict[str, Callable[..., Any]] = {  # of templates
     "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
     "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
     "listed": lambda items, most: listed(list(map(str, items)), most),
+    "base64": lambda path: base64.b64encode(path.read_bytes()).decode("ascii"),
 }
 
 
@@ -91,6 +92,17 @@ def render(
         licence=read(LICENCE),
     )
     return b"".join(piece.encode("utf-8", "replace") for piece in pieces)  # a path need not be UTF-8
+
+
+class Displayed(list[Any]):
+    """List that a notebook shows by a template of this package, in which its items are `rows`."""
+
+    def __init__(self, rows: Iterable[Any], name: str) -> None:
+        super().__init__(rows)
+        self.name = name
+
+    def _repr_html_(self) -> str:
+        return template(self.name).render(rows=self)
 
 
 def _environment(**options: Any) -> Environment:

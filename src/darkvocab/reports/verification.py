@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
-from ..measures.verdict import Verdict
+from ..measures.verdict import Verification
 from .document import lines_of, print_text, rows_of
 from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around
 
@@ -15,7 +15,7 @@ VERIFIED = ("id", "token", "grade", "P_max", "best rank", "instead")
 LEAST = 1e-8  # probability that a figure shows at the lowest
 
 
-def groups(verdict: Verdict) -> list[list[str]]:
+def groups(verdict: Verification) -> list[list[str]]:
     """Return a row for each group of tokens: how many, how many verified, by which criterion, and the median P_max."""
     tokens = verdict.tokens.sort("grade")  # untrained before weak
     p = pl.col("p_max")
@@ -26,24 +26,24 @@ def groups(verdict: Verdict) -> list[list[str]]:
     return rows_of("verified_groups", parts=parts.to_dicts(), groups=GROUPS)
 
 
-def sentences(verdict: Verdict) -> list[str]:
+def sentences(verdict: Verification) -> list[str]:
     """Return how tokens were verified, and how well the grades of the weights agree with it."""
     return lines_of("verification", verdict=verdict)
 
 
-def print_verdict(verdict: Verdict, to: Console, shown: int) -> None:
+def print_verdict(verdict: Verification, to: Console, shown: int) -> None:
     """Print the groups, what follows from them, and the verified tokens, the least likely first."""
     values = {"groups": groups(verdict), "headings": VERIFIED, "rows": verified_rows(verdict)}
     print_text("verification", to, verdict=verdict, shown=shown, **values)
 
 
-def verified_rows(verdict: Verdict) -> list[list[str]]:
+def verified_rows(verdict: Verification) -> list[list[str]]:
     """Return a row for each verified token but controls, the least likely first: `VERIFIED`."""
     chosen = verdict.tokens.filter(pl.col("verified") & (pl.col("group") != "control")).sort("p_max", "token")
     return rows_of("verified", tokens=chosen.to_dicts())
 
 
-def verdict_plot(verdict: Verdict) -> Plot:
+def verdict_plot(verdict: Verification) -> Plot:
     """Draw P_max of every token that was asked for against its place in the order of the weights."""
     series = []
     for group, (colour, mark) in LOOKS.items():

@@ -143,7 +143,7 @@ class Evolve(Shown):
             "last_step": course.step,
             "unseen": None if self.unseen is None else list(self.unseen),
             **lengths,
-            "events": {kind: kinds[kind] for kind in tracking.KINDS if kinds[kind]},
+            "events": {kind: kinds[kind] for kind in tracking.EVENT_KINDS if kinds[kind]},
             "freezing": {
                 name: {
                     "last_change": int(at) if (at := course.last_change[tokens].max()) >= 0 else None,

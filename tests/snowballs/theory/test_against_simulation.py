@@ -50,7 +50,7 @@ def setting(number):
 
 @cache
 def at(number):
-    """What is expected at a point, and the censuses of its trials."""
+    """Return what is expected at a point, and the censuses of its trials."""
     base, sigma, how = setting(number)
     (point,) = Expect([sigma], base=base, **how)
     snowball = Snowball(base=base, sigma=sigma, **how)
@@ -86,8 +86,8 @@ def test_means_are_those_expected(number):
     point, values = at(number)
     alarm = ALARM / N_POINTS / 5
     for name in STATISTICS:
-        found = compared(number, point, name, TRIALS, values[name].mean())
-        assert found.p_value > alarm, (name, found)
+        result = compared(number, point, name, TRIALS, values[name].mean())
+        assert result.p_value > alarm, (name, result)
     z = (values["coincident_pairs"].mean() - point.coincident_pairs) / (point.coincident_pairs_std / math.sqrt(TRIALS))
     if point.n_black_holes_std**2 * TRIALS > 400:
         assert 2 * stats.norm.sf(abs(z)) > alarm * math.exp(-3), z
