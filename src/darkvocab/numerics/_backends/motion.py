@@ -64,6 +64,28 @@ def tally_displacements(before, after, sign, bits_before, bits_after, shift, sam
 
 
 @kernel()
+def tally_updates(before, after, driving, norms, seen, decays, always, in_batch, gradient, momentum, columns):
+    """Fill `columns` [n, 5] for rows of words [n, dim] of any width: asked, lost, moved, causes, norm.
+
+    See `training.updates`. `seen` is [n], or [0] where not known; `always`, of all rows, to `momentum` are causes.
+    """
+    for i in range(before.shape[0]):
+        n_asked, n_lost, n_moved, is_driven = 0, 0, 0, False
+        for d in range(before.shape[1]):  # twice the word of +-0 is 0
+            asked = driving.dtype.type(driving[i, d] + driving[i, d]) != 0
+            is_driven |= asked
+            asked |= decays & (before.dtype.type(before[i, d] + before[i, d]) != 0)
+            moved = before[i, d] != after[i, d]
+            n_asked += asked
+            n_lost += asked & (not moved)
+            n_moved += moved
+        causes = always | (in_batch if seen.size and seen[i] else 0)
+        causes |= gradient if norms[i] != 0 else momentum if is_driven else 0
+        columns[i, 0], columns[i, 1], columns[i, 2], columns[i, 3] = n_asked, n_lost, n_moved, causes
+        columns[i, 4] = norms[i]
+
+
+@kernel()
 def summarise_moves(l1, l2, l_inf, tokens):
     """Count which of these rows moved, and take mean and maximum over all of them of each length."""
     n_moved = sum_l1 = max_l1 = sum_l_inf = max_l_inf = 0
