@@ -16,11 +16,11 @@ from darkvocab.numerics._backends import neighbours as kernels
 SMALL = {
     "FEATURES": (1, 3, 32),
     "BLOCKS": (1, 3, 16),
-    "SAMPLE": (2, 512),
-    "SMALL": (1, 4, 256),
-    "LISTED": (0, 1, 4),
+    "FEATURE_SAMPLE": (2, 512),
+    "SMALL_COMPONENT": (1, 4, 256),
+    "PAIRS_PER_ROW": (0, 1, 4),
     "STUCK": (0.1, 0.75),
-    "FEW_ROWS": (0, 1000),
+    "ONE_THREAD_ROWS": (0, 1000),
     "BLOCK_BYTES": (1, 1 << 26),
 }
 paths = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in SMALL.items()})
@@ -200,7 +200,7 @@ LARGEST = GRIDS["float32"].max_code
     "touching", [Touching(1e30), Touching(3.4e38), Touching(3.3e38, strict=True), Touching(1e39), Touching(5, "steps")]
 )
 def test_differences_that_overflow_float32(touching, patched):
-    patched(FEATURES=3, LISTED=0, SMALL=1)
+    patched(FEATURES=3, PAIRS_PER_ROW=0, SMALL_COMPONENT=1)
     rng = np.random.default_rng(2)
     index = rng.choice([-LARGEST, LARGEST, LARGEST - 1, 0, LARGEST // 2], (60, 8), p=[0.05, 0.05, 0.05, 0.45, 0.4])
     assert_near_is_plain(index, "float32", touching)
@@ -232,7 +232,7 @@ def test_every_path_is_taken(monkeypatch):
     assert_near_is_plain(index, "bfloat16", Touching(1, "steps"), rng.integers(1, 4, len(index)), threads=2)
     assert {"_all_near", "_compare", "_join"} <= set(called)
     assert_near_is_plain(index[-300:], "bfloat16", Touching(1, "steps"), threads=2)
-    monkeypatch.setattr(module, "LISTED", 1 << 20)
+    monkeypatch.setattr(module, "PAIRS_PER_ROW", 1 << 20)
     assert_near_is_plain(index[:200], "bfloat16", Touching(1, "steps"), threads=2)
     assert "_settle" in called
 

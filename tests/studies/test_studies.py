@@ -39,9 +39,9 @@ SMALL = {"architecture": Architecture(layers=1, heads=2, width=16, context=12), 
 
 
 def test_every_study_is_written_down_and_lists_what_there_is():
-    assert {path.stem for path in DOCUMENTS.glob("*.md")} - {"README"} == set(running.NAMES)
+    assert {path.stem for path in DOCUMENTS.glob("*.md")} - {"README"} == set(running.STUDIES)
     columns, options = StudyRecord.__annotations__, {*options_of("train"), "fresh"}
-    for name in running.NAMES:
+    for name in running.STUDIES:
         one = Study.of(name)
         assert (DOCUMENTS / f"{name}.md").read_text().startswith(f"# {name}: ")
         assert one.replicas >= 8
@@ -58,10 +58,10 @@ def test_every_study_is_written_down_and_lists_what_there_is():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies")
-    return {name: study(name, folder / name, quick=True, replicas=1, engine="serial") for name in running.NAMES}
+    return {name: study(name, folder / name, quick=True, replicas=1, engine="serial") for name in running.STUDIES}
 
 
-@pytest.mark.parametrize("name", running.NAMES)
+@pytest.mark.parametrize("name", running.STUDIES)
 def test_a_study_at_a_toy_size_measures_what_its_questions_ask(name, runs):
     records, parameters = read_records(runs[name]), read_manifest(runs[name])["parameters"]
     assert records["status"].to_list() == ["complete"] * len(Study.of(name).conditions)

@@ -23,8 +23,8 @@ from darkvocab.training.choices import (
     SnowballStart,
 )
 from darkvocab.training.model import Layout, begin
-from darkvocab.training.stack import MOST, WARM_UPS, Stack, captured, stack_size
-from darkvocab.training.updates import COLUMNS, IN_BATCH
+from darkvocab.training.stack import MOST_TRAININGS, WARM_UPS, Stack, captured, stack_size
+from darkvocab.training.updates import IN_BATCH, UPDATE_COLUMNS
 from examples import inputs_and_labels
 
 torch = pytest.importorskip("torch")
@@ -529,8 +529,8 @@ def test_a_stack_is_as_large_as_what_is_free(monkeypatch):
 
     asked = [stack_size(seen(free << 20), Training(device="cuda:0")) for free in (0, 700, 1000, 80_000)]
     assert asked == sorted(asked)
-    assert (asked[0], asked[-1]) == (1, MOST)
-    assert 1 < asked[2] < MOST
+    assert (asked[0], asked[-1]) == (1, MOST_TRAININGS)
+    assert 1 < asked[2] < MOST_TRAININGS
 
 
 def test_trainings_of_other_settings_do_not_stack():
@@ -550,7 +550,7 @@ def test_updates_are_those_that_states_and_moments_show(device, optimizer):
     buffer, n_lost = torch.zeros(before.shape, dtype=torch.bfloat16), 0
     for step, (after, pull, *moments, update) in enumerate(zip(*(kind[:, 0] for kind in kinds), strict=True), 1):
         after, pull = after.reshape(before.shape), numbers(pull).reshape(before.shape)
-        columns = dict(zip(COLUMNS, update.view(np.float32).reshape(len(before), -1).T, strict=True))
+        columns = dict(zip(UPDATE_COLUMNS, update.view(np.float32).reshape(len(before), -1).T, strict=True))
         buffer.mul_(getattr(optimizer, "momentum", 0)).add_(torch.from_numpy(pull))
         momentum = numbers(moments[0]).reshape(before.shape) if has_moments else buffer.float().numpy()
         asked = (momentum != 0) | (has_moments & (numbers(before) != 0))
