@@ -493,13 +493,13 @@ def test_a_fit_to_rows_that_are_known(says, tmp_path):
 
 @pytest.mark.slow
 def test_a_history(says, tmp_path):
-    made = write_run(tmp_path / "run", BY_HAND, [3, 4, 5], record_every="10", parameters={"init_sigma": 1e-5})
-    evolved = says("evolve", made / "embedding_evolution.safetensors", "--noise-epsilon", "1e-5")
+    result = write_run(tmp_path / "run", BY_HAND, [3, 4, 5], record_every="10", parameters={"init_sigma": 1e-5})
+    evolved = says("evolve", result / "embedding_evolution.safetensors", "--noise-epsilon", "1e-5")
     assert len(evolved["summary"]["verdicts"]) == 2
-    darkvocab.evolve(made, out=tmp_path / "out")
+    darkvocab.evolve(result, out=tmp_path / "out")
     hold_file("evolution", tmp_path / "out/evolution.json")
-    (made / "corpus.json").unlink()
-    assert says("evolve", made / "embedding_evolution.safetensors")["summary"]["unseen"] is None
+    (result / "corpus.json").unlink()
+    assert says("evolve", result / "embedding_evolution.safetensors")["summary"]["unseen"] is None
 
 
 @pytest.mark.parametrize("folder", [path for path in sorted(KEPT.rglob("manifest.json")) if "parts" not in path.parts])

@@ -293,9 +293,9 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_written(tmp_path):
 
 def test_progress_goes_on_to_the_end(tmp_path):
     source = save(tmp_path / "a", **{EMBEDDING: dark_rows(), "lm_head.weight": rows(seed=1)})
-    for how in ("mean", "gaussian"):
+    for options in ("mean", "gaussian"):
         seen = []
-        repair(source, tmp_path / how, how=how, progress=lambda done, total: seen.append((done, total)))  # noqa: B023
+        repair(source, tmp_path / options, how=options, progress=lambda done, total: seen.append((done, total)))  # noqa: B023
         assert seen == sorted(seen)
         assert seen[-1][0] == seen[-1][1]
 

@@ -387,8 +387,8 @@ def test_of_a_history_the_last_recorded_row_is_taken(tmp_path, recorded):
     for source, tensor in ((tmp_path, None), (path, None), (path, "embedding_history")):
         report = scan(source, tensor=tensor).to_json()
         assert report["tensor"] == f"embedding_history[{last}]"
-        how = "as asked" if tensor else "by name"
-        assert report["chosen"] == f"{how}: the last of {last + 1} recorded rows"
+        options = "as asked" if tensor else "by name"
+        assert report["chosen"] == f"{options}: the last of {last + 1} recorded rows"
         assert report["populations"] == ([last + 1] if last else [])
         assert (report["grid"], report["output_tensor"], report["tied"]) == ("bfloat16", None, True)
 

@@ -80,7 +80,9 @@ def atlas_of(tokens, asked="org/model", *, indicators=None, **parts):
             ),
             "score": f"chance to be trained as little as the reference, by {INDICATORS['euclidean'][0]}",
             "expected_false_positives": 0.004,
-            "columns": tuple(ColumnFacts(name=k, title=title, formula=how) for k, (title, how) in INDICATORS.items()),
+            "columns": tuple(
+                ColumnFacts(name=k, title=title, formula=options) for k, (title, options) in INDICATORS.items()
+            ),
             **(indicators or {}),
         },
     )

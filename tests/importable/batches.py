@@ -38,8 +38,8 @@ class Dense:
         where = self.which, self.sigmas, self.points, self.trials
         parts = [torch.from_numpy(part[order]) for part in where]
         out = room(grid, len(parts[0]), self.n, self.bases.shape[1])
-        how = {"laplace": laplace, "float32": float32, "stream": stream, "shape": shape_of(grid)}
-        overflows = backend.draw_dense(torch.from_numpy(self.bases), *parts, seed, **how, out=out)
+        options = {"laplace": laplace, "float32": float32, "stream": stream, "shape": shape_of(grid)}
+        overflows = backend.draw_dense(torch.from_numpy(self.bases), *parts, seed, **options, out=out)
         return out.numpy(), overflows.numpy()
 
     def compiled(self, grid, seed, *, laplace, float32, stream=0):

@@ -71,9 +71,9 @@ def tails():
 
 
 def dense_alone():
-    batch, how = Dense(21, 37, 2), {"laplace": True, "float32": True}
-    both = batch.by(drawing(), "float8_e5m2", 5, **how)
-    for result, alone in zip(both, batch.by(drawing(), "float8_e5m2", 5, order=[1], **how), strict=True):
+    batch, options = Dense(21, 37, 2), {"laplace": True, "float32": True}
+    both = batch.by(drawing(), "float8_e5m2", 5, **options)
+    for result, alone in zip(both, batch.by(drawing(), "float8_e5m2", 5, order=[1], **options), strict=True):
         assert np.array_equal(result[[1]], alone)
 
 
@@ -84,9 +84,9 @@ def given_noise():
     base = torch.from_numpy(np.linspace(-3, 3, 33))
     for grid, float32, sigma in itertools.product(GRIDS, (False, True), (1e-3, 1e39, 1e300)):
         one, other = room(grid, *z.shape), room(grid, *z.shape)
-        how = {"float32": float32, "shape": shape_of(grid)}
-        overflows = perturbing.perturb(base, z, sigma, out=one, **how)
-        assert torch.equal(overflows, plain.perturb(base, z, sigma, out=other, **how))
+        options = {"float32": float32, "shape": shape_of(grid)}
+        overflows = perturbing.perturb(base, z, sigma, out=one, **options)
+        assert torch.equal(overflows, plain.perturb(base, z, sigma, out=other, **options))
         assert torch.equal(one, other)
 
 
@@ -96,9 +96,9 @@ def rounded():
     x = torch.from_numpy(values_at_edges())
     for grid, values in itertools.product(GRIDS, (x, x.float())):
         one, other = room(grid, len(x)), room(grid, len(x))
-        noise, how = values[None, :, None], {"float32": False, "shape": shape_of(grid)}
+        noise, options = values[None, :, None], {"float32": False, "shape": shape_of(grid)}
         for by, out in ((perturbing, one), (plain, other)):
-            by.perturb(torch.zeros(1), noise, 1.0, **how, out=out[None, :, None])
+            by.perturb(torch.zeros(1), noise, 1.0, **options, out=out[None, :, None])
         assert torch.equal(one, other)
 
 
@@ -223,14 +223,14 @@ def drawing_launches():
     where = base, number, number.double(), number, number, 2**64 - 1
 
     def dense(laplace, float32):
-        how = {"laplace": laplace, "float32": float32, "stream": 0, "shape": shape_of("bfloat16")}
-        ours.draw_dense(*where, **how, out=out)
+        options = {"laplace": laplace, "float32": float32, "stream": 0, "shape": shape_of("bfloat16")}
+        ours.draw_dense(*where, **options, out=out)
 
     yield "gaussian", lambda: dense(False, True)
     yield "laplace", lambda: dense(True, False)
     noise = torch.empty((1, 2100, 2560))
-    how = {"float32": True, "shape": shape_of("bfloat16")}
-    yield "float32", lambda: perturbing.perturb(base[0].float(), noise, 1e-3, **how, out=out[:1])
+    options = {"float32": True, "shape": shape_of("bfloat16")}
+    yield "float32", lambda: perturbing.perturb(base[0].float(), noise, 1e-3, **options, out=out[:1])
     batch = Sparse(sigmas=(1e-6, 3e-9))
     lanes = Lanes.of(batch.cells, (0, 0), (0, 1))
     yield "sparse", lambda: ours.draw_sparse(lanes, 2**63, torch.empty((2, 1100, 60), dtype=torch.int8))

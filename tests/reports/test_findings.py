@@ -52,8 +52,8 @@ ORDINARY = verdict_of(
 NO_TOKENIZER = verdict_of(scan_of({}, {"dark": True}, tokenizer=False))
 CLEAN = verdict_of(scan_of({}))
 CORRUPTED = verdict_of(HOSTILE)
-for found in CORRUPTED["rules"]:
-    found["tokens"] = list(EVIL.values())[: len(found["tokens"])]
+for finding in CORRUPTED["rules"]:
+    finding["tokens"] = list(EVIL.values())[: len(finding["tokens"])]
 VERDICTS = {"ordinary": ORDINARY, "without a tokenizer": NO_TOKENIZER, "clean": CLEAN, "hostile": CORRUPTED}
 each = pytest.mark.parametrize("verdict", VERDICTS.values(), ids=VERDICTS)
 

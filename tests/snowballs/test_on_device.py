@@ -199,10 +199,10 @@ def test_a_run_begun_on_cores_goes_on_on_a_device_to_the_same_bytes(device, tmp_
         if done >= total // 2:
             raise Enough
 
-    for how, other in (({"device": device}, {}), ({}, {"device": device})):
-        mixed, plain = tmp_path / f"mixed{len(how)}", tmp_path / f"plain{len(how)}"
+    for options, other in (({"device": device}, {}), ({}, {"device": device})):
+        mixed, plain = tmp_path / f"mixed{len(options)}", tmp_path / f"plain{len(options)}"
         with pytest.raises(Enough):
-            run.land(settings, mixed, progress=stop, **how)
+            run.land(settings, mixed, progress=stop, **options)
         assert json.loads((mixed / "manifest.json").read_text())["status"] == "interrupted"
         run.land(settings, mixed, resume=True, **other)
         run.land(settings, plain)

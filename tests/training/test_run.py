@@ -133,7 +133,8 @@ def test_with_rmsnorm_the_model_is_that_of_11_2a():
 
 def test_a_start_drawn_in_the_grid_is_another_than_one_that_is_rounded_once():
     rounded, drawn = (
-        floats(Stack([small(start=SnowballStart(sigma=1e-2, drawn=how))]).rows(0)) for how in ("float32", "grid")
+        floats(Stack([small(start=SnowballStart(sigma=1e-2, drawn=options))]).rows(0))
+        for options in ("float32", "grid")
     )
     assert not np.array_equal(rounded, drawn)
     assert np.abs(rounded - drawn).max() < 0.05

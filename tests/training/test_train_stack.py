@@ -314,9 +314,9 @@ def test_those_that_an_interruption_left_behind_catch_up_first(tmp_path, monkeyp
 
 
 def test_engines_are_for_replicas_on_the_cpu(tmp_path):
-    for how in ({"engine": "processes"}, {"engine": "serial"}, {"workers": 2}):
+    for options in ({"engine": "processes"}, {"engine": "serial"}, {"workers": 2}):
         with pytest.raises(ValueError, match="replicas on cuda are trained together by this process"):
-            Replicas(training=small(), n=2).run(tmp_path / "run", **how)
+            Replicas(training=small(), n=2).run(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 

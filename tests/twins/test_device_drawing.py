@@ -82,8 +82,8 @@ def test_dense_draws_are_the_compiled_ones(grid, laplace, float32, monkeypatch):
     monkeypatch.setattr(drawing, "CHUNK", 1000)  # several pieces
     batch = Dense(dim=51, n=60, most=1e39)
     for i, seed in enumerate(SEEDS):
-        how = {"laplace": laplace, "float32": float32, "stream": i % 2}
-        result, true = batch.by(drawing, grid, seed, **how), batch.compiled(grid, seed, **how)
+        options = {"laplace": laplace, "float32": float32, "stream": i % 2}
+        result, true = batch.by(drawing, grid, seed, **options), batch.compiled(grid, seed, **options)
         assert np.array_equal(result[0], true[0])
         assert np.array_equal(result[1], true[1])
         assert result[1][3] > 1000  # of 3,060
@@ -92,15 +92,15 @@ def test_dense_draws_are_the_compiled_ones(grid, laplace, float32, monkeypatch):
 
 @pytest.mark.parametrize(("dim", "n"), [(1, 1), (2, 3), (3, 0), (4, 1), (1030, 2), (5, 300)])
 def test_dense_draws_of_any_size(dim, n):
-    batch, how = Dense(dim, n), {"laplace": False, "float32": True}
-    assert np.array_equal(batch.by(drawing, "bfloat16", 3, **how)[0], batch.compiled("bfloat16", 3, **how)[0])
+    batch, options = Dense(dim, n), {"laplace": False, "float32": True}
+    assert np.array_equal(batch.by(drawing, "bfloat16", 3, **options)[0], batch.compiled("bfloat16", 3, **options)[0])
 
 
 def test_a_dense_trial_does_not_depend_on_its_batch():
-    batch, how = Dense(dim=21, n=30), {"laplace": True, "float32": True}
-    whole, overflows = batch.by(drawing, "float8_e5m2", 5, **how)
+    batch, options = Dense(dim=21, n=30), {"laplace": True, "float32": True}
+    whole, overflows = batch.by(drawing, "float8_e5m2", 5, **options)
     for order in ([2], [3, 1, 0, 2]):
-        result = batch.by(drawing, "float8_e5m2", 5, order=order, **how)
+        result = batch.by(drawing, "float8_e5m2", 5, order=order, **options)
         assert np.array_equal(result[0], whole[order])
         assert np.array_equal(result[1], overflows[order])
 
@@ -111,8 +111,8 @@ def test_given_noise_makes_the_compiled_rows(grid, sigma):
     z = np.random.default_rng(3).standard_normal((2, 50, 33)).astype(np.float32)
     base, (out, true) = np.linspace(-3, 3, 33).astype(np.float32), (room(grid, *z.shape) for _ in range(2))
     for float32 in (True, False):
-        how = {"float32": float32, "shape": shape_of(grid)}
-        overflows = drawing.perturb(torch.from_numpy(base), torch.from_numpy(z), sigma, out=out, **how)
+        options = {"float32": float32, "shape": shape_of(grid)}
+        overflows = drawing.perturb(torch.from_numpy(base), torch.from_numpy(z), sigma, out=out, **options)
         for t in range(2):
             around = base.astype(float), z[t], sigma, float32
             count = rounding.perturb(*around, *shape_of(grid), true[t].numpy())
@@ -127,8 +127,8 @@ def test_values_are_rounded_as_the_compiled_code_does(grid, dtype):
         x = np.concatenate([values_at_edges(), np.random.default_rng(1).standard_normal(3000)]).astype(dtype)
     out, true = (room(grid, 3, len(x) // 3) for _ in range(2))
     x = x[: out.numel()].reshape(out.shape)
-    noise, how = torch.from_numpy(x)[:, :, None], {"float32": False, "shape": shape_of(grid)}
-    drawing.perturb(torch.zeros(1), noise, 1.0, **how, out=out[:, :, None])
+    noise, options = torch.from_numpy(x)[:, :, None], {"float32": False, "shape": shape_of(grid)}
+    drawing.perturb(torch.zeros(1), noise, 1.0, **options, out=out[:, :, None])
     rounding.round_to_index(x.ravel(), *shape_of(grid), true.numpy().ravel())
     assert torch.equal(out, true)
 

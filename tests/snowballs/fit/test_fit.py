@@ -321,6 +321,12 @@ def test_an_offset_at_which_the_likelihood_is_symmetric_has_no_error():
     assert not any("trade off" in sentence for sentence in sentences(result))
 
 
+def test_an_error_beyond_all_floats_leaves_sigma_unbounded():
+    result = Fit("5,3", singletons=2, offset="fit", draws=20).result()
+    assert result.interval == (0, math.inf)
+    assert result.to_json()["interval"] == [0, None]
+
+
 def test_the_command_prints_what_the_library_finds(tmp_path, cli):
     command = ["fit", "--target", "2055,16,10,10,9", "--draws", "50", "--figure", tmp_path / "f.png"]
     printed = cli(*command, "--json").out

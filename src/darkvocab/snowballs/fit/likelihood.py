@@ -288,7 +288,8 @@ class Uncertainty:
             return self._falls(log_sigma, fall, -1), math.inf
         if self.likelihood.free:
             far = float(ndtri(0.5 + self.level / 2)) * math.sqrt(self.godambe[0][0, 0])
-            return sigma * math.exp(-far), sigma * math.exp(far)
+            factor = math.exp(far) if far < 700 else math.inf  # beyond, the target does not bound sigma
+            return sigma / factor, sigma * factor
         scale = 1.0 if self.likelihood.is_exact else self.godambe[1]
         fall = float(gammaincinv(0.5, self.level)) * scale  # half a quantile of chi squared
         return self._falls(log_sigma, fall, -1), self._falls(log_sigma, fall, 1)
