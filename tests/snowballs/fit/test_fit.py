@@ -1,5 +1,6 @@
 """Fits: what they find in snowballs whose sigma is known, how sure they are, and what they say of Qwen3-4B."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -319,7 +320,8 @@ def test_an_offset_at_which_the_likelihood_is_symmetric_has_no_error():
     result = fitted.result()
     assert result.to_json()["errors"]["offset"] is None
     assert not any("trade off" in sentence for sentence in sentences(result))
-    unbounded = dataclasses.replace(fitted.uncertainty)  # as of 5,3 and two tokens alone
+    unbounded = copy.copy(fitted.uncertainty)  # as of 5,3 and two tokens alone
+    vars(unbounded).pop("interval", None)
     vars(unbounded)["godambe"] = (np.full((2, 2), 1e6), 1.0)
     assert unbounded.interval == (0, math.inf)
 
